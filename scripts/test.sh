@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The whole check of this repository, all set-up included: formatting, lint, types, tests.
+#   bash scripts/test.sh                 everything
+#   bash scripts/test.sh tests/wsi -x    the checks, then pytest with these arguments
+# The tests that need real tiles and slides run when WSI_TEST_DATA names their folder.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/environment.sh
+prepare_environment requirements-dev.txt
+
+"$PYTHON" -m ruff format --check shared scripts tests
+"$PYTHON" -m ruff check shared scripts tests
+"$PYTHON" -m mypy
+# The last line printed is pytest's own.
+exec "$PYTHON" -m pytest "$@"

@@ -1,0 +1,59 @@
+"""From a loader's batch to what a stage's inferer and loss take: the ``prepare_batch`` of each kind of training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Device = torch.device | str | None
+
+
+def image_and_label(batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, Tensor]:
+    """Images uint8 ``(B, 3, H, W)``, channels last, and image labels float32 ``(B,)``."""
+    images = batch["image"].to(device, non_blocking=non_blocking).contiguous(memory_format=torch.channels_last)
+    return images, batch["label"].to(device, dtype=torch.float32, non_blocking=non_blocking)
+
+
+def bag_and_label(
+    batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
+) -> tuple[Tensor, Tensor, tuple[()], dict[str, Tensor]]:
+    """As `image_and_label`, and the labels for the inferer too: Max-Min cannot pick without them."""
+    images, labels = image_and_label(batch, device, non_blocking)
+    return images, labels, (), {"labels": labels}
+
+
+def instance_and_label(
+    batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
+) -> tuple[Tensor, Tensor]:
+    """As `image_and_label` with labels ``(B, 1)``, the shape of a classifier's logits."""
+    images, labels = image_and_label(batch, device, non_blocking)
+    return images, labels[:, None]
+
+
+def image_and_mask(batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, Tensor]:
+    """Images uint8 ``(B, 3, H, W)``, channels last, and class indices a pixel int64 ``(B, H, W)``."""
+    images = batch["image"].to(device, non_blocking=non_blocking).contiguous(memory_format=torch.channels_last)
+    return images, batch["mask"].to(device, non_blocking=non_blocking)[:, 0].long()
+
+
+def constrained_instances(
+    batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A batch of `shared.data.PairedLoader`, for `ConstrainedRetrainInferer` and `ConstrainedLoss`."""
+    instances, instance_labels = image_and_label(batch["instances"], device, non_blocking)
+    images, image_labels = image_and_label(batch["images"], device, non_blocking)
+    inputs = {"instances": instances, "images": images, "image_labels": image_labels}
+    return inputs, {"instance_labels": instance_labels, "image_labels": image_labels}
+
+
+class ConstrainedLoss(nn.Module):
+    """Hands the named logits and labels of a constrained step to `shared.losses.ConstrainedRetrainLoss`."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
+        return self.loss(**logits, **labels)

@@ -1,0 +1,76 @@
+"""What the engines need of `torch.distributed`, and its trivial answers in a single process."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+Item = TypeVar("Item")
+
+
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if is_distributed() else 0
+
+
+def num_processes() -> int:
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def barrier() -> None:
+    """Wait until every process is here, so that all may read what rank 0 has written."""
+    if is_distributed():
+        dist.barrier()
+
+
+def gather_in_order(share: list[Item]) -> list[Item]:
+    """The whole list on every process, from shares that took items ``rank, rank + n, rank + 2 n ...``."""
+    if not is_distributed():
+        return share
+    shares: list[list[Item]] = [[] for _ in range(num_processes())]
+    dist.all_gather_object(shares, share)
+    merged = [item for items in zip(*shares, strict=False) for item in items]
+    shortest = min(len(items) for items in shares)
+    return merged + [items[shortest] for items in shares if len(items) > shortest]
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network itself, without the wrapper that exchanges gradients."""
+    return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+def average_buffers(network: nn.Module) -> None:
+    """Give every process the mean of all processes' floating-point buffers (running statistics), in place."""
+    if not is_distributed():
+        return
+    for buffer in unwrap(network).buffers():
+        if torch.is_floating_point(buffer):
+            dist.all_reduce(buffer)
+            buffer /= num_processes()
+
+
+def initialize_distributed(backend: str | None = None) -> torch.device:
+    """Join the process group that ``torchrun`` describes, and choose this process' device.
+
+    Args:
+        backend: ``"nccl"`` or ``"gloo"``; by default nccl where there is a CUDA device a process, else gloo.
+
+    Returns:
+        The device for this process.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    has_device = torch.cuda.is_available() and local_rank < torch.cuda.device_count()
+    device = torch.device("cuda", local_rank) if has_device else torch.device("cpu")
+    if has_device:
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group(backend or ("nccl" if has_device else "gloo"))
+    return device

@@ -1,0 +1,232 @@
+"""The closing table of a training, and of ``evaluate.json``: instance labels and pixels against the truth of a split."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from ..data import RegionDataset, decode_instances, instance_labels_of_masks, paint_instances
+from ..handlers import Tracking
+from ..inference import tumour_probability
+from ..metrics import binary_counts, binary_scores
+from ..writers import atomic_path
+from ..writers.figure import ExampleRow, write_examples
+from .distributed import barrier, gather_in_order, num_processes, rank, unwrap
+from .label_enrichment import LatticeScorer
+from .score_table import score_table
+
+logger = logging.getLogger(__name__)
+
+REGION = ("image", "x", "y", "width_px", "height_px", "label")
+
+
+class Evaluation:
+    """Scores classifiers on instances and a segmentation network on pixels; writes numbers, a row an image and a figure.
+
+    Into `folder` go ``metrics.json``, ``images.csv`` and ``examples.png``. Pixels are pooled over all images, as in CAMEL's tables;
+    "everything is tumour" is scored beside the network on the same pixels, because overlap measures alone can flatter it.
+
+    Args:
+        folder: to write to.
+        dataset: images of the split, whole, with ``pixel_labels: mask``.
+        segmenter: the segmentation network: images to logits ``(B, 2, H, W)`` or ``(B, 1, H, W)``.
+        classifiers: name in the table -> instance classifier; those that are None are left out.
+        instances_per_side: N.
+        device: to compute on.
+        batch_size: images a forward pass.
+        num_workers: processes that read.
+        enriched_by: which of the classifiers draws the figure's "enriched labels"; without it the column is empty.
+        training_labels: data set of the *training* images with masks and ``instances``, to score the enriched labels themselves
+            (CAMEL, Table 2); None to leave that row out.
+        method: the segmentation's name in the table.
+        num_examples: rows of the figure.
+        tracking: MLflow runs to log to.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        dataset: RegionDataset,
+        segmenter: nn.Module,
+        classifiers: Mapping[str, nn.Module | None],
+        instances_per_side: int,
+        device: torch.device | str,
+        batch_size: int = 4,
+        num_workers: int = 0,
+        enriched_by: str = "Retrain",
+        training_labels: RegionDataset | None = None,
+        method: str = "CAMEL",
+        num_examples: int = 6,
+        tracking: Tracking | None = None,
+    ) -> None:
+        self.folder, self.dataset, self.segmenter = Path(folder), dataset, segmenter
+        self.classifiers = {name: network for name, network in classifiers.items() if network is not None}
+        self.instances_per_side, self.device = instances_per_side, torch.device(device)
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.enriched_by, self.training_labels, self.method = enriched_by, training_labels, method
+        self.num_examples, self.tracking = num_examples, tracking
+        self.score_lattices = LatticeScorer(dataset, instances_per_side, device, batch_size, num_workers)
+
+    def run(self) -> dict[str, Any]:
+        """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
+        logits = {name: self.score_lattices(network, title=name) for name, network in self.classifiers.items()}
+        images = self._images()
+        truth = torch.stack([decode_instances(row.pop("instances")) for row in images])
+        instances = {name: _scores(binary_counts(scores >= 0, truth)) for name, scores in logits.items()}
+        if self.training_labels is not None:
+            instances["Enriched labels (train)"] = _scores(enriched_label_counts(self.training_labels, self.instances_per_side))
+        counts = torch.tensor([[row[name] for name in ("tp", "fp", "fn", "tn")] for row in images])
+        pixels = {self.method: pixel_scores(counts), "Everything is tumour": pixel_scores(everything_is_tumour(counts))}
+        metrics = {"instances": instances, "pixels": pixels, "num_images": len(images)}
+        if rank() == 0:
+            self._write(metrics, images, logits.get(self.enriched_by))
+        barrier()
+        return metrics
+
+    @torch.inference_mode()
+    def _images(self) -> list[dict[str, Any]]:
+        """A row an image, in the data set's order: its pixel counts, true instances and highest probability."""
+        network = unwrap(self.segmenter).to(self.device).eval()
+        share = Subset(self.dataset, range(rank(), len(self.dataset), num_processes()))
+        rows: list[dict[str, Any]] = []
+        loader = DataLoader(share, self.batch_size, num_workers=self.num_workers)
+        for batch in tqdm(loader, desc="segmentation", unit="batch", disable=None if rank() == 0 else True, leave=False):
+            probability = tumour_probability(network(channels_last(batch["image"].to(self.device)))).cpu()
+            mask = batch["mask"][:, 0]
+            counts = binary_counts(probability >= 0.5, mask, dim=(1, 2))
+            instances = instance_labels_of_masks(batch["mask"], self.instances_per_side)
+            for position, index in enumerate(batch["index"].tolist()):
+                record = self.dataset.data[index]
+                tp, fp, fn, tn = counts[position].tolist()
+                rows.append(
+                    {name: record.get(name) for name in REGION}
+                    | {"max_probability": round(float(probability[position].max()), 6), "tp": tp, "fp": fp, "fn": fn, "tn": tn}
+                    | {"instances": "".join(str(label) for label in instances[position].tolist())}
+                )
+        return gather_in_order(rows)
+
+    def _write(self, metrics: dict[str, Any], images: list[dict[str, Any]], enriched: Tensor | None) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.folder / "metrics.json") as temporary:
+            temporary.write_text(json.dumps(metrics, indent=2) + "\n")
+        with atomic_path(self.folder / "images.csv") as temporary:
+            _with_image_scores(images).to_csv(temporary, index=False)
+        write_examples(self._examples(enriched), self.folder / "examples.png", title=f"{self.method}: examples of the split")
+        if self.tracking is not None:
+            flat = {
+                f"{kind}.{slug(name)}.{score}": value
+                for kind in ("instances", "pixels")
+                for name, scores in metrics[kind].items()
+                for score, value in scores.items()
+                if value is not None
+            }
+            files = [self.folder / name for name in ("metrics.json", "images.csv", "examples.png")]
+            self.tracking.log_stage("evaluation", flat, files)
+            self.tracking.finish_stage("evaluation")
+        # The table is the result: it is printed, whatever the logging is set to.
+        print(score_table(metrics, self.folder), flush=True)
+
+    @torch.inference_mode()
+    def _examples(self, enriched: Tensor | None) -> list[ExampleRow]:
+        network = unwrap(self.segmenter)
+        rows = []
+        for index in example_indices([record["label"] for record in self.dataset.data], self.num_examples):
+            item = self.dataset[index]
+            image, mask = item["image"], item["mask"]
+            probability = tumour_probability(network(channels_last(image[None].to(self.device))))[0].cpu()
+            labels = None
+            if enriched is not None:
+                labels = paint_instances((enriched[index] >= 0).float(), *image.shape[-2:])[0].numpy()
+            panels = {"truth": mask[0].numpy(), "enriched labels": labels, "prediction": probability.numpy()}
+            title = f"{Path(self.dataset.data[index]['image']).stem}\nlabel {self.dataset.data[index]['label']}"
+            rows.append(ExampleRow(title, image.permute(1, 2, 0).numpy(), panels))
+        return rows
+
+
+def enriched_label_counts(dataset: RegionDataset, instances_per_side: int) -> Tensor:
+    """Counts ``(4,)`` of a training set's enriched labels (its records' ``instances``) against its masks."""
+    total = torch.zeros(4, dtype=torch.long)
+    for index in range(len(dataset)):
+        truth = instance_labels_of_masks(dataset[index]["mask"][None], instances_per_side)[0]
+        total += binary_counts(decode_instances(dataset.data[index]["instances"]), truth)
+    return total
+
+
+def everything_is_tumour(counts: Tensor) -> Tensor:
+    """Counts ``(..., 4)`` of the rule "everything is tumour" on the pixels that `counts` counts."""
+    tp, fp, fn, tn = counts.unbind(-1)
+    zero = torch.zeros_like(tp)
+    return torch.stack([tp + fn, fp + tn, zero, zero], dim=-1)
+
+
+def pixel_scores(counts: Tensor) -> dict[str, float | None]:
+    """Pooled scores of pixels, and two that look at single images.
+
+    Args:
+        counts: tp, fp, fn, tn of each image, ``(num_images, 4)``.
+
+    Returns:
+        the pooled scores of `shared.metrics.binary_scores`; ``dice_positive``, the mean Dice of images with tumour; and
+        ``false_positive_share``, the mean share of pixels predicted tumour in images without.
+    """
+    tp, fp, fn, tn = counts.double().unbind(-1)
+    positive = (tp + fn) > 0
+    dice = 2 * tp / (2 * tp + fp + fn)
+    return {
+        **_scores(counts.sum(0)),
+        "dice_positive": _number(dice[positive].mean()),
+        "false_positive_share": _number((fp / (fp + tn))[~positive].mean()),
+    }
+
+
+def example_indices(labels: list[int], num_examples: int) -> list[int]:
+    """Images to draw: two of three with tumour, evenly spaced through the data set, the same each time."""
+    positive = [index for index, label in enumerate(labels) if label > 0]
+    negative = [index for index, label in enumerate(labels) if label == 0]
+    num_negative = min(len(negative), num_examples // 3)
+    num_positive = min(len(positive), num_examples - num_negative)
+    return [*_spread(positive, num_positive), *_spread(negative, num_negative)]
+
+
+def channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def slug(name: str) -> str:
+    """A name as MLflow's metrics may carry it.
+
+    >>> slug("Enriched labels (train)")
+    'enriched_labels_train'
+    """
+    return "_".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
+
+
+def _spread(indices: list[int], count: int) -> list[int]:
+    return [indices[(2 * step + 1) * len(indices) // (2 * count)] for step in range(count)]
+
+
+def _scores(counts: Tensor) -> dict[str, float | None]:
+    return {name: _number(score) for name, score in binary_scores(counts).items()}
+
+
+def _number(score: Tensor) -> float | None:
+    # Not NaN, which JSON does not know.
+    return None if score.isnan() else float(score)
+
+
+def _with_image_scores(images: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(images)
+    pixels = frame[["tp", "fp", "fn", "tn"]].sum(axis=1)
+    frame["true_share"] = ((frame["tp"] + frame["fn"]) / pixels).round(6)
+    frame["predicted_share"] = ((frame["tp"] + frame["fp"]) / pixels).round(6)
+    frame["dice"] = (2 * frame["tp"] / (2 * frame["tp"] + frame["fp"] + frame["fn"])).round(6)
+    return frame

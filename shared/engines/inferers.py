@@ -1,0 +1,99 @@
+"""How CAMEL's stages run a classifier over lattices of instances: MONAI inferers for trainers and evaluators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from torch import Tensor, nn
+
+from ..data import gather_instances, split_into_instances
+from ..networks import recorded_batch_statistics
+from ..selection import criterion as criterion_of_name
+from ..selection import max_max, max_min
+from .distributed import unwrap
+
+
+class LatticeInferer(Inferer):
+    """Tumour logits of every instance of every image, without gradients: images ``(B, 3, M, M)`` to ``(B, N * N)``.
+
+    Args:
+        instances_per_side: N.
+        chunk_size: instances a forward pass, so that memory depends on it alone; None for all at once.
+    """
+
+    def __init__(self, instances_per_side: int, chunk_size: int | None = 256) -> None:
+        self.instances_per_side, self.chunk_size = instances_per_side, chunk_size
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        instances = split_into_instances(inputs, self.instances_per_side)
+        num_bags, num_instances = instances.shape[:2]
+        # Instances are cut as (B, n, C, h, w); the convolutions want channels last.
+        flat = instances.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        logits = [network(chunk) for chunk in flat.split(self.chunk_size or len(flat))]
+        return torch.cat(logits).float().reshape(num_bags, num_instances)
+
+
+class SelectedInstanceInferer(Inferer):
+    """One cMIL training step (CAMEL, section 3.1.1) at the cost of scoring: only the picked instances are learned from.
+
+    The instances are scored without gradients; the criterion picks one an image, and only the picks go through a second pass with
+    gradients. Both passes see the same weights, and with batch normalisation the same batch statistics (those of all instances of
+    the step, see `shared.networks.recorded_batch_statistics`), so the picks' logits are those of a single pass over everything.
+
+    Deviations from the paper: statistics are pooled over the images of a step (it had one image a GPU), and no gradient flows
+    through them.
+
+    Args:
+        criterion: ``"max_max"`` or ``"max_min"``.
+        instances_per_side: N.
+        chunk_size: see `LatticeInferer`; used where no batch statistics are recorded (``norm: group`` or ``frozen``).
+    """
+
+    def __init__(self, criterion: str, instances_per_side: int, chunk_size: int | None = 256) -> None:
+        self.pick = criterion_of_name(criterion)
+        self.instances_per_side, self.chunk_size = instances_per_side, chunk_size
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Logits of the picked instances ``(B,)`` from images ``(B, 3, M, M)``; ``labels`` ``(B,)`` come as a keyword."""
+        plain = unwrap(network)
+        with recorded_batch_statistics(plain) as statistics:
+            chunk_size = None if statistics.is_recording else self.chunk_size
+            logits = LatticeInferer(self.instances_per_side, chunk_size)(inputs, plain)
+            picks = self.pick(logits, kwargs["labels"])
+            picked = gather_instances(inputs, picks[:, None], self.instances_per_side)[:, 0]
+            with statistics.applied():
+                return network(picked.contiguous(memory_format=torch.channels_last))[:, 0]
+
+
+class ConstrainedRetrainInferer(Inferer):
+    """One step of the constrained retrain (CAMEL, section 3.3.2): instances and the picks of whole images in one pass.
+
+    The images' instances are scored without gradients, with running statistics; the picks of both criteria join the labelled
+    instances in one forward pass.
+
+    Args:
+        instances_per_side: N.
+        chunk_size: see `LatticeInferer`.
+    """
+
+    def __init__(self, instances_per_side: int, chunk_size: int | None = 256) -> None:
+        self.score = LatticeInferer(instances_per_side, chunk_size)
+
+    def __call__(self, inputs: Any, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """``instances (K, 3, m, m)``, ``images (B, 3, M, M)``, ``image_labels (B,)`` to logits ``(K,)`` and ``(B, 2)``."""
+        instances, images, labels = inputs["instances"], inputs["images"], inputs["image_labels"]
+        plain = unwrap(network)
+        plain.eval()
+        logits = self.score(images, plain)
+        plain.train()
+        picks = torch.stack([max_max(logits, labels), max_min(logits, labels)], dim=1)
+        picked = gather_instances(images, picks, self.score.instances_per_side).flatten(0, 1)
+        together = torch.cat([instances, picked]).contiguous(memory_format=torch.channels_last)
+        all_logits = network(together)[:, 0]
+        return {
+            "instance_logits": all_logits[: len(instances)],
+            "picked_logits": all_logits[len(instances) :].reshape(-1, 2),
+        }

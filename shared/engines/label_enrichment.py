@@ -1,0 +1,195 @@
+"""CAMEL's label enrichment: which instances of the training images get a label, and which (CAMEL, section 3.1)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from ..data import RegionDataset, instance_labels_of_masks, instance_region, write_instance_labels, write_picks
+from ..selection import criterion as criterion_of_name
+from ..wsi import open_slide
+from .distributed import barrier, gather_in_order, num_processes, rank, unwrap
+from .inferers import LatticeInferer
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+
+class LatticeScorer:
+    """Scores every instance of every image of a data set, in its order, shared among the processes of a distributed run.
+
+    Args:
+        dataset: without augmentation.
+        instances_per_side: N.
+        device: to compute on.
+        batch_size: images a forward pass.
+        num_workers: processes that read.
+    """
+
+    def __init__(
+        self,
+        dataset: RegionDataset,
+        instances_per_side: int,
+        device: torch.device | str,
+        batch_size: int = 8,
+        num_workers: int = 0,
+    ) -> None:
+        self.dataset, self.device = dataset, torch.device(device)
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.infer = LatticeInferer(instances_per_side)
+
+    def __call__(self, network: nn.Module, title: str = "scoring") -> Tensor:
+        """Tumour logits ``(num_images, N * N)`` float32 on the CPU, of `network` in eval mode."""
+        plain = unwrap(network).to(self.device)
+        plain.eval()
+        share = Subset(self.dataset, range(rank(), len(self.dataset), num_processes()))
+        loader = DataLoader(share, self.batch_size, num_workers=self.num_workers)
+        logits: list[Tensor] = []
+        for batch in tqdm(loader, desc=title, unit="batch", disable=None if rank() == 0 else True, leave=False):
+            images = batch["image"].to(self.device, non_blocking=True)
+            logits += list(self.infer(images, plain).cpu())
+        return torch.stack(gather_in_order(logits))
+
+
+class Construct:
+    """The construct stage: each trained classifier picks an instance of every training image, by its own criterion.
+
+    A pick whose predicted class differs from its image's label is dropped; the union of what is left, each instance once, is written
+    as a manifest of labelled regions, ``picks.csv``.
+
+    Args:
+        score: how to score lattices, over the training images.
+        classifiers: criterion name -> trained classifier.
+        path: of the manifest to write.
+    """
+
+    def __init__(self, score: LatticeScorer, classifiers: Mapping[str, nn.Module], path: str | Path) -> None:
+        self.score, self.classifiers, self.path = score, classifiers, Path(path)
+
+    def run(self) -> None:
+        """Write the picks, unless they are there already.
+
+        Raises:
+            ValueError: if no pick of one of the classes is left.
+        """
+        if self.path.is_file():
+            logger.info(f"construct: finished already, its picks are taken from {self.path}")
+            return
+        records = self.score.dataset.data
+        picks: dict[tuple[int, int], Record] = {}
+        for name, classifier in self.classifiers.items():
+            logits = self.score(classifier, title=f"construct ({name})")
+            for image, instance in consistent_picks(logits, records, name):
+                pick = pick_record(records[image], instance, self.score.infer.instances_per_side)
+                pick |= {"criterion": name, "probability": round(float(logits[image, instance].sigmoid()), 6)}
+                first = picks.setdefault((image, instance), pick)
+                if first is not pick:
+                    first["criterion"] += f"+{name}"
+        ordered = [picks[key] for key in sorted(picks)]
+        counts = [sum(pick["label"] == label for pick in ordered) for label in (0, 1)]
+        logger.info(f"construct: {len(ordered)} picks of {len(records)} images: {counts[1]} tumour, {counts[0]} normal")
+        if not all(counts):
+            raise ValueError(
+                f"construct: {counts[1]} tumour and {counts[0]} normal picks agree with their image's label; both are needed. Train "
+                "cMIL for more epochs (cmil_epochs), or change its norm or learning rate."
+            )
+        if rank() == 0:
+            write_picks(ordered, self.path)
+        barrier()
+
+
+def consistent_picks(logits: Tensor, records: Sequence[Record], criterion: str) -> list[tuple[int, int]]:
+    """(image, instance) of each pick whose predicted class is its image's label (logit of at least 0: tumour).
+
+    Args:
+        logits: ``(num_images, N * N)``.
+        records: of the images, with ``label``.
+        criterion: ``"max_max"`` or ``"max_min"``.
+    """
+    labels = torch.tensor([record["label"] for record in records])
+    picked = criterion_of_name(criterion)(logits, labels)
+    agrees = (logits.gather(1, picked[:, None])[:, 0] >= 0).long() == labels
+    return [(int(image), int(picked[image])) for image in agrees.nonzero()[:, 0]]
+
+
+def pick_record(record: Record, instance: int, instances_per_side: int) -> Record:
+    """The manifest record of one instance of an image, with the image's label."""
+    size_px = open_slide(record["image"], mpp=record.get("mpp")).size_px
+    region = instance_region(record, size_px, instance, instances_per_side)
+    kept = {name: record.get(name) for name in ("image", "mpp", "label", "mask", "case_id", "split")}
+    return {**kept, **region}
+
+
+class ConstructFromMasks:
+    """The data of the fully supervised baseline FSB(m): every instance of every training image, with its true label.
+
+    Args:
+        dataset: training images with their masks (``pixel_labels: mask``).
+        instances_per_side: N.
+        path: of the manifest to write.
+    """
+
+    def __init__(self, dataset: RegionDataset, instances_per_side: int, path: str | Path) -> None:
+        self.dataset, self.instances_per_side, self.path = dataset, instances_per_side, Path(path)
+
+    def run(self) -> None:
+        """Write all instances, unless they are there already."""
+        if self.path.is_file():
+            return
+        picks = []
+        for index, record in enumerate(self.dataset.data):
+            mask = self.dataset[index]["mask"][None]
+            labels = instance_labels_of_masks(mask, self.instances_per_side)[0]
+            for instance, label in enumerate(labels.tolist()):
+                pick = pick_record(record, instance, self.instances_per_side)
+                picks.append({**pick, "label": label, "criterion": "mask", "probability": None})
+        if rank() == 0:
+            write_picks(picks, self.path)
+        barrier()
+
+
+class Relabel:
+    """The relabel stage: the retrained classifier labels every instance of every training image.
+
+    Args:
+        score: how to score lattices, over the training images.
+        classifier: the retrained one.
+        path: of the CSV to write, see `shared.data.write_instance_labels`.
+        clamp_negative_bags: label every instance of an image without tumour 0, which is known. Off as in the paper.
+    """
+
+    def __init__(
+        self, score: LatticeScorer, classifier: nn.Module, path: str | Path, clamp_negative_bags: bool = False
+    ) -> None:
+        self.score, self.classifier, self.path = score, classifier, Path(path)
+        self.clamp_negative_bags = clamp_negative_bags
+
+    def run(self) -> None:
+        """Write the instance labels, unless they are there already."""
+        if self.path.is_file():
+            logger.info(f"relabel: finished already, its labels are taken from {self.path}")
+            return
+        records = self.score.dataset.data
+        labels = enriched_labels(self.score(self.classifier, title="relabel"), records, self.clamp_negative_bags)
+        logger.info(f"relabel: {int(labels.sum())} of {labels.numel()} instances are labelled tumour")
+        if rank() == 0:
+            write_instance_labels(records, list(labels), self.path)
+        barrier()
+
+
+def enriched_labels(logits: Tensor, records: Sequence[Record], clamp_negative_bags: bool = False) -> Tensor:
+    """Instance labels ``(num_images, N * N)`` int64 from logits of that shape; see `Relabel`."""
+    labels = (logits >= 0).long()
+    if clamp_negative_bags:
+        labels[[record["label"] == 0 for record in records]] = 0
+    return labels
+
+

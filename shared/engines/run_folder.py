@@ -1,0 +1,82 @@
+"""The folder of one training: it remembers with which configuration it was made, and refuses to be continued with another."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..handlers import Tracking
+from ..writers import atomic_path
+from .distributed import barrier, rank
+from .executed_config import executed_config, scalars
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+
+# What may differ between the run that began and the one that goes on: where and how it is computed, not what.
+VOLATILE = ("device", "num_workers", "amp_dtype", "tracking", "tracking_uri", "run_name", "initialize", "finalize", "run", "imports")
+
+
+class RunFolder:
+    """Opens, records and guards the output folder of a training.
+
+    Args:
+        path: the output folder.
+        tracking: MLflow runs to log the configuration to; None for none.
+        volatile: names of top-level configuration items that may change between interruption and resumption.
+    """
+
+    def __init__(self, path: str | Path, tracking: Tracking | None = None, volatile: Sequence[str] = VOLATILE) -> None:
+        self.path, self.tracking, self.volatile = Path(path), tracking, tuple(volatile)
+
+    def open(self) -> None:
+        """Record the executed configuration in ``config.json``, or check that it is the recorded one, and start tracking.
+
+        Raises:
+            ValueError: if the folder belongs to a run with another configuration, naming what differs.
+        """
+        config = json.loads(json.dumps(executed_config(), default=str, sort_keys=True))
+        file = self.path / CONFIG
+        if file.is_file():
+            self._check(json.loads(file.read_text()), config)
+        if rank() == 0:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with atomic_path(file) as temporary:
+                temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+            if self.tracking is not None:
+                self.tracking.start(scalars(config), file)
+        barrier()
+        logger.info(f"output folder: {self.path.resolve()}")
+
+    def close(self) -> None:
+        """Mark the run as finished in MLflow."""
+        if self.tracking is not None:
+            self.tracking.finish()
+
+    def _check(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        ignored = {*self.volatile, "_meta_"}
+        differences = _differences(
+            {name: value for name, value in before.items() if name not in ignored},
+            {name: value for name, value in now.items() if name not in ignored},
+        )
+        if differences:
+            shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
+            raise ValueError(
+                f"{self.path} holds a run with another configuration ({shown}). Give another --output_dir, or delete the folder "
+                "to begin anew; nothing was changed."
+            )
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in sorted({*before, *now})
+            if not key.startswith("_desc_")
+            for line in _differences(before.get(key), now.get(key), f"{name}::{key}" if name else key)
+        ]
+    return [] if before == now else [f"{name}: {before!r} then, {now!r} now"]

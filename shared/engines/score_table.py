@@ -1,0 +1,43 @@
+"""The table that a person reads at the end of a training or an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+INSTANCE_COLUMNS = {"sensitivity": "Sensitivity", "specificity": "Specificity", "accuracy": "Accuracy"}
+PIXEL_COLUMNS = {
+    **INSTANCE_COLUMNS,
+    "f1": "F1",
+    "iou": "IoU",
+    "dice_positive": "Dice (CA)",
+    "false_positive_share": "FP share (NC)",
+}
+
+
+def score_table(metrics: Mapping[str, Any], folder: str | Path) -> str:
+    """Instance labels and pixels as two blocks of one text table, in per cent.
+
+    Args:
+        metrics: ``instances`` and ``pixels``, each row name -> score name -> share.
+        folder: named below the table.
+    """
+    blocks = [
+        _block("Instance labels (%)", metrics["instances"], INSTANCE_COLUMNS),
+        _block("Pixels (%)", metrics["pixels"], PIXEL_COLUMNS),
+    ]
+    return "\n".join([*blocks, f"{metrics['num_images']} images; metrics.json, images.csv and examples.png are in {folder}"])
+
+
+def _block(title: str, rows: Mapping[str, Mapping[str, float | None]], columns: Mapping[str, str]) -> str:
+    width = max([len(title), *(len(name) for name in rows)]) + 2
+    lines = [title.ljust(width) + "".join(f"{header:>15}" for header in columns.values())]
+    for name, scores in rows.items():
+        cells = (_cell(scores[score]) for score in columns)
+        lines.append(name.ljust(width) + "".join(cells))
+    return "\n".join([*lines, ""])
+
+
+def _cell(share: float | None) -> str:
+    return f"{'-':>15}" if share is None else f"{100 * share:15.1f}"

@@ -1,0 +1,239 @@
+"""One training stage that survives being killed: a MONAI SupervisedTrainer that resumes, and is skipped once finished."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+from monai.inferers import Inferer
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from ..handlers import StageEvents, Tracking, training_handlers
+from ..networks import load_weights
+from ..writers import atomic_path
+from .batches import image_and_label
+from .distributed import average_buffers, barrier, is_distributed, rank, unwrap
+
+RESUME_POINT = "resume.pt"
+WEIGHTS = "model.pt"
+HISTORY = "history.csv"
+
+
+class StageTrainer(SupervisedTrainer):
+    """A SupervisedTrainer with a folder.
+
+    After every epoch the folder holds a resume point (network, optimiser, scaler, epoch, history) and ``history.csv``; when the
+    last epoch is done, ``model.pt`` (the network's state dict) replaces the resume point. `run` continues from the resume point,
+    and only loads the weights where ``model.pt`` is there already. Random numbers of an epoch depend on `seed` and the epoch, so
+    a resumed training ends with the weights of an uninterrupted one.
+
+    Args:
+        folder: of this stage.
+        device: to train on.
+        max_epochs: number of epochs.
+        train_data_loader: with ``set_epoch``, see `shared.data.RegionLoader`.
+        network: moved to `device` in channels-last order; wrapped for gradient exchange when `torch.distributed` is in use.
+        optimizer: makes the optimiser from the parameters (a ``_mode_: callable`` component).
+        loss_function: of what `inferer` returns and the targets.
+        inferer: of ``(inputs, network)``; default: the network itself.
+        prepare_batch: see `shared.engines.batches`.
+        validator: a MONAI evaluator to run after every epoch; None for none.
+        tracking: MLflow runs, of which the stage's child run gets metrics, history and weights; None for none.
+        train_handlers: more Ignite handlers, beside those of `shared.handlers.training_handlers`.
+        amp_dtype: ``"bfloat16"`` or ``"float16"`` for autocast on CUDA, None for fp32; ignored on the CPU.
+        keep_best: name of a validation metric (in the validator's ``state.metrics``): ``model.pt`` gets the epoch in which it was
+            largest. None: the last epoch, as in the papers.
+        initial_weights: a state dict to start from, for instance the ``model.pt`` of another stage (warm start).
+        seed: of the epochs' random numbers.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        device: torch.device | str,
+        max_epochs: int,
+        train_data_loader: Any,
+        network: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        loss_function: Callable[..., Tensor],
+        inferer: Inferer | None = None,
+        prepare_batch: Callable[..., Any] | None = None,
+        validator: Any = None,
+        tracking: Tracking | None = None,
+        train_handlers: Sequence[Any] | None = None,
+        amp_dtype: str | None = "bfloat16",
+        keep_best: str | None = None,
+        initial_weights: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        device = torch.device(device)
+        amp = amp_dtype is not None and device.type == "cuda"
+        self.plain_network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            train_data_loader=train_data_loader,
+            network=_wrap(self.plain_network, device),
+            optimizer=optimizer(p for p in network.parameters() if p.requires_grad),
+            loss_function=loss_function,
+            prepare_batch=prepare_batch or image_and_label,
+            inferer=inferer,
+            amp=amp,
+            amp_kwargs={"dtype": getattr(torch, amp_dtype)} if amp and amp_dtype else None,
+            non_blocking=True,
+            decollate=False,
+            optim_set_to_none=True,
+        )
+        self.folder = Path(folder)
+        self.keep_best = keep_best
+        self.validator = validator
+        self.initial_weights = initial_weights
+        self.seed = seed
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Any] = {}
+        self._losses: list[Tensor] = []
+        self.register_events(*StageEvents)
+        # These come first: handlers that are attached later see the seeded epoch and its mean loss.
+        self.add_event_handler(Events.EPOCH_STARTED, _start_epoch)
+        self.add_event_handler(Events.ITERATION_COMPLETED, _note_loss)
+        self.add_event_handler(Events.EPOCH_COMPLETED, _end_epoch)
+        self._register_handlers([*training_handlers(self.folder.name, tracking, validator), *(train_handlers or [])])
+        # The last: the resume point holds what the validation of this epoch said.
+        self.add_event_handler(Events.EPOCH_COMPLETED, _save_epoch)
+
+    @property
+    def weights_file(self) -> Path:
+        return self.folder / WEIGHTS
+
+    @property
+    def history_file(self) -> Path:
+        return self.folder / HISTORY
+
+    @property
+    def is_finished(self) -> bool:
+        return self.weights_file.is_file()
+
+    def trained(self) -> nn.Module:
+        """The network with the weights of the finished stage, in eval mode.
+
+        Raises:
+            ValueError: if the stage has not finished.
+        """
+        if not self.is_finished:
+            raise ValueError(f"{self.weights_file} does not exist: run the stage {self.folder.name!r} first (run_{self.folder.name})")
+        load_weights(self.plain_network, self.weights_file)
+        return self.plain_network.eval()
+
+    def run(self) -> None:
+        """Train from where the folder stands to the end; leave the final weights in the network and in ``model.pt``.
+
+        Raises:
+            ValueError: if the resume point is of another network, or the loss stops being finite.
+        """
+        if self.is_finished:
+            self.logger.info(f"{self.folder.name}: finished already, its weights are taken from {self.weights_file}")
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._restore()
+            if self.state.epoch < self.state.max_epochs:
+                super().run()
+            if rank() == 0:
+                weights = self.best.get("network") or self.plain_network.state_dict()
+                with atomic_path(self.weights_file) as temporary:
+                    torch.save(weights, temporary)
+                (self.folder / RESUME_POINT).unlink(missing_ok=True)
+                self.fire_event(StageEvents.WEIGHTS_SAVED)
+            barrier()
+        self.trained()
+
+    def _restore(self) -> None:
+        point = self.folder / RESUME_POINT
+        if not point.is_file():
+            if self.initial_weights is not None:
+                load_weights(self.plain_network, self.initial_weights)
+            return
+        saved = torch.load(point, map_location=self.state.device, weights_only=True)
+        try:
+            self.plain_network.load_state_dict(saved["network"])
+        except RuntimeError as error:
+            raise ValueError(f"{point} is of another network: choose another output_dir or delete it. {error}") from error
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scaler is not None and saved["scaler"] is not None:
+            self.scaler.load_state_dict(saved["scaler"])
+        self.history, self.best = saved["history"], saved["best"]
+        self.load_state_dict(
+            {"epoch": saved["epoch"], "max_epochs": self.state.max_epochs, "epoch_length": self.state.epoch_length}
+        )
+        self.logger.info(f"{self.folder.name}: goes on after epoch {saved['epoch']} of {self.state.max_epochs}")
+
+
+def _wrap(network: nn.Module, device: torch.device) -> nn.Module:
+    if not is_distributed():
+        return network
+    # Running statistics differ between processes within an epoch and are averaged at its end: broadcasting rank 0's before every
+    # forward pass would overwrite the recorded statistics of the scoring pass.
+    return DistributedDataParallel(
+        network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+    )
+
+
+def _start_epoch(engine: StageTrainer) -> None:
+    epoch = engine.state.epoch - 1
+    torch.manual_seed(engine.seed * 1_000_003 + epoch)
+    engine.data_loader.set_epoch(epoch)  # type: ignore[union-attr]
+    engine._losses = []
+
+
+def _note_loss(engine: StageTrainer) -> None:
+    # Kept on the device: reading it would wait for the GPU at every step.
+    engine._losses.append(engine.state.output["loss"].detach())
+
+
+def _end_epoch(engine: StageTrainer) -> None:
+    average_buffers(engine.plain_network)
+    loss = float(torch.stack(engine._losses).mean())
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"{engine.folder.name}: the loss of epoch {engine.state.epoch} is {loss}; the last good state is kept in "
+            f"{engine.folder / RESUME_POINT}. Lower the learning rate or use amp_dtype: bfloat16."
+        )
+    engine.state.metrics["train_loss"] = loss
+
+
+def _save_epoch(engine: StageTrainer) -> None:
+    validation = dict(engine.validator.state.metrics) if engine.validator is not None else {}
+    metrics = {**engine.state.metrics, **validation}
+    engine.history.append({"epoch": float(engine.state.epoch), **{name: float(value) for name, value in metrics.items()}})
+    if rank() != 0:
+        return
+    network = unwrap(engine.network).state_dict()
+    if engine.keep_best is not None:
+        if engine.keep_best not in validation:
+            raise ValueError(f"keep_best names {engine.keep_best!r}; the validation has {', '.join(sorted(validation)) or 'nothing'}")
+        score = float(validation[engine.keep_best])
+        if not engine.best or score > engine.best["score"]:
+            engine.best = {"score": score, "epoch": engine.state.epoch, "network": {k: v.clone() for k, v in network.items()}}
+    with atomic_path(engine.folder / RESUME_POINT) as temporary:
+        torch.save(
+            {
+                "epoch": engine.state.epoch,
+                "network": network,
+                "optimizer": engine.optimizer.state_dict(),
+                "scaler": engine.scaler.state_dict() if engine.scaler is not None else None,
+                "history": engine.history,
+                "best": engine.best,
+            },
+            temporary,
+        )
+    with atomic_path(engine.history_file) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in engine.history for name in row)))
+        writer.writeheader()
+        writer.writerows(engine.history)

@@ -1,0 +1,109 @@
+"""Validation during training: MONAI evaluators for lattices of instances and for pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.engines import SupervisedEvaluator
+from torch import Tensor, nn
+
+from ..data import RegionDataset, RegionLoader, instance_labels_of_masks
+from ..inference import tumour_probability
+from ..metrics import PooledBinaryScores
+from .batches import image_and_label, image_and_mask
+from .inferers import LatticeInferer
+
+
+def has_masks(dataset: RegionDataset) -> bool:
+    """True where every tumour image of a data set has a mask, so that instances and pixels can be scored."""
+    return all(record.get("mask") is not None for record in dataset.data if record.get("label") != 0)
+
+
+def lattice_validator(
+    dataset: RegionDataset,
+    network: nn.Module,
+    instances_per_side: int,
+    device: torch.device | str,
+    batch_size: int = 8,
+    num_workers: int = 0,
+) -> SupervisedEvaluator:
+    """Scores a classifier of instances on whole images.
+
+    Metrics: ``val_image_accuracy`` and its like, of the image's label against its highest instance; and, where the data set has
+    masks, ``val_instance_accuracy`` and its like, of every instance against the mask. The latter do not influence training; they
+    show a selection that has found a short-cut, which the image's label cannot (METHODS: Max-Min).
+
+    Args:
+        dataset: validation images; with ``pixel_labels: mask`` if they have masks.
+        network: the stage's classifier.
+        instances_per_side: N.
+        device: of the network.
+        batch_size: images a step over all processes.
+        num_workers: processes that read.
+    """
+
+    def instances(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return output["pred"], instance_labels_of_masks(output["label"]["mask"], instances_per_side)
+
+    metrics = {
+        "val_image_accuracy": PooledBinaryScores(threshold=0.0, output_transform=_image_logit_and_label)
+    }
+    if dataset.pixel_labels == "mask":
+        metrics["val_instance_accuracy"] = PooledBinaryScores(threshold=0.0, output_transform=instances)
+    return _evaluator(
+        RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers),
+        network,
+        device,
+        LatticeInferer(instances_per_side),
+        _image_and_targets,
+        metrics,
+    )
+
+
+def pixel_validator(
+    dataset: RegionDataset, network: nn.Module, device: torch.device | str, batch_size: int = 4, num_workers: int = 0
+) -> SupervisedEvaluator:
+    """Scores a segmentation network on whole images: ``val_pixel_iou`` and its like, against the data set's pixel labels."""
+    metric = PooledBinaryScores(output_transform=lambda output: (tumour_probability(output["pred"]), output["label"]))
+    return _evaluator(
+        RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers),
+        network,
+        device,
+        None,
+        image_and_mask,
+        {"val_pixel_iou": metric},
+    )
+
+
+def _evaluator(
+    loader: RegionLoader,
+    network: nn.Module,
+    device: torch.device | str,
+    inferer: Any,
+    prepare_batch: Callable[..., Any],
+    metrics: dict[str, PooledBinaryScores],
+) -> SupervisedEvaluator:
+    names = list(metrics)
+    return SupervisedEvaluator(
+        device=device,
+        val_data_loader=loader,
+        network=network,
+        inferer=inferer,
+        prepare_batch=prepare_batch,
+        key_val_metric={names[0]: metrics[names[0]]},
+        additional_metrics={name: metrics[name] for name in names[1:]},
+        decollate=False,
+    )
+
+
+def _image_logit_and_label(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    return output["pred"].amax(dim=1), output["label"]["image"]
+
+
+def _image_and_targets(batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """Images, and what there is to compare with: the images' labels and, where read, their masks."""
+    images, labels = image_and_label(batch, device, non_blocking)
+    masks = {"mask": batch["mask"].to(device, non_blocking=non_blocking)} if "mask" in batch else {}
+    return images, {"image": labels, **masks}

@@ -1,0 +1,77 @@
+"""From micrometres per pixel to downsamples and pyramid levels.
+
+A downsample is the number of level-0 pixels along one side of a pixel: 1 at level 0, below 1 when finer than the slide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+# Scanners report 0.499, 0.2494 or 0.2527 um where a model asks for 0.5 or 0.25. Resampling by less than 2 % costs
+# time and sharpness and changes nothing that a network could see.
+MPP_TOLERANCE = 0.02
+
+
+def mpp_to_downsample(mpp: float, slide_mpp: float) -> float:
+    """Level-0 pixels per pixel of `mpp`.
+
+    Args:
+        mpp: the wanted pixel size in micrometres.
+        slide_mpp: pixel size of level 0 in micrometres.
+
+    Raises:
+        ValueError: if a pixel size is not a positive, finite number.
+
+    >>> mpp_to_downsample(mpp=1.0, slide_mpp=0.25)
+    4.0
+    """
+    for name, value in (("mpp", mpp), ("slide_mpp", slide_mpp)):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a positive number of micrometres per pixel, got {value}")
+    return mpp / slide_mpp
+
+
+def level_downsamples(level_sizes_px: Sequence[tuple[int, int]]) -> tuple[float, ...]:
+    """Downsample of each level: the mean of the two sides' ratios, as OpenSlide and cuCIM define it.
+
+    Args:
+        level_sizes_px: (width, height) of each level, level 0 first.
+
+    >>> level_downsamples([(1000, 600), (500, 300)])
+    (1.0, 2.0)
+    """
+    width, height = level_sizes_px[0]
+    return tuple((width / level_width + height / level_height) / 2 for level_width, level_height in level_sizes_px)
+
+
+def nearest_finer_level(downsamples: Sequence[float], downsample: float, tolerance: float = MPP_TOLERANCE) -> int:
+    """Index of the coarsest level that is at least as fine as `downsample`, or 0 where none is.
+
+    Args:
+        downsamples: of each level, in any order.
+        downsample: the wanted one.
+        tolerance: relative; a level that is coarser by no more than this counts as fine enough.
+
+    >>> nearest_finer_level([1.0, 4.0, 16.0], downsample=8.0), nearest_finer_level([1.0, 4.0], downsample=3.99)
+    (1, 1)
+    >>> nearest_finer_level([1.0, 4.0, 16.0], downsample=0.5)
+    0
+    """
+    fine_enough = [i for i, level in enumerate(downsamples) if level <= downsample * (1 + tolerance)]
+    return max(fine_enough, key=lambda i: downsamples[i], default=0)
+
+
+def snap_downsample(downsamples: Sequence[float], downsample: float, tolerance: float = MPP_TOLERANCE) -> float:
+    """The downsample at which a slide is really read: that of a level within `tolerance`, else the wanted one.
+
+    Args:
+        downsamples: of each level.
+        downsample: the wanted one.
+        tolerance: relative.
+
+    >>> snap_downsample([1.0, 4.0005], downsample=4.0), snap_downsample([1.0, 4.0005], downsample=3.0)
+    (4.0005, 3.0)
+    """
+    nearest = min(downsamples, key=lambda level: abs(level / downsample - 1))
+    return nearest if abs(nearest / downsample - 1) <= tolerance else downsample

@@ -1,0 +1,7 @@
+"""Ignite handlers of the training stages: tracking with MLflow, progress, and the list that every stage carries."""
+
+from .progress import StageProgress
+from .tracking import Tracking
+from .training import StageEvents, training_handlers
+
+__all__ = ["StageEvents", "StageProgress", "Tracking", "training_handlers"]

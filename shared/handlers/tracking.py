@@ -1,0 +1,154 @@
+"""MLflow: one parent run a training, a child run a stage, and the same runs again after an interruption."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from monai.handlers import MLFlowHandler
+
+from ..writers import atomic_path
+
+logger = logging.getLogger(__name__)
+
+PARENT_TAG = "mlflow.parentRunId"
+
+
+class Tracking:
+    """The MLflow runs of one output folder.
+
+    The parent run's id is kept in ``<folder>/mlflow.json``, so that a re-run of the same folder goes on in the same runs. Only
+    rank 0 of a distributed training tracks; on the others every method does nothing.
+
+    Args:
+        folder: the output folder; the default database ``mlruns.db`` and the artefacts lie in it.
+        experiment: name of the MLflow experiment.
+        tracking_uri: of a server or database; None for ``sqlite:///<folder>/mlruns.db``. The environment variable
+            ``MLFLOW_TRACKING_URI`` goes before both.
+        run_name: of the parent run; None for the folder's name.
+        enabled: False turns tracking off.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        experiment: str,
+        tracking_uri: str | None = None,
+        run_name: str | None = None,
+        enabled: bool = True,
+    ) -> None:
+        self.folder = Path(folder).resolve()
+        self.experiment = experiment
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or f"sqlite:///{self.folder}/mlruns.db"
+        self.run_name = run_name or self.folder.name
+        self.enabled = enabled and not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0)
+        self._client: Any = None
+        self._experiment_id: str | None = None
+
+    def start(self, parameters: Mapping[str, Any], config_file: str | Path | None = None) -> None:
+        """Open the parent run, or the one of an earlier, interrupted run; log hyper-parameters and the executed configuration."""
+        if not self.enabled:
+            return
+        run_id = self._parent_id()
+        self._log_parameters(run_id, parameters)
+        if config_file is not None:
+            self._client.log_artifact(run_id, str(config_file))
+
+    def handler(self, stage: str, **options: Any) -> MLFlowHandler | None:
+        """A MONAI MLFlowHandler that logs a trainer's or evaluator's metrics to the child run of `stage`; None if disabled."""
+        if not self.enabled:
+            return None
+        name = self._stage_name(stage)
+        return _StageHandler(
+            self, stage, tracking_uri=self.uri, experiment_name=self.experiment, run_name=name, iteration_log=False, **options
+        )
+
+    def log_stage(self, stage: str, metrics: Mapping[str, float], artifacts: list[Path] | None = None) -> None:
+        """Log final metrics (dots for nested names) and files to the child run of `stage`."""
+        if not self.enabled:
+            return
+        run_id = self.stage_run(stage)
+        for name, value in metrics.items():
+            if value == value:  # MLflow's databases refuse NaN on some backends
+                self._client.log_metric(run_id, name, float(value))
+        for path in artifacts or []:
+            self._client.log_artifact(run_id, str(path))
+
+    def finish_stage(self, stage: str) -> None:
+        """Mark the child run of `stage` as finished."""
+        if self.enabled:
+            self._client.set_terminated(self.stage_run(stage), "FINISHED")
+
+    def finish(self) -> None:
+        """Mark the parent run as finished."""
+        if self.enabled:
+            self._client.set_terminated(self._parent_id(), "FINISHED")
+
+    def stage_run(self, stage: str) -> str:
+        """Id of the child run of `stage`, made on first use."""
+        parent = self._parent_id()
+        name = self._stage_name(stage)
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.`{PARENT_TAG}` = '{parent}' and attributes.run_name = '{name}'", max_results=1
+        )
+        if found:
+            return str(found[0].info.run_id)
+        run = self._client.create_run(self._experiment_id, run_name=name, tags={PARENT_TAG: parent})
+        return str(run.info.run_id)
+
+    def _stage_name(self, stage: str) -> str:
+        return f"{self.run_name}/{stage}"
+
+    def _parent_id(self) -> str:
+        self._connect()
+        note = self.folder / "mlflow.json"
+        if note.is_file():
+            saved = json.loads(note.read_text())
+            if saved["tracking_uri"] == self.uri and self._exists(saved["run_id"]):
+                return str(saved["run_id"])
+        run = self._client.create_run(self._experiment_id, run_name=self.run_name)
+        with atomic_path(note) as temporary:
+            temporary.write_text(json.dumps({"tracking_uri": self.uri, "run_id": run.info.run_id}))
+        return str(run.info.run_id)
+
+    def _exists(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException:
+            return False
+
+    def _connect(self) -> None:
+        """The client and the experiment, once; MONAI's handler makes the experiment's artefact folder beside the database."""
+        if self._client is not None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        first = MLFlowHandler(tracking_uri=self.uri, experiment_name=self.experiment)
+        first._set_experiment()
+        self._client, self._experiment_id = first.client, first.experiment.experiment_id
+
+    def _log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
+        logged = self._client.get_run(run_id).data.params
+        for name, value in parameters.items():
+            # A parameter is logged once in a run's life: MLflow refuses a second value.
+            if name not in logged:
+                self._client.log_param(run_id, name, value)
+
+
+class _StageHandler(MLFlowHandler):
+    """An MLFlowHandler whose run is the child run that `Tracking` keeps for a stage, finished or not."""
+
+    def __init__(self, tracking: Tracking, stage: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._tracking, self._stage = tracking, stage
+
+    def start(self, engine: Any) -> None:
+        if self.cur_run is None:
+            self.cur_run = self.client.get_run(self._tracking.stage_run(self._stage))
+        super().start(engine)

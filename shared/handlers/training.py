@@ -1,0 +1,77 @@
+"""The handlers that every training stage carries, as one list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.distributed as dist
+from ignite.engine import Engine, EventEnum, Events
+from monai.handlers import ValidationHandler
+
+from .progress import StageProgress
+from .tracking import Tracking
+
+SHOWN = (
+    "train_loss",
+    "val_image_accuracy",
+    "val_instance_sensitivity",
+    "val_instance_specificity",
+    "val_instance_accuracy",
+    "val_pixel_f1",
+    "val_pixel_iou",
+)
+
+
+class StageEvents(EventEnum):
+    """What a `shared.engines.StageTrainer` fires beside Ignite's own events."""
+
+    WEIGHTS_SAVED = "weights_saved"
+
+
+def training_handlers(
+    stage: str, tracking: Tracking | None = None, validator: Any = None, val_interval: int = 1, shown: Sequence[str] = SHOWN
+) -> list[Any]:
+    """Validation, MLflow tracking of the training and of the validation, progress bar and log lines, in this order.
+
+    Args:
+        stage: its name in logs and in MLflow.
+        tracking: the MLflow runs; None for none.
+        validator: a MONAI evaluator to run every `val_interval` epochs; None for none.
+        val_interval: in epochs.
+        shown: metrics of the log line.
+    """
+    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    handlers: list[Any] = []
+    if validator is not None:
+        handlers.append(ValidationHandler(interval=val_interval, validator=validator, epoch_level=True))
+    if tracking is not None:
+        handlers.append(_StageTracking(stage, tracking, validator))
+    handlers.append(StageProgress(stage, validator, tuple(shown), quiet=rank > 0))
+    return handlers
+
+
+class _StageTracking:
+    """Connects to MLflow when training starts, not when the configuration is read: a finished stage opens no run."""
+
+    def __init__(self, stage: str, tracking: Tracking, validator: Any) -> None:
+        self.stage, self.tracking, self.validator = stage, tracking, validator
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(StageEvents.WEIGHTS_SAVED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        train = self.tracking.handler(self.stage)
+        if train is None:
+            return
+        train.attach(engine)
+        train.start(engine)
+        if self.validator is not None:
+            # The evaluator's own epoch is always 1.
+            validate = self.tracking.handler(self.stage, global_epoch_transform=lambda _: engine.state.epoch)
+            validate.attach(self.validator)
+
+    def _finish(self, engine: Engine) -> None:
+        self.tracking.log_stage(self.stage, {}, [engine.weights_file, engine.history_file])  # type: ignore[attr-defined]
+        self.tracking.finish_stage(self.stage)

@@ -1,0 +1,95 @@
+"""What to map: one image or slide, a folder, or a manifest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.manifest import load_manifest
+
+PLAIN_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
+SLIDE_SUFFIXES = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif"})
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """One image: its path, the name its results get, and its level-0 mpp where the manifest gives one."""
+
+    path: Path
+    name: str
+    mpp: float | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """True for formats that cannot hold a resolution worth trusting."""
+        return self.path.suffix.lower() in PLAIN_SUFFIXES
+
+
+def find_images(source: str | Path, split: str | None = None, exclude: str | Path | None = None) -> list[ImageInput]:
+    """List the images that `source` names, in order of path (a manifest's: in its own order).
+
+    Args:
+        source: an image or slide; a folder, searched with its subfolders for the known formats; or a manifest
+            (``*.csv``), of which every distinct image is taken once and as a whole, whatever regions its rows name.
+        split: of a manifest, the rows of this split only.
+        exclude: a folder that is not searched: the results, when they lie inside `source`.
+
+    Raises:
+        ValueError: if nothing is there, the format is unknown, or two images would give their results the same name (the
+            file's name without its ending).
+    """
+    source = Path(source).expanduser()
+    if not source.exists():
+        raise ValueError(f"{source} does not exist: give an image, a slide, a folder or a manifest (.csv).")
+    if source.suffix.lower() == ".csv":
+        images = _from_manifest(source, split)
+    elif split is not None:
+        raise ValueError(f"split={split!r} needs a manifest (.csv), got {source}")
+    elif source.is_dir():
+        found = (path for path in source.rglob("*") if path.is_file() and _is_known(path))
+        images = [ImageInput(path, _name(path)) for path in sorted(found) if exclude is None or not _is_in(path, exclude)]
+    elif _is_known(source):
+        images = [ImageInput(source, _name(source))]
+    else:
+        raise ValueError(f"{source} is no known format: {', '.join(sorted(SLIDE_SUFFIXES | PLAIN_SUFFIXES))}, a folder or .csv.")
+    if not images:
+        raise ValueError(f"{source} holds no image of a known format: {', '.join(sorted(SLIDE_SUFFIXES | PLAIN_SUFFIXES))}.")
+    _check_names(images)
+    return images
+
+
+def _from_manifest(path: Path, split: str | None) -> list[ImageInput]:
+    mpp_of: dict[str, float | None] = {}
+    for record in load_manifest(path, split=split, require=(), num_classes=2**31):
+        image, mpp = record["image"], record["mpp"]
+        known = mpp_of.get(image)
+        if mpp is not None and known is not None and not math.isclose(mpp, known):
+            raise ValueError(f"{path}, row {record['row']}: {image} has mpp {mpp:g} here and {known:g} before.")
+        mpp_of[image] = known if mpp is None else mpp
+    return [ImageInput(Path(image), _name(Path(image)), mpp) for image, mpp in mpp_of.items()]
+
+
+def _check_names(images: Iterable[ImageInput]) -> None:
+    first: dict[str, ImageInput] = {}
+    for image in images:
+        other = first.setdefault(image.name.casefold(), image)
+        if other is not image:
+            raise ValueError(
+                f"{other.path} and {image.path} would both write their results as {image.name}.*: "
+                "rename one of them, or run them into different folders."
+            )
+
+
+def _is_known(path: Path) -> bool:
+    return path.suffix.lower() in SLIDE_SUFFIXES | PLAIN_SUFFIXES and not path.name.startswith(".")
+
+
+def _is_in(path: Path, folder: str | Path) -> bool:
+    return path.resolve().is_relative_to(Path(folder).resolve())
+
+
+def _name(path: Path) -> str:
+    stem = path.stem
+    return stem[: -len(".ome")] if stem.lower().endswith(".ome") else stem

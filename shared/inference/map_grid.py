@@ -1,0 +1,155 @@
+"""Where the tiles of one image are, in three frames: level-0 pixels, model pixels (at the network's mpp), map pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+SIZE_MULTIPLE_PX = 32  # the coarsest stride of the usual encoders
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Tiling of one axis, in model pixels: tile ``i`` starts at ``i * step - margin`` and decides ``step`` pixels."""
+
+    length: int
+    tile: int
+    margin: int
+
+    @property
+    def step(self) -> int:
+        return self.tile - 2 * self.margin
+
+    @property
+    def count(self) -> int:
+        return -(-self.length // self.step)
+
+
+@dataclass(frozen=True)
+class MapGrid:
+    """Tiles that overlap by twice a margin; the margin is computed and thrown away.
+
+    Discarding instead of blending: each map pixel is then one tile's word, equal to what the network says of the whole
+    image when the margin covers its receptive field, and the map needs no weights and no floating point. Blending only
+    averages the seam away, from predictions with a cut-off surround.
+
+    Args:
+        image_size_px: (width, height) of the image in model pixels.
+        tile_size_px: side of a square tile in model pixels. Along an axis where the image fits into one tile, the tile has
+            the image's length (rounded up to a multiple of 32 and of `map_downsample`) and no margin: a small image reaches
+            the network as it is, not in a white frame.
+        margin_px: model pixels discarded at each side of a tile.
+        map_downsample: model pixels per map pixel.
+
+    Raises:
+        ValueError: if the margins leave nothing of the tile, or tile or margin are no multiple of `map_downsample`.
+
+    >>> grid = MapGrid.of_image((1000, 300), tile_size_px=512, margin_px=64, map_downsample=4)
+    >>> grid.map_shape, grid.tile_shape, grid.num_tiles, grid.x.step
+    ((75, 250), (320, 512), (1, 3), 384)
+    """
+
+    x: Axis
+    y: Axis
+    map_downsample: int
+
+    @classmethod
+    def of_image(cls, image_size_px: tuple[int, int], tile_size_px: int, margin_px: int, map_downsample: int) -> MapGrid:
+        if margin_px < 0 or tile_size_px - 2 * margin_px <= 0:
+            raise ValueError(f"need 0 <= 2 * margin_px < tile_size_px, got {margin_px=}, {tile_size_px=}")
+        if map_downsample < 1 or tile_size_px % map_downsample or margin_px % map_downsample:
+            raise ValueError(f"tile and margin must be multiples of map_downsample: {tile_size_px=}, {margin_px=}, {map_downsample=}")
+        multiple = math.lcm(SIZE_MULTIPLE_PX, map_downsample)
+        axes = [
+            Axis(length, -(-length // multiple) * multiple, 0)
+            if length <= tile_size_px
+            else Axis(length, tile_size_px, margin_px)
+            for length in image_size_px
+        ]
+        return cls(*axes, map_downsample)
+
+    @property
+    def map_shape(self) -> tuple[int, int]:
+        """(H, W) of the map."""
+        return -(-self.y.length // self.map_downsample), -(-self.x.length // self.map_downsample)
+
+    @property
+    def core_shape(self) -> tuple[int, int]:
+        """(H, W) in map pixels of what one tile decides."""
+        return self.y.step // self.map_downsample, self.x.step // self.map_downsample
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        """(H, W) of a tile in model pixels."""
+        return self.y.tile, self.x.tile
+
+    @property
+    def num_tiles(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.y.count, self.x.count
+
+    def tiles_on(self, mask: np.ndarray, pixels_per_cell: int) -> np.ndarray:
+        """Which tiles' cores touch `mask`.
+
+        Args:
+            mask: bool ``(h, w)``, a cell being `pixels_per_cell` model pixels wide and high, from the top-left corner.
+            pixels_per_cell: model pixels per cell.
+
+        Returns:
+            bool ``(rows, columns)``.
+        """
+        # Sums over prefixes give the count in any box with four reads.
+        sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        edges = []
+        for axis, cells in ((self.y, mask.shape[0]), (self.x, mask.shape[1])):
+            starts = np.arange(axis.count) * axis.step
+            edges.append(((starts // pixels_per_cell).clip(max=cells), (-(-(starts + axis.step) // pixels_per_cell)).clip(max=cells)))
+        (top, bottom), (left, right) = edges
+        return sums[np.ix_(bottom, right)] - sums[np.ix_(top, right)] - sums[np.ix_(bottom, left)] + sums[np.ix_(top, left)] > 0
+
+    def blocks(self, wanted: np.ndarray, block_size_px: int) -> Iterator[Block]:
+        """Blocks of neighbouring tiles that hold all `wanted` tiles, bool ``(rows, columns)``, each once.
+
+        A block's cores are at most `block_size_px` model pixels wide and high, but a block has at least one tile.
+        """
+        rows_a_block, columns_a_block = (max(1, block_size_px // axis.step) for axis in (self.y, self.x))
+        for top in range(0, self.y.count, rows_a_block):
+            for left in range(0, self.x.count, columns_a_block):
+                found = np.argwhere(wanted[top : top + rows_a_block, left : left + columns_a_block]) + (top, left)
+                if len(found):
+                    yield Block(self, [(int(row), int(column)) for row, column in found])
+
+
+@dataclass(frozen=True)
+class Block:
+    """The smallest rectangle around some of a grid's tiles."""
+
+    grid: MapGrid
+    tiles: list[tuple[int, int]]
+
+    @property
+    def _first(self) -> tuple[int, int]:
+        return min(row for row, _ in self.tiles), min(column for _, column in self.tiles)
+
+    @property
+    def origin_px(self) -> tuple[int, int]:
+        """(x, y) of the top-left corner in model pixels; negative at the image's border."""
+        row, column = self._first
+        return column * self.grid.x.step - self.grid.x.margin, row * self.grid.y.step - self.grid.y.margin
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(width, height) in model pixels."""
+        row, column = self._first
+        last_row, last_column = max(row for row, _ in self.tiles), max(column for _, column in self.tiles)
+        x, y = self.grid.x, self.grid.y
+        return (last_column - column) * x.step + x.tile, (last_row - row) * y.step + y.tile
+
+    def offset(self, tile: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of one tile inside the block."""
+        row, column = self._first
+        top, left = (tile[0] - row) * self.grid.y.step, (tile[1] - column) * self.grid.x.step
+        return slice(top, top + self.grid.y.tile), slice(left, left + self.grid.x.tile)

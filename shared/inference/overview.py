@@ -1,0 +1,60 @@
+"""The whole slide in a picture of bounded size, on the map's own grid: tissue, shares and the overlay are taken from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import rasterio.features
+from shapely.geometry import Polygon
+
+from ..writers import RowSource, reduced_strips
+from ..wsi import Slide, tissue_mask
+from .map_grid import MapGrid
+
+STRIP_AREA_PX = 2**25  # level-0 pixels decoded at once where a slide has no lower level: about 100 MB
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Picture ``(h, w, 3)`` and tissue ``(h, w)``; a pixel is `factor` map pixels wide and high."""
+
+    rgb: np.ndarray
+    tissue: np.ndarray
+    factor: int
+
+    def probability(self, source: RowSource) -> np.ndarray:
+        """Mean probability of the map in each overview pixel, float32 ``(h, w)`` in [0, 1]."""
+        return np.concatenate(list(reduced_strips(source, self.factor))) / np.float32(255)
+
+    def share(self, polygons: Sequence[Polygon]) -> float:
+        """Share of the tissue that lies in `polygons` (map pixels); 0 where there is no tissue."""
+        if not polygons or not self.tissue.any():
+            return 0.0
+        to_map = rasterio.Affine.scale(self.factor)
+        inside = rasterio.features.rasterize(polygons, out_shape=self.tissue.shape, transform=to_map).astype(bool)
+        return float((inside & self.tissue).sum() / self.tissue.sum())
+
+
+def read_overview(slide: Slide, grid: MapGrid, downsample: float, size_px: int, tissue_only: bool) -> Overview:
+    """Read a slide's overview, in strips, so that a slide without lower levels takes no more memory either.
+
+    Args:
+        slide: the slide.
+        grid: its tiles and map.
+        downsample: level-0 pixels per model pixel.
+        size_px: longest side of the overview, at most.
+        tissue_only: find the tissue; without it the whole image counts as tissue.
+    """
+    map_height, map_width = grid.map_shape
+    factor = -(-max(map_height, map_width) // size_px)
+    height, width = -(-map_height // factor), -(-map_width // factor)
+    pixel = factor * grid.map_downsample * downsample  # level-0 pixels per overview pixel
+    rows = max(1, int(STRIP_AREA_PX / (width * pixel * pixel)))
+    strips = [
+        slide.read_regions(np.array([[0, top * pixel]]), (width, min(rows, height - top)), mpp=slide.mpp * pixel)[0]
+        for top in range(0, height, rows)
+    ]
+    rgb = np.concatenate(strips)
+    return Overview(rgb, tissue_mask(rgb) if tissue_only else np.ones(rgb.shape[:2], dtype=bool), factor)

@@ -1,0 +1,29 @@
+"""One file a network. Every network takes raw RGB pixel values, 0 to 255, and returns logits."""
+
+from .batch_statistics import BatchStatistics, recorded_batch_statistics
+from .deeplab_v2 import DeepLabV2
+from .imagenet_weights import IMAGENET_URLS, load_imagenet_weights
+from .instance_classifier import InstanceClassifier
+from .norm_layers import NORMS, FrozenBatchNorm2d, replace_batch_norm
+from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
+from .resnet import BACKBONES, dilate_resnet, resnet
+from .unet import UNet
+
+__all__ = [
+    "BACKBONES",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "IMAGENET_URLS",
+    "NORMS",
+    "BatchStatistics",
+    "DeepLabV2",
+    "FrozenBatchNorm2d",
+    "InstanceClassifier",
+    "PixelNormalization",
+    "UNet",
+    "dilate_resnet",
+    "load_imagenet_weights",
+    "recorded_batch_statistics",
+    "replace_batch_norm",
+    "resnet",
+]

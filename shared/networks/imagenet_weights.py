@@ -1,0 +1,74 @@
+"""ImageNet weights for MONAI's 2-D ResNets, whose parameters have torchvision's names and shapes."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["IMAGENET_URLS", "load_imagenet_weights"]
+
+# torchvision's IMAGENET1K_V1.
+IMAGENET_URLS = {
+    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    "resnet34": "https://download.pytorch.org/models/resnet34-b627a593.pth",
+    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+    "resnet152": "https://download.pytorch.org/models/resnet152-394f9c45.pth",
+}
+
+
+def load_imagenet_weights(network: nn.Module, backbone: str, weights_path: str | Path | None = None) -> None:
+    """Load torchvision's ImageNet weights into a ResNet, all but the last linear layer.
+
+    Args:
+        network: a ResNet with batch normalisation and torchvision's parameter names; changed in place.
+        backbone: a key of `IMAGENET_URLS`.
+        weights_path: a file with torchvision's state dict, instead of the one that is downloaded once to
+            ``<torch.hub.get_dir()>/checkpoints``.
+
+    Raises:
+        ValueError: if there are no weights for this backbone, or the file's keys or shapes are not the network's.
+        RuntimeError: if the weights cannot be had; it names the file and where to put it.
+    """
+    if weights_path is None and backbone not in IMAGENET_URLS:
+        raise ValueError(f"ImageNet weights exist for {', '.join(IMAGENET_URLS)}; got {backbone!r}")
+    weights = _download(IMAGENET_URLS[backbone]) if weights_path is None else _read(Path(weights_path))
+    weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}
+    expected = {key: value for key, value in network.state_dict().items() if not key.startswith("fc.")}
+    _check_weights(weights, expected, backbone)
+    network.load_state_dict(weights, strict=False)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise RuntimeError(f"cannot read the weights {path}: {error}") from error
+
+
+def _download(url: str) -> Mapping[str, Any]:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    try:
+        return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise RuntimeError(
+            f"cannot get the ImageNet weights: {error}. Download {url} where there is a network, put it at {path} "
+            "and start again, or name it by weights_path"
+        ) from error
+
+
+def _check_weights(weights: Mapping[str, Any], expected: Mapping[str, Tensor], backbone: str) -> None:
+    # Files older than PyTorch 0.4.1, V1 of ResNet among them, lack this counter; it has no part in the result.
+    missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in weights if key not in expected]
+    if missing or unexpected:
+        raise ValueError(
+            f"the weights must have the keys of {backbone}; "
+            f"{len(missing)} missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}"
+        )
+    for key, value in weights.items():
+        if value.shape != expected[key].shape:
+            raise ValueError(f"{key} must be {tuple(expected[key].shape)}; got {tuple(value.shape)} in the weights")

@@ -1,0 +1,39 @@
+"""Weights of a trained stage: a state dict in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+__all__ = ["load_weights"]
+
+
+def load_weights(network: nn.Module, path: str | Path, missing_ok: bool = False) -> nn.Module | None:
+    """Load a state dict into a network, strictly.
+
+    Args:
+        network: changed in place.
+        path: of a file that ``torch.save(network.state_dict(), path)`` wrote.
+        missing_ok: return None where there is no such file, instead of an error.
+
+    Returns:
+        `network`, in eval mode.
+
+    Raises:
+        ValueError: naming the file, if it is missing, unreadable, or of another network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        if missing_ok:
+            return None
+        raise ValueError(f"the weights {path} do not exist: train first, or give the checkpoint of a trained network")
+    try:
+        state = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
+        network.load_state_dict(state)
+    except (RuntimeError, EOFError, AttributeError, OSError) as error:
+        raise ValueError(f"{path} does not hold the weights of a {type(network).__name__} as configured: {error}") from error
+    except Exception as error:  # torch.load raises pickle's own kinds for what is no checkpoint at all
+        raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error
+    return network.eval()

@@ -1,0 +1,39 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PART_SUFFIX = ".part"
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield the temporary name ``<path>.part`` to write to, and rename it to `path` when the block ends without an error.
+
+    The name is always the same, so that what a killed run has left is overwritten by the next one and does not pile up;
+    two processes must therefore not write one `path` at the same time. Formats that are chosen by a file's ending have to
+    be named to their writer. Missing parent folders are made; an existing `path` stays as it was until the rename.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_path(Path(folder, "labels.csv")) as temporary:
+    ...         _ = temporary.write_text("image,label")
+    ...     sorted(file.name for file in Path(folder).iterdir())
+    ['labels.csv']
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(final.name + PART_SUFFIX)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            # Without it a power cut can leave the new name on an empty file.
+            os.fsync(file.fileno())
+        temporary.replace(final)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,122 @@
+"""A map of any size as a pyramidal OME-TIFF, read and written a strip at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import tifffile
+
+from .atomic import atomic_path
+
+TILE_SIZE_PX = 512
+COMPRESSION_BUFFER_BYTES = 16 * 2**20
+CLASSIC_TIFF_BYTES = 3 * 2**30  # a classic TIFF ends at 4 GiB; the pyramid adds a third to the map
+
+
+class RowSource(Protocol):
+    """A uint8 image of ``shape`` (H, W) that is read by rows, from wherever it is kept."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` (exclusive, at most H), ``(stop - start, W)`` uint8."""
+        ...
+
+
+def write_ome_tiff(path: str | Path, source: RowSource, mpp: float, channel: str = "Tumour probability") -> None:
+    """Write `source` as a tiled, losslessly compressed OME-TIFF whose lower levels are SubIFDs.
+
+    Every level halves the one before (mean of the level-0 pixels) until it fits into one tile. Memory is a few strips of
+    `TILE_SIZE_PX` rows, whatever the height.
+
+    Args:
+        path: final name, ``*.ome.tif``.
+        source: the map, ``(H, W)`` uint8.
+        mpp: micrometres per pixel *of the map*.
+        channel: name that viewers show.
+    """
+    height, width = source.shape
+    factors = [1]
+    while max(height, width) > factors[-1] * TILE_SIZE_PX:
+        factors.append(2 * factors[-1])
+    metadata = {
+        "axes": "YX",
+        "PhysicalSizeX": mpp,
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": mpp,
+        "PhysicalSizeYUnit": "µm",
+        "Channel": {"Name": [channel]},
+    }
+    bigtiff = height * width > CLASSIC_TIFF_BYTES
+    with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, ome=True, bigtiff=bigtiff) as tiff:
+        for factor in factors:
+            is_full = factor == 1
+            tiff.write(
+                _tiles(source, factor),
+                shape=(-(-height // factor), -(-width // factor)),
+                dtype=np.uint8,
+                photometric="minisblack",
+                tile=(TILE_SIZE_PX, TILE_SIZE_PX),
+                compression="zlib",
+                predictor=True,
+                resolution=(1e4 / (mpp * factor), 1e4 / (mpp * factor)),
+                resolutionunit="CENTIMETER",
+                subifds=len(factors) - 1 if is_full else None,
+                subfiletype=0 if is_full else 1,
+                metadata=metadata if is_full else None,
+                buffersize=COMPRESSION_BUFFER_BYTES,
+            )
+
+
+def reduce_rows(rows: np.ndarray, factor: int) -> np.ndarray:
+    """Mean of ``factor x factor`` blocks of ``(H, W)``, as float32 ``(ceil(H / factor), ceil(W / factor))``.
+
+    Blocks that reach over the border average the pixels that exist.
+
+    >>> reduce_rows(np.array([[0, 4, 6], [2, 6, 8]], np.uint8), 2)
+    array([[3., 7.]], dtype=float32)
+    """
+    sums: np.ndarray = rows
+    for axis in (0, 1):
+        sums = np.add.reduceat(sums, np.arange(0, rows.shape[axis], factor), axis=axis, dtype=np.uint32)
+    counts = [np.minimum(factor, size - np.arange(0, size, factor)) for size in rows.shape]
+    return (sums / np.outer(*counts)).astype(np.float32)
+
+
+def reduced_strips(source: RowSource, factor: int, read_height: int = TILE_SIZE_PX) -> Iterator[np.ndarray]:
+    """The map reduced by `factor`, float32, strip by strip from the top; about `read_height` map rows are read at a time."""
+    height = source.shape[0]
+    step = max(1, read_height // factor) * factor
+    for start in range(0, height, step):
+        yield reduce_rows(source.read_rows(start, min(start + step, height)), factor)
+
+
+def _tiles(source: RowSource, factor: int) -> Iterator[np.ndarray]:
+    """The level's tiles, row by row, each ``(TILE_SIZE_PX, TILE_SIZE_PX)`` uint8, 0 beyond the border."""
+    for band in _bands(source, factor):
+        padding = [(0, -size % TILE_SIZE_PX) for size in band.shape]
+        padded = np.pad(band, padding)
+        for x in range(0, padded.shape[1], TILE_SIZE_PX):
+            yield np.ascontiguousarray(padded[:, x : x + TILE_SIZE_PX])
+
+
+def _bands(source: RowSource, factor: int) -> Iterator[np.ndarray]:
+    """The level as bands of `TILE_SIZE_PX` rows, the last one as high as is left."""
+    height = source.shape[0]
+    if factor == 1:
+        for start in range(0, height, TILE_SIZE_PX):
+            yield source.read_rows(start, min(start + TILE_SIZE_PX, height))
+        return
+    waiting: list[np.ndarray] = []
+    # Factors are powers of two, so whole strips fill a band exactly.
+    for strip in reduced_strips(source, factor):
+        waiting.append(np.rint(strip).astype(np.uint8))
+        if sum(len(rows) for rows in waiting) >= TILE_SIZE_PX:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)

@@ -1,0 +1,40 @@
+"""A CSV with one row a slide, updated row by row while a run goes on."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from .atomic import atomic_path
+
+
+def read_rows(path: str | Path, key: str = "slide") -> dict[str, dict[str, str]]:
+    """Read a CSV as a dictionary from each row's `key` to the row, all cells text; empty when the file does not exist.
+
+    Raises:
+        ValueError: if the file has no column `key`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames is None or key not in reader.fieldnames:
+            raise ValueError(f"{path} has no column {key!r}: it was not written by this program; move it away.")
+        return {row[key]: row for row in reader}
+
+
+def write_row(path: str | Path, row: Mapping[str, object], key: str = "slide") -> None:
+    """Put `row` into the CSV in place of the row with the same `key`, or at its end; the file is replaced as a whole.
+
+    A column that only the old file has is kept, one that only `row` has is added at the right; None becomes an empty cell.
+    """
+    rows: dict[str, Mapping[str, object]] = dict(read_rows(path, key))
+    old_columns = next(iter(rows.values()), {})
+    columns = [*old_columns, *(name for name in row if name not in old_columns)]
+    rows[str(row[key])] = row
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows.values())

@@ -1,0 +1,163 @@
+"""One small reader a library. Each reads whole pixels of one level, inside the slide; `Slide` does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..geometry import level_downsamples
+from .tiff_layout import TiffLayout
+
+GLASS = 255
+_CUCIM_BATCH_SIZE = 16
+
+
+class LevelReader(Protocol):
+    """What `Slide` needs of a library."""
+
+    level_sizes_px: tuple[tuple[int, int], ...]
+
+    def read(
+        self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int
+    ) -> NDArray[np.uint8]:
+        """Regions of (width, height) `size_px` at `origins` ``(n, 2)``, (x, y) in pixels *of the level*.
+
+        The regions lie wholly inside the level. Returns ``(n, height, width, 3)``.
+        """
+
+    def close(self) -> None: ...
+
+
+class CucimReader:
+    """Tiled TIFF through cuCIM's batched reader."""
+
+    def __init__(self, path: Path, layout: TiffLayout) -> None:
+        from cucim.clara import CuImage
+
+        self._image = CuImage(str(path))
+        self.level_sizes_px = tuple((int(w), int(h)) for w, h in self._image.resolutions["level_dimensions"])
+        self._downsamples = level_downsamples(self.level_sizes_px)
+        self._pages = [layout.page_of_size(size) for size in self.level_sizes_px]
+        for level in range(len(self.level_sizes_px)):  # what cuCIM cannot decode must show on opening
+            self.read(level, np.zeros((1, 2), dtype=np.int64), (1, 1), num_workers=1)
+
+    def read(
+        self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int
+    ) -> NDArray[np.uint8]:
+        width, height = size_px
+        # cuCIM takes level-0 coordinates and truncates them to level pixels, so aim at the middle of the pixel.
+        downsample = self._downsamples[level]
+        locations = origins if downsample == 1 else np.rint((origins + 0.5) * downsample).astype(np.int64)
+        regions = np.empty((len(origins), height, width, 3), dtype=np.uint8)
+        if len(origins) == 1:  # a batch of one is no iterator but an image
+            regions[0] = np.asarray(self._image.read_region(tuple(locations[0].tolist()), size_px, level))
+        else:
+            batches = self._image.read_region(
+                [tuple(location) for location in locations.tolist()],
+                size_px,
+                level,
+                num_workers=max(num_workers, 1),  # cuCIM refuses 0 for several locations
+                batch_size=_CUCIM_BATCH_SIZE,
+            )
+            done = 0
+            for batch in batches:
+                part = np.asarray(batch).reshape(-1, height, width, 3)
+                regions[done : done + len(part)] = part
+                done += len(part)
+        self._fill_empty_tiles(regions, level, origins)
+        return regions
+
+    def _fill_empty_tiles(self, regions: NDArray[np.uint8], level: int, origins: NDArray[np.int64]) -> None:
+        """Glass where the writer left tiles out: cuCIM gives black there."""
+        page = self._pages[level]
+        if page is None or not page.empty_tiles.any():
+            return
+        height, width = regions.shape[1:3]
+        for region, (x, y) in zip(regions, origins, strict=True):
+            columns = np.arange(x, x + width) // page.tile_size_px[0]
+            rows = np.arange(y, y + height) // page.tile_size_px[1]
+            region[page.empty_tiles[np.ix_(rows, columns)]] = GLASS
+
+    def close(self) -> None:
+        self._image.close()
+
+
+class OpenSlideReader:
+    """Whatever OpenSlide reads.
+
+    OpenSlide takes level-0 coordinates and interpolates between level pixels: where a level's downsample is no whole
+    number (2.0005), its pixels are shifted by up to a quarter of a pixel against cuCIM's and the file's own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import openslide
+
+        self._error = openslide.OpenSlideError
+        try:
+            self._slide = openslide.OpenSlide(str(path))
+        except openslide.OpenSlideError as error:
+            raise RuntimeError(str(error)) from error
+        self.properties: Mapping[str, str] = dict(self._slide.properties)
+        self.level_sizes_px = tuple((int(w), int(h)) for w, h in self._slide.level_dimensions)
+        self._downsamples = level_downsamples(self.level_sizes_px)
+
+    def read(
+        self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int
+    ) -> NDArray[np.uint8]:
+        locations = np.rint(origins * self._downsamples[level]).astype(np.int64).tolist()
+
+        def read_one(location: list[int]) -> NDArray[np.uint8]:
+            try:
+                return _on_glass(self._slide.read_region((location[0], location[1]), level, size_px))
+            except self._error as error:
+                raise RuntimeError(str(error)) from error
+
+        if num_workers > 1 and len(locations) > 1:
+            with ThreadPoolExecutor(num_workers) as pool:
+                return np.stack(list(pool.map(read_one, locations)))
+        return np.stack([read_one(location) for location in locations])
+
+    def close(self) -> None:
+        self._slide.close()
+
+
+class PillowReader:
+    """An image file that is small enough to be held decoded: PNG, JPEG, BMP, untiled TIFF."""
+
+    level_sizes_px: tuple[tuple[int, int], ...]
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pixels: NDArray[np.uint8] | None = None
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"its pixels are of Pillow mode {image.mode}, not 8-bit; convert it to 8-bit RGB")
+            self.level_sizes_px = (image.size,)
+
+    def read(
+        self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int
+    ) -> NDArray[np.uint8]:
+        if self._pixels is None:
+            with Image.open(self._path) as image:
+                self._pixels = _on_glass(image)
+        width, height = size_px
+        return np.stack([self._pixels[y : y + height, x : x + width] for x, y in origins.tolist()])
+
+    def close(self) -> None:
+        self._pixels = None
+
+
+def _on_glass(image: Image.Image) -> NDArray[np.uint8]:
+    """RGB ``(H, W, 3)`` of an image whose transparent parts show white glass."""
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        glass = Image.new("RGB", image.size, (GLASS, GLASS, GLASS))
+        glass.paste(image, mask=image.getchannel("A"))
+        return np.asarray(glass)
+    return np.asarray(image.convert("RGB"))

@@ -1,0 +1,40 @@
+import math
+
+import pytest
+
+from shared.geometry import level_downsamples, mpp_to_downsample, nearest_finer_level, snap_downsample
+
+
+def test_level_downsample_is_the_mean_of_both_sides():
+    # 4443 / 2221 = 2.000450, 3567 / 1783 = 2.000561: the TCGA slide's.
+    assert level_downsamples([(4443, 3567), (2221, 1783)]) == (1.0, pytest.approx(2.0005055, abs=1e-7))
+
+
+@pytest.mark.parametrize(("mpp", "slide_mpp", "expected"), [(0.5, 0.25, 2.0), (0.25, 0.5, 0.5), (0.5, 0.375, 4 / 3)])
+def test_downsample_of_a_pixel_size(mpp, slide_mpp, expected):
+    assert mpp_to_downsample(mpp, slide_mpp) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("mpp", [0.0, -0.5, math.nan, math.inf])
+def test_rejects_impossible_pixel_sizes(mpp):
+    with pytest.raises(ValueError, match=f"slide_mpp must be a positive number .* got {mpp}"):
+        mpp_to_downsample(0.5, mpp)
+
+
+@pytest.mark.parametrize(
+    ("downsample", "level"),
+    [(0.5, 0), (1.0, 0), (1.9, 0), (1.97, 1), (2.0, 1), (3.99, 2), (15.0, 2), (64.0, 3)],
+)
+def test_nearest_finer_level_of_an_uneven_pyramid(downsample, level):
+    assert nearest_finer_level([1.0, 2.0005, 4.0, 16.0], downsample) == level
+
+
+def test_level_order_does_not_matter():
+    assert nearest_finer_level([1.0, 16.0, 4.0], 5.0) == 2
+
+
+def test_snaps_within_the_tolerance_only():
+    levels = [1.0, 2.0005]
+    assert snap_downsample(levels, 0.499 / 0.5) == 1.0
+    assert snap_downsample(levels, 2.03) == 2.0005
+    assert snap_downsample(levels, 2.05) == 2.05

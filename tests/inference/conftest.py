@@ -1,0 +1,72 @@
+"""Slides and networks whose tumour map is known without running anything."""
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from torch import nn
+
+TISSUE, TUMOUR, GLASS = (200, 120, 180), (220, 20, 60), (255, 255, 255)
+
+
+class Redness(nn.Module):
+    """Tumour is where red exceeds green by 140 grey values: +20 on TUMOUR, -20 or less on TISSUE and GLASS."""
+
+    def forward(self, images):
+        return (images[:, :1] - images[:, 1:2] - 140) / 3
+
+
+class TileRedness(nn.Module):
+    """One logit a tile: is more than half of it tumour?"""
+
+    def forward(self, images):
+        return (((images[:, 0] - images[:, 1]) > 140).float().mean(dim=(1, 2)) - 0.5)[:, None] * 100
+
+
+@pytest.fixture
+def redness():
+    return Redness()
+
+
+@pytest.fixture
+def tile_redness():
+    return TileRedness()
+
+
+@pytest.fixture
+def write_slide():
+    """Write a tiled, pyramidal, lossless TIFF of an RGB array, (H, W, 3)."""
+
+    def write(path, rgb, mpp=0.5, num_levels=2):
+        resolution = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
+        with tifffile.TiffWriter(path) as tiff:
+            for level in range(num_levels):
+                step = 2**level
+                options = {} if level else resolution
+                tiff.write(
+                    rgb[::step, ::step],
+                    photometric="rgb",
+                    tile=(256, 256),
+                    compression="zlib",
+                    subfiletype=1 if level else 0,
+                    metadata=None,
+                    **options,
+                )
+        return path
+
+    return write
+
+
+@pytest.fixture
+def picture():
+    """Tissue 1100 x 700 px (W x H) on glass, with a ring of tumour that crosses tiles and has a hole: 400 x 300 - 200 x 100."""
+    rgb = np.full((700, 1100, 3), GLASS, np.uint8)
+    rgb[40:660, 40:1060] = TISSUE
+    rgb[120:420, 240:640] = TUMOUR
+    rgb[220:320, 340:540] = TISSUE
+    return rgb
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)

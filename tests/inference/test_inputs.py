@@ -1,0 +1,56 @@
+import pytest
+from PIL import Image
+from shared.inference import find_images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.png", "sub/a.JPG", "sub/c.svs", "notes.txt", ".hidden.png", "results/b.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path, format="PNG")
+    return tmp_path
+
+
+def test_folders_are_searched_without_the_results(folder):
+    images = find_images(folder, exclude=folder / "results")
+    assert [(image.name, image.is_plain) for image in images] == [("b", True), ("a", True), ("c", False)]
+
+
+def test_one_file(folder):
+    (image,) = find_images(folder / "sub" / "c.svs")
+    assert (image.path, image.name, image.mpp) == (folder / "sub" / "c.svs", "c", None)
+
+
+def test_same_names_are_refused(folder):
+    with pytest.raises(ValueError, match=r"b\.png and .*results/b\.png would both"):
+        find_images(folder)
+
+
+def test_manifest_takes_each_image_once_and_its_mpp(folder):
+    table = folder / "manifest.csv"
+    table.write_text("image,x,y,width_px,height_px,mpp,split\nb.png,0,0,2,2,0.3,train\nb.png,2,0,2,2,,train\nsub/c.svs,,,,,,test\n")
+    assert [(image.name, image.mpp) for image in find_images(table)] == [("b", 0.3), ("c", None)]
+    assert [image.name for image in find_images(table, split="test")] == ["c"]
+
+
+def test_manifest_with_two_mpp_for_one_image(folder):
+    table = folder / "manifest.csv"
+    table.write_text("image,x,y,width_px,height_px,mpp\nb.png,0,0,2,2,0.3\nb.png,2,0,2,2,0.5\n")
+    with pytest.raises(ValueError, match=r"row 3: .*b\.png has mpp 0.5 here and 0.3 before"):
+        find_images(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("nothing.svs", None, "does not exist"),
+        ("notes.txt", None, "no known format"),
+        ("empty", None, "holds no image"),
+        ("sub", "test", "needs a manifest"),
+    ],
+)
+def test_nothing_to_map(folder, name, split, message):
+    (folder / "empty").mkdir()
+    with pytest.raises(ValueError, match=message):
+        find_images(folder / name, split)

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import rasterio.features
+from scipy import ndimage
+from shapely.geometry import box, shape
+from shared.inference import tumour_regions
+
+
+class Rows:
+    def __init__(self, array):
+        self.array, self.shape = array, array.shape
+
+    def read_rows(self, start, stop):
+        return self.array[start:stop]
+
+
+def _blobs(seed, shape=(300, 211)):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 2)
+    return ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("strip_height_px", [1, 7, 64])
+def test_strips_give_the_whole_maps_polygons(seed, strip_height_px):
+    values = _blobs(seed)
+    mask = values >= 0.5 * 255
+    expected = [
+        shape(geometry) for geometry, _ in rasterio.features.shapes(mask.astype(np.uint8), mask=mask, connectivity=4)
+    ]
+    regions = list(tumour_regions(Rows(values), 0.5, strip_height_px=strip_height_px))
+    assert len(regions) == len(expected) > 20
+    assert any(polygon.interiors for polygon in expected)
+
+    def key(polygon):
+        return polygon.bounds, polygon.area
+
+    regions.sort(key=lambda region: key(region.polygon))
+    for region, polygon in zip(regions, sorted(expected, key=key), strict=True):
+        assert region.polygon.is_valid
+        assert region.polygon.equals(polygon)
+        assert region.polygon.area == region.num_pixels
+        assert len(region.polygon.exterior.coords) <= len(polygon.exterior.coords) + 1  # the ring's first point may differ
+        inside = rasterio.features.rasterize([polygon], out_shape=mask.shape).astype(bool)
+        assert region.mean_probability == pytest.approx(values[inside].mean() / 255)
+
+
+def test_a_pixel_at_the_threshold_belongs_and_corners_do_not_join():
+    values = np.array([[0, 51, 0], [51, 0, 0], [0, 0, 50]], np.uint8)
+    regions = list(tumour_regions(Rows(values), threshold=0.2, strip_height_px=1))
+    assert sorted(region.polygon.bounds for region in regions) == [(0, 1, 1, 2), (1, 0, 2, 1)]
+    assert [region.mean_probability for region in regions] == [pytest.approx(0.2)] * 2
+
+
+def test_min_pixels_counts_the_whole_region():
+    values = np.zeros((20, 20), np.uint8)
+    values[0:10, 0:2] = 255  # 20 pixels in pieces of 2
+    values[2:4, 10:14] = 255  # 8 pixels
+    values[15:20, 5:9] = 255  # 20 pixels at the end
+    regions = list(tumour_regions(Rows(values), 0.5, min_pixels=20, strip_height_px=1))
+    assert {region.polygon.bounds for region in regions} == {(0, 0, 2, 10), (5, 15, 9, 20)}
+    assert len(list(tumour_regions(Rows(values), 0.5, min_pixels=21, strip_height_px=1))) == 0
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, []), (255, [box(0, 0, 5, 4)])])
+def test_empty_and_full_maps(value, expected):
+    regions = tumour_regions(Rows(np.full((4, 5), value, np.uint8)), 0.5, strip_height_px=3)
+    assert [region.polygon.equals(polygon) for region, polygon in zip(regions, expected, strict=True)] == [True] * len(
+        expected
+    )
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.1])
+def test_rejects_thresholds_out_of_range(threshold):
+    with pytest.raises(ValueError, match=f"got {threshold}"):
+        list(tumour_regions(Rows(np.zeros((4, 5), np.uint8)), threshold))

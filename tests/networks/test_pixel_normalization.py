@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from shared.networks import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
+
+
+def random_images(*shape):
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def test_value_by_hand():
+    normalization = PixelNormalization(mean=(0.5, 0.4, 0.0), std=(0.5, 0.2, 1.0))
+    pixels = torch.tensor([255, 51, 51], dtype=torch.uint8).view(1, 3, 1, 1)
+    # (1 - 0.5) / 0.5, (0.2 - 0.4) / 0.2, 0.2
+    torch.testing.assert_close(normalization(pixels).flatten(), torch.tensor([1.0, -1.0, 0.2]))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.float64])
+def test_formula_for_every_type(dtype):
+    images = random_images(2, 3, 5, 7)
+    expected = (images / 255 - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
+    normalised = PixelNormalization()(images.to(dtype))
+    assert normalised.dtype == torch.float32
+    torch.testing.assert_close(normalised, expected)
+
+
+def test_keeps_channels_last_and_float32_under_autocast():
+    images = random_images(2, 3, 6, 4).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        normalised = PixelNormalization()(images)
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+    assert normalised.dtype == torch.float32
+
+
+def test_follows_the_type_of_a_converted_network():
+    assert PixelNormalization().to(torch.bfloat16)(random_images(1, 3, 2, 2)).dtype == torch.bfloat16
+
+
+def test_checkpoint_carries_mean_and_std():
+    trained = PixelNormalization(mean=(0.7, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+    loaded = PixelNormalization()
+    loaded.load_state_dict(trained.state_dict())
+    images = random_images(1, 3, 4, 4)
+    assert torch.equal(loaded(images), trained(images))
+
+
+def test_exports_to_torchscript():
+    images = random_images(2, 3, 5, 7)
+    normalization = PixelNormalization()
+    for exported in (torch.jit.script(normalization), torch.jit.trace(normalization, images)):
+        torch.testing.assert_close(exported(images[:1, :, :3]), normalization(images[:1, :, :3]))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 4), (2, 4, 4, 3), (3, 4, 4)])
+def test_rejects_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\); got \[" + ", ".join(map(str, shape))):
+        PixelNormalization()(torch.zeros(shape))
+
+
+def test_rejects_impossible_statistics():
+    with pytest.raises(ValueError, match=r"std above 0; got .*std=\(1, 0, 1\)"):
+        PixelNormalization(mean=(0, 0, 0), std=(1, 0, 1))
+    with pytest.raises(ValueError, match=r"three values each.*mean=\(0.5,\)"):
+        PixelNormalization(mean=(0.5,))

@@ -1,0 +1,31 @@
+import pytest
+from shared.writers import atomic_path
+
+
+def test_final_name_appears_at_the_end_only(tmp_path):
+    final = tmp_path / "new" / "model.pt"
+    with atomic_path(final) as temporary:
+        temporary.write_text("weights")
+        assert not final.exists()
+        assert temporary.parent == final.parent
+    assert [path.name for path in final.parent.iterdir()] == ["model.pt"]
+    assert final.read_text() == "weights"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_keeps_the_old_file_and_removes_the_temporary(tmp_path, error):
+    final = tmp_path / "labels.csv"
+    final.write_text("old")
+    with pytest.raises(error), atomic_path(final) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert final.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_leftovers_of_a_killed_run_are_overwritten(tmp_path):
+    (tmp_path / "a.txt.part").write_text("x" * 100)
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "new"

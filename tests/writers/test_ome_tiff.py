@@ -1,0 +1,64 @@
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from shared.writers import reduced_strips, write_ome_tiff
+from shared.writers.ome_tiff import reduce_rows
+
+
+class Rows:
+    """A map in memory that remembers how many rows were asked for at once."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.most_rows = array, array.shape, 0
+
+    def read_rows(self, start, stop):
+        assert 0 <= start < stop <= self.shape[0]
+        self.most_rows = max(self.most_rows, stop - start)
+        return self.array[start:stop]
+
+
+@pytest.fixture
+def rows():
+    return Rows(np.random.default_rng(0).integers(0, 256, (1337, 2100), dtype=np.uint8))
+
+
+def test_pyramid_and_physical_size(tmp_path, rows):
+    write_ome_tiff(tmp_path / "a.ome.tif", rows, mpp=2.0)
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
+        assert tiff.is_ome
+        assert not tiff.is_bigtiff
+        assert [level.shape for level in tiff.series[0].levels] == [(1337, 2100), (669, 1050), (335, 525), (168, 263)]
+        assert all(page.is_tiled for level in tiff.series[0].levels for page in level.pages)
+        assert 'PhysicalSizeX="2.0"' in tiff.ome_metadata
+        assert 'PhysicalSizeYUnit="µm"' in tiff.ome_metadata
+        np.testing.assert_array_equal(tiff.series[0].asarray(), rows.array)
+    assert rows.most_rows <= 512
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_levels_are_means_of_the_map(tmp_path, rows, level):
+    write_ome_tiff(tmp_path / "a.ome.tif", rows, mpp=2.0)
+    stored = tifffile.imread(tmp_path / "a.ome.tif", level=level)
+    factor = 2**level
+    whole = rows.array[: 1337 // factor * factor, : 2100 // factor * factor].astype(float)
+    means = whole.reshape(1337 // factor, factor, -1, factor).mean(axis=(1, 3))
+    np.testing.assert_allclose(stored[: means.shape[0], : means.shape[1]], means, atol=0.51)
+
+
+def test_openslide_opens_it(tmp_path, rows):
+    write_ome_tiff(tmp_path / "a.ome.tif", rows, mpp=2.0)
+    with openslide.OpenSlide(str(tmp_path / "a.ome.tif")) as slide:
+        assert slide.dimensions == (2100, 1337)
+        region = np.asarray(slide.read_region((1000, 700), 0, (64, 32)))
+    np.testing.assert_array_equal(region[..., 0], rows.array[700:732, 1000:1064])
+
+
+def test_border_blocks_average_what_is_there():
+    np.testing.assert_array_equal(reduce_rows(np.array([[10, 20, 30]] * 3, np.uint8), 2), [[15, 30], [15, 30]])
+
+
+@pytest.mark.parametrize("factor", [1, 3, 700, 5000])
+def test_strips_do_not_show(rows, factor):
+    whole = reduce_rows(rows.array, factor)
+    np.testing.assert_array_equal(np.concatenate(list(reduced_strips(rows, factor, read_height=100))), whole)

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from shared.wsi import Slide, read_mask_region
+
+IMAGE_SIZE = (517, 301)
+
+
+@pytest.fixture(scope="module")
+def mask():
+    """(H, W) = (301, 517), values 0, 1, 255."""
+    return np.random.default_rng(0).choice(np.uint8([0, 0, 1, 255]), size=(301, 517))
+
+
+def save(mask, path, **options):
+    if path.suffix == ".png":
+        Image.fromarray(mask).save(path)
+    else:
+        tifffile.imwrite(path, mask, photometric="minisblack", **options)
+    return path
+
+
+def reference(mask, xy, size_px, factor, downsample):
+    """Pixel by pixel."""
+    region = np.zeros(size_px[::-1], dtype=np.uint8)
+    for row in range(size_px[1]):
+        for column in range(size_px[0]):
+            x, y = (int(np.floor(s + (i + 0.5) * downsample)) for s, i in zip(xy, (column, row), strict=True))
+            if 0 <= x < IMAGE_SIZE[0] and 0 <= y < IMAGE_SIZE[1]:
+                y, x = min(y // factor, mask.shape[0] - 1), min(x // factor, mask.shape[1] - 1)
+                region[row, column] = mask[y, x] > 0
+    return region
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mask.png", {}),
+        ("strips.tif", {"compression": "deflate"}),
+        ("tiled.tif", {"tile": (64, 32), "compression": "deflate", "predictor": True}),
+        ("raw.tif", {"tile": (64, 64)}),
+    ],
+)
+@pytest.mark.parametrize("downsample", [1.0, 2.0, 4 / 3, 0.5])
+@pytest.mark.parametrize("xy", [(0, 0), (61, 33), (-20, -7), (490, 280), (700, 0)])
+def test_nearest_neighbour_inside_and_0_outside(name, options, downsample, xy, mask, tmp_path):
+    region = read_mask_region(save(mask, tmp_path / name, **options), xy, (40, 31), IMAGE_SIZE, downsample)
+    assert region.dtype == np.uint8
+    np.testing.assert_array_equal(region, reference(mask, xy, (40, 31), 1, downsample))
+
+
+@pytest.mark.parametrize("factor", [2, 4, 16])
+@pytest.mark.parametrize("rounding", [np.floor, np.ceil])
+def test_masks_of_a_whole_fraction(factor, rounding, mask, tmp_path):
+    width, height = (int(rounding(side / factor)) for side in IMAGE_SIZE)
+    small = mask[:height, :width]
+    path = save(small, tmp_path / "small.png")
+    for xy in [(0, 0), (470, 270), (-9, 100)]:
+        np.testing.assert_array_equal(
+            read_mask_region(path, xy, (50, 40), IMAGE_SIZE), reference(small, xy, (50, 40), factor, 1.0)
+        )
+
+
+@pytest.mark.parametrize("size", [(516, 301), (500, 291), (258, 140), (1034, 602), (345, 201)])
+def test_another_size_names_both(size, tmp_path):
+    Image.new("L", size).save(tmp_path / "mask.png")
+    message = rf"mask\.png is {size[0]} x {size[1]} px, slide\.svs 517 x 301 px"
+    with pytest.raises(ValueError, match=message):
+        read_mask_region(tmp_path / "mask.png", (0, 0), 8, IMAGE_SIZE, image_path="slide.svs")
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "value"),
+    [
+        ("RGB", (0, 0, 9), 1),
+        ("RGBA", (0, 0, 0, 255), 0),
+        ("RGBA", (1, 0, 0, 255), 1),
+        ("1", 1, 1),
+        ("P", 0, 0),
+        ("P", 2, 1),
+    ],
+)
+def test_any_nonzero_colour_is_tumour(mode, colour, value, tmp_path):
+    Image.new(mode, (8, 8), colour).save(tmp_path / "mask.png")
+    assert (read_mask_region(tmp_path / "mask.png", (0, 0), 8, (8, 8)) == value).all()
+
+
+def test_16_bit_labels(tmp_path):
+    path = save(np.full((64, 64), 256, np.uint16), tmp_path / "labels.tif", tile=(32, 32))
+    assert read_mask_region(path, (0, 0), 64, (64, 64)).all()
+
+
+def test_tiles_that_were_left_out_are_no_tumour(tmp_path):
+    tumour = np.ones((64, 64), np.uint8)
+    tiles = (None, tumour, tumour, None)
+    tifffile.imwrite(
+        tmp_path / "mask.tif", iter(tiles), shape=(128, 128), dtype=np.uint8, tile=(64, 64), compression="deflate"
+    )
+    region = read_mask_region(tmp_path / "mask.tif", (0, 0), 128, (128, 128))
+    np.testing.assert_array_equal(region, np.kron([[0, 1], [1, 0]], np.ones((64, 64))))
+
+
+def test_mask_that_was_written_again_is_read_again(tmp_path):
+    path = save(np.zeros((8, 8), np.uint8), tmp_path / "mask.png")
+    assert not read_mask_region(path, (0, 0), 8, (8, 8)).any()
+    save(np.ones((8, 8), np.uint8), path)
+    assert read_mask_region(path, (0, 0), 8, (8, 8)).all()
+
+
+def test_refuses_jpeg_and_what_is_missing_or_damaged(tmp_path, mask):
+    Image.fromarray(mask).save(tmp_path / "mask.jpg")
+    (tmp_path / "mask.png").write_bytes(b"no image")
+    for name, message in {
+        "mask.jpg": "JPEG-compressed",
+        "mask.png": "save it as PNG",
+        "no.png": "`mask` column",
+    }.items():
+        with pytest.raises(ValueError, match=f"{name}.*{message}"):
+            read_mask_region(tmp_path / name, (0, 0), 8, IMAGE_SIZE)
+
+
+def test_mask_lies_on_its_slide(wsi_test_data):
+    slide = Slide(wsi_test_data / "mosaic_slides/slides/tumor_000.tif")
+    path = wsi_test_data / "mosaic_slides/masks/tumor_000.png"
+    whole = np.asarray(Image.open(path)) > 0
+    downsample = slide.downsample(1.0)
+    region = read_mask_region(path, (0, 0), (1812, 1392), slide.size_px, downsample)
+    assert region.mean() == pytest.approx(whole.mean(), abs=1e-3)
