@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..losses import ConstrainedRetrainLoss
 
 Device = torch.device | str | None
 
@@ -48,12 +50,8 @@ def constrained_instances(
     return inputs, {"instance_labels": instance_labels, "image_labels": image_labels}
 
 
-class ConstrainedLoss(nn.Module):
-    """Hands the named logits and labels of a constrained step to `shared.losses.ConstrainedRetrainLoss`."""
+class ConstrainedLoss(ConstrainedRetrainLoss):
+    """`shared.losses.ConstrainedRetrainLoss` of the named logits and labels that a constrained step hands over."""
 
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, logits: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
-        return self.loss(**logits, **labels)
+    def forward(self, logits: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+        return super().forward(**logits, **labels)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..data import RegionDataset, decode_instances, instance_labels_of_masks, paint_instances
 from ..handlers import Tracking
-from ..inference import tumour_probability
+from ..inference.network_map import tumour_probability
 from ..metrics import binary_counts, binary_scores
 from ..writers import atomic_path
 from ..writers.figure import ExampleRow, write_examples

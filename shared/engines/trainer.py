@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class StageTrainer(SupervisedTrainer):
         loss_function: of what `inferer` returns and the targets.
         inferer: of ``(inputs, network)``; default: the network itself.
         prepare_batch: see `shared.engines.batches`.
-        validator: a MONAI evaluator to run after every epoch; None for none.
+        validator: a MONAI evaluator to run after every epoch, or what makes one from the network; None for none.
         tracking: MLflow runs, of which the stage's child run gets metrics, history and weights; None for none.
         train_handlers: more Ignite handlers, beside those of `shared.handlers.training_handlers`.
         amp_dtype: ``"bfloat16"`` or ``"float16"`` for autocast on CUDA, None for fp32; ignored on the CPU.
@@ -94,7 +95,7 @@ class StageTrainer(SupervisedTrainer):
         )
         self.folder = Path(folder)
         self.keep_best = keep_best
-        self.validator = validator
+        self.validator = validator(network=self.plain_network) if isinstance(validator, partial) else validator
         self.initial_weights = initial_weights
         self.seed = seed
         self.history: list[dict[str, float]] = []
@@ -105,7 +106,7 @@ class StageTrainer(SupervisedTrainer):
         self.add_event_handler(Events.EPOCH_STARTED, _start_epoch)
         self.add_event_handler(Events.ITERATION_COMPLETED, _note_loss)
         self.add_event_handler(Events.EPOCH_COMPLETED, _end_epoch)
-        self._register_handlers([*training_handlers(self.folder.name, tracking, validator), *(train_handlers or [])])
+        self._register_handlers([*training_handlers(self.folder.name, tracking, self.validator), *(train_handlers or [])])
         # The last: the resume point holds what the validation of this epoch said.
         self.add_event_handler(Events.EPOCH_COMPLETED, _save_epoch)
 

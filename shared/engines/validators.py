@@ -10,7 +10,7 @@ from monai.engines import SupervisedEvaluator
 from torch import Tensor, nn
 
 from ..data import RegionDataset, RegionLoader, instance_labels_of_masks
-from ..inference import tumour_probability
+from ..inference.network_map import tumour_probability
 from ..metrics import PooledBinaryScores
 from .batches import image_and_label, image_and_mask
 from .inferers import LatticeInferer

@@ -1,4 +1,4 @@
-"""Where the tiles of one image are, in three frames: level-0 pixels, model pixels (at the network's mpp), map pixels."""
+"""Where one image's tiles are, in model pixels (at the network's mpp) and in map pixels."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class MapGrid:
 
     Args:
         image_size_px: (width, height) of the image in model pixels.
-        tile_size_px: side of a square tile in model pixels. Along an axis where the image fits into one tile, the tile has
-            the image's length (rounded up to a multiple of 32 and of `map_downsample`) and no margin: a small image reaches
-            the network as it is, not in a white frame.
+        tile_size_px: side of a square tile in model pixels. Along an axis where the image fits into one tile, the tile
+            has the image's length (rounded up to a multiple of 32 and of `map_downsample`) and no margin: a small image
+            reaches the network as it is, not in a white frame.
         margin_px: model pixels discarded at each side of a tile.
         map_downsample: model pixels per map pixel.
 
@@ -57,19 +57,23 @@ class MapGrid:
     map_downsample: int
 
     @classmethod
-    def of_image(cls, image_size_px: tuple[int, int], tile_size_px: int, margin_px: int, map_downsample: int) -> MapGrid:
+    def of_image(
+        cls, image_size_px: tuple[int, int], tile_size_px: int, margin_px: int, map_downsample: int
+    ) -> MapGrid:
         if margin_px < 0 or tile_size_px - 2 * margin_px <= 0:
             raise ValueError(f"need 0 <= 2 * margin_px < tile_size_px, got {margin_px=}, {tile_size_px=}")
         if map_downsample < 1 or tile_size_px % map_downsample or margin_px % map_downsample:
-            raise ValueError(f"tile and margin must be multiples of map_downsample: {tile_size_px=}, {margin_px=}, {map_downsample=}")
+            raise ValueError(
+                f"tile and margin must be multiples of map_downsample: {tile_size_px=}, {margin_px=}, {map_downsample=}"
+            )
         multiple = math.lcm(SIZE_MULTIPLE_PX, map_downsample)
-        axes = [
-            Axis(length, -(-length // multiple) * multiple, 0)
-            if length <= tile_size_px
-            else Axis(length, tile_size_px, margin_px)
-            for length in image_size_px
-        ]
-        return cls(*axes, map_downsample)
+
+        def axis(length: int) -> Axis:
+            if length <= tile_size_px:
+                return Axis(length, -(-length // multiple) * multiple, 0)
+            return Axis(length, tile_size_px, margin_px)
+
+        return cls(axis(image_size_px[0]), axis(image_size_px[1]), map_downsample)
 
     @property
     def map_shape(self) -> tuple[int, int]:
@@ -103,12 +107,16 @@ class MapGrid:
         """
         # Sums over prefixes give the count in any box with four reads.
         sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        edges = []
-        for axis, cells in ((self.y, mask.shape[0]), (self.x, mask.shape[1])):
-            starts = np.arange(axis.count) * axis.step
-            edges.append(((starts // pixels_per_cell).clip(max=cells), (-(-(starts + axis.step) // pixels_per_cell)).clip(max=cells)))
-        (top, bottom), (left, right) = edges
-        return sums[np.ix_(bottom, right)] - sums[np.ix_(top, right)] - sums[np.ix_(bottom, left)] + sums[np.ix_(top, left)] > 0
+        top, bottom = self._cells(self.y, mask.shape[0], pixels_per_cell)
+        left, right = self._cells(self.x, mask.shape[1], pixels_per_cell)
+        return (sums[bottom][:, right] - sums[top][:, right] - sums[bottom][:, left] + sums[top][:, left]) > 0
+
+    @staticmethod
+    def _cells(axis: Axis, num_cells: int, pixels_per_cell: int) -> tuple[np.ndarray, np.ndarray]:
+        """First cell that each tile's core touches, and the cell after the last."""
+        starts = np.arange(axis.count) * axis.step
+        ends = -(-(starts + axis.step) // pixels_per_cell)
+        return (starts // pixels_per_cell).clip(max=num_cells), ends.clip(max=num_cells)
 
     def blocks(self, wanted: np.ndarray, block_size_px: int) -> Iterator[Block]:
         """Blocks of neighbouring tiles that hold all `wanted` tiles, bool ``(rows, columns)``, each once.
@@ -118,9 +126,9 @@ class MapGrid:
         rows_a_block, columns_a_block = (max(1, block_size_px // axis.step) for axis in (self.y, self.x))
         for top in range(0, self.y.count, rows_a_block):
             for left in range(0, self.x.count, columns_a_block):
-                found = np.argwhere(wanted[top : top + rows_a_block, left : left + columns_a_block]) + (top, left)
+                found = np.argwhere(wanted[top : top + rows_a_block, left : left + columns_a_block])
                 if len(found):
-                    yield Block(self, [(int(row), int(column)) for row, column in found])
+                    yield Block(self, [(top + int(row), left + int(column)) for row, column in found])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -21,6 +21,7 @@ from .probability_map import ProbabilityMap
 BLOCK_SIZE_PX = 2048
 LARGEST_SOURCE_PX = 4096  # the same in pixels of the level that is read: about 50 MB a thread
 TilePosition = tuple[int, int]
+Batch = tuple[list[TilePosition], Tensor]
 
 
 def tumour_probability(logits: Tensor) -> Tensor:
@@ -57,14 +58,14 @@ def to_map_pixels(probability: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 @torch.inference_mode()
-def predict_cores(network: nn.Module, tiles: Tensor, grid: MapGrid, amp: bool) -> Tensor:
+def predict_cores(network: nn.Module, grid: MapGrid, amp: bool, tiles: Tensor) -> Tensor:
     """The part of the map that each tile decides.
 
     Args:
         network: raw RGB 0..255, float32 ``(B, 3, H, W)`` -> logits, see `tumour_probability`.
-        tiles: uint8 ``(B, H, W, 3)`` on the network's device.
         grid: gives the tile's margins and the map's resolution.
         amp: compute in bfloat16 where autocast allows.
+        tiles: uint8 ``(B, H, W, 3)`` on the network's device.
 
     Returns:
         uint8 ``(B, *grid.core_shape)``, 255 being probability 1.
@@ -81,31 +82,17 @@ def predict_cores(network: nn.Module, tiles: Tensor, grid: MapGrid, amp: bool) -
 
 
 def fill_map(
-    probability_map: ProbabilityMap,
-    slide: Slide,
-    grid: MapGrid,
-    wanted: np.ndarray,
-    downsample: float,
-    network: nn.Module,
-    device: torch.device,
-    batch_size: int,
-    amp: bool,
-    num_workers: int,
-    progress: tqdm,
+    probability_map: ProbabilityMap, batches: Iterable[Batch], predict: Callable[[Tensor], Tensor], progress: tqdm
 ) -> None:
-    """Run the network over the `wanted` tiles, bool ``(rows, columns)``, and store what it says.
+    """Store what `predict` (`predict_cores` but for its last argument) says of each batch.
 
-    `num_workers` threads read blocks ahead (decoders release the GIL), a bounded number of them; uint8 goes to the device;
-    one batch is computed while the one before comes back and is stored.
+    A batch comes back from the device and is stored while the next one is computed.
     """
-    level = nearest_finer_level(slide.level_downsamples, downsample)
-    block_size_px = int(min(BLOCK_SIZE_PX, LARGEST_SOURCE_PX * slide.level_downsamples[level] / downsample))
-    blocks = _read_ahead(slide, grid.blocks(wanted, block_size_px), downsample, num_workers)
     waiting: tuple[list[TilePosition], Tensor, torch.cuda.Event | None] | None = None
-    for positions, tiles in _batches(blocks, batch_size, device):
-        cores = predict_cores(network, tiles, grid, amp).to("cpu", non_blocking=True)
+    for positions, tiles in batches:
+        cores = predict(tiles).to("cpu", non_blocking=True)
         arrived = None
-        if device.type == "cuda":
+        if tiles.is_cuda:
             arrived = torch.cuda.Event()
             arrived.record()
         if waiting is not None:
@@ -115,24 +102,32 @@ def fill_map(
         _store(probability_map, *waiting, progress)
 
 
-def _store(
-    probability_map: ProbabilityMap,
-    positions: list[TilePosition],
-    cores: Tensor,
-    arrived: torch.cuda.Event | None,
-    progress: tqdm,
-) -> None:
-    if arrived is not None:
-        arrived.synchronize()
-    for position, core in zip(positions, cores.numpy(), strict=True):
-        probability_map.write_tile(position, core)
-    progress.update(len(positions))
+def read_batches(
+    slide: Slide,
+    grid: MapGrid,
+    wanted: np.ndarray,
+    downsample: float,
+    batch_size: int,
+    device: torch.device,
+    num_workers: int,
+) -> Generator[Batch, None, None]:
+    """Read tiles ahead of their use, and cut and batch them on the device.
 
+    Args:
+        slide: the slide.
+        grid: its tiles.
+        wanted: which of them, bool ``(rows, columns)``.
+        downsample: level-0 pixels per model pixel, as `Slide.downsample` returns it.
+        batch_size: tiles a batch; the last may have fewer.
+        device: where the batches are wanted.
+        num_workers: reading threads (decoders release the GIL); one block more than there are threads is held.
 
-def _batches(
-    blocks: Iterator[tuple[Block, np.ndarray]], batch_size: int, device: torch.device
-) -> Iterator[tuple[list[TilePosition], Tensor]]:
-    """Cut blocks into tiles on the device: uint8 ``(B, H, W, 3)``, the last batch may be smaller."""
+    Yields:
+        positions (row, column) and tiles uint8 ``(B, H, W, 3)``.
+    """
+    level = slide.level_downsamples[nearest_finer_level(slide.level_downsamples, downsample)]
+    block_size_px = int(min(BLOCK_SIZE_PX, LARGEST_SOURCE_PX * level / downsample))
+    blocks = _read_ahead(slide, grid.blocks(wanted, block_size_px), downsample, num_workers)
     positions: list[TilePosition] = []
     tiles: list[Tensor] = []
     for block, rgb in blocks:
@@ -147,6 +142,20 @@ def _batches(
                 positions, tiles = [], []
     if tiles:
         yield positions, torch.stack(tiles).to(device)
+
+
+def _store(
+    probability_map: ProbabilityMap,
+    positions: list[TilePosition],
+    cores: Tensor,
+    arrived: torch.cuda.Event | None,
+    progress: tqdm,
+) -> None:
+    if arrived is not None:
+        arrived.synchronize()
+    for position, core in zip(positions, cores.numpy(), strict=True):
+        probability_map.write_tile(position, core)
+    progress.update(len(positions))
 
 
 def _read_ahead(

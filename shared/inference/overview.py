@@ -1,4 +1,4 @@
-"""The whole slide in a picture of bounded size, on the map's own grid: tissue, shares and the overlay are taken from it."""
+"""The whole slide in a picture of bounded size, on the map's own grid: for tissue, shares and the overlay."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 import rasterio.features
 from shapely.geometry import Polygon
 
+from ..geometry import nearest_finer_level
 from ..writers import RowSource, reduced_strips
 from ..wsi import Slide, tissue_mask
 from .map_grid import MapGrid
 
-STRIP_AREA_PX = 2**25  # level-0 pixels decoded at once where a slide has no lower level: about 100 MB
+STRIP_AREA_PX = 2**23  # pixels of the level that is read, decoded at once: 25 MB
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def read_overview(slide: Slide, grid: MapGrid, downsample: float, size_px: int, 
     factor = -(-max(map_height, map_width) // size_px)
     height, width = -(-map_height // factor), -(-map_width // factor)
     pixel = factor * grid.map_downsample * downsample  # level-0 pixels per overview pixel
-    rows = max(1, int(STRIP_AREA_PX / (width * pixel * pixel)))
+    level = slide.level_downsamples[nearest_finer_level(slide.level_downsamples, pixel)]
+    rows = max(1, int(STRIP_AREA_PX / (width * (pixel / level) ** 2)))
     strips = [
         slide.read_regions(np.array([[0, top * pixel]]), (width, min(rows, height - top)), mpp=slide.mpp * pixel)[0]
         for top in range(0, height, rows)

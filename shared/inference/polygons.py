@@ -15,7 +15,7 @@ from shapely.geometry import Polygon, shape
 
 from ..writers import RowSource
 
-STRIP_HEIGHT_PX = 1024
+STRIP_AREA_PX = 2**21  # map pixels looked at together; labels and sums take about 30 bytes a pixel
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,18 @@ class _Pieces:
 
 
 def tumour_regions(
-    source: RowSource, threshold: float = 0.5, min_pixels: int = 0, strip_height_px: int = STRIP_HEIGHT_PX
+    source: RowSource, threshold: float = 0.5, min_pixels: int = 0, strip_height_px: int | None = None
 ) -> Iterator[Region]:
     """Areas where the map reaches a threshold, as valid polygons with holes.
 
-    Memory grows with the outlines only: a region inside one strip is given out at once, pieces of the others wait until the
-    last strip. The strips do not show in the result.
+    Memory grows with the outlines only: a region inside one strip is given out at once, pieces of the others wait until
+    the last strip. The strips do not show in the result.
 
     Args:
         source: the map, ``(H, W)`` uint8, 255 being probability 1.
         threshold: a pixel belongs to a region when its value is at least ``255 * threshold``, in (0, 1].
         min_pixels: regions with fewer map pixels are left out.
-        strip_height_px: map rows looked at together.
+        strip_height_px: map rows looked at together; None is as many as have `STRIP_AREA_PX` pixels.
 
     Raises:
         ValueError: if the threshold is out of range.
@@ -57,6 +57,7 @@ def tumour_regions(
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be in (0, 1], got {threshold}")
     height, width = source.shape
+    strip_height_px = strip_height_px or max(1, STRIP_AREA_PX // width)
     pieces = _Pieces()
     above = np.zeros(width, dtype=np.int64)  # index + 1 of the piece over each column of the seam, 0 for none
     for top in range(0, height, strip_height_px):

@@ -13,9 +13,9 @@ from .map_grid import MapGrid
 class ProbabilityMap:
     """uint8 ``(H, W)`` on disk, 0 where nothing was written.
 
-    The file holds the tiles' cores one after the other, so that a tile is one write and a strip is one read. It is not a
-    memory map, because its pages would count as the process's memory. The file is sparse: tiles that are never written take
-    no space. Use as a context manager; leaving it removes the file.
+    The file holds the tiles' cores one after the other, so that a tile is one write and a strip is one read. It is not
+    a memory map, because its pages would count as the process's memory. The file is sparse: tiles that are never
+    written take no space. Use as a context manager; leaving it removes the file.
 
     Attributes:
         shape: (H, W).
@@ -46,7 +46,7 @@ class ProbabilityMap:
         self.path.unlink(missing_ok=True)
 
     def write_tile(self, tile: tuple[int, int], core: np.ndarray) -> None:
-        """Store the core of `tile` (row, column): uint8, of the grid's `core_shape`; what lies outside the map is dropped."""
+        """Store the core of `tile` (row, column): uint8, `core_shape` of the grid; what lies outside is dropped."""
         if core.shape != self._core_shape or core.dtype != np.uint8:
             raise ValueError(f"a tile's core is uint8 {self._core_shape}, got {core.dtype} {core.shape}")
         inside = core[: self.shape[0] - tile[0] * core.shape[0], : self.shape[1] - tile[1] * core.shape[1]]

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import logging
 import math
 import time
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
-import shapely
 import torch
 from torch import nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .. import __version__
-from ..geometry import snap_downsample
-from ..writers import atomic_path, read_rows, tumour_feature, write_geojson, write_ome_tiff, write_overlay, write_row
+from ..geometry import mpp_to_downsample, snap_downsample
+from ..writers import atomic_path, read_rows, write_row
 from ..wsi import Slide
+from .finished import discard, fingerprint, is_finished, weights_sha256
 from .inputs import ImageInput, find_images
 from .map_grid import MapGrid
-from .network_map import fill_map
-from .overview import Overview, read_overview
-from .polygons import Region, tumour_regions
+from .network_map import fill_map, predict_cores, read_batches
+from .overview import read_overview
 from .probability_map import ProbabilityMap
+from .slide_results import Scale, write_results
 
 logger = logging.getLogger(__name__)
 
-RESULT_SUFFIXES = (".ome.tif", ".geojson", ".png")
 TABLE_NAME = "slides.csv"
 SETTINGS_NAME = "settings.json"
 SLIDE_MAP_DOWNSAMPLE = 4
-SHORTEST_RING_PX = 16  # of the overlay: outlines of specks and pinholes would hide the picture
 Row = dict[str, Any]
 
 
@@ -43,38 +40,21 @@ class InferenceFailures(RuntimeError):
     """Some images of a run could not be mapped; the others are finished."""
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """How one image's three frames hang together: level-0 size and mpp, level-0 px per model px, model px per map px."""
-
-    size_px: tuple[int, int]
-    mpp: float
-    downsample: float
-    map_downsample: int
-
-    @property
-    def map_pixel(self) -> float:
-        """Level-0 pixels per map pixel."""
-        return self.downsample * self.map_downsample
-
-    @property
-    def map_mpp(self) -> float:
-        return self.mpp * self.map_pixel
-
-
 class SlideMapper:
     """Runs one network over images and slides of any size and writes, for each, what people and programs read next.
 
     Args:
         network: raw RGB 0..255, float32 ``(B, 3, H, W)`` -> logits ``(B, C, H, W)`` (segmentation, any resolution) or
-            ``(B, C)`` (one answer a tile), with C = 1 (sigmoid) or 2 (softmax, channel 1 is tumour). It normalises itself.
-        mpp: micrometres per pixel that the network wants. A slide whose own pixel size, or a whole multiple of it, is within
-            2 % is read there without resampling.
+            ``(B, C)`` (one answer a tile), with C = 1 (sigmoid) or 2 (softmax, channel 1 is tumour). It normalises
+            itself.
+        mpp: micrometres per pixel that the network wants. A slide whose own pixel size, or a whole multiple of it, is
+            within 2 % is read there without resampling.
         tile_size_px: side of a tile at `mpp`. An image that fits into one tile is given to the network as it is.
-        margin_px: predicted and discarded at each side of a tile. Seams vanish when it covers the receptive field; 0 for a
-            classifier whose tiles lie side by side. Keep ``tile_size_px - 2 * margin_px`` a multiple of the network's
-            stride, or neighbouring tiles see shifted grids.
-        map_downsample: pixels at `mpp` per map pixel, averaged; None is 4 for slides and 1 for PNG, JPEG and BMP images.
+        margin_px: predicted and discarded at each side of a tile. Seams vanish when it covers the receptive field; 0
+            for a classifier whose tiles lie side by side. Keep ``tile_size_px - 2 * margin_px`` a multiple of the
+            network's stride, or neighbouring tiles see shifted grids.
+        map_downsample: pixels at `mpp` per map pixel, averaged; None is 4 for slides and 1 for PNG, JPEG and BMP
+            images.
         threshold: probability from which a map pixel is tumour.
         min_area_um2: smaller tumour polygons are left out, also of the areas in the table.
         tissue_only: tiles without tissue are skipped and score 0, and shares are of the tissue. False: whole images.
@@ -103,7 +83,11 @@ class SlideMapper:
         num_workers: int = 2,
         overview_size_px: int = 1024,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("num_workers", num_workers), ("overview_size_px", overview_size_px)):
+        for name, value in (
+            ("batch_size", batch_size),
+            ("num_workers", num_workers),
+            ("overview_size_px", overview_size_px),
+        ):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not 0 < threshold <= 1 or min_area_um2 < 0:
@@ -111,7 +95,8 @@ class SlideMapper:
         # Fails here, and not at the first slide, when the numbers do not fit together.
         MapGrid.of_image((1, 1), tile_size_px, margin_px, map_downsample or 1)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(self.device).eval()
         self.mpp = mpp
         self.tile_size_px = tile_size_px
         self.margin_px = margin_px
@@ -128,12 +113,14 @@ class SlideMapper:
     def run(self, source: str | Path, output_dir: str | Path, split: str | None = None) -> list[Row]:
         """Map every image of `source` that is not finished yet.
 
-        An image is finished when its row in ``slides.csv`` says ok, its files exist, and it was made with the same settings,
-        weights included, from a file of the same path and size. Only one run may write to `output_dir` at a time.
+        An image is finished when its row in ``slides.csv`` says ok, its files exist, and it was made with the same
+        settings, weights included, from a file of the same path and size. Only one run may write to `output_dir` at a
+        time.
 
         Args:
             source: an image, a slide, a folder (searched with its subfolders) or a manifest (``*.csv``).
-            output_dir: gets ``<name>.ome.tif``, ``.geojson`` and ``.png`` of every image, ``slides.csv``, ``settings.json``.
+            output_dir: gets ``<name>.ome.tif``, ``.geojson`` and ``.png`` of every image, ``slides.csv``,
+                ``settings.json``.
             split: of a manifest, this split only.
 
         Returns:
@@ -154,12 +141,12 @@ class SlideMapper:
         rows, failures = [], []
         with logging_redirect_tqdm():
             for index, image in enumerate(images, start=1):
-                fingerprint = _fingerprint(settings, image)
-                if _is_finished(output_dir, image.name, finished.get(image.name), fingerprint):
+                row = {"fingerprint": fingerprint(settings, image)}
+                if is_finished(output_dir, image.name, finished.get(image.name), row["fingerprint"]):
                     logger.info("%d/%d %s is finished: skipped", index, len(images), image.name)
                     continue
-                _discard(output_dir, image.name, finished.get(image.name))
-                row = self._row(image, output_dir, fingerprint, f"{index}/{len(images)} {image.name}")
+                discard(output_dir / TABLE_NAME, image.name, finished.get(image.name))
+                row = self._row(image, output_dir, f"{index}/{len(images)} {image.name}") | row
                 write_row(output_dir / TABLE_NAME, row)
                 rows.append(row)
                 if row["status"] != "ok":
@@ -170,13 +157,9 @@ class SlideMapper:
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the results; the network by its class and a hash of its weights."""
-        digest = hashlib.sha256()
-        for name, tensor in self.network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         return {
             "network": type(self.network).__name__,
-            "weights_sha256": digest.hexdigest(),
+            "weights_sha256": weights_sha256(self.network),
             "mpp": self.mpp,
             "tile_size_px": self.tile_size_px,
             "margin_px": self.margin_px,
@@ -190,7 +173,7 @@ class SlideMapper:
             "version": __version__,
         }
 
-    def _row(self, image: ImageInput, output_dir: Path, fingerprint: str, title: str) -> Row:
+    def _row(self, image: ImageInput, output_dir: Path, title: str) -> Row:
         """Map one image; an error becomes the row's reason, so that it cannot stop the others."""
         started = time.perf_counter()
         row: Row = {"slide": image.name, "status": "ok", "reason": None}
@@ -201,8 +184,8 @@ class SlideMapper:
             row |= {"status": "failed", "reason": " ".join(f"{type(error).__name__}: {error}".split())}
             # What the user can mend needs no traceback.
             logger.error("%s failed: %s", title, row["reason"], exc_info=not isinstance(error, ValueError))
-        row |= {"seconds": round(time.perf_counter() - started, 2), "path": str(image.path), "fingerprint": fingerprint}
-        return row
+            discard(output_dir / TABLE_NAME, image.name, row=None)
+        return row | {"seconds": round(time.perf_counter() - started, 2), "path": str(image.path)}
 
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row:
         """Map one image, write its three files and return the numbers of its row."""
@@ -214,21 +197,17 @@ class SlideMapper:
             overview = read_overview(slide, grid, scale.downsample, self.overview_size_px, self.tissue_only)
             wanted = grid.tiles_on(overview.tissue, overview.factor * scale.map_downsample)
             with ProbabilityMap(base.with_name(f"{image.name}.map.part"), grid) as probability_map:
-                with tqdm(total=int(wanted.sum()), desc=title, unit="tile", leave=False, disable=None) as progress:
-                    fill_map(
-                        probability_map,
-                        slide,
-                        grid,
-                        wanted,
-                        scale.downsample,
-                        self.network,
-                        self.device,
-                        self.batch_size,
-                        self.amp,
-                        self.num_workers,
-                        progress,
-                    )
-                return self._write(base, probability_map, overview, scale) | {"num_tiles": int(wanted.sum())}
+                predict = functools.partial(predict_cores, self.network, grid, self.amp)
+                batches = read_batches(
+                    slide, grid, wanted, scale.downsample, self.batch_size, self.device, self.num_workers
+                )
+                with (
+                    closing(batches),
+                    tqdm(total=int(wanted.sum()), desc=title, unit="tile", leave=False, disable=None) as progress,
+                ):
+                    fill_map(probability_map, batches, predict, progress)
+                results = write_results(base, probability_map, overview, scale, self.threshold, self.min_area_um2)
+                return results | {"num_tiles": int(wanted.sum())}
 
     def _open(self, image: ImageInput) -> Slide:
         slide = Slide(image.path, mpp=image.mpp)
@@ -240,70 +219,10 @@ class SlideMapper:
             raise ValueError(f"{image.path} has no mpp: give slide_mpp, or list it in a manifest with a column 'mpp'.")
         return Slide(image.path, mpp=fallback)
 
-    def _scale(self, image: ImageInput, slide: Slide) -> _Scale:
-        downsample = slide.downsample(self.mpp)
-        # A whole number of level-0 pixels, where that is near, keeps coordinates exact.
+    def _scale(self, image: ImageInput, slide: Slide) -> Scale:
+        downsample = mpp_to_downsample(self.mpp, slide.mpp)
+        # A whole number of level-0 pixels, where one is near, keeps coordinates exact; a level of the slide wins.
         downsample = snap_downsample([max(1, round(downsample))], downsample)
+        downsample = slide.downsample(slide.mpp * downsample)
         map_downsample = self.map_downsample or (1 if image.is_plain else SLIDE_MAP_DOWNSAMPLE)
-        return _Scale(slide.size_px, slide.mpp, downsample, map_downsample)
-
-    def _write(self, base: Path, probability_map: ProbabilityMap, overview: Overview, scale: _Scale) -> Row:
-        pixel_area_um2 = scale.map_mpp**2
-        regions = list(
-            tumour_regions(probability_map, self.threshold, min_pixels=math.ceil(self.min_area_um2 / pixel_area_um2))
-        )
-        probability = overview.probability(probability_map)
-        polygons = [region.polygon for region in regions]
-        rings = [
-            np.asarray(ring.coords) / overview.factor
-            for polygon in polygons
-            for ring in (polygon.exterior, *polygon.interiors)
-            if ring.length >= SHORTEST_RING_PX * overview.factor
-        ]
-        write_ome_tiff(base.with_name(f"{base.name}.ome.tif"), probability_map, scale.map_mpp)
-        write_geojson(base.with_name(f"{base.name}.geojson"), (_feature(region, scale) for region in regions))
-        write_overlay(base.with_name(f"{base.name}.png"), overview.rgb, probability, rings)
-        tumour_um2 = sum(region.num_pixels for region in regions) * pixel_area_um2
-        tissue_um2 = int(overview.tissue.sum()) * pixel_area_um2 * overview.factor**2
-        return {
-            "tumour_area_mm2": tumour_um2 / 1e6,
-            "tumour_share": overview.share(polygons),
-            "tissue_area_mm2": tissue_um2 / 1e6,
-            "max_probability": probability_map.max_value / 255,
-            "mean_probability": float(probability[overview.tissue].mean()) if overview.tissue.any() else 0.0,
-            "num_regions": len(regions),
-            "mpp": scale.mpp,
-            "map_mpp": scale.map_mpp,
-            "width_px": scale.size_px[0],
-            "height_px": scale.size_px[1],
-        }
-
-
-def _feature(region: Region, scale: _Scale) -> dict[str, Any]:
-    polygon = shapely.transform(region.polygon, lambda points: points * scale.map_pixel)
-    area_um2 = region.num_pixels * scale.map_mpp**2
-    return tumour_feature(polygon, {"Area µm^2": area_um2, "Mean probability": region.mean_probability})
-
-
-def _fingerprint(settings: dict[str, Any], image: ImageInput) -> str:
-    """What a result depends on, in 16 letters."""
-    size = image.path.stat().st_size if image.path.is_file() else None
-    parts = orjson.dumps([settings, str(image.path.resolve()), size, image.mpp], option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(parts).hexdigest()[:16]
-
-
-def _discard(output_dir: Path, name: str, row: dict[str, str] | None) -> None:
-    """Take back an earlier result, the row first: a run killed from here on must not leave old and new files as finished."""
-    if row is not None:
-        write_row(output_dir / TABLE_NAME, {"slide": name, "status": "unfinished"})
-    for suffix in RESULT_SUFFIXES:
-        (output_dir / f"{name}{suffix}").unlink(missing_ok=True)
-
-
-def _is_finished(output_dir: Path, name: str, row: dict[str, str] | None, fingerprint: str) -> bool:
-    return (
-        row is not None
-        and row["status"] == "ok"
-        and row.get("fingerprint") == fingerprint
-        and all((output_dir / f"{name}{suffix}").is_file() for suffix in RESULT_SUFFIXES)
-    )
+        return Scale(slide.size_px, slide.mpp, downsample, map_downsample)

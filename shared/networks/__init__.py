@@ -8,6 +8,7 @@ from .norm_layers import NORMS, FrozenBatchNorm2d, replace_batch_norm
 from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 from .resnet import BACKBONES, dilate_resnet, resnet
 from .unet import UNet
+from .weights import load_weights
 
 __all__ = [
     "BACKBONES",
@@ -23,6 +24,7 @@ __all__ = [
     "UNet",
     "dilate_resnet",
     "load_imagenet_weights",
+    "load_weights",
     "recorded_batch_statistics",
     "replace_batch_norm",
     "resnet",

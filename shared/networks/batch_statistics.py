@@ -36,6 +36,11 @@ class BatchStatistics:
     def __init__(self, records: list[_Record]) -> None:
         self._records = records
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether there is a layer whose batch statistics are recorded; then the pass has to hold the whole batch."""
+        return bool(self._records)
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Normalise with the recorded statistics as constants; nothing is recorded meanwhile.

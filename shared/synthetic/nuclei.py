@@ -1,4 +1,4 @@
-"""Nuclei: populations of irregular ellipses with chromatin texture, placed on jittered lattices and drawn in batches."""
+"""Nuclei: populations of irregular ellipses with chromatin texture, on jittered lattices, drawn in batches."""
 
 from dataclasses import dataclass
 
@@ -44,8 +44,8 @@ class Population:
     nucleolus: float
 
 
-TUMOUR = Population(19.9, 7.9, 0.26, 1.28, 0.16, 0.085, 1.02, 0.24, 0.42, 0.40, 0.75)
-EPITHELIUM = Population(14.0, 5.5, 0.17, 1.32, 0.12, 0.030, 1.00, 0.20, 0.24, 0.22, 0.20)
+TUMOUR = Population(23.2, 9.2, 0.24, 1.30, 0.16, 0.095, 1.05, 0.22, 0.50, 0.48, 0.90)
+EPITHELIUM = Population(13.7, 5.2, 0.17, 1.30, 0.12, 0.025, 1.00, 0.18, 0.18, 0.15, 0.10)
 LYMPHOCYTE = Population(9.8, 3.9, 0.10, 1.08, 0.06, 0.020, 1.25, 0.12, 0.26, 0.00, 0.00)
 FIBROBLAST = Population(21.0, 4.4, 0.20, 2.90, 0.25, 0.040, 0.95, 0.20, 0.22, 0.10, 0.05)
 ACTIVATED_FIBROBLAST = Population(21.0, 5.4, 0.22, 2.10, 0.22, 0.050, 0.95, 0.22, 0.28, 0.25, 0.30)

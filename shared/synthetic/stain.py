@@ -43,7 +43,7 @@ def sample_stain(rng: np.random.Generator) -> Stain:
             np.clip(np.asarray(EOSIN) + rng.normal(0, (0.04, 0.03, 0.06)), 0.02, None),
         )
     )
-    strengths = np.exp(rng.normal(0, (0.20, 0.22)))
+    strengths = np.exp(rng.normal(0, (0.16, 0.17)))
     glass = np.clip(rng.uniform(234, 250) + rng.normal(0, 1.5, 3), 225, 253)
     return Stain(
         tuple(haematoxylin.tolist()),

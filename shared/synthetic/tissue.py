@@ -18,7 +18,7 @@ from .nuclei import (
     scatter,
 )
 
-_TUMOUR_NEST_PX = 72.0
+_TUMOUR_NEST_PX = 76.0
 _GLAND_PX = 40.0
 _AGGREGATE_PX = 55.0
 # Tumour and glands keep a strip of stroma between them, in standard deviations of the tumour's field.
@@ -152,7 +152,7 @@ def _stroma(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[NDArray[n
     phase += np.float32(0.35) * smooth_field(rng, shape, 16)
     ripple = np.abs(phase - np.floor(phase) - np.float32(0.5)) * 4 - 1
     eosin = np.float32(rng.uniform(0.42, 0.62)) + np.float32(0.10) * smooth_field(rng, shape, 26)
-    eosin += np.float32(0.13) * ripple * np.clip(1 + smooth_field(rng, shape, 22), 0, 2)
+    eosin += np.float32(0.10) * ripple * np.clip(1 + smooth_field(rng, shape, 22), 0, 2)
     return phase, eosin
 
 
@@ -212,7 +212,7 @@ def _at(values: NDArray, centres: NDArray[np.float32]) -> NDArray:
 
 def _fibre_angles(phase: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.float32]:
     """Direction of the fibres at centres (x, y), in radians: across the gradient of the phase."""
-    step = np.float32(4)
-    gradient_x = _at(phase, centres + (step, 0)) - _at(phase, centres - (step, 0))
-    gradient_y = _at(phase, centres + (0, step)) - _at(phase, centres - (0, step))
+    right, down = np.asarray([[4, 0], [0, 4]], np.float32)
+    gradient_x = _at(phase, centres + right) - _at(phase, centres - right)
+    gradient_y = _at(phase, centres + down) - _at(phase, centres - down)
     return np.arctan2(gradient_x, -gradient_y).astype(np.float32)

@@ -12,11 +12,11 @@ PART_SUFFIX = ".part"
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield the temporary name ``<path>.part`` to write to, and rename it to `path` when the block ends without an error.
+    """Yield the temporary name ``<path>.part`` to write to; rename it to `path` when the block ends without an error.
 
     The name is always the same, so that what a killed run has left is overwritten by the next one and does not pile up;
-    two processes must therefore not write one `path` at the same time. Formats that are chosen by a file's ending have to
-    be named to their writer. Missing parent folders are made; an existing `path` stays as it was until the rename.
+    two processes must therefore not write one `path` at the same time. Formats that are chosen by a file's ending have
+    to be named to their writer. Missing parent folders are made; an existing `path` stays as it was until the rename.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -24,7 +24,10 @@ def tumour_feature(polygon: Polygon, measurements: Mapping[str, float]) -> dict[
     """
     return {
         "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": [_ring(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]},
+        "geometry": {
+            "type": "Polygon",
+            "coordinates": [_ring(ring.coords) for ring in (polygon.exterior, *polygon.interiors)],
+        },
         "properties": {
             "objectType": "annotation",
             "classification": TUMOUR_CLASS,

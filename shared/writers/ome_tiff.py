@@ -30,8 +30,8 @@ class RowSource(Protocol):
 def write_ome_tiff(path: str | Path, source: RowSource, mpp: float, channel: str = "Tumour probability") -> None:
     """Write `source` as a tiled, losslessly compressed OME-TIFF whose lower levels are SubIFDs.
 
-    Every level halves the one before (mean of the level-0 pixels) until it fits into one tile. Memory is a few strips of
-    `TILE_SIZE_PX` rows, whatever the height.
+    Every level halves the one before (mean of the level-0 pixels) until it fits into one tile. Memory is a few strips
+    of `TILE_SIZE_PX` rows, whatever the height.
 
     Args:
         path: final name, ``*.ome.tif``.
@@ -88,7 +88,7 @@ def reduce_rows(rows: np.ndarray, factor: int) -> np.ndarray:
 
 
 def reduced_strips(source: RowSource, factor: int, read_height: int = TILE_SIZE_PX) -> Iterator[np.ndarray]:
-    """The map reduced by `factor`, float32, strip by strip from the top; about `read_height` map rows are read at a time."""
+    """The map reduced by `factor`, float32, strip by strip from the top, about `read_height` map rows at a time."""
     height = source.shape[0]
     step = max(1, read_height // factor) * factor
     for start in range(0, height, step):

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 
 from .atomic import atomic_path
 
-# Viridis from 0 to 1 in steps of 0.25: green and yellow stand out from H&E's pinks and violets, also for colour-blind eyes.
+# Viridis from 0 to 1 in steps of 0.25: green and yellow stand out from H&E's pinks and violets, also for colour-blind
+# eyes.
 PROBABILITY_COLOURS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float32)
 OUTLINE_COLOUR = (200, 0, 0)  # QuPath's colour of tumour
 STRONGEST_ALPHA = 0.6
@@ -31,7 +32,9 @@ def overlay_image(rgb: np.ndarray, probability: np.ndarray, rings: Iterable[np.n
         ValueError: if the two do not have one size.
     """
     if rgb.shape != (*probability.shape, 3):
-        raise ValueError(f"need rgb (H, W, 3) and probability (H, W) of one size, got {rgb.shape} and {probability.shape}")
+        raise ValueError(
+            f"need rgb (H, W, 3) and probability (H, W) of one size, got {rgb.shape} and {probability.shape}"
+        )
     steps = np.linspace(0, 1, len(PROBABILITY_COLOURS))
     colours = np.stack([np.interp(probability, steps, channel) for channel in PROBABILITY_COLOURS.T], axis=-1)
     alpha = STRONGEST_ALPHA * probability[..., None]

@@ -28,7 +28,8 @@ def read_rows(path: str | Path, key: str = "slide") -> dict[str, dict[str, str]]
 def write_row(path: str | Path, row: Mapping[str, object], key: str = "slide") -> None:
     """Put `row` into the CSV in place of the row with the same `key`, or at its end; the file is replaced as a whole.
 
-    A column that only the old file has is kept, one that only `row` has is added at the right; None becomes an empty cell.
+    A column that only the old file has is kept, one that only `row` has is added at the right; None becomes an empty
+    cell.
     """
     rows: dict[str, Mapping[str, object]] = dict(read_rows(path, key))
     old_columns = next(iter(rows.values()), {})

@@ -38,7 +38,6 @@ def open_file(path: Path, backend: str) -> OpenedFile:
     """
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f"backend must be auto or one of {', '.join(BACKENDS)}; got {backend!r}")
-    # Directories are a format of their own for OpenSlide, but none that names its parts by a directory.
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; check the path (a manifest's are relative to the manifest)")
     layout = read_tiff_layout(path)

@@ -1,4 +1,4 @@
-"""Open slides, kept for the next read: opening costs as much as reading a dozen tiles."""
+"""Open slides, kept for the next read: opening costs as much as reading several tiles."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def write_slide():
 
 @pytest.fixture
 def picture():
-    """Tissue 1100 x 700 px (W x H) on glass, with a ring of tumour that crosses tiles and has a hole: 400 x 300 - 200 x 100."""
+    """Tissue on glass, 1100 x 700 px (W x H), with tumour of 400 x 300 px that has a hole of 200 x 100 px."""
     rgb = np.full((700, 1100, 3), GLASS, np.uint8)
     rgb[40:660, 40:1060] = TISSUE
     rgb[120:420, 240:640] = TUMOUR

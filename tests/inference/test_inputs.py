@@ -1,5 +1,6 @@
 import pytest
 from PIL import Image
+
 from shared.inference import find_images
 
 
@@ -29,7 +30,9 @@ def test_same_names_are_refused(folder):
 
 def test_manifest_takes_each_image_once_and_its_mpp(folder):
     table = folder / "manifest.csv"
-    table.write_text("image,x,y,width_px,height_px,mpp,split\nb.png,0,0,2,2,0.3,train\nb.png,2,0,2,2,,train\nsub/c.svs,,,,,,test\n")
+    table.write_text(
+        "image,x,y,width_px,height_px,mpp,split\nb.png,0,0,2,2,0.3,train\nb.png,2,0,2,2,,train\nsub/c.svs,,,,,,test\n"
+    )
     assert [(image.name, image.mpp) for image in find_images(table)] == [("b", 0.3), ("c", None)]
     assert [image.name for image in find_images(table, split="test")] == ["c"]
 

@@ -3,6 +3,7 @@ import pytest
 import rasterio.features
 from scipy import ndimage
 from shapely.geometry import box, shape
+
 from shared.inference import tumour_regions
 
 
@@ -39,7 +40,9 @@ def test_strips_give_the_whole_maps_polygons(seed, strip_height_px):
         assert region.polygon.is_valid
         assert region.polygon.equals(polygon)
         assert region.polygon.area == region.num_pixels
-        assert len(region.polygon.exterior.coords) <= len(polygon.exterior.coords) + 1  # the ring's first point may differ
+        assert (
+            len(region.polygon.exterior.coords) <= len(polygon.exterior.coords) + 1
+        )  # the ring's first point may differ
         inside = rasterio.features.rasterize([polygon], out_shape=mask.shape).astype(bool)
         assert region.mean_probability == pytest.approx(values[inside].mean() / 255)
 

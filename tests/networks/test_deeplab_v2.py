@@ -10,8 +10,7 @@ def features(network, images):
     return network.layer4(network.layer3(network.layer2(network.layer1(stem))))
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
-@pytest.mark.parametrize(("height", "width"), [(64, 96), (75, 101)])
+@pytest.mark.parametrize(("backbone", "height", "width"), [("resnet18", 75, 101), ("resnet50", 64, 43)])
 @torch.no_grad()
 def test_every_fourth_feature_is_the_undilated_network_s(backbone, height, width):
     torch.manual_seed(0)
@@ -34,14 +33,12 @@ def test_dilations(backbone):
         dilations = [layer.dilation for layer in layers if layer.kernel_size == (3, 3)]
         num_rest = num_blocks[name] * convolutions_a_block - 1
         assert dilations == [(first, first)] + [(rest, rest)] * num_rest
-    strides = [
-        layer.stride for layer in (*network.layer3.modules(), *network.layer4.modules()) if hasattr(layer, "conv1")
-    ]
-    assert all(stride == (1, 1) for stride in strides)
+        if name in ("layer3", "layer4"):
+            assert all(layer.stride == (1, 1) for layer in layers)
 
 
 def test_feature_map_and_pyramid_rates():
-    network = DeepLabV2("resnet18", out_channels=3, atrous_rates=(2, 5)).eval()
+    network = DeepLabV2("resnet10", out_channels=3, atrous_rates=(2, 5)).eval()
     images = torch.zeros(1, 3, 41, 80)
     with torch.no_grad():
         assert network.features(images).shape == (1, 512, 6, 10)

@@ -108,9 +108,10 @@ def test_interrupted_run_leaves_nothing_and_is_redone(folder, tmp_path, monkeypa
     def fail(*_, **__):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(demo, "write_slide", fail)
-        write_demo(tmp_path / "demo", PLAN)
+        with pytest.raises(KeyboardInterrupt):
+            write_demo(tmp_path / "demo", PLAN)
     assert not list(tmp_path.iterdir())
     assert contents(write_demo(tmp_path / "demo", PLAN)) == contents(folder)
 

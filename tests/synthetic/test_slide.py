@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,14 +89,8 @@ def test_file_opens_in_cucim_with_all_levels(slide_file):
         "import sys; from cucim import CuImage; image = CuImage(sys.argv[1]);"
         "print(image.resolutions['level_dimensions'], image.spacing()[:2])"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(slide_file)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        env=os.environ,
-    )
+    command = [sys.executable, "-c", code, str(slide_file)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip().splitlines()[-1] == "((1570, 1210), (785, 605)) [0.5, 0.5]"
 
 

@@ -1,4 +1,5 @@
 import pytest
+
 from shared.writers import atomic_path
 
 
@@ -16,7 +17,7 @@ def test_final_name_appears_at_the_end_only(tmp_path):
 def test_an_error_keeps_the_old_file_and_removes_the_temporary(tmp_path, error):
     final = tmp_path / "labels.csv"
     final.write_text("old")
-    with pytest.raises(error), atomic_path(final) as temporary:
+    with pytest.raises(error), atomic_path(final) as temporary:  # noqa: PT012 - the block is what is tested
         temporary.write_text("half")
         raise error
     assert final.read_text() == "old"

@@ -2,6 +2,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+
 from shared.writers import reduced_strips, write_ome_tiff
 from shared.writers.ome_tiff import reduce_rows
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+
 from shared.writers import overlay_image, write_overlay
 
 

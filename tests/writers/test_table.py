@@ -1,4 +1,5 @@
 import pytest
+
 from shared.writers import read_rows, write_row
 
 

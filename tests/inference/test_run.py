@@ -1,0 +1,184 @@
+"""Runs over many slides: failures, resuming, kill -9, memory."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from shared.inference import InferenceFailures, SlideMapper
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {"tile_size_px": 256, "margin_px": 32, "min_area_um2": 0.0, "amp": False, "device": "cpu"}
+
+
+def _rows(folder):
+    with (folder / "slides.csv").open(newline="") as file:
+        return {row["slide"]: row for row in csv.DictReader(file)}
+
+
+def _times(folder):
+    return {
+        path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix in {".tif", ".png", ".geojson"}
+    }
+
+
+def _script(body):
+    """A process of its own that can import the project."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(body)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture
+def slides(tmp_path, write_slide, picture):
+    (tmp_path / "slides").mkdir()
+    for name in "abc":
+        write_slide(tmp_path / "slides" / f"{name}.tif", picture)
+    return tmp_path / "slides"
+
+
+def test_a_broken_slide_is_a_row_and_the_others_are_done(tmp_path, slides, redness):
+    (slides / "b.tif").unlink()
+    (slides / "b.svs").write_bytes(b"no slide" * 1000)
+    whole = (slides / "a.tif").read_bytes()
+    (slides / "aa.tif").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InferenceFailures, match="2 of 4 images failed") as failure:
+        SlideMapper(redness, **SETTINGS).run(slides, tmp_path / "out")
+    assert str(slides / "b.svs") in str(failure.value)
+    rows = _rows(tmp_path / "out")
+    assert {name: row["status"] for name, row in rows.items()} == {"a": "ok", "aa": "failed", "b": "failed", "c": "ok"}
+    assert "b.svs" in rows["b"]["reason"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.tif")) == ["a.ome.tif", "c.ome.tif"]
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_finished_slides_are_skipped_until_something_changes(tmp_path, slides, write_slide, picture, redness):
+    out = tmp_path / "out"
+    assert len(SlideMapper(redness, **SETTINGS).run(slides, out)) == 3
+    before = _times(out)
+    assert SlideMapper(redness, **SETTINGS, batch_size=3).run(slides, out) == []
+    assert _times(out) == before
+
+    (out / "a.geojson").unlink()
+    write_slide(slides / "b.tif", picture[:600])
+    assert [row["slide"] for row in SlideMapper(redness, **SETTINGS).run(slides, out)] == ["a", "b"]
+    assert [row["slide"] for row in SlideMapper(redness, threshold=0.4, **SETTINGS).run(slides, out)] == ["a", "b", "c"]
+    assert list(_rows(out)) == ["a", "b", "c"]
+
+
+def test_other_weights_are_other_settings(redness):
+    networks = [torch.nn.Conv2d(3, 1, 1) for _ in range(2)]
+    first, second = (SlideMapper(network, **SETTINGS).settings() for network in networks)
+    assert first["weights_sha256"] != second["weights_sha256"]
+    networks[1].load_state_dict(networks[0].state_dict())
+    assert first == SlideMapper(networks[1], **SETTINGS).settings()
+
+
+def test_a_result_that_is_replaced_is_no_longer_finished(tmp_path, slides, redness):
+    out = tmp_path / "out"
+    SlideMapper(redness, **SETTINGS).run(slides / "a.tif", out)
+
+    class Killed(SlideMapper):
+        def map_image(self, *arguments):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Killed(redness, threshold=0.4, **SETTINGS).run(slides / "a.tif", out)
+    assert _rows(out)["a"]["status"] == "unfinished"
+    assert _times(out) == {}
+
+
+def test_results_do_not_go_into_the_folder_of_the_images(slides, redness):
+    with pytest.raises(ValueError, match="another folder"):
+        SlideMapper(redness, **SETTINGS).run(slides, slides)
+    SlideMapper(redness, **SETTINGS).run(slides, slides / "out")
+    assert SlideMapper(redness, **SETTINGS).run(slides, slides / "out") == []
+
+
+def test_a_killed_run_leaves_no_half_file_and_is_resumed(tmp_path, slides, redness):
+    out = tmp_path / "out"
+    body = f"""
+        import time, torch
+        from shared.inference import SlideMapper
+
+        class Network(torch.nn.Module):
+            calls = 0
+            def forward(self, images):
+                Network.calls += 1
+                # The second slide stands still in its second batch.
+                if Network.calls > 8:
+                    print("busy", flush=True)
+                    time.sleep(600)
+                return (images[:, :1] - images[:, 1:2] - 140) / 3
+
+        mapper = SlideMapper(Network(), batch_size=4, **{SETTINGS!r})
+        mapper.run({str(slides)!r}, {str(out)!r})
+    """
+    process = _script(body)
+    assert process.stdout.readline() == "busy\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert {name: row["status"] for name, row in _rows(out).items()} == {"a": "ok"}
+    assert {path.name for path in out.iterdir() if path.suffix != ".part"} == {
+        *("a.ome.tif", "a.geojson", "a.png"),
+        *("slides.csv", "settings.json"),
+    }
+    tifffile.imread(out / "a.ome.tif")
+    before = _times(out)
+
+    class Network(type(redness)):
+        """Of the same name, which is a setting."""
+
+    mapper = SlideMapper(Network(), **SETTINGS)
+    assert [row["slide"] for row in mapper.run(slides, out)] == ["b", "c"]
+    assert {name: row["status"] for name, row in _rows(out).items()} == dict.fromkeys("abc", "ok")
+    assert not list(out.glob("*.part"))
+    assert before.items() <= _times(out).items()
+
+
+def _write_large_slide(path, side_px):
+    tile = np.full((512, 512, 3), (200, 120, 180), np.uint8)
+    tile[100:400, 100:400] = (220, 20, 60)
+    tifffile.imwrite(
+        path,
+        (tile for _ in range((side_px // 512) ** 2)),
+        shape=(side_px, side_px, 3),
+        dtype=np.uint8,
+        photometric="rgb",
+        tile=(512, 512),
+        compression="zlib",
+        resolution=(2e4, 2e4),
+        resolutionunit="CENTIMETER",
+    )
+
+
+def test_memory_does_not_grow_with_the_slide(tmp_path):
+    # The second map has 9 times the pixels: 52 MB more. What may grow are the strips, by three times their width.
+    for name, side_px in (("small", 2560), ("large", 7680)):
+        _write_large_slide(tmp_path / f"{name}.tif", side_px)
+    process = _script(f"""
+        import resource, torch
+        from shared.inference import SlideMapper
+
+        class Network(torch.nn.Module):
+            def forward(self, images):
+                return (images[:, :1] - images[:, 1:2] - 140) / 3
+
+        mapper = SlideMapper(Network(), margin_px=0, map_downsample=1, batch_size=1, amp=False, num_workers=1)
+        for name in ("small", "large"):
+            mapper.run({str(tmp_path)!r} + "/" + name + ".tif", {str(tmp_path / "out")!r})
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    """)
+    small_mb, large_mb = (float(line) for line in process.communicate()[0].split())
+    assert process.returncode == 0
+    assert len(tifffile.imread(tmp_path / "out" / "large.ome.tif", level=4)) == 480
+    assert large_mb - small_mb < 26

@@ -1,0 +1,174 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import shapely
+import tifffile
+import torch
+from PIL import Image
+from shapely.geometry import box, shape
+from torch import nn
+
+from shared.inference import SlideMapper
+
+SMALL_TILES = {"tile_size_px": 256, "margin_px": 32, "min_area_um2": 0.0, "amp": False, "device": "cpu"}
+
+
+def _polygons(path):
+    return [shape(feature["geometry"]) for feature in json.loads(path.read_text(encoding="utf-8"))["features"]]
+
+
+def _row(folder, name):
+    with (folder / "slides.csv").open(newline="") as file:
+        return {row["slide"]: row for row in csv.DictReader(file)}[name]
+
+
+TUMOUR_RING = box(240, 120, 640, 420) - box(340, 220, 540, 320)  # of the fixture `picture`, in level-0 pixels
+
+
+# Seen at 0.25 um a level of 0.5 um is read; map pixels are then 2 * 2 level-0 pixels, or 4 * 4 as in the first case.
+@pytest.mark.parametrize(("slide_mpp", "map_downsample"), [(0.5, 4), (0.5, 1), (0.25, 2), (0.498, 4)])
+def test_the_tumour_is_found_to_the_pixel(tmp_path, write_slide, picture, redness, slide_mpp, map_downsample):
+    write_slide(tmp_path / "a.tif", picture, mpp=slide_mpp)
+    SlideMapper(redness, map_downsample=map_downsample, **SMALL_TILES).run(tmp_path / "a.tif", tmp_path / "out")
+
+    (polygon,) = _polygons(tmp_path / "out" / "a.geojson")
+    assert polygon.is_valid
+    assert polygon.equals(TUMOUR_RING)
+
+    area_mm2 = 100_000 * slide_mpp**2 / 1e6
+    row = _row(tmp_path / "out", "a")
+    assert row["status"] == "ok"
+    assert float(row["tumour_area_mm2"]) == pytest.approx(area_mm2, rel=1e-5)
+    assert float(row["tumour_share"]) == pytest.approx(100_000 / (1020 * 620), rel=0.05)
+    assert float(row["tissue_area_mm2"]) == pytest.approx(1020 * 620 * slide_mpp**2 / 1e6, rel=0.05)
+    assert (float(row["max_probability"]), row["width_px"], row["height_px"]) == (1, "1100", "700")
+    assert float(row["mean_probability"]) == pytest.approx(100_000 / (1020 * 620), rel=0.05)
+
+    map_pixel = map_downsample * (2 if slide_mpp == 0.25 else 1)
+    with tifffile.TiffFile(tmp_path / "out" / "a.ome.tif") as tiff:
+        stored = tiff.asarray()
+        assert f'PhysicalSizeX="{slide_mpp * map_pixel:g}' in tiff.ome_metadata
+    assert stored.shape == (-(-700 // map_pixel), -(-1100 // map_pixel))
+    assert (stored >= 128).sum() * map_pixel**2 == polygon.area
+    with Image.open(tmp_path / "out" / "a.png") as overlay:
+        assert overlay.size[0] / overlay.size[1] == pytest.approx(1100 / 700, rel=0.02)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("a.geojson", "a.ome.tif", "a.png"),
+        *("settings.json", "slides.csv"),
+    ]
+
+
+def test_measurements_of_a_polygon(tmp_path, write_slide, picture, redness):
+    write_slide(tmp_path / "a.tif", picture)
+    SlideMapper(redness, **SMALL_TILES).run(tmp_path / "a.tif", tmp_path / "out")
+    (feature,) = json.loads((tmp_path / "out" / "a.geojson").read_text(encoding="utf-8"))["features"]
+    assert feature["properties"]["measurements"] == {"Area µm^2": 25_000, "Mean probability": 1}
+
+
+def test_small_polygons_are_left_out_everywhere(tmp_path, write_slide, picture, redness):
+    write_slide(tmp_path / "a.tif", picture)
+    (row,) = SlideMapper(redness, **SMALL_TILES | {"min_area_um2": 25_001}).run(tmp_path / "a.tif", tmp_path / "out")
+    assert (row["tumour_area_mm2"], row["tumour_share"], row["num_regions"]) == (0, 0, 0)
+    assert _polygons(tmp_path / "out" / "a.geojson") == []
+
+
+def test_tiles_without_tissue_are_skipped(tmp_path, write_slide, picture):
+    class Always(nn.Module):
+        def forward(self, images):
+            return torch.full((len(images), 1), 20.0)
+
+    picture[:, 600:] = 255
+    write_slide(tmp_path / "a.tif", picture)
+    mapper = SlideMapper(Always(), **SMALL_TILES | {"margin_px": 0})
+    (row,) = mapper.run(tmp_path / "a.tif", tmp_path / "out")
+    stored = tifffile.imread(tmp_path / "out" / "a.ome.tif")
+    # Tissue ends at x = 600, in the third column of tiles, which ends at 768; three rows of tiles.
+    assert row["num_tiles"] == 9
+    assert (stored[:, : 768 // 4] == 255).all()
+    assert (stored[:, 768 // 4 :] == 0).all()
+    mapper.tissue_only = False
+    assert mapper.run(tmp_path / "a.tif", tmp_path / "out")[0]["num_tiles"] == 15
+
+
+def test_a_classifiers_answer_fills_its_tile(tmp_path, write_slide, tile_redness):
+    rgb = np.full((300, 500, 3), (200, 120, 180), np.uint8)
+    rgb[0:100, 100:160] = (220, 20, 60)  # more than half of one tile only
+    write_slide(tmp_path / "a.tif", rgb)
+    mapper = SlideMapper(tile_redness, tile_size_px=100, margin_px=0, map_downsample=100, min_area_um2=0, amp=False)
+    mapper.run(tmp_path / "a.tif", tmp_path / "out")
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "out" / "a.ome.tif") >= 128, [[0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+    )
+    (polygon,) = _polygons(tmp_path / "out" / "a.geojson")
+    assert polygon.equals(box(100, 0, 200, 100))
+
+
+def _stitched(tmp_path, slide, network, margin_px):
+    mapper = SlideMapper(
+        network, tile_size_px=128, margin_px=margin_px, map_downsample=1, tissue_only=False, amp=False, batch_size=5
+    )
+    mapper.run(slide, tmp_path / f"out{margin_px}")
+    return tifffile.imread(tmp_path / f"out{margin_px}" / "a.ome.tif").astype(int)
+
+
+def test_seams_vanish_when_the_margin_covers_the_receptive_field(tmp_path, write_slide):
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (413, 537, 3), dtype=np.uint8)
+    slide = write_slide(tmp_path / "a.tif", rgb, num_levels=1)
+    layers = [
+        nn.Conv2d(3, 8, 7, padding=3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 7, padding=3),
+        nn.ReLU(),
+        nn.Conv2d(8, 2, 3, padding=1),
+    ]
+    network = nn.Sequential(*layers).eval()  # its receptive field reaches 3 + 3 + 1 = 7 pixels
+    with torch.inference_mode():
+        network[0].weight *= 0.02
+        network[-1].weight *= 10
+        whole = network(torch.from_numpy(rgb).permute(2, 0, 1)[None].float()).softmax(1)[0, 1]
+    expected = np.rint(whole.numpy() * 255).astype(int)[7:-7, 7:-7]
+    assert expected.std() > 20
+    # 1 for the order of floating-point sums.
+    assert np.abs(_stitched(tmp_path, slide, network, margin_px=8)[7:-7, 7:-7] - expected).max() <= 1
+    assert np.abs(_stitched(tmp_path, slide, network, margin_px=0)[7:-7, 7:-7] - expected).max() > 10
+
+
+def test_a_small_image_is_mapped_as_it_is_at_full_resolution(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    network = nn.Conv2d(3, 1, 15, padding=7).eval()
+    with torch.inference_mode():
+        network.weight *= 0.05
+        expected = network(torch.from_numpy(rgb).permute(2, 0, 1)[None].float()).sigmoid()[0, 0].numpy() * 255
+    (row,) = SlideMapper(network, mpp=0.4, amp=False, min_area_um2=0).run(tmp_path / "a.png", tmp_path / "out")
+    stored = tifffile.imread(tmp_path / "out" / "a.ome.tif")
+    assert stored.shape == (96, 64)
+    assert np.abs(stored - expected).max() <= 1
+    assert (row["mpp"], row["map_mpp"]) == (0.4, 0.4)
+    polygons = shapely.MultiPolygon(_polygons(tmp_path / "out" / "a.geojson"))
+    assert polygons.area == (stored >= 127.5).sum()
+
+
+def test_a_slide_without_mpp_needs_slide_mpp(tmp_path, write_slide, picture, redness):
+    write_slide(tmp_path / "a.tif", picture, mpp=None)
+    with pytest.raises(RuntimeError, match=r"a\.tif has no mpp"):
+        SlideMapper(redness, **SMALL_TILES).run(tmp_path / "a.tif", tmp_path / "out")
+    (row,) = SlideMapper(redness, slide_mpp=0.5, **SMALL_TILES).run(tmp_path / "a.tif", tmp_path / "out")
+    assert (row["mpp"], row["tumour_area_mm2"]) == (0.5, 0.025)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threshold": 0}, "threshold=0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"margin_px": 256}, "margin_px=256"),
+        ({"map_downsample": 5}, "map_downsample"),
+    ],
+)
+def test_rejects_impossible_arguments(redness, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SlideMapper(redness, **arguments)
