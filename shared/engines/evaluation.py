@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from ..data import RegionDataset, decode_instances, instance_labels_of_masks, paint_instances
+from ..data import RegionDataset, decode_instances, encode_instances, instance_labels_of_masks, paint_instances
 from ..handlers import Tracking
 from ..inference.network_map import tumour_probability
 from ..metrics import binary_counts, binary_scores
@@ -26,6 +26,7 @@ from .score_table import score_table
 
 logger = logging.getLogger(__name__)
 
+COUNTS = ("tp", "fp", "fn", "tn")
 REGION = ("image", "x", "y", "width_px", "height_px", "label")
 
 
@@ -37,7 +38,7 @@ class Evaluation:
 
     Args:
         folder: to write to.
-        dataset: images of the split, whole, with ``pixel_labels: mask``.
+        dataset: images of the split, whole, with ``pixel_labels: mask``; without pixel labels only the images' labels are scored.
         segmenter: the segmentation network: images to logits ``(B, 2, H, W)`` or ``(B, 1, H, W)``.
         classifiers: name in the table -> instance classifier; those that are None are left out.
         instances_per_side: N.
@@ -80,17 +81,32 @@ class Evaluation:
         """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
         logits = {name: self.score_lattices(network, title=name) for name, network in self.classifiers.items()}
         images = self._images()
-        truth = torch.stack([decode_instances(row.pop("instances")) for row in images])
-        instances = {name: _scores(binary_counts(scores >= 0, truth)) for name, scores in logits.items()}
-        if self.training_labels is not None:
-            instances["Enriched labels (train)"] = _scores(enriched_label_counts(self.training_labels, self.instances_per_side))
-        counts = torch.tensor([[row[name] for name in ("tp", "fp", "fn", "tn")] for row in images])
-        pixels = {self.method: pixel_scores(counts), "Everything is tumour": pixel_scores(everything_is_tumour(counts))}
-        metrics = {"instances": instances, "pixels": pixels, "num_images": len(images)}
+        labels = torch.tensor([int(row["label"] > 0) for row in images])
+        highest = {name: scores.amax(1).sigmoid() for name, scores in logits.items()}
+        highest[self.method] = torch.tensor([row["max_probability"] for row in images])
+        metrics: dict[str, Any] = {
+            "num_images": len(images),
+            "images": {name: _scores(binary_counts(score >= 0.5, labels)) for name, score in highest.items()},
+        }
+        if self.dataset.pixel_labels is not None:
+            metrics["instances"] = self._instance_scores(logits, [row.pop("instances") for row in images])
+            counts = torch.tensor([[row[name] for name in COUNTS] for row in images])
+            metrics["pixels"] = {
+                self.method: pixel_scores(counts),
+                "Everything is tumour": pixel_scores(everything_is_tumour(counts)),
+            }
         if rank() == 0:
             self._write(metrics, images, logits.get(self.enriched_by))
         barrier()
         return metrics
+
+    def _instance_scores(self, logits: Mapping[str, Tensor], truth: list[str]) -> dict[str, dict[str, float | None]]:
+        labels = torch.stack([decode_instances(instances) for instances in truth])
+        scores = {name: _scores(binary_counts(values >= 0, labels)) for name, values in logits.items()}
+        if self.training_labels is not None:
+            counts = enriched_label_counts(self.training_labels, self.instances_per_side)
+            scores["Enriched labels (train)"] = _scores(counts)
+        return scores
 
     @torch.inference_mode()
     def _images(self) -> list[dict[str, Any]]:
@@ -101,17 +117,15 @@ class Evaluation:
         loader = DataLoader(share, self.batch_size, num_workers=self.num_workers)
         for batch in tqdm(loader, desc="segmentation", unit="batch", disable=None if rank() == 0 else True, leave=False):
             probability = tumour_probability(network(channels_last(batch["image"].to(self.device)))).cpu()
-            mask = batch["mask"][:, 0]
-            counts = binary_counts(probability >= 0.5, mask, dim=(1, 2))
-            instances = instance_labels_of_masks(batch["mask"], self.instances_per_side)
             for position, index in enumerate(batch["index"].tolist()):
-                record = self.dataset.data[index]
-                tp, fp, fn, tn = counts[position].tolist()
-                rows.append(
-                    {name: record.get(name) for name in REGION}
-                    | {"max_probability": round(float(probability[position].max()), 6), "tp": tp, "fp": fp, "fn": fn, "tn": tn}
-                    | {"instances": "".join(str(label) for label in instances[position].tolist())}
-                )
+                row = {name: self.dataset.data[index].get(name) for name in REGION}
+                row["max_probability"] = round(float(probability[position].max()), 6)
+                if "mask" in batch:
+                    mask = batch["mask"][position]
+                    counts = binary_counts(probability[position] >= 0.5, mask[0])
+                    instances = instance_labels_of_masks(mask[None], self.instances_per_side)[0]
+                    row |= dict(zip(COUNTS, counts.tolist(), strict=True)) | {"instances": encode_instances(instances)}
+                rows.append(row)
         return gather_in_order(rows)
 
     def _write(self, metrics: dict[str, Any], images: list[dict[str, Any]], enriched: Tensor | None) -> None:
@@ -124,7 +138,8 @@ class Evaluation:
         if self.tracking is not None:
             flat = {
                 f"{kind}.{slug(name)}.{score}": value
-                for kind in ("instances", "pixels")
+                for kind in ("images", "instances", "pixels")
+                if kind in metrics
                 for name, scores in metrics[kind].items()
                 for score, value in scores.items()
                 if value is not None
@@ -141,12 +156,16 @@ class Evaluation:
         rows = []
         for index in example_indices([record["label"] for record in self.dataset.data], self.num_examples):
             item = self.dataset[index]
-            image, mask = item["image"], item["mask"]
+            image, mask = item["image"], item.get("mask")
             probability = tumour_probability(network(channels_last(image[None].to(self.device))))[0].cpu()
             labels = None
             if enriched is not None:
                 labels = paint_instances((enriched[index] >= 0).float(), *image.shape[-2:])[0].numpy()
-            panels = {"truth": mask[0].numpy(), "enriched labels": labels, "prediction": probability.numpy()}
+            panels = {
+                "truth": None if mask is None else mask[0].numpy(),
+                "enriched labels": labels,
+                "prediction": probability.numpy(),
+            }
             title = f"{Path(self.dataset.data[index]['image']).stem}\nlabel {self.dataset.data[index]['label']}"
             rows.append(ExampleRow(title, image.permute(1, 2, 0).numpy(), panels))
         return rows
@@ -225,6 +244,8 @@ def _number(score: Tensor) -> float | None:
 
 def _with_image_scores(images: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(images)
+    if "tp" not in frame:
+        return frame
     pixels = frame[["tp", "fp", "fn", "tn"]].sum(axis=1)
     frame["true_share"] = ((frame["tp"] + frame["fn"]) / pixels).round(6)
     frame["predicted_share"] = ((frame["tp"] + frame["fp"]) / pixels).round(6)

@@ -20,13 +20,15 @@ def score_table(metrics: Mapping[str, Any], folder: str | Path) -> str:
     """Instance labels and pixels as two blocks of one text table, in per cent.
 
     Args:
-        metrics: ``instances`` and ``pixels``, each row name -> score name -> share.
+        metrics: ``instances``, ``pixels`` and ``images``, each row name -> score name -> share; those that are missing are left out.
         folder: named below the table.
     """
-    blocks = [
-        _block("Instance labels (%)", metrics["instances"], INSTANCE_COLUMNS),
-        _block("Pixels (%)", metrics["pixels"], PIXEL_COLUMNS),
-    ]
+    titles = {
+        "instances": ("Instance labels (%)", INSTANCE_COLUMNS),
+        "pixels": ("Pixels (%)", PIXEL_COLUMNS),
+        "images": ("Image labels (%)", INSTANCE_COLUMNS),
+    }
+    blocks = [_block(title, metrics[kind], columns) for kind, (title, columns) in titles.items() if metrics.get(kind)]
     return "\n".join([*blocks, f"{metrics['num_images']} images; metrics.json, images.csv and examples.png are in {folder}"])
 
 

@@ -53,6 +53,7 @@ class StageTrainer(SupervisedTrainer):
         keep_best: name of a validation metric (in the validator's ``state.metrics``): ``model.pt`` gets the epoch in which it was
             largest. None: the last epoch, as in the papers.
         initial_weights: a state dict to start from, for instance the ``model.pt`` of another stage (warm start).
+        publish_to: a file that gets a copy of the final weights, where evaluation and inference look for them; None for none.
         seed: of the epochs' random numbers.
     """
 
@@ -73,6 +74,7 @@ class StageTrainer(SupervisedTrainer):
         amp_dtype: str | None = "bfloat16",
         keep_best: str | None = None,
         initial_weights: str | Path | None = None,
+        publish_to: str | Path | None = None,
         seed: int = 0,
     ) -> None:
         device = torch.device(device)
@@ -97,6 +99,7 @@ class StageTrainer(SupervisedTrainer):
         self.keep_best = keep_best
         self.validator = validator(network=self.plain_network) if isinstance(validator, partial) else validator
         self.initial_weights = initial_weights
+        self.publish_to = publish_to
         self.seed = seed
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
@@ -148,8 +151,11 @@ class StageTrainer(SupervisedTrainer):
                 super().run()
             if rank() == 0:
                 weights = self.best.get("network") or self.plain_network.state_dict()
-                with atomic_path(self.weights_file) as temporary:
-                    torch.save(weights, temporary)
+                # Last the file that says that the stage is finished.
+                for file in (self.publish_to, self.weights_file):
+                    if file is not None:
+                        with atomic_path(file) as temporary:
+                            torch.save(weights, temporary)
                 (self.folder / RESUME_POINT).unlink(missing_ok=True)
                 self.fire_event(StageEvents.WEIGHTS_SAVED)
             barrier()

@@ -16,11 +16,6 @@ from .batches import image_and_label, image_and_mask
 from .inferers import LatticeInferer
 
 
-def has_masks(dataset: RegionDataset) -> bool:
-    """True where every tumour image of a data set has a mask, so that instances and pixels can be scored."""
-    return all(record.get("mask") is not None for record in dataset.data if record.get("label") != 0)
-
-
 def lattice_validator(
     dataset: RegionDataset,
     network: nn.Module,
@@ -64,8 +59,13 @@ def lattice_validator(
 
 def pixel_validator(
     dataset: RegionDataset, network: nn.Module, device: torch.device | str, batch_size: int = 4, num_workers: int = 0
-) -> SupervisedEvaluator:
-    """Scores a segmentation network on whole images: ``val_pixel_iou`` and its like, against the data set's pixel labels."""
+) -> SupervisedEvaluator | None:
+    """Scores a segmentation network on whole images: ``val_pixel_iou`` and its like, against the data set's pixel labels.
+
+    None for a data set without pixel labels: there is nothing to score then.
+    """
+    if dataset.pixel_labels is None:
+        return None
     metric = PooledBinaryScores(output_transform=lambda output: (tumour_probability(output["pred"]), output["label"]))
     return _evaluator(
         RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers),

@@ -93,7 +93,7 @@ class SlideMapper:
         if not 0 < threshold <= 1 or min_area_um2 < 0:
             raise ValueError(f"need 0 < threshold <= 1 and min_area_um2 >= 0, got {threshold=}, {min_area_um2=}")
         # Fails here, and not at the first slide, when the numbers do not fit together.
-        MapGrid.of_image((1, 1), tile_size_px, margin_px, map_downsample or 1)
+        MapGrid.of_image((1, 1), tile_size_px, margin_px, map_downsample or SLIDE_MAP_DOWNSAMPLE)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.to(self.device).eval()

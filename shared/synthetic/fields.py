@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 # Mean over the phase of the summed squares of the four cubic B-spline weights, per axis.
 _B_SPLINE_POWER = 151 / 315
+_BLOCK_ROWS = 32
 
 
 def _b_spline(length: int, spacing: float) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
@@ -33,12 +34,21 @@ def smooth_field(rng: np.random.Generator, shape: tuple[int, int], spacing_px: f
     (rows, row_weights), (columns, column_weights) = (_b_spline(length, spacing_px) for length in shape)
     noise = rng.standard_normal((int(rows[-1]) + 4, int(columns[-1]) + 4), dtype=np.float32)
     noise /= np.float32(_B_SPLINE_POWER)
-    wide = column_weights[0] * noise[:, columns]
+    # take, not noise[:, columns]: that one is stored by columns, and all that follows would be ten times slower.
+    wide = column_weights[0] * np.take(noise, columns, axis=1)
     for k in range(1, 4):
-        wide += column_weights[k] * noise[:, columns + k]
-    field = row_weights[0, :, None] * wide[rows]
-    for k in range(1, 4):
-        field += row_weights[k, :, None] * wide[rows + k]
+        wide += column_weights[k] * np.take(noise, columns + k, axis=1)
+    field = np.empty(shape, np.float32)
+    # In blocks that stay in the cache: twice as fast on a slide.
+    for top in range(0, shape[0], _BLOCK_ROWS):
+        block = slice(top, min(top + _BLOCK_ROWS, shape[0]))
+        total = np.take(wide, rows[block], axis=0)
+        total *= row_weights[0, block, None]
+        for k in range(1, 4):
+            part = np.take(wide, rows[block] + k, axis=0)
+            part *= row_weights[k, block, None]
+            total += part
+        field[block] = total
     return field
 
 

@@ -80,9 +80,16 @@ def reduce_rows(rows: np.ndarray, factor: int) -> np.ndarray:
     >>> reduce_rows(np.array([[0, 4, 6], [2, 6, 8]], np.uint8), 2)
     array([[3., 7.]], dtype=float32)
     """
-    sums: np.ndarray = rows
-    for axis in (0, 1):
-        sums = np.add.reduceat(sums, np.arange(0, rows.shape[axis], factor), axis=axis, dtype=np.uint32)
+    height, width = (-(-size // factor) for size in rows.shape)
+    column_sums = np.zeros((height, rows.shape[1]), np.uint32)
+    sums = np.zeros((height, width), np.uint32)
+    # Adding slices is some 20 times as fast as np.add.reduceat.
+    for offset in range(min(factor, rows.shape[0])):
+        part = rows[offset::factor]
+        column_sums[: len(part)] += part
+    for offset in range(min(factor, rows.shape[1])):
+        part = column_sums[:, offset::factor]
+        sums[:, : part.shape[1]] += part
     counts = [np.minimum(factor, size - np.arange(0, size, factor)) for size in rows.shape]
     return (sums / np.outer(*counts)).astype(np.float32)
 

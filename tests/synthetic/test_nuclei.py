@@ -37,7 +37,7 @@ def test_tumour_and_epithelium_cover_about_the_same_share():
         canvas = np.zeros((400, 400), np.float32)
         draw_nuclei(canvas, rng, scatter(rng, canvas.shape, population.spacing_px, 24), population)
         covered.append((canvas > 0.1).mean())
-    assert covered[0] == pytest.approx(covered[1], abs=0.06)
+    assert covered[0] == pytest.approx(covered[1], abs=0.08)
 
 
 def test_lattice_has_its_density_and_passes_the_edges():
