@@ -1,0 +1,52 @@
+"""From a manifest to batches: records, splits, regions, lattices of instances, augmentation, enriched labels."""
+
+from .augmentation import training_augmentation
+from .instance_labels import (
+    attach_instance_labels,
+    decode_instances,
+    encode_instances,
+    load_picks,
+    write_instance_labels,
+    write_picks,
+)
+from .lattice import (
+    check_lattice,
+    gather_instances,
+    instance_labels_of_masks,
+    instance_region,
+    paint_instances,
+    split_into_instances,
+)
+from .loaders import EvenBatchSampler, PairedLoader, RegionLoader
+from .manifest import load_manifest, write_manifest
+from .regions import RegionDataset, pixel_target, read_image, record_error
+from .splits import assign_splits
+from .stain_augmentation import RandomStainJitterd, scale_stains
+
+__all__ = [
+    "EvenBatchSampler",
+    "PairedLoader",
+    "RandomStainJitterd",
+    "RegionDataset",
+    "RegionLoader",
+    "assign_splits",
+    "attach_instance_labels",
+    "check_lattice",
+    "decode_instances",
+    "encode_instances",
+    "gather_instances",
+    "instance_labels_of_masks",
+    "instance_region",
+    "load_manifest",
+    "load_picks",
+    "paint_instances",
+    "pixel_target",
+    "read_image",
+    "record_error",
+    "scale_stains",
+    "split_into_instances",
+    "training_augmentation",
+    "write_instance_labels",
+    "write_manifest",
+    "write_picks",
+]

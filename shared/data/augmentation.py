@@ -1,0 +1,57 @@
+"""The training augmentation of CAMEL (section 4.2): rotation, mirroring and scaling, of an image and its pixel labels alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from monai.transforms import CastToTyped, Compose, RandAffined, RandFlipd, RandRotate90d, RandSpatialCropd, Transform, ToTensord
+
+from .stain_augmentation import RandomStainJitterd
+
+
+def training_augmentation(
+    keys: Sequence[str] = ("image",),
+    crop_size_px: int | None = None,
+    free_rotation: bool = True,
+    max_scale: float = 1.2,
+    stain_jitter: float = 0.0,
+) -> Transform:
+    """Rotation (steps of 90 degrees, then free), mirroring, scaling in ``[1, max_scale]``, optional stain jitter and crop.
+
+    Corners that a free rotation uncovers are filled by reflection, so that tissue borders on tissue (the paper does not say).
+
+    Args:
+        keys: ``("image",)`` or ``("image", "mask")``; uint8 ``(C, H, W)`` tensors. Every key but ``"image"`` is sampled by
+            nearest neighbour.
+        crop_size_px: side of a random square crop, taken last; None for none.
+        free_rotation: also rotate by any angle; off saves resampling where `max_scale` is 1 too.
+        max_scale: largest magnification.
+        stain_jitter: strength of `RandomStainJitterd`; 0 (the paper) for none.
+
+    Returns:
+        A MONAI transform of dictionaries that gives uint8 tensors again.
+    """
+    steps: list[Transform] = [
+        RandRotate90d(keys, prob=0.75, max_k=3),
+        RandFlipd(keys, prob=0.5, spatial_axis=1),
+    ]
+    if free_rotation or max_scale > 1:
+        steps.append(
+            RandAffined(
+                keys,
+                prob=1.0,
+                rotate_range=math.pi / 4 if free_rotation else 0.0,
+                # MONAI scales the sampling grid: below 1 magnifies.
+                scale_range=[(1 / max_scale - 1, 0.0)] * 2 if max_scale > 1 else None,
+                mode=["bilinear" if key == "image" else "nearest" for key in keys],
+                padding_mode="reflection",
+                cache_grid=False,
+            )
+        )
+    if stain_jitter > 0:
+        steps.append(RandomStainJitterd(["image"], strength=stain_jitter))
+    if crop_size_px is not None:
+        steps.append(RandSpatialCropd(keys, roi_size=(crop_size_px, crop_size_px), random_size=False))
+    return Compose([*steps, CastToTyped(keys, dtype=torch.uint8), ToTensord(keys, track_meta=False)])

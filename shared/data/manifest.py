@@ -1,0 +1,228 @@
+"""The manifest: one CSV format for tiles, slide regions and whole slides, with whichever weak labels exist.
+
+Columns (README.md, "Your own data"): ``image``; optional region ``x, y`` (level-0 pixels) with ``width_um, height_um`` or
+``width_px, height_px`` (level-0 pixels); ``mpp`` (of level 0, for files that do not carry it); labels ``label``, ``area``,
+``mask``; ``case_id`` and ``split``. Paths are relative to the CSV.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .splits import SPLITS, assign_splits
+
+Record = dict[str, Any]
+
+COLUMNS = (
+    "image x y width_um height_um width_px height_px mpp label area mask case_id split".split()  # the order on disk
+)
+REGION = ("x", "y", "width_px", "height_px")
+
+
+def load_manifest(
+    path: str | Path,
+    split: str | None = None,
+    require: Sequence[str] = ("label",),
+    num_classes: int = 2,
+    split_seed: int = 0,
+    both_classes: bool = False,
+) -> list[Record]:
+    """Read and check a manifest.
+
+    Args:
+        path: the CSV file.
+        split: ``"train"``, ``"val"`` or ``"test"`` to return that part only; None for every row.
+        require: label columns that every returned row must fill (``"label"``, ``"area"``, ``"mask"``).
+        num_classes: labels must be integers in ``[0, num_classes)``.
+        split_seed: seed of the split that is made when the file has no ``split`` column.
+        both_classes: demand images without (label 0) and with tumour: nothing can be learnt from one class.
+
+    Returns:
+        A dictionary a row: ``image`` and ``mask`` as absolute paths, ``x, y, width_px, height_px`` as level-0 pixels (all
+        None when the row is the whole image), ``mpp``, ``label``, ``area``, ``case_id``, ``split``, and ``row``, the
+        line's number in the file (the header is row 1). What a row leaves empty is None.
+
+    Raises:
+        ValueError: for whatever is wrong, naming the file, the row, what was wanted and what came.
+    """
+    path = Path(path)
+    records = _read_rows(path)
+    for record in records:
+        _check_row(record, path, require=(), num_classes=num_classes)
+    _check_duplicates(records, path)
+    if any(record["split"] for record in records):
+        for record in records:
+            if record["split"] not in SPLITS:
+                raise _error(path, record, f"split must be one of {', '.join(SPLITS)}, got {record['split']!r}")
+        _check_case_splits(records, path)
+    else:
+        assign_splits(records, seed=split_seed)
+    if split is not None:
+        records = [record for record in records if record["split"] == split]
+        if not records:
+            raise ValueError(f"{path} has no row with split {split!r}: add some, or leave the split column out altogether.")
+    for record in records:
+        _check_required(record, path, require)
+    if both_classes:
+        _check_both_classes(records, path, split)
+    return records
+
+
+def write_manifest(records: Sequence[Record], path: str | Path, extra_columns: Sequence[str] = ()) -> None:
+    """Write `records` as a manifest, image and mask paths absolute, under a temporary name that is then renamed.
+
+    Columns that no record fills are left out; `extra_columns` are written behind the manifest's own.
+    """
+    from ..writers import atomic_path  # a cycle-free, late import: writers know nothing of manifests
+
+    columns = [name for name in COLUMNS if any(record.get(name) is not None for record in records) or name == "image"]
+    frame = pd.DataFrame([{name: record.get(name) for name in (*columns, *extra_columns)} for record in records])
+    frame = frame.reindex(columns=[*columns, *extra_columns])
+    for name in (*REGION, "label"):
+        if name in frame:
+            frame[name] = frame[name].astype("Int64")
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, index=False)
+
+
+def _read_rows(path: Path) -> list[Record]:
+    if not path.is_file():
+        raise ValueError(f"the manifest {path} does not exist: give the path of a CSV file with a column 'image'.")
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable CSV file: {error}") from error
+    frame.columns = [str(name).strip() for name in frame.columns]
+    if "image_name" in frame.columns and "image" not in frame.columns:
+        # CAMEL's authors publish their adenoma data set with this header.
+        frame = frame.rename(columns={"image_name": "image"})
+    if "image" not in frame.columns:
+        raise ValueError(f"{path} has no column 'image'; its columns are: {', '.join(frame.columns)}.")
+    if frame.empty:
+        raise ValueError(f"{path} has a header but no rows.")
+    rows = frame.to_dict("records")
+    return [
+        {name: (str(row.get(name, "")).strip() or None) for name in COLUMNS} | {"row": number}
+        for number, row in enumerate(rows, start=2)
+    ]
+
+
+def _check_row(record: Record, path: Path, require: Sequence[str], num_classes: int) -> None:
+    """Convert one row's cells in place; what is wrong becomes a ValueError that names file and row."""
+    if record["image"] is None:
+        raise _error(path, record, "the image is empty")
+    for name in ("image", "mask"):
+        if record[name] is not None:
+            file = path.parent / record[name]
+            if not file.is_file():
+                raise _error(path, record, f"{name} {record[name]!r} is not a file ({file}); paths are relative to the CSV")
+            record[name] = str(file.resolve())
+    for name in ("x", "y", "width_um", "height_um", "width_px", "height_px", "mpp", "area"):
+        record[name] = _number(path, record, name)
+    label = _number(path, record, "label")
+    if label is not None and label not in range(num_classes):
+        raise _error(path, record, f"label must be one of 0..{num_classes - 1}, got {label:g}")
+    record["label"] = None if label is None else int(label)
+    if record["area"] is not None and not 0 <= record["area"] <= 1:
+        raise _error(path, record, f"area is a share between 0 and 1, got {record['area']:g}")
+    if record["mpp"] is not None and record["mpp"] <= 0:
+        raise _error(path, record, f"mpp is a size in micrometres per pixel and above 0, got {record['mpp']:g}")
+    _check_region(path, record)
+    _check_required(record, path, require)
+
+
+def _check_region(path: Path, record: Record) -> None:
+    has_origin = [record[name] is not None for name in ("x", "y")]
+    for unit in ("um", "px"):
+        sizes = [record[f"width_{unit}"], record[f"height_{unit}"]]
+        if (sizes[0] is None) != (sizes[1] is None) or any(size is not None and size <= 0 for size in sizes):
+            raise _error(path, record, f"width_{unit} and height_{unit} go together and are above 0, got {sizes}")
+    if any(has_origin) and not all(has_origin):
+        raise _error(path, record, "a region needs both x and y (level-0 pixels)")
+    if record["width_px"] is None and record["width_um"] is not None:
+        mpp = record["mpp"] or _file_mpp(path, record)
+        record["width_px"], record["height_px"] = (round(record[f"{side}_um"] / mpp) for side in ("width", "height"))
+    if (record["width_px"] is not None) != all(has_origin):
+        raise _error(path, record, "a region needs x, y and its size (width_px, height_px or width_um, height_um)")
+    for name in REGION:
+        if record[name] is not None:
+            record[name] = round(record[name])
+
+
+def _file_mpp(path: Path, record: Record) -> float:
+    from ..wsi import Slide
+
+    try:
+        with Slide(record["image"]) as slide:
+            return slide.mpp
+    except ValueError as error:
+        raise _error(path, record, str(error)) from error
+
+
+def _check_required(record: Record, path: Path, require: Sequence[str]) -> None:
+    for name in require:
+        if record[name] is None:
+            raise _error(path, record, f"the column {name!r} is empty, and this run needs it for every image")
+
+
+def _check_duplicates(records: Sequence[Record], path: Path) -> None:
+    seen: dict[tuple[Any, ...], Record] = {}
+    for record in records:
+        first = seen.setdefault((record["image"], *(record[name] for name in REGION)), record)
+        if first is not record:
+            where = f" (split {first['split']})" if first["split"] != record["split"] else ""
+            raise _error(path, record, f"{record['image']} stands in row {first['row']} already{where}: keep one of them")
+
+
+def _check_both_classes(records: Sequence[Record], path: Path, split: str | None) -> None:
+    labels = {int(record["label"] > 0) for record in records}
+    if labels != {0, 1}:
+        present = ", ".join(str(label) for label in sorted(labels)) or "none"
+        raise ValueError(
+            f"{path}: the {split or 'whole'} split has {len(records)} rows of one class only (label {present}); this needs images "
+            "with label 0 and images with a label above 0."
+        )
+
+
+def _check_case_splits(records: Sequence[Record], path: Path) -> None:
+    _check_group(records, path, lambda record: record["case_id"], "case")
+    # Regions of one slide are one patient's tissue too, whether or not a case is named.
+    _check_group(records, path, lambda record: record["image"], "image")
+
+
+def _check_group(records: Sequence[Record], path: Path, key: Callable[[Record], str | None], noun: str) -> None:
+    first: dict[str, Record] = {}
+    for record in records:
+        name = key(record)
+        if name is None:
+            continue
+        other = first.setdefault(name, record)
+        if other["split"] != record["split"]:
+            raise _error(
+                path,
+                record,
+                f"{noun} {name!r} is in split {record['split']!r} here and in {other['split']!r} in row {other['row']}: "
+                f"a {noun} belongs to one split, or the test tells nothing",
+            )
+
+
+def _number(path: Path, record: Record, name: str) -> float | None:
+    text = record[name]
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise _error(path, record, f"{name} must be a number, got {text!r}") from None
+    if not math.isfinite(value):
+        raise _error(path, record, f"{name} must be a finite number, got {text!r}")
+    return value
+
+
+def _error(path: Path, record: Record, what: str) -> ValueError:
+    return ValueError(f"{path}, row {record['row']}: {what}.")

@@ -1,0 +1,163 @@
+"""Images and pixel labels of manifest records: the dataset that every training stage reads from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import Dataset
+from torch import Tensor
+
+from ..wsi import Slide, open_slide, read_mask_region
+from .instance_labels import decode_instances
+from .lattice import paint_instances
+
+Record = dict[str, Any]
+
+PIXEL_LABELS = ("instances", "mask", "label")
+
+
+class RegionDataset(Dataset):
+    """Reads tiles and slide regions, and whichever labels a stage asks for.
+
+    Item ``i`` is a dictionary: ``image`` uint8 ``(3, H, W)``, ``label`` (int), ``index`` (``i``), and with `pixel_labels`
+    ``mask`` uint8 ``(1, H, W)`` in {0, 1}. Random transforms draw from a stream that depends on (`seed`, epoch, ``i``) only:
+    an interrupted and resumed training sees what an uninterrupted one does, with any number of workers or processes.
+
+    Args:
+        data: manifest records.
+        size_px: side in pixels that every image must have at `mpp`; None for any.
+        mpp: micrometres per pixel at which files that know theirs are read; files without (tiles) are read as stored.
+        transform: of the dictionary, or None.
+        pixel_labels: ``"mask"`` for the true mask, ``"label"`` for the image's label on every pixel (image-level FSB),
+            ``"instances"`` for the enriched instance labels in the record's ``instances`` (CAMEL), None for no pixel labels.
+        seed: of the random transforms.
+
+    Raises:
+        ValueError: naming the row and the file of an image or mask that cannot be read or has another size.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Record],
+        size_px: int | None = None,
+        mpp: float | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        pixel_labels: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        if pixel_labels is not None and pixel_labels not in PIXEL_LABELS:
+            raise ValueError(f"pixel_labels must be one of {', '.join(PIXEL_LABELS)}, got {pixel_labels!r}")
+        super().__init__(data=data, transform=transform)
+        self.size_px = size_px
+        self.mpp = mpp
+        self.pixel_labels = pixel_labels
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (from 0) whose random transforms the next items get."""
+        self.epoch = epoch
+
+    def _transform(self, index: int) -> dict[str, Any]:
+        record = self.data[index]
+        image = read_image(record, self.mpp, self.size_px)
+        item: dict[str, Any] = {"image": image, "label": record.get("label"), "index": index}
+        if self.pixel_labels is not None:
+            item["mask"] = pixel_target(record, self.pixel_labels, image.shape[-2:], self.mpp)
+        if item["label"] is None:
+            del item["label"]
+        if self.transform is None:
+            return item
+        if hasattr(self.transform, "set_random_state"):
+            key = np.random.SeedSequence((self.seed, self.epoch, index))
+            self.transform.set_random_state(seed=int(key.generate_state(1)[0]))
+        return self.transform(item)  # type: ignore[no-any-return]
+
+
+def read_image(record: Record, mpp: float | None = None, size_px: int | None = None) -> Tensor:
+    """Read the image of one record.
+
+    Args:
+        record: of a manifest; ``x, y, width_px, height_px`` in level-0 pixels, or all None for the whole file.
+        mpp: micrometres per pixel wanted; ignored for plain images that do not know theirs.
+        size_px: the side in pixels that the result must have.
+
+    Returns:
+        uint8 ``(3, H, W)``.
+
+    Raises:
+        ValueError: naming row and file.
+    """
+    try:
+        slide = open_slide(record["image"], mpp=record.get("mpp"))
+        downsample = _downsample(slide, mpp)
+        origin = (record.get("x") or 0, record.get("y") or 0)
+        region_px = (record.get("width_px") or slide.size_px[0], record.get("height_px") or slide.size_px[1])
+        read_px = (round(region_px[0] / downsample), round(region_px[1] / downsample))
+        if size_px is not None:
+            # One pixel of rounding is a region's size in micrometres, more is another region.
+            if max(abs(side - size_px) for side in read_px) > 1:
+                raise ValueError(
+                    f"the image is {read_px[0]} x {read_px[1]} px{_at(slide, mpp)}, wanted {size_px} x {size_px}: "
+                    "cut the images to that size or set image_size_px"
+                )
+            read_px = (size_px, size_px)
+        pixels = slide.read_region(origin, read_px, mpp=mpp if _knows_mpp(slide) else None)
+    except (ValueError, OSError) as error:
+        raise record_error(record, error) from error
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def pixel_target(record: Record, source: str, size: Sequence[int], mpp: float | None = None) -> Tensor:
+    """The pixel labels that a record offers, see `RegionDataset`.
+
+    Args:
+        record: of a manifest; with its ``instances`` (a string of 0 and 1) for ``source="instances"``.
+        source: ``"instances"``, ``"mask"`` or ``"label"``.
+        size: (height, width) of the image as read.
+        mpp: at which it was read, as for `read_image`.
+
+    Returns:
+        uint8 ``(1, height, width)`` in {0, 1}; a record with label 0 and no mask has no tumour pixels.
+    """
+    height, width = size
+    if source == "instances":
+        return paint_instances(decode_instances(record["instances"]).to(torch.uint8), height, width)
+    if source == "label" or (record.get("mask") is None and record.get("label") == 0):
+        return torch.full((1, height, width), int(record["label"] > 0), dtype=torch.uint8)
+    if record.get("mask") is None:
+        raise record_error(record, "the column 'mask' is empty, and this run needs the mask of every tumour image")
+    try:
+        slide = open_slide(record["image"], mpp=record.get("mpp"))
+        mask = read_mask_region(
+            record["mask"],
+            (record.get("x") or 0, record.get("y") or 0),
+            (width, height),
+            slide.size_px,
+            downsample=_downsample(slide, mpp),
+            image_path=record["image"],
+        )
+    except (ValueError, OSError) as error:
+        raise record_error(record, error) from error
+    return torch.from_numpy(np.ascontiguousarray(mask)).to(torch.uint8)[None]
+
+
+def record_error(record: Record, problem: object) -> ValueError:
+    """A ValueError that names the row and the file of a record."""
+    return ValueError(f"row {record.get('row', '?')}, {record.get('image', '?')}: {problem}")
+
+
+def _knows_mpp(slide: Slide) -> bool:
+    # A slide without mpp is an error that the reader raises; a tile without is taken as it is stored.
+    return slide.has_mpp or slide.backend != "pillow"
+
+
+def _downsample(slide: Slide, mpp: float | None) -> float:
+    return slide.downsample(mpp if _knows_mpp(slide) else None)
+
+
+def _at(slide: Slide, mpp: float | None) -> str:
+    return f" at {mpp:g} um per pixel" if mpp is not None and _knows_mpp(slide) else ""
