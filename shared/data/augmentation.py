@@ -6,7 +6,16 @@ import math
 from collections.abc import Sequence
 
 import torch
-from monai.transforms import CastToTyped, Compose, RandAffined, RandFlipd, RandRotate90d, RandSpatialCropd, Transform, ToTensord
+from monai.transforms import (
+    CastToTyped,
+    Compose,
+    RandAffined,
+    RandFlipd,
+    RandRotate90d,
+    RandSpatialCropd,
+    ToTensord,
+    Transform,
+)
 
 from .stain_augmentation import RandomStainJitterd
 

@@ -77,7 +77,9 @@ def attach_instance_labels(records: Sequence[Record], path: str | Path) -> list[
     for record in records:
         instances = found.get(_key(record))
         if instances is None:
-            raise ValueError(f"{path} has no instance labels for {record['image']} (row {record.get('row')}): delete it and relabel")
+            raise ValueError(
+                f"{path} has no instance labels for {record['image']} (row {record.get('row')}): delete it and relabel"
+            )
         attached.append({**record, "instances": instances})
     return attached
 
@@ -109,4 +111,7 @@ def write_picks(picks: Sequence[Record], path: str | Path) -> None:
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (str(row["image"]), *(None if pd.isna(row.get(name)) or row.get(name) is None else int(row[name]) for name in REGION))
+    return (
+        str(row["image"]),
+        *(None if pd.isna(row.get(name)) or row.get(name) is None else int(row[name]) for name in REGION),
+    )

@@ -44,9 +44,13 @@ class EvenBatchSampler(Sampler[list[int]]):
     ) -> None:
         distributed = dist.is_available() and dist.is_initialized()
         self.rank = rank if rank is not None else (dist.get_rank() if distributed else 0)
-        self.num_processes = num_processes if num_processes is not None else (dist.get_world_size() if distributed else 1)
+        self.num_processes = (
+            num_processes if num_processes is not None else (dist.get_world_size() if distributed else 1)
+        )
         if batch_size < self.num_processes:
-            raise ValueError(f"batch_size counts images over all processes: {batch_size} is fewer than {self.num_processes} processes")
+            raise ValueError(
+                f"batch_size counts images over all processes: {batch_size} is fewer than {self.num_processes} processes"
+            )
         self.labels = np.asarray(labels)
         if len(self.labels) < self.num_processes:
             raise ValueError(f"{len(self.labels)} images are too few for {self.num_processes} processes")
@@ -155,5 +159,3 @@ class PairedLoader:
 def _oversample(indices: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     whole, rest = divmod(size, len(indices))
     return np.concatenate([np.tile(indices, whole), rng.choice(indices, rest, replace=False)])
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ class LatticeInferer(Inferer):
         num_bags, num_instances = instances.shape[:2]
         # Instances are cut as (B, n, C, h, w); the convolutions want channels last.
         flat = instances.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        logits = [network(chunk) for chunk in flat.split(self.chunk_size or len(flat))]
+        with _no_autocast_cache(flat.device.type):
+            logits = [network(chunk) for chunk in flat.split(self.chunk_size or len(flat))]
         return torch.cat(logits).float().reshape(num_bags, num_instances)
 
 
@@ -97,3 +99,39 @@ class ConstrainedRetrainInferer(Inferer):
             "instance_logits": all_logits[: len(instances)],
             "picked_logits": all_logits[len(instances) :].reshape(-1, 2),
         }
+
+
+class AutocastInferer(Inferer):
+    """Another inferer under autocast, with its logits as float32 again: what MONAI's trainer does on CUDA only.
+
+    Args:
+        inferer: the one that runs the network.
+        device_type: ``"cpu"`` or ``"cuda"``.
+        dtype: to compute in.
+    """
+
+    def __init__(self, inferer: Inferer, device_type: str, dtype: torch.dtype) -> None:
+        self.inferer, self.device_type, self.dtype = inferer, device_type, dtype
+
+    def __call__(self, inputs: Any, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(self.device_type, dtype=self.dtype):
+            outputs = self.inferer(inputs, network, *args, **kwargs)
+        return (
+            {name: logits.float() for name, logits in outputs.items()} if isinstance(outputs, dict) else outputs.float()
+        )
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """True on CUDA and on CPUs with matrix units for bfloat16 (Intel AMX); elsewhere bfloat16 is slower than float32."""
+    if device.type == "cuda":
+        return True
+    is_supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device.type == "cpu" and is_supported is not None and bool(is_supported())
+
+
+def _no_autocast_cache(device_type: str) -> AbstractContextManager[Any]:
+    # Autocast keeps its casts of the weights until it ends. Those of a pass without gradients have none, and a later pass that
+    # found them would learn nothing.
+    if not torch.is_autocast_enabled(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, dtype=torch.get_autocast_dtype(device_type), cache_enabled=False)

@@ -191,5 +191,3 @@ def enriched_labels(logits: Tensor, records: Sequence[Record], clamp_negative_ba
     if clamp_negative_bags:
         labels[[record["label"] == 0 for record in records]] = 0
     return labels
-
-

@@ -18,7 +18,18 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.json"
 
 # What may differ between the run that began and the one that goes on: where and how it is computed, not what.
-VOLATILE = ("device", "num_workers", "amp_dtype", "tracking", "tracking_uri", "run_name", "initialize", "finalize", "run", "imports")
+VOLATILE = (
+    "device",
+    "num_workers",
+    "amp_dtype",
+    "tracking",
+    "tracking_uri",
+    "run_name",
+    "initialize",
+    "finalize",
+    "run",
+    "imports",
+)
 
 
 class RunFolder:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
-from monai.inferers import Inferer
+from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -22,6 +22,7 @@ from ..networks import load_weights
 from ..writers import atomic_path
 from .batches import image_and_label
 from .distributed import average_buffers, barrier, is_distributed, rank, unwrap
+from .inferers import AutocastInferer, computes_bfloat16
 
 RESUME_POINT = "resume.pt"
 WEIGHTS = "model.pt"
@@ -49,7 +50,8 @@ class StageTrainer(SupervisedTrainer):
         validator: a MONAI evaluator to run after every epoch, or what makes one from the network; None for none.
         tracking: MLflow runs, of which the stage's child run gets metrics, history and weights; None for none.
         train_handlers: more Ignite handlers, beside those of `shared.handlers.training_handlers`.
-        amp_dtype: ``"bfloat16"`` or ``"float16"`` for autocast on CUDA, None for fp32; ignored on the CPU.
+        amp_dtype: ``"bfloat16"`` or ``"float16"`` for autocast on CUDA, None for fp32. On a CPU bfloat16 is used where it is fast
+            (see `computes_bfloat16`) and float16 never.
         keep_best: name of a validation metric (in the validator's ``state.metrics``): ``model.pt`` gets the epoch in which it was
             largest. None: the last epoch, as in the papers.
         initial_weights: a state dict to start from, for instance the ``model.pt`` of another stage (warm start).
@@ -79,6 +81,7 @@ class StageTrainer(SupervisedTrainer):
     ) -> None:
         device = torch.device(device)
         amp = amp_dtype is not None and device.type == "cuda"
+        cpu_autocast = amp_dtype == "bfloat16" and device.type == "cpu" and computes_bfloat16(device)
         self.plain_network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(
             device=device,
@@ -88,7 +91,7 @@ class StageTrainer(SupervisedTrainer):
             optimizer=optimizer(p for p in network.parameters() if p.requires_grad),
             loss_function=loss_function,
             prepare_batch=prepare_batch or image_and_label,
-            inferer=inferer,
+            inferer=AutocastInferer(inferer or SimpleInferer(), "cpu", torch.bfloat16) if cpu_autocast else inferer,
             amp=amp,
             amp_kwargs={"dtype": getattr(torch, amp_dtype)} if amp and amp_dtype else None,
             non_blocking=True,
@@ -109,7 +112,9 @@ class StageTrainer(SupervisedTrainer):
         self.add_event_handler(Events.EPOCH_STARTED, _start_epoch)
         self.add_event_handler(Events.ITERATION_COMPLETED, _note_loss)
         self.add_event_handler(Events.EPOCH_COMPLETED, _end_epoch)
-        self._register_handlers([*training_handlers(self.folder.name, tracking, self.validator), *(train_handlers or [])])
+        self._register_handlers(
+            [*training_handlers(self.folder.name, tracking, self.validator), *(train_handlers or [])]
+        )
         # The last: the resume point holds what the validation of this epoch said.
         self.add_event_handler(Events.EPOCH_COMPLETED, _save_epoch)
 
@@ -132,7 +137,9 @@ class StageTrainer(SupervisedTrainer):
             ValueError: if the stage has not finished.
         """
         if not self.is_finished:
-            raise ValueError(f"{self.weights_file} does not exist: run the stage {self.folder.name!r} first (run_{self.folder.name})")
+            raise ValueError(
+                f"{self.weights_file} does not exist: run the stage {self.folder.name!r} first (run_{self.folder.name})"
+            )
         load_weights(self.plain_network, self.weights_file)
         return self.plain_network.eval()
 
@@ -171,7 +178,9 @@ class StageTrainer(SupervisedTrainer):
         try:
             self.plain_network.load_state_dict(saved["network"])
         except RuntimeError as error:
-            raise ValueError(f"{point} is of another network: choose another output_dir or delete it. {error}") from error
+            raise ValueError(
+                f"{point} is of another network: choose another output_dir or delete it. {error}"
+            ) from error
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.scaler is not None and saved["scaler"] is not None:
             self.scaler.load_state_dict(saved["scaler"])
@@ -218,16 +227,24 @@ def _end_epoch(engine: StageTrainer) -> None:
 def _save_epoch(engine: StageTrainer) -> None:
     validation = dict(engine.validator.state.metrics) if engine.validator is not None else {}
     metrics = {**engine.state.metrics, **validation}
-    engine.history.append({"epoch": float(engine.state.epoch), **{name: float(value) for name, value in metrics.items()}})
+    engine.history.append(
+        {"epoch": float(engine.state.epoch), **{name: float(value) for name, value in metrics.items()}}
+    )
     if rank() != 0:
         return
     network = unwrap(engine.network).state_dict()
     if engine.keep_best is not None:
         if engine.keep_best not in validation:
-            raise ValueError(f"keep_best names {engine.keep_best!r}; the validation has {', '.join(sorted(validation)) or 'nothing'}")
+            raise ValueError(
+                f"keep_best names {engine.keep_best!r}; the validation has {', '.join(sorted(validation)) or 'nothing'}"
+            )
         score = float(validation[engine.keep_best])
         if not engine.best or score > engine.best["score"]:
-            engine.best = {"score": score, "epoch": engine.state.epoch, "network": {k: v.clone() for k, v in network.items()}}
+            engine.best = {
+                "score": score,
+                "epoch": engine.state.epoch,
+                "network": {k: v.clone() for k, v in network.items()},
+            }
     with atomic_path(engine.folder / RESUME_POINT) as temporary:
         torch.save(
             {

@@ -42,9 +42,7 @@ def lattice_validator(
     def instances(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
         return output["pred"], instance_labels_of_masks(output["label"]["mask"], instances_per_side)
 
-    metrics = {
-        "val_image_accuracy": PooledBinaryScores(threshold=0.0, output_transform=_image_logit_and_label)
-    }
+    metrics = {"val_image_accuracy": PooledBinaryScores(threshold=0.0, output_transform=_image_logit_and_label)}
     if dataset.pixel_labels == "mask":
         metrics["val_instance_accuracy"] = PooledBinaryScores(threshold=0.0, output_transform=instances)
     return _evaluator(
@@ -102,7 +100,9 @@ def _image_logit_and_label(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
     return output["pred"].amax(dim=1), output["label"]["image"]
 
 
-def _image_and_targets(batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, dict[str, Tensor]]:
+def _image_and_targets(
+    batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **_: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Images, and what there is to compare with: the images' labels and, where read, their masks."""
     images, labels = image_and_label(batch, device, non_blocking)
     masks = {"mask": batch["mask"].to(device, non_blocking=non_blocking)} if "mask" in batch else {}

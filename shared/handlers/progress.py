@@ -31,7 +31,10 @@ class StageProgress:
         if self.quiet:
             return
         if sys.stderr.isatty():
-            bar = ProgressBar(desc=self.stage, bar_format="{desc}[{n_fmt}/{total_fmt}] {percentage:3.0f}%|{bar}| {elapsed}<{remaining}")
+            bar = ProgressBar(
+                desc=self.stage,
+                bar_format="{desc}[{n_fmt}/{total_fmt}] {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+            )
             bar.attach(engine)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)

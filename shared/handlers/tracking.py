@@ -65,7 +65,13 @@ class Tracking:
             return None
         name = self._stage_name(stage)
         return _StageHandler(
-            self, stage, tracking_uri=self.uri, experiment_name=self.experiment, run_name=name, iteration_log=False, **options
+            self,
+            stage,
+            tracking_uri=self.uri,
+            experiment_name=self.experiment,
+            run_name=name,
+            iteration_log=False,
+            **options,
         )
 
     def log_stage(self, stage: str, metrics: Mapping[str, float], artifacts: list[Path] | None = None) -> None:

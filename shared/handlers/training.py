@@ -30,7 +30,11 @@ class StageEvents(EventEnum):
 
 
 def training_handlers(
-    stage: str, tracking: Tracking | None = None, validator: Any = None, val_interval: int = 1, shown: Sequence[str] = SHOWN
+    stage: str,
+    tracking: Tracking | None = None,
+    validator: Any = None,
+    val_interval: int = 1,
+    shown: Sequence[str] = SHOWN,
 ) -> list[Any]:
     """Validation, MLflow tracking of the training and of the validation, progress bar and log lines, in this order.
 
