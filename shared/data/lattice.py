@@ -78,9 +78,7 @@ def paint_instances(labels: Tensor, height: int, width: int) -> Tensor:
     return labels.reshape(1, n, n).repeat_interleave(height // n, 1).repeat_interleave(width // n, 2)
 
 
-def instance_region(
-    record: dict[str, Any], size_px: tuple[int, int], index: int, instances_per_side: int
-) -> dict[str, int]:
+def instance_region(record: dict[str, Any], size_px: tuple[int, int], index: int, instances_per_side: int) -> dict[str, int]:
     """Where an instance lies in its image file, as the region columns of a manifest.
 
     Args:

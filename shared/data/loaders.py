@@ -44,9 +44,7 @@ class EvenBatchSampler(Sampler[list[int]]):
     ) -> None:
         distributed = dist.is_available() and dist.is_initialized()
         self.rank = rank if rank is not None else (dist.get_rank() if distributed else 0)
-        self.num_processes = (
-            num_processes if num_processes is not None else (dist.get_world_size() if distributed else 1)
-        )
+        self.num_processes = num_processes if num_processes is not None else (dist.get_world_size() if distributed else 1)
         if batch_size < self.num_processes:
             raise ValueError(
                 f"batch_size counts images over all processes: {batch_size} is fewer than {self.num_processes} processes"

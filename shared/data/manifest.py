@@ -77,9 +77,7 @@ def load_manifest(
     if split is not None:
         records = [record for record in records if record["split"] == split]
         if not records:
-            raise ValueError(
-                f"{path} has no row with split {split!r}: add some, or leave the split column out altogether."
-            )
+            raise ValueError(f"{path} has no row with split {split!r}: add some, or leave the split column out altogether.")
     for record in records:
         _check_required(record, path, require)
     if both_classes:
@@ -134,9 +132,7 @@ def _check_row(record: Record, path: Path, require: Sequence[str], num_classes: 
         if record[name] is not None:
             file = path.parent / record[name]
             if not file.is_file():
-                raise _error(
-                    path, record, f"{name} {record[name]!r} is not a file ({file}); paths are relative to the CSV"
-                )
+                raise _error(path, record, f"{name} {record[name]!r} is not a file ({file}); paths are relative to the CSV")
             record[name] = str(file.resolve())
     for name in ("x", "y", "width_um", "height_um", "width_px", "height_px", "mpp", "area"):
         record[name] = _number(path, record, name)
@@ -192,9 +188,7 @@ def _check_duplicates(records: Sequence[Record], path: Path) -> None:
         first = seen.setdefault((record["image"], *(record[name] for name in REGION)), record)
         if first is not record:
             where = f" (split {first['split']})" if first["split"] != record["split"] else ""
-            raise _error(
-                path, record, f"{record['image']} stands in row {first['row']} already{where}: keep one of them"
-            )
+            raise _error(path, record, f"{record['image']} stands in row {first['row']} already{where}: keep one of them")
 
 
 def _check_both_classes(records: Sequence[Record], path: Path, split: str | None) -> None:

@@ -11,9 +11,7 @@ import numpy as np
 SPLITS = ("train", "val", "test")
 
 
-def assign_splits(
-    records: Sequence[dict[str, Any]], fractions: Sequence[float] = (0.65, 0.15, 0.2), seed: int = 0
-) -> None:
+def assign_splits(records: Sequence[dict[str, Any]], fractions: Sequence[float] = (0.65, 0.15, 0.2), seed: int = 0) -> None:
     """Fill ``split`` of every record in place.
 
     A case (``case_id``, or the image itself where there is none) goes to one split as a whole. Cases are shuffled within

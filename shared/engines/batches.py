@@ -12,9 +12,7 @@ from ..losses import ConstrainedRetrainLoss
 Device = torch.device | str | None
 
 
-def image_and_label(
-    batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
-) -> tuple[Tensor, Tensor]:
+def image_and_label(batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, Tensor]:
     """Images uint8 ``(B, 3, H, W)``, channels last, and image labels float32 ``(B,)``."""
     images = batch["image"].to(device, non_blocking=non_blocking).contiguous(memory_format=torch.channels_last)
     return images, batch["label"].to(device, dtype=torch.float32, non_blocking=non_blocking)
@@ -36,9 +34,7 @@ def instance_and_label(
     return images, labels[:, None]
 
 
-def image_and_mask(
-    batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
-) -> tuple[Tensor, Tensor]:
+def image_and_mask(batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, Tensor]:
     """Images uint8 ``(B, 3, H, W)``, channels last, and class indices a pixel int64 ``(B, H, W)``."""
     images = batch["image"].to(device, non_blocking=non_blocking).contiguous(memory_format=torch.channels_last)
     return images, batch["mask"].to(device, non_blocking=non_blocking)[:, 0].long()

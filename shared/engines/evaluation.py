@@ -115,9 +115,7 @@ class Evaluation:
         share = Subset(self.dataset, range(rank(), len(self.dataset), num_processes()))
         rows: list[dict[str, Any]] = []
         loader = DataLoader(share, self.batch_size, num_workers=self.num_workers)
-        for batch in tqdm(
-            loader, desc="segmentation", unit="batch", disable=None if rank() == 0 else True, leave=False
-        ):
+        for batch in tqdm(loader, desc="segmentation", unit="batch", disable=None if rank() == 0 else True, leave=False):
             probability = tumour_probability(network(channels_last(batch["image"].to(self.device)))).cpu()
             for position, index in enumerate(batch["index"].tolist()):
                 row = {name: self.dataset.data[index].get(name) for name in REGION}
@@ -136,9 +134,7 @@ class Evaluation:
             temporary.write_text(json.dumps(metrics, indent=2) + "\n")
         with atomic_path(self.folder / "images.csv") as temporary:
             _with_image_scores(images).to_csv(temporary, index=False)
-        write_examples(
-            self._examples(enriched), self.folder / "examples.png", title=f"{self.method}: examples of the split"
-        )
+        write_examples(self._examples(enriched), self.folder / "examples.png", title=f"{self.method}: examples of the split")
         if self.tracking is not None:
             flat = {
                 f"{kind}.{slug(name)}.{score}": value

@@ -10,7 +10,6 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from ..data import gather_instances, split_into_instances
-from ..networks import recorded_batch_statistics
 from ..selection import criterion as criterion_of_name
 from ..selection import max_max, max_min
 from .distributed import unwrap
@@ -41,33 +40,27 @@ class LatticeInferer(Inferer):
 class SelectedInstanceInferer(Inferer):
     """One cMIL training step (CAMEL, section 3.1.1) at the cost of scoring: only the picked instances are learned from.
 
-    The instances are scored without gradients; the criterion picks one an image, and only the picks go through a second pass with
-    gradients. Both passes see the same weights, and with batch normalisation the same batch statistics (those of all instances of
-    the step, see `shared.networks.recorded_batch_statistics`), so the picks' logits are those of a single pass over everything.
+    The instances are scored without gradients, in eval mode; the criterion picks one an image, and only the picks go through a
+    second pass, in train mode, with gradients. The weights are the same in both.
 
-    Deviations from the paper: statistics are pooled over the images of a step (it had one image a GPU), and no gradient flows
-    through them.
+    Deviation from the paper, which back-propagates through one pass over all instances in train mode: batch normalisation scores
+    with its running statistics and learns with those of the picks. With ``norm: group`` or ``frozen`` there is no difference.
 
     Args:
         criterion: ``"max_max"`` or ``"max_min"``.
         instances_per_side: N.
-        chunk_size: see `LatticeInferer`; used where no batch statistics are recorded (``norm: group`` or ``frozen``).
+        chunk_size: see `LatticeInferer`.
     """
 
     def __init__(self, criterion: str, instances_per_side: int, chunk_size: int | None = 256) -> None:
         self.pick = criterion_of_name(criterion)
-        self.instances_per_side, self.chunk_size = instances_per_side, chunk_size
+        self.score = LatticeInferer(instances_per_side, chunk_size)
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Logits of the picked instances ``(B,)`` from images ``(B, 3, M, M)``; ``labels`` ``(B,)`` come as a keyword."""
-        plain = unwrap(network)
-        with recorded_batch_statistics(plain) as statistics:
-            chunk_size = None if statistics.is_recording else self.chunk_size
-            logits = LatticeInferer(self.instances_per_side, chunk_size)(inputs, plain)
-            picks = self.pick(logits, kwargs["labels"])
-            picked = gather_instances(inputs, picks[:, None], self.instances_per_side)[:, 0]
-            with statistics.applied():
-                return network(picked.contiguous(memory_format=torch.channels_last))[:, 0]
+        picks = self.pick(score_in_eval_mode(self.score, inputs, network), kwargs["labels"])
+        picked = gather_instances(inputs, picks[:, None], self.score.instances_per_side)[:, 0]
+        return network(picked.contiguous(memory_format=torch.channels_last))[:, 0]
 
 
 class ConstrainedRetrainInferer(Inferer):
@@ -87,10 +80,7 @@ class ConstrainedRetrainInferer(Inferer):
     def __call__(self, inputs: Any, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """``instances (K, 3, m, m)``, ``images (B, 3, M, M)``, ``image_labels (B,)`` to logits ``(K,)`` and ``(B, 2)``."""
         instances, images, labels = inputs["instances"], inputs["images"], inputs["image_labels"]
-        plain = unwrap(network)
-        plain.eval()
-        logits = self.score(images, plain)
-        plain.train()
+        logits = score_in_eval_mode(self.score, images, network)
         picks = torch.stack([max_max(logits, labels), max_min(logits, labels)], dim=1)
         picked = gather_instances(images, picks, self.score.instances_per_side).flatten(0, 1)
         together = torch.cat([instances, picked]).contiguous(memory_format=torch.channels_last)
@@ -99,6 +89,16 @@ class ConstrainedRetrainInferer(Inferer):
             "instance_logits": all_logits[: len(instances)],
             "picked_logits": all_logits[len(instances) :].reshape(-1, 2),
         }
+
+
+def score_in_eval_mode(score: LatticeInferer, images: Tensor, network: nn.Module) -> Tensor:
+    """Logits ``(B, N * N)`` with running statistics, without gradient exchange; the network is left in train mode."""
+    plain = unwrap(network)
+    plain.eval()
+    try:
+        return score(images, plain)
+    finally:
+        network.train()
 
 
 class AutocastInferer(Inferer):
@@ -116,9 +116,7 @@ class AutocastInferer(Inferer):
     def __call__(self, inputs: Any, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(self.device_type, dtype=self.dtype):
             outputs = self.inferer(inputs, network, *args, **kwargs)
-        return (
-            {name: logits.float() for name, logits in outputs.items()} if isinstance(outputs, dict) else outputs.float()
-        )
+        return {name: logits.float() for name, logits in outputs.items()} if isinstance(outputs, dict) else outputs.float()
 
 
 def computes_bfloat16(device: torch.device) -> bool:

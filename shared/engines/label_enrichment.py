@@ -166,9 +166,7 @@ class Relabel:
         clamp_negative_bags: label every instance of an image without tumour 0, which is known. Off as in the paper.
     """
 
-    def __init__(
-        self, score: LatticeScorer, classifier: nn.Module, path: str | Path, clamp_negative_bags: bool = False
-    ) -> None:
+    def __init__(self, score: LatticeScorer, classifier: nn.Module, path: str | Path, clamp_negative_bags: bool = False) -> None:
         self.score, self.classifier, self.path = score, classifier, Path(path)
         self.clamp_negative_bags = clamp_negative_bags
 

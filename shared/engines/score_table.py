@@ -29,9 +29,7 @@ def score_table(metrics: Mapping[str, Any], folder: str | Path) -> str:
         "images": ("Image labels (%)", INSTANCE_COLUMNS),
     }
     blocks = [_block(title, metrics[kind], columns) for kind, (title, columns) in titles.items() if metrics.get(kind)]
-    return "\n".join(
-        [*blocks, f"{metrics['num_images']} images; metrics.json, images.csv and examples.png are in {folder}"]
-    )
+    return "\n".join([*blocks, f"{metrics['num_images']} images; metrics.json, images.csv and examples.png are in {folder}"])
 
 
 def _block(title: str, rows: Mapping[str, Mapping[str, float | None]], columns: Mapping[str, str]) -> str:

@@ -112,9 +112,7 @@ class StageTrainer(SupervisedTrainer):
         self.add_event_handler(Events.EPOCH_STARTED, _start_epoch)
         self.add_event_handler(Events.ITERATION_COMPLETED, _note_loss)
         self.add_event_handler(Events.EPOCH_COMPLETED, _end_epoch)
-        self._register_handlers(
-            [*training_handlers(self.folder.name, tracking, self.validator), *(train_handlers or [])]
-        )
+        self._register_handlers([*training_handlers(self.folder.name, tracking, self.validator), *(train_handlers or [])])
         # The last: the resume point holds what the validation of this epoch said.
         self.add_event_handler(Events.EPOCH_COMPLETED, _save_epoch)
 
@@ -178,9 +176,7 @@ class StageTrainer(SupervisedTrainer):
         try:
             self.plain_network.load_state_dict(saved["network"])
         except RuntimeError as error:
-            raise ValueError(
-                f"{point} is of another network: choose another output_dir or delete it. {error}"
-            ) from error
+            raise ValueError(f"{point} is of another network: choose another output_dir or delete it. {error}") from error
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.scaler is not None and saved["scaler"] is not None:
             self.scaler.load_state_dict(saved["scaler"])
@@ -194,11 +190,8 @@ class StageTrainer(SupervisedTrainer):
 def _wrap(network: nn.Module, device: torch.device) -> nn.Module:
     if not is_distributed():
         return network
-    # Running statistics differ between processes within an epoch and are averaged at its end: broadcasting rank 0's before every
-    # forward pass would overwrite the recorded statistics of the scoring pass.
-    return DistributedDataParallel(
-        network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
-    )
+    # Running statistics differ between processes within an epoch, as with one process a GPU, and are averaged at its end.
+    return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False)
 
 
 def _start_epoch(engine: StageTrainer) -> None:
@@ -227,9 +220,7 @@ def _end_epoch(engine: StageTrainer) -> None:
 def _save_epoch(engine: StageTrainer) -> None:
     validation = dict(engine.validator.state.metrics) if engine.validator is not None else {}
     metrics = {**engine.state.metrics, **validation}
-    engine.history.append(
-        {"epoch": float(engine.state.epoch), **{name: float(value) for name, value in metrics.items()}}
-    )
+    engine.history.append({"epoch": float(engine.state.epoch), **{name: float(value) for name, value in metrics.items()}})
     if rank() != 0:
         return
     network = unwrap(engine.network).state_dict()

@@ -49,19 +49,13 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
         raise ValueError(f"split={split!r} needs a manifest (.csv), got {source}")
     elif source.is_dir():
         found = (path for path in source.rglob("*") if path.is_file() and _is_known(path))
-        images = [
-            ImageInput(path, _name(path)) for path in sorted(found) if exclude is None or not _is_in(path, exclude)
-        ]
+        images = [ImageInput(path, _name(path)) for path in sorted(found) if exclude is None or not _is_in(path, exclude)]
     elif _is_known(source):
         images = [ImageInput(source, _name(source))]
     else:
-        raise ValueError(
-            f"{source} is no known format: {', '.join(sorted(SLIDE_SUFFIXES | PLAIN_SUFFIXES))}, a folder or .csv."
-        )
+        raise ValueError(f"{source} is no known format: {', '.join(sorted(SLIDE_SUFFIXES | PLAIN_SUFFIXES))}, a folder or .csv.")
     if not images:
-        raise ValueError(
-            f"{source} holds no image of a known format: {', '.join(sorted(SLIDE_SUFFIXES | PLAIN_SUFFIXES))}."
-        )
+        raise ValueError(f"{source} holds no image of a known format: {', '.join(sorted(SLIDE_SUFFIXES | PLAIN_SUFFIXES))}.")
     _check_names(images)
     return images
 

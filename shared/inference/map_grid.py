@@ -57,9 +57,7 @@ class MapGrid:
     map_downsample: int
 
     @classmethod
-    def of_image(
-        cls, image_size_px: tuple[int, int], tile_size_px: int, margin_px: int, map_downsample: int
-    ) -> MapGrid:
+    def of_image(cls, image_size_px: tuple[int, int], tile_size_px: int, margin_px: int, map_downsample: int) -> MapGrid:
         if margin_px < 0 or tile_size_px - 2 * margin_px <= 0:
             raise ValueError(f"need 0 <= 2 * margin_px < tile_size_px, got {margin_px=}, {tile_size_px=}")
         if map_downsample < 1 or tile_size_px % map_downsample or margin_px % map_downsample:

@@ -38,9 +38,7 @@ def tumour_probability(logits: Tensor) -> Tensor:
         ValueError: for any other shape.
     """
     if logits.ndim not in (2, 4) or logits.shape[1] not in (1, 2):
-        raise ValueError(
-            f"the network must return logits (B, C, H, W) or (B, C) with C = 1 or 2, got {tuple(logits.shape)}"
-        )
+        raise ValueError(f"the network must return logits (B, C, H, W) or (B, C) with C = 1 or 2, got {tuple(logits.shape)}")
     if logits.ndim == 2:
         logits = logits[:, :, None, None]
     logits = logits.float()
@@ -158,9 +156,7 @@ def _store(
     progress.update(len(positions))
 
 
-def _read_ahead(
-    slide: Slide, blocks: Iterator[Block], downsample: float, num_workers: int
-) -> Iterator[tuple[Block, np.ndarray]]:
+def _read_ahead(slide: Slide, blocks: Iterator[Block], downsample: float, num_workers: int) -> Iterator[tuple[Block, np.ndarray]]:
     """Read blocks in order with several threads, at most one more than there are threads being ready or under way."""
 
     def read(block: Block) -> np.ndarray:

@@ -39,9 +39,7 @@ class ProbabilityMap:
     def __enter__(self) -> ProbabilityMap:
         return self
 
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
         self.path.unlink(missing_ok=True)
 

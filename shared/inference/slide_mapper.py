@@ -198,9 +198,7 @@ class SlideMapper:
             wanted = grid.tiles_on(overview.tissue, overview.factor * scale.map_downsample)
             with ProbabilityMap(base.with_name(f"{image.name}.map.part"), grid) as probability_map:
                 predict = functools.partial(predict_cores, self.network, grid, self.amp)
-                batches = read_batches(
-                    slide, grid, wanted, scale.downsample, self.batch_size, self.device, self.num_workers
-                )
+                batches = read_batches(slide, grid, wanted, scale.downsample, self.batch_size, self.device, self.num_workers)
                 with (
                     closing(batches),
                     tqdm(total=int(wanted.sum()), desc=title, unit="tile", leave=False, disable=None) as progress,

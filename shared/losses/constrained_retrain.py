@@ -84,15 +84,11 @@ class ConstrainedRetrainLoss(nn.Module):
     def __init__(self, constraint_weight: float = 1.0, retrain_weight: float = 1.0) -> None:
         super().__init__()
         if constraint_weight < 0 or retrain_weight < 0:
-            raise ValueError(
-                f"weights must be >= 0; got constraint_weight={constraint_weight}, retrain_weight={retrain_weight}"
-            )
+            raise ValueError(f"weights must be >= 0; got constraint_weight={constraint_weight}, retrain_weight={retrain_weight}")
         self.constraint_weight = constraint_weight
         self.retrain_weight = retrain_weight
 
-    def forward(
-        self, instance_logits: Tensor, instance_labels: Tensor, picked_logits: Tensor, image_labels: Tensor
-    ) -> Tensor:
+    def forward(self, instance_logits: Tensor, instance_labels: Tensor, picked_logits: Tensor, image_labels: Tensor) -> Tensor:
         """Shapes ``(num_instances,)`` twice, ``(num_images, 2)``, ``(num_images,)`` to a scalar."""
         return constrained_retrain_loss(
             instance_logits, instance_labels, picked_logits, image_labels, self.constraint_weight, self.retrain_weight

@@ -1,6 +1,5 @@
 """One file a network. Every network takes raw RGB pixel values, 0 to 255, and returns logits."""
 
-from .batch_statistics import BatchStatistics, recorded_batch_statistics
 from .deeplab_v2 import DeepLabV2
 from .imagenet_weights import IMAGENET_URLS, load_imagenet_weights
 from .instance_classifier import InstanceClassifier
@@ -16,7 +15,6 @@ __all__ = [
     "IMAGENET_STD",
     "IMAGENET_URLS",
     "NORMS",
-    "BatchStatistics",
     "DeepLabV2",
     "FrozenBatchNorm2d",
     "InstanceClassifier",
@@ -25,7 +23,6 @@ __all__ = [
     "dilate_resnet",
     "load_imagenet_weights",
     "load_weights",
-    "recorded_batch_statistics",
     "replace_batch_norm",
     "resnet",
 ]

@@ -34,9 +34,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features ``(B, C, H, W)`` to the same shape."""
-        return F.batch_norm(
-            features, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-        )
+        return F.batch_norm(features, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps)
 
 
 def replace_batch_norm(network: nn.Module, norm: str) -> nn.Module:

@@ -33,9 +33,7 @@ def load_weights(network: nn.Module, path: str | Path, missing_ok: bool = False)
         state = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
         network.load_state_dict(state)
     except (RuntimeError, EOFError, AttributeError, OSError) as error:
-        raise ValueError(
-            f"{path} does not hold the weights of a {type(network).__name__} as configured: {error}"
-        ) from error
+        raise ValueError(f"{path} does not hold the weights of a {type(network).__name__} as configured: {error}") from error
     except Exception as error:  # torch.load raises pickle's own kinds for what is no checkpoint at all
         raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error
     return network.eval()

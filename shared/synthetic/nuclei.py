@@ -84,9 +84,7 @@ def draw_nuclei(
         return
 
     def spread(median: float, sigma: float) -> NDArray[np.float32]:
-        return (median * np.exp(sigma * np.clip(rng.standard_normal(count), -_CUT_SIGMA, _CUT_SIGMA))).astype(
-            np.float32
-        )
+        return (median * np.exp(sigma * np.clip(rng.standard_normal(count), -_CUT_SIGMA, _CUT_SIGMA))).astype(np.float32)
 
     radius = spread(population.radius_px, population.radius_spread)
     aspect = np.maximum(spread(population.aspect, population.aspect_spread), 1)
@@ -133,9 +131,7 @@ def draw_nuclei(
         _blend(canvas, patch, whole - half)
 
 
-def _outline(
-    cos: NDArray[np.float32], sin: NDArray[np.float32], harmonics: NDArray[np.complex64]
-) -> NDArray[np.float32]:
+def _outline(cos: NDArray[np.float32], sin: NDArray[np.float32], harmonics: NDArray[np.complex64]) -> NDArray[np.float32]:
     """1 + Re(sum_k h_k * exp(i k theta)), k = 2, 3, 4, from the cosine and sine of theta (no arctan)."""
     turn = np.empty(cos.shape, np.complex64)
     turn.real, turn.imag = cos, sin

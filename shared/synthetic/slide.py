@@ -100,9 +100,7 @@ def _curve(rng: np.random.Generator, start: NDArray, end: NDArray, bend: float) 
     return (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
 
 
-def _distance_to(
-    curve: NDArray[np.float64], reach_px: float, shape: tuple[int, int]
-) -> tuple[tuple[slice, slice], NDArray]:
+def _distance_to(curve: NDArray[np.float64], reach_px: float, shape: tuple[int, int]) -> tuple[tuple[slice, slice], NDArray]:
     """Window around a curve and its distance to the curve in pixels, computed at a quarter of the resolution."""
     low = np.maximum(np.floor(curve.min(axis=0) - reach_px).astype(int), 0)
     high = np.minimum(np.ceil(curve.max(axis=0) + reach_px).astype(int) + 1, shape[::-1])

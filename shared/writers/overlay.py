@@ -32,9 +32,7 @@ def overlay_image(rgb: np.ndarray, probability: np.ndarray, rings: Iterable[np.n
         ValueError: if the two do not have one size.
     """
     if rgb.shape != (*probability.shape, 3):
-        raise ValueError(
-            f"need rgb (H, W, 3) and probability (H, W) of one size, got {rgb.shape} and {probability.shape}"
-        )
+        raise ValueError(f"need rgb (H, W, 3) and probability (H, W) of one size, got {rgb.shape} and {probability.shape}")
     steps = np.linspace(0, 1, len(PROBABILITY_COLOURS))
     colours = np.stack([np.interp(probability, steps, channel) for channel in PROBABILITY_COLOURS.T], axis=-1)
     alpha = STRONGEST_ALPHA * probability[..., None]

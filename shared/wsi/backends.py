@@ -23,9 +23,7 @@ class LevelReader(Protocol):
 
     level_sizes_px: tuple[tuple[int, int], ...]
 
-    def read(
-        self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int
-    ) -> NDArray[np.uint8]:
+    def read(self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int) -> NDArray[np.uint8]:
         """Regions of (width, height) `size_px` at `origins` ``(n, 2)``, (x, y) in pixels *of the level*.
 
         The regions lie wholly inside the level. Returns ``(n, height, width, 3)``.
@@ -47,9 +45,7 @@ class CucimReader:
         for level in range(len(self.level_sizes_px)):  # what cuCIM cannot decode must show on opening
             self.read(level, np.zeros((1, 2), dtype=np.int64), (1, 1), num_workers=1)
 
-    def read(
-        self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int
-    ) -> NDArray[np.uint8]:
+    def read(self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int) -> NDArray[np.uint8]:
         width, height = size_px
         # cuCIM takes level-0 coordinates and truncates them to level pixels, so aim at the middle of the pixel.
         downsample = self._downsamples[level]
@@ -107,9 +103,7 @@ class OpenSlideReader:
         self.level_sizes_px = tuple((int(w), int(h)) for w, h in self._slide.level_dimensions)
         self._downsamples = level_downsamples(self.level_sizes_px)
 
-    def read(
-        self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int
-    ) -> NDArray[np.uint8]:
+    def read(self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int) -> NDArray[np.uint8]:
         locations = np.rint(origins * self._downsamples[level]).astype(np.int64).tolist()
 
         def read_one(location: list[int]) -> NDArray[np.uint8]:
@@ -140,9 +134,7 @@ class PillowReader:
                 raise ValueError(f"its pixels are of Pillow mode {image.mode}, not 8-bit; convert it to 8-bit RGB")
             self.level_sizes_px = (image.size,)
 
-    def read(
-        self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int
-    ) -> NDArray[np.uint8]:
+    def read(self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int) -> NDArray[np.uint8]:
         if self._pixels is None:
             with Image.open(self._path) as image:
                 self._pixels = _on_glass(image)

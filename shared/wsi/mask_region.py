@@ -60,9 +60,7 @@ def read_mask_region(
     return region
 
 
-def _whole_factor(
-    path: Path, mask_size: tuple[int, int], image_size: tuple[int, int], image_path: str | Path | None
-) -> int:
+def _whole_factor(path: Path, mask_size: tuple[int, int], image_size: tuple[int, int], image_path: str | Path | None) -> int:
     """Image pixels per mask pixel."""
     factor = max(1, round(image_size[0] / mask_size[0]))
     if any(abs(mask - image / factor) >= 1 for mask, image in zip(mask_size, image_size, strict=True)):

@@ -53,8 +53,7 @@ def open_file(path: Path, backend: str) -> OpenedFile:
                 return OpenedFile(name, reader, layout, _openslide_properties(path, reader))
         problems.append(f"{name}: {problem}")
     raise ValueError(
-        f"{path} cannot be read ({'; '.join(problems)}). Check that the file is complete, or convert it to a "
-        "tiled pyramidal TIFF"
+        f"{path} cannot be read ({'; '.join(problems)}). Check that the file is complete, or convert it to a tiled pyramidal TIFF"
     )
 
 

@@ -20,9 +20,7 @@ def filter_margin_px(scale: float) -> int:
     return math.ceil(max(scale, 1.0)) + 1
 
 
-def resample(
-    rgb: NDArray[np.uint8], top_left: tuple[float, float], scale: float, size_px: tuple[int, int]
-) -> NDArray[np.uint8]:
+def resample(rgb: NDArray[np.uint8], top_left: tuple[float, float], scale: float, size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """Part of an image at another pixel size, antialiased and exact to a fraction of a pixel.
 
     Args:

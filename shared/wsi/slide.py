@@ -87,9 +87,7 @@ class Slide:
             return 1.0
         return snap_downsample(self.level_downsamples, mpp_to_downsample(mpp, self.mpp))
 
-    def read_region(
-        self, xy: tuple[int, int], size_px: int | tuple[int, int], mpp: float | None = None
-    ) -> NDArray[np.uint8]:
+    def read_region(self, xy: tuple[int, int], size_px: int | tuple[int, int], mpp: float | None = None) -> NDArray[np.uint8]:
         """One region.
 
         Args:
@@ -196,9 +194,7 @@ class Slide:
             return regions
         inner_origins = np.clip(origins[touching], 0, level_size - inner_size)
         try:
-            inner = self._open_reader().read(
-                level, inner_origins, (int(inner_size[0]), int(inner_size[1])), num_workers
-            )
+            inner = self._open_reader().read(level, inner_origins, (int(inner_size[0]), int(inner_size[1])), num_workers)
         except (RuntimeError, OSError) as error:
             raise ValueError(f"{self.path}: level {level} cannot be read ({error}); is the file complete?") from error
         if len(touching) == len(origins) and np.array_equal(inner_origins, origins) and tuple(inner_size) == size_px:
@@ -223,9 +219,7 @@ class Slide:
     def __enter__(self) -> Slide:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
 
     def __getstate__(self) -> dict[str, object]:

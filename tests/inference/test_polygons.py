@@ -25,9 +25,7 @@ def _blobs(seed, shape=(300, 211)):
 def test_strips_give_the_whole_maps_polygons(seed, strip_height_px):
     values = _blobs(seed)
     mask = values >= 0.5 * 255
-    expected = [
-        shape(geometry) for geometry, _ in rasterio.features.shapes(mask.astype(np.uint8), mask=mask, connectivity=4)
-    ]
+    expected = [shape(geometry) for geometry, _ in rasterio.features.shapes(mask.astype(np.uint8), mask=mask, connectivity=4)]
     regions = list(tumour_regions(Rows(values), 0.5, strip_height_px=strip_height_px))
     assert len(regions) == len(expected) > 20
     assert any(polygon.interiors for polygon in expected)
@@ -40,9 +38,7 @@ def test_strips_give_the_whole_maps_polygons(seed, strip_height_px):
         assert region.polygon.is_valid
         assert region.polygon.equals(polygon)
         assert region.polygon.area == region.num_pixels
-        assert (
-            len(region.polygon.exterior.coords) <= len(polygon.exterior.coords) + 1
-        )  # the ring's first point may differ
+        assert len(region.polygon.exterior.coords) <= len(polygon.exterior.coords) + 1  # the ring's first point may differ
         inside = rasterio.features.rasterize([polygon], out_shape=mask.shape).astype(bool)
         assert region.mean_probability == pytest.approx(values[inside].mean() / 255)
 
@@ -67,9 +63,7 @@ def test_min_pixels_counts_the_whole_region():
 @pytest.mark.parametrize(("value", "expected"), [(0, []), (255, [box(0, 0, 5, 4)])])
 def test_empty_and_full_maps(value, expected):
     regions = tumour_regions(Rows(np.full((4, 5), value, np.uint8)), 0.5, strip_height_px=3)
-    assert [region.polygon.equals(polygon) for region, polygon in zip(regions, expected, strict=True)] == [True] * len(
-        expected
-    )
+    assert [region.polygon.equals(polygon) for region, polygon in zip(regions, expected, strict=True)] == [True] * len(expected)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.1])

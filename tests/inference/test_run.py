@@ -25,17 +25,13 @@ def _rows(folder):
 
 
 def _times(folder):
-    return {
-        path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix in {".tif", ".png", ".geojson"}
-    }
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix in {".tif", ".png", ".geojson"}}
 
 
 def _script(body):
     """A process of its own that can import the project."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(body)], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(body)], env=environment, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture

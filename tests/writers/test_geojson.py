@@ -7,9 +7,7 @@ from shared.writers import tumour_feature, write_geojson
 
 def test_qupath_conventions_and_holes(tmp_path):
     ring = Polygon(box(0, 0, 10, 8).exterior, [box(2, 2, 4, 5).exterior])
-    write_geojson(
-        tmp_path / "a.geojson", [tumour_feature(ring, {"Area µm^2": 74.0}), tumour_feature(box(20.5, 1, 21, 2), {})]
-    )
+    write_geojson(tmp_path / "a.geojson", [tumour_feature(ring, {"Area µm^2": 74.0}), tumour_feature(box(20.5, 1, 21, 2), {})])
     collection = json.loads((tmp_path / "a.geojson").read_text(encoding="utf-8"))
     assert collection["type"] == "FeatureCollection"
     first, second = collection["features"]

@@ -95,9 +95,7 @@ def test_16_bit_labels(tmp_path):
 def test_tiles_that_were_left_out_are_no_tumour(tmp_path):
     tumour = np.ones((64, 64), np.uint8)
     tiles = (tumour, None, None, tumour)
-    tifffile.imwrite(
-        tmp_path / "mask.tif", iter(tiles), shape=(128, 128), dtype=np.uint8, tile=(64, 64), compression="deflate"
-    )
+    tifffile.imwrite(tmp_path / "mask.tif", iter(tiles), shape=(128, 128), dtype=np.uint8, tile=(64, 64), compression="deflate")
     region = read_mask_region(tmp_path / "mask.tif", (0, 0), 128, (128, 128))
     np.testing.assert_array_equal(region, np.kron([[1, 0], [0, 1]], np.ones((64, 64))))
 

@@ -20,9 +20,7 @@ def crop(image, xy, size_px):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(
-    "xy", [(0, 0), (64, 64), (13, 201), (-20, -7), (480, 280), (516, 300), (517, 0), (-50, 0), (-900, 900)]
-)
+@pytest.mark.parametrize("xy", [(0, 0), (64, 64), (13, 201), (-20, -7), (480, 280), (516, 300), (517, 0), (-50, 0), (-900, 900)])
 def test_level_0_is_exact_inside_and_white_outside(backend, xy, pyramid, level_0):
     region = Slide(pyramid, backend).read_region(xy, (50, 33))
     assert region.shape == (33, 50, 3)
@@ -176,9 +174,7 @@ def test_thumbnail_in_blocks_equals_one_piece(flat, monkeypatch):
     np.testing.assert_allclose(Slide(flat).thumbnail(100).astype(int), whole, atol=1)
 
 
-@pytest.mark.parametrize(
-    ("mode", "colour"), [("RGBA", (10, 20, 30, 255)), ("L", 7), ("P", 3), ("1", 1), ("LA", (9, 255))]
-)
+@pytest.mark.parametrize(("mode", "colour"), [("RGBA", (10, 20, 30, 255)), ("L", 7), ("P", 3), ("1", 1), ("LA", (9, 255))])
 def test_plain_images_of_any_mode(mode, colour, tmp_path):
     Image.new(mode, (30, 20), colour).save(tmp_path / "tile.png")
     with Image.open(tmp_path / "tile.png") as image:
