@@ -20,14 +20,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import torch
+from torch import Tensor, nn
 
-from shared.data import split_into_instances  # noqa: E402
-from shared.engines import SelectedInstanceInferer  # noqa: E402
-from shared.losses import SelectedInstanceLoss  # noqa: E402
-from shared.networks import InstanceClassifier  # noqa: E402
-from shared.synthetic import synthesize_image  # noqa: E402
+from shared.data import split_into_instances
+from shared.engines import SelectedInstanceInferer
+from shared.losses import SelectedInstanceLoss
+from shared.networks import InstanceClassifier
+from shared.synthetic import synthesize_image
 
 Step = Callable[[Tensor, Tensor], None]
 

@@ -20,6 +20,7 @@ from .lattice import (
 from .loaders import EvenBatchSampler, PairedLoader, RegionLoader
 from .manifest import load_manifest, write_manifest
 from .regions import RegionDataset, pixel_target, read_image, record_error
+from .slide_regions import slide_regions
 from .splits import assign_splits
 from .stain_augmentation import RandomStainJitterd, scale_stains
 
@@ -44,6 +45,7 @@ __all__ = [
     "read_image",
     "record_error",
     "scale_stains",
+    "slide_regions",
     "split_into_instances",
     "training_augmentation",
     "write_instance_labels",

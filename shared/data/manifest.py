@@ -7,13 +7,14 @@ Columns (README.md, "Your own data"): ``image``; optional region ``x, y`` (level
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from ..writers import atomic_path
+from ..wsi import open_slide
 from .splits import SPLITS, assign_splits
 
 Record = dict[str, Any]
@@ -52,12 +53,13 @@ def load_manifest(
         require: label columns that every returned row must fill (``"label"``, ``"area"``, ``"mask"``).
         num_classes: labels must be integers in ``[0, num_classes)``.
         split_seed: seed of the split that is made when the file has no ``split`` column.
-        both_classes: demand images without (label 0) and with tumour: nothing can be learnt from one class.
+        both_classes: demand images without (label 0) and with tumour: nothing can be learnt from one class. Implies
+            that ``"label"`` is required.
 
     Returns:
-        A dictionary a row: ``image`` and ``mask`` as absolute paths, ``x, y, width_px, height_px`` as level-0 pixels (all
+        A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to), ``x, y, width_px, height_px`` as level-0 pixels (all
         None when the row is the whole image), ``mpp``, ``label``, ``area``, ``case_id``, ``split``, and ``row``, the
-        line's number in the file (the header is row 1). What a row leaves empty is None.
+        line's number in the file (the header is row 1; blank lines count). What a row leaves empty is None.
 
     Raises:
         ValueError: for whatever is wrong, naming the file, the row, what was wanted and what came.
@@ -65,13 +67,16 @@ def load_manifest(
     path = Path(path)
     records = _read_rows(path)
     for record in records:
-        _check_row(record, path, require=(), num_classes=num_classes)
+        _check_row(record, path, num_classes)
     _check_duplicates(records, path)
+    _check_agreement(records, path, "image", "case_id", "its patient would be on both sides of a split")
     if any(record["split"] for record in records):
         for record in records:
             if record["split"] not in SPLITS:
                 raise _error(path, record, f"split must be one of {', '.join(SPLITS)}, got {record['split']!r}")
-        _check_case_splits(records, path)
+        # Regions of one slide are one patient's tissue too, whether or not a case is named.
+        for name in ("case_id", "image"):
+            _check_agreement(records, path, name, "split", "it belongs to one split, or the test tells nothing")
     else:
         assign_splits(records, seed=split_seed)
     if split is not None:
@@ -79,7 +84,7 @@ def load_manifest(
         if not records:
             raise ValueError(f"{path} has no row with split {split!r}: add some, or leave the split column out altogether.")
     for record in records:
-        _check_required(record, path, require)
+        _check_required(record, path, {*require, "label"} if both_classes else require)
     if both_classes:
         _check_both_classes(records, path, split)
     return records
@@ -90,41 +95,56 @@ def write_manifest(records: Sequence[Record], path: str | Path, extra_columns: S
 
     Columns that no record fills are left out; `extra_columns` are written behind the manifest's own.
     """
-    from ..writers import atomic_path  # a cycle-free, late import: writers know nothing of manifests
-
     columns = [name for name in COLUMNS if any(record.get(name) is not None for record in records) or name == "image"]
-    frame = pd.DataFrame([{name: record.get(name) for name in (*columns, *extra_columns)} for record in records])
-    frame = frame.reindex(columns=[*columns, *extra_columns])
-    for name in (*REGION, "label"):
-        if name in frame:
-            frame[name] = frame[name].astype("Int64")
-    with atomic_path(path) as temporary:
-        frame.to_csv(temporary, index=False)
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*columns, *extra_columns], extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
 
 
 def _read_rows(path: Path) -> list[Record]:
     if not path.is_file():
         raise ValueError(f"the manifest {path} does not exist: give the path of a CSV file with a column 'image'.")
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable CSV file: {error}") from error
-    frame.columns = [str(name).strip() for name in frame.columns]
-    if "image_name" in frame.columns and "image" not in frame.columns:
+        rows = _cells(path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable CSV file (UTF-8, commas): {error}") from error
+    if not rows:
+        raise ValueError(f"{path} is empty: a manifest is a CSV file with a column 'image'.")
+    header = rows.pop(0)[1]
+    if "image" not in header:
         # CAMEL's authors publish their adenoma data set with this header.
-        frame = frame.rename(columns={"image_name": "image"})
-    if "image" not in frame.columns:
-        raise ValueError(f"{path} has no column 'image'; its columns are: {', '.join(frame.columns)}.")
-    if frame.empty:
+        header = ["image" if name == "image_name" else name for name in header]
+    if "image" not in header:
+        raise ValueError(f"{path} has no column 'image'; its columns are: {', '.join(header)}.")
+    for name in COLUMNS:
+        if header.count(name) > 1:
+            raise ValueError(f"{path} has {header.count(name)} columns {name!r}: keep one of them.")
+    if not rows:
         raise ValueError(f"{path} has a header but no rows.")
-    rows = frame.to_dict("records")
-    return [
-        {name: (str(row.get(name, "")).strip() or None) for name in COLUMNS} | {"row": number}
-        for number, row in enumerate(rows, start=2)
-    ]
+    for number, cells in rows:
+        if any(cells[len(header) :]):
+            raise _error(path, {"row": number}, f"{len(cells)} cells below a header of {len(header)}: quote cells with commas")
+    # A row that ends early leaves the rest empty.
+    named = [(number, dict(zip(header, cells, strict=False))) for number, cells in rows]
+    return [{name: row.get(name) or None for name in COLUMNS} | {"row": number} for number, row in named]
 
 
-def _check_row(record: Record, path: Path, require: Sequence[str], num_classes: int) -> None:
+def _cells(path: Path) -> list[tuple[int, list[str]]]:
+    """The number of the line on which each row begins, from 1, and its stripped cells; rows without any are left out."""
+    rows = []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, skipinitialspace=True, strict=True)
+        number = 1
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                rows.append((number, cells))
+            number = reader.line_num + 1
+    return rows
+
+
+def _check_row(record: Record, path: Path, num_classes: int) -> None:
     """Convert one row's cells in place; what is wrong becomes a ValueError that names file and row."""
     if record["image"] is None:
         raise _error(path, record, "the image is empty")
@@ -133,7 +153,8 @@ def _check_row(record: Record, path: Path, require: Sequence[str], num_classes: 
             file = path.parent / record[name]
             if not file.is_file():
                 raise _error(path, record, f"{name} {record[name]!r} is not a file ({file}); paths are relative to the CSV")
-            record[name] = str(file.resolve())
+            # Not the file that a link points to: in stores such as git-annex its name says nothing.
+            record[name] = str(file.parent.resolve() / file.name)
     for name in ("x", "y", "width_um", "height_um", "width_px", "height_px", "mpp", "area"):
         record[name] = _number(path, record, name)
     label = _number(path, record, "label")
@@ -145,7 +166,6 @@ def _check_row(record: Record, path: Path, require: Sequence[str], num_classes: 
     if record["mpp"] is not None and record["mpp"] <= 0:
         raise _error(path, record, f"mpp is a size in micrometres per pixel and above 0, got {record['mpp']:g}")
     _check_region(path, record)
-    _check_required(record, path, require)
 
 
 def _check_region(path: Path, record: Record) -> None:
@@ -154,29 +174,28 @@ def _check_region(path: Path, record: Record) -> None:
         sizes = [record[f"width_{unit}"], record[f"height_{unit}"]]
         if (sizes[0] is None) != (sizes[1] is None) or any(size is not None and size <= 0 for size in sizes):
             raise _error(path, record, f"width_{unit} and height_{unit} go together and are above 0, got {sizes}")
-    if any(has_origin) and not all(has_origin):
-        raise _error(path, record, "a region needs both x and y (level-0 pixels)")
-    if record["width_px"] is None and record["width_um"] is not None:
-        mpp = record["mpp"] or _file_mpp(path, record)
-        record["width_px"], record["height_px"] = (round(record[f"{side}_um"] / mpp) for side in ("width", "height"))
-    if (record["width_px"] is not None) != all(has_origin):
+    has_size = record["width_px"] is not None or record["width_um"] is not None
+    if any(has_origin) != all(has_origin) or has_size != all(has_origin):
         raise _error(path, record, "a region needs x, y and its size (width_px, height_px or width_um, height_um)")
+    if not has_size:
+        return
+    if record["width_px"] is None:
+        mpp = record["mpp"] or _file_mpp(path, record)
+        record["width_px"], record["height_px"] = (record[f"{side}_um"] / mpp for side in ("width", "height"))
     for name in REGION:
-        if record[name] is not None:
-            record[name] = round(record[name])
+        record[name] = round(record[name])
+    if min(record["width_px"], record["height_px"]) < 1:
+        raise _error(path, record, f"the region is smaller than a pixel: {record['width_px']} x {record['height_px']} px")
 
 
 def _file_mpp(path: Path, record: Record) -> float:
-    from ..wsi import Slide
-
     try:
-        with Slide(record["image"]) as slide:
-            return slide.mpp
+        return open_slide(record["image"]).mpp
     except ValueError as error:
         raise _error(path, record, str(error)) from error
 
 
-def _check_required(record: Record, path: Path, require: Sequence[str]) -> None:
+def _check_required(record: Record, path: Path, require: Iterable[str]) -> None:
     for name in require:
         if record[name] is None:
             raise _error(path, record, f"the column {name!r} is empty, and this run needs it for every image")
@@ -196,30 +215,23 @@ def _check_both_classes(records: Sequence[Record], path: Path, split: str | None
     if labels != {0, 1}:
         present = ", ".join(str(label) for label in sorted(labels)) or "none"
         raise ValueError(
-            f"{path}: the {split or 'whole'} split has {len(records)} rows of one class only (label {present}); this needs images "
-            "with label 0 and images with a label above 0."
+            f"{path}: the {split or 'whole'} split has {len(records)} rows of one class only (label {present}); this needs "
+            "images with label 0 and images with a label above 0."
         )
 
 
-def _check_case_splits(records: Sequence[Record], path: Path) -> None:
-    _check_group(records, path, lambda record: record["case_id"], "case")
-    # Regions of one slide are one patient's tissue too, whether or not a case is named.
-    _check_group(records, path, lambda record: record["image"], "image")
-
-
-def _check_group(records: Sequence[Record], path: Path, key: Callable[[Record], str | None], noun: str) -> None:
+def _check_agreement(records: Sequence[Record], path: Path, name: str, of: str, reason: str) -> None:
+    """Check that records with the same value of column `name` have the same value of column `of`, where they have both."""
     first: dict[str, Record] = {}
     for record in records:
-        name = key(record)
-        if name is None:
+        if record[name] is None or record[of] is None:
             continue
-        other = first.setdefault(name, record)
-        if other["split"] != record["split"]:
+        other = first.setdefault(record[name], record)
+        if other[of] != record[of]:
             raise _error(
                 path,
                 record,
-                f"{noun} {name!r} is in split {record['split']!r} here and in {other['split']!r} in row {other['row']}: "
-                f"a {noun} belongs to one split, or the test tells nothing",
+                f"{name} {record[name]!r} has {of} {record[of]!r} here and {other[of]!r} in row {other['row']}: {reason}",
             )
 
 

@@ -16,7 +16,7 @@ from ..data import RegionDataset, instance_labels_of_masks, instance_region, wri
 from ..selection import criterion as criterion_of_name
 from ..wsi import open_slide
 from .distributed import barrier, gather_in_order, num_processes, rank, unwrap
-from .inferers import LatticeInferer
+from .inferers import LatticeInferer, fast_inferer
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class LatticeScorer:
         device: to compute on.
         batch_size: images a forward pass.
         num_workers: processes that read.
+        fast: score in bfloat16 where the device is faster at it, as training does.
     """
 
     def __init__(
@@ -41,10 +42,13 @@ class LatticeScorer:
         device: torch.device | str,
         batch_size: int = 8,
         num_workers: int = 0,
+        fast: bool = False,
     ) -> None:
         self.dataset, self.device = dataset, torch.device(device)
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.infer = LatticeInferer(instances_per_side)
+        self.instances_per_side = instances_per_side
+        infer = LatticeInferer(instances_per_side)
+        self.infer = fast_inferer(infer, device) if fast else infer
 
     def __call__(self, network: nn.Module, title: str = "scoring") -> Tensor:
         """Tumour logits ``(num_images, N * N)`` float32 on the CPU, of `network` in eval mode."""
@@ -88,7 +92,7 @@ class Construct:
         for name, classifier in self.classifiers.items():
             logits = self.score(classifier, title=f"construct ({name})")
             for image, instance in consistent_picks(logits, records, name):
-                pick = pick_record(records[image], instance, self.score.infer.instances_per_side)
+                pick = pick_record(records[image], instance, self.score.instances_per_side)
                 pick |= {"criterion": name, "probability": round(float(logits[image, instance].sigmoid()), 6)}
                 first = picks.setdefault((image, instance), pick)
                 if first is not pick:

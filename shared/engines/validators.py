@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from monai.engines import SupervisedEvaluator
+from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
 from ..data import RegionDataset, RegionLoader, instance_labels_of_masks
 from ..inference.network_map import tumour_probability
 from ..metrics import PooledBinaryScores
 from .batches import image_and_label, image_and_mask
-from .inferers import LatticeInferer
+from .inferers import LatticeInferer, fast_inferer
 
 
 def lattice_validator(
@@ -49,7 +50,7 @@ def lattice_validator(
         RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers),
         network,
         device,
-        LatticeInferer(instances_per_side),
+        fast_inferer(LatticeInferer(instances_per_side), device),
         _image_and_targets,
         metrics,
     )
@@ -69,7 +70,7 @@ def pixel_validator(
         RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers),
         network,
         device,
-        None,
+        fast_inferer(SimpleInferer(), device),
         image_and_mask,
         {"val_pixel_iou": metric},
     )

@@ -1,0 +1,44 @@
+"""Cut the slides of a manifest into labelled tissue regions: a manifest that CAMEL and CDWS-MIL train from directly.
+
+python scripts/prepare_regions.py slides.csv regions.csv --size_px 1280 --mpp 0.5
+
+No image is written: the regions are read from the slides during training. Slides with tumour need the column ``mask``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tqdm import tqdm
+
+from shared.data import load_manifest, slide_regions, write_manifest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("slides", type=Path, help="manifest of whole slides")
+    parser.add_argument("regions", type=Path, help="manifest to write")
+    parser.add_argument("--size_px", type=int, required=True, help="side of a region in pixels at --mpp")
+    parser.add_argument("--mpp", type=float, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
+    parser.add_argument("--min_tissue", type=float, default=0.5, help="smallest share of tissue in a region (default 0.5)")
+    parser.add_argument("--stride_px", type=int, default=0, help="step between regions; 0: side by side")
+    arguments = parser.parse_args()
+    try:
+        regions = []
+        for record in tqdm(load_manifest(arguments.slides), unit="slide", disable=None):
+            regions += slide_regions(record, arguments.size_px, arguments.mpp, arguments.min_tissue, arguments.stride_px)
+        if not regions:
+            raise ValueError(f"{arguments.slides}: no region of {arguments.size_px} px holds {arguments.min_tissue:.0%} tissue")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    write_manifest(regions, arguments.regions)
+    tumour = sum(region["label"] for region in regions)
+    print(f"{arguments.regions}: {len(regions)} regions, {tumour} with tumour, {len(regions) - tumour} without")
+
+
+if __name__ == "__main__":
+    main()
