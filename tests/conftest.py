@@ -1,6 +1,7 @@
 """Fixtures of the whole suite."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,23 @@ def wsi_test_data() -> Path:
     if not folder:
         pytest.skip("needs real slides: set WSI_TEST_DATA to their folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory) -> Path:
+    """An empty MLflow database. Making one takes MLflow seconds, copying it nothing."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlruns.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def tracked_folder(tmp_path, migrated_database, monkeypatch) -> Path:
+    """An output folder whose MLflow database is there already."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / "output"
+    folder.mkdir()
+    shutil.copy(migrated_database, folder / "mlruns.db")
+    return folder

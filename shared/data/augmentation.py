@@ -9,6 +9,7 @@ import torch
 from monai.transforms import (
     CastToTyped,
     Compose,
+    Lambdad,
     RandAffined,
     RandFlipd,
     RandRotate90d,
@@ -36,7 +37,7 @@ def training_augmentation(
             nearest neighbour.
         crop_size_px: side of a random square crop, taken last; None for none.
         free_rotation: also rotate by any angle; off saves resampling where `max_scale` is 1 too.
-        max_scale: largest magnification.
+        max_scale: largest magnification, drawn for each axis on its own (the paper does not say).
         stain_jitter: strength of `RandomStainJitterd`; 0 (the paper) for none.
 
     Returns:
@@ -63,4 +64,6 @@ def training_augmentation(
         steps.append(RandomStainJitterd(["image"], strength=stain_jitter))
     if crop_size_px is not None:
         steps.append(RandSpatialCropd(keys, roi_size=(crop_size_px, crop_size_px), random_size=False))
-    return Compose([*steps, CastToTyped(keys, dtype=torch.uint8), ToTensord(keys, track_meta=False)])
+    # The cast alone would cut off the decimals and darken the image by half a grey value.
+    steps += [Lambdad("image", torch.round), CastToTyped(keys, dtype=torch.uint8), ToTensord(keys, track_meta=False)]
+    return Compose(steps)

@@ -6,7 +6,7 @@ gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +110,5 @@ def write_picks(picks: Sequence[Record], path: str | Path) -> None:
     write_manifest(picks, path, extra_columns=("criterion", "probability"))
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (
-        str(row["image"]),
-        *(None if pd.isna(row.get(name)) or row.get(name) is None else int(row[name]) for name in REGION),
-    )
+def _key(row: Mapping[Any, Any]) -> tuple[Hashable, ...]:
+    return (str(row["image"]), *(None if pd.isna(row.get(name)) else int(row[name]) for name in REGION))

@@ -5,6 +5,7 @@ Instances are numbered row by row: instance ``i`` of an ``N x N`` lattice lies i
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -72,8 +73,13 @@ def paint_instances(labels: Tensor, height: int, width: int) -> Tensor:
 
     Returns:
         ``(1, height, width)``, of the labels' type.
+
+    Raises:
+        ValueError: if the number of labels is no square, or the image does not divide into that many instances.
     """
-    n = round(len(labels) ** 0.5)
+    n = math.isqrt(len(labels))
+    if n * n != len(labels) or not n:
+        raise ValueError(f"the labels of an image are N x N, got {len(labels)}")
     check_lattice(height, width, n)
     return labels.reshape(1, n, n).repeat_interleave(height // n, 1).repeat_interleave(width // n, 2)
 

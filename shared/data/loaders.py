@@ -20,7 +20,8 @@ class EvenBatchSampler(Sampler[list[int]]):
 
     An epoch of n images takes ``ceil(n / batch_size)`` steps of (nearly) equal size, so that every process has the same number
     of steps and every image is seen exactly once over all processes - whereas `torch`'s DistributedSampler repeats images to
-    fill up. A single process sees the very batches that several share.
+    fill up. A single process sees the very batches that several share, unless these would leave a process without an image:
+    then there are fewer and larger ones.
 
     Args:
         labels: class of each image.
@@ -108,10 +109,11 @@ class RegionLoader(DataLoader):
         seed: int = 0,
     ) -> None:
         labels = [record.get("label") or 0 for record in dataset.data]
-        sampler = EvenBatchSampler(labels, batch_size, balance=balance, shuffle=shuffle, seed=seed)
+        self._regions = dataset
+        self._batches = EvenBatchSampler(labels, batch_size, balance=balance, shuffle=shuffle, seed=seed)
         super().__init__(
             dataset,
-            batch_sampler=sampler,
+            batch_sampler=self._batches,
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if num_workers else None,
@@ -119,8 +121,8 @@ class RegionLoader(DataLoader):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) that the next iteration goes through."""
-        self.batch_sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-        self.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
+        self._batches.set_epoch(epoch)
+        self._regions.set_epoch(epoch)
 
 
 class PairedLoader:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,10 @@ def load_manifest(
             that ``"label"`` is required.
 
     Returns:
-        A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to), ``x, y, width_px, height_px`` as level-0 pixels (all
-        None when the row is the whole image), ``mpp``, ``label``, ``area``, ``case_id``, ``split``, and ``row``, the
-        line's number in the file (the header is row 1; blank lines count). What a row leaves empty is None.
+        A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to),
+        ``x, y, width_px, height_px`` as level-0 pixels (all None when the row is the whole image), ``mpp``, ``label``,
+        ``area``, ``case_id``, ``split``, and ``row``, the number of the line in the file on which the row begins (the
+        header is row 1; blank lines count). What a row leaves empty is None.
 
     Raises:
         ValueError: for whatever is wrong, naming the file, the row, what was wanted and what came.
@@ -84,7 +85,7 @@ def load_manifest(
         if not records:
             raise ValueError(f"{path} has no row with split {split!r}: add some, or leave the split column out altogether.")
     for record in records:
-        _check_required(record, path, {*require, "label"} if both_classes else require)
+        _check_required(record, path, (*require, "label") if both_classes else require)
     if both_classes:
         _check_both_classes(records, path, split)
     return records
@@ -195,7 +196,7 @@ def _file_mpp(path: Path, record: Record) -> float:
         raise _error(path, record, str(error)) from error
 
 
-def _check_required(record: Record, path: Path, require: Iterable[str]) -> None:
+def _check_required(record: Record, path: Path, require: Sequence[str]) -> None:
     for name in require:
         if record[name] is None:
             raise _error(path, record, f"the column {name!r} is empty, and this run needs it for every image")

@@ -32,7 +32,8 @@ class RegionDataset(Dataset):
         mpp: micrometres per pixel at which files that know theirs are read; files without (tiles) are read as stored.
         transform: of the dictionary, or None.
         pixel_labels: ``"mask"`` for the true mask, ``"label"`` for the image's label on every pixel (image-level FSB),
-            ``"instances"`` for the enriched instance labels in the record's ``instances`` (CAMEL), None for no pixel labels.
+            ``"instances"`` for the enriched instance labels in the record's ``instances`` (CAMEL), None for no pixel
+            labels.
         seed: of the random transforms.
 
     Raises:
@@ -69,12 +70,10 @@ class RegionDataset(Dataset):
             item["mask"] = pixel_target(record, self.pixel_labels, image.shape[-2:], self.mpp)
         if item["label"] is None:
             del item["label"]
-        if self.transform is None:
-            return item
-        if hasattr(self.transform, "set_random_state"):
-            key = np.random.SeedSequence((self.seed, self.epoch, index))
-            self.transform.set_random_state(seed=int(key.generate_state(1)[0]))
-        return self.transform(item)  # type: ignore[no-any-return]
+        key = np.random.SeedSequence((self.seed, self.epoch, index))
+        # MONAI's Dataset has made a Compose of whatever came, which hands a seed to each of its random transforms.
+        self.transform.set_random_state(seed=int(key.generate_state(1)[0]))
+        return dict(self.transform(item))
 
 
 def read_image(record: Record, mpp: float | None = None, size_px: int | None = None) -> Tensor:
@@ -89,13 +88,19 @@ def read_image(record: Record, mpp: float | None = None, size_px: int | None = N
         uint8 ``(3, H, W)``.
 
     Raises:
-        ValueError: naming row and file.
+        ValueError: naming row and file, if they cannot be read, have another size, or the region lies outside the file.
     """
     try:
         slide = open_slide(record["image"], mpp=record.get("mpp"))
         downsample = _downsample(slide, mpp)
         origin = (record.get("x") or 0, record.get("y") or 0)
         region_px = (record.get("width_px") or slide.size_px[0], record.get("height_px") or slide.size_px[1])
+        ends = (origin[0] + region_px[0], origin[1] + region_px[1])
+        if min(ends) <= 0 or origin[0] >= slide.size_px[0] or origin[1] >= slide.size_px[1]:
+            raise ValueError(
+                f"the region at {origin} of {region_px[0]} x {region_px[1]} px lies outside the image of {slide.size_px[0]} x "
+                f"{slide.size_px[1]} px: x and y are level-0 pixels"
+            )
         read_px = (round(region_px[0] / downsample), round(region_px[1] / downsample))
         if size_px is not None:
             # One pixel of rounding is a region's size in micrometres, more is another region.
@@ -122,27 +127,36 @@ def pixel_target(record: Record, source: str, size: Sequence[int], mpp: float | 
 
     Returns:
         uint8 ``(1, height, width)`` in {0, 1}; a record with label 0 and no mask has no tumour pixels.
+
+    Raises:
+        ValueError: naming row and file, if the record lacks what `source` needs or it does not fit the image.
     """
     height, width = size
-    if source == "instances":
-        return paint_instances(decode_instances(record["instances"]).to(torch.uint8), height, width)
-    if source == "label" or (record.get("mask") is None and record.get("label") == 0):
-        return torch.full((1, height, width), int(record["label"] > 0), dtype=torch.uint8)
-    if record.get("mask") is None:
-        raise record_error(record, "the column 'mask' is empty, and this run needs the mask of every tumour image")
+    needed = "mask" if source == "mask" and record.get("label") != 0 else "label" if source != "instances" else source
     try:
-        slide = open_slide(record["image"], mpp=record.get("mpp"))
-        mask = read_mask_region(
-            record["mask"],
-            (record.get("x") or 0, record.get("y") or 0),
-            (width, height),
-            slide.size_px,
-            downsample=_downsample(slide, mpp),
-            image_path=record["image"],
-        )
+        if record.get(needed) is None:
+            who = "tumour image" if needed == "mask" else "image"
+            raise ValueError(f"the column {needed!r} is empty, and this run needs it for every {who}")
+        if source == "instances":
+            return paint_instances(decode_instances(record["instances"]).to(torch.uint8), height, width)
+        if source == "label" or record.get("mask") is None:
+            return torch.full((1, height, width), int(record["label"] > 0), dtype=torch.uint8)
+        return _read_mask(record, (width, height), mpp)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
-    return torch.from_numpy(np.ascontiguousarray(mask)).to(torch.uint8)[None]
+
+
+def _read_mask(record: Record, size_px: tuple[int, int], mpp: float | None) -> Tensor:
+    slide = open_slide(record["image"], mpp=record.get("mpp"))
+    mask = read_mask_region(
+        record["mask"],
+        (record.get("x") or 0, record.get("y") or 0),
+        size_px,
+        slide.size_px,
+        downsample=_downsample(slide, mpp),
+        image_path=record["image"],
+    )
+    return torch.from_numpy(mask)[None]
 
 
 def record_error(record: Record, problem: object) -> ValueError:

@@ -18,9 +18,9 @@ _THUMBNAIL_PX = 2048
 def slide_regions(record: Record, size_px: int, mpp: float, min_tissue: float = 0.5, stride_px: int = 0) -> list[Record]:
     """The tissue regions of one slide as manifest records, labelled from its mask.
 
-    Regions lie on a grid, do not overlap (unless `stride_px` says so) and lie wholly inside the slide. A region's label is 1 if its
-    mask holds any tumour (CAMEL, section 4.1), and its ``area`` is the tumour share of the region. Without a mask every region of a
-    normal slide is 0.
+    Regions lie on a grid, do not overlap (unless `stride_px` says so) and lie wholly inside the slide. A region's label is
+    1 if its mask holds any tumour (CAMEL, section 4.1), and its ``area`` is the tumour share of the region. Without a mask
+    every region of a normal slide is 0.
 
     Args:
         record: of a slide, with ``label`` or ``mask``; ``case_id`` and ``split`` are passed on.
@@ -70,4 +70,3 @@ def _tissue_shares(slide: Slide, grid: TileGrid) -> np.ndarray:
     (x0, y0), (x1, y1) = start.T, stop.T
     inside = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
     return inside / ((x1 - x0) * (y1 - y0))
-

@@ -33,8 +33,9 @@ REGION = ("image", "x", "y", "width_px", "height_px", "label")
 class Evaluation:
     """Scores classifiers on instances and a segmentation network on pixels; writes numbers, a row an image and a figure.
 
-    Into `folder` go ``metrics.json``, ``images.csv`` and ``examples.png``. Pixels are pooled over all images, as in CAMEL's tables;
-    "everything is tumour" is scored beside the network on the same pixels, because overlap measures alone can flatter it.
+    Into `folder` go ``metrics.json``, ``images.csv`` and ``examples.png``. Pixels are pooled over all images, as in CAMEL's
+    tables; "everything is tumour" is scored beside the network on the same pixels, because overlap measures alone can
+    flatter it.
 
     Args:
         folder: to write to.
@@ -49,7 +50,7 @@ class Evaluation:
         training_labels: data set of the *training* images with masks and ``instances``, to score the enriched labels themselves
             (CAMEL, Table 2); None to leave that row out.
         method: the segmentation's name in the table.
-        num_examples: rows of the figure.
+        num_examples: rows of the figure; 0 for no figure.
         tracking: MLflow runs to log to.
     """
 
@@ -119,7 +120,7 @@ class Evaluation:
             probability = tumour_probability(network(channels_last(batch["image"].to(self.device)))).cpu()
             for position, index in enumerate(batch["index"].tolist()):
                 row = {name: self.dataset.data[index].get(name) for name in REGION}
-                row["max_probability"] = round(float(probability[position].max()), 6)
+                row["max_probability"] = float(probability[position].max())
                 if "mask" in batch:
                     mask = batch["mask"][position]
                     counts = binary_counts(probability[position] >= 0.5, mask[0])
@@ -134,7 +135,9 @@ class Evaluation:
             temporary.write_text(json.dumps(metrics, indent=2) + "\n")
         with atomic_path(self.folder / "images.csv") as temporary:
             _with_image_scores(images).to_csv(temporary, index=False)
-        write_examples(self._examples(enriched), self.folder / "examples.png", title=f"{self.method}: examples of the split")
+        examples = self._examples(enriched)
+        if examples:
+            write_examples(examples, self.folder / "examples.png", title=f"{self.method}: examples of the split")
         if self.tracking is not None:
             flat = {
                 f"{kind}.{slug(name)}.{score}": value
@@ -144,7 +147,7 @@ class Evaluation:
                 for score, value in scores.items()
                 if value is not None
             }
-            files = [self.folder / name for name in ("metrics.json", "images.csv", "examples.png")]
+            files = [self.folder / name for name in ("metrics.json", "images.csv", *(["examples.png"] if examples else []))]
             self.tracking.log_stage("evaluation", flat, files)
             self.tracking.finish_stage("evaluation")
         # The table is the result: it is printed, whatever the logging is set to.
@@ -208,10 +211,14 @@ def pixel_scores(counts: Tensor) -> dict[str, float | None]:
 
 
 def example_indices(labels: list[int], num_examples: int) -> list[int]:
-    """Images to draw: two of three with tumour, evenly spaced through the data set, the same each time."""
+    """Images to draw: two of three with tumour if there are as many, evenly spaced through the data set, the same each time.
+
+    >>> example_indices([0, 1, 0, 1, 1], num_examples=3)
+    [1, 4, 2]
+    """
     positive = [index for index, label in enumerate(labels) if label > 0]
     negative = [index for index, label in enumerate(labels) if label == 0]
-    num_negative = min(len(negative), num_examples // 3)
+    num_negative = min(len(negative), max(num_examples // 3, num_examples - len(positive)))
     num_positive = min(len(positive), num_examples - num_negative)
     return [*_spread(positive, num_positive), *_spread(negative, num_negative)]
 
@@ -244,9 +251,12 @@ def _number(score: Tensor) -> float | None:
 
 def _with_image_scores(images: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(images)
+    for name in ("x", "y", "width_px", "height_px"):
+        frame[name] = frame[name].astype("Int64")
+    frame["max_probability"] = frame["max_probability"].round(6)
     if "tp" not in frame:
         return frame
-    pixels = frame[["tp", "fp", "fn", "tn"]].sum(axis=1)
+    pixels = frame[list(COUNTS)].sum(axis=1)
     frame["true_share"] = ((frame["tp"] + frame["fn"]) / pixels).round(6)
     frame["predicted_share"] = ((frame["tp"] + frame["fp"]) / pixels).round(6)
     frame["dice"] = (2 * frame["tp"] / (2 * frame["tp"] + frame["fp"] + frame["fn"])).round(6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -27,7 +28,7 @@ class LatticeInferer(Inferer):
         self.instances_per_side, self.chunk_size = instances_per_side, chunk_size
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         instances = split_into_instances(inputs, self.instances_per_side)
         num_bags, num_instances = instances.shape[:2]
         # Instances are cut as (B, n, C, h, w); the convolutions want channels last.
@@ -56,7 +57,7 @@ class SelectedInstanceInferer(Inferer):
         self.pick = criterion_of_name(criterion)
         self.score = LatticeInferer(instances_per_side, chunk_size)
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
         """Logits of the picked instances ``(B,)`` from images ``(B, 3, M, M)``; ``labels`` ``(B,)`` come as a keyword."""
         picks = self.pick(score_in_eval_mode(self.score, inputs, network), kwargs["labels"])
         picked = gather_instances(inputs, picks[:, None], self.score.instances_per_side)[:, 0]
@@ -77,7 +78,7 @@ class ConstrainedRetrainInferer(Inferer):
     def __init__(self, instances_per_side: int, chunk_size: int | None = 256) -> None:
         self.score = LatticeInferer(instances_per_side, chunk_size)
 
-    def __call__(self, inputs: Any, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    def __call__(self, inputs: Any, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """``instances (K, 3, m, m)``, ``images (B, 3, M, M)``, ``image_labels (B,)`` to logits ``(K,)`` and ``(B, 2)``."""
         instances, images, labels = inputs["instances"], inputs["images"], inputs["image_labels"]
         logits = score_in_eval_mode(self.score, images, network)
@@ -113,7 +114,7 @@ class AutocastInferer(Inferer):
     def __init__(self, inferer: Inferer, device_type: str, dtype: torch.dtype) -> None:
         self.inferer, self.device_type, self.dtype = inferer, device_type, dtype
 
-    def __call__(self, inputs: Any, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(self.device_type, dtype=self.dtype):
             outputs = self.inferer(inputs, network, *args, **kwargs)
         return {name: logits.float() for name, logits in outputs.items()} if isinstance(outputs, dict) else outputs.float()

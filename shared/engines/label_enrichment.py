@@ -66,8 +66,8 @@ class LatticeScorer:
 class Construct:
     """The construct stage: each trained classifier picks an instance of every training image, by its own criterion.
 
-    A pick whose predicted class differs from its image's label is dropped; the union of what is left, each instance once, is written
-    as a manifest of labelled regions, ``picks.csv``.
+    A pick whose predicted class differs from its image's label is dropped; the union of what is left, each instance once,
+    is written as a manifest of labelled regions, ``picks.csv``.
 
     Args:
         score: how to score lattices, over the training images.
@@ -102,8 +102,8 @@ class Construct:
         logger.info(f"construct: {len(ordered)} picks of {len(records)} images: {counts[1]} tumour, {counts[0]} normal")
         if not all(counts):
             raise ValueError(
-                f"construct: {counts[1]} tumour and {counts[0]} normal picks agree with their image's label; both are needed. Train "
-                "cMIL for more epochs (cmil_epochs), or change its norm or learning rate."
+                f"construct: {counts[1]} tumour and {counts[0]} normal picks agree with their image's label; both are needed. "
+                "Train cMIL for more epochs (cmil_epochs), or change its norm or learning rate."
             )
         if rank() == 0:
             write_picks(ordered, self.path)
@@ -147,6 +147,7 @@ class ConstructFromMasks:
     def run(self) -> None:
         """Write all instances, unless they are there already."""
         if self.path.is_file():
+            logger.info(f"construct: finished already, its instances are taken from {self.path}")
             return
         picks = []
         for index, record in enumerate(self.dataset.data):

@@ -19,6 +19,8 @@ CONFIG = "config.json"
 
 # What may differ between the run that began and the one that goes on: where and how it is computed, not what.
 VOLATILE = (
+    "bundle_root",
+    "output_dir",
     "device",
     "num_workers",
     "amp_dtype",

@@ -20,7 +20,8 @@ def score_table(metrics: Mapping[str, Any], folder: str | Path) -> str:
     """Instance labels and pixels as two blocks of one text table, in per cent.
 
     Args:
-        metrics: ``instances``, ``pixels`` and ``images``, each row name -> score name -> share; those that are missing are left out.
+        metrics: ``instances``, ``pixels`` and ``images``, each row name -> score name -> share; those that are missing are
+            left out.
         folder: named below the table.
     """
     titles = {

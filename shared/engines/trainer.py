@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Events
-from monai.engines import SupervisedTrainer
+from monai.engines import Evaluator, SupervisedTrainer
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,7 +21,7 @@ from ..handlers import StageEvents, Tracking, training_handlers
 from ..networks import load_weights
 from ..writers import atomic_path
 from .batches import image_and_label
-from .distributed import average_buffers, barrier, is_distributed, rank, unwrap
+from .distributed import average_buffers, barrier, is_distributed, rank
 from .inferers import AutocastInferer, computes_bfloat16
 
 RESUME_POINT = "resume.pt"
@@ -30,7 +30,7 @@ HISTORY = "history.csv"
 
 
 class StageTrainer(SupervisedTrainer):
-    """A SupervisedTrainer with a folder.
+    """A SupervisedTrainer with a folder, run once: after an interruption a new object goes on from the folder.
 
     After every epoch the folder holds a resume point (network, optimiser, scaler, epoch, history) and ``history.csv``; when the
     last epoch is done, ``model.pt`` (the network's state dict) replaces the resume point. `run` continues from the resume point,
@@ -100,15 +100,18 @@ class StageTrainer(SupervisedTrainer):
         )
         self.folder = Path(folder)
         self.keep_best = keep_best
-        self.validator = validator(network=self.plain_network) if isinstance(validator, partial) else validator
+        is_ready = validator is None or isinstance(validator, Evaluator)
+        self.validator = validator if is_ready else validator(network=self.plain_network)
         self.initial_weights = initial_weights
         self.publish_to = publish_to
         self.seed = seed
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
         self._losses: list[Tensor] = []
+        self._scaler_state: dict[str, Any] | None = None
         self.register_events(*StageEvents)
         # These come first: handlers that are attached later see the seeded epoch and its mean loss.
+        self.add_event_handler(Events.STARTED, _restore_scaler)
         self.add_event_handler(Events.EPOCH_STARTED, _start_epoch)
         self.add_event_handler(Events.ITERATION_COMPLETED, _note_loss)
         self.add_event_handler(Events.EPOCH_COMPLETED, _end_epoch)
@@ -139,9 +142,9 @@ class StageTrainer(SupervisedTrainer):
                 f"{self.weights_file} does not exist: run the stage {self.folder.name!r} first (run_{self.folder.name})"
             )
         load_weights(self.plain_network, self.weights_file)
-        return self.plain_network.eval()
+        return self.plain_network
 
-    def run(self) -> None:
+    def run(self) -> None:  # type: ignore[override]
         """Train from where the folder stands to the end; leave the final weights in the network and in ``model.pt``.
 
         Raises:
@@ -149,22 +152,28 @@ class StageTrainer(SupervisedTrainer):
         """
         if self.is_finished:
             self.logger.info(f"{self.folder.name}: finished already, its weights are taken from {self.weights_file}")
+            if rank() == 0 and self.publish_to is not None and not Path(self.publish_to).is_file():
+                with atomic_path(self.publish_to) as temporary:
+                    shutil.copyfile(self.weights_file, temporary)
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._restore()
             if self.state.epoch < self.state.max_epochs:
                 super().run()
             if rank() == 0:
-                weights = self.best.get("network") or self.plain_network.state_dict()
-                # Last the file that says that the stage is finished.
-                for file in (self.publish_to, self.weights_file):
-                    if file is not None:
-                        with atomic_path(file) as temporary:
-                            torch.save(weights, temporary)
-                (self.folder / RESUME_POINT).unlink(missing_ok=True)
-                self.fire_event(StageEvents.WEIGHTS_SAVED)
+                self._finish()
             barrier()
         self.trained()
+
+    def _finish(self) -> None:
+        weights = self.best.get("network") or self.plain_network.state_dict()
+        # Last the file that says that the stage is finished.
+        for file in (self.publish_to, self.weights_file):
+            if file is not None:
+                with atomic_path(file) as temporary:
+                    torch.save(weights, temporary)
+        (self.folder / RESUME_POINT).unlink(missing_ok=True)
+        self.fire_event(StageEvents.WEIGHTS_SAVED)
 
     def _restore(self) -> None:
         point = self.folder / RESUME_POINT
@@ -178,8 +187,7 @@ class StageTrainer(SupervisedTrainer):
         except RuntimeError as error:
             raise ValueError(f"{point} is of another network: choose another output_dir or delete it. {error}") from error
         self.optimizer.load_state_dict(saved["optimizer"])
-        if self.scaler is not None and saved["scaler"] is not None:
-            self.scaler.load_state_dict(saved["scaler"])
+        self._scaler_state = saved["scaler"]
         self.history, self.best = saved["history"], saved["best"]
         self.load_state_dict(
             {"epoch": saved["epoch"], "max_epochs": self.state.max_epochs, "epoch_length": self.state.epoch_length}
@@ -192,6 +200,12 @@ def _wrap(network: nn.Module, device: torch.device) -> nn.Module:
         return network
     # Running statistics differ between processes within an epoch, as with one process a GPU, and are averaged at its end.
     return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False)
+
+
+def _restore_scaler(engine: StageTrainer) -> None:
+    # Not before: MONAI makes the scaler when a run begins.
+    if engine.scaler is not None and engine._scaler_state is not None:
+        engine.scaler.load_state_dict(engine._scaler_state)
 
 
 def _start_epoch(engine: StageTrainer) -> None:
@@ -221,26 +235,20 @@ def _save_epoch(engine: StageTrainer) -> None:
     validation = dict(engine.validator.state.metrics) if engine.validator is not None else {}
     metrics = {**engine.state.metrics, **validation}
     engine.history.append({"epoch": float(engine.state.epoch), **{name: float(value) for name, value in metrics.items()}})
+    if engine.keep_best is not None:
+        _keep_best(engine, validation)
     if rank() != 0:
         return
-    network = unwrap(engine.network).state_dict()
-    if engine.keep_best is not None:
-        if engine.keep_best not in validation:
-            raise ValueError(
-                f"keep_best names {engine.keep_best!r}; the validation has {', '.join(sorted(validation)) or 'nothing'}"
-            )
-        score = float(validation[engine.keep_best])
-        if not engine.best or score > engine.best["score"]:
-            engine.best = {
-                "score": score,
-                "epoch": engine.state.epoch,
-                "network": {k: v.clone() for k, v in network.items()},
-            }
+    # Before the resume point: it may lead a resume point by an epoch, which is then run again, but never lag behind.
+    with atomic_path(engine.history_file) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in engine.history for name in row)))
+        writer.writeheader()
+        writer.writerows(engine.history)
     with atomic_path(engine.folder / RESUME_POINT) as temporary:
         torch.save(
             {
                 "epoch": engine.state.epoch,
-                "network": network,
+                "network": engine.plain_network.state_dict(),
                 "optimizer": engine.optimizer.state_dict(),
                 "scaler": engine.scaler.state_dict() if engine.scaler is not None else None,
                 "history": engine.history,
@@ -248,7 +256,13 @@ def _save_epoch(engine: StageTrainer) -> None:
             },
             temporary,
         )
-    with atomic_path(engine.history_file) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in engine.history for name in row)))
-        writer.writeheader()
-        writer.writerows(engine.history)
+
+
+def _keep_best(engine: StageTrainer, validation: dict[str, Any]) -> None:
+    if engine.keep_best not in validation:
+        raise ValueError(f"keep_best names {engine.keep_best!r}; the validation has {', '.join(sorted(validation)) or 'nothing'}")
+    score = float(validation[engine.keep_best])
+    # A score may be 0/0, and no number is larger than NaN.
+    if not engine.best or score > engine.best["score"] or math.isnan(engine.best["score"]):
+        network = {name: values.clone() for name, values in engine.plain_network.state_dict().items()}
+        engine.best = {"score": score, "epoch": engine.state.epoch, "network": network}

@@ -86,7 +86,7 @@ def _evaluator(
 ) -> SupervisedEvaluator:
     names = list(metrics)
     return SupervisedEvaluator(
-        device=device,
+        device=torch.device(device),
         val_data_loader=loader,
         network=network,
         inferer=inferer,

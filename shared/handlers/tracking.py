@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from mlflow.exceptions import MlflowException
 from monai.handlers import MLFlowHandler
 
 from ..writers import atomic_path
@@ -48,7 +49,7 @@ class Tracking:
         self.run_name = run_name or self.folder.name
         self.enabled = enabled and not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0)
         self._client: Any = None
-        self._experiment_id: str | None = None
+        self._experiment_id = ""
 
     def start(self, parameters: Mapping[str, Any], config_file: str | Path | None = None) -> None:
         """Open the parent run, or the one of an earlier, interrupted run; log hyper-parameters and the executed configuration."""
@@ -99,11 +100,10 @@ class Tracking:
         """Id of the child run of `stage`, made on first use."""
         parent = self._parent_id()
         name = self._stage_name(stage)
-        found = self._client.search_runs(
-            [self._experiment_id], f"tags.`{PARENT_TAG}` = '{parent}' and attributes.run_name = '{name}'", max_results=1
-        )
-        if found:
-            return str(found[0].info.run_id)
+        # Names are compared here: in MLflow's filter an apostrophe would end them.
+        for child in self._client.search_runs([self._experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'"):
+            if child.info.run_name == name:
+                return str(child.info.run_id)
         run = self._client.create_run(self._experiment_id, run_name=name, tags={PARENT_TAG: parent})
         return str(run.info.run_id)
 
@@ -123,8 +123,6 @@ class Tracking:
         return str(run.info.run_id)
 
     def _exists(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
         try:
             return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
         except MlflowException:
@@ -137,7 +135,8 @@ class Tracking:
         self.folder.mkdir(parents=True, exist_ok=True)
         first = MLFlowHandler(tracking_uri=self.uri, experiment_name=self.experiment)
         first._set_experiment()
-        self._client, self._experiment_id = first.client, first.experiment.experiment_id
+        experiment: Any = first.experiment
+        self._client, self._experiment_id = first.client, experiment.experiment_id
 
     def _log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
         logged = self._client.get_run(run_id).data.params

@@ -74,7 +74,8 @@ class _StageTracking:
         if self.validator is not None:
             # The evaluator's own epoch is always 1.
             validate = self.tracking.handler(self.stage, global_epoch_transform=lambda _: engine.state.epoch)
-            validate.attach(self.validator)
+            if validate is not None:
+                validate.attach(self.validator)
 
     def _finish(self, engine: Engine) -> None:
         self.tracking.log_stage(self.stage, {}, [engine.weights_file, engine.history_file])  # type: ignore[attr-defined]

@@ -30,10 +30,12 @@ def load_weights(network: nn.Module, path: str | Path, missing_ok: bool = False)
             return None
         raise ValueError(f"the weights {path} do not exist: train first, or give the checkpoint of a trained network")
     try:
-        state = torch.load(path, map_location=next(network.parameters()).device, weights_only=True)
-        network.load_state_dict(state)
-    except (RuntimeError, EOFError, AttributeError, OSError) as error:
-        raise ValueError(f"{path} does not hold the weights of a {type(network).__name__} as configured: {error}") from error
-    except Exception as error:  # torch.load raises pickle's own kinds for what is no checkpoint at all
+        # To the CPU: load_state_dict copies to wherever the parameters are.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle has its own kinds for what is no checkpoint at all
         raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} does not hold the weights of a {type(network).__name__} as configured: {error}") from error
     return network.eval()

@@ -37,7 +37,12 @@ def write_examples(rows: Sequence[ExampleRow], path: str | Path, title: str = ""
         rows: at least one; their panels name the columns, in the order of the first row.
         path: of the PNG.
         title: above the figure.
+
+    Raises:
+        ValueError: if there is no row.
     """
+    if not rows:
+        raise ValueError("a figure of examples needs at least one row")
     columns = ["image", *rows[0].panels]
     figure = Figure(figsize=(2.6 * len(columns), 2.6 * len(rows) + 0.5), layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,0 +1,155 @@
+"""CAMEL's configurations on tiny data: as processes of their own, as users start them, and within this one."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from monai.bundle import ConfigWorkflow
+from PIL import Image
+
+from shared.synthetic import DemoPlan, SlidePlan, write_demo
+
+REPOSITORY = Path(__file__).parents[2]
+BUNDLE = REPOSITORY / "bundles" / "camel"
+DEADLINE_S = 600
+
+# Everything that makes a training small. In fp32, because bfloat16 is used on some CPUs and not on others; the word None would do
+# nothing on MONAI's command line.
+TINY: dict[str, Any] = {
+    "image_size_px": 64,
+    "backbone": "resnet10",
+    "segmentation_backbone": "resnet10",
+    "amp_dtype": "$None",
+    "num_workers": 0,
+    "cmil_epochs": 2,
+    "max_min_epochs": 2,
+    "retrain_epochs": 1,
+    "retrain_batch_size": 8,
+    "segmentation_epochs": 1,
+    "segmentation_batch_size": 4,
+    "classifier_learning_rate": 0.001,
+}
+
+
+@dataclass(frozen=True)
+class Camel:
+    """Starts CAMEL's configurations on the tiny data set in `data`."""
+
+    data: Path
+
+    def config_files(self, *names: str, folder: Path = BUNDLE / "configs") -> list[str]:
+        return [str(folder / f"{name}.json") for name in names]
+
+    def command(self, *names: str, run_id: str | None = None, cwd: Path = REPOSITORY, **overrides: Any) -> list[str]:
+        """``python -m monai.bundle run ...`` with the configuration files of these names, as paths relative to `cwd`."""
+        files = [os.path.relpath(file, cwd) for file in self.config_files(*names)]
+        options = {"config_file": files[0] if len(files) == 1 else str(files), "dataset_dir": self.data, **overrides}
+        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        return ["-m", "monai.bundle", "run", *([run_id] if run_id else []), *arguments]
+
+    def run(self, command: list[str], cwd: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run ``python <command>`` to its end."""
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=cwd,
+            env=self.environment(**environment),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+
+    def kill_when(self, exists: Path, command: list[str], log: Path, **environment: str) -> None:
+        """Run ``python <command>`` until a file is there, then kill it and its children, who can do nothing about it."""
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=REPOSITORY,
+                env=self.environment(**environment),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + DEADLINE_S
+        try:
+            while not exists.exists():
+                assert process.poll() is None, f"{process.returncode} before {exists.name} was there: {log.read_text()}"
+                assert time.monotonic() < deadline, f"no {exists.name} after {DEADLINE_S} s: {log.read_text()}"
+                time.sleep(0.005)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """On the CPU and with one thread: sums in another order would not be the same numbers."""
+        inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        return {**inherited, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **extra}
+
+    def workflow(self, *names: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
+        """The same within this process, on the CPU."""
+        workflow = ConfigWorkflow(
+            config_file=self.config_files(*names),
+            workflow_type=workflow_type,
+            logging_file=False,
+            bundle_root=str(BUNDLE),
+            dataset_dir=str(self.data),
+            device="$torch.device('cpu')",
+            **overrides,
+        )
+        workflow.initialize()
+        return workflow
+
+    def train_here(self, *overlays: str, output_dir: Path, **overrides: Any) -> ConfigWorkflow:
+        """A tiny training within this process, without MLflow, whose import alone takes seconds."""
+        options = {**TINY, "output_dir": str(output_dir), "tracking::enabled": False, **overrides}
+        workflow = self.workflow("train", *overlays, **options)
+        workflow.run()
+        workflow.finalize()
+        return workflow
+
+
+@pytest.fixture(scope="session")
+def camel(tmp_path_factory: pytest.TempPathFactory) -> Camel:
+    """Generated images and slides, their tumour painted in another colour: easy enough to be learnt in seconds."""
+    folder = tmp_path_factory.mktemp("bundles") / "data"
+    slides = (SlidePlan("test", 0.3, (520, 680)), SlidePlan("train", 0.0, (300, 420)))
+    write_demo(folder, DemoPlan(images={"train": 16, "val": 8, "test": 8}, size_px=TINY["image_size_px"], slides=slides))
+    for mask in sorted((folder / "masks").iterdir()):
+        image = folder / "images" / mask.name
+        pixels = np.array(Image.open(image))
+        pixels[np.array(Image.open(mask)) > 0] = (70, 30, 120)
+        Image.fromarray(pixels).save(image)
+    return Camel(folder)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that has ended: how it was started, where, and what it said."""
+
+    options: dict[str, Any]
+    folder: Path
+    process: subprocess.CompletedProcess[str]
+
+    @property
+    def database(self) -> str:
+        return f"sqlite:///{self.folder}/mlruns.db"
+
+
+@pytest.fixture(scope="session")
+def trained(camel: Camel, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """The whole pipeline of train.json, once, as a user starts it."""
+    options = TINY | {"cmil_epochs": 4, "max_min_epochs": 4, "retrain_epochs": 4, "segmentation_epochs": 4}
+    options |= {"classifier_learning_rate": 0.003}
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    process = camel.run(camel.command("train", output_dir=folder, **options))
+    assert process.returncode == 0, process.stdout + process.stderr
+    return Training(options, folder, process)

@@ -1,0 +1,127 @@
+"""The trained network in use: evaluate.json from the bundle's own folder, inference.json on everything that it takes."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.inference import InferenceFailures
+
+pytestmark = pytest.mark.slow
+
+RESULTS = (".ome.tif", ".geojson", ".png")
+
+
+def options_of(trained, output_dir: Path, **more: Any) -> dict[str, Any]:
+    """What inference must know of the training."""
+    return {
+        "checkpoint": str(trained.folder / "model.pt"),
+        "segmentation_backbone": trained.options["segmentation_backbone"],
+        "output_dir": str(output_dir),
+        **more,
+    }
+
+
+def map_here(camel, trained, source: Path, output_dir: Path, split: str | None = None, **more: Any) -> list[dict[str, Any]]:
+    """What inference.json runs, within this process and without MONAI's wrapping of errors; the rows that it computed now."""
+    workflow = camel.workflow("inference", workflow_type="infer", **options_of(trained, output_dir, **more))
+    return workflow.parser.get_parsed_content("slide_mapper").run(source, output_dir, split)
+
+
+def table_of(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "slides.csv").open() as file:
+        return {row["slide"]: row for row in csv.DictReader(file)}
+
+
+def test_evaluate_repeats_the_numbers_of_the_training(camel, trained, tmp_path):
+    """Started from the bundle's own folder, where `shared` is reached through its link."""
+    bundle = Path(__file__).parents[2] / "bundles" / "camel"
+    names = ("image_size_px", "backbone", "segmentation_backbone")
+    options = {name: trained.options[name] for name in names}
+    command = camel.command("evaluate", cwd=bundle, output_dir=trained.folder, evaluation_dir=tmp_path, **options)
+    assert "configs/evaluate.json" in command
+    process = camel.run(command, cwd=bundle)
+    assert process.returncode == 0, process.stdout + process.stderr
+    for name in ("metrics.json", "images.csv"):
+        assert (tmp_path / name).read_text() == (trained.folder / "evaluation" / name).read_text()
+    assert "Everything is tumour" in process.stdout
+
+
+def test_evaluate_of_another_network_behind_its_overlay(camel, tmp_path):
+    """The overlays of training that change a network or its lattice stand behind evaluate.json and inference.json too."""
+    small = {"network_def::features": [8, 8, 16, 16, 32, 8]}
+    training = camel.train_here("pixel_fsb", "n8", "unet", output_dir=tmp_path, **small)
+    assert training.parser.get_parsed_content("train::trainer").is_finished
+    names = {"image_size_px": 64, "backbone": "resnet10", "method": "Pixel-level FSB"}
+    options = {"output_dir": str(tmp_path), "evaluation_dir": str(tmp_path / "again"), **names, **small}
+    camel.workflow("evaluate", "n8", "unet", workflow_type="infer", **options).run()
+    again, before = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("again", "evaluation"))
+    assert again == before
+    options = {"checkpoint": str(tmp_path / "model.pt"), "output_dir": str(tmp_path / "maps"), **small}
+    source = str(camel.data / "images" / "case_006_1.png")
+    assert len(camel.workflow("inference", "unet", workflow_type="infer", source=source, **options).run()[-1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("images/case_006_1.png", ["case_006_1"]),
+        ("slides/slide_00.tif", ["slide_00"]),
+        ("slides", ["slide_00", "slide_01"]),
+    ],
+)
+def test_inference_of_an_image_a_slide_and_a_folder(camel, trained, tmp_path, source, names):
+    rows = map_here(camel, trained, camel.data / source, tmp_path)
+    assert [row["slide"] for row in rows] == names
+    table = table_of(tmp_path)
+    assert list(table) == names
+    assert {row["status"] for row in table.values()} == {"ok"}
+    expected = {"slides.csv", "settings.json", *(f"{name}{suffix}" for name in names for suffix in RESULTS)}
+    assert {path.name for path in tmp_path.iterdir()} == expected
+    assert map_here(camel, trained, camel.data / source, tmp_path) == [], "a finished image is computed again"
+
+
+def test_inference_of_a_split_of_a_manifest(camel, trained, tmp_path):
+    rows = map_here(camel, trained, camel.data / "slides.csv", tmp_path, split="test")
+    assert [row["slide"] for row in rows] == ["slide_00"]
+    assert float(table_of(tmp_path)["slide_00"]["mpp"]) == 0.5
+
+
+def test_a_broken_slide_fails_the_run_but_not_the_others(camel, trained, tmp_path):
+    folder, output_dir = tmp_path / "mixed", tmp_path / "maps"
+    folder.mkdir()
+    (folder / "broken.svs").write_bytes(b"no slide at all" * 100)
+    (folder / "a.png").write_bytes((camel.data / "images" / "case_006_1.png").read_bytes())
+    (folder / "z.png").write_bytes((camel.data / "images" / "case_006_2.png").read_bytes())
+    command = camel.command("inference", source=folder, **options_of(trained, output_dir))
+    process = camel.run(command)
+    assert process.returncode != 0
+    assert "1 of 3 images failed" in process.stderr
+    table = table_of(output_dir)
+    assert {name: row["status"] for name, row in table.items()} == {"a": "ok", "broken": "failed", "z": "ok"}
+    assert "broken.svs" in table["broken"]["reason"]
+    assert not list(output_dir.glob("broken.*"))
+    assert not list(output_dir.glob("*.part"))
+
+    (folder / "broken.svs").unlink()
+    assert map_here(camel, trained, folder, output_dir) == []
+
+
+def test_real_slides_with_and_without_their_resolution(camel, trained, tmp_path, wsi_test_data):
+    """A broken slide and one without mpp are rows with a reason; a resolution given by hand finishes the latter, coarsely."""
+    names = {"broken.svs": "broken", "tcga-cr-7395-01a-01-ts1.svs": "tcga-cr-7395-01a-01-ts1"}
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    for name in names:
+        (folder / name).symlink_to(wsi_test_data / "slides" / name)
+    with pytest.raises(InferenceFailures, match="2 of 2 images failed"):
+        map_here(camel, trained, folder, tmp_path / "maps")
+    table = table_of(tmp_path / "maps")
+    assert {row["status"] for row in table.values()} == {"failed"}
+    assert "has no mpp: give slide_mpp" in table[names["tcga-cr-7395-01a-01-ts1.svs"]]["reason"]
+    with pytest.raises(InferenceFailures, match="1 of 2 images failed"):
+        map_here(camel, trained, folder, tmp_path / "maps", slide_mpp=0.5, mpp=2.0)
+    table = table_of(tmp_path / "maps")
+    assert {name: row["status"] for name, row in table.items()} == {"broken": "failed", "tcga-cr-7395-01a-01-ts1": "ok"}

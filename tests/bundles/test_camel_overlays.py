@@ -1,0 +1,105 @@
+"""Every overlay of CAMEL, alone and in the combinations that it names, to its end on tiny data."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+UNCONSTRAINED = ("retrain_unconstrained",)
+# What each leaves behind beside evaluation/, segmentation/ and model.pt.
+TRAININGS = {
+    UNCONSTRAINED: {"max_max", "max_min", "construct", "retrain", "relabel"},
+    (*UNCONSTRAINED, "max_max"): {"max_max", "construct", "retrain", "relabel"},
+    (*UNCONSTRAINED, "max_min"): {"max_min", "construct", "retrain", "relabel"},
+    (*UNCONSTRAINED, "instance_fsb"): {"construct", "retrain", "relabel"},
+    ("image_fsb",): set(),
+    ("pixel_fsb", "unet"): set(),
+    ("n8",): {"max_max", "max_min", "construct", "retrain", "relabel"},
+    ("n8", "cascade"): {"max_max", "max_min", "construct", "retrain", "relabel"}
+    | {f"{ring}_{stage}" for ring in ("outer", "inner") for stage in ("max_max", "max_min", "construct")},
+}
+SMALL_UNET = {"network_def::features": [8, 8, 16, 16, 32, 8]}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("overlays", TRAININGS, ids="+".join)
+def test_an_overlay_trains_to_its_end(camel, tmp_path, capsys, overlays):
+    more = SMALL_UNET if "unet" in overlays else {}
+    camel.train_here(*overlays, output_dir=tmp_path, **more)
+    optional = {"max_max"} if "max_min" in overlays else set()  # of a warm start
+    folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert folders - optional == TRAININGS[overlays] | {"segmentation", "evaluation"}
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".part" or path.name == "resume.pt"]
+    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    method = json.loads((tmp_path / "config.json").read_text())["evaluation"].get("method", "CAMEL")
+    assert method in metrics["pixels"]
+    assert method in capsys.readouterr().out
+
+
+def test_criteria_of_the_picks(camel, tmp_path):
+    """Max-Max alone picks an instance of an image at most, and by that criterion; FSB takes every instance."""
+    stop = ["@run_max_max", "@run_construct"]
+    camel.train_here(*UNCONSTRAINED, "max_max", output_dir=tmp_path / "max_max", run=stop)
+    picks = pd.read_csv(tmp_path / "max_max/construct/picks.csv")
+    assert set(picks["criterion"]) == {"max_max"}
+    assert picks["image"].is_unique
+    camel.train_here(*UNCONSTRAINED, "instance_fsb", output_dir=tmp_path / "fsb", run=stop[1:])
+    everything = pd.read_csv(tmp_path / "fsb/construct/picks.csv")
+    assert len(everything) == 16 * 4 * 4
+    assert 0 < everything["label"].mean() < 0.5
+
+
+def test_the_cascade_adds_its_picks(camel, tmp_path):
+    """Equal places are merged: the instances of retrain are the union of both constructs."""
+    workflow = camel.workflow("train", "n8", "cascade", output_dir=str(tmp_path))
+    lists = [pd.read_csv(write_picks(camel, tmp_path / name, at)) for name, at in (("construct", 0), ("inner_construct", 8))]
+    records = workflow.parser.get_parsed_content("instances::dataset::data")
+    assert len(records) == len(pd.concat(lists).drop_duplicates(["image", "x", "y"])) == 6
+
+
+def write_picks(camel, folder: Path, at_px: int) -> Path:
+    """Four picks in two images: one at a place of its own, one at a place that both lists share."""
+    folder.mkdir()
+    images = pd.read_csv(camel.data / "images.csv").iloc[:2]
+    rows = [
+        {
+            "image": camel.data / name,
+            "x": x,
+            "y": at_px if x else 32,
+            "width_px": 8,
+            "height_px": 8,
+            "label": label,
+            "split": "train",
+        }
+        for name, label in zip(images["image"], images["label"], strict=True)
+        for x in (0, 16)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "picks.csv", index=False)
+    return folder / "picks.csv"
+
+
+def test_adenoma_trains_on_image_labels_alone(camel, tmp_path):
+    """The authors' own format: image_name,label, no masks, no split."""
+    images = pd.read_csv(camel.data / "images.csv")
+    table = pd.DataFrame({"image_name": images["image"], "label": images["label"]})
+    manifest = camel.data / "adenoma_labels.csv"
+    table.to_csv(manifest, index=False)
+    camel.train_here("adenoma", output_dir=tmp_path, manifest=str(manifest))
+    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    assert metrics.keys() == {"num_images", "images"}
+    assert metrics["images"].keys() == {"Max-Max", "Max-Min", "Retrain", "CAMEL"}
+    columns = pd.read_csv(tmp_path / "evaluation" / "images.csv").columns
+    assert {"image", "label", "max_probability"} <= set(columns)
+
+
+@pytest.mark.parametrize("overlays", [("camelyon16",), ("camelyon16", "n8", "cascade"), ("n8", "unet"), ("image_fsb", "unet")])
+def test_every_stage_of_a_combination_can_be_built(camel, tmp_path, overlays):
+    """Their own numbers, and the tiny images only in place of data that is not here."""
+    data = {"dataset_dir": str(camel.data), "manifest": str(camel.data / "images.csv"), "tracking::enabled": False}
+    workflow = camel.workflow("train", *overlays, output_dir=str(tmp_path), **data)
+    stages = {"max_max", "max_min", "validate"} if "image_fsb" not in overlays else {"validate"}
+    stages |= {"outer_max_max", "outer_max_min"} if "cascade" in overlays else set()
+    for stage in sorted(stages):
+        assert workflow.parser.get_parsed_content(stage) is not None

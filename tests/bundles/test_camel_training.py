@@ -1,0 +1,150 @@
+"""The proof that CAMEL's train.json works: whole, killed twice, and shared by two processes."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from PIL import Image
+
+STAGES = ("max_max", "max_min", "retrain", "segmentation")
+RESULTS = {
+    "config.json",
+    "construct/picks.csv",
+    "evaluation/examples.png",
+    "evaluation/images.csv",
+    "evaluation/metrics.json",
+    "mlflow.json",
+    "model.pt",
+    "relabel/instance_labels.csv",
+    *(f"{stage}/{name}" for stage in STAGES for name in ("history.csv", "model.pt")),
+}
+
+pytestmark = pytest.mark.slow
+
+
+def files_of(folder: Path) -> set[str]:
+    """Every file of an output folder but MLflow's own; so no resume point and nothing half written."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in paths if path.parts[0] not in ("mlruns", "mlruns.db")}
+
+
+def runs_of(database: str, folder: Path) -> tuple[list, dict]:
+    """(parent runs named after the folder, name of the stage -> its child run)."""
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("camel")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if run.info.run_name == folder.name and "mlflow.parentRunId" not in run.data.tags]
+    ids = {run.info.run_id for run in parents}
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") in ids]
+    by_stage = {run.info.run_name.removeprefix(f"{folder.name}/"): run for run in children}
+    assert len(by_stage) == len(children), "a stage has more than one run"
+    return parents, by_stage
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)
+
+
+def test_the_whole_pipeline_leaves_its_files(trained):
+    assert files_of(trained.folder) == RESULTS
+    assert (trained.folder / "mlruns.db").is_file()
+    assert weights(trained.folder / "model.pt").keys() == weights(trained.folder / "segmentation/model.pt").keys()
+    with Image.open(trained.folder / "evaluation/examples.png") as figure:
+        assert min(figure.size) > 200
+    for stage in STAGES:
+        rows = list(csv.DictReader((trained.folder / stage / "history.csv").open()))
+        assert [float(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+
+
+def test_the_whole_pipeline_learns_what_is_easy(trained):
+    metrics = json.loads((trained.folder / "evaluation/metrics.json").read_text())
+    assert metrics["num_images"] == 8
+    assert metrics["instances"].keys() == {"Max-Max", "Max-Min", "Retrain"}
+    assert metrics["pixels"].keys() == {"CAMEL", "Everything is tumour"}
+    assert metrics["images"]["Max-Max"]["accuracy"] >= 0.75
+
+
+def test_the_closing_table_is_printed_once(trained):
+    lines = trained.process.stdout.splitlines()
+    start = [number for number, line in enumerate(lines) if line.startswith("Instance labels (%)")]
+    assert len(start) == 1
+    table = lines[start[0] :]
+    assert [line.split("  ")[0] for line in table[1:4]] == ["Max-Max", "Max-Min", "Retrain"]
+    assert any(line.startswith("Everything is tumour") for line in table)
+    assert "metrics.json, images.csv and examples.png are in" in table[-1]
+
+
+def test_the_recorded_configuration_holds_what_ran(trained):
+    config = json.loads((trained.folder / "config.json").read_text())
+    assert {name: config[name] for name in trained.options} == trained.options
+    assert str(Path(__file__).parents[2]) not in json.dumps(config), "a path of this machine"
+
+
+def test_mlflow_has_a_run_with_a_child_for_each_stage(trained):
+    client = MlflowClient(trained.database)
+    (parent,), children = runs_of(trained.database, trained.folder)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["classifier_learning_rate"] == "0.003"
+    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["config.json"]
+    assert children.keys() == {*STAGES, "evaluation"}
+    assert {run.info.status for run in children.values()} == {"FINISHED"}
+    for stage in STAGES:
+        run_id = children[stage].info.run_id
+        for metric in ("train_loss", "val_pixel_iou" if stage == "segmentation" else "val_instance_accuracy"):
+            assert [point.step for point in client.get_metric_history(run_id, metric)] == [1, 2, 3, 4], (stage, metric)
+        assert {file.path for file in client.list_artifacts(run_id)} == {"history.csv", "model.pt"}
+    evaluation = children["evaluation"]
+    assert "pixels.camel.iou" in evaluation.data.metrics or "pixels.camel.accuracy" in evaluation.data.metrics
+    logged = {file.path for file in client.list_artifacts(evaluation.info.run_id)}
+    assert logged == {"metrics.json", "images.csv", "examples.png"}
+
+
+def test_killed_in_two_stages_it_ends_with_the_same_numbers(camel, trained, tmp_path):
+    folder = tmp_path / "killed"
+    # One database for several trainings, as on a server.
+    database = {"MLFLOW_TRACKING_URI": trained.database}
+    command = camel.command("train", output_dir=folder, **trained.options)
+    for stage in ("max_min", "segmentation"):
+        camel.kill_when(folder / stage / "resume.pt", command, tmp_path / f"{stage}.log", **database)
+        assert not (folder / stage / "model.pt").exists(), "killed too late to prove anything"
+    process = camel.run(command, **database)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "max_min: finished already" in process.stdout
+    assert "segmentation: goes on after epoch" in process.stdout
+
+    assert files_of(folder) == files_of(trained.folder)
+    for name in sorted(RESULTS):
+        ours, theirs = folder / name, trained.folder / name
+        if name.endswith((".csv", "metrics.json")):
+            assert ours.read_text() == theirs.read_text(), name
+        elif name.endswith("model.pt"):
+            torch.testing.assert_close(weights(ours), weights(theirs), rtol=0, atol=0, msg=name)
+    parents, children = runs_of(trained.database, folder)
+    assert [run.info.status for run in parents] == ["FINISHED"]
+    assert {name: run.info.status for name, run in children.items()} == dict.fromkeys((*STAGES, "evaluation"), "FINISHED")
+
+
+def test_two_processes_train_as_one(camel, trained, tmp_path):
+    """Gradients are averaged over halves of a batch: with normalisation that looks at single images, a mere reordering."""
+    # Not Adam, whose first steps follow the sign of gradients that may be all rounding.
+    options = trained.options | {"norm": "group", "classifier_optimizer::_target_": "torch.optim.SGD", "cmil_epochs": 1}
+    options |= {"classifier_learning_rate": 0.01}
+    folder = tmp_path / "two"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = camel.command("train", "multi_gpu_train", output_dir=folder, **options)
+    process = camel.run([*torchrun, *command], MLFLOW_TRACKING_URI=trained.database)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+    assert process.stdout.count("Instance labels (%)") == 1
+    assert files_of(folder) == RESULTS
+    parents, children = runs_of(trained.database, folder)
+    assert [run.info.status for run in parents] == ["FINISHED"]
+    assert children.keys() == {*STAGES, "evaluation"}
+    alone = camel.train_here(output_dir=tmp_path / "one", run="$@max_max.run()", **options)
+    assert alone.parser.get_parsed_content("max_max").is_finished
+    torch.testing.assert_close(
+        weights(folder / "max_max/model.pt"), weights(tmp_path / "one/max_max/model.pt"), rtol=1e-4, atol=1e-5
+    )

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from shared.data import training_augmentation
+
+SIZE_PX = 48
+
+
+def blobs(seed=0):
+    """A smooth field as an image ``(3, H, W)`` uint8 and the mask ``(1, H, W)`` of where it is above 128."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(SIZE_PX, SIZE_PX)), 5)
+    field = np.uint8(np.interp(noise, (noise.min(), noise.max()), (0, 255)))
+    image = torch.from_numpy(field)[None].repeat(3, 1, 1)
+    return {"image": image, "mask": (image[:1] > 128).to(torch.uint8), "label": 1, "index": 5}
+
+
+def applied(transform, item, seed):
+    return transform.set_random_state(seed=seed)(dict(item))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_image_and_mask_move_together(seed):
+    transform = training_augmentation(["image", "mask"])
+    result = applied(transform, blobs(), seed)
+    image, mask = result["image"], result["mask"]
+    assert (image.dtype, mask.dtype) == (torch.uint8, torch.uint8)
+    assert image.shape == (3, SIZE_PX, SIZE_PX)
+    assert mask.shape == (1, SIZE_PX, SIZE_PX)
+    assert set(mask.unique().tolist()) <= {0, 1}
+    assert not torch.equal(mask, blobs()["mask"])
+    # Nearest and bilinear sampling differ within a pixel of the edge, where the field is near 128.
+    disagree = (image[:1] > 128) != mask.bool()
+    assert disagree.float().mean() < 0.04
+    assert ((image[:1][disagree].int() - 128).abs() < 40).all()
+    assert (result["label"], result["index"]) == (1, 5)
+
+
+def test_only_quarter_turns_and_mirrors_without_the_rest():
+    item = blobs()
+    item["image"][1] = torch.arange(SIZE_PX * SIZE_PX).reshape(SIZE_PX, SIZE_PX) % 251
+    transform = training_augmentation(["image", "mask"], free_rotation=False, max_scale=1.0)
+    both = torch.cat([item["image"], item["mask"]])
+    eight = [torch.rot90(image, turns, (1, 2)) for image in (both, both.flip(2)) for turns in range(4)]
+    seen = set()
+    for seed in range(60):
+        result = applied(transform, item, seed)
+        moved = torch.cat([result["image"], result["mask"]])
+        seen.add(next(number for number, expected in enumerate(eight) if torch.equal(moved, expected)))
+    assert seen == set(range(8))
+
+
+def test_scale_only_magnifies():
+    y, x = np.mgrid[:SIZE_PX, :SIZE_PX] - (SIZE_PX - 1) / 2
+    disc = torch.from_numpy(np.uint8(np.hypot(x, y) < 10))[None]
+    item = {"image": disc.repeat(3, 1, 1) * 200, "mask": disc}
+    transform = training_augmentation(["image", "mask"], free_rotation=False, max_scale=1.2)
+    growth = [applied(transform, item, seed)["mask"].sum().item() / disc.sum().item() for seed in range(60)]
+    # Area: each axis by 1 to 1.2; a pixel of rounding at the edge.
+    assert min(growth) > 0.97
+    assert 1.3 < max(growth) < 1.47
+
+
+def test_a_free_rotation_alone_keeps_areas():
+    y, x = np.mgrid[:SIZE_PX, :SIZE_PX] - (SIZE_PX - 1) / 2
+    bar = torch.from_numpy(np.uint8((abs(x) < 12) & (abs(y) < 4)))[None]
+    transform = training_augmentation(["image", "mask"], max_scale=1.0)
+    angles = []
+    for seed in range(40):
+        mask = applied(transform, {"image": bar.repeat(3, 1, 1), "mask": bar}, seed)["mask"][0].numpy()
+        assert abs(mask.sum() / bar.sum().item() - 1) < 0.1
+        rows, columns = np.nonzero(mask)
+        (xx, xy), (_, yy) = np.cov(columns, rows)
+        angles.append(np.degrees(0.5 * np.arctan2(2 * xy, xx - yy)) % 180)
+    # Any angle, not quarter turns only.
+    assert (np.histogram(angles, bins=6, range=(0, 180))[0] > 0).all()
+
+
+def test_uncovered_corners_are_filled_with_tissue():
+    item = {"image": torch.full((3, SIZE_PX, SIZE_PX), 90, dtype=torch.uint8)}
+    for seed in range(5):
+        assert (applied(training_augmentation(), item, seed)["image"] == 90).all()
+
+
+def test_grey_values_are_rounded_and_not_cut_off():
+    item = blobs()
+    transform = training_augmentation(max_scale=1.2)
+    means = [applied(transform, {"image": item["image"] // 8 + 100}, seed)["image"].float().mean() for seed in range(30)]
+    assert abs(float(np.mean(means)) - (item["image"] // 8 + 100).float().mean().item()) < 0.3
+
+
+@pytest.mark.parametrize("crop_size_px", [1, 17, SIZE_PX])
+def test_crop(crop_size_px):
+    transform = training_augmentation(["image", "mask"], crop_size_px=crop_size_px, free_rotation=False, max_scale=1.0)
+    results = [applied(transform, blobs(), seed) for seed in range(4)]
+    for result in results:
+        assert result["image"].shape == (3, crop_size_px, crop_size_px)
+        assert torch.equal(result["image"][:1] > 128, result["mask"] == 1)
+    assert crop_size_px == 1 or any(not torch.equal(results[0]["image"], result["image"]) for result in results[1:])
+
+
+def test_stain_jitter_leaves_the_mask_alone():
+    options = {"keys": ["image", "mask"], "free_rotation": False, "max_scale": 1.0}
+    item = blobs()
+    plain = applied(training_augmentation(**options), item, seed=3)
+    jittered = applied(training_augmentation(**options, stain_jitter=0.2), item, seed=3)
+    assert torch.equal(plain["mask"], jittered["mask"])
+    assert not torch.equal(plain["image"], jittered["image"])
+    assert jittered["image"].dtype == torch.uint8
+
+
+def test_plain_tensors_come_out():
+    result = applied(training_augmentation(["image", "mask"]), blobs(), seed=0)
+    assert type(result["image"]) is torch.Tensor
+    assert type(result["mask"]) is torch.Tensor

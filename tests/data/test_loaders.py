@@ -1,0 +1,150 @@
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from shared.data import EvenBatchSampler, PairedLoader, RegionDataset, RegionLoader
+
+WORLDS = [1, 2, 3, 8]
+
+
+def samplers(labels, batch_size, world, **options):
+    return [EvenBatchSampler(labels, batch_size, rank=rank, num_processes=world, **options) for rank in range(world)]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("batch_size", [1, 4, 8, 24])
+@pytest.mark.parametrize("num_images", [1, 5, 8, 23, 100])
+def test_every_image_once_in_equal_steps(num_images, batch_size, world):
+    if batch_size < world or num_images < world:
+        with pytest.raises(ValueError, match="processes"):
+            samplers([0] * num_images, batch_size, world)
+        return
+    ranks = [list(sampler) for sampler in samplers([0] * num_images, batch_size, world, seed=7)]
+    steps = len(ranks[0])
+    assert {len(batches) for batches in ranks} == {steps}
+    assert steps == len(EvenBatchSampler([0] * num_images, batch_size, rank=0, num_processes=world))
+    assert Counter(index for batches in ranks for batch in batches for index in batch) == Counter(range(num_images))
+    assert all(batches[step] for batches in ranks for step in range(steps))
+    sizes = [sum(len(batches[step]) for batches in ranks) for step in range(steps)]
+    assert max(sizes) - min(sizes) <= 1
+    if num_images // world >= math.ceil(num_images / batch_size):
+        assert max(sizes) <= batch_size
+        alone = list(EvenBatchSampler([0] * num_images, batch_size, seed=7, rank=0, num_processes=1))
+        together = [[index for batches in ranks for index in batches[step]] for step in range(steps)]
+        assert together == alone
+
+
+def test_each_epoch_has_its_order_and_the_seed_another():
+    def order(epoch, seed=0):
+        sampler = EvenBatchSampler([0] * 50, 8, seed=seed)
+        sampler.set_epoch(epoch)
+        return [index for batch in sampler for index in batch]
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+    assert order(0) != order(0, seed=1)
+    assert order(3) != sorted(order(3))
+    unshuffled = EvenBatchSampler([0] * 10, 4, shuffle=False)
+    assert list(unshuffled) == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_balance_gives_every_class_its_share(world):
+    labels = [0] * 17 + [1] * 5 + [2] * 9
+    ranks = samplers(labels, 6, world, balance=True)
+    assert ranks[0].num_samples == 51
+    assert len(ranks[0]) == math.ceil(51 / 6)
+    counts = Counter(index for sampler in ranks for batch in sampler for index in batch)
+    assert [sum(counts[i] for i in np.flatnonzero(np.equal(labels, c))) for c in (0, 1, 2)] == [17, 17, 17]
+    # As evenly as can be: 17 = 3 * 5 + 2 and 17 = 1 * 9 + 8.
+    assert sorted(counts[i] for i in range(17, 22)) == [3, 3, 3, 4, 4]
+    assert sorted(counts[i] for i in range(22, 31)) == [1] + [2] * 8
+    assert {counts[i] for i in range(17)} == {1}
+
+
+def test_balance_over_samples_others_in_another_epoch():
+    sampler = EvenBatchSampler([0] * 20 + [1] * 7, 8, balance=True)
+
+    def favoured(epoch):
+        sampler.set_epoch(epoch)
+        counts = Counter(index for batch in sampler for index in batch)
+        return tuple(index for index in range(20, 27) if counts[index] == 3)
+
+    assert len({favoured(epoch) for epoch in range(6)}) > 1
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="3 is fewer than 4 processes"):
+        EvenBatchSampler([0] * 9, 3, rank=0, num_processes=4)
+    with pytest.raises(ValueError, match="0 images are too few"):
+        EvenBatchSampler([], 4)
+
+
+@pytest.fixture
+def dataset(write_image):
+    records = [{"image": str(write_image(f"t{i}", (8, 8))), "label": int(i % 3 == 0), "row": i + 2} for i in range(7)]
+    return RegionDataset(records, size_px=8)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_of_a_loader(dataset, num_workers):
+    loader = RegionLoader(dataset, 3, num_workers=num_workers, seed=5)
+    loader.set_epoch(2)
+    expected = EvenBatchSampler([1, 0, 0, 1, 0, 0, 1], 3, seed=5)
+    expected.set_epoch(2)
+    assert dataset.epoch == 2
+    batches = list(loader)
+    assert len(batches) == len(loader) == 3
+    assert [batch["index"].tolist() for batch in batches] == list(expected)
+    assert batches[0]["image"].shape == (3, 3, 8, 8)
+    for batch in batches:
+        assert batch["label"].tolist() == [int(index % 3 == 0) for index in batch["index"].tolist()]
+
+
+def test_a_loader_that_balances(dataset):
+    labels = [label for batch in RegionLoader(dataset, 4, balance=True) for label in batch["label"].tolist()]
+    assert Counter(labels) == {0: 4, 1: 4}
+
+
+class Epochs(RegionLoader):
+    """Keeps the epochs that were asked for."""
+
+    def set_epoch(self, epoch):
+        self.__dict__.setdefault("asked", []).append(epoch)
+        super().set_epoch(epoch)
+
+
+def test_pairs(dataset):
+    # 7 instances one by one beside images in batches of 3: 7 steps, three passes over the images an epoch.
+    paired = PairedLoader(RegionLoader(dataset, 1), Epochs(dataset, 3))
+    assert len(paired) == 7
+    paired.set_epoch(2)
+    batches = list(paired)
+    assert sorted(batch["instances"]["index"].item() for batch in batches) == list(range(7))
+    images = [batch["images"]["index"].tolist() for batch in batches]
+    assert paired.images.asked == [6, 7, 8]
+    for start in (0, 3):
+        assert sorted(index for batch in images[start : start + 3] for index in batch) == list(range(7))
+    assert images[:3] != images[3:6]
+    paired.set_epoch(2)
+    again = [batch["images"]["index"].tolist() for batch in paired]
+    assert again == images
+
+
+def test_pairs_with_few_instances(dataset):
+    paired = PairedLoader(RegionLoader(dataset, 7), Epochs(dataset, 1))
+    for epoch in (0, 1):
+        paired.set_epoch(epoch)
+        assert len(list(paired)) == 1
+    assert paired.images.asked == [0, 1]
+
+
+def test_pairs_ask_for_the_epoch_of_both(dataset):
+    paired = PairedLoader(Epochs(dataset, 7), Epochs(dataset, 7))
+    paired.set_epoch(4)
+    (batch,) = paired
+    assert paired.instances.asked == paired.images.asked == [4]
+    assert torch.equal(batch["instances"]["index"].sort()[0], torch.arange(7))

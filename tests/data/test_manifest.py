@@ -1,0 +1,257 @@
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.data import load_manifest, write_manifest
+from shared.synthetic import write_slide
+
+GOOD = {"image": "a.png", "label": "0"}
+
+
+def assert_refused(path, *words, **options):
+    """The error names the file and says every word."""
+    with pytest.raises(ValueError, match=re.escape(str(path))) as error:
+        load_manifest(path, **options)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_record_is_complete_and_absolute(tmp_path, write_rows):
+    path = write_rows([{"image": "a.png", "label": "1", "area": "0.25", "mask": "m.png", "case_id": "c", "split": "train"}])
+    (record,) = load_manifest(path)
+    assert record == {
+        "image": str(tmp_path / "a.png"),
+        "mask": str(tmp_path / "m.png"),
+        "label": 1,
+        "area": 0.25,
+        "case_id": "c",
+        "split": "train",
+        "row": 2,
+        **dict.fromkeys(("x", "y", "width_um", "height_um", "width_px", "height_px", "mpp")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({"image": "missing.jpg"}, ["image 'missing.jpg' is not a file", "relative to the CSV"]),
+        ({"image": ""}, ["the image is empty"]),
+        ({"mask": "missing.tif"}, ["mask 'missing.tif' is not a file"]),
+        ({"label": "2"}, ["label must be one of 0..1", "got 2"]),
+        ({"label": "-1"}, ["label must be one of 0..1", "got -1"]),
+        ({"label": "0.5"}, ["label must be one of 0..1", "got 0.5"]),
+        ({"label": "tumour"}, ["label must be a number", "'tumour'"]),
+        ({"label": "nan"}, ["label must be a finite number", "'nan'"]),
+        ({"label": ""}, ["the column 'label' is empty"]),
+        ({"area": "1.5"}, ["area is a share between 0 and 1", "1.5"]),
+        ({"area": "-0.1"}, ["area is a share between 0 and 1"]),
+        ({"mpp": "0"}, ["mpp", "above 0"]),
+        ({"x": "3"}, ["needs x, y and its size"]),
+        ({"x": "3", "y": "4"}, ["needs x, y and its size"]),
+        ({"width_px": "4", "height_px": "4"}, ["needs x, y and its size"]),
+        ({"width_um": "4", "height_um": "4"}, ["needs x, y and its size"]),
+        ({"x": "0", "y": "0", "width_px": "4"}, ["width_px and height_px go together"]),
+        ({"x": "0", "y": "0", "width_um": "4", "height_um": "-4"}, ["width_um and height_um", "above 0"]),
+        ({"x": "0", "y": "0", "width_px": "0.2", "height_px": "4"}, ["smaller than a pixel"]),
+        ({"x": "0", "y": "inf", "width_px": "4", "height_px": "4"}, ["y must be a finite number"]),
+        ({"x": "0", "y": "0", "width_um": "4", "height_um": "4"}, ["does not say how large its pixels are"]),
+    ],
+)
+def test_an_error_names_file_and_row(write_rows, cells, words):
+    path = write_rows([GOOD, {"image": "b.png", "label": "1", **cells}])
+    assert_refused(path, "row 3", *words)
+
+
+def test_more_classes_where_they_are_asked_for(write_rows):
+    path = write_rows([GOOD, {"image": "b.png", "label": "3"}])
+    assert [record["label"] for record in load_manifest(path, num_classes=4)] == [0, 3]
+    assert_refused(path, "row 3", "0..2", num_classes=3)
+
+
+def test_only_what_is_required_must_be_there(write_rows):
+    path = write_rows([{"image": "a.png"}, {"image": "b.png", "area": "0.5"}])
+    assert [record["label"] for record in load_manifest(path, require=())] == [None, None]
+    assert_refused(path, "row 2", "'area' is empty", require=("area",))
+
+
+@pytest.mark.parametrize("splits", [("", ""), ("train", "train"), ("train", "test")])
+def test_an_image_stands_once(write_rows, splits):
+    rows = [{"image": "a.png", "label": "0", "split": splits[0]}, {"image": "a.png", "label": "0", "split": splits[1]}]
+    assert_refused(write_rows(rows), "row 3", "a.png stands in row 2 already", "" if splits[0] == splits[1] else "(split train)")
+
+
+def test_regions_of_one_image_are_no_duplicates(write_rows):
+    region = {"y": "0", "width_px": "4", "height_px": "4"}
+    path = write_rows([{**GOOD, "x": "0", **region}, {**GOOD, "x": "4", **region}])
+    assert [record["x"] for record in load_manifest(path)] == [0, 4]
+    assert_refused(write_rows([{**GOOD, "x": "0", **region}, {**GOOD, "x": "0.2", **region}]), "row 3", "row 2 already")
+
+
+def test_a_case_belongs_to_one_split(write_rows):
+    rows = [{**GOOD, "case_id": "p1", "split": "train"}, {"image": "b.png", "label": "1", "case_id": "p1", "split": "val"}]
+    assert_refused(write_rows(rows), "row 3", "case_id 'p1' has split 'val' here and 'train' in row 2")
+
+
+def test_the_regions_of_an_image_belong_to_one_split(write_rows):
+    region = {"y": "0", "width_px": "4", "height_px": "4"}
+    rows = [{**GOOD, "x": "0", **region, "split": "train"}, {**GOOD, "x": "4", **region, "split": "test"}]
+    assert_refused(write_rows(rows), "row 3", "a.png", "has split 'test' here and 'train' in row 2")
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_an_image_belongs_to_one_case(write_rows, split):
+    region = {"y": "0", "width_px": "4", "height_px": "4", "split": split}
+    rows = [{**GOOD, "x": "0", **region, "case_id": "p1"}, {**GOOD, "x": "4", **region, "case_id": "p2"}]
+    assert_refused(write_rows(rows), "row 3", "has case_id 'p2' here and 'p1' in row 2")
+
+
+@pytest.mark.parametrize("word", ["training", "", "Train"])
+def test_split_words(write_rows, word):
+    rows = [{**GOOD, "split": "train"}, {"image": "b.png", "label": "1", "split": word}]
+    assert_refused(write_rows(rows), "row 3", "split must be one of train, val, test", repr(word or None))
+
+
+def test_a_split_without_rows(write_rows):
+    path = write_rows([{**GOOD, "split": "train"}])
+    assert len(load_manifest(path, split="train")) == 1
+    assert_refused(path, "no row with split 'val'", split="val")
+
+
+def test_what_is_required_is_required_of_the_split_alone(write_rows):
+    path = write_rows([{**GOOD, "split": "train"}, {"image": "b.png", "label": "", "split": "test"}])
+    assert len(load_manifest(path, split="train")) == 1
+    assert_refused(path, "row 3", "'label' is empty", split="test")
+
+
+@pytest.mark.parametrize("label", ["0", "1"])
+def test_both_classes(write_rows, label):
+    rows = [{"image": "a.png", "label": label, "split": "train"}, {"image": "b.png", "label": "0", "split": "val"}]
+    rows.append({"image": "c.png", "label": "1", "split": "val"})
+    path = write_rows(rows)
+    assert_refused(path, "train split has 1 rows of one class only", f"(label {label})", split="train", both_classes=True)
+    assert len(load_manifest(path, split="val", both_classes=True)) == 2
+
+
+def test_both_classes_need_labels(write_rows):
+    assert_refused(write_rows([{"image": "a.png"}]), "row 2", "'label' is empty", require=(), both_classes=True)
+
+
+def test_region_in_micrometres_of_a_file_with_mpp(tmp_path, write_rows):
+    write_slide(tmp_path / "slide.tif", np.zeros((64, 64, 3), np.uint8), mpp=0.25)
+    region = {"label": "0", "x": "8", "y": "16", "width_um": "4", "height_um": "2"}
+    (record,) = load_manifest(write_rows([{"image": "slide.tif", **region}]))
+    assert [record[name] for name in ("x", "y", "width_px", "height_px")] == [8, 16, 16, 8]
+    # The manifest's own mpp goes before the file's.
+    (record,) = load_manifest(write_rows([{"image": "slide.tif", **region, "mpp": "0.5"}]))
+    assert [record[name] for name in ("width_px", "height_px", "mpp")] == [8, 4, 0.5]
+
+
+@pytest.mark.parametrize("header", ["image,label", "image_name,label"])
+def test_the_csv_of_camels_authors(tmp_path, write_image, header):
+    write_image("1"), write_image("2")
+    path = tmp_path / "labels.csv"
+    path.write_text(f"{header}\n1.png,0\n2.png,1\n")
+    assert [(Path(r["image"]).name, r["label"]) for r in load_manifest(path)] == [("1.png", 0), ("2.png", 1)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfimage,label\r\na.png,1\r\n",
+        b" image , label\n a.png , 1 \n",
+        b'"image","label"\n"a.png","1"\n',
+        b"image,label,\na.png,1,\n",
+        b"image,label\na.png,1\n,\n",
+        b"image,label\na.png,1",
+    ],
+    ids=["byte order mark", "spaces", "quotes", "closing commas", "row of commas", "no last line break"],
+)
+def test_what_spreadsheets_write(tmp_path, write_image, content):
+    write_image("a")
+    (tmp_path / "m.csv").write_bytes(content)
+    (record,) = load_manifest(tmp_path / "m.csv")
+    assert (Path(record["image"]).name, record["label"], record["row"]) == ("a.png", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", ["is empty"]),
+        ("\n\n", ["is empty"]),
+        ("image,label\n", ["a header but no rows"]),
+        ("file,label\na.png,0\n", ["no column 'image'", "file, label"]),
+        ("image;label\na.png;0\n", ["no column 'image'", "image;label"]),
+        ("image,label,label\na.png,0,1\n", ["2 columns 'label'"]),
+        ("image,label\na.png,0,1\n", ["row 2", "3 cells below a header of 2"]),
+        ('image,label\n"a.png,0\n', ["not a readable CSV"]),
+        ("image,label\nx\xe4.png,0\n", ["not a readable CSV", "UTF-8"]),
+    ],
+)
+def test_broken_files(tmp_path, write_image, content, words):
+    write_image("a")
+    (tmp_path / "m.csv").write_bytes(content.encode("latin-1"))
+    assert_refused(tmp_path / "m.csv", *words)
+
+
+def test_a_missing_file(tmp_path):
+    assert_refused(tmp_path / "m.csv", "does not exist")
+
+
+def test_a_short_row_leaves_the_rest_empty(tmp_path, write_image):
+    write_image("a")
+    (tmp_path / "m.csv").write_text("image,label,case_id\na.png,1\n")
+    assert load_manifest(tmp_path / "m.csv")[0]["case_id"] is None
+
+
+def test_row_numbers_are_those_of_the_file(tmp_path, write_image):
+    write_image("a"), write_image("b"), write_image("c")
+    lines = ["image,note,label", "a.png,,0", "", 'b.png,"two', 'lines",1', ",,", "c.png,,1"]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    assert [record["row"] for record in load_manifest(tmp_path / "m.csv")] == [2, 4, 7]
+
+
+def test_relative_and_absolute_paths(tmp_path, write_image):
+    image = write_image("a")
+    (tmp_path / "lists").mkdir()
+    for name in ("../a.png", str(image)):
+        (tmp_path / "lists/m.csv").write_text(f"image,label\n{name},1\n")
+        assert load_manifest(tmp_path / "lists/m.csv")[0]["image"] == str(image)
+
+
+def test_a_link_keeps_its_name(tmp_path, write_image):
+    """Stores such as git-annex link to files whose names have no ending, by which formats are told apart."""
+    write_image("a").rename(tmp_path / "sha256-1f2e")
+    (tmp_path / "a.png").symlink_to(tmp_path / "sha256-1f2e")
+    (tmp_path / "m.csv").write_text("image,label\na.png,1\n")
+    assert load_manifest(tmp_path / "m.csv")[0]["image"] == str(tmp_path / "a.png")
+
+
+def test_round_trip(tmp_path, write_rows):
+    region = {"x": "1", "y": "2", "width_px": "3", "height_px": "4"}
+    rows = [
+        {"image": "a.png", "label": "0", "mask": "m.png", "area": "0.1", "case_id": "k,1", "split": "train", "mpp": "0.2525"},
+        {"image": "b.png", "label": "1", **region, "case_id": 'say "b"', "split": "val"},
+        {"image": "ü.png", "label": "", "split": "test"},
+    ]
+    records = load_manifest(write_rows(rows), require=())
+    os.makedirs(tmp_path / "other")
+    write_manifest(records, tmp_path / "other/copy.csv", extra_columns=["criterion"])
+    assert load_manifest(tmp_path / "other/copy.csv", require=()) == records
+    header = (tmp_path / "other/copy.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header == "image,x,y,width_px,height_px,mpp,label,area,mask,case_id,split,criterion"
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["copy.csv"]
+
+
+def test_an_automatic_split_is_the_same_for_every_call(write_rows):
+    rows = [{"image": f"{index}.png", "label": str(index % 2)} for index in range(12)]
+    path = write_rows(rows)
+    parts = {split: load_manifest(path, split=split, both_classes=True) for split in ("train", "val", "test")}
+    images = [record["image"] for part in parts.values() for record in part]
+    assert sorted(images) == sorted(record["image"] for record in load_manifest(path))
+    # 6 images a label; one for each split, and of the others those that .65, .15, .2 ask for: 4, 1, 1.
+    assert [len(part) for part in parts.values()] == [8, 2, 2]
+    others = [load_manifest(path, split="test", split_seed=seed) for seed in range(1, 5)]
+    assert any([r["image"] for r in other] != [r["image"] for r in parts["test"]] for other in others)

@@ -1,0 +1,214 @@
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from shared.data import RegionDataset, pixel_target, read_image, training_augmentation
+from shared.synthetic import write_mask, write_slide
+
+# Grey values that JPEG keeps to within a few: large flat squares of 32 px.
+SQUARE_PX = 32
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    """A slide of 0.25 um, 640 x 512 px, and its mask: squares of tumour (red) and tissue."""
+    folder = tmp_path_factory.mktemp("slide")
+    squares = np.random.default_rng(0).integers(0, 2, (512 // SQUARE_PX, 640 // SQUARE_PX))
+    mask = squares.repeat(SQUARE_PX, 0).repeat(SQUARE_PX, 1).astype(bool)
+    rgb = np.where(mask[..., None], np.uint8([220, 40, 40]), np.uint8([200, 200, 220]))
+    write_slide(folder / "slide.tif", rgb, mpp=0.25)
+    write_mask(folder / "mask.tif", mask)
+    return folder / "slide.tif", folder / "mask.tif", rgb, mask
+
+
+@pytest.fixture
+def records(write_image, tmp_path):
+    """Six tiles of 16 px, labels 0 and 1 in turn; those with label 1 have a mask."""
+    made = []
+    for index in range(6):
+        image = write_image(f"tile{index}", (16, 16))
+        mask = None
+        if index % 2:
+            mask = str(tmp_path / f"mask{index}.png")
+            Image.fromarray(np.uint8(np.arange(256).reshape(16, 16) % 7 == index) * 255).save(mask)
+        made.append({"image": str(image), "label": index % 2, "mask": mask, "row": index + 2})
+    return made
+
+
+def pixels_of(path):
+    return np.asarray(Image.open(path))
+
+
+def test_a_tile_is_read_as_it_is_stored(write_image):
+    path = write_image("a", (7, 5))
+    image = read_image({"image": str(path)}, mpp=0.5)
+    assert image.dtype == torch.uint8
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels_of(path))
+
+
+def test_a_region_of_a_tile(write_image):
+    path = write_image("a", (9, 9))
+    image = read_image({"image": str(path), "x": 2, "y": 3, "width_px": 4, "height_px": 5})
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels_of(path)[3:8, 2:6])
+
+
+def test_a_tile_whose_manifest_knows_its_mpp_is_resampled(write_image):
+    path = write_image("a", pixels=np.full((16, 8, 3), 77, np.uint8))
+    image = read_image({"image": str(path), "mpp": 0.25}, mpp=0.5)
+    assert image.shape == (3, 8, 4)
+    # Its outermost pixels are mixed with the glass that lies outside every image.
+    assert (image[:, 1:-1, 1:-1] == 77).all()
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 0.4])
+def test_a_region_of_a_slide_and_its_mask(slide, mpp):
+    path, mask_path, rgb, mask = slide
+    # (x, y) = (160, 96), 256 x 192 level-0 pixels: no multiple of a file's tile, not square.
+    record = {"image": str(path), "mask": str(mask_path), "label": 1, "x": 160, "y": 96, "width_px": 256, "height_px": 192}
+    downsample = mpp / 0.25
+    image = read_image(record, mpp=mpp)
+    target = pixel_target(record, "mask", image.shape[-2:], mpp)
+    width, height = round(256 / downsample), round(192 / downsample)
+    assert image.shape == (3, height, width)
+    assert target.shape == (1, height, width)
+    # Level-0 pixel under the centre of each pixel.
+    rows = (96 + (np.arange(height) + 0.5) * downsample).astype(int)
+    columns = (160 + (np.arange(width) + 0.5) * downsample).astype(int)
+    assert np.array_equal(target[0].numpy(), mask[np.ix_(rows, columns)])
+    # JPEG and resampling blur the squares' edges: compare what is 4 px from them.
+    inside = np.ix_(abs(rows % SQUARE_PX - 15.5) < 11, abs(columns % SQUARE_PX - 15.5) < 11)
+    difference = image.permute(1, 2, 0).numpy()[inside].astype(int) - rgb[np.ix_(rows, columns)][inside]
+    assert np.abs(difference).max() < 12
+    # The image alone tells tumour from tissue where the mask does.
+    assert np.array_equal((image[1] < 120).numpy()[inside], target[0].numpy()[inside] == 1)
+
+
+def test_a_region_that_overhangs_is_glass_there(slide):
+    record = {"image": str(slide[0]), "x": 600, "y": -20, "width_px": 80, "height_px": 60}
+    image = read_image(record)
+    assert (image[:, :20] == 255).all()
+    assert (image[:, :, 40:] == 255).all()
+    assert (image[:, 24:, :36] != 255).any(0).all()
+
+
+@pytest.mark.parametrize(
+    ("region", "options", "words"),
+    [
+        ({}, {"size_px": 32}, "16 x 16 px, wanted 32 x 32"),
+        ({"x": 0, "y": 0, "width_px": 4, "height_px": 16}, {"size_px": 16}, "4 x 16 px, wanted 16 x 16"),
+        ({"mpp": 0.25}, {"size_px": 16, "mpp": 0.5}, "8 x 8 px at 0.5 um per pixel, wanted 16 x 16"),
+        ({"x": 0, "y": 0, "width_px": 1, "height_px": 1, "mpp": 0.1}, {"mpp": 0.5}, "at least one pixel"),
+        ({"x": 16, "y": 0, "width_px": 8, "height_px": 8}, {}, "outside the image of 16 x 16 px"),
+        ({"x": 0, "y": -8, "width_px": 8, "height_px": 8}, {}, "outside the image of 16 x 16 px"),
+    ],
+)
+def test_an_error_names_row_and_file(write_image, region, options, words):
+    path = write_image("a", (16, 16))
+    with pytest.raises(ValueError, match=f"row 7, {path}: .*{words}"):
+        read_image({"image": str(path), "row": 7, **region}, **options)
+
+
+def test_a_pixel_of_rounding_is_no_error(slide):
+    record = {"image": str(slide[0]), "x": 0, "y": 0, "width_px": 129, "height_px": 127}
+    assert read_image(record, mpp=0.5, size_px=64).shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all"])
+def test_an_unreadable_image(tmp_path, content):
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"row 3, .*broken\.png"):
+        RegionDataset([{"image": str(tmp_path / "broken.png"), "label": 0, "row": 3}])[0]
+
+
+def test_a_slide_without_mpp_is_an_error_where_one_is_asked_for(tmp_path):
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((64, 64, 3), np.uint8), tile=(16, 16), photometric="rgb")
+    record = {"image": str(tmp_path / "s.tif"), "row": 2}
+    with pytest.raises(ValueError, match=r"row 2, .*s\.tif: .*how large its pixels are"):
+        read_image(record, mpp=0.5)
+    assert read_image({**record, "mpp": 0.25}, mpp=0.5).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("labels", "source", "words"),
+    [
+        ({"label": 1}, "mask", "the column 'mask' is empty"),
+        ({}, "mask", "the column 'mask' is empty"),
+        ({}, "label", "the column 'label' is empty"),
+        ({"label": 1}, "instances", "the column 'instances' is empty"),
+        ({"label": 1, "instances": "010"}, "instances", "N x N, got 3"),
+        ({"label": 1, "instances": "010010010"}, "instances", "does not divide into 3 x 3"),
+        ({"label": 1, "mask": "none.png"}, "mask", r"none\.png"),
+        ({"label": 1, "mask": "small.png"}, "mask", r"small\.png is 7 x 7 px"),
+    ],
+)
+def test_pixel_labels_that_are_missing_or_do_not_fit(tmp_path, write_image, labels, source, words):
+    write_image("small", (7, 7))
+    record = {"image": str(write_image("a", (16, 16))), "row": 4, **labels}
+    if "mask" in record:
+        record["mask"] = str(tmp_path / record["mask"])
+    with pytest.raises(ValueError, match=rf"row 4, .*a\.png: .*{words}"):
+        RegionDataset([record], pixel_labels=source)[0]
+
+
+def test_an_error_comes_through_a_worker_process(records):
+    dataset = RegionDataset(records, size_px=32)
+    with pytest.raises(ValueError, match=r"row 2, .*tile0\.png: .*16 x 16 px, wanted 32 x 32"):
+        list(DataLoader(dataset, batch_size=2, num_workers=1))
+
+
+def test_unknown_pixel_labels(records):
+    with pytest.raises(ValueError, match="instances, mask, label, got 'truth'"):
+        RegionDataset(records, pixel_labels="truth")
+
+
+def test_items(records):
+    dataset = RegionDataset(records, size_px=16)
+    item = dataset[3]
+    assert sorted(item) == ["image", "index", "label"]
+    assert (item["index"], item["label"]) == (3, 1)
+    assert sorted(RegionDataset([{"image": records[0]["image"]}])[0]) == ["image", "index"]
+
+
+def test_pixel_labels(records):
+    for index, record in enumerate(records):
+        record["instances"] = "0110"
+        true = pixels_of(record["mask"]) > 0 if record["mask"] else np.zeros((16, 16))
+        painted = np.kron([[0, 1], [1, 0]], np.ones((8, 8)))
+        for source, expected in (("mask", true), ("label", np.full((16, 16), index % 2)), ("instances", painted)):
+            mask = RegionDataset(records, pixel_labels=source)[index]["mask"]
+            assert mask.dtype == torch.uint8
+            assert np.array_equal(mask[0].numpy(), expected)
+
+
+def test_a_mask_counts_for_label_0_too(records):
+    """A mask that says otherwise is not overruled by the label: the table of an evaluation would hide the contradiction."""
+    record = {**records[1], "label": 0}
+    assert RegionDataset([record], pixel_labels="mask")[0]["mask"].any()
+
+
+def test_random_transforms_follow_from_seed_epoch_and_index(records):
+    def items(seed, epoch, num_workers=0):
+        transform = training_augmentation(["image", "mask"], crop_size_px=8, stain_jitter=0.2)
+        dataset = RegionDataset(records, pixel_labels="mask", transform=transform, seed=seed)
+        dataset.set_epoch(epoch)
+        return [item for batch in DataLoader(dataset, batch_size=2, num_workers=num_workers) for item in batch["image"]]
+
+    first = items(seed=0, epoch=0)
+    np.random.default_rng().random(3)
+    torch.rand(3)
+    for num_workers in (0, 2):
+        assert all(torch.equal(a, b) for a, b in zip(items(0, 0, num_workers), first, strict=True))
+    for other in (items(0, 1), items(1, 0)):
+        assert not any(torch.equal(a, b) for a, b in zip(other, first, strict=True))
+
+
+def test_one_transform_may_serve_several_data_sets(records):
+    """The configuration makes one augmentation; the loaders of a constrained step take turns."""
+    transform = training_augmentation(crop_size_px=8)
+    one, two = (RegionDataset(records, transform=transform, seed=seed) for seed in (0, 1))
+    alone = [one[index]["image"] for index in range(6)]
+    in_turn = [(one[index]["image"], two[index])[0] for index in range(6)]
+    assert all(torch.equal(a, b) for a, b in zip(alone, in_turn, strict=True))

@@ -1,0 +1,45 @@
+import torch
+
+from shared.engines import bag_and_label, constrained_instances, image_and_label, image_and_mask, instance_and_label
+
+
+def batch(num_images=4, size_px=6):
+    generator = torch.Generator().manual_seed(num_images)
+    image = torch.randint(0, 256, (num_images, 3, size_px, size_px + 2), generator=generator, dtype=torch.uint8)
+    mask = (image[:, :1] > 128).to(torch.uint8)
+    return {"image": image, "label": torch.arange(num_images) % 2, "mask": mask, "index": torch.arange(num_images)}
+
+
+def test_images_are_uint8_and_channels_last():
+    data = batch()
+    for prepare in (image_and_label, bag_and_label, instance_and_label, image_and_mask):
+        images = prepare(data, torch.device("cpu"), non_blocking=True)[0]
+        assert torch.equal(images, data["image"])
+        assert images.dtype == torch.uint8
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_labels_have_the_shape_of_the_logits():
+    expected = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    torch.testing.assert_close(image_and_label(batch())[1], expected)
+    torch.testing.assert_close(instance_and_label(batch())[1], expected[:, None])
+    images, labels, args, kwargs = bag_and_label(batch())
+    assert args == ()
+    assert kwargs == {"labels": labels}
+    torch.testing.assert_close(labels, expected)
+
+
+def test_masks_are_class_indices():
+    data = batch()
+    masks = image_and_mask(data)[1]
+    assert masks.dtype == torch.int64
+    assert torch.equal(masks, data["mask"][:, 0].long())
+
+
+def test_a_pair_for_the_constrained_step():
+    instances, images = batch(5, 4), batch(2, 12)
+    inputs, targets = constrained_instances({"instances": instances, "images": images}, "cpu")
+    assert torch.equal(inputs["instances"], instances["image"])
+    assert torch.equal(inputs["images"], images["image"])
+    assert torch.equal(inputs["image_labels"], targets["image_labels"])
+    assert (targets["instance_labels"].tolist(), targets["image_labels"].tolist()) == ([0, 1, 0, 1, 0], [0, 1])

@@ -1,0 +1,171 @@
+import copy
+
+import pytest
+import torch
+from monai.inferers import SimpleInferer
+
+from shared.data import split_into_instances
+from shared.engines import ConstrainedLoss, ConstrainedRetrainInferer, LatticeInferer, SelectedInstanceInferer
+from shared.engines.inferers import AutocastInferer, computes_bfloat16, fast_inferer
+from shared.losses import SelectedInstanceLoss, binary_cross_entropy
+from shared.selection import max_max, max_min
+
+N = 3
+LABELS = torch.tensor([1, 0, 0, 1, 0])
+
+
+@pytest.fixture
+def images():
+    """Noise on instances of unlike colours, lest rounding to bfloat16 decides which is picked."""
+    generator = torch.Generator().manual_seed(1)
+    colours = torch.randint(0, 200, (len(LABELS), 3, N, N), generator=generator)
+    noise = torch.randint(0, 56, (len(LABELS), 3, 8 * N, 8 * N), generator=generator)
+    return (colours.repeat_interleave(8, 2).repeat_interleave(8, 3) + noise).to(torch.uint8)
+
+
+def all_logits(network, images):
+    """Every instance in one forward pass, with gradients."""
+    instances = split_into_instances(images, N)
+    return network(instances.flatten(0, 1)).reshape(len(images), N * N)
+
+
+def gradients(network, loss):
+    return torch.autograd.grad(loss, list(network.parameters()))
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+    largest = max(gradient.abs().max() for gradient in expected)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance * largest.item())
+
+
+@pytest.mark.parametrize("norm", ["group", "frozen"])
+@pytest.mark.parametrize("criterion", ["max_max", "max_min"])
+@pytest.mark.parametrize("chunk_size", [None, 7])
+def test_two_passes_equal_back_propagation_through_all(make_classifier, images, norm, criterion, chunk_size):
+    network = make_classifier(norm).train()
+    logits = SelectedInstanceInferer(criterion, N, chunk_size)(images, network, labels=LABELS)
+    assert logits.shape == (len(images),)
+    loss = binary_cross_entropy(logits, LABELS)
+    expected = SelectedInstanceLoss(criterion)(all_logits(network, images), LABELS)
+    torch.testing.assert_close(loss, expected)
+    assert_close(gradients(network, loss), gradients(network, expected))
+
+
+@pytest.mark.parametrize("criterion", [max_max, max_min])
+def test_batch_norm_scores_with_running_statistics_and_learns_with_those_of_the_picks(make_classifier, images, criterion):
+    network = make_classifier("batch").train()
+    for _ in range(3):
+        all_logits(network, images)  # Running statistics of their own.
+    reference = copy.deepcopy(network)
+    scores = all_logits(reference.eval(), images)
+    picks = criterion(scores, LABELS)
+    picked = split_into_instances(images, N)[torch.arange(len(images)), picks]
+    expected = reference.train()(picked)[:, 0]
+
+    logits = SelectedInstanceInferer(criterion.__name__, N)(images, network, labels=LABELS)
+    torch.testing.assert_close(logits, expected)
+    assert network.training
+    for buffer, other in zip(network.buffers(), reference.buffers(), strict=True):
+        torch.testing.assert_close(buffer, other)
+    assert_close(gradients(network, logits.sum()), gradients(reference, expected.sum()))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "frozen"])
+def test_under_autocast_gradients_reach_every_parameter(make_classifier, images, norm):
+    """Autocast caches its casts of the weights, up to torch 2.11 also those of a pass without gradients: no second use."""
+    network, reference = make_classifier(norm).train(), make_classifier(norm).train()
+    inferer = SelectedInstanceInferer("max_max", N)
+    exact = gradients(reference, binary_cross_entropy(inferer(images, reference, labels=LABELS), LABELS))
+    logits = AutocastInferer(inferer, "cpu", torch.bfloat16)(images, network, labels=LABELS)
+    assert logits.dtype == torch.float32
+    binary_cross_entropy(logits, LABELS).backward()
+    for (name, parameter), expected in zip(network.named_parameters(), exact, strict=True):
+        assert parameter.grad is not None, name
+        if expected.abs().max() > 1e-4:
+            assert parameter.grad.abs().max() > 0, name
+    together = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+    assert torch.cosine_similarity(together, torch.cat([g.flatten() for g in exact]), dim=0) > 0.9
+
+
+def test_under_autocast_the_constrained_step_reaches_every_parameter(make_classifier, images):
+    network = make_classifier("group").train()
+    inputs = {"instances": images[:, :, :8, :8], "images": images, "image_labels": LABELS}
+    outputs = AutocastInferer(ConstrainedRetrainInferer(N), "cpu", torch.bfloat16)(inputs, network)
+    assert {logits.dtype for logits in outputs.values()} == {torch.float32}
+    sum(logits.sum() for logits in outputs.values()).backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("norm", ["group", "frozen"])
+def test_constrained_step_equals_the_paper_naively(make_classifier, images, norm):
+    """Equations 4 to 6 by one full pass over everything, with loops for the picks."""
+    network = make_classifier(norm).train()
+    instances, instance_labels = images[:, :, :8, 8:16], torch.tensor([0, 1, 1, 0, 1])
+    inputs = {"instances": instances, "images": images, "image_labels": LABELS}
+    outputs = ConstrainedRetrainInferer(N)(inputs, network)
+    assert outputs["picked_logits"].shape == (len(images), 2)
+    loss = ConstrainedLoss(0.5, 2.0)(outputs, {"instance_labels": instance_labels, "image_labels": LABELS})
+
+    logits = all_logits(network, images)
+    constraint = 0.0
+    for bag, label in zip(logits, LABELS.tolist(), strict=True):
+        for picked in (bag.max(), bag.max() if label else bag.min()):
+            constraint = constraint - torch.log(torch.sigmoid(picked if label else -picked)) / len(images)
+    chosen = network(instances)[:, 0] * (2 * instance_labels - 1)
+    expected = 0.5 * constraint - 2.0 * torch.log(torch.sigmoid(chosen)).mean()
+    torch.testing.assert_close(loss, expected)
+    assert_close(gradients(network, loss), gradients(network, expected), tolerance=1e-4)
+
+
+def test_constrained_step_normalises_instances_and_picks_together(make_classifier, images):
+    network = make_classifier("batch").train()
+    all_logits(network, images)
+    reference = copy.deepcopy(network)
+    instances = images[:4, :, :8, :8]
+    outputs = ConstrainedRetrainInferer(N)({"instances": instances, "images": images, "image_labels": LABELS}, network)
+    scores = all_logits(reference.eval(), images)
+    lattice = split_into_instances(images, N)
+    picked = [
+        lattice[bag, criterion(scores, LABELS)[bag]] for bag in range(len(images)) for criterion in (max_max, max_min)
+    ]
+    expected = reference.train()(torch.cat([instances, torch.stack(picked)]))[:, 0]
+    torch.testing.assert_close(outputs["instance_logits"], expected[:4])
+    torch.testing.assert_close(outputs["picked_logits"], expected[4:].reshape(-1, 2))
+    assert network.training
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 1000, None])
+@pytest.mark.parametrize("size", [(24, 24), (12, 30)])
+def test_scoring_does_not_depend_on_the_chunks(make_classifier, chunk_size, size):
+    network = make_classifier("batch").eval()
+    images = torch.randint(0, 256, (2, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    logits = LatticeInferer(N, chunk_size)(images, network)
+    assert not logits.requires_grad
+    assert logits.dtype == torch.float32
+    height, width = size[0] // N, size[1] // N
+    for bag in range(2):
+        for index in range(N * N):
+            top, left = index // N * height, index % N * width
+            one = network(images[bag : bag + 1, :, top : top + height, left : left + width])
+            torch.testing.assert_close(logits[bag, index], one[0, 0])
+
+
+def test_an_error_while_scoring_leaves_the_network_in_train_mode(make_classifier, images):
+    network = make_classifier().train()
+    with pytest.raises(ValueError, match="does not divide"):
+        SelectedInstanceInferer("max_max", 5)(images, network, labels=LABELS)
+    assert network.training
+
+
+def test_unknown_criterion():
+    with pytest.raises(ValueError, match="max_max, max_min; got 'mean'"):
+        SelectedInstanceInferer("mean", N)
+
+
+def test_bfloat16_where_the_device_is_fast_at_it():
+    inferer = SimpleInferer()
+    assert computes_bfloat16(torch.device("cuda"))
+    assert isinstance(fast_inferer(inferer, "cuda"), AutocastInferer)
+    on_cpu = fast_inferer(inferer, torch.device("cpu"))
+    assert isinstance(on_cpu, AutocastInferer) == computes_bfloat16(torch.device("cpu"))
