@@ -97,7 +97,7 @@ def test_adenoma_trains_on_image_labels_alone(camel, tmp_path):
 @pytest.mark.parametrize("overlays", [("camelyon16",), ("camelyon16", "n8", "cascade"), ("n8", "unet"), ("image_fsb", "unet")])
 def test_every_stage_of_a_combination_can_be_built(camel, tmp_path, overlays):
     """Their own numbers, and the tiny images only in place of data that is not here."""
-    data = {"dataset_dir": str(camel.data), "manifest": str(camel.data / "images.csv"), "tracking::enabled": False}
+    data = {"manifest": str(camel.data / "images.csv"), "tracking::enabled": False}
     workflow = camel.workflow("train", *overlays, output_dir=str(tmp_path), **data)
     stages = {"max_max", "max_min", "validate"} if "image_fsb" not in overlays else {"validate"}
     stages |= {"outer_max_max", "outer_max_min"} if "cascade" in overlays else set()

@@ -73,7 +73,7 @@ def test_batch_norm_scores_with_running_statistics_and_learns_with_those_of_the_
 
 @pytest.mark.parametrize("norm", ["batch", "group", "frozen"])
 def test_under_autocast_gradients_reach_every_parameter(make_classifier, images, norm):
-    """Autocast caches its casts of the weights, up to torch 2.11 also those of a pass without gradients: no second use."""
+    """Older versions of torch keep casts of the weights that were made without gradients: those of the scoring pass."""
     network, reference = make_classifier(norm).train(), make_classifier(norm).train()
     inferer = SelectedInstanceInferer("max_max", N)
     exact = gradients(reference, binary_cross_entropy(inferer(images, reference, labels=LABELS), LABELS))

@@ -1,0 +1,88 @@
+"""Two real processes, forked so that they need not import everything again."""
+
+import os
+import socket
+from functools import partial
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from shared.data import RegionDataset, RegionLoader
+from shared.engines import LatticeScorer, initialize_distributed
+from shared.engines.distributed import average_buffers, barrier, gather_in_order, num_processes, rank, unwrap
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _process(number, world, port, work):
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+    assert initialize_distributed("gloo") == torch.device("cpu")
+    try:
+        work(number)
+    finally:
+        dist.destroy_process_group()
+
+
+def in_processes(work, world=2):
+    mp.start_processes(partial(_process, world=world, port=_free_port(), work=work), nprocs=world, start_method="fork")
+
+
+def test_one_process():
+    assert (rank(), num_processes()) == (0, 1)
+    barrier()
+    assert gather_in_order([3, 1]) == [3, 1]
+    network = nn.BatchNorm2d(2)
+    average_buffers(network)
+    assert unwrap(network) is network
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_lists_and_buffers(world):
+    def work(number):
+        assert (rank(), num_processes()) == (number, world)
+        for length in (0, 1, 2, 7):
+            assert gather_in_order(list(range(number, length, world))) == list(range(length))
+        network = nn.BatchNorm2d(2)
+        network.running_mean += number
+        network.num_batches_tracked += 5
+        average_buffers(network)
+        assert torch.allclose(network.running_mean, torch.full((2,), (world - 1) / 2))
+        assert network.num_batches_tracked == 5
+
+    in_processes(work, world)
+
+
+def test_a_training_shared_by_two(tmp_path, make_stage, make_classifier, records):
+    """Equal shares and group normalisation: the mean of the gradients is the gradient of the mean."""
+
+    def train(folder, _rank=0):
+        loader = RegionLoader(RegionDataset(records), 4)
+        network = make_classifier("group")
+        # SGD: Adam would turn rounding errors of tiny gradients into steps.
+        stage = make_stage(folder, network=network, train_data_loader=loader, optimizer=partial(torch.optim.SGD, lr=0.1))
+        stage.run()
+        expected = torch.load(folder / "model.pt", weights_only=True)
+        # Every process ends with the same weights, and the network is usable without its wrapper.
+        assert all(torch.equal(values, expected[name]) for name, values in stage.plain_network.state_dict().items())
+        scores = LatticeScorer(RegionDataset(records), 2, "cpu", batch_size=2)(stage.network)
+        if _rank == 0:
+            torch.save(scores, folder / "scores.pt")
+        assert scores.shape == (len(records), 4)
+
+    train(tmp_path / "one")
+    in_processes(partial(train, tmp_path / "two"))
+    one, two = (torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+    one, two = (torch.load(tmp_path / name / "scores.pt", weights_only=True) for name in ("one", "two"))
+    torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+    assert not (tmp_path / "two/resume.pt").exists()

@@ -1,0 +1,125 @@
+import json
+
+import pytest
+from monai.bundle import ConfigParser
+
+from shared.engines import RunFolder, executed_config
+from shared.engines.executed_config import scalars
+
+
+def config(folder, **changes):
+    """A configuration as MONAI runs it, its output folder opened as the first item."""
+    items = {
+        "imports": ["$import os"],
+        "output_dir": str(folder),
+        "learning_rate": 0.001,
+        "device": "cpu",
+        "num_workers": 2,
+        "stages": {"max_max": {"epochs": 4, "_desc_epochs": "the paper names none"}},
+        "run_folder": {"_target_": "shared.engines.RunFolder", "path": "@output_dir"},
+        "run": ["$@run_folder.open()", "$@run_folder.close()"],
+    }
+    return items | changes
+
+
+def run(items):
+    return ConfigParser(items).get_parsed_content("run")
+
+
+def refusal(items):
+    """The text of the ValueError below MONAI's own "failed to evaluate"."""
+    with pytest.raises(RuntimeError) as error:
+        run(items)
+    cause = error.value.__cause__
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    assert isinstance(cause, ValueError)
+    return str(cause)
+
+
+def test_the_executed_configuration_is_recorded(tmp_path):
+    parser = ConfigParser(config(tmp_path / "out"))
+    # As on MONAI's command line: --stages::max_max::epochs 9
+    parser.update({"stages::max_max::epochs": 9})
+    parser.get_parsed_content("run")
+    saved = json.loads((tmp_path / "out/config.json").read_text())
+    assert saved["stages"]["max_max"]["epochs"] == 9
+    assert saved["learning_rate"] == 0.001
+    assert saved["run"] == ["$@run_folder.open()", "$@run_folder.close()"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
+
+
+def test_the_same_configuration_goes_on(tmp_path):
+    run(config(tmp_path))
+    before = (tmp_path / "config.json").read_bytes()
+    run(config(tmp_path))
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"learning_rate": 0.01}, "learning_rate: 0.001 then, 0.01 now"),
+        ({"stages": {"max_max": {"epochs": 5}}}, "stages::max_max::epochs: 4 then, 5 now"),
+        ({"dropout": 0.1}, "dropout: None then, 0.1 now"),
+        ({"stages": {}}, "stages::max_max: "),
+    ],
+)
+def test_another_configuration_is_refused(tmp_path, changes, named):
+    run(config(tmp_path))
+    before = (tmp_path / "config.json").read_bytes()
+    text = refusal(config(tmp_path, **changes))
+    assert text.startswith(f"{tmp_path} holds a run with another configuration ({named}")
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_many_differences_are_counted(tmp_path):
+    run(config(tmp_path))
+    assert "and 2 more" in refusal(config(tmp_path, **{f"item_{number}": number for number in range(10)}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"device": "cuda:1", "num_workers": 8, "amp_dtype": None, "tracking_uri": "http://x", "run_name": "again"},
+        {"run": ["$@run_folder.open()"], "imports": ["$import os", "$import math"], "initialize": [], "finalize": []},
+        {"stages": {"max_max": {"epochs": 4, "_desc_epochs": "another text"}}, "_desc_": "a text"},
+    ],
+)
+def test_what_does_not_change_the_result_may_change(tmp_path, changes):
+    run(config(tmp_path))
+    run(config(tmp_path, **changes))
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert all(saved[name] == value for name, value in changes.items())
+
+
+def test_a_folder_may_be_moved(tmp_path):
+    run(config(tmp_path / "a"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    run(config(tmp_path / "b"))
+
+
+def test_other_names_may_be_volatile(tmp_path):
+    folder = {"_target_": "shared.engines.RunFolder", "path": "@output_dir", "volatile": ["learning_rate"]}
+    run(config(tmp_path, run_folder=folder))
+    run(config(tmp_path, run_folder=folder, learning_rate=1.0))
+    assert "num_workers: 2 then, 3 now" in refusal(config(tmp_path, run_folder=folder, num_workers=3))
+
+
+def test_outside_of_a_configuration(tmp_path):
+    with pytest.raises(RuntimeError, match="ConfigParser"):
+        executed_config()
+    with pytest.raises(RuntimeError, match="ConfigParser"):
+        RunFolder(tmp_path).open()
+
+
+def test_a_copy_is_given():
+    parser = ConfigParser({"a": {"b": 1}, "config": "$__import__('shared.engines').engines.executed_config()"})
+    parser.get_parsed_content("config")["a"]["b"] = 2
+    assert parser["a::b"] == 1
+
+
+def test_scalars_are_the_hyper_parameters():
+    items = {"rate": 0.1, "name": "x", "on": True, "none": None, "ref": "@rate", "expression": "$1", "copy": "%rate"}
+    items |= {"_desc_": "text", "_meta_": {}, "component": {"_target_": "a"}, "list": [1]}
+    assert scalars(items) == {"rate": 0.1, "name": "x", "on": True}

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, jaccard_score, recall_score
+from torch import nn
+
+from shared.data import RegionDataset
+from shared.engines import lattice_validator, pixel_validator
+
+
+class Redness(nn.Module):
+    """How much redder than green an instance is, on average: one logit."""
+
+    def forward(self, images):
+        return (images[:, 0].float() - images[:, 1].float()).mean(dim=(1, 2))[:, None] - 10
+
+
+class RedPixels(nn.Module):
+    def forward(self, images):
+        return images[:, :1].float() - images[:, 1:2].float() - 20
+
+
+def arrays(records):
+    images = np.stack([np.asarray(Image.open(record["image"])) for record in records]).astype(float)
+    masks = np.stack([np.asarray(Image.open(record["mask"])) > 0 for record in records])
+    return images[..., 0] - images[..., 1], masks
+
+
+def test_lattice_scores_equal_those_of_sklearn(records):
+    validator = lattice_validator(RegionDataset(records, pixel_labels="mask"), Redness(), 2, "cpu", batch_size=5)
+    validator.run()
+    difference, masks = arrays(records)
+    predicted = difference.reshape(-1, 2, 4, 2, 4).mean(axis=(2, 4)).reshape(len(records), -1) >= 10
+    truth = masks.reshape(-1, 2, 4, 2, 4).any(axis=(2, 4)).reshape(len(records), -1)
+    labels = [record["label"] for record in records]
+    metrics = validator.state.metrics
+    assert 0.05 < predicted.mean() < 0.95
+    assert metrics["val_instance_accuracy"] == pytest.approx(accuracy_score(truth.ravel(), predicted.ravel()))
+    assert metrics["val_instance_sensitivity"] == pytest.approx(recall_score(truth.ravel(), predicted.ravel()))
+    assert metrics["val_image_accuracy"] == pytest.approx(accuracy_score(labels, predicted.any(axis=1)))
+    # A second run counts anew.
+    before = dict(metrics)
+    validator.run()
+    assert validator.state.metrics == before
+
+
+@pytest.mark.parametrize("pixel_labels", [None, "label"])
+def test_without_masks_the_images_alone_are_scored(records, pixel_labels):
+    validator = lattice_validator(RegionDataset(records, pixel_labels=pixel_labels), Redness(), 2, "cpu")
+    validator.run()
+    assert {name.rpartition("_")[0] for name in validator.state.metrics} == {"val_image"}
+
+
+def test_validation_leaves_the_weights_alone(records, make_classifier):
+    network = make_classifier().train()
+    before = {name: values.clone() for name, values in network.state_dict().items()}
+    lattice_validator(RegionDataset(records, pixel_labels="mask"), network, 2, torch.device("cpu")).run()
+    assert all(torch.equal(values, before[name]) for name, values in network.state_dict().items())
+
+
+def test_pixel_scores_equal_those_of_sklearn(records):
+    validator = pixel_validator(RegionDataset(records, pixel_labels="mask"), RedPixels(), "cpu", batch_size=5)
+    validator.run()
+    difference, masks = arrays(records)
+    predicted = difference >= 20
+    assert validator.state.metrics["val_pixel_iou"] == pytest.approx(jaccard_score(masks.ravel(), predicted.ravel()))
+
+
+def test_nothing_to_score(records):
+    assert pixel_validator(RegionDataset(records), RedPixels(), "cpu") is None
