@@ -65,7 +65,8 @@ def measure_cmil(arguments: argparse.Namespace, kind: str, instances_per_side: i
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     torch.manual_seed(0)
-    network = InstanceClassifier(arguments.backbone).to(device=device, memory_format=torch.channels_last).train()
+    network = InstanceClassifier(arguments.backbone).to(device).train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     size = arguments.image_size_px
     images = torch.randint(0, 256, (arguments.batch_size, 3, size, size), dtype=torch.uint8, device=device)
     labels = (torch.arange(arguments.batch_size, device=device) % 2).float()

@@ -19,7 +19,7 @@ from .lattice import (
 )
 from .loaders import EvenBatchSampler, PairedLoader, RegionLoader
 from .manifest import load_manifest, write_manifest
-from .regions import RegionDataset, pixel_target, read_image, record_error
+from .regions import RegionDataset, check_images, pixel_target, read_image, record_error
 from .slide_regions import slide_regions
 from .splits import assign_splits
 from .stain_augmentation import RandomStainJitterd, scale_stains
@@ -32,6 +32,7 @@ __all__ = [
     "RegionLoader",
     "assign_splits",
     "attach_instance_labels",
+    "check_images",
     "check_lattice",
     "decode_instances",
     "encode_instances",

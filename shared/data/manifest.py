@@ -50,7 +50,8 @@ def load_manifest(
     Args:
         path: the CSV file.
         split: ``"train"``, ``"val"`` or ``"test"`` to return that part only; None for every row.
-        require: label columns that every returned row must fill (``"label"``, ``"area"``, ``"mask"``).
+        require: label columns that every returned row must fill (``"label"``, ``"area"``, ``"mask"``); a row with label 0 needs
+            no mask.
         num_classes: labels must be integers in ``[0, num_classes)``.
         split_seed: seed of the split that is made when the file has no ``split`` column.
         both_classes: demand images without (label 0) and with tumour: nothing can be learnt from one class. Implies
@@ -198,8 +199,11 @@ def _file_mpp(path: Path, record: Record) -> float:
 
 def _check_required(record: Record, path: Path, require: Sequence[str]) -> None:
     for name in require:
+        if record[name] is None and name == "mask" and record["label"] == 0:
+            continue  # an image without tumour: its mask is known
         if record[name] is None:
-            raise _error(path, record, f"the column {name!r} is empty, and this run needs it for every image")
+            which = "image with tumour" if name == "mask" else "image"
+            raise _error(path, record, f"the column {name!r} is empty, and this run needs it for every {which}")
 
 
 def _check_duplicates(records: Sequence[Record], path: Path) -> None:

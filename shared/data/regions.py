@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from monai.data import Dataset
 from torch import Tensor
+from tqdm import tqdm
 
 from ..wsi import Slide, open_slide, read_mask_region
 from .instance_labels import decode_instances
-from .lattice import paint_instances
+from .lattice import check_lattice, paint_instances
 
 Record = dict[str, Any]
 
@@ -91,29 +92,66 @@ def read_image(record: Record, mpp: float | None = None, size_px: int | None = N
         ValueError: naming row and file, if they cannot be read, have another size, or the region lies outside the file.
     """
     try:
-        slide = open_slide(record["image"], mpp=record.get("mpp"))
-        downsample = _downsample(slide, mpp)
-        origin = (record.get("x") or 0, record.get("y") or 0)
-        region_px = (record.get("width_px") or slide.size_px[0], record.get("height_px") or slide.size_px[1])
-        ends = (origin[0] + region_px[0], origin[1] + region_px[1])
-        if min(ends) <= 0 or origin[0] >= slide.size_px[0] or origin[1] >= slide.size_px[1]:
-            raise ValueError(
-                f"the region at {origin} of {region_px[0]} x {region_px[1]} px lies outside the image of {slide.size_px[0]} x "
-                f"{slide.size_px[1]} px: x and y are level-0 pixels"
-            )
-        read_px = (round(region_px[0] / downsample), round(region_px[1] / downsample))
-        if size_px is not None:
-            # One pixel of rounding is a region's size in micrometres, more is another region.
-            if max(abs(side - size_px) for side in read_px) > 1:
-                raise ValueError(
-                    f"the image is {read_px[0]} x {read_px[1]} px{_at(slide, mpp)}, wanted {size_px} x {size_px}: "
-                    "cut the images to that size or set image_size_px"
-                )
-            read_px = (size_px, size_px)
+        slide, origin, read_px = _locate(record, mpp, size_px)
         pixels = slide.read_region(origin, read_px, mpp=mpp if _knows_mpp(slide) else None)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def check_images(datasets: Sequence[RegionDataset | None], instances_per_side: int | None = None) -> None:
+    """Open every image of some data sets, and see whether it can be read, has the right size and a mask that fits.
+
+    Files are opened, not decoded, so that a run fails before its first stage and not in the middle of an epoch.
+
+    Args:
+        datasets: those that are None are passed over.
+        instances_per_side: N; images must divide into N x N instances. None: not checked.
+
+    Raises:
+        ValueError: for the first image that does not fit, naming row and file.
+    """
+    present = [dataset for dataset in datasets if dataset is not None]
+    with tqdm(total=sum(len(dataset) for dataset in present), desc="checking images", unit="image", disable=None) as bar:
+        for dataset in present:
+            for record in dataset.data:
+                _check_image(record, dataset, instances_per_side)
+                bar.update()
+
+
+def _check_image(record: Record, dataset: RegionDataset, instances_per_side: int | None) -> None:
+    try:
+        _, _, (width, height) = _locate(record, dataset.mpp, dataset.size_px)
+        if instances_per_side is not None:
+            check_lattice(height, width, instances_per_side)
+        if dataset.pixel_labels == "mask" and record.get("mask") is not None:
+            _read_mask(record, (1, 1), dataset.mpp)
+    except (ValueError, OSError) as error:
+        raise record_error(record, error) from error
+
+
+def _locate(record: Record, mpp: float | None, size_px: int | None) -> tuple[Slide, tuple[int, int], tuple[int, int]]:
+    """The open slide of a record, its region's top-left corner at level 0, and (width, height) in pixels as read."""
+    slide = open_slide(record["image"], mpp=record.get("mpp"))
+    downsample = _downsample(slide, mpp)
+    origin = (record.get("x") or 0, record.get("y") or 0)
+    region_px = (record.get("width_px") or slide.size_px[0], record.get("height_px") or slide.size_px[1])
+    ends = (origin[0] + region_px[0], origin[1] + region_px[1])
+    if min(ends) <= 0 or origin[0] >= slide.size_px[0] or origin[1] >= slide.size_px[1]:
+        raise ValueError(
+            f"the region at {origin} of {region_px[0]} x {region_px[1]} px lies outside the image of {slide.size_px[0]} x "
+            f"{slide.size_px[1]} px: x and y are level-0 pixels"
+        )
+    read_px = (round(region_px[0] / downsample), round(region_px[1] / downsample))
+    if size_px is None:
+        return slide, origin, read_px
+    # One pixel of rounding is a region's size in micrometres, more is another region.
+    if max(abs(side - size_px) for side in read_px) > 1:
+        raise ValueError(
+            f"the image is {read_px[0]} x {read_px[1]} px{_at(slide, mpp)}, wanted {size_px} x {size_px}: "
+            "cut the images to that size or set image_size_px"
+        )
+    return slide, origin, (size_px, size_px)
 
 
 def pixel_target(record: Record, source: str, size: Sequence[int], mpp: float | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
@@ -47,14 +47,19 @@ def unwrap(network: nn.Module) -> nn.Module:
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
+def average(value: Tensor) -> Tensor:
+    """The mean of all processes' tensors; changes `value`."""
+    if is_distributed():
+        dist.all_reduce(value)
+        value /= num_processes()
+    return value
+
+
 def average_buffers(network: nn.Module) -> None:
     """Give every process the mean of all processes' floating-point buffers (running statistics), in place."""
-    if not is_distributed():
-        return
     for buffer in unwrap(network).buffers():
         if torch.is_floating_point(buffer):
-            dist.all_reduce(buffer)
-            buffer /= num_processes()
+            average(buffer)
 
 
 def initialize_distributed(backend: str | None = None) -> torch.device:

@@ -21,7 +21,7 @@ from ..handlers import StageEvents, Tracking, training_handlers
 from ..networks import load_weights
 from ..writers import atomic_path
 from .batches import image_and_label
-from .distributed import average_buffers, barrier, is_distributed, rank
+from .distributed import average, average_buffers, barrier, is_distributed, rank
 from .inferers import AutocastInferer, computes_bfloat16
 
 RESUME_POINT = "resume.pt"
@@ -161,19 +161,26 @@ class StageTrainer(SupervisedTrainer):
             if self.state.epoch < self.state.max_epochs:
                 super().run()
             if rank() == 0:
-                self._finish()
-            barrier()
+                self._save_weights()
+        if rank() == 0:
+            self._close()
+        barrier()
         self.trained()
 
-    def _finish(self) -> None:
+    def _save_weights(self) -> None:
         weights = self.best.get("network") or self.plain_network.state_dict()
         # Last the file that says that the stage is finished.
         for file in (self.publish_to, self.weights_file):
             if file is not None:
                 with atomic_path(file) as temporary:
                     torch.save(weights, temporary)
-        (self.folder / RESUME_POINT).unlink(missing_ok=True)
-        self.fire_event(StageEvents.WEIGHTS_SAVED)
+
+    def _close(self) -> None:
+        """Announce the weights and drop the resume point, also for a run that was killed in between."""
+        point = self.folder / RESUME_POINT
+        if point.is_file():
+            self.fire_event(StageEvents.WEIGHTS_SAVED)
+            point.unlink()
 
     def _restore(self) -> None:
         point = self.folder / RESUME_POINT
@@ -222,7 +229,7 @@ def _note_loss(engine: StageTrainer) -> None:
 
 def _end_epoch(engine: StageTrainer) -> None:
     average_buffers(engine.plain_network)
-    loss = float(torch.stack(engine._losses).mean())
+    loss = float(average(torch.stack(engine._losses).mean()))
     if not math.isfinite(loss):
         raise ValueError(
             f"{engine.folder.name}: the loss of epoch {engine.state.epoch} is {loss}; the last good state is kept in "

@@ -103,6 +103,22 @@ def test_inference_has_the_properties_that_monai_asks_for(camel, trained):
     assert output["pred"].sum(0).allclose(output["pred"].new_ones(64, 64))
 
 
+def test_masks_that_a_run_would_miss_later_are_missed_at_once(camel, tmp_path):
+    table = pd.read_csv(camel.data / "images.csv").drop(columns="mask")
+    manifest = camel.data / "without_masks.csv"
+    table.to_csv(manifest, index=False)
+    missed = {"val": ("train",), "test": ("train", "image_fsb"), "train": ("train", "pixel_fsb")}
+    for split, names in missed.items():
+        workflow = camel.workflow(*names, manifest=str(manifest), output_dir=str(tmp_path))
+        with pytest.raises(RuntimeError) as caught:
+            workflow.parser.get_parsed_content(f"{split}_records")
+        row = 2 + table.index[(table["split"] == split) & (table["label"] == 1)][0]
+        assert f"{manifest}, row {row}: the column 'mask' is empty" in str(caught.value.__cause__)
+    for truth in (None, "label"):
+        workflow = camel.workflow("train", manifest=str(manifest), output_dir=str(tmp_path), truth=truth)
+        assert len(workflow.parser.get_parsed_content("test_records")) == 8
+
+
 @pytest.mark.slow
 def test_a_wrong_manifest_is_refused_before_anything_is_done(camel, tmp_path):
     """Even where it is wrong in the split that is read last."""

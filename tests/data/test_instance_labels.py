@@ -58,7 +58,11 @@ def test_picks_are_merged_and_each_instance_comes_once(tmp_path, records):
     write_picks([first, third], tmp_path / "a.csv")
     write_picks([{**first, "criterion": "max_min"}, second], tmp_path / "b.csv")
     picks = load_picks([tmp_path / "a.csv", tmp_path / "b.csv"])
-    assert [(Path(pick["image"]).stem, pick["x"], pick["label"]) for pick in picks] == [("slide", 0, 1), ("tile", None, 0), ("slide", 16, 1)]
+    assert [(Path(pick["image"]).stem, pick["x"], pick["label"]) for pick in picks] == [
+        ("slide", 0, 1),
+        ("tile", None, 0),
+        ("slide", 16, 1),
+    ]
 
 
 def test_picks_that_are_missing_or_of_one_class(tmp_path, records):

@@ -76,7 +76,9 @@ def test_painted_labels_are_read_back(height, width, n):
     assert torch.equal(instance_labels_of_masks(painted[None], n)[0], labels.long())
 
 
-@pytest.mark.parametrize(("height", "width", "n", "message"), [(10, 12, 4, "12 x 10 px does not divide into 4 x 4"), (2, 9, 3, "smaller than")])
+@pytest.mark.parametrize(
+    ("height", "width", "n", "message"), [(10, 12, 4, "12 x 10 px does not divide into 4 x 4"), (2, 9, 3, "smaller than")]
+)
 def test_images_that_do_not_divide(height, width, n, message):
     images = random_images(height, width)
     for refused in (

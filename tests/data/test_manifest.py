@@ -1,4 +1,3 @@
-import os
 import re
 from pathlib import Path
 
@@ -237,7 +236,7 @@ def test_round_trip(tmp_path, write_rows):
         {"image": "ü.png", "label": "", "split": "test"},
     ]
     records = load_manifest(write_rows(rows), require=())
-    os.makedirs(tmp_path / "other")
+    (tmp_path / "other").mkdir()
     write_manifest(records, tmp_path / "other/copy.csv", extra_columns=["criterion"])
     assert load_manifest(tmp_path / "other/copy.csv", require=()) == records
     header = (tmp_path / "other/copy.csv").read_text(encoding="utf-8").splitlines()[0]

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
@@ -5,7 +7,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from shared.data import RegionDataset, pixel_target, read_image, training_augmentation
+from shared.data import RegionDataset, check_images, pixel_target, read_image, training_augmentation
 from shared.synthetic import write_mask, write_slide
 
 # Grey values that JPEG keeps to within a few: large flat squares of 32 px.
@@ -212,3 +214,22 @@ def test_one_transform_may_serve_several_data_sets(records):
     alone = [one[index]["image"] for index in range(6)]
     in_turn = [(one[index]["image"], two[index])[0] for index in range(6)]
     assert all(torch.equal(a, b) for a, b in zip(alone, in_turn, strict=True))
+
+
+def test_check_images_names_the_row_before_anything_is_read(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    Image.fromarray(np.zeros((60, 64), np.uint8)).save(tmp_path / "mask.png")
+    good = {"image": str(tmp_path / "good.png"), "label": 1, "row": 2}
+    check_images([RegionDataset([good], size_px=64), None], instances_per_side=4)
+    with pytest.raises(ValueError, match=r"row 7, .*bad\.png"):
+        check_images([RegionDataset([good, {**good, "image": str(tmp_path / "bad.png"), "row": 7}])])
+    with pytest.raises(ValueError, match=r"row 2, .*good\.png: .*64 x 64 px does not divide into 6 x 6"):
+        check_images([RegionDataset([good])], instances_per_side=6)
+    with pytest.raises(ValueError, match=r"row 2, .*smaller than one instance"):
+        check_images([RegionDataset([good])], instances_per_side=65)
+    with pytest.raises(ValueError, match=r"row 2, .*64 x 64 px, wanted 128 x 128"):
+        check_images([RegionDataset([good], size_px=128)])
+    masked = {**good, "mask": str(tmp_path / "mask.png")}
+    with pytest.raises(ValueError, match=r"row 2, .*mask\.png is 64 x 60 px"):
+        check_images([RegionDataset([masked], pixel_labels="mask")])

@@ -23,7 +23,7 @@ def test_labels_have_the_shape_of_the_logits():
     expected = torch.tensor([0.0, 1.0, 0.0, 1.0])
     torch.testing.assert_close(image_and_label(batch())[1], expected)
     torch.testing.assert_close(instance_and_label(batch())[1], expected[:, None])
-    images, labels, args, kwargs = bag_and_label(batch())
+    _, labels, args, kwargs = bag_and_label(batch())
     assert args == ()
     assert kwargs == {"labels": labels}
     torch.testing.assert_close(labels, expected)

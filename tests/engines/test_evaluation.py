@@ -60,7 +60,9 @@ def evaluation(folder, dataset, **options):
 def truth_and_prediction(dataset):
     """Flat pixels, instances and images: truth and decisions, by numpy alone."""
     images = np.stack([np.asarray(Image.open(record["image"])) for record in dataset.data])
-    masks = np.stack([np.asarray(Image.open(r["mask"])) > 0 if r["mask"] else np.zeros((SIZE_PX,) * 2, bool) for r in dataset.data])
+    masks = np.stack(
+        [np.asarray(Image.open(r["mask"])) > 0 if r["mask"] else np.zeros((SIZE_PX,) * 2, bool) for r in dataset.data]
+    )
     red = images[..., 0] >= 128
 
     def instances(values):
@@ -187,7 +189,15 @@ def test_pixel_scores_by_hand():
 
 @pytest.mark.parametrize(
     ("num_positive", "num_negative", "num_examples", "expected"),
-    [(20, 20, 6, (4, 2)), (3, 20, 6, (3, 3)), (20, 1, 6, (5, 1)), (0, 20, 6, (0, 6)), (1, 1, 6, (1, 1)), (20, 20, 0, (0, 0)), (0, 5, 1, (0, 1))],
+    [
+        (20, 20, 6, (4, 2)),
+        (3, 20, 6, (3, 3)),
+        (20, 1, 6, (5, 1)),
+        (0, 20, 6, (0, 6)),
+        (1, 1, 6, (1, 1)),
+        (20, 20, 0, (0, 0)),
+        (0, 5, 1, (0, 1)),
+    ],
 )
 def test_examples_are_of_both_kinds(num_positive, num_negative, num_examples, expected):
     labels = [1] * num_positive + [0] * num_negative

@@ -126,9 +126,7 @@ def test_constrained_step_normalises_instances_and_picks_together(make_classifie
     outputs = ConstrainedRetrainInferer(N)({"instances": instances, "images": images, "image_labels": LABELS}, network)
     scores = all_logits(reference.eval(), images)
     lattice = split_into_instances(images, N)
-    picked = [
-        lattice[bag, criterion(scores, LABELS)[bag]] for bag in range(len(images)) for criterion in (max_max, max_min)
-    ]
+    picked = [lattice[bag, criterion(scores, LABELS)[bag]] for bag in range(len(images)) for criterion in (max_max, max_min)]
     expected = reference.train()(torch.cat([instances, torch.stack(picked)]))[:, 0]
     torch.testing.assert_close(outputs["instance_logits"], expected[:4])
     torch.testing.assert_close(outputs["picked_logits"], expected[4:].reshape(-1, 2))

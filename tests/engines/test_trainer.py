@@ -182,7 +182,7 @@ def test_killed_between_the_last_epoch_and_the_weights(tmp_path, make_stage):
     make_stage(tmp_path / "whole").run()
     # A folder stands where the weights should go.
     (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(IsADirectoryError):
         make_stage(tmp_path / "stage", publish_to=tmp_path / "taken").run()
     assert files(tmp_path / "stage") == ["history.csv", "resume.pt"]
     count = CountEpochs()
@@ -230,8 +230,8 @@ def test_keep_best(tmp_path, make_stage, make_classifier, interrupt_at, interrup
     validator = ScriptedValidator(scores, network)
     options = {"validator": validator, "keep_best": "val_image_accuracy"}
     if interrupted:
+        interrupt = interrupt_at(3, Events.EPOCH_STARTED)
         with pytest.raises(interruption):
-            interrupt = interrupt_at(3, Events.EPOCH_STARTED)
             make_stage(tmp_path, network=network, train_handlers=[interrupt], **options).run()
     stage = make_stage(tmp_path, network=network, **options)
     stage.run()

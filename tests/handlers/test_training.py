@@ -102,7 +102,9 @@ def test_an_interrupted_stage_goes_on_in_its_run(tracked_folder, make_tracking, 
     assert sorted(runs) == ["output", "output/max_max"]
     after = runs["output/max_max"]
     assert (after.info.run_id, after.info.status) == (before.info.run_id, "FINISHED")
-    assert history(client, after.info.run_id, "train_loss") == {row["epoch"]: pytest.approx(row["train_loss"]) for row in stage.history}
+    assert history(client, after.info.run_id, "train_loss") == {
+        row["epoch"]: pytest.approx(row["train_loss"]) for row in stage.history
+    }
 
 
 def test_disabled_tracking_trains_all_the_same(tmp_path, dataset):
@@ -126,7 +128,9 @@ def test_a_run_folder_opens_and_closes_the_parent(tracked_folder, make_tracking,
     run = runs_of()["output"]
     assert run.data.params == {"learning_rate": "0.25"}
     assert run.info.status == "FINISHED"
-    assert (Path(urlparse(run.info.artifact_uri).path) / "config.json").read_text() == (tracked_folder / "config.json").read_text()
+    assert (Path(urlparse(run.info.artifact_uri).path) / "config.json").read_text() == (
+        tracked_folder / "config.json"
+    ).read_text()
     RunFolder(tracked_folder).close()
 
 

@@ -1,0 +1,194 @@
+"""Imports point one way, code lies in `shared` alone, and configurations name what exists."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT / "shared"
+MODULES = sorted(path.relative_to(SHARED) for path in SHARED.rglob("*.py"))
+
+# A part may import the parts that it names here, and itself.
+LEARNING = {"selection", "losses", "metrics", "networks"}
+ALLOWED = {
+    "geometry": set(),
+    "wsi": {"geometry"},
+    "writers": {"geometry", "wsi"},
+    "data": {"geometry", "wsi", "writers"},
+    "inference": {"geometry", "wsi", "writers", "data"},
+    "handlers": {"writers"},
+    "engines": {"geometry", "wsi", "writers", "data", "inference", "handlers", *LEARNING},
+    "selection": set(),
+    "losses": {"selection"},
+    "metrics": set(),
+    "networks": set(),
+    "synthetic": set(),
+}
+LEARN_WITH = {"torch", "monai", "ignite", "numpy"}
+VAGUE = {"util", "utils", "helper", "helpers", "common", "misc"}
+
+BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/configs"))
+CONFIGS = sorted(path for path in (ROOT / "bundles").glob("*/configs/*.json") if path.stem != "metadata")
+OVERLAYS = [path for path in CONFIGS if path.stem not in ("train", "inference", "evaluate")]
+# Read by MONAI itself.
+RESERVED = {"imports", "initialize", "run", "finalize", "bundle_root"}
+
+
+def identify(path):
+    return str(path.relative_to(ROOT) if path.is_absolute() else path)
+
+
+def imports_of(module):
+    """(dots, module, names) of every import, also those inside functions: no dots for an absolute one."""
+    for node in ast.walk(ast.parse((SHARED / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.level, node.module or "", [alias.name for alias in node.names]
+
+
+def parts_imported(module):
+    """The parts of `shared` that a module imports, without its own."""
+    depth = len(module.parts)
+    for dots, name, names in imports_of(module):
+        if dots == depth:  # from ..part import x, from .. import part
+            yield from ([name.split(".")[0]] if name else names)
+
+
+def test_every_part_has_its_place():
+    assert {module.parts[0] for module in MODULES if len(module.parts) > 1} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if len(module.parts) > 1], ids=identify)
+def test_imports_point_one_way(module):
+    part = module.parts[0]
+    imported = {name for name in parts_imported(module) if name != part and name != "__version__"}
+    assert imported <= ALLOWED[part], f"shared/{module} imports {', '.join(sorted(imported - ALLOWED[part]))}"
+
+
+def test_the_allowed_directions_have_no_circle():
+    order = []
+    while len(order) < len(ALLOWED):
+        free = [part for part, below in ALLOWED.items() if part not in order and below <= set(order)]
+        assert free, f"a circle among {set(ALLOWED) - set(order)}"
+        order += free
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.parts[0] in LEARNING], ids=identify)
+def test_what_learns_imports_torch_and_its_kind_alone(module):
+    foreign = {name.split(".")[0] for dots, name, _ in imports_of(module) if not dots} - set(sys.stdlib_module_names)
+    assert foreign <= LEARN_WITH
+
+
+@pytest.mark.parametrize("module", MODULES, ids=identify)
+def test_imports_inside_shared_are_relative(module):
+    """A bundle's own copy of `shared` must import itself, whatever lies on the path."""
+    assert not [name for dots, name, _ in imports_of(module) if not dots and name.split(".")[0] in ("shared", "scripts", "tests")]
+
+
+@pytest.mark.parametrize("folder", ["shared", "scripts", "tests"])
+def test_no_file_has_a_name_that_says_nothing(folder):
+    vague = [path for path in (ROOT / folder).rglob("*.py") if path.stem.removeprefix("test_").strip("_") in VAGUE]
+    assert not vague
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=identify)
+def test_a_bundle_holds_no_code_of_its_own(bundle):
+    assert (bundle / "shared").resolve() == SHARED
+    # rglob follows no links.
+    assert not [path for path in bundle.rglob("*.py") if "shared" not in path.relative_to(bundle).parts]
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def components(config, path=()):
+    """(path, dictionary) of everything with a ``_target_``."""
+    children = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    if isinstance(config, dict) and "_target_" in config:
+        yield path, config
+    for name, value in children:
+        yield from components(value, (*path, str(name)))
+
+
+def located(name):
+    """What a dotted name stands for: the longest importable module, then attributes."""
+    parts = name.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[length:]:
+            found = getattr(found, attribute)
+        return found
+    raise ModuleNotFoundError(name)
+
+
+def target_of(component, config):
+    """The function or class behind a ``_target_``, through ``@`` references to callables of the same configuration."""
+    name = component["_target_"]
+    while name.startswith("@"):
+        name = config[name[1:]]["_target_"]
+    return located(name)
+
+
+def arguments_of(component):
+    return {name for name in component if not (name.startswith("_") and name.endswith("_")) and not name.startswith("_desc_")}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=identify)
+def test_every_target_exists_and_takes_its_arguments(path):
+    config = read(path)
+    base = read(path.parent / "train.json") if path in OVERLAYS else {}
+    for place, component in components(config):
+        target = target_of(component, base | config)
+        parameters = inspect.signature(target).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            continue
+        unknown = arguments_of(component) - set(parameters)
+        assert not unknown, f"{'::'.join(place)}: {component['_target_']} takes no {', '.join(sorted(unknown))}"
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=identify)
+def test_every_key_of_an_overlay_has_something_to_replace(path):
+    """MONAI takes a mistyped key for a new one and says nothing."""
+    base, overlay = read(path.parent / "train.json"), read(path)
+    text = json.dumps(overlay)
+    for key in overlay:
+        if key.startswith("_desc_") or key in RESERVED or key in base:
+            continue
+        if "::" not in key:
+            is_used = re.search(rf"[@%]{re.escape(key)}\b", text) is not None
+            assert is_used or key.startswith("run_"), f"{key} is not in train.json, and this overlay does not refer to it"
+            continue
+        *parents, leaf = key.split("::")
+        parent = base
+        for name in parents:
+            assert name in parent, f"{key}: there is no {name!r}"
+            parent = parent[name]
+        # An argument that train.json leaves at its default may be named too.
+        assert leaf in parent or leaf in inspect.signature(target_of(parent, base)).parameters, f"{key}: there is no {leaf!r}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=identify)
+def test_every_reference_has_something_to_refer_to(path):
+    config = read(path)
+    known = (read(path.parent / "train.json") if path in OVERLAYS else {}) | config
+    for name in set(re.findall(r"[@%]([A-Za-z_]\w*(?:::\w+)*)", json.dumps(config))):
+        item = known
+        for part in name.split("::"):
+            if part == "_meta_":
+                item = read(path.parent / "metadata.json")
+                continue
+            assert part in item, f"@{name}: there is no {part!r}"
+            item = item[part]
+            if not isinstance(item, dict):
+                break
