@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,9 @@ from ..writers import atomic_path
 from .batches import image_and_label
 from .distributed import average, average_buffers, barrier, is_distributed, rank
 from .inferers import AutocastInferer, computes_bfloat16
+
+# Not the engine's own: Ignite's loggers are silenced in the bundles' logging.conf.
+logger = logging.getLogger(__name__)
 
 RESUME_POINT = "resume.pt"
 WEIGHTS = "model.pt"
@@ -151,7 +155,7 @@ class StageTrainer(SupervisedTrainer):
             ValueError: if the resume point is of another network, or the loss stops being finite.
         """
         if self.is_finished:
-            self.logger.info(f"{self.folder.name}: finished already, its weights are taken from {self.weights_file}")
+            logger.info(f"{self.folder.name}: finished already, its weights are taken from {self.weights_file}")
             if rank() == 0 and self.publish_to is not None and not Path(self.publish_to).is_file():
                 with atomic_path(self.publish_to) as temporary:
                     shutil.copyfile(self.weights_file, temporary)
@@ -199,7 +203,7 @@ class StageTrainer(SupervisedTrainer):
         self.load_state_dict(
             {"epoch": saved["epoch"], "max_epochs": self.state.max_epochs, "epoch_length": self.state.epoch_length}
         )
-        self.logger.info(f"{self.folder.name}: goes on after epoch {saved['epoch']} of {self.state.max_epochs}")
+        logger.info(f"{self.folder.name}: goes on after epoch {saved['epoch']} of {self.state.max_epochs}")
 
 
 def _wrap(network: nn.Module, device: torch.device) -> nn.Module:

@@ -16,6 +16,9 @@ __all__ = ["AtrousPyramid", "DeepLabV2"]
 class AtrousPyramid(nn.Module):
     """Class scores from parallel 3 x 3 convolutions with different dilations, summed.
 
+    The dilations are part of the state dict and loading one sets them: weights used with other dilations would fit without an
+    error and answer nonsense.
+
     Args:
         in_channels: channels of the features.
         out_channels: classes.
@@ -32,11 +35,18 @@ class AtrousPyramid(nn.Module):
             branch = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=rate, dilation=rate)
             nn.init.normal_(branch.weight, std=0.01)
             self.branches.append(branch)
+        self.register_buffer("atrous_rates", torch.tensor(list(atrous_rates)))
+        self.register_load_state_dict_post_hook(_set_rates)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features ``(B, in_channels, h, w)`` to scores ``(B, out_channels, h, w)``."""
         # Stacked first, sum() over a list is beyond TorchScript.
         return torch.stack([branch(features) for branch in self.branches]).sum(dim=0)
+
+
+def _set_rates(pyramid: AtrousPyramid, incompatible_keys: object) -> None:
+    for branch, rate in zip(pyramid.branches, pyramid.atrous_rates.tolist(), strict=True):
+        branch.dilation = branch.padding = (rate, rate)
 
 
 class DeepLabV2(nn.Module):
@@ -47,7 +57,8 @@ class DeepLabV2(nn.Module):
         out_channels: classes.
         norm: "batch", "group" or "frozen", see `InstanceClassifier`.
         pretrained: start the ResNet from ImageNet weights.
-        atrous_rates: dilations of the pyramid's branches, in features (8 pixels each).
+        atrous_rates: dilations of the pyramid's branches, in features (8 pixels each). For images smaller than the 640 px
+            crops of the paper take smaller ones: a branch whose taps fall outside a training crop never learns.
         weights_path: a local file with torchvision's state dict, instead of the download.
         mean: of red, green, blue, as shares of 255.
         std: the same.

@@ -57,3 +57,12 @@ def test_pyramid_is_the_sum_of_its_branches():
     # Each 3 x 3 branch answers at its rate's distance, in eight directions, and all of them in the centre.
     reached = {(int(y) - 24, int(x) - 24) for y, x in (response.abs().sum(0) > 1e-5).nonzero()}
     assert reached == {(y * rate, x * rate) for rate in (6, 12, 18, 24) for y in (-1, 0, 1) for x in (-1, 0, 1)}
+
+
+def test_a_checkpoint_carries_its_dilations():
+    trained = DeepLabV2("resnet10", atrous_rates=(1, 2, 3, 5)).eval()
+    loaded = DeepLabV2("resnet10").eval()
+    images = torch.randint(0, 256, (1, 3, 64, 48))
+    loaded.load_state_dict(trained.state_dict())
+    assert [branch.dilation for branch in loaded.pyramid.branches] == [(1, 1), (2, 2), (3, 3), (5, 5)]
+    torch.testing.assert_close(loaded(images), trained(images))
