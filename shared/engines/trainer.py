@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ..handlers import StageEvents, Tracking, training_handlers
-from ..networks import load_weights
+from ..networks import load_backbone, load_weights
 from ..writers import atomic_path
 from .batches import image_and_label
 from .distributed import average, average_buffers, barrier, is_distributed, rank
@@ -59,6 +59,7 @@ class StageTrainer(SupervisedTrainer):
         keep_best: name of a validation metric (in the validator's ``state.metrics``): ``model.pt`` gets the epoch in which it was
             largest. None: the last epoch, as in the papers.
         initial_weights: a state dict to start from, for instance the ``model.pt`` of another stage (warm start).
+        initial_backbone: the ``model.pt`` of an instance classifier, whose ResNet a `shared.networks.DeepLabV2` starts from.
         publish_to: a file that gets a copy of the final weights, where evaluation and inference look for them; None for none.
         seed: of the epochs' random numbers.
     """
@@ -80,6 +81,7 @@ class StageTrainer(SupervisedTrainer):
         amp_dtype: str | None = "bfloat16",
         keep_best: str | None = None,
         initial_weights: str | Path | None = None,
+        initial_backbone: str | Path | None = None,
         publish_to: str | Path | None = None,
         seed: int = 0,
     ) -> None:
@@ -107,6 +109,7 @@ class StageTrainer(SupervisedTrainer):
         is_ready = validator is None or isinstance(validator, Evaluator)
         self.validator = validator if is_ready else validator(network=self.plain_network)
         self.initial_weights = initial_weights
+        self.initial_backbone = initial_backbone
         self.publish_to = publish_to
         self.seed = seed
         self.history: list[dict[str, float]] = []
@@ -191,6 +194,8 @@ class StageTrainer(SupervisedTrainer):
         if not point.is_file():
             if self.initial_weights is not None:
                 load_weights(self.plain_network, self.initial_weights)
+            if self.initial_backbone is not None:
+                load_backbone(self.plain_network, self.initial_backbone)
             return
         saved = torch.load(point, map_location=self.state.device, weights_only=True)
         try:

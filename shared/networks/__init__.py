@@ -7,7 +7,7 @@ from .norm_layers import NORMS, FrozenBatchNorm2d, replace_batch_norm
 from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 from .resnet import BACKBONES, dilate_resnet, resnet
 from .unet import UNet
-from .weights import load_weights
+from .weights import load_backbone, load_weights
 
 __all__ = [
     "BACKBONES",
@@ -21,6 +21,7 @@ __all__ = [
     "PixelNormalization",
     "UNet",
     "dilate_resnet",
+    "load_backbone",
     "load_imagenet_weights",
     "load_weights",
     "replace_batch_norm",

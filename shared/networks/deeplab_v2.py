@@ -86,6 +86,7 @@ class DeepLabV2(nn.Module):
         super().__init__()
         if not atrous_rates or min(atrous_rates) < 1:
             raise ValueError(f"atrous_rates must be one or more numbers >= 1; got {atrous_rates}")
+        self.backbone_name, self.norm = backbone, norm
         self.normalization = PixelNormalization(mean, std)
         self.backbone = dilate_resnet(resnet(backbone, norm=norm, pretrained=pretrained, weights_path=weights_path))
         self.pyramid = AtrousPyramid(self.backbone.in_planes, out_channels, atrous_rates)

@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-__all__ = ["load_weights"]
+from .deeplab_v2 import DeepLabV2
+from .instance_classifier import InstanceClassifier
+
+__all__ = ["load_backbone", "load_weights"]
 
 
 def load_weights(network: nn.Module, path: str | Path, missing_ok: bool = False) -> nn.Module | None:
@@ -39,3 +42,19 @@ def load_weights(network: nn.Module, path: str | Path, missing_ok: bool = False)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"{path} does not hold the weights of a {type(network).__name__} as configured: {error}") from error
     return network.eval()
+
+
+def load_backbone(network: DeepLabV2, path: str | Path) -> None:
+    """Start a segmentation network's ResNet from that of a trained `InstanceClassifier`.
+
+    Args:
+        network: its ``backbone`` is changed in place, the pyramid is left.
+        path: of the classifier's state dict.
+
+    Raises:
+        ValueError: naming the file, if it is missing or of another ResNet.
+    """
+    classifier = InstanceClassifier(network.backbone_name, norm=network.norm)
+    load_weights(classifier, path)
+    state = {name: value for name, value in classifier.resnet.state_dict().items() if not name.startswith("fc.")}
+    network.backbone.load_state_dict(state)
