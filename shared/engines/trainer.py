@@ -58,6 +58,8 @@ class StageTrainer(SupervisedTrainer):
             (see `computes_bfloat16`) and float16 never.
         keep_best: name of a validation metric (in the validator's ``state.metrics``): ``model.pt`` gets the epoch in which it was
             largest. None: the last epoch, as in the papers.
+        final_rate_share: the learning rate falls linearly, step by step, to this share of itself at the end of the stage; 1 for a
+            constant rate.
         initial_weights: a state dict to start from, for instance the ``model.pt`` of another stage (warm start).
         initial_backbone: the ``model.pt`` of an instance classifier, whose ResNet a `shared.networks.DeepLabV2` starts from.
         publish_to: a file that gets a copy of the final weights, where evaluation and inference look for them; None for none.
@@ -80,6 +82,7 @@ class StageTrainer(SupervisedTrainer):
         train_handlers: Sequence[Any] | None = None,
         amp_dtype: str | None = "bfloat16",
         keep_best: str | None = None,
+        final_rate_share: float = 1.0,
         initial_weights: str | Path | None = None,
         initial_backbone: str | Path | None = None,
         publish_to: str | Path | None = None,
@@ -108,6 +111,8 @@ class StageTrainer(SupervisedTrainer):
         self.keep_best = keep_best
         is_ready = validator is None or isinstance(validator, Evaluator)
         self.validator = validator if is_ready else validator(network=self.plain_network)
+        self.final_rate_share = final_rate_share
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.initial_weights = initial_weights
         self.initial_backbone = initial_backbone
         self.publish_to = publish_to
@@ -120,6 +125,7 @@ class StageTrainer(SupervisedTrainer):
         # These come first: handlers that are attached later see the seeded epoch and its mean loss.
         self.add_event_handler(Events.STARTED, _restore_scaler)
         self.add_event_handler(Events.EPOCH_STARTED, _start_epoch)
+        self.add_event_handler(Events.ITERATION_STARTED, _set_learning_rate)
         self.add_event_handler(Events.ITERATION_COMPLETED, _note_loss)
         self.add_event_handler(Events.EPOCH_COMPLETED, _end_epoch)
         self._register_handlers([*training_handlers(self.folder.name, tracking, self.validator), *(train_handlers or [])])
@@ -229,6 +235,13 @@ def _start_epoch(engine: StageTrainer) -> None:
     torch.manual_seed(engine.seed * 1_000_003 + epoch)
     engine.data_loader.set_epoch(epoch)  # type: ignore[union-attr]
     engine._losses = []
+
+
+def _set_learning_rate(engine: StageTrainer) -> None:
+    # From the step's number alone, so that there is no state to resume.
+    progress = (engine.state.iteration - 1) / (engine.state.max_epochs * engine.state.epoch_length)
+    for group, rate in zip(engine.optimizer.param_groups, engine._rates, strict=True):
+        group["lr"] = rate * (1 - progress * (1 - engine.final_rate_share))
 
 
 def _note_loss(engine: StageTrainer) -> None:

@@ -30,11 +30,10 @@ class AtrousPyramid(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, atrous_rates: Sequence[int]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList()
-        for rate in atrous_rates:
-            branch = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=rate, dilation=rate)
+        branches = [nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=rate, dilation=rate) for rate in atrous_rates]
+        for branch in branches:
             nn.init.normal_(branch.weight, std=0.01)
-            self.branches.append(branch)
+        self.branches = nn.ModuleList(branches)
         self.register_buffer("atrous_rates", torch.tensor(list(atrous_rates)))
         self.register_load_state_dict_post_hook(_set_rates)
 
@@ -45,8 +44,10 @@ class AtrousPyramid(nn.Module):
 
 
 def _set_rates(pyramid: AtrousPyramid, incompatible_keys: object) -> None:
-    for branch, rate in zip(pyramid.branches, pyramid.atrous_rates.tolist(), strict=True):
-        branch.dilation = branch.padding = (rate, rate)
+    rates = pyramid.get_buffer("atrous_rates").tolist()
+    for branch, rate in zip(pyramid.branches, rates, strict=True):
+        if isinstance(branch, nn.Conv2d):
+            branch.dilation = branch.padding = (rate, rate)
 
 
 class DeepLabV2(nn.Module):
