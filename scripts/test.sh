@@ -12,4 +12,6 @@ prepare_environment requirements-dev.txt
 "$PYTHON" -m ruff check shared scripts tests
 "$PYTHON" -m mypy
 # The last line printed is pytest's own.
-exec "$PYTHON" -m pytest "$@"
+# One thread a process: two test processes that each spin on two cores crawl.
+export OMP_NUM_THREADS=1
+exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"

@@ -58,7 +58,9 @@ def test_evaluate_of_another_network_behind_its_overlay(camel, tmp_path):
     options = {"output_dir": str(tmp_path), "evaluation_dir": str(tmp_path / "again"), **names, **small}
     camel.workflow("evaluate", "n8", "unet", workflow_type="infer", **options).run()
     again, before = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("again", "evaluation"))
-    assert again == before
+    # Not the classifiers: evaluate.json scores Max-Max too, which ran for the warm start only.
+    assert again["pixels"] == before["pixels"]
+    assert again["images"]["Pixel-level FSB"] == before["images"]["Pixel-level FSB"]
     options = {"checkpoint": str(tmp_path / "model.pt"), "output_dir": str(tmp_path / "maps"), **small}
     source = str(camel.data / "images" / "case_006_1.png")
     assert len(camel.workflow("inference", "unet", workflow_type="infer", source=source, **options).run()[-1]) == 1
