@@ -5,6 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small networks run several times as fast on one thread, above all where other processes share the cores."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

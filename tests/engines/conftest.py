@@ -15,14 +15,6 @@ from shared.networks import PixelNormalization, replace_batch_norm
 SIZE_PX = 8
 
 
-@pytest.fixture(scope="package", autouse=True)
-def one_thread():
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
-
-
 @pytest.fixture
 def make_classifier():
     """A classifier with one logit, ``(B, 1)``, and everything that a resumed training could get wrong."""
