@@ -1,5 +1,6 @@
-"""From a manifest to batches: records, splits, regions, lattices of instances, augmentation, enriched labels."""
+"""From a manifest to batches: records, splits, regions, lattices, super-pixels, areas, augmentation, enriched labels."""
 
+from .areas import fill_areas
 from .augmentation import training_augmentation
 from .instance_labels import (
     attach_instance_labels,
@@ -21,8 +22,9 @@ from .loaders import EvenBatchSampler, PairedLoader, RegionLoader
 from .manifest import load_manifest, write_manifest
 from .regions import RegionDataset, check_images, pixel_target, read_image, record_error
 from .slide_regions import slide_regions
-from .splits import assign_splits
+from .splits import assign_folds, assign_splits, take_share
 from .stain_augmentation import RandomStainJitterd, scale_stains
+from .superpixels import Superpixels
 
 __all__ = [
     "EvenBatchSampler",
@@ -30,12 +32,15 @@ __all__ = [
     "RandomStainJitterd",
     "RegionDataset",
     "RegionLoader",
+    "Superpixels",
+    "assign_folds",
     "assign_splits",
     "attach_instance_labels",
     "check_images",
     "check_lattice",
     "decode_instances",
     "encode_instances",
+    "fill_areas",
     "gather_instances",
     "instance_labels_of_masks",
     "instance_region",
@@ -48,6 +53,7 @@ __all__ = [
     "scale_stains",
     "slide_regions",
     "split_into_instances",
+    "take_share",
     "training_augmentation",
     "write_instance_labels",
     "write_manifest",

@@ -33,15 +33,15 @@ def training_augmentation(
     Corners that a free rotation uncovers are filled by reflection, so that tissue borders on tissue (the paper does not say).
 
     Args:
-        keys: ``("image",)`` or ``("image", "mask")``; uint8 ``(C, H, W)`` tensors. Every key but ``"image"`` is sampled by
-            nearest neighbour.
+        keys: ``"image"``, which must be among them, ``"mask"`` and ``"superpixels"``; ``(C, H, W)`` tensors, uint8 but for the
+            super-pixels' ids, which are int32 and below 2^24. Every key but ``"image"`` is sampled by nearest neighbour.
         crop_size_px: side of a random square crop, taken last; None for none.
         free_rotation: also rotate by any angle; off saves resampling where `max_scale` is 1 too.
         max_scale: largest magnification, drawn for each axis on its own (the paper does not say).
         stain_jitter: strength of `RandomStainJitterd`; 0 (the paper) for none.
 
     Returns:
-        A MONAI transform of dictionaries that gives uint8 tensors again.
+        A MONAI transform of dictionaries that gives tensors of the same types again.
     """
     steps: list[Transform] = [
         RandRotate90d(keys, prob=0.75, max_k=3),
@@ -65,5 +65,6 @@ def training_augmentation(
     if crop_size_px is not None:
         steps.append(RandSpatialCropd(keys, roi_size=(crop_size_px, crop_size_px), random_size=False))
     # The cast alone would cut off the decimals and darken the image by half a grey value.
-    steps += [Lambdad("image", torch.round), CastToTyped(keys, dtype=torch.uint8), ToTensord(keys, track_meta=False)]
+    dtypes = [torch.int32 if key == "superpixels" else torch.uint8 for key in keys]
+    steps += [Lambdad("image", torch.round), CastToTyped(keys, dtype=dtypes), ToTensord(keys, track_meta=False)]
     return Compose(steps)

@@ -119,6 +119,11 @@ class RegionLoader(DataLoader):
             prefetch_factor=4 if num_workers else None,
         )
 
+    @property
+    def num_samples(self) -> int:
+        """Images of an epoch over all processes, over-sampled ones counted each time."""
+        return self._batches.num_samples
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) that the next iteration goes through."""
         self._batches.set_epoch(epoch)

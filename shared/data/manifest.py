@@ -15,7 +15,7 @@ from typing import Any
 
 from ..writers import atomic_path
 from ..wsi import open_slide
-from .splits import SPLITS, assign_splits
+from .splits import SPLITS, assign_folds, assign_splits
 
 Record = dict[str, Any]
 
@@ -44,6 +44,8 @@ def load_manifest(
     num_classes: int = 2,
     split_seed: int = 0,
     both_classes: bool = False,
+    num_folds: int | None = None,
+    fold: int | None = None,
 ) -> list[Record]:
     """Read and check a manifest.
 
@@ -53,9 +55,11 @@ def load_manifest(
         require: label columns that every returned row must fill (``"label"``, ``"area"``, ``"mask"``); a row with label 0 needs
             no mask.
         num_classes: labels must be integers in ``[0, num_classes)``.
-        split_seed: seed of the split that is made when the file has no ``split`` column.
+        split_seed: seed of the split that is made when the file has no ``split`` column, and of the folds.
         both_classes: demand images without (label 0) and with tumour: nothing can be learnt from one class. Implies
             that ``"label"`` is required.
+        num_folds: folds of a cross-validation, see `assign_folds`: its splits take the place of the file's. With `fold`.
+        fold: which of them is the test split, from 0.
 
     Returns:
         A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to),
@@ -72,15 +76,7 @@ def load_manifest(
         _check_row(record, path, num_classes)
     _check_duplicates(records, path)
     _check_agreement(records, path, "image", "case_id", "its patient would be on both sides of a split")
-    if any(record["split"] for record in records):
-        for record in records:
-            if record["split"] not in SPLITS:
-                raise _error(path, record, f"split must be one of {', '.join(SPLITS)}, got {record['split']!r}")
-        # Regions of one slide are one patient's tissue too, whether or not a case is named.
-        for name in ("case_id", "image"):
-            _check_agreement(records, path, name, "split", "it belongs to one split, or the test tells nothing")
-    else:
-        assign_splits(records, seed=split_seed)
+    _fill_splits(records, path, split_seed, num_folds, fold)
     if split is not None:
         records = [record for record in records if record["split"] == split]
         if not records:
@@ -195,6 +191,23 @@ def _file_mpp(path: Path, record: Record) -> float:
         return open_slide(record["image"]).mpp
     except ValueError as error:
         raise _error(path, record, str(error)) from error
+
+
+def _fill_splits(records: Sequence[Record], path: Path, seed: int, num_folds: int | None, fold: int | None) -> None:
+    """Check the splits of the file, or make them."""
+    if (num_folds is None) != (fold is None):
+        raise ValueError(f"num_folds and fold go together; got num_folds={num_folds}, fold={fold}")
+    if num_folds is not None and fold is not None:
+        assign_folds(records, num_folds, fold, seed=seed)
+    elif any(record["split"] for record in records):
+        for record in records:
+            if record["split"] not in SPLITS:
+                raise _error(path, record, f"split must be one of {', '.join(SPLITS)}, got {record['split']!r}")
+        # Regions of one slide are one patient's tissue too, whether or not a case is named.
+        for name in ("case_id", "image"):
+            _check_agreement(records, path, name, "split", "it belongs to one split, or the test tells nothing")
+    else:
+        assign_splits(records, seed=seed)
 
 
 def _check_required(record: Record, path: Path, require: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,9 +24,10 @@ PIXEL_LABELS = ("instances", "mask", "label")
 class RegionDataset(Dataset):
     """Reads tiles and slide regions, and whichever labels a stage asks for.
 
-    Item ``i`` is a dictionary: ``image`` uint8 ``(3, H, W)``, ``label`` (int), ``index`` (``i``), and with `pixel_labels`
-    ``mask`` uint8 ``(1, H, W)`` in {0, 1}. Random transforms draw from a stream that depends on (`seed`, epoch, ``i``) only:
-    an interrupted and resumed training sees what an uninterrupted one does, with any number of workers or processes.
+    Item ``i`` is a dictionary: ``image`` uint8 ``(3, H, W)``, ``label`` (int), ``index`` (``i``), and where asked for ``mask``
+    uint8 ``(1, H, W)`` in {0, 1}, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record has none).
+    Random transforms draw from a stream that depends on (`seed`, epoch, ``i``) only: an interrupted and resumed training sees
+    what an uninterrupted one does, with any number of workers or processes.
 
     Args:
         data: manifest records.
@@ -36,6 +38,9 @@ class RegionDataset(Dataset):
             ``"instances"`` for the enriched instance labels in the record's ``instances`` (CAMEL), None for no pixel
             labels.
         seed: of the random transforms.
+        superpixels: from an image to its super-pixels, such as `Superpixels`; None for none. They are those of the image
+            as read, and move with it through the transform.
+        with_areas: also give the records' areas.
 
     Raises:
         ValueError: naming the row and the file of an image or mask that cannot be read or has another size.
@@ -49,6 +54,8 @@ class RegionDataset(Dataset):
         transform: Callable[[Any], Any] | None = None,
         pixel_labels: str | None = None,
         seed: int = 0,
+        superpixels: Callable[[Tensor], Tensor] | None = None,
+        with_areas: bool = False,
     ) -> None:
         if pixel_labels is not None and pixel_labels not in PIXEL_LABELS:
             raise ValueError(f"pixel_labels must be one of {', '.join(PIXEL_LABELS)}, got {pixel_labels!r}")
@@ -57,6 +64,8 @@ class RegionDataset(Dataset):
         self.mpp = mpp
         self.pixel_labels = pixel_labels
         self.seed = seed
+        self.superpixels = superpixels
+        self.with_areas = with_areas
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -71,6 +80,10 @@ class RegionDataset(Dataset):
             item["mask"] = pixel_target(record, self.pixel_labels, image.shape[-2:], self.mpp)
         if item["label"] is None:
             del item["label"]
+        if self.superpixels is not None:
+            item["superpixels"] = self.superpixels(image)
+        if self.with_areas:
+            item["area"] = math.nan if record.get("area") is None else float(record["area"])
         key = np.random.SeedSequence((self.seed, self.epoch, index))
         # MONAI's Dataset has made a Compose of whatever came, which hands a seed to each of its random transforms.
         self.transform.set_random_state(seed=int(key.generate_state(1)[0]))

@@ -1,41 +1,48 @@
-"""Training stages that survive an interruption, CAMEL's label enrichment between them, and the evaluation behind them."""
+"""Training stages that survive an interruption, CAMEL's label enrichment between them, and the evaluations behind them."""
 
 from .batches import (
     ConstrainedLoss,
+    WeakAreaLoss,
     bag_and_label,
     constrained_instances,
+    image_and_area,
     image_and_label,
     image_and_mask,
     instance_and_label,
 )
 from .distributed import initialize_distributed
-from .evaluation import Evaluation
 from .executed_config import executed_config
 from .inferers import ConstrainedRetrainInferer, LatticeInferer, SelectedInstanceInferer
 from .label_enrichment import Construct, ConstructFromMasks, LatticeScorer, Relabel
+from .lattice_evaluation import LatticeEvaluation
+from .region_evaluation import RegionEvaluation
 from .run_folder import RunFolder
 from .trainer import StageTrainer
-from .validators import lattice_validator, pixel_validator
+from .validators import lattice_validator, pixel_validator, region_validator
 
 __all__ = [
     "ConstrainedLoss",
     "ConstrainedRetrainInferer",
     "Construct",
     "ConstructFromMasks",
-    "Evaluation",
+    "LatticeEvaluation",
     "LatticeInferer",
     "LatticeScorer",
+    "RegionEvaluation",
     "Relabel",
     "RunFolder",
     "SelectedInstanceInferer",
     "StageTrainer",
+    "WeakAreaLoss",
     "bag_and_label",
     "constrained_instances",
     "executed_config",
+    "image_and_area",
     "image_and_label",
     "image_and_mask",
     "initialize_distributed",
     "instance_and_label",
     "lattice_validator",
     "pixel_validator",
+    "region_validator",
 ]

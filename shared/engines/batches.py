@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..losses import ConstrainedRetrainLoss
+from ..losses import ConstrainedRetrainLoss, DeepWeakSupervisionLoss
 
 Device = torch.device | str | None
 
@@ -40,6 +40,19 @@ def image_and_mask(batch: dict[str, Any], device: Device = None, non_blocking: b
     return images, batch["mask"].to(device, non_blocking=non_blocking)[:, 0].long()
 
 
+def image_and_area(
+    batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """As `image_and_label`, with the cancer areas ``(B,)`` (NaN where not known) and super-pixels where the batch has them."""
+    images, labels = image_and_label(batch, device, non_blocking)
+    targets = {"labels": labels}
+    if "area" in batch:
+        targets["areas"] = batch["area"].to(device, dtype=torch.float32, non_blocking=non_blocking)
+    if "superpixels" in batch:
+        targets["superpixels"] = batch["superpixels"].to(device, non_blocking=non_blocking)
+    return images, targets
+
+
 def constrained_instances(
     batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -55,3 +68,10 @@ class ConstrainedLoss(ConstrainedRetrainLoss):
 
     def forward(self, logits: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
         return super().forward(**logits, **labels)
+
+
+class WeakAreaLoss(DeepWeakSupervisionLoss):
+    """`shared.losses.DeepWeakSupervisionLoss` of what `image_and_area` hands over."""
+
+    def forward(self, outputs: tuple[Tensor, Tensor | None], targets: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+        return super().forward(outputs, targets["labels"], targets.get("areas"), targets.get("superpixels"))

@@ -117,7 +117,16 @@ class AutocastInferer(Inferer):
     def __call__(self, inputs: Any, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(self.device_type, dtype=self.dtype):
             outputs = self.inferer(inputs, network, *args, **kwargs)
-        return {name: logits.float() for name, logits in outputs.items()} if isinstance(outputs, dict) else outputs.float()
+        return _as_float32(outputs)
+
+
+def _as_float32(outputs: Any) -> Any:
+    """The same tensor, dictionary or tuple of tensors in float32; what is None stays so."""
+    if isinstance(outputs, dict):
+        return {name: _as_float32(values) for name, values in outputs.items()}
+    if isinstance(outputs, tuple):
+        return tuple(_as_float32(values) for values in outputs)
+    return None if outputs is None else outputs.float()
 
 
 def fast_inferer(inferer: Inferer, device: torch.device | str) -> Inferer:

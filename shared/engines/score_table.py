@@ -14,22 +14,32 @@ PIXEL_COLUMNS = {
     "dice_positive": "Dice (CA)",
     "false_positive_share": "FP share (NC)",
 }
+REGION_COLUMNS = {
+    "f_ca": "F (CA)",
+    "f_nc": "F (NC)",
+    "f_all": "F (all)",
+    "predicted_area_ca": "Area (CA)",
+    "true_area_ca": "True area (CA)",
+}
+BOUNDARY_COLUMNS = {"ods": "ODS", "precision": "Precision", "recall": "Recall", "threshold": "Threshold"}
+# Kind of score -> title and columns, in the order of the table.
+BLOCKS = {
+    "instances": ("Instance labels (%)", INSTANCE_COLUMNS),
+    "regions": ("Regions (%)", REGION_COLUMNS),
+    "boundaries": ("Boundaries (%)", BOUNDARY_COLUMNS),
+    "pixels": ("Pixels (%)", PIXEL_COLUMNS),
+    "images": ("Image labels (%)", INSTANCE_COLUMNS),
+}
 
 
 def score_table(metrics: Mapping[str, Any], folder: str | Path) -> str:
-    """Instance labels and pixels as two blocks of one text table, in per cent.
+    """The scores of an evaluation as blocks of one text table, in per cent.
 
     Args:
-        metrics: ``instances``, ``pixels`` and ``images``, each row name -> score name -> share; those that are missing are
-            left out.
+        metrics: ``num_images``, and for each kind of `BLOCKS` row name -> score name -> share; missing kinds are left out.
         folder: named below the table.
     """
-    titles = {
-        "instances": ("Instance labels (%)", INSTANCE_COLUMNS),
-        "pixels": ("Pixels (%)", PIXEL_COLUMNS),
-        "images": ("Image labels (%)", INSTANCE_COLUMNS),
-    }
-    blocks = [_block(title, metrics[kind], columns) for kind, (title, columns) in titles.items() if metrics.get(kind)]
+    blocks = [_block(title, metrics[kind], columns) for kind, (title, columns) in BLOCKS.items() if metrics.get(kind)]
     return "\n".join([*blocks, f"{metrics['num_images']} images; metrics.json, images.csv and examples.png are in {folder}"])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from ignite.engine import Events
 from monai.engines import Evaluator, SupervisedTrainer
+from monai.engines.utils import IterationEvents
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -22,7 +23,7 @@ from ..handlers import StageEvents, Tracking, training_handlers
 from ..networks import load_backbone, load_weights
 from ..writers import atomic_path
 from .batches import image_and_label
-from .distributed import average, average_buffers, barrier, is_distributed, rank
+from .distributed import average, average_buffers, barrier, is_distributed, num_processes, rank
 from .inferers import AutocastInferer, computes_bfloat16
 
 # Not the engine's own: Ignite's loggers are silenced in the bundles' logging.conf.
@@ -47,7 +48,7 @@ class StageTrainer(SupervisedTrainer):
         max_epochs: number of epochs.
         train_data_loader: with ``set_epoch``, see `shared.data.RegionLoader`.
         network: moved to `device` in channels-last order; wrapped for gradient exchange when `torch.distributed` is in use.
-        optimizer: makes the optimiser from the parameters (a ``_mode_: callable`` component).
+        optimizer: makes the optimiser from the parameters (a ``_mode_: callable`` component), or from their groups.
         loss_function: of what `inferer` returns and the targets.
         inferer: of ``(inputs, network)``; default: the network itself.
         prepare_batch: see `shared.engines.batches`.
@@ -58,6 +59,11 @@ class StageTrainer(SupervisedTrainer):
             (see `computes_bfloat16`) and float16 never.
         keep_best: name of a validation metric (in the validator's ``state.metrics``): ``model.pt`` gets the epoch in which it was
             largest. None: the last epoch, as in the papers.
+        parameter_groups: of the network, for an optimiser with several learning rates (such as those of
+            `monai.optimizers.generate_param_groups`); None for all parameters alike.
+        batch: ``"mini"`` for a step of the optimiser every batch; ``"full"`` for one an epoch, with the gradients of all batches
+            added up in the memory of one: the loss is then the mean over all training images.
+        max_gradient_norm: gradients of a step are scaled down to this norm where it is larger; None to leave them.
         final_rate_share: the learning rate falls linearly, step by step, to this share of itself at the end of the stage; 1 for a
             constant rate.
         initial_weights: a state dict to start from, for instance the ``model.pt`` of another stage (warm start).
@@ -73,7 +79,7 @@ class StageTrainer(SupervisedTrainer):
         max_epochs: int,
         train_data_loader: Any,
         network: nn.Module,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[Iterable[Any]], Optimizer],
         loss_function: Callable[..., Tensor],
         inferer: Inferer | None = None,
         prepare_batch: Callable[..., Any] | None = None,
@@ -82,12 +88,17 @@ class StageTrainer(SupervisedTrainer):
         train_handlers: Sequence[Any] | None = None,
         amp_dtype: str | None = "bfloat16",
         keep_best: str | None = None,
+        parameter_groups: Callable[[nn.Module], Iterable[Any]] | None = None,
+        batch: str = "mini",
+        max_gradient_norm: float | None = None,
         final_rate_share: float = 1.0,
         initial_weights: str | Path | None = None,
         initial_backbone: str | Path | None = None,
         publish_to: str | Path | None = None,
         seed: int = 0,
     ) -> None:
+        if batch not in ("mini", "full"):
+            raise ValueError(f"batch must be 'mini' or 'full', got {batch!r}")
         device = torch.device(device)
         amp = amp_dtype is not None and device.type == "cuda"
         cpu_autocast = amp_dtype == "bfloat16" and device.type == "cpu" and computes_bfloat16(device)
@@ -97,8 +108,11 @@ class StageTrainer(SupervisedTrainer):
             max_epochs=max_epochs,
             train_data_loader=train_data_loader,
             network=_wrap(self.plain_network, device),
-            optimizer=optimizer(p for p in network.parameters() if p.requires_grad),
+            optimizer=optimizer(
+                (p for p in network.parameters() if p.requires_grad) if parameter_groups is None else parameter_groups(network)
+            ),
             loss_function=loss_function,
+            accumulation_steps=len(train_data_loader) if batch == "full" else 1,
             prepare_batch=prepare_batch or image_and_label,
             inferer=AutocastInferer(inferer or SimpleInferer(), "cpu", torch.bfloat16) if cpu_autocast else inferer,
             amp=amp,
@@ -122,10 +136,14 @@ class StageTrainer(SupervisedTrainer):
         self._losses: list[Tensor] = []
         self._scaler_state: dict[str, Any] | None = None
         self.register_events(*StageEvents)
+        if batch == "full":
+            self.loss_function = _EqualImages(self, loss_function)
         # These come first: handlers that are attached later see the seeded epoch and its mean loss.
         self.add_event_handler(Events.STARTED, _restore_scaler)
         self.add_event_handler(Events.EPOCH_STARTED, _start_epoch)
         self.add_event_handler(Events.ITERATION_STARTED, _set_learning_rate)
+        if max_gradient_norm is not None:
+            self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, _clip_gradients, max_gradient_norm)
         self.add_event_handler(Events.ITERATION_COMPLETED, _note_loss)
         self.add_event_handler(Events.EPOCH_COMPLETED, _end_epoch)
         self._register_handlers([*training_handlers(self.folder.name, tracking, self.validator), *(train_handlers or [])])
@@ -222,6 +240,26 @@ def _wrap(network: nn.Module, device: torch.device) -> nn.Module:
         return network
     # Running statistics differ between processes within an epoch, as with one process a GPU, and are averaged at its end.
     return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False)
+
+
+class _EqualImages:
+    """A loss whose batches weigh by their images, so that the mean over an epoch's batches is the mean over its images."""
+
+    def __init__(self, engine: StageTrainer, loss_function: Callable[..., Tensor]) -> None:
+        self.engine, self.loss_function = engine, loss_function
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        loader, batch = self.engine.data_loader, self.engine.state.batch
+        mean_images = loader.num_samples / (len(loader) * num_processes())  # type: ignore[union-attr, arg-type]
+        return self.loss_function(outputs, targets) * (len(batch["label"]) / mean_images)
+
+
+def _clip_gradients(engine: StageTrainer, max_norm: float) -> None:
+    if engine.state.iteration % engine.accumulation_steps:
+        return
+    if engine.scaler is not None:
+        engine.scaler.unscale_(engine.optimizer)
+    nn.utils.clip_grad_norm_(engine.plain_network.parameters(), max_norm)
 
 
 def _restore_scaler(engine: StageTrainer) -> None:

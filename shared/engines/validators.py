@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..data import RegionDataset, RegionLoader, instance_labels_of_masks
 from ..inference.network_map import tumour_probability
-from ..metrics import PooledBinaryScores
+from ..metrics import MeanRegionF, PooledBinaryScores
 from .batches import image_and_label, image_and_mask
 from .inferers import LatticeInferer, fast_inferer
 
@@ -76,13 +76,32 @@ def pixel_validator(
     )
 
 
+def region_validator(
+    dataset: RegionDataset, network: nn.Module, device: torch.device | str, batch_size: int = 4, num_workers: int = 0
+) -> SupervisedEvaluator | None:
+    """Scores maps of probabilities ``(B, 1, H, W)`` on whole images: ``val_region_f``, ``val_pixel_iou`` and their like.
+
+    Super-pixels, where the data set has them, are not pooled: the maps are scored pixel by pixel.
+
+    None for a data set without pixel labels: there is nothing to score then.
+    """
+    if dataset.pixel_labels is None:
+        return None
+    metrics = {
+        "val_region_f": MeanRegionF(output_transform=lambda output: (output["pred"], *_mask_and_label(output["label"]))),
+        "val_pixel_iou": PooledBinaryScores(output_transform=lambda output: (output["pred"], output["label"]["mask"])),
+    }
+    loader = RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers)
+    return _evaluator(loader, network, device, fast_inferer(SimpleInferer(), device), _image_and_targets, metrics)
+
+
 def _evaluator(
     loader: RegionLoader,
     network: nn.Module,
     device: torch.device | str,
     inferer: Any,
     prepare_batch: Callable[..., Any],
-    metrics: dict[str, PooledBinaryScores],
+    metrics: dict[str, Any],
 ) -> SupervisedEvaluator:
     names = list(metrics)
     return SupervisedEvaluator(
@@ -99,6 +118,10 @@ def _evaluator(
 
 def _image_logit_and_label(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
     return output["pred"].amax(dim=1), output["label"]["image"]
+
+
+def _mask_and_label(targets: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return targets["mask"], targets["image"]
 
 
 def _image_and_targets(

@@ -18,6 +18,9 @@ SHOWN = (
     "val_instance_sensitivity",
     "val_instance_specificity",
     "val_instance_accuracy",
+    "val_region_f",
+    "val_region_f_ca",
+    "val_region_f_nc",
     "val_pixel_f1",
     "val_pixel_iou",
 )

@@ -1,4 +1,4 @@
-"""ImageNet weights for MONAI's 2-D ResNets, whose parameters have torchvision's names and shapes."""
+"""ImageNet weights for MONAI's 2-D ResNets, whose parameters have torchvision's names and shapes, and for VGG-16."""
 
 import pickle
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["IMAGENET_URLS", "load_imagenet_weights"]
+__all__ = ["IMAGENET_URLS", "load_imagenet_vgg16", "load_imagenet_weights"]
 
 # torchvision's IMAGENET1K_V1.
 IMAGENET_URLS = {
@@ -17,7 +17,10 @@ IMAGENET_URLS = {
     "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
     "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
     "resnet152": "https://download.pytorch.org/models/resnet152-394f9c45.pth",
+    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
 }
+# The convolutions' numbers in torchvision's `features`, which counts ReLUs and pooling too.
+VGG16_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 
 def load_imagenet_weights(network: nn.Module, backbone: str, weights_path: str | Path | None = None) -> None:
@@ -25,7 +28,7 @@ def load_imagenet_weights(network: nn.Module, backbone: str, weights_path: str |
 
     Args:
         network: a ResNet with batch normalisation and torchvision's parameter names; changed in place.
-        backbone: a key of `IMAGENET_URLS`.
+        backbone: a ResNet among `IMAGENET_URLS`.
         weights_path: a file with torchvision's state dict, instead of the one that is downloaded once to
             ``<torch.hub.get_dir()>/checkpoints``.
 
@@ -33,13 +36,41 @@ def load_imagenet_weights(network: nn.Module, backbone: str, weights_path: str |
         ValueError: if there are no weights for this backbone, or the file's keys or shapes are not the network's.
         RuntimeError: if the weights cannot be had; it names the file and where to put it.
     """
-    if weights_path is None and backbone not in IMAGENET_URLS:
-        raise ValueError(f"ImageNet weights exist for {', '.join(IMAGENET_URLS)}; got {backbone!r}")
-    weights = _download(IMAGENET_URLS[backbone]) if weights_path is None else _read(Path(weights_path))
+    weights = _weights_of(backbone, weights_path)
     weights = {key: value for key, value in weights.items() if not key.startswith("fc.")}
     expected = {key: value for key, value in network.state_dict().items() if not key.startswith("fc.")}
     _check_weights(weights, expected, backbone)
     network.load_state_dict(weights, strict=False)
+
+
+def load_imagenet_vgg16(stages: nn.Module, weights_path: str | Path | None = None) -> None:
+    """Load torchvision's ImageNet weights into the first convolutions of VGG-16, whatever their names.
+
+    Args:
+        stages: its convolutions are the first ones of VGG-16, in order; changed in place.
+        weights_path: see `load_imagenet_weights`.
+
+    Raises:
+        ValueError: if the file's keys or shapes are not those of VGG-16 (without batch normalisation).
+        RuntimeError: if the weights cannot be had; it names the file and where to put it.
+    """
+    convolutions = [module for module in stages.modules() if isinstance(module, nn.Conv2d)]
+    prefixes = [f"features.{number}." for number in VGG16_CONVOLUTIONS]
+    ignored = ("classifier.", *prefixes[len(convolutions) :])
+    named = dict(zip(prefixes, convolutions, strict=False))
+    weights = {key: value for key, value in _weights_of("vgg16", weights_path).items() if not key.startswith(ignored)}
+    expected = {prefix + key: value for prefix, layer in named.items() for key, value in layer.state_dict().items()}
+    _check_weights(weights, expected, "vgg16")
+    for prefix, layer in named.items():
+        layer.load_state_dict({key: weights[prefix + key] for key in layer.state_dict()})
+
+
+def _weights_of(backbone: str, weights_path: str | Path | None) -> Mapping[str, Any]:
+    if weights_path is not None:
+        return _read(Path(weights_path))
+    if backbone not in IMAGENET_URLS:
+        raise ValueError(f"ImageNet weights exist for {', '.join(IMAGENET_URLS)}; got {backbone!r}")
+    return _download(IMAGENET_URLS[backbone])
 
 
 def _read(path: Path) -> Mapping[str, Any]:

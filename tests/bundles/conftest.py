@@ -1,4 +1,4 @@
-"""CAMEL's configurations on tiny data: as processes of their own, as users start them, and within this one."""
+"""The bundles' configurations on tiny data: as processes of their own, as users start them, and within this one."""
 
 import contextlib
 import os
@@ -18,13 +18,13 @@ from PIL import Image
 from shared.synthetic import DemoPlan, SlidePlan, write_demo
 
 REPOSITORY = Path(__file__).parents[2]
-BUNDLE = REPOSITORY / "bundles" / "camel"
 DEADLINE_S = 600
 
+IMAGE_SIZE_PX = 64
 # Everything that makes a training small. In fp32, because bfloat16 is used on some CPUs and not on others; the word None would do
 # nothing on MONAI's command line.
 TINY: dict[str, Any] = {
-    "image_size_px": 64,
+    "image_size_px": IMAGE_SIZE_PX,
     "backbone": "resnet10",
     "segmentation_backbone": "resnet10",
     "amp_dtype": "$None",
@@ -39,14 +39,32 @@ TINY: dict[str, Any] = {
 }
 
 
+# The tiles are generated at 0.5 um per pixel and read as they are.
+TINY_CDWS: dict[str, Any] = {
+    "image_size_px": IMAGE_SIZE_PX,
+    "mpp": 0.5,
+    "amp_dtype": "$None",
+    "num_workers": 0,
+    "num_epochs": 2,
+    "batch_size": 4,
+    "learning_rate": 0.001,
+}
+
+
 @dataclass(frozen=True)
-class Camel:
-    """Starts CAMEL's configurations on the tiny data set in `data`."""
+class Bundle:
+    """Starts a bundle's configurations on the tiny data set in `data`; `tiny` makes its training small."""
 
+    name: str
     data: Path
+    tiny: dict[str, Any]
 
-    def config_files(self, *names: str, folder: Path = BUNDLE / "configs") -> list[str]:
-        return [str(folder / f"{name}.json") for name in names]
+    @property
+    def root(self) -> Path:
+        return REPOSITORY / "bundles" / self.name
+
+    def config_files(self, *names: str) -> list[str]:
+        return [str(self.root / "configs" / f"{name}.json") for name in names]
 
     def command(self, *names: str, run_id: str | None = None, cwd: Path = REPOSITORY, **overrides: Any) -> list[str]:
         """``python -m monai.bundle run ...`` with the configuration files of these names, as paths relative to `cwd`."""
@@ -100,7 +118,7 @@ class Camel:
             config_file=self.config_files(*names),
             workflow_type=workflow_type,
             logging_file=False,
-            bundle_root=str(BUNDLE),
+            bundle_root=str(self.root),
             dataset_dir=str(self.data),
             device="$torch.device('cpu')",
             **overrides,
@@ -110,7 +128,7 @@ class Camel:
 
     def train_here(self, *overlays: str, output_dir: Path, **overrides: Any) -> ConfigWorkflow:
         """A tiny training within this process, without MLflow, whose import alone takes seconds."""
-        options = {**TINY, "output_dir": str(output_dir), "tracking::enabled": False, **overrides}
+        options = {**self.tiny, "output_dir": str(output_dir), "tracking::enabled": False, **overrides}
         workflow = self.workflow("train", *overlays, **options)
         workflow.run()
         workflow.finalize()
@@ -118,17 +136,27 @@ class Camel:
 
 
 @pytest.fixture(scope="session")
-def camel(tmp_path_factory: pytest.TempPathFactory) -> Camel:
+def easy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated images and slides, their tumour painted in another colour: easy enough to be learnt in seconds."""
     folder = tmp_path_factory.mktemp("bundles") / "data"
     slides = (SlidePlan("test", 0.3, (520, 680)), SlidePlan("train", 0.0, (300, 420)))
-    write_demo(folder, DemoPlan(images={"train": 16, "val": 8, "test": 8}, size_px=TINY["image_size_px"], slides=slides))
+    write_demo(folder, DemoPlan(images={"train": 16, "val": 8, "test": 8}, size_px=IMAGE_SIZE_PX, slides=slides))
     for mask in sorted((folder / "masks").iterdir()):
         image = folder / "images" / mask.name
         pixels = np.array(Image.open(image))
         pixels[np.array(Image.open(mask)) > 0] = (70, 30, 120)
         Image.fromarray(pixels).save(image)
-    return Camel(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def camel(easy_data: Path) -> Bundle:
+    return Bundle("camel", easy_data, TINY)
+
+
+@pytest.fixture(scope="session")
+def cdws(easy_data: Path) -> Bundle:
+    return Bundle("cdws_mil", easy_data, TINY_CDWS)
 
 
 @dataclass(frozen=True)
@@ -145,11 +173,21 @@ class Training:
 
 
 @pytest.fixture(scope="session")
-def trained(camel: Camel, tmp_path_factory: pytest.TempPathFactory) -> Training:
-    """The whole pipeline of train.json, once, as a user starts it."""
+def trained(camel: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """The whole pipeline of CAMEL's train.json, once, as a user starts it."""
     options = TINY | {"cmil_epochs": 4, "max_min_epochs": 4, "retrain_epochs": 4, "segmentation_epochs": 4}
     options |= {"classifier_learning_rate": 0.003}
     folder = tmp_path_factory.mktemp("trained") / "run"
     process = camel.run(camel.command("train", output_dir=folder, **options))
+    assert process.returncode == 0, process.stdout + process.stderr
+    return Training(options, folder, process)
+
+
+@pytest.fixture(scope="session")
+def trained_cdws(cdws: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """CDWS-MIL's train.json, once, as a user starts it."""
+    options = cdws.tiny | {"num_epochs": 4}
+    folder = tmp_path_factory.mktemp("trained_cdws") / "run"
+    process = cdws.run(cdws.command("train", output_dir=folder, **options))
     assert process.returncode == 0, process.stdout + process.stderr
     return Training(options, folder, process)

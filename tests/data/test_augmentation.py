@@ -114,3 +114,57 @@ def test_plain_tensors_come_out():
     result = applied(training_augmentation(["image", "mask"]), blobs(), seed=0)
     assert type(result["image"]) is torch.Tensor
     assert type(result["mask"]) is torch.Tensor
+
+
+def numbered():
+    """`blobs` with super-pixels of 3 px whose ids go up to 65535, and the image's grey values at each of them."""
+    item = blobs()
+    blocks = SIZE_PX // 3
+    ids = torch.linspace(0, 65535, blocks * blocks).round().int().reshape(1, blocks, blocks)
+    item["superpixels"] = ids.repeat_interleave(3, 1).repeat_interleave(3, 2)
+    return item
+
+
+@pytest.mark.parametrize("keys", [["image", "superpixels"], ["image", "mask", "superpixels"]])
+def test_superpixels_keep_their_ids(keys):
+    item = {key: value for key, value in numbered().items() if key in keys}
+    ids = set(item["superpixels"].unique().tolist())
+    assert {0, 65535} < ids
+    seen = set()
+    for seed in range(8):
+        result = applied(training_augmentation(keys), item, seed)
+        assert result["superpixels"].dtype == torch.int32
+        assert type(result["superpixels"]) is torch.Tensor
+        assert result["superpixels"].shape == (1, SIZE_PX, SIZE_PX)
+        assert {result[key].dtype for key in keys if key != "superpixels"} == {torch.uint8}
+        seen |= set(result["superpixels"].unique().tolist())
+    assert seen <= ids
+    assert {0, 65535} < seen
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_superpixels_move_with_the_mask(seed):
+    item = numbered()
+    # Super-pixels that say where the mask is.
+    item["superpixels"] = 65000 + item["mask"].int()
+    result = applied(training_augmentation(["image", "mask", "superpixels"], crop_size_px=40, stain_jitter=0.1), item, seed)
+    assert torch.equal(result["superpixels"] - 65000, result["mask"].int())
+
+
+def test_superpixels_change_nothing_for_the_others():
+    for seed in range(3):
+        plain = applied(training_augmentation(["image", "mask"]), blobs(), seed)
+        beside = applied(training_augmentation(["image", "mask", "superpixels"]), numbered(), seed)
+        assert torch.equal(plain["image"], beside["image"])
+        assert torch.equal(plain["mask"], beside["mask"])
+
+
+def test_superpixels_are_turned_and_mirrored_exactly():
+    item = numbered()
+    transform = training_augmentation(["image", "superpixels"], free_rotation=False, max_scale=1.0)
+    both = torch.cat([item["image"].int(), item["superpixels"]])
+    eight = [torch.rot90(one, turns, (1, 2)) for one in (both, both.flip(2)) for turns in range(4)]
+    for seed in range(20):
+        result = applied(transform, item, seed)
+        moved = torch.cat([result["image"].int(), result["superpixels"]])
+        assert any(torch.equal(moved, expected) for expected in eight)

@@ -254,3 +254,29 @@ def test_an_automatic_split_is_the_same_for_every_call(write_rows):
     assert [len(part) for part in parts.values()] == [8, 2, 2]
     others = [load_manifest(path, split="test", split_seed=seed) for seed in range(1, 5)]
     assert any([r["image"] for r in other] != [r["image"] for r in parts["test"]] for other in others)
+
+
+def test_folds_take_the_place_of_the_files_splits(write_rows):
+    rows = [{"image": f"{index}.png", "label": str(index % 2), "split": "train"} for index in range(12)]
+    # Not even a word that is no split matters then.
+    rows[3]["split"] = "left out"
+    path = write_rows(rows)
+    tested = []
+    for fold in range(3):
+        parts = {split: load_manifest(path, split, num_folds=3, fold=fold) for split in ("train", "val", "test")}
+        assert [len(part) for part in parts.values()] == [4, 4, 4]
+        assert all(sorted(record["label"] for record in part) == [0, 0, 1, 1] for part in parts.values())
+        tested += [record["image"] for record in parts["test"]]
+    assert sorted(tested) == sorted(record["image"] for record in load_manifest(path, num_folds=3, fold=0))
+    other = load_manifest(path, "test", num_folds=3, fold=2, split_seed=1)
+    assert [record["image"] for record in other] != tested[-4:]
+
+
+def test_rejects_folds_without_a_fold(write_rows):
+    path = write_rows([{"image": f"{index}.png", "label": "0"} for index in range(3)])
+    with pytest.raises(ValueError, match="go together; got num_folds=3, fold=None"):
+        load_manifest(path, num_folds=3)
+    with pytest.raises(ValueError, match="go together; got num_folds=None, fold=0"):
+        load_manifest(path, fold=0)
+    with pytest.raises(ValueError, match="got num_folds=3, fold=3"):
+        load_manifest(path, num_folds=3, fold=3)

@@ -176,6 +176,34 @@ def test_items(records):
     assert sorted(RegionDataset([{"image": records[0]["image"]}])[0]) == ["image", "index"]
 
 
+def test_areas_where_they_are_asked_for(records):
+    records[1]["area"], records[3]["area"] = 0.3, None
+    assert "area" not in RegionDataset(records)[1]
+    areas = [RegionDataset(records, with_areas=True)[index]["area"] for index in (1, 3, 5)]
+    assert areas[0] == 0.3
+    assert np.isnan(areas[1:]).all()
+    assert all(type(area) is float for area in areas)
+    (batch,) = DataLoader(RegionDataset(records, with_areas=True), batch_size=6)
+    assert batch["area"].shape == (6,)
+
+
+def test_superpixels_are_those_of_the_image_as_read(records):
+    seen = []
+
+    def rows(image):
+        seen.append(image)
+        return torch.arange(16, dtype=torch.int32)[None, :, None].expand(1, 16, 16)
+
+    dataset = RegionDataset(
+        records, pixel_labels="mask", superpixels=rows, transform=lambda item: {**item, "image": item["image"] // 2}
+    )
+    item = dataset[1]
+    assert sorted(item) == ["image", "index", "label", "mask", "superpixels"]
+    assert torch.equal(item["superpixels"], rows(None))
+    assert torch.equal(seen[0], read_image(records[1]))
+    assert torch.equal(item["image"], seen[0] // 2)
+
+
 def test_pixel_labels(records):
     for index, record in enumerate(records):
         record["instances"] = "0110"

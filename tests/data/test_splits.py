@@ -1,9 +1,10 @@
+import itertools
 import random
 from collections import Counter
 
 import pytest
 
-from shared.data import assign_splits
+from shared.data import assign_folds, assign_splits, take_share
 from shared.data.splits import SPLITS
 
 
@@ -91,3 +92,111 @@ def test_regions_of_an_image_stay_together_if_some_name_the_case():
     ]
     assign_splits(records)
     assert len({(record["image"], record["split"]) for record in records}) == 20
+
+
+def folds_of(records, num_folds, seed=0):
+    """Images of the test split of every run, and all splits of every run."""
+    runs = []
+    for fold in range(num_folds):
+        assign_folds(records, num_folds, fold, seed)
+        runs.append(split_of(records))
+    return [{image for image, split in run.items() if split == "test"} for run in runs], runs
+
+
+@pytest.mark.parametrize("num_folds", [3, 5, 8])
+def test_every_image_is_tested_once_and_validates_once(num_folds):
+    records = records_of(num_cases=40)
+    tests, runs = folds_of(records, num_folds)
+    assert sorted(image for test in tests for image in test) == sorted(record["image"] for record in records)
+    for fold, run in enumerate(runs):
+        assert {image for image, split in run.items() if split == "val"} == tests[(fold + 1) % num_folds]
+        assert set(run.values()) == set(SPLITS)
+
+
+def test_folds_hold_whole_cases_and_every_label_evenly():
+    records = records_of(num_cases=60)
+    for fold in range(5):
+        assign_folds(records, 5, fold)
+        assert len({(record["case_id"], record["split"]) for record in records}) == 120
+        for label in (0, 1):
+            images = [record["split"] for record in records if record["label"] == label]
+            # A case is dealt to the smallest fold: sizes differ by no more than its 3 images.
+            assert abs(images.count("test") - len(images) / 5) <= 3
+
+
+def test_folds_of_the_papers_data_set_b():
+    records = records_of(num_cases=30, images_a_case=(1,))
+    for fold in range(5):
+        assign_folds(records, 5, fold)
+        counts = Counter((record["label"], record["split"]) for record in records)
+        assert [counts[label, split] for label in (0, 1) for split in SPLITS] == [18, 6, 6, 18, 6, 6]
+
+
+def test_what_is_left_over_goes_to_the_smaller_folds():
+    # 7 and 8 cases in 5 folds: 3 each.
+    records = records_of(7, (1,), labels=(0,)) + records_of(8, (1,), labels=(1,))
+    tests, _ = folds_of(records, 5)
+    assert [len(test) for test in tests] == [3] * 5
+
+
+def test_folds_follow_from_the_seed_and_not_from_the_order():
+    records = records_of(num_cases=20)
+    expected = folds_of(records, 4, seed=3)[0]
+    random.Random(1).shuffle(records)
+    assert folds_of(records, 4, seed=3)[0] == expected
+    assert folds_of(records, 4, seed=4)[0] != expected
+
+
+@pytest.mark.parametrize(("num_folds", "fold"), [(2, 0), (0, 0), (5, 5), (5, -1), (5, 1.5)])
+def test_rejects_impossible_folds(num_folds, fold):
+    with pytest.raises(ValueError, match=f"got num_folds={num_folds}, fold={fold}"):
+        assign_folds(records_of(num_cases=10), num_folds, fold)
+
+
+def test_rejects_more_folds_than_cases():
+    with pytest.raises(ValueError, match="4 cases are too few for 5 folds"):
+        assign_folds(records_of(num_cases=2), 5, 0)
+
+
+def images_of(records):
+    return [record["image"] for record in records]
+
+
+def test_a_share_of_every_label_in_order():
+    records = records_of(100, (1,), labels=(0,)) + records_of(50, (1,), labels=(1,))
+    random.Random(0).shuffle(records)
+    part = take_share(records, 0.2)
+    assert Counter(record["label"] for record in part) == {0: 20, 1: 10}
+    assert images_of(part) == [image for image in images_of(records) if image in set(images_of(part))]
+    assert all(any(record is other for other in records) for record in part)
+
+
+def test_smaller_shares_lie_within_larger_ones():
+    records = records_of(num_cases=37)
+    parts = [set(images_of(take_share(records, share, seed=2))) for share in (0.01, 0.2, 0.4, 0.6, 0.8, 1.0)]
+    assert all(smaller < larger for smaller, larger in itertools.pairwise(parts))
+    assert take_share(records, 1.0) == records
+
+
+def test_a_share_follows_from_the_seed_and_not_from_the_order():
+    records = records_of(num_cases=30)
+    expected = set(images_of(take_share(records, 0.3, seed=1)))
+    shuffled = random.Random(1).sample(records, len(records))
+    assert set(images_of(take_share(shuffled, 0.3, seed=1))) == expected
+    assert set(images_of(take_share(records, 0.3, seed=2))) != expected
+
+
+def test_a_share_has_every_label():
+    records = records_of(2, (1,), labels=(0, 1, 2))
+    assert [record["label"] for record in take_share(records, 0.01)] == [0, 1, 2]
+
+
+def test_regions_of_one_image_are_taken_one_by_one():
+    records = [{"image": "slide", "label": 0, "x": 8 * index, "y": 0, "width_px": 8, "height_px": 8} for index in range(10)]
+    assert len(take_share(records, 0.5)) == 5
+
+
+@pytest.mark.parametrize("share", [0.0, -0.2, 1.1, float("nan")])
+def test_rejects_impossible_shares(share):
+    with pytest.raises(ValueError, match=rf"in \(0, 1\]; got {share}"):
+        take_share(records_of(num_cases=4), share)

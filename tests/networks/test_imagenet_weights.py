@@ -1,5 +1,4 @@
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 import torch
@@ -44,21 +43,6 @@ def torchvision_weights(backbone):
             in_channels = out_channels
     weights["fc.weight"], weights["fc.bias"] = torch.randn(1000, in_channels), torch.randn(1000)
     return weights
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The folder where a download would have been put; whatever tries to download fails."""
-
-    def no_network(*args, **kwargs):
-        raise URLError("no network")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
 
 
 def put_weights(hub, backbone):

@@ -9,8 +9,9 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_s
 from torch import nn
 
 from shared.data import RegionDataset
-from shared.engines import Evaluation
-from shared.engines.evaluation import enriched_label_counts, everything_is_tumour, example_indices, pixel_scores, slug
+from shared.engines import LatticeEvaluation
+from shared.engines.evaluation_report import everything_is_tumour, example_indices, pixel_scores, slug
+from shared.engines.lattice_evaluation import enriched_label_counts
 from shared.engines.score_table import score_table
 
 N, SIZE_PX = 2, 8
@@ -54,7 +55,7 @@ def dataset(tmp_path):
 def evaluation(folder, dataset, **options):
     classifiers = {"Bright": BrightInstance(), "Absent": None}
     defaults = {"segmenter": RedPixel(), "classifiers": classifiers, "instances_per_side": N, "device": "cpu", "batch_size": 3}
-    return Evaluation(folder, dataset, **(defaults | options))
+    return LatticeEvaluation(folder, dataset, **(defaults | options))
 
 
 def truth_and_prediction(dataset):

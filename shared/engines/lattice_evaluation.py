@@ -1,14 +1,11 @@
-"""The closing table of a training, and of ``evaluate.json``: instance labels and pixels against the truth of a split."""
+"""The closing table of CAMEL, and of its ``evaluate.json``: instance labels and pixels against the truth of a split."""
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
@@ -17,20 +14,25 @@ from tqdm import tqdm
 from ..data import RegionDataset, decode_instances, encode_instances, instance_labels_of_masks, paint_instances
 from ..handlers import Tracking
 from ..inference.network_map import tumour_probability
-from ..metrics import binary_counts, binary_scores
-from ..writers import atomic_path
-from ..writers.figure import ExampleRow, write_examples
+from ..metrics import binary_counts
+from ..writers.figure import ExampleRow
 from .distributed import barrier, gather_in_order, num_processes, rank, unwrap
+from .evaluation_report import (
+    COUNTS,
+    REGION,
+    everything_is_tumour,
+    example_indices,
+    example_title,
+    image_table,
+    pixel_scores,
+    pooled_scores,
+    write_report,
+)
 from .label_enrichment import LatticeScorer
 from .score_table import score_table
 
-logger = logging.getLogger(__name__)
 
-COUNTS = ("tp", "fp", "fn", "tn")
-REGION = ("image", "x", "y", "width_px", "height_px", "label")
-
-
-class Evaluation:
+class LatticeEvaluation:
     """Scores classifiers on instances and a segmentation network on pixels; writes numbers, a row an image and a figure.
 
     Into `folder` go ``metrics.json``, ``images.csv`` and ``examples.png``. Pixels are pooled over all images, as in CAMEL's
@@ -87,7 +89,7 @@ class Evaluation:
         highest[self.method] = torch.tensor([row["max_probability"] for row in images])
         metrics: dict[str, Any] = {
             "num_images": len(images),
-            "images": {name: _scores(binary_counts(score >= 0.5, labels)) for name, score in highest.items()},
+            "images": {name: pooled_scores(binary_counts(score >= 0.5, labels)) for name, score in highest.items()},
         }
         if self.dataset.pixel_labels is not None:
             metrics["instances"] = self._instance_scores(logits, [row.pop("instances") for row in images])
@@ -103,10 +105,10 @@ class Evaluation:
 
     def _instance_scores(self, logits: Mapping[str, Tensor], truth: list[str]) -> dict[str, dict[str, float | None]]:
         labels = torch.stack([decode_instances(instances) for instances in truth])
-        scores = {name: _scores(binary_counts(values >= 0, labels)) for name, values in logits.items()}
+        scores = {name: pooled_scores(binary_counts(values >= 0, labels)) for name, values in logits.items()}
         if self.training_labels is not None:
             counts = enriched_label_counts(self.training_labels, self.instances_per_side)
-            scores["Enriched labels (train)"] = _scores(counts)
+            scores["Enriched labels (train)"] = pooled_scores(counts)
         return scores
 
     @torch.inference_mode()
@@ -117,7 +119,7 @@ class Evaluation:
         rows: list[dict[str, Any]] = []
         loader = DataLoader(share, self.batch_size, num_workers=self.num_workers)
         for batch in tqdm(loader, desc="segmentation", unit="batch", disable=None if rank() == 0 else True, leave=False):
-            probability = tumour_probability(network(channels_last(batch["image"].to(self.device)))).cpu()
+            probability = tumour_probability(network(_channels_last(batch["image"].to(self.device)))).cpu()
             for position, index in enumerate(batch["index"].tolist()):
                 row = {name: self.dataset.data[index].get(name) for name in REGION}
                 row["max_probability"] = float(probability[position].max())
@@ -130,28 +132,15 @@ class Evaluation:
         return gather_in_order(rows)
 
     def _write(self, metrics: dict[str, Any], images: list[dict[str, Any]], enriched: Tensor | None) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.folder / "metrics.json") as temporary:
-            temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-        with atomic_path(self.folder / "images.csv") as temporary:
-            _with_image_scores(images).to_csv(temporary, index=False)
-        examples = self._examples(enriched)
-        if examples:
-            write_examples(examples, self.folder / "examples.png", title=f"{self.method}: examples of the split")
-        if self.tracking is not None:
-            flat = {
-                f"{kind}.{slug(name)}.{score}": value
-                for kind in ("images", "instances", "pixels")
-                if kind in metrics
-                for name, scores in metrics[kind].items()
-                for score, value in scores.items()
-                if value is not None
-            }
-            files = [self.folder / name for name in ("metrics.json", "images.csv", *(["examples.png"] if examples else []))]
-            self.tracking.log_stage("evaluation", flat, files)
-            self.tracking.finish_stage("evaluation")
-        # The table is the result: it is printed, whatever the logging is set to.
-        print(score_table(metrics, self.folder), flush=True)
+        write_report(
+            self.folder,
+            metrics,
+            image_table(images),
+            self._examples(enriched),
+            title=f"{self.method}: examples of the split",
+            table=score_table(metrics, self.folder),
+            tracking=self.tracking,
+        )
 
     @torch.inference_mode()
     def _examples(self, enriched: Tensor | None) -> list[ExampleRow]:
@@ -160,7 +149,7 @@ class Evaluation:
         for index in example_indices([record["label"] for record in self.dataset.data], self.num_examples):
             item = self.dataset[index]
             image, mask = item["image"], item.get("mask")
-            probability = tumour_probability(network(channels_last(image[None].to(self.device))))[0].cpu()
+            probability = tumour_probability(network(_channels_last(image[None].to(self.device))))[0].cpu()
             labels = None
             if enriched is not None:
                 labels = paint_instances((enriched[index] >= 0).float(), *image.shape[-2:])[0].numpy()
@@ -169,8 +158,7 @@ class Evaluation:
                 "enriched labels": labels,
                 "prediction": probability.numpy(),
             }
-            title = f"{Path(self.dataset.data[index]['image']).stem}\nlabel {self.dataset.data[index]['label']}"
-            rows.append(ExampleRow(title, image.permute(1, 2, 0).numpy(), panels))
+            rows.append(ExampleRow(example_title(self.dataset.data[index]), image.permute(1, 2, 0).numpy(), panels))
         return rows
 
 
@@ -183,81 +171,5 @@ def enriched_label_counts(dataset: RegionDataset, instances_per_side: int) -> Te
     return total
 
 
-def everything_is_tumour(counts: Tensor) -> Tensor:
-    """Counts ``(..., 4)`` of the rule "everything is tumour" on the pixels that `counts` counts."""
-    tp, fp, fn, tn = counts.unbind(-1)
-    zero = torch.zeros_like(tp)
-    return torch.stack([tp + fn, fp + tn, zero, zero], dim=-1)
-
-
-def pixel_scores(counts: Tensor) -> dict[str, float | None]:
-    """Pooled scores of pixels, and two that look at single images.
-
-    Args:
-        counts: tp, fp, fn, tn of each image, ``(num_images, 4)``.
-
-    Returns:
-        the pooled scores of `shared.metrics.binary_scores`; ``dice_positive``, the mean Dice of images with tumour; and
-        ``false_positive_share``, the mean share of pixels predicted tumour in images without.
-    """
-    tp, fp, fn, tn = counts.double().unbind(-1)
-    positive = (tp + fn) > 0
-    dice = 2 * tp / (2 * tp + fp + fn)
-    return {
-        **_scores(counts.sum(0)),
-        "dice_positive": _number(dice[positive].mean()),
-        "false_positive_share": _number((fp / (fp + tn))[~positive].mean()),
-    }
-
-
-def example_indices(labels: list[int], num_examples: int) -> list[int]:
-    """Images to draw: two of three with tumour if there are as many, evenly spaced through the data set, the same each time.
-
-    >>> example_indices([0, 1, 0, 1, 1], num_examples=3)
-    [1, 4, 2]
-    """
-    positive = [index for index, label in enumerate(labels) if label > 0]
-    negative = [index for index, label in enumerate(labels) if label == 0]
-    num_negative = min(len(negative), max(num_examples // 3, num_examples - len(positive)))
-    num_positive = min(len(positive), num_examples - num_negative)
-    return [*_spread(positive, num_positive), *_spread(negative, num_negative)]
-
-
-def channels_last(images: Tensor) -> Tensor:
+def _channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def slug(name: str) -> str:
-    """A name as MLflow's metrics may carry it.
-
-    >>> slug("Enriched labels (train)")
-    'enriched_labels_train'
-    """
-    return "_".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
-
-
-def _spread(indices: list[int], count: int) -> list[int]:
-    return [indices[(2 * step + 1) * len(indices) // (2 * count)] for step in range(count)]
-
-
-def _scores(counts: Tensor) -> dict[str, float | None]:
-    return {name: _number(score) for name, score in binary_scores(counts).items()}
-
-
-def _number(score: Tensor) -> float | None:
-    # Not NaN, which JSON does not know.
-    return None if score.isnan() else float(score)
-
-
-def _with_image_scores(images: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(images)
-    for name in ("x", "y", "width_px", "height_px"):
-        frame[name] = frame[name].astype("Int64")
-    frame["max_probability"] = frame["max_probability"].round(6)
-    if "tp" not in frame:
-        return frame
-    pixels = frame[list(COUNTS)].sum(axis=1)
-    frame["true_share"] = ((frame["tp"] + frame["fn"]) / pixels).round(6)
-    frame["predicted_share"] = ((frame["tp"] + frame["fp"]) / pixels).round(6)
-    frame["dice"] = (2 * frame["tp"] / (2 * frame["tp"] + frame["fp"] + frame["fn"])).round(6)
-    return frame

@@ -1,0 +1,168 @@
+"""Weak supervision of every side output and of their fusion, with a constraint on the cancer area."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .area_constraint import area_constraint
+from .generalized_mean import image_cross_entropy, log_generalized_mean
+from .superpixel_means import superpixel_means
+
+__all__ = ["DeepWeakSupervisionLoss", "deep_weak_supervision_loss"]
+
+
+def deep_weak_supervision_loss(
+    side_logits: Tensor,
+    fusion_probabilities: Tensor | None,
+    labels: Tensor,
+    areas: Tensor | None = None,
+    superpixels: Tensor | None = None,
+    etas: Sequence[float] = (2.5, 5, 10),
+    eta_fuse: float = 10,
+    r: float = 4,
+    area_weighted_superpixels: bool = False,
+) -> Tensor:
+    """``sum_t (mil_t + etas[t] * ac_t) + mil_fuse + eta_fuse * ac_fuse`` over side outputs and fusion.
+
+    mil is the cross entropy of the generalised mean (`generalized_mean_loss`), ac is the `area_constraint`. The instances of
+    both are the pixels, or the super-pixels: a super-pixel's probability is the mean of its pixels' probabilities.
+
+    Where only probabilities are known, of the fusion and of super-pixels, float32 ends at 1e-38: lower ones count as that. A
+    fusion that rounds to 1 everywhere in an image of label 0 costs 87 without a gradient; the side outputs keep theirs.
+
+    Args:
+        side_logits: tumour logits of the T side outputs on a common grid, ``(B, T, H, W)``.
+        fusion_probabilities: their fusion, in [0, 1], ``(B, 1, H, W)``, or None: then the sum has no fusion terms.
+        labels: image labels 0 or 1, ``(B,)``, bool, integer or float.
+        areas: cancer's share of the image, in [0, 1], ``(B,)``, NaN allowed for label 0. May be None if the constraint has
+            weight 0 everywhere.
+        superpixels: id of each pixel's super-pixel, ``(B, 1, H, W)``, integer, >= 0, gaps allowed; None for pixels.
+        etas: weight of the area constraint at each side output, ``T`` numbers >= 0.
+        eta_fuse: the same at the fusion, >= 0; without effect if there is none.
+        r: sharpness of the generalised mean, > 0.
+        area_weighted_superpixels: weight super-pixels by their numbers of pixels; as the paper writes it they count alike.
+
+    Returns:
+        scalar, float32 (float64 for float64 logits).
+
+    Raises:
+        ValueError: if a shape does not fit, `etas` are not one a side output, areas are needed and missing, or labels, areas
+            or super-pixel ids are out of range.
+
+    Reference:
+        Jia et al., IEEE TMI 2017, equations 4 to 12 and section III.C. Deviation: means over the images, where the paper sums,
+        so that the learning rate does not depend on the batch size.
+
+    >>> outputs = torch.zeros(2, 1, 4, 4), torch.full((2, 1, 4, 4), 0.5)
+    >>> deep_weak_supervision_loss(*outputs, torch.tensor([0, 1]), torch.tensor([0.0, 0.3]), etas=[0], eta_fuse=10)
+    tensor(1.5863)
+    """
+    _check_outputs(side_logits, fusion_probabilities)
+    if len(etas) != side_logits.shape[1]:
+        raise ValueError(f"need one eta a side output: {side_logits.shape[1]}; got etas={tuple(etas)}")
+    map_etas = [*etas] if fusion_probabilities is None else [*etas, eta_fuse]
+    if areas is None and any(map_etas):
+        raise ValueError(f"the area constraint needs areas unless every eta is 0; got none with {etas=}, {eta_fuse=}")
+    precision = torch.promote_types(side_logits.dtype, torch.float32)
+    with torch.autocast(side_logits.device.type, enabled=False):
+        sides = side_logits.to(precision)
+        fusion = None if fusion_probabilities is None else fusion_probabilities.to(precision)
+        if superpixels is None:
+            log_maps, weights = _log_of_pixels(sides, fusion), None
+        else:
+            log_maps, counts = _log_of_superpixels(sides, fusion, superpixels)
+            weights = (counts if area_weighted_superpixels else counts > 0).to(precision)
+        total = sides.new_zeros(())
+        for log_probabilities, eta in zip(log_maps, map_etas, strict=True):
+            total = total + image_cross_entropy(log_generalized_mean(log_probabilities, r, weights), labels)
+            if areas is not None and eta:
+                # Not the sigmoid: in float32 its gradient p (1 - p) is 0 from a logit of 17 on, that of exp(log p) is exact.
+                total = total + eta * area_constraint(log_probabilities.exp(), labels, areas, weights)
+        return total
+
+
+class DeepWeakSupervisionLoss(nn.Module):
+    """Module of `deep_weak_supervision_loss`.
+
+    Args:
+        etas: weight of the area constraint at each side output, >= 0. All 0, with `eta_fuse`, is DWS-MIL.
+        eta_fuse: the same at the fusion, >= 0.
+        r: sharpness of the generalised mean, > 0.
+        area_weighted_superpixels: weight super-pixels by their numbers of pixels.
+
+    Raises:
+        ValueError: if a weight of the constraint is negative or r is not positive and finite.
+    """
+
+    def __init__(
+        self,
+        etas: Sequence[float] = (2.5, 5, 10),
+        eta_fuse: float = 10,
+        r: float = 4,
+        area_weighted_superpixels: bool = False,
+    ) -> None:
+        super().__init__()
+        if not all(eta >= 0 for eta in (*etas, eta_fuse)):
+            raise ValueError(f"etas must be >= 0; got etas={tuple(etas)}, {eta_fuse=}")
+        if not 0 < r < math.inf:
+            raise ValueError(f"r must be > 0 and finite; got {r}")
+        self.etas = tuple(etas)
+        self.eta_fuse = eta_fuse
+        self.r = r
+        self.area_weighted_superpixels = area_weighted_superpixels
+
+    def forward(
+        self,
+        outputs: tuple[Tensor, Tensor | None],
+        labels: Tensor,
+        areas: Tensor | None = None,
+        superpixels: Tensor | None = None,
+    ) -> Tensor:
+        """Side logits ``(B, T, H, W)`` with fusion probabilities ``(B, 1, H, W)`` or None, image labels ``(B,)``, cancer areas
+        ``(B,)`` and super-pixel ids ``(B, 1, H, W)`` to a scalar."""
+        side_logits, fusion_probabilities = outputs
+        return deep_weak_supervision_loss(
+            side_logits,
+            fusion_probabilities,
+            labels,
+            areas,
+            superpixels,
+            self.etas,
+            self.eta_fuse,
+            self.r,
+            self.area_weighted_superpixels,
+        )
+
+
+def _check_outputs(side_logits: Tensor, fusion_probabilities: Tensor | None) -> None:
+    if side_logits.ndim != 4 or side_logits.numel() == 0:
+        raise ValueError(f"side logits must be (B, T, H, W) and not empty; got {tuple(side_logits.shape)}")
+    num_images, _, height, width = side_logits.shape
+    if fusion_probabilities is not None and fusion_probabilities.shape != (num_images, 1, height, width):
+        wanted = (num_images, 1, height, width)
+        raise ValueError(f"fusion probabilities must be {wanted}; got {tuple(fusion_probabilities.shape)}")
+
+
+def _log_of_pixels(sides: Tensor, fusion: Tensor | None) -> list[Tensor]:
+    """Log probabilities of each map's pixels, ``(B, H * W)`` each."""
+    log_maps = [F.logsigmoid(logits) for logits in sides.flatten(2).unbind(1)]
+    return log_maps if fusion is None else [*log_maps, _log(fusion.flatten(1))]
+
+
+def _log_of_superpixels(sides: Tensor, fusion: Tensor | None, superpixels: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The same of each map's super-pixels, ``(B, N)`` each, and their numbers of pixels ``(B, N)``."""
+    tumour, normal = sides.sigmoid(), (-sides).sigmoid()
+    if fusion is not None:
+        tumour, normal = torch.cat([tumour, fusion], dim=1), torch.cat([normal, 1 - fusion], dim=1)
+    means, counts = superpixel_means(torch.cat([tumour, normal], dim=1), superpixels)
+    tumour, normal = means.chunk(2, dim=1)
+    # Close to 1 the mean of p has lost what the mean of 1 - p still has. The clamp does not touch what is picked.
+    log_tumour = torch.where(tumour < 0.5, _log(tumour), torch.log1p(-normal.clamp(max=0.75)))
+    return list(log_tumour.unbind(1)), counts
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()

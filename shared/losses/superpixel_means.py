@@ -1,0 +1,48 @@
+"""From pixels to super-pixels."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["superpixel_means"]
+
+
+def superpixel_means(values: Tensor, superpixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the pixels of each super-pixel, of each map.
+
+    Images of a batch may have different numbers of super-pixels, and an image's ids may have gaps.
+
+    Args:
+        values: maps of pixel values, ``(B, C, H, W)``.
+        superpixels: id of each pixel's super-pixel, ``(B, 1, H, W)``, integer, >= 0.
+
+    Returns:
+        means ``(B, C, N)``, float32 (float64 for float64 values), and counts of pixels ``(B, N)``, int64, where N is the
+        batch's highest id + 1. The mean of an id that an image does not have is 0, as its count.
+
+    Raises:
+        ValueError: if the shapes do not fit, there is no pixel, or the ids are no integers or negative.
+
+    Reference:
+        Jia et al., IEEE TMI 2017, section III.C.
+
+    >>> means, counts = superpixel_means(torch.tensor([[[[0.0, 0.5, 1.0]]]]), torch.tensor([[[[0, 2, 2]]]]))
+    >>> means, counts
+    (tensor([[[0.0000, 0.0000, 0.7500]]]), tensor([[1, 0, 2]]))
+    """
+    if values.ndim != 4 or values.numel() == 0:
+        raise ValueError(f"values must be (B, C, H, W) and not empty; got {tuple(values.shape)}")
+    num_images, num_maps, height, width = values.shape
+    if superpixels.shape != (num_images, 1, height, width):
+        raise ValueError(f"superpixels must be {(num_images, 1, height, width)}; got {tuple(superpixels.shape)}")
+    if superpixels.dtype == torch.bool or superpixels.is_floating_point() or superpixels.is_complex():
+        raise ValueError(f"superpixels must be integers; got {superpixels.dtype}")
+    ids = superpixels.long().flatten(1)
+    if (lowest := int(ids.min())) < 0:
+        raise ValueError(f"super-pixel ids must be >= 0; got {lowest}")
+    num_ids = int(ids.max()) + 1
+    # In float64: one after another, in float32 the sum of ten thousand pixels would lose four digits.
+    pixels = values.double().flatten(2)
+    counts = ids.new_zeros(num_images, num_ids).scatter_add(1, ids, torch.ones_like(ids))
+    sums = pixels.new_zeros(num_images, num_maps, num_ids).scatter_add(2, ids.unsqueeze(1).expand_as(pixels), pixels)
+    means = sums / counts.clamp(min=1).unsqueeze(1)
+    return means.to(torch.promote_types(values.dtype, torch.float32)), counts

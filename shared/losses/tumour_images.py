@@ -1,0 +1,30 @@
+"""Image labels as a mask."""
+
+from torch import Tensor
+
+__all__ = ["tumour_images"]
+
+
+def tumour_images(labels: Tensor, num_images: int) -> Tensor:
+    """Where the label is 1, of labels that are checked to be one an image, 0 or 1.
+
+    Args:
+        labels: image labels 0 or 1, ``(B,)``, bool, integer or float.
+        num_images: B.
+
+    Returns:
+        True for tumour images, ``(B,)``.
+
+    Raises:
+        ValueError: if the shape does not fit, or a label is neither 0 nor 1.
+
+    >>> import torch
+    >>> tumour_images(torch.tensor([0.0, 1.0]), num_images=2)
+    tensor([False,  True])
+    """
+    if labels.shape != (num_images,):
+        raise ValueError(f"labels must be ({num_images},), one an image; got {tuple(labels.shape)}")
+    wrong = labels[(labels != 0) & (labels != 1)]
+    if len(wrong):
+        raise ValueError(f"image labels must be 0 or 1; got {wrong[0].item()}")
+    return labels == 1

@@ -1,0 +1,215 @@
+"""CDWS-MIL's configurations, to their end on tiny data: whole, killed, shared by two processes, every variant, in use."""
+
+import csv
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+
+RESULTS = {
+    "config.json",
+    "evaluation/examples.png",
+    "evaluation/images.csv",
+    "evaluation/metrics.json",
+    "mlflow.json",
+    "model.pt",
+    "segmentation/history.csv",
+    "segmentation/model.pt",
+}
+SIDE_OUTPUTS = ["Side output 1", "Side output 2", "Side output 3"]
+
+pytestmark = pytest.mark.slow
+
+
+def files_of(folder: Path) -> set[str]:
+    """Every file of an output folder but MLflow's own; so no resume point and nothing half written."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in paths if path.parts[0] not in ("mlruns", "mlruns.db")}
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)
+
+
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "evaluation/metrics.json").read_text())
+
+
+def test_the_whole_training_leaves_its_files(trained_cdws):
+    assert files_of(trained_cdws.folder) == RESULTS
+    assert weights(trained_cdws.folder / "model.pt").keys() == weights(trained_cdws.folder / "segmentation/model.pt").keys()
+    rows = list(csv.DictReader((trained_cdws.folder / "segmentation/history.csv").open()))
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert {"train_loss", "val_region_f", "val_region_f_ca", "val_region_f_nc", "val_pixel_iou"} <= set(rows[0])
+
+
+def test_every_map_is_scored_and_printed(trained_cdws):
+    metrics = metrics_of(trained_cdws.folder)
+    maps = [*SIDE_OUTPUTS, "CDWS-MIL"]
+    assert list(metrics["regions"]) == list(metrics["boundaries"]) == maps
+    assert list(metrics["pixels"]) == [*maps, "Everything is tumour"]
+    for scores in metrics["regions"].values():
+        # As many images with tumour as without.
+        assert scores["f_all"] == pytest.approx((scores["f_ca"] + scores["f_nc"]) / 2)
+    lines = trained_cdws.process.stdout.splitlines()
+    assert sum(line.startswith("Regions (%)") for line in lines) == 1
+    assert sum(line.startswith("CDWS-MIL ") for line in lines) == 4
+
+
+def test_mlflow_has_the_training_and_its_evaluation(trained_cdws):
+    client = MlflowClient(trained_cdws.database)
+    runs = client.search_runs([client.get_experiment_by_name("cdws_mil").experiment_id])
+    by_name = {run.info.run_name: run for run in runs}
+    assert by_name.keys() == {"run", "run/segmentation", "run/evaluation"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert by_name["run"].data.params["learning_rate"] == "0.001"
+    training, evaluation = by_name["run/segmentation"].info.run_id, by_name["run/evaluation"]
+    assert [point.step for point in client.get_metric_history(training, "val_region_f")] == [1, 2, 3, 4]
+    assert {"regions.cdws_mil.f_all", "boundaries.cdws_mil.ods", "pixels.cdws_mil.iou"} <= evaluation.data.metrics.keys()
+    logged = {file.path for file in client.list_artifacts(evaluation.info.run_id)}
+    assert logged == {"metrics.json", "images.csv", "examples.png"}
+
+
+def test_killed_it_ends_with_the_same_numbers(cdws, trained_cdws, tmp_path):
+    folder = tmp_path / "killed"
+    database = {"MLFLOW_TRACKING_URI": trained_cdws.database}
+    command = cdws.command("train", output_dir=folder, **trained_cdws.options)
+    cdws.kill_when(folder / "segmentation/resume.pt", command, tmp_path / "log.txt", **database)
+    assert not (folder / "segmentation/model.pt").exists(), "killed too late to prove anything"
+    process = cdws.run(command, **database)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "segmentation: goes on after epoch" in process.stdout
+    assert files_of(folder) == RESULTS
+    for name in sorted(RESULTS):
+        ours, theirs = folder / name, trained_cdws.folder / name
+        if name.endswith((".csv", "metrics.json")):
+            assert ours.read_text() == theirs.read_text(), name
+        elif name.endswith("model.pt"):
+            torch.testing.assert_close(weights(ours), weights(theirs), rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("batch", ["mini", "full"])
+def test_two_processes_train_as_one(cdws, trained_cdws, tmp_path, batch):
+    # Not Adam, whose first steps follow the sign of gradients that may be all rounding.
+    options = cdws.tiny | {"train::trainer::optimizer::_target_": "torch.optim.SGD", "batch": batch, "norm": "group"}
+    folder = tmp_path / "two"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = cdws.command("train", "multi_gpu_train", output_dir=folder, **options)
+    process = cdws.run([*torchrun, *command], MLFLOW_TRACKING_URI=trained_cdws.database)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stdout.count("Regions (%)") == 1
+    assert files_of(folder) == RESULTS
+    cdws.train_here(output_dir=tmp_path / "one", **options)
+    one = tmp_path / "one"
+    torch.testing.assert_close(weights(folder / "model.pt"), weights(one / "model.pt"), rtol=1e-4, atol=1e-5)
+    histories = [pd.read_csv(run / "segmentation/history.csv") for run in (folder, one)]
+    # Scores count pixels, of which one at the threshold may fall on either side.
+    for name, tolerance in {"train_loss": 1e-4, "val_region_f": 0.01, "val_pixel_accuracy": 0.01}.items():
+        assert histories[0][name].tolist() == pytest.approx(histories[1][name].tolist(), abs=tolerance), name
+    assert metrics_of(folder)["num_images"] == metrics_of(one)["num_images"] == 8
+
+
+VARIANTS = {
+    ("baseline",): "Baseline",
+    ("baseline_ac",): "Baseline w/ AC",
+    ("dws",): "DWS-MIL",
+    ("superpixels",): "CDWS-MIL",
+    ("baseline", "superpixels"): "Baseline",
+    ("vgg5",): "CDWS-MIL",
+    ("five_fold",): "CDWS-MIL",
+    ("dataset_a",): "CDWS-MIL",
+}
+
+
+@pytest.mark.parametrize("overlays", VARIANTS, ids="+".join)
+def test_a_variant_trains_to_its_end(cdws, tmp_path, overlays, capsys):
+    """Dataset A's settings with the tiny images: full batches, constant rate, no clipping, checkpointing."""
+    weights_of_imagenet = {"pretrained": False} if "dataset_a" in overlays else {}
+    superpixels = {"num_superpixels": 30, "superpixel_dir": str(tmp_path / "superpixels")} if "superpixels" in overlays else {}
+    cdws.train_here(*overlays, output_dir=tmp_path / "run", num_epochs=1, **weights_of_imagenet, **superpixels)
+    metrics = metrics_of(tmp_path / "run")
+    method = VARIANTS[overlays]
+    sides = 0 if "baseline" in overlays[0] else 5 if "vgg5" in overlays else 3
+    assert list(metrics["regions"]) == [*(f"Side output {stage + 1}" for stage in range(sides)), method]
+    assert f"{method}: examples" not in capsys.readouterr().err
+    if superpixels:
+        assert len(list((tmp_path / "superpixels").glob("*.npz"))) == 16 + 8 + 8
+    if "five_fold" in overlays:
+        # 32 images in 5 folds, by case.
+        assert metrics["num_images"] in (4, 8)
+
+
+def test_folds_share_out_the_images(cdws, tmp_path):
+    manifest = pd.read_csv(cdws.data / "images.csv")
+    tested = []
+    for fold in range(5):
+        workflow = cdws.workflow("train", "five_fold", fold=fold, output_dir=str(tmp_path))
+        splits = {name: workflow.parser.get_parsed_content(f"{name}_records") for name in ("train", "val", "test")}
+        cases = {name: {record["case_id"] for record in records} for name, records in splits.items()}
+        assert not cases["train"] & cases["test"] | cases["train"] & cases["val"] | cases["val"] & cases["test"]
+        tested += [Path(record["image"]).name for record in splits["test"]]
+    assert sorted(tested) == sorted(Path(image).name for image in manifest["image"])
+
+
+def test_areas_come_from_masks_and_are_missed_where_there_is_none(cdws, tmp_path):
+    table = pd.read_csv(cdws.data / "images.csv")
+    for name in ("image", "mask"):
+        table[name] = [str(cdws.data / path) for path in table[name]]
+    manifest = tmp_path / "images.csv"
+    table.drop(columns="area").to_csv(manifest, index=False)
+    options = {"manifest": str(manifest), "output_dir": str(tmp_path / "run")}
+    records = cdws.workflow("train", **options).parser.get_parsed_content("train_records")
+    given = table[table["split"] == "train"]["area"]
+    assert [record["area"] for record in records] == pytest.approx(list(given))
+
+    first = table.index[(table["split"] == "train") & (table["label"] == 1)][0]
+    table.loc[first, ["mask", "area"]] = None
+    table.to_csv(manifest, index=False)
+    with pytest.raises(RuntimeError) as caught:
+        cdws.workflow("train", **options).parser.get_parsed_content("train_records")
+    assert f"row {first + 2}, " in str(caught.value.__cause__)
+    assert "neither an area nor a mask" in str(caught.value.__cause__)
+    assert len(cdws.workflow("train", "dws", **options).parser.get_parsed_content("train_records")) == 16
+
+
+def test_a_share_of_the_training_data(cdws, tmp_path):
+    workflow = cdws.workflow("train", training_share=0.5, area_offset=0.1, output_dir=str(tmp_path))
+    records = workflow.parser.get_parsed_content("train_records")
+    assert sorted(record["label"] for record in records) == [0] * 4 + [1] * 4
+    whole = {
+        r["image"]: r["area"] for r in cdws.workflow("train", output_dir=str(tmp_path)).parser.get_parsed_content("train_records")
+    }
+    for record in records:
+        expected = min(1.0, whole[record["image"]] + 0.1) if record["label"] else 0.0
+        assert record["area"] == pytest.approx(expected)
+
+
+def test_training_and_inference_have_the_properties_that_monai_asks_for(cdws, trained_cdws):
+    options = {**trained_cdws.options, "output_dir": str(trained_cdws.folder), "tracking::enabled": False}
+    assert cdws.workflow("train", **options).check_properties() == []
+    checkpoint = str(trained_cdws.folder / "model.pt")
+    workflow = cdws.workflow("inference", workflow_type="infer", checkpoint=checkpoint, mpp=0.5)
+    assert workflow.check_properties() == []
+    workflow.evaluator.run()
+    (output,) = workflow.evaluator.state.output
+    assert output["pred"].shape == (1, 64, 64)
+    assert 0 <= output["pred"].min() <= output["pred"].max() <= 1
+
+
+def test_evaluate_repeats_the_numbers_of_the_training(cdws, trained_cdws, tmp_path):
+    options = {"image_size_px": 64, "mpp": 0.5, "output_dir": str(trained_cdws.folder), "evaluation_dir": str(tmp_path)}
+    cdws.workflow("evaluate", workflow_type="infer", **options).run()
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics_of(trained_cdws.folder)
+
+
+def test_inference_maps_a_slide(cdws, trained_cdws, tmp_path):
+    source = cdws.data / "slides/slide_00.tif"
+    options = {"checkpoint": trained_cdws.folder / "model.pt", "output_dir": tmp_path, "source": source}
+    process = cdws.run(cdws.command("inference", **options))
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert {f"slide_00{ending}" for ending in (".ome.tif", ".geojson", ".png")} <= files_of(tmp_path)
+    (row,) = csv.DictReader((tmp_path / "slides.csv").open())
+    assert row["status"] == "ok"
