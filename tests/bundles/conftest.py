@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
@@ -49,6 +50,26 @@ TINY_CDWS: dict[str, Any] = {
     "batch_size": 4,
     "learning_rate": 0.001,
 }
+
+
+def files_of(folder: Path) -> set[str]:
+    """Every file of an output folder but MLflow's own; so no resume point and nothing half written."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in paths if path.parts[0] not in ("mlruns", "mlruns.db")}
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_results(ours: Path, theirs: Path, names: set[str]) -> None:
+    """Both folders hold these files; numbers are the same to the letter, weights to the bit."""
+    assert files_of(ours) == files_of(theirs) == names
+    for name in sorted(names):
+        if name.endswith((".csv", "metrics.json")):
+            assert (ours / name).read_text() == (theirs / name).read_text(), name
+        elif name.endswith("model.pt"):
+            torch.testing.assert_close(weights_of(ours / name), weights_of(theirs / name), rtol=0, atol=0, msg=name)
 
 
 @dataclass(frozen=True)

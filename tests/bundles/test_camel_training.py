@@ -11,6 +11,8 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
+from .conftest import assert_same_results, files_of, weights_of
+
 STAGES = ("max_max", "max_min", "retrain", "segmentation")
 RESULTS = {
     "config.json",
@@ -27,12 +29,6 @@ RESULTS = {
 pytestmark = pytest.mark.slow
 
 
-def files_of(folder: Path) -> set[str]:
-    """Every file of an output folder but MLflow's own; so no resume point and nothing half written."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {path.as_posix() for path in paths if path.parts[0] not in ("mlruns", "mlruns.db")}
-
-
 def runs_of(database: str, folder: Path) -> tuple[list, dict]:
     """(parent runs named after the folder, name of the stage -> its child run)."""
     client = MlflowClient(database)
@@ -46,14 +42,10 @@ def runs_of(database: str, folder: Path) -> tuple[list, dict]:
     return parents, by_stage
 
 
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)
-
-
 def test_the_whole_pipeline_leaves_its_files(trained):
     assert files_of(trained.folder) == RESULTS
     assert (trained.folder / "mlruns.db").is_file()
-    assert weights(trained.folder / "model.pt").keys() == weights(trained.folder / "segmentation/model.pt").keys()
+    assert weights_of(trained.folder / "model.pt").keys() == weights_of(trained.folder / "segmentation/model.pt").keys()
     with Image.open(trained.folder / "evaluation/examples.png") as figure:
         assert min(figure.size) > 200
     for stage in STAGES:
@@ -117,13 +109,7 @@ def test_killed_in_two_stages_it_ends_with_the_same_numbers(camel, trained, tmp_
     assert "max_min: finished already" in process.stdout
     assert "segmentation: goes on after epoch" in process.stdout
 
-    assert files_of(folder) == files_of(trained.folder)
-    for name in sorted(RESULTS):
-        ours, theirs = folder / name, trained.folder / name
-        if name.endswith((".csv", "metrics.json")):
-            assert ours.read_text() == theirs.read_text(), name
-        elif name.endswith("model.pt"):
-            torch.testing.assert_close(weights(ours), weights(theirs), rtol=0, atol=0, msg=name)
+    assert_same_results(folder, trained.folder, RESULTS)
     parents, children = runs_of(trained.database, folder)
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert {name: run.info.status for name, run in children.items()} == dict.fromkeys((*STAGES, "evaluation"), "FINISHED")
@@ -147,7 +133,7 @@ def test_two_processes_train_as_one(camel, trained, tmp_path):
     assert children.keys() == {*STAGES, "evaluation"}
     camel.train_here(output_dir=tmp_path / "one", run="$@max_max.run()", **options)
     two, one = folder / "max_max", tmp_path / "one/max_max"
-    torch.testing.assert_close(weights(two / "model.pt"), weights(one / "model.pt"), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(weights_of(two / "model.pt"), weights_of(one / "model.pt"), rtol=1e-4, atol=1e-5)
     # Loss and scores are those of all images, too.
     pd.testing.assert_frame_equal(pd.read_csv(two / "history.csv"), pd.read_csv(one / "history.csv"), rtol=1e-4)
 

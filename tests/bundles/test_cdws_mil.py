@@ -9,6 +9,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from .conftest import assert_same_results, files_of, weights_of
+
 RESULTS = {
     "config.json",
     "evaluation/examples.png",
@@ -24,23 +26,13 @@ SIDE_OUTPUTS = ["Side output 1", "Side output 2", "Side output 3"]
 pytestmark = pytest.mark.slow
 
 
-def files_of(folder: Path) -> set[str]:
-    """Every file of an output folder but MLflow's own; so no resume point and nothing half written."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {path.as_posix() for path in paths if path.parts[0] not in ("mlruns", "mlruns.db")}
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)
-
-
 def metrics_of(folder: Path) -> dict:
     return json.loads((folder / "evaluation/metrics.json").read_text())
 
 
 def test_the_whole_training_leaves_its_files(trained_cdws):
     assert files_of(trained_cdws.folder) == RESULTS
-    assert weights(trained_cdws.folder / "model.pt").keys() == weights(trained_cdws.folder / "segmentation/model.pt").keys()
+    assert weights_of(trained_cdws.folder / "model.pt").keys() == weights_of(trained_cdws.folder / "segmentation/model.pt").keys()
     rows = list(csv.DictReader((trained_cdws.folder / "segmentation/history.csv").open()))
     assert [float(row["epoch"]) for row in rows] == [1, 2, 3, 4]
     assert {"train_loss", "val_region_f", "val_region_f_ca", "val_region_f_nc", "val_pixel_iou"} <= set(rows[0])
@@ -82,13 +74,7 @@ def test_killed_it_ends_with_the_same_numbers(cdws, trained_cdws, tmp_path):
     process = cdws.run(command, **database)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "segmentation: goes on after epoch" in process.stdout
-    assert files_of(folder) == RESULTS
-    for name in sorted(RESULTS):
-        ours, theirs = folder / name, trained_cdws.folder / name
-        if name.endswith((".csv", "metrics.json")):
-            assert ours.read_text() == theirs.read_text(), name
-        elif name.endswith("model.pt"):
-            torch.testing.assert_close(weights(ours), weights(theirs), rtol=0, atol=0, msg=name)
+    assert_same_results(folder, trained_cdws.folder, RESULTS)
 
 
 @pytest.mark.parametrize("batch", ["mini", "full"])
@@ -104,7 +90,7 @@ def test_two_processes_train_as_one(cdws, trained_cdws, tmp_path, batch):
     assert files_of(folder) == RESULTS
     cdws.train_here(output_dir=tmp_path / "one", **options)
     one = tmp_path / "one"
-    torch.testing.assert_close(weights(folder / "model.pt"), weights(one / "model.pt"), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(weights_of(folder / "model.pt"), weights_of(one / "model.pt"), rtol=1e-4, atol=1e-5)
     histories = [pd.read_csv(run / "segmentation/history.csv") for run in (folder, one)]
     # Scores count pixels, of which one at the threshold may fall on either side.
     for name, tolerance in {"train_loss": 1e-4, "val_region_f": 0.01, "val_pixel_accuracy": 0.01}.items():
@@ -213,3 +199,21 @@ def test_inference_maps_a_slide(cdws, trained_cdws, tmp_path):
     assert {f"slide_00{ending}" for ending in (".ome.tif", ".geojson", ".png")} <= files_of(tmp_path)
     (row,) = csv.DictReader((tmp_path / "slides.csv").open())
     assert row["status"] == "ok"
+
+
+def test_robustness_to_the_annotator(cdws, tmp_path):
+    """Two trainings by the script; a second start finds them, and the shared database has them both."""
+    tiny = cdws.tiny | {"dataset_dir": str(cdws.data), "num_epochs": 1}
+    fixed = [text for name, value in tiny.items() for text in ("--set", name, json.dumps(value))]
+    command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "area-noise", "--offsets", "-0.1", "0.1", *fixed]
+    for _ in range(2):
+        process = cdws.run([*command, "--output_dir", str(tmp_path / "runs")])
+        assert process.returncode == 0, process.stdout + process.stderr
+    rows = json.loads((tmp_path / "result.json").read_text())["results"]
+    assert rows.keys() == {"-0.1", "0.1"}
+    single = metrics_of(tmp_path / "runs/area_offset=0.1,seed=0")["regions"]["CDWS-MIL"]["f_all"]
+    assert rows["0.1"]["regions.CDWS-MIL.f_all mean"] == pytest.approx(single)
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlruns.db")
+    runs = client.search_runs([client.get_experiment_by_name("cdws_mil").experiment_id])
+    parents = {run.info.run_name for run in runs if "mlflow.parentRunId" not in run.data.tags}
+    assert parents == {"area_offset=-0.1,seed=0", "area_offset=0.1,seed=0"}
