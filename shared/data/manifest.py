@@ -19,6 +19,8 @@ from .splits import SPLITS, assign_folds, assign_splits
 
 Record = dict[str, Any]
 
+# Of images that carry no pixel size.
+PLAIN_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
 COLUMNS = [
     "image",
     "x",
@@ -46,6 +48,7 @@ def load_manifest(
     both_classes: bool = False,
     num_folds: int | None = None,
     fold: int | None = None,
+    tile_mpp: float | None = None,
 ) -> list[Record]:
     """Read and check a manifest.
 
@@ -60,6 +63,8 @@ def load_manifest(
             that ``"label"`` is required.
         num_folds: folds of a cross-validation, see `assign_folds`: its splits take the place of the file's. With `fold`.
         fold: which of them is the test split, from 0.
+        tile_mpp: micrometres per pixel of PNG, JPEG and BMP images in rows without ``mpp``, so that they can be read coarser;
+            None reads them as they are stored.
 
     Returns:
         A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to),
@@ -74,6 +79,8 @@ def load_manifest(
     records = _read_rows(path)
     for record in records:
         _check_row(record, path, num_classes)
+        if record["mpp"] is None and Path(record["image"]).suffix.lower() in PLAIN_SUFFIXES:
+            record["mpp"] = tile_mpp
     _check_duplicates(records, path)
     _check_agreement(records, path, "image", "case_id", "its patient would be on both sides of a split")
     _fill_splits(records, path, split_seed, num_folds, fold)

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.manifest import load_manifest
+from ..data.manifest import PLAIN_SUFFIXES, load_manifest
 
-PLAIN_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
 SLIDE_SUFFIXES = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif"})
 
 
