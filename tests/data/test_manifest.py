@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.data import load_manifest, write_manifest
+from shared.data import RegionDataset, load_manifest, write_manifest
 from shared.synthetic import write_slide
 
 GOOD = {"image": "a.png", "label": "0"}
@@ -280,3 +280,19 @@ def test_rejects_folds_without_a_fold(write_rows):
         load_manifest(path, fold=0)
     with pytest.raises(ValueError, match="got num_folds=3, fold=3"):
         load_manifest(path, num_folds=3, fold=3)
+
+
+def test_tiles_of_a_known_magnification_are_read_coarser(tmp_path, write_rows, write_image):
+    """Only plain images without a size of their own: a row's mpp counts, and a slide is asked itself."""
+    write_image("a", size_px=(16, 12))
+    write_image("b", size_px=(16, 12))
+    write_slide(tmp_path / "slide.tif", np.full((64, 64, 3), 200, np.uint8))
+    rows = [
+        {"image": "a.png", "label": "0"},
+        {"image": "b.png", "label": "0", "mpp": "0.5"},
+        {"image": "slide.tif", "label": "1"},
+    ]
+    records = load_manifest(write_rows(rows), tile_mpp=0.25)
+    assert [record["mpp"] for record in records] == [0.25, 0.5, None]
+    dataset = RegionDataset(records, mpp=1.0)
+    assert [tuple(dataset[index]["image"].shape[1:]) for index in (0, 1)] == [(3, 4), (6, 8)]
