@@ -20,24 +20,34 @@ from .lattice import (
 )
 from .loaders import EvenBatchSampler, PairedLoader, RegionLoader
 from .manifest import load_manifest, write_manifest
+from .patch_camelyon import PatchCamelyonDataset
 from .regions import RegionDataset, check_images, pixel_target, read_image, record_error
+from .slide_bags import SlideBagDataset, check_slides, pixel_statistics
 from .slide_regions import slide_regions
 from .splits import assign_folds, assign_splits, take_share
 from .stain_augmentation import RandomStainJitterd, scale_stains
 from .superpixels import Superpixels
+from .tcga import tcga_records
+from .tile_augmentation import TileAugmentation
+from .tissue_cache import TissueCache
 
 __all__ = [
     "EvenBatchSampler",
     "PairedLoader",
+    "PatchCamelyonDataset",
     "RandomStainJitterd",
     "RegionDataset",
     "RegionLoader",
+    "SlideBagDataset",
     "Superpixels",
+    "TileAugmentation",
+    "TissueCache",
     "assign_folds",
     "assign_splits",
     "attach_instance_labels",
     "check_images",
     "check_lattice",
+    "check_slides",
     "decode_instances",
     "encode_instances",
     "fill_areas",
@@ -47,6 +57,7 @@ __all__ = [
     "load_manifest",
     "load_picks",
     "paint_instances",
+    "pixel_statistics",
     "pixel_target",
     "read_image",
     "record_error",
@@ -54,6 +65,7 @@ __all__ = [
     "slide_regions",
     "split_into_instances",
     "take_share",
+    "tcga_records",
     "training_augmentation",
     "write_instance_labels",
     "write_manifest",

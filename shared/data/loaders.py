@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,13 @@ import torch.distributed as dist
 from monai.data import DataLoader
 from torch.utils.data import Sampler
 
-from .regions import RegionDataset
+
+class SeededDataset(Protocol):
+    """A map-style data set of manifest records whose randomness depends on its seed, the epoch and the index."""
+
+    data: Any
+
+    def set_epoch(self, epoch: int) -> None: ...
 
 
 class EvenBatchSampler(Sampler[list[int]]):
@@ -89,11 +95,11 @@ class EvenBatchSampler(Sampler[list[int]]):
 
 
 class RegionLoader(DataLoader):
-    """A MONAI DataLoader over a `RegionDataset`, in the batches of `EvenBatchSampler`.
+    """A MONAI DataLoader over a `RegionDataset` or a `SlideBagDataset`, in the batches of `EvenBatchSampler`.
 
     Args:
         dataset: to read from.
-        batch_size: images a step over all processes.
+        batch_size: images or slides a step over all processes.
         balance, shuffle: see `EvenBatchSampler`.
         num_workers: processes that read and augment; 0 reads in this one.
         seed: of the order.
@@ -101,7 +107,7 @@ class RegionLoader(DataLoader):
 
     def __init__(
         self,
-        dataset: RegionDataset,
+        dataset: SeededDataset,
         batch_size: int,
         balance: bool = False,
         shuffle: bool = True,
@@ -109,10 +115,10 @@ class RegionLoader(DataLoader):
         seed: int = 0,
     ) -> None:
         labels = [record.get("label") or 0 for record in dataset.data]
-        self._regions = dataset
+        self._records = dataset
         self._batches = EvenBatchSampler(labels, batch_size, balance=balance, shuffle=shuffle, seed=seed)
         super().__init__(
-            dataset,
+            dataset,  # type: ignore[arg-type]
             batch_sampler=self._batches,
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
@@ -127,7 +133,7 @@ class RegionLoader(DataLoader):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) that the next iteration goes through."""
         self._batches.set_epoch(epoch)
-        self._regions.set_epoch(epoch)
+        self._records.set_epoch(epoch)
 
 
 class PairedLoader:

@@ -10,17 +10,23 @@ from .batches import (
     image_and_mask,
     instance_and_label,
 )
+from .calibration import Calibration, load_threshold
 from .distributed import initialize_distributed
 from .executed_config import executed_config
 from .inferers import ConstrainedRetrainInferer, LatticeInferer, SelectedInstanceInferer
 from .label_enrichment import Construct, ConstructFromMasks, LatticeScorer, Relabel
 from .lattice_evaluation import LatticeEvaluation
+from .map_evaluation import MapEvaluation
+from .patch_evaluation import PatchCamelyonEvaluation
 from .region_evaluation import RegionEvaluation
 from .run_folder import RunFolder
+from .slide_bags import BagInferer, SlideBags
 from .trainer import StageTrainer
-from .validators import lattice_validator, pixel_validator, region_validator
+from .validators import bag_validator, lattice_validator, pixel_validator, region_validator
 
 __all__ = [
+    "BagInferer",
+    "Calibration",
     "ConstrainedLoss",
     "ConstrainedRetrainInferer",
     "Construct",
@@ -28,13 +34,17 @@ __all__ = [
     "LatticeEvaluation",
     "LatticeInferer",
     "LatticeScorer",
+    "MapEvaluation",
+    "PatchCamelyonEvaluation",
     "RegionEvaluation",
     "Relabel",
     "RunFolder",
     "SelectedInstanceInferer",
+    "SlideBags",
     "StageTrainer",
     "WeakAreaLoss",
     "bag_and_label",
+    "bag_validator",
     "constrained_instances",
     "executed_config",
     "image_and_area",
@@ -43,6 +53,7 @@ __all__ = [
     "initialize_distributed",
     "instance_and_label",
     "lattice_validator",
+    "load_threshold",
     "pixel_validator",
     "region_validator",
 ]

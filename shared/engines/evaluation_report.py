@@ -23,18 +23,19 @@ REGION = ("image", "x", "y", "width_px", "height_px", "label")
 def write_report(
     folder: Path,
     metrics: Mapping[str, Any],
-    images: pd.DataFrame,
+    rows: pd.DataFrame,
     examples: Sequence[ExampleRow],
     title: str,
     table: str,
     tracking: Tracking | None = None,
 ) -> None:
-    """Write ``metrics.json``, ``images.csv`` and ``examples.png``, log them to MLflow and print the table.
+    """Write ``metrics.json``, ``images.csv`` (or ``slides.csv``) and ``examples.png``, log them to MLflow and print the table.
 
     Args:
         folder: to write to.
-        metrics: kind -> name in the table -> score -> number or None; other entries (``num_images``) are written, not logged.
-        images: a row an image, see `image_table`.
+        metrics: kind -> name in the table -> score -> number or None; other entries are written, not logged. With
+            ``num_slides`` the table is of slides.
+        rows: a row an image (see `image_table`) or a slide.
         examples: rows of the figure; none for no figure.
         title: of the figure.
         table: for a person, printed whatever the logging is set to: it is the result.
@@ -43,20 +44,21 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-    with atomic_path(folder / "images.csv") as temporary:
-        images.to_csv(temporary, index=False)
+    rows_file = "slides.csv" if "num_slides" in metrics else "images.csv"
+    with atomic_path(folder / rows_file) as temporary:
+        rows.to_csv(temporary, index=False)
     if examples:
         write_examples(examples, folder / "examples.png", title=title)
     if tracking is not None:
         flat = {
             f"{kind}.{slug(name)}.{score}": value
-            for kind, rows in metrics.items()
-            if isinstance(rows, Mapping)
-            for name, scores in rows.items()
+            for kind, named in metrics.items()
+            if isinstance(named, Mapping)
+            for name, scores in named.items()
             for score, value in scores.items()
             if value is not None
         }
-        files = [folder / name for name in ("metrics.json", "images.csv", *(["examples.png"] if examples else []))]
+        files = [folder / name for name in ("metrics.json", rows_file, *(["examples.png"] if examples else []))]
         tracking.log_stage("evaluation", flat, files)
         tracking.finish_stage("evaluation")
     print(table, flush=True)

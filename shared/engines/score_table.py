@@ -22,6 +22,14 @@ REGION_COLUMNS = {
     "true_area_ca": "True area (CA)",
 }
 BOUNDARY_COLUMNS = {"ods": "ODS", "precision": "Precision", "recall": "Recall", "threshold": "Threshold"}
+AUC_COLUMNS = {
+    "auc": "AUC",
+    "mean_slide_auc": "AUC, a slide",
+    "precision": "Precision",
+    "sensitivity": "Recall",
+    "f1": "F1",
+    "iou": "IoU",
+}
 # Kind of score -> title and columns, in the order of the table.
 BLOCKS = {
     "instances": ("Instance labels (%)", INSTANCE_COLUMNS),
@@ -29,6 +37,9 @@ BLOCKS = {
     "boundaries": ("Boundaries (%)", BOUNDARY_COLUMNS),
     "pixels": ("Pixels (%)", PIXEL_COLUMNS),
     "images": ("Image labels (%)", INSTANCE_COLUMNS),
+    "pixels_tissue": ("Pixels, tissue only (%)", AUC_COLUMNS),
+    "pixels_all": ("Pixels with background (%)", AUC_COLUMNS),
+    "slides": ("Slide labels (%)", {"auc": "AUC"}),
 }
 
 
@@ -36,11 +47,13 @@ def score_table(metrics: Mapping[str, Any], folder: str | Path) -> str:
     """The scores of an evaluation as blocks of one text table, in per cent.
 
     Args:
-        metrics: ``num_images``, and for each kind of `BLOCKS` row name -> score name -> share; missing kinds are left out.
+        metrics: ``num_images`` or ``num_slides``, and for each kind of `BLOCKS` row name -> score name -> share; kinds that are
+            missing are left out.
         folder: named below the table.
     """
     blocks = [_block(title, metrics[kind], columns) for kind, (title, columns) in BLOCKS.items() if metrics.get(kind)]
-    return "\n".join([*blocks, f"{metrics['num_images']} images; metrics.json, images.csv and examples.png are in {folder}"])
+    what = "slides" if "num_slides" in metrics else "images"
+    return "\n".join([*blocks, f"{metrics[f'num_{what}']} {what}; metrics.json, {what}.csv and examples.png are in {folder}"])
 
 
 def _block(title: str, rows: Mapping[str, Mapping[str, float | None]], columns: Mapping[str, str]) -> str:

@@ -23,6 +23,9 @@ SHOWN = (
     "val_region_f_nc",
     "val_pixel_f1",
     "val_pixel_iou",
+    "val_slide_auc",
+    "val_proxy_auc",
+    "val_tile_auc",
 )
 
 

@@ -1,5 +1,6 @@
 """One file a loss family. Losses take logits and compute in float32 (or float64), also under autocast."""
 
+from .alpha_beta import AlphaBetaLoss, alpha_beta_loss
 from .area_constraint import AreaConstraintLoss, area_constraint
 from .constrained_retrain import ConstrainedRetrainLoss, constrained_retrain_loss, image_constraint_loss
 from .deep_weak_supervision import DeepWeakSupervisionLoss, deep_weak_supervision_loss
@@ -14,11 +15,13 @@ from .selected_instance import SelectedInstanceLoss, binary_cross_entropy, selec
 from .superpixel_means import superpixel_means
 
 __all__ = [
+    "AlphaBetaLoss",
     "AreaConstraintLoss",
     "ConstrainedRetrainLoss",
     "DeepWeakSupervisionLoss",
     "GeneralizedMeanLoss",
     "SelectedInstanceLoss",
+    "alpha_beta_loss",
     "area_constraint",
     "binary_cross_entropy",
     "constrained_retrain_loss",

@@ -1,20 +1,31 @@
 """One file a metric family."""
 
+from .bag_ranking import BagRanking, bag_scores, proxy_tiles, top_share_mean
 from .binary import SCORES, PooledBinaryScores, binary_counts, binary_scores
 from .boundary import BOUNDARY_THRESHOLDS, BoundaryScore, boundary_counts, boundary_ods, ods_of_counts, region_boundary
+from .ranking import counts_at, roc_auc, roc_auc_of_histograms, score_histograms, youden_threshold
 from .region import MeanRegionF, region_f_measure
 
 __all__ = [
     "BOUNDARY_THRESHOLDS",
     "SCORES",
+    "BagRanking",
     "BoundaryScore",
     "MeanRegionF",
     "PooledBinaryScores",
+    "bag_scores",
     "binary_counts",
     "binary_scores",
     "boundary_counts",
     "boundary_ods",
+    "counts_at",
     "ods_of_counts",
+    "proxy_tiles",
     "region_boundary",
     "region_f_measure",
+    "roc_auc",
+    "roc_auc_of_histograms",
+    "score_histograms",
+    "top_share_mean",
+    "youden_threshold",
 ]

@@ -1,12 +1,13 @@
-"""The classifier of instances: a ResNet with one tumour logit."""
+"""The classifier of instances: a ResNet with one tumour logit, or a coarse map of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from .resnet import resnet
+from .resnet import dilate_resnet, resnet, resnet_features
 
 __all__ = ["InstanceClassifier"]
 
@@ -22,13 +23,18 @@ class InstanceClassifier(nn.Module):
         weights_path: a local file with torchvision's state dict, instead of the download.
         mean: of red, green, blue, as shares of 255.
         std: the same.
+        dense_stride: None for one logit an image; 32 or 16 for one every 32 or 16 pixels, by the same linear layer at each
+            place in the stead of after the mean over all. The parameters are the same, so either form loads the other's
+            checkpoint; at 32 the map's mean is the image's logit.
 
     Raises:
-        ValueError: if there is no such backbone or norm, or the weights do not fit.
+        ValueError: if there is no such backbone, norm or stride, or the weights do not fit.
         RuntimeError: if the ImageNet weights cannot be had: it never starts from random values instead.
 
     Reference:
-        Xu et al., CAMEL, ICCV 2019, section 3.1: ResNet-50. The paper has no word on pre-training.
+        Xu et al., CAMEL, ICCV 2019, section 3.1: ResNet-50. The paper has no word on pre-training. Lerousseau et al., MICCAI
+        2020, section 3.1: ResNet-50 from ImageNet. Their 13 x 13 outputs of a tile of 224 px are none that a ResNet-50 has:
+        it has 7 x 7, and 14 x 14 without its last stride.
     """
 
     def __init__(
@@ -39,11 +45,21 @@ class InstanceClassifier(nn.Module):
         weights_path: str | Path | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        dense_stride: int | None = None,
     ) -> None:
         super().__init__()
+        if dense_stride not in (None, 16, 32):
+            raise ValueError(f"dense_stride must be 16, 32 or None; got {dense_stride}")
+        self.dense_stride = dense_stride
         self.normalization = PixelNormalization(mean, std)
         self.resnet = resnet(backbone, num_classes=1, norm=norm, pretrained=pretrained, weights_path=weights_path)
+        if dense_stride == 16:
+            dilate_resnet(self.resnet, output_stride=16)
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to tumour logits ``(B, 1)``."""
-        return self.resnet(self.normalization(images))
+        """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to tumour logits ``(B, 1)``, dense ``(B, 1, h, w)``."""
+        normalized = self.normalization(images)
+        if self.dense_stride is None:
+            return self.resnet(normalized)
+        last = self.resnet.fc
+        return F.conv2d(resnet_features(self.resnet, normalized), last.weight[:, :, None, None], last.bias)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from monai.networks import nets
-from torch import nn
+from torch import Tensor, nn
 
 from .imagenet_weights import load_imagenet_weights
 from .norm_layers import replace_batch_norm
 
-__all__ = ["BACKBONES", "dilate_resnet", "resnet"]
+__all__ = ["BACKBONES", "dilate_resnet", "resnet", "resnet_features"]
 
 BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200")
 
@@ -58,23 +58,35 @@ def resnet(
     return network
 
 
-def dilate_resnet(network: nets.ResNet) -> nets.ResNet:
-    """Bring the output stride from 32 to 8 by dilation 2 in layer3 and 4 in layer4, in place.
+def resnet_features(network: nets.ResNet, images: Tensor) -> Tensor:
+    """The last stage's features ``(B, C, h, w)`` of normalised images ``(B, 3, H, W)``, before they are pooled."""
+    features = network.act(network.bn1(network.conv1(images)))
+    return network.layer4(network.layer3(network.layer2(network.layer1(network.maxpool(features)))))
+
+
+def dilate_resnet(network: nets.ResNet, output_stride: int = 8) -> nets.ResNet:
+    """Bring the output stride from 32 to 8 by dilation 2 in layer3 and 4 in layer4, or to 16 by 2 in layer4, in place.
 
     The strides go, and every filter behind a stride is spread in its place; the convolution that had the stride keeps
-    its former dilation. So every fourth feature in each direction is exactly a feature of the network as it was.
+    its former dilation. So every fourth (second) feature in each direction is exactly a feature of the network as it was.
 
     Args:
         network: a ResNet with features ``(B, C, ceil(H / 32), ceil(W / 32))``; it is changed and returned.
+        output_stride: 8 or 16.
 
     Returns:
-        the network, now with features ``(B, C, ceil(H / 8), ceil(W / 8))``.
+        the network, now with features ``(B, C, ceil(H / output_stride), ceil(W / output_stride))``.
+
+    Raises:
+        ValueError: for another output stride.
 
     Reference:
         Chen et al., DeepLab, TPAMI 2018, section 3.1 (the algorithm a trous).
     """
+    if output_stride not in (8, 16):
+        raise ValueError(f"output_stride must be 8 or 16; got {output_stride}")
     dilation = 1
-    for stage in (network.layer3, network.layer4):
+    for stage in (network.layer3, network.layer4) if output_stride == 8 else (network.layer4,):
         for convolution in (layer for layer in stage.modules() if isinstance(layer, nn.Conv2d)):
             has_stride = convolution.stride == (2, 2)
             convolution.stride = (1, 1)

@@ -1,14 +1,17 @@
-"""The data set that the bundles use by default: generated into `data/demo` on first use and found again afterwards."""
+"""The data sets that the bundles use by default: generated into `data/<name>` on first use and found again afterwards."""
 
 import contextlib
 import csv
 import dataclasses
+import functools
 import json
 import math
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ MARKER = "generated.json"
 
 _COLUMNS = ("image", "label", "area", "mask", "case_id", "split", "mpp")
 _IMAGES_PER_CASE = 4
+_MAX_THREADS = 4
 # Spawn keys, so that no image's randomness depends on how many others there are.
 _CASE_KEY, _IMAGE_KEY, _SLIDE_KEY = 0, 1, 2
 
@@ -80,6 +84,39 @@ class DemoPlan:
         return record
 
 
+def slide_cohort(
+    num_slides: Mapping[str, int], tumour_shares: tuple[float, float], seed: int = 0
+) -> tuple[SlidePlan, ...]:
+    """Slides of many sizes, every second one normal, for methods that learn from slides' labels.
+
+    Args:
+        num_slides: in each split.
+        tumour_shares: least and largest share of tumour in the tissue of a tumour slide; their logarithms are drawn evenly.
+        seed: of shares and sizes.
+
+    >>> [plan.tumour_share > 0 for plan in slide_cohort({"train": 4}, (0.1, 0.6))]
+    [True, False, True, False]
+    """
+    rng = np.random.default_rng(seed)
+    low, high = np.log(tumour_shares)
+    plans = []
+    for split, count in num_slides.items():
+        for index in range(count):
+            share = float(np.exp(rng.uniform(low, high)))
+            height, width = (int(side) for side in rng.integers((2050, 2450), (2650, 3250)))
+            plans.append(SlidePlan(split, share if index % 2 == 0 else 0.0, (height, width)))
+    return tuple(plans)
+
+
+_COHORT = {"train": 24, "val": 8, "test": 12}
+# What the folders of these names in `data` hold.
+PLANS: Mapping[str, DemoPlan] = {
+    "demo": DemoPlan(),
+    "demo_slides": DemoPlan(images={}, slides=slide_cohort(_COHORT, (0.1, 0.6))),
+    "demo_small_lesions": DemoPlan(seed=1, images={}, slides=slide_cohort(_COHORT, (0.02, 0.1), seed=1)),
+}
+
+
 def write_demo(folder: str | Path, plan: DemoPlan | None = None) -> Path:
     """Generate the demo data set, or find it again.
 
@@ -116,18 +153,19 @@ def write_demo(folder: str | Path, plan: DemoPlan | None = None) -> Path:
 
 
 def demo_manifest(path: str | Path) -> str:
-    """Give `path` back, after generating the demo if `path` is a missing file of the embedded default.
+    """Give `path` back, after generating the data if `path` is a missing file of an embedded data set.
 
     Args:
-        path: a manifest. Only one right inside a folder ``data/demo`` is generated; what else is missing is left to
-            the reader of the manifest.
+        path: a manifest. Only one right inside a folder ``data/<name>`` with a name of `PLANS` is generated; what else is
+            missing is left to the reader of the manifest.
 
     >>> demo_manifest("somewhere/else.csv")
     'somewhere/else.csv'
     """
     file = Path(path).absolute()
-    if not file.exists() and file.parent.parts[-2:] == ("data", "demo"):
-        write_demo(file.parent)
+    folder = file.parent
+    if not file.exists() and folder.name in PLANS and folder.parent.name == "data":
+        write_demo(folder, PLANS[folder.name])
     return str(path)
 
 
@@ -220,15 +258,19 @@ def _write_images(folder: Path, plan: DemoPlan) -> Iterator[tuple[object, ...]]:
 
 
 def _write_slides(folder: Path, plan: DemoPlan) -> Iterator[tuple[object, ...]]:
-    for index, slide_plan in enumerate(plan.slides):
-        seed = np.random.SeedSequence(plan.seed, spawn_key=(_SLIDE_KEY, index))
-        slide = synthesize_slide(seed, slide_plan.tumour_share, slide_plan.size_px)
-        label = int(slide.tumour.any())
-        name = f"slide_{index:02d}"
-        write_slide(folder / "slides" / f"{name}.tif", slide.image)
-        _write_png(folder / "slide_masks" / f"{name}.png", slide.tumour.astype(np.uint8) * np.uint8(255))
-        area = round(float(slide.tumour.sum() / slide.tissue.sum()), 6)
-        yield f"slides/{name}.tif", label, area, f"slide_masks/{name}.png", name, slide_plan.split, MPP
+    # Most of the work is NumPy's, which lets other threads run; a slide takes some 300 MB meanwhile.
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        yield from pool.map(functools.partial(_write_slide, folder, plan.seed), range(len(plan.slides)), plan.slides)
+
+
+def _write_slide(folder: Path, seed: int, index: int, plan: SlidePlan) -> tuple[object, ...]:
+    slide = synthesize_slide(np.random.SeedSequence(seed, spawn_key=(_SLIDE_KEY, index)), plan.tumour_share, plan.size_px)
+    label = int(slide.tumour.any())
+    name = f"slide_{index:02d}"
+    write_slide(folder / "slides" / f"{name}.tif", slide.image)
+    _write_png(folder / "slide_masks" / f"{name}.png", slide.tumour.astype(np.uint8) * np.uint8(255))
+    area = round(float(slide.tumour.sum() / slide.tissue.sum()), 6)
+    return f"slides/{name}.tif", label, area, f"slide_masks/{name}.png", name, plan.split, MPP
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -1,8 +1,20 @@
 """Reading slides, tiles and masks. Points are (x, y) in level-0 pixels, sizes (width, height), arrays (H, W)."""
 
+from .ink import ink_mask
 from .mask_region import read_mask_region
 from .slide import Slide
 from .slide_pool import SlidePool, open_slide
-from .tissue import tissue_mask
+from .tissue import TISSUE_METHODS, tissue_mask
+from .tissue_map import TissueMap, find_tissue
 
-__all__ = ["Slide", "SlidePool", "open_slide", "read_mask_region", "tissue_mask"]
+__all__ = [
+    "TISSUE_METHODS",
+    "Slide",
+    "SlidePool",
+    "TissueMap",
+    "find_tissue",
+    "ink_mask",
+    "open_slide",
+    "read_mask_region",
+    "tissue_mask",
+]

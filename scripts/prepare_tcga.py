@@ -1,0 +1,68 @@
+"""Write the manifest of TCGA slides: label and case from the barcode, location from the GDC sample sheet, split by case.
+
+python scripts/prepare_tcga.py tcga.csv --slides slides --table gdc_sample_sheet.tsv --section frozen
+
+At least one of --slides and --table is needed. Only a sample sheet knows the projects: without one every slide is
+``in_distribution``. Without --slides the files are expected as ``<id>/<file>`` beside the manifest, where
+``gdc-client download -m <GDC manifest>`` puts them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from shared.data.manifest import Record, write_manifest
+from shared.data.tcga import TRAINING_LOCATIONS, tcga_records
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path, help="manifest to write")
+    parser.add_argument("--slides", type=Path, help="folder of TCGA-*.svs, searched with the folders below it")
+    parser.add_argument("--table", type=Path, help="GDC manifest or GDC sample sheet: the slides to take")
+    parser.add_argument("--section", choices=["frozen", "diagnostic", "all"], default="all", help="(default all; paper: frozen)")
+    parser.add_argument(
+        "--training_locations",
+        nargs="+",
+        metavar="LOCATION",
+        help=f"others are only tested on (default: {' '.join(repr(name) for name in TRAINING_LOCATIONS)})",
+    )
+    parser.add_argument("--allow_missing", action="store_true", help="leave out slides of the table that are not in --slides")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+    arguments = parser.parse_args()
+    try:
+        records, missing = tcga_records(
+            arguments.table,
+            arguments.slides,
+            arguments.section,
+            arguments.training_locations,
+            arguments.allow_missing,
+            arguments.seed,
+        )
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    has_location = any(record["location"] for record in records)
+    write_manifest(records, arguments.manifest, ("location", "group") if has_location else ("group",))
+    if missing:
+        print(f"{arguments.table}: {len(missing)} of its slides left out, not found in {arguments.slides}")
+    print(f"{arguments.manifest}: {_count(records)}")
+    for group in ("in_distribution", "out_of_location"):
+        for split in ("train", "val", "test"):
+            for label, name in ((1, "tumour"), (0, "normal")):
+                wanted = {"group": group, "split": split, "label": label}
+                part = [record for record in records if wanted.items() <= record.items()]
+                if part:
+                    print(f"  {group} {split}, {name}: {_count(part)}")
+
+
+def _count(records: Sequence[Record]) -> str:
+    return f"{len(records)} slides of {len({record['case_id'] for record in records})} cases"
+
+
+if __name__ == "__main__":
+    main()

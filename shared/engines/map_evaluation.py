@@ -1,0 +1,217 @@
+"""Scores of whole-slide tumour maps against masks: what every method that maps slides is measured by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tifffile
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..data import TissueCache, write_manifest
+from ..handlers import Tracking
+from ..inference import SlideMapper
+from ..metrics import binary_scores
+from ..metrics.ranking import counts_at, roc_auc, roc_auc_of_histograms, score_histograms
+from ..writers import read_rows
+from ..writers.figure import ExampleRow
+from ..wsi import Slide, read_mask_region
+from .distributed import barrier, gather_in_order, num_processes, rank
+from .evaluation_report import COUNTS, example_indices, example_title, number, write_report
+from .score_table import score_table
+
+Record = dict[str, Any]
+
+_STRIP_AREA_PX = 2**23
+_EXAMPLE_PX = 640
+
+
+class MapEvaluation:
+    """Maps the slides of a split, and scores the maps pixel by pixel and slide by slide.
+
+    Into `folder` go the maps of `shared.inference.SlideMapper` (``maps/``; finished ones are not made again), ``metrics.json``,
+    ``slides.csv`` (a row a slide) and ``examples.png``. Pixels are those of the maps. They are scored twice: in tissue only, and
+    with the background, which scores 0 whatever the map says of it. AUCs are of pixels pooled over all slides, exact for the
+    256 values that a map can have; memory does not grow with their number. "Everything is tumour" is scored on the tissue too.
+
+    Args:
+        folder: to write to.
+        records: of whole slides; with masks to score pixels, without to score slides' labels only.
+        mapper: makes the maps; its threshold decides precision, recall and polygons.
+        tissue: where the slides' tissue is found.
+        alpha: a slide's score is the mean of the top alpha share of its tissue's map pixels.
+        method: name in the table.
+        num_examples: slides of the figure; 0 for none.
+        tracking: MLflow runs to log to.
+
+    Reference:
+        Lerousseau et al., MICCAI 2020, section 4, table 1 and figure 2.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        records: Sequence[Record],
+        mapper: SlideMapper,
+        tissue: TissueCache,
+        alpha: float,
+        method: str,
+        num_examples: int = 4,
+        tracking: Tracking | None = None,
+    ) -> None:
+        self.folder, self.records, self.mapper, self.tissue = Path(folder), list(records), mapper, tissue
+        self.alpha, self.method, self.num_examples, self.tracking = alpha, method, num_examples, tracking
+
+    def run(self) -> dict[str, Any]:
+        """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
+        share = self.records[rank() :: num_processes()]
+        maps = self._map(share)
+        rows = gather_in_order([self._row(record, maps) for record in tqdm(share, "scoring maps", unit="slide", disable=None)])
+        histograms = {name: [row.pop(name) for row in rows] for name in ("tissue", "all")}
+        metrics = self._metrics(rows, histograms)
+        barrier()
+        if rank() == 0:
+            title, table = f"{self.method}: slides of the split", score_table(metrics, self.folder)
+            write_report(self.folder, metrics, pd.DataFrame(rows), self._examples(), title, table, self.tracking)
+        barrier()
+        return metrics
+
+    def _map(self, records: Sequence[Record]) -> Path:
+        """Map these slides; the folder of this process's maps."""
+        maps = self.folder / "maps"
+        if num_processes() > 1:
+            maps = maps / f"share_{rank()}_of_{num_processes()}"
+        if records:
+            write_manifest(records, maps / "slides_to_map.csv")
+            self.mapper.run(maps / "slides_to_map.csv", maps)
+        return maps
+
+    def _row(self, record: Record, maps: Path) -> dict[str, Any]:
+        """What one slide scores, with its histograms ``(2, 256)`` of tissue and of all pixels."""
+        histograms = self._histograms(record, maps)
+        tissue, everywhere = histograms["tissue"], histograms["all"]
+        threshold = math.ceil(255 * self.mapper.threshold - 1e-9)
+        row: dict[str, Any] = {
+            "slide": Path(record["image"]).stem,
+            "label": record["label"],
+            "score": round(float(top_share_mean_of_histogram(tissue.sum(0), self.alpha)), 6),
+            "tissue_share": round(float(tissue.sum() / everywhere.sum()), 6),
+        }
+        if _has_truth(record):
+            counts = counts_at(tissue, threshold)
+            row |= {"tissue_auc": number(roc_auc_of_histograms(tissue)), "auc": number(roc_auc_of_histograms(everywhere))}
+            row |= dict(zip(COUNTS, counts.tolist(), strict=True))
+        return row | histograms
+
+    def _histograms(self, record: Record, maps: Path) -> dict[str, Tensor]:
+        name = _map_name(record)
+        probability = read_map(maps / f"{name}.ome.tif")
+        # The table says how large a map pixel is; the file's own resolution is rounded.
+        row = read_rows(maps / "slides.csv")[name]
+        pixel_px = float(row["map_mpp"]) / float(row["mpp"])
+        tissue = self.tissue.get(record["image"], record.get("mpp"))
+        columns = _nearest(probability.shape[1], pixel_px / tissue.pixel_px, tissue.mask.shape[1])
+        total = {part: torch.zeros(2, 256, dtype=torch.int64) for part in ("tissue", "all")}
+        strip = max(1, _STRIP_AREA_PX // probability.shape[1])
+        for top in range(0, probability.shape[0], strip):
+            scores = probability[top : top + strip]
+            rows = _nearest(len(scores), pixel_px / tissue.pixel_px, tissue.mask.shape[0], top)
+            is_tissue = torch.from_numpy(tissue.mask[np.ix_(rows, columns)])
+            truth = torch.from_numpy(_truth(record, (int(row["width_px"]), int(row["height_px"])), pixel_px, top, scores.shape))
+            values = torch.from_numpy(scores)
+            total["tissue"] += score_histograms(values[is_tissue], truth[is_tissue])
+            total["all"] += score_histograms(values.masked_fill(~is_tissue, 0), truth)
+        return total
+
+    def _metrics(self, rows: Sequence[Record], histograms: dict[str, list[Tensor]]) -> dict[str, Any]:
+        scores = torch.tensor([row["score"] for row in rows])
+        labels = torch.tensor([int(row["label"] > 0) for row in rows])
+        metrics: dict[str, Any] = {
+            "num_slides": len(rows),
+            "threshold": self.mapper.threshold,
+            "slides": {self.method: {"auc": number(roc_auc(scores, labels))}},
+        }
+        if not all(_has_truth(record) for record in self.records):
+            return metrics
+        threshold = math.ceil(255 * self.mapper.threshold - 1e-9)
+        for part, title in (("tissue", "pixels_tissue"), ("all", "pixels_all")):
+            pooled = torch.stack(histograms[part]).sum(0)
+            per_slide = [roc_auc_of_histograms(one) for one, row in zip(histograms[part], rows, strict=True) if row["label"] > 0]
+            metrics[title] = {
+                self.method: {
+                    "auc": number(roc_auc_of_histograms(pooled)),
+                    "mean_slide_auc": number(torch.stack(per_slide).nanmean()) if per_slide else None,
+                    **{name: number(score) for name, score in binary_scores(counts_at(pooled, threshold)).items()},
+                }
+            }
+            everything = {name: number(score) for name, score in binary_scores(counts_at(pooled, 0)).items()}
+            metrics[title]["Everything is tumour"] = {"auc": 0.5, "mean_slide_auc": 0.5, **everything}
+        return metrics
+
+    def _examples(self) -> list[ExampleRow]:
+        rows = []
+        for index in example_indices([record["label"] for record in self.records], self.num_examples):
+            record = self.records[index]
+            maps = self.folder / "maps"
+            if num_processes() > 1:
+                maps = maps / f"share_{index % num_processes()}_of_{num_processes()}"
+            with Slide(record["image"], mpp=record.get("mpp")) as slide:
+                picture = slide.thumbnail(_EXAMPLE_PX)
+                pixel_px = max(slide.size_px) / max(picture.shape[:2])
+                probability = read_map(maps / f"{_map_name(record)}.ome.tif")
+                at = np.ix_(*(_nearest(n, m / n, m) for n, m in zip(picture.shape[:2], probability.shape, strict=True)))
+                truth = _truth(record, slide.size_px, pixel_px, 0, picture.shape[:2]) if _has_truth(record) else None
+            rows.append(ExampleRow(example_title(record), picture, {"truth": truth, "tumour map": probability[at] / 255}))
+        return rows
+
+
+def read_map(path: Path) -> np.ndarray:
+    """A map that `SlideMapper` has written: uint8 ``(H, W)``, 255 being probability 1."""
+    return np.asarray(tifffile.imread(path, series=0, level=0))
+
+
+def top_share_mean_of_histogram(histogram: Tensor, share: float) -> float:
+    """`shared.metrics.bag_ranking.top_share_mean` of the values 0 to 1 that a histogram ``(num_scores,)`` counts; 0 of none.
+
+    >>> top_share_mean_of_histogram(torch.tensor([2, 0, 1, 1]), share=0.5)
+    0.8333333333333334
+    """
+    if not histogram.sum():
+        return 0.0
+    left = max(1, int(float(histogram.sum()) * share + 1e-9))
+    count, total = left, 0.0
+    for score in range(len(histogram) - 1, -1, -1):
+        taken = min(left, int(histogram[score]))
+        total += taken * score
+        left -= taken
+        if not left:
+            break
+    return total / (len(histogram) - 1) / count
+
+
+def _has_truth(record: Record) -> bool:
+    return record.get("mask") is not None or record["label"] == 0
+
+
+def _map_name(record: Record) -> str:
+    name = Path(record["image"]).stem
+    return name[: -len(".ome")] if name.lower().endswith(".ome") else name
+
+
+def _truth(record: Record, size_px: tuple[int, int], pixel_px: float, top: int, shape: Sequence[int]) -> np.ndarray:
+    """Tumour ``(H, W)`` uint8 at the pixels of a map's strip that begins with row `top`."""
+    if record.get("mask") is None:
+        return np.zeros(tuple(shape), dtype=np.uint8)
+    corner = (0, round(top * pixel_px))
+    return read_mask_region(record["mask"], corner, (shape[1], shape[0]), size_px, pixel_px, record["image"])
+
+
+def _nearest(count: int, scale: float, limit: int, start: int = 0) -> np.ndarray:
+    """Indices on a grid of `limit` pixels of the middles of `count` pixels that are `scale` of its pixels wide."""
+    return np.minimum(((np.arange(start, start + count) + 0.5) * scale).astype(np.int64), limit - 1)

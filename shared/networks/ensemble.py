@@ -1,0 +1,55 @@
+"""Several networks of one kind that answer together."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .weights import load_weights
+
+__all__ = ["ProbabilityEnsemble", "load_ensemble"]
+
+
+class ProbabilityEnsemble(nn.Module):
+    """The logit of the mean probability of several networks.
+
+    Args:
+        networks: from the same images to tumour logits of the same shape, one channel.
+
+    Raises:
+        ValueError: if there is no network.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        if not networks:
+            raise ValueError("an ensemble needs at least one network; got none")
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(B, 3, H, W)`` to logits of the networks' shape, float32."""
+        logits = torch.stack([network(images).float() for network in self.networks])
+        # The logarithms of both classes' mean probabilities: exact where a sigmoid is 0 or 1.
+        log_tumour = nn.functional.logsigmoid(logits).logsumexp(dim=0)
+        log_normal = nn.functional.logsigmoid(-logits).logsumexp(dim=0)
+        return log_tumour - log_normal
+
+
+def load_ensemble(network: nn.Module, paths: Sequence[str | Path]) -> nn.Module:
+    """The trained networks of one or several runs, as one network.
+
+    Args:
+        network: of the kind that all were trained with.
+        paths: of their state dicts.
+
+    Returns:
+        in eval mode: `network` itself for one path, else a `ProbabilityEnsemble`.
+
+    Raises:
+        ValueError: if there is no path, or naming the file that is missing or of another network.
+    """
+    networks = [load_weights(copy.deepcopy(network) if len(paths) > 1 else network, path) for path in paths]
+    loaded = [one for one in networks if one is not None]
+    return loaded[0] if len(loaded) == 1 else ProbabilityEnsemble(loaded).eval()
