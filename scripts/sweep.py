@@ -2,28 +2,26 @@
 
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json --vary seed 0 1 2 --over seed --output_dir runs/seeds
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json bundles/cdws_mil/configs/five_fold.json \\
-    --vary etas "[1, 2, 4]" "[2.5, 5, 10]" "[5, 10, 20]" --vary fold 0 1 2 3 4 --over fold --output_dir runs/etas
+    --vary etas "[1, 2, 4]" "[2.5, 5, 10]" "[5, 10, 20]" --vary eta_fuse 5 10 20 --vary fold 0 1 2 3 4 --over fold \\
+    --choose segmentation.val_region_f --output_dir runs/etas
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from shared.engines.sweep import Sweep, summarise
+import pandas as pd
+
+from shared.engines.sweep import Sweep, parse_value
+from shared.engines.sweep_table import best_row, check_over, summarise
 
 
-def value(text: str) -> Any:
-    """A JSON value where the text is one, else the text."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+def print_rows(rows: pd.DataFrame) -> None:
+    print(rows.to_string(index=False, float_format="%.4f"), flush=True)
 
 
 def main() -> None:
@@ -35,17 +33,34 @@ def main() -> None:
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")
     parser.add_argument("--over", nargs="+", default=[], metavar="KEY", help="keys to take means over: folds, seeds")
     parser.add_argument("--metric", nargs="+", default=[], help="columns of sweep.csv to summarise; default: F and IoU")
+    parser.add_argument(
+        "--choose", metavar="METRIC", help="say which values have the largest mean of this validation metric (<stage>.val_<name>)"
+    )
     parser.add_argument("--output_dir", type=Path, required=True)
     arguments = parser.parse_args()
-    varied = {name: [value(text) for text in values] for name, *values in arguments.vary}
-    sweep = Sweep(arguments.config_file, varied, arguments.output_dir, {name: value(text) for name, text in arguments.set})
+    if arguments.choose is not None and ".val_" not in arguments.choose:
+        parser.error(
+            f"--choose takes a validation metric, <stage>.val_<name>: test images choose nothing; got {arguments.choose}"
+        )
+    varied = {name: [parse_value(text) for text in values] for name, *values in arguments.vary}
+    try:
+        check_over(list(varied), arguments.over)
+        fixed = {name: parse_value(text) for name, text in arguments.set}
+        sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed)
+        sweep.check()
+    except ValueError as error:
+        parser.error(str(error))
     try:
         sweep.run()
     finally:
         table = sweep.table()
         if len(table):
             metrics = arguments.metric or [name for name in map(str, table) if name.endswith((".f_all", ".ods", ".iou"))]
-            print(summarise(table, list(varied), metrics, arguments.over).to_string(index=False, float_format="%.4f"))
+            print_rows(summarise(table, list(varied), metrics, arguments.over))
+    if arguments.choose is not None:
+        names = [arguments.choose, *(name for name in metrics if name != arguments.choose)]
+        print(f"\nLargest {arguments.choose} on validation images; the other scores are of the test images:")
+        print_rows(best_row(summarise(table, list(varied), names, arguments.over), arguments.choose))
 
 
 if __name__ == "__main__":

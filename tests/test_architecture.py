@@ -162,7 +162,9 @@ def test_every_target_exists_and_takes_its_arguments(path):
 @pytest.mark.parametrize("path", OVERLAYS, ids=identify)
 def test_every_key_of_an_overlay_has_something_to_replace(path):
     """MONAI takes a mistyped key for a new one and says nothing."""
-    base, overlay = read(path.parent / "train.json"), read(path)
+    # An overlay stands behind train.json, or behind one of the other two.
+    files = [path.parent / name for name in ("train.json", "evaluate.json", "inference.json")]
+    base, overlay = {key: value for file in reversed(files) for key, value in read(file).items()}, read(path)
     text = json.dumps(overlay)
     for key in overlay:
         if key.startswith("_desc_") or key in RESERVED or key in base:

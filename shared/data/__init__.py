@@ -11,6 +11,7 @@ from .instance_labels import (
     write_picks,
 )
 from .lattice import (
+    check_cascade,
     check_lattice,
     gather_instances,
     instance_labels_of_masks,
@@ -45,6 +46,7 @@ __all__ = [
     "assign_folds",
     "assign_splits",
     "attach_instance_labels",
+    "check_cascade",
     "check_images",
     "check_lattice",
     "check_slides",

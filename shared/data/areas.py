@@ -18,8 +18,8 @@ _MAX_SIDE_PX = 4096
 def fill_areas(records: Sequence[Record], step: float = 0.1, offset: float = 0.0, needed: bool = True) -> list[Record]:
     """Copies of `records`, each with the ``area`` that an annotator would have given: cancer's rough share of the image.
 
-    An image with label 0 has area 0. A tumour image keeps the area that it has; from one with a mask alone comes the mask's
-    share of the region, rounded up to `step` (see `round_up_area`).
+    An image with label 0 has area 0. A tumour image keeps the area that it has, which is above 0; from one with a mask alone
+    comes the mask's share of the region, rounded up to `step` (see `round_up_area`).
 
     Args:
         records: of a manifest.
@@ -31,8 +31,8 @@ def fill_areas(records: Sequence[Record], step: float = 0.1, offset: float = 0.0
         New records, in the same order.
 
     Raises:
-        ValueError: if the step is not in (0, 1]; naming row and file, for a tumour image with neither area nor mask, or a mask
-            that cannot be read.
+        ValueError: if the step is not in (0, 1]; naming row and file, for a tumour image with neither area nor mask, an area
+            that contradicts the label, or a mask that cannot be read.
     """
     if not 0 < step <= 1:
         raise ValueError(f"the step of the areas must be in (0, 1]; got {step}")
@@ -53,9 +53,15 @@ def round_up_area(share: float, step: float) -> float:
 
 
 def _area(record: Record, step: float, offset: float) -> float:
-    if record.get("label") == 0:
-        return 0.0
     area = record.get("area")
+    if record.get("label") == 0:
+        if area:
+            raise record_error(record, f"label 0 says no tumour, the area says {area:g}: correct one of them")
+        return 0.0
+    if area == 0:
+        raise record_error(
+            record, "a tumour image with area 0, which would forbid all tumour: give its rough share, or leave the cell empty"
+        )
     if area is None and record.get("mask") is None:
         raise record_error(
             record,

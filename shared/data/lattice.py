@@ -106,6 +106,8 @@ def instance_region(record: dict[str, Any], size_px: tuple[int, int], index: int
 
 def check_lattice(height: int, width: int, instances_per_side: int) -> None:
     """Raise a ValueError unless an image of this size divides into N x N instances."""
+    if instances_per_side < 1:
+        raise ValueError(f"instances_per_side must be at least 1, got {instances_per_side}")
     if min(height, width) < instances_per_side:
         raise ValueError(
             f"an image of {width} x {height} px is smaller than one instance of a lattice of "
@@ -115,4 +117,14 @@ def check_lattice(height: int, width: int, instances_per_side: int) -> None:
         raise ValueError(
             f"an image of {width} x {height} px does not divide into {instances_per_side} x {instances_per_side} instances: "
             f"give images whose sides are multiples of instances_per_side = {instances_per_side}"
+        )
+
+
+def check_cascade(outer_instances_per_side: int, inner_instances_per_side: int, instances_per_side: int) -> None:
+    """Raise a ValueError unless lattices of N1 within lattices of N2 give instances of N (CAMEL, section 3.3.1): N1 * N2 = N."""
+    if outer_instances_per_side * inner_instances_per_side != instances_per_side:
+        raise ValueError(
+            f"a cascade needs outer_instances_per_side * inner_instances_per_side = instances_per_side, got "
+            f"{outer_instances_per_side} * {inner_instances_per_side} and {instances_per_side}: put n8.json before cascade.json, "
+            "or give other numbers"
         )

@@ -69,8 +69,8 @@ def load_manifest(
     Returns:
         A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to),
         ``x, y, width_px, height_px`` as level-0 pixels (all None when the row is the whole image), ``mpp``, ``label``,
-        ``area``, ``case_id``, ``split``, and ``row``, the number of the line in the file on which the row begins (the
-        header is row 1; blank lines count). What a row leaves empty is None.
+        ``area``, ``case_id``, ``split``, and for messages ``manifest``, the path of the CSV, and ``row``, the number of the line in
+        it on which the row begins (the header is row 1; blank lines count). What a row leaves empty is None.
 
     Raises:
         ValueError: for whatever is wrong, naming the file, the row, what was wanted and what came.
@@ -83,11 +83,13 @@ def load_manifest(
             record["mpp"] = tile_mpp
     _check_duplicates(records, path)
     _check_agreement(records, path, "image", "case_id", "its patient would be on both sides of a split")
+    has_splits = any(record["split"] for record in records)
     _fill_splits(records, path, split_seed, num_folds, fold)
     if split is not None:
-        records = [record for record in records if record["split"] == split]
-        if not records:
-            raise ValueError(f"{path} has no row with split {split!r}: add some, or leave the split column out altogether.")
+        chosen = [record for record in records if record["split"] == split]
+        if not chosen:
+            raise _no_split(path, records, split, has_splits)
+        records = chosen
     for record in records:
         _check_required(record, path, (*require, "label") if both_classes else require)
     if both_classes:
@@ -132,7 +134,7 @@ def _read_rows(path: Path) -> list[Record]:
             raise _error(path, {"row": number}, f"{len(cells)} cells below a header of {len(header)}: quote cells with commas")
     # A row that ends early leaves the rest empty.
     named = [(number, dict(zip(header, cells, strict=False))) for number, cells in rows]
-    return [{name: row.get(name) or None for name in COLUMNS} | {"row": number} for number, row in named]
+    return [{name: row.get(name) or None for name in COLUMNS} | {"manifest": str(path), "row": number} for number, row in named]
 
 
 def _cells(path: Path) -> list[tuple[int, list[str]]]:
@@ -184,9 +186,12 @@ def _check_region(path: Path, record: Record) -> None:
         raise _error(path, record, "a region needs x, y and its size (width_px, height_px or width_um, height_um)")
     if not has_size:
         return
+    if record["width_px"] is not None and record["width_um"] is not None:
+        raise _error(path, record, "a region's size stands in width_px, height_px or in width_um, height_um, not in both")
     if record["width_px"] is None:
         mpp = record["mpp"] or _file_mpp(path, record)
         record["width_px"], record["height_px"] = (record[f"{side}_um"] / mpp for side in ("width", "height"))
+        record["width_um"] = record["height_um"] = None
     for name in REGION:
         record[name] = round(record[name])
     if min(record["width_px"], record["height_px"]) < 1:
@@ -205,7 +210,10 @@ def _fill_splits(records: Sequence[Record], path: Path, seed: int, num_folds: in
     if (num_folds is None) != (fold is None):
         raise ValueError(f"num_folds and fold go together; got num_folds={num_folds}, fold={fold}")
     if num_folds is not None and fold is not None:
-        assign_folds(records, num_folds, fold, seed=seed)
+        try:
+            assign_folds(records, num_folds, fold, seed=seed)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     elif any(record["split"] for record in records):
         for record in records:
             if record["split"] not in SPLITS:
@@ -215,6 +223,21 @@ def _fill_splits(records: Sequence[Record], path: Path, seed: int, num_folds: in
             _check_agreement(records, path, name, "split", "it belongs to one split, or the test tells nothing")
     else:
         assign_splits(records, seed=seed)
+
+
+def _no_split(path: Path, records: Sequence[Record], split: str, has_splits: bool) -> ValueError:
+    """Why a split is empty: nobody named it, or there are too few cases to make it."""
+    if has_splits:
+        return ValueError(f"{path} has no row with split {split!r}: add some, or leave the split column out altogether.")
+    labels: dict[str, int] = {}
+    for record in records:
+        case = record["case_id"] or record["image"]
+        labels[case] = max(labels.get(case, 0), record["label"] or 0)
+    counts = ", ".join(f"{list(labels.values()).count(label)} with label {label}" for label in sorted({0, 1, *labels.values()}))
+    return ValueError(
+        f"{path} has too few cases for a split {split!r} to be made: {counts}. A case stays whole, so {', '.join(SPLITS)} need "
+        f"{len(SPLITS)} cases of each label; add some, or say in a column 'split' what goes where."
+    )
 
 
 def _check_required(record: Record, path: Path, require: Sequence[str]) -> None:

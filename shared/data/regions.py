@@ -43,7 +43,7 @@ class RegionDataset(Dataset):
         with_areas: also give the records' areas.
 
     Raises:
-        ValueError: naming the row and the file of an image or mask that cannot be read or has another size.
+        ValueError: naming the manifest, the row and the file of an image or mask that cannot be read or has another size.
     """
 
     def __init__(
@@ -211,8 +211,9 @@ def _read_mask(record: Record, size_px: tuple[int, int], mpp: float | None) -> T
 
 
 def record_error(record: Record, problem: object) -> ValueError:
-    """A ValueError that names the row and the file of a record."""
-    return ValueError(f"row {record.get('row', '?')}, {record.get('image', '?')}: {problem}")
+    """A ValueError that names the manifest, the row and the file of a record."""
+    manifest = f"{record['manifest']}, " if record.get("manifest") else ""
+    return ValueError(f"{manifest}row {record.get('row', '?')}, {record.get('image', '?')}: {problem}")
 
 
 def _knows_mpp(slide: Slide) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..writers import atomic_path
+from ..writers import contended_path
 from ..wsi import Slide, open_slide, read_mask_region
 from .regions import record_error
 from .tissue_cache import TissueCache
@@ -190,6 +190,6 @@ def pixel_statistics(dataset: SlideBagDataset, file: str | Path, num_workers: in
     result = {"mean": [round(v / 255, 6) for v in mean.tolist()], "std": [round(v / 255, 6) for v in deviation.tolist()]}
     if not all(math.isfinite(v) and v > 0 for v in result["std"]):
         raise ValueError(f"the tiles of the training slides have no variance of colour: {result}; are they images of tissue?")
-    with atomic_path(file) as temporary:
+    with contended_path(file) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
     return result

@@ -52,7 +52,7 @@ def slide_regions(record: Record, size_px: int, mpp: float, min_tissue: float = 
                 area = float(mask.mean())
             kept = {name: record.get(name) for name in ("image", "mpp", "mask", "case_id", "split")}
             place = {"x": x, "y": y, "width_px": extent, "height_px": extent}
-            regions.append({**kept, **place, "label": int(area > 0), "area": round(area, 4)})
+            regions.append({**kept, **place, "label": int(area > 0), "area": max(round(area, 4), 1e-4) if area else 0.0})
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
     return regions

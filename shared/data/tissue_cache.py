@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..writers import atomic_path
-from ..wsi import TissueMap, find_tissue, open_slide
+from ..writers import contended_path
+from ..wsi import Slide, TissueMap, find_tissue, open_slide
 
 # Raise it when `tissue_mask` gives other masks: those in the cache are then found anew.
 TISSUE_VERSION = 1
@@ -48,9 +48,11 @@ class TissueCache:
         try:
             with Image.open(file) as image:
                 mask = np.asarray(image.convert("1"))
-        except (OSError, SyntaxError):  # none yet, or damaged; Pillow calls a broken PNG a SyntaxError
-            tissue = find_tissue(slide, self.mpp, self.method)
-            with atomic_path(file) as temporary:
+        except (OSError, SyntaxError, ValueError):  # none yet, or damaged, which Pillow calls by any of these
+            # Not from the slide that this process holds open: its file may have been replaced meanwhile.
+            with Slide(path, mpp=slide_mpp) as fresh:
+                tissue = find_tissue(fresh, self.mpp, self.method)
+            with contended_path(file) as temporary:
                 Image.fromarray(tissue.mask).save(temporary, format="png")
             return tissue
         return TissueMap(mask, max(slide.size_px) / max(mask.shape))

@@ -21,6 +21,7 @@ from .patch_evaluation import PatchCamelyonEvaluation
 from .region_evaluation import RegionEvaluation
 from .run_folder import RunFolder
 from .slide_bags import BagInferer, SlideBags
+from .trained_run import check_training
 from .trainer import StageTrainer
 from .validators import bag_validator, lattice_validator, pixel_validator, region_validator
 
@@ -45,6 +46,7 @@ __all__ = [
     "WeakAreaLoss",
     "bag_and_label",
     "bag_validator",
+    "check_training",
     "constrained_instances",
     "executed_config",
     "image_and_area",

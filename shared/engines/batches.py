@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -71,7 +72,39 @@ class ConstrainedLoss(ConstrainedRetrainLoss):
 
 
 class WeakAreaLoss(DeepWeakSupervisionLoss):
-    """`shared.losses.DeepWeakSupervisionLoss` of what `image_and_area` hands over."""
+    """`shared.losses.DeepWeakSupervisionLoss` of what `image_and_area` hands over, for a known number of side outputs.
+
+    Args:
+        num_side_outputs: of the network.
+        etas: weight of the area constraint at each of them, >= 0.
+        eta_fuse: the same at their fusion; without effect for a single side output, which has none.
+        r: sharpness of the generalised mean, > 0.
+        area_weighted_superpixels: weight super-pixels by their numbers of pixels.
+
+    Raises:
+        ValueError: if there is not one eta a side output, or as `DeepWeakSupervisionLoss`.
+    """
+
+    def __init__(
+        self,
+        num_side_outputs: int,
+        etas: Sequence[float] = (2.5, 5, 10),
+        eta_fuse: float = 10,
+        r: float = 4,
+        area_weighted_superpixels: bool = False,
+    ) -> None:
+        super().__init__(etas, eta_fuse, r, area_weighted_superpixels)
+        if len(self.etas) != num_side_outputs:
+            raise ValueError(
+                f"the network has {num_side_outputs} side outputs, and there are {len(self.etas)} etas, {list(self.etas)}: "
+                "give one eta a side output"
+            )
+        self.num_side_outputs = num_side_outputs
+
+    @property
+    def needs_areas(self) -> bool:
+        """Whether the area constraint has a weight at any map."""
+        return any(self.etas) or (self.num_side_outputs > 1 and self.eta_fuse > 0)
 
     def forward(self, outputs: tuple[Tensor, Tensor | None], targets: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
         return super().forward(outputs, targets["labels"], targets.get("areas"), targets.get("superpixels"))

@@ -73,7 +73,9 @@ class Calibration:
         labels = [row["label"] for row in rows]
         shares = [row["tumour_share"] for row in rows]
         known = None if any(share is None for share in shares) else shares
-        result: dict[str, Any] = {"threshold": youden_threshold(*proxy_tiles([row["eval"] for row in rows], labels, self.alpha))}
+        threshold = youden_threshold(*proxy_tiles([row["eval"] for row in rows], labels, self.alpha))
+        # Maps are of 255 steps, and a probability of 0 is what they say of glass.
+        result: dict[str, Any] = {"threshold": min(1.0, max(1 / 255, threshold))}
         for mode in ("eval", "train"):
             scores = bag_scores([row[mode] for row in rows], labels, self.alpha, known)
             result[mode] = {name: number(torch.tensor(value)) for name, value in scores.items()}
@@ -113,12 +115,15 @@ def load_threshold(file: str | Path) -> float:
     """The threshold that a `Calibration` has written.
 
     Raises:
-        ValueError: if there is no such file.
+        ValueError: if there is no such file, or it holds no threshold.
     """
     file = Path(file)
     if not file.is_file():
         raise ValueError(f"{file} does not exist: train first (its last stage but one writes it), or give --threshold a number")
-    return float(json.loads(file.read_text())["threshold"])
+    try:
+        return float(json.loads(file.read_text())["threshold"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} holds no threshold ({error!r}): delete it and run the training again, which writes it") from error
 
 
 def _probabilities(logits: Tensor) -> Tensor:

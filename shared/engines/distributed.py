@@ -66,13 +66,16 @@ def initialize_distributed(backend: str | None = None) -> torch.device:
     """Join the process group that ``torchrun`` describes, and choose this process' device.
 
     Args:
-        backend: ``"nccl"`` or ``"gloo"``; by default nccl where there is a CUDA device a process, else gloo.
+        backend: ``"nccl"`` or ``"gloo"``; by default nccl where every process of this machine has a CUDA device of its own, else
+            gloo on the CPU.
 
     Returns:
         The device for this process.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    has_device = torch.cuda.is_available() and local_rank < torch.cuda.device_count()
+    # The same answer on every rank, or they would wait for each other with different backends.
+    num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    has_device = torch.cuda.is_available() and max(num_local, local_rank + 1) <= torch.cuda.device_count()
     device = torch.device("cuda", local_rank) if has_device else torch.device("cpu")
     if has_device:
         torch.cuda.set_device(device)

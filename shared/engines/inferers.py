@@ -15,6 +15,8 @@ from ..selection import criterion as criterion_of_name
 from ..selection import max_max, max_min
 from .distributed import unwrap
 
+_LARGEST_FLOAT32_PX = 32
+
 
 class LatticeInferer(Inferer):
     """Tumour logits of every instance of every image, without gradients: images ``(B, 3, M, M)`` to ``(B, N * N)``.
@@ -34,7 +36,7 @@ class LatticeInferer(Inferer):
         # Instances are cut as (B, n, C, h, w); the convolutions want channels last.
         flat = instances.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         with _no_autocast_cache(flat.device.type):
-            logits = [network(chunk) for chunk in flat.split(self.chunk_size or len(flat))]
+            logits = [_forward(network, chunk) for chunk in flat.split(self.chunk_size or len(flat))]
         return torch.cat(logits).float().reshape(num_bags, num_instances)
 
 
@@ -61,7 +63,7 @@ class SelectedInstanceInferer(Inferer):
         """Logits of the picked instances ``(B,)`` from images ``(B, 3, M, M)``; ``labels`` ``(B,)`` come as a keyword."""
         picks = self.pick(score_in_eval_mode(self.score, inputs, network), kwargs["labels"])
         picked = gather_instances(inputs, picks[:, None], self.score.instances_per_side)[:, 0]
-        return network(picked.contiguous(memory_format=torch.channels_last))[:, 0]
+        return _forward(network, picked.contiguous(memory_format=torch.channels_last))[:, 0]
 
 
 class ConstrainedRetrainInferer(Inferer):
@@ -85,7 +87,7 @@ class ConstrainedRetrainInferer(Inferer):
         picks = torch.stack([max_max(logits, labels), max_min(logits, labels)], dim=1)
         picked = gather_instances(images, picks, self.score.instances_per_side).flatten(0, 1)
         together = torch.cat([instances, picked]).contiguous(memory_format=torch.channels_last)
-        all_logits = network(together)[:, 0]
+        all_logits = _forward(network, together)[:, 0]
         return {
             "instance_logits": all_logits[: len(instances)],
             "picked_logits": all_logits[len(instances) :].reshape(-1, 2),
@@ -105,6 +107,8 @@ def score_in_eval_mode(score: LatticeInferer, images: Tensor, network: nn.Module
 class AutocastInferer(Inferer):
     """Another inferer under autocast, with its logits as float32 again: what MONAI's trainer does on CUDA only.
 
+    On a CPU images and instances of 32 px and less are computed in float32 all the same.
+
     Args:
         inferer: the one that runs the network.
         device_type: ``"cpu"`` or ``"cuda"``.
@@ -115,9 +119,21 @@ class AutocastInferer(Inferer):
         self.inferer, self.device_type, self.dtype = inferer, device_type, dtype
 
     def __call__(self, inputs: Any, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(self.device_type, dtype=self.dtype):
+        with torch.autocast(self.device_type, dtype=self.dtype, enabled=not _is_too_small(inputs)):
             outputs = self.inferer(inputs, network, *args, **kwargs)
         return _as_float32(outputs)
+
+
+def _is_too_small(images: Any) -> bool:
+    # A ResNet makes maps of one pixel from them, and the gradient that torch 2.13 gives on AMX CPUs for a strided convolution of
+    # one pixel in bfloat16 holds memory that was never written: another in every run.
+    return isinstance(images, Tensor) and images.device.type == "cpu" and min(images.shape[-2:]) <= _LARGEST_FLOAT32_PX
+
+
+def _forward(network: Callable[..., Any], instances: Tensor) -> Tensor:
+    """Logits of instances ``(n, 3, h, w)``; in float32 where they are too small for bfloat16, whatever autocast says."""
+    with torch.autocast("cpu", enabled=False) if _is_too_small(instances) else nullcontext():
+        return network(instances)
 
 
 def _as_float32(outputs: Any) -> Any:

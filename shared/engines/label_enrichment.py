@@ -156,6 +156,8 @@ class ConstructFromMasks:
             for instance, label in enumerate(labels.tolist()):
                 pick = pick_record(record, instance, self.instances_per_side)
                 picks.append({**pick, "label": label, "criterion": "mask", "probability": None})
+        # Not before every process has seen that the file is missing: one that came later would find it and wait for nobody.
+        barrier()
         if rank() == 0:
             write_picks(picks, self.path)
         barrier()

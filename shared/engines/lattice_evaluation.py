@@ -54,6 +54,7 @@ class LatticeEvaluation:
         method: the segmentation's name in the table.
         num_examples: rows of the figure; 0 for no figure.
         tracking: MLflow runs to log to.
+        split: name of the split, for ``metrics.json``.
     """
 
     def __init__(
@@ -71,13 +72,14 @@ class LatticeEvaluation:
         method: str = "CAMEL",
         num_examples: int = 6,
         tracking: Tracking | None = None,
+        split: str = "test",
     ) -> None:
         self.folder, self.dataset, self.segmenter = Path(folder), dataset, segmenter
         self.classifiers = {name: network for name, network in classifiers.items() if network is not None}
         self.instances_per_side, self.device = instances_per_side, torch.device(device)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.enriched_by, self.training_labels, self.method = enriched_by, training_labels, method
-        self.num_examples, self.tracking = num_examples, tracking
+        self.num_examples, self.tracking, self.split = num_examples, tracking, split
         self.score_lattices = LatticeScorer(dataset, instances_per_side, device, batch_size, num_workers)
 
     def run(self) -> dict[str, Any]:
@@ -88,6 +90,7 @@ class LatticeEvaluation:
         highest = {name: scores.amax(1).sigmoid() for name, scores in logits.items()}
         highest[self.method] = torch.tensor([row["max_probability"] for row in images])
         metrics: dict[str, Any] = {
+            "split": self.split,
             "num_images": len(images),
             "images": {name: pooled_scores(binary_counts(score >= 0.5, labels)) for name, score in highest.items()},
         }
@@ -137,7 +140,7 @@ class LatticeEvaluation:
             metrics,
             image_table(images),
             self._examples(enriched),
-            title=f"{self.method}: examples of the split",
+            title=f"{self.method}: examples of the {self.split} split",
             table=score_table(metrics, self.folder),
             tracking=self.tracking,
         )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data import TissueCache, write_manifest
+from ..data import TissueCache, record_error, write_manifest
 from ..handlers import Tracking
 from ..inference import SlideMapper
 from ..metrics import binary_scores
@@ -47,8 +47,12 @@ class MapEvaluation:
         tissue: where the slides' tissue is found.
         alpha: a slide's score is the mean of the top alpha share of its tissue's map pixels.
         method: name in the table.
+        truth: ``"mask"``, or None to score the slides' labels only.
         num_examples: slides of the figure; 0 for none.
         tracking: MLflow runs to log to.
+
+    Raises:
+        ValueError: before anything is mapped, naming row and file of a mask that cannot be read or does not fit its slide.
 
     Reference:
         Lerousseau et al., MICCAI 2020, section 4, table 1 and figure 2.
@@ -62,15 +66,23 @@ class MapEvaluation:
         tissue: TissueCache,
         alpha: float,
         method: str,
+        truth: str | None = "mask",
         num_examples: int = 4,
         tracking: Tracking | None = None,
     ) -> None:
-        self.folder, self.records, self.mapper, self.tissue = Path(folder), list(records), mapper, tissue
+        if truth not in ("mask", None):
+            raise ValueError(f"truth must be 'mask' or None, got {truth!r}")
+        self.folder, self.mapper, self.tissue = Path(folder), mapper, tissue
+        # Without its mask a record of a tumour slide has no truth.
+        self.records = [record if truth else {**record, "mask": None} for record in records]
+        self.is_scored = truth is not None and all(_has_truth(record) for record in self.records)
         self.alpha, self.method, self.num_examples, self.tracking = alpha, method, num_examples, tracking
 
     def run(self) -> dict[str, Any]:
         """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
         share = self.records[rank() :: num_processes()]
+        for record in share:
+            _check_mask(record)
         maps = self._map(share)
         rows = gather_in_order([self._row(record, maps) for record in tqdm(share, "scoring maps", unit="slide", disable=None)])
         histograms = {name: [row.pop(name) for row in rows] for name in ("tissue", "all")}
@@ -103,7 +115,7 @@ class MapEvaluation:
             "score": round(float(top_share_mean_of_histogram(tissue.sum(0), self.alpha)), 6),
             "tissue_share": round(float(tissue.sum() / everywhere.sum()), 6),
         }
-        if _has_truth(record):
+        if self.is_scored:
             counts = counts_at(tissue, threshold)
             row |= {"tissue_auc": number(roc_auc_of_histograms(tissue)), "auc": number(roc_auc_of_histograms(everywhere))}
             row |= dict(zip(COUNTS, counts.tolist(), strict=True))
@@ -137,7 +149,7 @@ class MapEvaluation:
             "threshold": self.mapper.threshold,
             "slides": {self.method: {"auc": number(roc_auc(scores, labels))}},
         }
-        if not all(_has_truth(record) for record in self.records):
+        if not self.is_scored:
             return metrics
         threshold = math.ceil(255 * self.mapper.threshold - 1e-9)
         for part, title in (("tissue", "pixels_tissue"), ("all", "pixels_all")):
@@ -166,7 +178,7 @@ class MapEvaluation:
                 pixel_px = max(slide.size_px) / max(picture.shape[:2])
                 probability = read_map(maps / f"{_map_name(record)}.ome.tif")
                 at = np.ix_(*(_nearest(n, m / n, m) for n, m in zip(picture.shape[:2], probability.shape, strict=True)))
-                truth = _truth(record, slide.size_px, pixel_px, 0, picture.shape[:2]) if _has_truth(record) else None
+                truth = _truth(record, slide.size_px, pixel_px, 0, picture.shape[:2]) if self.is_scored else None
             rows.append(ExampleRow(example_title(record), picture, {"truth": truth, "tumour map": probability[at] / 255}))
         return rows
 
@@ -197,6 +209,16 @@ def top_share_mean_of_histogram(histogram: Tensor, share: float) -> float:
 
 def _has_truth(record: Record) -> bool:
     return record.get("mask") is not None or record["label"] == 0
+
+
+def _check_mask(record: Record) -> None:
+    if record.get("mask") is None:
+        return
+    try:
+        with Slide(record["image"], mpp=record.get("mpp")) as slide:
+            read_mask_region(record["mask"], (0, 0), 1, slide.size_px, image_path=record["image"])
+    except (ValueError, OSError) as error:
+        raise record_error(record, error) from error
 
 
 def _map_name(record: Record) -> str:

@@ -54,6 +54,7 @@ class RegionEvaluation:
         generalized_mean_r: r of an image's own probability (equation 2).
         num_examples: rows of the figure; 0 for no figure.
         tracking: MLflow runs to log to.
+        split: name of the split, for ``metrics.json``.
 
     Reference:
         Jia et al., IEEE TMI 2017, section V.B and tables II to VI.
@@ -71,7 +72,9 @@ class RegionEvaluation:
         generalized_mean_r: float = 4.0,
         num_examples: int = 6,
         tracking: Tracking | None = None,
+        split: str = "test",
     ) -> None:
+        self.split = split
         self.folder, self.dataset, self.network, self.method = Path(folder), dataset, network, method
         self.device, self.batch_size, self.num_workers = torch.device(device), batch_size, num_workers
         self.generalized_mean_r, self.num_examples, self.tracking = generalized_mean_r, num_examples, tracking
@@ -83,6 +86,7 @@ class RegionEvaluation:
         is_tumour = torch.tensor([row["label"] > 0 for row in rows])
         decided = torch.tensor([row["image_probability"] for row in rows]) >= THRESHOLD
         metrics: dict[str, Any] = {
+            "split": self.split,
             "num_images": len(rows),
             "images": {self.method: pooled_scores(binary_counts(decided, is_tumour))},
         }
@@ -95,7 +99,7 @@ class RegionEvaluation:
             metrics["pixels"] = {name: pixel_scores(values) for name, values in counts.items()}
             metrics["pixels"]["Everything is tumour"] = pixel_scores(everything_is_tumour(counts[self.method]))
         if rank() == 0:
-            title = f"{self.method}: examples of the split"
+            title = f"{self.method}: examples of the {self.split} split"
             table = score_table(metrics, self.folder)
             write_report(self.folder, metrics, image_table(rows), self._examples(), title, table, self.tracking)
         barrier()
@@ -141,12 +145,13 @@ class RegionEvaluation:
     def _examples(self) -> list[ExampleRow]:
         rows = []
         for index in example_indices([record["label"] for record in self.dataset.data], self.num_examples):
-            item = self.dataset[index]
-            superpixels = item["superpixels"][None] if "superpixels" in item else None
-            maps = self._maps(item["image"][None], superpixels)[0].numpy()
-            truth = item["mask"][0].numpy() if "mask" in item else None
+            example = self.dataset[index]
+            superpixels = example["superpixels"][None] if "superpixels" in example else None
+            maps = self._maps(example["image"][None], superpixels)[0].numpy()
+            truth = example["mask"][0].numpy() if "mask" in example else None
             panels = {"truth": truth} | dict(zip(self._names(len(maps)), maps, strict=True))
-            rows.append(ExampleRow(example_title(self.dataset.data[index]), item["image"].permute(1, 2, 0).numpy(), panels))
+            pixels = example["image"].permute(1, 2, 0).numpy()
+            rows.append(ExampleRow(example_title(self.dataset.data[index]), pixels, panels))
         return rows
 
 
@@ -169,8 +174,10 @@ def score_map(probability: Tensor, mask: Tensor, label: int) -> dict[str, Any]:
 
 
 def region_scores(images: Sequence[dict[str, Any]], is_tumour: Tensor) -> dict[str, float | None]:
-    """Means over images of what `score_map` gives: region F of CA, NC and all images, and predicted and true areas of CA."""
+    """Means over images of what `score_map` gives: region F of CA, NC and all images; of CA also predicted and true areas, and
+    the mean probability, which is what the area constraint bounds."""
     f = torch.tensor([image["f"] for image in images], dtype=torch.float64)
+    means = torch.tensor([image["mean_probability"] for image in images], dtype=torch.float64)
     counts = torch.tensor([image["counts"] for image in images], dtype=torch.float64)
     tp, fp, fn, _ = counts.unbind(1)
     pixels = counts.sum(1)
@@ -179,6 +186,7 @@ def region_scores(images: Sequence[dict[str, Any]], is_tumour: Tensor) -> dict[s
         "f_nc": number(f[~is_tumour].mean()),
         "f_all": number(f.mean()),
         "predicted_area_ca": number(((tp + fp) / pixels)[is_tumour].mean()),
+        "mean_probability_ca": number(means[is_tumour].mean()),
         "true_area_ca": number(((tp + fn) / pixels)[is_tumour].mean()),
     }
 

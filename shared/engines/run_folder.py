@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from .executed_config import executed_config, scalars
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
+FILES = "_files_"
 
 # What may differ between the run that began and the one that goes on: where and how it is computed, not what.
 VOLATILE = (
@@ -41,18 +43,29 @@ class RunFolder:
         path: the output folder.
         tracking: MLflow runs to log the configuration to; None for none.
         volatile: names of top-level configuration items that may change between interruption and resumption.
+        files: whose content belongs to the run as its configuration does, such as the manifest; their names must differ.
     """
 
-    def __init__(self, path: str | Path, tracking: Tracking | None = None, volatile: Sequence[str] = VOLATILE) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        tracking: Tracking | None = None,
+        volatile: Sequence[str] = VOLATILE,
+        files: Sequence[str | Path] = (),
+    ) -> None:
         self.path, self.tracking, self.volatile = Path(path), tracking, tuple(volatile)
+        self.files = tuple(Path(file) for file in files)
 
     def open(self) -> None:
         """Record the executed configuration in ``config.json``, or check that it is the recorded one, and start tracking.
 
         Raises:
-            ValueError: if the folder belongs to a run with another configuration, naming what differs.
+            ValueError: if the folder belongs to a run with another configuration, or with files of another content, naming what
+                differs.
         """
         config = json.loads(json.dumps(executed_config(), default=str, sort_keys=True))
+        if self.files:
+            config[FILES] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files}
         file = self.path / CONFIG
         if file.is_file():
             self._check(json.loads(file.read_text()), config)
@@ -71,25 +84,31 @@ class RunFolder:
             self.tracking.finish()
 
     def _check(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        ignored = {*self.volatile, "_meta_"}
-        differences = _differences(
+        ignored = {*self.volatile, "_meta_", FILES}
+        found = differences(
             {name: value for name, value in before.items() if name not in ignored},
             {name: value for name, value in now.items() if name not in ignored},
         )
-        if differences:
-            shown = "; ".join(differences[:8]) + (f"; and {len(differences) - 8} more" if len(differences) > 8 else "")
+        # A file that was not recorded, in the folder of an earlier version, may have any content.
+        hashes = before.get(FILES, {})
+        for file in self.files:
+            if hashes.get(file.name, now[FILES][file.name]) != now[FILES][file.name]:
+                found.append(f"the content of {file} has changed")
+        if found:
+            shown = "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
             raise ValueError(
                 f"{self.path} holds a run with another configuration ({shown}). Give another --output_dir, or delete the folder "
                 "to begin anew; nothing was changed."
             )
 
 
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Where two configuration items differ, a line each: ``name::of::item: this then, that now``. Notes (``_desc_``) do not count."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [
             line
             for key in sorted({*before, *now})
             if not key.startswith("_desc_")
-            for line in _differences(before.get(key), now.get(key), f"{name}::{key}" if name else key)
+            for line in differences(before.get(key), now.get(key), f"{name}::{key}" if name else key)
         ]
     return [] if before == now else [f"{name}: {before!r} then, {now!r} now"]

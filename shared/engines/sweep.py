@@ -6,21 +6,29 @@ import itertools
 import json
 import logging
 import math
-import subprocess
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from monai.bundle import ConfigParser
 from tqdm import tqdm
 
+from ..handlers import Tracking
 from ..writers import atomic_path
+from .child_process import run_child
+from .run_folder import VOLATILE
+from .sweep_table import summarise
+
+__all__ = ["Sweep", "parse_value", "summarise"]
 
 logger = logging.getLogger(__name__)
 
 TABLE = "sweep.csv"
 LOG = "log.txt"
+SETTINGS = "sweep.json"
 METRICS = Path("evaluation") / "metrics.json"
 
 
@@ -28,14 +36,19 @@ class Sweep:
     """Trains every combination of values, one after the other, each as a process of its own with a folder of its own.
 
     A run that is finished (its ``evaluation/metrics.json`` is there) is not repeated, one that was interrupted goes on, and one
-    that fails does not stop the others. All runs share one MLflow database, ``<output_dir>/mlruns.db``, unless `fixed` names
-    another ``tracking_uri``.
+    that fails does not stop the others. A training ends with the sweep that started it. All runs share one MLflow database,
+    ``<output_dir>/mlruns.db``, unless `fixed` or ``MLFLOW_TRACKING_URI`` names another ``tracking_uri``, and are shown there
+    below a run of the sweep.
 
     Args:
         config_files: of the training and its overlays, as for ``python -m monai.bundle run``.
         varied: key of the configuration -> its values; the last key changes fastest.
-        output_dir: gets a folder a run, named after its values, and ``sweep.csv``.
+        output_dir: gets a folder a run, named after its values, ``sweep.csv`` and ``mlflow.json``.
         fixed: other keys and their values, the same for every run.
+        allowed: whether a combination is trained; None for all of them.
+
+    Raises:
+        ValueError: if there is nothing to vary, or two combinations would share a folder.
     """
 
     def __init__(
@@ -44,17 +57,22 @@ class Sweep:
         varied: Mapping[str, Sequence[Any]],
         output_dir: str | Path,
         fixed: Mapping[str, Any] | None = None,
+        allowed: Callable[[dict[str, Any]], bool] | None = None,
     ) -> None:
         if not varied or not all(varied.values()):
             raise ValueError(f"a sweep needs at least one key with at least one value, got {dict(varied)}")
         self.config_files, self.varied = list(config_files), {name: list(values) for name, values in varied.items()}
         self.output_dir = Path(output_dir).resolve()
-        self.fixed = {"tracking_uri": f"sqlite:///{self.output_dir}/mlruns.db", **(fixed or {})}
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.output_dir}/mlruns.db"
+        self.fixed = {"tracking_uri": uri, **(fixed or {})}
+        self.allowed = allowed
+        self._check_folders()
 
     @property
     def combinations(self) -> list[dict[str, Any]]:
         """The values of every run."""
-        return [dict(zip(self.varied, values, strict=True)) for values in itertools.product(*self.varied.values())]
+        runs = [dict(zip(self.varied, values, strict=True)) for values in itertools.product(*self.varied.values())]
+        return [values for values in runs if self.allowed is None or self.allowed(values)]
 
     def folder(self, values: Mapping[str, Any]) -> Path:
         """Of the run with these values.
@@ -65,19 +83,54 @@ class Sweep:
         names = (f"{name.replace('::', '.')}={_file_name(value)}" for name, value in values.items())
         return self.output_dir / ",".join(names)
 
-    def command(self, values: Mapping[str, Any]) -> list[str]:
-        """The command line of one run."""
+    def command(self, values: Mapping[str, Any], parent_run_id: str | None = None) -> list[str]:
+        """The command line of one run, which MLflow shows below that of the given id."""
         files = self.config_files[0] if len(self.config_files) == 1 else str(self.config_files)
-        options = {"config_file": files, **self.fixed, **values, "output_dir": self.folder(values)}
+        parent = {} if parent_run_id is None else {"tracking::parent_run_id": parent_run_id}
+        options = {"config_file": files, **self.fixed, **parent, **values, "output_dir": self.folder(values)}
         named = (text for name, value in options.items() for text in (f"--{name}", _argument(value)))
         return [sys.executable, "-m", "monai.bundle", "run", *named]
+
+    def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the run with these values is trained with: every entry of the files, `fixed` and the values, but where and how it
+        is computed (`shared.engines.run_folder.VOLATILE`) and descriptions."""
+        leaves = {**self._config(), **values}
+        kept = {name: value for name, value in leaves.items() if name.split("::")[0] not in VOLATILE and "_desc_" not in name}
+        return dict(json.loads(json.dumps(kept, default=str)))
+
+    def check(self) -> None:
+        """Check that the folders hold nothing that was trained with other settings.
+
+        Raises:
+            ValueError: naming the first such folder and what differs.
+        """
+        for values in self.combinations:
+            folder = self.folder(values)
+            if (folder / SETTINGS).is_file():
+                before, now = json.loads((folder / SETTINGS).read_text()), self.settings(values)
+                differences = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+                shown = "; ".join(f"{name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in differences[:8])
+            elif (folder / METRICS).is_file():
+                differences, shown = [SETTINGS], f"it has no {SETTINGS} that says what it was trained with"
+            else:
+                continue
+            if differences:
+                raise ValueError(
+                    f"{folder} holds a run of another sweep ({shown}). Give another --output_dir, or delete the folder to train "
+                    "it anew; nothing was changed."
+                )
 
     def run(self) -> pd.DataFrame:
         """Train what is not finished; write and return the table.
 
         Raises:
+            ValueError: before anything is trained, see `check`.
             RuntimeError: at the end, naming the runs that failed and where they say why.
         """
+        self.check()
+        tracking = self._tracking()
+        tracking.start({f"vary {name.replace('::', '.')}": str(values) for name, values in self.varied.items()})
+        parent_run_id = tracking.parent_run() if tracking.enabled else None
         failed = []
         for values in tqdm(self.combinations, desc="sweep", unit="run", disable=None):
             folder = self.folder(values)
@@ -85,8 +138,10 @@ class Sweep:
                 logger.info(f"{folder.name} is finished: skipped")
                 continue
             folder.mkdir(parents=True, exist_ok=True)
+            with atomic_path(folder / SETTINGS) as temporary:
+                temporary.write_text(json.dumps(self.settings(values), indent=2) + "\n")
             with (folder / LOG).open("a") as log:
-                code = subprocess.run(self.command(values), stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+                code = run_child(self.command(values, parent_run_id), log)
             if code or not (folder / METRICS).is_file():
                 failed.append(f"{folder.name}: exit status {code}, see {folder / LOG}")
         table = self.table()
@@ -94,10 +149,12 @@ class Sweep:
             table.to_csv(temporary, index=False)
         if failed:
             raise RuntimeError(f"{len(failed)} of {len(self.combinations)} runs failed:\n" + "\n".join(failed))
+        tracking.finish()
         return table
 
     def table(self) -> pd.DataFrame:
-        """A row a finished run: its values, and its metrics by their names in ``metrics.json`` joined by dots."""
+        """A row a finished run: its values, its metrics by their names in ``metrics.json`` joined by dots, and each stage's last
+        validation as ``<stage>.val_<name>``."""
         rows = []
         for values in self.combinations:
             file = self.folder(values) / METRICS
@@ -105,36 +162,42 @@ class Sweep:
                 shown = {
                     name: value if isinstance(value, (int, float, str)) else json.dumps(value) for name, value in values.items()
                 }
-                rows.append(shown | _flat(json.loads(file.read_text())))
+                metrics = _leaves(json.loads(file.read_text()), ".")
+                rows.append(shown | {name: math.nan if score is None else score for name, score in metrics.items()})
+                rows[-1] |= _last_validation(self.folder(values))
         return pd.DataFrame(rows)
 
+    def _config(self) -> dict[str, Any]:
+        """The entries of the configuration files, overlaid by `fixed`."""
+        return _leaves(ConfigParser.load_config_files(self.config_files), "::") | self.fixed
 
-def summarise(table: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str], over: Sequence[str] = ()) -> pd.DataFrame:
-    """Mean and standard deviation of some metrics over the runs that differ in `over` only.
+    def _tracking(self) -> Tracking:
+        """The sweep's own run, in the database and experiment of its trainings; disabled where these are not tracked."""
+        config, uri = self._config(), self.fixed["tracking_uri"]
+        experiment = config.get("tracking::experiment")
+        is_tracked = bool(experiment and uri and config.get("tracking::enabled", True))
+        return Tracking(self.output_dir, str(experiment), uri, enabled=is_tracked)
 
-    Args:
-        table: of a `Sweep`.
-        keys: that were varied.
-        metrics: columns of the table.
-        over: keys whose runs are repetitions of one another: folds, seeds.
+    def _check_folders(self) -> None:
+        if not self.combinations:
+            raise ValueError(f"no combination of {self.varied} is allowed")
+        first: dict[Path, dict[str, Any]] = {}
+        for values in self.combinations:
+            other = first.setdefault(self.folder(values), values)
+            if other is not values:
+                raise ValueError(f"{other} and {values} would share the folder {self.folder(values).name}: leave out one of them")
 
-    Returns:
-        a row a combination of the other keys, with ``runs``, and each metric's ``mean`` and ``std`` (of a sample; NaN of one).
 
-    Raises:
-        ValueError: for a metric that the table does not have, naming those that it has.
+def parse_value(text: str) -> Any:
+    """A JSON value where the text is one, else the text.
+
+    >>> [parse_value(text) for text in ("[1, 2]", "null", "mini")]
+    [[1, 2], None, 'mini']
     """
-    missing = [name for name in metrics if name not in table]
-    if missing:
-        raise ValueError(
-            f"there is no metric {', '.join(missing)}; there are {', '.join(str(c) for c in table if c not in keys)}"
-        )
-    groups = [name for name in keys if name not in over]
-    grouped = table.groupby(groups, sort=False) if groups else table.groupby(lambda _: 0)
-    summary = grouped[list(metrics)].agg(["mean", "std"])
-    summary.columns = [" ".join(column) for column in summary.columns]
-    summary.insert(0, "runs", grouped.size())
-    return summary.reset_index() if groups else summary.reset_index(drop=True)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def _argument(value: Any) -> str:
@@ -147,9 +210,18 @@ def _file_name(value: Any) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_.+" else "_" for letter in text)
 
 
-def _flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for name, value in metrics.items():
-        missing_is_nan = math.nan if value is None else value
-        rows |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": missing_is_nan}
-    return rows
+def _leaves(nested: Mapping[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in nested.items():
+        is_nested = isinstance(value, Mapping)
+        leaves |= _leaves(value, separator, f"{prefix}{name}{separator}") if is_nested else {f"{prefix}{name}": value}
+    return leaves
+
+
+def _last_validation(folder: Path) -> dict[str, float]:
+    """The last row of each stage's history, its validation only."""
+    metrics: dict[str, float] = {}
+    for file in sorted(folder.glob("*/history.csv")):
+        last = pd.read_csv(file, float_precision="round_trip").iloc[-1]
+        metrics |= {f"{file.parent.name}.{name}": score for name, score in last.items() if str(name).startswith("val_")}
+    return metrics

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 RESUME_POINT = "resume.pt"
 WEIGHTS = "model.pt"
 HISTORY = "history.csv"
+AMP_DTYPES = ("bfloat16", "float16", None)
 
 
 class StageTrainer(SupervisedTrainer):
@@ -55,8 +56,8 @@ class StageTrainer(SupervisedTrainer):
         validator: a MONAI evaluator to run after every epoch, or what makes one from the network; None for none.
         tracking: MLflow runs, of which the stage's child run gets metrics, history and weights; None for none.
         train_handlers: more Ignite handlers, beside those of `shared.handlers.training_handlers`.
-        amp_dtype: ``"bfloat16"`` or ``"float16"`` for autocast on CUDA, None for fp32. On a CPU bfloat16 is used where it is fast
-            (see `computes_bfloat16`) and float16 never.
+        amp_dtype: ``"bfloat16"`` or ``"float16"`` for autocast on CUDA, None (on the command line ``'$None'``) for fp32. On a CPU
+            bfloat16 is used where it is fast (see `computes_bfloat16`), for images and instances above 32 px, and float16 never.
         keep_best: name of a validation metric (in the validator's ``state.metrics``): ``model.pt`` gets the epoch in which it was
             largest. None: the last epoch, as in the papers.
         parameter_groups: of the network, for an optimiser with several learning rates (such as those of
@@ -99,6 +100,8 @@ class StageTrainer(SupervisedTrainer):
     ) -> None:
         if batch not in ("mini", "full"):
             raise ValueError(f"batch must be 'mini' or 'full', got {batch!r}")
+        if amp_dtype not in AMP_DTYPES:
+            raise ValueError(f"amp_dtype must be 'bfloat16', 'float16' or null (--amp_dtype '$None'), got {amp_dtype!r}")
         device = torch.device(device)
         amp = amp_dtype is not None and device.type == "cuda"
         cpu_autocast = amp_dtype == "bfloat16" and device.type == "cpu" and computes_bfloat16(device)

@@ -10,11 +10,13 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
-from ..data import RegionDataset, RegionLoader, instance_labels_of_masks
+from ..data import RegionDataset, RegionLoader, SlideBagDataset, instance_labels_of_masks
 from ..inference.network_map import tumour_probability
-from ..metrics import MeanRegionF, PooledBinaryScores
+from ..metrics import BagRanking, MeanRegionF, PooledBinaryScores
 from .batches import image_and_label, image_and_mask
+from .distributed import num_processes
 from .inferers import LatticeInferer, fast_inferer
+from .slide_bags import BagInferer, SlideBags
 
 
 def lattice_validator(
@@ -95,6 +97,26 @@ def region_validator(
     return _evaluator(loader, network, device, fast_inferer(SimpleInferer(), device), _image_and_targets, metrics)
 
 
+def bag_validator(
+    dataset: SlideBagDataset, network: nn.Module, alpha: float, device: torch.device | str, num_workers: int = 0
+) -> SupervisedEvaluator:
+    """Ranks validation slides, and their tiles, by a tile classifier: ``val_slide_auc`` and its like, see `bag_scores`.
+
+    The bags are the same after every epoch. ``val_tile_auc`` needs a data set ``with_shares`` and does not influence training.
+
+    Args:
+        dataset: validation slides.
+        network: the stage's classifier.
+        alpha: share of a tumour slide's tiles that are taken for tumour.
+        device: of the network.
+        num_workers: processes that read.
+    """
+    metric = BagRanking(alpha, output_transform=lambda output: (output["pred"], *output["label"]))
+    loader = RegionLoader(dataset, num_processes(), shuffle=False, num_workers=num_workers)
+    inferer = fast_inferer(BagInferer(per_tile=True), device)
+    return _evaluator(loader, network, device, inferer, _bags_and_truth, {"val_slide_auc": metric})
+
+
 def _evaluator(
     loader: RegionLoader,
     network: nn.Module,
@@ -131,3 +153,11 @@ def _image_and_targets(
     images, labels = image_and_label(batch, device, non_blocking)
     masks = {"mask": batch["mask"].to(device, non_blocking=non_blocking)} if "mask" in batch else {}
     return images, {"image": labels, **masks}
+
+
+def _bags_and_truth(
+    batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **_: Any
+) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
+    """Tiles, and what there is to compare with: the slides' labels and, where read, the tiles' shares of tumour."""
+    tiles, labels = SlideBags()(batch, device, non_blocking)
+    return tiles, (labels, batch.get("tumour_share"))

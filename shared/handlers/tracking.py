@@ -1,4 +1,7 @@
-"""MLflow: one parent run a training, a child run a stage, and the same runs again after an interruption."""
+"""MLflow: one parent run a training, a child run a stage, and the same runs again after an interruption.
+
+A sweep has a run too, whose children its trainings are.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,11 @@ class Tracking:
     Args:
         folder: the output folder; the default database ``mlruns.db`` and the artefacts lie in it.
         experiment: name of the MLflow experiment.
-        tracking_uri: of a server or database; None for ``sqlite:///<folder>/mlruns.db``. The environment variable
-            ``MLFLOW_TRACKING_URI`` goes before both.
+        tracking_uri: of a server or database; None for that of the environment variable ``MLFLOW_TRACKING_URI``, without which
+            it is ``sqlite:///<folder>/mlruns.db``.
         run_name: of the parent run; None for the folder's name.
         enabled: False turns tracking off.
+        parent_run_id: of a run in the same database below which MLflow shows the parent run: a sweep's. None for no such run.
     """
 
     def __init__(
@@ -42,12 +46,14 @@ class Tracking:
         tracking_uri: str | None = None,
         run_name: str | None = None,
         enabled: bool = True,
+        parent_run_id: str | None = None,
     ) -> None:
         self.folder = Path(folder).resolve()
         self.experiment = experiment
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or f"sqlite:///{self.folder}/mlruns.db"
+        self.uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder}/mlruns.db"
         self.run_name = run_name or self.folder.name
         self.enabled = enabled and not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0)
+        self.parent_run_id = parent_run_id
         self._client: Any = None
         self._experiment_id = ""
 
@@ -55,7 +61,11 @@ class Tracking:
         """Open the parent run, or the one of an earlier, interrupted run; log hyper-parameters and the executed configuration."""
         if not self.enabled:
             return
-        run_id = self._parent_id()
+        run_id = self.parent_run()
+        if self.parent_run_id is not None:
+            self._client.set_tag(run_id, PARENT_TAG, self.parent_run_id)
+        # A folder that goes on after it was finished is not finished.
+        self._client.update_run(run_id, "RUNNING")
         self._log_parameters(run_id, parameters)
         if config_file is not None:
             self._client.log_artifact(run_id, str(config_file))
@@ -94,23 +104,10 @@ class Tracking:
     def finish(self) -> None:
         """Mark the parent run as finished."""
         if self.enabled:
-            self._client.set_terminated(self._parent_id(), "FINISHED")
+            self._client.set_terminated(self.parent_run(), "FINISHED")
 
-    def stage_run(self, stage: str) -> str:
-        """Id of the child run of `stage`, made on first use."""
-        parent = self._parent_id()
-        name = self._stage_name(stage)
-        # Names are compared here: in MLflow's filter an apostrophe would end them.
-        for child in self._client.search_runs([self._experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'"):
-            if child.info.run_name == name:
-                return str(child.info.run_id)
-        run = self._client.create_run(self._experiment_id, run_name=name, tags={PARENT_TAG: parent})
-        return str(run.info.run_id)
-
-    def _stage_name(self, stage: str) -> str:
-        return f"{self.run_name}/{stage}"
-
-    def _parent_id(self) -> str:
+    def parent_run(self) -> str:
+        """Id of the parent run, made on first use."""
         self._connect()
         note = self.folder / "mlflow.json"
         if note.is_file():
@@ -121,6 +118,20 @@ class Tracking:
         with atomic_path(note) as temporary:
             temporary.write_text(json.dumps({"tracking_uri": self.uri, "run_id": run.info.run_id}))
         return str(run.info.run_id)
+
+    def stage_run(self, stage: str) -> str:
+        """Id of the child run of `stage`, made on first use."""
+        parent = self.parent_run()
+        name = self._stage_name(stage)
+        # Names are compared here: in MLflow's filter an apostrophe would end them.
+        for child in self._client.search_runs([self._experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'"):
+            if child.info.run_name == name:
+                return str(child.info.run_id)
+        run = self._client.create_run(self._experiment_id, run_name=name, tags={PARENT_TAG: parent})
+        return str(run.info.run_id)
+
+    def _stage_name(self, stage: str) -> str:
+        return f"{self.run_name}/{stage}"
 
     def _exists(self, run_id: str) -> bool:
         try:

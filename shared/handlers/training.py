@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -39,25 +38,21 @@ def training_handlers(
     stage: str,
     tracking: Tracking | None = None,
     validator: Any = None,
-    val_interval: int = 1,
-    shown: Sequence[str] = SHOWN,
 ) -> list[Any]:
     """Validation, MLflow tracking of the training and of the validation, progress bar and log lines, in this order.
 
     Args:
         stage: its name in logs and in MLflow.
         tracking: the MLflow runs; None for none.
-        validator: a MONAI evaluator to run every `val_interval` epochs; None for none.
-        val_interval: in epochs.
-        shown: metrics of the log line.
+        validator: a MONAI evaluator to run every epoch; None for none.
     """
     rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
     handlers: list[Any] = []
     if validator is not None:
-        handlers.append(ValidationHandler(interval=val_interval, validator=validator, epoch_level=True))
+        handlers.append(ValidationHandler(interval=1, validator=validator, epoch_level=True))
     if tracking is not None:
         handlers.append(_StageTracking(stage, tracking, validator))
-    handlers.append(StageProgress(stage, validator, tuple(shown), quiet=rank > 0))
+    handlers.append(StageProgress(stage, validator, SHOWN, quiet=rank > 0))
     return handlers
 
 

@@ -11,6 +11,7 @@ import orjson
 import torch
 from torch import nn
 
+from ..data.tissue_cache import content_key
 from ..writers import write_row
 from .inputs import ImageInput
 from .slide_results import RESULT_SUFFIXES
@@ -26,9 +27,12 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
-    """What one image's result depends on - settings, path, size of the file, given mpp - in 16 letters."""
-    size = image.path.stat().st_size if image.path.is_file() else None
-    parts = orjson.dumps([dict(settings), str(image.path.resolve()), size, image.mpp], option=orjson.OPT_SORT_KEYS)
+    """What one image's result depends on - settings, content of the file, given mpp - in 16 letters, the same in a copied folder."""
+    content = None
+    if image.path.is_file():
+        status = image.path.stat()
+        content = content_key(str(image.path), status.st_size, status.st_mtime_ns)
+    parts = orjson.dumps([dict(settings), content, image.mpp], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(parts).hexdigest()[:16]
 
 

@@ -20,11 +20,6 @@ class ImageInput:
     name: str
     mpp: float | None = None
 
-    @property
-    def is_plain(self) -> bool:
-        """True for formats that cannot hold a resolution worth trusting."""
-        return self.path.suffix.lower() in PLAIN_SUFFIXES
-
 
 def find_images(source: str | Path, split: str | None = None, exclude: str | Path | None = None) -> list[ImageInput]:
     """List the images that `source` names, in order of path (a manifest's: in its own order).

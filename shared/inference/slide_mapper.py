@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .. import __version__
+from ..data.manifest import PLAIN_SUFFIXES
 from ..geometry import mpp_to_downsample, snap_downsample
 from ..writers import atomic_path, read_rows, write_row
 from ..wsi import Slide
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 TABLE_NAME = "slides.csv"
 SETTINGS_NAME = "settings.json"
 SLIDE_MAP_DOWNSAMPLE = 4
+# Larger untiled TIFF files are exported slides, and without a pixel size an error.
+LARGEST_TILE_PX = 4096
 Row = dict[str, Any]
 
 
@@ -53,12 +56,12 @@ class SlideMapper:
         margin_px: predicted and discarded at each side of a tile. Seams vanish when it covers the receptive field; 0
             for a classifier whose tiles lie side by side. Keep ``tile_size_px - 2 * margin_px`` a multiple of the
             network's stride, or neighbouring tiles see shifted grids.
-        map_downsample: pixels at `mpp` per map pixel, averaged; None is 4 for slides and 1 for PNG, JPEG and BMP
-            images.
+        map_downsample: pixels at `mpp` per map pixel, averaged; None is 4 for slides and 1 for tiles: PNG, JPEG and BMP
+            images, and untiled TIFF of up to 4096 px a side.
         threshold: probability from which a map pixel is tumour.
         min_area_um2: smaller tumour polygons are left out, also of the areas in the table.
         tissue_only: tiles without tissue are skipped and score 0, and shares are of the tissue. False: whole images.
-        slide_mpp: level-0 mpp of slides that carry none. PNG, JPEG and BMP images without one are taken to be at `mpp`.
+        slide_mpp: level-0 mpp of slides that carry none. Tiles without one are taken to be at `mpp`.
         batch_size: tiles a batch.
         device: None is CUDA where there is one.
         amp: compute in bfloat16; about twice as fast on GPUs and on CPUs that know it.
@@ -114,7 +117,7 @@ class SlideMapper:
         """Map every image of `source` that is not finished yet.
 
         An image is finished when its row in ``slides.csv`` says ok, its files exist, and it was made with the same
-        settings, weights included, from a file of the same path and size. Only one run may write to `output_dir` at a
+        settings, weights included, from a file of the same name and content. Only one run may write to `output_dir` at a
         time.
 
         Args:
@@ -191,7 +194,7 @@ class SlideMapper:
         """Map one image, write its three files and return the numbers of its row."""
         base = Path(output_dir) / image.name
         with self._open(image) as slide:
-            scale = self._scale(image, slide)
+            scale = self._scale(slide)
             size = tuple(math.ceil(length / scale.downsample) for length in slide.size_px)
             grid = MapGrid.of_image((size[0], size[1]), self.tile_size_px, self.margin_px, scale.map_downsample)
             overview = read_overview(slide, grid, scale.downsample, self.overview_size_px, self.tissue_only)
@@ -212,15 +215,21 @@ class SlideMapper:
         if slide.has_mpp:
             return slide
         slide.close()
-        fallback = self.slide_mpp or (self.mpp if image.is_plain else None)
+        fallback = self.slide_mpp or (self.mpp if _is_tile(slide) else None)
         if fallback is None:
             raise ValueError(f"{image.path} has no mpp: give slide_mpp, or list it in a manifest with a column 'mpp'.")
         return Slide(image.path, mpp=fallback)
 
-    def _scale(self, image: ImageInput, slide: Slide) -> Scale:
+    def _scale(self, slide: Slide) -> Scale:
         downsample = mpp_to_downsample(self.mpp, slide.mpp)
         # A whole number of level-0 pixels, where one is near, keeps coordinates exact; a level of the slide wins.
         downsample = snap_downsample([max(1, round(downsample))], downsample)
         downsample = slide.downsample(slide.mpp * downsample)
-        map_downsample = self.map_downsample or (1 if image.is_plain else SLIDE_MAP_DOWNSAMPLE)
+        map_downsample = self.map_downsample or (1 if _is_tile(slide) else SLIDE_MAP_DOWNSAMPLE)
         return Scale(slide.size_px, slide.mpp, downsample, map_downsample)
+
+
+def _is_tile(slide: Slide) -> bool:
+    """True for PNG, JPEG and BMP, whose pixel size nobody can trust, and for TIFF that is small and not tiled."""
+    is_plain = slide.path.suffix.lower() in PLAIN_SUFFIXES
+    return is_plain or (slide.backend == "pillow" and max(slide.size_px) <= LARGEST_TILE_PX)

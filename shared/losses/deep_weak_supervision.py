@@ -49,8 +49,8 @@ def deep_weak_supervision_loss(
         scalar, float32 (float64 for float64 logits).
 
     Raises:
-        ValueError: if a shape does not fit, `etas` are not one a side output, areas are needed and missing, or labels, areas
-            or super-pixel ids are out of range.
+        ValueError: if a shape does not fit, `etas` are not one a side output or negative, areas are needed and missing, or
+            labels, areas or super-pixel ids are out of range.
 
     Reference:
         Jia et al., IEEE TMI 2017, equations 4 to 12 and section III.C. Deviation: means over the images, where the paper sums,
@@ -61,6 +61,7 @@ def deep_weak_supervision_loss(
     tensor(1.5863)
     """
     _check_outputs(side_logits, fusion_probabilities)
+    _check_etas(etas, eta_fuse)
     if len(etas) != side_logits.shape[1]:
         raise ValueError(f"need one eta a side output: {side_logits.shape[1]}; got etas={tuple(etas)}")
     map_etas = [*etas] if fusion_probabilities is None else [*etas, eta_fuse]
@@ -105,8 +106,7 @@ class DeepWeakSupervisionLoss(nn.Module):
         area_weighted_superpixels: bool = False,
     ) -> None:
         super().__init__()
-        if not all(eta >= 0 for eta in (*etas, eta_fuse)):
-            raise ValueError(f"etas must be >= 0; got etas={tuple(etas)}, {eta_fuse=}")
+        _check_etas(etas, eta_fuse)
         if not 0 < r < math.inf:
             raise ValueError(f"r must be > 0 and finite; got {r}")
         self.etas = tuple(etas)
@@ -144,6 +144,11 @@ def _check_outputs(side_logits: Tensor, fusion_probabilities: Tensor | None) -> 
     if fusion_probabilities is not None and fusion_probabilities.shape != (num_images, 1, height, width):
         wanted = (num_images, 1, height, width)
         raise ValueError(f"fusion probabilities must be {wanted}; got {tuple(fusion_probabilities.shape)}")
+
+
+def _check_etas(etas: Sequence[float], eta_fuse: float) -> None:
+    if not all(eta >= 0 for eta in (*etas, eta_fuse)):
+        raise ValueError(f"etas must be >= 0; got etas={tuple(etas)}, {eta_fuse=}")
 
 
 def _log_of_pixels(sides: Tensor, fusion: Tensor | None) -> list[Tensor]:

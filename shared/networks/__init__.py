@@ -7,7 +7,7 @@ from .instance_classifier import InstanceClassifier
 from .logits_of_probabilities import LogitsOfProbabilities
 from .norm_layers import NORMS, FrozenBatchNorm2d, replace_batch_norm
 from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from .resnet import BACKBONES, dilate_resnet, resnet, resnet_features
+from .resnet import BACKBONES, dilate_resnet, resnet
 from .side_output_vgg import SideOutputVGG, fuse_probabilities
 from .unet import UNet
 from .weights import load_backbone, load_weights
@@ -35,5 +35,4 @@ __all__ = [
     "load_weights",
     "replace_batch_norm",
     "resnet",
-    "resnet_features",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from .resnet import dilate_resnet, resnet, resnet_features
+from .resnet import dilate_resnet, resnet
 
 __all__ = ["AtrousPyramid", "DeepLabV2"]
 
@@ -94,7 +94,9 @@ class DeepLabV2(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)``, 0 to 255, to features ``(B, C, ceil(H / 8), ceil(W / 8))``."""
-        return resnet_features(self.backbone, self.normalization(images))
+        backbone = self.backbone
+        features = backbone.act(backbone.bn1(backbone.conv1(self.normalization(images))))
+        return backbone.layer4(backbone.layer3(backbone.layer2(backbone.layer1(backbone.maxpool(features)))))
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to logits ``(B, out_channels, H, W)``."""

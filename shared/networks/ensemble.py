@@ -37,12 +37,12 @@ class ProbabilityEnsemble(nn.Module):
         return log_tumour - log_normal
 
 
-def load_ensemble(network: nn.Module, paths: Sequence[str | Path]) -> nn.Module:
+def load_ensemble(network: nn.Module, paths: str | Path | Sequence[str | Path]) -> nn.Module:
     """The trained networks of one or several runs, as one network.
 
     Args:
         network: of the kind that all were trained with.
-        paths: of their state dicts.
+        paths: of their state dicts; a single one need not be in a list.
 
     Returns:
         in eval mode: `network` itself for one path, else a `ProbabilityEnsemble`.
@@ -50,6 +50,7 @@ def load_ensemble(network: nn.Module, paths: Sequence[str | Path]) -> nn.Module:
     Raises:
         ValueError: if there is no path, or naming the file that is missing or of another network.
     """
+    paths = [paths] if isinstance(paths, str | Path) else paths
     networks = [load_weights(copy.deepcopy(network) if len(paths) > 1 else network, path) for path in paths]
     loaded = [one for one in networks if one is not None]
     return loaded[0] if len(loaded) == 1 else ProbabilityEnsemble(loaded).eval()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from .resnet import dilate_resnet, resnet, resnet_features
+from .resnet import dilate_resnet, resnet
 
 __all__ = ["InstanceClassifier"]
 
@@ -58,8 +58,11 @@ class InstanceClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to tumour logits ``(B, 1)``, dense ``(B, 1, h, w)``."""
+        backbone = self.resnet
         normalized = self.normalization(images)
         if self.dense_stride is None:
-            return self.resnet(normalized)
-        last = self.resnet.fc
-        return F.conv2d(resnet_features(self.resnet, normalized), last.weight[:, :, None, None], last.bias)
+            return backbone(normalized)
+        # Step by step as in `DeepLabV2`, not in a function of both: TorchScript passes no modules.
+        features = backbone.maxpool(backbone.act(backbone.bn1(backbone.conv1(normalized))))
+        features = backbone.layer4(backbone.layer3(backbone.layer2(backbone.layer1(features))))
+        return F.conv2d(features, backbone.fc.weight[:, :, None, None], backbone.fc.bias)  # type: ignore[union-attr]

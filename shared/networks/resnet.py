@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from monai.networks import nets
-from torch import Tensor, nn
+from torch import nn
 
 from .imagenet_weights import load_imagenet_weights
 from .norm_layers import replace_batch_norm
 
-__all__ = ["BACKBONES", "dilate_resnet", "resnet", "resnet_features"]
+__all__ = ["BACKBONES", "dilate_resnet", "resnet"]
 
 BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200")
 
@@ -56,12 +56,6 @@ def resnet(
     # MONAI's own `norm` reaches the stem only, and the weights need batch normalisation to load into.
     replace_batch_norm(network, norm)
     return network
-
-
-def resnet_features(network: nets.ResNet, images: Tensor) -> Tensor:
-    """The last stage's features ``(B, C, h, w)`` of normalised images ``(B, 3, H, W)``, before they are pooled."""
-    features = network.act(network.bn1(network.conv1(images)))
-    return network.layer4(network.layer3(network.layer2(network.layer1(network.maxpool(features)))))
 
 
 def dilate_resnet(network: nets.ResNet, output_stride: int = 8) -> nets.ResNet:

@@ -60,8 +60,9 @@ def synthesize_slide(
     drawn = sample_stain(rng)
     outline = _outline(rng, size_px)
     tissue = outline > 0
-    # A small lesion is a few whole nests, not many slivers.
-    grown = grow_tissue(rng, size_px, tumour_share, tissue, nest_px=_NEST_PX)
+    # A small lesion is a few whole nests, not many slivers. Glands are as dense in normal slides as beside a tumour: were there
+    # more of them, their absence would tell of a tumour elsewhere in the slide.
+    grown = grow_tissue(rng, size_px, tumour_share, tissue, nest_px=_NEST_PX, gland_fill=0.0)
     haematoxylin, eosin = grown.haematoxylin, grown.eosin
     edge = soft_above(outline, 0.01, 0.02)
     haematoxylin *= edge

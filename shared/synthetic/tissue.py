@@ -56,10 +56,11 @@ def grow_tissue(
     tumour_share: float,
     tissue: NDArray[np.bool_] | None = None,
     nest_px: float = _TUMOUR_NEST_PX,
+    gland_fill: float = 1.0,
 ) -> Tissue:
     """Grow tissue with an exact share of tumour.
 
-    Glands fill in normal tissue what tumour and glands fill together in the other, nuclei cover the same share of
+    By default glands fill in normal tissue what tumour and glands fill together in the other, nuclei cover the same share of
     both, and gaps are as frequent: the classes differ in the nuclei, not in the amount of either stain.
 
     Args:
@@ -68,6 +69,8 @@ def grow_tissue(
         tumour_share: share of the tissue that is tumour, 0 for normal tissue.
         tissue: where there is tissue ``(H, W)``, default everywhere.
         nest_px: size of the tumour nests, as `spacing_px` of :func:`smooth_field`.
+        gland_fill: how much of the place that tumour would take glands take in normal tissue: 1 for images whose classes have
+            equal amounts of stain, 0 for normal tissue like that around a tumour.
 
     Returns:
         concentrations of the tissue; the area outside `tissue` is not blanked.
@@ -77,7 +80,7 @@ def grow_tissue(
     """
     if not 0 <= tumour_share <= 1:
         raise ValueError(f"need 0 <= tumour_share <= 1; got {tumour_share}")
-    regions = _lay_out(rng, shape, tumour_share, tissue, nest_px)
+    regions = _lay_out(rng, shape, tumour_share, tissue, nest_px, gland_fill)
     phase, eosin = _stroma(rng, shape)
     haze = np.float32(0.06) + np.float32(0.03) * smooth_field(rng, shape, 34)
     cytoplasm = np.float32(rng.uniform(0.30, 0.52)) + np.float32(0.07) * smooth_field(rng, shape, 9)
@@ -103,11 +106,13 @@ def _lay_out(
     tumour_share: float,
     tissue: NDArray[np.bool_] | None,
     nest_px: float,
+    gland_fill: float,
 ) -> _Regions:
     everywhere = np.ones(shape, np.bool_) if tissue is None else tissue
     gland_share = rng.uniform(0.05, 0.40)
     shadow_share = tumour_share if tumour_share > 0 else sample_tumour_share(rng)
-    nest_share = shadow_share + gland_share * (1 - shadow_share)
+    filled_share = tumour_share if tumour_share > 0 else gland_fill * shadow_share
+    nest_share = filled_share + gland_share * (1 - filled_share)
 
     # Normal tissue keeps the field and its level ("where a tumour would be") for the reactive stroma.
     tumour_field = smooth_field(rng, shape, nest_px)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield the temporary name ``<path>.part`` to write to; rename it to `path` when the block ends without an error.
 
     The name is always the same, so that what a killed run has left is overwritten by the next one and does not pile up;
-    two processes must therefore not write one `path` at the same time. Formats that are chosen by a file's ending have
-    to be named to their writer. Missing parent folders are made; an existing `path` stays as it was until the rename.
+    two processes must therefore not write one `path` at the same time, see `contended_path`. Formats that are chosen by a
+    file's ending have to be named to their writer. Missing parent folders are made; an existing `path` stays as it was until
+    the rename.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -37,3 +39,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def contended_path(path: str | Path) -> Iterator[Path]:
+    """`atomic_path` for a file that several processes may write at the same time: each write is whole, and the last one stays.
+
+    Each has a temporary name of its own, so what killed runs leave is not overwritten by the next: for small files.
+    """
+    final = Path(path)
+    own = final.with_name(f"{final.name}.{uuid.uuid4().hex[:12]}")
+    with atomic_path(own) as temporary:
+        yield temporary
+    own.replace(final)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..geometry import level_downsamples
 from .tiff_layout import TiffLayout
+from .tiff_tiles import TileCheck
 
 GLASS = 255
 _CUCIM_BATCH_SIZE = 16
@@ -33,7 +34,11 @@ class LevelReader(Protocol):
 
 
 class CucimReader:
-    """Tiled TIFF through cuCIM's batched reader."""
+    """Tiled TIFF through cuCIM's batched reader.
+
+    For a JPEG or LZW tile that it cannot decode cuCIM returns black or what the memory held before, and a deflate tile ends the
+    process in a read of several locations: so every tile goes through `TileCheck` first.
+    """
 
     def __init__(self, path: Path, layout: TiffLayout) -> None:
         from cucim.clara import CuImage
@@ -42,11 +47,15 @@ class CucimReader:
         self.level_sizes_px = tuple((int(w), int(h)) for w, h in self._image.resolutions["level_dimensions"])
         self._downsamples = level_downsamples(self.level_sizes_px)
         self._pages = [layout.page_of_size(size) for size in self.level_sizes_px]
+        self._tiles = TileCheck(path)
         for level in range(len(self.level_sizes_px)):  # what cuCIM cannot decode must show on opening
             self.read(level, np.zeros((1, 2), dtype=np.int64), (1, 1), num_workers=1)
 
     def read(self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int) -> NDArray[np.uint8]:
         width, height = size_px
+        page = self._pages[level]
+        if page is not None:
+            self._tiles.check(page, origins, size_px)
         # cuCIM takes level-0 coordinates and truncates them to level pixels, so aim at the middle of the pixel.
         downsample = self._downsamples[level]
         locations = origins if downsample == 1 else np.rint((origins + 0.5) * downsample).astype(np.int64)
@@ -82,6 +91,7 @@ class CucimReader:
 
     def close(self) -> None:
         self._image.close()
+        self._tiles.close()
 
 
 class OpenSlideReader:
@@ -136,8 +146,11 @@ class PillowReader:
 
     def read(self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int) -> NDArray[np.uint8]:
         if self._pixels is None:
-            with Image.open(self._path) as image:
-                self._pixels = _on_glass(image)
+            try:
+                with Image.open(self._path) as image:
+                    self._pixels = _on_glass(image)
+            except Exception as error:  # a damaged file: Pillow raises anything from OSError to SyntaxError
+                raise RuntimeError(str(error)) from error
         width, height = size_px
         return np.stack([self._pixels[y : y + height, x : x + width] for x, y in origins.tolist()])
 

@@ -11,15 +11,15 @@ from skimage.morphology import disk, opening
 # red is, by more than noise and JPEG can do.
 _RED_DEFICIT = 20
 _BLACK_BELOW = 40
-# Thin black ink is grey; single dark nuclei and grains of carbon are too, but no discs of this radius.
-_GREY_BELOW, _GREY_SATURATION, _GREY_RADIUS_PX = 100, 0.15, 2
 # Red ink absorbs blue nearly as much as green, eosin half as much or less: of the optical density in green, blue has 0.73
-# to 1.06 in a red pen and, on average, 0.13 to 0.63 in 14 real slides. Single nuclei, fibres and red blood cells reach
-# 0.7 too, but in none of these slides all over a disc of this radius.
+# to 1.06 in a red pen and, on average, 0.13 to 0.63 in 14 real slides. Single pixels and dark folds of tissue
+# reach 0.7 too, but in none of these slides is a disc of this radius plainly red as well.
 _LEAST_BLUE, _MOST_RED = 0.7, 0.9
 _STROKE_RADIUS_PX = 4
 # The rim and the dark parts of a stroke are no redder than pale mucus and folds: they are ink only beside plain red.
 _FAINT, _PLAIN, _MOST_RED_IN_PLAIN = 0.05, 0.3, 0.35
+# Thin black ink is grey. Single dark pixels of tissue are too, but in the same slides no disc of this radius.
+_GREY_BELOW, _GREY_SATURATION, _GREY_RADIUS_PX = 100, 0.15, 2
 
 
 def ink_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -10,6 +10,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from .tiff_tiles import decode_tile
+
 _TIFF_SUFFIXES = (".tif", ".tiff", ".svs")
 # A level-0 mask of a small slide is 10 MB; PNG masks have no regions, so the whole file is decoded and kept.
 _MAX_DECODED_MASKS = 8
@@ -72,6 +74,10 @@ def _whole_factor(path: Path, mask_size: tuple[int, int], image_size: tuple[int,
     return factor
 
 
+class _RefusedMask(ValueError):
+    """A mask that can be read but not be used."""
+
+
 class _DecodedMask:
     """A mask in memory: ``(H, W)`` uint8, 0 or 1."""
 
@@ -91,31 +97,26 @@ class _TiledMask:
         self.size_px = size_px
 
     def read(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
+        try:
+            with tifffile.TiffFile(self._path) as tiff:
+                return self._read(tiff, left, top, right, bottom)
+        except Exception as error:  # damage to a tile: each codec has errors of its own
+            raise ValueError(f"the mask {self._path} cannot be read ({error}); is the file complete?") from error
+
+    def _read(self, tiff: tifffile.TiffFile, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
         mask = np.zeros((bottom - top, right - left), dtype=np.uint8)
-        with tifffile.TiffFile(self._path) as tiff:
-            page = tiff.pages[0].aspage()
-            columns_a_row = -(-page.imagewidth // page.tilewidth)
-            for row in range(top // page.tilelength, -(-bottom // page.tilelength)):
-                for column in range(left // page.tilewidth, -(-right // page.tilewidth)):
-                    tile = _decode_tile(tiff, page, row * columns_a_row + column)
-                    if tile is None:
-                        continue
-                    y, x = row * page.tilelength, column * page.tilewidth
-                    part = tile[max(0, top - y) : bottom - y, max(0, left - x) : right - x]
-                    y, x = max(y, top) - top, max(x, left) - left
-                    mask[y : y + part.shape[0], x : x + part.shape[1]] = part
+        page = tiff.pages[0].aspage()
+        columns_a_row = -(-page.imagewidth // page.tilewidth)
+        for row in range(top // page.tilelength, -(-bottom // page.tilelength)):
+            for column in range(left // page.tilewidth, -(-right // page.tilewidth)):
+                tile = decode_tile(tiff, page, row * columns_a_row + column)
+                if tile is None:
+                    continue
+                y, x = row * page.tilelength, column * page.tilewidth
+                part = _as_mask(tile[max(0, top - y) : bottom - y, max(0, left - x) : right - x])
+                y, x = max(y, top) - top, max(x, left) - left
+                mask[y : y + part.shape[0], x : x + part.shape[1]] = part
         return mask
-
-
-def _decode_tile(tiff: tifffile.TiffFile, page: tifffile.TiffPage, index: int) -> NDArray[np.uint8] | None:
-    """One tile as 0 or 1, cut at the image's border; None where the file leaves it out, which means no tumour."""
-    if page.databytecounts[index] == 0:
-        return None
-    tiff.filehandle.seek(page.dataoffsets[index])
-    tile, _, shape = page.decode(tiff.filehandle.read(page.databytecounts[index]), index, jpegtables=page.jpegtables)
-    if tile is None:
-        return None
-    return _as_mask(tile.reshape(tile.shape[-3:])[: shape[1], : shape[2]])
 
 
 def _open_mask(path: Path) -> _DecodedMask | _TiledMask:
@@ -136,7 +137,9 @@ def _open_mask_once(path: Path, modified_ns: int) -> _DecodedMask | _TiledMask:
             _refuse_jpeg(path, image.format == "JPEG")
             bands = [image.getchannel(band) for band in image.getbands() if band != "A"]
             return _DecodedMask(_as_mask(np.stack([np.asarray(band) for band in bands], axis=-1)))
-    except (OSError, tifffile.TiffFileError, Image.DecompressionBombError) as error:
+    except _RefusedMask:
+        raise
+    except Exception as error:  # damage: besides OSError anything from SyntaxError (Pillow) to the codecs' own errors
         raise ValueError(f"the mask {path} cannot be read ({error}); save it as PNG or tiled TIFF") from error
 
 
@@ -153,7 +156,7 @@ def _open_tiff_mask(path: Path) -> _DecodedMask | _TiledMask:
 
 def _refuse_jpeg(path: Path, is_jpeg: bool) -> None:
     if is_jpeg:
-        raise ValueError(f"the mask {path} is JPEG-compressed, which blurs its edge; save it as PNG or deflate TIFF")
+        raise _RefusedMask(f"the mask {path} is JPEG-compressed, which blurs its edge; save it as PNG or deflate TIFF")
 
 
 def _as_mask(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -15,7 +15,11 @@ _MAGIC_NUMBERS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 @dataclass(frozen=True)
 class TiffPageLayout:
-    """One page (level, label, ...). `empty_tiles` is (rows, columns): True where the writer left a tile out."""
+    """One page (level, label, ...).
+
+    `empty_tiles` is (rows, columns): True where the writer left a tile out; `tile_spans` is ``(num_tiles, 2)``: the offset and
+    the length of each tile in the file. Both are empty for pages whose tiles do not hold whole pixels.
+    """
 
     size_px: tuple[int, int]
     is_tiled: bool
@@ -24,6 +28,7 @@ class TiffPageLayout:
     predictor: int
     is_uint8_rgb: bool
     empty_tiles: NDArray[np.bool_] = field(repr=False)
+    tile_spans: NDArray[np.int64] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def read_tiff_layout(path: Path) -> TiffLayout | None:
             return None
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page for series in tiff.series for level in series.levels for page in _first_page(level)]
+            pages = first_pages(tiff)
             layout = _layout(tiff, pages) if pages else None
             end = max((int(o) + int(n) for page in pages for o, n in _segments(page)), default=0)
     except Exception:  # damaged tags raise nearly anything; the other libraries may still know the format
@@ -61,6 +66,11 @@ def read_tiff_layout(path: Path) -> TiffLayout | None:
             f"{path}: the file is cut short: its tags point to byte {end}, it has {path.stat().st_size}; copy it again"
         )
     return layout
+
+
+def first_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """The first page of every level of every image."""
+    return [page for series in tiff.series for level in series.levels for page in _first_page(level)]
 
 
 def _segments(page: tifffile.TiffPage) -> Iterator[tuple[int, int]]:
@@ -84,10 +94,11 @@ def _layout(tiff: tifffile.TiffFile, pages: list[tifffile.TiffPage]) -> TiffLayo
 
 def _page_layout(page: tifffile.TiffPage) -> TiffPageLayout:
     tile = (page.tilewidth, page.tilelength) if page.is_tiled else (0, 0)
-    empty = np.zeros((0, 0), dtype=bool)
+    empty, spans = np.zeros((0, 0), dtype=bool), np.zeros((0, 2), dtype=np.int64)
     if page.is_tiled and page.planarconfig == 1:
         rows, columns = -(-page.imagelength // tile[1]), -(-page.imagewidth // tile[0])
-        empty = np.asarray(page.databytecounts)[: rows * columns].reshape(rows, columns) == 0
+        spans = np.array([page.dataoffsets, page.databytecounts], dtype=np.int64).T[: rows * columns]
+        empty = spans[:, 1].reshape(rows, columns) == 0
     return TiffPageLayout(
         size_px=(page.imagewidth, page.imagelength),
         is_tiled=page.is_tiled,
@@ -96,4 +107,5 @@ def _page_layout(page: tifffile.TiffPage) -> TiffPageLayout:
         predictor=int(page.predictor),
         is_uint8_rgb=page.dtype == np.uint8 and page.samplesperpixel == 3 and page.planarconfig == 1,
         empty_tiles=empty,
+        tile_spans=spans,
     )

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from shared.synthetic import DemoPlan, SlidePlan, write_demo
+from shared.synthetic import DemoPlan, SlidePlan, write_demo, write_slide
 
 REPOSITORY = Path(__file__).parents[2]
 DEADLINE_S = 600
@@ -49,6 +50,20 @@ TINY_CDWS: dict[str, Any] = {
     "num_epochs": 2,
     "batch_size": 4,
     "learning_rate": 0.001,
+}
+
+
+TINY_SLIDES: dict[str, Any] = {
+    "backbone": "resnet10",
+    "amp_dtype": "$None",
+    "num_workers": 1,
+    "slides_per_step": 3,
+    "tiles_per_slide": 12,
+    "tile_size_px": 32,
+    "map_margin_px": 8,
+    "tissue_mpp": 4.0,
+    "num_epochs": 2,
+    "learning_rate": 0.003,
 }
 
 
@@ -180,6 +195,26 @@ def cdws(easy_data: Path) -> Bundle:
     return Bundle("cdws_mil", easy_data, TINY_CDWS)
 
 
+@pytest.fixture(scope="session")
+def easy_slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated slides whose tumour is painted in another colour."""
+    folder = tmp_path_factory.mktemp("slides") / "data"
+    splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 3
+    plans = [SlidePlan(split, 0.4 * (index % 2 == 0), (420 + 20 * index, 560)) for index, split in enumerate(splits)]
+    write_demo(folder, DemoPlan(images={}, slides=plans))
+    for mask in sorted((folder / "slide_masks").iterdir()):
+        slide = folder / "slides" / f"{mask.stem}.tif"
+        pixels = tifffile.imread(slide, level=0)
+        pixels[np.array(Image.open(mask)) > 0] = (70, 30, 120)
+        write_slide(slide, pixels)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def alpha_beta(easy_slides: Path) -> Bundle:
+    return Bundle("alpha_beta_mil", easy_slides, TINY_SLIDES)
+
+
 @dataclass(frozen=True)
 class Training:
     """A training that has ended: how it was started, where, and what it said."""
@@ -210,5 +245,15 @@ def trained_cdws(cdws: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Trai
     options = cdws.tiny | {"num_epochs": 4}
     folder = tmp_path_factory.mktemp("trained_cdws") / "run"
     process = cdws.run(cdws.command("train", output_dir=folder, **options))
+    assert process.returncode == 0, process.stdout + process.stderr
+    return Training(options, folder, process)
+
+
+@pytest.fixture(scope="session")
+def trained_alpha_beta(alpha_beta: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """Alpha/beta MIL's train.json, once, as a user starts it."""
+    options = alpha_beta.tiny | {"num_epochs": 6}
+    folder = tmp_path_factory.mktemp("trained_alpha_beta") / "run"
+    process = alpha_beta.run(alpha_beta.command("train", output_dir=folder, **options))
     assert process.returncode == 0, process.stdout + process.stderr
     return Training(options, folder, process)

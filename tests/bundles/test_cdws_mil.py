@@ -1,6 +1,7 @@
 """CDWS-MIL's configurations, to their end on tiny data: whole, killed, shared by two processes, every variant, in use."""
 
 import csv
+import itertools
 import json
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
+
+from shared.engines.sweep import Sweep
+from shared.networks import SideOutputVGG
 
 from .conftest import assert_same_results, files_of, weights_of
 
@@ -128,6 +132,84 @@ def test_a_variant_trains_to_its_end(cdws, tmp_path, overlays, capsys):
         assert metrics["num_images"] in (4, 8)
 
 
+@pytest.mark.parametrize(
+    ("overlays", "etas", "side_outputs", "method"),
+    [
+        ((), [2.5, 5, 10], [1, 2, 3], "CDWS-MIL"),
+        (("vgg5",), [2.5, 5, 10, 10, 10], [1, 2, 3, 4, 5], "CDWS-MIL"),
+        (("dws", "vgg5"), [0] * 5, [1, 2, 3, 4, 5], "DWS-MIL"),
+        (("vgg5", "dws"), [0] * 5, [1, 2, 3, 4, 5], "DWS-MIL"),
+        (("baseline", "vgg5"), [0], [5], "Baseline"),
+        (("vgg5", "baseline_ac"), [10], [5], "Baseline w/ AC"),
+        (("dws", "baseline_ac"), [10], [3], "Baseline w/ AC"),
+    ],
+)
+def test_overlays_go_together_in_any_order(cdws, tmp_path, overlays, etas, side_outputs, method):
+    workflow = cdws.workflow("train", *overlays, output_dir=str(tmp_path))
+    loss, network = (workflow.parser.get_parsed_content(name) for name in ("train::trainer::loss_function", "network_def"))
+    assert [*loss.etas] == etas
+    assert network.side_outputs == side_outputs
+    assert workflow.parser.get_parsed_content("method") == method
+    assert loss.needs_areas == (method not in ("DWS-MIL", "Baseline"))
+    # Behind the other files the same overlays give a network that the weights fit.
+    for name in ("evaluate", "inference"):
+        other = cdws.workflow(name, *overlays, workflow_type="infer").parser.get_parsed_content("network_def")
+        assert {key: values.shape for key, values in other.state_dict().items()} == {
+            key: values.shape for key, values in network.state_dict().items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("overlays", "options", "problem"),
+    [
+        (("baseline", "dws"), {}, r"the network has 1 side outputs, and there are 3 etas, \[0, 0, 0\]"),
+        (("vgg5",), {"etas": [1, 2, 3]}, r"the network has 5 side outputs, and there are 3 etas, \[1, 2, 3\]"),
+        ((), {"eta_fuse": -1}, "etas must be >= 0; .* eta_fuse=-1"),
+        ((), {"side_outputs": [2, 1, 3]}, "side_outputs must ascend"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(cdws, tmp_path, overlays, options, problem):
+    with pytest.raises(RuntimeError) as caught:
+        cdws.train_here(*overlays, output_dir=tmp_path / "run", **options)
+    with pytest.raises(ValueError, match=problem):
+        raise caught.value.__cause__
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_single_side_output_needs_no_areas_for_a_fusion_it_does_not_have(cdws, tmp_path):
+    workflow = cdws.workflow("train", "baseline", eta_fuse=10, output_dir=str(tmp_path))
+    assert not workflow.parser.get_parsed_content("train::trainer::loss_function").needs_areas
+
+
+@pytest.mark.parametrize(
+    ("overlays", "number"), [((), 92), (("ebhi_seg",), 11), (("dataset_a",), 900)], ids=["demo", "ebhi_seg", "dataset_a"]
+)
+def test_superpixels_have_the_size_of_the_papers(cdws, overlays, number):
+    for name in ("train", "evaluate"):
+        parser = cdws.workflow(name, *overlays, "superpixels").parser
+        assert parser.get_parsed_content("superpixels").num_superpixels == number
+
+
+@pytest.mark.parametrize("num_stages", [1, 2, 3, 4, 5])
+def test_the_margin_of_inference_leaves_no_seams(cdws, num_stages):
+    """The middle of a tile is what the network says of a larger image there."""
+    margin = cdws.workflow("inference", workflow_type="infer", num_stages=num_stages).parser.get_parsed_content("margin_px")
+    torch.manual_seed(0)
+    network = SideOutputVGG(num_stages).double().eval()
+    stride = 2 ** (num_stages - 1)
+    assert margin % stride == 0
+    core, offset = 2 * stride, stride
+    tile_px = core + 2 * margin
+    image = torch.rand(1, 3, tile_px + 2 * offset, tile_px + 2 * offset, dtype=torch.float64) * 255
+    ends = offset + tile_px
+    with torch.inference_mode():
+        whole, tile = network(image), network(image[:, :, offset:ends, offset:ends])
+    inner = slice(margin, margin + core)
+    expected = whole[:, :, offset + margin : offset + margin + core, offset + margin : offset + margin + core]
+    assert expected.std() > 0
+    torch.testing.assert_close(tile[:, :, inner, inner], expected, rtol=0, atol=1e-6)
+
+
 def test_folds_share_out_the_images(cdws, tmp_path):
     manifest = pd.read_csv(cdws.data / "images.csv")
     tested = []
@@ -204,16 +286,40 @@ def test_inference_maps_a_slide(cdws, trained_cdws, tmp_path):
 def test_robustness_to_the_annotator(cdws, tmp_path):
     """Two trainings by the script; a second start finds them, and the shared database has them both."""
     tiny = cdws.tiny | {"dataset_dir": str(cdws.data), "num_epochs": 1}
-    fixed = [text for name, value in tiny.items() for text in ("--set", name, json.dumps(value))]
+    fixed = [
+        text for name, value in tiny.items() for text in ("--set", name, value if name == "amp_dtype" else json.dumps(value))
+    ]
     command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "area-noise", "--offsets", "-0.1", "0.1", *fixed]
     for _ in range(2):
         process = cdws.run([*command, "--output_dir", str(tmp_path / "runs")])
         assert process.returncode == 0, process.stdout + process.stderr
+    assert "NaN" not in (tmp_path / "result.json").read_text()
     rows = json.loads((tmp_path / "result.json").read_text())["results"]
     assert rows.keys() == {"-0.1", "0.1"}
     single = metrics_of(tmp_path / "runs/area_offset=0.1,seed=0")["regions"]["CDWS-MIL"]["f_all"]
     assert rows["0.1"]["regions.CDWS-MIL.f_all mean"] == pytest.approx(single)
+    # Of one seed.
+    assert rows["0.1"]["regions.CDWS-MIL.f_all std"] is None
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlruns.db")
     runs = client.search_runs([client.get_experiment_by_name("cdws_mil").experiment_id])
-    parents = {run.info.run_name for run in runs if "mlflow.parentRunId" not in run.data.tags}
-    assert parents == {"area_offset=-0.1,seed=0", "area_offset=0.1,seed=0"}
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    trainings = ("area_offset=-0.1,seed=0", "area_offset=0.1,seed=0")
+    stages = {f"{name}/{stage}": name for name, stage in itertools.product(trainings, ("segmentation", "evaluation"))}
+    parents = {run.info.run_name: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs}
+    assert parents == {"runs": None} | dict.fromkeys(trainings, "runs") | stages
+    table = pd.read_csv(tmp_path / "runs/sweep.csv")
+    history = pd.read_csv(tmp_path / "runs" / trainings[1] / "segmentation/history.csv")
+    assert table["segmentation.val_region_f"].iloc[1] == pytest.approx(history["val_region_f"].iloc[-1])
+
+
+def test_robustness_needs_masks(cdws, tmp_path):
+    config_file = str(cdws.root / "configs/train.json")
+    sweep = Sweep([config_file], {"area_offset": [0.1], "seed": [0]}, tmp_path / "runs", {"tracking::enabled": False})
+    (folder,) = map(sweep.folder, sweep.combinations)
+    (folder / "evaluation").mkdir(parents=True)
+    (folder / "evaluation/metrics.json").write_text(json.dumps({"images": {"CDWS-MIL": {"accuracy": 1.0}}}))
+    (folder / "sweep.json").write_text(json.dumps(sweep.settings(*sweep.combinations)))
+    options = ["--config_file", config_file, "--offsets", "0.1", "--set", "tracking::enabled", "false"]
+    process = cdws.run(["scripts/benchmark.py", "area-noise", *options, "--output_dir", str(tmp_path / "runs")])
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith("the runs have no region F: area-noise needs masks")

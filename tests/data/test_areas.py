@@ -41,13 +41,25 @@ def test_an_empty_mask_of_a_tumour_image_gives_one_step(tumour):
 
 
 def test_what_the_manifest_says_is_kept(tumour):
-    records = [tumour(60, area=0.77), {"image": "b.png", "label": 1, "area": 0.0}]
-    assert [record["area"] for record in fill_areas(records)] == [0.77, 0.0]
+    records = [tumour(60, area=0.77), {"image": "b.png", "label": 1, "area": 0.01}]
+    assert [record["area"] for record in fill_areas(records)] == [0.77, 0.01]
 
 
 def test_images_without_tumour_have_area_0(tumour):
-    records = [{**tumour(60), "label": 0}, {"image": "b.png", "label": 0, "area": 0.4}]
-    assert [record["area"] for record in fill_areas(records)] == [0.0, 0.0]
+    records = [
+        {**tumour(60), "label": 0},
+        {"image": "b.png", "label": 0, "area": None},
+        {"image": "c.png", "label": 0, "area": 0.0},
+    ]
+    assert [record["area"] for record in fill_areas(records)] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("label", "area", "problem"), [(0, 0.4, "no tumour, the area says 0.4"), (1, 0.0, "with area 0")])
+def test_an_area_that_contradicts_the_label_is_an_error(tumour, label, area, problem):
+    record = tumour(60, label=label, area=area)
+    with pytest.raises(ValueError, match=rf"row 5, .*a\.png: .*{problem}"):
+        fill_areas([record])
+    assert fill_areas([record], needed=False) == [record]
 
 
 def test_records_are_copied_in_their_order(tumour):

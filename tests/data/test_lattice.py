@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from shared.data import (
+    check_cascade,
     check_lattice,
     gather_instances,
     instance_labels_of_masks,
@@ -123,3 +124,9 @@ def test_regions_tile_the_image(record, box, n):
         order.append((y, x))
     assert (covered == 1).all()
     assert order == sorted(order)
+
+
+def test_a_cascade_of_lattices_that_do_not_fit():
+    check_cascade(4, 2, 8)
+    with pytest.raises(ValueError, match=r"got 4 \* 2 and 4: put n8\.json before cascade\.json"):
+        check_cascade(4, 2, 4)

@@ -28,6 +28,7 @@ def test_a_record_is_complete_and_absolute(tmp_path, write_rows):
         "area": 0.25,
         "case_id": "c",
         "split": "train",
+        "manifest": str(path),
         "row": 2,
         **dict.fromkeys(("x", "y", "width_um", "height_um", "width_px", "height_px", "mpp")),
     }
@@ -53,6 +54,10 @@ def test_a_record_is_complete_and_absolute(tmp_path, write_rows):
         ({"width_px": "4", "height_px": "4"}, ["needs x, y and its size"]),
         ({"width_um": "4", "height_um": "4"}, ["needs x, y and its size"]),
         ({"x": "0", "y": "0", "width_px": "4"}, ["width_px and height_px go together"]),
+        (
+            {"x": "0", "y": "0", "mpp": "1", **dict.fromkeys(("width_um", "height_um", "width_px", "height_px"), "4")},
+            ["width_px, height_px or in width_um, height_um, not in both"],
+        ),
         ({"x": "0", "y": "0", "width_um": "4", "height_um": "-4"}, ["width_um and height_um", "above 0"]),
         ({"x": "0", "y": "0", "width_px": "0.2", "height_px": "4"}, ["smaller than a pixel"]),
         ({"x": "0", "y": "inf", "width_px": "4", "height_px": "4"}, ["y must be a finite number"]),
@@ -119,6 +124,18 @@ def test_a_split_without_rows(write_rows):
     assert_refused(path, "no row with split 'val'", split="val")
 
 
+@pytest.mark.parametrize(
+    ("rows", "counts"),
+    [
+        ([{**GOOD, "case_id": "p"}, {"image": "b.png", "label": "1", "case_id": "p"}], "0 with label 0, 1 with label 1"),
+        ([GOOD, {"image": "b.png", "label": "1"}], "1 with label 0, 1 with label 1"),
+    ],
+)
+def test_too_few_cases_for_a_split(write_rows, rows, counts):
+    words = ["too few cases for a split 'val'", counts, "need 3 cases of each label"]
+    assert_refused(write_rows(rows), *words, split="val")
+
+
 def test_what_is_required_is_required_of_the_split_alone(write_rows):
     path = write_rows([{**GOOD, "split": "train"}, {"image": "b.png", "label": "", "split": "test"}])
     assert len(load_manifest(path, split="train")) == 1
@@ -143,6 +160,7 @@ def test_region_in_micrometres_of_a_file_with_mpp(tmp_path, write_rows):
     region = {"label": "0", "x": "8", "y": "16", "width_um": "4", "height_um": "2"}
     (record,) = load_manifest(write_rows([{"image": "slide.tif", **region}]))
     assert [record[name] for name in ("x", "y", "width_px", "height_px")] == [8, 16, 16, 8]
+    assert record["width_um"] is None
     # The manifest's own mpp goes before the file's.
     (record,) = load_manifest(write_rows([{"image": "slide.tif", **region, "mpp": "0.5"}]))
     assert [record[name] for name in ("width_px", "height_px", "mpp")] == [8, 4, 0.5]
@@ -238,7 +256,8 @@ def test_round_trip(tmp_path, write_rows):
     records = load_manifest(write_rows(rows), require=())
     (tmp_path / "other").mkdir()
     write_manifest(records, tmp_path / "other/copy.csv", extra_columns=["criterion"])
-    assert load_manifest(tmp_path / "other/copy.csv", require=()) == records
+    copied = load_manifest(tmp_path / "other/copy.csv", require=())
+    assert copied == [{**record, "manifest": str(tmp_path / "other/copy.csv")} for record in records]
     header = (tmp_path / "other/copy.csv").read_text(encoding="utf-8").splitlines()[0]
     assert header == "image,x,y,width_px,height_px,mpp,label,area,mask,case_id,split,criterion"
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["copy.csv"]

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from shared.data import RegionDataset, check_images, pixel_target, read_image, training_augmentation
+from shared.data import RegionDataset, check_images, load_manifest, pixel_target, read_image, training_augmentation
 from shared.synthetic import write_mask, write_slide
 
 # Grey values that JPEG keeps to within a few: large flat squares of 32 px.
@@ -246,6 +246,14 @@ def test_one_transform_may_serve_several_data_sets(records):
     assert all(torch.equal(a, b) for a, b in zip(alone, in_turn, strict=True))
 
 
+def test_an_error_names_the_manifest(tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    (tmp_path / "images.csv").write_text("image,label\nbad.png,1\n")
+    (record,) = load_manifest(tmp_path / "images.csv")
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/images\.csv, row 2, {tmp_path}/bad\.png: "):
+        check_images([RegionDataset([record])])
+
+
 def test_check_images_names_the_row_before_anything_is_read(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
@@ -256,6 +264,8 @@ def test_check_images_names_the_row_before_anything_is_read(tmp_path: Path) -> N
         check_images([RegionDataset([good, {**good, "image": str(tmp_path / "bad.png"), "row": 7}])])
     with pytest.raises(ValueError, match=r"row 2, .*good\.png: .*64 x 64 px does not divide into 6 x 6"):
         check_images([RegionDataset([good])], instances_per_side=6)
+    with pytest.raises(ValueError, match=r"row 2, .*instances_per_side must be at least 1, got 0"):
+        check_images([RegionDataset([good])], instances_per_side=0)
     with pytest.raises(ValueError, match=r"row 2, .*smaller than one instance"):
         check_images([RegionDataset([good])], instances_per_side=65)
     with pytest.raises(ValueError, match=r"row 2, .*64 x 64 px, wanted 128 x 128"):

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from shared.data import assign_folds, assign_splits, take_share
+from shared.data import assign_folds, assign_splits, load_manifest, take_share
 from shared.data.splits import SPLITS
 
 
@@ -156,6 +156,13 @@ def test_rejects_impossible_folds(num_folds, fold):
 def test_rejects_more_folds_than_cases():
     with pytest.raises(ValueError, match="4 cases are too few for 5 folds"):
         assign_folds(records_of(num_cases=2), 5, 0)
+
+
+def test_more_folds_than_cases_names_the_manifest(tmp_path, write_image):
+    manifest = tmp_path / "images.csv"
+    manifest.write_text("".join(["image,label\n", *(f"{write_image(f'i{label}')},{label}\n" for label in (0, 1))]))
+    with pytest.raises(ValueError, match=r"images\.csv: 2 cases are too few for 3 folds"):
+        load_manifest(manifest, num_folds=3, fold=0)
 
 
 def images_of(records):

@@ -86,3 +86,19 @@ def test_a_training_shared_by_two(tmp_path, make_stage, make_classifier, records
     one, two = (torch.load(tmp_path / name / "scores.pt", weights_only=True) for name in ("one", "two"))
     torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
     assert not (tmp_path / "two/resume.pt").exists()
+
+
+@pytest.mark.parametrize(("num_devices", "kind", "backend"), [(0, "cpu", "gloo"), (1, "cpu", "gloo"), (2, "cuda", "nccl"), (3, "cuda", "nccl")])
+def test_every_rank_chooses_the_same_backend(num_devices, kind, backend, monkeypatch):
+    """Also where there are fewer devices than processes."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_devices > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_devices)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(dist, "init_process_group", chosen.append)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for local_rank in range(2):
+        monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+        device = initialize_distributed()
+        assert (device.type, device.index) == (kind, local_rank if kind == "cuda" else None)
+    assert chosen == [backend, backend]

@@ -88,3 +88,9 @@ def test_a_layer_learns_at_its_own_rate(tmp_path, make_stage):
 def test_there_are_two_kinds_of_batch(tmp_path, make_stage):
     with pytest.raises(ValueError, match="batch must be 'mini' or 'full', got 'half'"):
         make_stage(tmp_path, batch="half")
+
+
+@pytest.mark.parametrize("amp_dtype", ["null", "fp16", "float32"])
+def test_precision_that_does_not_exist_is_refused(tmp_path, make_stage, amp_dtype):
+    with pytest.raises(ValueError, match=rf"amp_dtype must be .* or null \(--amp_dtype '\$None'\), got '{amp_dtype}'"):
+        make_stage(tmp_path, amp_dtype=amp_dtype)

@@ -167,3 +167,22 @@ def test_bfloat16_where_the_device_is_fast_at_it():
     assert isinstance(fast_inferer(inferer, "cuda"), AutocastInferer)
     on_cpu = fast_inferer(inferer, torch.device("cpu"))
     assert isinstance(on_cpu, AutocastInferer) == computes_bfloat16(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("size_px", "dtype"), [(16, torch.float32), (32, torch.float32), (40, torch.bfloat16)])
+def test_small_instances_are_computed_in_float32_on_a_cpu(make_classifier, size_px, dtype):
+    """One pixel in bfloat16 has gradients of chance there. The images of a lattice may be large all the same."""
+    network, seen = make_classifier("group"), []
+    network[1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    images = torch.randint(0, 256, (4, 3, 2 * size_px, 2 * size_px), dtype=torch.uint8)
+    instances = images[..., :size_px, :size_px].contiguous()
+    labels = torch.tensor([0, 1, 0, 1])
+    mixed = {"instances": instances, "images": images, "image_labels": labels}
+    for inferer, inputs, more in [
+        (SimpleInferer(), instances, {}),
+        (LatticeInferer(2), images, {}),
+        (SelectedInstanceInferer("max_max", 2), images, {"labels": labels}),
+        (ConstrainedRetrainInferer(2), mixed, {}),
+    ]:
+        AutocastInferer(inferer, "cpu", torch.bfloat16)(inputs, network, **more)
+    assert set(seen) == {dtype}

@@ -143,7 +143,7 @@ def test_without_masks_the_images_alone_are_scored(tmp_path, dataset, capsys):
     plain = RegionDataset(dataset.data, size_px=SIZE_PX)
     metrics = evaluation(tmp_path / "out", plain).run()
     assert "Pixels (%)" not in capsys.readouterr().out
-    assert sorted(metrics) == ["images", "num_images"]
+    assert sorted(metrics) == ["images", "num_images", "split"]
     assert metrics["images"] == evaluation(tmp_path / "masks", dataset).run()["images"]
     assert (tmp_path / "out/images.csv").read_text().splitlines()[0] == "image,x,y,width_px,height_px,label,max_probability"
     with Image.open(tmp_path / "out/examples.png"):

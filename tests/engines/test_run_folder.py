@@ -106,6 +106,34 @@ def test_other_names_may_be_volatile(tmp_path):
     assert "num_workers: 2 then, 3 now" in refusal(config(tmp_path, run_folder=folder, num_workers=3))
 
 
+def with_files(folder, *files):
+    return config(folder, run_folder={"_target_": "shared.engines.RunFolder", "path": "@output_dir", "files": [str(f) for f in files]})
+
+
+def test_another_content_of_a_file_is_another_run(tmp_path):
+    manifest, folder = tmp_path / "images.csv", tmp_path / "out"
+    manifest.write_text("image,label\n")
+    run(with_files(folder, manifest))
+    before = (folder / "config.json").read_bytes()
+    assert list(json.loads(before)["_files_"]) == ["images.csv"]
+    run(with_files(folder, manifest))
+    manifest.write_text("image,label\na.png,1\n")
+    assert f"(the content of {manifest} has changed)" in refusal(with_files(folder, manifest))
+    assert (folder / "config.json").read_bytes() == before
+
+
+def test_a_folder_of_an_earlier_version_may_have_any_files(tmp_path):
+    manifest, folder = tmp_path / "images.csv", tmp_path / "out"
+    manifest.write_text("image,label\n")
+    items = with_files(folder, manifest)
+    run(items)
+    recorded = json.loads((folder / "config.json").read_text())
+    del recorded["_files_"]
+    (folder / "config.json").write_text(json.dumps(recorded))
+    run(items)
+    assert "_files_" in json.loads((folder / "config.json").read_text())
+
+
 def test_outside_of_a_configuration(tmp_path):
     with pytest.raises(RuntimeError, match="ConfigParser"):
         executed_config()

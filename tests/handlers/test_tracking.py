@@ -97,10 +97,44 @@ def test_another_database_gives_new_runs(tracked_folder, make_tracking, tmp_path
     make_tracking(tracking_uri=f"sqlite:///{tmp_path}/other.db").start({})
     second = parent_id(tracked_folder)
     assert second != first
-    # The environment goes before the argument.
+    # The argument goes before the environment, which goes before the folder's own database.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tracked_folder}/mlruns.db")
     make_tracking(tracking_uri=f"sqlite:///{tmp_path}/other.db").start({})
-    assert parent_id(tracked_folder) not in (first, second)
+    assert parent_id(tracked_folder) == second
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    make_tracking().start({})
+    assert parent_id(tracked_folder) == second
+
+
+def test_a_run_below_that_of_a_sweep(tmp_path, tracked_folder, make_tracking, runs_of):
+    """Three levels: sweep, training, stage; also for a folder that began before it was part of a sweep."""
+    sweep = make_tracking(run_name="sweep")
+    sweep.start({"vary fold": "[0, 1]"})
+    database = {"tracking_uri": f"sqlite:///{tracked_folder}/mlruns.db"}
+    Tracking(tmp_path / "b", "test", **database).start({})
+    for name in ("a", "b"):
+        training = Tracking(tmp_path / name, "test", **database, parent_run_id=sweep.parent_run())
+        training.start({})
+        training.finish_stage("segmentation")
+    runs = runs_of()
+    assert sorted(runs) == ["a", "a/segmentation", "b", "b/segmentation", "sweep"]
+    parents = {name: run.data.tags.get(PARENT) for name, run in runs.items()}
+    ids = {name: run.info.run_id for name, run in runs.items()}
+    assert parents == {
+        "sweep": None,
+        "a": ids["sweep"],
+        "b": ids["sweep"],
+        "a/segmentation": ids["a"],
+        "b/segmentation": ids["b"],
+    }
+
+
+def test_a_finished_folder_that_goes_on_is_running(make_tracking, runs_of):
+    tracking = make_tracking()
+    tracking.start({})
+    tracking.finish()
+    make_tracking().start({})
+    assert runs_of()["output"].info.status == "RUNNING"
 
 
 @pytest.mark.parametrize("name", ["it's", 'say "so"', "a/b", "ä %"])

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,20 @@ def test_finished_slides_are_skipped_until_something_changes(tmp_path, slides, w
     assert [row["slide"] for row in SlideMapper(redness, **SETTINGS).run(slides, out)] == ["a", "b"]
     assert [row["slide"] for row in SlideMapper(redness, threshold=0.4, **SETTINGS).run(slides, out)] == ["a", "b", "c"]
     assert list(_rows(out)) == ["a", "b", "c"]
+
+
+def test_a_copied_folder_is_finished_too(tmp_path, slides, redness):
+    out = tmp_path / "out"
+    SlideMapper(redness, **SETTINGS).run(slides, out)
+    shutil.copytree(slides, tmp_path / "copy")
+    shutil.copytree(out, tmp_path / "out_of_copy")
+    assert SlideMapper(redness, **SETTINGS).run(tmp_path / "copy", tmp_path / "out_of_copy") == []
+    # Another content of the same size is another slide: here a word of its description.
+    content = (tmp_path / "copy/b.tif").read_bytes()
+    assert b"tifffile.py" in content
+    (tmp_path / "copy/b.tif").write_bytes(content.replace(b"tifffile.py", b"tifffile.PY"))
+    rows = SlideMapper(redness, **SETTINGS).run(tmp_path / "copy", tmp_path / "out_of_copy")
+    assert [row["slide"] for row in rows] == ["b"]
 
 
 def test_other_weights_are_other_settings(redness):

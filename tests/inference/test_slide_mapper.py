@@ -136,20 +136,28 @@ def test_seams_vanish_when_the_margin_covers_the_receptive_field(tmp_path, write
     assert np.abs(_stitched(tmp_path, slide, network, margin_px=0)[7:-7, 7:-7] - expected).max() > 10
 
 
-def test_a_small_image_is_mapped_as_it_is_at_full_resolution(tmp_path):
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_small_image_is_mapped_as_it_is_at_full_resolution(tmp_path, suffix):
+    """An untiled TIFF too: it has no mpp, and needs none."""
     rgb = np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8)
-    Image.fromarray(rgb).save(tmp_path / "a.png")
+    Image.fromarray(rgb).save(tmp_path / f"a.{suffix}")
     network = nn.Conv2d(3, 1, 15, padding=7).eval()
     with torch.inference_mode():
         network.weight *= 0.05
         expected = network(torch.from_numpy(rgb).permute(2, 0, 1)[None].float()).sigmoid()[0, 0].numpy() * 255
-    (row,) = SlideMapper(network, mpp=0.4, amp=False, min_area_um2=0).run(tmp_path / "a.png", tmp_path / "out")
+    (row,) = SlideMapper(network, mpp=0.4, amp=False, min_area_um2=0).run(tmp_path / f"a.{suffix}", tmp_path / "out")
     stored = tifffile.imread(tmp_path / "out" / "a.ome.tif")
     assert stored.shape == (96, 64)
     assert np.abs(stored - expected).max() <= 1
     assert (row["mpp"], row["map_mpp"]) == (0.4, 0.4)
     polygons = shapely.MultiPolygon(_polygons(tmp_path / "out" / "a.geojson"))
     assert polygons.area == (stored >= 127.5).sum()
+
+
+def test_a_large_untiled_tiff_without_mpp_needs_slide_mpp(tmp_path, redness):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((64, 5000, 3), 200, np.uint8), photometric="rgb")
+    with pytest.raises(RuntimeError, match=r"a\.tif has no mpp"):
+        SlideMapper(redness, **SMALL_TILES).run(tmp_path / "a.tif", tmp_path / "out")
 
 
 def test_a_slide_without_mpp_needs_slide_mpp(tmp_path, write_slide, picture, redness):

@@ -214,10 +214,18 @@ def test_rejects_weights_that_do_not_fit():
         DeepWeakSupervisionLoss(etas=[1, -2])
     with pytest.raises(ValueError, match=r"etas must be >= 0; .* eta_fuse=nan"):
         DeepWeakSupervisionLoss(eta_fuse=math.nan)
+    with pytest.raises(ValueError, match=r"etas must be >= 0; got etas=\(1, 1, 1\), eta_fuse=-3"):
+        deep_weak_supervision_loss(*network_outputs(), LABELS, AREAS, etas=[1, 1, 1], eta_fuse=-3)
     with pytest.raises(ValueError, match="r must be > 0 and finite; got 0"):
         DeepWeakSupervisionLoss(r=0)
     with pytest.raises(ValueError, match=r"one eta a side output: 3; got etas=\(1, 2\)"):
         DeepWeakSupervisionLoss(etas=[1, 2])(network_outputs(), LABELS, AREAS)
+
+
+def test_without_a_fusion_its_weight_needs_no_areas():
+    logits = network_outputs()[0][:, 2:]
+    loss = DeepWeakSupervisionLoss(etas=[0], eta_fuse=10)((logits, None), LABELS)
+    torch.testing.assert_close(loss, GeneralizedMeanLoss()(logits, LABELS))
 
 
 @pytest.mark.parametrize(("etas", "eta_fuse"), [((0, 0, 1), 0), ((0, 0, 0), 0.5), ((2.5, 5, 10), 10)])

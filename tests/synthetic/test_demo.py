@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from shared.synthetic import DemoPlan, SlidePlan, demo, demo_manifest, rough_area, write_demo
+from shared.synthetic.demo import PLANS, slide_cohort
 
 PLAN = DemoPlan(
     images={"train": 8, "val": 4, "test": 4},
@@ -142,13 +144,113 @@ def test_foreign_data_are_not_replaced(tmp_path):
 
 def test_manifest_is_generated_only_as_the_embedded_default(folder, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(demo, "write_demo", calls.append)
+    monkeypatch.setattr(demo, "write_demo", lambda *arguments: calls.append(arguments))
     assert demo_manifest(folder / "images.csv") == str(folder / "images.csv")
     assert demo_manifest(tmp_path / "demo" / "images.csv") == str(tmp_path / "demo" / "images.csv")
-    assert calls == []
     monkeypatch.chdir(tmp_path)
-    assert demo_manifest("data/demo/images.csv") == "data/demo/images.csv"
-    assert calls == [Path(tmp_path) / "data" / "demo"]
+    assert demo_manifest("data/other/images.csv") == "data/other/images.csv"
+    assert demo_manifest("data/demo/deeper/images.csv") == "data/demo/deeper/images.csv"
+    assert calls == []
+    for name, plan in PLANS.items():
+        assert demo_manifest(f"data/{name}/slides.csv") == f"data/{name}/slides.csv"
+        assert calls.pop() == (Path(tmp_path) / "data" / name, plan)
+
+
+def test_a_named_data_set_is_generated_by_its_plan(tmp_path, monkeypatch):
+    plan = DemoPlan(seed=3, images={}, slides=(SlidePlan("val", 0.2, (310, 390)),))
+    monkeypatch.setattr(demo, "PLANS", {"demo": PLAN, "demo_slides": plan})
+    monkeypatch.chdir(tmp_path)
+    demo_manifest("data/demo_slides/slides.csv")
+    assert [path.name for path in Path("data").iterdir()] == ["demo_slides"]
+    assert [row["split"] for row in rows(Path("data/demo_slides/slides.csv"))] == ["val"]
+    assert rows(Path("data/demo_slides/images.csv")) == []
+    before = contents(Path("data/demo_slides"))
+    assert before == contents(write_demo("again", plan))
+    demo_manifest("data/demo_slides/slides.csv")
+    assert contents(Path("data/demo_slides")) == before
+
+
+def test_a_named_data_set_of_an_older_generator_is_generated_again(tmp_path, monkeypatch):
+    slides = (SlidePlan("val", 0.0, (310, 390)),)
+    monkeypatch.setattr(demo, "PLANS", {"demo": DemoPlan(images={}, slides=slides)})
+    monkeypatch.chdir(tmp_path)
+    # Another plan of the same version is somebody's choice.
+    write_demo("data/demo", DemoPlan(seed=1, images={}, slides=slides))
+    before = contents(Path("data/demo"))
+    demo_manifest("data/demo/slides.csv")
+    assert contents(Path("data/demo")) == before
+    monkeypatch.setattr(demo, "GENERATOR_VERSION", demo.GENERATOR_VERSION + 1)
+    demo_manifest("data/demo/slides.csv")
+    assert json.loads(Path("data/demo/generated.json").read_text())["seed"] == 0
+
+
+def test_manifests_of_others_are_left(tmp_path, monkeypatch):
+    folder = tmp_path / "data/demo_slides"
+    folder.mkdir(parents=True)
+    for marker in (None, "no JSON", "{}"):
+        (folder / "slides.csv").write_text("image\nmine.tif\n")
+        if marker is not None:
+            (folder / "generated.json").write_text(marker)
+        demo_manifest(folder / "slides.csv")
+        assert (folder / "slides.csv").read_text() == "image\nmine.tif\n"
+
+
+@pytest.mark.parametrize("shares", [(0.1, 0.6), (0.02, 0.1), (0.3, 0.3)])
+def test_a_cohort_is_half_normal_and_half_within_the_shares(shares):
+    cohort = slide_cohort({"train": 100, "val": 7, "test": 1}, shares)
+    assert [plan.split for plan in cohort] == ["train"] * 100 + ["val"] * 7 + ["test"]
+    for split, num_tumour, num_slides in (("train", 50, 100), ("val", 4, 7), ("test", 1, 1)):
+        drawn = [plan.tumour_share for plan in cohort if plan.split == split]
+        assert (sum(share > 0 for share in drawn), len(drawn)) == (num_tumour, num_slides)
+    drawn = np.array([plan.tumour_share for plan in cohort if plan.tumour_share > 0])
+    assert drawn.min() >= shares[0] * (1 - 1e-9)
+    assert drawn.max() <= shares[1] * (1 + 1e-9)
+    # As many below the middle of the logarithms as above it.
+    if shares[0] < shares[1]:
+        assert np.median(drawn) == pytest.approx(np.sqrt(shares[0] * shares[1]), rel=0.25)
+
+
+def test_sizes_and_seeds_of_a_cohort():
+    cohort = slide_cohort({"train": 60}, (0.1, 0.6))
+    heights, widths = np.array([plan.size_px for plan in cohort]).T
+    assert len({plan.size_px for plan in cohort}) == 60
+    assert 1000 < heights.min() < heights.max() <= widths.min() < widths.max()
+    assert slide_cohort({"train": 60}, (0.1, 0.6)) == cohort
+    assert slide_cohort({"train": 60}, (0.1, 0.6), seed=1) != cohort
+    # More slides of a split leave the first as they were.
+    assert slide_cohort({"train": 61}, (0.1, 0.6))[:60] == cohort
+
+
+def test_named_plans():
+    assert set(PLANS) == {"demo", "demo_slides", "demo_small_lesions"}
+    assert PLANS["demo"] == DemoPlan()
+    assert PLANS["demo_slides"].slides != PLANS["demo_small_lesions"].slides
+    for name, largest in (("demo_slides", 0.6), ("demo_small_lesions", 0.1)):
+        plan = PLANS[name]
+        assert not plan.images
+        for split in ("train", "val", "test"):
+            shares = [slide.tumour_share for slide in plan.slides if slide.split == split]
+            assert sum(share > 0 for share in shares) * 2 == len(shares) >= 8
+            assert max(shares) <= largest
+    assert len({json.dumps(plan.record(), sort_keys=True) for plan in PLANS.values()}) == 3
+
+
+def test_threads_change_no_byte(tmp_path, monkeypatch):
+    slides = tuple(SlidePlan("train", share, size) for share, size in ((0.3, (310, 430)), (0.0, (330, 390)), (0.1, (350, 410))))
+    plan = DemoPlan(images={}, slides=slides * 2)
+    written = []
+    for num_threads in (4, 1):
+        monkeypatch.setattr(demo, "_MAX_THREADS", num_threads)
+        monkeypatch.setattr(os, "cpu_count", lambda: 4)
+        written.append(contents(write_demo(tmp_path / f"demo_{num_threads}", plan)))
+    assert written[0] == written[1]
+    # A slide follows from its number and its plan, whatever stands beside it.
+    alone = contents(write_demo(tmp_path / "demo", DemoPlan(images={}, slides=slides[:1])))
+    for name in ("slides/slide_00.tif", "slide_masks/slide_00.png"):
+        assert alone[name] == written[0][name]
+    assert [row["image"] for row in rows(tmp_path / "demo_4/slides.csv")] == [
+        f"slides/slide_{index:02d}.tif" for index in range(6)
+    ]
 
 
 def test_rejects_odd_numbers_of_images():

@@ -119,6 +119,21 @@ def test_refuses_jpeg_and_what_is_missing_or_damaged(tmp_path, mask):
             read_mask_region(tmp_path / name, (0, 0), 8, IMAGE_SIZE)
 
 
+@pytest.mark.parametrize("tile", [(64, 64), None])
+@pytest.mark.parametrize("compression", ["deflate", "lzw"])
+def test_damage_within_a_tiff_names_the_mask(compression, tile, mask, tmp_path):
+    path = save(mask, tmp_path / "mask.tif", compression=compression, tile=tile)
+    with tifffile.TiffFile(path) as tiff:
+        offset, length = tiff.pages[0].dataoffsets[0], tiff.pages[0].databytecounts[0]
+    damaged = bytearray(path.read_bytes())
+    damaged[offset : offset + length] = bytes(length)
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"the mask .*mask\.tif cannot be read"):
+        read_mask_region(path, (0, 0), 40, IMAGE_SIZE)
+    if tile is not None:  # other tiles are sound
+        np.testing.assert_array_equal(read_mask_region(path, (64, 64), 40, IMAGE_SIZE), mask[64:104, 64:104] > 0)
+
+
 def test_mask_lies_on_its_slide(wsi_test_data):
     slide = Slide(wsi_test_data / "mosaic_slides/slides/tumor_000.tif")
     path = wsi_test_data / "mosaic_slides/masks/tumor_000.png"

@@ -1,0 +1,117 @@
+"""Tiles a second of the slide loader alone, of the network's training step alone, and of both together."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from shared.data import RegionLoader, SlideBagDataset, TileAugmentation, TissueCache, check_slides, load_manifest
+from shared.engines import BagInferer, SlideBags
+from shared.losses import AlphaBetaLoss
+from shared.networks import InstanceClassifier
+from shared.synthetic import demo_manifest
+from shared.wsi import Slide
+
+Step = Callable[[dict[str, Any]], None]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--manifest", default="data/demo_slides/slides.csv", help="slides; their train split is read")
+    parser.add_argument("--tissue_dir", default="data/demo_slides/tissue")
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--tiles_per_slide", type=int, default=150)
+    parser.add_argument("--tile_size_px", type=int, default=224)
+    parser.add_argument("--mpp", type=float, default=0.5)
+    parser.add_argument("--num_workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--steps", type=int, default=12, help="bags of a measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, turn by turn; the fastest counts")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure turn by turn, so that what else runs on the machine disturbs all kinds alike."""
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    records = load_manifest(demo_manifest(arguments.manifest), split="train")
+    tissue = TissueCache(arguments.tissue_dir)
+    dataset = SlideBagDataset(records, tissue, arguments.tiles_per_slide, arguments.tile_size_px, arguments.mpp)
+    check_slides([dataset], arguments.num_workers)
+    step = _training_step(arguments)
+    bag = next(iter(RegionLoader(dataset, 1)))
+    step(bag)
+    kinds: dict[str, Callable[[], int]] = {
+        "loader": lambda: _through(_bags(dataset, arguments), arguments.steps * 8, _nothing),
+        "one_by_one": lambda: _one_by_one(dataset),
+        "model": lambda: _through(itertools.repeat(bag), arguments.steps, step),
+        "both": lambda: _through(_bags(dataset, arguments), arguments.steps, step),
+    }
+    speeds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(arguments.rounds):
+        for kind, measure in kinds.items():
+            start = time.perf_counter()
+            num_tiles = measure()
+            if arguments.device == "cuda":
+                torch.cuda.synchronize()
+            speeds[kind].append(num_tiles / (time.perf_counter() - start))
+    best = {kind: max(values) for kind, values in speeds.items()}
+    share = best["both"] / best["model"]
+    print(f"tiles of {arguments.tile_size_px} px at {arguments.mpp} um per pixel, {arguments.num_workers} workers")
+    print(f"loader {best['loader']:.0f} tiles/s; one tile a call through OpenSlide, one process: {best['one_by_one']:.0f}")
+    print(f"{arguments.backbone} training step {best['model']:.1f} tiles/s, with the loader {best['both']:.1f}: {share:.1%}")
+    return {"tiles_per_s": best, "all": speeds, "both_of_model": share}
+
+
+def _bags(dataset: SlideBagDataset, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One epoch after the other, the start of its workers included."""
+    loader = RegionLoader(dataset, 1, num_workers=arguments.num_workers)
+    for epoch in itertools.count():
+        loader.set_epoch(epoch)
+        yield from loader
+
+
+def _through(bags: Iterator[dict[str, Any]], steps: int, step: Step) -> int:
+    num_tiles = 0
+    for bag in itertools.islice(bags, steps):
+        step(bag)
+        num_tiles += bag["tiles"].shape[0] * bag["tiles"].shape[1]
+    return num_tiles
+
+
+def _nothing(bag: dict[str, Any]) -> None:
+    pass
+
+
+def _one_by_one(dataset: SlideBagDataset) -> int:
+    """What the loader is compared with: the same tiles of one bag, one a call, through OpenSlide."""
+    record = dataset.data[0]
+    with Slide(record["image"], mpp=record.get("mpp"), backend="openslide") as slide:
+        places = dataset.places(record, slide, np.random.default_rng(0))
+        for x, y in places.tolist():
+            slide.read_region((x, y), dataset.tile_size_px, dataset.mpp)
+    return len(places)
+
+
+def _training_step(arguments: argparse.Namespace) -> Step:
+    device = torch.device(arguments.device)
+    network: nn.Module = InstanceClassifier(arguments.backbone).to(device).train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
+    prepare, infer, loss = SlideBags(TileAugmentation()), BagInferer(), AlphaBetaLoss(alpha=0.2, beta=0.2)
+
+    def step(bag: dict[str, Any]) -> None:
+        tiles, labels = prepare(bag, device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = infer(tiles, network)
+        optimizer.zero_grad(set_to_none=True)
+        loss(logits, labels).backward()
+        optimizer.step()
+
+    return step

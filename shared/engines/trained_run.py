@@ -1,0 +1,50 @@
+"""What was trained with some settings is evaluated and used with the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .executed_config import executed_config
+from .run_folder import differences
+
+MISSING = object()
+
+
+def check_training(config: str | Path, keys: Sequence[str], unless_null: Sequence[str] = ()) -> None:
+    """Compare the configuration that is being executed with that of a training.
+
+    Args:
+        config: the ``config.json`` of the training's folder; where there is none, nothing is compared.
+        keys: what decides what the network is or sees, with ``::`` between the names of nested items. Items that one of the two
+            configurations does not have are passed over.
+        unless_null: more keys, which are passed over also where they were null in training.
+
+    Raises:
+        ValueError: naming the items that differ, if any do.
+    """
+    file = Path(config)
+    if not file.is_file():
+        return
+    before, now = json.loads(file.read_text()), json.loads(json.dumps(executed_config(), default=str))
+    found: list[str] = []
+    for key in (*keys, *unless_null):
+        then, given = (_item(items, key) for items in (before, now))
+        if then is not MISSING and given is not MISSING and not (key in unless_null and then is None):
+            found += differences(then, given, key)
+    if found:
+        raise ValueError(
+            f"the network of {file.parent} was trained with other settings ({'; '.join(found)}). Append the overlays and keys of its "
+            f"training (they are in {file}), for instance --{found[0].partition(':')[0]} ...; to go on in spite of it: "
+            "--check_training::keys '[]'"
+        )
+
+
+def _item(items: Any, key: str) -> Any:
+    for name in key.split("::"):
+        if not isinstance(items, dict) or name not in items:
+            return MISSING
+        items = items[name]
+    return None if items == "$None" else items  # null as the command line has to say it

@@ -1,0 +1,246 @@
+"""Alpha/beta MIL's configurations, to their end on tiny slides: whole, killed, shared by two processes, variants, in use."""
+
+import csv
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from .conftest import files_of, weights_of
+
+TEST_SLIDES = ["slide_08", "slide_09", "slide_10"]
+MAPS = {f"evaluation/maps/{slide}{ending}" for slide in TEST_SLIDES for ending in (".geojson", ".ome.tif", ".png")}
+RESULTS = {
+    "calibration.json",
+    "config.json",
+    "evaluation/examples.png",
+    "evaluation/metrics.json",
+    "evaluation/slides.csv",
+    "evaluation/maps/settings.json",
+    "evaluation/maps/slides.csv",
+    "evaluation/maps/slides_to_map.csv",
+    "mlflow.json",
+    "model.pt",
+    "pixel_statistics.json",
+    "tiles/history.csv",
+    "tiles/model.pt",
+} | MAPS
+METHOD = "Alpha/beta MIL"
+
+pytestmark = pytest.mark.slow
+
+
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "evaluation/metrics.json").read_text())
+
+
+def test_the_whole_training_leaves_its_files(trained_alpha_beta):
+    assert files_of(trained_alpha_beta.folder) == RESULTS
+    rows = list(csv.DictReader((trained_alpha_beta.folder / "tiles/history.csv").open()))
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {"train_loss", "val_slide_auc", "val_proxy_auc", "val_tile_auc"} <= set(rows[0])
+
+
+def test_the_network_carries_the_statistics_of_the_training_slides(trained_alpha_beta):
+    statistics = json.loads((trained_alpha_beta.folder / "pixel_statistics.json").read_text())
+    weights = weights_of(trained_alpha_beta.folder / "model.pt")
+    assert weights["normalization.mean"].flatten().tolist() == pytest.approx(statistics["mean"])
+    assert weights["normalization.std"].flatten().tolist() == pytest.approx(statistics["std"])
+
+
+def test_pixels_and_slides_are_scored_and_printed(trained_alpha_beta):
+    metrics = metrics_of(trained_alpha_beta.folder)
+    assert metrics["num_slides"] == 3
+    assert metrics["threshold"] == json.loads((trained_alpha_beta.folder / "calibration.json").read_text())["threshold"]
+    for part in ("pixels_tissue", "pixels_all"):
+        # Tumour has a colour of its own in these slides.
+        assert metrics[part][METHOD]["auc"] > 0.8
+        assert metrics[part]["Everything is tumour"]["sensitivity"] == 1
+    assert metrics["slides"][METHOD]["auc"] == 1
+    lines = trained_alpha_beta.process.stdout.splitlines()
+    assert sum(line.startswith("Pixels, tissue only (%)") for line in lines) == 1
+    table = pd.read_csv(trained_alpha_beta.folder / "evaluation/slides.csv")
+    assert table["slide"].tolist() == TEST_SLIDES
+    assert table["label"].tolist() == [1, 0, 1]
+
+
+def test_the_gap_between_the_modes_of_batch_normalisation_is_reported(trained_alpha_beta):
+    result = json.loads((trained_alpha_beta.folder / "calibration.json").read_text())
+    assert result["num_slides"] == 2
+    assert result["eval"].keys() == result["train"].keys() == {"slide_auc", "proxy_auc", "tile_auc"}
+    assert 0 < result["mode_gap"] < 1
+
+
+def test_mlflow_has_every_stage(trained_alpha_beta):
+    client = MlflowClient(trained_alpha_beta.database)
+    runs = client.search_runs([client.get_experiment_by_name("alpha_beta_mil").experiment_id])
+    by_name = {run.info.run_name: run for run in runs}
+    assert by_name.keys() == {"run", "run/tiles", "run/calibration", "run/evaluation"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert by_name["run"].data.params["alpha"] == "0.2"
+    assert {"threshold", "mode_gap", "eval.slide_auc", "train.slide_auc"} <= by_name["run/calibration"].data.metrics.keys()
+    evaluation = by_name["run/evaluation"]
+    assert {"pixels_tissue.alpha_beta_mil.auc", "slides.alpha_beta_mil.auc"} <= evaluation.data.metrics.keys()
+    logged = {file.path for file in client.list_artifacts(evaluation.info.run_id)}
+    assert logged == {"metrics.json", "slides.csv", "examples.png"}
+
+
+@pytest.mark.parametrize("moment", ["tiles/resume.pt", "evaluation/maps/slides.csv"])
+def test_killed_it_ends_with_the_same_numbers(alpha_beta, trained_alpha_beta, tmp_path, moment):
+    folder = tmp_path / "killed"
+    database = {"MLFLOW_TRACKING_URI": trained_alpha_beta.database}
+    command = alpha_beta.command("train", output_dir=folder, **trained_alpha_beta.options)
+    alpha_beta.kill_when(folder / moment, command, tmp_path / "log.txt", **database)
+    assert not (folder / "evaluation/metrics.json").exists(), "killed too late to prove anything"
+    process = alpha_beta.run(command, **database)
+    assert process.returncode == 0, process.stdout + process.stderr
+    expected = "tiles: goes on after epoch" if moment.startswith("tiles") else "tiles: finished already"
+    assert expected in process.stdout
+    # The maps' table says how long each took and where it lies.
+    for run in (folder, trained_alpha_beta.folder):
+        rows = pd.read_csv(run / "evaluation/maps/slides.csv")
+        assert (rows["status"] == "ok").all()
+    assert files_of(folder) == RESULTS
+    assert metrics_of(folder) == metrics_of(trained_alpha_beta.folder)
+    for name in ("tiles/history.csv", "evaluation/slides.csv", "calibration.json"):
+        assert (folder / name).read_text() == (trained_alpha_beta.folder / name).read_text(), name
+    torch.testing.assert_close(
+        weights_of(folder / "model.pt"), weights_of(trained_alpha_beta.folder / "model.pt"), rtol=0, atol=0
+    )
+
+
+def test_two_processes_train_as_one(alpha_beta, trained_alpha_beta, tmp_path):
+    # Not Adam, whose first steps follow the sign of gradients that may be all rounding.
+    options = alpha_beta.tiny | {"train::trainer::optimizer::_target_": "torch.optim.SGD", "norm": "group"}
+    options |= {"slides_per_step": 2}
+    # Colours are drawn by each process for its own tiles.
+    options |= {"train::preprocessing": "$None"}
+    folder = tmp_path / "two"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = alpha_beta.command("train", "multi_gpu_train", output_dir=folder, **options)
+    process = alpha_beta.run([*torchrun, *command], MLFLOW_TRACKING_URI=trained_alpha_beta.database)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stdout.count("Pixels, tissue only (%)") == 1
+    one = tmp_path / "one"
+    alpha_beta.train_here(output_dir=one, **options)
+    torch.testing.assert_close(weights_of(folder / "model.pt"), weights_of(one / "model.pt"), rtol=1e-4, atol=1e-5)
+    assert metrics_of(folder)["num_slides"] == metrics_of(one)["num_slides"] == 3
+    ours, theirs = (metrics_of(run)["pixels_tissue"][METHOD]["auc"] for run in (folder, one))
+    assert ours == pytest.approx(theirs, abs=0.01)
+
+
+VARIANTS = {
+    "one slide a step": {"slides_per_step": 1},
+    "group": {"norm": "group"},
+    "frozen": {"norm": "frozen"},
+    "dense": {"dense_stride": 16},
+    "white pixels": {"tissue_method": "white", "min_tissue": 0.25},
+    "stain": {"stain_jitter": 0.2, "beta": 0.0},
+}
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_a_variant_trains_to_its_end(alpha_beta, tmp_path, options):
+    alpha_beta.train_here(output_dir=tmp_path / "run", **alpha_beta.tiny | {"num_epochs": 1} | options)
+    assert metrics_of(tmp_path / "run")["pixels_tissue"][METHOD]["auc"] is not None
+    gap = json.loads((tmp_path / "run/calibration.json").read_text())["mode_gap"]
+    assert (gap == 0) == (options.get("norm") in ("group", "frozen"))
+
+
+def test_the_settings_of_the_paper(alpha_beta, tmp_path):
+    """tcga.json, but for the network and the number of epochs."""
+    tiny = {
+        "backbone": "resnet10",
+        "pretrained": False,
+        "tile_size_px": 64,
+        "map_margin_px": 16,
+        "num_epochs": 1,
+        "num_workers": 0,
+    }
+    options = tiny | {"tiles_per_slide": 20, "amp_dtype": "$None", "output_dir": str(tmp_path), "tracking::enabled": False}
+    alpha_beta.workflow("train", "tcga", **options).run()
+    metrics = metrics_of(tmp_path)
+    assert "pixels_tissue" not in metrics, "there are no masks to score with"
+    assert metrics["slides"][METHOD]["auc"] is not None
+
+
+def test_without_masks_slides_are_scored(alpha_beta, tmp_path):
+    table = pd.read_csv(alpha_beta.data / "slides.csv")
+    table["image"] = [str(alpha_beta.data / path) for path in table["image"]]
+    table.drop(columns=["mask", "area"]).to_csv(tmp_path / "slides.csv", index=False)
+    options = alpha_beta.tiny | {"manifest": str(tmp_path / "slides.csv"), "num_epochs": 1}
+    with pytest.raises(RuntimeError) as caught:
+        alpha_beta.train_here(output_dir=tmp_path / "run", **options)
+    assert "the column 'mask' is empty" in str(caught.value.__cause__)
+    alpha_beta.train_here(output_dir=tmp_path / "run", truth=None, **options)
+    assert metrics_of(tmp_path / "run").keys() >= {"slides", "num_slides"}
+
+
+def test_training_and_inference_have_the_properties_that_monai_asks_for(alpha_beta, trained_alpha_beta):
+    options = {**trained_alpha_beta.options, "output_dir": str(trained_alpha_beta.folder), "tracking::enabled": False}
+    assert alpha_beta.workflow("train", **options).check_properties() == []
+    options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "map_margin_px")}
+    checkpoints = [str(trained_alpha_beta.folder / "model.pt")]
+    workflow = alpha_beta.workflow("inference", workflow_type="infer", checkpoints=checkpoints, **options)
+    assert workflow.check_properties() == []
+    workflow.evaluator.run()
+    (output,) = workflow.evaluator.state.output
+    assert output["pred"].shape == (24,)
+    assert 0 <= output["pred"].min() <= output["pred"].max() <= 1
+
+
+def test_evaluate_repeats_the_numbers_of_the_training(alpha_beta, trained_alpha_beta, tmp_path):
+    options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "map_margin_px", "tissue_mpp", "num_workers")}
+    folders = {"output_dir": str(trained_alpha_beta.folder), "evaluation_dir": str(tmp_path)}
+    alpha_beta.workflow("evaluate", workflow_type="infer", **options | folders).run()
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics_of(trained_alpha_beta.folder)
+
+
+def test_inference_maps_a_slide_alone_and_with_an_ensemble(alpha_beta, trained_alpha_beta, tmp_path):
+    options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "map_margin_px")}
+    options |= {"source": alpha_beta.data / "slides/slide_08.tif"}
+    process = alpha_beta.run(
+        alpha_beta.command(
+            "inference", checkpoints=f"['{trained_alpha_beta.folder}/model.pt']", output_dir=tmp_path / "one", **options
+        )
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    # Twice the same network answers like one.
+    runs = tmp_path / "runs"
+    for name in ("a", "b"):
+        (runs / name).mkdir(parents=True)
+        for file in ("model.pt", "calibration.json"):
+            (runs / name / file).symlink_to(trained_alpha_beta.folder / file)
+    process = alpha_beta.run(
+        alpha_beta.command("inference", "ensemble", runs=f"{runs}/*/model.pt", output_dir=tmp_path / "two", **options)
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    (one,), (two,) = (list(csv.DictReader((tmp_path / name / "slides.csv").open())) for name in ("one", "two"))
+    assert one["status"] == two["status"] == "ok"
+    assert float(one["tumour_share"]) == pytest.approx(float(two["tumour_share"]), abs=0.01)
+    assert "ProbabilityEnsemble" in (tmp_path / "two/settings.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda table: table[table["label"] == 1], "one class only"),
+        (lambda table: table.assign(mpp=-1.0), "row 2: mpp is a size"),
+        (lambda table: table.assign(x=0, y=0, width_px=100, height_px=100), "a bag is drawn from a whole slide"),
+    ],
+)
+def test_what_is_wrong_with_a_manifest_is_said_before_anything_is_written(alpha_beta, tmp_path, change, reason):
+    table = pd.read_csv(alpha_beta.data / "slides.csv")
+    for name in ("image", "mask"):
+        table[name] = [str(alpha_beta.data / path) for path in table[name]]
+    change(table).to_csv(tmp_path / "slides.csv", index=False)
+    with pytest.raises(RuntimeError) as caught:
+        alpha_beta.train_here(output_dir=tmp_path / "run", manifest=str(tmp_path / "slides.csv"))
+    error, text = caught.value, ""
+    while error is not None:
+        text, error = text + str(error), error.__cause__
+    assert reason in text
+    assert not (tmp_path / "run").exists()
