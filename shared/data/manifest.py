@@ -69,8 +69,8 @@ def load_manifest(
     Returns:
         A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to),
         ``x, y, width_px, height_px`` as level-0 pixels (all None when the row is the whole image), ``mpp``, ``label``,
-        ``area``, ``case_id``, ``split``, and for messages ``manifest``, the path of the CSV, and ``row``, the number of the line in
-        it on which the row begins (the header is row 1; blank lines count). What a row leaves empty is None.
+        ``area``, ``case_id``, ``split``, and for messages ``manifest``, the path of the CSV, and ``row``, the number of the line
+        in it on which the row begins (the header is row 1; blank lines count). What a row leaves empty is None.
 
     Raises:
         ValueError: for whatever is wrong, naming the file, the row, what was wanted and what came.

@@ -123,7 +123,7 @@ def load_threshold(file: str | Path) -> float:
     try:
         return float(json.loads(file.read_text())["threshold"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} holds no threshold ({error!r}): delete it and run the training again, which writes it") from error
+        raise ValueError(f"{file} holds no threshold ({error!r}): delete it and run the training again") from error
 
 
 def _probabilities(logits: Tensor) -> Tensor:

@@ -47,9 +47,10 @@ class MapEvaluation:
         tissue: where the slides' tissue is found.
         alpha: a slide's score is the mean of the top alpha share of its tissue's map pixels.
         method: name in the table.
-        truth: ``"mask"``, or None to score the slides' labels only.
         num_examples: slides of the figure; 0 for none.
         tracking: MLflow runs to log to.
+        truth: ``"mask"``, or None to score the slides' labels only.
+        split: name of the split in ``metrics.json``.
 
     Raises:
         ValueError: before anything is mapped, naming row and file of a mask that cannot be read or does not fit its slide.
@@ -66,9 +67,10 @@ class MapEvaluation:
         tissue: TissueCache,
         alpha: float,
         method: str,
-        truth: str | None = "mask",
         num_examples: int = 4,
         tracking: Tracking | None = None,
+        truth: str | None = "mask",
+        split: str = "test",
     ) -> None:
         if truth not in ("mask", None):
             raise ValueError(f"truth must be 'mask' or None, got {truth!r}")
@@ -76,7 +78,7 @@ class MapEvaluation:
         # Without its mask a record of a tumour slide has no truth.
         self.records = [record if truth else {**record, "mask": None} for record in records]
         self.is_scored = truth is not None and all(_has_truth(record) for record in self.records)
-        self.alpha, self.method, self.num_examples, self.tracking = alpha, method, num_examples, tracking
+        self.alpha, self.method, self.split, self.num_examples, self.tracking = alpha, method, split, num_examples, tracking
 
     def run(self) -> dict[str, Any]:
         """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
@@ -145,6 +147,7 @@ class MapEvaluation:
         scores = torch.tensor([row["score"] for row in rows])
         labels = torch.tensor([int(row["label"] > 0) for row in rows])
         metrics: dict[str, Any] = {
+            "split": self.split,
             "num_slides": len(rows),
             "threshold": self.mapper.threshold,
             "slides": {self.method: {"auc": number(roc_auc(scores, labels))}},

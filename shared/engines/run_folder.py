@@ -103,7 +103,7 @@ class RunFolder:
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Where two configuration items differ, a line each: ``name::of::item: this then, that now``. Notes (``_desc_``) do not count."""
+    """Where two configuration items differ, notes (``_desc_``) aside, a line each: ``name::of::item: this then, that now``."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [
             line

@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +36,7 @@ class Sweep:
 
     A run that is finished (its ``evaluation/metrics.json`` is there) is not repeated, one that was interrupted goes on, and one
     that fails does not stop the others. A training ends with the sweep that started it. All runs share one MLflow database,
-    ``<output_dir>/mlruns.db``, unless `fixed` or ``MLFLOW_TRACKING_URI`` names another ``tracking_uri``, and are shown there
+    ``<output_dir>/mlruns.db``, unless `fixed` names another ``tracking_uri``, and are shown there
     below a run of the sweep.
 
     Args:
@@ -63,8 +62,7 @@ class Sweep:
             raise ValueError(f"a sweep needs at least one key with at least one value, got {dict(varied)}")
         self.config_files, self.varied = list(config_files), {name: list(values) for name, values in varied.items()}
         self.output_dir = Path(output_dir).resolve()
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.output_dir}/mlruns.db"
-        self.fixed = {"tracking_uri": uri, **(fixed or {})}
+        self.fixed = {"tracking_uri": f"sqlite:///{self.output_dir}/mlruns.db", **(fixed or {})}
         self.allowed = allowed
         self._check_folders()
 

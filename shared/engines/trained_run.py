@@ -36,8 +36,8 @@ def check_training(config: str | Path, keys: Sequence[str], unless_null: Sequenc
             found += differences(then, given, key)
     if found:
         raise ValueError(
-            f"the network of {file.parent} was trained with other settings ({'; '.join(found)}). Append the overlays and keys of its "
-            f"training (they are in {file}), for instance --{found[0].partition(':')[0]} ...; to go on in spite of it: "
+            f"the network of {file.parent} was trained with other settings ({'; '.join(found)}). Append the overlays and keys of "
+            f"its training (they are in {file}), for instance --{found[0].partition(':')[0]} ...; to go on in spite of it: "
             "--check_training::keys '[]'"
         )
 

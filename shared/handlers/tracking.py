@@ -32,8 +32,8 @@ class Tracking:
     Args:
         folder: the output folder; the default database ``mlruns.db`` and the artefacts lie in it.
         experiment: name of the MLflow experiment.
-        tracking_uri: of a server or database; None for that of the environment variable ``MLFLOW_TRACKING_URI``, without which
-            it is ``sqlite:///<folder>/mlruns.db``.
+        tracking_uri: of a server or database; None for ``sqlite:///<folder>/mlruns.db``. The environment variable
+            ``MLFLOW_TRACKING_URI`` goes before both, as in MONAI's handler.
         run_name: of the parent run; None for the folder's name.
         enabled: False turns tracking off.
         parent_run_id: of a run in the same database below which MLflow shows the parent run: a sweep's. None for no such run.
@@ -50,7 +50,7 @@ class Tracking:
     ) -> None:
         self.folder = Path(folder).resolve()
         self.experiment = experiment
-        self.uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder}/mlruns.db"
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or f"sqlite:///{self.folder}/mlruns.db"
         self.run_name = run_name or self.folder.name
         self.enabled = enabled and not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0)
         self.parent_run_id = parent_run_id

@@ -27,7 +27,7 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
-    """What one image's result depends on - settings, content of the file, given mpp - in 16 letters, the same in a copied folder."""
+    """What one image's result depends on - settings, the file's content, given mpp - in 16 letters, the same in a copy."""
     content = None
     if image.path.is_file():
         status = image.path.stat()

@@ -56,7 +56,7 @@ TINY_CDWS: dict[str, Any] = {
 TINY_SLIDES: dict[str, Any] = {
     "backbone": "resnet10",
     "amp_dtype": "$None",
-    "num_workers": 1,
+    "num_workers": 0,
     "slides_per_step": 3,
     "tiles_per_slide": 12,
     "tile_size_px": 32,

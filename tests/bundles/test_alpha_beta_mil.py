@@ -137,6 +137,7 @@ VARIANTS = {
     "group": {"norm": "group"},
     "frozen": {"norm": "frozen"},
     "dense": {"dense_stride": 16},
+    "one logit a tile": {"map_dense_stride": None},
     "white pixels": {"tissue_method": "white", "min_tissue": 0.25},
     "stain": {"stain_jitter": 0.2, "beta": 0.0},
 }
@@ -244,3 +245,25 @@ def test_what_is_wrong_with_a_manifest_is_said_before_anything_is_written(alpha_
         text, error = text + str(error), error.__cause__
     assert reason in text
     assert not (tmp_path / "run").exists()
+
+
+def test_the_grid_of_the_paper(alpha_beta, tmp_path):
+    """Two of its trainings by the script; a second start finds them; MLflow shows both below one run."""
+    tiny = alpha_beta.tiny | {"dataset_dir": str(alpha_beta.data), "num_epochs": 1}
+    fixed = [text for name, value in tiny.items() for text in ("--set", name, json.dumps(value))]
+    command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "alpha-beta", "--alphas", "0.2", "--betas", "0"]
+    for _ in range(2):
+        process = alpha_beta.run([*command, "0.8", *fixed, "--output_dir", str(tmp_path / "runs")])
+        assert process.returncode == 0, process.stdout + process.stderr
+    rows = json.loads((tmp_path / "result.json").read_text())["results"]
+    assert rows.keys() == {"alpha 0.2, beta 0", "alpha 0.2, beta 0.8"}
+    single = metrics_of(tmp_path / "runs/alpha=0.2,beta=0.8,seed=0")["pixels_tissue"][METHOD]["auc"]
+    assert rows["alpha 0.2, beta 0.8"]["AUC, tissue mean"] == pytest.approx(single)
+    assert (tmp_path / "runs/grid.png").read_bytes().startswith(b"\x89PNG")
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlruns.db")
+    runs = client.search_runs([client.get_experiment_by_name("alpha_beta_mil").experiment_id])
+    parents = {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in runs}
+    trainings = {name: parent for name, parent in parents.items() if name.startswith("alpha=") and "/" not in name}
+    assert len(set(trainings.values())) == 1
+    assert trainings.keys() == {"alpha=0.2,beta=0.0,seed=0", "alpha=0.2,beta=0.8,seed=0"}
+    assert None not in trainings.values()

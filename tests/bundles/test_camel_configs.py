@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,81 @@ def test_masks_that_a_run_would_miss_later_are_missed_at_once(camel, tmp_path):
     for truth in (None, "label"):
         workflow = camel.workflow("train", manifest=str(manifest), output_dir=str(tmp_path), truth=truth)
         assert len(workflow.parser.get_parsed_content("test_records")) == 8
+
+
+@pytest.mark.parametrize(
+    ("overlays", "options", "starts"),
+    [
+        ((), {}, True),
+        ((), {"backbone": "resnet10"}, False),
+        ((), {"backbone": "resnet10", "segmentation_backbone": "resnet10"}, True),
+        ((), {"warm_start": False}, False),
+        (("camelyon16",), {"warm_start": True}, False),
+        (("unet",), {}, False),
+    ],
+)
+def test_the_segmentation_starts_from_a_resnet_of_its_own_kind(camel, tmp_path, overlays, options, starts):
+    workflow = camel.workflow("train", *overlays, output_dir=str(tmp_path), **options)
+    first = workflow.parser.get_parsed_content("first_backbone")
+    assert first == (f"{tmp_path}/max_max/model.pt" if starts else None)
+
+
+def test_a_cascade_without_its_lattice_is_refused_before_anything_is_done(camel, tmp_path):
+    workflow = camel.workflow("train", "cascade", output_dir=str(tmp_path / "run"))
+    with pytest.raises(RuntimeError) as caught:
+        workflow.run()
+    assert "got 4 * 2 and 4: put n8.json before cascade.json" in "".join(traceback.format_exception(caught.value))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "named"),
+    [
+        ("evaluate", {"image_size_px": 32}, "image_size_px: 64 then, 32 now"),
+        ("evaluate", {"instances_per_side": 8}, "instances_per_side: 4 then, 8 now"),
+        ("evaluate", {"backbone": "resnet18"}, "backbone: 'resnet10' then, 'resnet18' now"),
+        ("inference", {"mpp": 1.0}, "mpp: 0.5 then, 1.0 now"),
+        ("inference", {"norm": "frozen"}, "norm: 'batch' then, 'frozen' now"),
+    ],
+)
+def test_what_was_trained_with_other_settings_is_not_used(camel, trained, tmp_path, name, changes, named):
+    options = {"segmentation_backbone": "resnet10", "output_dir": str(tmp_path), "checkpoint": str(trained.folder / "model.pt")}
+    if name == "evaluate":
+        options |= {
+            "output_dir": str(trained.folder),
+            "backbone": "resnet10",
+            "image_size_px": 64,
+            "evaluation_dir": str(tmp_path),
+        }
+    workflow = camel.workflow(name, workflow_type="infer", **options | changes)
+    with pytest.raises(RuntimeError) as caught:
+        workflow.run()
+    message = "".join(traceback.format_exception(caught.value))
+    assert f"was trained with other settings ({named})" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_split_has_a_folder_of_its_own(camel):
+    folders = [
+        camel.workflow("evaluate", workflow_type="infer", output_dir="out", split=split).parser.get_parsed_content(
+            "evaluation_dir"
+        )
+        for split in ("test", "val")
+    ]
+    assert folders == ["out/evaluation", "out/evaluation_val"]
+
+
+def test_a_manifest_that_has_changed_is_another_run(camel, trained):
+    options = trained.options | {"output_dir": str(trained.folder), "tracking::enabled": False}
+    manifest = camel.data / "images.csv"
+    content = manifest.read_bytes()
+    try:
+        manifest.write_bytes(content + b"\n")
+        with pytest.raises(RuntimeError) as caught:
+            camel.workflow("train", **options).run()
+    finally:
+        manifest.write_bytes(content)
+    assert f"the content of {manifest} has changed" in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.slow

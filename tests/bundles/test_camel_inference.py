@@ -54,7 +54,7 @@ def test_evaluate_of_another_network_behind_its_overlay(camel, tmp_path):
     small = {"network_def::features": [8, 8, 16, 16, 32, 8]}
     training = camel.train_here("pixel_fsb", "n8", "unet", output_dir=tmp_path, **small)
     assert training.parser.get_parsed_content("train::trainer").is_finished
-    names = {"image_size_px": 64, "backbone": "resnet10", "method": "Pixel-level FSB"}
+    names = {"image_size_px": 64, "backbone": "resnet10", "segmentation_backbone": "resnet10", "method": "Pixel-level FSB"}
     options = {"output_dir": str(tmp_path), "evaluation_dir": str(tmp_path / "again"), **names, **small}
     camel.workflow("evaluate", "n8", "unet", workflow_type="infer", **options).run()
     again, before = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("again", "evaluation"))
@@ -62,6 +62,7 @@ def test_evaluate_of_another_network_behind_its_overlay(camel, tmp_path):
     assert again["pixels"] == before["pixels"]
     assert again["images"]["Pixel-level FSB"] == before["images"]["Pixel-level FSB"]
     options = {"checkpoint": str(tmp_path / "model.pt"), "output_dir": str(tmp_path / "maps"), **small}
+    options["segmentation_backbone"] = "resnet10"
     source = str(camel.data / "images" / "case_006_1.png")
     assert len(camel.workflow("inference", "unet", workflow_type="infer", source=source, **options).run()[-1]) == 1
 

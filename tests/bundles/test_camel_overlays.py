@@ -37,6 +37,14 @@ def test_an_overlay_trains_to_its_end(camel, tmp_path, capsys, overlays):
     assert method in capsys.readouterr().out
 
 
+def test_a_backbone_alone(camel, tmp_path):
+    """The segmentation keeps its own, and starts from nothing."""
+    tiny = {name: value for name, value in camel.tiny.items() if name != "segmentation_backbone"}
+    alone = type(camel)(camel.name, camel.data, tiny)
+    alone.train_here(output_dir=tmp_path, cmil_epochs=1, max_min_epochs=1)
+    assert (tmp_path / "evaluation/metrics.json").is_file()
+
+
 def test_criteria_of_the_picks(camel, tmp_path):
     """Max-Max alone picks an instance of an image at most, and by that criterion; FSB takes every instance."""
     stop = ["@run_max_max", "@run_construct"]

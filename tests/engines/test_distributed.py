@@ -88,7 +88,9 @@ def test_a_training_shared_by_two(tmp_path, make_stage, make_classifier, records
     assert not (tmp_path / "two/resume.pt").exists()
 
 
-@pytest.mark.parametrize(("num_devices", "kind", "backend"), [(0, "cpu", "gloo"), (1, "cpu", "gloo"), (2, "cuda", "nccl"), (3, "cuda", "nccl")])
+@pytest.mark.parametrize(
+    ("num_devices", "kind", "backend"), [(0, "cpu", "gloo"), (1, "cpu", "gloo"), (2, "cuda", "nccl"), (3, "cuda", "nccl")]
+)
 def test_every_rank_chooses_the_same_backend(num_devices, kind, backend, monkeypatch):
     """Also where there are fewer devices than processes."""
     chosen = []

@@ -107,7 +107,9 @@ def test_other_names_may_be_volatile(tmp_path):
 
 
 def with_files(folder, *files):
-    return config(folder, run_folder={"_target_": "shared.engines.RunFolder", "path": "@output_dir", "files": [str(f) for f in files]})
+    return config(
+        folder, run_folder={"_target_": "shared.engines.RunFolder", "path": "@output_dir", "files": [str(f) for f in files]}
+    )
 
 
 def test_another_content_of_a_file_is_another_run(tmp_path):
