@@ -17,7 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.data.manifest import Record, write_manifest
-from shared.data.tcga import TRAINING_LOCATIONS, tcga_records
+from shared.data.tcga import tcga_records
+from shared.data.tcga_barcode import TRAINING_LOCATIONS
 
 
 def main() -> None:

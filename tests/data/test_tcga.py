@@ -4,7 +4,8 @@ from collections import Counter
 import pytest
 
 from shared.data.splits import SPLITS
-from shared.data.tcga import LOCATIONS, TRAINING_LOCATIONS, parse_barcode, read_gdc_table, tcga_records
+from shared.data.tcga import read_gdc_table, tcga_records
+from shared.data.tcga_barcode import LOCATIONS, TRAINING_LOCATIONS, parse_barcode
 
 UUID = "9F0E3E1C-3C7B-4B5A-8F0D-6A1B2C3D4E5F"
 SHEET = ["File ID", "File Name", "Data Category", "Data Type", "Project ID", "Case ID", "Sample ID", "Sample Type"]

@@ -93,7 +93,7 @@ def reference(folder, records, tissue, alpha=ALPHA, threshold=THRESHOLD):
             found = pixels[part][-1]
             rows[-1][column] = roc_auc_score(*found) if found[0].any() else None
     labels, scores = [row["label"] for row in rows], [row["score"] for row in rows]
-    metrics = {"num_slides": len(rows), "threshold": threshold, "slides": {METHOD: {"auc": roc_auc_score(labels, scores)}}}
+    metrics = {"split": "test", "num_slides": len(rows), "threshold": threshold, "slides": {METHOD: {"auc": roc_auc_score(labels, scores)}}}
     for part, of_slides in pixels.items():
         truth, values = (np.concatenate(arrays) for arrays in zip(*of_slides, strict=True))
         positive = values >= 255 * threshold
@@ -274,7 +274,7 @@ def test_slides_without_masks_are_scored_by_their_labels(tmp_path, evaluation, c
         record["mask"] = None
     cohort[1]["split"] = "val"  # not looked at
     found = evaluation(tmp_path / "without", cohort).run()
-    assert found == {name: expected[name] for name in ("num_slides", "threshold", "slides")}
+    assert found == {name: expected[name] for name in ("split", "num_slides", "threshold", "slides")}
     assert [row["score"] for row in table(tmp_path / "without")] == [row["score"] for row in rows]
     assert "Pixels" not in capsys.readouterr().out
     assert (tmp_path / "without/examples.png").exists()
