@@ -44,14 +44,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     tissue = TissueCache(arguments.tissue_dir)
     dataset = SlideBagDataset(records, tissue, arguments.tiles_per_slide, arguments.tile_size_px, arguments.mpp)
     check_slides([dataset], arguments.num_workers)
+    # As in a training, where the workers live from before its first step to its end.
+    bags = _bags(dataset, arguments)
+    bag = next(bags)
     step = _training_step(arguments)
-    bag = next(iter(RegionLoader(dataset, 1)))
     step(bag)
     kinds: dict[str, Callable[[], int]] = {
-        "loader": lambda: _through(_bags(dataset, arguments), arguments.steps * 8, _nothing),
+        "loader": lambda: _through(bags, arguments.steps * 8, _nothing),
         "one_by_one": lambda: _one_by_one(dataset),
         "model": lambda: _through(itertools.repeat(bag), arguments.steps, step),
-        "both": lambda: _through(_bags(dataset, arguments), arguments.steps, step),
+        "both": lambda: _through(bags, arguments.steps, step),
     }
     speeds: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(arguments.rounds):
@@ -70,7 +72,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _bags(dataset: SlideBagDataset, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """One epoch after the other, the start of its workers included."""
+    """One epoch after the other, without end."""
     loader = RegionLoader(dataset, 1, num_workers=arguments.num_workers)
     for epoch in itertools.count():
         loader.set_epoch(epoch)

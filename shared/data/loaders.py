@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,9 @@ class SeededDataset(Protocol):
     """A map-style data set of manifest records whose randomness depends on its seed, the epoch and the index."""
 
     data: Any
+    epoch: int
+
+    def __getitem__(self, index: int) -> Any: ...
 
     def set_epoch(self, epoch: int) -> None: ...
 
@@ -94,8 +97,41 @@ class EvenBatchSampler(Sampler[list[int]]):
             yield np.array_split(batch, self.num_processes)[self.rank].tolist()
 
 
+class _OfEpochs:
+    """A data set asked by ``(epoch, index)``: a process that reads on while the epoch changes is never one behind."""
+
+    def __init__(self, dataset: SeededDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset.data)
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        epoch, index = key
+        if self.dataset.epoch != epoch:
+            self.dataset.set_epoch(epoch)
+        return self.dataset[index]
+
+
+class _BatchesOfEpochs(Sampler[list[tuple[int, int]]]):
+    """The batches of an `EvenBatchSampler`, as keys of `_OfEpochs`."""
+
+    def __init__(self, batches: EvenBatchSampler) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch = self.batches.epoch
+        for batch in self.batches:
+            yield [(epoch, index) for index in batch]
+
+
 class RegionLoader(DataLoader):
     """A MONAI DataLoader over a `RegionDataset` or a `SlideBagDataset`, in the batches of `EvenBatchSampler`.
+
+    Its worker processes live as long as it does, with their open slides. Start them before training does, see `start`.
 
     Args:
         dataset: to read from.
@@ -115,14 +151,17 @@ class RegionLoader(DataLoader):
         seed: int = 0,
     ) -> None:
         labels = [record.get("label") or 0 for record in dataset.data]
-        self._records = dataset
         self._batches = EvenBatchSampler(labels, batch_size, balance=balance, shuffle=shuffle, seed=seed)
+        self._started: tuple[int, Iterator[Any]] | None = None
         super().__init__(
-            dataset,  # type: ignore[arg-type]
-            batch_sampler=self._batches,
+            _OfEpochs(dataset),  # type: ignore[arg-type]
+            batch_sampler=_BatchesOfEpochs(self._batches),
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if num_workers else None,
+            persistent_workers=num_workers > 0,
+            # Otherwise a pass draws from the stream of the network's dropout, or does not when its workers live already.
+            generator=torch.Generator(),
         )
 
     @property
@@ -133,38 +172,85 @@ class RegionLoader(DataLoader):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) that the next iteration goes through."""
         self._batches.set_epoch(epoch)
-        self._records.set_epoch(epoch)
+
+    def start(self) -> None:
+        """Start the worker processes, and let them read ahead for the next iteration, if that is of the present epoch.
+
+        A worker begins as a copy of this process, whose pages are then copied one by one when it writes to them: that of a
+        small process costs nothing, that of one in the middle of training seconds and gigabytes.
+        """
+        if self.num_workers:
+            self._started = (self._batches.epoch, super().__iter__())
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        started, self._started = self._started, None
+        return started[1] if started is not None and started[0] == self._batches.epoch else super().__iter__()
+
+    def close(self) -> None:
+        """End the worker processes; another iteration starts new ones."""
+        iterator, self._iterator, self._started = self._iterator, None, None
+        if iterator is not None:
+            # Not left to the garbage collector: an engine may still hold the iterator.
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class PairedLoader:
-    """Each batch of `instances` beside a batch of `images`: the two routes of CAMEL's constrained retrain (Fig. 5).
+    """Batches of several loaders side by side: ``{name: batch of that loader}``.
 
-    An epoch is one pass over `instances`; `images` begins a newly shuffled pass with each epoch and whenever it ends.
-    Yields ``{"instances": batch, "images": batch}``.
+    An epoch is one pass over the leading loader; each other begins a newly shuffled pass with each epoch and whenever it ends.
+
+    Args:
+        loaders: by name; at least one.
+        leading: name of the one whose pass is an epoch; None: the longest.
+
+    Reference:
+        The two routes of CAMEL's constrained retrain (Fig. 5), in which the instances lead; the masked and the labelled images
+        of joint segmentation and classification, of which the fewer are repeated.
     """
 
-    def __init__(self, instances: RegionLoader, images: RegionLoader) -> None:
-        self.instances, self.images = instances, images
+    def __init__(self, loaders: Mapping[str, RegionLoader], leading: str | None = None) -> None:
+        if not loaders or (leading is not None and leading not in loaders):
+            raise ValueError(f"need loaders, and one of them leading; got {', '.join(loaders) or 'none'}, leading={leading!r}")
+        self.loaders = dict(loaders)
+        self.leading = leading or max(self.loaders, key=lambda name: len(self.loaders[name]))
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.instances)
+        return len(self.loaders[self.leading])
 
     def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (from 0) that the next iteration goes through."""
         self.epoch = epoch
-        self.instances.set_epoch(epoch)
+        for name, loader in self.loaders.items():
+            loader.set_epoch(self._pass(name, 0))
+
+    def start(self) -> None:
+        """See `RegionLoader.start`."""
+        for loader in self.loaders.values():
+            loader.start()
+
+    def close(self) -> None:
+        """See `RegionLoader.close`."""
+        for loader in self.loaders.values():
+            loader.close()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        images = self._endless_images()
-        for batch in self.instances:
-            yield {"instances": batch, "images": next(images)}
+        others = {name: self._endless(name) for name in self.loaders if name != self.leading}
+        for batch in self.loaders[self.leading]:
+            together = {self.leading: batch, **{name: next(batches) for name, batches in others.items()}}
+            yield {name: together[name] for name in self.loaders}
 
-    def _endless_images(self) -> Iterator[Any]:
-        # Passes are numbered across epochs, so that an epoch's images follow from its number alone.
-        passes_an_epoch = math.ceil(len(self.instances) / len(self.images))
-        for number in range(passes_an_epoch):
-            self.images.set_epoch(self.epoch * passes_an_epoch + number)
-            yield from self.images
+    def _endless(self, name: str) -> Iterator[Any]:
+        for number in range(self._passes(name)):
+            self.loaders[name].set_epoch(self._pass(name, number))
+            yield from self.loaders[name]
+
+    def _passes(self, name: str) -> int:
+        return math.ceil(len(self) / len(self.loaders[name]))
+
+    def _pass(self, name: str, number: int) -> int:
+        # Numbered across epochs, so that an epoch's batches follow from its number alone.
+        return self.epoch * self._passes(name) + number
 
 
 def _oversample(indices: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -47,13 +47,14 @@ class StageTrainer(SupervisedTrainer):
         folder: of this stage.
         device: to train on.
         max_epochs: number of epochs.
-        train_data_loader: with ``set_epoch``, see `shared.data.RegionLoader`.
+        train_data_loader: a `shared.data.RegionLoader` or a `shared.data.PairedLoader`.
         network: moved to `device` in channels-last order; wrapped for gradient exchange when `torch.distributed` is in use.
         optimizer: makes the optimiser from the parameters (a ``_mode_: callable`` component), or from their groups.
         loss_function: of what `inferer` returns and the targets.
         inferer: of ``(inputs, network)``; default: the network itself.
         prepare_batch: see `shared.engines.batches`.
-        validator: a MONAI evaluator to run after every epoch, or what makes one from the network; None for none.
+        validator: a MONAI evaluator over a `shared.data.RegionLoader` to run after every epoch, or what makes one from the
+            network; None for none.
         tracking: MLflow runs, of which the stage's child run gets metrics, history and weights; None for none.
         train_handlers: more Ignite handlers, beside those of `shared.handlers.training_handlers`.
         amp_dtype: ``"bfloat16"`` or ``"float16"`` for autocast on CUDA, None (on the command line ``'$None'``) for fp32. On a CPU
@@ -193,13 +194,25 @@ class StageTrainer(SupervisedTrainer):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._restore()
             if self.state.epoch < self.state.max_epochs:
-                super().run()
+                self._run_with_workers()
             if rank() == 0:
                 self._save_weights()
         if rank() == 0:
             self._close()
         barrier()
         self.trained()
+
+    def _run_with_workers(self) -> None:
+        loaders: list[Any] = [self.data_loader, *([self.validator.data_loader] if self.validator is not None else [])]
+        self.data_loader.set_epoch(self.state.epoch)  # type: ignore[union-attr]
+        try:
+            # While the process is small: see `RegionLoader.start`.
+            for loader in loaders:
+                loader.start()
+            super().run()
+        finally:
+            for loader in loaders:
+                loader.close()
 
     def _save_weights(self) -> None:
         weights = self.best.get("network") or self.plain_network.state_dict()

@@ -1,4 +1,6 @@
 import math
+import multiprocessing
+import os
 from collections import Counter
 
 import numpy as np
@@ -95,8 +97,8 @@ def test_batches_of_a_loader(dataset, num_workers):
     loader.set_epoch(2)
     expected = EvenBatchSampler([1, 0, 0, 1, 0, 0, 1], 3, seed=5)
     expected.set_epoch(2)
-    assert dataset.epoch == 2
     batches = list(loader)
+    assert dataset.epoch == (2 if num_workers == 0 else 0)
     assert len(batches) == len(loader) == 3
     assert [batch["index"].tolist() for batch in batches] == list(expected)
     assert batches[0]["image"].shape == (3, 3, 8, 8)
@@ -117,34 +119,109 @@ class Epochs(RegionLoader):
         super().set_epoch(epoch)
 
 
+def paired_loader(instances, images):
+    return PairedLoader({"instances": instances, "images": images}, leading="instances")
+
+
 def test_pairs(dataset):
     # 7 instances one by one beside images in batches of 3: 7 steps, three passes over the images an epoch.
-    paired = PairedLoader(RegionLoader(dataset, 1), Epochs(dataset, 3))
+    images = Epochs(dataset, 3)
+    paired = paired_loader(RegionLoader(dataset, 1), images)
     assert len(paired) == 7
     paired.set_epoch(2)
     batches = list(paired)
     assert sorted(batch["instances"]["index"].item() for batch in batches) == list(range(7))
-    images = [batch["images"]["index"].tolist() for batch in batches]
-    assert paired.images.asked == [6, 7, 8]
+    seen = [batch["images"]["index"].tolist() for batch in batches]
+    assert list(dict.fromkeys(images.asked)) == [6, 7, 8]
     for start in (0, 3):
-        assert sorted(index for batch in images[start : start + 3] for index in batch) == list(range(7))
-    assert images[:3] != images[3:6]
+        assert sorted(index for batch in seen[start : start + 3] for index in batch) == list(range(7))
+    assert seen[:3] != seen[3:6]
     paired.set_epoch(2)
     again = [batch["images"]["index"].tolist() for batch in paired]
-    assert again == images
+    assert again == seen
 
 
 def test_pairs_with_few_instances(dataset):
-    paired = PairedLoader(RegionLoader(dataset, 7), Epochs(dataset, 1))
+    images = Epochs(dataset, 1)
+    paired = paired_loader(RegionLoader(dataset, 7), images)
     for epoch in (0, 1):
         paired.set_epoch(epoch)
         assert len(list(paired)) == 1
-    assert paired.images.asked == [0, 1]
+    assert list(dict.fromkeys(images.asked)) == [0, 1]
 
 
 def test_pairs_ask_for_the_epoch_of_both(dataset):
-    paired = PairedLoader(Epochs(dataset, 7), Epochs(dataset, 7))
+    instances, images = Epochs(dataset, 7), Epochs(dataset, 7)
+    paired = paired_loader(instances, images)
     paired.set_epoch(4)
     (batch,) = paired
-    assert paired.instances.asked == paired.images.asked == [4]
+    assert set(instances.asked) == set(images.asked) == {4}
     assert torch.equal(batch["instances"]["index"].sort()[0], torch.arange(7))
+
+
+@pytest.mark.parametrize("order", [("short", "long"), ("long", "short")])
+def test_without_a_leading_loader_the_longest_leads(dataset, order):
+    loaders = {"short": RegionLoader(dataset, 4), "long": RegionLoader(dataset, 2)}
+    paired = PairedLoader({name: loaders[name] for name in order})
+    assert len(paired) == 4
+    batches = list(paired)
+    assert [list(batch) for batch in batches] == [list(order)] * 4
+    assert sorted(index for batch in batches for index in batch["long"]["index"].tolist()) == list(range(7))
+    repeated = Counter(index for batch in batches for index in batch["short"]["index"].tolist())
+    assert set(repeated) == set(range(7))
+    assert set(repeated.values()) == {2}
+
+
+def test_one_loader_alone(dataset):
+    paired = PairedLoader({"masked": RegionLoader(dataset, 4)})
+    assert [list(batch) for batch in paired] == [["masked"], ["masked"]]
+
+
+@pytest.mark.parametrize(("names", "leading"), [((), None), (("images",), "instances")])
+def test_pairs_of_nothing(dataset, names, leading):
+    with pytest.raises(ValueError, match="need loaders"):
+        PairedLoader({name: RegionLoader(dataset, 4) for name in names}, leading)
+
+
+class ProcessOfItems(RegionDataset):
+    """Says which process read an item, and in which epoch."""
+
+    def _transform(self, index):
+        return {**super()._transform(index), "process": os.getpid(), "epoch": self.epoch}
+
+
+def processes_of(batches):
+    return {process for batch in batches for process in batch["process"].tolist()}
+
+
+def test_workers_live_from_the_start_to_the_close(write_image):
+    records = [{"image": str(write_image(f"p{i}", (8, 8))), "label": i % 2, "row": i + 2} for i in range(12)]
+    loader = RegionLoader(ProcessOfItems(records, size_px=8), 2, num_workers=2)
+    loader.set_epoch(3)
+    loader.start()
+    workers = {process.pid for process in multiprocessing.active_children()}
+    assert len(workers) == 2
+    for epoch in (3, 4, 4, 9):
+        loader.set_epoch(epoch)
+        batches = list(loader)
+        assert processes_of(batches) == workers
+        assert {number for batch in batches for number in batch["epoch"].tolist()} == {epoch}
+        expected = EvenBatchSampler([i % 2 for i in range(12)], 2)
+        expected.set_epoch(epoch)
+        assert [batch["index"].tolist() for batch in batches] == list(expected)
+    abandoned = iter(loader)
+    next(abandoned)
+    loader.set_epoch(1)
+    assert {number for batch in loader for number in batch["epoch"].tolist()} == {1}
+    loader.close()
+    assert not workers & {process.pid for process in multiprocessing.active_children()}
+    assert not workers & processes_of(loader)
+
+
+def test_what_was_read_ahead_for_another_epoch_is_dropped(write_image):
+    records = [{"image": str(write_image(f"q{i}", (8, 8))), "label": i % 2, "row": i + 2} for i in range(6)]
+    loader = RegionLoader(ProcessOfItems(records, size_px=8), 2, num_workers=1)
+    loader.start()
+    loader.set_epoch(5)
+    assert {number for batch in loader for number in batch["epoch"].tolist()} == {5}
+    loader.close()

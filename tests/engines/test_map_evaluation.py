@@ -93,7 +93,8 @@ def reference(folder, records, tissue, alpha=ALPHA, threshold=THRESHOLD):
             found = pixels[part][-1]
             rows[-1][column] = roc_auc_score(*found) if found[0].any() else None
     labels, scores = [row["label"] for row in rows], [row["score"] for row in rows]
-    metrics = {"split": "test", "num_slides": len(rows), "threshold": threshold, "slides": {METHOD: {"auc": roc_auc_score(labels, scores)}}}
+    slides = {METHOD: {"auc": roc_auc_score(labels, scores)}}
+    metrics = {"split": "test", "num_slides": len(rows), "threshold": threshold, "slides": slides}
     for part, of_slides in pixels.items():
         truth, values = (np.concatenate(arrays) for arrays in zip(*of_slides, strict=True))
         positive = values >= 255 * threshold

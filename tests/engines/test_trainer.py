@@ -53,7 +53,9 @@ class ScriptedValidator(Evaluator):
     """Says `scores` one after the other, keeping the network of each time."""
 
     def __init__(self, scores, network):
-        super().__init__(device=torch.device("cpu"), val_data_loader=[0])
+        super().__init__(
+            device=torch.device("cpu"), val_data_loader=RegionLoader(RegionDataset([{"image": "none", "label": 0}]), 1)
+        )
         self.scores, self.network, self.seen = list(scores), network, []
 
     def run(self, global_epoch=1):
@@ -165,7 +167,9 @@ def test_camels_stages_resume_too(tmp_path, make_stage, records, interrupt_at, i
         }
     else:
         options = {
-            "train_data_loader": PairedLoader(loader(3, x=4, y=0, width_px=4, height_px=4), loader(5)),
+            "train_data_loader": PairedLoader(
+                {"instances": loader(3, x=4, y=0, width_px=4, height_px=4), "images": loader(5)}, leading="instances"
+            ),
             "inferer": ConstrainedRetrainInferer(2),
             "prepare_batch": constrained_instances,
             "loss_function": ConstrainedLoss(),
