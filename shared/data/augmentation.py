@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.transforms import (
@@ -19,6 +20,7 @@ from monai.transforms import (
 )
 
 from .stain_augmentation import RandomStainJitterd
+from .stain_normalization import NormalizeStainsd
 
 
 def training_augmentation(
@@ -68,3 +70,31 @@ def training_augmentation(
     dtypes = [torch.int32 if key == "superpixels" else torch.uint8 for key in keys]
     steps += [Lambdad("image", torch.round), CastToTyped(keys, dtype=dtypes), ToTensord(keys, track_meta=False)]
     return Compose(steps)
+
+
+def normalized_and_augmented(
+    keys: Sequence[str] = ("image",),
+    stain_reference: str | None = None,
+    augment: bool = False,
+    stain_jitter: float = 0.0,
+) -> Transform | None:
+    """Macenko normalisation of the image, then quarter turns, mirroring and stain jitter: each as asked for.
+
+    Args:
+        keys: see `training_augmentation`.
+        stain_reference: an image file, ``"monai"`` for MONAI's reference, or None for no normalisation.
+        augment: whether to turn, mirror and jitter.
+        stain_jitter: see `training_augmentation`; of augmented images only.
+
+    Returns:
+        A MONAI transform of dictionaries, or None if there is nothing to do.
+
+    Raises:
+        ValueError: see `shared.data.StainReference.of_image`.
+    """
+    steps: list[Any] = []
+    if stain_reference is not None:
+        steps.append(NormalizeStainsd("image", None if stain_reference == "monai" else stain_reference))
+    if augment:
+        steps.append(training_augmentation(keys, free_rotation=False, max_scale=1.0, stain_jitter=stain_jitter))
+    return Compose(steps) if steps else None

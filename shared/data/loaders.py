@@ -200,23 +200,30 @@ class PairedLoader:
     An epoch is one pass over the leading loader; each other begins a newly shuffled pass with each epoch and whenever it ends.
 
     Args:
-        loaders: by name; at least one.
+        loaders: by name; those that are None are left out.
         leading: name of the one whose pass is an epoch; None: the longest.
+        num_steps: of an epoch, instead of a pass over the leading one; trainings with few and with many images then take as
+            many steps.
 
     Reference:
         The two routes of CAMEL's constrained retrain (Fig. 5), in which the instances lead; the masked and the labelled images
         of joint segmentation and classification, of which the fewer are repeated.
     """
 
-    def __init__(self, loaders: Mapping[str, RegionLoader], leading: str | None = None) -> None:
-        if not loaders or (leading is not None and leading not in loaders):
-            raise ValueError(f"need loaders, and one of them leading; got {', '.join(loaders) or 'none'}, leading={leading!r}")
-        self.loaders = dict(loaders)
-        self.leading = leading or max(self.loaders, key=lambda name: len(self.loaders[name]))
+    def __init__(
+        self, loaders: Mapping[str, RegionLoader | None], leading: str | None = None, num_steps: int | None = None
+    ) -> None:
+        self.loaders = {name: loader for name, loader in loaders.items() if loader is not None}
+        if not self.loaders or (leading is not None and leading not in self.loaders):
+            raise ValueError(f"need loaders, and one of them leading; got {', '.join(self.loaders) or 'none'}, {leading=}")
+        if num_steps is not None and num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        lengths = {name: len(loader) for name, loader in self.loaders.items()}
+        self._num_steps = num_steps or (lengths[leading] if leading else max(lengths.values()))
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.loaders[self.leading])
+        return self._num_steps
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) that the next iteration goes through."""
@@ -235,10 +242,9 @@ class PairedLoader:
             loader.close()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        others = {name: self._endless(name) for name in self.loaders if name != self.leading}
-        for batch in self.loaders[self.leading]:
-            together = {self.leading: batch, **{name: next(batches) for name, batches in others.items()}}
-            yield {name: together[name] for name in self.loaders}
+        endless = {name: self._endless(name) for name in self.loaders}
+        for _ in range(len(self)):
+            yield {name: next(batches) for name, batches in endless.items()}
 
     def _endless(self, name: str) -> Iterator[Any]:
         for number in range(self._passes(name)):

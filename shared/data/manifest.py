@@ -2,7 +2,8 @@
 
 Columns (README.md, "Your own data"): ``image``; optional region ``x, y`` (level-0 pixels) with ``width_um, height_um`` or
 ``width_px, height_px`` (level-0 pixels); ``mpp`` (of level 0, for files that do not carry it); labels ``label``, ``area``,
-``mask``; ``case_id`` and ``split``. Paths are relative to the CSV.
+``mask`` (an image, or an annotation file of ImageScope, ASAP or QuPath: see `read_mask_region`); ``case_id`` and ``split``.
+Paths are relative to the CSV.
 """
 
 from __future__ import annotations

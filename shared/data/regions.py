@@ -12,7 +12,7 @@ from monai.data import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
-from ..wsi import Slide, open_slide, read_mask_region
+from ..wsi import Slide, check_classes, open_slide, read_mask_region
 from .instance_labels import decode_instances
 from .lattice import check_lattice, paint_instances
 
@@ -25,7 +25,8 @@ class RegionDataset(Dataset):
     """Reads tiles and slide regions, and whichever labels a stage asks for.
 
     Item ``i`` is a dictionary: ``image`` uint8 ``(3, H, W)``, ``label`` (int), ``index`` (``i``), and where asked for ``mask``
-    uint8 ``(1, H, W)`` in {0, 1}, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record has none).
+    uint8 ``(1, H, W)`` in 0..num_classes - 1, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record has
+    none).
     Random transforms draw from a stream that depends on (`seed`, epoch, ``i``) only: an interrupted and resumed training sees
     what an uninterrupted one does, with any number of workers or processes.
 
@@ -41,6 +42,8 @@ class RegionDataset(Dataset):
         superpixels: from an image to its super-pixels, such as `Superpixels`; None for none. They are those of the image
             as read, and move with it through the transform.
         with_areas: also give the records' areas.
+        num_classes: classes of the masks and labels, from 2 to 255. With two, whatever is not 0 is 1.
+        class_names: the class of each index in annotation files, see `read_mask_region`.
 
     Raises:
         ValueError: naming the manifest, the row and the file of an image or mask that cannot be read or has another size.
@@ -56,6 +59,8 @@ class RegionDataset(Dataset):
         seed: int = 0,
         superpixels: Callable[[Tensor], Tensor] | None = None,
         with_areas: bool = False,
+        num_classes: int = 2,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         if pixel_labels is not None and pixel_labels not in PIXEL_LABELS:
             raise ValueError(f"pixel_labels must be one of {', '.join(PIXEL_LABELS)}, got {pixel_labels!r}")
@@ -66,6 +71,9 @@ class RegionDataset(Dataset):
         self.seed = seed
         self.superpixels = superpixels
         self.with_areas = with_areas
+        check_classes(num_classes, class_names)
+        self.num_classes = num_classes
+        self.class_names = class_names
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -77,7 +85,7 @@ class RegionDataset(Dataset):
         image = read_image(record, self.mpp, self.size_px)
         item: dict[str, Any] = {"image": image, "label": record.get("label"), "index": index}
         if self.pixel_labels is not None:
-            item["mask"] = pixel_target(record, self.pixel_labels, image.shape[-2:], self.mpp)
+            item["mask"] = pixel_target(record, self.pixel_labels, image.shape[-2:], self.mpp, self.num_classes, self.class_names)
         if item["label"] is None:
             del item["label"]
         if self.superpixels is not None:
@@ -138,7 +146,7 @@ def _check_image(record: Record, dataset: RegionDataset, instances_per_side: int
         if instances_per_side is not None:
             check_lattice(height, width, instances_per_side)
         if dataset.pixel_labels == "mask" and record.get("mask") is not None:
-            _read_mask(record, (1, 1), dataset.mpp)
+            _read_mask(record, (1, 1), dataset.mpp, dataset.num_classes, dataset.class_names)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
 
@@ -167,7 +175,14 @@ def _locate(record: Record, mpp: float | None, size_px: int | None) -> tuple[Sli
     return slide, origin, (size_px, size_px)
 
 
-def pixel_target(record: Record, source: str, size: Sequence[int], mpp: float | None = None) -> Tensor:
+def pixel_target(
+    record: Record,
+    source: str,
+    size: Sequence[int],
+    mpp: float | None = None,
+    num_classes: int = 2,
+    class_names: Sequence[str] | None = None,
+) -> Tensor:
     """The pixel labels that a record offers, see `RegionDataset`.
 
     Args:
@@ -175,9 +190,11 @@ def pixel_target(record: Record, source: str, size: Sequence[int], mpp: float | 
         source: ``"instances"``, ``"mask"`` or ``"label"``.
         size: (height, width) of the image as read.
         mpp: at which it was read, as for `read_image`.
+        num_classes: classes of masks and labels.
+        class_names: the class of each index in annotation files, see `read_mask_region`.
 
     Returns:
-        uint8 ``(1, height, width)`` in {0, 1}; a record with label 0 and no mask has no tumour pixels.
+        uint8 ``(1, height, width)``, class indices; a record with label 0 and no mask is of class 0 everywhere.
 
     Raises:
         ValueError: naming row and file, if the record lacks what `source` needs or it does not fit the image.
@@ -191,13 +208,18 @@ def pixel_target(record: Record, source: str, size: Sequence[int], mpp: float | 
         if source == "instances":
             return paint_instances(decode_instances(record["instances"]).to(torch.uint8), height, width)
         if source == "label" or record.get("mask") is None:
-            return torch.full((1, height, width), int(record["label"] > 0), dtype=torch.uint8)
-        return _read_mask(record, (width, height), mpp)
+            label = int(record["label"] > 0) if num_classes == 2 else int(record["label"])
+            if label not in range(num_classes):
+                raise ValueError(f"label must be one of 0..{num_classes - 1}, got {label}")
+            return torch.full((1, height, width), label, dtype=torch.uint8)
+        return _read_mask(record, (width, height), mpp, num_classes, class_names)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
 
 
-def _read_mask(record: Record, size_px: tuple[int, int], mpp: float | None) -> Tensor:
+def _read_mask(
+    record: Record, size_px: tuple[int, int], mpp: float | None, num_classes: int, class_names: Sequence[str] | None
+) -> Tensor:
     slide = open_slide(record["image"], mpp=record.get("mpp"))
     mask = read_mask_region(
         record["mask"],
@@ -206,6 +228,8 @@ def _read_mask(record: Record, size_px: tuple[int, int], mpp: float | None) -> T
         slide.size_px,
         downsample=_downsample(slide, mpp),
         image_path=record["image"],
+        num_classes=num_classes,
+        class_names=class_names,
     )
     return torch.from_numpy(mask)[None]
 

@@ -1,5 +1,6 @@
 """Reading slides, tiles and masks. Points are (x, y) in level-0 pixels, sizes (width, height), arrays (H, W)."""
 
+from .annotations import ANNOTATION_SUFFIXES, EXCLUSION_NAMES, Annotation, AnnotationMask, check_classes, read_annotations
 from .ink import ink_mask
 from .mask_region import read_mask_region
 from .slide import Slide
@@ -8,13 +9,19 @@ from .tissue import TISSUE_METHODS, tissue_mask
 from .tissue_map import TissueMap, find_tissue
 
 __all__ = [
+    "ANNOTATION_SUFFIXES",
+    "EXCLUSION_NAMES",
     "TISSUE_METHODS",
+    "Annotation",
+    "AnnotationMask",
     "Slide",
     "SlidePool",
     "TissueMap",
+    "check_classes",
     "find_tissue",
     "ink_mask",
     "open_slide",
+    "read_annotations",
     "read_mask_region",
     "tissue_mask",
 ]

@@ -1,20 +1,29 @@
-"""Regions of a tumour mask that belongs to a slide or an image."""
+"""Regions of a mask that belongs to a slide or an image: an image of its own, or an annotation file."""
 
 from __future__ import annotations
 
 import functools
+import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import shapely
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from .annotations import ANNOTATION_SUFFIXES, Annotation, AnnotationMask, check_classes, read_annotations
 from .tiff_tiles import decode_tile
+
+logger = logging.getLogger(__name__)
 
 _TIFF_SUFFIXES = (".tif", ".tiff", ".svs")
 # A level-0 mask of a small slide is 10 MB; PNG masks have no regions, so the whole file is decoded and kept.
 _MAX_DECODED_MASKS = 8
+# Outlines of a slide: 16 bytes a point, some MB where there are many.
+_MAX_ANNOTATION_MASKS = 64
 
 
 def read_mask_region(
@@ -24,34 +33,49 @@ def read_mask_region(
     image_size_px: tuple[int, int],
     downsample: float = 1.0,
     image_path: str | Path | None = None,
+    num_classes: int = 2,
+    class_names: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
-    """The part of a mask that belongs to a region read with `Slide.read_region`: nearest neighbour, 0 or 1.
+    """The part of a mask that belongs to a region read with `Slide.read_region`: class indices, by nearest neighbour.
 
     Args:
-        path: PNG, BMP or TIFF; any nonzero pixel (of any colour channel) is tumour. A tiled TIFF is read by region,
-            other files are decoded whole and the last few kept.
+        path: PNG, BMP or TIFF, or an annotation file of the image (``.xml``, ``.json``, ``.geojson``, see `read_annotations`).
+            With two classes any nonzero pixel (of any colour channel) is 1; with more a pixel is the class index, and the
+            file has one channel (or a palette). A tiled TIFF is read by region, of annotation files the outlines are
+            kept; other files are decoded whole and the last few kept.
         xy: top-left corner of the region in level-0 pixels of the *image*, anywhere.
         size_px: (width, height) or one side of the result.
-        image_size_px: (width, height) of the image's level 0. The mask has this size or a whole fraction of it.
+        image_size_px: (width, height) of the image's level 0. A mask file has this size or a whole fraction of it; annotations
+            are in pixels of level 0.
         downsample: level-0 pixels of the image per pixel of the result, as from `Slide.downsample(mpp)`.
         image_path: the image, for error messages only.
+        num_classes: classes, from 2 to 255.
+        class_names: of annotation files: the class of each index, see `AnnotationMask`; None, with two classes: all that
+            is annotated is 1.
 
     Returns:
-        ``(height, width)``; 0 outside the image.
+        ``(height, width)`` in 0..num_classes - 1; 0 outside the image.
 
     Raises:
-        ValueError: if the mask is missing, damaged, JPEG-compressed (its edges ring, so "nonzero" means nothing), or
-            its size is no whole fraction of the image's.
+        ValueError: if the mask is missing, damaged, JPEG-compressed (its edges ring, so "nonzero" means nothing), its size is no
+            whole fraction of the image's, a pixel or an annotation is of no known class, or all annotations lie outside the
+            image.
     """
     path = Path(path)
+    check_classes(num_classes, class_names)
     width, height = (size_px, size_px) if isinstance(size_px, int | np.integer) else size_px
-    mask = _open_mask(path)
-    factor = _whole_factor(path, mask.size_px, image_size_px, image_path)
     columns, rows = (
         np.floor(start + (np.arange(length) + 0.5) * downsample).astype(np.int64)
         for start, length in zip(xy, (width, height), strict=True)
     )
     inside_x, inside_y = ((p >= 0) & (p < side) for p, side in zip((columns, rows), image_size_px, strict=True))
+    if path.suffix.lower() in ANNOTATION_SUFFIXES:
+        names = None if class_names is None else tuple(class_names)
+        size = (int(image_size_px[0]), int(image_size_px[1]))
+        outlines = _open_annotations(path, _modified_ns(path), num_classes, names, size)
+        return outlines.read(xy, (width, height), downsample) * np.outer(inside_y, inside_x)
+    mask = _open_mask(path, _modified_ns(path), num_classes)
+    factor = _whole_factor(path, mask.size_px, image_size_px, image_path)
     region = np.zeros((height, width), dtype=np.uint8)
     if inside_x.any() and inside_y.any():
         # Where the image's size is no multiple of the factor, the last pixel of a rounded-down mask stands for more.
@@ -60,6 +84,14 @@ def read_mask_region(
         window = mask.read(int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1)
         region[np.ix_(inside_y, inside_x)] = window[np.ix_(y - y[0], x - x[0])]
     return region
+
+
+def _modified_ns(path: Path) -> int:
+    """When the file was written: part of what a kept mask is known by, so that one written again is read again."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError as error:
+        raise ValueError(f"the mask {path} cannot be read ({error}); check the manifest's `mask` column") from error
 
 
 def _whole_factor(path: Path, mask_size: tuple[int, int], image_size: tuple[int, int], image_path: str | Path | None) -> int:
@@ -79,7 +111,7 @@ class _RefusedMask(ValueError):
 
 
 class _DecodedMask:
-    """A mask in memory: ``(H, W)`` uint8, 0 or 1."""
+    """A mask in memory: ``(H, W)`` uint8, class indices."""
 
     def __init__(self, mask: NDArray[np.uint8]) -> None:
         self._mask = mask
@@ -92,14 +124,17 @@ class _DecodedMask:
 class _TiledMask:
     """A tiled TIFF of which only the tiles asked for are decoded. The file is open during `read` only."""
 
-    def __init__(self, path: Path, size_px: tuple[int, int]) -> None:
+    def __init__(self, path: Path, size_px: tuple[int, int], num_classes: int) -> None:
         self._path = path
         self.size_px = size_px
+        self._num_classes = num_classes
 
     def read(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
         try:
             with tifffile.TiffFile(self._path) as tiff:
                 return self._read(tiff, left, top, right, bottom)
+        except _RefusedMask:
+            raise
         except Exception as error:  # damage to a tile: each codec has errors of its own
             raise ValueError(f"the mask {self._path} cannot be read ({error}); is the file complete?") from error
 
@@ -113,45 +148,63 @@ class _TiledMask:
                 if tile is None:
                     continue
                 y, x = row * page.tilelength, column * page.tilewidth
-                part = _as_mask(tile[max(0, top - y) : bottom - y, max(0, left - x) : right - x])
+                part = _as_mask(tile[max(0, top - y) : bottom - y, max(0, left - x) : right - x], self._path, self._num_classes)
                 y, x = max(y, top) - top, max(x, left) - left
                 mask[y : y + part.shape[0], x : x + part.shape[1]] = part
         return mask
 
 
-def _open_mask(path: Path) -> _DecodedMask | _TiledMask:
+@functools.lru_cache(maxsize=_MAX_ANNOTATION_MASKS)
+def _open_annotations(
+    path: Path, modified_ns: int, num_classes: int, class_names: tuple[str, ...] | None, image_size: tuple[int, int]
+) -> AnnotationMask:
+    annotations = read_annotations(path)
     try:
-        modified_ns = path.stat().st_mtime_ns
-    except OSError as error:
-        raise ValueError(f"the mask {path} cannot be read ({error}); check the manifest's `mask` column") from error
-    return _open_mask_once(path, modified_ns)
+        mask = AnnotationMask(annotations, num_classes, class_names)
+    except ValueError as error:
+        raise ValueError(f"the annotations {path}: {error}") from error
+    frame = shapely.box(0, 0, *image_size)
+    strays = [annotation for annotation in annotations if not shapely.intersects(annotation.polygon, frame)]
+    if strays:
+        where = f"{strays[0].place} at {_corners(strays[0])}" + (f" and {len(strays) - 1} more" if len(strays) > 1 else "")
+        outside = f"the image of {image_size[0]} x {image_size[1]} px: {where}"
+        if len(strays) == len(annotations):
+            raise ValueError(
+                f"all annotations of {path} lie outside {outside}; they must be of this image, in pixels of its level 0"
+            )
+        logger.warning("annotations of %s lie outside %s", path, outside)
+    return mask
+
+
+def _corners(annotation: Annotation) -> str:
+    left, top, right, bottom = annotation.polygon.bounds
+    return f"({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f})"
 
 
 @functools.lru_cache(maxsize=_MAX_DECODED_MASKS)
-def _open_mask_once(path: Path, modified_ns: int) -> _DecodedMask | _TiledMask:
-    """`modified_ns` is there so that a mask that was written again is read again."""
+def _open_mask(path: Path, modified_ns: int, num_classes: int) -> _DecodedMask | _TiledMask:
     try:
         if path.suffix.lower() in _TIFF_SUFFIXES:
-            return _open_tiff_mask(path)
+            return _open_tiff_mask(path, num_classes)
         with Image.open(path) as image:
             _refuse_jpeg(path, image.format == "JPEG")
-            bands = [image.getchannel(band) for band in image.getbands() if band != "A"]
-            return _DecodedMask(_as_mask(np.stack([np.asarray(band) for band in bands], axis=-1)))
+            pixels = np.asarray(image)
+            return _DecodedMask(_as_mask(pixels if pixels.ndim == 3 else pixels[..., None], path, num_classes))
     except _RefusedMask:
         raise
     except Exception as error:  # damage: besides OSError anything from SyntaxError (Pillow) to the codecs' own errors
         raise ValueError(f"the mask {path} cannot be read ({error}); save it as PNG or tiled TIFF") from error
 
 
-def _open_tiff_mask(path: Path) -> _DecodedMask | _TiledMask:
+def _open_tiff_mask(path: Path, num_classes: int) -> _DecodedMask | _TiledMask:
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0].aspage()
         _refuse_jpeg(path, page.compression == tifffile.COMPRESSION.JPEG)
         if page.is_tiled and page.planarconfig == 1:
-            return _TiledMask(path, (page.imagewidth, page.imagelength))
+            return _TiledMask(path, (page.imagewidth, page.imagelength), num_classes)
         pixels = page.asarray()
         pixels = np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 and page.planarconfig == 2 else pixels
-        return _DecodedMask(_as_mask(pixels if pixels.ndim == 3 else pixels[..., None]))
+        return _DecodedMask(_as_mask(pixels if pixels.ndim == 3 else pixels[..., None], path, num_classes))
 
 
 def _refuse_jpeg(path: Path, is_jpeg: bool) -> None:
@@ -159,7 +212,20 @@ def _refuse_jpeg(path: Path, is_jpeg: bool) -> None:
         raise _RefusedMask(f"the mask {path} is JPEG-compressed, which blurs its edge; save it as PNG or deflate TIFF")
 
 
-def _as_mask(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """``(H, W, C)`` to ``(H, W)``, 1 where a colour channel is not 0; the fourth (or second) is transparency."""
+def _as_mask(pixels: NDArray[Any], path: Path, num_classes: int) -> NDArray[np.uint8]:
+    """``(H, W, C)`` to class indices ``(H, W)``; the fourth (or second) channel is transparency.
+
+    Of two classes 1 is where a colour channel is not 0.
+    """
     channels = pixels.shape[-1]
-    return (pixels[..., : channels - 1 if channels in (2, 4) else channels] != 0).any(axis=-1).astype(np.uint8)
+    colours = pixels[..., : channels - 1 if channels in (2, 4) else channels]
+    if num_classes == 2:
+        return (colours != 0).any(axis=-1).astype(np.uint8)
+    wanted = f"with {num_classes} classes a pixel is its class index, 0..{num_classes - 1}"
+    if colours.shape[-1] > 1 or colours.dtype.kind not in "bui":
+        raise _RefusedMask(f"the mask {path} has {colours.shape[-1]} channels of {colours.dtype}: {wanted}, in one channel")
+    indices = colours[..., 0]
+    unknown = indices[(indices < 0) | (indices >= num_classes)]
+    if unknown.size:
+        raise _RefusedMask(f"the mask {path} has a pixel of value {unknown[0]}: {wanted}")
+    return indices.astype(np.uint8)

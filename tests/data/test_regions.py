@@ -221,6 +221,58 @@ def test_a_mask_counts_for_label_0_too(records):
     assert RegionDataset([record], pixel_labels="mask")[0]["mask"].any()
 
 
+def test_pixel_labels_of_several_classes(write_image, tmp_path):
+    classes = np.random.default_rng(0).integers(0, 4, (16, 16), dtype=np.uint8)
+    Image.fromarray(classes).save(tmp_path / "mask.png")
+    record = {"image": str(write_image("a", (16, 16))), "label": 2, "mask": str(tmp_path / "mask.png"), "row": 5}
+    normal = {**record, "label": 0, "mask": None}
+    for source, expected in (("mask", [classes, np.zeros((16, 16))]), ("label", [np.full((16, 16), 2), np.zeros((16, 16))])):
+        dataset = RegionDataset([record, normal], pixel_labels=source, num_classes=4)
+        check_images([dataset])
+        for index, wanted in enumerate(expected):
+            assert dataset[index]["mask"].dtype == torch.uint8
+            assert np.array_equal(dataset[index]["mask"][0].numpy(), wanted)
+        assert np.array_equal(RegionDataset([record], pixel_labels=source)[0]["mask"][0].numpy(), expected[0] > 0)
+    with pytest.raises(ValueError, match=r"row 5, .*a\.png: .*mask\.png has a pixel of value 3: with 3 classes"):
+        check_images([RegionDataset([record], pixel_labels="mask", num_classes=3)])
+    with pytest.raises(ValueError, match=r"row 5, .*label must be one of 0\.\.2, got 3"):
+        RegionDataset([{**record, "label": 3}], pixel_labels="label", num_classes=3)[0]
+
+
+def test_a_mask_may_be_an_annotation_file(slide, write_rows, tmp_path):
+    """A manifest names the annotations of a slide; a region of it has the classes that they say, at another pixel size."""
+    path, _, _, _ = slide
+    squares = {"Benign": (160, 96, 416, 288), "INVASIVE": (200, 120, 300, 200)}
+    points = {name: [(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for name, (x0, y0, x1, y1) in squares.items()}
+    regions = "".join(
+        f'<Region Type="0"><Attributes><Attribute Name="1" Value="{name}"/></Attributes><Vertices>'
+        + "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in corners)
+        + "</Vertices></Region>"
+        for name, corners in points.items()
+    )
+    (tmp_path / "slide.xml").write_text(f"<Annotations><Annotation><Regions>{regions}</Regions></Annotation></Annotations>")
+    place = {"x": "128", "y": "64", "width_px": "320", "height_px": "256"}
+    manifest = write_rows([{"image": str(path), "mask": "slide.xml", "label": "2", **place, "split": "test"}])
+    records = load_manifest(manifest, num_classes=3)
+    dataset = RegionDataset(records, mpp=0.5, pixel_labels="mask", num_classes=3, class_names=["Normal", "benign", "Invasive"])
+    check_images([dataset])
+    expected = np.zeros((128, 160), dtype=np.uint8)
+    for value, (x0, y0, x1, y1) in enumerate(squares.values(), start=1):
+        expected[(y0 - 64) // 2 : (y1 - 64) // 2, (x0 - 128) // 2 : (x1 - 128) // 2] = value
+    assert np.array_equal(dataset[0]["mask"][0].numpy(), expected)
+    target = pixel_target(records[0], "mask", (128, 160), 0.5)
+    assert np.array_equal(target[0].numpy(), expected > 0)
+    with pytest.raises(ValueError, match=r"row 2, .*slide\.xml: annotation 1, region 2 has the class 'INVASIVE', wanted one of"):
+        check_images([RegionDataset(records, mpp=0.5, pixel_labels="mask", class_names=["Normal", "Benign"])])
+
+
+def test_classes_and_names_that_do_not_agree(records):
+    with pytest.raises(ValueError, match="class_names must be 3 different names"):
+        RegionDataset(records, num_classes=3, class_names=["a", "b"])
+    with pytest.raises(ValueError, match="num_classes must be from 2 to 255, got 1"):
+        RegionDataset(records, num_classes=1)
+
+
 def test_random_transforms_follow_from_seed_epoch_and_index(records):
     def items(seed, epoch, num_workers=0):
         transform = training_augmentation(["image", "mask"], crop_size_px=8, stain_jitter=0.2)

@@ -1,3 +1,7 @@
+import json
+import logging
+import os
+
 import numpy as np
 import pytest
 import tifffile
@@ -6,6 +10,7 @@ from PIL import Image
 from shared.wsi import Slide, read_mask_region
 
 IMAGE_SIZE = (517, 301)
+CLASSES = ["normal", "benign", "in situ", "invasive"]
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +146,151 @@ def test_mask_lies_on_its_slide(wsi_test_data):
     downsample = slide.downsample(1.0)
     region = read_mask_region(path, (0, 0), (1812, 1392), slide.size_px, downsample)
     assert region.mean() == pytest.approx(whole.mean(), abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def classes():
+    """(H, W) = (301, 517), values 0 to 3."""
+    return np.random.default_rng(1).integers(0, 4, (301, 517), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mask.png", {}),
+        ("strips.tif", {"compression": "deflate"}),
+        ("tiled.tif", {"tile": (64, 32), "compression": "deflate"}),
+    ],
+)
+@pytest.mark.parametrize("downsample", [1.0, 4 / 3, 2.0])
+def test_class_indices(name, options, downsample, classes, tmp_path):
+    path = save(classes, tmp_path / name, **options)
+    region = read_mask_region(path, (-20, 61), (40, 31), IMAGE_SIZE, downsample, num_classes=4)
+    expected = sum(
+        value * reference(classes == value, (-20, 61), (40, 31), 1, downsample).astype(np.uint8) for value in range(1, 4)
+    )
+    assert region.dtype == np.uint8
+    np.testing.assert_array_equal(region, expected)
+    # The same file with two classes: what is not 0 is 1.
+    binary = read_mask_region(path, (-20, 61), (40, 31), IMAGE_SIZE, downsample)
+    np.testing.assert_array_equal(binary, expected > 0)
+
+
+@pytest.mark.parametrize("name", ["mask.png", "strips.tif", "tiled.tif"])
+def test_a_value_that_is_no_class_is_named(name, classes, tmp_path):
+    path = save(classes, tmp_path / name, **({"tile": (64, 64)} if name == "tiled.tif" else {}))
+    with pytest.raises(ValueError, match=rf"{name} has a pixel of value 3: with 3 classes a pixel is its class index, 0\.\.2"):
+        read_mask_region(path, (0, 0), 40, IMAGE_SIZE, num_classes=3)
+
+
+@pytest.mark.parametrize(("mode", "colour", "value"), [("L", 3, 3), ("LA", (1, 255), 1), ("1", 1, 1), ("I;16", 3, 3)])
+def test_class_indices_in_one_channel_of_any_kind(mode, colour, value, tmp_path):
+    Image.new(mode, (8, 8), colour).save(tmp_path / "mask.png")
+    assert (read_mask_region(tmp_path / "mask.png", (0, 0), 8, (8, 8), num_classes=4) == value).all()
+
+
+def test_class_indices_with_a_palette(classes, tmp_path):
+    """Label images are often saved so, to be looked at."""
+    image = Image.fromarray(classes)
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    assert image.mode == "P"
+    image.save(tmp_path / "mask.png")
+    region = read_mask_region(tmp_path / "mask.png", (0, 0), IMAGE_SIZE, IMAGE_SIZE, num_classes=4)
+    np.testing.assert_array_equal(region, classes)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_colours_are_no_class_indices(mode, tmp_path):
+    Image.new(mode, (8, 8)).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=r"mask\.png has 3 channels of uint8: with 4 classes"):
+        read_mask_region(tmp_path / "mask.png", (0, 0), 8, (8, 8), num_classes=4)
+
+
+@pytest.mark.parametrize(("pixels", "words"), [(np.float32(1), "1 channels of float32"), (np.int16(-1), "value -1")])
+def test_numbers_that_are_no_class_indices(pixels, words, tmp_path):
+    path = save(np.full((64, 64), pixels), tmp_path / "mask.tif", tile=(32, 32))
+    with pytest.raises(ValueError, match=words):
+        read_mask_region(path, (0, 0), 8, (64, 64), num_classes=4)
+
+
+def features(*squares):
+    """GeoJSON of squares (class, left, top, side)."""
+    made = []
+    for name, left, top, side in squares:
+        right, bottom = left + side, top + side
+        ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        made.append({"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": name}}})
+    return json.dumps(made)
+
+
+@pytest.mark.parametrize("downsample", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("xy", [(0, 0), (-20, -7), (490, 280), (700, 0)])
+def test_annotations_give_the_pixels_of_a_mask_drawn_from_them(xy, downsample, tmp_path):
+    squares = [("benign", 10, 20, 300), ("invasive", 33, 41, 57), ("normal", 50, 50, 9), ("in situ", 480, 270, 400)]
+    (tmp_path / "slide.GEOJSON").write_text(features(*squares))
+    drawn = np.zeros((301, 517), dtype=np.uint8)
+    for name, left, top, side in squares:
+        drawn[top : top + side, left : left + side] = CLASSES.index(name)
+    path = save(drawn, tmp_path / "mask.png")
+    expected = read_mask_region(path, xy, (70, 50), IMAGE_SIZE, downsample, num_classes=4)
+    region = read_mask_region(
+        tmp_path / "slide.GEOJSON", xy, (70, 50), IMAGE_SIZE, downsample, num_classes=4, class_names=CLASSES
+    )
+    assert region.dtype == np.uint8
+    np.testing.assert_array_equal(region, expected)
+
+
+def test_annotations_of_two_classes(tmp_path):
+    path = tmp_path / "slide.json"
+    path.write_text(features(("Tumor", 0, 0, 8), ("Stroma", 2, 2, 4)))
+    assert (read_mask_region(path, (0, 0), 8, IMAGE_SIZE) == 1).all()
+    named = read_mask_region(path, (0, 0), 8, IMAGE_SIZE, class_names=["stroma", "tumor"])
+    assert named.sum() == 64 - 16
+    with pytest.raises(ValueError, match=r"slide\.json: feature 2 has the class 'Stroma', wanted one of 'normal', 'tumor'"):
+        read_mask_region(path, (0, 0), 8, IMAGE_SIZE, class_names=["normal", "tumor"])
+    with pytest.raises(ValueError, match=r"slide\.json: annotations of 3 classes need class_names"):
+        read_mask_region(path, (0, 0), 8, IMAGE_SIZE, num_classes=3)
+    with pytest.raises(ValueError, match="class_names must be 2 different names"):
+        read_mask_region(path, (0, 0), 8, IMAGE_SIZE, class_names=CLASSES)
+
+
+def test_annotations_that_were_written_again_are_read_again(tmp_path):
+    path = tmp_path / "slide.json"
+    for side in (2, 4):
+        path.write_text(features(("Tumor", 0, 0, side)))
+        os.utime(path, ns=(0, side * 10**9))
+        assert read_mask_region(path, (0, 0), 8, IMAGE_SIZE).sum() == side**2
+
+
+def test_annotations_outside_the_image(tmp_path, caplog):
+    path = tmp_path / "slide.json"
+    path.write_text(features(("Tumor", 500, 290, 100), ("Tumor", 600, 0, 8)))
+    with caplog.at_level(logging.WARNING):
+        region = read_mask_region(path, (500, 280), (40, 40), IMAGE_SIZE)
+    np.testing.assert_array_equal(np.argwhere(region)[[0, -1]], [[10, 0], [20, 16]])  # cut off at 517 x 301 px
+    assert r"lie outside the image of 517 x 301 px: feature 2 at (600, 0) to (608, 8)" in caplog.text
+    path.write_text(features(("Tumor", 600, 0, 8), ("Tumor", 0, -9, 4)))
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(ValueError, match=r"all annotations of .*slide\.json lie outside the image of 517 x 301 px.*and 1 more"):
+        read_mask_region(path, (0, 0), 8, IMAGE_SIZE)
+
+
+def test_annotations_that_are_missing_or_damaged(tmp_path):
+    (tmp_path / "slide.xml").write_text("<Annotations>")
+    with pytest.raises(ValueError, match=r"slide\.xml are damaged"):
+        read_mask_region(tmp_path / "slide.xml", (0, 0), 8, IMAGE_SIZE)
+    with pytest.raises(ValueError, match=r"no\.xml.*`mask` column"):
+        read_mask_region(tmp_path / "no.xml", (0, 0), 8, IMAGE_SIZE)
+
+
+def test_a_file_without_annotations_is_all_normal(tmp_path):
+    (tmp_path / "slide.xml").write_text("<ASAP_Annotations><Annotations/></ASAP_Annotations>")
+    assert not read_mask_region(tmp_path / "slide.xml", (0, 0), 8, IMAGE_SIZE).any()
+
+
+def test_lesions_of_a_real_slide(wsi_test_data):
+    """A lesion of CAMELYON16 on a slide of 100 000 x 200 000 px."""
+    path = wsi_test_data / "annotations/tumor_002.xml"
+    region = read_mask_region(path, (46_400, 102_400), (300, 575), (100_000, 200_000), 4.0)
+    assert region.sum() * 16 == pytest.approx(958_310.5, rel=0.005)

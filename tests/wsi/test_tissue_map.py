@@ -200,5 +200,5 @@ def test_needs_the_size_of_a_pixel(tmp_path):
 
 
 def test_unknown_method(slide):
-    with Slide(slide[0]) as opened, pytest.raises(ValueError, match="otsu, white, hsv; got 'otso'"):
+    with Slide(slide[0]) as opened, pytest.raises(ValueError, match="otsu, white, hsv, saturation; got 'otso'"):
         find_tissue(opened, method="otso")

@@ -1,0 +1,90 @@
+"""What is drawn in an annotation file, as it stands there and as a valid area."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
+
+# Points ``(n, 2)`` as (x, y), closed or not.
+Ring = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One annotated area of a slide.
+
+    Args:
+        polygon: valid and not empty, (x, y) in level-0 pixels.
+        class_name: as the file has it, without blanks around it; empty where it names none.
+        is_exclusion: the area is taken away, not added.
+        group: ASAP's group, ImageScope's layer or QuPath's name of the object, for messages.
+        place: where in the file it stands, for messages.
+        layer: of an ImageScope file, from 1: what is excluded there is excluded from that layer only. None for files without
+            layers, and for exclusions by name, which count for the whole slide.
+    """
+
+    polygon: Polygon | MultiPolygon
+    class_name: str
+    is_exclusion: bool
+    group: str
+    place: str
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An annotation as it was drawn: polygons, each an outline and then its holes."""
+
+    polygons: Sequence[Sequence[Ring]]
+    class_name: str
+    group: str
+    place: str
+    is_negative: bool = False
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something in a file that is no area."""
+
+    place: str
+    what: str
+
+
+def area_of(polygons: Iterable[Sequence[Ring]]) -> Polygon | MultiPolygon | None:
+    """The area that outlines with holes enclose, valid; None if it is zero.
+
+    An outline that crosses itself encloses what the even-odd rule says, as in OpenCV's and GDAL's masks, QuPath, and so in the
+    published masks: both lobes of a figure of eight, but not what it goes around twice. Areas of several outlines are joined.
+    """
+    parts: list[BaseGeometry] = []
+    for rings in polygons:
+        shell, *holes = (_open_ring(ring) for ring in rings)
+        if len(shell) < 3:
+            continue
+        polygon = Polygon(shell, [hole for hole in holes if len(hole) >= 3])
+        parts += polygons_of(polygon if polygon.is_valid else shapely.make_valid(polygon))
+    if not parts:
+        return None
+    joined = parts[0] if len(parts) == 1 else shapely.union_all(parts)
+    kept = polygons_of(joined)
+    return kept[0] if len(kept) == 1 else MultiPolygon(kept)
+
+
+def polygons_of(geometry: BaseGeometry) -> list[Polygon]:
+    """The polygons with an area; points and lines, left over where an outline touches itself, are dropped."""
+    return [part for part in shapely.get_parts(shapely.get_parts(geometry)) if isinstance(part, Polygon) and part.area > 0]
+
+
+def _open_ring(ring: Ring) -> Ring:
+    """Without the points at its end that repeat the first."""
+    last = len(ring)
+    while last > 1 and np.array_equal(ring[last - 1], ring[0]):
+        last -= 1
+    return ring[:last]

@@ -1,0 +1,56 @@
+"""What the benchmark of shares makes of finished runs; a real one is trained in the bundle's own tests."""
+
+import pandas as pd
+import pytest
+
+from scripts.benchmarks import shares
+from scripts.benchmarks.shares import SCORES
+
+
+def table_of(runs):
+    """As of a sweep: a run's scores stand under its mode."""
+    return pd.DataFrame(
+        {"seed": seed, "masked_share": share, "mode": mode} | {f"class_pixels.{mode}.{score}": value for score in SCORES.values()}
+        for seed, share, mode, value in runs
+    )
+
+
+def test_report(tmp_path):
+    runs = [
+        (0, 0.1, "S", 0.2),
+        (1, 0.1, "S", 0.4),
+        (0, 0.1, "S+C", 0.5),
+        (1, 0.1, "S+C", 0.5),
+        (0, 1.0, "S", 0.6),
+        (1, 1.0, "S", 0.6),
+    ]
+    results = shares._report(table_of(runs), tmp_path)
+    assert results.keys() == {"S, 0.1", "S+C, 0.1", "S, 1", "S+C, 1"}
+    assert results["S, 0.1"]["BACH score mean"] == pytest.approx(0.3)
+    assert results["S, 0.1"]["BACH score std"] == pytest.approx(0.02**0.5)
+    # With all masks there are no labelled images left.
+    assert results["S+C, 1"]["Macro F1 mean"] == results["S, 1"]["Macro F1 mean"] == pytest.approx(0.6)
+    assert (tmp_path / "shares.png").is_file()
+
+
+def test_panels_are_absolute_and_relative(tmp_path):
+    summary = pd.DataFrame(
+        [
+            {"mode": "S", "masked_share": s, **{f"{n} {p}": v for n in SCORES for p, v in (("mean", m), ("std", 0.1))}}
+            for s, m in ((1.0, 0.5), (0.1, 0.25))
+        ]
+    )
+    panels = shares._panels(summary)
+    assert panels["Macro F1"]["S"].mean == [0.25, 0.5]
+    assert panels["Macro F1, of S with all masks"]["S"].mean == [0.5, 1.0]
+    assert panels["Macro F1, of S with all masks"]["S"].deviation == [0.2, 0.2]
+    assert "S (published, BACH)" in panels["BACH score"]
+    without = shares._panels(summary[summary["masked_share"] < 1])
+    assert without.keys() == SCORES.keys()
+
+
+def test_s_plus_c_with_all_masks_is_trained_as_s_once():
+    varied = {"mode": ["S", "S+C"]}
+    assert not shares._is_new({"mode": "S+C", "masked_share": 1.0}, varied)
+    assert shares._is_new({"mode": "S+C", "masked_share": 0.5}, varied)
+    assert shares._is_new({"mode": "S+C", "masked_share": 1.0}, {"mode": ["S+C"]})
