@@ -11,9 +11,11 @@ from .batches import (
     instance_and_label,
 )
 from .calibration import Calibration, load_threshold
+from .class_evaluation import ClassEvaluation
 from .distributed import initialize_distributed
 from .executed_config import executed_config
 from .inferers import ConstrainedRetrainInferer, LatticeInferer, SelectedInstanceInferer
+from .joint_seg_cls import JointInferer, JointLoss, masked_and_labelled
 from .label_enrichment import Construct, ConstructFromMasks, LatticeScorer, Relabel
 from .lattice_evaluation import LatticeEvaluation
 from .map_evaluation import MapEvaluation
@@ -23,15 +25,18 @@ from .run_folder import RunFolder
 from .slide_bags import BagInferer, SlideBags
 from .trained_run import check_training
 from .trainer import StageTrainer
-from .validators import bag_validator, lattice_validator, pixel_validator, region_validator
+from .validators import bag_validator, class_validator, lattice_validator, pixel_validator, region_validator
 
 __all__ = [
     "BagInferer",
     "Calibration",
+    "ClassEvaluation",
     "ConstrainedLoss",
     "ConstrainedRetrainInferer",
     "Construct",
     "ConstructFromMasks",
+    "JointInferer",
+    "JointLoss",
     "LatticeEvaluation",
     "LatticeInferer",
     "LatticeScorer",
@@ -47,6 +52,7 @@ __all__ = [
     "bag_and_label",
     "bag_validator",
     "check_training",
+    "class_validator",
     "constrained_instances",
     "executed_config",
     "image_and_area",
@@ -56,6 +62,7 @@ __all__ = [
     "instance_and_label",
     "lattice_validator",
     "load_threshold",
+    "masked_and_labelled",
     "pixel_validator",
     "region_validator",
 ]

@@ -11,6 +11,7 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from ..data import gather_instances, split_into_instances
+from ..inference.precision import computes_bfloat16
 from ..selection import criterion as criterion_of_name
 from ..selection import max_max, max_min
 from .distributed import unwrap
@@ -149,14 +150,6 @@ def fast_inferer(inferer: Inferer, device: torch.device | str) -> Inferer:
     """The inferer in bfloat16 where the device is faster at it, else as it is."""
     device = torch.device(device)
     return AutocastInferer(inferer, device.type, torch.bfloat16) if computes_bfloat16(device) else inferer
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """True on CUDA and on CPUs with matrix units for bfloat16 (Intel AMX); elsewhere bfloat16 is slower than float32."""
-    if device.type == "cuda":
-        return True
-    is_supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return device.type == "cpu" and is_supported is not None and bool(is_supported())
 
 
 def _no_autocast_cache(device_type: str) -> AbstractContextManager[Any]:

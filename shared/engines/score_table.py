@@ -30,13 +30,25 @@ AUC_COLUMNS = {
     "f1": "F1",
     "iou": "IoU",
 }
+CLASS_PIXEL_COLUMNS = {
+    "bach_score": "BACH score",
+    "accuracy": "Accuracy",
+    "foreground_accuracy": "Foreground",
+    "macro_f1": "Macro F1",
+    "weighted_f1": "Weighted F1",
+    "mean_iou": "Mean IoU",
+}
+CLASS_COLUMNS = {"f1": "F1", "iou": "IoU", "precision": "Precision", "recall": "Recall", "true_share": "True share"}
 # Kind of score -> title and columns, in the order of the table.
 BLOCKS = {
     "instances": ("Instance labels (%)", INSTANCE_COLUMNS),
     "regions": ("Regions (%)", REGION_COLUMNS),
     "boundaries": ("Boundaries (%)", BOUNDARY_COLUMNS),
     "pixels": ("Pixels (%)", PIXEL_COLUMNS),
+    "class_pixels": ("Pixels (%)", CLASS_PIXEL_COLUMNS),
+    "classes": ("Classes of pixels (%)", CLASS_COLUMNS),
     "images": ("Image labels (%)", INSTANCE_COLUMNS),
+    "image_classes": ("Image labels (%)", {"accuracy": "Accuracy", "macro_f1": "Macro F1"}),
     "pixels_tissue": ("Pixels, tissue only (%)", AUC_COLUMNS),
     "pixels_all": ("Pixels with background (%)", AUC_COLUMNS),
     "slides": ("Slide labels (%)", {"auc": "AUC"}),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..data import RegionDataset, RegionLoader, SlideBagDataset, instance_labels_of_masks
 from ..inference.network_map import tumour_probability
-from ..metrics import BagRanking, MeanRegionF, PooledBinaryScores
+from ..metrics import BagRanking, MeanRegionF, PooledBinaryScores, PooledClassScores
 from .batches import image_and_label, image_and_mask
 from .distributed import num_processes
 from .inferers import LatticeInferer, fast_inferer
@@ -76,6 +76,21 @@ def pixel_validator(
         image_and_mask,
         {"val_pixel_iou": metric},
     )
+
+
+def class_validator(
+    dataset: RegionDataset, network: nn.Module, device: torch.device | str, batch_size: int = 20, num_workers: int = 0
+) -> SupervisedEvaluator | None:
+    """Scores a segmentation into several classes on whole images: ``val_pixel_bach_score`` and the like of `class_scores`.
+
+    None for a data set without pixel labels: there is nothing to score then.
+    """
+    if dataset.pixel_labels is None:
+        return None
+    metric = PooledClassScores(dataset.num_classes, output_transform=lambda output: (output["pred"], output["label"]))
+    loader = RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers)
+    inferer = fast_inferer(SimpleInferer(), device)
+    return _evaluator(loader, network, device, inferer, image_and_mask, {"val_pixel_bach_score": metric})
 
 
 def region_validator(

@@ -11,6 +11,7 @@ from .generalized_mean import (
     image_cross_entropy,
     log_generalized_mean,
 )
+from .joint_seg_cls import JointSegClsLoss, inverse_frequency_weights
 from .selected_instance import SelectedInstanceLoss, binary_cross_entropy, selected_instance_loss
 from .superpixel_means import superpixel_means
 
@@ -20,6 +21,7 @@ __all__ = [
     "ConstrainedRetrainLoss",
     "DeepWeakSupervisionLoss",
     "GeneralizedMeanLoss",
+    "JointSegClsLoss",
     "SelectedInstanceLoss",
     "alpha_beta_loss",
     "area_constraint",
@@ -30,6 +32,7 @@ __all__ = [
     "generalized_mean_loss",
     "image_constraint_loss",
     "image_cross_entropy",
+    "inverse_frequency_weights",
     "log_generalized_mean",
     "selected_instance_loss",
     "superpixel_means",

@@ -3,21 +3,28 @@
 from .bag_ranking import BagRanking, bag_scores, proxy_tiles, top_share_mean
 from .binary import SCORES, PooledBinaryScores, binary_counts, binary_scores
 from .boundary import BOUNDARY_THRESHOLDS, BoundaryScore, boundary_counts, boundary_ods, ods_of_counts, region_boundary
+from .classes import CLASS_SCORES, PooledClassScores, bach_score, bach_score_of_confusion, class_scores, confusion_matrix
 from .ranking import counts_at, roc_auc, roc_auc_of_histograms, score_histograms, youden_threshold
 from .region import MeanRegionF, region_f_measure
 
 __all__ = [
     "BOUNDARY_THRESHOLDS",
+    "CLASS_SCORES",
     "SCORES",
     "BagRanking",
     "BoundaryScore",
     "MeanRegionF",
     "PooledBinaryScores",
+    "PooledClassScores",
+    "bach_score",
+    "bach_score_of_confusion",
     "bag_scores",
     "binary_counts",
     "binary_scores",
     "boundary_counts",
     "boundary_ods",
+    "class_scores",
+    "confusion_matrix",
     "counts_at",
     "ods_of_counts",
     "proxy_tiles",

@@ -8,6 +8,7 @@ from .logits_of_probabilities import LogitsOfProbabilities
 from .norm_layers import NORMS, FrozenBatchNorm2d, replace_batch_norm
 from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 from .resnet import BACKBONES, dilate_resnet, resnet
+from .seg_cls_resnet import SegClsResNet18
 from .side_output_vgg import SideOutputVGG, fuse_probabilities
 from .unet import UNet
 from .weights import load_backbone, load_weights
@@ -24,6 +25,7 @@ __all__ = [
     "LogitsOfProbabilities",
     "PixelNormalization",
     "ProbabilityEnsemble",
+    "SegClsResNet18",
     "SideOutputVGG",
     "UNet",
     "dilate_resnet",

@@ -13,10 +13,11 @@ __all__ = ["ProbabilityEnsemble", "load_ensemble"]
 
 
 class ProbabilityEnsemble(nn.Module):
-    """The logit of the mean probability of several networks.
+    """The logits of the mean probabilities of several networks.
 
     Args:
-        networks: from the same images to tumour logits of the same shape, one channel.
+        networks: from the same images to logits of the same shape: one channel, whose sigmoid is a probability of tumour, or one a
+            class, whose softmax are the probabilities.
 
     Raises:
         ValueError: if there is no network.
@@ -29,8 +30,11 @@ class ProbabilityEnsemble(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` to logits of the networks' shape, float32."""
+        """Images ``(B, 3, H, W)`` to logits of the networks' shape, ``(B, C)`` or ``(B, C, H, W)``, float32."""
         logits = torch.stack([network(images).float() for network in self.networks])
+        if logits.shape[2] > 1:
+            # Up to a constant, the same for all classes, which a softmax does not see.
+            return logits.log_softmax(dim=2).logsumexp(dim=0)
         # The logarithms of both classes' mean probabilities: exact where a sigmoid is 0 or 1.
         log_tumour = nn.functional.logsigmoid(logits).logsumexp(dim=0)
         log_normal = nn.functional.logsigmoid(-logits).logsumexp(dim=0)

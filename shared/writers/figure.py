@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .atomic import atomic_path
+from .palette import class_colour
 
 TUMOUR_COLOUR = (0.84, 0.10, 0.11)
 
@@ -22,7 +23,8 @@ class ExampleRow:
     Args:
         title: shown at its left.
         image: uint8 RGB ``(H, W, 3)``.
-        panels: column title -> map in [0, 1] ``(H, W)`` that is laid over the image, or None where there is none.
+        panels: column title -> map in [0, 1] or, of an integer type, of class indices, ``(H, W)``, that is laid over the image;
+            or None where there is none.
     """
 
     title: str
@@ -50,7 +52,7 @@ def write_examples(rows: Sequence[ExampleRow], path: str | Path, title: str = ""
     for axes_row, row in zip(grid, rows, strict=True):
         for axes, column in zip(axes_row, columns, strict=True):
             overlay = row.panels.get(column)
-            axes.imshow(row.image if overlay is None else blend(row.image, overlay))
+            axes.imshow(row.image if overlay is None else _overlaid(row.image, overlay))
             if column != "image" and overlay is None:
                 axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes)
             axes.set_xticks([])
@@ -61,6 +63,10 @@ def write_examples(rows: Sequence[ExampleRow], path: str | Path, title: str = ""
     figure.suptitle(title, fontsize=11)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def _overlaid(image: np.ndarray, overlay: np.ndarray) -> np.ndarray:
+    return blend_classes(image, overlay) if np.issubdtype(overlay.dtype, np.integer) else blend(image, overlay)
 
 
 def blend(image: np.ndarray, share: np.ndarray, opacity: float = 0.55) -> np.ndarray:
@@ -76,3 +82,21 @@ def blend(image: np.ndarray, share: np.ndarray, opacity: float = 0.55) -> np.nda
     """
     alpha = opacity * share[..., None].astype(np.float32)
     return (1 - alpha) * (image / 255.0) + alpha * np.asarray(TUMOUR_COLOUR)
+
+
+def blend_classes(image: np.ndarray, classes: np.ndarray, opacity: float = 0.45) -> np.ndarray:
+    """Lay each class's colour over an image; class 0 stays as it is.
+
+    Args:
+        image: uint8 RGB ``(H, W, 3)``.
+        classes: class indices ``(H, W)``.
+        opacity: of the colours.
+
+    Returns:
+        float ``(H, W, 3)`` in [0, 1].
+    """
+    blended = image / 255.0
+    for index in np.unique(classes[classes > 0]):
+        colour = np.asarray(class_colour(int(index))) / 255.0
+        blended[classes == index] = (1 - opacity) * blended[classes == index] + opacity * colour
+    return blended

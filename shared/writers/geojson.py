@@ -1,4 +1,4 @@
-"""Tumour polygons as GeoJSON in the form that QuPath reads by drag and drop."""
+"""Polygons of tissue classes as GeoJSON in the form that QuPath reads by drag and drop."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import orjson
 from shapely.geometry import Polygon
 
 from .atomic import atomic_path
+from .palette import TUMOUR_COLOUR, Colour
 
-TUMOUR_CLASS = {"name": "Tumor", "color": [200, 0, 0]}  # QuPath's own name and colour of the class
+TUMOUR_CLASS = "Tumor"  # QuPath's own name of the class
 
 
-def tumour_feature(polygon: Polygon, measurements: Mapping[str, float]) -> dict[str, Any]:
+def annotation_feature(polygon: Polygon, class_name: str, colour: Colour, measurements: Mapping[str, float]) -> dict[str, Any]:
     """One annotation object of QuPath.
 
     Args:
         polygon: outline and holes as (x, y) in level-0 pixels.
+        class_name: of QuPath's classification.
+        colour: of that class.
         measurements: what QuPath lists beside the annotation, units in the names.
     """
     return {
@@ -30,11 +33,16 @@ def tumour_feature(polygon: Polygon, measurements: Mapping[str, float]) -> dict[
         },
         "properties": {
             "objectType": "annotation",
-            "classification": TUMOUR_CLASS,
+            "classification": {"name": class_name, "color": list(colour)},
             "isLocked": False,
             "measurements": dict(measurements),
         },
     }
+
+
+def tumour_feature(polygon: Polygon, measurements: Mapping[str, float]) -> dict[str, Any]:
+    """`annotation_feature` of QuPath's own class for tumour."""
+    return annotation_feature(polygon, TUMOUR_CLASS, TUMOUR_COLOUR, measurements)
 
 
 def write_geojson(path: str | Path, features: Iterable[Mapping[str, Any]]) -> None:

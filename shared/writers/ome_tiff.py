@@ -1,15 +1,16 @@
-"""A map of any size as a pyramidal OME-TIFF, read and written a strip at a time."""
+"""Maps of any size as a pyramidal OME-TIFF, a channel a map, read and written a strip at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tifffile
 
 from .atomic import atomic_path
+from .palette import Colour
 
 TILE_SIZE_PX = 512
 COMPRESSION_BUFFER_BYTES = 16 * 2**20
@@ -28,36 +29,56 @@ class RowSource(Protocol):
 
 
 def write_ome_tiff(path: str | Path, source: RowSource, mpp: float, channel: str = "Tumour probability") -> None:
-    """Write `source` as a tiled, losslessly compressed OME-TIFF whose lower levels are SubIFDs.
+    """`write_ome_tiff_channels` of a single map, whose axes are (Y, X)."""
+    _write(path, [source], mpp, {"axes": "YX", "Channel": {"Name": [channel]}})
+
+
+def write_ome_tiff_channels(
+    path: str | Path, sources: Mapping[str, RowSource], mpp: float, colours: Sequence[Colour] | None = None
+) -> None:
+    """Write maps of one size as the channels of a tiled, losslessly compressed OME-TIFF whose lower levels are SubIFDs.
 
     Every level halves the one before (mean of the level-0 pixels) until it fits into one tile. Memory is a few strips
     of `TILE_SIZE_PX` rows, whatever the height.
 
     Args:
         path: final name, ``*.ome.tif``.
-        source: the map, ``(H, W)`` uint8.
+        sources: name that viewers show -> map, ``(H, W)`` uint8; axes are (C, Y, X) in this order.
         mpp: micrometres per pixel *of the map*.
-        channel: name that viewers show.
+        colours: of the channels, as viewers show them; None leaves them to the viewer.
+
+    Raises:
+        ValueError: if there is no map, or they differ in size.
     """
-    height, width = source.shape
+    shapes = {tuple(source.shape) for source in sources.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"{path}: the channels need one size, got {sorted(shapes) or 'no channel'}")
+    channel: dict[str, Any] = {"Name": list(sources)}
+    if colours is not None:
+        channel["Color"] = [_signed_rgba(colour) for colour in colours]
+    _write(path, list(sources.values()), mpp, {"axes": "CYX", "Channel": channel})
+
+
+def _signed_rgba(colour: Colour) -> int:
+    """OME's colour: red, green, blue and opacity as the bytes of a signed number."""
+    return int.from_bytes(bytes((*colour, 255)), "big", signed=True)
+
+
+def _write(path: str | Path, sources: Sequence[RowSource], mpp: float, metadata: dict[str, Any]) -> None:
+    height, width = sources[0].shape
     factors = [1]
     while max(height, width) > factors[-1] * TILE_SIZE_PX:
         factors.append(2 * factors[-1])
-    metadata = {
-        "axes": "YX",
-        "PhysicalSizeX": mpp,
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": mpp,
-        "PhysicalSizeYUnit": "µm",
-        "Channel": {"Name": [channel]},
-    }
-    bigtiff = height * width > CLASSIC_TIFF_BYTES
+    sizes = {f"PhysicalSize{axis}{suffix}": value for axis in "XY" for suffix, value in (("", mpp), ("Unit", "µm"))}
+    has_channels = metadata["axes"] == "CYX"
+    bigtiff = len(sources) * height * width > CLASSIC_TIFF_BYTES
     with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, ome=True, bigtiff=bigtiff) as tiff:
         for factor in factors:
             is_full = factor == 1
+            shape = (-(-height // factor), -(-width // factor))
             tiff.write(
-                _tiles(source, factor),
-                shape=(-(-height // factor), -(-width // factor)),
+                (tile for source in sources for tile in _tiles(source, factor)),
+                shape=(len(sources), *shape) if has_channels else shape,
                 dtype=np.uint8,
                 photometric="minisblack",
                 tile=(TILE_SIZE_PX, TILE_SIZE_PX),
@@ -67,7 +88,7 @@ def write_ome_tiff(path: str | Path, source: RowSource, mpp: float, channel: str
                 resolutionunit="CENTIMETER",
                 subifds=len(factors) - 1 if is_full else None,
                 subfiletype=0 if is_full else 1,
-                metadata=metadata if is_full else None,
+                metadata=metadata | sizes if is_full else None,
                 buffersize=COMPRESSION_BUFFER_BYTES,
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .atomic import atomic_path
@@ -26,16 +26,22 @@ def read_rows(path: str | Path, key: str = "slide") -> dict[str, dict[str, str]]
 
 
 def write_row(path: str | Path, row: Mapping[str, object], key: str = "slide") -> None:
-    """Put `row` into the CSV in place of the row with the same `key`, or at its end; the file is replaced as a whole.
+    """Put one row into the CSV, see `write_rows`."""
+    write_rows(path, [row], key)
 
-    A column that only the old file has is kept, one that only `row` has is added at the right; None becomes an empty
-    cell.
+
+def write_rows(path: str | Path, new_rows: Sequence[Mapping[str, object]], key: str = "slide") -> None:
+    """Put rows into the CSV in place of those with the same `key`, or at its end; the file is replaced as a whole.
+
+    A column that only the old file has is kept, one that only a new row has is added at the right; None becomes an empty
+    cell. Readers see the old file or the new one; of two writers at the same time one would lose its rows.
     """
     rows: dict[str, Mapping[str, object]] = dict(read_rows(path, key))
-    old_columns = next(iter(rows.values()), {})
-    columns = [*old_columns, *(name for name in row if name not in old_columns)]
-    rows[str(row[key])] = row
+    columns = dict.fromkeys(next(iter(rows.values()), {}))
+    for row in new_rows:
+        columns |= dict.fromkeys(row)
+        rows[str(row[key])] = row
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
         writer.writerows(rows.values())

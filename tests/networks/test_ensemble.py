@@ -78,6 +78,23 @@ def test_dense_maps_are_averaged_place_by_place():
     torch.testing.assert_close(ProbabilityEnsemble(networks)(random_images()).sigmoid(), probabilities)
 
 
+@pytest.mark.parametrize("shape", [(5, 4), (2, 3, 6, 7), (5, 2)])
+def test_several_classes_are_averaged_as_probabilities(shape):
+    class Given(nn.Module):
+        def __init__(self, logits):
+            super().__init__()
+            self.logits = logits
+
+        def forward(self, images):
+            return self.logits
+
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(shape, generator=generator) * 10 for _ in range(3)]
+    expected = torch.stack(logits).double().softmax(dim=2).mean(0)
+    found = ProbabilityEnsemble([Given(one) for one in logits])(IMAGES)
+    torch.testing.assert_close(found.softmax(dim=1).double(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_are_those_of_the_mean_probability():
     network = Fixed(-3.0, 0.5, 2.0, dtype=torch.float64)
     other = Fixed(1.0, 0.0, -4.0, dtype=torch.float64)

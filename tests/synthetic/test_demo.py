@@ -222,7 +222,7 @@ def test_sizes_and_seeds_of_a_cohort():
 
 
 def test_named_plans():
-    assert set(PLANS) == {"demo", "demo_slides", "demo_small_lesions"}
+    assert set(PLANS) == {"demo", "demo_slides", "demo_small_lesions", "demo_breast"}
     assert PLANS["demo"] == DemoPlan()
     assert PLANS["demo_slides"].slides != PLANS["demo_small_lesions"].slides
     for name, largest in (("demo_slides", 0.6), ("demo_small_lesions", 0.1)):
@@ -232,7 +232,7 @@ def test_named_plans():
             shares = [slide.tumour_share for slide in plan.slides if slide.split == split]
             assert sum(share > 0 for share in shares) * 2 == len(shares) >= 8
             assert max(shares) <= largest
-    assert len({json.dumps(plan.record(), sort_keys=True) for plan in PLANS.values()}) == 3
+    assert len({json.dumps(plan.record(), sort_keys=True) for plan in PLANS.values()}) == 4
 
 
 def test_threads_change_no_byte(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@ import json
 
 from shapely.geometry import Polygon, box, shape
 
-from shared.writers import tumour_feature, write_geojson
+from shared.writers import annotation_feature, tumour_feature, write_geojson
 
 
 def test_qupath_conventions_and_holes(tmp_path):
@@ -19,6 +19,16 @@ def test_qupath_conventions_and_holes(tmp_path):
     # Whole coordinates are written as whole numbers, others as they are.
     assert all(isinstance(value, int) for point in first["geometry"]["coordinates"][0] for value in point)
     assert shape(second["geometry"]).bounds == (20.5, 1, 21, 2)
+
+
+def test_a_class_brings_its_name_and_colour():
+    properties = annotation_feature(box(0, 0, 1, 1), "in situ", (1, 2, 3), {"Mean probability": 0.5})["properties"]
+    assert properties == {
+        "objectType": "annotation",
+        "classification": {"name": "in situ", "color": [1, 2, 3]},
+        "isLocked": False,
+        "measurements": {"Mean probability": 0.5},
+    }
 
 
 def test_no_features_is_a_valid_file(tmp_path):

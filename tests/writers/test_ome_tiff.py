@@ -3,7 +3,7 @@ import openslide
 import pytest
 import tifffile
 
-from shared.writers import reduced_strips, write_ome_tiff
+from shared.writers import reduced_strips, write_ome_tiff, write_ome_tiff_channels
 from shared.writers.ome_tiff import reduce_rows
 
 
@@ -63,3 +63,35 @@ def test_border_blocks_average_what_is_there():
 def test_strips_do_not_show(rows, factor):
     whole = reduce_rows(rows.array, factor)
     np.testing.assert_array_equal(np.concatenate(list(reduced_strips(rows, factor, read_height=100))), whole)
+
+
+@pytest.fixture
+def channels():
+    values = np.random.default_rng(0).integers(0, 256, (3, 700, 1100), dtype=np.uint8)
+    return {name: Rows(one) for name, one in zip(("normal", "in situ", "invasive"), values, strict=True)}
+
+
+def test_channels_have_names_colours_and_levels_of_their_own(tmp_path, channels):
+    write_ome_tiff_channels(tmp_path / "a.ome.tif", channels, 2.0, [(128, 128, 128), (230, 159, 0), (0, 158, 115)])
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
+        series = tiff.series[0]
+        assert (series.axes, series.shape) == ("CYX", (3, 700, 1100))
+        assert [level.shape for level in series.levels] == [(3, 700, 1100), (3, 350, 550), (3, 175, 275)]
+        described = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert [channel["Name"] for channel in described["Channel"]] == list(channels)
+        # Red, green, blue and an opacity of 255 are the bytes of a signed number.
+        assert described["Channel"][1]["Color"] == int.from_bytes(bytes([230, 159, 0, 255]), "big") - 2**32
+        assert (described["PhysicalSizeX"], described["SizeC"]) == (2.0, 3)
+        for level in (0, 1):
+            stored = series.levels[level].asarray()
+            for index, rows in enumerate(channels.values()):
+                expected = np.rint(reduce_rows(rows.array, 2**level))
+                np.testing.assert_array_equal(stored[index], expected)
+    assert max(rows.most_rows for rows in channels.values()) <= 512
+
+
+def test_channels_of_several_sizes_are_refused(tmp_path, channels):
+    channels["invasive"] = Rows(np.zeros((4, 5), np.uint8))
+    with pytest.raises(ValueError, match="channels need one size"):
+        write_ome_tiff_channels(tmp_path / "a.ome.tif", channels, 2.0)
+    assert not list(tmp_path.iterdir())

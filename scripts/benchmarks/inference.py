@@ -1,0 +1,181 @@
+"""Tiles a second of a whole slide's map, end to end, against the same network's pure forward rate in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shared.inference import ImageInput, SlideMapper
+from shared.inference.precision import computes_bfloat16
+from shared.networks import InstanceClassifier
+
+from .repeated_slide import MPP, TILE_PX, write_repeated_slide
+
+# In a pause the reading threads get this long to fill their queue, at the cost of the end-to-end rate; so they neither
+# disturb the measurement of the network alone nor read for nothing while it lasts.
+_SETTLE_S = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size_px", type=int, nargs=2, default=[24576, 20480], metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--tiles", type=int, default=5120, help="of 256 px with tissue, in patches of 64; the rest is glass")
+    parser.add_argument("--slide", type=Path, help="keep the generated slide here, or use the one that is there")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--margin_px", type=int, default=0)
+    parser.add_argument("--overlap", default="crop")
+    parser.add_argument("--tta", default="none")
+    parser.add_argument("--num_workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--no_compile", action="store_true")
+    parser.add_argument("--pauses", type=int, default=16, help="of the run, in each of which every kind of pure forward is timed")
+    parser.add_argument("--pause_batches", type=int, default=3, help="batches of each kind in a pause")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Map the slide once; in pauses time the network alone, so that what else runs on the machine disturbs both alike."""
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", "import shared.inference"], check=True, cwd=Path(__file__).parents[2], capture_output=True
+    )
+    startup = {"import": time.perf_counter() - started}
+    device = torch.device(arguments.device)
+    network = InstanceClassifier(arguments.backbone).eval()
+    kinds = _forward_kinds(copy.deepcopy(network), arguments, device)
+    images = torch.randint(0, 256, (arguments.batch_size, 3, TILE_PX, TILE_PX), device=device).float()
+    alone = PureForward(kinds, images.contiguous(memory_format=torch.channels_last), device)
+    mapper = SlideMapper(
+        network,
+        mpp=MPP,
+        tile_size_px=TILE_PX,
+        margin_px=arguments.margin_px,
+        batch_size=arguments.batch_size,
+        device=device,
+        num_workers=arguments.num_workers,
+        overlap=arguments.overlap,
+        tta=arguments.tta,
+        compile=not arguments.no_compile,
+    )
+    tiles = torch.zeros(arguments.batch_size, TILE_PX, TILE_PX, 3, dtype=torch.uint8, device=device)
+    with torch.inference_mode():
+        started = time.perf_counter()
+        mapper.tile_network(tiles, (TILE_PX // 4, TILE_PX // 4))
+        startup["first batch"] = time.perf_counter() - started
+        alone.measure(arguments.pause_batches)
+    alone.seconds = dict.fromkeys(kinds, 0.0)
+    alone.batches = dict.fromkeys(kinds, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        slide = arguments.slide or Path(folder, "slide.tif")
+        if not slide.is_file():
+            write_repeated_slide(slide, tuple(arguments.size_px), arguments.tiles)
+        step = max(1, arguments.tiles // arguments.batch_size // arguments.pauses)
+        paused = Paused(mapper.tile_network, alone, step, arguments.pause_batches)
+        mapper.tile_network = paused  # type: ignore[assignment]
+        started = time.perf_counter()
+        row = mapper.map_image(ImageInput(slide, "slide"), Path(folder))
+        seconds = time.perf_counter() - started - paused.seconds
+    mapper.stopwatch.seconds["network"] -= paused.seconds
+    return _report(row, seconds, alone.rates(), startup, mapper.stopwatch.seconds)
+
+
+def _forward_kinds(
+    network: nn.Module, arguments: argparse.Namespace, device: torch.device
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The network alone, on images that lie on the device already."""
+    nhwc = copy.deepcopy(network).to(device, memory_format=torch.channels_last)
+    nchw = network.to(device)
+
+    def bfloat16(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16) if computes_bfloat16(device) else nullcontext():
+            return nhwc(images)
+
+    kinds: dict[str, Callable[[Tensor], Tensor]] = {"fp32 NCHW": lambda images: nchw(images.contiguous())}
+    kinds["bf16 NHWC" if computes_bfloat16(device) else "fp32 NHWC"] = bfloat16
+    if not arguments.no_compile:
+        kinds["compiled"] = torch.compile(bfloat16, dynamic=False, options={"freezing": device.type == "cpu"})
+    return kinds
+
+
+class PureForward:
+    """Times kinds of forward passes turn by turn."""
+
+    def __init__(self, kinds: dict[str, Callable[[Tensor], Tensor]], images: Tensor, device: torch.device) -> None:
+        self.kinds, self.images, self.device = kinds, images, device
+        self.seconds = dict.fromkeys(kinds, 0.0)
+        self.batches = dict.fromkeys(kinds, 0)
+
+    def measure(self, num_batches: int) -> None:
+        for kind, forward in self.kinds.items():
+            # The slowest needs no more than one: it is the best that the map is compared with.
+            count = 1 if kind == "fp32 NCHW" else num_batches
+            _wait_for(self.device)
+            started = time.perf_counter()
+            for _ in range(count):
+                forward(self.images)
+            _wait_for(self.device)
+            self.seconds[kind] += time.perf_counter() - started
+            self.batches[kind] += count
+
+    def rates(self) -> dict[str, float]:
+        return {kind: len(self.images) * self.batches[kind] / self.seconds[kind] for kind in self.kinds}
+
+
+class Paused:
+    """The mapper's network with a pause for `PureForward` every so many batches."""
+
+    def __init__(self, network: Callable, alone: PureForward, step: int, num_batches: int) -> None:
+        self.network, self.alone, self.step, self.num_batches = network, alone, step, num_batches
+        self.calls, self.seconds = 0, 0.0
+
+    def __call__(self, tiles: Tensor, map_shape: tuple[int, int]) -> Tensor:
+        self.calls += 1
+        if self.calls % self.step == self.step // 2:
+            _wait_for(tiles.device)
+            time.sleep(_SETTLE_S)
+            started = time.perf_counter()
+            self.alone.measure(self.num_batches)
+            self.seconds += time.perf_counter() - started
+        return self.network(tiles, map_shape)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _report(
+    row: dict[str, Any], seconds: float, rates: dict[str, float], startup: dict[str, float], stages: dict[str, float]
+) -> dict[str, Any]:
+    best = max(rates, key=lambda kind: rates[kind])
+    rate = row["num_tiles"] / seconds
+    # KiB on Linux.
+    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"slide of {row['width_px']} x {row['height_px']} px, {row['num_tiles']} tiles of {TILE_PX} px at {MPP} um per pixel")
+    print("start-up: " + ", ".join(f"{name} {value:.1f} s" for name, value in startup.items()))
+    print("stages: " + ", ".join(f"{name} {value:.1f} s" for name, value in stages.items()))
+    print("pure forward, tiles/s: " + ", ".join(f"{kind} {value:.1f}" for kind, value in rates.items()))
+    print(f"end to end {rate:.1f} tiles/s in {seconds:.1f} s: {rate / rates[best]:.1%} of {best}; peak memory {peak_gib:.2f} GiB")
+    return {
+        "tiles": row["num_tiles"],
+        "tiles_per_s": rate,
+        "pure_tiles_per_s": rates,
+        "of_best_pure": rate / rates[best],
+        "startup_s": startup,
+        "stages_s": stages,
+        "peak_gib": peak_gib,
+    }

@@ -1,0 +1,97 @@
+"""Joint segmentation and classification: how many masks buy which score, with and without labelled images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from shared.data.supervision import MODES
+from shared.engines.sweep import Sweep, parse_value
+from shared.engines.sweep_table import summarise
+from shared.writers.band_figure import Band, write_bands
+
+# Ciga and Martel, section 3.3, without 0: a network that was trained with labels alone has seen no mask.
+SHARES = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
+SCORES = {
+    "BACH score": "bach_score",
+    "Foreground accuracy": "foreground_accuracy",
+    "Macro F1": "macro_f1",
+    "Weighted F1": "weighted_f1",
+    "Accuracy": "accuracy",
+    "Mean IoU": "mean_iou",
+}
+# Recomputed from the results that were published with the code, in which epochs were chosen on the evaluation slides.
+PUBLISHED = {"S": {0.01: 0.309, 0.05: 0.460, 1.0: 0.570}, "S+C": {0.01: 0.455, 0.05: 0.491, 1.0: 0.573}}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config_file", nargs="+", default=["bundles/joint_seg_cls/configs/train.json"])
+    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of the masked images, above 0")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")
+    parser.add_argument("--output_dir", type=Path, required=True, help="gets a folder a run, sweep.csv and shares.png")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train what is not finished; draw every score against the share; return means and deviations over seeds.
+
+    In every run the epoch is chosen on validation images, never on those of the evaluation. S+C with all masks is S: it has no
+    labelled images left, and is trained once.
+    """
+    fixed = {name: parse_value(text) for name, text in arguments.set}
+    varied = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
+    sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=lambda values: _is_new(values, varied))
+    try:
+        sweep.run()
+    finally:
+        table = sweep.table()
+        results = _report(table, arguments.output_dir) if len(table) else {}
+    return results
+
+
+def _is_new(values: dict[str, Any], varied: dict[str, list[Any]]) -> bool:
+    return not (values["mode"] == "S+C" and values["masked_share"] == 1 and "S" in varied["mode"])
+
+
+def _report(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
+    # A run's scores stand under its mode: a column for each.
+    scores = {
+        name: [f"class_pixels.{mode}.{score}" for mode in MODES if f"class_pixels.{mode}.{score}" in table]
+        for name, score in SCORES.items()
+    }
+    for name, columns in scores.items():
+        table[name] = table[columns].bfill(axis=1).iloc[:, 0]
+    if "S" in set(table["mode"]) and "S+C" in set(table["mode"]):
+        whole = table[(table["mode"] == "S") & (table["masked_share"] == 1)].assign(mode="S+C")
+        table = pd.concat([table, whole], ignore_index=True)
+    summary = summarise(table, ["mode", "masked_share", "seed"], list(SCORES), over=["seed"])
+    write_bands(_panels(summary), folder / "shares.png", "share of the masked images", title="mean and deviation over seeds")
+    print(summary.to_string(index=False, float_format="%.3f"))
+    print(folder / "shares.png")
+    return {f"{row['mode']}, {row['masked_share']:g}": row for row in summary.to_dict("records")}
+
+
+def _panels(summary: pd.DataFrame) -> dict[str, dict[str, Band]]:
+    """Each score as it is, and as a share of what S reaches with all masks, as in the paper's figure 3."""
+    panels: dict[str, dict[str, Band]] = {}
+    for name in SCORES:
+        whole = summary[(summary["mode"] == "S") & (summary["masked_share"] == 1)][f"{name} mean"]
+        for title, scale in ((name, 1.0), (f"{name}, of S with all masks", float(whole.iloc[0]) if len(whole) else None)):
+            if scale is None:
+                continue
+            panels[title] = {
+                mode: Band(*(rows[column].tolist() for column in ("masked_share", "mean", "std")))
+                for mode, rows in _scaled(summary, name, scale).groupby("mode", sort=False)
+            }
+    published = {f"{mode} (published, BACH)": Band(list(values), list(values.values())) for mode, values in PUBLISHED.items()}
+    panels["BACH score"] |= published
+    return panels
+
+
+def _scaled(summary: pd.DataFrame, score: str, scale: float) -> pd.DataFrame:
+    columns = {part: summary[f"{score} {part}"] / scale for part in ("mean", "std")}
+    return summary[["mode", "masked_share"]].assign(**columns).sort_values("masked_share", kind="stable")

@@ -1,0 +1,127 @@
+"""Maps a cohort of slides with a bundle's network: restartable, on one process, several, or a Ray cluster.
+
+python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --model_dir runs/mine
+python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --checkpoint model.pt --threshold 0.4
+python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --engine ray --address auto --gpus_per_slide 1
+
+The same command again goes on where an earlier one stopped, by kill -9 too; finished slides are skipped, those without tissue
+among them. Several such commands on one output folder share the slides, also from several machines with a common file system (see
+`shared.inference.row_store.RowStore` on its locks). A slide that fails is tried once more at the end; its row in slides.csv says
+why.
+
+Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
+
+Exit status: 0 when every slide is finished, 1 when any failed, 2 when nothing could be started, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fire.parser import DefaultParseValue
+
+from shared.engines.bundle_mapper import checkpoint_of, load_slide_mapper
+from shared.inference import InferenceFailures, find_images, run_cohort
+from shared.inference.finished import FINISHED
+from shared.inference.ray_cohort import RayCohort
+from shared.synthetic import demo_manifest
+
+
+def overrides_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """Keys and values of ``--key value`` and ``--key=value``, the values read as MONAI's command line does.
+
+    >>> overrides_of(["--batch_size", "32", "--network_def::backbone=resnet18", "--volume", "None"])
+    {'batch_size': 32, 'network_def::backbone': 'resnet18', 'volume': None}
+    """
+    found: dict[str, Any] = {}
+    left = list(arguments)
+    while left:
+        key, has_value, value = left.pop(0).partition("=")
+        if not key.startswith("--") or (not has_value and not left):
+            raise ValueError(f"expected --key value, got {key!r} {'without a value' if key.startswith('--') else ''}".strip())
+        found[key[2:]] = DefaultParseValue(value if has_value else left.pop(0))
+    return found
+
+
+def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest (.csv), or a slide, an image, a folder of them")
+    parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
+    parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
+    parser.add_argument("--overlay", nargs="+", default=[], help="configurations behind inference.json, as in training: unet")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--model_dir", type=Path, help="output folder of the training, with its model.pt")
+    weights.add_argument("--checkpoint", nargs="+", type=Path, help="model.pt; several where the bundle takes several")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="(default local: this process)")
+    ray = parser.add_argument_group("with --engine ray; code, bundle, slides and --out at the same paths on every machine")
+    ray.add_argument("--address", help="of the cluster ('auto': the one of this machine); without it one of this machine alone")
+    ray.add_argument("--cpus_per_slide", type=float, default=2, help="cores a slide (default 2)")
+    ray.add_argument("--gpus_per_slide", type=float, default=0, help="GPUs a slide, also a part of one (default 0)")
+    arguments, rest = parser.parse_known_args()
+    try:
+        overrides = overrides_of(rest)
+        if arguments.model_dir is not None:
+            overrides["checkpoint"] = str(checkpoint_of(arguments.model_dir))
+        elif arguments.checkpoint is not None:
+            overrides["checkpoints"] = [str(path) for path in arguments.checkpoint]
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments, overrides
+
+
+def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    build = functools.partial(load_slide_mapper, str(arguments.bundle), arguments.overlay, overrides)
+    try:
+        images = find_images(demo_manifest(arguments.manifest), arguments.split, arguments.out)
+        mapper = None if arguments.engine == "ray" else build()
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {_cause(error)}", file=sys.stderr)
+        return 2
+    try:
+        if mapper is None:
+            ray = RayCohort(build, arguments.address, arguments.cpus_per_slide, arguments.gpus_per_slide)
+            rows = ray.run(images, arguments.out)
+        else:
+            rows = run_cohort(mapper, images, arguments.out)
+    except InferenceFailures as failures:
+        print(f"error: {failures}", file=sys.stderr)
+        return 1
+    except (ValueError, ImportError, ConnectionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    counts = {status: sum(row["status"] == status for row in rows) for status in FINISHED}
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    print(f"{arguments.out}: {len(images)} images, {len(rows)} mapped now{f' ({said})' if said else ''}")
+    return 0
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a configuration's item raised: MONAI wraps it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    arguments, overrides = parsed()
+    try:
+        sys.exit(run(arguments, overrides))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
