@@ -84,7 +84,7 @@ def _panels(summary: pd.DataFrame) -> dict[str, dict[str, Band]]:
             if scale is None:
                 continue
             panels[title] = {
-                mode: Band(*(rows[column].tolist() for column in ("masked_share", "mean", "std")))
+                str(mode): Band(*(rows[column].tolist() for column in ("masked_share", "mean", "std")))
                 for mode, rows in _scaled(summary, name, scale).groupby("mode", sort=False)
             }
     published = {f"{mode} (published, BACH)": Band(list(values), list(values.values())) for mode, values in PUBLISHED.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..writers import contended_path
@@ -42,7 +42,7 @@ def class_counts(
     counts: dict[str, Any] = {"num_masked": 0, "num_labelled": 0, "pixels": None, "images": None}
     if masked is not None:
         pixels = torch.zeros(masked.num_classes, dtype=torch.int64)
-        loader = DataLoader(_PixelCounts(masked), batch_size=None, num_workers=num_workers)
+        loader: DataLoader[Tensor] = DataLoader(_PixelCounts(masked), batch_size=None, num_workers=num_workers)
         for of_image in tqdm(loader, desc="classes of the masks", unit="image", disable=None):
             pixels += of_image
         counts |= {"num_masked": len(masked), "pixels": pixels.tolist()}
@@ -60,7 +60,7 @@ def class_counts(
     return counts
 
 
-class _PixelCounts:
+class _PixelCounts(Dataset[Tensor]):
     """Item ``i``: pixels of each class in the mask of image ``i``, int64 ``(C,)``."""
 
     def __init__(self, dataset: RegionDataset) -> None:

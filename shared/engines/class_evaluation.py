@@ -74,14 +74,18 @@ class ClassEvaluation:
         num_classes = len(self.class_names)
         metrics: dict[str, Any] = {"split": self.split, "num_images": len(rows), "class_names": self.class_names}
         if self.dataset.pixel_labels is not None:
-            confusion = torch.tensor([row.pop("confusion") for row in rows]).sum(0)
-            everything = torch.zeros_like(confusion)
-            everything[:, 0] = confusion.sum(1)
+            of_images = torch.tensor([row.pop("confusion") for row in rows])
+            confusion = of_images.sum(0)
+            # Of two classes both constant answers flatter somebody.
+            constant = range(2) if num_classes == 2 else range(1)
             metrics["class_pixels"] = {
                 self.method: _summary(confusion),
-                f"Everything is {self.class_names[0]}": _summary(everything),
+                **{f"Everything is {self.class_names[index]}": _summary(_everything_is(index, confusion)) for index in constant},
             }
-            metrics["classes"] = {name: _of_class(confusion, index) for index, name in enumerate(self.class_names)}
+            metrics["classes"] = {name: _of_class(of_images, index) for index, name in enumerate(self.class_names)}
+            if num_classes == 2:
+                everything = torch.stack([_everything_is(1, of_image) for of_image in of_images])
+                metrics["classes"][f"everything is {self.class_names[1]}"] = _of_class(everything, 1)
             metrics["confusion"] = confusion.tolist()
         if self.classifies and all(row["label"] is not None for row in rows):
             predicted, true = (torch.tensor([row[name] for row in rows]) for name in ("predicted_label", "label"))
@@ -150,12 +154,27 @@ def _summary(confusion: Tensor) -> dict[str, float | None]:
     return {name: number(scores[name]) for name in CLASS_SCORES}
 
 
-def _of_class(confusion: Tensor, index: int) -> dict[str, float | None]:
-    counts, scores = confusion.double(), class_scores(confusion)
+def _everything_is(index: int, confusion: Tensor) -> Tensor:
+    """The confusion matrix ``(C, C)`` of the answer `index` for every pixel that is counted."""
+    everything = torch.zeros_like(confusion)
+    everything[:, index] = confusion.sum(1)
+    return everything
+
+
+def _of_class(of_images: Tensor, index: int) -> dict[str, float | None]:
+    """Scores of one class: of pooled pixels, and the mean Dice of the images that hold it, the mean share wrongly given to it in
+    those that do not. `of_images` are confusion matrices ``(num_images, C, C)``."""
+    counts = of_images.double()
+    pooled = counts.sum(0)
+    scores = class_scores(pooled)
+    right, true, predicted = counts[:, index, index], counts[:, index].sum(1), counts[:, :, index].sum(1)
+    dice = 2 * right / (true + predicted)
     return {
         "f1": number(scores[f"f1_{index}"]),
         "iou": number(scores[f"iou_{index}"]),
-        "precision": number(counts[index, index] / counts[:, index].sum()),
-        "recall": number(counts[index, index] / counts[index].sum()),
-        "true_share": number(counts[index].sum() / counts.sum()),
+        "precision": number(pooled[index, index] / pooled[:, index].sum()),
+        "recall": number(pooled[index, index] / pooled[index].sum()),
+        "dice_positive": number(dice[true > 0].mean()),
+        "false_positive_share": number((predicted / counts.sum((1, 2)))[true == 0].mean()),
+        "true_share": number(pooled[index].sum() / pooled.sum()),
     }

@@ -38,7 +38,15 @@ CLASS_PIXEL_COLUMNS = {
     "weighted_f1": "Weighted F1",
     "mean_iou": "Mean IoU",
 }
-CLASS_COLUMNS = {"f1": "F1", "iou": "IoU", "precision": "Precision", "recall": "Recall", "true_share": "True share"}
+CLASS_COLUMNS = {
+    "f1": "F1",
+    "iou": "IoU",
+    "precision": "Precision",
+    "recall": "Recall",
+    "dice_positive": "Dice (present)",
+    "false_positive_share": "FP share (not)",
+    "true_share": "True share",
+}
 # Kind of score -> title and columns, in the order of the table.
 BLOCKS = {
     "instances": ("Instance labels (%)", INSTANCE_COLUMNS),

@@ -53,6 +53,9 @@ class JointSegClsLoss(nn.Module):
         pooled into the same means.
     """
 
+    pixel_weights: Tensor | None
+    image_weights: Tensor | None
+
     def __init__(
         self, pixel_weights: Sequence[float] | Tensor | None = None, image_weights: Sequence[float] | Tensor | None = None
     ) -> None:
@@ -88,7 +91,7 @@ class JointSegClsLoss(nn.Module):
             float32 (float64 for float64 logits), one number.
 
         Raises:
-            ValueError: if there are neither masked nor labelled images, logits without their targets, or targets of another shape.
+            ValueError: if there are neither masked nor labelled images, logits without targets, or targets of another shape.
         """
         pixels, images = [], []
         if pixel_logits is not None:

@@ -111,7 +111,8 @@ class SegClsResNet18(nn.Module):
             return self._pixels(self.maps(images), images)
         if self.training and self.head == "paper" and labelled.shape[0] < 2:
             raise ValueError(
-                f"batch normalisation of the classifier needs at least 2 labelled images a step and process; got {labelled.shape[0]}"
+                "batch normalisation of the classifier needs at least 2 labelled images a step and process; "
+                f"got {labelled.shape[0]}"
             )
         logits = {}
         labelled_maps = self.maps(labelled)

@@ -88,7 +88,8 @@ def draw_blob(
         the blob; its window is empty if it lies outside the maps.
     """
     angle = rng.uniform(0, np.pi)
-    harmonics = (rng.standard_normal(4) + 1j * rng.standard_normal(4)) * irregularity / np.sqrt([1, 1.6, 2.6, 4])
+    waves = rng.standard_normal(4) + 1j * rng.standard_normal(4)
+    harmonics = (waves * irregularity / np.sqrt([1, 1.6, 2.6, 4])).astype(np.complex64)
     reach = radius_px * np.sqrt(aspect) * (1 + 2.5 * irregularity) + margin_px
     rows, columns = (
         slice(max(0, int(middle - reach)), max(0, min(side, int(middle + reach) + 2)))
@@ -105,12 +106,12 @@ def draw_blob(
     return Blob(rows, columns, (1 - distance) * np.float32(radius_px))
 
 
-def _outline(cos: NDArray[np.float32], sin: NDArray[np.float32], harmonics: NDArray[np.complex128]) -> NDArray[np.float32]:
+def _outline(cos: NDArray[np.float32], sin: NDArray[np.float32], harmonics: NDArray[np.complex64]) -> NDArray[np.float32]:
     """1 + Re(sum_k h_k * exp(i k theta)), k = 2..5, from the cosine and sine of theta."""
     turn = (cos + 1j * sin).astype(np.complex64)
     total = np.full(turn.shape, harmonics[3], np.complex64)
     for harmonic in harmonics[2::-1]:
-        total = total * turn + np.complex64(harmonic)
+        total = total * turn + harmonic
     outline: NDArray[np.float32] = 1 + (total * turn * turn).real
     return np.maximum(outline, np.float32(0.4))
 

@@ -6,7 +6,7 @@ The classes are those of BACH (Aresta et al., Med Image Anal 56, 2019). The scal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy import ndimage
 from .anatomy import Anatomy
 from .breast_stain import stain_anatomy
 from .fields import level_of_share, smooth_field
-from .lesions import LESIONS, NORMAL, draw_duct, draw_infiltrate, draw_lobule
+from .lesions import LESIONS, NORMAL, Point, draw_duct, draw_infiltrate, draw_lobule
 from .stain import Stain, sample_stain, stain_to_rgb
 
 BREAST_MPP = 8.0
@@ -184,7 +184,13 @@ def _draw_surroundings(rng: np.random.Generator, anatomy: Anatomy, label: int, s
         _draw_somewhere(rng, anatomy, draw_infiltrate, (0.03, 0.25), side_px)
 
 
-def _draw_somewhere(rng: np.random.Generator, anatomy: Anatomy, draw, shares: tuple[float, float], side_px: int) -> None:
+def _draw_somewhere(
+    rng: np.random.Generator,
+    anatomy: Anatomy,
+    draw: Callable[[Anatomy, np.random.Generator, Point, float], bool | None],
+    shares: tuple[float, float],
+    side_px: int,
+) -> None:
     """Try a few places; the radius is a share of the side."""
     for _ in range(4):
         x, y = rng.uniform(0, side_px + 2 * _MARGIN_PX, 2)

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
 
-from shared.data import training_augmentation
+from shared.data import NormalizeStains, normalized_and_augmented, training_augmentation
+from shared.synthetic import synthesize_breast_patch
 
 SIZE_PX = 48
 
@@ -168,3 +170,66 @@ def test_superpixels_are_turned_and_mirrored_exactly():
         result = applied(transform, item, seed)
         moved = torch.cat([result["image"].int(), result["superpixels"]])
         assert any(torch.equal(moved, expected) for expected in eight)
+
+
+def stained(seed=0):
+    """A generated image with its mask: stains that can be told apart."""
+    image = synthesize_breast_patch(seed, label=2, size_px=SIZE_PX)
+    return {
+        "image": torch.from_numpy(image.image).permute(2, 0, 1).contiguous(),
+        "mask": torch.from_numpy(image.labels)[None],
+        "label": 2,
+    }
+
+
+def test_nothing_asked_for_is_no_transform():
+    assert normalized_and_augmented() is None
+    # Jitter is of augmented images only.
+    assert normalized_and_augmented(["image", "mask"], stain_jitter=0.2) is None
+
+
+def test_stains_alone_are_normalized():
+    result = normalized_and_augmented(["image", "mask"], stain_reference="monai")(stained())
+    assert torch.equal(result["image"], NormalizeStains()(stained()["image"]))
+    assert not torch.equal(result["image"], stained()["image"])
+    assert torch.equal(result["mask"], stained()["mask"])
+
+
+def test_stains_are_normalized_to_an_image(tmp_path):
+    reference = tmp_path / "reference.png"
+    Image.fromarray(stained(seed=1)["image"].permute(1, 2, 0).numpy()).save(reference)
+    result = normalized_and_augmented(stain_reference=str(reference))(stained())
+    assert torch.equal(result["image"], NormalizeStains(reference)(stained()["image"]))
+    assert not torch.equal(result["image"], NormalizeStains()(stained()["image"]))
+    with pytest.raises(ValueError, match="missing.png"):
+        normalized_and_augmented(stain_reference=str(tmp_path / "missing.png"))
+
+
+def test_quarter_turns_alone_are_those_of_training():
+    transform = normalized_and_augmented(["image", "mask"], augment=True)
+    expected = training_augmentation(["image", "mask"], free_rotation=False, max_scale=1.0)
+    for seed in range(6):
+        ours, theirs = (applied(each, stained(), seed) for each in (transform, expected))
+        assert torch.equal(ours["image"], theirs["image"])
+        assert torch.equal(ours["mask"], theirs["mask"])
+        assert type(ours["image"]) is torch.Tensor
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_augmentation_follows_the_normalization(seed):
+    """A turned image is normalised as the image is: percentiles know no places."""
+    options = {"augment": True, "stain_jitter": 0.1}
+    result = applied(normalized_and_augmented(["image", "mask"], "monai", **options), stained(), seed)
+    normalized = stained() | {"image": NormalizeStains()(stained()["image"])}
+    expected = applied(normalized_and_augmented(["image", "mask"], **options), normalized, seed)
+    assert torch.equal(result["image"], expected["image"])
+    assert torch.equal(result["mask"], expected["mask"])
+    assert result["image"].dtype == result["mask"].dtype == torch.uint8
+
+
+def test_a_seed_reaches_the_random_transforms():
+    transform = normalized_and_augmented(augment=True, stain_jitter=0.2)
+    images = [applied(transform, stained(), seed)["image"] for seed in (0, 0, 1, 2)]
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(images[0], images[2])
+    assert not torch.equal(images[2], images[3])

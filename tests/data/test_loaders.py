@@ -183,6 +183,67 @@ def test_pairs_of_nothing(dataset, names, leading):
         PairedLoader({name: RegionLoader(dataset, 4) for name in names}, leading)
 
 
+@pytest.mark.parametrize("num_steps", [1, 3, 4, 9])
+def test_an_epoch_of_a_number_of_steps(dataset, num_steps):
+    """Passes of 2 and of 4 steps, cut off or begun anew."""
+    loaders = {"short": Epochs(dataset, 4), "long": Epochs(dataset, 2)}
+    paired = PairedLoader(loaders, num_steps=num_steps)
+    assert len(paired) == num_steps
+    paired.set_epoch(2)
+    batches = list(paired)
+    assert len(batches) == num_steps
+    for name, steps in (("short", 2), ("long", 4)):
+        passes = math.ceil(num_steps / steps)
+        # Numbered across epochs: no pass comes twice.
+        assert list(dict.fromkeys(loaders[name].asked)) == [2 * passes + number for number in range(passes)]
+        seen = [batch[name]["index"].tolist() for batch in batches]
+        for number in range(num_steps // steps):
+            whole = seen[steps * number : steps * (number + 1)]
+            assert sorted(index for batch in whole for index in batch) == list(range(7))
+
+
+def test_a_number_of_steps_is_filled_by_the_next_pass(dataset):
+    paired = PairedLoader({"masked": RegionLoader(dataset, 4)}, num_steps=3)
+
+    def epoch(number):
+        paired.set_epoch(number)
+        return [batch["masked"]["index"].tolist() for batch in paired]
+
+    assert epoch(0) == epoch(0)
+    assert epoch(0) != epoch(1)
+    # Cut short, an epoch still sees other images than the one before.
+    short = PairedLoader({"masked": RegionLoader(dataset, 2)}, num_steps=1)
+    seen = set()
+    for number in range(12):
+        short.set_epoch(number)
+        (batch,) = short
+        seen |= set(batch["masked"]["index"].tolist())
+    assert seen == set(range(7))
+
+
+def test_a_number_of_steps_wins_over_the_leading_loader(dataset):
+    loaders = {"instances": RegionLoader(dataset, 1), "images": RegionLoader(dataset, 3)}
+    assert len(list(PairedLoader(loaders, leading="images", num_steps=5))) == 5
+
+
+@pytest.mark.parametrize("num_steps", [0, -1])
+def test_an_epoch_has_a_step(dataset, num_steps):
+    with pytest.raises(ValueError, match=f"num_steps must be at least 1, got {num_steps}"):
+        PairedLoader({"masked": RegionLoader(dataset, 4)}, num_steps=num_steps)
+
+
+def test_loaders_that_are_none_are_left_out(dataset):
+    paired = PairedLoader({"masked": None, "labelled": RegionLoader(dataset, 4)})
+    paired.set_epoch(1)
+    paired.start()
+    assert [list(batch) for batch in paired] == [["labelled"], ["labelled"]]
+    paired.close()
+    with pytest.raises(ValueError, match="need loaders.*got none"):
+        PairedLoader({"masked": None, "labelled": None})
+    with pytest.raises(ValueError, match="got labelled, leading='masked'"):
+        PairedLoader({"masked": None, "labelled": RegionLoader(dataset, 4)}, leading="masked")
+
+
 class ProcessOfItems(RegionDataset):
     """Says which process read an item, and in which epoch."""
 

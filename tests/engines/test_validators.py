@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import accuracy_score, jaccard_score, recall_score
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score, recall_score
 from torch import nn
 
 from shared.data import RegionDataset
-from shared.engines import lattice_validator, pixel_validator
+from shared.engines import class_validator, lattice_validator, pixel_validator
+from shared.metrics import CLASS_SCORES, bach_score
 
 
 class Redness(nn.Module):
@@ -69,3 +70,41 @@ def test_pixel_scores_equal_those_of_sklearn(records):
 
 def test_nothing_to_score(records):
     assert pixel_validator(RegionDataset(records), RedPixels(), "cpu") is None
+    assert class_validator(RegionDataset(records, num_classes=3), Levels(), "cpu") is None
+
+
+class Levels(nn.Module):
+    """Three classes by how much redder than green a pixel is."""
+
+    def forward(self, images):
+        difference = images[:, :1].float() - images[:, 1:2].float()
+        return torch.cat([20 - difference, torch.full_like(difference, 0.5), difference - 80], dim=1)
+
+
+@pytest.mark.parametrize("batch_size", [5, 20])
+def test_scores_of_classes_equal_those_of_sklearn(records, tmp_path, batch_size):
+    truth = []
+    for index, record in enumerate(records):
+        classes = np.uint8(np.asarray(Image.open(record["mask"])) > 0) * (1 + index % 4 // 2)
+        record["mask"] = str(tmp_path / f"{index}_classes.png")
+        Image.fromarray(classes).save(record["mask"])
+        truth.append(classes)
+    dataset = RegionDataset(records, pixel_labels="mask", num_classes=3)
+    validator = class_validator(dataset, Levels(), "cpu", batch_size)
+    validator.run()
+    difference = np.stack([np.asarray(Image.open(record["image"])).astype(int) for record in records])
+    difference = difference[..., 0] - difference[..., 1]
+    predicted, truth = np.digitize(difference, [20, 81]).ravel(), np.stack(truth).ravel()
+    assert set(predicted) == set(truth) == {0, 1, 2}
+    metrics = validator.state.metrics
+    assert set(metrics) >= {f"val_pixel_{name}" for name in CLASS_SCORES}
+    assert metrics["val_pixel_accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+    assert metrics["val_pixel_macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert metrics["val_pixel_mean_iou"] == pytest.approx(jaccard_score(truth, predicted, average="macro"))
+    expected = bach_score(torch.from_numpy(predicted), torch.from_numpy(truth), num_classes=3)
+    assert metrics["val_pixel_bach_score"] == pytest.approx(float(expected))
+    assert validator.state.key_metric_name == "val_pixel_bach_score"
+    # A second run counts anew.
+    before = dict(metrics)
+    validator.run()
+    assert validator.state.metrics == before

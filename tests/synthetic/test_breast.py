@@ -26,7 +26,7 @@ def middle(component):
 
 @pytest.fixture(scope="module")
 def labelled():
-    return {label: [synthesize_breast_patch(seed, label) for seed in range(label, 96, 4)] for label in LABELS}
+    return {label: [synthesize_breast_patch(seed, label) for seed in range(label, 64, 4)] for label in LABELS}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.writers.figure import TUMOUR_COLOUR, ExampleRow, blend, write_examples
+from shared.writers import class_colour
+from shared.writers.figure import TUMOUR_COLOUR, ExampleRow, blend, blend_classes, write_examples
 
 
 def test_blend_by_hand():
@@ -20,6 +21,37 @@ def test_blend_stays_in_range():
         assert blended.shape == (5, 7, 3)
         assert blended.min() >= 0
         assert blended.max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_blend_of_classes_by_hand(dtype):
+    image = np.full((1, 4, 3), 255, np.uint8)
+    image[0, 0] = (10, 20, 30)
+    blended = blend_classes(image, np.array([[0, 1, 3, 9]], dtype), opacity=0.25)
+    colours = [np.array(class_colour(index)) / 255 for index in (1, 3, 9)]
+    expected = [np.array([10, 20, 30]) / 255, *(0.75 + 0.25 * colour for colour in colours)]
+    assert np.allclose(blended[0], expected, atol=1e-12)
+    assert image[0, 1].tolist() == [255, 255, 255], "the image itself was changed"
+    assert 0 <= blended.min() <= blended.max() <= 1
+
+
+def test_background_alone_is_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    assert np.array_equal(blend_classes(image, np.zeros((5, 7), np.uint8)), image / 255)
+
+
+def test_integers_are_classes_and_numbers_with_decimals_shares(tmp_path):
+    green = np.zeros((20, 20, 3), np.uint8)
+    green[..., 1] = 200
+    classes = np.full((20, 20), 2, np.uint8)
+    path = tmp_path / "examples.png"
+    write_examples([ExampleRow("a", green, {"classes": classes, "share": np.ones((20, 20))})], path)
+    with Image.open(path) as figure:
+        pixels = np.asarray(figure.convert("RGB"))
+    width = pixels.shape[1] // 3
+    for column, overlay in ((1, blend_classes(green, classes)), (2, blend(green, np.ones((20, 20))))):
+        shown = pixels[:, column * width : (column + 1) * width].reshape(-1, 3)
+        assert (abs(shown - np.rint(overlay[0, 0] * 255)) <= 2).all(axis=1).mean() > 0.4
 
 
 @pytest.mark.parametrize("num_rows", [1, 3])
