@@ -57,7 +57,8 @@ class EvenBatchSampler(Sampler[list[int]]):
         self.num_processes = num_processes if num_processes is not None else (dist.get_world_size() if distributed else 1)
         if batch_size < self.num_processes:
             raise ValueError(
-                f"batch_size counts images over all processes: {batch_size} is fewer than {self.num_processes} processes"
+                f"a step's images or slides (batch_size, slides_per_step) are counted over all processes: "
+                f"{batch_size} is fewer than {self.num_processes} processes"
             )
         self.labels = np.asarray(labels)
         if len(self.labels) < self.num_processes:

@@ -10,7 +10,7 @@ from .batches import (
     image_and_mask,
     instance_and_label,
 )
-from .calibration import Calibration, load_threshold
+from .calibration import Calibration, find_checkpoints, load_threshold
 from .class_evaluation import ClassEvaluation
 from .distributed import initialize_distributed
 from .executed_config import executed_config
@@ -55,6 +55,7 @@ __all__ = [
     "class_validator",
     "constrained_instances",
     "executed_config",
+    "find_checkpoints",
     "image_and_area",
     "image_and_label",
     "image_and_mask",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,26 @@ from tqdm import tqdm
 
 from ..data import SlideBagDataset
 from ..handlers import Tracking
-from ..metrics.bag_ranking import bag_scores, proxy_tiles
-from ..metrics.ranking import youden_threshold
+from ..metrics.bag_ranking import bag_scores
+from ..metrics.ranking import youden_threshold_of_histograms
 from ..writers import atomic_path
 from .distributed import barrier, gather_in_order, num_processes, rank, unwrap
 from .evaluation_report import number
 from .inferers import fast_inferer
+from .map_evaluation import MapEvaluation
 from .slide_bags import BagInferer, SlideBags
 
 logger = logging.getLogger(__name__)
+
+CALIBRATION = "calibration.json"
 
 
 class Calibration:
     """Chooses the threshold for tumour, once, and keeps it in a file beside the weights.
 
-    The paper chooses it on validation slides, of which only the slides' labels are known. Here the tiles of normal slides stand
-    against the top alpha tiles of tumour slides, and the threshold has the largest sensitivity + specificity on them.
+    The paper chooses it on validation slides, of which only the slides' labels are known. Here the validation slides are mapped
+    as the test slides will be, the pixels of normal slides' tissue stand against the top alpha share of those of tumour slides,
+    and the threshold has the largest sensitivity + specificity on them. Each slide counts as much as any other.
 
     A bag holds tiles of one slide, so batch normalisation learns with the statistics of single slides and predicts with their
     running mean. Both are measured: scores in eval mode, as everything later uses them, and in train mode, bag by bag.
@@ -40,8 +45,9 @@ class Calibration:
             ``mode_gap``, the mean absolute difference of a tile's probability between the modes.
         dataset: of the validation slides; with ``with_shares``, tiles are also scored against the masks.
         network: trained; not changed.
-        alpha: share of a tumour slide's tiles that are taken for tumour.
+        alpha: share of a tumour slide's tiles, and of its map, that is taken for tumour.
         device: to compute on.
+        maps: the same slides, to be mapped by the network as it makes maps.
         num_workers: processes that read.
         tracking: MLflow runs to log to.
     """
@@ -53,29 +59,29 @@ class Calibration:
         network: nn.Module,
         alpha: float,
         device: torch.device | str,
+        maps: MapEvaluation,
         num_workers: int = 0,
         tracking: Tracking | None = None,
     ) -> None:
-        self.file, self.dataset, self.network, self.alpha = Path(file), dataset, network, alpha
+        self.file, self.dataset, self.network, self.alpha, self.maps = Path(file), dataset, network, alpha, maps
         self.device, self.num_workers, self.tracking = torch.device(device), num_workers, tracking
 
     def run(self) -> dict[str, Any]:
         """Score the slides and write the file; where it exists, read it."""
         if not self.file.is_file():
-            rows = self._score()
+            rows, histograms = self._score(), self.maps.tissue_histograms()
             if rank() == 0:
-                self._write(self.summarise(rows))
+                labels = [record["label"] for record in self.maps.records]
+                self._write({"threshold": map_threshold(histograms, labels, self.alpha), **self.summarise(rows)})
         barrier()
         return dict(json.loads(self.file.read_text()))
 
     def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """What the file holds, from a row a slide: ``label``, ``eval`` and ``train`` probabilities, ``tumour_share`` or None."""
+        """Scores of both modes, from a row a slide: ``label``, ``eval`` and ``train`` probabilities, ``tumour_share`` or None."""
         labels = [row["label"] for row in rows]
         shares = [row["tumour_share"] for row in rows]
         known = None if any(share is None for share in shares) else shares
-        threshold = youden_threshold(*proxy_tiles([row["eval"] for row in rows], labels, self.alpha))
-        # Maps are of 255 steps, and a probability of 0 is what they say of glass.
-        result: dict[str, Any] = {"threshold": min(1.0, max(1 / 255, threshold))}
+        result: dict[str, Any] = {}
         for mode in ("eval", "train"):
             scores = bag_scores([row[mode] for row in rows], labels, self.alpha, known)
             result[mode] = {name: number(torch.tensor(value)) for name, value in scores.items()}
@@ -111,19 +117,75 @@ class Calibration:
             self.tracking.finish_stage("calibration")
 
 
-def load_threshold(file: str | Path) -> float:
-    """The threshold that a `Calibration` has written.
+def map_threshold(histograms: Sequence[Tensor], labels: Sequence[int], alpha: float) -> float:
+    """The threshold that separates normal slides' maps from the top of tumour slides' best, see `Calibration`.
+
+    Args:
+        histograms: of each slide's tissue pixels by the map's values, ``(256,)``; a slide without any is passed over.
+        labels: of the slides, 0 or above.
+        alpha: share of a tumour slide's map that is taken for tumour, in (0, 1].
+
+    Returns:
+        a multiple of 1/255, above 0: a map has no other values, and 0 is what it says of glass.
 
     Raises:
-        ValueError: if there is no such file, or it holds no threshold.
+        ValueError: if no normal or no tumour slide has tissue.
     """
-    file = Path(file)
+    totals = torch.zeros(2, 256, dtype=torch.float64)
+    for histogram, label in zip(histograms, labels, strict=True):
+        part = top_share(histogram, alpha) if label > 0 else histogram
+        if part.sum():
+            totals[int(label > 0)] += part / part.sum()
+    # Back to counts, fine enough to tell single pixels apart: the choice is made in integers.
+    counts = (totals * 2**31).round().long()
+    return max(1, youden_threshold_of_histograms(counts)) / 255
+
+
+def top_share(histogram: Tensor, share: float) -> Tensor:
+    """The highest `share` of what a histogram ``(num_values,)`` counts, at least one, as a histogram.
+
+    >>> top_share(torch.tensor([5, 2, 3]), share=0.4)
+    tensor([0, 1, 3])
+    """
+    wanted = max(1, int(float(histogram.sum()) * share + 1e-9))
+    above = histogram.flip(0).cumsum(0).flip(0) - histogram
+    return torch.minimum(histogram, (wanted - above).clamp(min=0))
+
+
+def load_threshold(checkpoints: Sequence[str | Path]) -> float:
+    """The threshold that a `Calibration` has written beside a network's weights.
+
+    Args:
+        checkpoints: the network's ``model.pt``, in a list; of several networks that answer together none has the threshold.
+
+    Raises:
+        ValueError: for several networks, or if there is no such file, or it holds no threshold.
+    """
+    if len(checkpoints) != 1:
+        raise ValueError(
+            f"{len(checkpoints)} networks answer together, and each one's threshold is its own: give --threshold a number, for "
+            "instance one that looks right on validation slides (evaluate.json with --split val)"
+        )
+    file = Path(checkpoints[0]).parent / CALIBRATION
     if not file.is_file():
         raise ValueError(f"{file} does not exist: train first (its last stage but one writes it), or give --threshold a number")
     try:
         return float(json.loads(file.read_text())["threshold"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} holds no threshold ({error!r}): delete it and run the training again") from error
+
+
+def find_checkpoints(pattern: str) -> list[str]:
+    """The files of a pattern such as ``runs/*/model.pt``, sorted.
+
+    Raises:
+        ValueError: naming the pattern, if there are none.
+    """
+    path = Path(pattern)
+    found = sorted(str(file) for file in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if file.is_file())
+    if not found:
+        raise ValueError(f"no file is called {pattern}: --runs names the model.pt of each network, as in 'runs/*/model.pt'")
+    return found
 
 
 def _probabilities(logits: Tensor) -> Tensor:

@@ -42,13 +42,14 @@ def write_report(
         tracking: MLflow runs; the stage is called ``evaluation``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     rows_file = "slides.csv" if "num_slides" in metrics else "images.csv"
     with atomic_path(folder / rows_file) as temporary:
         rows.to_csv(temporary, index=False)
     if examples:
         write_examples(examples, folder / "examples.png", title=title)
+    # The last: where it is, the evaluation is whole.
+    with atomic_path(folder / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     if tracking is not None:
         flat = {
             f"{kind}.{slug(name)}.{score}": value

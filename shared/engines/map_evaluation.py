@@ -96,6 +96,12 @@ class MapEvaluation:
         barrier()
         return metrics
 
+    def tissue_histograms(self) -> list[Tensor]:
+        """Map the slides; of each, in their order, how many tissue pixels of its map have each value: int64 ``(256,)``."""
+        share = self.records[rank() :: num_processes()]
+        maps = self._map(share)
+        return gather_in_order([self._histograms(record, maps)["tissue"].sum(0) for record in share])
+
     def _map(self, records: Sequence[Record]) -> Path:
         """Map these slides; the folder of this process's maps."""
         maps = self.folder / "maps"

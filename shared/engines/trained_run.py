@@ -13,11 +13,11 @@ from .run_folder import differences
 MISSING = object()
 
 
-def check_training(config: str | Path, keys: Sequence[str], unless_null: Sequence[str] = ()) -> None:
+def check_training(config: str | Path | Sequence[str | Path], keys: Sequence[str], unless_null: Sequence[str] = ()) -> None:
     """Compare the configuration that is being executed with that of a training.
 
     Args:
-        config: the ``config.json`` of the training's folder; where there is none, nothing is compared.
+        config: the ``config.json`` of the training's folder, or of several trainings; where there is none, nothing is compared.
         keys: what decides what the network is or sees, with ``::`` between the names of nested items. Items that one of the two
             configurations does not have are passed over.
         unless_null: more keys, which are passed over also where they were null in training.
@@ -25,9 +25,12 @@ def check_training(config: str | Path, keys: Sequence[str], unless_null: Sequenc
     Raises:
         ValueError: naming the items that differ, if any do.
     """
-    file = Path(config)
-    if not file.is_file():
-        return
+    for file in map(Path, [config] if isinstance(config, str | Path) else config):
+        if file.is_file():
+            _check(file, keys, unless_null)
+
+
+def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
     before, now = json.loads(file.read_text()), json.loads(json.dumps(executed_config(), default=str))
     found: list[str] = []
     for key in (*keys, *unless_null):

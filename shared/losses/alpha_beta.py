@@ -1,10 +1,12 @@
 """Cross entropy of a slide's tiles with the proxy labels that its own label and two assumed shares give."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..selection import alpha_beta_labels, check_shares
+from ..selection import alpha_beta_labels, check_shares, number_of
 
 __all__ = ["AlphaBetaLoss", "alpha_beta_loss"]
 
@@ -25,11 +27,11 @@ def alpha_beta_loss(
         weights: of normal and of tumour slides, the paper's c0 and c1.
 
     Returns:
-        scalar, float32 (float64 for float64 logits), also under autocast; 0 where no tile has a label (fewer tiles than
-        ``1 / alpha`` and ``1 / beta``).
+        scalar, float32 (float64 for float64 logits), also under autocast.
 
     Raises:
-        ValueError: if the shares are out of range, the logits are not ``(num_tiles,)`` or there are none.
+        ValueError: if the shares are out of range, the logits are not ``(num_tiles,)``, there are none, or fewer than
+            ``1 / alpha``: tumour slides would then have no tumour tile and teach that everything is normal.
 
     Reference:
         Lerousseau et al., MICCAI 2020, section 2, whose P(f; alpha, 100) must read percentiles (100 - alpha) to 100. The mean
@@ -40,6 +42,8 @@ def alpha_beta_loss(
     """
     if logits.dim() != 1 or not len(logits):
         raise ValueError(f"logits must be (num_tiles,) with at least one tile; got {tuple(logits.shape)}")
+    check_shares(alpha, beta)
+    _check_number(len(logits), alpha)
     precision = torch.promote_types(logits.dtype, torch.float32)
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.to(precision)
@@ -52,6 +56,14 @@ def alpha_beta_loss(
         return weight * entropy.sum() / mask.sum().clamp(min=1)
 
 
+def _check_number(num_tiles: int, alpha: float) -> None:
+    if number_of(num_tiles, alpha) == 0:
+        raise ValueError(
+            f"alpha {alpha:g} of {num_tiles} tiles is none: a slide needs {math.ceil(1 / alpha - 1e-9)} tiles "
+            "(tiles_per_slide), or a larger alpha"
+        )
+
+
 class AlphaBetaLoss(nn.Module):
     """Module of `alpha_beta_loss`, for one slide or several of them.
 
@@ -60,14 +72,24 @@ class AlphaBetaLoss(nn.Module):
         beta: the same.
         normal_weight: of normal slides, the paper's c0.
         tumour_weight: of tumour slides, the paper's c1.
+        tiles_per_slide: least number of tiles that slides will have, to find out now whether alpha is too small for it.
 
     Raises:
-        ValueError: if the shares are out of range.
+        ValueError: if the shares are out of range, or `alpha` of the tiles is not even one.
     """
 
-    def __init__(self, alpha: float, beta: float, normal_weight: float = 1.0, tumour_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        alpha: float,
+        beta: float,
+        normal_weight: float = 1.0,
+        tumour_weight: float = 1.0,
+        tiles_per_slide: int | None = None,
+    ) -> None:
         super().__init__()
         check_shares(alpha, beta)
+        if tiles_per_slide is not None:
+            _check_number(tiles_per_slide, alpha)
         self.alpha, self.beta, self.weights = alpha, beta, (normal_weight, tumour_weight)
 
     def forward(self, logits: Tensor, slide_labels: Tensor | float) -> Tensor:

@@ -4,7 +4,7 @@ from .bag_ranking import BagRanking, bag_scores, proxy_tiles, top_share_mean
 from .binary import SCORES, PooledBinaryScores, binary_counts, binary_scores
 from .boundary import BOUNDARY_THRESHOLDS, BoundaryScore, boundary_counts, boundary_ods, ods_of_counts, region_boundary
 from .classes import CLASS_SCORES, PooledClassScores, bach_score, bach_score_of_confusion, class_scores, confusion_matrix
-from .ranking import counts_at, roc_auc, roc_auc_of_histograms, score_histograms, youden_threshold
+from .ranking import counts_at, roc_auc, roc_auc_of_histograms, score_histograms, youden_threshold, youden_threshold_of_histograms
 from .region import MeanRegionF, region_f_measure
 
 __all__ = [
@@ -35,4 +35,5 @@ __all__ = [
     "score_histograms",
     "top_share_mean",
     "youden_threshold",
+    "youden_threshold_of_histograms",
 ]

@@ -149,6 +149,38 @@ def youden_threshold(scores: Tensor, labels: Tensor) -> float:
     return (midway if lower < midway <= upper and midway.isfinite() else upper).item()
 
 
+def youden_threshold_of_histograms(histograms: Tensor) -> int:
+    """As `youden_threshold`, of scores that are counted: the level t for which ``score >= t`` separates best.
+
+    Args:
+        histograms: counts of each score of the negatives and the positives, ``(2, num_scores)``.
+
+    Returns:
+        a level in 0 ... num_scores - 1; in the middle of a gap between two scores, where there is one.
+
+    Raises:
+        ValueError: if the shape is another or a class missing.
+
+    >>> youden_threshold_of_histograms(torch.tensor([[3, 2, 0, 0, 0, 0], [0, 0, 0, 0, 0, 4]]))
+    3
+    """
+    _check_histograms(histograms)
+    negatives, positives = histograms.long()
+    num_negatives, num_positives = int(negatives.sum()), int(positives.sum())
+    if num_negatives == 0 or num_positives == 0:
+        raise ValueError(f"need both classes; got {num_positives} positives and {num_negatives} negatives")
+    tp, fp = (counts.flip(0).cumsum(0).flip(0) for counts in (positives, negatives))
+    # In Python's own integers: two slides' pixels multiplied may pass 64 bits.
+    youden = [int(t) * num_negatives - int(f) * num_positives for t, f in zip(tp, fp, strict=True)]
+    # Above the highest score nothing is positive, which is no candidate, as in `youden_threshold`.
+    youden = youden[: int((negatives + positives).nonzero().max()) + 1]
+    highest = max(level for level, value in enumerate(youden) if value == max(youden))
+    lowest = highest
+    while lowest > 0 and int(negatives[lowest - 1]) == 0 and int(positives[lowest - 1]) == 0:
+        lowest -= 1
+    return (lowest + highest) // 2
+
+
 def _distinct_scores(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct scores, ascending ``(k,)``, and how often each occurs among negatives and positives, ``(2, k)``."""
     if scores.ndim != 1 or scores.shape != labels.shape:

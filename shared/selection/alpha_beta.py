@@ -35,13 +35,22 @@ def alpha_beta_labels(logits: Tensor, alpha: float, beta: float) -> tuple[Tensor
     if logits.dim() != 1:
         raise ValueError(f"logits must be (num_tiles,), the tiles of one slide; got {tuple(logits.shape)}")
     order = logits.detach().argsort(descending=True, stable=True)
-    num_tumour, num_normal = (math.floor(len(order) * share + _ROUNDING) for share in (alpha, beta))
+    num_top, num_normal = (number_of(len(order), share) for share in (alpha, beta))
     labels, mask = torch.zeros_like(logits, requires_grad=False), torch.zeros_like(logits, dtype=torch.bool, requires_grad=False)
-    labels[order[:num_tumour]] = 1
-    mask[order[:num_tumour]] = True
+    labels[order[:num_top]] = 1
+    mask[order[:num_top]] = True
     # Not order[-num_normal:], which is every tile when num_normal is 0.
     mask[order[len(order) - num_normal :]] = True
     return labels, mask
+
+
+def number_of(num_tiles: int, share: float) -> int:
+    """``floor(num_tiles * share)``, as in the paper, section 3.1.
+
+    >>> number_of(150, 0.2), number_of(24, 0.04)
+    (30, 0)
+    """
+    return math.floor(num_tiles * share + _ROUNDING)
 
 
 def check_shares(alpha: float, beta: float) -> None:

@@ -12,16 +12,23 @@ from mlflow import MlflowClient
 from .conftest import files_of, weights_of
 
 TEST_SLIDES = ["slide_08", "slide_09", "slide_10"]
-MAPS = {f"evaluation/maps/{slide}{ending}" for slide in TEST_SLIDES for ending in (".geojson", ".ome.tif", ".png")}
+VALIDATION_SLIDES = ["slide_06", "slide_07"]
+MAPS = {
+    f"{part}/maps/{name}"
+    for part, slides in (("evaluation", TEST_SLIDES), ("calibration", VALIDATION_SLIDES))
+    for name in (
+        *(f"{slide}{ending}" for slide in slides for ending in (".geojson", ".ome.tif", ".png")),
+        "settings.json",
+        "slides.csv",
+        "slides_to_map.csv",
+    )
+}
 RESULTS = {
     "calibration.json",
     "config.json",
     "evaluation/examples.png",
     "evaluation/metrics.json",
     "evaluation/slides.csv",
-    "evaluation/maps/settings.json",
-    "evaluation/maps/slides.csv",
-    "evaluation/maps/slides_to_map.csv",
     "mlflow.json",
     "model.pt",
     "pixel_statistics.json",
@@ -29,6 +36,12 @@ RESULTS = {
     "tiles/model.pt",
 } | MAPS
 METHOD = "Alpha/beta MIL"
+
+
+def results_of(folder: Path) -> set[str]:
+    """Files of a training but for a row and a lock a slide, which belong to the maps."""
+    return {name for name in files_of(folder) if "/maps/rows/" not in name}
+
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +51,7 @@ def metrics_of(folder: Path) -> dict:
 
 
 def test_the_whole_training_leaves_its_files(trained_alpha_beta):
-    assert files_of(trained_alpha_beta.folder) == RESULTS
+    assert results_of(trained_alpha_beta.folder) == RESULTS
     rows = list(csv.DictReader((trained_alpha_beta.folder / "tiles/history.csv").open()))
     assert [float(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert {"train_loss", "val_slide_auc", "val_proxy_auc", "val_tile_auc"} <= set(rows[0])
@@ -103,7 +116,7 @@ def test_killed_it_ends_with_the_same_numbers(alpha_beta, trained_alpha_beta, tm
     for run in (folder, trained_alpha_beta.folder):
         rows = pd.read_csv(run / "evaluation/maps/slides.csv")
         assert (rows["status"] == "ok").all()
-    assert files_of(folder) == RESULTS
+    assert results_of(folder) == RESULTS
     assert metrics_of(folder) == metrics_of(trained_alpha_beta.folder)
     for name in ("tiles/history.csv", "evaluation/slides.csv", "calibration.json"):
         assert (folder / name).read_text() == (trained_alpha_beta.folder / name).read_text(), name
@@ -215,9 +228,12 @@ def test_inference_maps_a_slide_alone_and_with_an_ensemble(alpha_beta, trained_a
         (runs / name).mkdir(parents=True)
         for file in ("model.pt", "calibration.json"):
             (runs / name / file).symlink_to(trained_alpha_beta.folder / file)
-    process = alpha_beta.run(
-        alpha_beta.command("inference", "ensemble", runs=f"{runs}/*/model.pt", output_dir=tmp_path / "two", **options)
-    )
+    command = alpha_beta.command("inference", "ensemble", runs=f"{runs}/*/model.pt", output_dir=tmp_path / "two", **options)
+    refused = alpha_beta.run(command)
+    assert refused.returncode != 0
+    assert "2 networks answer together" in refused.stderr
+    threshold = json.loads((trained_alpha_beta.folder / "calibration.json").read_text())["threshold"]
+    process = alpha_beta.run([*command, "--threshold", str(threshold)])
     assert process.returncode == 0, process.stdout + process.stderr
     (one,), (two,) = (list(csv.DictReader((tmp_path / name / "slides.csv").open())) for name in ("one", "two"))
     assert one["status"] == two["status"] == "ok"

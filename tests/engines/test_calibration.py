@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from shared.data import SlideBagDataset, TissueCache
-from shared.engines import Calibration, load_threshold
+from shared.engines import Calibration, MapEvaluation, find_checkpoints, load_threshold
+from shared.engines.calibration import map_threshold, top_share
+from shared.inference import SlideMapper
 from shared.metrics.bag_ranking import bag_scores
 
 from .test_distributed import in_processes
@@ -26,9 +28,12 @@ def bags(cohort, tmp_path):
 
 
 @pytest.fixture
-def calibration(bags, tmp_path):
+def calibration(bags, cohort, tmp_path):
     def make(network, name="calibration.json", with_shares=True):
-        return Calibration(tmp_path / name, bags(with_shares), network, ALPHA, "cpu")
+        mapper = SlideMapper(network or nn.Identity(), mpp=1.0, tile_size_px=32, margin_px=0, device="cpu", amp=False)
+        folder = tmp_path / f"maps of {name}"
+        maps = MapEvaluation(folder, cohort, mapper, TissueCache(tmp_path / "tissue"), ALPHA, "method", truth=None)
+        return Calibration(tmp_path / name, bags(with_shares), network, ALPHA, "cpu", maps)
 
     return make
 
@@ -43,14 +48,12 @@ def row(label, eval_scores, train_scores=None, share=None):
 
 
 def test_summary_by_hand(calibration):
-    # Top quarter of 4 tiles: one. Normal tiles 0.125 ... 0.5 against 0.75 and 0.625: the threshold lies midway from 0.5 to 0.625.
     rows = [
         row(1, [0.75, 0.25, 0.5, 0.125], [0.5, 0.25, 0.25, 0.125], [1.0, 0.0, 0.75, 0.25]),
         row(0, [0.125, 0.5, 0.25, 0.25], [0.125, 0.75, 0.25, 0.25], [0.0] * 4),
         row(1, [0.25, 0.625, 0.5, 0.375], [0.25, 0.625, 0.5, 0.375], [0.0, 0.5, 0.0, 0.0]),
     ]
     summary = calibration(nn.Identity()).summarise(rows)
-    assert summary["threshold"] == 0.5625
     assert summary["num_slides"] == 3
     # |0.75 - 0.5| + |0.5 - 0.25| + |0.5 - 0.75| over 12 tiles.
     assert summary["mode_gap"] == pytest.approx(0.75 / 12)
@@ -73,9 +76,43 @@ def test_summary_is_json_where_a_score_is_missing(calibration):
     assert calibration(nn.Identity()).summarise(rows)["eval"]["tile_auc"] is None
 
 
-def test_one_class_has_no_threshold(calibration):
-    with pytest.raises(ValueError, match="need both classes; got 2 positives and 0 negatives"):
-        calibration(nn.Identity()).summarise([row(1, [0.75, 0.25]), row(1, [0.5, 0.25])])
+def histogram(**counts):
+    values = torch.zeros(256, dtype=torch.int64)
+    for name, count in counts.items():
+        values[int(name[1:])] = count
+    return values
+
+
+def test_threshold_of_maps_by_hand():
+    # A quarter of 8 tumour pixels is 2: of 200 and of 180. Normal ones end at 100: midway from 101 to 180 lies 140.
+    maps = [histogram(v200=1, v180=3, v50=4), histogram(v100=5, v20=95)]
+    assert map_threshold(maps, [1, 0], 0.25) == 140 / 255
+
+
+def test_every_slide_counts_alike_in_the_threshold():
+    # By pixels the large normal slide alone would decide, by slides the small one has as much to say.
+    large, small = histogram(v10=10**6), histogram(v150=10)
+    tumour = histogram(v120=40, v200=60)
+    assert map_threshold([large, small, tumour], [0, 0, 1], 1.0) > 150 / 255
+    assert map_threshold([large, tumour], [0, 1], 1.0) < 120 / 255
+
+
+def test_slides_without_tissue_say_nothing():
+    empty = histogram()
+    maps = [histogram(v200=5), histogram(v100=5)]
+    assert map_threshold([*maps, empty, empty], [1, 0, 0, 1], 0.5) == map_threshold(maps, [1, 0], 0.5)
+    with pytest.raises(ValueError, match="need both classes"):
+        map_threshold([maps[0], empty], [1, 0], 0.5)
+
+
+def test_glass_is_never_above_the_threshold():
+    assert map_threshold([histogram(v0=5), histogram(v0=5)], [1, 0], 0.5) == 1 / 255
+
+
+def test_top_share():
+    assert top_share(torch.tensor([5, 2, 3]), 0.1).tolist() == [0, 0, 1]
+    assert top_share(torch.tensor([5, 2, 3]), 1.0).tolist() == [5, 2, 3]
+    assert top_share(torch.tensor([0, 0]), 0.5).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("with_shares", [True, False])
@@ -88,15 +125,16 @@ def test_threshold_lies_between_the_classes(calibration, bags, paint_finder, coh
     scores = [network(item["tiles"].permute(0, 3, 1, 2)).detach().sigmoid()[:, 0] for item in map(dataset.__getitem__, range(4))]
     labels = [record["label"] for record in cohort]
     assert labels == [1, 0, 1, 0]
-    normal = torch.cat([scores[1], scores[3]]).max()
-    tumour = torch.cat([scores[0].topk(NUM_TOP).values, scores[2].topk(NUM_TOP).values]).min()
-    assert normal < tumour
-    assert normal < result["threshold"] <= tumour
+    # The maps' pixels of normal slides, and the surest quarter of the tumour slides'.
+    histograms = once.maps.tissue_histograms()
+    normal = max(int(histograms[index].nonzero().max()) for index in (1, 3))
+    tumour = min(int(top_share(histograms[index], ALPHA).nonzero().min()) for index in (0, 2))
+    assert normal < 255 * result["threshold"] <= tumour
     shares = [dataset[index]["tumour_share"] for index in range(4)] if with_shares else None
     assert result["eval"] == pytest.approx(bag_scores(scores, labels, ALPHA, shares), abs=0.01)
     assert result["eval"]["slide_auc"] == result["eval"]["proxy_auc"] == 1.0
     assert result["mode_gap"] == 0.0
-    assert load_threshold(once.file) == result["threshold"]
+    assert load_threshold([once.file.parent / "model.pt"]) == result["threshold"]
 
 
 def test_the_file_is_written_once(calibration, paint_finder):
@@ -105,6 +143,7 @@ def test_the_file_is_written_once(calibration, paint_finder):
     result = once.run()
     before = once.file.stat().st_mtime_ns
     assert [path.name for path in once.file.parent.iterdir() if path.is_file()] == ["calibration.json"]
+    assert (once.maps.folder / "maps/slides.csv").is_file()
     with torch.no_grad():
         network.scale.neg_()
     assert calibration(network).run() == result
@@ -142,7 +181,7 @@ def test_train_mode_takes_its_statistics_from_one_slide(calibration, bags, make_
 def test_a_dense_network_is_scored_by_tile(calibration, paint_finder):
     plain, dense = calibration(paint_finder()).run(), calibration(paint_finder(16), "dense.json").run()
     assert dense["eval"] == pytest.approx(plain["eval"])
-    assert dense["threshold"] == pytest.approx(plain["threshold"], abs=0.01)
+    assert 0 < dense["threshold"] <= 1
 
 
 def test_two_processes_find_what_one_does(calibration, make_classifier):
@@ -152,7 +191,22 @@ def test_two_processes_find_what_one_does(calibration, make_classifier):
 
 
 def test_loading_a_threshold(tmp_path):
+    model = tmp_path / "model.pt"
     with pytest.raises(ValueError, match=r"calibration\.json does not exist: train first .* --threshold a number"):
-        load_threshold(tmp_path / "calibration.json")
+        load_threshold([model])
     (tmp_path / "calibration.json").write_text('{"threshold": 0.25}')
-    assert load_threshold(str(tmp_path / "calibration.json")) == 0.25
+    assert load_threshold([str(model)]) == 0.25
+    with pytest.raises(ValueError, match=r"2 networks answer together, .* --threshold a number"):
+        load_threshold([model, model])
+    (tmp_path / "calibration.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"calibration\.json holds no threshold"):
+        load_threshold([model])
+
+
+def test_finding_checkpoints(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.pt").touch()
+    assert find_checkpoints(f"{tmp_path}/*/model.pt") == [f"{tmp_path}/{name}/model.pt" for name in ("a", "b")]
+    with pytest.raises(ValueError, match=r"no file is called .*/\*/weights\.pt: --runs names"):
+        find_checkpoints(f"{tmp_path}/*/weights.pt")

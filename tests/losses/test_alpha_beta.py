@@ -67,12 +67,14 @@ def test_large_logits_stay_finite():
     assert logits.grad.isfinite().all()
 
 
-def test_too_few_tiles_for_any_label_teach_nothing():
-    logits = torch.randn(3, requires_grad=True)
-    loss = alpha_beta_loss(logits, 1, alpha=0.2, beta=0.2)
-    loss.backward()
-    assert loss == 0
-    assert (logits.grad == 0).all()
+@pytest.mark.parametrize("label", [0, 1])
+def test_an_alpha_that_is_not_even_one_tile_is_refused(label):
+    with pytest.raises(ValueError, match=r"alpha 0\.2 of 4 tiles is none: a slide needs 5 tiles"):
+        alpha_beta_loss(torch.randn(4), label, alpha=0.2, beta=0.2)
+    with pytest.raises(ValueError, match=r"alpha 0\.04 of 24 tiles is none: a slide needs 25 tiles"):
+        AlphaBetaLoss(0.04, 0.2, tiles_per_slide=24)
+    assert alpha_beta_loss(torch.randn(5), label, alpha=0.2, beta=0.2) > 0
+    AlphaBetaLoss(0.04, 0.2, tiles_per_slide=25)
 
 
 def test_weights_of_the_classes():

@@ -13,6 +13,7 @@ from shared.metrics import (
     roc_auc_of_histograms,
     score_histograms,
     youden_threshold,
+    youden_threshold_of_histograms,
 )
 
 INF = math.inf
@@ -183,3 +184,22 @@ def test_youden_separates_in_the_scores_own_type(lower, upper, dtype):
     if scores[0] == scores[1]:
         scores[1] = scores[1].nextafter(torch.tensor(INF, dtype=dtype))
     assert (scores >= youden_threshold(scores, torch.tensor([0, 1]))).tolist() == [False, True]
+
+
+def test_youden_of_histograms_is_that_of_the_scores():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        scores = torch.randint(0, 20, (40,), generator=generator)
+        labels = torch.randint(0, 2, (40,), generator=generator)
+        labels[:2] = torch.tensor([0, 1])
+        histograms = torch.stack([torch.bincount(scores[labels == label], minlength=25) for label in (0, 1)])
+        found, wanted = youden_threshold_of_histograms(histograms), youden_threshold(scores, labels)
+        # Levels between two neighbouring scores separate alike.
+        assert torch.equal(scores >= found, scores >= wanted)
+
+
+def test_youden_of_histograms_of_slides_with_many_pixels():
+    counts = 2**40
+    assert youden_threshold_of_histograms(torch.tensor([[counts, 0, 0, 0], [0, 0, counts, 1]])) == 1
+    with pytest.raises(ValueError, match="need both classes"):
+        youden_threshold_of_histograms(torch.tensor([[1, 2], [0, 0]]))
