@@ -23,9 +23,8 @@ from shared.networks import InstanceClassifier
 
 from .repeated_slide import MPP, TILE_PX, write_repeated_slide
 
-# In a pause the reading threads get this long to fill their queue, at the cost of the end-to-end rate; so they neither
-# disturb the measurement of the network alone nor read for nothing while it lasts.
-_SETTLE_S = 0.5
+# In a pause the reading threads first fill their queue, so that they do not disturb the measurement of the network alone.
+_SETTLE_STEP_S, _IDLE_SHARE = 0.05, 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,8 +96,8 @@ def _forward_kinds(
     network: nn.Module, arguments: argparse.Namespace, device: torch.device
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """The network alone, on images that lie on the device already."""
-    nhwc = copy.deepcopy(network).to(device, memory_format=torch.channels_last)
-    nchw = network.to(device)
+    nchw, nhwc = network.to(device), copy.deepcopy(network).to(device)
+    nhwc.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def bfloat16(images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16) if computes_bfloat16(device) else nullcontext():
@@ -146,11 +145,24 @@ class Paused:
         self.calls += 1
         if self.calls % self.step == self.step // 2:
             _wait_for(tiles.device)
-            time.sleep(_SETTLE_S)
             started = time.perf_counter()
+            reading = _settle()
             self.alone.measure(self.num_batches)
-            self.seconds += time.perf_counter() - started
+            # What was read meanwhile would else be read for nothing.
+            self.seconds += time.perf_counter() - started - reading / torch.get_num_threads()
         return self.network(tiles, map_shape)
+
+
+def _settle() -> float:
+    """Wait until this process's other threads are idle; the CPU seconds that they have taken until then."""
+    total = 0.0
+    while True:
+        before = time.process_time()
+        time.sleep(_SETTLE_STEP_S)
+        used = time.process_time() - before
+        total += used
+        if used < _IDLE_SHARE * _SETTLE_STEP_S:
+            return total
 
 
 def _wait_for(device: torch.device) -> None:

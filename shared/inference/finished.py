@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import torch
 from torch import nn
 
 from ..data.tissue_cache import content_key
-from ..writers import write_row
+from ..writers import VOLUME_SUFFIXES
 from .inputs import ImageInput
-from .slide_results import RESULT_SUFFIXES
+from .slide_results import OPTIONAL_SUFFIXES, RESULT_SUFFIXES, TILE_TABLE_SUFFIX
+
+OK, NO_TISSUE, FAILED, UNFINISHED = "ok", "no tissue", "failed", "unfinished"
+FINISHED = (OK, NO_TISSUE)
 
 
 def weights_sha256(network: nn.Module) -> str:
@@ -29,29 +33,34 @@ def weights_sha256(network: nn.Module) -> str:
 def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
     """What one image's result depends on - settings, the file's content, given mpp - in 16 letters, the same in a copy."""
     content = None
-    if image.path.is_file():
+    # What cannot be read fails where it is mapped.
+    with suppress(OSError):
         status = image.path.stat()
         content = content_key(str(image.path), status.st_size, status.st_mtime_ns)
     parts = orjson.dumps([dict(settings), content, image.mpp], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(parts).hexdigest()[:16]
 
 
-def is_finished(output_dir: Path, name: str, row: Mapping[str, str] | None, wanted_fingerprint: str) -> bool:
-    """Whether the table's `row` of an image says ok for this fingerprint and all its files exist."""
+def result_suffixes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Endings of the files that a mapper with these settings writes for every image."""
+    tables = (TILE_TABLE_SUFFIX,) if settings.get("tile_table") else ()
+    volumes = (VOLUME_SUFFIXES[settings["volume"]],) if settings.get("volume") else ()
+    return (*RESULT_SUFFIXES, *tables, *volumes)
+
+
+def is_finished(output_dir: Path, row: Mapping[str, Any], wanted_fingerprint: str, suffixes: Sequence[str]) -> bool:
+    """Whether an image's `row` says so for this fingerprint and its files with all these endings exist."""
     return (
-        row is not None
-        and row.get("status") == "ok"
+        row.get("status") in FINISHED
         and row.get("fingerprint") == wanted_fingerprint
-        and all((output_dir / f"{name}{suffix}").is_file() for suffix in RESULT_SUFFIXES)
+        and all((output_dir / f"{row['slide']}{suffix}").is_file() for suffix in suffixes)
     )
 
 
-def discard(table: Path, name: str, row: Mapping[str, str] | None) -> None:
-    """Take back an earlier result, its row first.
+def discard(output_dir: Path, name: str) -> None:
+    """Remove the files of an earlier result.
 
-    A run that is killed from here on must not leave new files beside an old row that calls them finished.
+    Its row must no longer call them finished: a run that is killed from here on would leave new files beside an old row.
     """
-    if row is not None:
-        write_row(table, {"slide": name, "status": "unfinished"})
-    for suffix in RESULT_SUFFIXES:
-        (table.parent / f"{name}{suffix}").unlink(missing_ok=True)
+    for suffix in (*RESULT_SUFFIXES, *OPTIONAL_SUFFIXES):
+        (output_dir / f"{name}{suffix}").unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,8 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
         exclude: a folder that is not searched: the results, when they lie inside `source`.
 
     Raises:
-        ValueError: if nothing is there, the format is unknown, or two images would give their results the same name
-            (the file's name without its ending).
+        ValueError: if nothing is there, the format is unknown, `exclude` is the source itself, or two images would give their
+            results the same name (the file's name without its ending).
     """
     source = Path(source).expanduser()
     if not source.exists():
@@ -42,10 +43,12 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
     elif split is not None:
         raise ValueError(f"split={split!r} needs a manifest (.csv), got {source}")
     elif source.is_dir():
+        if exclude is not None and source.resolve() == Path(exclude).resolve():
+            raise ValueError(f"the results must go to another folder than the images: {exclude}")
         found = (path for path in source.rglob("*") if path.is_file() and _is_known(path))
-        images = [ImageInput(path, _name(path)) for path in sorted(found) if exclude is None or not _is_in(path, exclude)]
+        images = [ImageInput(path, image_name(path)) for path in sorted(found) if exclude is None or not _is_in(path, exclude)]
     elif _is_known(source):
-        images = [ImageInput(source, _name(source))]
+        images = [ImageInput(source, image_name(source))]
     else:
         raise ValueError(f"{source} is no known format: {', '.join(sorted(SLIDE_SUFFIXES | PLAIN_SUFFIXES))}, a folder or .csv.")
     if not images:
@@ -62,13 +65,14 @@ def _from_manifest(path: Path, split: str | None) -> list[ImageInput]:
         if mpp is not None and known is not None and not math.isclose(mpp, known):
             raise ValueError(f"{path}, row {record['row']}: {image} has mpp {mpp:g} here and {known:g} before.")
         mpp_of[image] = known if mpp is None else mpp
-    return [ImageInput(Path(image), _name(Path(image)), mpp) for image, mpp in mpp_of.items()]
+    return [ImageInput(Path(image), image_name(Path(image)), mpp) for image, mpp in mpp_of.items()]
 
 
 def _check_names(images: Iterable[ImageInput]) -> None:
     first: dict[str, ImageInput] = {}
     for image in images:
-        other = first.setdefault(image.name.casefold(), image)
+        # An accent can be a letter of its own, and some file systems take both spellings for one.
+        other = first.setdefault(unicodedata.normalize("NFC", image.name).casefold(), image)
         if other is not image:
             raise ValueError(
                 f"{other.path} and {image.path} would both write their results as {image.name}.*: "
@@ -84,6 +88,7 @@ def _is_in(path: Path, folder: str | Path) -> bool:
     return path.resolve().is_relative_to(Path(folder).resolve())
 
 
-def _name(path: Path) -> str:
+def image_name(path: Path) -> str:
+    """The name that an image's results get: its file's without the ending."""
     stem = path.stem
     return stem[: -len(".ome")] if stem.lower().endswith(".ome") else stem

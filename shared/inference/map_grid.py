@@ -30,11 +30,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class MapGrid:
-    """Tiles that overlap by twice a margin; the margin is computed and thrown away.
+    """Tiles that overlap by twice a margin; within the margins a tile decides its *core*.
 
-    Discarding instead of blending: each map pixel is then one tile's word, equal to what the network says of the whole
-    image when the margin covers its receptive field, and the map needs no weights and no floating point. Blending only
-    averages the seam away, from predictions with a cut-off surround.
+    The margins are thrown away (`CroppedCores`, the default) or blended (`BlendedCores`). Thrown away, each map pixel is one
+    tile's word, equal to what the network says of the whole image when the margin covers its receptive field; blending would
+    mix in predictions with a cut-off surround. Where the receptive field is larger than any margin, and for classifiers with one
+    answer a tile, blending averages the seams away.
 
     Args:
         image_size_px: (width, height) of the image in model pixels.
@@ -82,6 +83,16 @@ class MapGrid:
     def core_shape(self) -> tuple[int, int]:
         """(H, W) in map pixels of what one tile decides."""
         return self.y.step // self.map_downsample, self.x.step // self.map_downsample
+
+    @property
+    def margin_shape(self) -> tuple[int, int]:
+        """(H, W) in map pixels of a tile's margins."""
+        return self.y.margin // self.map_downsample, self.x.margin // self.map_downsample
+
+    @property
+    def map_tile_shape(self) -> tuple[int, int]:
+        """(H, W) of a tile in map pixels."""
+        return self.y.tile // self.map_downsample, self.x.tile // self.map_downsample
 
     @property
     def tile_shape(self) -> tuple[int, int]:

@@ -29,6 +29,10 @@ class Overview:
         """Mean probability of the map in each overview pixel, float32 ``(h, w)`` in [0, 1]."""
         return np.concatenate(list(reduced_strips(source, self.factor))) / np.float32(255)
 
+    def mean_in_tissue(self, probability: np.ndarray) -> float:
+        """Mean of ``(h, w)`` over the tissue; 0 where there is none."""
+        return float(probability[self.tissue].mean()) if self.tissue.any() else 0.0
+
     def share(self, polygons: Sequence[Polygon]) -> float:
         """Share of the tissue that lies in `polygons` (map pixels); 0 where there is no tissue."""
         if not polygons or not self.tissue.any():

@@ -14,13 +14,14 @@ from scipy import ndimage, sparse
 from shapely.geometry import Polygon, shape
 
 from ..writers import RowSource
+from .probability_map import ProbabilityMap
 
 STRIP_AREA_PX = 2**21  # map pixels looked at together; labels and sums take about 30 bytes a pixel
 
 
 @dataclass(frozen=True)
 class Region:
-    """One 4-connected area at or above the threshold: outline with holes as (x, y) in map pixels, its size and mean."""
+    """One 4-connected area: outline with holes as (x, y) in map pixels, its size and mean probability."""
 
     polygon: Polygon
     num_pixels: int
@@ -56,22 +57,82 @@ def tumour_regions(
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be in (0, 1], got {threshold}")
-    height, width = source.shape
-    strip_height_px = strip_height_px or max(1, STRIP_AREA_PX // width)
-    pieces = _Pieces()
-    above = np.zeros(width, dtype=np.int64)  # index + 1 of the piece over each column of the seam, 0 for none
-    for top in range(0, height, strip_height_px):
-        rows = source.read_rows(top, min(top + strip_height_px, height))
-        below = np.zeros(width, dtype=np.int64)
-        touching = np.zeros(width, dtype=np.int64)
-        labels, num_labels = ndimage.label(rows >= 255 * threshold)
+    tracer = _Tracer(source.shape, min_pixels)
+    for top, bottom in _strips(source.shape, strip_height_px):
+        rows = source.read_rows(top, bottom)
+        yield from tracer.trace(rows >= 255 * threshold, rows, top)
+    yield from tracer.finish()
+
+
+def class_regions(
+    source: ProbabilityMap, min_pixels: int = 0, strip_height_px: int | None = None
+) -> Iterator[tuple[int, Region]]:
+    """Areas of one likeliest class, with the class, for all but class 0; see `tumour_regions`.
+
+    A region's mean probability is that of its class.
+    """
+    tracers = {index: _Tracer(source.shape, min_pixels) for index in range(1, source.num_classes)}
+    for top, bottom in _strips(source.shape, strip_height_px):
+        classes = source.read_classes(top, bottom)
+        for index, tracer in tracers.items():
+            rows = source.read_rows(top, bottom, index)
+            yield from ((index, region) for region in tracer.trace(classes == index, rows, top))
+    for index, tracer in tracers.items():
+        yield from ((index, region) for region in tracer.finish())
+
+
+def simplified(polygon: Polygon, tolerance: float) -> Polygon:
+    """The polygon with fewer points, none of its outline moved by more than `tolerance` (in its own unit).
+
+    Douglas and Peucker's method, with its topology kept; where that fails (an outline that touches itself), the polygon as it is.
+    """
+    if not tolerance:
+        return polygon
+    points = shapely.points(shapely.get_coordinates(polygon))
+    # GEOS also drops the point where a ring begins and then moves the outline by up to twice what it was asked for.
+    for asked in (tolerance, tolerance / 2):
+        simpler = shapely.simplify(polygon, asked, preserve_topology=True)
+        if not isinstance(simpler, Polygon) or simpler.is_empty or not simpler.is_valid:
+            continue
+        outline = simpler.boundary
+        shapely.prepare(outline)
+        if shapely.dwithin(points, outline, tolerance + 1e-9).all():
+            return simpler
+    return polygon
+
+
+def _strips(shape: tuple[int, int], height_px: int | None) -> Iterator[tuple[int, int]]:
+    height, width = shape
+    step = height_px or max(1, STRIP_AREA_PX // width)
+    for top in range(0, height, step):
+        yield top, min(top + step, height)
+
+
+class _Tracer:
+    """Outlines one mask that comes strip by strip, from the top.
+
+    Args:
+        shape: (H, W) of the whole mask.
+        min_pixels: regions with fewer pixels are left out.
+    """
+
+    def __init__(self, shape: tuple[int, int], min_pixels: int) -> None:
+        self._height, width = shape
+        self._min_pixels = min_pixels
+        self._pieces = _Pieces()
+        self._above = np.zeros(width, dtype=np.int64)  # index + 1 of the piece over each column of the seam, 0 for none
+
+    def trace(self, mask: np.ndarray, values: np.ndarray, top: int) -> Iterator[Region]:
+        """The regions that lie within this strip: `mask` bool and `values` uint8 ``(h, W)``, from row `top` on."""
+        below, touching = np.zeros_like(self._above), np.zeros_like(self._above)
+        labels, num_labels = ndimage.label(mask)
         if num_labels:
-            is_last = top + len(rows) >= height
+            is_last = top + len(mask) >= self._height
             open_labels = set(labels[0][labels[0] > 0]) if top else set()
             open_labels |= set() if is_last else set(labels[-1][labels[-1] > 0])
             counts = np.bincount(labels.ravel(), minlength=num_labels + 1)
-            sums = np.bincount(labels.ravel(), weights=rows.ravel(), minlength=num_labels + 1)
-            dropped = np.flatnonzero(counts < min_pixels)
+            sums = np.bincount(labels.ravel(), weights=values.ravel(), minlength=num_labels + 1)
+            dropped = np.flatnonzero(counts < self._min_pixels)
             keep = np.ones(num_labels + 1, dtype=bool)
             keep[[label for label in dropped if label not in open_labels]] = False
             keep[0] = False
@@ -80,15 +141,18 @@ def tumour_regions(
                 if label not in open_labels:
                     yield Region(polygon, int(counts[label]), float(sums[label] / counts[label] / 255))
                     continue
-                pieces.polygons.append(polygon)
-                pieces.num_pixels.append(int(counts[label]))
-                pieces.sums.append(float(sums[label]))
-                index_of[label] = len(pieces.polygons)
+                self._pieces.polygons.append(polygon)
+                self._pieces.num_pixels.append(int(counts[label]))
+                self._pieces.sums.append(float(sums[label]))
+                index_of[label] = len(self._pieces.polygons)
             touching, below = index_of[labels[0]], index_of[labels[-1]]
-        both = (above > 0) & (touching > 0)
-        pieces.links.update(zip((above[both] - 1).tolist(), (touching[both] - 1).tolist(), strict=True))
-        above = below
-    yield from _join(pieces, min_pixels)
+        both = (self._above > 0) & (touching > 0)
+        self._pieces.links.update(zip((self._above[both] - 1).tolist(), (touching[both] - 1).tolist(), strict=True))
+        self._above = below
+
+    def finish(self) -> Iterator[Region]:
+        """The regions that reach over seams, after the last strip."""
+        return _join(self._pieces, self._min_pixels)
 
 
 def _outlines(labels: np.ndarray, keep: np.ndarray, top: int) -> Iterator[tuple[Polygon, int]]:

@@ -1,7 +1,8 @@
-"""A probability map of any size in a file of its own, written tile by tile in any order and read by rows."""
+"""Probability maps of any size in a file of their own, written tile by tile in any order and read by rows."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -11,30 +12,35 @@ from .map_grid import MapGrid
 
 
 class ProbabilityMap:
-    """uint8 ``(H, W)`` on disk, 0 where nothing was written.
+    """uint8 ``(C, H, W)`` on disk, 0 where nothing was written.
 
-    The file holds the tiles' cores one after the other, so that a tile is one write and a strip is one read. It is not
-    a memory map, because its pages would count as the process's memory. The file is sparse: tiles that are never
-    written take no space. Use as a context manager; leaving it removes the file.
+    The file holds one class after the other, and of each the tiles' cores one after the other, so that a tile is one
+    write a class and a strip of a class is one read. It is not a memory map, because its pages would count as the
+    process's memory. The file is sparse: tiles that are never written take no space. Use as a context manager; leaving
+    it removes the file.
 
     Attributes:
         shape: (H, W).
-        max_value: the largest value written.
+        num_classes: C; 1 for a map of tumour.
+        max_values: the largest value written of each class, ``(C,)``.
 
     Args:
         path: where to keep it; an existing file is overwritten.
         grid: the image's tiles.
+        num_classes: C.
     """
 
-    def __init__(self, path: str | Path, grid: MapGrid) -> None:
+    def __init__(self, path: str | Path, grid: MapGrid, num_classes: int = 1) -> None:
         self.path = Path(path)
         self.shape = grid.map_shape
-        self.max_value = 0
-        self._core_shape = grid.core_shape
+        self.num_classes = num_classes
+        self.max_values = np.zeros(num_classes, np.uint8)
+        self._core_shape = (num_classes, *grid.core_shape)
         self._num_tiles = grid.num_tiles
-        self._core_bytes = self._core_shape[0] * self._core_shape[1]
+        self._core_bytes = grid.core_shape[0] * grid.core_shape[1]
+        self._class_bytes = self._core_bytes * self._num_tiles[0] * self._num_tiles[1]
         self._file = self.path.open("wb+", buffering=0)
-        self._file.truncate(self._core_bytes * self._num_tiles[0] * self._num_tiles[1])
+        self._file.truncate(self._class_bytes * num_classes)
 
     def __enter__(self) -> ProbabilityMap:
         return self
@@ -44,22 +50,59 @@ class ProbabilityMap:
         self.path.unlink(missing_ok=True)
 
     def write_tile(self, tile: tuple[int, int], core: np.ndarray) -> None:
-        """Store the core of `tile` (row, column): uint8, `core_shape` of the grid; what lies outside is dropped."""
+        """Store the core of `tile` (row, column): uint8 ``(C, *core_shape)`` of the grid; what lies outside is dropped."""
         if core.shape != self._core_shape or core.dtype != np.uint8:
             raise ValueError(f"a tile's core is uint8 {self._core_shape}, got {core.dtype} {core.shape}")
-        inside = core[: self.shape[0] - tile[0] * core.shape[0], : self.shape[1] - tile[1] * core.shape[1]]
-        self.max_value = max(self.max_value, int(inside.max()))
-        self._file.seek((tile[0] * self._num_tiles[1] + tile[1]) * self._core_bytes)
-        self._file.write(np.ascontiguousarray(core).data)
+        height, width = core.shape[1:]
+        inside = core[:, : self.shape[0] - tile[0] * height, : self.shape[1] - tile[1] * width]
+        np.maximum(self.max_values, inside.max(axis=(1, 2)), out=self.max_values)
+        for index, of_class in enumerate(core):
+            self._file.seek(index * self._class_bytes + (tile[0] * self._num_tiles[1] + tile[1]) * self._core_bytes)
+            self._file.write(np.ascontiguousarray(of_class).data)
 
-    def read_rows(self, start: int, stop: int) -> np.ndarray:
-        """Map rows ``start`` to ``stop`` (exclusive), ``(stop - start, W)`` uint8."""
-        core_height, core_width = self._core_shape
+    def of_class(self, index: int) -> ClassProbability:
+        """The map of one class, to be read by rows."""
+        return ClassProbability(self, index)
+
+    def read_rows(self, start: int, stop: int, index: int = 0) -> np.ndarray:
+        """Map rows ``start`` to ``stop`` (exclusive) of one class, ``(stop - start, W)`` uint8."""
+        core_height, core_width = self._core_shape[1:]
         columns, strips = self._num_tiles[1], []
         for row in range(start // core_height, -(-stop // core_height)):
-            self._file.seek(row * columns * self._core_bytes)
+            self._file.seek(index * self._class_bytes + row * columns * self._core_bytes)
             cores = np.frombuffer(self._file.read(columns * self._core_bytes), np.uint8)
             strip = cores.reshape(columns, core_height, core_width).swapaxes(0, 1).reshape(core_height, -1)
             top = row * core_height
             strips.append(strip[max(start - top, 0) : stop - top, : self.shape[1]])
         return np.concatenate(strips)
+
+    def read_classes(self, start: int, stop: int) -> np.ndarray:
+        """Map rows ``start`` to ``stop`` (exclusive): the class with the highest probability, ``(stop - start, W)`` uint8.
+
+        The lowest index of equal ones, so 0 where nothing was written.
+        """
+        best = self.read_rows(start, stop)
+        classes = np.zeros_like(best)
+        for index in range(1, self.num_classes):
+            values = self.read_rows(start, stop, index)
+            is_higher = values > best
+            classes[is_higher] = index
+            np.maximum(best, values, out=best)
+        return classes
+
+
+@dataclass(frozen=True)
+class ClassProbability:
+    """One class of a `ProbabilityMap` as a `RowSource`."""
+
+    source: ProbabilityMap
+    index: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.source.shape
+
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` (exclusive), ``(stop - start, W)`` uint8."""
+        return self.source.read_rows(start, stop, self.index)

@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
-import time
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-import orjson
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .. import __version__
 from ..data.manifest import PLAIN_SUFFIXES
 from ..geometry import mpp_to_downsample, snap_downsample
-from ..writers import atomic_path, read_rows, write_row
+from ..writers import check_volume_format, column_name, tile_table
 from ..wsi import Slide
-from .finished import discard, fingerprint, is_finished, weights_sha256
+from .cohort import run_cohort
+from .finished import weights_sha256
 from .inputs import ImageInput, find_images
 from .map_grid import MapGrid
-from .network_map import fill_map, predict_cores, read_batches
+from .network_map import fill_map
 from .overview import read_overview
+from .precision import computes_bfloat16
 from .probability_map import ProbabilityMap
-from .slide_results import Scale, write_results
+from .row_store import Row
+from .slide_results import TILE_TABLE_SUFFIX, ResultOptions, Scale, write_results
+from .stitching import BlendedCores, CroppedCores, Stitching, check_blending
+from .stopwatch import Stopwatch
+from .tile_network import CompiledTileNetwork, TileNetwork, compile_problem
+from .tile_reader import read_batches
 
-logger = logging.getLogger(__name__)
-
-TABLE_NAME = "slides.csv"
-SETTINGS_NAME = "settings.json"
+MAP_SUFFIX = ".map.part"
 SLIDE_MAP_DOWNSAMPLE = 4
 # Larger untiled TIFF files are exported slides, and without a pixel size an error.
 LARGEST_TILE_PX = 4096
-Row = dict[str, Any]
-
-
-class InferenceFailures(RuntimeError):
-    """Some images of a run could not be mapped; the others are finished."""
+BINARY_NAMES = ("normal", "tumour")
+OVERLAPS = ("crop", "blend")
 
 
 class SlideMapper:
@@ -48,25 +47,40 @@ class SlideMapper:
 
     Args:
         network: raw RGB 0..255, float32 ``(B, 3, H, W)`` -> logits ``(B, C, H, W)`` (segmentation, any resolution) or
-            ``(B, C)`` (one answer a tile), with C = 1 (sigmoid) or 2 (softmax, channel 1 is tumour). It normalises
-            itself.
+            ``(B, C)`` (one answer a tile), with C = 1 (sigmoid) or 2 (softmax, channel 1 is tumour), or as many as there
+            are `class_names`. It normalises itself. Several that answer together are one `ProbabilityEnsemble`.
         mpp: micrometres per pixel that the network wants. A slide whose own pixel size, or a whole multiple of it, is
             within 2 % is read there without resampling.
         tile_size_px: side of a tile at `mpp`. An image that fits into one tile is given to the network as it is.
-        margin_px: predicted and discarded at each side of a tile. Seams vanish when it covers the receptive field; 0
-            for a classifier whose tiles lie side by side. Keep ``tile_size_px - 2 * margin_px`` a multiple of the
-            network's stride, or neighbouring tiles see shifted grids.
+        margin_px: by which a tile overlaps its neighbours at each side, see `overlap`. Seams vanish when it covers the
+            receptive field; 0 for a classifier whose tiles lie side by side. Keep ``tile_size_px - 2 * margin_px`` a
+            multiple of the network's stride, or neighbouring tiles see shifted grids.
         map_downsample: pixels at `mpp` per map pixel, averaged; None is 4 for slides and 1 for tiles: PNG, JPEG and BMP
             images, and untiled TIFF of up to 4096 px a side.
-        threshold: probability from which a map pixel is tumour.
-        min_area_um2: smaller tumour polygons are left out, also of the areas in the table.
+        threshold: probability from which a map pixel is tumour; not used with `class_names`.
+        min_area_um2: smaller polygons are left out, also of the areas in the table.
         tissue_only: tiles without tissue are skipped and score 0, and shares are of the tissue. False: whole images.
         slide_mpp: level-0 mpp of slides that carry none. Tiles without one are taken to be at `mpp`.
         batch_size: tiles a batch.
         device: None is CUDA where there is one.
-        amp: compute in bfloat16; about twice as fast on GPUs and on CPUs that know it.
+        amp: compute in bfloat16 on GPUs and on CPUs with matrix units for it, where it is two to three times as fast.
         num_workers: threads that read ahead.
         overview_size_px: longest side of the overlay picture, on which tissue is found too.
+        class_names: of the network's classes, three at least, for maps of several classes: probabilities are a softmax,
+            areas and polygons are those of the likeliest class. Class 0 is the background and gets no polygons. None: a
+            map of tumour.
+        overlap: what becomes of the margins: ``"crop"`` throws them away, ``"blend"`` averages the overlapping tiles,
+            weighted by the distance from their edges.
+        tta: average over symmetries of the tiles: ``"none"``, ``"flips"`` (4 passes) or ``"dihedral"`` (8).
+        compile: the network through `torch.compile`: once a minute or so at the first slide, then about 1.5 times as
+            fast. Needs a C++ compiler.
+        simplify_um: polygons' outlines move by no more than this to have fewer points; 0: they follow the map's pixels.
+            Areas are those of the map's pixels always.
+        tile_table: also write ``<name>.tiles.csv``, a row a tile (its core) with WSInfer's columns.
+        volume: also write the map as ``"nifti"`` (``.nii.gz``) or ``"metaimage"`` (``.mha``).
+
+    Raises:
+        ValueError: for numbers or names that do not fit, and where `compile` cannot work on this machine.
     """
 
     def __init__(
@@ -85,6 +99,13 @@ class SlideMapper:
         amp: bool = True,
         num_workers: int = 2,
         overview_size_px: int = 1024,
+        class_names: Sequence[str] | None = None,
+        overlap: str = "crop",
+        tta: str = "none",
+        compile: bool = False,
+        simplify_um: float = 1.5,
+        tile_table: bool = False,
+        volume: str | None = None,
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -95,11 +116,23 @@ class SlideMapper:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not 0 < threshold <= 1 or min_area_um2 < 0:
             raise ValueError(f"need 0 < threshold <= 1 and min_area_um2 >= 0, got {threshold=}, {min_area_um2=}")
+        if overlap not in OVERLAPS or simplify_um < 0:
+            raise ValueError(f"need overlap of {', '.join(OVERLAPS)} and simplify_um >= 0, got {overlap=}, {simplify_um=}")
+        check_volume_format(volume)
+        _check_class_names(class_names)
         # Fails here, and not at the first slide, when the numbers do not fit together.
-        MapGrid.of_image((1, 1), tile_size_px, margin_px, map_downsample or SLIDE_MAP_DOWNSAMPLE)
+        grid = MapGrid.of_image((tile_size_px + 1,) * 2, tile_size_px, margin_px, map_downsample or SLIDE_MAP_DOWNSAMPLE)
+        if overlap == "blend":
+            check_blending(grid.x)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        problem = compile_problem(self.device) if compile else None
+        if problem is not None:
+            raise ValueError(f"compile=True cannot work here: {problem}")
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.to(self.device).eval()
+        self.amp = amp
+        tiles = TileNetwork(self.network, len(class_names) if class_names else 1, tta, amp and computes_bfloat16(self.device))
+        self.tile_network = CompiledTileNetwork(tiles, batch_size, tile_size_px) if compile else tiles
         self.mpp = mpp
         self.tile_size_px = tile_size_px
         self.margin_px = margin_px
@@ -109,20 +142,23 @@ class SlideMapper:
         self.tissue_only = tissue_only
         self.slide_mpp = slide_mpp
         self.batch_size = batch_size
-        self.amp = amp
         self.num_workers = num_workers
         self.overview_size_px = overview_size_px
+        self.class_names = list(class_names) if class_names else None
+        self.overlap = overlap
+        self.tta = tta
+        self.compile = compile
+        self.simplify_um = simplify_um
+        self.tile_table = tile_table
+        self.volume = volume
+        self.stopwatch = Stopwatch()
 
     def run(self, source: str | Path, output_dir: str | Path, split: str | None = None) -> list[Row]:
-        """Map every image of `source` that is not finished yet.
-
-        An image is finished when its row in ``slides.csv`` says ok, its files exist, and it was made with the same
-        settings, weights included, from a file of the same name and content. Only one run may write to `output_dir` at a
-        time.
+        """Map every image of `source` that is not finished yet, see `run_cohort`: several processes may share an `output_dir`.
 
         Args:
             source: an image, a slide, a folder (searched with its subfolders) or a manifest (``*.csv``).
-            output_dir: gets ``<name>.ome.tif``, ``.geojson`` and ``.png`` of every image, ``slides.csv``,
+            output_dir: gets ``<name>.ome.tif``, ``.geojson`` and ``.png`` of every image, ``slides.csv``, ``rows/``,
                 ``settings.json``.
             split: of a manifest, this split only.
 
@@ -133,33 +169,14 @@ class SlideMapper:
             ValueError: before anything is computed, for a source that is not there or whose names clash.
             InferenceFailures: after everything else is done, naming each image that failed; its row says why.
         """
-        output_dir = Path(output_dir)
-        if Path(source).is_dir() and Path(source).resolve() == output_dir.resolve():
-            raise ValueError(f"the results must go to another folder than the images: {output_dir}")
-        images = find_images(source, split, exclude=output_dir)
-        settings = self.settings()
-        with atomic_path(output_dir / SETTINGS_NAME) as temporary:
-            temporary.write_bytes(orjson.dumps(settings, option=orjson.OPT_INDENT_2))
-        finished = read_rows(output_dir / TABLE_NAME)
-        rows, failures = [], []
-        with logging_redirect_tqdm():
-            for index, image in enumerate(images, start=1):
-                row = {"fingerprint": fingerprint(settings, image)}
-                if is_finished(output_dir, image.name, finished.get(image.name), row["fingerprint"]):
-                    logger.info("%d/%d %s is finished: skipped", index, len(images), image.name)
-                    continue
-                discard(output_dir / TABLE_NAME, image.name, finished.get(image.name))
-                row = self._row(image, output_dir, f"{index}/{len(images)} {image.name}") | row
-                write_row(output_dir / TABLE_NAME, row)
-                rows.append(row)
-                if row["status"] != "ok":
-                    failures.append(f"{image.path}: {row['reason']}")
-        if failures:
-            raise InferenceFailures(f"{len(failures)} of {len(images)} images failed:\n" + "\n".join(failures))
-        return rows
+        return run_cohort(self, find_images(source, split, output_dir), output_dir)
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides the results; the network by its class and a hash of its weights."""
+        """Everything that decides the results; the network by its class and a hash of its weights.
+
+        Not what only decides how fast they come, and to the last bit: batch size, device, compilation. So machines of
+        different kinds can share one output folder.
+        """
         return {
             "network": type(self.network).__name__,
             "weights_sha256": weights_sha256(self.network),
@@ -173,42 +190,54 @@ class SlideMapper:
             "slide_mpp": self.slide_mpp,
             "amp": self.amp,
             "overview_size_px": self.overview_size_px,
+            "class_names": self.class_names,
+            "overlap": self.overlap,
+            "tta": self.tta,
+            "simplify_um": self.simplify_um,
+            "tile_table": self.tile_table,
+            "volume": self.volume,
             "version": __version__,
         }
 
-    def _row(self, image: ImageInput, output_dir: Path, title: str) -> Row:
-        """Map one image; an error becomes the row's reason, so that it cannot stop the others."""
-        started = time.perf_counter()
-        row: Row = {"slide": image.name, "status": "ok", "reason": None}
-        try:
-            row |= self.map_image(image, output_dir, title)
-            logger.info("%s: %.2f mm2 tumour, %.0f s", title, row["tumour_area_mm2"], time.perf_counter() - started)
-        except Exception as error:
-            row |= {"status": "failed", "reason": " ".join(f"{type(error).__name__}: {error}".split())}
-            # What the user can mend needs no traceback.
-            logger.error("%s failed: %s", title, row["reason"], exc_info=not isinstance(error, ValueError))
-            discard(output_dir / TABLE_NAME, image.name, row=None)
-        return row | {"seconds": round(time.perf_counter() - started, 2), "path": str(image.path)}
-
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row:
-        """Map one image, write its three files and return the numbers of its row."""
+        """Map one image, write its files and return the numbers of its row."""
         base = Path(output_dir) / image.name
         with self._open(image) as slide:
             scale = self._scale(slide)
             size = tuple(math.ceil(length / scale.downsample) for length in slide.size_px)
             grid = MapGrid.of_image((size[0], size[1]), self.tile_size_px, self.margin_px, scale.map_downsample)
-            overview = read_overview(slide, grid, scale.downsample, self.overview_size_px, self.tissue_only)
+            with self.stopwatch.measure("overview and tissue"):
+                overview = read_overview(slide, grid, scale.downsample, self.overview_size_px, self.tissue_only)
             wanted = grid.tiles_on(overview.tissue, overview.factor * scale.map_downsample)
-            with ProbabilityMap(base.with_name(f"{image.name}.map.part"), grid) as probability_map:
-                predict = functools.partial(predict_cores, self.network, grid, self.amp)
-                batches = read_batches(slide, grid, wanted, scale.downsample, self.batch_size, self.device, self.num_workers)
-                with (
-                    closing(batches),
-                    tqdm(total=int(wanted.sum()), desc=title, unit="tile", leave=False, disable=None) as progress,
-                ):
-                    fill_map(probability_map, batches, predict, progress)
-                results = write_results(base, probability_map, overview, scale, self.threshold, self.min_area_um2)
+            num_classes = len(self.class_names) if self.class_names else 1
+            with ProbabilityMap(base.with_name(image.name + MAP_SUFFIX), grid, num_classes) as probability_map:
+                self._fill(probability_map, slide, grid, scale, wanted, title)
+                options = ResultOptions(self.class_names, self.threshold, self.min_area_um2, self.simplify_um, self.volume)
+                with self.stopwatch.measure("results"):
+                    results = write_results(base, probability_map, overview, scale, options)
                 return results | {"num_tiles": int(wanted.sum())}
+
+    def _fill(
+        self,
+        probability_map: ProbabilityMap,
+        slide: Slide,
+        grid: MapGrid,
+        scale: Scale,
+        wanted: np.ndarray,
+        title: str,
+    ) -> None:
+        is_blended = self.overlap == "blend"
+        stitching: Stitching = BlendedCores(probability_map, grid, wanted) if is_blended else CroppedCores(probability_map, grid)
+        batches = read_batches(slide, grid, wanted, scale.downsample, self.batch_size, self.device, self.num_workers)
+        with ExitStack() as stack:
+            stack.enter_context(closing(batches))
+            table = None
+            if self.tile_table:
+                path = probability_map.path.with_name(probability_map.path.name.removesuffix(MAP_SUFFIX) + TILE_TABLE_SUFFIX)
+                box_of = functools.partial(scale.core_box, grid)
+                table = stack.enter_context(tile_table(path, box_of, self.class_names or BINARY_NAMES))
+            progress = stack.enter_context(tqdm(total=int(wanted.sum()), desc=title, unit="tile", leave=False, disable=None))
+            fill_map(stitching, grid, batches, self.tile_network, progress, self.stopwatch, table)
 
     def _open(self, image: ImageInput) -> Slide:
         slide = Slide(image.path, mpp=image.mpp)
@@ -233,3 +262,11 @@ def _is_tile(slide: Slide) -> bool:
     """True for PNG, JPEG and BMP, whose pixel size nobody can trust, and for TIFF that is small and not tiled."""
     is_plain = slide.path.suffix.lower() in PLAIN_SUFFIXES
     return is_plain or (slide.backend == "pillow" and max(slide.size_px) <= LARGEST_TILE_PX)
+
+
+def _check_class_names(names: Sequence[str] | None) -> None:
+    if names is None:
+        return
+    columns = {column_name(name).casefold() for name in names}
+    if isinstance(names, str) or len(names) < 3 or len(columns) < len(names) or "" in columns:
+        raise ValueError(f"class_names must be three or more different names, background first, or null; got {names!r}")

@@ -16,8 +16,8 @@ class ProbabilityEnsemble(nn.Module):
     """The logits of the mean probabilities of several networks.
 
     Args:
-        networks: from the same images to logits of the same shape: one channel, whose sigmoid is a probability of tumour, or one a
-            class, whose softmax are the probabilities.
+        networks: from the same images to logits of the same shape: one channel, whose sigmoid is a probability of tumour, or
+            one channel a class, whose softmax are the probabilities.
 
     Raises:
         ValueError: if there is no network.

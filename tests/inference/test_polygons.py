@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import rasterio.features
 from scipy import ndimage
-from shapely.geometry import box, shape
+from shapely.geometry import Point, Polygon, box, shape
 
-from shared.inference import tumour_regions
+from shared.inference import MapGrid, ProbabilityMap, tumour_regions
+from shared.inference.polygons import class_regions, simplified
 
 
 class Rows:
@@ -70,3 +71,50 @@ def test_empty_and_full_maps(value, expected):
 def test_rejects_thresholds_out_of_range(threshold):
     with pytest.raises(ValueError, match=f"got {threshold}"):
         list(tumour_regions(Rows(np.zeros((4, 5), np.uint8)), threshold))
+
+
+@pytest.mark.parametrize("strip_height_px", [1, 7, 64, None])
+def test_regions_of_classes_are_those_of_each_class_alone(tmp_path, strip_height_px):
+    values = np.stack([_blobs(seed, (300, 212)) for seed in range(4)])
+    classes = values.argmax(axis=0)
+    grid = MapGrid.of_image((212, 300), tile_size_px=512, margin_px=0, map_downsample=1)
+    core = np.zeros((4, *grid.core_shape), np.uint8)
+    core[:, :300, :212] = values
+    with ProbabilityMap(tmp_path / "map", grid, num_classes=4) as probability_map:
+        probability_map.write_tile((0, 0), core)
+        found = list(class_regions(probability_map, min_pixels=5, strip_height_px=strip_height_px))
+    assert {index for index, _ in found} == {1, 2, 3}
+    for index in (1, 2, 3):
+        labels, _ = ndimage.label(classes == index)
+        sizes = np.bincount(labels.ravel())[1:]
+        regions = [region for of_class, region in found if of_class == index]
+        assert sorted(region.num_pixels for region in regions) == sorted(sizes[sizes >= 5].tolist())
+        for region in regions:
+            assert region.polygon.is_valid
+            inside = rasterio.features.rasterize([region.polygon], out_shape=classes.shape).astype(bool)
+            assert (classes[inside] == index).all()
+            assert region.mean_probability == pytest.approx(values[index][inside].mean() / 255)
+
+
+@pytest.mark.parametrize("tolerance", [0.8, 1.5, 3.0])
+def test_simplified_outlines_are_valid_and_stay_within_the_tolerance(tolerance):
+    regions = [region for seed in range(3) for region in tumour_regions(Rows(_blobs(seed)), 0.5)]
+    before = after = 0
+    for region in regions:
+        polygon = simplified(region.polygon, tolerance)
+        assert isinstance(polygon, Polygon)
+        assert polygon.is_valid
+        assert polygon.exterior.hausdorff_distance(region.polygon.exterior) <= tolerance + 1e-9
+        before += len(region.polygon.exterior.coords)
+        after += len(polygon.exterior.coords)
+    assert any(simplified(region.polygon, tolerance).interiors for region in regions)
+    assert after < 0.6 * before
+
+
+def test_no_tolerance_changes_nothing_and_rectangles_stay():
+    assert simplified(box(0, 0, 5, 4), 0) == box(0, 0, 5, 4)
+    assert simplified(box(0, 0, 5, 4), 1.0).equals(box(0, 0, 5, 4))
+    # Smaller than the tolerance: still there.
+    assert simplified(box(0, 0, 1, 1), 3.0).area > 0
+    disc = Point(0, 0).buffer(10)
+    assert len(simplified(disc, 1.0).exterior.coords) < len(disc.exterior.coords)

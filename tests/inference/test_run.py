@@ -141,7 +141,7 @@ def test_a_killed_run_leaves_no_half_file_and_is_resumed(tmp_path, slides, redne
     assert {name: row["status"] for name, row in _rows(out).items()} == {"a": "ok"}
     assert {path.name for path in out.iterdir() if path.suffix != ".part"} == {
         *("a.ome.tif", "a.geojson", "a.png"),
-        *("slides.csv", "settings.json"),
+        *("slides.csv", "settings.json", "rows"),
     }
     tifffile.imread(out / "a.ome.tif")
     before = _times(out)
@@ -151,6 +151,9 @@ def test_a_killed_run_leaves_no_half_file_and_is_resumed(tmp_path, slides, redne
 
     mapper = SlideMapper(Network(), **SETTINGS)
     assert [row["slide"] for row in mapper.run(slides, out)] == ["b", "c"]
+    # The slide at which a process died was put behind the others.
+    assert list(_rows(out)) == ["a", "b", "c"]
+    assert (out / "b.png").stat().st_mtime_ns > (out / "c.png").stat().st_mtime_ns
     assert {name: row["status"] for name, row in _rows(out).items()} == dict.fromkeys("abc", "ok")
     assert not list(out.glob("*.part"))
     assert before.items() <= _times(out).items()

@@ -53,10 +53,13 @@ def test_the_tumour_is_found_to_the_pixel(tmp_path, write_slide, picture, rednes
     assert stored.shape == (-(-700 // map_pixel), -(-1100 // map_pixel))
     assert (stored >= 128).sum() * map_pixel**2 == polygon.area
     with Image.open(tmp_path / "out" / "a.png") as overlay:
-        assert overlay.size[0] / overlay.size[1] == pytest.approx(1100 / 700, rel=0.02)
+        factor = -(-stored.shape[1] // 1024)
+        # Below the picture there is the legend.
+        assert overlay.size[0] == -(-stored.shape[1] // factor)
+        assert -(-stored.shape[0] // factor) < overlay.size[1] < -(-stored.shape[0] // factor) + 100
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("a.geojson", "a.ome.tif", "a.png"),
-        *("settings.json", "slides.csv"),
+        *("rows", "settings.json", "slides.csv"),
     ]
 
 
@@ -136,6 +139,48 @@ def test_seams_vanish_when_the_margin_covers_the_receptive_field(tmp_path, write
     assert np.abs(_stitched(tmp_path, slide, network, margin_px=0)[7:-7, 7:-7] - expected).max() > 10
 
 
+def test_blending_averages_the_seams_of_a_network_that_sees_further(tmp_path, write_slide):
+    """Its tiles disagree at their seams: cropped, the map jumps there; blended, it does not."""
+
+    class Mean(nn.Module):
+        def forward(self, images):
+            return images.mean(dim=(1, 2, 3))[:, None] / 20 - 6
+
+    rgb = np.repeat(np.linspace(60, 180, 800).astype(np.uint8)[None, :, None], 256, axis=0).repeat(3, axis=2)
+    slide = write_slide(tmp_path / "a.tif", rgb, num_levels=1)
+    rows = {}
+    for overlap in ("crop", "blend"):
+        mapper = SlideMapper(Mean(), overlap=overlap, tissue_only=False, map_downsample=1, **SMALL_TILES | {"margin_px": 64})
+        mapper.run(slide, tmp_path / overlap)
+        rows[overlap] = tifffile.imread(tmp_path / overlap / "a.ome.tif")[100].astype(int)
+    steps = {overlap: np.abs(np.diff(row)).max() for overlap, row in rows.items()}
+    assert steps["crop"] > 20
+    assert steps["blend"] <= 1
+    # In the middle of a tile no other one has a say.
+    middle = np.arange(64, 700, 128)
+    np.testing.assert_allclose(rows["blend"][middle], rows["crop"][middle], atol=1)
+
+
+def test_a_table_of_tiles_of_a_tumour_map(tmp_path, write_slide, picture, redness):
+    write_slide(tmp_path / "a.tif", picture, mpp=0.25)
+    mapper = SlideMapper(redness, tile_table=True, **SMALL_TILES)
+    (row,) = mapper.run(tmp_path / "a.tif", tmp_path / "out")
+    with (tmp_path / "out" / "a.tiles.csv").open(newline="") as file:
+        tiles = [{name: float(value) for name, value in tile.items()} for tile in csv.DictReader(file)]
+    assert len(tiles) == row["num_tiles"]
+    assert list(tiles[0]) == ["minx", "miny", "width", "height", "prob_normal", "prob_tumour"]
+    # Cores of 192 px at 0.5 um are 384 px of level 0, cut at the slide's border.
+    for tile in tiles:
+        assert (tile["minx"] % 384, tile["miny"] % 384) == (0, 0)
+        assert tile["width"] == min(384, 1100 - tile["minx"])
+        assert tile["height"] == min(384, 700 - tile["miny"])
+        assert tile["prob_normal"] + tile["prob_tumour"] == pytest.approx(1, abs=1e-5)
+    first = next(tile for tile in tiles if (tile["minx"], tile["miny"]) == (384, 0))
+    # Of x 384..768 and y 0..384 it is x 384..640, y 120..384 less the hole 384..540 x 220..320.
+    expected = (256 * 264 - 156 * 100) / 384**2
+    assert first["prob_tumour"] == pytest.approx(expected, abs=0.01)
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_a_small_image_is_mapped_as_it_is_at_full_resolution(tmp_path, suffix):
     """An untiled TIFF too: it has no mpp, and needs none."""
@@ -145,7 +190,9 @@ def test_a_small_image_is_mapped_as_it_is_at_full_resolution(tmp_path, suffix):
     with torch.inference_mode():
         network.weight *= 0.05
         expected = network(torch.from_numpy(rgb).permute(2, 0, 1)[None].float()).sigmoid()[0, 0].numpy() * 255
-    (row,) = SlideMapper(network, mpp=0.4, amp=False, min_area_um2=0).run(tmp_path / f"a.{suffix}", tmp_path / "out")
+    (row,) = SlideMapper(network, mpp=0.4, amp=False, min_area_um2=0, simplify_um=0).run(
+        tmp_path / f"a.{suffix}", tmp_path / "out"
+    )
     stored = tifffile.imread(tmp_path / "out" / "a.ome.tif")
     assert stored.shape == (96, 64)
     assert np.abs(stored - expected).max() <= 1
@@ -175,6 +222,12 @@ def test_a_slide_without_mpp_needs_slide_mpp(tmp_path, write_slide, picture, red
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"margin_px": 256}, "margin_px=256"),
         ({"map_downsample": 5}, "map_downsample"),
+        ({"overlap": "mean"}, "overlap='mean'"),
+        ({"overlap": "blend", "margin_px": 192}, "a third of a tile"),
+        ({"tta": "all"}, "tta must be one of none, flips, dihedral"),
+        ({"simplify_um": -1}, "simplify_um=-1"),
+        ({"volume": "dicom"}, "volume must be one of nifti, metaimage"),
+        ({"class_names": ["normal", "tumour"]}, "class_names must be three or more"),
     ],
 )
 def test_rejects_impossible_arguments(redness, arguments, message):

@@ -1,0 +1,13 @@
+"""In which precision a device computes fastest."""
+
+from __future__ import annotations
+
+import torch
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """True on CUDA and on CPUs with matrix units for bfloat16 (Intel AMX); elsewhere bfloat16 is slower than float32."""
+    if device.type == "cuda":
+        return True
+    is_supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device.type == "cpu" and is_supported is not None and bool(is_supported())

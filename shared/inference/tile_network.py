@@ -1,0 +1,79 @@
+"""A network as the map needs it: tiles in, probabilities on the map's pixels out, as fast as the device can."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .probabilities import class_probabilities, to_map_pixels, tumour_probability
+from .symmetries import mean_over, symmetries
+
+
+class TileNetwork(nn.Module):
+    """Probabilities of uint8 tiles, in channels_last, in bfloat16 where that is faster.
+
+    Args:
+        network: raw RGB 0..255, float32 ``(B, 3, H, W)`` -> logits. It normalises itself, on the device.
+        num_classes: 1 for a probability of tumour (one or two logits), else the number of logits, softmaxed.
+        tta: ``"none"``, ``"flips"`` or ``"dihedral"``: probabilities are averaged over these symmetries.
+        bfloat16: compute in bfloat16 where autocast allows, see `computes_bfloat16`.
+    """
+
+    def __init__(self, network: nn.Module, num_classes: int = 1, tta: str = "none", bfloat16: bool = False) -> None:
+        super().__init__()
+        self.network, self.num_classes, self.uses_bfloat16 = network, num_classes, bfloat16
+        self.symmetries = symmetries(tta)
+
+    def forward(self, tiles: Tensor, map_shape: tuple[int, int]) -> Tensor:
+        """Tiles uint8 ``(B, H, W, 3)`` to float32 ``(B, num_classes, *map_shape)``: (H, W) of a tile in map pixels."""
+        # The permuted view of (B, H, W, 3) is channels_last already.
+        probability = mean_over(self.symmetries, self._probability, tiles.permute(0, 3, 1, 2).float())
+        return to_map_pixels(probability, map_shape)
+
+    def _probability(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.uses_bfloat16):
+            logits = self.network(images)
+        return tumour_probability(logits)[:, None] if self.num_classes == 1 else class_probabilities(logits, self.num_classes)
+
+
+class CompiledTileNetwork:
+    """`TileNetwork` through `torch.compile`, for batches of one shape: it compiles once.
+
+    A smaller batch is filled up, and tiles of another size - of images smaller than a tile - go through the network as it is.
+
+    Args:
+        tiles: the network.
+        batch_size: of the compiled network.
+        tile_size_px: its tiles' side.
+    """
+
+    def __init__(self, tiles: TileNetwork, batch_size: int, tile_size_px: int) -> None:
+        self.plain, self.batch_size, self.tile_shape = tiles, batch_size, (tile_size_px, tile_size_px)
+        self._compiled: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
+
+    def __call__(self, tiles: Tensor, map_shape: tuple[int, int]) -> Tensor:
+        if tuple(tiles.shape[1:3]) != self.tile_shape or len(tiles) > self.batch_size:
+            return self.plain(tiles, map_shape)
+        if self._compiled is None:
+            # Frozen weights are folded with the batch normalisations and laid out for the matrix units: on CPUs half as
+            # fast again. Not on CUDA, where it has not been measured.
+            is_cpu = tiles.device.type == "cpu"
+            self._compiled = torch.compile(self.plain, dynamic=False, options={"freezing": is_cpu})
+        num_tiles = len(tiles)
+        padded = functional.pad(tiles, (0, 0, 0, 0, 0, 0, 0, self.batch_size - num_tiles))
+        return self._compiled(padded, map_shape)[:num_tiles]
+
+
+def compile_problem(device: torch.device) -> str | None:
+    """Why `torch.compile` cannot work here, or None if it can."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
+        return "there is no C++ compiler (g++, clang++ or $CXX)"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    return None
