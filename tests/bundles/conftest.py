@@ -17,7 +17,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from shared.synthetic import DemoPlan, SlidePlan, write_demo, write_slide
+from shared.synthetic import BreastPlan, BreastSlidePlan, DemoPlan, SlidePlan, write_demo, write_slide
 
 REPOSITORY = Path(__file__).parents[2]
 DEADLINE_S = 600
@@ -65,6 +65,20 @@ TINY_SLIDES: dict[str, Any] = {
     "num_epochs": 2,
     "learning_rate": 0.003,
 }
+
+
+# Steps of four masked and four labelled images: two of each for each of two processes.
+TINY_JOINT: dict[str, Any] = {
+    "image_size_px": IMAGE_SIZE_PX,
+    "labelled_size_px": IMAGE_SIZE_PX,
+    "amp_dtype": "$None",
+    "num_workers": 0,
+    "num_epochs": 2,
+    "batch_size": 8,
+    "steps_per_epoch": 3,
+}
+# Of benign, in situ and invasive.
+CLASS_PAINTS = ((70, 30, 120), (20, 110, 60), (160, 20, 20))
 
 
 def files_of(folder: Path) -> set[str]:
@@ -215,6 +229,44 @@ def alpha_beta(easy_slides: Path) -> Bundle:
     return Bundle("alpha_beta_mil", easy_slides, TINY_SLIDES)
 
 
+@pytest.fixture(scope="session")
+def easy_breast(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated images and slides of four classes: lesions are painted in the colour of their class.
+
+    An image without a mask has a painted square of its class in its middle.
+    """
+    folder = tmp_path_factory.mktemp("breast") / "data"
+    slides = (BreastSlidePlan("train", (3,), (330, 410)), BreastSlidePlan("test", (1, 2, 3), (480, 560)))
+    images = {"masked": {"train": 8, "val": 4, "test": 4}, "labelled": {"train": 8}}
+    write_demo(folder, BreastPlan(size_px=IMAGE_SIZE_PX, slides=slides, **images))
+    middle = slice(IMAGE_SIZE_PX // 4, -IMAGE_SIZE_PX // 4)
+    for image in sorted((folder / "images").iterdir()):
+        mask = folder / "masks" / image.name
+        if mask.exists():
+            classes = np.array(Image.open(mask))
+        else:
+            classes = np.zeros((IMAGE_SIZE_PX, IMAGE_SIZE_PX), np.uint8)
+            classes[middle, middle] = int(image.stem.rpartition("_")[2])
+        Image.fromarray(painted(np.array(Image.open(image)), classes)).save(image)
+    for mask in sorted((folder / "slide_masks").iterdir()):
+        slide = folder / "slides" / f"{mask.stem}.tif"
+        write_slide(slide, painted(tifffile.imread(slide, level=0), np.array(Image.open(mask))), 4.0)
+    return folder
+
+
+def painted(pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """RGB ``(H, W, 3)`` with `CLASS_PAINTS` where ``(H, W)`` class indices are above 0."""
+    result = pixels.copy()
+    for index, colour in enumerate(CLASS_PAINTS, start=1):
+        result[classes == index] = colour
+    return result
+
+
+@pytest.fixture(scope="session")
+def joint(easy_breast: Path) -> Bundle:
+    return Bundle("joint_seg_cls", easy_breast, TINY_JOINT)
+
+
 @dataclass(frozen=True)
 class Training:
     """A training that has ended: how it was started, where, and what it said."""
@@ -255,5 +307,15 @@ def trained_alpha_beta(alpha_beta: Bundle, tmp_path_factory: pytest.TempPathFact
     options = alpha_beta.tiny | {"num_epochs": 6}
     folder = tmp_path_factory.mktemp("trained_alpha_beta") / "run"
     process = alpha_beta.run(alpha_beta.command("train", output_dir=folder, **options))
+    assert process.returncode == 0, process.stdout + process.stderr
+    return Training(options, folder, process)
+
+
+@pytest.fixture(scope="session")
+def trained_joint(joint: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """The train.json of joint segmentation and classification, once, as a user starts it."""
+    options = joint.tiny | {"masked_share": 1.0, "num_epochs": 6, "steps_per_epoch": 6, "learning_rate": 0.003}
+    folder = tmp_path_factory.mktemp("trained_joint") / "run"
+    process = joint.run(joint.command("train", output_dir=folder, **options))
     assert process.returncode == 0, process.stdout + process.stderr
     return Training(options, folder, process)

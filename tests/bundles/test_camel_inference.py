@@ -81,7 +81,7 @@ def test_inference_of_an_image_a_slide_and_a_folder(camel, trained, tmp_path, so
     table = table_of(tmp_path)
     assert list(table) == names
     assert {row["status"] for row in table.values()} == {"ok"}
-    expected = {"slides.csv", "settings.json", *(f"{name}{suffix}" for name in names for suffix in RESULTS)}
+    expected = {"slides.csv", "settings.json", "rows", *(f"{name}{suffix}" for name in names for suffix in RESULTS)}
     assert {path.name for path in tmp_path.iterdir()} == expected
     assert map_here(camel, trained, camel.data / source, tmp_path) == [], "a finished image is computed again"
 

@@ -238,7 +238,7 @@ def test_loaders_that_are_none_are_left_out(dataset):
     paired.start()
     assert [list(batch) for batch in paired] == [["labelled"], ["labelled"]]
     paired.close()
-    with pytest.raises(ValueError, match="need loaders.*got none"):
+    with pytest.raises(ValueError, match=r"need loaders.*got none"):
         PairedLoader({"masked": None, "labelled": None})
     with pytest.raises(ValueError, match="got labelled, leading='masked'"):
         PairedLoader({"masked": None, "labelled": RegionLoader(dataset, 4)}, leading="masked")

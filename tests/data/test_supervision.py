@@ -34,7 +34,7 @@ def test_what_each_mode_takes(mode, num_labelled):
     masked, labelled = choose_supervision(records_of(8, 20), mode, 0.25)
     assert labels_of(masked) == dict.fromkeys(range(4), 2)
     assert all(record["mask"] for record in masked)
-    assert labels_of(labelled) == ({label: num_labelled for label in range(4)} if num_labelled else {})
+    assert labels_of(labelled) == (dict.fromkeys(range(4), num_labelled) if num_labelled else {})
     assert not any(record["mask"] for record in labelled)
 
 
@@ -107,7 +107,7 @@ def test_without_one_kind_of_image():
 )
 def test_nothing_to_train_with(records, mode, share, labelled):
     num_masks = sum(record["mask"] is not None for record in records)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="leaves nothing to train with") as caught:
         choose_supervision(records, mode, share, labelled)
     said = str(caught.value)
     assert said.startswith(f"mode {mode} with masked_share {share:g} leaves nothing to train with")

@@ -85,7 +85,19 @@ def bach_score_by_loop(truth, predicted):
     for true, given in zip(truth.ravel().tolist(), predicted.ravel().tolist(), strict=True):
         distance += abs(true - given)
         worst += max(true, 3 - true) if true or given else 0
-    return 1 - distance / worst
+    return 1 - distance / worst if worst else 1
+
+
+def scores_by_image(records, index):
+    """Mean Dice where the class is, and mean share that is called so where it is not."""
+    dice, wrong = [], []
+    for record in records:
+        truth, predicted = truth_of(record) == index, predicted_of(record) == index
+        if truth.any():
+            dice.append(f1_score(truth.ravel(), predicted.ravel()))
+        else:
+            wrong.append(predicted.mean())
+    return {"dice_positive": np.mean(dice), "false_positive_share": np.mean(wrong) if wrong else None}
 
 
 def test_pixels_equal_those_of_sklearn(tmp_path, records):
@@ -108,7 +120,8 @@ def test_pixels_equal_those_of_sklearn(tmp_path, records):
     )
     for index, (name, values) in enumerate(zip(NAMES, each, strict=True)):
         expected = dict(zip(("f1", "iou", "precision", "recall"), values, strict=True))
-        assert metrics["classes"][name] == pytest.approx(expected | {"true_share": (truth == index).mean()})
+        expected |= {"true_share": (truth == index).mean()} | scores_by_image(records, index)
+        assert metrics["classes"][name] == pytest.approx(expected)
 
 
 def test_background_everywhere_is_scored_beside(tmp_path, records):
@@ -119,6 +132,35 @@ def test_background_everywhere_is_scored_beside(tmp_path, records):
     assert everything["accuracy"] == pytest.approx((truth == 0).mean())
     assert everything["foreground_accuracy"] == 0
     assert everything["bach_score"] == pytest.approx(bach_score_by_loop(truth, truth * 0))
+
+
+def test_of_two_classes_both_constant_answers_are_scored(tmp_path, records):
+    """Tumour is whatever is not 0, and the reds above the middle."""
+
+    class Reddish(nn.Module):
+        def forward(self, images):
+            red = images[:, :1].float()
+            return torch.cat([128 - red, red - 127.5], dim=1)
+
+    records = [record | {"label": min(1, record["label"])} for record in records]
+    dataset = RegionDataset(records, pixel_labels="mask", num_classes=2)
+    made = ClassEvaluation(tmp_path, dataset, Reddish(), ["normal", "tumour"], "Reds", "cpu", classifies=False)
+    metrics = made.run()
+    truth = np.stack([truth_of(record) > 0 for record in records]).ravel()
+    predicted = np.stack([predicted_of(record) > 1 for record in records]).ravel()
+    constants = {"Everything is normal": np.zeros_like(truth), "Everything is tumour": np.ones_like(truth)}
+    assert list(metrics["class_pixels"]) == ["Reds", *constants]
+    for name, answer in {"Reds": predicted, **constants}.items():
+        scores = metrics["class_pixels"][name]
+        assert scores["accuracy"] == pytest.approx(accuracy_score(truth, answer))
+        # The challenge's score of two classes.
+        assert scores["bach_score"] == pytest.approx(jaccard_score(truth, answer))
+    assert list(metrics["classes"]) == ["normal", "tumour", "everything is tumour"]
+    assert metrics["classes"]["everything is tumour"]["iou"] == pytest.approx(truth.mean())
+    dice = [2 * truth_of(record).astype(bool).mean() / (1 + truth_of(record).astype(bool).mean()) for record in records]
+    dice = [score for score in dice if score > 0]
+    assert metrics["classes"]["everything is tumour"]["dice_positive"] == pytest.approx(np.mean(dice))
+    assert metrics["classes"]["everything is tumour"]["false_positive_share"] == 1
 
 
 def test_labels_of_images(tmp_path, records):

@@ -72,7 +72,9 @@ def test_the_inferer_names_what_the_network_gives(head):
             # Whatever there is, the loss takes it.
             assert JointLoss(COUNTS)(logits, targets).isfinite()
     with torch.inference_mode():
-        assert torch.equal(JointInferer()({"images": masked_batch()["image"]}, network)["pixel_logits"], network(masked_batch()["image"]))
+        assert torch.equal(
+            JointInferer()({"images": masked_batch()["image"]}, network)["pixel_logits"], network(masked_batch()["image"])
+        )
 
 
 @pytest.mark.parametrize("kinds", [kinds for n in (1, 2) for kinds in itertools.combinations(("masked", "labelled"), n)])
