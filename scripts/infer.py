@@ -107,8 +107,8 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What a configuration's item raised: MONAI wraps it."""
-    while error.__cause__ is not None:
+    """What a configuration's item raised: MONAI wraps it, once a level."""
+    while type(error) is RuntimeError and error.__cause__ is not None:
         error = error.__cause__
     return error
 

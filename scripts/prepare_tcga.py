@@ -20,6 +20,12 @@ from shared.data.manifest import Record, write_manifest
 from shared.data.tcga import tcga_records
 from shared.data.tcga_barcode import TRAINING_LOCATIONS
 
+_LACK = {
+    "train": "nothing can be learnt without it",
+    "val": "no checkpoint can be chosen and no threshold found without it",
+    "test": "its slides have no AUC without it",
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,17 +54,21 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     has_location = any(record["location"] for record in records)
-    write_manifest(records, arguments.manifest, ("location", "group") if has_location else ("group",))
+    write_manifest(records, arguments.manifest, ("location",) if has_location else ())
     if missing:
         print(f"{arguments.table}: {len(missing)} of its slides left out, not found in {arguments.slides}")
     print(f"{arguments.manifest}: {_count(records)}")
-    for group in ("in_distribution", "out_of_location"):
-        for split in ("train", "val", "test"):
+    for group, splits in (("in_distribution", ("train", "val", "test")), ("out_of_location", ("test",))):
+        if not any(record["group"] == group for record in records):
+            continue
+        for split in splits:
             for label, name in ((1, "tumour"), (0, "normal")):
                 wanted = {"group": group, "split": split, "label": label}
                 part = [record for record in records if wanted.items() <= record.items()]
                 if part:
                     print(f"  {group} {split}, {name}: {_count(part)}")
+                else:
+                    print(f"warning: {group} {split} has no {name} slide: {_LACK[split]}", file=sys.stderr)
 
 
 def _count(records: Sequence[Record]) -> str:

@@ -2,8 +2,8 @@
 
 Columns (README.md, "Your own data"): ``image``; optional region ``x, y`` (level-0 pixels) with ``width_um, height_um`` or
 ``width_px, height_px`` (level-0 pixels); ``mpp`` (of level 0, for files that do not carry it); labels ``label``, ``area``,
-``mask`` (an image, or an annotation file of ImageScope, ASAP or QuPath: see `read_mask_region`); ``case_id`` and ``split``.
-Paths are relative to the CSV.
+``mask`` (an image, or an annotation file of ImageScope, ASAP or QuPath: see `read_mask_region`); ``case_id`` and ``split``;
+``group``, any word: what is scored apart within a split. Paths are relative to the CSV.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ COLUMNS = [
     "mask",
     "case_id",
     "split",
+    "group",
 ]  # the order on disk
 REGION = ("x", "y", "width_px", "height_px")
 
@@ -70,8 +71,8 @@ def load_manifest(
     Returns:
         A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to),
         ``x, y, width_px, height_px`` as level-0 pixels (all None when the row is the whole image), ``mpp``, ``label``,
-        ``area``, ``case_id``, ``split``, and for messages ``manifest``, the path of the CSV, and ``row``, the number of the line
-        in it on which the row begins (the header is row 1; blank lines count). What a row leaves empty is None.
+        ``area``, ``case_id``, ``split``, ``group``, and for messages ``manifest``, the path of the CSV, and ``row``, the number
+        of the line in it on which the row begins (the header is row 1; blank lines count). What a row leaves empty is None.
 
     Raises:
         ValueError: for whatever is wrong, naming the file, the row, what was wanted and what came.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,18 +17,19 @@ def assign_splits(records: Sequence[Record], fractions: Sequence[float] = (0.65,
     """Fill ``split`` of every record in place.
 
     A case (``case_id``, or the image itself where there is none) goes to one split as a whole. Cases are shuffled within
-    their label (a case's label is its largest) and dealt out: one to every split, so that three cases of a label are
-    enough for a small data set, then each to the split that is furthest below its share of images of that label.
+    those with the same labels (only tumour; tumour and normal; ...) and dealt out: one to every split, so that three such cases
+    are enough for a small data set, then each to the split that is furthest below its share of these cases' images. Where
+    fewer than three cases have the same several labels, each counts as one of its largest label alone.
 
     Args:
         records: manifest records; ``label`` may be None throughout.
         fractions: shares of train, val and test; their sum is 1.
         seed: of the shuffle; the same records and seed give the same split, whatever the order of the rows.
     """
-    cases, strata = _cases_by_label(records)
+    cases, strata = _cases_by_labels(records, len(SPLITS))
     rng = np.random.default_rng(seed)
-    for label in sorted(strata):
-        names = [strata[label][index] for index in rng.permutation(len(strata[label]))]
+    for labels in sorted(strata):
+        names = [strata[labels][index] for index in rng.permutation(len(strata[labels]))]
         total = sum(len(cases[name]) for name in names)
         missing = np.asarray(fractions, dtype=float) * total
         waiting = [split for split in np.argsort(-missing, kind="stable") if fractions[split] > 0]
@@ -44,8 +45,9 @@ def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int
 
     The records of fold `fold` are the test split, those of the next fold (the first after the last) the val split, all others
     the train split: over the runs 0 to k - 1 every image is tested once. A case stays whole, as in `assign_splits`. Cases are
-    shuffled within their label (a case's label is its largest) and dealt to the fold that has the fewest images of such cases,
-    and of those to the one with the fewest images. With fewer cases of a label than folds, some folds have none.
+    shuffled within those with the same labels (only tumour; tumour and normal; ...) and dealt to the fold that has the fewest
+    images of such cases, and of those to the one with the fewest images. With fewer such cases than folds, some folds have
+    none.
 
     Args:
         records: manifest records.
@@ -58,15 +60,15 @@ def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int
     """
     if num_folds < 3 or fold not in range(num_folds):
         raise ValueError(f"need num_folds >= 3 and fold in 0..num_folds - 1; got num_folds={num_folds}, fold={fold}")
-    cases, strata = _cases_by_label(records)
+    cases, strata = _cases_by_labels(records)
     if len(cases) < num_folds:
         raise ValueError(f"{len(cases)} cases are too few for {num_folds} folds: a case stays whole")
     rng = np.random.default_rng(seed)
     totals = np.zeros(num_folds, dtype=int)
-    for label in sorted(strata):
+    for labels in sorted(strata):
         sizes = np.zeros(num_folds, dtype=int)
-        for index in rng.permutation(len(strata[label])):
-            case = cases[strata[label][index]]
+        for index in rng.permutation(len(strata[labels])):
+            case = cases[strata[labels][index]]
             chosen = int(np.lexsort((totals, sizes))[0])
             sizes[chosen] += len(case)
             totals[chosen] += len(case)
@@ -109,15 +111,26 @@ def _place(record: Record) -> str:
     return repr([record["image"], *(record.get(name) for name in ("x", "y", "width_px", "height_px"))])
 
 
-def _cases_by_label(records: Sequence[Record]) -> tuple[dict[str, list[Record]], dict[int, list[str]]]:
-    """The records of each case, and the sorted names of the cases of each label."""
+def _cases_by_labels(
+    records: Sequence[Record], least_cases: int = 1
+) -> tuple[dict[str, list[Record]], dict[tuple[int, ...], list[str]]]:
+    """The records of each case, and the sorted names of the cases with each set of labels.
+
+    A set that fewer than `least_cases` cases have is taken for its largest label.
+    """
     # An image may name its case in some of its rows only.
     case_of: dict[str, str] = {record["image"]: record["case_id"] for record in records if record["case_id"]}
     cases: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         image: str = record["image"]
         cases[case_of.get(image, image)].append(record)
-    strata: dict[int, list[str]] = defaultdict(list)
+    labels_of = {
+        name: tuple(sorted({record["label"] for record in case if record["label"] is not None})) or (0,)
+        for name, case in cases.items()
+    }
+    num_cases = Counter(labels_of.values())
+    strata: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for name in sorted(cases):
-        strata[max(record["label"] or 0 for record in cases[name])].append(name)
+        labels = labels_of[name]
+        strata[labels if num_cases[labels] >= least_cases else labels[-1:]].append(name)
     return cases, strata

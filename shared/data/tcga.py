@@ -61,7 +61,8 @@ def read_gdc_table(path: str | Path) -> list[GdcRow]:
     """The rows of a GDC manifest (``id filename md5 size state``) or of a GDC sample sheet (``File ID, File Name, ...``).
 
     Raises:
-        ValueError: if there is no such file, it is not tab-separated with these columns, or a row names no file.
+        ValueError: if there is no such file, it is not tab-separated with these columns, a column comes twice, a row has fewer or
+            more cells than the header, as where a download or a copy was cut off, or names no file.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,9 +80,18 @@ def read_gdc_table(path: str | Path) -> list[GdcRow]:
             f"{path} is neither a GDC manifest (tab-separated columns id, filename) nor a GDC sample sheet "
             f"(File ID, File Name); its columns are: {columns}."
         )
+    for name in filter(None, set(header)):
+        if header.count(name) > 1:
+            twice = [column for column, known in zip(lines[0][1], header, strict=True) if known == name]
+            raise ValueError(f"{path} has the columns {', '.join(twice)}: keep one of them.")
     rows = []
     for number, cells in lines[1:]:
-        named = {name: cell for name, cell in zip(header, cells, strict=False) if name}
+        if len(cells) != len(header):
+            raise ValueError(
+                f"{path}, row {number}: {len(cells)} cells below a header of {len(header)}: is the file whole? Cells: "
+                f"{', '.join(cells)}."
+            )
+        named = {name: cell for name, cell in zip(header, cells, strict=True) if name}
         if not named.get("file_id") or not named.get("file_name"):
             raise ValueError(f"{path}, row {number}: the id or the name of the file is empty; cells: {', '.join(cells)}.")
         rows.append(GdcRow(number, **named))
@@ -96,9 +106,9 @@ def tcga_records(
     allow_missing: bool = False,
     seed: int = 0,
 ) -> tuple[list[Record], list[str]]:
-    """Manifest records of TCGA slides, with the extra columns ``location`` and ``group``.
+    """Manifest records of TCGA slides, with their ``group`` and the extra column ``location``.
 
-    Slides of the training locations are the group ``in_distribution``: their cases are split 65/15/20 within location and label
+    Slides of the training locations are the group ``in_distribution``: their cases are split 65/15/20 within location and labels
     (`assign_splits`). Slides of other locations are the group ``out_of_location``, all in the test split. Only the sample sheet
     knows the project and so the location: without one, ``location`` is None and every slide is ``in_distribution``.
 

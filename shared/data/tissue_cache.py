@@ -5,13 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from ..writers import contended_path
 from ..wsi import Slide, TissueMap, find_tissue, open_slide
+from ..wsi.tissue_map import tissue_mask_shape
+
+logger = logging.getLogger(__name__)
 
 # Raise it when `tissue_mask` gives other masks: those in the cache are then found anew.
 TISSUE_VERSION = 1
@@ -21,8 +27,10 @@ _NUM_CHUNKS, _CHUNK_BYTES = 16, 2**16
 class TissueCache:
     """Tissue maps as PNG files, ``<slide>.<key>.png``; the key says of which content and with which parameters.
 
-    A slide that is moved, renamed or copied keeps its key up to the name; one that changes gets another. Files are written under
-    another name and renamed, so that several processes, and machines, may share the folder.
+    A slide that is moved, renamed or copied keeps its key up to the name; one that changes gets another (see `content_key`).
+    Files are written under another name and renamed, so that several processes, and machines, may share the folder. A file may be
+    edited and saved in black and white or in grey (tissue above the middle grey); one that is damaged, in colour or of another
+    size is replaced.
 
     Args:
         folder: of the files, made when needed.
@@ -45,10 +53,8 @@ class TissueCache:
         """
         slide = open_slide(path, mpp=slide_mpp)
         file = self.file(path, slide.mpp)
-        try:
-            with Image.open(file) as image:
-                mask = np.asarray(image.convert("1"))
-        except (OSError, SyntaxError, ValueError):  # none yet, or damaged, which Pillow calls by any of these
+        mask = _read_mask(file, tissue_mask_shape(slide, self.mpp))
+        if mask is None:
             # Not from the slide that this process holds open: its file may have been replaced meanwhile.
             with Slide(path, mpp=slide_mpp) as fresh:
                 tissue = find_tissue(fresh, self.mpp, self.method)
@@ -59,25 +65,59 @@ class TissueCache:
 
     def file(self, path: str | Path, slide_mpp: float) -> Path:
         """Where the tissue of the slide at `path` is kept."""
-        status = Path(path).stat()
-        content = content_key(str(path), status.st_size, status.st_mtime_ns)
-        parameters = [content, round(slide_mpp, 6), self.mpp, self.method, TISSUE_VERSION]
+        parameters = [slide_content_key(path), round(slide_mpp, 6), self.mpp, self.method, TISSUE_VERSION]
         key = hashlib.sha256(json.dumps(parameters).encode()).hexdigest()[:16]
         return self.folder / f"{Path(path).stem}.{key}.png"
 
 
+def slide_content_key(path: str | Path) -> str:
+    """`content_key` of the file of a slide, and for ``.mrxs``, whose file is but a preview, of what lies in its folder."""
+    path = Path(path)
+    status = path.stat()
+    companions: tuple[tuple[str, int], ...] = ()
+    folder = path.with_suffix("")
+    if path.suffix.lower() == ".mrxs" and folder.is_dir():
+        companions = tuple(sorted((file.name, file.stat().st_size) for file in folder.iterdir() if file.is_file()))
+    return content_key(str(path), status.st_size, status.st_mtime_ns, companions)
+
+
 @functools.lru_cache(maxsize=100_000)
-def content_key(path: str, size: int, modified_ns: int) -> str:
+def content_key(path: str, size: int, modified_ns: int, companions: tuple[tuple[str, int], ...] = ()) -> str:
     """What a file of any size holds, in a hash of its size and of 16 parts of 64 KiB evenly spaced from its begin to its end.
+
+    A sample, 1 MiB of what may be gigabytes: a change between these parts that keeps the size is not seen. It tells slides
+    apart, which differ everywhere, and finds a slide again; it is no check of a file's integrity.
 
     Args:
         path: of the file.
         size: of the file in bytes.
         modified_ns: when it was changed; only so that a changed file is read again.
+        companions: names and sizes of other files that belong to it; their content is not read.
     """
     digest = hashlib.sha256(str(size).encode())
+    if companions:
+        digest.update(json.dumps(companions).encode())
     with Path(path).open("rb") as file:
         for index in range(_NUM_CHUNKS):
             file.seek(max(0, size - _CHUNK_BYTES) * index // (_NUM_CHUNKS - 1))
             digest.update(file.read(_CHUNK_BYTES))
     return digest.hexdigest()
+
+
+def _read_mask(file: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """The mask in a PNG, bool ``(H, W)``; None where there is no such file, it is damaged, or it is no mask of this shape."""
+    try:
+        # Not by `Image.open`, which refuses large images as an attack: here the size is known before a pixel is decoded.
+        with PngImageFile(file) as image:
+            if image.size == shape[::-1] and image.mode in ("1", "L"):
+                pixels = np.asarray(image)
+                return pixels if image.mode == "1" else pixels > 127
+            found = f"{image.size[0]} x {image.size[1]} px in mode {image.mode}"
+    except FileNotFoundError:
+        return None
+    except (OSError, SyntaxError, ValueError) as error:  # damaged, which Pillow calls by any of these
+        found = str(error) or type(error).__name__
+    logger.warning(
+        "%s is no tissue mask of %d x %d px in mode 1 or L (%s): the tissue is found anew", file, shape[1], shape[0], found
+    )
+    return None

@@ -28,6 +28,7 @@ from .score_table import score_table
 
 Record = dict[str, Any]
 
+MASK_TRUTHS = ("mask", "masks_where_given")
 _STRIP_AREA_PX = 2**23
 _EXAMPLE_PX = 640
 
@@ -40,6 +41,10 @@ class MapEvaluation:
     with the background, which scores 0 whatever the map says of it. AUCs are of pixels pooled over all slides, exact for the
     256 values that a map can have; memory does not grow with their number. "Everything is tumour" is scored on the tissue too.
 
+    Where the records are of more than one ``group`` (a manifest's column), such as slides of the locations of training and of
+    others, each kind of score has rows of each group behind those of all slides: "<method>, <group>". Records without a group
+    count among all only.
+
     Args:
         folder: to write to.
         records: of whole slides; with masks to score pixels, without to score slides' labels only.
@@ -49,7 +54,8 @@ class MapEvaluation:
         method: name in the table.
         num_examples: slides of the figure; 0 for none.
         tracking: MLflow runs to log to.
-        truth: ``"mask"``, or None to score the slides' labels only.
+        truth: ``"mask"``: pixels are scored if every tumour slide has a mask; ``"masks_where_given"``: pixels of the slides
+            with a mask or with label 0 are scored, if any slide has a mask, and the labels of all; None: only the labels.
         split: name of the split in ``metrics.json``.
 
     Raises:
@@ -72,12 +78,17 @@ class MapEvaluation:
         truth: str | None = "mask",
         split: str = "test",
     ) -> None:
-        if truth not in ("mask", None):
-            raise ValueError(f"truth must be 'mask' or None, got {truth!r}")
+        if truth not in (*MASK_TRUTHS, None):
+            raise ValueError(f"truth must be one of {', '.join(MASK_TRUTHS)} or None, got {truth!r}")
         self.folder, self.mapper, self.tissue = Path(folder), mapper, tissue
         # Without its mask a record of a tumour slide has no truth.
         self.records = [record if truth else {**record, "mask": None} for record in records]
-        self.is_scored = truth is not None and all(_has_truth(record) for record in self.records)
+        if truth == "masks_where_given":
+            self.is_scored = any(record.get("mask") is not None for record in self.records)
+        else:
+            self.is_scored = truth is not None and all(_has_truth(record) for record in self.records)
+        groups = sorted({record["group"] for record in self.records if record.get("group") is not None})
+        self.groups = groups if len(groups) > 1 else []
         self.alpha, self.method, self.split, self.num_examples, self.tracking = alpha, method, split, num_examples, tracking
 
     def run(self) -> dict[str, Any]:
@@ -92,7 +103,7 @@ class MapEvaluation:
         barrier()
         if rank() == 0:
             title, table = f"{self.method}: slides of the split", score_table(metrics, self.folder)
-            write_report(self.folder, metrics, pd.DataFrame(rows), self._examples(), title, table, self.tracking)
+            write_report(self.folder, metrics, _table(rows), self._examples(), title, table, self.tracking)
         barrier()
         return metrics
 
@@ -123,7 +134,9 @@ class MapEvaluation:
             "score": round(float(top_share_mean_of_histogram(tissue.sum(0), self.alpha)), 6),
             "tissue_share": round(float(tissue.sum() / everywhere.sum()), 6),
         }
-        if self.is_scored:
+        if self.groups:
+            row["group"] = record.get("group")
+        if self.is_scored and _has_truth(record):
             counts = counts_at(tissue, threshold)
             row |= {"tissue_auc": number(roc_auc_of_histograms(tissue)), "auc": number(roc_auc_of_histograms(everywhere))}
             row |= dict(zip(COUNTS, counts.tolist(), strict=True))
@@ -150,30 +163,39 @@ class MapEvaluation:
         return total
 
     def _metrics(self, rows: Sequence[Record], histograms: dict[str, list[Tensor]]) -> dict[str, Any]:
-        scores = torch.tensor([row["score"] for row in rows])
-        labels = torch.tensor([int(row["label"] > 0) for row in rows])
-        metrics: dict[str, Any] = {
-            "split": self.split,
-            "num_slides": len(rows),
-            "threshold": self.mapper.threshold,
-            "slides": {self.method: {"auc": number(roc_auc(scores, labels))}},
-        }
-        if not self.is_scored:
-            return metrics
-        threshold = math.ceil(255 * self.mapper.threshold - 1e-9)
-        for part, title in (("tissue", "pixels_tissue"), ("all", "pixels_all")):
-            pooled = torch.stack(histograms[part]).sum(0)
-            per_slide = [roc_auc_of_histograms(one) for one, row in zip(histograms[part], rows, strict=True) if row["label"] > 0]
-            metrics[title] = {
-                self.method: {
-                    "auc": number(roc_auc_of_histograms(pooled)),
-                    "mean_slide_auc": number(torch.stack(per_slide).nanmean()) if per_slide else None,
-                    **{name: number(score) for name, score in binary_scores(counts_at(pooled, threshold)).items()},
-                }
-            }
-            everything = {name: number(score) for name, score in binary_scores(counts_at(pooled, 0)).items()}
-            metrics[title]["Everything is tumour"] = {"auc": 0.5, "mean_slide_auc": 0.5, **everything}
+        metrics: dict[str, Any] = {"split": self.split, "num_slides": len(rows), "threshold": self.mapper.threshold}
+        scored = [index for index, record in enumerate(self.records) if self.is_scored and _has_truth(record)]
+        if scored and len(scored) < len(rows):
+            metrics["num_slides_scored_by_pixel"] = len(scored)
+        metrics["slides"] = {}
+        for group in (None, *self.groups):
+            chosen = [index for index, record in enumerate(self.records) if group is None or record.get("group") == group]
+            behind = "" if group is None else f", {group}"
+            scores = torch.tensor([rows[index]["score"] for index in chosen])
+            labels = torch.tensor([int(rows[index]["label"] > 0) for index in chosen])
+            metrics["slides"][self.method + behind] = {"auc": number(roc_auc(scores, labels))}
+            with_truth = sorted(set(scored) & set(chosen))
+            if with_truth:
+                has_tumour = [rows[index]["label"] > 0 for index in with_truth]
+                for part, title in (("tissue", "pixels_tissue"), ("all", "pixels_all")):
+                    found = self._pixel_scores([histograms[part][index] for index in with_truth], has_tumour)
+                    metrics.setdefault(title, {}).update({name + behind: scores for name, scores in found.items()})
         return metrics
+
+    def _pixel_scores(self, histograms: Sequence[Tensor], has_tumour: Sequence[bool]) -> dict[str, dict[str, float | None]]:
+        """Of the method and of "everything is tumour", on the pixels that histograms ``(2, 256)`` of slides count."""
+        threshold = math.ceil(255 * self.mapper.threshold - 1e-9)
+        pooled = torch.stack(list(histograms)).sum(0)
+        per_slide = [roc_auc_of_histograms(one) for one, tumour in zip(histograms, has_tumour, strict=True) if tumour]
+        everything = {name: number(score) for name, score in binary_scores(counts_at(pooled, 0)).items()}
+        return {
+            self.method: {
+                "auc": number(roc_auc_of_histograms(pooled)),
+                "mean_slide_auc": number(torch.stack(per_slide).nanmean()) if per_slide else None,
+                **{name: number(score) for name, score in binary_scores(counts_at(pooled, threshold)).items()},
+            },
+            "Everything is tumour": {"auc": 0.5, "mean_slide_auc": 0.5, **everything},
+        }
 
     def _examples(self) -> list[ExampleRow]:
         rows = []
@@ -187,7 +209,8 @@ class MapEvaluation:
                 pixel_px = max(slide.size_px) / max(picture.shape[:2])
                 probability = read_map(maps / f"{_map_name(record)}.ome.tif")
                 at = np.ix_(*(_nearest(n, m / n, m) for n, m in zip(picture.shape[:2], probability.shape, strict=True)))
-                truth = _truth(record, slide.size_px, pixel_px, 0, picture.shape[:2]) if self.is_scored else None
+                is_known = self.is_scored and _has_truth(record)
+                truth = _truth(record, slide.size_px, pixel_px, 0, picture.shape[:2]) if is_known else None
             rows.append(ExampleRow(example_title(record), picture, {"truth": truth, "tumour map": probability[at] / 255}))
         return rows
 
@@ -214,6 +237,12 @@ def top_share_mean_of_histogram(histogram: Tensor, share: float) -> float:
         if not left:
             break
     return total / (len(histogram) - 1) / count
+
+
+def _table(rows: Sequence[Record]) -> pd.DataFrame:
+    """The rows of slides; counts stay whole numbers where some slides have none."""
+    frame = pd.DataFrame(rows)
+    return frame.astype({name: "Int64" for name in COUNTS if name in frame})
 
 
 def _has_truth(record: Record) -> bool:

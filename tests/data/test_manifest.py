@@ -28,6 +28,7 @@ def test_a_record_is_complete_and_absolute(tmp_path, write_rows):
         "area": 0.25,
         "case_id": "c",
         "split": "train",
+        "group": None,
         "manifest": str(path),
         "row": 2,
         **dict.fromkeys(("x", "y", "width_um", "height_um", "width_px", "height_px", "mpp")),
@@ -79,6 +80,15 @@ def test_only_what_is_required_must_be_there(write_rows):
     path = write_rows([{"image": "a.png"}, {"image": "b.png", "area": "0.5"}])
     assert [record["label"] for record in load_manifest(path, require=())] == [None, None]
     assert_refused(path, "row 2", "'area' is empty", require=("area",))
+
+
+def test_groups_are_any_words_and_written_again(tmp_path, write_rows):
+    groups = ["in_distribution", None, "2"]
+    path = write_rows([{"image": f"{index}.png", "label": "0", "group": group or ""} for index, group in enumerate(groups)])
+    records = load_manifest(path)
+    assert [record["group"] for record in records] == groups
+    write_manifest(records, tmp_path / "again.csv")
+    assert [record["group"] for record in load_manifest(tmp_path / "again.csv")] == groups
 
 
 @pytest.mark.parametrize("splits", [("", ""), ("train", "train"), ("train", "test")])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -199,6 +200,91 @@ def test_errors_name_row_and_file(make, broken, kind):
             make([record], with_shares=True)[0]
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_all_that_is_wrong_is_reported_at_once(make, broken, records, num_workers):
+    wrong = [broken[kind][0] | {"row": row} for row, kind in enumerate(KINDS, 10)]
+    with pytest.raises(ValueError, match="8 of 11 slides do not fit:") as error:
+        check_slides([make(records, with_shares=True), make(wrong, with_shares=True)], num_workers)
+    assert [line.split(",")[0] for line in str(error.value).splitlines()[1:]] == [f"  {record['manifest']}" for record in wrong]
+    for row, kind in enumerate(KINDS, 10):
+        assert f"row {row}, " in str(error.value)
+        assert broken[kind][1] in str(error.value)
+
+
+def test_no_more_than_twenty_are_named(make, broken):
+    record = broken["lost"][0]
+    with pytest.raises(ValueError, match="23 of 23 slides do not fit, the first 20:") as error:
+        check_slides([make([record | {"row": row} for row in range(23)])])
+    assert "row 19, " in str(error.value)
+    assert "row 20, " not in str(error.value)
+
+
+def test_a_slide_coarser_than_the_tiles(make, records):
+    make(mpp=0.495)[0]  # to 2 % it is read as it is
+    dataset = make([records[1] | {"row": 5}], mpp=0.48)
+    for read in (lambda: dataset[0], lambda: check_slides([dataset])):
+        with pytest.raises(ValueError, match=r"row 5, \S*1\.tif: its pixels are 0\.5 um, coarser than mpp=0\.48"):
+            read()
+
+
+def test_one_slide_in_two_splits(make, records, tmp_path):
+    copy = records[0] | {"image": str(tmp_path / "copy.tif"), "row": 9, "split": "test"}
+    (tmp_path / "copy.tif").write_bytes(Path(records[0]["image"]).read_bytes())
+    with pytest.raises(ValueError, match=r"row 9, \S*copy\.tif: it has the content of \S*0\.tif \(row 2\): .* train and test"):
+        check_slides([make(), make([copy])])
+    # Within a split it is no leak; without named splits each data set is one.
+    check_slides([make([*records, copy | {"split": "train"}])])
+    bare = [{name: value for name, value in record.items() if name != "split"} for record in (records[0], copy)]
+    check_slides([make(bare)])
+    with pytest.raises(ValueError, match="1 of 2 slides"):
+        check_slides([make(bare[:1]), make(bare[1:])])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tiles_per_slide": 0}, "tiles_per_slide=0"),
+        ({"tile_size_px": 0}, "tile_size_px=0"),
+        ({"mpp": 0.0}, r"mpp=0\.0"),
+        ({"min_tissue": 0.0}, r"\(0, 1\], got 0\.0"),
+        ({"min_tissue": 1.01}, r"got 1\.01"),
+        ({"min_tissue": float("nan")}, "got nan"),
+    ],
+)
+def test_numbers_out_of_range(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_processes_of_a_group_share_the_work(make, records, broken, tmp_path):
+    expected = pixel_statistics(make(), tmp_path / "alone.json")
+    wrong = [*records, broken["glass"][0], *records, broken["damaged"][0] | {"row": 8}]
+
+    def work(rank, opened):
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=rank, world_size=2)
+        dataset = make(wrong)
+        check, dataset.check = dataset.check, lambda index: opened.put((rank, index)) or check(index)
+        with pytest.raises(ValueError, match=r"2 of 8 slides do not fit:\n.*row 7, .*glass.*\n.*row 8, .*damaged"):
+            check_slides([dataset])
+        assert pixel_statistics(make(), tmp_path / "shared.json") == expected
+        with pytest.raises(ValueError, match=r"row 7, .*glass"):
+            pixel_statistics(make(wrong[:4]), tmp_path / "wrong.json")
+        dist.destroy_process_group()
+
+    context = multiprocessing.get_context("fork")
+    opened = context.Queue()
+    processes = [context.Process(target=work, args=(rank, opened)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    found = sorted(opened.get(timeout=60) for _ in wrong)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert found == [(0, 0), (0, 2), (0, 4), (0, 6), (1, 1), (1, 3), (1, 5), (1, 7)]
+    assert json.loads((tmp_path / "shared.json").read_text()) == expected
+    assert not (tmp_path / "wrong.json").exists()
+
+
 @pytest.mark.parametrize("kind", ["no mask", "glass", "damaged"])
 def test_workers_raise_the_same(make, broken, records, kind):
     datasets = [make(), make([*records, broken[kind][0]], with_shares=True)]
@@ -244,6 +330,28 @@ def test_pixel_statistics_are_read_where_they_are(make, tmp_path):
     file = tmp_path / "statistics.json"
     file.write_text('{"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}')
     assert pixel_statistics(make([]), file) == {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"mean": [0.1, 0.2, 0.3], "std": [0.4',
+        "[]",
+        '{"mean": [0.1, 0.2, 0.3]}',
+        '{"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5]}',
+        '{"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0]}',
+        '{"mean": [0.1, NaN, 0.3], "std": [0.4, 0.5, 0.6]}',
+        '{"mean": null, "std": [0.4, 0.5, 0.6]}',
+    ],
+)
+def test_damaged_pixel_statistics_are_found_anew(make, records, tmp_path, content, caplog):
+    expected = pixel_statistics(make(records[:1]), tmp_path / "whole.json")
+    file = tmp_path / "statistics.json"
+    file.write_text(content)
+    assert pixel_statistics(make(records[:1]), file) == expected
+    assert file.read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert f"{file} does not hold mean and std" in caplog.text
 
 
 def test_pixel_statistics_of_one_colour(tmp_path):

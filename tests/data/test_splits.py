@@ -1,4 +1,6 @@
+import hashlib
 import itertools
+import json
 import random
 from collections import Counter
 
@@ -73,11 +75,64 @@ def test_a_share_of_nothing_gets_nothing():
     assert Counter(record["split"] for record in records) == {"train": 16, "val": 4}
 
 
-def test_a_case_counts_by_its_largest_label():
-    records = [{"image": f"{case}/{index}", "case_id": str(case), "label": index} for case in range(10) for index in (0, 1)]
+def records_with_labels(*labels_of_cases):
+    """A record a label of each case."""
+    return [
+        {"image": f"{case}/{label}", "case_id": f"{case:03}", "label": label}
+        for case, labels in enumerate(labels_of_cases)
+        for label in labels
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cases_with_several_labels_are_dealt_out_apart(seed):
+    # 40 cases with tumour alone, 20 with tumour and normal images: of each 65, 15 and 20 %.
+    records = records_with_labels(*[(1,)] * 40, *[(0, 1)] * 20)
+    assign_splits(records, seed=seed)
+    assert len({(record["case_id"], record["split"]) for record in records}) == 60
+    assert Counter(record["split"] for record in records if record["label"] == 0) == {"train": 13, "val": 3, "test": 4}
+    assert Counter(record["split"] for record in records if record["label"] == 1) == {"train": 39, "val": 9, "test": 12}
+
+
+def test_rare_sets_of_labels_count_by_their_largest():
+    """Otherwise each, being the first of its kind, would train."""
+    sets = [labels for size in (2, 3, 4) for labels in itertools.combinations(range(6), size) if 5 in labels]
+    records = records_with_labels(*sets)
     assign_splits(records)
-    assert len({(record["case_id"], record["split"]) for record in records}) == 10
-    assert {record["split"] for record in records} == set(SPLITS)
+    cases = Counter({record["case_id"]: record["split"] for record in records}.values())
+    assert sum(cases.values()) == 25
+    assert min(cases[split] for split in SPLITS) >= 3
+
+
+def test_a_case_without_some_labels_counts_by_the_others():
+    complete = records_with_labels(*[(1,)] * 10, *[(0,)] * 10)
+    partial = complete + [{"image": f"{case}/none", "case_id": f"{case:03}", "label": None} for case in range(20)]
+    for records in (complete, partial):
+        assign_splits(records)
+    assert {record["case_id"]: record["split"] for record in partial} == {
+        record["case_id"]: record["split"] for record in complete
+    }
+
+
+@pytest.mark.parametrize(("seed", "digest"), [(0, "4b04222e5cd16455"), (7, "57bbb6e0f2f938f6")])
+def test_splits_of_cases_with_one_label_never_change(seed, digest):
+    """Of published runs: another result here is another test set there."""
+    records = records_of(num_cases=30, labels=(0, 1, 2))
+    found = []
+    assign_splits(records, seed=seed)
+    found.append(split_of(records))
+    assign_folds(records, 5, 1, seed=seed)
+    found.append(split_of(records))
+    assert hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16] == digest
+
+
+def test_folds_spread_cases_with_several_labels():
+    # 10 of 40 cases have normal images: two a fold.
+    records = records_with_labels(*[(1,)] * 30, *[(0, 1)] * 10)
+    for fold in range(5):
+        assign_folds(records, 5, fold)
+        tested = [record["label"] for record in records if record["split"] == "test"]
+        assert Counter(tested) == {0: 2, 1: 8}
 
 
 def test_images_without_case_or_label():

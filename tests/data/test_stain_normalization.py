@@ -177,12 +177,18 @@ def test_a_reference_without_stains_names_the_file(tmp_path):
         NormalizeStains(tmp_path / "none.png")
 
 
-@pytest.mark.parametrize("image", [torch.zeros(3, 4, 4), torch.zeros(4, 4, 3, dtype=torch.uint8)])
+@pytest.mark.parametrize("image", [torch.zeros(3, 4, 5), torch.zeros(4, 4, 3, dtype=torch.uint8)])
 def test_rejects_other_images(image):
     with pytest.raises(ValueError, match=r"uint8 \(3, H, W\); got"):
         NormalizeStains()(image)
-    with pytest.raises(ValueError, match=r"uint8 \(N, 3, H, W\); got"):
-        StainNormalization()(image[None])
+    with pytest.raises(ValueError, match=r"uint8 or float \(N, 3, H, W\); got"):
+        StainNormalization()(image.movedim(0, -1)[None])
+
+
+def test_float_images_are_those_of_their_rounded_values():
+    images = torch.randint(30, 220, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    normalize = StainNormalization()
+    assert torch.equal(normalize(images.float() + 0.2), normalize(images))
 
 
 def test_real_tissue(wsi_test_data):

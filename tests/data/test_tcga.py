@@ -143,7 +143,10 @@ def test_rows_are_numbered_as_lines(tmp_path):
         ("", "its columns are: none"),
         ("id,filename\na,b.svs\n", "its columns are: id,filename"),
         ("id\tfile_name\na\tb\n", "its columns are: id, file_name"),
-        ("id\tfilename\na\tb\na\n", "row 3: the id or the name of the file is empty; cells: a"),
+        ("id\tfilename\tmd5\na\tb\tc\nd\te\n", "row 3: 2 cells below a header of 3: is the file whole\\? Cells: d, e"),
+        ("id\tfilename\na\tb\td\n", "row 2: 3 cells below a header of 2"),
+        ("id\tfilename\n\tb\n", "row 2: the id or the name of the file is empty; cells: , b"),
+        ("id\tfilename\tFile Name\na\tb\tb\n", "has the columns filename, File Name: keep one"),
         ('id\tfilename\na\t"b\n', "not a readable table"),
     ],
 )
@@ -369,9 +372,20 @@ def test_a_case_stays_whole_with_tumour_and_normal_slides(tmp_path):
     names += [slide(case, "11") for case in range(40, 60)]
     records, _ = tcga_records(write_gdc_manifest(tmp_path, names))
     assert len({(record["case_id"], record["split"]) for record in records}) == 60
-    # Cases with tumour (26, 6, 8 of 40) and without (13, 3, 4 of 20) are dealt out apart.
+    # Cases with both (26, 6, 8 of 40) and with normal slides alone (13, 3, 4 of 20) are dealt out apart.
     cases = {record["case_id"]: record["split"] for record in records}
     assert Counter(cases.values()) == {"train": 39, "val": 9, "test": 12}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_normal_slides_of_tumour_cases_are_in_every_split(seed, tmp_path):
+    """As in TCGA: every case has a tumour slide, few a normal one too."""
+    names = [slide(case) for case in range(60)] + [slide(case, "11") for case in range(20)]
+    records, _ = tcga_records(write_gdc_manifest(tmp_path, names), seed=seed)
+    normal = Counter(record["split"] for record in records if record["label"] == 0)
+    assert normal == {"train": 13, "val": 3, "test": 4}
+    # The same cases' tumour slides, and 65, 15 and 20 % of the 40 others.
+    assert Counter(record["split"] for record in records if record["label"]) == {"train": 13 + 26, "val": 3 + 6, "test": 4 + 8}
 
 
 def test_the_split_follows_from_seed_and_cases_alone(tmp_path):

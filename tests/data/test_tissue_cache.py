@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from shared.data import TissueCache, tissue_cache
-from shared.data.tissue_cache import content_key
+from shared.data.tissue_cache import content_key, slide_content_key
 from shared.synthetic import write_slide
 from shared.wsi import Slide, find_tissue
 
@@ -145,6 +145,50 @@ def test_damaged_files_are_replaced(slide, cache, damage):
     assert np.array_equal(cache.get(slide).mask, expected)
     if damage != "one byte short":
         assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["another size", "turned", "colour", "another format"])
+def test_what_is_no_mask_of_the_slide_is_replaced(slide, cache, kind, caplog):
+    expected = cache.get(slide).mask
+    file = cache.file(slide, 0.5)
+    content = file.read_bytes()
+    wrong = {
+        "another size": Image.new("1", (5, 4)),
+        "turned": Image.new("1", expected.shape, 1),
+        "colour": Image.new("RGB", expected.shape[::-1]),
+        "another format": Image.new("L", expected.shape[::-1]),
+    }[kind]
+    wrong.save(file, format="bmp" if kind == "another format" else "png")
+    assert np.array_equal(cache.get(slide).mask, expected)
+    assert file.read_bytes() == content
+    assert f"{file} is no tissue mask of {expected.shape[1]} x {expected.shape[0]} px" in caplog.text
+
+
+def test_masks_larger_than_pillow_likes(slide, cache, monkeypatch):
+    expected = cache.get(slide).mask
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", expected.size // 4)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(cache.file(slide, 0.5))
+    monkeypatch.setattr(tissue_cache, "find_tissue", None)
+    assert np.array_equal(cache.get(slide).mask, expected)
+    assert expected.size // 4 == Image.MAX_IMAGE_PIXELS
+
+
+def test_the_key_of_mirax_slides_knows_their_folder(tmp_path):
+    slide, folder = tmp_path / "a.mrxs", tmp_path / "a"
+    slide.write_bytes(b"preview")
+    keys = [slide_content_key(slide)]
+    folder.mkdir()
+    for name, content in (("Slidedat.ini", b"1"), ("Data0000.dat", b"12"), ("Data0000.dat", b"123")):
+        (folder / name).write_bytes(content)
+        keys.append(slide_content_key(slide))
+    assert len(set(keys)) == 4
+    # Copied to another name it stays the same; a folder beside another format says nothing.
+    slide.rename(tmp_path / "b.mrxs")
+    folder.rename(tmp_path / "b")
+    assert slide_content_key(tmp_path / "b.mrxs") == keys[-1]
+    (tmp_path / "b.tif").write_bytes(b"preview")
+    assert slide_content_key(tmp_path / "b.tif") == keys[0]
 
 
 def test_files_cut_anywhere(slide, cache):

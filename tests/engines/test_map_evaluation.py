@@ -45,7 +45,7 @@ def tissue(tmp_path):
 
 @pytest.fixture
 def evaluation(tissue, paint_finder):
-    def make(folder, records, network=None, alpha=ALPHA, num_examples=3, **options):
+    def make(folder, records, network=None, alpha=ALPHA, num_examples=3, truth="mask", **options):
         options = {
             "mpp": 1.0,
             "tile_size_px": 32,
@@ -55,7 +55,7 @@ def evaluation(tissue, paint_finder):
             "amp": False,
         } | options
         mapper = SlideMapper(network or paint_finder(), **options)
-        return MapEvaluation(folder, records, mapper, tissue, alpha, METHOD, num_examples)
+        return MapEvaluation(folder, records, mapper, tissue, alpha, METHOD, num_examples, truth=truth)
 
     return make
 
@@ -279,6 +279,63 @@ def test_slides_without_masks_are_scored_by_their_labels(tmp_path, evaluation, c
     assert [row["score"] for row in table(tmp_path / "without")] == [row["score"] for row in rows]
     assert "Pixels" not in capsys.readouterr().out
     assert (tmp_path / "without/examples.png").exists()
+
+
+def test_groups_are_scored_apart(tmp_path, evaluation, cohort, tissue, capsys):
+    alone = {}
+    for name, records in (("a", cohort[:2]), ("b", cohort[2:])):
+        alone[name] = evaluation(tmp_path / name, records, num_examples=0).run()
+        for record in records:
+            record["group"] = name
+    # In any order of the rows.
+    mixed = [cohort[index] for index in (2, 0, 3, 1)]
+    found = evaluation(tmp_path / "e", mixed).run()
+    whole, _ = reference(tmp_path / "e", mixed, tissue)
+    for kind in ("slides", "pixels_tissue", "pixels_all"):
+        expected = dict(whole[kind])
+        for group, metrics in alone.items():
+            expected |= {f"{name}, {group}": scores for name, scores in metrics[kind].items()}
+        assert_same(found[kind], expected)
+    assert [row["group"] for row in table(tmp_path / "e")] == ["b", "a", "b", "a"]
+    assert f"{METHOD}, b" in capsys.readouterr().out
+
+
+def test_one_group_is_none(tmp_path, evaluation, cohort):
+    expected = evaluation(tmp_path / "e", cohort[:2], num_examples=0).run()
+    for records in ([cohort[0] | {"group": "a"}, cohort[1]], [record | {"group": "a"} for record in cohort[:2]]):
+        assert evaluation(tmp_path / "e", records, num_examples=0).run() == expected
+        assert "group" not in table(tmp_path / "e")[0]
+
+
+def test_masks_of_some_slides(tmp_path, evaluation, cohort, tissue):
+    with_masks = evaluation(tmp_path / "with", [cohort[0], cohort[1], cohort[3]], num_examples=0).run()
+    labels = evaluation(tmp_path / "labels", cohort, num_examples=0, truth=None).run()["slides"]
+    for index in (1, 2, 3):
+        cohort[index]["mask"] = None
+    # Asked for masks, it does without any.
+    assert "pixels_all" not in evaluation(tmp_path / "e", cohort, num_examples=0).run()
+    found = evaluation(tmp_path / "e", cohort, num_examples=4, truth="masks_where_given").run()
+    assert found["slides"] == labels
+    assert (found["num_slides"], found["num_slides_scored_by_pixel"]) == (4, 3)
+    for kind in ("pixels_tissue", "pixels_all"):
+        assert_same(found[kind], with_masks[kind])
+    rows = table(tmp_path / "e")
+    assert (rows[2]["tp"], rows[2]["auc"]) == ("", "")
+    assert rows[0]["tp"] == table(tmp_path / "with")[0]["tp"]
+    # A group without any truth has its slides' labels alone.
+    for index, record in enumerate(cohort):
+        record["group"] = "b" if index == 2 else "a"
+    found = evaluation(tmp_path / "e", cohort, num_examples=0, truth="masks_where_given").run()
+    assert list(found["slides"]) == [METHOD, f"{METHOD}, a", f"{METHOD}, b"]
+    assert list(found["pixels_all"]) == [METHOD, "Everything is tumour", f"{METHOD}, a", "Everything is tumour, a"]
+    cohort[0]["mask"] = None
+    found = evaluation(tmp_path / "e", cohort, num_examples=0, truth="masks_where_given").run()
+    assert not {"pixels_all", "num_slides_scored_by_pixel"} & set(found)
+
+
+def test_unknown_truth(tmp_path, evaluation, cohort):
+    with pytest.raises(ValueError, match="one of mask, masks_where_given or None, got 'masks'"):
+        evaluation(tmp_path, cohort, truth="masks")
 
 
 def test_no_split_and_no_mask_column(tmp_path, evaluation, cohort):

@@ -61,10 +61,13 @@ def test_a_sheet_and_a_folder(tmp_path: Path) -> None:
             assert f"in_distribution {split}, {label}: {count} slides of {count} cases" in finished.stdout
     assert "out_of_location test, tumour: 5 slides of 5 cases" in finished.stdout
     assert "out_of_location test, normal" not in finished.stdout
+    warnings = [line for line in finished.stderr.splitlines() if line.startswith("warning")]
+    assert warnings == ["warning: out_of_location test has no normal slide: its slides have no AUC without it"]
     records = load_manifest(tmp_path / "tcga.csv", both_classes=True)
     assert Counter(record["split"] for record in records) == {"train": 26, "val": 6, "test": 8 + 5}
+    assert Counter(record["group"] for record in records) == {"in_distribution": 40, "out_of_location": 5}
     rows = rows_of(tmp_path / "tcga.csv")
-    assert list(rows[0]) == ["image", "label", "case_id", "split", "location", "group"]
+    assert list(rows[0]) == ["image", "label", "case_id", "split", "group", "location"]
     assert Counter((row["location"], row["group"]) for row in rows) == {
         ("kidney", "in_distribution"): 40,
         ("colon", "out_of_location"): 5,

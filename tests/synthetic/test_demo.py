@@ -3,6 +3,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -140,6 +141,26 @@ def test_foreign_data_are_not_replaced(tmp_path):
     with pytest.raises(FileExistsError, match=r"no generated\.json"):
         write_demo(tmp_path, PLAN)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_a_folder_that_holds_tissue_alone_is_filled(folder, tmp_path):
+    """As it is where own slides were trained on first."""
+    (tmp_path / "demo/tissue").mkdir(parents=True)
+    (tmp_path / "demo/tissue/own.png").write_bytes(b"kept")
+    write_demo(tmp_path / "demo", PLAN)
+    assert (tmp_path / "demo/tissue/own.png").read_bytes() == b"kept"
+    shutil.rmtree(tmp_path / "demo/tissue")
+    assert contents(tmp_path / "demo") == contents(folder)
+
+
+def test_tissue_outlives_the_data(tmp_path, monkeypatch):
+    folder = write_demo(tmp_path / "demo", PLAN)
+    (folder / "tissue").mkdir()
+    (folder / "tissue/own.png").write_bytes(b"kept")
+    monkeypatch.setattr(demo, "GENERATOR_VERSION", demo.GENERATOR_VERSION + 1)
+    write_demo(folder, PLAN)
+    assert (folder / "tissue/own.png").read_bytes() == b"kept"
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
 def test_manifest_is_generated_only_as_the_embedded_default(folder, tmp_path, monkeypatch):

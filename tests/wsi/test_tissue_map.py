@@ -6,6 +6,7 @@ from PIL import Image
 
 from shared.synthetic import synthesize_slide, write_slide
 from shared.wsi import Slide, TissueMap, find_tissue
+from shared.wsi.tissue_map import tissue_mask_shape
 
 
 def random_mask(height=23, width=31, seed=0, share=0.6):
@@ -143,6 +144,62 @@ def test_no_place_for_a_tile(island):
         glass.sample_tiles(np.random.default_rng(0), 1, 112.0)
     with pytest.raises(ValueError, match=r"holds 90% tissue; 12\.7% of the slide is tissue\. Choose another tissue method"):
         island.sample_tiles(np.random.default_rng(0), 1, 20 * island.pixel_px, 0.9)
+
+
+@pytest.fixture
+def large():
+    """More mask pixels than are looked through for a draw; tissue of random blocks, from the left border on."""
+    blocks = np.random.default_rng(0).random((60, 60)) < 0.5
+    blocks[:, 45:] = False
+    return TissueMap(np.kron(blocks, np.ones((10, 10), bool)), 1000.0)
+
+
+@pytest.mark.parametrize(("side", "min_tissue"), [(14, 0.5), (5, 1.0), (3, 0.25)])
+def test_places_that_are_tried_are_those_that_are_found(large, side, min_tissue, monkeypatch):
+    extent_px = side * large.pixel_px
+    centres = {tuple(centre) for centre in large.tile_centres(extent_px, min_tissue).tolist()}
+    assert len(centres) < large.mask.size / 2
+    monkeypatch.setattr(TissueMap, "tile_centres", None)  # not used
+    xys = large.sample_tiles(np.random.default_rng(0), 2000, extent_px, min_tissue)
+    drawn = [tuple(pixel) for pixel in np.floor(middles(large, xys, extent_px)).astype(int).tolist()]
+    # A place is rounded to one of 1000 level-0 pixels, and may so leave its mask pixel.
+    assert len(set(drawn) & centres) >= 1990
+    assert len(set(drawn)) >= 1990
+    # As evenly as a draw from all of them: within 4 standard errors of their mean.
+    everything = np.array(sorted(centres))
+    assert np.abs(np.mean(drawn, axis=0) - everything.mean(0)).max() < 4 * everything.std(0).max() / math.sqrt(2000)
+
+
+def test_each_place_alone(large):
+    pixels = np.stack(np.meshgrid(np.arange(0, 600, 7), np.arange(0, 600, 11)), axis=-1).reshape(-1, 2)
+    for side, min_tissue in ((14, 0.5), (5, 1.0), (40, 0.55)):
+        centres = {tuple(centre) for centre in large.tile_centres(side * 1000.0, min_tissue).tolist()}
+        expected = [tuple(pixel) in centres for pixel in pixels.tolist()]
+        assert large._is_centre(pixels, side * 1000.0, min_tissue).tolist() == expected
+        assert 0 < sum(expected) < len(expected)
+
+
+@pytest.mark.parametrize("num_tiles", [10, 300])
+def test_rare_places_of_a_large_mask_are_found(num_tiles):
+    mask = np.zeros((600, 600), bool)
+    mask[[0, -1], [0, -1]] = True  # the whole slide is their bounding box
+    mask[300:312, 200:212] = True
+    tissue = TissueMap(mask, 1000.0)
+    xys = tissue.sample_tiles(np.random.default_rng(0), num_tiles, 1000.0, 1.0)
+    pixels = np.floor(middles(tissue, xys, 1000)).astype(int)
+    assert mask[pixels[:, 1].clip(0, 599), pixels[:, 0].clip(0, 599)].mean() > 0.98
+    assert len(xys) == num_tiles
+    with pytest.raises(ValueError, match="holds 50% tissue"):
+        TissueMap(np.zeros((600, 600), bool), 16.0).sample_tiles(np.random.default_rng(0), 1, 112.0)
+
+
+@pytest.mark.parametrize(("size", "mpp", "slide_mpp"), [((45, 70), 8.0, 16.0), ((45, 71), 8.0, 3.1), ((3, 70), 8.0, 0.5)])
+def test_shape_of_a_mask_that_is_not_found(tmp_path, size, mpp, slide_mpp):
+    image = np.full((*size, 3), 245, np.uint8)
+    image[:, 20:50] = (190, 90, 160)
+    write_slide(tmp_path / "slide.tif", image)
+    with Slide(tmp_path / "slide.tif", mpp=slide_mpp) as opened:
+        assert tissue_mask_shape(opened, mpp) == find_tissue(opened, mpp).mask.shape
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,102 @@
+"""`scripts/evaluate.py` as a user starts it, on maps that were made before."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from torch import nn
+
+from scripts import evaluate
+from shared.inference import SlideMapper
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Redness(nn.Module):
+    def forward(self, images):
+        return (images[:, :1] - images[:, 1:2] - 140) / 3
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """A tumour slide whose map is right, a normal one and one without tissue."""
+    folder = tmp_path_factory.mktemp("cohort")
+    for name in ("tumour", "normal", "empty"):
+        rgb = np.full((800, 1000, 3), 250, np.uint8)
+        mask = np.zeros((800, 1000), np.uint8)
+        if name != "empty":
+            rgb[80:720, 80:920] = (200, 120, 180)
+        if name == "tumour":
+            rgb[200:600, 400:800] = (220, 20, 60)
+            mask[200:600, 400:800] = 1
+        options = {"tile": (256, 256), "compression": "zlib", "resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(folder / f"{name}.tif", rgb, photometric="rgb", metadata=None, **options)
+        Image.fromarray(mask * 255).save(folder / f"{name}.png")
+    (folder / "slides.csv").write_text(
+        "image,label,mask,split\ntumour.tif,1,tumour.png,test\nnormal.tif,0,,test\nempty.tif,0,empty.png,train\n"
+    )
+    mapper = SlideMapper(Redness(), tile_size_px=256, margin_px=0, amp=False, device="cpu", threshold=0.4)
+    mapper.run(folder / "slides.csv", folder / "maps")
+    return folder / "slides.csv"
+
+
+@pytest.fixture
+def start(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+        evaluate.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_maps_are_scored(manifest, tmp_path):
+    maps = manifest.parent / "maps"
+    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "--maps", str(maps), "--manifest", str(manifest)]
+    process = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for part in ("pixels_tissue", "pixels_all"):
+        assert {name: metrics[part][name] for name in ("auc", "f1", "iou")} == {"auc": 1.0, "f1": 1.0, "iou": 1.0}
+    assert metrics["slides"]["auc"] == 1.0
+    assert metrics["threshold"] == 0.4
+    assert metrics["lesions"]["num_lesions"] == 1
+    with (tmp_path / "slides.csv").open(newline="") as file:
+        rows = {row["slide"]: row for row in csv.DictReader(file)}
+    assert [rows[name]["tp"] for name in ("tumour", "normal", "empty")] == ["10000", "0", "0"]
+    lines = process.stdout.splitlines()
+    assert lines[1].split() == ["tissue", "only", *["100.0"] * 6]
+    assert lines[-1] == "3 slides, threshold 0.4"
+    # The table of the maps is not the table of the scores.
+    assert "fingerprint" in (maps / "slides.csv").read_text()
+
+
+def test_a_split_and_its_default_folder(manifest, start):
+    printed = start("--maps", manifest.parent / "maps", "--manifest", manifest, "--split", "test", "--threshold", 0.5)
+    assert "2 slides, threshold 0.5" in printed
+    assert json.loads((manifest.parent / "maps" / "evaluation" / "metrics.json").read_text())["num_slides"] == 2
+
+
+def test_slides_that_are_not_mapped(manifest, start, tmp_path):
+    more = manifest.with_name("more.csv")
+    more.write_text("image,label,mask\ntumour.tif,1,tumour.png\nother.tif,0,\nunknown.tif,1,\n")
+    for name in ("other", "unknown"):
+        manifest.with_name(f"{name}.tif").write_bytes(b"")
+    options = ["--maps", manifest.parent / "maps", "--manifest", more, "--out", tmp_path / "out"]
+    with pytest.raises(SystemExit, match=r"1 of 2 slides have no finished map in .*other\.tif \(not begun\)"):
+        start(*options)
+    printed = start(*options, "--allow_missing")
+    assert printed.splitlines()[-1] == (
+        "1 slides, threshold 0.4; 1 left out without a finished map; 1 left out without mask or label 0"
+    )
+
+
+def test_maps_that_do_not_tell_their_threshold(manifest, start, tmp_path):
+    with pytest.raises(SystemExit, match=r"settings\.json does not tell .*: give --threshold"):
+        start("--maps", tmp_path, "--manifest", manifest)
