@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     In every run the epoch is chosen on validation images, never on those of the evaluation. S+C with all masks is S: it has no
     labelled images left, and is trained once.
     """
+    if min(arguments.shares) <= 0 or max(arguments.shares) > 1:
+        raise ValueError(f"shares are above 0 and up to 1; got {arguments.shares}")
     fixed = {name: parse_value(text) for name, text in arguments.set}
     varied = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
     sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=lambda values: _is_new(values, varied))
@@ -49,7 +52,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         sweep.run()
     finally:
         table = sweep.table()
-        results = _report(table, arguments.output_dir) if len(table) else {}
+        is_scored = any(str(column).startswith("class_pixels.") for column in table)
+        # Published beside our own where the data are of the same kind.
+        published = PUBLISHED if {Path(name).stem for name in arguments.config_file} <= {"train", "bach"} else {}
+        results = _report(table, arguments.output_dir, published) if is_scored else {}
+    if not results:
+        raise ValueError(
+            "the runs have no scores of pixels: shares needs masks of the test images (truth: mask), and the default method"
+        )
     return results
 
 
@@ -57,7 +67,7 @@ def _is_new(values: dict[str, Any], varied: dict[str, list[Any]]) -> bool:
     return not (values["mode"] == "S+C" and values["masked_share"] == 1 and "S" in varied["mode"])
 
 
-def _report(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
+def _report(table: pd.DataFrame, folder: Path, published: Mapping[str, Mapping[float, float]] = PUBLISHED) -> dict[str, Any]:
     # A run's scores stand under its mode: a column for each.
     scores = {
         name: [f"class_pixels.{mode}.{score}" for mode in MODES if f"class_pixels.{mode}.{score}" in table]
@@ -69,13 +79,15 @@ def _report(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
         whole = table[(table["mode"] == "S") & (table["masked_share"] == 1)].assign(mode="S+C")
         table = pd.concat([table, whole], ignore_index=True)
     summary = summarise(table, ["mode", "masked_share", "seed"], list(SCORES), over=["seed"])
-    write_bands(_panels(summary), folder / "shares.png", "share of the masked images", title="mean and deviation over seeds")
+    write_bands(
+        _panels(summary, published), folder / "shares.png", "share of the masked images", title="mean and deviation over seeds"
+    )
     print(summary.to_string(index=False, float_format="%.3f"))
     print(folder / "shares.png")
     return {f"{row['mode']}, {row['masked_share']:g}": row for row in summary.to_dict("records")}
 
 
-def _panels(summary: pd.DataFrame) -> dict[str, dict[str, Band]]:
+def _panels(summary: pd.DataFrame, published: Mapping[str, Mapping[float, float]] = PUBLISHED) -> dict[str, dict[str, Band]]:
     """Each score as it is, and as a share of what S reaches with all masks, as in the paper's figure 3."""
     panels: dict[str, dict[str, Band]] = {}
     for name in SCORES:
@@ -87,8 +99,9 @@ def _panels(summary: pd.DataFrame) -> dict[str, dict[str, Band]]:
                 str(mode): Band(*(rows[column].tolist() for column in ("masked_share", "mean", "std")))
                 for mode, rows in _scaled(summary, name, scale).groupby("mode", sort=False)
             }
-    published = {f"{mode} (published, BACH)": Band(list(values), list(values.values())) for mode, values in PUBLISHED.items()}
-    panels["BACH score"] |= published
+    panels["BACH score"] |= {
+        f"{mode} (published, BACH's slides)": Band(list(values), list(values.values())) for mode, values in published.items()
+    }
     return panels
 
 

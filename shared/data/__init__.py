@@ -5,7 +5,7 @@ from .augmentation import normalized_and_augmented, training_augmentation
 from .bach import bach_photos, bach_slides
 from .bach_annotations import BACH_CLASSES
 from .centred_patches import SIZE_MEASURES, CentredPatch, centred_patches, num_centres
-from .class_counts import class_counts
+from .class_counts import class_counts, trained_with_labels
 from .instance_labels import (
     attach_instance_labels,
     decode_instances,
@@ -90,6 +90,7 @@ __all__ = [
     "split_into_instances",
     "take_share",
     "tcga_records",
+    "trained_with_labels",
     "training_augmentation",
     "write_instance_labels",
     "write_manifest",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,20 @@ from .stain_augmentation import RandomStainJitterd
 from .stain_normalization import NormalizeStainsd
 
 
+class RandQuarterTurnd(RandRotate90d):
+    """MONAI's `RandRotate90d`, which turns images that are not square by half a turn only: they keep their shape."""
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        height, width = next(data[key] for key in self.key_iterator(data)).shape[-2:]
+        if height == width:
+            return dict(super().__call__(data, lazy=lazy))
+        self.randomize()
+        turned = dict(data)
+        if self._do_transform:
+            turned |= {key: torch.rot90(turned[key], 2, (-2, -1)) for key in self.key_iterator(turned)}
+        return turned
+
+
 def training_augmentation(
     keys: Sequence[str] = ("image",),
     crop_size_px: int | None = None,
@@ -31,6 +45,8 @@ def training_augmentation(
     stain_jitter: float = 0.0,
 ) -> Transform:
     """Rotation (steps of 90 degrees, then free), mirroring, scaling in ``[1, max_scale]``, optional stain jitter and crop.
+
+    Images that are not square are turned by steps of 180 degrees.
 
     Corners that a free rotation uncovers are filled by reflection, so that tissue borders on tissue (the paper does not say).
 
@@ -46,7 +62,7 @@ def training_augmentation(
         A MONAI transform of dictionaries that gives tensors of the same types again.
     """
     steps: list[Transform] = [
-        RandRotate90d(keys, prob=0.75, max_k=3),
+        RandQuarterTurnd(keys, prob=0.75, max_k=3),
         RandFlipd(keys, prob=0.5, spatial_axis=1),
     ]
     if free_rotation or max_scale > 1:

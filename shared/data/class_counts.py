@@ -19,7 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 def class_counts(
-    masked: RegionDataset | None, labelled: RegionDataset | None, file: str | Path, num_workers: int = 0
+    masked: RegionDataset | None,
+    labelled: RegionDataset | None,
+    file: str | Path,
+    num_workers: int = 0,
+    head: str = "paper",
 ) -> dict[str, Any]:
     """Count the pixels of every class in masks, and the images of every label.
 
@@ -28,6 +32,8 @@ def class_counts(
         labelled: training images with labels; None for none.
         file: JSON that keeps the result; where it exists it is read.
         num_workers: processes that read.
+        head: ``"paper"``, or ``"released"``: labelled images then count as constant masks too, and masked ones by their labels,
+            as that loss takes them.
 
     Returns:
         ``num_masked``, ``num_labelled``, and for each class ``pixels`` (null without masked images) and ``images`` (null without
@@ -50,6 +56,10 @@ def class_counts(
         labels = torch.tensor([record["label"] for record in labelled.data])
         images = torch.bincount(labels, minlength=labelled.num_classes)
         counts |= {"num_labelled": len(labelled), "images": images.tolist()}
+    if head == "released" and masked is not None and labelled is not None:
+        size = read_image(labelled.data[0], labelled.mpp, labelled.size_px).shape[-2:].numel()
+        of_masked = torch.bincount(torch.tensor([record["label"] for record in masked.data]), minlength=masked.num_classes)
+        counts |= {"pixels": (pixels + images * size).tolist(), "images": (images + of_masked).tolist()}
     logger.info(
         "training with %(num_masked)d masked images, pixels a class %(pixels)s, and %(num_labelled)d labelled ones, "
         "images a class %(images)s",
@@ -58,6 +68,12 @@ def class_counts(
     with contended_path(file) as temporary:
         temporary.write_text(json.dumps(counts, indent=2) + "\n")
     return counts
+
+
+def trained_with_labels(file: str | Path, mode: str) -> bool:
+    """Whether a training had labelled images, from what `class_counts` kept; where that is missing, from its mode."""
+    file = Path(file)
+    return bool(json.loads(file.read_text())["num_labelled"]) if file.is_file() else mode != "S"
 
 
 class _PixelCounts(Dataset[Tensor]):

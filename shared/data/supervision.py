@@ -31,10 +31,10 @@ def choose_supervision(
         seed: of the draw.
 
     Returns:
-        masked records and labelled records, in their order; either may be empty, but not both.
+        masked records and labelled records, in their order; either may be empty where mode and share ask for none of it.
 
     Raises:
-        ValueError: for a mode or share that does not exist, or if it leaves nothing to train with.
+        ValueError: for a mode or share that does not exist, or if there are none of the images that they ask for.
 
     Reference:
         Ciga and Martel, section 3.3. The released code, too, takes at least one image a class. Deviation: its draws for different
@@ -57,9 +57,16 @@ def choose_supervision(
         images = [record for record in records if record.get("mask") is None]
         if mode == "S+C":
             images = take_share(images, 1 - masked_share, seed) if masked_share < 1 and images else []
-    if not masked and not images:
+    wants_masks, wants_images = masked_share > 0, mode == "S+C*" or (mode == "S+C" and masked_share < 1)
+    missing = [
+        kind
+        for kind, wanted, found in (("masked", wants_masks, masked), ("labelled", wants_images, images))
+        if wanted and not found
+    ]
+    if missing or not (masked or images):
         raise ValueError(
-            f"mode {mode} with masked_share {masked_share:g} leaves nothing to train with: of {len(records)} training records "
-            f"{len(with_mask)} have masks; raise masked_share, choose another mode, or labelled: all"
+            f"mode {mode} with masked_share {masked_share:g} has no {' and no '.join(missing) or 'masked'} images to train with: "
+            f"of {len(records)} training records {len(with_mask)} have masks. Add some, choose another mode or share, or say "
+            "labelled: all, if labels of images with masks count"
         )
     return masked, images

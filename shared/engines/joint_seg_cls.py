@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from ..losses import JointSegClsLoss, inverse_frequency_weights
 from .batches import image_and_mask
+
+# Not the engine's own: Ignite's loggers are silenced in the bundles' logging.conf.
+logger = logging.getLogger(__name__)
 
 Device = torch.device | str | None
 
@@ -57,6 +61,10 @@ class JointLoss(JointSegClsLoss):
     def __init__(self, counts: dict[str, Any]) -> None:
         weights = (None if counts[kind] is None else inverse_frequency_weights(counts[kind]) for kind in ("pixels", "images"))
         super().__init__(*weights)
+        shown = [
+            None if value is None else [round(v, 4) for v in value.tolist()] for value in (self.pixel_weights, self.image_weights)
+        ]
+        logger.info("weights of the classes: pixels %s, images %s", *shown)
 
     def forward(self, logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
         return super().forward(**logits, **targets)

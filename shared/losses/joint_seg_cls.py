@@ -134,4 +134,7 @@ def _cross_entropy(rows: list[tuple[Tensor, Tensor]], weights: Tensor | None) ->
         logits, targets = (torch.cat(parts) for parts in zip(*rows, strict=True))
         precision = torch.promote_types(logits.dtype, torch.float32)
         weights = None if weights is None else weights.to(logits.device, precision)
-        return F.cross_entropy(logits.to(precision), targets.long(), weight=weights)
+        losses = F.cross_entropy(logits.to(precision), targets.long(), weight=weights, reduction="sum")
+        total = len(targets) if weights is None else weights[targets.long()].sum()
+        # Targets that all weigh nothing teach nothing.
+        return losses / torch.as_tensor(total, device=logits.device).clamp(min=torch.finfo(precision).tiny)

@@ -44,7 +44,7 @@ def test_panels_are_absolute_and_relative(tmp_path):
     assert panels["Macro F1"]["S"].mean == [0.25, 0.5]
     assert panels["Macro F1, of S with all masks"]["S"].mean == [0.5, 1.0]
     assert panels["Macro F1, of S with all masks"]["S"].deviation == [0.2, 0.2]
-    assert "S (published, BACH)" in panels["BACH score"]
+    assert "S (published, BACH's slides)" in panels["BACH score"]
     without = shares._panels(summary[summary["masked_share"] < 1])
     assert without.keys() == SCORES.keys()
 
