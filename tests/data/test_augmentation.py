@@ -237,3 +237,18 @@ def test_a_seed_reaches_the_random_transforms():
     assert torch.equal(images[0], images[1])
     assert not torch.equal(images[0], images[2])
     assert not torch.equal(images[2], images[3])
+
+
+def test_images_that_are_not_square_keep_their_shape():
+    image = torch.arange(3 * 4 * 6, dtype=torch.uint8).reshape(3, 4, 6)
+    item = {"image": image, "mask": image[:1].clone()}
+    transform = training_augmentation(["image", "mask"], free_rotation=False, max_scale=1.0)
+    transform.set_random_state(seed=0)
+    seen = set()
+    for _ in range(40):
+        result = transform(item)
+        assert result["image"].shape == (3, 4, 6)
+        assert torch.equal(result["image"][:1], result["mask"])
+        seen.add(tuple(result["mask"].flatten().tolist()))
+    # As it was, turned by half a turn, and both mirrored.
+    assert len(seen) == 4

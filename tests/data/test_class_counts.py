@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.data import RegionDataset, class_counts, training_augmentation
+from shared.data import RegionDataset, class_counts, trained_with_labels, training_augmentation
 
 MASK = np.repeat(np.uint8([0, 1, 2, 3]), [20, 10, 4, 2]).reshape(6, 6)
 
@@ -77,3 +77,21 @@ def test_a_mask_of_another_class_is_named(records, tmp_path):
     with pytest.raises(ValueError, match=r"row 3, .*i1\.png: the mask .*mask1\.png has a pixel of value 6"):
         class_counts(masked_of(records[:2]), None, file)
     assert not file.parent.exists()
+
+
+def test_the_released_head_counts_what_its_loss_pools(records, tmp_path):
+    masked, labelled = masked_of(records[:2]), labelled_of(records[2:])
+    counts = class_counts(masked, labelled, tmp_path / "counts.json", head="released")
+    # Constant masks of 36 px of the labels 0 and 1; labels 1 and 3 of the masked ones.
+    assert counts["pixels"] == [20 + 36, 10 + 36, 4, 2 + 36]
+    assert counts["images"] == [1, 2, 0, 1]
+    assert (counts["num_masked"], counts["num_labelled"]) == (2, 2)
+
+
+def test_whether_there_were_labels(records, tmp_path):
+    file = tmp_path / "counts.json"
+    assert trained_with_labels(file, "S+C*")
+    assert not trained_with_labels(file, "S")
+    class_counts(masked_of(records[:2]), None, file)
+    assert not trained_with_labels(file, "S+C*")
+'''

@@ -91,27 +91,33 @@ def test_every_class_is_among_the_masks_and_among_the_labels():
 
 def test_without_one_kind_of_image():
     only_masks, only_labels = records_of(4, 0), records_of(0, 4)
-    assert choose_supervision(only_masks, "S+C*", 1.0) == (only_masks, [])
-    assert choose_supervision(only_labels, "S+C*", 1.0) == ([], only_labels)
+    assert choose_supervision(only_masks, "S", 1.0) == (only_masks, [])
+    assert choose_supervision(only_masks, "S+C", 1.0) == (only_masks, [])
+    assert choose_supervision(only_labels, "S+C*", 0.0) == ([], only_labels)
     assert choose_supervision(only_masks, "S+C*", 1.0, labelled="all") == (only_masks, only_masks)
 
 
 @pytest.mark.parametrize(
-    ("records", "mode", "share", "labelled"),
+    ("records", "mode", "share", "labelled", "missing"),
     [
-        (records_of(2, 2), "S", 0.0, "unmasked"),
-        (records_of(0, 2), "S", 1.0, "unmasked"),
-        (records_of(2, 0), "S+C*", 0.0, "unmasked"),
-        ([], "S+C*", 0.5, "all"),
+        (records_of(2, 2), "S", 0.0, "unmasked", "no masked"),
+        (records_of(0, 2), "S", 1.0, "unmasked", "no masked"),
+        (records_of(0, 2), "S+C*", 1.0, "unmasked", "no masked"),
+        (records_of(2, 0), "S+C*", 0.0, "unmasked", "no labelled"),
+        # Not an S under another name.
+        (records_of(4, 0), "S+C*", 1.0, "unmasked", "no labelled"),
+        (records_of(4, 0), "S+C", 0.5, "unmasked", "no labelled"),
+        ([], "S+C*", 0.5, "all", "no masked and no labelled"),
     ],
 )
-def test_nothing_to_train_with(records, mode, share, labelled):
+def test_what_mode_and_share_ask_for_must_be_there(records, mode, share, labelled, missing):
     num_masks = sum(record["mask"] is not None for record in records)
-    with pytest.raises(ValueError, match="leaves nothing to train with") as caught:
+    with pytest.raises(ValueError, match="images to train with") as caught:
         choose_supervision(records, mode, share, labelled)
     said = str(caught.value)
-    assert said.startswith(f"mode {mode} with masked_share {share:g} leaves nothing to train with")
+    assert said.startswith(f"mode {mode} with masked_share {share:g} has {missing} images to train with")
     assert f"of {len(records)} training records {num_masks} have masks" in said
+    assert "labelled: all" in said
 
 
 @pytest.mark.parametrize(

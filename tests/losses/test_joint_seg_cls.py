@@ -208,3 +208,12 @@ def test_rejects_what_does_not_fit():
         JointSegClsLoss()(pixel_logits_of_labelled=logits["pixel_logits_of_labelled"], labels=targets["labels"][:, None])
     with pytest.raises(ValueError, match=r"labels_of_masked must be \(2,\); got \(3,\)"):
         JointSegClsLoss()(image_logits_of_masked=logits["image_logits_of_masked"], labels_of_masked=targets["labels"])
+
+
+def test_targets_that_weigh_nothing_teach_nothing():
+    loss = JointSegClsLoss(image_weights=[1, 0, 0])
+    logits = torch.randn(2, 3, requires_grad=True)
+    value = loss(image_logits=logits, labels=torch.tensor([1, 2]))
+    value.backward()
+    assert value == 0
+    assert (logits.grad == 0).all()
