@@ -94,4 +94,3 @@ def test_whether_there_were_labels(records, tmp_path):
     assert not trained_with_labels(file, "S")
     class_counts(masked_of(records[:2]), None, file)
     assert not trained_with_labels(file, "S+C*")
-'''
