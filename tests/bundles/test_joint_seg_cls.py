@@ -198,6 +198,7 @@ def test_without_masks_to_score_the_last_epoch_is_kept(joint, tmp_path):
     table = table[(table["split"] != "train") | table["mask"].isna()].drop(columns="mask")
     table.to_csv(tmp_path / "images.csv", index=False)
     options = {"manifest": str(tmp_path / "images.csv"), "truth": "$None", "num_epochs": 1, "steps_per_epoch": 2}
+    options |= {"masked_share": 0.0}
     workflow = joint.train_here(output_dir=tmp_path / "run", **options)
     assert workflow.parser.get_parsed_content("keep_best") is None
     metrics = metrics_of(tmp_path / "run")
@@ -340,6 +341,7 @@ def check_maps(folder: Path, name: str = "slide_01") -> pd.Series:
 def test_inference_maps_a_slide(joint, trained_joint, tmp_path):
     source = joint.data / "slides/slide_01.tif"
     options = {"checkpoint": trained_joint.folder / "model.pt", "output_dir": tmp_path, "source": source}
+    options |= {"image_size_px": 64, "tile_size_px": 128}
     process = joint.run(joint.command("inference", **options))
     assert process.returncode == 0, process.stdout + process.stderr
     row = check_maps(tmp_path)
@@ -355,6 +357,7 @@ def test_stains_are_normalized_in_training_evaluation_and_inference(joint, tmp_p
     joint.workflow("evaluate", workflow_type="infer", **again).run()
     assert json.loads((tmp_path / "again/metrics.json").read_text()) == metrics_of(run)
     maps = {"checkpoint": str(run / "model.pt"), "output_dir": str(tmp_path / "maps"), "num_workers": 1}
+    maps |= {"image_size_px": 64, "tile_size_px": 128}
     source = str(joint.data / "slides/slide_01.tif")
     joint.workflow("inference", workflow_type="infer", source=source, stain_reference="monai", **maps).run()
     check_maps(tmp_path / "maps")
@@ -379,7 +382,7 @@ def test_training_and_inference_have_the_properties_that_monai_asks_for(joint, t
     [
         ({"mode": "Z"}, "mode must be one of S, S+C, S+C*; got 'Z'"),
         ({"masked_share": 2}, "masked_share must be in [0, 1]; got 2"),
-        ({"mode": "S", "masked_share": 0}, "mode S with masked_share 0 leaves nothing to train with"),
+        ({"mode": "S", "masked_share": 0}, "mode S with masked_share 0 has no masked images to train with"),
         ({"labelled": "masked"}, "labelled must be one of unmasked, all; got 'masked'"),
         ({"head": "other"}, "head must be one of paper, released; got 'other'"),
         ({"class_names": ["normal", "tumour"]}, "row 4: label must be one of 0..1, got 2"),
