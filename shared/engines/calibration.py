@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..data import SlideBagDataset
 from ..handlers import Tracking
-from ..metrics.bag_ranking import bag_scores
+from ..metrics.bag_ranking import bag_scores, top_share_of_histogram
 from ..metrics.ranking import youden_threshold_of_histograms
 from ..writers import atomic_path
 from .distributed import barrier, gather_in_order, num_processes, rank, unwrap
@@ -133,23 +133,12 @@ def map_threshold(histograms: Sequence[Tensor], labels: Sequence[int], alpha: fl
     """
     totals = torch.zeros(2, 256, dtype=torch.float64)
     for histogram, label in zip(histograms, labels, strict=True):
-        part = top_share(histogram, alpha) if label > 0 else histogram
+        part = top_share_of_histogram(histogram, alpha) if label > 0 else histogram
         if part.sum():
             totals[int(label > 0)] += part / part.sum()
     # Back to counts, fine enough to tell single pixels apart: the choice is made in integers.
     counts = (totals * 2**31).round().long()
     return max(1, youden_threshold_of_histograms(counts)) / 255
-
-
-def top_share(histogram: Tensor, share: float) -> Tensor:
-    """The highest `share` of what a histogram ``(num_values,)`` counts, at least one, as a histogram.
-
-    >>> top_share(torch.tensor([5, 2, 3]), share=0.4)
-    tensor([0, 1, 3])
-    """
-    wanted = max(1, int(float(histogram.sum()) * share + 1e-9))
-    above = histogram.flip(0).cumsum(0).flip(0) - histogram
-    return torch.minimum(histogram, (wanted - above).clamp(min=0))
 
 
 def load_threshold(checkpoints: Sequence[str | Path]) -> float:

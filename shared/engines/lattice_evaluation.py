@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..data import RegionDataset, decode_instances, encode_instances, instance_labels_of_masks, paint_instances
 from ..handlers import Tracking
-from ..inference.network_map import tumour_probability
+from ..inference.probabilities import tumour_probability
 from ..metrics import binary_counts
 from ..writers.figure import ExampleRow
 from .distributed import barrier, gather_in_order, num_processes, rank, unwrap

@@ -18,6 +18,7 @@ from ..data import TissueCache, record_error, write_manifest
 from ..handlers import Tracking
 from ..inference import SlideMapper
 from ..metrics import binary_scores
+from ..metrics.bag_ranking import top_share_of_histogram
 from ..metrics.ranking import counts_at, roc_auc, roc_auc_of_histograms, score_histograms
 from ..writers import read_rows
 from ..writers.figure import ExampleRow
@@ -226,17 +227,9 @@ def top_share_mean_of_histogram(histogram: Tensor, share: float) -> float:
     >>> top_share_mean_of_histogram(torch.tensor([2, 0, 1, 1]), share=0.5)
     0.8333333333333334
     """
-    if not histogram.sum():
-        return 0.0
-    left = max(1, int(float(histogram.sum()) * share + 1e-9))
-    count, total = left, 0.0
-    for score in range(len(histogram) - 1, -1, -1):
-        taken = min(left, int(histogram[score]))
-        total += taken * score
-        left -= taken
-        if not left:
-            break
-    return total / (len(histogram) - 1) / count
+    top = top_share_of_histogram(histogram, share)
+    values = torch.linspace(0, 1, len(histogram), dtype=torch.float64)
+    return float((top * values).sum() / top.sum().clamp(min=1))
 
 
 def _table(rows: Sequence[Record]) -> pd.DataFrame:

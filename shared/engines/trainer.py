@@ -20,11 +20,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ..handlers import StageEvents, Tracking, training_handlers
+from ..inference.precision import computes_bfloat16
 from ..networks import load_backbone, load_weights
 from ..writers import atomic_path
 from .batches import image_and_label
 from .distributed import average, average_buffers, barrier, is_distributed, num_processes, rank
-from .inferers import AutocastInferer, computes_bfloat16
+from .inferers import AutocastInferer
 
 # Not the engine's own: Ignite's loggers are silenced in the bundles' logging.conf.
 logger = logging.getLogger(__name__)

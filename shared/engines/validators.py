@@ -11,7 +11,7 @@ from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
 from ..data import RegionDataset, RegionLoader, SlideBagDataset, instance_labels_of_masks
-from ..inference.network_map import tumour_probability
+from ..inference.probabilities import tumour_probability
 from ..metrics import BagRanking, MeanRegionF, PooledBinaryScores, PooledClassScores
 from .batches import image_and_label, image_and_mask
 from .distributed import num_processes
@@ -65,17 +65,8 @@ def pixel_validator(
 
     None for a data set without pixel labels: there is nothing to score then.
     """
-    if dataset.pixel_labels is None:
-        return None
     metric = PooledBinaryScores(output_transform=lambda output: (tumour_probability(output["pred"]), output["label"]))
-    return _evaluator(
-        RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers),
-        network,
-        device,
-        fast_inferer(SimpleInferer(), device),
-        image_and_mask,
-        {"val_pixel_iou": metric},
-    )
+    return _mask_validator(dataset, network, device, batch_size, num_workers, {"val_pixel_iou": metric})
 
 
 def class_validator(
@@ -85,12 +76,23 @@ def class_validator(
 
     None for a data set without pixel labels: there is nothing to score then.
     """
+    metric = PooledClassScores(dataset.num_classes, output_transform=lambda output: (output["pred"], output["label"]))
+    return _mask_validator(dataset, network, device, batch_size, num_workers, {"val_pixel_bach_score": metric})
+
+
+def _mask_validator(
+    dataset: RegionDataset,
+    network: nn.Module,
+    device: torch.device | str,
+    batch_size: int,
+    num_workers: int,
+    metrics: dict[str, Any],
+    prepare_batch: Callable[..., Any] = image_and_mask,
+) -> SupervisedEvaluator | None:
     if dataset.pixel_labels is None:
         return None
-    metric = PooledClassScores(dataset.num_classes, output_transform=lambda output: (output["pred"], output["label"]))
     loader = RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers)
-    inferer = fast_inferer(SimpleInferer(), device)
-    return _evaluator(loader, network, device, inferer, image_and_mask, {"val_pixel_bach_score": metric})
+    return _evaluator(loader, network, device, fast_inferer(SimpleInferer(), device), prepare_batch, metrics)
 
 
 def region_validator(
@@ -102,14 +104,11 @@ def region_validator(
 
     None for a data set without pixel labels: there is nothing to score then.
     """
-    if dataset.pixel_labels is None:
-        return None
     metrics = {
         "val_region_f": MeanRegionF(output_transform=lambda output: (output["pred"], *_mask_and_label(output["label"]))),
         "val_pixel_iou": PooledBinaryScores(output_transform=lambda output: (output["pred"], output["label"]["mask"])),
     }
-    loader = RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers)
-    return _evaluator(loader, network, device, fast_inferer(SimpleInferer(), device), _image_and_targets, metrics)
+    return _mask_validator(dataset, network, device, batch_size, num_workers, metrics, _image_and_targets)
 
 
 def bag_validator(

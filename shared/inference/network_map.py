@@ -10,12 +10,9 @@ from tqdm import tqdm
 
 from ..writers import TileTable
 from .map_grid import MapGrid
-from .probabilities import tumour_probability
 from .stitching import Stitching, TilePosition, core_of
 from .stopwatch import Stopwatch
 from .tile_reader import Batch
-
-__all__ = ["fill_map", "tumour_probability"]
 
 TileProbabilities = Callable[[Tensor, tuple[int, int]], Tensor]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .ranking import roc_auc
 
-__all__ = ["BagRanking", "bag_scores", "top_share", "top_share_mean"]
+__all__ = ["BagRanking", "bag_scores", "top_share", "top_share_mean", "top_share_of_histogram"]
 
 
 def top_share(scores: Tensor, share: float) -> Tensor:
@@ -124,3 +124,14 @@ class BagRanking(Metric):
         """Write every score beside ``slide_auc``."""
         for score, value in self.compute().items():
             engine.state.metrics[name.removesuffix("slide_auc") + score] = value
+
+
+def top_share_of_histogram(histogram: Tensor, share: float) -> Tensor:
+    """The highest `share` of what a histogram ``(num_values,)`` counts, at least one, as a histogram.
+
+    >>> top_share_of_histogram(torch.tensor([5, 2, 3]), share=0.4)
+    tensor([0, 1, 3])
+    """
+    wanted = max(1, int(float(histogram.sum()) * share + 1e-9))
+    above = histogram.flip(0).cumsum(0).flip(0) - histogram
+    return torch.minimum(histogram, (wanted - above).clamp(min=0))

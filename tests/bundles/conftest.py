@@ -280,42 +280,38 @@ class Training:
         return f"sqlite:///{self.folder}/mlruns.db"
 
 
+def train_once(bundle: Bundle, options: dict[str, Any], parent: Path) -> Training:
+    """The bundle's train.json with these options, as a user starts it, in ``parent/run``."""
+    folder = parent / "run"
+    process = bundle.run(bundle.command("train", output_dir=folder, **options))
+    assert process.returncode == 0, process.stdout + process.stderr
+    return Training(options, folder, process)
+
+
 @pytest.fixture(scope="session")
 def trained(camel: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """The whole pipeline of CAMEL's train.json, once, as a user starts it."""
     options = TINY | {"cmil_epochs": 4, "max_min_epochs": 4, "retrain_epochs": 4, "segmentation_epochs": 4}
     options |= {"classifier_learning_rate": 0.003}
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    process = camel.run(camel.command("train", output_dir=folder, **options))
-    assert process.returncode == 0, process.stdout + process.stderr
-    return Training(options, folder, process)
+    return train_once(camel, options, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="session")
 def trained_cdws(cdws: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """CDWS-MIL's train.json, once, as a user starts it."""
     options = cdws.tiny | {"num_epochs": 4}
-    folder = tmp_path_factory.mktemp("trained_cdws") / "run"
-    process = cdws.run(cdws.command("train", output_dir=folder, **options))
-    assert process.returncode == 0, process.stdout + process.stderr
-    return Training(options, folder, process)
+    return train_once(cdws, options, tmp_path_factory.mktemp("trained_cdws"))
 
 
 @pytest.fixture(scope="session")
 def trained_alpha_beta(alpha_beta: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """Alpha/beta MIL's train.json, once, as a user starts it."""
     options = alpha_beta.tiny | {"num_epochs": 6}
-    folder = tmp_path_factory.mktemp("trained_alpha_beta") / "run"
-    process = alpha_beta.run(alpha_beta.command("train", output_dir=folder, **options))
-    assert process.returncode == 0, process.stdout + process.stderr
-    return Training(options, folder, process)
+    return train_once(alpha_beta, options, tmp_path_factory.mktemp("trained_alpha_beta"))
 
 
 @pytest.fixture(scope="session")
 def trained_joint(joint: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """The train.json of joint segmentation and classification, once, as a user starts it."""
     options = joint.tiny | {"masked_share": 1.0, "num_epochs": 6, "steps_per_epoch": 6, "learning_rate": 0.003}
-    folder = tmp_path_factory.mktemp("trained_joint") / "run"
-    process = joint.run(joint.command("train", output_dir=folder, **options))
-    assert process.returncode == 0, process.stdout + process.stderr
-    return Training(options, folder, process)
+    return train_once(joint, options, tmp_path_factory.mktemp("trained_joint"))

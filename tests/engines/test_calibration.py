@@ -6,9 +6,9 @@ from torch import nn
 
 from shared.data import SlideBagDataset, TissueCache
 from shared.engines import Calibration, MapEvaluation, find_checkpoints, load_threshold
-from shared.engines.calibration import map_threshold, top_share
+from shared.engines.calibration import map_threshold
 from shared.inference import SlideMapper
-from shared.metrics.bag_ranking import bag_scores
+from shared.metrics.bag_ranking import bag_scores, top_share_of_histogram
 
 from .test_distributed import in_processes
 
@@ -110,9 +110,9 @@ def test_glass_is_never_above_the_threshold():
 
 
 def test_top_share():
-    assert top_share(torch.tensor([5, 2, 3]), 0.1).tolist() == [0, 0, 1]
-    assert top_share(torch.tensor([5, 2, 3]), 1.0).tolist() == [5, 2, 3]
-    assert top_share(torch.tensor([0, 0]), 0.5).tolist() == [0, 0]
+    assert top_share_of_histogram(torch.tensor([5, 2, 3]), 0.1).tolist() == [0, 0, 1]
+    assert top_share_of_histogram(torch.tensor([5, 2, 3]), 1.0).tolist() == [5, 2, 3]
+    assert top_share_of_histogram(torch.tensor([0, 0]), 0.5).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("with_shares", [True, False])
@@ -128,7 +128,7 @@ def test_threshold_lies_between_the_classes(calibration, bags, paint_finder, coh
     # The maps' pixels of normal slides, and the surest quarter of the tumour slides'.
     histograms = once.maps.tissue_histograms()
     normal = max(int(histograms[index].nonzero().max()) for index in (1, 3))
-    tumour = min(int(top_share(histograms[index], ALPHA).nonzero().min()) for index in (0, 2))
+    tumour = min(int(top_share_of_histogram(histograms[index], ALPHA).nonzero().min()) for index in (0, 2))
     assert normal < 255 * result["threshold"] <= tumour
     shares = [dataset[index]["tumour_share"] for index in range(4)] if with_shares else None
     assert result["eval"] == pytest.approx(bag_scores(scores, labels, ALPHA, shares), abs=0.01)

@@ -1,6 +1,6 @@
 """scripts/prepare_bach.py as a user starts it, and what the data set reads from its manifests."""
 
-import runpy
+import functools
 import subprocess
 import sys
 from collections import Counter
@@ -19,19 +19,8 @@ SIZE_PX, MPP = 8, 7.472
 
 
 @pytest.fixture
-def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
-    """Run the script in this process, which saves the seconds that torch takes to import: its error and what it printed."""
-
-    def run(*arguments: object) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
-        error = ""
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as stop:
-            error = str(stop.code)
-        return error, capsys.readouterr().out
-
-    return run
+def run_here(run_script: Callable[..., tuple[str, str]]) -> Callable[..., tuple[str, str]]:
+    return functools.partial(run_script, SCRIPT.name)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """scripts/prepare_patches.py as a user starts it."""
 
-import runpy
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,19 +17,8 @@ CLASSES = ("normal", "benign", "carcinoma in situ", "invasive carcinoma")
 
 
 @pytest.fixture
-def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
-    """Run the script in this process, which saves the seconds that torch takes to import: its error and what it printed."""
-
-    def run(*arguments: object) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
-        error = ""
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as stop:
-            error = str(stop.code)
-        return error, capsys.readouterr().out
-
-    return run
+def run_here(run_script: Callable[..., tuple[str, str]]) -> Callable[..., tuple[str, str]]:
+    return functools.partial(run_script, SCRIPT.name)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,4 @@
-import csv
 import dataclasses
-import hashlib
 import json
 import os
 
@@ -12,6 +10,8 @@ from PIL import Image
 from shared.synthetic import BreastPlan, BreastSlidePlan, breast_demo, demo, demo_manifest, synthesize_breast_patch, write_demo
 from shared.synthetic.demo import PLANS
 
+from .data_sets import contents, rows
+
 SLIDES = (BreastSlidePlan("train", (1, 3), (330, 410)), BreastSlidePlan("test", (2,), (350, 390)))
 PLAN = BreastPlan(masked={"train": 8, "val": 4, "test": 4}, labelled={"train": 8}, size_px=64, slides=SLIDES)
 TINY = dataclasses.replace(PLAN, masked={"train": 4}, labelled={"train": 4}, slides=SLIDES[1:])
@@ -20,19 +20,6 @@ TINY = dataclasses.replace(PLAN, masked={"train": 4}, labelled={"train": 4}, sli
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_demo(tmp_path_factory.mktemp("work") / "data" / "demo_breast", PLAN)
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def contents(folder):
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_manifest_of_the_images_agrees_with_the_masks(folder):

@@ -1,6 +1,4 @@
-import csv
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +12,8 @@ from PIL import Image
 from shared.synthetic import DemoPlan, SlidePlan, demo, demo_manifest, rough_area, write_demo
 from shared.synthetic.demo import PLANS, slide_cohort
 
+from .data_sets import contents, rows
+
 PLAN = DemoPlan(
     images={"train": 8, "val": 4, "test": 4},
     size_px=64,
@@ -24,19 +24,6 @@ PLAN = DemoPlan(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_demo(tmp_path_factory.mktemp("work") / "data" / "demo", PLAN)
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def contents(folder):
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_manifest_of_the_images_agrees_with_the_masks(folder):
