@@ -37,6 +37,8 @@ class Mapper(Protocol):
 
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row: ...
 
+    def expect(self, image: ImageInput) -> None: ...
+
     def settings(self) -> dict[str, Any]: ...
 
 
@@ -78,13 +80,14 @@ class CohortWorker:
             logger.info("%d of %d images are finished: skipped", len(images) - len(left), len(images))
         return left
 
-    def attempt(self, image: ImageInput, known: Row | None, title: str = "") -> Outcome:
+    def attempt(self, image: ImageInput, known: Row | None, title: str = "", following: ImageInput | None = None) -> Outcome:
         """Map one image unless it is finished or another process is at work on it; an error becomes the row's reason.
 
         Args:
             image: what to map.
             known: its row when the run began. What has been tried since then, by any process, counts as tried in this run.
             title: for log and progress bar.
+            following: which image is likely to come next, to be opened while this one is computed.
         """
         with self.store.claim(image.name) as is_mine:
             if not is_mine:
@@ -110,6 +113,8 @@ class CohortWorker:
                     self.store.tabulate(begun)
                     self.store.flush()
                 discard(self.output_dir, image.name)
+                if following is not None:
+                    self.mapper.expect(following)
                 row = begun | self._map(image, title) | {"fingerprint": key}
             self.store.write(row)
             return Outcome(row, True)
@@ -223,8 +228,8 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
         try:
             while queue:
                 later, is_idle = [], True
-                for image in queue:
-                    outcome = worker.attempt(image, known.get(image.name), title_of[image.name])
+                for image, following in zip(queue, [*queue[1:], None], strict=True):
+                    outcome = worker.attempt(image, known.get(image.name), title_of[image.name], following)
                     tally.add(image, outcome)
                     is_idle = is_idle and outcome.row is None
                     if not outcome.is_final:

@@ -16,6 +16,7 @@ from shapely.geometry import Polygon, shape
 from ..writers import RowSource
 from .probability_map import ProbabilityMap
 
+MOST_POINTS_OF_TOPOLOGY = 50_000  # of a polygon whose topology is kept while it is simplified
 STRIP_AREA_PX = 2**21  # map pixels looked at together; labels and sums take about 30 bytes a pixel
 
 
@@ -82,23 +83,44 @@ def class_regions(
 
 
 def simplified(polygon: Polygon, tolerance: float) -> Polygon:
-    """The polygon with fewer points, none of its outline moved by more than `tolerance` (in its own unit).
+    """The polygon with fewer points and as many holes, none of its outline moved by more than `tolerance` (in its own unit).
 
-    Douglas and Peucker's method, with its topology kept; where that fails (an outline that touches itself), the polygon as it is.
+    Douglas and Peucker's method, ring by ring. Where rings meet after that, they keep their topology, or, if there are so many
+    points that this takes minutes, move less. Where that fails too (an outline that touches itself), the polygon as it is.
     """
     if not tolerance:
         return polygon
-    points = shapely.points(shapely.get_coordinates(polygon))
-    # GEOS also drops the point where a ring begins and then moves the outline by up to twice what it was asked for.
-    for asked in (tolerance, tolerance / 2):
-        simpler = shapely.simplify(polygon, asked, preserve_topology=True)
-        if not isinstance(simpler, Polygon) or simpler.is_empty or not simpler.is_valid:
-            continue
-        outline = simpler.boundary
-        shapely.prepare(outline)
-        if shapely.dwithin(points, outline, tolerance + 1e-9).all():
+    keeps_topology = shapely.get_num_coordinates(polygon) <= MOST_POINTS_OF_TOPOLOGY
+    for asked, keeps in ((tolerance, False), (tolerance, keeps_topology), (tolerance / 2, False), (tolerance / 4, False)):
+        simpler = _simplified_rings(polygon, asked, keeps)
+        if simpler.is_valid:
             return simpler
     return polygon
+
+
+def _simplified_rings(polygon: Polygon, tolerance: float, keeps_topology: bool) -> Polygon:
+    """Each ring as simple as the tolerance allows; valid or not."""
+    rings = shapely.get_rings(polygon)
+    coordinates, ring_of = shapely.get_coordinates(rings, return_index=True)
+    points, result = shapely.points(coordinates), rings.copy()
+    is_open = np.ones(len(rings), bool)
+    # GEOS also drops the point where a ring begins and then moves the outline by up to twice what it was asked for.
+    for asked in (tolerance, tolerance / 2):
+        if keeps_topology:
+            whole = shapely.simplify(polygon, asked, preserve_topology=True)
+            simpler = shapely.get_rings(whole)
+            if len(simpler) != len(rings):
+                continue
+        else:
+            simpler = shapely.simplify(rings, asked, preserve_topology=False)
+        # The prepared geometry comes first: else every point is measured against every segment.
+        shapely.prepare(simpler)
+        is_far = ~shapely.dwithin(simpler[ring_of], points, tolerance + 1e-9)
+        is_ring = shapely.get_type_id(simpler) == shapely.GeometryType.LINEARRING  # not so where little is left of it
+        is_better = is_open & is_ring & (np.bincount(ring_of[is_far], minlength=len(rings)) == 0)
+        result[is_better] = simpler[is_better]
+        is_open &= ~is_better
+    return shapely.polygons(result[0], result[1:])
 
 
 def _strips(shape: tuple[int, int], height_px: int | None) -> Iterator[tuple[int, int]]:
@@ -125,7 +147,8 @@ class _Tracer:
     def trace(self, mask: np.ndarray, values: np.ndarray, top: int) -> Iterator[Region]:
         """The regions that lie within this strip: `mask` bool and `values` uint8 ``(h, W)``, from row `top` on."""
         below, touching = np.zeros_like(self._above), np.zeros_like(self._above)
-        labels, num_labels = ndimage.label(mask)
+        # Most of a slide is glass: labelling it would take longer than reading it.
+        labels, num_labels = ndimage.label(mask) if mask.any() else (mask, 0)
         if num_labels:
             is_last = top + len(mask) >= self._height
             open_labels = set(labels[0][labels[0] > 0]) if top else set()

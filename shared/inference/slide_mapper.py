@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -22,6 +22,7 @@ from ..wsi import Slide
 from .cohort import run_cohort
 from .finished import weights_sha256
 from .inputs import ImageInput, find_images
+from .look_ahead import LookAhead, OpenedSlide
 from .map_grid import MapGrid
 from .network_map import fill_map
 from .overview import read_overview
@@ -152,6 +153,7 @@ class SlideMapper:
         self.tile_table = tile_table
         self.volume = volume
         self.stopwatch = Stopwatch()
+        self._look_ahead = LookAhead(self._open_slide)
 
     def run(self, source: str | Path, output_dir: str | Path, split: str | None = None) -> list[Row]:
         """Map every image of `source` that is not finished yet, see `run_cohort`: several processes may share an `output_dir`.
@@ -199,45 +201,51 @@ class SlideMapper:
             "version": __version__,
         }
 
+    def expect(self, image: ImageInput) -> None:
+        """Begin to open `image` in the background, for a `map_image` soon to come: what it does first is then done."""
+        self._look_ahead.begin(image)
+
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row:
         """Map one image, write its files and return the numbers of its row."""
         base = Path(output_dir) / image.name
-        with self._open(image) as slide:
-            scale = self._scale(slide)
-            size = tuple(math.ceil(length / scale.downsample) for length in slide.size_px)
-            grid = MapGrid.of_image((size[0], size[1]), self.tile_size_px, self.margin_px, scale.map_downsample)
+        num_classes = len(self.class_names) if self.class_names else 1
+        with ExitStack() as stack:
             with self.stopwatch.measure("overview and tissue"):
-                overview = read_overview(slide, grid, scale.downsample, self.overview_size_px, self.tissue_only)
-            wanted = grid.tiles_on(overview.tissue, overview.factor * scale.map_downsample)
-            num_classes = len(self.class_names) if self.class_names else 1
-            with ProbabilityMap(base.with_name(image.name + MAP_SUFFIX), grid, num_classes) as probability_map:
-                self._fill(probability_map, slide, grid, scale, wanted, title)
-                options = ResultOptions(self.class_names, self.threshold, self.min_area_um2, self.simplify_um, self.volume)
-                with self.stopwatch.measure("results"):
-                    results = write_results(base, probability_map, overview, scale, options)
-                return results | {"num_tiles": int(wanted.sum())}
+                opened = stack.enter_context(self._look_ahead.take(image))
+            path = base.with_name(image.name + MAP_SUFFIX)
+            probability_map = stack.enter_context(ProbabilityMap(path, opened.grid, num_classes))
+            self._fill(probability_map, opened, title)
+            options = ResultOptions(self.class_names, self.threshold, self.min_area_um2, self.simplify_um, self.volume)
+            with self.stopwatch.measure("results"):
+                results = write_results(base, probability_map, opened.overview, opened.scale, options)
+            return results | {"num_tiles": int(opened.wanted.sum())}
 
-    def _fill(
-        self,
-        probability_map: ProbabilityMap,
-        slide: Slide,
-        grid: MapGrid,
-        scale: Scale,
-        wanted: np.ndarray,
-        title: str,
-    ) -> None:
+    def _fill(self, probability_map: ProbabilityMap, opened: OpenedSlide, title: str) -> None:
+        grid, wanted = opened.grid, opened.wanted
         is_blended = self.overlap == "blend"
         stitching: Stitching = BlendedCores(probability_map, grid, wanted) if is_blended else CroppedCores(probability_map, grid)
-        batches = read_batches(slide, grid, wanted, scale.downsample, self.batch_size, self.device, self.num_workers)
         with ExitStack() as stack:
-            stack.enter_context(closing(batches))
             table = None
             if self.tile_table:
                 path = probability_map.path.with_name(probability_map.path.name.removesuffix(MAP_SUFFIX) + TILE_TABLE_SUFFIX)
-                box_of = functools.partial(scale.core_box, grid)
+                box_of = functools.partial(opened.scale.core_box, grid)
                 table = stack.enter_context(tile_table(path, box_of, self.class_names or BINARY_NAMES))
             progress = stack.enter_context(tqdm(total=int(wanted.sum()), desc=title, unit="tile", leave=False, disable=None))
-            fill_map(stitching, grid, batches, self.tile_network, progress, self.stopwatch, table)
+            fill_map(stitching, grid, chain(opened.first, opened.others), self.tile_network, progress, self.stopwatch, table)
+
+    def _open_slide(self, image: ImageInput) -> OpenedSlide:
+        """Everything of `map_image` that comes before the network."""
+        with ExitStack() as stack:
+            slide = stack.enter_context(self._open(image))
+            scale = self._scale(slide)
+            size = tuple(math.ceil(length / scale.downsample) for length in slide.size_px)
+            grid = MapGrid.of_image((size[0], size[1]), self.tile_size_px, self.margin_px, scale.map_downsample)
+            overview = read_overview(slide, grid, scale.downsample, self.overview_size_px, self.tissue_only)
+            wanted = grid.tiles_on(overview.tissue, overview.factor * scale.map_downsample)
+            batches = read_batches(slide, grid, wanted, scale.downsample, self.batch_size, self.device, self.num_workers)
+            first = list(islice(batches, 1))
+            stack.pop_all()  # it stays open
+            return OpenedSlide(slide, scale, grid, overview, wanted, first, batches)
 
     def _open(self, image: ImageInput) -> Slide:
         slide = Slide(image.path, mpp=image.mpp)

@@ -66,8 +66,9 @@ class CompiledTileNetwork:
             is_cpu = tiles.device.type == "cpu"
             self._compiled = torch.compile(self.plain, dynamic=False, options={"freezing": is_cpu})
         num_tiles = len(tiles)
-        padded = functional.pad(tiles, (0, 0, 0, 0, 0, 0, 0, self.batch_size - num_tiles))
-        return self._compiled(padded, map_shape)[:num_tiles]
+        if num_tiles < self.batch_size:
+            tiles = functional.pad(tiles, (0, 0, 0, 0, 0, 0, 0, self.batch_size - num_tiles))
+        return self._compiled(tiles, map_shape)[:num_tiles]
 
 
 def compile_problem(device: torch.device) -> str | None:

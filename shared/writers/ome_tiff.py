@@ -102,6 +102,9 @@ def reduce_rows(rows: np.ndarray, factor: int) -> np.ndarray:
     array([[3., 7.]], dtype=float32)
     """
     height, width = (-(-size // factor) for size in rows.shape)
+    if not rows.any():
+        # Most of a slide is glass.
+        return np.zeros((height, width), np.float32)
     column_sums = np.zeros((height, rows.shape[1]), np.uint32)
     sums = np.zeros((height, width), np.uint32)
     # Adding slices is some 20 times as fast as np.add.reduceat.

@@ -59,10 +59,10 @@ class CucimReader:
         # cuCIM takes level-0 coordinates and truncates them to level pixels, so aim at the middle of the pixel.
         downsample = self._downsamples[level]
         locations = origins if downsample == 1 else np.rint((origins + 0.5) * downsample).astype(np.int64)
-        regions = np.empty((len(origins), height, width, 3), dtype=np.uint8)
-        if len(origins) == 1:  # a batch of one is no iterator but an image
-            regions[0] = np.asarray(self._image.read_region(tuple(locations[0].tolist()), size_px, level))
+        if len(origins) == 1:  # a batch of one is no iterator but an image, whose memory is taken as it is
+            regions = np.asarray(self._image.read_region(tuple(locations[0].tolist()), size_px, level))[None]
         else:
+            regions = np.empty((len(origins), height, width, 3), dtype=np.uint8)
             batches = self._image.read_region(
                 [tuple(location) for location in locations.tolist()],
                 size_px,

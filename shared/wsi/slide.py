@@ -186,12 +186,11 @@ class Slide:
         inside the level, all of one size as the batched read needs, and the parts asked for are copied from them.
         """
         width, height = size_px
-        regions = np.full((len(origins), height, width, 3), GLASS, dtype=np.uint8)
         level_size = np.array(self.level_sizes_px[level])
         inner_size = np.minimum(level_size, size_px)
         touching = np.flatnonzero(((origins < level_size) & (origins + size_px > 0)).all(axis=1))
         if not len(touching):
-            return regions
+            return np.full((len(origins), height, width, 3), GLASS, dtype=np.uint8)
         inner_origins = np.clip(origins[touching], 0, level_size - inner_size)
         try:
             inner = self._open_reader().read(level, inner_origins, (int(inner_size[0]), int(inner_size[1])), num_workers)
@@ -199,6 +198,7 @@ class Slide:
             raise ValueError(f"{self.path}: level {level} cannot be read ({error}); is the file complete?") from error
         if len(touching) == len(origins) and np.array_equal(inner_origins, origins) and tuple(inner_size) == size_px:
             return inner
+        regions = np.full((len(origins), height, width, 3), GLASS, dtype=np.uint8)
         for index, source, offset in zip(touching, inner, inner_origins - origins[touching], strict=True):
             _paste(source, regions[index], (int(offset[0]), int(offset[1])))
         return regions

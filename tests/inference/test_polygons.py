@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import rasterio.features
+import shapely
 from scipy import ndimage
 from shapely.geometry import Point, Polygon, box, shape
 
 from shared.inference import MapGrid, ProbabilityMap, tumour_regions
-from shared.inference.polygons import class_regions, simplified
+from shared.inference.polygons import MOST_POINTS_OF_TOPOLOGY, class_regions, simplified
 
 
 class Rows:
@@ -118,3 +119,18 @@ def test_no_tolerance_changes_nothing_and_rectangles_stay():
     assert simplified(box(0, 0, 1, 1), 3.0).area > 0
     disc = Point(0, 0).buffer(10)
     assert len(simplified(disc, 1.0).exterior.coords) < len(disc.exterior.coords)
+
+
+def test_a_region_of_very_many_points_is_simplified_in_seconds():
+    # Keeping the topology of one of this size took GEOS a minute, and measuring the distances as long again.
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).random((1800, 1800)), 2.0)
+    mask = (noise > np.quantile(noise, 0.4)).astype(np.uint8) * 255
+    largest = max(tumour_regions(Rows(mask)), key=lambda region: region.num_pixels).polygon
+    assert shapely.get_num_coordinates(largest) > MOST_POINTS_OF_TOPOLOGY
+    simpler = simplified(largest, 1.5)
+    assert simpler.is_valid
+    assert len(simpler.interiors) == len(largest.interiors)
+    assert shapely.get_num_coordinates(simpler) < 0.6 * shapely.get_num_coordinates(largest)
+    outline = largest.boundary
+    shapely.prepare(outline)
+    assert shapely.dwithin(outline, shapely.points(shapely.get_coordinates(simpler)), 1e-9).all()
