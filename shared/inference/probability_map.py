@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +17,8 @@ class ProbabilityMap:
 
     The file holds one class after the other, and of each the tiles' cores one after the other, so that a tile is one
     write a class and a strip of a class is one read. It is not a memory map, because its pages would count as the
-    process's memory. The file is sparse: tiles that are never written take no space. Use as a context manager; leaving
-    it removes the file.
+    process's memory. The file is sparse: tiles that are never written take no space. Several threads may read and write
+    at once. Use as a context manager; leaving it removes the file.
 
     Attributes:
         shape: (H, W).
@@ -40,6 +41,7 @@ class ProbabilityMap:
         self._core_bytes = grid.core_shape[0] * grid.core_shape[1]
         self._class_bytes = self._core_bytes * self._num_tiles[0] * self._num_tiles[1]
         self._file = self.path.open("wb+", buffering=0)
+        self._lock = threading.Lock()
         self._file.truncate(self._class_bytes * num_classes)
 
     def __enter__(self) -> ProbabilityMap:
@@ -57,8 +59,10 @@ class ProbabilityMap:
         inside = core[:, : self.shape[0] - tile[0] * height, : self.shape[1] - tile[1] * width]
         np.maximum(self.max_values, inside.max(axis=(1, 2)), out=self.max_values)
         for index, of_class in enumerate(core):
-            self._file.seek(index * self._class_bytes + (tile[0] * self._num_tiles[1] + tile[1]) * self._core_bytes)
-            self._file.write(np.ascontiguousarray(of_class).data)
+            place = index * self._class_bytes + (tile[0] * self._num_tiles[1] + tile[1]) * self._core_bytes
+            with self._lock:
+                self._file.seek(place)
+                self._file.write(np.ascontiguousarray(of_class).data)
 
     def of_class(self, index: int) -> ClassProbability:
         """The map of one class, to be read by rows."""
@@ -69,8 +73,9 @@ class ProbabilityMap:
         core_height, core_width = self._core_shape[1:]
         columns, strips = self._num_tiles[1], []
         for row in range(start // core_height, -(-stop // core_height)):
-            self._file.seek(index * self._class_bytes + row * columns * self._core_bytes)
-            cores = np.frombuffer(self._file.read(columns * self._core_bytes), np.uint8)
+            with self._lock:
+                self._file.seek(index * self._class_bytes + row * columns * self._core_bytes)
+                cores = np.frombuffer(self._file.read(columns * self._core_bytes), np.uint8)
             strip = cores.reshape(columns, core_height, core_width).swapaxes(0, 1).reshape(core_height, -1)
             top = row * core_height
             strips.append(strip[max(start - top, 0) : stop - top, : self.shape[1]])

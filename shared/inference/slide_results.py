@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,10 +130,10 @@ def write_results(
 def _binary_results(
     base: Path, probability_map: ProbabilityMap, overview: Overview, scale: Scale, options: ResultOptions
 ) -> dict[str, Any]:
-    found = list(tumour_regions(probability_map, options.threshold, _min_pixels(scale, options)))
+    found = list(tumour_regions(probability_map, options.threshold, least_pixels(scale, options)))
     probability = overview.probability(probability_map)
     write_ome_tiff(_path(base, ".ome.tif"), probability_map, scale.map_mpp)
-    write_geojson(_path(base, ".geojson"), _features({TUMOUR_CLASS: (TUMOUR_COLOUR, found)}, scale, options))
+    write_geojson(_path(base, ".geojson"), annotation_features({TUMOUR_CLASS: (TUMOUR_COLOUR, found)}, scale, options))
     rings = [ring for region in found for ring in _rings(region, overview.factor)]
     legend = Legend(
         scale.map_mpp * overview.factor, [(f"{TUMOUR_CLASS} (from {options.threshold:g})", TUMOUR_COLOUR)], PROBABILITY_COLOURS
@@ -153,13 +155,13 @@ def _class_results(
     names = list(options.class_names or ())
     colours = [class_colour(index) for index in range(1, len(names))]
     found: dict[int, list[Region]] = {index: [] for index in range(1, len(names))}
-    for index, region in class_regions(probability_map, _min_pixels(scale, options)):
+    for index, region in class_regions(probability_map, least_pixels(scale, options)):
         found[index].append(region)
     sources: dict[str, RowSource] = {name: probability_map.of_class(index) for index, name in enumerate(names)}
     probabilities = np.stack([overview.probability(source) for source in sources.values()])
     write_ome_tiff_channels(_path(base, ".ome.tif"), sources, scale.map_mpp, [BACKGROUND_COLOUR, *colours])
     by_class = {name: (colour, found[index]) for index, (name, colour) in enumerate(zip(names[1:], colours, strict=True), 1)}
-    write_geojson(_path(base, ".geojson"), _features(by_class, scale, options))
+    write_geojson(_path(base, ".geojson"), annotation_features(by_class, scale, options))
     rings = [
         (ring, colour) for colour, regions in by_class.values() for region in regions for ring in _rings(region, overview.factor)
     ]
@@ -177,11 +179,21 @@ def _class_results(
     }
 
 
+@contextmanager
+def _meanwhile(write: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Write in another thread while the block runs; leaving it waits for the file, and raises what the writing raised."""
+    with ThreadPoolExecutor(1, thread_name_prefix="write-map") as executor:
+        written = executor.submit(write, *arguments)
+        yield
+        written.result()
+
+
 def _path(base: Path, suffix: str) -> Path:
     return base.with_name(base.name + suffix)
 
 
-def _min_pixels(scale: Scale, options: ResultOptions) -> int:
+def least_pixels(scale: Scale, options: ResultOptions) -> int:
+    """Map pixels that an area needs to be one."""
     # Less a hair, because 25000 / 4.0000001 is no reason to drop a region of exactly the least area.
     return math.ceil(options.min_area_um2 / scale.map_mpp**2 - 1e-6)
 
@@ -194,9 +206,10 @@ def _tissue_mm2(overview: Overview, scale: Scale) -> float:
     return int(overview.tissue.sum()) * overview.factor**2 * scale.map_mpp**2 / 1e6
 
 
-def _features(
+def annotation_features(
     by_class: Mapping[str, tuple[Colour, Sequence[Region]]], scale: Scale, options: ResultOptions
 ) -> Iterator[dict[str, Any]]:
+    """GeoJSON features in level-0 pixels of the regions of each class, which lie in map pixels."""
     for name, (colour, regions) in by_class.items():
         for region in regions:
             outline = simplified(region.polygon, options.simplify_um / scale.map_mpp)
