@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.data.manifest import Record, write_manifest
-from shared.data.tcga import tcga_records
+from shared.data.tcga import PUBLISHED_SLIDES, tcga_records
 from shared.data.tcga_barcode import TRAINING_LOCATIONS
 
 _LACK = {
@@ -58,6 +58,9 @@ def main() -> None:
     if missing:
         print(f"{arguments.table}: {len(missing)} of its slides left out, not found in {arguments.slides}")
     print(f"{arguments.manifest}: {_count(records)}")
+    for location in dict.fromkeys(sorted(record["location"] for record in records) if has_location else ()):
+        beside = f" ({PUBLISHED_SLIDES[location]} frozen sections in the paper)" if location in PUBLISHED_SLIDES else ""
+        print(f"  {location}: {_count([record for record in records if record['location'] == location])}{beside}")
     for group, splits in (("in_distribution", ("train", "val", "test")), ("out_of_location", ("test",))):
         if not any(record["group"] == group for record in records):
             continue

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ..wsi import Slide
 from .bach_annotations import imagescope_mpp, write_bach_annotations
+from .published import first_names, left_out
 
 Record = dict[str, Any]
 
@@ -37,7 +38,6 @@ PHOTOS_A_CLASS, ANNOTATED_SLIDES = 100, 10
 TRAINING_SLIDES, VALIDATION_SLIDES = ("A01", "A06", "A08"), ("A02",)
 ROOT_FOLDER = "ICIAR2018_BACH_Challenge"
 _GROUND_TRUTH = "microscopy_ground_truth.csv"
-_MAX_NAMED = 5
 
 
 def bach_photos(source: str | Path, allow_missing: bool = False) -> tuple[list[Record], list[str]]:
@@ -73,12 +73,14 @@ def bach_photos(source: str | Path, allow_missing: bool = False) -> tuple[list[R
         path, label = photos[name]
         if labels[name] != label:
             raise ValueError(f"{path} is {PHOTO_FOLDERS[labels[name]]} in {table}")
-    remarks += _missing(sorted(photos.keys() - labels.keys()), f"photos without a label in {table}", allow_missing)
-    remarks += _missing(sorted(labels.keys() - photos.keys()), f"photos of {table} not found in {folder}", allow_missing)
+    remarks += left_out(sorted(photos.keys() - labels.keys()), f"photos without a label in {table}", allow_missing)
+    remarks += left_out(sorted(labels.keys() - photos.keys()), f"photos of {table} not found in {folder}", allow_missing)
     kept = [photos[name] for name in photos if name in labels]
     other_sizes = _photos_of_other_size([path for path, _ in kept])
     if other_sizes:
-        remarks.append(f"{len(other_sizes)} photos are not of {PHOTO_SIZE_PX[0]} x {PHOTO_SIZE_PX[1]} px: {_some(other_sizes)}")
+        remarks.append(
+            f"{len(other_sizes)} photos are not of {PHOTO_SIZE_PX[0]} x {PHOTO_SIZE_PX[1]} px: {first_names(other_sizes)}"
+        )
     counts = Counter(label for _, label in kept)
     for label, name in enumerate(PHOTO_FOLDERS):
         if counts[label] != PHOTOS_A_CLASS:
@@ -117,8 +119,8 @@ def bach_slides(
         for pattern in ("*.[sS][vV][sS]", "*.[xX][mM][lL]")
     )
     wanted = {f"A{number:02}" for number in range(1, ANNOTATED_SLIDES + 1)} | outlines.keys()
-    remarks = _missing(sorted(wanted - slides.keys()), f"slides (.svs) not found in {folder}", allow_missing)
-    remarks += _missing(sorted((wanted & slides.keys()) - outlines.keys()), f"slides without .xml in {folder}", allow_missing)
+    remarks = left_out(sorted(wanted - slides.keys()), f"slides (.svs) not found in {folder}", allow_missing)
+    remarks += left_out(sorted((wanted & slides.keys()) - outlines.keys()), f"slides without .xml in {folder}", allow_missing)
     if slides.keys() - wanted:
         remarks.append(f"{len(slides.keys() - wanted)} slides without annotations left out (20 were published)")
     names = sorted(slides.keys() & outlines.keys())
@@ -181,16 +183,3 @@ def _photos_of_other_size(paths: Sequence[Path]) -> list[str]:
             if photo.size_px != PHOTO_SIZE_PX:
                 others.append(path.name)
     return others
-
-
-def _missing(names: Sequence[str], what: str, allow: bool) -> list[str]:
-    """A remark on files that are missing, or none; an error unless that is allowed."""
-    if not names:
-        return []
-    if not allow:
-        raise ValueError(f"{len(names)} {what}: {_some(names)}; allow_missing leaves them out")
-    return [f"left out {len(names)} {what}: {_some(names)}"]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MAX_NAMED]) + (f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
 from pathlib import Path
 
-import shapely
-from shapely.geometry.base import BaseGeometry
-
-from ..writers import annotation_feature, class_colour, write_geojson
 from ..wsi import Annotation, read_annotations
+from .class_annotations import class_areas, write_class_annotations
 
 BACH_CLASSES = ("normal", "benign", "in situ", "invasive")
-_NORMAL_COLOUR = (128, 128, 128)
-_NOT_PAINTED = -1
 
 
 def bach_class(name: str) -> int:
@@ -50,18 +44,12 @@ def write_bach_annotations(source: str | Path, target: str | Path) -> list[int]:
         ValueError: naming the file, and the annotation of an unknown class; for a file in which no area is annotated.
     """
     annotations = read_annotations(source)
-    indices = [_NOT_PAINTED if annotation.is_exclusion else _class_of(annotation, source) for annotation in annotations]
-    if max(indices, default=_NOT_PAINTED) == _NOT_PAINTED:
+    indices = [None if annotation.is_exclusion else _class_of(annotation, source) for annotation in annotations]
+    classes = {index for index in indices if index is not None}
+    if not classes:
         raise ValueError(f"the annotations {source} hold no area of {', '.join(BACH_CLASSES)}")
-    features = (
-        annotation_feature(polygon, BACH_CLASSES[index], class_colour(index) if index else _NORMAL_COLOUR, {})
-        for annotation, index in zip(annotations, indices, strict=True)
-        if index != _NOT_PAINTED
-        for polygon in shapely.get_parts(_without_exclusions(annotation, annotations))
-        if polygon.geom_type == "Polygon" and polygon.area > 0
-    )
-    write_geojson(target, features)
-    return sorted(set(indices) - {_NOT_PAINTED})
+    write_class_annotations(target, class_areas(annotations, indices), BACH_CLASSES)
+    return sorted(classes)
 
 
 def imagescope_mpp(path: str | Path) -> float | None:
@@ -84,9 +72,3 @@ def _class_of(annotation: Annotation, source: str | Path) -> int:
         return bach_class(annotation.class_name)
     except ValueError as error:
         raise ValueError(f"the annotations {source}: {annotation.place}: {error}") from error
-
-
-def _without_exclusions(annotation: Annotation, annotations: Sequence[Annotation]) -> BaseGeometry:
-    """The area of an annotation less what is taken away from its layer, or from the whole slide."""
-    taken = [other.polygon for other in annotations if other.is_exclusion and other.layer in (None, annotation.layer)]
-    return shapely.difference(annotation.polygon, shapely.union_all(taken)) if taken else annotation.polygon

@@ -17,6 +17,7 @@ PATCH_SIZE_PX = 96
 UPSAMPLED_SIZE_PX = 192
 PADDING_PX = 16
 SPLITS = ("train", "valid", "test")
+PUBLISHED_PATCHES = {"train": 262_144, "valid": 32_768, "test": 32_768}
 # Several processes each read every n-th patch. From chunks HDF5 picks single patches over ten times as slowly as it reads a run,
 # so a run is read and thinned where it is at most so many times as long as what is wanted.
 MAX_SPAN = 8

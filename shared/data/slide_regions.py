@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..geometry import TileGrid
-from ..wsi import Slide, open_slide, read_mask_region, tissue_mask
+from ..wsi import Slide, TissueMap, find_tissue, open_slide, read_mask_region
 from .regions import record_error
+from .tissue_cache import TissueCache
 
 Record = dict[str, Any]
 
 _THUMBNAIL_PX = 2048
 
 
-def slide_regions(record: Record, size_px: int, mpp: float, min_tissue: float = 0.5, stride_px: int = 0) -> list[Record]:
+def slide_regions(
+    record: Record,
+    size_px: int,
+    mpp: float,
+    min_tissue: float = 0.5,
+    stride_px: int = 0,
+    tissue: TissueCache | None = None,
+) -> list[Record]:
     """The tissue regions of one slide as manifest records, labelled from its mask.
 
     Regions lie on a grid, do not overlap (unless `stride_px` says so) and lie wholly inside the slide. A region's label is
@@ -28,6 +34,7 @@ def slide_regions(record: Record, size_px: int, mpp: float, min_tissue: float = 
         mpp: micrometres per pixel at which the regions will be read.
         min_tissue: regions with a smaller share of tissue are left out.
         stride_px: step at `mpp`; 0 for `size_px`.
+        tissue: where to keep the slides' tissue and how to find it; None finds it now, in a thumbnail of 2048 px.
 
     Returns:
         Records with ``x, y, width_px, height_px`` in level-0 pixels.
@@ -40,10 +47,11 @@ def slide_regions(record: Record, size_px: int, mpp: float, min_tissue: float = 
     try:
         slide = open_slide(record["image"], mpp=record.get("mpp"))
         grid = TileGrid.for_mpp(slide.size_px, slide.mpp, size_px, mpp, stride_px, slide.level_downsamples)
-        tissue = _tissue_shares(slide, grid)
+        found = tissue.get(record["image"], record.get("mpp")) if tissue else _tissue_of_thumbnail(slide)
+        shares = found.shares(grid.positions(), grid.tile_extent_px)
         extent = round(grid.tile_extent_px)
         regions = []
-        for (x, y), share in zip(grid.positions().tolist(), tissue.tolist(), strict=True):
+        for (x, y), share in zip(grid.positions().tolist(), shares.tolist(), strict=True):
             if share < min_tissue or x + extent > slide.size_px[0] or y + extent > slide.size_px[1]:
                 continue
             area = 0.0
@@ -58,15 +66,5 @@ def slide_regions(record: Record, size_px: int, mpp: float, min_tissue: float = 
     return regions
 
 
-def _tissue_shares(slide: Slide, grid: TileGrid) -> np.ndarray:
-    """Share of tissue in each tile of the grid ``(num_tiles,)``, from a thumbnail."""
-    thumbnail = slide.thumbnail(_THUMBNAIL_PX)
-    # An integral image gives every tile's sum in constant time.
-    sums = np.pad(tissue_mask(thumbnail).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    scale = np.array([thumbnail.shape[1] / slide.size_px[0], thumbnail.shape[0] / slide.size_px[1]])
-    limit = np.array([thumbnail.shape[1], thumbnail.shape[0]])
-    start = np.clip(np.floor(grid.positions() * scale).astype(int), 0, limit - 1)
-    stop = np.clip(np.ceil((grid.positions() + grid.tile_extent_px) * scale).astype(int), start + 1, limit)
-    (x0, y0), (x1, y1) = start.T, stop.T
-    inside = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
-    return inside / ((x1 - x0) * (y1 - y0))
+def _tissue_of_thumbnail(slide: Slide) -> TissueMap:
+    return find_tissue(slide, slide.mpp * max(1.0, max(slide.size_px) / _THUMBNAIL_PX))

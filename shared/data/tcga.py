@@ -31,6 +31,8 @@ TABLE_COLUMNS = {
     "sample type": "sample_type",
     "tissue type": "tissue_type",
 }
+# Frozen sections of the paper's training locations.
+PUBLISHED_SLIDES = {"kidney": 2334, "bronchus and lung": 2168, "breast": 1979}
 TUMOUR_WORDS = {"tumor", "cancer", "primary", "recurrent", "metastatic"}
 
 

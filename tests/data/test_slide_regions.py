@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.data import load_manifest, pixel_target, read_image, slide_regions, write_manifest
+from shared.data import TissueCache, load_manifest, pixel_target, read_image, slide_regions, write_manifest
 from shared.synthetic import write_slide
 
 WIDTH, HEIGHT, SIDE = 1000, 700, 256
@@ -49,6 +49,18 @@ def test_at_half_the_resolution(slide: dict[str, object]) -> None:
 def test_glass_is_left_out(slide: dict[str, object]) -> None:
     columns = {r["x"] for r in slide_regions(slide, 100, mpp=0.5, min_tissue=0.5)}
     assert max(columns) == 700
+
+
+def test_tissue_that_is_kept(slide: dict[str, object], tmp_path: Path) -> None:
+    """Found once, and as edited there: here without the tissue of the upper row."""
+    cache = TissueCache(tmp_path, mpp=4.0)
+    regions = slide_regions(slide, SIDE, mpp=0.5, tissue=cache)
+    assert regions == slide_regions(slide, SIDE, mpp=0.5)
+    (file,) = tmp_path.iterdir()
+    mask = np.array(Image.open(file))
+    mask[: SIDE // 8] = 0
+    Image.fromarray(mask).save(file)
+    assert slide_regions(slide, SIDE, mpp=0.5, tissue=cache) == regions[3:]
 
 
 def test_the_manifest_trains(slide: dict[str, object], tmp_path: Path) -> None:

@@ -55,6 +55,9 @@ def test_a_sheet_and_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "tcga.csv").read_bytes() == whole
 
     assert "45 slides of 25 cases" in finished.stdout
+    assert (
+        "  colon: 5 slides of 5 cases\n  kidney: 40 slides of 20 cases (2334 frozen sections in the paper)\n" in finished.stdout
+    )
     # 65, 15 and 20 % of 20 cases of two slides.
     for split, count in (("train", 13), ("val", 3), ("test", 4)):
         for label in ("tumour", "normal"):

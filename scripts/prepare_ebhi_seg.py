@@ -1,0 +1,49 @@
+"""Write the manifests of EBHI-Seg, colorectal biopsies at 400x, from its unpacked class folders.
+
+python scripts/prepare_ebhi_seg.py EBHI-SEG data/ebhi_seg
+
+Download: https://doi.org/10.6084/m9.figshare.21540159 (CC BY 4.0). In the folder data/ebhi_seg:
+
+manifest.csv    tumour (1) and normal (0) tiles, by default adenocarcinoma against normal and polyp, masks as published
+classes.csv     the tiles of all six classes, masks of their indices
+masks           these masks; a second run goes on from here
+
+No image is copied. The release has no split: cases are dealt out by --seed, the same way in both manifests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from shared.data.ebhi_seg import EBHI_CLASSES, NORMAL_CLASSES, TUMOUR_CLASSES, ebhi_seg, ebhi_tumour
+from shared.data.published import write_manifests
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="EBHI-SEG, with a folder a class in it")
+    parser.add_argument("output", type=Path, help="folder to write to")
+    for name, folders in (("tumour", TUMOUR_CLASSES), ("normal", NORMAL_CLASSES)):
+        shown = " ".join(map(repr, folders))
+        parser.add_argument(f"--{name}", nargs="+", metavar="FOLDER", default=folders, help=f"(default {shown})")
+    parser.add_argument("--allow_missing", action="store_true", help="leave out what is not there")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+    arguments = parser.parse_args()
+    output: Path = arguments.output
+    try:
+        ebhi_tumour([], arguments.tumour, arguments.normal)  # fails before the masks are written, not after
+        data = ebhi_seg(arguments.source, output / "masks", arguments.allow_missing, arguments.seed)
+        binary = ebhi_tumour(data.records, arguments.tumour, arguments.normal)
+        manifests = {"manifest.csv": (binary, ("normal", "tumour")), "classes.csv": (data.records, EBHI_CLASSES)}
+        lines = write_manifests(data, output, manifests)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(*lines, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

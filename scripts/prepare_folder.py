@@ -1,0 +1,72 @@
+"""Write the manifest of your own images: from a folder a class, or from slides and their annotation files.
+
+python scripts/prepare_folder.py images mine --classes normal tumour
+python scripts/prepare_folder.py slides mine --annotations geojson --classes "Other|Stroma" Tumor
+
+The first takes slides or tiles in images/normal and images/tumour, or in images/train/normal and so on, and masks or annotation
+files of the same names with --masks. The second takes slides and what was exported from a QuPath project, a GeoJSON file a
+slide (or drawn in ImageScope or ASAP); in QuPath: Automate, Script editor, Run for project:
+
+    mkdirs(buildFilePath(PROJECT_BASE_DIR, "geojson"))
+    def path = buildFilePath(PROJECT_BASE_DIR, "geojson", getProjectEntry().getImageName() + ".geojson")
+    exportObjectsToGeoJson(getAnnotationObjects(), path, "FEATURE_COLLECTION")
+
+--classes names the classes by their index, background first; several names of one have | between them. In the folder mine:
+
+manifest.csv    the images; a split is made by --seed where the folders do not say
+annotations     with --annotations and --classes: what is drawn, each class with one name, background cut out
+
+No pixel is copied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from shared.data.annotated_slides import annotated_slides
+from shared.data.class_folders import class_folder_images
+from shared.data.published import write_manifests
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="folder of the class folders, or of the slides")
+    parser.add_argument("output", type=Path, help="folder to write to")
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="folders or drawn classes by index, background first")
+    parser.add_argument("--annotations", type=Path, help="folder of annotation files: the slides are labelled by what is drawn")
+    parser.add_argument("--project", type=Path, help="QuPath's project.qpproj, where images have other names than their files")
+    parser.add_argument("--masks", type=Path, help="of class folders: folder of masks or annotation files, named as the images")
+    parser.add_argument(
+        "--case_pattern",
+        metavar="REGEX",
+        help="its first group, found in an image's path, is the patient, as '([^/_]+)_[^/]*$': these stay whole in the split",
+    )
+    parser.add_argument("--mpp", type=float, help="micrometres per level-0 pixel of files that do not say")
+    parser.add_argument("--allow_missing", action="store_true", help="leave out what is not there or cannot be used")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+    arguments = parser.parse_args()
+    if arguments.annotations and arguments.masks:
+        parser.error("--masks goes with class folders, --annotations takes their place")
+    if arguments.project and not arguments.annotations:
+        parser.error("--project names the images of --annotations")
+    common = (arguments.case_pattern, arguments.mpp, arguments.allow_missing, arguments.seed)
+    try:
+        if arguments.annotations:
+            folder = arguments.output / "annotations"
+            data = annotated_slides(
+                arguments.source, arguments.annotations, folder, arguments.classes, arguments.project, *common
+            )
+        else:
+            data = class_folder_images(arguments.source, arguments.classes, arguments.masks, *common)
+        lines = write_manifests(data, arguments.output, {"manifest.csv": (data.records, list(data.found))})
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(*lines, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Write the manifests of LUAD-HistoSeg, patches of lung adenocarcinoma at 10x, from its unpacked folder.
+
+python scripts/prepare_luad_histoseg.py LUAD-HistoSeg data/luad_histoseg --train_masks 0.5
+
+Download: https://github.com/ChuHan89/WSSS-Tissue names the place. In the folder data/luad_histoseg:
+
+images.csv     patches with tumour (1) and without (0), from their names; masks of the tumour to validate and test
+classes.csv    training patches of one tissue alone, and patches with masks of background, tumour, necrosis, lymphocytes, stroma
+masks          both kinds of masks; a second run goes on from here
+
+No image is copied. The release has no masks to train on: --train_masks takes some of the validation images for that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from shared.data.published import write_manifests
+from shared.data.tissue_patches import LUAD_HISTOSEG, of_one_tissue, tissue_patches, with_tumour
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="LUAD-HistoSeg, with train, val and test in it")
+    parser.add_argument("output", type=Path, help="folder to write to")
+    parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
+    parser.add_argument("--official", action="store_true", help="keep patients who are in several splits, and name none")
+    parser.add_argument("--allow_missing", action="store_true", help="leave out what is not there")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of --train_masks (default 0)")
+    arguments = parser.parse_args()
+    output: Path = arguments.output
+    try:
+        data = tissue_patches(
+            arguments.source,
+            output / "masks",
+            LUAD_HISTOSEG,
+            train_masks=arguments.train_masks,
+            official=arguments.official,
+            allow_missing=arguments.allow_missing,
+            seed=arguments.seed,
+        )
+        binary, single = with_tumour(data.records), of_one_tissue(data.records)
+        manifests = {"images.csv": (binary, ("no tumour", "tumour")), "classes.csv": (single, LUAD_HISTOSEG.classes)}
+        lines = write_manifests(data, output, manifests)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(*lines, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

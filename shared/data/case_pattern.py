@@ -1,0 +1,38 @@
+"""The patient or slide of an image, from its name."""
+
+from __future__ import annotations
+
+import re
+
+
+class CasePattern:
+    """A regular expression whose first group is the case.
+
+    Args:
+        pattern: found anywhere in a name.
+
+    Raises:
+        ValueError: if it is no regular expression, or has no group.
+
+    >>> CasePattern(r"patient(\\d+)").case_of("test/patient12 b.png")
+    '12'
+    """
+
+    def __init__(self, pattern: str) -> None:
+        try:
+            self._pattern = re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"the case_pattern {pattern!r} is no regular expression: {error}") from error
+        if not self._pattern.groups:
+            raise ValueError(f"the case_pattern {pattern!r} has no group (...) that names the case")
+
+    def case_of(self, name: str) -> str:
+        """The case of a name.
+
+        Raises:
+            ValueError: if the name holds none.
+        """
+        match = self._pattern.search(name)
+        if not match or not match[1]:
+            raise ValueError(f"{name} does not match the case_pattern {self._pattern.pattern!r}")
+        return match[1]
