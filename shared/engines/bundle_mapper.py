@@ -37,14 +37,28 @@ def load_slide_mapper(
             known = ", ".join(name for name in parser.get() if not name.startswith("_"))
             raise ValueError(f"{bundle / 'configs' / 'inference.json'} has no key {key.split('::')[0]!r}; it has: {known}")
     parser.update({"bundle_root": str(bundle)} | overrides)
-    # Of the steps that it runs those that are items of their own are checks; the last one is the mapping.
-    for step in parser.get("run"):
-        if isinstance(step, str) and step.startswith("@"):
-            parser.get_parsed_content(step[1:])
-    mapper = parser.get_parsed_content("slide_mapper")
+    try:
+        # Of the steps that it runs those that are items of their own are checks; the last one is the mapping.
+        for step in parser.get("run"):
+            if isinstance(step, str) and step.startswith("@"):
+                parser.get_parsed_content(step[1:])
+        mapper = parser.get_parsed_content("slide_mapper")
+    except RuntimeError as error:
+        cause = first_cause(error)
+        if isinstance(cause, ValueError):
+            # Not the chain of causes alone, which is lost where the error goes from a process to another.
+            raise ValueError(str(cause)) from error
+        raise
     if not isinstance(mapper, SlideMapper):
         raise ValueError(f"{bundle}: 'slide_mapper' is a {type(mapper).__name__}, not a SlideMapper")
     return mapper
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """What a configuration's item raised: MONAI wraps it, once a level."""
+    while type(error) is RuntimeError and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def checkpoint_of(model_dir: str | Path) -> Path:

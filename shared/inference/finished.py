@@ -12,7 +12,7 @@ import orjson
 import torch
 from torch import nn
 
-from ..data.tissue_cache import content_key
+from ..data.tissue_cache import slide_content_key
 from ..writers import VOLUME_SUFFIXES
 from .inputs import ImageInput
 from .slide_results import OPTIONAL_SUFFIXES, RESULT_SUFFIXES, TILE_TABLE_SUFFIX
@@ -35,8 +35,7 @@ def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
     content = None
     # What cannot be read fails where it is mapped.
     with suppress(OSError):
-        status = image.path.stat()
-        content = content_key(str(image.path), status.st_size, status.st_mtime_ns)
+        content = slide_content_key(image.path)
     parts = orjson.dumps([dict(settings), content, image.mpp], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(parts).hexdigest()[:16]
 

@@ -134,7 +134,8 @@ class RayCohort:
             with store.claim(image.name) as is_mine:
                 if is_mine:
                     store.write(row)
-            return Outcome(row, is_mine)
+            # Whoever holds the claim may be about to finish it.
+            return Outcome(row, True) if is_mine else Outcome(None, False)
 
     def _check_resources(self) -> None:
         wanted = {"CPU": self.num_cpus, "GPU": self.num_gpus}

@@ -130,9 +130,9 @@ def write_results(
 def _binary_results(
     base: Path, probability_map: ProbabilityMap, overview: Overview, scale: Scale, options: ResultOptions
 ) -> dict[str, Any]:
-    found = list(tumour_regions(probability_map, options.threshold, least_pixels(scale, options)))
-    probability = overview.probability(probability_map)
-    write_ome_tiff(_path(base, ".ome.tif"), probability_map, scale.map_mpp)
+    with _meanwhile(write_ome_tiff, _path(base, ".ome.tif"), probability_map, scale.map_mpp):
+        found = list(tumour_regions(probability_map, options.threshold, least_pixels(scale, options)))
+        probability = overview.probability(probability_map)
     write_geojson(_path(base, ".geojson"), annotation_features({TUMOUR_CLASS: (TUMOUR_COLOUR, found)}, scale, options))
     rings = [ring for region in found for ring in _rings(region, overview.factor)]
     legend = Legend(
@@ -155,11 +155,12 @@ def _class_results(
     names = list(options.class_names or ())
     colours = [class_colour(index) for index in range(1, len(names))]
     found: dict[int, list[Region]] = {index: [] for index in range(1, len(names))}
-    for index, region in class_regions(probability_map, least_pixels(scale, options)):
-        found[index].append(region)
     sources: dict[str, RowSource] = {name: probability_map.of_class(index) for index, name in enumerate(names)}
-    probabilities = np.stack([overview.probability(source) for source in sources.values()])
-    write_ome_tiff_channels(_path(base, ".ome.tif"), sources, scale.map_mpp, [BACKGROUND_COLOUR, *colours])
+    channel_colours = [BACKGROUND_COLOUR, *colours]
+    with _meanwhile(write_ome_tiff_channels, _path(base, ".ome.tif"), sources, scale.map_mpp, channel_colours):
+        for index, region in class_regions(probability_map, least_pixels(scale, options)):
+            found[index].append(region)
+        probabilities = np.stack([overview.probability(source) for source in sources.values()])
     by_class = {name: (colour, found[index]) for index, (name, colour) in enumerate(zip(names[1:], colours, strict=True), 1)}
     write_geojson(_path(base, ".geojson"), annotation_features(by_class, scale, options))
     rings = [

@@ -17,6 +17,7 @@ from PIL import Image
 
 from shared.inference import ImageInput, InferenceFailures, SlideMapper, find_images, run_cohort
 from shared.inference.cohort import MAX_DEATHS, CohortWorker
+from shared.inference.finished import fingerprint
 from shared.inference.row_store import RowStore
 
 ROOT = Path(__file__).parents[2]
@@ -296,3 +297,14 @@ def test_classes_have_no_tissue_of_their_own(tmp_path, pictures):
     mapper = SlideMapper(network, class_names=["background", "stroma", "tumour"], **SETTINGS)
     (row,) = run_cohort(mapper, find_images(pictures / "00.png"), tmp_path / "out")
     assert row["status"] == "ok"
+
+
+def test_the_folder_beside_a_mirax_slide_is_part_of_it(tmp_path):
+    slide = tmp_path / "a.mrxs"
+    slide.write_bytes(b"only a preview")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/Data0001.dat").write_bytes(b"pixels")
+    before = fingerprint({}, ImageInput(slide, "a"))
+    assert fingerprint({}, ImageInput(slide, "a")) == before
+    (tmp_path / "a/Data0001.dat").write_bytes(b"more pixels")
+    assert fingerprint({}, ImageInput(slide, "a")) != before
