@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fire.parser import DefaultParseValue
 
-from shared.engines.bundle_mapper import checkpoint_of, load_slide_mapper
+from shared.engines.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
 from shared.inference import InferenceFailures, find_images, run_cohort
 from shared.inference.finished import FINISHED
 from shared.inference.ray_cohort import RayCohort
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
         images = find_images(demo_manifest(arguments.manifest), arguments.split, arguments.out)
         mapper = None if arguments.engine == "ray" else build()
     except (ValueError, RuntimeError) as error:
-        print(f"error: {_cause(error)}", file=sys.stderr)
+        print(f"error: {first_cause(error)}", file=sys.stderr)
         return 2
     try:
         if mapper is None:
@@ -97,20 +97,13 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
     except InferenceFailures as failures:
         print(f"error: {failures}", file=sys.stderr)
         return 1
-    except (ValueError, ImportError, ConnectionError) as error:
+    except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     counts = {status: sum(row["status"] == status for row in rows) for status in FINISHED}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     print(f"{arguments.out}: {len(images)} images, {len(rows)} mapped now{f' ({said})' if said else ''}")
     return 0
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What a configuration's item raised: MONAI wraps it, once a level."""
-    while type(error) is RuntimeError and error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def main() -> None:

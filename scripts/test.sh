@@ -11,7 +11,10 @@ prepare_environment requirements-dev.txt
 "$PYTHON" -m ruff format --check shared scripts tests
 "$PYTHON" -m ruff check shared scripts tests
 "$PYTHON" -m mypy
-# The last line printed is pytest's own.
 # One thread a process: two test processes that each spin on two cores crawl.
 export OMP_NUM_THREADS=1
+# The label server's tests run a server in an environment of its own, where it has been built (bash scripts/serve_monailabel.sh --install_only).
+MONAILABEL_PYTHON=${MONAILABEL_PYTHON:-${MONAILABEL_VENV:-$PWD/.venv-monailabel}/bin/python}
+if [ -x "$MONAILABEL_PYTHON" ]; then export MONAILABEL_PYTHON; else unset MONAILABEL_PYTHON; fi
+# The last line printed is pytest's own.
 exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"

@@ -1,15 +1,31 @@
 """Every line of Python that the bundles run. Folders are the pipeline; see README.md, "Architecture"."""
 
-__version__ = "0.1.0"
+from pathlib import Path
+
+# In packed bundles alone: a digest of the code that was packed, so that no other passes for it.
+BUILD_FILE = "build.txt"
+
+
+def _version(release: str, folder: Path) -> str:
+    """The release, and in a packed bundle the digest of the code behind it.
+
+    >>> _version("1.2.0", Path("nowhere"))
+    '1.2.0'
+    """
+    build = folder / BUILD_FILE
+    return f"{release}+{build.read_text(encoding='utf-8').strip()}" if build.is_file() else release
+
+
+__version__ = _version("0.1.0", Path(__file__).parent)
 
 
 def require_version(version: str) -> None:
-    """Check that this is the `shared` that a bundle was made for; every configuration runs it first.
+    """Check that this is the `shared` that a bundle was made for; every configuration runs it first, and every network needs it.
 
     Two downloaded bundles in one process share whichever `shared` was imported first.
 
     Args:
-        version: wanted, as in the bundle's ``metadata.json``.
+        version: wanted, as in the bundle's ``metadata.json``: of a packed bundle with the digest of its code.
 
     Raises:
         RuntimeError: if another version is loaded.

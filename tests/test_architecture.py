@@ -23,12 +23,14 @@ ALLOWED = {
     "data": {"geometry", "wsi", "writers"},
     "inference": {"geometry", "wsi", "writers", "data"},
     "handlers": {"writers"},
-    "engines": {"geometry", "wsi", "writers", "data", "inference", "handlers", *LEARNING},
+    "engines": {"geometry", "wsi", "writers", "data", "inference", "handlers", "boosting", *LEARNING},
     "selection": set(),
     "losses": {"selection"},
+    "boosting": {"losses", "networks"},
     "metrics": set(),
     "networks": set(),
     "synthetic": set(),
+    "monailabel": {"geometry", "wsi", "writers", "data", "inference", "engines"},
 }
 LEARN_WITH = {"torch", "monai", "ignite", "numpy"}
 # Boundaries are thinned and matched by these.
@@ -86,6 +88,12 @@ def test_the_allowed_directions_have_no_circle():
 def test_what_learns_imports_torch_and_its_kind_alone(module):
     foreign = {name.split(".")[0] for dots, name, _ in imports_of(module) if not dots} - set(sys.stdlib_module_names)
     assert foreign <= LEARN_WITH | ALSO_WITH.get(module.parts[0], set())
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.parts[0] != "monailabel"], ids=identify)
+def test_only_one_part_imports_monai_label(module):
+    """It lives in an environment of its own."""
+    assert not [name for dots, name, _ in imports_of(module) if not dots and name.split(".")[0] == "monailabel"]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=identify)

@@ -19,6 +19,12 @@ def image_and_label(batch: dict[str, Any], device: Device = None, non_blocking: 
     return images, batch["label"].to(device, dtype=torch.float32, non_blocking=non_blocking)
 
 
+def image_and_class(batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, Tensor]:
+    """As `image_and_label` with class indices int64 ``(B,)``: 1 for every label above 0."""
+    images, labels = image_and_label(batch, device, non_blocking)
+    return images, (labels > 0).long()
+
+
 def bag_and_label(
     batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
 ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Tensor]]:

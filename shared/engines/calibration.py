@@ -24,6 +24,7 @@ from .evaluation_report import number
 from .inferers import fast_inferer
 from .map_evaluation import MapEvaluation
 from .slide_bags import BagInferer, SlideBags
+from .temperature import temperature_of
 
 logger = logging.getLogger(__name__)
 
@@ -141,11 +142,12 @@ def map_threshold(histograms: Sequence[Tensor], labels: Sequence[int], alpha: fl
     return max(1, youden_threshold_of_histograms(counts)) / 255
 
 
-def load_threshold(checkpoints: Sequence[str | Path]) -> float:
+def load_threshold(checkpoints: Sequence[str | Path], temperature: float | str | Path = 1.0) -> float:
     """The threshold that a `Calibration` has written beside a network's weights.
 
     Args:
         checkpoints: the network's ``model.pt``, in a list; of several networks that answer together none has the threshold.
+        temperature: see `with_temperature`: of the network that makes the maps now. The threshold moves with the probabilities.
 
     Raises:
         ValueError: for several networks, or if there is no such file, or it holds no threshold.
@@ -159,9 +161,12 @@ def load_threshold(checkpoints: Sequence[str | Path]) -> float:
     if not file.is_file():
         raise ValueError(f"{file} does not exist: train first (its last stage but one writes it), or give --threshold a number")
     try:
-        return float(json.loads(file.read_text())["threshold"])
+        threshold = float(json.loads(file.read_text())["threshold"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} holds no threshold ({error!r}): delete it and run the training again") from error
+    if temperature == 1:
+        return threshold
+    return float((torch.tensor(threshold, dtype=torch.float64).logit() / temperature_of(temperature)).sigmoid())
 
 
 def find_checkpoints(pattern: str) -> list[str]:

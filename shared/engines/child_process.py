@@ -16,7 +16,7 @@ from typing import IO
 _PR_SET_PDEATHSIG = 1
 
 
-def run_child(command: Sequence[str], log: IO[str]) -> int:
+def run_child(command: Sequence[str], log: IO[str], started: Callable[[subprocess.Popen[bytes]], None] | None = None) -> int:
     """Run a command to its end; return its exit status, negative for a signal.
 
     When this process is interrupted or terminated (SIGTERM), it kills the child first; on Linux the kernel does so also when
@@ -25,10 +25,13 @@ def run_child(command: Sequence[str], log: IO[str]) -> int:
     Args:
         command: program and arguments.
         log: gets what the command prints.
+        started: called with the child, for who may want to stop it.
     """
     with _terminated_as_exit():
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_bind_to_parent())
         try:
+            if started is not None:
+                started(process)
             return process.wait()
         finally:
             if process.poll() is None:

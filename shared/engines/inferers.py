@@ -105,6 +105,16 @@ def score_in_eval_mode(score: LatticeInferer, images: Tensor, network: nn.Module
         network.train()
 
 
+class ScoreMapInferer(Inferer):
+    """Image scores and score maps of a network that is trained by the former, such as `shared.networks.Wildcat`.
+
+    Images ``(B, 3, H, W)`` to ``image_scores (B, C)`` and ``maps (B, C, H, W)``; the network is in eval mode.
+    """
+
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"image_scores": network.image_scores(inputs), "maps": network(inputs)}
+
+
 class AutocastInferer(Inferer):
     """Another inferer under autocast, with its logits as float32 again: what MONAI's trainer does on CUDA only.
 

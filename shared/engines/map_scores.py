@@ -143,10 +143,10 @@ class MapScores:
         # With the pixel size that it was mapped with: the file may have none.
         tissue = self.tissue.get(record["image"], float(self._row_of[_name(record)]["mpp"]))
         with MapFile(self.maps / f"{_name(record)}.ome.tif") as probability:
-            columns = _nearest(0, probability.shape[1], pixel_px / tissue.pixel_px, tissue.mask.shape[1])
+            columns = nearest_pixels(0, probability.shape[1], pixel_px / tissue.pixel_px, tissue.mask.shape[1])
             for top, truth in self._truth(record, probability.shape, pixel_px):
                 values = torch.from_numpy(probability.read_rows(top, top + len(truth)))
-                rows = _nearest(top, len(truth), pixel_px / tissue.pixel_px, tissue.mask.shape[0])
+                rows = nearest_pixels(top, len(truth), pixel_px / tissue.pixel_px, tissue.mask.shape[0])
                 is_tissue, is_tumour = torch.from_numpy(tissue.mask[np.ix_(rows, columns)]), torch.from_numpy(truth)
                 total["tissue"] += score_histograms(values[is_tissue], is_tumour[is_tissue])
                 total["all"] += score_histograms(values.masked_fill(~is_tissue, 0), is_tumour)
@@ -190,6 +190,6 @@ def _name(record: Record) -> str:
     return image_name(Path(record["image"]))
 
 
-def _nearest(start: int, count: int, scale: float, limit: int) -> np.ndarray:
-    """Indices on a grid of `limit` pixels of the middles of `count` pixels that are `scale` of its pixels wide."""
+def nearest_pixels(start: int, count: int, scale: float, limit: int) -> np.ndarray:
+    """Indices on a grid of `limit` pixels of the middles of `count` pixels from `start` on, `scale` of its pixels wide each."""
     return np.minimum(((np.arange(start, start + count) + 0.5) * scale).astype(np.int64), limit - 1)

@@ -46,7 +46,9 @@ class RegionEvaluation:
         folder: to write to.
         dataset: images of the split, whole, with ``pixel_labels: mask``; without, only the images' labels are scored. With
             super-pixels, a map's values are their means.
-        network: with ``maps(images)``, the probabilities ``(B, T + 1, H, W)`` of T side outputs and, last, of their fusion.
+        network: with ``maps(images)``, the probabilities ``(B, T + 1, H, W)`` of T side outputs and, last, of their fusion; a
+            segmentation network as `shared.engines.ProbabilityMaps`. Where it has ``image_probability(images)``, ``(B,)``, that
+            decides the image's label, else the generalised mean of the fusion.
         method: the fusion's name in the table.
         device: to compute on.
         batch_size: images a forward pass.
@@ -118,8 +120,7 @@ class RegionEvaluation:
         rows: list[dict[str, Any]] = []
         for batch in tqdm(loader, desc="evaluation", unit="batch", disable=None if rank() == 0 else True, leave=False):
             maps = self._maps(batch["image"], batch.get("superpixels"))
-            log_fusion = maps[:, -1].clamp_min(torch.finfo(maps.dtype).tiny).log()
-            image_probability = log_generalized_mean(log_fusion, self.generalized_mean_r).exp()
+            image_probability = self._image_probability(batch["image"], maps)
             for position, index in enumerate(batch["index"].tolist()):
                 row = {name: self.dataset.data[index].get(name) for name in REGION}
                 row["max_probability"] = float(maps[position, -1].max())
@@ -131,6 +132,14 @@ class RegionEvaluation:
                     row["region_f"] = round(row["maps"][-1]["f"], 6)
                 rows.append(row)
         return gather_in_order(rows)
+
+    def _image_probability(self, images: Tensor, maps: Tensor) -> Tensor:
+        """``(B,)``, by the network's own word or from its maps ``(B, T + 1, H, W)``."""
+        network: Any = unwrap(self.network)
+        if hasattr(network, "image_probability"):
+            return network.image_probability(images.to(self.device).contiguous(memory_format=torch.channels_last)).float().cpu()
+        log_fusion = maps[:, -1].clamp_min(torch.finfo(maps.dtype).tiny).log()
+        return log_generalized_mean(log_fusion, self.generalized_mean_r).exp()
 
     def _maps(self, images: Tensor, superpixels: Tensor | None) -> Tensor:
         """``(B, T + 1, H, W)`` on the CPU, or ``(B, 1, H, W)`` of a network with one side output."""

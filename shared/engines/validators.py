@@ -15,7 +15,7 @@ from ..inference.probabilities import tumour_probability
 from ..metrics import BagRanking, MeanRegionF, PooledBinaryScores, PooledClassScores
 from .batches import image_and_label, image_and_mask
 from .distributed import num_processes
-from .inferers import LatticeInferer, fast_inferer
+from .inferers import LatticeInferer, ScoreMapInferer, fast_inferer
 from .slide_bags import BagInferer, SlideBags
 
 
@@ -109,6 +109,28 @@ def region_validator(
         "val_pixel_iou": PooledBinaryScores(output_transform=lambda output: (output["pred"], output["label"]["mask"])),
     }
     return _mask_validator(dataset, network, device, batch_size, num_workers, metrics, _image_and_targets)
+
+
+def score_map_validator(
+    dataset: RegionDataset, network: nn.Module, device: torch.device | str, batch_size: int = 4, num_workers: int = 0
+) -> SupervisedEvaluator:
+    """Scores a network that is trained by its image scores, such as `shared.networks.Wildcat`, on whole images.
+
+    Metrics: ``val_image_accuracy`` and its like, of the images' labels; where the data set has pixel labels also
+    ``val_pixel_iou`` and its like, of the maps, which do not influence training.
+    """
+
+    def images(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return tumour_probability(output["pred"]["image_scores"])[:, 0, 0], output["label"]["image"]
+
+    def pixels(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return tumour_probability(output["pred"]["maps"]), output["label"]["mask"][:, 0]
+
+    metrics = {"val_image_accuracy": PooledBinaryScores(output_transform=images)}
+    if dataset.pixel_labels is not None:
+        metrics["val_pixel_iou"] = PooledBinaryScores(output_transform=pixels)
+    loader = RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers)
+    return _evaluator(loader, network, device, fast_inferer(ScoreMapInferer(), device), _image_and_targets, metrics)
 
 
 def bag_validator(

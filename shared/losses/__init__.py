@@ -2,6 +2,7 @@
 
 from .alpha_beta import AlphaBetaLoss, alpha_beta_loss
 from .area_constraint import AreaConstraintLoss, area_constraint
+from .auxiliary_segmentation import AuxiliarySegmentationLoss, auxiliary_segmentation_loss
 from .constrained_retrain import ConstrainedRetrainLoss, constrained_retrain_loss, image_constraint_loss
 from .deep_weak_supervision import DeepWeakSupervisionLoss, deep_weak_supervision_loss
 from .generalized_mean import (
@@ -18,6 +19,7 @@ from .superpixel_means import superpixel_means
 __all__ = [
     "AlphaBetaLoss",
     "AreaConstraintLoss",
+    "AuxiliarySegmentationLoss",
     "ConstrainedRetrainLoss",
     "DeepWeakSupervisionLoss",
     "GeneralizedMeanLoss",
@@ -25,6 +27,7 @@ __all__ = [
     "SelectedInstanceLoss",
     "alpha_beta_loss",
     "area_constraint",
+    "auxiliary_segmentation_loss",
     "binary_cross_entropy",
     "constrained_retrain_loss",
     "deep_weak_supervision_loss",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .binary import binary_counts
 
-__all__ = ["MeanRegionF", "region_f_measure"]
+__all__ = ["MeanRegionF", "region_f_measure", "region_f_of_counts"]
 
 
 def region_f_measure(prediction: Tensor, target: Tensor, label: Tensor | int) -> Tensor:
@@ -50,7 +50,19 @@ def region_f_measure(prediction: Tensor, target: Tensor, label: Tensor | int) ->
         raise ValueError(f"label must be {tuple(prediction.shape[: int(is_batch)])}, one an image; got {tuple(label.shape)}")
     if ((label != 0) & (label != 1)).any():
         raise ValueError(f"label must be 0 or 1; got {label.tolist()}")
-    counts = binary_counts(prediction, target, dim=tuple(range(int(is_batch), prediction.ndim)))
+    return region_f_of_counts(binary_counts(prediction, target, dim=tuple(range(int(is_batch), prediction.ndim))), label)
+
+
+def region_f_of_counts(counts: Tensor, label: Tensor) -> Tensor:
+    """As `region_f_measure`, of pixels that are counted.
+
+    Args:
+        counts: tp, fp, fn, tn, ``(..., 4)``.
+        label: 0 or 1 of the images, ``(...,)``.
+
+    Returns:
+        float64 ``(...,)`` in [0, 1].
+    """
     tp, fp, fn, tn = counts.double().unbind(dim=-1)
     is_tumour = label == 1
     hits = torch.where(is_tumour, tp, tn + fn)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["IMAGENET_URLS", "load_imagenet_vgg16", "load_imagenet_weights"]
+__all__ = ["IMAGENET_URLS", "load_imagenet_vgg16", "load_imagenet_vgg16_classifier", "load_imagenet_weights"]
 
 # torchvision's IMAGENET1K_V1.
 IMAGENET_URLS = {
@@ -21,6 +21,8 @@ IMAGENET_URLS = {
 }
 # The convolutions' numbers in torchvision's `features`, which counts ReLUs and pooling too.
 VGG16_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+# And those of its first two linear layers in `classifier`.
+VGG16_LINEAR_LAYERS = (0, 3)
 
 
 def load_imagenet_weights(network: nn.Module, backbone: str, weights_path: str | Path | None = None) -> None:
@@ -63,6 +65,29 @@ def load_imagenet_vgg16(stages: nn.Module, weights_path: str | Path | None = Non
     _check_weights(weights, expected, "vgg16")
     for prefix, layer in named.items():
         layer.load_state_dict({key: weights[prefix + key] for key in layer.state_dict()})
+
+
+def load_imagenet_vgg16_classifier(head: nn.Module, weights_path: str | Path | None = None) -> None:
+    """Load torchvision's ImageNet weights of VGG-16's first two linear layers into convolutions of 7 x 7 and 1 x 1.
+
+    Args:
+        head: with these two convolutions, of 4096 channels each, in order; changed in place.
+        weights_path: see `load_imagenet_weights`.
+
+    Raises:
+        ValueError: if the file has no such layers, or of other sizes.
+        RuntimeError: if the weights cannot be had; it names the file and where to put it.
+    """
+    convolutions = [module for module in head.modules() if isinstance(module, nn.Conv2d)]
+    named = {f"classifier.{number}.": layer for number, layer in zip(VGG16_LINEAR_LAYERS, convolutions, strict=True)}
+    weights = {key: value for key, value in _weights_of("vgg16", weights_path).items() if key.startswith(tuple(named))}
+    # A linear layer takes the features (C, h, w) of its image as one row.
+    expected = {
+        p + key: value.flatten(1) if value.ndim > 1 else value for p, c in named.items() for key, value in c.state_dict().items()
+    }
+    _check_weights(weights, expected, "vgg16")
+    for prefix, layer in named.items():
+        layer.load_state_dict({key: weights[prefix + key].reshape(value.shape) for key, value in layer.state_dict().items()})
 
 
 def _weights_of(backbone: str, weights_path: str | Path | None) -> Mapping[str, Any]:

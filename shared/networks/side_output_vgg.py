@@ -10,13 +10,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .imagenet_weights import load_imagenet_vgg16
-from .norm_layers import replace_batch_norm
 from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
+from .vgg16 import STAGE_CHANNELS, check_vgg_weights, vgg_convolutions
 
 __all__ = ["SideOutputVGG", "fuse_probabilities"]
 
-STAGE_CHANNELS = (64, 128, 256, 512, 512)
-STAGE_CONVOLUTIONS = (2, 2, 3, 3, 3)
 # Of three side outputs, found by cross-validation: section III.B.3 of the paper.
 PAPER_WEIGHTS = (0.2, 0.35, 0.45)
 
@@ -94,10 +92,7 @@ class SideOutputVGG(nn.Module):
     ) -> None:
         super().__init__()
         self.side_outputs = _checked_side_outputs(num_stages, side_outputs)
-        if pretrained and norm is not None:
-            raise ValueError(f"the ImageNet weights are of VGG-16 without normalisation; got pretrained=True and {norm=}")
-        if weights_path is not None and not pretrained:
-            raise ValueError(f"weights_path needs pretrained=True; got {pretrained=}, weights_path={str(weights_path)!r}")
+        check_vgg_weights(pretrained, norm, weights_path)
         num_sides = len(self.side_outputs)
         self.checkpointing = checkpointing
         self.normalization = PixelNormalization(mean, std)
@@ -160,16 +155,8 @@ class SideOutputVGG(nn.Module):
 
 def _vgg_stage(stage: int, norm: str | None) -> nn.Module:
     """Pooling (not in the first stage), so that the stage ends with the features before pooling, and the convolutions."""
-    layers: list[nn.Module] = [nn.MaxPool2d(kernel_size=2, stride=2)] if stage > 1 else []
-    in_channels, out_channels = (3, *STAGE_CHANNELS)[stage - 1 : stage + 1]
-    for _ in range(STAGE_CONVOLUTIONS[stage - 1]):
-        convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(convolution.get_parameter("bias"))
-        layers += [convolution] if norm is None else [convolution, nn.BatchNorm2d(out_channels)]
-        layers.append(nn.ReLU(inplace=True))
-        in_channels = out_channels
-    return nn.Sequential(*layers) if norm is None else replace_batch_norm(nn.Sequential(*layers), norm)
+    pooling: list[nn.Module] = [nn.MaxPool2d(kernel_size=2, stride=2)] if stage > 1 else []
+    return nn.Sequential(*pooling, *vgg_convolutions(stage, norm))
 
 
 def _side_layer(stage: int) -> nn.Conv2d:

@@ -1,0 +1,97 @@
+"""Fits a temperature for a trained network on validation labels, and draws reliability curves on the test split.
+
+python scripts/calibrate.py --bundle bundles/camel --model_dir runs/mine --manifest my/images.csv
+python scripts/calibrate.py --bundle bundles/cdws_mil --model_dir runs/mine --manifest my/images.csv --overlay vgg5 --labels label
+
+Works for every bundle: the network, its pixel size and its tiles are those of its inference.json. Pixels are compared with the
+manifest's masks (those of images with label 0 are known without one); with --labels label, which needs no mask, images with their
+labels, an image's probability being the generalised mean of its pixels'. Temperature and scores go to temperature.json beside the
+weights, curves to reliability.png and reliability.json in --out. Logits are counted as they come: memory does not grow with the
+images. Ranks, and decisions at a probability of 0.5, do not change.
+
+Inference applies it when asked: --temperature runs/mine/temperature.json (or a number).
+
+Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.infer import overrides_of
+from shared.data import load_manifest
+from shared.engines.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
+from shared.engines.temperature import LABELS, collect_logits, write_reliability_report, write_temperature
+from shared.inference import SlideMapper
+from shared.synthetic import demo_manifest
+
+
+def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
+    parser.add_argument("--model_dir", type=Path, required=True, help="output folder of the training, with its model.pt")
+    parser.add_argument("--manifest", type=Path, required=True, help="of the training")
+    parser.add_argument("--overlay", nargs="+", default=[], help="configurations behind inference.json, as in training: unet")
+    parser.add_argument("--labels", choices=LABELS, default="mask", help="of pixels or of images (default mask)")
+    parser.add_argument("--tile_mpp", type=float, help="of PNG, JPEG and BMP images without mpp, as in training")
+    parser.add_argument("--fit_split", default="val", help="that the temperature is fitted on (default val)")
+    parser.add_argument("--report_split", default="test", help="that the curves are drawn of (default test)")
+    parser.add_argument("--regions_per_slide", type=int, default=100, help="of slides (default 100)")
+    parser.add_argument("--out", type=Path, help="folder of the curves (default: evaluation, in --model_dir)")
+    arguments, rest = parser.parse_known_args()
+    try:
+        overrides = overrides_of(rest) | {"checkpoint": str(checkpoint_of(arguments.model_dir)), "temperature": 1.0}
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments, overrides
+
+
+def run(arguments: argparse.Namespace, mapper: SlideMapper) -> str:
+    """Fit, write everything, and say it."""
+    num_classes = len(mapper.class_names) if mapper.class_names else 2
+    manifest = demo_manifest(arguments.manifest)
+    required = ["label"] if arguments.labels == "label" else []
+    collected = {}
+    for split in (arguments.fit_split, arguments.report_split):
+        records = load_manifest(
+            manifest,
+            split=split,
+            require=required,
+            num_classes=num_classes,
+            tile_mpp=arguments.tile_mpp,
+        )
+        collected[split] = collect_logits(mapper, records, arguments.labels, arguments.regions_per_slide)
+    fitted, reported = collected[arguments.fit_split], collected[arguments.report_split]
+    about = {"labels": arguments.labels, "manifest": str(manifest)}
+    found = write_temperature(arguments.model_dir, mapper.network, fitted, about | {"split": arguments.fit_split})
+    out = arguments.out or arguments.model_dir / "evaluation"
+    title = f"{arguments.bundle.resolve().name}, {arguments.report_split} split"
+    report = write_reliability_report(out, reported, found["temperature"], title, about | {"split": arguments.report_split})
+    lines = [f"{'':24}{'ECE (%)':>12}{'largest gap':>12}{'NLL':>12}"]
+    for name, scores in ((arguments.fit_split, found), (arguments.report_split, report)):
+        for when, said in (("before", "as trained"), ("after", "scaled")):
+            score = scores[when]
+            lines.append(f"{f'{name}, {said}':24}{100 * score['ece']:12.2f}{100 * score['mce']:12.1f}{score['nll']:12.4f}")
+    return "\n".join([*lines, "", f"temperature {found['temperature']:.3f}; curves of {reported.says} in {out}"])
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    arguments, overrides = parsed()
+    try:
+        mapper = load_slide_mapper(arguments.bundle, arguments.overlay, overrides)
+        print(run(arguments, mapper))
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {first_cause(error)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Runs a command and keeps what it cost: seconds and peak memory, attempt by attempt.
+
+python scripts/comparison/measured_process.py usage.json python -m monai.bundle run ...
+
+A process of its own, and a small one: what a process is forked from counts as its memory, and the peak that the system keeps of
+ended children is that of the largest one. Attempts that were killed count with the seconds that were last written down.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+_HEARTBEAT_S = 5.0
+# ru_maxrss is in KiB on Linux, in bytes on macOS.
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def measure(path: Path, command: Sequence[str]) -> int:
+    """Run the command with this process's output; note its cost in a JSON file; return its exit status."""
+    attempts: list[dict[str, Any]] = read_attempts(path)
+    attempts.append({"seconds": 0.0, "peak_bytes": None, "status": None})
+    started, ended = time.perf_counter(), threading.Event()
+
+    def note() -> None:
+        attempts[-1]["seconds"] = round(time.perf_counter() - started, 2)
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_text(json.dumps(attempts) + "\n")
+        temporary.replace(path)
+
+    def keep_noting() -> None:
+        while not ended.wait(_HEARTBEAT_S):
+            note()
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    note()
+    heart = threading.Thread(target=keep_noting, daemon=True)
+    heart.start()
+    try:
+        status = _run_child()(command, sys.stdout)
+    finally:
+        ended.set()
+        heart.join()
+    attempts[-1]["peak_bytes"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _MAXRSS_UNIT
+    attempts[-1]["status"] = status
+    note()
+    return status
+
+
+def read_attempts(path: Path) -> list[dict[str, Any]]:
+    """What earlier attempts cost; empty where there were none."""
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return []
+    return found
+
+
+def command_line(path: Path, command: Sequence[str]) -> list[str]:
+    """The command that measures `command` into the file at `path`."""
+    return [sys.executable, str(Path(__file__).resolve()), str(path), *command]
+
+
+def _run_child() -> Callable[[Sequence[str], TextIO], int]:
+    # Not as a part of its package, whose import takes seconds and half a gigabyte.
+    file = Path(__file__).resolve().parents[2] / "shared" / "engines" / "child_process.py"
+    spec = importlib.util.spec_from_file_location("child_process", file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    run_child: Callable[[Sequence[str], TextIO], int] = module.run_child
+    return run_child
+
+
+if __name__ == "__main__":
+    code = measure(Path(sys.argv[1]), sys.argv[2:])
+    # A signal's number as a shell gives it.
+    os._exit(code if code >= 0 else 128 - code)

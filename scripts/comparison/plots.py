@@ -1,0 +1,126 @@
+"""Plots as SVG that takes its colours from the page around it, so that they follow light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.sax.saxutils import escape
+
+from .intervals import Interval
+
+_WIDTH, _HEIGHT = 440, 330
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 30, 46
+# Of a letter, of a line of text; good enough to keep labels apart.
+_LETTER_PX, _LINE_PX = 6.3, 15
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method in a plot: where, and how sure."""
+
+    name: str
+    x: float
+    y: Interval
+    is_baseline: bool = False
+
+
+def scatter(points: Sequence[Point], x_title: str, y_title: str, description: str) -> str:
+    """A plot of scores in per cent against minutes; its horizontal axis is logarithmic from a minute on, and begins at 0.
+
+    Args:
+        points: those without a number are left out.
+        x_title: of the horizontal axis.
+        y_title: of the vertical one.
+        description: for those who do not see it.
+
+    Returns:
+        an ``<svg>`` element; its parts carry the classes ``axis``, ``grid``, ``point``, ``whisker`` and ``name``.
+    """
+    points = [point for point in points if not math.isnan(point.x) and not math.isnan(point.y.mean)]
+    parts = [f"<title>{escape(description)}</title>"]
+    if not points:
+        parts.append(f'<text class="axis" x="{_WIDTH / 2}" y="{_HEIGHT / 2}" text-anchor="middle">no numbers</text>')
+        return _svg(parts, description)
+    low, high = _y_range(points)
+    largest = max(1.0, *(point.x for point in points))
+    ticks = [0.0, *(10.0**power for power in range(math.ceil(math.log10(largest)) + 1))]
+    end = math.log10(1 + ticks[-1])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = math.log10(1 + x) / end
+        return (
+            _LEFT + across * (_WIDTH - _LEFT - _RIGHT),
+            _TOP + (high - 100 * y) / (high - low) * (_HEIGHT - _TOP - _BOTTOM),
+        )
+
+    step = 20 if high - low > 50 else 10 if high - low > 20 else 5
+    for value in range(low, high + 1, step):
+        y = place(0, value / 100)[1]
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="axis" x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{value}</text>')
+    bottom = _HEIGHT - _BOTTOM
+    for tick in ticks:
+        x = place(tick, 0)[0]
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
+        parts.append(f'<text class="axis" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_title)}</text>')
+    parts.append(f'<text class="axis" x="2" y="11">{escape(y_title)}</text>')
+    places = [place(point.x, point.y.mean) for point in points]
+    for point, (x, y) in zip(points, places, strict=True):
+        kind = " baseline" if point.is_baseline else ""
+        if not math.isnan(point.y.low):
+            (_, lowest), (_, highest) = place(point.x, point.y.low), place(point.x, point.y.high)
+            parts.append(f'<line class="whisker{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{lowest:.1f}" y2="{highest:.1f}"/>')
+        tip = f"{point.name}: {100 * point.y.mean:.1f} % at {point.x:.1f} min"
+        parts.append(f'<circle class="point{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{escape(tip)}</title></circle>')
+    for point, (x, y, anchor) in zip(points, label_places(places, [point.name for point in points]), strict=True):
+        kind = " baseline" if point.is_baseline else ""
+        parts.append(f'<text class="name{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(point.name)}</text>')
+    return _svg(parts, description)
+
+
+def label_places(places: Sequence[tuple[float, float]], names: Sequence[str]) -> list[tuple[float, float, str]]:
+    """Where each point's name stands: beside it, moved up or down until it covers no other name.
+
+    Args:
+        places: (x, y) of the points.
+        names: their names.
+
+    Returns:
+        x, y of the base line, and ``text-anchor``, in the order of the points.
+    """
+    taken: list[tuple[float, float, float, float]] = []
+    found: dict[int, tuple[float, float, str]] = {}
+    for index in sorted(range(len(places)), key=lambda index: places[index][1]):
+        x, y = places[index]
+        width = _LETTER_PX * len(names[index])
+        is_left = x + 10 + width > _WIDTH - 2
+        left = x - 10 - width if is_left else x + 10
+        offsets = [sign * step * _LINE_PX / 2 for step in range(40) for sign in (1, -1)]
+        for offset in offsets:
+            top = y + offset - _LINE_PX / 2
+            box = (left, top, left + width, top + _LINE_PX)
+            is_inside = top >= _TOP - _LINE_PX and top + _LINE_PX <= _HEIGHT - _BOTTOM + 2
+            if is_inside and not any(_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        found[index] = (x - 10 if is_left else x + 10, box[1] + _LINE_PX - 4, "end" if is_left else "start")
+    return [found[index] for index in range(len(places))]
+
+
+def _y_range(points: Sequence[Point]) -> tuple[int, int]:
+    """Per cent, in tens, that hold all points and whiskers."""
+    ends = [100 * end for point in points for end in (point.y.mean, point.y.low, point.y.high) if not math.isnan(end)]
+    low, high = 10 * math.floor(min(ends) / 10), 10 * math.ceil(max(ends) / 10)
+    return (low, high) if high > low else (max(0, low - 10), min(100, low + 10))
+
+
+def _overlap(box: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
+
+
+def _svg(parts: Sequence[str], description: str) -> str:
+    label = escape(description, {'"': "&quot;"})
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'

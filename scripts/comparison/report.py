@@ -1,0 +1,199 @@
+"""One page that tells what a comparison found: it needs no other file and asks nothing of the network."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from mlflow import MlflowClient
+
+from shared.writers import atomic_path
+
+from .data import ComparisonData
+from .gallery import examples, shown_size
+from .intervals import Interval, score_names
+from .plots import Point, scatter
+from .published import PublishedData
+from .runs import DONE, Row
+from .table import effort_minutes, effort_text, write_csv, write_markdown
+
+_TEMPLATE = "report.html.jinja"
+# What the plots show first, of those that there are.
+_FIRST_SCORE = "iou"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table that can be sorted.
+
+    Attributes:
+        value: to sort by; None stands last.
+        text: to read.
+        range: the interval, to read.
+        low: its lower end, in per cent of the scale.
+        high: its upper end.
+        published: of the paper, to read.
+    """
+
+    value: float | None
+    text: str
+    range: str = ""
+    low: float | None = None
+    high: float | None = None
+    published: str = ""
+
+
+class Report:
+    """Writes ``table.csv``, ``table.md`` and ``report.html``.
+
+    Args:
+        rows: of the comparison.
+        data: that were compared on.
+        mpp: micrometres per pixel of the scores.
+        seconds: an annotator's, for ``labels``, ``areas`` and ``masks``.
+        published: what a paper reports on these data; None where they are no paper's.
+        tracking_uri: of MLflow.
+        mlflow_url: where its pages are, for the links.
+        num_examples: images of the gallery.
+        experiment: of the runs.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        data: ComparisonData,
+        mpp: float,
+        seconds: Mapping[str, float],
+        published: PublishedData | None,
+        tracking_uri: str,
+        mlflow_url: str,
+        num_examples: int,
+        experiment: str,
+    ) -> None:
+        self.rows, self.data, self.mpp, self.seconds, self.published = list(rows), data, mpp, seconds, published
+        self.tracking_uri, self.num_examples, self.experiment = tracking_uri, num_examples, experiment
+        self.mlflow_url = tracking_uri if tracking_uri.startswith(("http://", "https://")) else mlflow_url
+        self.names = score_names(data.num_classes)
+        self.unit = "slide" if data.is_slides else "image"
+
+    def write(self, out: Path) -> None:
+        """Write the three files into `out`."""
+        write_csv(self.rows, out / "table.csv", self.names, self.seconds, self.published)
+        write_markdown(self.rows, out / "table.md", self.names, self.published, self.unit)
+        with atomic_path(out / "report.html") as temporary:
+            temporary.write_text(self.page(), encoding="utf-8")
+
+    def page(self) -> str:
+        """The page."""
+        done = [row for row in self.rows if row.status == DONE]
+        names = {name: title for name, title in self.names.items() if any(_is_number(row.scores.get(name)) for row in done)}
+        environment = Environment(
+            loader=FileSystemLoader(Path(__file__).parent),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        return environment.get_template(_TEMPLATE).render(
+            title=f"{self.data.manifest.parent.name}/{self.data.manifest.name}",
+            made=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+            machine=_machine(),
+            data=self.data,
+            unit=self.unit,
+            mpp=self.mpp,
+            seconds=self.seconds,
+            columns=names,
+            costs=self._cost_titles(),
+            rows=[self._table_row(row, names) for row in done],
+            others=[row for row in self.rows if row.status != DONE],
+            notes=[row for row in done if row.reason],
+            settings=[(row, sorted(row.settings.items())) for row in done if row.settings],
+            published=self.published,
+            plots=self._plots(done, names),
+            first_score=_FIRST_SCORE if _FIRST_SCORE in names else next(iter(names), ""),
+            examples=examples(self.rows, self.data, self.num_examples),
+            shown_size=shown_size,
+            tracking_uri=self.tracking_uri,
+            experiment_url=self._experiment_url(),
+        )
+
+    def _cost_titles(self) -> dict[str, str]:
+        return {
+            "annotation": "Annotation, min",
+            "training": "Training, min",
+            "seconds": f"Seconds a {self.unit}",
+            "memory": "Peak memory, GiB",
+        }
+
+    def _table_row(self, row: Row, names: Mapping[str, str]) -> dict[str, Any]:
+        published = self.published.scores.get(row.key, {}) if self.published else {}
+        minutes = effort_minutes(row.effort, self.seconds)
+        memory = row.peak_bytes / 2**30 if row.peak_bytes else math.nan
+        costs = [(minutes, 1), (row.training_minutes, 1), (row.seconds_per_image, 2), (memory, 1)]
+        return {
+            "row": row,
+            "effort": effort_text(row.effort),
+            "scores": [_score_cell(row.scores.get(name), published.get(name)) for name in names],
+            "costs": [
+                Cell(None if math.isnan(cost) else cost, "–" if math.isnan(cost) else f"{cost:.{n}f}") for cost, n in costs
+            ],
+            "links": list(zip(row.seeds, (self._run_url(run_id) for run_id in row.mlflow_runs), strict=True)),
+        }
+
+    def _plots(self, rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Of each score two plots: against the labelling effort, and against the training."""
+        plots = []
+        for name, title in names.items():
+            scored = [row for row in rows if name in row.scores]
+            effort = [_point(row, effort_minutes(row.effort, self.seconds), name) for row in scored]
+            cost = [_point(row, row.training_minutes, name) for row in scored]
+            plots.append(
+                {
+                    "name": name,
+                    "effort": Markup(scatter(effort, "minutes of annotation", f"{title}, %", f"{title} against annotation")),
+                    "cost": Markup(scatter(cost, "minutes of training", f"{title}, %", f"{title} against training")),
+                }
+            )
+        return plots
+
+    def _experiment_url(self) -> str:
+        return f"{self.mlflow_url.rstrip('/')}/#/experiments/{self._experiment_id()}"
+
+    def _run_url(self, run_id: str) -> str:
+        return f"{self._experiment_url()}/runs/{run_id}"
+
+    def _experiment_id(self) -> str:
+        found = MlflowClient(self.tracking_uri).get_experiment_by_name(self.experiment)
+        return "0" if found is None else str(found.experiment_id)
+
+
+def _point(row: Row, x: float, name: str) -> Point:
+    return Point(row.title, x, row.scores[name], row.is_baseline)
+
+
+def _score_cell(score: Interval | None, published: float | None) -> Cell:
+    paper = "" if published is None else f"{100 * published:.1f}"
+    if not _is_number(score) or score is None:
+        return Cell(None, "–", published=paper)
+    mean, low, high = (100 * value for value in (score.mean, score.low, score.high))
+    if math.isnan(low):
+        return Cell(mean, f"{mean:.1f}", published=paper)
+    return Cell(mean, f"{mean:.1f}", f"{low:.1f}–{high:.1f}", low, high, paper)
+
+
+def _is_number(score: Interval | None) -> bool:
+    return score is not None and not math.isnan(score.mean)
+
+
+def _machine() -> str:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{os.cpu_count()} CPU cores ({platform.machine()}), {device}"

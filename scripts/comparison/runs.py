@@ -1,0 +1,300 @@
+"""Trains, maps and scores the methods of a comparison; what is finished is not repeated."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.data import TissueCache
+from shared.engines.child_process import run_child
+from shared.engines.sweep import LOG, METRICS, Sweep
+from shared.handlers import Tracking
+from shared.inference.finished import FINISHED
+from shared.inference.row_store import TABLE_NAME
+from shared.writers import atomic_path, read_rows
+
+from .baselines import BASELINES, TRAINED
+from .data import IMAGES, SLIDES, ComparisonData
+from .intervals import NUM_DRAWS, Interval, intervals
+from .measured_process import command_line, read_attempts
+from .methods import Method, NotComparable, Plan, plan
+from .scoring import MapScorer, Scores
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+DONE, SKIPPED, FAILED = "ok", "skipped", "failed"
+USAGE, INFERENCE_USAGE, INFERENCE_LOG = "usage.json", "inference_usage.json", "inference_log.txt"
+
+
+@dataclass
+class Row:
+    """A method of the table.
+
+    Attributes:
+        key: as on the command line.
+        title: for people.
+        status: ``"ok"``, ``"skipped"`` or ``"failed"``.
+        reason: why it is not ok; of an ok one, which seeds failed and why.
+        effort: ``labels``, ``areas`` and ``masks`` that it learned from.
+        settings: keys of its training that are not the bundle's own.
+        seeds: whose maps are scored.
+        scores: by name.
+        training_minutes: mean over seeds, of the process, with the bundle's own evaluation.
+        seconds_per_image: mean over test images and seeds.
+        peak_bytes: of the largest process of any seed's training and inference.
+        maps: folder of each seed's maps.
+        mlflow_runs: id of each seed's run.
+    """
+
+    key: str
+    title: str
+    status: str = DONE
+    reason: str = ""
+    effort: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
+    scores: dict[str, Interval] = field(default_factory=dict)
+    training_minutes: float = math.nan
+    seconds_per_image: float = math.nan
+    peak_bytes: int | None = None
+    maps: list[Path] = field(default_factory=list)
+    mlflow_runs: list[str] = field(default_factory=list)
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.key in BASELINES
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Where all runs are tracked: one database, one experiment."""
+
+    uri: str
+    experiment: str
+
+
+class MeasuredSweep(Sweep):
+    """A `Sweep` whose processes note what they cost."""
+
+    def command(self, values: Mapping[str, Any], parent_run_id: str | None = None) -> list[str]:
+        """That of the sweep, measured into the run's folder."""
+        return command_line(self.folder(values) / USAGE, super().command(values, parent_run_id))
+
+
+class Comparison:
+    """Every method on one data set.
+
+    Into `out` go ``data/`` (manifests, tissue), ``runs/<method>/seed=<n>/`` (what a training writes, ``usage.json``,
+    ``log.txt``), ``maps/<method>/seed=<n>/``, ``scores/`` and ``mlruns.db``. Each training, and each inference, is a process of
+    its own that ends with this one; given again, the same command goes on where it stopped. A method that fails keeps no other
+    from its turn.
+
+    Args:
+        data: what is compared on.
+        out: folder to write to.
+        methods: to compare.
+        seeds: of the trainings of each.
+        mpp: micrometres per pixel at which maps are scored.
+        given: method, or ``all``, -> keys and values over those that are derived from the data.
+        tracker: MLflow.
+        num_draws: of the intervals.
+    """
+
+    def __init__(
+        self,
+        data: ComparisonData,
+        out: Path,
+        methods: Sequence[Method],
+        seeds: Sequence[int],
+        mpp: float,
+        given: Mapping[str, Mapping[str, Any]],
+        tracker: Tracker,
+        num_draws: int = NUM_DRAWS,
+    ) -> None:
+        self.data, self.out, self.methods, self.seeds, self.mpp = data, out, methods, list(seeds), mpp
+        self.given, self.tracker, self.num_draws = given, tracker, num_draws
+        self.tissue = TissueCache(out / "data" / "tissue")
+        self.scorer = MapScorer(data, mpp, self.tissue)
+
+    def run(self, baselines: bool = True) -> list[Row]:
+        """Train, map and score what is not finished; a row a method, and a row a trivial baseline where they are wanted."""
+        rows = [self._method(method) for method in self.methods]
+        return rows + [self._baseline(name) for name in BASELINES if baselines]
+
+    def _method(self, method: Method) -> Row:
+        row = Row(method.key, method.title)
+        keys = {name: value for who in ("all", method.key) for name, value in self.given.get(who, {}).items()}
+        try:
+            planned = plan(method, self.data, self.out / "data" / "tissue", keys)
+        except NotComparable as error:
+            row.status, row.reason = SKIPPED, str(error)
+            logger.warning("%s is skipped: it %s", method.title, error)
+            return row
+        except Exception as error:  # whatever a bundle's configuration raises is its own row's matter
+            row.status, row.reason = FAILED, _one_line(error)
+            logger.error("%s failed: %s", method.title, row.reason)
+            return row
+        row.effort = planned.effort
+        row.settings = {name: value for name, value in planned.settings.items() if name not in ("manifest", "tissue_dir")}
+        fixed = {
+            "bundle_root": str(method.bundle),
+            **planned.settings,
+            "tracking_uri": self.tracker.uri,
+            "tracking::experiment": self.tracker.experiment,
+        }
+        sweep = MeasuredSweep(method.config_files, {"seed": self.seeds}, self.out / "runs" / method.key, fixed)
+        logger.info("%s: training with %d seeds", method.title, len(self.seeds))
+        try:
+            sweep.run()
+        except ValueError as error:  # its folder was made with other settings
+            row.status, row.reason = FAILED, str(error)
+            logger.error("%s failed: %s", method.title, row.reason)
+            return row
+        except RuntimeError as error:
+            logger.error("%s: %s", method.title, error)
+        problems = {}
+        for seed in self.seeds:
+            folder = sweep.folder({"seed": seed})
+            maps = self._maps(method.key, seed)
+            if not (folder / METRICS).is_file():
+                problems[seed] = last_line(folder / LOG)
+            elif self._infer(planned, folder, maps):
+                problems[seed] = last_line(folder / INFERENCE_LOG)
+        minutes = [_seconds(sweep.folder({"seed": seed}) / USAGE) / 60 for seed in self.seeds if seed not in problems]
+        self._score(row, problems, minutes)
+        return row
+
+    def _infer(self, planned: Plan, folder: Path, maps: Path) -> int:
+        """Map the test images with one training's network; the exit status."""
+        command = [sys.executable, str(ROOT / "scripts" / "infer.py"), "--bundle", str(planned.method.bundle)]
+        command += ["--manifest", str(self.data.test_manifest), "--model_dir", str(folder), "--out", str(maps)]
+        for name, value in planned.inference.items():
+            command += [f"--{name}", "None" if value is None else str(value)]
+        return self._run(command, folder / INFERENCE_USAGE, folder / INFERENCE_LOG, maps)
+
+    def _baseline(self, name: str) -> Row:
+        row = Row(name, BASELINES[name])
+        if name == "everything_is_tumour" and self.data.num_classes > 2:
+            row.title = f"Everything is {self.data.class_names[0]}"
+        kind = IMAGES if IMAGES in self.data.manifests else SLIDES
+        records = self.data.training[kind]
+        learns = name == "colour_only"
+        if learns:
+            missing = sum(record["label"] is None for record in records)
+            if missing:
+                row.status, row.reason = SKIPPED, f"needs label 'label': {missing} of {len(records)} training {kind} have none"
+                return row
+        row.effort = {"labels": len(records) if learns else 0, "areas": 0, "masks": 0}
+        problems, minutes = {}, []
+        for seed in self.seeds if learns else self.seeds[:1]:
+            folder, maps = self.out / "runs" / name / f"seed={seed}", self._maps(name, seed)
+            command = [sys.executable, str(ROOT / "scripts" / "comparison" / "baselines.py"), name]
+            command += ["--manifest", str(self.data.manifests[kind]), "--test", str(self.data.test_manifest)]
+            command += ["--class_names", *self.data.class_names, "--mpp", str(self.mpp), "--seed", str(seed)]
+            command += ["--tissue", str(self.tissue.folder), "--out", str(folder), "--maps", str(maps)]
+            tracking = self._tracking(folder, f"{name}, seed={seed}")
+            tracking.start({"baseline": name, "seed": seed, "mpp": self.mpp})
+            if self._run(command, folder / USAGE, folder / LOG, maps):
+                problems[seed] = last_line(folder / LOG)
+            else:
+                minutes.append(json.loads((folder / TRAINED).read_text())["seconds"] / 60 if learns else 0.0)
+                tracking.finish()
+        self._score(row, problems, minutes)
+        return row
+
+    def _run(self, command: Sequence[str], usage: Path, log_file: Path, maps: Path) -> int:
+        """Run a command that makes maps, unless it has; its exit status."""
+        # Beside the network, not beside the maps: who removes a training to have it anew wants new maps too.
+        note = usage.with_name("mapped.json")
+        if (maps / TABLE_NAME).is_file() and note.is_file() and json.loads(note.read_text()) == list(command):
+            return 0
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        with log_file.open("a") as log:
+            status = run_child(command_line(usage, command), log)
+        if not status:
+            with atomic_path(note) as temporary:
+                temporary.write_text(json.dumps(list(command)) + "\n")
+        return status
+
+    def _score(self, row: Row, problems: Mapping[int, str], minutes: Sequence[float]) -> None:
+        """Fill in what the maps score, of the seeds that have no problem."""
+        row.reason = "; ".join(f"seed {seed}: {reason}" for seed, reason in problems.items())
+        scored: list[Scores] = []
+        seeds = self.seeds[:1] if row.key == "everything_is_tumour" else self.seeds
+        for seed in (seed for seed in seeds if seed not in problems):
+            maps, folder = self._maps(row.key, seed), self.out / "runs" / row.key / f"seed={seed}"
+            try:
+                scores = self.scorer.score(maps, self.out / "scores" / row.key / f"seed={seed}.npz")
+            except ValueError as error:
+                row.reason = "; ".join(filter(None, [row.reason, f"seed {seed}: {_one_line(error)}"]))
+                continue
+            scored.append(scores)
+            row.seeds.append(seed)
+            row.maps.append(maps)
+            row.mlflow_runs.append(self._log(folder, scores))
+        if not scored:
+            row.status = FAILED
+            return
+        row.scores = intervals(scored, self.num_draws)
+        row.training_minutes = sum(minutes) / len(minutes) if minutes else math.nan
+        row.seconds_per_image = _mean_seconds(row.maps)
+        row.peak_bytes = _peak([self.out / "runs" / row.key / f"seed={seed}" for seed in row.seeds])
+
+    def _log(self, folder: Path, scores: Scores) -> str:
+        """Log one training's scores below its MLflow run; the id of that run."""
+        tracking = self._tracking(folder)
+        means = {name: interval.mean for name, interval in intervals([scores], num_draws=1).items()}
+        tracking.log_stage("comparison", means)
+        tracking.finish_stage("comparison")
+        return tracking.parent_run()
+
+    def _tracking(self, folder: Path, run_name: str | None = None) -> Tracking:
+        return Tracking(folder, self.tracker.experiment, self.tracker.uri, run_name)
+
+    def _maps(self, key: str, seed: int) -> Path:
+        return self.out / "maps" / key / f"seed={seed}"
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something: of a traceback its error.
+
+    Of an error that MONAI wraps, the line says what was wrong and not in which item.
+    """
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return "it left no log"
+    errors = [line for line in lines if line.startswith("error: ") or _is_error(line)]
+    causes = [line for line in errors if not line.startswith("RuntimeError: Failed to")]
+    return (causes or errors or lines or ["it said nothing"])[-1][:500]
+
+
+def _is_error(line: str) -> bool:
+    name = line.partition(":")[0]
+    return name.replace(".", "").isidentifier() and name.endswith(("Error", "Exception", "Interrupt", "Failures"))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+
+
+def _seconds(usage: Path) -> float:
+    """Of all attempts: an interrupted training's go on in the next one."""
+    return sum(attempt["seconds"] for attempt in read_attempts(usage))
+
+
+def _peak(folders: Sequence[Path]) -> int | None:
+    attempts = [attempt for folder in folders for name in (USAGE, INFERENCE_USAGE) for attempt in read_attempts(folder / name)]
+    return max((attempt["peak_bytes"] for attempt in attempts if attempt["peak_bytes"]), default=None)
+
+
+def _mean_seconds(folders: Sequence[Path]) -> float:
+    rows = [row for folder in folders for row in read_rows(folder / TABLE_NAME).values() if row["status"] in FINISHED]
+    return sum(float(row["seconds"]) for row in rows) / len(rows) if rows else math.nan

@@ -1,0 +1,60 @@
+/*
+ * Sends the label server (scripts/serve_monailabel.py) what is known of the open slide: a label, a rough fraction of tumour, and
+ * the annotations of the classes Tumor and Normal. QuPath 0.5 and later.
+ *
+ * Checked for syntax only: it has not been run in QuPath.
+ */
+import java.net.http.HttpClient
+import java.net.http.HttpRequest
+import java.net.http.HttpResponse
+import qupath.lib.io.PathIO
+
+import static qupath.lib.scripting.QP.*
+
+// ---- Settings
+def SERVER = "http://127.0.0.1:8000"
+def TUMOR = null            // 1 or 0; null: say nothing, the annotations speak
+def FRACTION = null         // of the tissue, 0 to 1; null: not known
+def SEND_ANNOTATIONS = true
+// ----
+
+def image = getCurrentServer()
+if (image == null) {
+    println "Open a slide first."
+    return
+}
+def client = HttpClient.newHttpClient()
+def file = new File(image.getURIs().iterator().next().getPath()).getName()
+def dot = file.lastIndexOf(".")
+def slide = dot > 0 ? file.substring(0, dot) : file
+def encode = { text -> URLEncoder.encode(text.toString(), "UTF-8").replace("+", "%20") }
+def put = { String path, String type, byte[] body ->
+    def request = HttpRequest.newBuilder(URI.create(SERVER + path)).header("Content-Type", type)
+            .PUT(HttpRequest.BodyPublishers.ofByteArray(body)).build()
+    def reply = client.send(request, HttpResponse.BodyHandlers.ofString())
+    if (reply.statusCode() != 200)
+        throw new IOException("The server said " + reply.statusCode() + ": " + reply.body())
+}
+
+if (TUMOR != null) {
+    def label = '{"weak_label":{"tumor":' + TUMOR + (FRACTION == null ? "" : ',"fraction":' + FRACTION) + "}}"
+    put("/datastore/image/info?image=" + encode(slide), "application/x-www-form-urlencoded", ("info=" + encode(label)).getBytes("UTF-8"))
+    println slide + ": " + label
+}
+if (SEND_ANNOTATIONS) {
+    def drawn = getAnnotationObjects().findAll { it.getPathClass() != null && !(it.getName() ?: "").startsWith("map by ") }
+    if (drawn.isEmpty()) {
+        println slide + ": no annotation has a class"
+        return
+    }
+    def content = new ByteArrayOutputStream()
+    PathIO.exportObjectsAsGeoJSON(content, drawn, PathIO.GeoJsonExportOptions.FEATURE_COLLECTION)
+    def boundary = "QuPath" + UUID.randomUUID().toString()
+    def whole = new ByteArrayOutputStream()
+    whole.write(("--" + boundary + "\r\nContent-Disposition: form-data; name=\"label\"; filename=\"label.geojson\"\r\n"
+            + "Content-Type: application/geo+json\r\n\r\n").getBytes("UTF-8"))
+    whole.write(content.toByteArray())
+    whole.write(("\r\n--" + boundary + "--\r\n").getBytes("UTF-8"))
+    put("/datastore/label?image=" + encode(slide), "multipart/form-data; boundary=" + boundary, whole.toByteArray())
+    println slide + ": " + drawn.size() + " annotations"
+}

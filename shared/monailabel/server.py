@@ -1,0 +1,260 @@
+"""The server: MONAI Label's endpoints that pathology needs, none of which keeps the others waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, UploadFile
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from monailabel.config import settings
+from monailabel.endpoints import activelearning, datastore, info, login, model
+from monailabel.endpoints.user.auth import RBAC
+from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
+from monailabel.interfaces.utils import app as app_registry
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .access import allowed_hosts, check_parameters
+from .app import PathologyApp
+from .inference_api import answer_upload, answer_wsi, check_output, image_params, parse_json, rendered
+from .refusal import Refusal
+from .responses import Answer
+
+logger = logging.getLogger(__name__)
+
+# Requests for maps that wait or are answered from the cache at the same time; one is computed.
+INFERENCE_THREADS = 16
+_USER, _ADMIN = settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ADMIN
+
+
+def create_server(app: PathologyApp, host: str, origins: Sequence[str] = ()) -> ASGIApp:
+    """The ASGI application.
+
+    Of MONAI Label's own endpoints those are left out that pathology has no use for and that open a door: the DICOM proxy, OHIF,
+    sessions, logs, batch inference (`scripts/infer.py` does that) and the upload of weights.
+
+    Args:
+        app: what answers.
+        host: the address that it listens on, see `allowed_hosts`.
+        origins: of web pages that may ask, such as ``https://slides.example.org``.
+    """
+    # MONAI Label's endpoints look the app up here.
+    app_registry.apps[f"{settings.MONAI_LABEL_APP_DIR}{settings.MONAI_LABEL_STUDIES}"] = app
+    server = FastAPI(title="Weakly supervised histopathology", docs_url="/", redoc_url="/docs")
+    routers = [info.router, activelearning.router, datastore.router, model.router]
+    if settings.MONAI_LABEL_AUTH_ENABLE:
+        routers.append(login.router)
+    server.include_router(_version_routes(app))
+    for router in routers:
+        server.include_router(_in_threads(router, {"GET", "HEAD"} if router is model.router else None))
+    server.include_router(_inference_routes(app))
+    server.include_router(_training_routes(app))
+    for kind in (Refusal, MONAILabelException, ValueError, NotImplementedError):
+        server.add_exception_handler(kind, _explain)
+    if origins:
+        server.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
+    server.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(host))
+    return _Guard(server, frozenset(origins))
+
+
+class _Guard:
+    """Looks at every request before anything else does.
+
+    Names that become file names must be names; a web page of another origin is sent away, which a browser alone would not do for
+    simple requests; and bodies without a type, as QuPath sends them, are JSON.
+    """
+
+    def __init__(self, app: ASGIApp, origins: frozenset[str]) -> None:
+        self._app, self._origins = app, origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            check_parameters(request.query_params.multi_items())
+            self._check_origin(request)
+        except Refusal as refusal:
+            await JSONResponse({"detail": str(refusal)}, refusal.status)(scope, receive, send)
+            return
+        if "content-type" not in request.headers and request.method in ("POST", "PUT"):
+            scope = {**scope, "headers": [*scope["headers"], (b"content-type", b"application/json")]}
+        await self._app(scope, receive, send)
+
+    def _check_origin(self, request: Request) -> None:
+        origin = request.headers.get("origin")
+        if origin and origin not in self._origins and urlsplit(origin).netloc != request.headers.get("host"):
+            raise Refusal(f"web pages of {origin} may not ask here: start the server with --origin {origin} to let them", 403)
+
+
+def _in_threads(router: APIRouter, methods: set[str] | None = None) -> APIRouter:
+    """MONAI Label's endpoints, which are coroutines without a pause in them, each in a thread.
+
+    `methods`: those that are kept; None for all.
+    """
+    copy = APIRouter()
+    for route in router.routes:
+        if not isinstance(route, APIRoute):
+            continue
+        own = sorted(route.methods or ())
+        if methods is None or set(own) <= methods:
+            copy.add_api_route(
+                route.path,
+                _in_thread(route.endpoint),
+                methods=own,
+                response_model=None,
+                summary=route.summary,
+                tags=list(route.tags),
+                include_in_schema=route.include_in_schema,
+            )
+    return copy
+
+
+def _in_thread(endpoint: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(endpoint)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        for name in ("info", "params"):
+            if isinstance(kwargs.get(name), str) and not isinstance(parse_json(kwargs[name], name), dict):
+                raise Refusal(f"{name} must be a JSON object, got {kwargs[name][:80]}")
+
+        async def call() -> Any:
+            return await endpoint(*args, **kwargs)
+
+        return await run_in_threadpool(lambda: asyncio.run(call()))
+
+    return run
+
+
+def _inference_routes(app: PathologyApp) -> APIRouter:
+    router = APIRouter(prefix="/infer", tags=["Infer"], dependencies=[Depends(RBAC(_USER))])
+    threads = ThreadPoolExecutor(INFERENCE_THREADS, thread_name_prefix="infer")
+
+    async def respond(work: Callable[[], Answer], output: str | None, default: str) -> Response:
+        check_output(output or default)
+
+        def render() -> tuple[bytes, str, str]:
+            return rendered(work(), output or default)
+
+        content, media_type, suffix = await asyncio.get_running_loop().run_in_executor(threads, render)
+        return Response(
+            content, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="result.{suffix}"'}
+        )
+
+    def upload(name: str, file: UploadFile, body: Any) -> Callable[[], Answer]:
+        def copy_to(path: Path) -> None:
+            with path.open("wb") as target:
+                shutil.copyfileobj(file.file, target)
+
+        return lambda: answer_upload(app, name, file.filename or "", copy_to, body)
+
+    @router.post("/wsi/{name}", summary="Map a slide, or a region of it")
+    async def wsi(request: Request, name: str, image: str = "", output: str | None = None) -> Response:
+        body = parse_json(await request.body(), "the body")
+        return await respond(lambda: answer_wsi(app, name, image, body), output, "dsa")
+
+    @router.post("/wsi_v2/{name}", summary="Map a slide, or an uploaded image")
+    async def wsi_v2(
+        name: str,
+        image: str = "",
+        output: str | None = None,
+        file: UploadFile | None = File(None),  # noqa: B008
+        wsi: str = Form("{}"),
+    ) -> Response:
+        body = parse_json(wsi, "wsi")
+        if file is not None and file.filename:
+            return await respond(upload(name, file, body), output, "dsa")
+        return await respond(lambda: answer_wsi(app, name, image, body), output, "dsa")
+
+    @router.post("/{name}", summary="Map an uploaded image, or a slide")
+    async def infer(
+        name: str,
+        image: str = "",
+        output: str | None = None,
+        file: UploadFile | None = File(None),  # noqa: B008
+        params: str = Form("{}"),
+    ) -> Response:
+        given = parse_json(params, "params")
+        body = image_params(given)
+        wanted = output or given.get("output")
+        if file is not None and file.filename:
+            return await respond(upload(name, file, body), wanted, "json")
+        return await respond(lambda: answer_wsi(app, name, image, body), wanted, "json")
+
+    return router
+
+
+def _training_routes(app: PathologyApp) -> APIRouter:
+    router = APIRouter(prefix="/train", tags=["Train"])
+
+    @router.get("/", summary="The last training, or all of them", dependencies=[Depends(RBAC(_USER))], response_model=None)
+    def status(all: bool = False, check_if_running: bool = False) -> Any:
+        running = app.trainings.running
+        if check_if_running and running is None:
+            raise Refusal("nothing is being trained", 404)
+        tasks = app.trainings.tasks
+        if not tasks:
+            raise Refusal("nothing has been trained since the server was started", 404)
+        return [task.summary() for task in tasks] if all else (running or tasks[-1]).summary()
+
+    @router.post("/{name}", summary="Train a model from the weak labels", dependencies=[Depends(RBAC(_ADMIN))])
+    async def start(request: Request, name: str) -> dict[str, Any]:
+        options = parse_json(await request.body(), "the body")
+        if not isinstance(options, dict):
+            raise Refusal(f"the options of a training must be a JSON object, got {type(options).__name__}")
+        task = await run_in_threadpool(lambda: app.trainings.start(app.model(name), options))
+        return task.summary()
+
+    @router.delete("/", summary="Stop the training", dependencies=[Depends(RBAC(_ADMIN))])
+    def stop() -> dict[str, Any]:
+        task = app.trainings.stop()
+        return {} if task is None else task.summary()
+
+    return router
+
+
+def _version_routes(app: PathologyApp) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/model/{name}/versions", summary="The versions of a model", tags=["Model"], dependencies=[Depends(RBAC(_USER))])
+    def versions(name: str) -> list[dict[str, Any]]:
+        return app.model(name).versions.listed()
+
+    @router.post(
+        "/model/{name}/rollback",
+        summary="Let the version before answer again",
+        tags=["Model"],
+        dependencies=[Depends(RBAC(_ADMIN))],
+    )
+    def rollback(name: str) -> dict[str, Any]:
+        version = app.model(name).versions.roll_back()
+        logger.info("%s: rolled back to version %s", name, version.name)
+        return {"version": version.name, "checkpoint": str(version.checkpoint)}
+
+    @router.get("/weak_labels/", summary="What is known of each slide", tags=["Datastore"], dependencies=[Depends(RBAC(_USER))])
+    def weak_labels() -> dict[str, Any]:
+        return {image_id: label.summary() for image_id, label in app.weak_labels().items()}
+
+    return router
+
+
+async def _explain(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, Refusal):
+        return JSONResponse({"detail": str(error)}, error.status)
+    if isinstance(error, MONAILabelException):
+        is_missing = isinstance(error, ImageNotFoundException | LabelNotFoundException)
+        return JSONResponse({"detail": error.msg}, 404 if is_missing else 400)
+    if isinstance(error, NotImplementedError):
+        return JSONResponse({"detail": "this datastore cannot do that: the archive keeps its images and labels itself"}, 501)
+    return JSONResponse({"detail": str(error)}, 400)

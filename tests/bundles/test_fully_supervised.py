@@ -1,0 +1,199 @@
+"""The fully supervised baselines' configurations, to their end on tiny data: trained, evaluated, in use, every network."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from .conftest import IMAGE_SIZE_PX, Bundle, files_of, train_once
+
+TINY = {
+    "image_size_px": IMAGE_SIZE_PX,
+    "backbone": "resnet10",
+    "head_channels": 16,
+    "atrous_rates": [1, 2, 3, 4],
+    "amp_dtype": "$None",
+    "num_workers": 0,
+    "num_epochs": 1,
+    "batch_size": 4,
+    "learning_rate": 0.003,
+}
+RESULTS = {
+    "config.json",
+    "evaluation/examples.png",
+    "evaluation/images.csv",
+    "evaluation/metrics.json",
+    "mlflow.json",
+    "model.pt",
+    "segmentation/history.csv",
+    "segmentation/model.pt",
+}
+NETWORK_KEYS = ("image_size_px", "backbone", "head_channels")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def supervised(easy_data):
+    return Bundle("fully_supervised", easy_data, TINY)
+
+
+@pytest.fixture(scope="module")
+def trained(supervised, tmp_path_factory):
+    """The whole train.json, once, as a user starts it."""
+    return train_once(supervised, TINY | {"num_epochs": 4}, tmp_path_factory.mktemp("trained_supervised"))
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_the_training_leaves_its_files_and_its_table(trained):
+    assert files_of(trained.folder) == RESULTS
+    metrics = metrics_of(trained.folder / "evaluation")
+    assert list(metrics["pixels"]) == ["Pixel-level FSB", "Everything is tumour"]
+    assert list(metrics["regions"]) == list(metrics["boundaries"]) == ["Pixel-level FSB"]
+    # Tumour is painted in a colour of its own.
+    assert metrics["pixels"]["Pixel-level FSB"]["iou"] > metrics["pixels"]["Everything is tumour"]["iou"]
+    rows = list(csv.DictReader((trained.folder / "segmentation/history.csv").open()))
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+
+
+def test_evaluate_repeats_the_numbers_and_inference_maps_a_slide(supervised, trained, tmp_path):
+    options = {name: TINY[name] for name in NETWORK_KEYS}
+    command = supervised.command("evaluate", output_dir=trained.folder, evaluation_dir=tmp_path / "again", **options)
+    process = supervised.run(command)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert metrics_of(tmp_path / "again") == metrics_of(trained.folder / "evaluation")
+    source = supervised.data / "slides/slide_00.tif"
+    options |= {"checkpoint": trained.folder / "model.pt", "output_dir": tmp_path / "maps", "source": source}
+    process = supervised.run(supervised.command("inference", tile_size_px=128, **options))
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert {f"slide_00{ending}" for ending in (".ome.tif", ".geojson", ".png")} <= files_of(tmp_path / "maps")
+    (row,) = csv.DictReader((tmp_path / "maps/slides.csv").open())
+    assert row["status"] == "ok"
+
+
+def test_training_and_inference_have_the_properties_that_monai_asks_for(supervised, trained):
+    options = {**trained.options, "output_dir": str(trained.folder), "tracking::enabled": False}
+    workflow = supervised.workflow("train", **options)
+    assert workflow.check_properties() == []
+    assert workflow.max_epochs == 4
+    options = {"checkpoint": str(trained.folder / "model.pt"), "backbone": "resnet10"}
+    workflow = supervised.workflow("inference", workflow_type="infer", **options)
+    assert workflow.check_properties() == []
+    workflow.evaluator.run()
+    (output,) = workflow.evaluator.state.output
+    torch.testing.assert_close(output["pred"].sum(0), torch.ones(IMAGE_SIZE_PX, IMAGE_SIZE_PX))
+
+
+SMALL_UNET = {"network_def::features": [8, 8, 16, 16, 32, 8]}
+
+
+@pytest.mark.parametrize(
+    ("overlays", "network", "method"),
+    [
+        (("image_fsb",), "DeepLabV2", "Image-level FSB"),
+        (("unet",), "UNet", "Pixel-level FSB"),
+        (("fcn8s",), "FCN", "Pixel-level FSB"),
+        (("image_fsb", "fcn32s"), "FCN", "Image-level FSB"),
+        (("dcan",), "DCAN", "Pixel-level FSB"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_network_trains_and_is_evaluated_behind_its_overlays(supervised, tmp_path, overlays, network, method):
+    small = SMALL_UNET if "unet" in overlays else {}
+    workflow = supervised.train_here(*overlays, output_dir=tmp_path, **small)
+    assert type(workflow.parser.get_parsed_content("network_def")).__name__ == network
+    before = metrics_of(tmp_path / "evaluation")
+    assert method in before["pixels"]
+    options = {name: TINY[name] for name in NETWORK_KEYS} | {
+        "output_dir": str(tmp_path),
+        "evaluation_dir": str(tmp_path / "again"),
+    }
+    supervised.workflow("evaluate", *overlays, workflow_type="infer", **options, **small).run()
+    assert metrics_of(tmp_path / "again") == before
+
+
+def test_no_mask_trains_the_image_level_baseline(supervised, tmp_path):
+    workflow = supervised.workflow("train", "image_fsb", **TINY, output_dir=str(tmp_path))
+    dataset = workflow.parser.get_parsed_content("train::dataset")
+    for record in dataset.data:
+        record["mask"] = None
+    for index in range(len(dataset)):
+        assert dataset[index]["mask"].unique().tolist() == [dataset.data[index]["label"]]
+
+
+def test_the_weight_of_dcans_levels_fades(supervised, tmp_path):
+    # 16 images in batches of 4: steps 1 to 4, of which the last two have a tenth of the weight.
+    workflow = supervised.train_here("dcan", output_dir=tmp_path, auxiliary_steps=2)
+    trainer, loss = (workflow.parser.get_parsed_content(name) for name in ("train::trainer", "loss_function"))
+    assert trainer.loss_function is loss
+    assert loss.auxiliary_weight == pytest.approx(0.1)
+
+
+def test_instances_are_learnt_scored_and_mapped(supervised, tmp_path):
+    options = TINY | {"batch_size": 40, "num_epochs": 2}
+    workflow = supervised.train_here("instance_fsb", output_dir=tmp_path / "run", **options)
+    # Every instance of every training image.
+    assert len(workflow.parser.get_parsed_content("train::dataset")) == 16 * 4 * 4
+    metrics = metrics_of(tmp_path / "run/evaluation")
+    assert list(metrics["instances"]) == ["FSB"]
+    assert list(metrics["pixels"]) == ["Instance-level FSB", "Everything is tumour"]
+    again = {"output_dir": str(tmp_path / "run"), "evaluation_dir": str(tmp_path / "again"), "image_size_px": IMAGE_SIZE_PX}
+    supervised.workflow("evaluate", "instance_fsb", workflow_type="infer", backbone="resnet10", **again).run()
+    assert metrics_of(tmp_path / "again") == metrics
+    source = supervised.data / "slides/slide_00.tif"
+    options = {"checkpoint": tmp_path / "run/model.pt", "output_dir": tmp_path / "maps", "source": source, "backbone": "resnet10"}
+    process = supervised.run(supervised.command("inference", "instance_fsb", image_size_px=128, **options))
+    assert process.returncode == 0, process.stdout + process.stderr
+    settings = json.loads((tmp_path / "maps/settings.json").read_text())
+    assert (settings["network"], settings["tile_size_px"], settings["margin_px"]) == ("InstanceClassifier", 32, 0)
+
+
+def test_another_network_than_the_trained_one_is_refused(supervised, trained, tmp_path):
+    options = {"output_dir": str(trained.folder), "evaluation_dir": str(tmp_path), "image_size_px": IMAGE_SIZE_PX}
+    workflow = supervised.workflow("evaluate", "fcn8s", workflow_type="infer", backbone="resnet10", **options)
+    with pytest.raises(RuntimeError) as caught:
+        workflow.run()
+    assert "network_def::_target_: 'shared.networks.DeepLabV2' then, 'shared.networks.FCN' now" in str(caught.value.__cause__)
+    assert not list(tmp_path.iterdir())
+
+
+def test_masks_that_are_missing_are_missed_at_once(supervised, tmp_path):
+    header, *rows = list(csv.reader((supervised.data / "images.csv").open()))
+    mask, image = header.index("mask"), header.index("image")
+    manifest = tmp_path / "images.csv"
+    with manifest.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([name for name in header if name != "mask"])
+        for row in rows:
+            row[image] = str(supervised.data / row[image])
+            writer.writerow([value for index, value in enumerate(row) if index != mask])
+    workflow = supervised.workflow(
+        "train", **TINY | {"manifest": str(manifest), "output_dir": str(tmp_path / "run"), "truth": None}
+    )
+    with pytest.raises(RuntimeError) as caught:
+        workflow.run()
+    assert f"{manifest}, row " in str(caught.value.__cause__)
+    assert "the column 'mask' is empty" in str(caught.value.__cause__)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "overlays", [("camelyon16",), ("dataset_a", "fcn8s"), ("ebhi_seg", "unet"), ("camelyon16", "instance_fsb", "n8")]
+)
+def test_the_numbers_of_a_data_set_build_a_training(supervised, tmp_path, overlays):
+    data = {"manifest": str(supervised.data / "images.csv"), "tracking::enabled": False, "output_dir": str(tmp_path)}
+    parser = supervised.workflow("train", *overlays, **data).parser
+    assert parser.get_parsed_content("validate::evaluator") is not None
+
+
+def test_vgg_as_published_is_tuned_by_sgd(supervised, tmp_path):
+    data = {"manifest": str(supervised.data / "images.csv"), "tracking::enabled": False, "output_dir": str(tmp_path)}
+    parser = supervised.workflow("train", "fcn8s", "vgg_imagenet", **data, pretrained=False, head_channels=16).parser
+    network, optimizer = (parser.get_parsed_content(name) for name in ("network_def", "optimizer"))
+    assert not [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert (optimizer.func, optimizer.keywords["lr"]) == (torch.optim.SGD, 0.0001)

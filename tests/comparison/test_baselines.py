@@ -1,0 +1,87 @@
+"""The trivial baselines: what they answer, and that colour learns what colour tells."""
+
+import numpy as np
+import pytest
+import torch
+
+from scripts.comparison.baselines import ColourClassifier, ConstantClass, make_network, train_colours
+from shared.data import TissueCache, load_manifest, read_image
+
+
+def test_a_constant_class():
+    logits = ConstantClass(3, 2)(torch.zeros(2, 3, 4, 5))
+    assert logits.shape == (2, 3, 4, 5)
+    assert (logits.argmax(1) == 2).all()
+    assert logits.softmax(1)[:, 2].min() > 0.999
+
+
+def test_features_are_means_of_optical_density():
+    network = ColourClassifier(2, side_px=3)
+    images = torch.randint(0, 200, (1, 3, 5, 6)).float()
+    # What is white does not count, such as what lies beyond an image's edge.
+    images[0, :, 2, 4] = 255
+    features = network.features(images)[0]
+    density = -np.log10((images[0].numpy() + 1) / 256) * (images[0].numpy() < 255)
+    # In a corner the mean is over the pixels that there are.
+    corner, middle = density[:, :2, :2].mean((1, 2)), density[:, 1:4, 2:5].sum((1, 2)) / 8
+    for (y, x), mean in (((0, 0), corner), ((2, 3), middle)):
+        red, green, blue = mean
+        expected = [red, green, blue, red * red, red * green, red * blue, green * green, green * blue, blue * blue]
+        assert features[:, y, x].numpy() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_probabilities_are_those_of_the_regression(num_classes):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, num_classes, 300)
+    network = ColourClassifier(num_classes, side_px=1)
+    images = torch.from_numpy((rng.random((300, 3, 1, 1)) * 60 + 40 * labels[:, None, None, None] + 30).astype(np.float32))
+    features = network.features(images)[..., 0, 0].numpy()
+    network.fit(features, labels)
+    scaler = StandardScaler().fit(features)
+    regression = LogisticRegression(class_weight="balanced", max_iter=500).fit(scaler.transform(features), labels)
+    found = network(images).softmax(1)[..., 0, 0].numpy()
+    assert found == pytest.approx(regression.predict_proba(scaler.transform(features)), abs=1e-4)
+
+
+def test_a_class_that_no_image_has_is_never_said():
+    network = ColourClassifier(4, side_px=1)
+    features = np.random.default_rng(0).random((50, 9)).astype(np.float32)
+    network.fit(features, np.arange(50) % 2 * 3)
+    assert set(network(torch.rand(1, 3, 9, 9) * 255).argmax(1).unique().tolist()) <= {0, 3}
+
+
+def test_colours_find_what_is_of_another_colour(images_csv, tmp_path):
+    """From labels of images alone: the tumour is redder than the rest, which is in both kinds of images."""
+    tissue = TissueCache(tmp_path)
+    network = make_network("colour_only", images_csv, 2, 0.5, tissue, tmp_path, seed=0)
+    record = load_manifest(images_csv, split="test")[1]
+    chance = network(read_image(record, 0.5)[None].float()).softmax(1)[0, 1].detach().numpy()
+    # Well inside the tumour and well outside.
+    assert chance[60:80, 36:60].min() > 0.9
+    assert chance[60:80, 2:8].mean() < 0.5
+    # It is trained once.
+    again = make_network("colour_only", images_csv, 2, 0.5, tissue, tmp_path, seed=1)
+    assert again.side_px == network.side_px
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_colours_of_slides(tmp_path):
+    import tifffile
+
+    lines = ["image,label,split,mpp"]
+    for label, colour in enumerate(((200, 120, 180), (120, 60, 140))):
+        rgb = np.full((400, 600, 3), 250, np.uint8)
+        rgb[50:350, 50:550] = colour
+        tifffile.imwrite(tmp_path / f"{label}.tif", rgb, photometric="rgb", tile=(256, 256), compression="zlib")
+        lines.append(f"{label}.tif,{label},train,0.5")
+    (tmp_path / "slides.csv").write_text("\n".join(lines) + "\n")
+    network = train_colours(load_manifest(tmp_path / "slides.csv"), 2, 1.0, TissueCache(tmp_path / "tissue"), seed=0)
+    for colour, is_tumour in (((120, 60, 140), True), ((200, 120, 180), False)):
+        image = torch.tensor(colour).float()[None, :, None, None].expand(1, 3, 40, 40)
+        chance = network(image).softmax(1)[0, 1]
+        assert ((chance > 0.9) == is_tumour).all()
+        assert ((chance < 0.1) != is_tumour).all()

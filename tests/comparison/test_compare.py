@@ -1,0 +1,159 @@
+"""The command as a user starts it, with real trainings as processes of their own."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from scripts import compare
+from scripts.comparison.runs import last_line
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 600
+
+# Says who it is and waits for a file, then fails.
+BROKEN = {
+    "imports": ["$import os", "$import pathlib", "$import time"],
+    "bundle_root": ".",
+    "output_dir": None,
+    "manifest": None,
+    "seed": 0,
+    "tracking_uri": None,
+    "tracking": {"experiment": None},
+    "go": None,
+    "folder": "$pathlib.Path(@output_dir)",
+    "run": [
+        "$(@folder / 'pid').write_text(str(os.getpid()))",
+        "$time.sleep(0 if os.path.exists(@go) else 1000)",
+        "$[][len(@folder.parts)]",
+    ],
+}
+
+
+@pytest.fixture
+def bundles(tmp_path):
+    """A bundle that fails, one of slides and one that learns."""
+    configs = tmp_path / "bundles" / "broken" / "configs"
+    configs.mkdir(parents=True)
+    (configs / "metadata.json").write_text('{"name": "Broken"}')
+    (configs / "inference.json").write_text("{}")
+    (configs / "train.json").write_text(json.dumps(BROKEN | {"go": str(tmp_path / "go")}))
+    for name in ("alpha_beta_mil", "cdws_mil"):
+        (tmp_path / "bundles" / name).symlink_to(ROOT / "bundles" / name)
+    return tmp_path / "bundles"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a killed comparison leaves its training behind")
+def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_path, monkeypatch, capsys):
+    """Killed in its first training, it goes on; one method fails, one lacks a label, and the third is scored."""
+    arguments = ["--manifest", images_csv, "--bundles", bundles, "--out", tracked_folder, "--seeds", 1, "--no_baselines"]
+    arguments += ["--mpp", 0.5, "--examples", 2, "--set", "all", "num_workers", 0]
+    arguments += ["--set", "cdws_mil", "num_epochs", 1, "--set", "cdws_mil", "num_stages", 1]
+    command = [str(ROOT / "scripts" / "compare.py"), *map(str, arguments)]
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    broken = tracked_folder / "runs" / "broken" / "seed=0"
+    deadline = time.monotonic() + DEADLINE_S
+    while not ((broken / "pid").is_file() and (broken / "pid").read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    training = int((broken / "pid").read_text())
+    process.send_signal(signal.SIGKILL)
+    process.wait(DEADLINE_S)
+    while _is_alive(training):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    (tmp_path / "go").touch()
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as stop:
+        compare.main()
+    assert stop.value.code == 1
+    with (tracked_folder / "table.csv").open(newline="") as file:
+        table = {row["method"]: row for row in csv.DictReader(file)}
+    statuses = {name: row["status"] for name, row in table.items()}
+    assert statuses == {"alpha_beta_mil": "skipped", "broken": "failed", "cdws_mil": "ok"}
+    assert "needs whole slides" in table["alpha_beta_mil"]["reason"]
+    assert table["broken"]["reason"] == "seed 0: IndexError: list index out of range"
+    row = table["cdws_mil"]
+    assert all(0 <= float(row[name]) <= 1 for name in ("f1", "iou", "region_f", "auc_all"))
+    assert float(row["training_minutes"]) > 0
+    assert float(row["peak_gib"]) > 0.1
+    assert (row["labels"], row["areas"], row["masks"]) == ("4", "2", "0")
+    # Both attempts at the broken one are on record.
+    assert [attempt["status"] for attempt in json.loads((broken / "usage.json").read_text())] == [None, 1]
+    assert "report.html" in capsys.readouterr().out
+    assert "IndexError: list index out of range" in (tracked_folder / "report.html").read_text()
+
+    client = MlflowClient(f"sqlite:///{tracked_folder}/mlruns.db")
+    experiment = client.get_experiment_by_name("comparison")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert {"cdws_mil", "seed=0", "seed=0/comparison"} <= runs.keys()
+    assert runs["seed=0/comparison"].data.metrics["iou"] == pytest.approx(float(row["iou"]), abs=1e-6)
+    assert runs["seed=0"].info.run_id in (tracked_folder / "report.html").read_text()
+
+    # Once more: nothing is trained, mapped or scored again.
+    before = {path: path.stat().st_mtime_ns for path in tracked_folder.glob("[rms]*/cdws_mil/seed=0*/*") if path.is_file()}
+    shutil.rmtree(bundles / "broken")
+    with pytest.raises(SystemExit) as stop:
+        compare.main()
+    assert stop.value.code == 0
+    made = ("model.pt", "usage.json", "inference_usage.json", "i4.ome.tif")
+    assert {path.name for path in before} >= set(made)
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items() if path.name in made)
+
+    # With other settings the folder is not touched: a row says so.
+    monkeypatch.setattr(sys, "argv", [*command, "--set", "cdws_mil", "num_epochs", "2"])
+    with pytest.raises(SystemExit) as stop:
+        compare.main()
+    assert stop.value.code == 1
+    assert "holds a run of another sweep (num_epochs: 1 then, 2 now)" in (tracked_folder / "table.md").read_text()
+
+
+def test_what_cannot_be_started(images_csv, tmp_path, monkeypatch, capsys):
+    for options, problem in (
+        (["--manifest", tmp_path / "none.csv"], "none.csv does not exist"),
+        (["--manifest", images_csv, "--methods", "resnet"], "there is no bundle 'resnet'"),
+        (["--manifest", images_csv, "--methods", "camel", "--set", "camle", "seed", 1], "--set names camle"),
+    ):
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, options), "--out", str(tmp_path / "out")])
+        with pytest.raises(SystemExit) as stop:
+            compare.main()
+        assert stop.value.code == 2
+        assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("epoch 1\nTraceback (most recent call last):\n  File x\nValueError: no tiles\n", "ValueError: no tiles"),
+        ("KeyError: 'a'\n\nThe above\nRuntimeError: Failed to instantiate shared.x\n", "KeyError: 'a'"),
+        ("a\nerror: num_workers must be at least 1\nsome library says goodbye\n", "error: num_workers must be at least 1"),
+        ("mlflow.exceptions.MlflowException: no such run\n", "mlflow.exceptions.MlflowException: no such run"),
+        ("Killed\n", "Killed"),
+        ("", "it said nothing"),
+    ],
+)
+def test_why_a_process_failed(tmp_path, log, line):
+    (tmp_path / "log.txt").write_text(log)
+    assert last_line(tmp_path / "log.txt") == line
+    assert last_line(tmp_path / "none.txt") == "it left no log"
+
+
+def _is_alive(pid):
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False

@@ -1,0 +1,129 @@
+"""Which labels the bundles need is read from them: the real ones, on manifests that have the labels or lack them."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from scripts.comparison.data import prepare_data
+from scripts.comparison.methods import NotComparable, find_methods, plan
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+
+
+def method(name):
+    (found,) = find_methods(BUNDLES, [name])
+    return found
+
+
+@pytest.fixture
+def changed(images_csv, tmp_path):
+    """The images with other cells in some columns: name -> function of the row's number and cell."""
+
+    def write(**cells):
+        with images_csv.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for index, row in enumerate(rows):
+            row["image"], row["mask"] = (str(images_csv.parent / row[name]) for name in ("image", "mask"))
+            row |= {name: cell(index, row[name]) for name, cell in cells.items()}
+        with (tmp_path / "changed.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return prepare_data(tmp_path / "changed.csv", tmp_path / "data")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "labels"),
+    [
+        ("camel", "images", ("label",)),
+        ("camel+pixel_fsb", "images", ("label", "mask")),
+        ("camel+image_fsb", "images", ("label",)),
+        ("cdws_mil", "images", ("label", "area")),
+        ("cdws_mil+dws", "images", ("label",)),
+        ("joint_seg_cls", "images", ("label", "mask")),
+        ("alpha_beta_mil", "slides", ("label",)),
+        ("fully_supervised", "images", ("label", "mask")),
+        ("wildcat", "images", ("label",)),
+        ("mil_boosting", "images", ("label",)),
+    ],
+)
+def test_what_a_bundle_learns_from(name, kind, labels):
+    assert (method(name).kind, method(name).labels()) == (kind, labels)
+
+
+def test_every_bundle_is_a_method():
+    found = [method.key for method in find_methods(BUNDLES)]
+    assert found == sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/train.json"))
+    assert [method.title for method in find_methods(BUNDLES, ["camel", "camel+pixel_fsb"])] == ["CAMEL", "CAMEL (pixel fsb)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("resnet", "there is no bundle 'resnet' in .*; there are: alpha_beta_mil, camel"), ("camel+vnet", "has no overlay 'vnet'")],
+)
+def test_a_method_that_is_not_there(name, problem):
+    with pytest.raises(ValueError, match=problem):
+        find_methods(BUNDLES, [name])
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "reason"),
+    [
+        ("cdws_mil", "area", "needs label 'area': 2 of 2 training images with tumour have none"),
+        ("camel+pixel_fsb", "mask", "needs label 'mask': 2 of 2 training images with tumour have none"),
+        ("joint_seg_cls", "mask", "needs label 'mask': 2 of 2"),
+        ("camel", "label", "needs label 'label': 4 of 4 training images have none"),
+    ],
+)
+def test_a_method_whose_label_is_missing(changed, tmp_path, name, column, reason):
+    # Where there is a mask it stands in for an area.
+    empty = {"area", "mask"} if column == "area" else {column}
+    data = changed(**{column: lambda index, cell: "" if index < 4 else cell for column in empty})
+    with pytest.raises(NotComparable, match=reason):
+        plan(method(name), data, tmp_path, {})
+
+
+def test_a_method_of_slides_and_one_of_two_classes(data, images_csv, tmp_path):
+    with pytest.raises(NotComparable, match="needs whole slides: these are images"):
+        plan(method("alpha_beta_mil"), data, tmp_path, {})
+    several = prepare_data(images_csv, tmp_path, class_names=["normal", "benign", "invasive"])
+    with pytest.raises(NotComparable, match="needs two classes: these data have 3"):
+        plan(method("camel"), several, tmp_path, {})
+
+
+def test_settings_follow_the_data(data, tmp_path):
+    """96 px at 0.5 um: coarser they would be smaller than what a network can see in."""
+    camel = plan(method("camel"), data, tmp_path, {"cmil_epochs": 3, "nonsense": 1})
+    assert {"mpp": 0.5, "image_size_px": 96, "cmil_epochs": 3}.items() <= camel.settings.items()
+    assert "nonsense" not in camel.settings
+    assert camel.inference == {"mpp": 0.5, "tile_size_px": 96}
+    assert camel.effort == {"labels": 4, "areas": 0, "masks": 0}
+    cdws = plan(method("cdws_mil"), data, tmp_path, {"mpp": 1.0, "num_workers": 0})
+    assert {"mpp": 1.0, "image_size_px": 48}.items() <= cdws.settings.items()
+    assert cdws.inference == {"mpp": 1.0, "num_workers": 1}
+    assert cdws.effort == {"labels": 4, "areas": 2, "masks": 0}
+    assert plan(method("camel+pixel_fsb"), data, tmp_path, {}).effort == {"labels": 2, "areas": 0, "masks": 2}
+
+
+def test_supervision_by_some_masks(data, tmp_path):
+    joint = plan(method("joint_seg_cls"), data, tmp_path, {"masked_share": 0.5})
+    assert joint.settings["class_names"] == ["normal", "tumour"]
+    assert joint.settings["labelled"] == "all"
+    # One mask of a tumour image; the other three images are known by their labels.
+    assert joint.effort == {"labels": 3, "areas": 0, "masks": 1}
+
+
+def test_masks_that_only_some_images_have_do_not_validate(changed, tmp_path):
+    data = changed(mask=lambda index, cell: "" if index == 5 else cell)
+    assert plan(method("camel"), data, tmp_path, {}).settings["truth"] is None
+    assert [Path(record["image"]).stem for record in data.records] == ["i4", "i6", "i7"]
+
+
+def test_an_image_without_pixel_size(images_csv, tmp_path, changed):
+    with pytest.raises(ValueError, match=r"row 2, .*i0\.png: .* fill the column 'mpp', or give --tile_mpp"):
+        changed(mpp=lambda index, cell: "")
+    data = prepare_data(tmp_path / "changed.csv", tmp_path / "data", tile_mpp=0.25)
+    assert data.region_size_um == (24.0, 24.0)

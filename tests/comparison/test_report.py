@@ -1,0 +1,256 @@
+"""The report as a reader opens it, in a real browser where there is one."""
+
+import base64
+import csv
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.comparison.gallery import examples
+from scripts.comparison.intervals import Interval, intervals, score_names
+from scripts.comparison.plots import Point, label_places, scatter
+from scripts.comparison.published import PUBLISHED, PublishedData
+from scripts.comparison.report import Report
+from scripts.comparison.runs import FAILED, SKIPPED, Row
+from scripts.comparison.scoring import MapScorer
+from shared.data import TissueCache
+
+SECONDS = {"labels": 5.0, "areas": 10.0, "masks": 240.0}
+PAPER = PublishedData("Some <data>", "Somebody et al., 2020", {"cdws_mil": {"iou": 0.776}})
+
+
+@pytest.fixture(scope="session")
+def rows(data, maps, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scores")
+    scores = MapScorer(data, 0.5, TissueCache(folder / "tissue")).score(maps, folder / "scores.npz")
+    found = intervals([scores], num_draws=50)
+    worse = {name: Interval(one.mean - 0.2, one.low - 0.2, one.high - 0.2) for name, one in found.items()}
+    effort = {"labels": 4, "areas": 2, "masks": 0}
+    common = {"seeds": [0], "maps": [maps], "mlflow_runs": ["abc"], "peak_bytes": 2**30, "seconds_per_image": 0.5}
+    return [
+        Row("cdws_mil", "CDWS-MIL", effort=effort, scores=worse, training_minutes=2.0, settings={"mpp": 0.5}, **common),
+        Row("camel", "CAMEL", effort=effort | {"areas": 0}, scores=found, training_minutes=30.0, **common),
+        Row(
+            "colour_only", "Colour only", effort=effort, scores=worse | {"ods": Interval(math.nan, math.nan, math.nan)}, **common
+        ),
+        Row("joint_seg_cls", "Joint", SKIPPED, "needs label 'mask': 2 of 2 training images with tumour have none"),
+        Row("wildcat", "WILDCAT", FAILED, "seed 0: ValueError: <b>odd</b>"),
+    ]
+
+
+@pytest.fixture
+def report(rows, data, migrated_database, tmp_path):
+    shutil.copy(migrated_database, tmp_path / "mlruns.db")
+    uri = f"sqlite:///{tmp_path}/mlruns.db"
+    Report(rows, data, 0.5, SECONDS, PAPER, uri, "http://127.0.0.1:5000", 3, "comparison").write(tmp_path)
+    return tmp_path
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.references, self.tags = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.references += [(tag, value) for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+
+
+def test_the_page_needs_no_other_file(report):
+    text = (report / "report.html").read_text()
+    page = Page(text)
+    assert {tag for tag, value in page.references if not value.startswith("data:")} == {"a"}
+    assert all(url.startswith("data:") for url in re.findall(r"url\(([^)]*)\)", text))
+    assert "@import" not in text
+    assert "http://127.0.0.1:5000/#/experiments/0/runs/abc" in text
+
+
+def test_what_was_not_compared_says_why(report):
+    text = (report / "report.html").read_text()
+    assert "needs label &#39;mask&#39;: 2 of 2 training images" in text
+    # Nothing that a method prints becomes part of the page.
+    assert "&lt;b&gt;odd&lt;/b&gt;" in text
+    assert "Some &lt;data&gt;" in text
+
+
+def test_tables_for_programs_and_people(report, rows):
+    with (report / "table.csv").open(newline="") as file:
+        table = {row["method"]: row for row in csv.DictReader(file)}
+    assert list(table) == [row.key for row in rows]
+    assert float(table["camel"]["iou"]) == pytest.approx(rows[1].scores["iou"].mean, abs=1e-6)
+    assert float(table["camel"]["iou_low"]) <= float(table["camel"]["iou"]) <= float(table["camel"]["iou_high"])
+    assert table["cdws_mil"]["published_iou"] == "0.776"
+    assert table["colour_only"]["ods"] == ""
+    assert float(table["cdws_mil"]["annotation_minutes"]) == pytest.approx((4 * 5 + 2 * 10) / 60, abs=0.01)
+    assert (table["joint_seg_cls"]["status"], table["joint_seg_cls"]["iou"]) == ("skipped", "")
+    text = (report / "table.md").read_text()
+    assert "| CDWS-MIL, published |" in text
+    assert "- Joint skipped: needs label 'mask'" in text
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_layers_show_truth_and_maps(rows, data):
+    found = examples(rows, data, 3)
+    assert [example.label for example in found] == ["tumour", "tumour", "normal"]
+    assert [panel.title for panel in found[0].panels] == ["Truth", "CDWS-MIL", "CAMEL", "Colour only"]
+    truth = _picture(found[0].panels[0].uri)
+    mask = np.asarray(Image.open(data.records[1]["mask"]).resize((found[0].width, found[0].height), Image.Resampling.NEAREST))
+    assert ((truth[..., 3] == 255) == (mask > 0)).mean() > 0.98
+    assert set(np.unique(truth[..., 3])) == {0, 255}
+
+
+def _picture(uri):
+    return np.asarray(Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA"))
+
+
+def test_names_in_a_plot_do_not_cover_each_other():
+    places = [(100.0, 100.0), (102.0, 101.0), (430.0, 100.0), (100.0, 300.0)]
+    names = ["CAMEL", "CDWS-MIL", "Fully supervised", "Everything"]
+    found = label_places(places, names)
+    boxes = [
+        (x - 6.3 * len(name) if anchor == "end" else x, y - 11, x if anchor == "end" else x + 6.3 * len(name), y + 4)
+        for (x, y, anchor), name in zip(found, names, strict=True)
+    ]
+    assert not [
+        (one, two)
+        for one in boxes
+        for two in boxes
+        if one < two and one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3]
+    ]
+    assert found[2][2] == "end"
+    assert all(box[0] >= 0 and box[2] <= 440 for box in boxes)
+
+
+def test_a_plot_of_nothing_and_of_one():
+    nothing = Interval(math.nan, math.nan, math.nan)
+    assert "no numbers" in scatter([Point("a", 1.0, nothing)], "x", "y", "d")
+    text = scatter([Point("A <b>", 0.0, Interval(0.5, math.nan, math.nan))], "x", "y", 'say "so"')
+    assert "whisker" not in text
+    assert "A &lt;b&gt;" in text
+    assert 'aria-label="say &quot;so&quot;"' in text
+
+
+def test_published_numbers_are_shares_of_known_scores():
+    names = set(score_names(3))
+    for published in PUBLISHED.values():
+        assert published.title
+        assert published.citation
+        for scores in published.scores.values():
+            assert set(scores) <= names
+            assert all(0 < value < 1 for value in scores.values())
+            # Of pooled counts.
+            if "iou" in scores:
+                assert scores["iou"] == pytest.approx(scores["f1"] / (2 - scores["f1"]), abs=0.002)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("needs chromium, which is not installed")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_report(browser, report):
+    """The page at some width and colour scheme; fails the test on a request or a console error."""
+    contexts, requests, problems = [], [], []
+
+    def show(width=1280, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(120_000)
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto((report / "report.html").as_uri())
+        return page
+
+    yield show
+    for context in contexts:
+        context.close()
+    asked = [url for url in requests if not url.startswith("data:")]
+    assert asked == [(report / "report.html").as_uri()] * len(contexts)
+    assert problems == []
+
+
+def test_sorting(open_report):
+    page = open_report()
+    names = "[...document.querySelectorAll('#scores tbody tr')].map(row => row.cells[0].dataset.value)"
+    head = page.locator("th[data-score=ods]")
+    assert page.evaluate(names) == ["CDWS-MIL", "CAMEL", "Colour only"]
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert page.evaluate(names) == ["CAMEL", "CDWS-MIL", "Colour only"]
+    # By the keyboard too; what has no number stays last.
+    head.locator("button").press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert page.evaluate(names) == ["CDWS-MIL", "CAMEL", "Colour only"]
+    page.locator("#scores th button").first.click()
+    assert page.evaluate(names) == ["CAMEL", "CDWS-MIL", "Colour only"]
+    assert head.get_attribute("aria-sort") is None
+
+
+def test_slider_and_plots(open_report):
+    page = open_report()
+    layer = page.locator(".layer").first
+    opacity = "element => getComputedStyle(element).opacity"
+    assert float(layer.evaluate(opacity)) == pytest.approx(0.6)
+    page.locator("#opacity").fill("25")
+    assert float(layer.evaluate(opacity)) == pytest.approx(0.25)
+    assert page.locator("output[for=opacity]").inner_text() == "25 %"
+    assert page.locator(".layer").count() == 3 * 4
+    assert page.evaluate("[...document.querySelectorAll('.layer')].every(image => image.complete && image.naturalWidth > 0)")
+
+    assert page.locator("[data-plot=iou]").is_visible()
+    page.locator("#score").select_option("auc_all")
+    assert page.locator("[data-plot=auc_all]").is_visible()
+    assert not page.locator("[data-plot=iou]").is_visible()
+
+
+def test_light_and_dark(open_report):
+    colours = "element => [getComputedStyle(element).backgroundColor, getComputedStyle(element).color]"
+    for scheme in ("light", "dark"):
+        page = open_report(scheme=scheme)
+        ground, ink = (_luminance(colour) for colour in page.locator("body").evaluate(colours))
+        assert (ground > ink) == (scheme == "light")
+        for element in ("body", ".soft", "td small", ".plots svg text.axis", ".paper"):
+            shown = page.locator(element).first.evaluate(
+                "element => element instanceof SVGElement ? getComputedStyle(element).fill : getComputedStyle(element).color"
+            )
+            behind = page.locator(".scroll").evaluate("element => getComputedStyle(element).backgroundColor")
+            lighter, darker = sorted((_luminance(shown), _luminance(behind)), reverse=True)
+            # WCAG 2.2, level AA.
+            assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (scheme, element, shown, behind)
+
+
+def _luminance(colour):
+    """Relative luminance of ``rgb(r, g, b)``, as WCAG defines it."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_page(open_report, width):
+    page = open_report(width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # The table is, and is moved within its frame; its first column stays.
+    if width < 600:
+        table = page.locator(".scroll")
+        assert table.evaluate("element => element.scrollWidth > element.clientWidth")
+        table.evaluate("element => { element.scrollLeft = 300; }")
+        left = page.locator("#scores tbody th").first.bounding_box()["x"]
+        assert left == pytest.approx(table.bounding_box()["x"], abs=2)

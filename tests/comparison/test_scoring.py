@@ -1,0 +1,179 @@
+"""Scores of maps against masks: recomputed pixel by pixel, and by the scorer of finished maps."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from scripts.comparison import data as comparison_data
+from scripts.comparison.data import prepare_data
+from scripts.comparison.scoring import MapScorer
+from shared.data import TissueCache, load_manifest, slide_regions
+from shared.engines.map_scores import MapScores
+from shared.inference import SlideMapper
+from shared.metrics import boundary_counts, region_f_measure
+from shared.writers import read_rows, write_rows
+from shared.writers.ome_tiff import write_ome_tiff_channels
+
+from .conftest import Redness
+
+
+class Rows:
+    """An array as a source of rows."""
+
+    def __init__(self, values):
+        self.values, self.shape = values, values.shape
+
+    def read_rows(self, start, stop):
+        return self.values[start:stop]
+
+
+@pytest.fixture
+def scorer(data, tmp_path):
+    def make(mpp, data=data):
+        return MapScorer(data, mpp, TissueCache(tmp_path / "tissue"))
+
+    return make
+
+
+@pytest.mark.parametrize("mpp", [0.5, 1.0, 0.7])
+def test_every_grid_pixel_has_the_map_and_the_mask_below_its_middle(data, maps, scorer, tmp_path, mpp):
+    """Recomputed in loops; 0.7 um is no multiple of anything."""
+    scores = scorer(mpp).score(maps, tmp_path / "scores.npz")
+    side, least = round(96 * 0.5 / mpp), math.ceil(255 * 0.4)
+    for index, record in enumerate(data.records):
+        mask = np.asarray(Image.open(record["mask"])) > 0
+        values = tifffile.imread(maps / f"{Path(record['image']).stem}.ome.tif")
+        middles = [(step + 0.5) * mpp / 0.5 for step in range(side)]
+        truth = np.array([[mask[math.floor(y), math.floor(x)] for x in middles] for y in middles])
+        found = np.array([[values[math.floor(y / 2), math.floor(x / 2)] for x in middles] for y in middles])
+        decided = found >= least
+        expected = [(decided & truth).sum(), (decided & ~truth).sum(), (~decided & truth).sum(), (~decided & ~truth).sum()]
+        assert scores.counts[index].tolist() == expected
+        for positive, part in enumerate((~truth, truth)):
+            assert scores.everywhere[index, positive].tolist() == np.bincount(found[part], minlength=256).tolist()
+        assert scores.region_f[index] == pytest.approx(_region_f(decided, truth, record["label"]))
+        wanted = boundary_counts(found / np.float32(255), truth) if record["label"] else np.zeros((99, 4))
+        assert (scores.boundary[index] == wanted).all()
+    assert scores.cases.tolist() == ["case2", "case2", "case3", "case3"]
+    # What is white is no tissue: a corner of each image.
+    assert (scores.tissue.sum((1, 2)) < side**2).all()
+    assert (scores.tissue <= scores.everywhere).all()
+
+
+def _region_f(decided, truth, label):
+    import torch
+
+    return float(region_f_measure(torch.from_numpy(decided), torch.from_numpy(truth), torch.tensor(label)))
+
+
+def test_scores_are_kept_until_something_changes(data, maps, scorer, tmp_path):
+    file = tmp_path / "scores.npz"
+    scorer(1.0).score(maps, file)
+    written = file.stat().st_mtime_ns
+    scorer(1.0).score(maps, file)
+    assert file.stat().st_mtime_ns == written
+    scorer(0.5).score(maps, file)
+    assert file.stat().st_mtime_ns != written
+    file.write_bytes(b"half a fi")
+    assert scorer(0.5).score(maps, file).counts.shape == (4, 4)
+
+
+def test_a_map_that_is_not_there(data, scorer, tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps({"threshold": 0.5}))
+    write_rows(tmp_path / "slides.csv", [{"slide": "i4", "status": "failed"}])
+    with pytest.raises(ValueError, match=r"row 6, .*i4\.png: has no finished map in .* \(failed\)"):
+        scorer(1.0).score(tmp_path, tmp_path / "scores.npz")
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    """Two slides with tissue on glass, one of them with tumour, mapped with the tissue only."""
+    folder = tmp_path_factory.mktemp("slides")
+    lines = ["image,label,mask,split"]
+    for name, split in (("tumour", "test"), ("normal", "test"), ("other", "train")):
+        rgb, mask = np.full((500, 700, 3), 250, np.uint8), np.zeros((500, 700), np.uint8)
+        rgb[80:420, 80:620] = (200, 120, 180)
+        if name == "tumour":
+            rgb[150:300, 200:400], mask[160:310, 180:400] = (220, 20, 60), 1
+        options = {"tile": (256, 256), "compression": "zlib", "resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(folder / f"{name}.tif", rgb, photometric="rgb", metadata=None, **options)
+        Image.fromarray(mask * 255).save(folder / f"{name}.png")
+        lines.append(f"{name}.tif,{int(name == 'tumour')},{name}.png,{split}")
+    (folder / "slides.csv").write_text("\n".join(lines) + "\n")
+    data = prepare_data(folder / "slides.csv", folder / "data", region_size_px=64)
+    mapper = SlideMapper(Redness(), tile_size_px=128, margin_px=0, amp=False, device="cpu", threshold=0.4)
+    mapper.run(data.test_manifest, folder / "maps")
+    return data, folder / "maps"
+
+
+def test_slides_score_as_finished_maps_do(slides, tmp_path):
+    """On the maps' own grid, `scripts/evaluate.py`'s scorer counts the same pixels."""
+    data, maps = slides
+    assert data.is_slides
+    map_mpp = float(read_rows(maps / "slides.csv")["tumour"]["map_mpp"])
+    tissue = TissueCache(tmp_path / "tissue")
+    scores = MapScorer(data, map_mpp, tissue).score(maps, tmp_path / "scores.npz")
+    _, rows = MapScores(maps, load_manifest(data.manifest, split="test"), tissue, threshold=0.4).run()
+    for row, counts in zip(rows, scores.counts, strict=True):
+        assert counts.tolist() == [row[name] for name in ("tp", "fp", "fn", "tn")]
+    # Background is white: it scores 0, and only the AUC that counts it sees it.
+    assert scores.tissue.sum() < scores.everywhere.sum()
+    assert scores.tissue[0, 1].sum() == scores.counts[0, [0, 2]].sum()
+
+
+def test_slides_with_masks_are_cut_into_regions(slides):
+    data, _ = slides
+    assert set(data.manifests) == {"slides", "images"}
+    assert data.region_size_um == (32.0, 32.0)
+    regions = load_manifest(data.manifests["images"])
+    assert {region["label"] for region in regions if region["split"] == "test"} == {0, 1}
+    assert {Path(region["image"]).stem for region in regions if region["split"] == "train"} == {"other"}
+
+
+def test_regions_are_cut_once(slides, monkeypatch):
+    """Finding tissue takes seconds a slide: the second time they are read, and cut anew where the size is another."""
+    data, _ = slides
+    cut = []
+    monkeypatch.setattr(comparison_data, "slide_regions", lambda *arguments: cut.append(arguments) or slide_regions(*arguments))
+    folder = data.manifests["images"].parent
+    before = data.manifests["images"].read_bytes()
+    again = prepare_data(data.manifest, folder, region_size_px=64)
+    assert not cut
+    assert again.manifests["images"].read_bytes() == before
+    assert again.region_size_um == data.region_size_um
+    assert [row["label"] for row in again.training["images"]] == [row["label"] for row in data.training["images"]]
+    assert prepare_data(data.manifest, folder, region_size_px=96).region_size_um == (48.0, 48.0)
+    assert len(cut) == 3
+
+
+def test_several_classes(tmp_path, scorer):
+    """Masks and maps of three classes: the likeliest decides, and whatever is not the first class is foreground."""
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 3, (40, 40)).astype(np.uint8)
+    Image.fromarray(rng.integers(0, 255, (40, 40, 3)).astype(np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(classes).save(tmp_path / "mask.png")
+    Image.fromarray(rng.integers(0, 255, (40, 40, 3)).astype(np.uint8)).save(tmp_path / "b.png")
+    (tmp_path / "images.csv").write_text("image,label,mask,split,mpp\na.png,2,mask.png,test,1\nb.png,0,,train,1\n")
+    data = prepare_data(tmp_path / "images.csv", tmp_path / "data", class_names=["normal", "benign", "invasive"])
+    chances = rng.dirichlet(np.ones(3), (40, 40)).transpose(2, 0, 1)
+    sources = {name: Rows((255 * chance).astype(np.uint8)) for name, chance in zip("nbi", chances, strict=True)}
+    write_ome_tiff_channels(tmp_path / "a.ome.tif", sources, 1.0)
+    size = {"width_px": 40, "height_px": 40, "mpp": 1.0, "map_mpp": 1.0}
+    write_rows(tmp_path / "slides.csv", [{"slide": "a", "status": "ok", "fingerprint": "f", **size}])
+    (tmp_path / "settings.json").write_text(json.dumps({"threshold": 0.5}))
+    scores = scorer(1.0, data).score(tmp_path, tmp_path / "scores.npz")
+    likeliest = np.stack([source.values for source in sources.values()]).argmax(0)
+    confusion = [[((classes == true) & (likeliest == said)).sum() for said in range(3)] for true in range(3)]
+    assert scores.confusion[0].tolist() == confusion
+    tumour, said = classes > 0, likeliest > 0
+    assert scores.counts[0].tolist() == [
+        (tumour & said).sum(),
+        (~tumour & said).sum(),
+        (tumour & ~said).sum(),
+        (~tumour & ~said).sum(),
+    ]

@@ -1,0 +1,33 @@
+"""Every data set that an overlay names stands in the bundle's data_license.txt."""
+
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = "data/demo"
+OVERLAYS = sorted(path for path in ROOT.glob("bundles/*/configs/*.json") if path.stem != "metadata")
+
+
+def data_of(path: Path) -> str:
+    """The folder of data that a configuration names, if any."""
+    return str(ConfigParser.load_config_file(str(path)).get("dataset_dir", GENERATED))
+
+
+FOREIGN = [path for path in OVERLAYS if not data_of(path).startswith(GENERATED)]
+
+
+@pytest.mark.parametrize("overlay", FOREIGN, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
+def test_an_overlay_with_data_of_others_says_under_which_terms(overlay: Path) -> None:
+    terms = (overlay.parents[1] / "docs/data_license.txt").read_text(encoding="utf-8")
+    assert overlay.name in terms
+
+
+@pytest.mark.parametrize("configs", sorted(ROOT.glob("bundles/*/configs")), ids=lambda path: path.parent.name)
+def test_metadata_says_what_the_shipped_weights_are(configs: Path) -> None:
+    metadata = ConfigParser.load_config_file(str(configs / "metadata.json"))
+    assert "generated" in metadata["description"]
+    assert "no clinical model" in metadata["description"]
+    assert "generated" in metadata["intended_use"]
+    assert metadata["version"] in metadata["changelog"]
