@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,24 @@ class WarmPython:
             process.terminate()
             process.join()
             raise TimeoutError(f"not finished after {DEADLINE_S} s: {' '.join(arguments)}\n{log.read_text()}")
+        if (process.exitcode or 0) < 0:
+            # A process that is forked while others of its kind start may die of that alone: then as users run it.
+            return _run_cold(arguments, folder, log, environment)
         return process.exitcode or 0
+
+
+def _run_cold(arguments: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> int:
+    ours = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with log.open("ab") as file:
+        process = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env={**os.environ, **environment, **ours},
+            stdout=file,
+            stderr=file,
+            timeout=DEADLINE_S,
+        )
+    return process.returncode
 
 
 def _become(arguments: list[str], folder: str, log: str, environment: dict[str, str]) -> None:
