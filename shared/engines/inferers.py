@@ -111,7 +111,7 @@ class ScoreMapInferer(Inferer):
     Images ``(B, 3, H, W)`` to ``image_scores (B, C)`` and ``maps (B, C, H, W)``; the network is in eval mode.
     """
 
-    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         return {"image_scores": network.image_scores(inputs), "maps": network(inputs)}
 
 

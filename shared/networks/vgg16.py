@@ -39,7 +39,7 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, norm: st
     if norm is None:
         return layers
     layers.insert(1, nn.BatchNorm2d(out_channels))
-    return list(replace_batch_norm(nn.Sequential(*layers), norm))
+    return list(replace_batch_norm(nn.Sequential(*layers), norm).children())
 
 
 class VGG16Trunk(nn.Module):
