@@ -20,14 +20,30 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.preparation.command import parser_of, run
 from shared.data.bcss import BCSS_CLASSES, TEST_SITES, VALIDATION_SITES, bcss, bcss_tumour
 from shared.data.published import write_manifests
 
 
+def prepare(arguments: argparse.Namespace) -> list[str]:
+    data = bcss(
+        arguments.source,
+        arguments.output / "masks",
+        arguments.size_px,
+        arguments.mpp,
+        arguments.max_unlabelled,
+        arguments.val,
+        arguments.test,
+        arguments.stored_mpp,
+        arguments.allow_missing,
+    )
+    binary = bcss_tumour(data.records)
+    manifests = {"images.csv": (binary, ("no tumour", "tumour")), "classes.csv": (data.records, BCSS_CLASSES)}
+    return write_manifests(data, arguments.output, manifests)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="folder with rgbs_colorNormalized (or images) and masks in it")
-    parser.add_argument("output", type=Path, help="folder to write to")
+    parser = parser_of(__doc__, "folder with rgbs_colorNormalized (or images) and masks in it")
     parser.add_argument("--size_px", type=int, default=512, help="side of a region in pixels at --mpp (default 512)")
     parser.add_argument("--mpp", type=float, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
     parser.add_argument(
@@ -36,27 +52,7 @@ def main() -> None:
     for split, sites in (("val", VALIDATION_SITES), ("test", TEST_SITES)):
         parser.add_argument(f"--{split}", nargs="+", metavar="SITE", default=sites, help=f"(default {' '.join(sites)})")
     parser.add_argument("--stored_mpp", type=float, help="micrometres per pixel of files whose names do not say (_MPP-0.2500)")
-    parser.add_argument("--allow_missing", action="store_true", help="leave out what is not there")
-    arguments = parser.parse_args()
-    output: Path = arguments.output
-    try:
-        data = bcss(
-            arguments.source,
-            output / "masks",
-            arguments.size_px,
-            arguments.mpp,
-            arguments.max_unlabelled,
-            arguments.val,
-            arguments.test,
-            arguments.stored_mpp,
-            arguments.allow_missing,
-        )
-        binary = bcss_tumour(data.records)
-        manifests = {"images.csv": (binary, ("no tumour", "tumour")), "classes.csv": (data.records, BCSS_CLASSES)}
-        lines = write_manifests(data, output, manifests)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    print(*lines, sep="\n")
+    run(parser, prepare)
 
 
 if __name__ == "__main__":

@@ -19,30 +19,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.preparation.command import parser_of, run
 from shared.data.ebhi_seg import EBHI_CLASSES, NORMAL_CLASSES, TUMOUR_CLASSES, ebhi_seg, ebhi_tumour
 from shared.data.published import write_manifests
 
 
+def prepare(arguments: argparse.Namespace) -> list[str]:
+    ebhi_tumour([], arguments.tumour, arguments.normal)  # fails before the masks are written, not after
+    data = ebhi_seg(arguments.source, arguments.output / "masks", arguments.allow_missing, arguments.seed)
+    binary = ebhi_tumour(data.records, arguments.tumour, arguments.normal)
+    manifests = {"manifest.csv": (binary, ("normal", "tumour")), "classes.csv": (data.records, EBHI_CLASSES)}
+    return write_manifests(data, arguments.output, manifests)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="EBHI-SEG, with a folder a class in it")
-    parser.add_argument("output", type=Path, help="folder to write to")
+    parser = parser_of(__doc__, "EBHI-SEG, with a folder a class in it")
     for name, folders in (("tumour", TUMOUR_CLASSES), ("normal", NORMAL_CLASSES)):
         shown = " ".join(map(repr, folders))
         parser.add_argument(f"--{name}", nargs="+", metavar="FOLDER", default=folders, help=f"(default {shown})")
-    parser.add_argument("--allow_missing", action="store_true", help="leave out what is not there")
     parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
-    arguments = parser.parse_args()
-    output: Path = arguments.output
-    try:
-        ebhi_tumour([], arguments.tumour, arguments.normal)  # fails before the masks are written, not after
-        data = ebhi_seg(arguments.source, output / "masks", arguments.allow_missing, arguments.seed)
-        binary = ebhi_tumour(data.records, arguments.tumour, arguments.normal)
-        manifests = {"manifest.csv": (binary, ("normal", "tumour")), "classes.csv": (data.records, EBHI_CLASSES)}
-        lines = write_manifests(data, output, manifests)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    print(*lines, sep="\n")
+    run(parser, prepare)
 
 
 if __name__ == "__main__":

@@ -20,30 +20,31 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.preparation.command import parser_of, run
 from shared.data.glas import GLAS_CLASSES, glas, glas_malignancy
 from shared.data.published import write_manifests
 
 
+def prepare(arguments: argparse.Namespace) -> list[str]:
+    data = glas(
+        arguments.source,
+        arguments.output / "masks",
+        arguments.size_px,
+        arguments.official,
+        arguments.allow_missing,
+        arguments.seed,
+    )
+    binary = glas_malignancy(data.records)
+    manifests = {"images.csv": (binary, ("benign", "malignant")), "classes.csv": (data.records, GLAS_CLASSES)}
+    return write_manifests(data, arguments.output, manifests)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="Warwick_QU_Dataset, with Grade.csv in it")
-    parser.add_argument("output", type=Path, help="folder to write to")
+    parser = parser_of(__doc__, "Warwick_QU_Dataset, with Grade.csv in it")
     parser.add_argument("--size_px", type=int, default=416, help="side of a region in pixels of the images (default 416)")
     parser.add_argument("--official", action="store_true", help="test on the official test images, of the same patients")
-    parser.add_argument("--allow_missing", action="store_true", help="leave out what is not there")
     parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
-    arguments = parser.parse_args()
-    output: Path = arguments.output
-    try:
-        data = glas(
-            arguments.source, output / "masks", arguments.size_px, arguments.official, arguments.allow_missing, arguments.seed
-        )
-        binary = glas_malignancy(data.records)
-        manifests = {"images.csv": (binary, ("benign", "malignant")), "classes.csv": (data.records, GLAS_CLASSES)}
-        lines = write_manifests(data, output, manifests)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    print(*lines, sep="\n")
+    run(parser, prepare)
 
 
 if __name__ == "__main__":

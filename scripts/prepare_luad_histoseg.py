@@ -19,36 +19,32 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.preparation.command import parser_of, run
 from shared.data.published import write_manifests
 from shared.data.tissue_patches import LUAD_HISTOSEG, of_one_tissue, tissue_patches, with_tumour
 
 
+def prepare(arguments: argparse.Namespace) -> list[str]:
+    data = tissue_patches(
+        arguments.source,
+        arguments.output / "masks",
+        LUAD_HISTOSEG,
+        train_masks=arguments.train_masks,
+        official=arguments.official,
+        allow_missing=arguments.allow_missing,
+        seed=arguments.seed,
+    )
+    binary, single = with_tumour(data.records), of_one_tissue(data.records)
+    manifests = {"images.csv": (binary, ("no tumour", "tumour")), "classes.csv": (single, LUAD_HISTOSEG.classes)}
+    return write_manifests(data, arguments.output, manifests)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="LUAD-HistoSeg, with train, val and test in it")
-    parser.add_argument("output", type=Path, help="folder to write to")
+    parser = parser_of(__doc__, "LUAD-HistoSeg, with train, val and test in it")
     parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
     parser.add_argument("--official", action="store_true", help="keep patients who are in several splits, and name none")
-    parser.add_argument("--allow_missing", action="store_true", help="leave out what is not there")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of --train_masks (default 0)")
-    arguments = parser.parse_args()
-    output: Path = arguments.output
-    try:
-        data = tissue_patches(
-            arguments.source,
-            output / "masks",
-            LUAD_HISTOSEG,
-            train_masks=arguments.train_masks,
-            official=arguments.official,
-            allow_missing=arguments.allow_missing,
-            seed=arguments.seed,
-        )
-        binary, single = with_tumour(data.records), of_one_tissue(data.records)
-        manifests = {"images.csv": (binary, ("no tumour", "tumour")), "classes.csv": (single, LUAD_HISTOSEG.classes)}
-        lines = write_manifests(data, output, manifests)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    print(*lines, sep="\n")
+    run(parser, prepare)
 
 
 if __name__ == "__main__":

@@ -19,37 +19,33 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.preparation.command import parser_of, run
 from shared.data.published import write_manifests
 from shared.data.tissue_patches import WSSS4LUAD, of_one_tissue, tissue_patches
 
 
+def prepare(arguments: argparse.Namespace) -> list[str]:
+    data = tissue_patches(
+        arguments.source,
+        arguments.output / "masks",
+        WSSS4LUAD,
+        arguments.size_px,
+        arguments.train_masks,
+        arguments.official,
+        arguments.allow_missing,
+        arguments.seed,
+    )
+    manifests = {"classes.csv": (of_one_tissue(data.records), WSSS4LUAD.classes)}
+    return write_manifests(data, arguments.output, manifests)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="WSSS4LUAD, with 1.training, 2.validation and 3.testing in it")
-    parser.add_argument("output", type=Path, help="folder to write to")
+    parser = parser_of(__doc__, "WSSS4LUAD, with 1.training, 2.validation and 3.testing in it")
     parser.add_argument("--size_px", type=int, default=128, help="side of a region in pixels (default 128)")
     parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
     parser.add_argument("--official", action="store_true", help="keep patients who are in several splits, and name none")
-    parser.add_argument("--allow_missing", action="store_true", help="leave out what is not there")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of --train_masks (default 0)")
-    arguments = parser.parse_args()
-    output: Path = arguments.output
-    try:
-        data = tissue_patches(
-            arguments.source,
-            output / "masks",
-            WSSS4LUAD,
-            arguments.size_px,
-            arguments.train_masks,
-            arguments.official,
-            arguments.allow_missing,
-            arguments.seed,
-        )
-        manifests = {"classes.csv": (of_one_tissue(data.records), WSSS4LUAD.classes)}
-        lines = write_manifests(data, output, manifests)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    print(*lines, sep="\n")
+    run(parser, prepare)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What the command lines for published data sets share."""
