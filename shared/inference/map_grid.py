@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -147,7 +148,7 @@ class Block:
     grid: MapGrid
     tiles: list[tuple[int, int]]
 
-    @property
+    @cached_property
     def _first(self) -> tuple[int, int]:
         return min(row for row, _ in self.tiles), min(column for _, column in self.tiles)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,9 +60,11 @@ def tumour_regions(
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be in (0, 1], got {threshold}")
     tracer = _Tracer(source.shape, min_pixels)
+    # The same pixels as of `255 * threshold`, compared as bytes.
+    least = math.ceil(255 * threshold)
     for top, bottom in _strips(source.shape, strip_height_px):
         rows = source.read_rows(top, bottom)
-        yield from tracer.trace(rows >= 255 * threshold, rows, top)
+        yield from tracer.trace(rows >= least, rows, top)
     yield from tracer.finish()
 
 
@@ -153,14 +156,16 @@ class _Tracer:
             is_last = top + len(mask) >= self._height
             open_labels = set(labels[0][labels[0] > 0]) if top else set()
             open_labels |= set() if is_last else set(labels[-1][labels[-1] > 0])
-            counts = np.bincount(labels.ravel(), minlength=num_labels + 1)
-            sums = np.bincount(labels.ravel(), weights=values.ravel(), minlength=num_labels + 1)
+            inside = labels[mask]
+            counts = np.bincount(inside, minlength=num_labels + 1)
+            sums = np.bincount(inside, weights=values[mask], minlength=num_labels + 1)
             dropped = np.flatnonzero(counts < self._min_pixels)
             keep = np.ones(num_labels + 1, dtype=bool)
             keep[[label for label in dropped if label not in open_labels]] = False
             keep[0] = False
             index_of = np.zeros(num_labels + 1, dtype=np.int64)
-            for polygon, label in _outlines(labels, keep, top):
+            kept = mask if keep[1:].all() else keep[labels]
+            for polygon, label in _outlines(labels, kept, top):
                 if label not in open_labels:
                     yield Region(polygon, int(counts[label]), float(sums[label] / counts[label] / 255))
                     continue
@@ -178,9 +183,9 @@ class _Tracer:
         return _join(self._pieces, self._min_pixels)
 
 
-def _outlines(labels: np.ndarray, keep: np.ndarray, top: int) -> Iterator[tuple[Polygon, int]]:
+def _outlines(labels: np.ndarray, kept: np.ndarray, top: int) -> Iterator[tuple[Polygon, int]]:
     shapes = rasterio.features.shapes(
-        labels.astype(np.int32), mask=keep[labels], connectivity=4, transform=Affine.translation(0, top)
+        labels.astype(np.int32, copy=False), mask=kept, connectivity=4, transform=Affine.translation(0, top)
     )
     for geometry, label in shapes:
         yield shape(geometry), int(label)

@@ -49,9 +49,14 @@ def class_probabilities(logits: Tensor, num_classes: int) -> Tensor:
 
 
 def to_map_pixels(probability: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Bring tiles ``(B, C, h, w)`` to `shape` (H, W): means where the network is finer than the map, else bilinear."""
+    """Bring tiles ``(B, C, h, w)`` to `shape` (H, W): means where the network is finer than the map, else bilinear.
+
+    Of a classifier's tiles ``(B, C, 1, 1)`` the map pixels are one value in memory (strides of 0).
+    """
     if probability.shape[2:] == shape:
         return probability
+    if probability.shape[2:] == (1, 1):
+        return probability.expand(-1, -1, *shape)
     is_finer = probability.shape[2] >= shape[0] and probability.shape[3] >= shape[1]
     if is_finer:
         return functional.interpolate(probability, size=shape, mode="area")

@@ -45,10 +45,17 @@ class CroppedCores:
     grid: MapGrid
 
     def prepare(self, probability: Tensor) -> Tensor:
-        return (core_of(probability, self.grid) * 255).round().to(torch.uint8)
+        core = core_of(probability, self.grid)
+        if core.stride()[2:] == (0, 0):  # a classifier's: one value a tile comes back from the device
+            return _to_uint8(core[..., :1, :1]).expand_as(core)
+        return _to_uint8(core)
 
     def add(self, tile: TilePosition, values: np.ndarray) -> None:
         self.probability_map.write_tile(tile, values)
+
+
+def _to_uint8(probability: Tensor) -> Tensor:
+    return (probability * 255).round().to(torch.uint8)
 
 
 @dataclass

@@ -66,9 +66,10 @@ class CompiledTileNetwork:
             is_cpu = tiles.device.type == "cpu"
             self._compiled = torch.compile(self.plain, dynamic=False, options={"freezing": is_cpu})
         num_tiles = len(tiles)
-        # Full batches too: a copy made here is of one kind always, whereas a tensor from outside inference mode compiles anew.
-        padded = functional.pad(tiles, (0, 0, 0, 0, 0, 0, 0, self.batch_size - num_tiles))
-        return self._compiled(padded, map_shape)[:num_tiles]
+        if num_tiles < self.batch_size or not tiles.is_inference():
+            # Full batches too: a tensor from outside inference mode compiles anew, whereas a copy made here does not.
+            tiles = functional.pad(tiles, (0, 0, 0, 0, 0, 0, 0, self.batch_size - num_tiles))
+        return self._compiled(tiles, map_shape)[:num_tiles]
 
 
 def compile_problem(device: torch.device) -> str | None:

@@ -41,8 +41,14 @@ def ink_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return coloured | _black_ink(rgb) | _red_ink(rgb)
 
 
+def extremes(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The highest and the lowest channel of each pixel: two ``(H, W)``. A reduction over so short an axis takes 20 times as long."""
+    red, green, blue = np.moveaxis(rgb, -1, 0)
+    return np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+
+
 def _black_ink(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    brightest, darkest = rgb.max(axis=-1), rgb.min(axis=-1)
+    brightest, darkest = extremes(rgb)
     grey = (brightest < _GREY_BELOW) & (brightest - darkest < _GREY_SATURATION * brightest)
     black = brightest < _BLACK_BELOW
     return black | opening(black | grey, disk(_GREY_RADIUS_PX))
@@ -55,5 +61,7 @@ def _red_ink(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     red, green, blue = np.moveaxis(-np.log10((smooth + 1) / 256), -1, 0)  # optical densities
     reddish = (green > _FAINT) & (blue > _LEAST_BLUE * green) & (red < _MOST_RED * green)
     plain = reddish & (green > _PLAIN) & (red < _MOST_RED_IN_PLAIN * green)
+    if not plain.any():  # as on most slides
+        return plain
     stroke = disk(_STROKE_RADIUS_PX, decomposition="sequence")
     return binary_propagation(opening(plain, stroke), mask=opening(reddish, stroke))
