@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from shared.metrics import Reliability, reliability_of_map_histograms
 
 from .scoring import Scores
 
@@ -14,6 +17,7 @@ Array = NDArray[np.float64]
 
 NUM_DRAWS = 2000
 LEVEL = 0.95
+ECE_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,12 @@ def intervals(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 
     return found
 
 
+def pooled_reliability(scores: Sequence[Scores]) -> Reliability:
+    """The reliability curve of tumour probability over all pixels in tissue, of all trainings together."""
+    histograms = np.sum([one.tissue.sum(axis=0) for one in scores], axis=0)
+    return reliability_of_map_histograms(torch.from_numpy(histograms), ECE_BINS)
+
+
 def score_names(num_classes: int) -> dict[str, str]:
     """Names of the scores and their titles.
 
@@ -81,6 +91,7 @@ def score_names(num_classes: int) -> dict[str, str]:
         "ods": "ODS",
         "auc_tissue": "AUC, tissue",
         "auc_all": "AUC with background",
+        "ece": "ECE (0 is best)",
     }
     return names | ({"bach_score": "BACH score"} if num_classes > 2 else {})
 
@@ -135,6 +146,7 @@ def _scores(totals: _Totals) -> dict[str, Array]:
             "ods": _ods(totals.boundary),
             "auc_tissue": _auc(totals.tissue),
             "auc_all": _auc(totals.everywhere),
+            "ece": _ece(totals.tissue),
         }
         if totals.confusion.shape[-1] > 2:
             found["bach_score"] = _bach_score(totals.confusion)
@@ -146,6 +158,15 @@ def _auc(histograms: Array) -> Array:
     negatives, positives = histograms[:, 0], histograms[:, 1]
     below = negatives.cumsum(axis=1) - negatives
     return (positives * (below + negatives / 2)).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+def _ece(histograms: Array) -> Array:
+    """As `shared.metrics.calibration_error.reliability_of_map_histograms`, of many: ``(B, 2, 256)`` -> ``(B,)``."""
+    probability = np.arange(256) / 255
+    bins = np.minimum(np.floor(probability * ECE_BINS), ECE_BINS - 1)
+    counts = histograms.sum(axis=1)
+    gaps = (counts * probability - histograms[:, 1]) @ (bins[:, None] == np.arange(ECE_BINS)).astype(np.float64)
+    return np.abs(gaps).sum(axis=1) / counts.sum(axis=1)
 
 
 def _ods(boundary: Array) -> Array:

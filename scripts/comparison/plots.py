@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from shared.metrics import Reliability
+
 from .intervals import Interval
 
 _WIDTH, _HEIGHT = 440, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 30, 46
+_SQUARE, _SQUARE_LEFT, _SQUARE_TOP = 180, 30, 24
 # Of a letter, of a line of text; good enough to keep labels apart.
 _LETTER_PX, _LINE_PX = 6.3, 15
 
@@ -81,6 +84,42 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, description: st
     return _svg(parts, description)
 
 
+def reliability_plot(curve: Reliability, description: str) -> str:
+    """How often there is tumour against the probability of it, both from 0 to 1; a dot is as large as its share of the pixels.
+
+    Args:
+        curve: bins without pixels are left out.
+        description: for those who do not see it.
+
+    Returns:
+        an ``<svg>`` element; its parts carry the classes ``axis``, ``grid``, ``perfect``, ``curve`` and ``point``.
+    """
+    side, left, top = _SQUARE, _SQUARE_LEFT, _SQUARE_TOP
+    parts = [f"<title>{escape(description)}</title>"]
+    for tick in (0.0, 0.5, 1.0):
+        x, y = left + tick * side, top + (1 - tick) * side
+        parts.append(f'<line class="grid" x1="{left}" x2="{left + side}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + side}"/>')
+        parts.append(f'<text class="axis" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text class="axis" x="{x:.1f}" y="{top + side + 16}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<line class="perfect" x1="{left}" y1="{top + side}" x2="{left + side}" y2="{top}"/>')
+    known = [
+        (left + said * side, top + (1 - found) * side, count, said, found)
+        for count, said, found in zip(curve.counts.tolist(), curve.confidence.tolist(), curve.frequency.tolist(), strict=True)
+        if count
+    ]
+    parts.append(f'<polyline class="curve" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y, *_ in known)}"/>')
+    total = sum(count for _, _, count, *_ in known)
+    for x, y, count, said, found in known:
+        radius = 1.5 + 6 * math.sqrt(count / total)
+        tip = f"said {100 * said:.0f} %, found {100 * found:.0f} %, {100 * count / total:.1f} % of the pixels"
+        parts.append(f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{escape(tip)}</title></circle>')
+    bottom = top + side + 34
+    parts.append(f'<text class="axis" x="{left + side / 2}" y="{bottom}" text-anchor="middle">probability of tumour</text>')
+    parts.append('<text class="axis" x="2" y="11">share that is tumour</text>')
+    return _svg(parts, description, (left + side + 12, bottom + 6))
+
+
 def label_places(places: Sequence[tuple[float, float]], names: Sequence[str]) -> list[tuple[float, float, str]]:
     """Where each point's name stands: beside it, moved up or down until it covers no other name.
 
@@ -121,6 +160,6 @@ def _overlap(box: tuple[float, float, float, float], other: tuple[float, float, 
     return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 
-def _svg(parts: Sequence[str], description: str) -> str:
+def _svg(parts: Sequence[str], description: str, size: tuple[int, int] = (_WIDTH, _HEIGHT)) -> str:
     label = escape(description, {'"': "&quot;"})
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {size[0]} {size[1]}" role="img" aria-label="{label}">{"".join(parts)}</svg>'

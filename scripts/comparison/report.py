@@ -21,7 +21,7 @@ from shared.writers import atomic_path
 from .data import ComparisonData
 from .gallery import examples, shown_size
 from .intervals import Interval, score_names
-from .plots import Point, scatter
+from .plots import Point, reliability_plot, scatter
 from .published import PublishedData
 from .runs import DONE, Row
 from .table import effort_minutes, effort_text, write_csv, write_markdown
@@ -119,6 +119,7 @@ class Report:
             settings=[(row, sorted(row.settings.items())) for row in done if row.settings],
             published=self.published,
             plots=self._plots(done, names),
+            curves=self._curves(done),
             first_score=_FIRST_SCORE if _FIRST_SCORE in names else next(iter(names), ""),
             examples=examples(self.rows, self.data, self.num_examples),
             shown_size=shown_size,
@@ -164,6 +165,18 @@ class Report:
                 }
             )
         return plots
+
+    def _curves(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """The reliability curve of each method."""
+        return [
+            {
+                "title": row.title,
+                "ece": f"{100 * row.reliability.ece:.1f}",
+                "plot": Markup(reliability_plot(row.reliability, f"Reliability of {row.title}")),
+            }
+            for row in rows
+            if row.reliability is not None
+        ]
 
     def _experiment_url(self) -> str:
         return f"{self.mlflow_url.rstrip('/')}/#/experiments/{self._experiment_id()}"

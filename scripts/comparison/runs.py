@@ -17,11 +17,12 @@ from shared.engines.sweep import LOG, METRICS, Sweep
 from shared.handlers import Tracking
 from shared.inference.finished import FINISHED
 from shared.inference.row_store import TABLE_NAME
+from shared.metrics import Reliability
 from shared.writers import atomic_path, read_rows
 
 from .baselines import BASELINES, TRAINED
 from .data import IMAGES, SLIDES, ComparisonData
-from .intervals import NUM_DRAWS, Interval, intervals
+from .intervals import NUM_DRAWS, Interval, intervals, pooled_reliability
 from .measured_process import command_line, read_attempts
 from .methods import Method, NotComparable, Plan, plan
 from .scoring import MapScorer, Scores
@@ -61,6 +62,7 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
     scores: dict[str, Interval] = field(default_factory=dict)
+    reliability: Reliability | None = None
     training_minutes: float = math.nan
     seconds_per_image: float = math.nan
     peak_bytes: int | None = None
@@ -243,6 +245,7 @@ class Comparison:
             row.status = FAILED
             return
         row.scores = intervals(scored, self.num_draws)
+        row.reliability = pooled_reliability(scored)
         row.training_minutes = sum(minutes) / len(minutes) if minutes else math.nan
         row.seconds_per_image = _mean_seconds(row.maps)
         row.peak_bytes = _peak([self.out / "runs" / row.key / f"seed={seed}" for seed in row.seeds])

@@ -12,6 +12,7 @@ from .calibration_error import (
     nll_of_histograms,
     reliability_of_histograms,
     reliability_of_logits,
+    reliability_of_map_histograms,
 )
 from .classes import CLASS_SCORES, PooledClassScores, bach_score, bach_score_of_confusion, class_scores, confusion_matrix
 from .ranking import counts_at, roc_auc, roc_auc_of_histograms, score_histograms, youden_threshold, youden_threshold_of_histograms
@@ -48,6 +49,7 @@ __all__ = [
     "region_f_measure",
     "reliability_of_histograms",
     "reliability_of_logits",
+    "reliability_of_map_histograms",
     "roc_auc",
     "roc_auc_of_histograms",
     "score_histograms",

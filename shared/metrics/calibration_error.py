@@ -20,6 +20,7 @@ __all__ = [
     "nll_of_histograms",
     "reliability_of_histograms",
     "reliability_of_logits",
+    "reliability_of_map_histograms",
 ]
 
 # A logit is counted at the nearest of these, a probability moves by 1/1024 at most; beyond, float32's sigmoid is 0 or 1.
@@ -139,6 +140,32 @@ def reliability_of_histograms(histograms: Tensor, temperature: float = 1.0, num_
     _check(histograms, temperature, num_bins)
     probability = (LOGIT_LEVELS / temperature).sigmoid()
     return _reliability(probability, histograms.sum(0), histograms[1], num_bins, nll_of_histograms(histograms, temperature))
+
+
+def reliability_of_map_histograms(histograms: Tensor, num_bins: int = 15) -> Reliability:
+    """The reliability curve of maps: of the tumour probability that their pixels hold.
+
+    Args:
+        histograms: counts of each value 0 to 255 (255 being probability 1) of normal and of tumour pixels, ``(2, 256)``, see
+            `shared.metrics.ranking.score_histograms`.
+        num_bins: of probability, of equal width.
+
+    Returns:
+        the curve; in its ``nll`` a pixel of 0 or 255 counts as a quarter of a value inside, where rounding would have left it.
+
+    Raises:
+        ValueError: if the shape is another, nothing is counted, or `num_bins` is not positive.
+    """
+    if histograms.shape != (2, 256) or not histograms.sum() > 0 or num_bins < 1:
+        raise ValueError(
+            f"need counts (2, 256) of normal and tumour pixels, some of them, and bins; got {tuple(histograms.shape)}, "
+            f"{histograms.sum():g} pixels, {num_bins} bins"
+        )
+    counts = histograms.double()
+    values = torch.arange(256, dtype=torch.float64)
+    inner = values.clamp(0.25, 254.75) / 255
+    nll = -(counts[0] * (1 - inner).log() + counts[1] * inner.log()).sum() / counts.sum()
+    return _reliability(values / 255, counts.sum(0), counts[1], num_bins, float(nll))
 
 
 def fit_temperature_of_logits(logits: Tensor, shares: Tensor) -> float:

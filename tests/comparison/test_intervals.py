@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.comparison.intervals import Interval, intervals, score_names
+from scripts.comparison.intervals import Interval, intervals, pooled_reliability, score_names
 from scripts.comparison.scoring import Scores
-from shared.metrics import bach_score_of_confusion, binary_scores, ods_of_counts
+from shared.metrics import bach_score_of_confusion, binary_scores, ods_of_counts, reliability_of_map_histograms
 from shared.metrics.ranking import roc_auc_of_histograms
 
 CASES = np.array(["b", "a", "a", "c", "b", "d", "a"])
@@ -43,6 +43,7 @@ def naive_scores(scores, chosen):
         "ods": ods_of_counts(scores.boundary[chosen].sum(0)).f,
         "auc_tissue": roc_auc_of_histograms(torch.from_numpy(scores.tissue[chosen].sum(0))).item(),
         "auc_all": roc_auc_of_histograms(torch.from_numpy(scores.everywhere[chosen].sum(0))).item(),
+        "ece": reliability_of_map_histograms(torch.from_numpy(scores.tissue[chosen].sum(0))).ece,
         "bach_score": bach_score_of_confusion(torch.from_numpy(scores.confusion[chosen].sum(0))).item(),
     }
 
@@ -70,6 +71,13 @@ def test_against_a_loop(num_seeds):
         assert interval.mean == pytest.approx(np.mean([naive_scores(one, everything)[name] for one in scores]))
         assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(draws[name], [2.5, 97.5])))
     assert list(found) == list(score_names(3))
+
+
+def test_the_curve_is_of_all_trainings():
+    one, other = random_scores(0), random_scores(1)
+    curve = pooled_reliability([one, other])
+    assert curve.counts.sum() == one.tissue.sum() + other.tissue.sum()
+    assert pooled_reliability([one]).ece == pytest.approx(intervals([one], num_draws=1)["ece"].mean)
 
 
 def test_one_patient_has_no_interval():

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from scripts.comparison.gallery import examples
-from scripts.comparison.intervals import Interval, intervals, score_names
+from scripts.comparison.intervals import Interval, intervals, pooled_reliability, score_names
 from scripts.comparison.plots import Point, label_places, scatter
 from scripts.comparison.published import PUBLISHED, PublishedData
 from scripts.comparison.report import Report
@@ -33,6 +33,7 @@ def rows(data, maps, tmp_path_factory):
     worse = {name: Interval(one.mean - 0.2, one.low - 0.2, one.high - 0.2) for name, one in found.items()}
     effort = {"labels": 4, "areas": 2, "masks": 0}
     common = {"seeds": [0], "maps": [maps], "mlflow_runs": ["abc"], "peak_bytes": 2**30, "seconds_per_image": 0.5}
+    common["reliability"] = pooled_reliability([scores])
     return [
         Row("cdws_mil", "CDWS-MIL", effort=effort, scores=worse, training_minutes=2.0, settings={"mpp": 0.5}, **common),
         Row("camel", "CAMEL", effort=effort | {"areas": 0}, scores=found, training_minutes=30.0, **common),
@@ -218,6 +219,20 @@ def test_slider_and_plots(open_report):
     page.locator("#score").select_option("auc_all")
     assert page.locator("[data-plot=auc_all]").is_visible()
     assert not page.locator("[data-plot=iou]").is_visible()
+
+
+def test_reliability_curves(open_report, rows):
+    page = open_report()
+    figures = page.locator("#reliability figure")
+    assert figures.count() == 3
+    curve = rows[1].reliability
+    assert figures.nth(1).locator("figcaption").inner_text() == f"CAMEL: ECE {100 * curve.ece:.1f} %"
+    dots = figures.nth(1).locator("circle")
+    assert dots.count() == int((curve.counts > 0).sum())
+    # The picture is 180 units wide, probability growing to the right and frequency upwards.
+    first = int(curve.counts.nonzero()[0])
+    assert float(dots.first.get_attribute("cx")) == pytest.approx(30 + 180 * float(curve.confidence[first]), abs=0.1)
+    assert float(dots.first.get_attribute("cy")) == pytest.approx(24 + 180 * (1 - float(curve.frequency[first])), abs=0.1)
 
 
 def test_light_and_dark(open_report):

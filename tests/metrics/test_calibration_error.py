@@ -14,6 +14,8 @@ from shared.metrics import (
     nll_of_histograms,
     reliability_of_histograms,
     reliability_of_logits,
+    reliability_of_map_histograms,
+    score_histograms,
 )
 
 
@@ -117,7 +119,36 @@ def test_what_is_separated_gets_the_smallest_temperature():
     assert fit_temperature(histograms.flip(0)) == pytest.approx(100, rel=0.01)
 
 
+def test_maps_by_hand():
+    # Of 51 (a fifth) one pixel in four is tumour, of 255 all three are, of 0 one of two.
+    histograms = torch.zeros(2, 256, dtype=torch.int64)
+    histograms[:, 51] = torch.tensor([3, 1])
+    histograms[:, 255] = torch.tensor([0, 3])
+    histograms[:, 0] = torch.tensor([1, 1])
+    curve = reliability_of_map_histograms(histograms, num_bins=5)
+    assert curve.counts.tolist() == [2, 4, 0, 0, 3]
+    assert curve.confidence[[0, 1, 4]].tolist() == pytest.approx([0, 0.2, 1])
+    assert curve.frequency[[0, 1, 4]].tolist() == pytest.approx([0.5, 0.25, 1])
+    assert curve.ece == pytest.approx((2 * 0.5 + 4 * 0.05) / 9)
+    sure = 0.25 / 255
+    nll = -(3 * math.log(0.8) + math.log(0.2) + 3 * math.log(1 - sure) + math.log(sure) + math.log(1 - sure)) / 9
+    assert curve.nll == pytest.approx(nll)
+
+
+def test_maps_say_what_their_logits_do():
+    values = torch.randint(1, 255, (5000,), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    truth = torch.bernoulli(values / 255, generator=torch.Generator().manual_seed(1))
+    found = reliability_of_map_histograms(score_histograms(values, truth), num_bins=10)
+    expected = reliability_of_histograms(logit_histograms((values.double() / 255).logit(), truth), num_bins=10)
+    assert found.nll == pytest.approx(expected.nll, abs=1e-3)
+    # A value at the edge of a bin may be counted on its other side.
+    assert found.ece == pytest.approx(expected.ece, abs=2e-3)
+
+
 def test_says_what_is_wrong():
+    for histograms, num_bins in ((torch.ones(2, 255), 15), (torch.zeros(2, 256), 15), (torch.ones(2, 256), 0)):
+        with pytest.raises(ValueError, match=r"need counts \(2, 256\)"):
+            reliability_of_map_histograms(histograms, num_bins)
     with pytest.raises(ValueError, match=r"shares must be \(2,\)"):
         logit_histograms(torch.zeros(2), torch.zeros(3))
     with pytest.raises(ValueError, match="finite; got 1 that are not"):
