@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from tqdm import tqdm
 from ..boosting import MILBoost
 from ..data import RegionDataset
 from ..handlers import StageEvents, Tracking, training_handlers
-from ..networks import BoostedPatches, load_weights
+from ..networks import BoostedPatches
 from ..writers import atomic_path
 from .distributed import num_processes
-from .trainer import HISTORY, RESUME_POINT, WEIGHTS
+from .stage import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +72,7 @@ def patch_bags(
     return bags, np.array(labels)
 
 
-class BoostingTrainer(Engine):
+class BoostingTrainer(Stage, Engine):
     """Boosts trees on patches until the network is full, in a folder, and survives being killed.
 
     An Ignite engine, because then MLflow, progress, validation and the log are the handlers of every other bundle; but none of
@@ -146,38 +145,18 @@ class BoostingTrainer(Engine):
         # The last: the resume point holds what the validation of this epoch said.
         self.add_event_handler(Events.EPOCH_COMPLETED, _save_epoch)
 
-    @property
-    def weights_file(self) -> Path:
-        return self.folder / WEIGHTS
-
-    @property
-    def history_file(self) -> Path:
-        return self.folder / HISTORY
-
-    @property
-    def is_finished(self) -> bool:
-        return self.weights_file.is_file()
-
     def trained(self) -> nn.Module:
         """The network with the trees of the finished training, in eval mode.
 
         Raises:
             ValueError: if it has not finished.
         """
-        if not self.is_finished:
-            raise ValueError(
-                f"{self.weights_file} does not exist: run the stage {self.folder.name!r} first (run_{self.folder.name})"
-            )
-        load_weights(self.network, self.weights_file)
-        return self.network
+        return self.with_final_weights(self.network)
 
     def run(self) -> None:  # type: ignore[override]
         """Boost from where the folder stands to the end; leave the trees in the network and in ``model.pt``."""
         if self.is_finished:
-            logger.info(f"{self.folder.name}: finished already, its weights are taken from {self.weights_file}")
-            if self.publish_to is not None and not Path(self.publish_to).is_file():
-                with atomic_path(self.publish_to) as temporary:
-                    shutil.copyfile(self.weights_file, temporary)
+            self.say_finished()
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self._restore() or not self._has_ended():
@@ -193,8 +172,10 @@ class BoostingTrainer(Engine):
                 )
                 super().run([None], max_epochs=self.max_epochs, epoch_length=1)
                 self.bags = []
-            self._save_weights()
-        self._close()
+            with atomic_path(self.folder / FEATURES) as temporary:
+                spoken_features(self.booster, self.network.features.names).to_csv(temporary, index=False)
+            self.save_weights({name: values.cpu() for name, values in self.network.state_dict().items()})
+        self.close()
         self.trained()
 
     def take_trees(self) -> None:
@@ -208,10 +189,9 @@ class BoostingTrainer(Engine):
         return num_trees == self.num_trees or num_trees < self.state.epoch * self.rounds_per_epoch
 
     def _restore(self) -> bool:
-        point = self.folder / RESUME_POINT
-        if not point.is_file():
+        if not self.resume_point.is_file():
             return False
-        saved = torch.load(point, weights_only=True)
+        saved = torch.load(self.resume_point, weights_only=True)
         trees = (saved[name].numpy() for name in ("feature", "threshold", "value"))
         self.booster.set_trees(*trees, saved["losses"], saved["num_features"])
         self.take_trees()
@@ -219,21 +199,6 @@ class BoostingTrainer(Engine):
         self.load_state_dict({"epoch": saved["epoch"], "max_epochs": self.max_epochs, "epoch_length": 1})
         logger.info(f"{self.folder.name}: goes on after epoch {saved['epoch']} of {self.max_epochs}")
         return True
-
-    def _save_weights(self) -> None:
-        with atomic_path(self.folder / FEATURES) as temporary:
-            spoken_features(self.booster, self.network.features.names).to_csv(temporary, index=False)
-        # Last the file that says that the stage is finished.
-        for file in (self.publish_to, self.weights_file):
-            if file is not None:
-                with atomic_path(file) as temporary:
-                    torch.save({name: values.cpu() for name, values in self.network.state_dict().items()}, temporary)
-
-    def _close(self) -> None:
-        point = self.folder / RESUME_POINT
-        if point.is_file():
-            self.fire_event(StageEvents.WEIGHTS_SAVED)
-            point.unlink()
 
 
 def spoken_features(booster: MILBoost, names: list[str]) -> pd.DataFrame:
@@ -274,7 +239,7 @@ def _save_epoch(engine: BoostingTrainer) -> None:
         pd.DataFrame(engine.history).to_csv(temporary, index=False)
     trees = {name: torch.from_numpy(getattr(engine.booster, f"{name}_")) for name in ("feature", "threshold", "value")}
     state = {"epoch": engine.state.epoch, "losses": engine.booster.losses_, "num_features": engine.booster.n_features_in_}
-    with atomic_path(engine.folder / RESUME_POINT) as temporary:
+    with atomic_path(engine.resume_point) as temporary:
         torch.save({**trees, **state, "history": engine.history}, temporary)
     if engine._has_ended():
         engine.terminate()

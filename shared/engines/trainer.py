@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,15 @@ from ..writers import atomic_path
 from .batches import image_and_label
 from .distributed import average, average_buffers, barrier, is_distributed, num_processes, rank
 from .inferers import AutocastInferer
+from .stage import Stage
 
 # Not the engine's own: Ignite's loggers are silenced in the bundles' logging.conf.
 logger = logging.getLogger(__name__)
 
-RESUME_POINT = "resume.pt"
-WEIGHTS = "model.pt"
-HISTORY = "history.csv"
 AMP_DTYPES = ("bfloat16", "float16", None)
 
 
-class StageTrainer(SupervisedTrainer):
+class StageTrainer(Stage, SupervisedTrainer):
     """A SupervisedTrainer with a folder, run once: after an interruption a new object goes on from the folder.
 
     After every epoch the folder holds a resume point (network, optimiser, scaler, epoch, history) and ``history.csv``; when the
@@ -155,30 +152,13 @@ class StageTrainer(SupervisedTrainer):
         # The last: the resume point holds what the validation of this epoch said.
         self.add_event_handler(Events.EPOCH_COMPLETED, _save_epoch)
 
-    @property
-    def weights_file(self) -> Path:
-        return self.folder / WEIGHTS
-
-    @property
-    def history_file(self) -> Path:
-        return self.folder / HISTORY
-
-    @property
-    def is_finished(self) -> bool:
-        return self.weights_file.is_file()
-
     def trained(self) -> nn.Module:
         """The network with the weights of the finished stage, in eval mode.
 
         Raises:
             ValueError: if the stage has not finished.
         """
-        if not self.is_finished:
-            raise ValueError(
-                f"{self.weights_file} does not exist: run the stage {self.folder.name!r} first (run_{self.folder.name})"
-            )
-        load_weights(self.plain_network, self.weights_file)
-        return self.plain_network
+        return self.with_final_weights(self.plain_network)
 
     def run(self) -> None:  # type: ignore[override]
         """Train from where the folder stands to the end; leave the final weights in the network and in ``model.pt``.
@@ -187,19 +167,16 @@ class StageTrainer(SupervisedTrainer):
             ValueError: if the resume point is of another network, or the loss stops being finite.
         """
         if self.is_finished:
-            logger.info(f"{self.folder.name}: finished already, its weights are taken from {self.weights_file}")
-            if rank() == 0 and self.publish_to is not None and not Path(self.publish_to).is_file():
-                with atomic_path(self.publish_to) as temporary:
-                    shutil.copyfile(self.weights_file, temporary)
+            self.say_finished()
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._restore()
             if self.state.epoch < self.state.max_epochs:
                 self._run_with_workers()
             if rank() == 0:
-                self._save_weights()
+                self.save_weights(self.best.get("network") or self.plain_network.state_dict())
         if rank() == 0:
-            self._close()
+            self.close()
         barrier()
         self.trained()
 
@@ -215,23 +192,8 @@ class StageTrainer(SupervisedTrainer):
             for loader in loaders:
                 loader.close()
 
-    def _save_weights(self) -> None:
-        weights = self.best.get("network") or self.plain_network.state_dict()
-        # Last the file that says that the stage is finished.
-        for file in (self.publish_to, self.weights_file):
-            if file is not None:
-                with atomic_path(file) as temporary:
-                    torch.save(weights, temporary)
-
-    def _close(self) -> None:
-        """Announce the weights and drop the resume point, also for a run that was killed in between."""
-        point = self.folder / RESUME_POINT
-        if point.is_file():
-            self.fire_event(StageEvents.WEIGHTS_SAVED)
-            point.unlink()
-
     def _restore(self) -> None:
-        point = self.folder / RESUME_POINT
+        point = self.resume_point
         if not point.is_file():
             if self.initial_weights is not None:
                 load_weights(self.plain_network, self.initial_weights)
@@ -310,7 +272,7 @@ def _end_epoch(engine: StageTrainer) -> None:
     if not math.isfinite(loss):
         raise ValueError(
             f"{engine.folder.name}: the loss of epoch {engine.state.epoch} is {loss}; the last good state is kept in "
-            f"{engine.folder / RESUME_POINT}. Lower the learning rate or use amp_dtype: bfloat16."
+            f"{engine.resume_point}. Lower the learning rate or use amp_dtype: bfloat16."
         )
     engine.state.metrics["train_loss"] = loss
 
@@ -328,7 +290,7 @@ def _save_epoch(engine: StageTrainer) -> None:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in engine.history for name in row)))
         writer.writeheader()
         writer.writerows(engine.history)
-    with atomic_path(engine.folder / RESUME_POINT) as temporary:
+    with atomic_path(engine.resume_point) as temporary:
         torch.save(
             {
                 "epoch": engine.state.epoch,
