@@ -51,6 +51,7 @@ def load_manifest(
     num_folds: int | None = None,
     fold: int | None = None,
     tile_mpp: float | None = None,
+    check_files: bool = True,
 ) -> list[Record]:
     """Read and check a manifest.
 
@@ -67,6 +68,7 @@ def load_manifest(
         fold: which of them is the test split, from 0.
         tile_mpp: micrometres per pixel of PNG, JPEG and BMP images in rows without ``mpp``, so that they can be read coarser;
             None reads them as they are stored.
+        check_files: False leaves images and masks that are not there to whoever opens them.
 
     Returns:
         A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to),
@@ -80,7 +82,7 @@ def load_manifest(
     path = Path(path)
     records = _read_rows(path)
     for record in records:
-        _check_row(record, path, num_classes)
+        _check_row(record, path, num_classes, check_files)
         if record["mpp"] is None and Path(record["image"]).suffix.lower() in PLAIN_SUFFIXES:
             record["mpp"] = tile_mpp
     _check_duplicates(records, path)
@@ -153,14 +155,14 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _check_row(record: Record, path: Path, num_classes: int) -> None:
+def _check_row(record: Record, path: Path, num_classes: int, check_files: bool) -> None:
     """Convert one row's cells in place; what is wrong becomes a ValueError that names file and row."""
     if record["image"] is None:
         raise _error(path, record, "the image is empty")
     for name in ("image", "mask"):
         if record[name] is not None:
             file = path.parent / record[name]
-            if not file.is_file():
+            if check_files and not file.is_file():
                 raise _error(path, record, f"{name} {record[name]!r} is not a file ({file}); paths are relative to the CSV")
             # Not the file that a link points to: in stores such as git-annex its name says nothing.
             record[name] = str(file.parent.resolve() / file.name)

@@ -102,6 +102,10 @@ class CohortWorker:
             if status == FAILED and attempts >= MAX_ATTEMPTS:
                 return Outcome(row, False)
             begun = {"slide": image.name, "status": UNFINISHED, "reason": None, "attempts": attempts + 1} | _whereabouts(image)
+            if status in FINISHED and not image.path.exists():
+                # Its result, whatever it was made with, is all that there is: it stays, and so does its row.
+                reason = f"ValueError: {image.path} is not there any more; what was made of it before stays"
+                return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
             if status == UNFINISHED and attempts >= MAX_DEATHS:
                 reason = f"{attempts} processes died while they mapped it, the last one {row and row.get('worker')}"
                 row = begun | {"status": FAILED, "reason": reason, "attempts": attempts, "fingerprint": key}

@@ -27,12 +27,13 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
 
     Args:
         source: an image or slide; a folder, searched with its subfolders for the known formats; or a manifest
-            (``*.csv``), of which every distinct image is taken once and as a whole, whatever regions its rows name.
+            (``*.csv``), of which every distinct image is taken once and as a whole, whatever regions its rows name. One that
+            is not there is listed too, and fails when it is opened: the others of a cohort need not wait for it.
         split: of a manifest, the rows of this split only.
         exclude: a folder that is not searched: the results, when they lie inside `source`.
 
     Raises:
-        ValueError: if nothing is there, the format is unknown, `exclude` is the source itself, or two images would give their
+        ValueError: if nothing is there (of a manifest: none of its images), the format is unknown, `exclude` is the source itself, or two images would give their
             results the same name (the file's name without its ending).
     """
     source = Path(source).expanduser()
@@ -59,13 +60,18 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
 
 def _from_manifest(path: Path, split: str | None) -> list[ImageInput]:
     mpp_of: dict[str, float | None] = {}
-    for record in load_manifest(path, split=split, require=(), num_classes=2**31):
+    for record in load_manifest(path, split=split, require=(), num_classes=2**31, check_files=False):
         image, mpp = record["image"], record["mpp"]
         known = mpp_of.get(image)
         if mpp is not None and known is not None and not math.isclose(mpp, known):
             raise ValueError(f"{path}, row {record['row']}: {image} has mpp {mpp:g} here and {known:g} before.")
         mpp_of[image] = known if mpp is None else mpp
-    return [ImageInput(Path(image), image_name(Path(image)), mpp) for image, mpp in mpp_of.items()]
+    images = [ImageInput(Path(image), image_name(Path(image)), mpp) for image, mpp in mpp_of.items()]
+    if not any(image.path.is_file() for image in images):
+        raise ValueError(
+            f"{path}: none of its {len(images)} images is there, such as {images[0].path}; paths are relative to the CSV."
+        )
+    return images
 
 
 def _check_names(images: Iterable[ImageInput]) -> None:

@@ -35,6 +35,13 @@ def test_a_record_is_complete_and_absolute(tmp_path, write_rows):
     }
 
 
+def test_files_can_be_left_to_whoever_opens_them(tmp_path, write_rows):
+    path = write_rows([{"image": "missing.svs", "label": "1", "mask": "missing.png"}])
+    (record,) = load_manifest(path, check_files=False)
+    assert (record["image"], record["mask"]) == (str(tmp_path / "missing.svs"), str(tmp_path / "missing.png"))
+    assert_refused(path, "image 'missing.svs' is not a file")
+
+
 @pytest.mark.parametrize(
     ("cells", "words"),
     [

@@ -76,6 +76,31 @@ def test_a_cohort_from_failure_to_finish(tmp_path, manifest, trained, start):
     assert (code, printed.out) == (0, f"{tmp_path / 'maps'}: 3 images, 3 mapped now (3 ok)\n")
 
 
+def test_a_slide_that_is_not_there_stops_no_other(tmp_path, manifest, trained, start):
+    options = ["--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--model_dir", trained, *SMALL]
+    hidden = (tmp_path / "b.png").rename(tmp_path / "elsewhere")
+    code, printed = start(*options)
+    assert code == 1
+    assert "error: 1 of 3 images failed" in printed.err
+    assert str(tmp_path / "b.png") in printed.err.splitlines()[-1]
+    assert statuses(tmp_path / "maps") == {"a": "ok", "b": "failed", "c": "ok"}
+    hidden.rename(tmp_path / "b.png")
+    assert start(*options)[0] == 0
+    # One that goes away later keeps its result and its row, with other settings too; the run says what it could not do.
+    results = {path.name: path.read_bytes() for path in (tmp_path / "maps").glob("a.*")}
+    (tmp_path / "a.png").unlink()
+    code, printed = start(*options, "--threshold", "0.25")
+    assert code == 1
+    assert "a.png is not there any more; what was made of it before stays" in printed.err
+    assert statuses(tmp_path / "maps") == {"a": "ok", "b": "ok", "c": "ok"}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "maps").glob("a.*")} == results
+    for name in ("b", "c"):
+        (tmp_path / f"{name}.png").unlink()
+    code, printed = start(*options)
+    assert code == 2
+    assert f"{manifest}: none of its 3 images is there, such as {tmp_path / 'a.png'}" in printed.err
+
+
 def test_split_and_checkpoint(tmp_path, manifest, trained, start):
     options = ["--manifest", manifest, "--split", "test", "--bundle", CAMEL, "--out", tmp_path / "maps", *SMALL]
     assert start(*options, "--checkpoint", trained / "model.pt")[0] == 0
