@@ -33,8 +33,8 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
         exclude: a folder that is not searched: the results, when they lie inside `source`.
 
     Raises:
-        ValueError: if nothing is there (of a manifest: none of its images), the format is unknown, `exclude` is the source itself, or two images would give their
-            results the same name (the file's name without its ending).
+        ValueError: if nothing is there (of a manifest: none of its images), the format is unknown, `exclude` is the source
+            itself, or two images would give their results the same name (the file's name without its ending).
     """
     source = Path(source).expanduser()
     if not source.exists():
