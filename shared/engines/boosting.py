@@ -14,7 +14,7 @@ from monai.inferers import Inferer, SimpleInferer
 from numpy.typing import NDArray
 from sklearn.base import clone
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from ..boosting import MILBoost
@@ -22,7 +22,7 @@ from ..data import RegionDataset
 from ..handlers import StageEvents, Tracking, training_handlers
 from ..networks import BoostedPatches
 from ..writers import atomic_path
-from .distributed import num_processes
+from .distributed import barrier, broadcast_from_first, gather_on_first, num_processes, rank
 from .stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -53,23 +53,27 @@ def patch_bags(
         seed: of the patches; an image's draw depends on it, the pass and the image alone.
 
     Returns:
-        a bag ``(num_patches, F)`` for each image of each pass, and their labels 0 or 1.
+        a bag ``(num_patches, F)`` for each image of each pass, and their labels 0 or 1. Of several processes each computes its
+        share of the images, and the first one has them all.
     """
     module, infer = features.to(device).eval(), inferer or SimpleInferer()
-    bags, labels = [], []
-    with torch.inference_mode(), tqdm(total=passes * len(dataset), desc="patches", unit="image", disable=None) as bar:
+    share = range(rank(), len(dataset), num_processes())
+    found: list[tuple[NDArray[np.float32], int]] = []
+    is_silent = None if rank() == 0 else True
+    with torch.inference_mode(), tqdm(total=passes * len(share), desc="patches", unit="image", disable=is_silent) as bar:
         for number in range(passes):
             dataset.set_epoch(number)
-            for batch in DataLoader(dataset, 1, num_workers=num_workers):
+            of_pass = []
+            for batch in DataLoader(Subset(dataset, share), 1, num_workers=num_workers):
                 patches = infer(batch["image"].to(device), module)[0].flatten(1).T
                 index = int(batch["index"])
                 if patches_per_image is not None and patches_per_image < len(patches):
                     drawn = np.random.default_rng((seed, number, index)).permutation(len(patches))[:patches_per_image]
                     patches = patches[torch.from_numpy(np.sort(drawn)).to(device)]
-                bags.append(patches.cpu().contiguous().numpy())
-                labels.append(int(batch["label"] > 0))
+                of_pass.append((patches.cpu().contiguous().numpy(), int(batch["label"] > 0)))
                 bar.update()
-    return bags, np.array(labels)
+            found += gather_on_first(of_pass)
+    return [bag for bag, _ in found], np.array([label for _, label in found], np.int64)
 
 
 class BoostingTrainer(Stage, Engine):
@@ -78,6 +82,9 @@ class BoostingTrainer(Stage, Engine):
     An Ignite engine, because then MLflow, progress, validation and the log are the handlers of every other bundle; but none of
     MONAI's trainers, because there is no gradient step: an epoch is `rounds_per_epoch` rounds of `MILBoost` on all bags, and
     its iterations have nothing to load. The bags are computed when the training begins and stay in memory.
+
+    Of several processes each computes the features of its share of the images; trees grow in the first one, and the others take
+    them over. They are those of a single process.
 
     After every epoch the folder holds a resume point (trees, epoch, history) and ``history.csv``, at the end ``model.pt`` (the
     network's state dict, with the trees in it) and ``features.csv`` (which feature speaks in how many trees, and with which
@@ -100,7 +107,7 @@ class BoostingTrainer(Stage, Engine):
         seed: of the patches.
 
     Raises:
-        ValueError: for several processes: scikit-learn grows a tree in one; or if the network has no room for all trees.
+        ValueError: if the network has no room for all trees, or a number is below 1.
     """
 
     def __init__(
@@ -122,8 +129,6 @@ class BoostingTrainer(Stage, Engine):
         seed: int = 0,
     ) -> None:
         super().__init__(_boost)  # type: ignore[arg-type]
-        if num_processes() > 1:
-            raise ValueError(f"boosting grows one tree after the other, in one process: start it alone, not as {num_processes()}")
         if min(max_epochs, rounds_per_epoch, passes) < 1 or (patches_per_image is not None and patches_per_image < 1):
             raise ValueError(
                 f"need numbers of at least 1; got {max_epochs=}, {rounds_per_epoch=}, {passes=}, {patches_per_image=}"
@@ -172,16 +177,22 @@ class BoostingTrainer(Stage, Engine):
                 )
                 super().run([None], max_epochs=self.max_epochs, epoch_length=1)
                 self.bags = []
-            with atomic_path(self.folder / FEATURES) as temporary:
-                spoken_features(self.booster, self.network.features.names).to_csv(temporary, index=False)
-            self.save_weights({name: values.cpu() for name, values in self.network.state_dict().items()})
-        self.close()
+            if rank() == 0:
+                self._save_trees()
+        if rank() == 0:
+            self.close()
+        barrier()
         self.trained()
 
     def take_trees(self) -> None:
         """Bring the booster's trees into the network."""
         booster = self.booster
         self.network.set_trees(*(torch.from_numpy(array) for array in (booster.feature_, booster.threshold_, booster.value_)))
+
+    def _save_trees(self) -> None:
+        with atomic_path(self.folder / FEATURES) as temporary:
+            spoken_features(self.booster, self.network.features.names).to_csv(temporary, index=False)
+        self.save_weights({name: values.cpu() for name, values in self.network.state_dict().items()})
 
     def _has_ended(self) -> bool:
         """True when all trees are there, or fewer than there were rounds: the last round found none that lowers the loss."""
@@ -225,7 +236,11 @@ def spoken_features(booster: MILBoost, names: list[str]) -> pd.DataFrame:
 def _boost(engine: BoostingTrainer, _: Any) -> None:
     booster = engine.booster
     booster.set_params(n_estimators=min(engine.state.epoch * engine.rounds_per_epoch, engine.num_trees))
-    booster.fit(engine.bags, engine.labels)
+    if rank() == 0:
+        booster.fit(engine.bags, engine.labels)
+    if num_processes() > 1:
+        names = ("feature_", "threshold_", "value_", "losses_", "n_features_in_")
+        booster.set_trees(*broadcast_from_first([getattr(booster, name, None) for name in names]))
     engine.take_trees()
     engine.state.metrics["train_loss"] = booster.losses_[-1]
 
@@ -234,6 +249,13 @@ def _save_epoch(engine: BoostingTrainer) -> None:
     validation = engine.validator.state.metrics if engine.validator is not None else {}
     metrics = {"num_trees": len(engine.booster.value_), **engine.state.metrics, **validation}
     engine.history.append({"epoch": engine.state.epoch, **{name: float(value) for name, value in metrics.items()}})
+    if rank() == 0:
+        _save_resume_point(engine)
+    if engine._has_ended():
+        engine.terminate()
+
+
+def _save_resume_point(engine: BoostingTrainer) -> None:
     # Before the resume point: it may lead a resume point by an epoch, which is then run again, but never lag behind.
     with atomic_path(engine.history_file) as temporary:
         pd.DataFrame(engine.history).to_csv(temporary, index=False)
@@ -241,5 +263,3 @@ def _save_epoch(engine: BoostingTrainer) -> None:
     state = {"epoch": engine.state.epoch, "losses": engine.booster.losses_, "num_features": engine.booster.n_features_in_}
     with atomic_path(engine.resume_point) as temporary:
         torch.save({**trees, **state, "history": engine.history}, temporary)
-    if engine._has_ended():
-        engine.terminate()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -37,6 +37,28 @@ def gather_in_order(share: list[Item]) -> list[Item]:
         return share
     shares: list[list[Item]] = [[] for _ in range(num_processes())]
     dist.all_gather_object(shares, share)
+    return _in_turn(shares)
+
+
+def gather_on_first(share: list[Item]) -> list[Item]:
+    """As `gather_in_order`, on rank 0 only; the others get an empty list, and never hold more than their share."""
+    if not is_distributed():
+        return share
+    shares: list[list[Item]] | None = [[] for _ in range(num_processes())] if rank() == 0 else None
+    dist.gather_object(share, shares)
+    return [] if shares is None else _in_turn(shares)
+
+
+def broadcast_from_first(item: Item) -> Item:
+    """What rank 0 has, on every process; what the others give is not looked at."""
+    if not is_distributed():
+        return item
+    items = [item if rank() == 0 else None]
+    dist.broadcast_object_list(items)
+    return cast(Item, items[0])
+
+
+def _in_turn(shares: list[list[Item]]) -> list[Item]:
     merged = [item for items in zip(*shares, strict=False) for item in items]
     shortest = min(len(items) for items in shares)
     return merged + [items[shortest] for items in shares if len(items) > shortest]

@@ -104,7 +104,7 @@ NOT_RUN = {
     "two GPUs; README.md's is run with one process, and tests/bundles runs multi_gpu_train.json with two": tuple(
         "torchrun --standalone --nproc_per_node=2 -m monai.bundle run --config_file "
         f"\"['bundles/{name}/configs/train.json','bundles/{name}/configs/multi_gpu_train.json']\""
-        for name in ("fully_supervised", "wildcat")
+        for name in ("fully_supervised", "wildcat", "mil_boosting")
     ),
     "nine trainings, each a process of its own; the sweeps of cdws_mil are run": tuple(
         f"python scripts/sweep.py --config_file bundles/{name}/configs/train.json" for name in ("fully_supervised", "wildcat")

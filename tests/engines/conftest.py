@@ -1,16 +1,20 @@
 """Networks and images so small that a training takes a fraction of a second."""
 
+import os
+import socket
 from functools import partial
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from PIL import Image
 from torch import nn
 
 from shared.data import RegionDataset, RegionLoader, load_manifest, training_augmentation
-from shared.engines import StageTrainer, instance_and_label
+from shared.engines import StageTrainer, initialize_distributed, instance_and_label
 from shared.networks import PixelNormalization, replace_batch_norm
 from shared.synthetic import DemoPlan, SlidePlan, write_demo, write_slide
 
@@ -150,3 +154,25 @@ def cohort_records(tmp_path_factory):
 def cohort(cohort_records):
     """Records that a test may change."""
     return [dict(record) for record in cohort_records]
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _process(number, world, port, work):
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+    assert initialize_distributed("gloo") == torch.device("cpu")
+    try:
+        work(number)
+    finally:
+        dist.destroy_process_group()
+
+
+def in_processes(work, world=2):
+    """Call ``work(rank)`` in real processes of one group, forked so that they need not import everything again."""
+    mp.start_processes(partial(_process, world=world, port=_free_port(), work=work), nprocs=world, start_method="fork")

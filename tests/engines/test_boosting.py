@@ -13,7 +13,7 @@ from shared.engines import BoostingTrainer, pixel_validator
 from shared.engines.boosting import patch_bags, spoken_features
 from shared.networks import BoostedPatches
 
-from .conftest import Interruption
+from .conftest import Interruption, in_processes
 
 SIZE_PX = 48
 
@@ -184,7 +184,39 @@ def test_weights_of_an_unfinished_stage(make_stage, tmp_path):
         make_stage(tmp_path / "boosting").trained()
 
 
-def test_it_is_refused_in_several_processes(make_stage, tmp_path, monkeypatch):
-    monkeypatch.setattr("shared.engines.boosting.num_processes", lambda: 2)
-    with pytest.raises(ValueError, match="in one process: start it alone, not as 2"):
-        make_stage(tmp_path / "boosting")
+@pytest.mark.parametrize("world", [2, 3])
+def test_several_processes_grow_the_trees_of_one(make_stage, tmp_path, world):
+    make_stage(tmp_path / "one", passes=2).run()
+
+    def train(_rank):
+        stage = make_stage(tmp_path / "several", passes=2)
+        stage.run()
+        # Every process has the trees.
+        assert all(
+            torch.equal(values, stage.network.state_dict()[name]) for name, values in weights_of(stage.weights_file).items()
+        )
+
+    in_processes(train, world)
+    for name in ("features.csv", "history.csv"):
+        assert (tmp_path / "several" / name).read_text() == (tmp_path / "one" / name).read_text()
+    expected = weights_of(tmp_path / "one/model.pt")
+    assert all(torch.equal(values, expected[name]) for name, values in weights_of(tmp_path / "several/model.pt").items())
+
+
+def test_killed_between_epochs_several_processes_go_on(make_stage, tmp_path):
+    make_stage(tmp_path / "one").run()
+
+    def stop(engine):
+        if engine.state.epoch == 2:
+            raise Interruption
+
+    def interrupted(_rank):
+        stage = make_stage(tmp_path / "several")
+        stage.add_event_handler("EPOCH_COMPLETED", stop)
+        with pytest.raises(Interruption):
+            stage.run()
+
+    in_processes(interrupted)
+    assert (tmp_path / "several/resume.pt").is_file()
+    in_processes(lambda _rank: make_stage(tmp_path / "several").run())
+    assert (tmp_path / "several/history.csv").read_text() == (tmp_path / "one/history.csv").read_text()

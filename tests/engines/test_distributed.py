@@ -1,45 +1,33 @@
 """Two real processes, forked so that they need not import everything again."""
 
-import os
-import socket
 from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from shared.data import RegionDataset, RegionLoader
 from shared.engines import LatticeScorer, initialize_distributed
-from shared.engines.distributed import average_buffers, barrier, gather_in_order, num_processes, rank, unwrap
+from shared.engines.distributed import (
+    average_buffers,
+    barrier,
+    broadcast_from_first,
+    gather_in_order,
+    gather_on_first,
+    num_processes,
+    rank,
+    unwrap,
+)
 
-
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def _process(number, world, port, work):
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(world)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
-    assert initialize_distributed("gloo") == torch.device("cpu")
-    try:
-        work(number)
-    finally:
-        dist.destroy_process_group()
-
-
-def in_processes(work, world=2):
-    mp.start_processes(partial(_process, world=world, port=_free_port(), work=work), nprocs=world, start_method="fork")
+from .conftest import in_processes
 
 
 def test_one_process():
     assert (rank(), num_processes()) == (0, 1)
     barrier()
-    assert gather_in_order([3, 1]) == [3, 1]
+    assert gather_in_order([3, 1]) == gather_on_first([3, 1]) == [3, 1]
+    assert broadcast_from_first("a") == "a"
     network = nn.BatchNorm2d(2)
     average_buffers(network)
     assert unwrap(network) is network
@@ -50,7 +38,10 @@ def test_lists_and_buffers(world):
     def work(number):
         assert (rank(), num_processes()) == (number, world)
         for length in (0, 1, 2, 7):
-            assert gather_in_order(list(range(number, length, world))) == list(range(length))
+            share = list(range(number, length, world))
+            assert gather_in_order(share) == list(range(length))
+            assert gather_on_first(share) == ([] if number else list(range(length)))
+        assert broadcast_from_first({"rank": number}) == {"rank": 0}
         network = nn.BatchNorm2d(2)
         network.running_mean += number
         network.num_batches_tracked += 5
