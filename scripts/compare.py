@@ -9,8 +9,8 @@ from its configuration; one that the manifest cannot serve is a row of the table
 that fails. Whole slides with masks are also cut into labelled regions, for the methods that learn from images.
 
 Every training is a process of its own and an MLflow run of one experiment; the same command again goes on where it was
-interrupted, by kill -9 too. Into --out go table.csv, table.md and report.html (one file that needs nothing else), and what they
-were made from.
+interrupted, by kill -9 too, and takes nothing that was made with another manifest or other settings. Into --out go table.csv,
+table.md and report.html (one file that needs nothing else), written anew after every method, and what they were made from.
 
 Exit status: 0 when every method that was not skipped has a result, 1 when any failed, 2 when nothing could be started.
 """
@@ -21,6 +21,7 @@ import argparse
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from scripts.comparison.data import BINARY_NAMES, prepare_data
-from scripts.comparison.methods import find_methods
+from scripts.comparison.methods import check_given, find_methods
 from scripts.comparison.published import PUBLISHED
 from scripts.comparison.report import Report
 from scripts.comparison.runs import FAILED, Comparison, Tracker
@@ -84,22 +85,18 @@ def run(arguments: argparse.Namespace) -> int:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or arguments.tracking_uri or f"sqlite:///{out}/mlruns.db"
     try:
         methods = find_methods(bundles, arguments.methods)
-        unknown = set(given) - {"all"} - {method.key for method in methods}
-        if unknown:
-            raise ValueError(f"--set names {', '.join(sorted(unknown))}: not among the methods that are compared")
+        check_given(methods, given)
         data = prepare_data(
             manifest, out / "data", arguments.class_names, arguments.tile_mpp, arguments.region_size_px, arguments.region_mpp
         )
         comparison = Comparison(
             data, out, methods, range(arguments.seeds), arguments.mpp, given, Tracker(uri, arguments.experiment)
         )
-        rows = comparison.run(baselines=not arguments.no_baselines)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     seconds = {name: getattr(arguments, f"{name.removesuffix('s')}_seconds") for name in ("labels", "areas", "masks")}
     report = Report(
-        rows,
         data,
         mpp=arguments.mpp,
         seconds=seconds,
@@ -109,7 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
         num_examples=arguments.examples,
         experiment=arguments.experiment,
     )
-    report.write(out)
+    # After every method: what is known can be read while the next one trains.
+    rows = comparison.run(baselines=not arguments.no_baselines, tell=partial(report.write, out))
     print((out / "table.md").read_text())
     print(out / "report.html")
     return int(any(row.status == FAILED for row in rows))

@@ -1,9 +1,16 @@
-"""Scores finished tumour maps against masks or annotation files: pixels, AUC with and without background, FROC of lesions.
+"""Scores finished maps against masks or annotation files.
 
 python scripts/evaluate.py --maps maps --manifest slides.csv --split test
 
 --maps is a folder that scripts/infer.py has filled, with any bundle. The manifest's column `mask` names an image or an annotation
 file of ImageScope, ASAP or QuPath; slides with label 0 need none. Writes metrics.json and slides.csv into --out.
+
+Maps of tumour: pixels, AUC with and without background, FROC of lesions.
+
+Maps of several classes (class_names in their settings.json): accuracies, F1, IoU and BACH score of the likeliest class, scores of
+each class, the confusion matrix, and the AUC of all other classes against the first one. Annotations are of these class names,
+pixels of a mask image their indices. Glass is of the first class whatever the map says, and counts "with background" alone. FROC
+is for maps of tumour only.
 """
 
 from __future__ import annotations
@@ -11,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import pandas as pd
 
 from shared.data import TissueCache, load_manifest
+from shared.engines.class_map_scores import ClassMapScores
 from shared.engines.map_scores import MapScores
+from shared.engines.score_table import score_blocks
 from shared.inference.cohort import SETTINGS_NAME
 from shared.writers import atomic_path
 
@@ -32,29 +41,82 @@ COLUMNS = {
     "f1": "F1",
     "iou": "IoU",
 }
+PARTS = (("tissue only", "pixels_tissue"), ("with background", "pixels_all"))
+FROC_MPP = 16.0
 
 
-def threshold_of(maps: Path) -> float:
-    """That of the run that made the maps."""
+def settings_of(maps: Path) -> dict[str, Any]:
+    """Those of the run that made the maps; none where the file cannot be read."""
     try:
-        return float(json.loads((maps / SETTINGS_NAME).read_text())["threshold"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{maps / SETTINGS_NAME} does not tell the maps' threshold ({error}): give --threshold") from error
+        return dict(json.loads((maps / SETTINGS_NAME).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
-def table(metrics: Mapping[str, Any]) -> str:
-    """The scores for a person, in per cent."""
-    lines = ["Pixels (%)".ljust(20) + "".join(f"{title:>13}" for title in COLUMNS.values())]
-    for title, part in (("tissue only", "pixels_tissue"), ("with background", "pixels_all")):
-        lines.append(title.ljust(20) + "".join(_cell(metrics[part][name]) for name in COLUMNS))
+def tumour_scores(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> MapScores:
+    """Scorer of maps of tumour, at the threshold that is asked for or with which they were made."""
+    threshold = arguments.threshold
+    if threshold is None:
+        if settings.get("threshold") is None:
+            raise ValueError(f"{arguments.maps / SETTINGS_NAME} does not tell the maps' threshold: give --threshold")
+        threshold = float(settings["threshold"])
+    records = load_manifest(arguments.manifest, split=arguments.split, require=())
+    froc_mpp = FROC_MPP if arguments.froc_mpp is None else arguments.froc_mpp
+    return MapScores(arguments.maps, records, tissue, threshold, froc_mpp, arguments.allow_missing)
+
+
+def class_scores(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> ClassMapScores:
+    """Scorer of maps of several classes."""
+    for name in ("threshold", "froc_mpp"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} is for maps of tumour, and those in {arguments.maps} are of several classes")
+    names = settings["class_names"]
+    records = load_manifest(arguments.manifest, split=arguments.split, require=(), num_classes=len(names))
+    method = str(settings.get("network", "Maps"))
+    return ClassMapScores(arguments.maps, records, tissue, names, method, arguments.allow_missing)
+
+
+def tumour_table(metrics: Mapping[str, Any]) -> list[str]:
+    """The scores of maps of tumour for a person, in per cent."""
     lesions = metrics["lesions"]
-    lines += ["", f"Slides, AUC of the tumour share (%){_cell(metrics['slides']['auc'])}"]
+    lines = [*_pixel_lines("Pixels (%)", metrics), "", f"Slides, AUC of the tumour share (%){_cell(metrics['slides']['auc'])}"]
     lines.append(f"{lesions['num_lesions']} lesions, FROC (%)".ljust(35) + _cell(lesions["froc"]))
     for number, sensitivity in (lesions["sensitivity_at"] or {}).items():
         lines.append(f"  found at {number} false alarms a slide".ljust(35) + _cell(sensitivity))
+    return [*lines, "", f"{metrics['num_slides']} slides, threshold {metrics['threshold']:g}{_left_out(metrics)}"]
+
+
+def class_table(metrics: Mapping[str, Any]) -> list[str]:
+    """The scores of maps of several classes for a person, in per cent."""
+    names = metrics["class_names"]
+    # Those of tumour have lines of their own.
+    blocks = score_blocks({kind: metrics[kind] for kind in ("class_pixels", "class_pixels_all", "classes")})
+    lines = [*blocks, *_confusion_lines(names, metrics["confusion"]), ""]
+    lines += [*_pixel_lines(f"Not {names[0]} (%)", metrics), ""]
+    absent = ", ".join(metrics["classes_without_truth"])
+    said = f"; no pixel of a mask is {absent}" if absent else ""
+    return [*lines, f"{metrics['num_slides']} slides; tissue only, unless said otherwise{_left_out(metrics)}{said}"]
+
+
+def _pixel_lines(title: str, metrics: Mapping[str, Any]) -> list[str]:
+    lines = [title.ljust(20) + "".join(f"{column:>13}" for column in COLUMNS.values())]
+    return lines + [name.ljust(20) + "".join(_cell(metrics[part][column]) for column in COLUMNS) for name, part in PARTS]
+
+
+def _confusion_lines(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
+    """Of each true class the shares that were given to each class."""
+    width = max(15, *(len(name) + 2 for name in names))
+    lines = ["True class, % given to".ljust(width + 9) + "".join(f"{name:>{width}}" for name in names) + f"{'Pixels':>{width}}"]
+    for name, counts in zip(names, confusion, strict=True):
+        total = sum(counts)
+        cells = (f"{'-' if not total else format(100 * count / total, '.1f'):>{width}}" for count in counts)
+        lines.append(name.ljust(width + 9) + "".join(cells) + f"{total:>{width}}")
+    return lines
+
+
+def _left_out(metrics: Mapping[str, Any]) -> str:
     left_out = {"without a finished map": metrics["num_missing"], "without mask or label 0": metrics["num_without_truth"]}
-    said = "".join(f"; {number} left out {reason}" for reason, number in left_out.items() if number)
-    return "\n".join([*lines, "", f"{metrics['num_slides']} slides, threshold {metrics['threshold']:g}{said}"])
+    return "".join(f"; {number} left out {reason}" for reason, number in left_out.items() if number)
 
 
 def _cell(share: float | None) -> str:
@@ -68,16 +130,16 @@ def main() -> None:
     parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
     parser.add_argument("--out", type=Path, help="folder to write to (default: evaluation, in --maps)")
     parser.add_argument("--threshold", type=float, help="from which a pixel is tumour (default: that of the maps)")
-    parser.add_argument("--froc_mpp", type=float, default=16.0, help="micrometres per pixel for lesions (default 16)")
+    parser.add_argument("--froc_mpp", type=float, help=f"micrometres per pixel for lesions (default {FROC_MPP:g})")
     parser.add_argument("--tissue", type=Path, help="folder of tissue maps, kept for other runs (default: tissue, in --out)")
     parser.add_argument("--allow_missing", action="store_true", help="leave out slides that have no finished map")
     arguments = parser.parse_args()
     out = arguments.out or arguments.maps / "evaluation"
     try:
-        threshold = arguments.threshold if arguments.threshold is not None else threshold_of(arguments.maps)
-        records = load_manifest(arguments.manifest, split=arguments.split, require=())
+        settings = settings_of(arguments.maps)
         tissue = TissueCache(arguments.tissue or out / "tissue")
-        scores = MapScores(arguments.maps, records, tissue, threshold, arguments.froc_mpp, arguments.allow_missing)
+        has_classes = bool(settings.get("class_names"))
+        scores = (class_scores if has_classes else tumour_scores)(arguments, settings, tissue)
         metrics, rows = scores.run()
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -85,7 +147,7 @@ def main() -> None:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     with atomic_path(out / "slides.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
-    print(table(metrics))
+    print("\n".join((class_table if has_classes else tumour_table)(metrics)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python scripts/comparison/baselines.py colour_only --manifest images.csv --test 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -156,20 +157,25 @@ def _pictures(record: Record, mpp: float, tissue: TissueCache, rng: np.random.Ge
 def make_network(
     name: str, manifest: Path, num_classes: int, mpp: float, tissue: TissueCache, folder: Path, seed: int
 ) -> nn.Module:
-    """The network of a baseline, trained if it has to be, or read from `folder`."""
+    """The network of a baseline: trained, or read from `folder` if it was trained there on the same manifest in the same way."""
     if name == "everything_is_tumour":
         # Of several classes: everything is background, which flatters accuracies.
         return ConstantClass(num_classes, 1 if num_classes == 2 else 0)
     file = folder / WEIGHTS
+    key = hashlib.sha256(json.dumps([num_classes, mpp, seed]).encode() + manifest.read_bytes()).hexdigest()
     if file.is_file():
         kept = torch.load(file, weights_only=True)
-        network = ColourClassifier(num_classes, int(kept.pop("side_px")))
-        network.load_state_dict(kept)
-        return network
+        if kept.pop("key", None) == key:
+            network = ColourClassifier(num_classes, int(kept.pop("side_px")))
+            network.load_state_dict(kept)
+            return network
+    started = time.perf_counter()
     records = load_manifest(manifest, split="train", num_classes=num_classes, both_classes=True)
     network = train_colours(records, num_classes, mpp, tissue, seed)
     with atomic_path(file) as temporary:
-        torch.save({**network.state_dict(), "side_px": network.side_px}, temporary)
+        torch.save({**network.state_dict(), "side_px": network.side_px, "key": key}, temporary)
+    with atomic_path(folder / TRAINED) as temporary:
+        temporary.write_text(json.dumps({"seconds": round(time.perf_counter() - started, 2)}) + "\n")
     return network
 
 
@@ -186,16 +192,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="of the model")
     parser.add_argument("--maps", type=Path, required=True)
     arguments = parser.parse_args()
-    started = time.perf_counter()
     names = arguments.class_names
     try:
         tissue = TissueCache(arguments.tissue)
         network = make_network(
             arguments.name, arguments.manifest, len(names), arguments.mpp, tissue, arguments.out, arguments.seed
         )
-        if not (arguments.out / TRAINED).is_file():
-            with atomic_path(arguments.out / TRAINED) as temporary:
-                temporary.write_text(json.dumps({"seconds": round(time.perf_counter() - started, 2)}) + "\n")
         # Tiles overlap by half of what a colour is the mean of.
         margin = round(SQUARE_UM / arguments.mpp / 2) + 1
         mapper = SlideMapper(

@@ -91,7 +91,7 @@ def prepare_data(
     kind = SLIDES if is_slides else IMAGES
     of_kind = {kind: records}
     if is_slides:
-        regions = _kept_regions(records, region_size_px, region_mpp, out)
+        regions = _kept_regions(records, region_size_px, region_mpp, len(class_names), out)
         if regions:
             of_kind[IMAGES] = regions
     for name, rows in of_kind.items():
@@ -137,17 +137,17 @@ def _is_slide(record: Record) -> bool:
     return open_slide(record["image"], mpp=record["mpp"]).backend != "pillow"
 
 
-def _kept_regions(records: Sequence[Record], size_px: int, mpp: float, out: Path) -> list[Record]:
+def _kept_regions(records: Sequence[Record], size_px: int, mpp: float, num_classes: int, out: Path) -> list[Record]:
     """`_regions`, or those that an earlier call has written, if slides and masks are the same: tissue takes seconds a slide."""
     files = [Path(record[name]) for record in records for name in ("image", "mask") if record[name] is not None]
     known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     rows = [[record[name] for name in ("image", "mpp", "label", "case_id", "split")] for record in records]
-    key = hashlib.sha256(json.dumps([size_px, mpp, known, rows]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([size_px, mpp, num_classes, known, rows]).encode()).hexdigest()
     note, manifest = out / "regions.json", out / f"{IMAGES}.csv"
     if note.is_file() and manifest.is_file() and json.loads(note.read_text()) == key:
-        return load_manifest(manifest)
+        return load_manifest(manifest, num_classes=num_classes)
     note.unlink(missing_ok=True)
-    regions = _regions(records, size_px, mpp)
+    regions = _regions(records, size_px, mpp, num_classes)
     if regions:
         write_manifest(regions, manifest)
         with atomic_path(note) as temporary:
@@ -155,13 +155,13 @@ def _kept_regions(records: Sequence[Record], size_px: int, mpp: float, out: Path
     return regions
 
 
-def _regions(records: Sequence[Record], size_px: int, mpp: float) -> list[Record]:
+def _regions(records: Sequence[Record], size_px: int, mpp: float, num_classes: int) -> list[Record]:
     """Labelled regions of the slides; none where a training slide with tumour has no mask."""
     if any(record["split"] == "train" and record["mask"] is None and record["label"] != 0 for record in records):
         return []
     known = [record for record in records if record["mask"] is not None or record["label"] == 0]
     progress = tqdm(known, "cutting slides into regions", unit="slide", disable=None, leave=False)
-    return [region for record in progress for region in slide_regions(record, size_px, mpp)]
+    return [region for record in progress for region in slide_regions(record, size_px, mpp, num_classes=num_classes)]
 
 
 def _common_size_um(records: Sequence[Record]) -> tuple[float, float] | None:

@@ -143,6 +143,28 @@ def find_methods(bundles: Path, wanted: Sequence[str] = ()) -> list[Method]:
     return methods
 
 
+def check_given(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check the user's keys: those for one method are keys of its training, those for all are keys of one at least.
+
+    Args:
+        methods: that are compared.
+        given: method, as on the command line, or ``all`` -> key -> value.
+
+    Raises:
+        ValueError: naming the first method that is not compared, or key that is not there.
+    """
+    unknown = set(given) - {"all"} - {method.key for method in methods}
+    if unknown:
+        raise ValueError(f"--set names {', '.join(sorted(unknown))}: not among the methods that are compared")
+    for name, keys in given.items():
+        trainings = [method.training for method in methods if name in ("all", method.key)]
+        for key in keys:
+            if not any(key.split("::")[0] in training for training in trainings):
+                known = ", ".join(sorted(part for part in trainings[0] if isinstance(trainings[0][part], (int, float, str))))
+                whose = "no method that is compared has" if name == "all" else f"{name} has no"
+                raise ValueError(f"--set {name} {key}: {whose} key {key!r}" + ("" if name == "all" else f"; it has: {known}"))
+
+
 def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str, Any]) -> Plan:
     """How a method is trained on the data.
 

@@ -136,7 +136,8 @@ def label_places(places: Sequence[tuple[float, float]], names: Sequence[str]) ->
         x, y = places[index]
         width = _LETTER_PX * len(names[index])
         is_left = x + 10 + width > _WIDTH - 2
-        left = x - 10 - width if is_left else x + 10
+        # A long name may reach over its own point, but not over the edge.
+        left = max(2.0, x - 10 - width) if is_left else x + 10
         offsets = [sign * step * _LINE_PX / 2 for step in range(40) for sign in (1, -1)]
         for offset in offsets:
             top = y + offset - _LINE_PX / 2
@@ -145,7 +146,7 @@ def label_places(places: Sequence[tuple[float, float]], names: Sequence[str]) ->
             if is_inside and not any(_overlap(box, other) for other in taken):
                 break
         taken.append(box)
-        found[index] = (x - 10 if is_left else x + 10, box[1] + _LINE_PX - 4, "end" if is_left else "start")
+        found[index] = (left + width if is_left else left, box[1] + _LINE_PX - 4, "end" if is_left else "start")
     return [found[index] for index in range(len(places))]
 
 

@@ -56,7 +56,6 @@ class Report:
     """Writes ``table.csv``, ``table.md`` and ``report.html``.
 
     Args:
-        rows: of the comparison.
         data: that were compared on.
         mpp: micrometres per pixel of the scores.
         seconds: an annotator's, for ``labels``, ``areas`` and ``masks``.
@@ -69,7 +68,6 @@ class Report:
 
     def __init__(
         self,
-        rows: Sequence[Row],
         data: ComparisonData,
         mpp: float,
         seconds: Mapping[str, float],
@@ -79,16 +77,18 @@ class Report:
         num_examples: int,
         experiment: str,
     ) -> None:
-        self.rows, self.data, self.mpp, self.seconds, self.published = list(rows), data, mpp, seconds, published
+        self.rows: list[Row] = []
+        self.data, self.mpp, self.seconds, self.published = data, mpp, seconds, published
         self.tracking_uri, self.num_examples, self.experiment = tracking_uri, num_examples, experiment
-        self.mlflow_url = tracking_uri if tracking_uri.startswith(("http://", "https://")) else mlflow_url
+        self.mlflow_url = shown_uri(tracking_uri) if tracking_uri.startswith(("http://", "https://")) else mlflow_url
         self.names = score_names(data.num_classes)
         self.unit = "slide" if data.is_slides else "image"
 
-    def write(self, out: Path) -> None:
-        """Write the three files into `out`."""
+    def write(self, out: Path, rows: Sequence[Row]) -> None:
+        """Write the three files into `out`, of these rows of the comparison."""
+        self.rows = list(rows)
         write_csv(self.rows, out / "table.csv", self.names, self.seconds, self.published)
-        write_markdown(self.rows, out / "table.md", self.names, self.published, self.unit)
+        write_markdown(self.rows, out / "table.md", self.names, self.published, self.unit, self._origin())
         with atomic_path(out / "report.html") as temporary:
             temporary.write_text(self.page(), encoding="utf-8")
 
@@ -105,7 +105,7 @@ class Report:
         )
         return environment.get_template(_TEMPLATE).render(
             title=f"{self.data.manifest.parent.name}/{self.data.manifest.name}",
-            made=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+            made=_now(),
             machine=_machine(),
             data=self.data,
             unit=self.unit,
@@ -123,9 +123,17 @@ class Report:
             first_score=_FIRST_SCORE if _FIRST_SCORE in names else next(iter(names), ""),
             examples=examples(self.rows, self.data, self.num_examples),
             shown_size=shown_size,
-            tracking_uri=self.tracking_uri,
+            tracking_uri=shown_uri(self.tracking_uri),
             experiment_url=self._experiment_url(),
         )
+
+    def _origin(self) -> str:
+        """What the table was made from and on, in a line."""
+        title = f"{self.data.manifest.parent.name}/{self.data.manifest.name}"
+        splits = ", ".join(
+            f"{name} {counts['rows']} {self.unit}s of {counts['cases']} cases" for name, counts in self.data.counts.items()
+        )
+        return f"{title}: {splits}; scored at {self.mpp:g} um per pixel. {_machine()}; {_now()}."
 
     def _cost_titles(self) -> dict[str, str]:
         return {
@@ -136,7 +144,7 @@ class Report:
         }
 
     def _table_row(self, row: Row, names: Mapping[str, str]) -> dict[str, Any]:
-        published = self.published.scores.get(row.key, {}) if self.published else {}
+        published = self.published.of(row.key) if self.published else {}
         minutes = effort_minutes(row.effort, self.seconds)
         memory = row.peak_bytes / 2**30 if row.peak_bytes else math.nan
         costs = [(minutes, 1), (row.training_minutes, 1), (row.seconds_per_image, 2), (memory, 1)]
@@ -205,6 +213,21 @@ def _score_cell(score: Interval | None, published: float | None) -> Cell:
 
 def _is_number(score: Interval | None) -> bool:
     return score is not None and not math.isnan(score.mean)
+
+
+def shown_uri(uri: str) -> str:
+    """An address that can be shown to others: without a user's name and password.
+
+    >>> shown_uri("postgresql://me:secret@host:5432/mlflow"), shown_uri("sqlite:////tmp/out/mlruns.db")
+    ('postgresql://host:5432/mlflow', 'sqlite:////tmp/out/mlruns.db')
+    """
+    scheme, separator, rest = uri.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _machine() -> str:

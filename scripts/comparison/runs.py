@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,24 +127,37 @@ class Comparison:
         self.tissue = TissueCache(out / "data" / "tissue")
         self.scorer = MapScorer(data, mpp, self.tissue)
 
-    def run(self, baselines: bool = True) -> list[Row]:
-        """Train, map and score what is not finished; a row a method, and a row a trivial baseline where they are wanted."""
-        rows = [self._method(method) for method in self.methods]
-        return rows + [self._baseline(name) for name in BASELINES if baselines]
+    def run(self, baselines: bool = True, tell: Callable[[Sequence[Row]], None] = lambda rows: None) -> list[Row]:
+        """Train, map and score what is not finished.
 
-    def _method(self, method: Method) -> Row:
-        row = Row(method.key, method.title)
+        Args:
+            baselines: whether the trivial baselines get a row too.
+            tell: called with the rows so far whenever one is added.
+
+        Returns:
+            a row a method, and a row a trivial baseline. Whatever goes wrong with one is that row's reason.
+        """
+        rows: list[Row] = []
+        begun = [(Row(method.key, method.title), partial(self._method, method)) for method in self.methods]
+        begun += [(Row(name, BASELINES[name]), partial(self._baseline, name)) for name in BASELINES if baselines]
+        for row, fill in begun:
+            try:
+                fill(row)
+            except Exception as error:
+                row.status, row.reason = FAILED, _one_line(error)
+                logger.exception("%s failed", row.title)
+            rows.append(row)
+            tell(rows)
+        return rows
+
+    def _method(self, method: Method, row: Row) -> None:
         keys = {name: value for who in ("all", method.key) for name, value in self.given.get(who, {}).items()}
         try:
             planned = plan(method, self.data, self.out / "data" / "tissue", keys)
         except NotComparable as error:
             row.status, row.reason = SKIPPED, str(error)
             logger.warning("%s is skipped: it %s", method.title, error)
-            return row
-        except Exception as error:  # whatever a bundle's configuration raises is its own row's matter
-            row.status, row.reason = FAILED, _one_line(error)
-            logger.error("%s failed: %s", method.title, row.reason)
-            return row
+            return
         row.effort = planned.effort
         row.settings = {name: value for name, value in planned.settings.items() if name not in ("manifest", "tissue_dir")}
         fixed = {
@@ -151,14 +166,17 @@ class Comparison:
             "tracking_uri": self.tracker.uri,
             "tracking::experiment": self.tracker.experiment,
         }
-        sweep = MeasuredSweep(method.config_files, {"seed": self.seeds}, self.out / "runs" / method.key, fixed)
+        # The manifest's path is always the same.
+        notes = {"manifest sha256": _sha256(self.data.manifests[method.kind])}
+        folder = self.out / "runs" / method.key
+        sweep = MeasuredSweep(method.config_files, {"seed": self.seeds}, folder, fixed, notes=notes)
         logger.info("%s: training with %d seeds", method.title, len(self.seeds))
         try:
             sweep.run()
         except ValueError as error:  # its folder was made with other settings
             row.status, row.reason = FAILED, str(error)
             logger.error("%s failed: %s", method.title, row.reason)
-            return row
+            return
         except RuntimeError as error:
             logger.error("%s: %s", method.title, error)
         problems = {}
@@ -171,7 +189,6 @@ class Comparison:
                 problems[seed] = last_line(folder / INFERENCE_LOG)
         minutes = [_seconds(sweep.folder({"seed": seed}) / USAGE) / 60 for seed in self.seeds if seed not in problems]
         self._score(row, problems, minutes)
-        return row
 
     def _infer(self, planned: Plan, folder: Path, maps: Path) -> int:
         """Map the test images with one training's network; the exit status."""
@@ -181,8 +198,7 @@ class Comparison:
             command += [f"--{name}", "None" if value is None else str(value)]
         return self._run(command, folder / INFERENCE_USAGE, folder / INFERENCE_LOG, maps)
 
-    def _baseline(self, name: str) -> Row:
-        row = Row(name, BASELINES[name])
+    def _baseline(self, name: str, row: Row) -> None:
         if name == "everything_is_tumour" and self.data.num_classes > 2:
             row.title = f"Everything is {self.data.class_names[0]}"
         kind = IMAGES if IMAGES in self.data.manifests else SLIDES
@@ -192,7 +208,7 @@ class Comparison:
             missing = sum(record["label"] is None for record in records)
             if missing:
                 row.status, row.reason = SKIPPED, f"needs label 'label': {missing} of {len(records)} training {kind} have none"
-                return row
+                return
         row.effort = {"labels": len(records) if learns else 0, "areas": 0, "masks": 0}
         problems, minutes = {}, []
         for seed in self.seeds if learns else self.seeds[:1]:
@@ -209,20 +225,20 @@ class Comparison:
                 minutes.append(json.loads((folder / TRAINED).read_text())["seconds"] / 60 if learns else 0.0)
                 tracking.finish()
         self._score(row, problems, minutes)
-        return row
 
     def _run(self, command: Sequence[str], usage: Path, log_file: Path, maps: Path) -> int:
         """Run a command that makes maps, unless it has; its exit status."""
         # Beside the network, not beside the maps: who removes a training to have it anew wants new maps too.
         note = usage.with_name("mapped.json")
-        if (maps / TABLE_NAME).is_file() and note.is_file() and json.loads(note.read_text()) == list(command):
+        wanted = json.dumps({"command": list(command), "test sha256": _sha256(self.data.test_manifest)}) + "\n"
+        if (maps / TABLE_NAME).is_file() and note.is_file() and note.read_text() == wanted:
             return 0
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("a") as log:
             status = run_child(command_line(usage, command), log)
         if not status:
             with atomic_path(note) as temporary:
-                temporary.write_text(json.dumps(list(command)) + "\n")
+                temporary.write_text(wanted)
         return status
 
     def _score(self, row: Row, problems: Mapping[int, str], minutes: Sequence[float]) -> None:
@@ -234,7 +250,7 @@ class Comparison:
             maps, folder = self._maps(row.key, seed), self.out / "runs" / row.key / f"seed={seed}"
             try:
                 scores = self.scorer.score(maps, self.out / "scores" / row.key / f"seed={seed}.npz")
-            except ValueError as error:
+            except (ValueError, OSError, KeyError) as error:
                 row.reason = "; ".join(filter(None, [row.reason, f"seed {seed}: {_one_line(error)}"]))
                 continue
             scored.append(scores)
@@ -282,6 +298,10 @@ def last_line(log: Path) -> str:
 def _is_error(line: str) -> bool:
     name = line.partition(":")[0]
     return name.replace(".", "").isidentifier() and name.endswith(("Error", "Exception", "Interrupt", "Failures"))
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _one_line(error: BaseException) -> str:

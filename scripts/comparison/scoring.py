@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from shared.data import TissueCache, record_error
 from shared.data.tissue_cache import content_key
-from shared.engines.map_scores import nearest_pixels
+from shared.engines.map_cohort import nearest_pixels
 from shared.inference.cohort import SETTINGS_NAME
 from shared.inference.finished import FINISHED
 from shared.inference.inputs import image_name
-from shared.inference.map_file import MapFile
+from shared.inference.map_file import ClassMapFile, MapFile
 from shared.inference.row_store import TABLE_NAME
 from shared.metrics import BOUNDARY_THRESHOLDS, boundary_counts, confusion_matrix
 from shared.metrics.ranking import counts_at, score_histograms
@@ -33,7 +32,7 @@ from shared.wsi import open_slide, read_mask_region, tissue_mask
 from .data import ComparisonData, Record
 
 # Raise it when the same maps score differently.
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 # Grid pixels scored at once.
 _STRIP_AREA_PX = 2**22
 # Boundaries are matched on a grid of this many pixels a side at most: tolerance is a share of the diagonal, time of the length.
@@ -145,7 +144,7 @@ class MapScorer:
             "confusion": confusion.numpy(),
         }
 
-    def _boundary(self, grid: ScoringGrid, source: TumourMap) -> NDArray[np.int64]:
+    def _boundary(self, grid: ScoringGrid, source: TumourMap | ClassMap) -> NDArray[np.int64]:
         coarse = grid.coarser(max(1, math.ceil(max(grid.shape) / BOUNDARY_SIDE_PX)))
         values, _ = source.at(*coarse.map_pixels(0, coarse.shape[0], source.shape))
         if self.data.is_slides:
@@ -166,14 +165,18 @@ class MapScorer:
         return found.mask[np.ix_(rows, nearest_pixels(0, grid.shape[1], scale, found.mask.shape[1]))]
 
     def _key(self, maps: Path) -> str:
-        """What the scores depend on: the maps by their settings, the truth by its files."""
-        masks = [Path(record["mask"]) for record in self.data.records if record["mask"] is not None]
-        truth = [content_key(str(mask), mask.stat().st_size, mask.stat().st_mtime_ns) for mask in masks]
+        """What the scores depend on: the maps by their settings, the truth by its files, the patients."""
+        truth = [None if mask is None else _file_key(Path(mask)) for mask in (record["mask"] for record in self.data.records)]
         rows = read_rows(maps / TABLE_NAME) if (maps / TABLE_NAME).is_file() else {}
-        regions = [[record[name] for name in ("image", "x", "y", "width_px", "height_px")] for record in self.data.records]
+        columns = ("image", "x", "y", "width_px", "height_px", "mpp", "label", "case_id")
+        regions = [[record[name] for name in columns] for record in self.data.records]
         made = sorted((name, row.get("status"), row.get("fingerprint")) for name, row in rows.items())
         parts = [SCORES_VERSION, self.mpp, self.data.class_names, self.tissue.mpp, self.tissue.method, truth, regions, made]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _file_key(file: Path) -> str:
+    return content_key(str(file), file.stat().st_size, file.stat().st_mtime_ns)
 
 
 class ScoringGrid:
@@ -248,24 +251,26 @@ class TumourMap:
         self._file.close()
 
 
-class ClassMap(TumourMap):
-    """A finished map of several classes, whose tumour is all that is not class 0."""
+class ClassMap:
+    """A finished map of several classes, whose tumour is all that is not class 0; as `TumourMap`."""
 
     def __init__(self, path: Path, num_classes: int) -> None:
-        self._maps = np.asarray(tifffile.imread(path, series=0, level=0))
-        if self._maps.ndim != 3 or len(self._maps) != num_classes or self._maps.dtype != np.uint8:
-            raise ValueError(f"the map {path} is {self._maps.dtype} {self._maps.shape}: wanted {num_classes} classes, uint8")
-        self.shape = (self._maps.shape[1], self._maps.shape[2])
+        self._file = ClassMapFile(path, num_classes)
+        self.shape = self._file.shape
 
     def at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        part = self._maps[:, rows][:, :, columns]
-        return 255 - part[0], part.argmax(axis=0).astype(np.uint8)
+        classes, tumour = self._file.read_decisions(int(rows[0]), int(rows[-1]) + 1)
+        pixels = np.ix_(rows - rows[0], columns)
+        return tumour[pixels], classes[pixels]
+
+    def __enter__(self) -> ClassMap:
+        return self
 
     def __exit__(self, *error: object) -> None:
-        pass
+        self._file.close()
 
 
-def open_map(maps: Path, record: Record, num_classes: int) -> TumourMap:
+def open_map(maps: Path, record: Record, num_classes: int) -> TumourMap | ClassMap:
     """The map of a record's image in a folder that `SlideMapper` has filled."""
     path = maps / f"{image_name(Path(record['image']))}.ome.tif"
     return TumourMap(path) if num_classes == 2 else ClassMap(path, num_classes)

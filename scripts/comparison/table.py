@@ -68,7 +68,7 @@ def write_csv(
             for part in ("mean", "low", "high"):
                 cells[name if part == "mean" else f"{name}_{part}"] = _number(getattr(score, part) if score else math.nan)
         if published is not None:
-            of_method = published.scores.get(row.key, {})
+            of_method = published.of(row.key)
             cells |= {
                 f"published_{name}": of_method.get(name) for name in names if any(name in s for s in published.scores.values())
             }
@@ -84,22 +84,25 @@ def write_csv(
         pd.DataFrame(table).astype(dict.fromkeys(EFFORTS, "Int64")).to_csv(temporary, index=False)
 
 
-def write_markdown(rows: Sequence[Row], path: Path, names: Mapping[str, str], published: PublishedData | None, unit: str) -> None:
-    """The table for a README: scores in per cent with their intervals, then what was skipped or failed."""
+def write_markdown(
+    rows: Sequence[Row], path: Path, names: Mapping[str, str], published: PublishedData | None, unit: str, origin: str
+) -> None:
+    """The table for a README: scores in per cent with their intervals, what they are of, then what was skipped or failed."""
     done = [row for row in rows if row.status == DONE]
     columns = {name: title for name, title in names.items() if any(name in row.scores for row in done)}
     header = ["method", "labels", *columns.values(), "training, min", f"s a {unit}", "memory, GiB"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in done:
-        cells = [row.title, effort_text(row.effort), *(percent(row.scores.get(name)) for name in columns)]
+        seeds = f" ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else ""
+        cells = [row.title + seeds, effort_text(row.effort), *(percent(row.scores.get(name)) for name in columns)]
         cells += [_cell(row.training_minutes, 1), _cell(row.seconds_per_image, 2)]
         cells += [f"{row.peak_bytes / 2**30:.1f}" if row.peak_bytes else "-"]
         lines.append("| " + " | ".join(cells) + " |")
-        if published is not None and row.key in published.scores:
-            of_method = published.scores[row.key]
+        of_method = published.of(row.key) if published is not None else {}
+        if of_method:
             cells = [f"{row.title}, published", "", *(f"{100 * of_method[n]:.1f}" if n in of_method else "" for n in columns)]
             lines.append("| " + " | ".join([*cells, "", "", ""]) + " |")
-    lines += ["", "Scores in per cent, in brackets the 95 % interval over patients and seeds."]
+    lines += ["", f"Scores in per cent, in brackets the 95 % interval over patients and seeds. {origin}"]
     if published is not None:
         lines.append(f"Published: {published.citation}; {published.title}. {published.note}".strip())
     lines += [f"- {row.title} {row.status}: {row.reason}" for row in rows if row.reason]

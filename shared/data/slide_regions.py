@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..geometry import TileGrid
 from ..wsi import Slide, TissueMap, find_tissue, open_slide, read_mask_region
 from .regions import record_error
@@ -21,12 +24,14 @@ def slide_regions(
     min_tissue: float = 0.5,
     stride_px: int = 0,
     tissue: TissueCache | None = None,
+    num_classes: int = 2,
 ) -> list[Record]:
     """The tissue regions of one slide as manifest records, labelled from its mask.
 
     Regions lie on a grid, do not overlap (unless `stride_px` says so) and lie wholly inside the slide. A region's label is
-    1 if its mask holds any tumour (CAMEL, section 4.1), and its ``area`` is the tumour share of the region. Without a mask
-    every region of a normal slide is 0.
+    1 if its mask holds any tumour (CAMEL, section 4.1), and its ``area`` is the tumour share of the region. Of several classes
+    the label is the one above 0 that covers most of the region, the higher one of two alike, and the area that of all above 0.
+    Without a mask every region of a normal slide is 0.
 
     Args:
         record: of a slide, with ``label`` or ``mask``; ``case_id`` and ``split`` are passed on.
@@ -35,6 +40,7 @@ def slide_regions(
         min_tissue: regions with a smaller share of tissue are left out.
         stride_px: step at `mpp`; 0 for `size_px`.
         tissue: where to keep the slides' tissue and how to find it; None finds it now, in a thumbnail of 2048 px.
+        num_classes: of the masks; two are 0 and whatever is above it.
 
     Returns:
         Records with ``x, y, width_px, height_px`` in level-0 pixels.
@@ -54,16 +60,23 @@ def slide_regions(
         for (x, y), share in zip(grid.positions().tolist(), shares.tolist(), strict=True):
             if share < min_tissue or x + extent > slide.size_px[0] or y + extent > slide.size_px[1]:
                 continue
-            area = 0.0
+            area, label = 0.0, 0
             if record.get("mask") is not None:
-                mask = read_mask_region(record["mask"], (x, y), size_px, slide.size_px, grid.downsample, record["image"])
-                area = float(mask.mean())
+                place = ((x, y), size_px, slide.size_px, grid.downsample, record["image"])
+                mask = read_mask_region(record["mask"], *place, num_classes=num_classes)
+                area, label = float((mask > 0).mean()), _main_class(mask)
             kept = {name: record.get(name) for name in ("image", "mpp", "mask", "case_id", "split")}
-            place = {"x": x, "y": y, "width_px": extent, "height_px": extent}
-            regions.append({**kept, **place, "label": int(area > 0), "area": max(round(area, 4), 1e-4) if area else 0.0})
+            box = {"x": x, "y": y, "width_px": extent, "height_px": extent}
+            regions.append({**kept, **box, "label": label, "area": max(round(area, 4), 1e-4) if area else 0.0})
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
     return regions
+
+
+def _main_class(mask: NDArray[np.uint8]) -> int:
+    """The class above 0 with the most pixels, the highest of those alike; 0 where there is none."""
+    counts = np.bincount(mask.ravel(), minlength=2)[:0:-1]
+    return int(len(counts) - counts.argmax()) if counts.any() else 0
 
 
 def _tissue_of_thumbnail(slide: Slide) -> TissueMap:

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from ..data import RegionDataset
 from ..handlers import Tracking
-from ..metrics import CLASS_SCORES, class_scores, confusion_matrix
+from ..metrics import class_scores, confusion_matrix
 from ..writers.figure import ExampleRow
+from .class_report import compared_class_scores, confusion_row, everything_is, scores_of_class
 from .distributed import barrier, gather_in_order, num_processes, rank, unwrap
 from .evaluation_report import REGION, example_indices, example_title, number, write_report
 from .inferers import fast_inferer
@@ -78,14 +79,11 @@ class ClassEvaluation:
             confusion = of_images.sum(0)
             # Of two classes both constant answers flatter somebody.
             constant = range(2) if num_classes == 2 else range(1)
-            metrics["class_pixels"] = {
-                self.method: _summary(confusion),
-                **{f"Everything is {self.class_names[index]}": _summary(_everything_is(index, confusion)) for index in constant},
-            }
-            metrics["classes"] = {name: _of_class(of_images, index) for index, name in enumerate(self.class_names)}
+            metrics["class_pixels"] = compared_class_scores(self.method, confusion, self.class_names, constant)
+            metrics["classes"] = {name: scores_of_class(of_images, index) for index, name in enumerate(self.class_names)}
             if num_classes == 2:
-                everything = torch.stack([_everything_is(1, of_image) for of_image in of_images])
-                metrics["classes"][f"everything is {self.class_names[1]}"] = _of_class(everything, 1)
+                everything = torch.stack([everything_is(1, of_image) for of_image in of_images])
+                metrics["classes"][f"everything is {self.class_names[1]}"] = scores_of_class(everything, 1)
             metrics["confusion"] = confusion.tolist()
         if self.classifies and all(row["label"] is not None for row in rows):
             predicted, true = (torch.tensor([row[name] for row in rows]) for name in ("predicted_label", "label"))
@@ -121,16 +119,8 @@ class ClassEvaluation:
 
     def _scores(self, prediction: Tensor, mask: Tensor) -> dict[str, Any]:
         """Of one image: its confusion matrix, accuracy and score, and each class's true and predicted share."""
-        num_classes = len(self.class_names)
-        confusion = confusion_matrix(prediction, mask, num_classes)
-        scores = class_scores(confusion)
-        shares = confusion.double() / confusion.sum()
-        row: dict[str, Any] = {"confusion": confusion.tolist()}
-        row |= {name: round(float(scores[name]), 6) for name in ("accuracy", "macro_f1", "bach_score")}
-        for index, name in enumerate(self.class_names):
-            row[f"true_share_{name}"] = round(float(shares[index].sum()), 6)
-            row[f"predicted_share_{name}"] = round(float(shares[:, index].sum()), 6)
-        return row
+        confusion = confusion_matrix(prediction, mask, len(self.class_names))
+        return {"confusion": confusion.tolist()} | confusion_row(confusion, self.class_names)
 
     @torch.inference_mode()
     def _examples(self) -> list[ExampleRow]:
@@ -147,34 +137,3 @@ class ClassEvaluation:
             title = example_title({**self.dataset.data[index], "label": "?" if label is None else self.class_names[label]})
             rows.append(ExampleRow(title, example["image"].permute(1, 2, 0).numpy(), panels))
         return rows
-
-
-def _summary(confusion: Tensor) -> dict[str, float | None]:
-    scores = class_scores(confusion)
-    return {name: number(scores[name]) for name in CLASS_SCORES}
-
-
-def _everything_is(index: int, confusion: Tensor) -> Tensor:
-    """The confusion matrix ``(C, C)`` of the answer `index` for every pixel that is counted."""
-    everything = torch.zeros_like(confusion)
-    everything[:, index] = confusion.sum(1)
-    return everything
-
-
-def _of_class(of_images: Tensor, index: int) -> dict[str, float | None]:
-    """Scores of one class: of pooled pixels, and the mean Dice of the images that hold it, the mean share wrongly given to it in
-    those that do not. `of_images` are confusion matrices ``(num_images, C, C)``."""
-    counts = of_images.double()
-    pooled = counts.sum(0)
-    scores = class_scores(pooled)
-    right, true, predicted = counts[:, index, index], counts[:, index].sum(1), counts[:, :, index].sum(1)
-    dice = 2 * right / (true + predicted)
-    return {
-        "f1": number(scores[f"f1_{index}"]),
-        "iou": number(scores[f"iou_{index}"]),
-        "precision": number(pooled[index, index] / pooled[:, index].sum()),
-        "recall": number(pooled[index, index] / pooled[index].sum()),
-        "dice_positive": number(dice[true > 0].mean()),
-        "false_positive_share": number((predicted / counts.sum((1, 2)))[true == 0].mean()),
-        "true_share": number(pooled[index].sum() / pooled.sum()),
-    }

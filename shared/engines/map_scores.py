@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data import TissueCache, record_error
-from ..inference.finished import FINISHED
-from ..inference.inputs import image_name
 from ..inference.map_file import MapFile
-from ..inference.row_store import TABLE_NAME
 from ..metrics import binary_scores
 from ..metrics.ranking import counts_at, roc_auc, roc_auc_of_histograms, score_histograms
-from ..writers import read_rows, reduced_strips
-from ..wsi import read_mask_region
+from ..writers import reduced_strips
 from .evaluation_report import COUNTS, number
 from .lesion_froc import FrocSlide, MapFROC
+from .map_cohort import MapCohort, Record, slide_name
 
-Record = dict[str, Any]
-
-# Level-0 pixels of a mask held at once.
-_STRIP_AREA_PX = 2**25
 PARTS = ("tissue", "all")
 
 
@@ -60,26 +53,9 @@ class MapScores:
     ) -> None:
         if not 0 < threshold <= 1 or froc_mpp <= 0:
             raise ValueError(f"need 0 < threshold <= 1 and froc_mpp > 0, got {threshold=}, {froc_mpp=}")
-        self.maps, self.tissue, self.froc_mpp = Path(maps), tissue, froc_mpp
+        self.cohort = MapCohort(maps, records, tissue, allow_missing=allow_missing)
+        self.froc_mpp = froc_mpp
         self.threshold, self._least_score = threshold, math.ceil(255 * threshold - 1e-9)
-        for record in records:
-            if record.get("x") is not None:
-                raise record_error(record, ValueError("maps are scored as a whole, and this row is a region of a slide"))
-        with_truth = [record for record in records if record.get("mask") is not None or record["label"] == 0]
-        self.num_without_truth = len(records) - len(with_truth)
-        table = read_rows(self.maps / TABLE_NAME)
-        self._row_of = {name: row for name, row in table.items() if row["status"] in FINISHED}
-        self.records = [record for record in with_truth if _name(record) in self._row_of]
-        missing = [record for record in with_truth if _name(record) not in self._row_of]
-        if missing and not allow_missing:
-            status = table.get(_name(missing[0]), {}).get("status", "not begun")
-            raise ValueError(
-                f"{len(missing)} of {len(with_truth)} slides have no finished map in {self.maps}, the first is "
-                f"{missing[0]['image']} ({status}): map them, or leave them out by --allow_missing"
-            )
-        self.num_missing = len(missing)
-        if not self.records:
-            raise ValueError(f"nothing to score: no slide has both a map in {self.maps} and a mask or label 0")
 
     def run(self) -> tuple[dict[str, Any], list[Record]]:
         """Metrics of the cohort, and a row a slide.
@@ -87,14 +63,15 @@ class MapScores:
         Raises:
             ValueError: naming manifest, row and file of a mask, a map or a slide that cannot be read.
         """
+        self.cohort.check_masks()
         pooled = {part: torch.zeros(2, 256, dtype=torch.int64) for part in PARTS}
         rows = []
-        for record in tqdm(self.records, "scoring maps", unit="slide", disable=None):
+        for record in tqdm(self.cohort.records, "scoring maps", unit="slide", disable=None):
             histograms = self._checked_histograms(record)
             for part in PARTS:
                 pooled[part] += histograms[part]
             rows.append(self._slide_row(record, histograms))
-        froc = MapFROC([self._froc_slide(record) for record in self.records]).scores()
+        froc = MapFROC([self._froc_slide(record) for record in self.cohort.records]).scores()
         return self._metrics(pooled, rows) | {"lesions": froc}, rows
 
     def _slide_row(self, record: Record, histograms: Mapping[str, Tensor]) -> Record:
@@ -102,7 +79,7 @@ class MapScores:
         counts = counts_at(histograms["tissue"], self._least_score)
         num_pixels = int(counts.sum())
         return {
-            "slide": _name(record),
+            "slide": slide_name(record),
             "label": record["label"],
             "score": float(counts[:2].sum()) / num_pixels if num_pixels else 0.0,
             "tissue_auc": number(roc_auc_of_histograms(histograms["tissue"])),
@@ -117,8 +94,8 @@ class MapScores:
         labels = torch.tensor([int(row["label"] > 0) for row in labelled])
         metrics: dict[str, Any] = {
             "num_slides": len(rows),
-            "num_missing": self.num_missing,
-            "num_without_truth": self.num_without_truth,
+            "num_missing": self.cohort.num_missing,
+            "num_without_truth": self.cohort.num_without_truth,
             "threshold": self.threshold,
             "slides": {"auc": number(roc_auc(scores, labels)) if labelled else None},
         }
@@ -138,58 +115,26 @@ class MapScores:
 
     def _histograms(self, record: Record) -> dict[str, Tensor]:
         """Of tissue and of all pixels, ``(2, 256)`` each."""
-        pixel_px = self._pixel_px(record)
         total = {part: torch.zeros(2, 256, dtype=torch.int64) for part in PARTS}
-        # With the pixel size that it was mapped with: the file may have none.
-        tissue = self.tissue.get(record["image"], float(self._row_of[_name(record)]["mpp"]))
-        with MapFile(self.maps / f"{_name(record)}.ome.tif") as probability:
-            columns = nearest_pixels(0, probability.shape[1], pixel_px / tissue.pixel_px, tissue.mask.shape[1])
-            for top, truth in self._truth(record, probability.shape, pixel_px):
+        with MapFile(self.cohort.path(record)) as probability:
+            for top, truth, tissue in self.cohort.strips(record, probability.shape):
                 values = torch.from_numpy(probability.read_rows(top, top + len(truth)))
-                rows = nearest_pixels(top, len(truth), pixel_px / tissue.pixel_px, tissue.mask.shape[0])
-                is_tissue, is_tumour = torch.from_numpy(tissue.mask[np.ix_(rows, columns)]), torch.from_numpy(truth)
+                is_tissue, is_tumour = torch.from_numpy(tissue), torch.from_numpy(truth)
                 total["tissue"] += score_histograms(values[is_tissue], is_tumour[is_tissue])
                 total["all"] += score_histograms(values.masked_fill(~is_tissue, 0), is_tumour)
         return total
 
     def _froc_slide(self, record: Record) -> FrocSlide:
-        row = self._row_of[_name(record)]
-        factor = max(1, round(self.froc_mpp / float(row["map_mpp"])))
+        path, map_mpp = self.cohort.path(record), self.cohort.map_mpp(record)
+        factor = max(1, round(self.froc_mpp / map_mpp))
 
         def probability() -> np.ndarray:
-            with MapFile(self.maps / f"{_name(record)}.ome.tif") as source:
+            with MapFile(path) as source:
                 return np.concatenate(list(reduced_strips(source, factor))) / np.float32(255)
 
         def mask() -> np.ndarray:
-            with MapFile(self.maps / f"{_name(record)}.ome.tif") as source:
+            with MapFile(path) as source:
                 shape = (-(-source.shape[0] // factor), -(-source.shape[1] // factor))
-            return np.concatenate([truth for _, truth in self._truth(record, shape, self._pixel_px(record) * factor)])
+            return np.concatenate([truth for _, truth in self.cohort.truth(record, shape, self.cohort.pixel_px(record) * factor)])
 
-        return FrocSlide(float(row["map_mpp"]) * factor, probability, mask)
-
-    def _pixel_px(self, record: Record) -> float:
-        """Level-0 pixels per map pixel: the map file's own resolution is rounded."""
-        row = self._row_of[_name(record)]
-        return float(row["map_mpp"]) / float(row["mpp"])
-
-    def _truth(self, record: Record, shape: tuple[int, int], pixel_px: float) -> Iterator[tuple[int, np.ndarray]]:
-        """First row and tumour, uint8 0 or 1, of strips of a grid ``(H, W)`` whose pixels are `pixel_px` level-0 pixels wide."""
-        row = self._row_of[_name(record)]
-        size_px = (int(row["width_px"]), int(row["height_px"]))
-        height = max(1, int(_STRIP_AREA_PX / (shape[1] * pixel_px**2)))
-        for top in range(0, shape[0], height):
-            strip = (min(height, shape[0] - top), shape[1])
-            if record.get("mask") is None:
-                yield top, np.zeros(strip, np.uint8)
-                continue
-            corner = (0, round(top * pixel_px))
-            yield top, read_mask_region(record["mask"], corner, strip[::-1], size_px, pixel_px, record["image"])
-
-
-def _name(record: Record) -> str:
-    return image_name(Path(record["image"]))
-
-
-def nearest_pixels(start: int, count: int, scale: float, limit: int) -> np.ndarray:
-    """Indices on a grid of `limit` pixels of the middles of `count` pixels from `start` on, `scale` of its pixels wide each."""
-    return np.minimum(((np.arange(start, start + count) + 0.5) * scale).astype(np.int64), limit - 1)
+        return FrocSlide(map_mpp * factor, probability, mask)

@@ -54,6 +54,7 @@ BLOCKS = {
     "boundaries": ("Boundaries (%)", BOUNDARY_COLUMNS),
     "pixels": ("Pixels (%)", PIXEL_COLUMNS),
     "class_pixels": ("Pixels (%)", CLASS_PIXEL_COLUMNS),
+    "class_pixels_all": ("Pixels with background (%)", CLASS_PIXEL_COLUMNS),
     "classes": ("Classes of pixels (%)", CLASS_COLUMNS),
     "images": ("Image labels (%)", INSTANCE_COLUMNS),
     "image_classes": ("Image labels (%)", {"accuracy": "Accuracy", "macro_f1": "Macro F1"}),
@@ -71,9 +72,14 @@ def score_table(metrics: Mapping[str, Any], folder: str | Path) -> str:
             missing are left out.
         folder: named below the table.
     """
-    blocks = [_block(title, metrics[kind], columns) for kind, (title, columns) in BLOCKS.items() if metrics.get(kind)]
     what = "slides" if "num_slides" in metrics else "images"
-    return "\n".join([*blocks, f"{metrics[f'num_{what}']} {what}; metrics.json, {what}.csv and examples.png are in {folder}"])
+    last = f"{metrics[f'num_{what}']} {what}; metrics.json, {what}.csv and examples.png are in {folder}"
+    return "\n".join([*score_blocks(metrics), last])
+
+
+def score_blocks(metrics: Mapping[str, Any]) -> list[str]:
+    """The blocks of `score_table`."""
+    return [_block(title, metrics[kind], columns) for kind, (title, columns) in BLOCKS.items() if metrics.get(kind)]
 
 
 def _block(title: str, rows: Mapping[str, Mapping[str, float | None]], columns: Mapping[str, str]) -> str:

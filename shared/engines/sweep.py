@@ -45,6 +45,8 @@ class Sweep:
         output_dir: gets a folder a run, named after its values, ``sweep.csv`` and ``mlflow.json``.
         fixed: other keys and their values, the same for every run.
         allowed: whether a combination is trained; None for all of them.
+        notes: names and values that the runs depend on and that are no keys, such as the hash of a file: a folder that was
+            trained with others is refused like one with other settings.
 
     Raises:
         ValueError: if there is nothing to vary, or two combinations would share a folder.
@@ -57,13 +59,14 @@ class Sweep:
         output_dir: str | Path,
         fixed: Mapping[str, Any] | None = None,
         allowed: Callable[[dict[str, Any]], bool] | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         if not varied or not all(varied.values()):
             raise ValueError(f"a sweep needs at least one key with at least one value, got {dict(varied)}")
         self.config_files, self.varied = list(config_files), {name: list(values) for name, values in varied.items()}
         self.output_dir = Path(output_dir).resolve()
         self.fixed = {"tracking_uri": f"sqlite:///{self.output_dir}/mlruns.db", **(fixed or {})}
-        self.allowed = allowed
+        self.allowed, self.notes = allowed, dict(notes or {})
         self._check_folders()
 
     @property
@@ -92,7 +95,7 @@ class Sweep:
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What the run with these values is trained with: every entry of the files, `fixed` and the values, but where and how it
         is computed (`shared.engines.run_folder.VOLATILE`) and descriptions."""
-        leaves = {**self._config(), **values}
+        leaves = {**self._config(), **values, **self.notes}
         kept = {name: value for name, value in leaves.items() if name.split("::")[0] not in VOLATILE and "_desc_" not in name}
         return dict(json.loads(json.dumps(kept, default=str)))
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scripts.comparison.baselines import ColourClassifier, ConstantClass, make_network, train_colours
-from shared.data import TissueCache, load_manifest, read_image
+from shared.data import TissueCache, load_manifest, read_image, write_manifest
 
 
 def test_a_constant_class():
@@ -64,9 +64,29 @@ def test_colours_find_what_is_of_another_colour(images_csv, tmp_path):
     assert chance[60:80, 36:60].min() > 0.9
     assert chance[60:80, 2:8].mean() < 0.5
     # It is trained once.
-    again = make_network("colour_only", images_csv, 2, 0.5, tissue, tmp_path, seed=1)
+    trained_at = (tmp_path / "model.pt").stat().st_mtime_ns
+    again = make_network("colour_only", images_csv, 2, 0.5, tissue, tmp_path, seed=0)
     assert again.side_px == network.side_px
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
+    assert (tmp_path / "model.pt").stat().st_mtime_ns == trained_at
+
+
+@pytest.mark.parametrize("changed", ["mpp", "seed", "manifest"])
+def test_colours_are_learnt_anew_where_they_would_be_others(images_csv, tmp_path, changed):
+    manifest = tmp_path / "images.csv"
+    write_manifest(load_manifest(images_csv), manifest)
+    tissue = TissueCache(tmp_path)
+    network = make_network("colour_only", manifest, 2, 0.5, tissue, tmp_path, seed=0)
+    if changed == "manifest":
+        records = load_manifest(images_csv)
+        for record in records:
+            record["split"] = {"train": "test", "test": "train"}.get(record["split"], record["split"])
+        write_manifest(records, manifest)
+    options = {"mpp": 1.0 if changed == "mpp" else 0.5, "seed": int(changed == "seed")}
+    again = make_network("colour_only", manifest, 2, options["mpp"], tissue, tmp_path, options["seed"])
+    assert again.side_px != network.side_px or any(
+        not torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items()
+    )
 
 
 def test_colours_of_slides(tmp_path):

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from scripts import compare
 from scripts.comparison.runs import last_line
+from shared.data import load_manifest, write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 600
@@ -118,6 +119,17 @@ def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_pa
         compare.main()
     assert stop.value.code == 1
     assert "holds a run of another sweep (num_epochs: 1 then, 2 now)" in (tracked_folder / "table.md").read_text()
+
+    # Nor with another manifest: a test image that was trained on would be scored.
+    records = load_manifest(images_csv)
+    for record in records:
+        record["split"] = {"train": "test", "test": "train"}.get(record["split"], record["split"])
+    write_manifest(records, tmp_path / "swapped.csv")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "swapped.csv") if part == str(images_csv) else part for part in command])
+    with pytest.raises(SystemExit) as stop:
+        compare.main()
+    assert stop.value.code == 1
+    assert "holds a run of another sweep (manifest sha256: " in (tracked_folder / "table.md").read_text()
 
 
 def test_what_cannot_be_started(images_csv, tmp_path, monkeypatch, capsys):

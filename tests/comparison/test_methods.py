@@ -1,12 +1,13 @@
 """Which labels the bundles need is read from them: the real ones, on manifests that have the labels or lack them."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 
 from scripts.comparison.data import prepare_data
-from scripts.comparison.methods import NotComparable, find_methods, plan
+from scripts.comparison.methods import NotComparable, check_given, find_methods, plan
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
@@ -106,6 +107,21 @@ def test_settings_follow_the_data(data, tmp_path):
     assert cdws.inference == {"mpp": 1.0, "num_workers": 1}
     assert cdws.effort == {"labels": 4, "areas": 2, "masks": 0}
     assert plan(method("camel+pixel_fsb"), data, tmp_path, {}).effort == {"labels": 2, "areas": 0, "masks": 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"wildcat": {"seed": 1}}, "--set names wildcat: not among"),
+        ({"camel": {"cmil_epochz": 8}}, "--set camel cmil_epochz: camel has no key 'cmil_epochz'; it has: "),
+        ({"all": {"nonsense": 8}}, "--set all nonsense: no method that is compared has key 'nonsense'"),
+    ],
+)
+def test_a_key_that_is_not_there(given, problem):
+    methods = [method("camel"), method("cdws_mil")]
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        check_given(methods, given)
+    check_given(methods, {"all": {"cmil_epochs": 1}, "camel": {"train::trainer::max_epochs": 2}, "cdws_mil": {"seed": 1}})
 
 
 def test_supervision_by_some_masks(data, tmp_path):

@@ -7,6 +7,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from scripts.comparison.gallery import examples
 from scripts.comparison.intervals import Interval, intervals, pooled_reliability, score_names
+from scripts.comparison.methods import find_methods
 from scripts.comparison.plots import Point, label_places, scatter
 from scripts.comparison.published import PUBLISHED, PublishedData
 from scripts.comparison.report import Report
@@ -22,6 +24,7 @@ from scripts.comparison.scoring import MapScorer
 from shared.data import TissueCache
 
 SECONDS = {"labels": 5.0, "areas": 10.0, "masks": 240.0}
+ROOT = Path(__file__).resolve().parents[2]
 PAPER = PublishedData("Some <data>", "Somebody et al., 2020", {"cdws_mil": {"iou": 0.776}})
 
 
@@ -49,7 +52,7 @@ def rows(data, maps, tmp_path_factory):
 def report(rows, data, migrated_database, tmp_path):
     shutil.copy(migrated_database, tmp_path / "mlruns.db")
     uri = f"sqlite:///{tmp_path}/mlruns.db"
-    Report(rows, data, 0.5, SECONDS, PAPER, uri, "http://127.0.0.1:5000", 3, "comparison").write(tmp_path)
+    Report(data, 0.5, SECONDS, PAPER, uri, "http://127.0.0.1:5000", 3, "comparison").write(tmp_path, rows)
     return tmp_path
 
 
@@ -126,6 +129,9 @@ def test_names_in_a_plot_do_not_cover_each_other():
         if one < two and one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3]
     ]
     assert found[2][2] == "end"
+    # Longer than there is room on either side.
+    (left,) = label_places([(300.0, 100.0)], ["Joint segmentation and classification (released head, all masks)"])
+    assert left[0] - 6.3 * 64 >= 2 - 1e-9
     assert all(box[0] >= 0 and box[2] <= 440 for box in boxes)
 
 
@@ -142,6 +148,12 @@ def test_published_numbers_are_shares_of_known_scores():
     names = set(score_names(3))
     for published in PUBLISHED.values():
         assert published.title
+        assert published.scores
+        # Methods that can be compared, with the data's own overlay too.
+        found = find_methods(ROOT / "bundles", list(published.scores))
+        for key in (one.key for one in found):
+            assert published.of(key) == published.of(f"{key}+{published.overlay}") == published.scores[key]
+        assert published.of("camel+max_max") == {}
         assert published.citation
         for scores in published.scores.values():
             assert set(scores) <= names

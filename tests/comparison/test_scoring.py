@@ -139,7 +139,12 @@ def test_regions_are_cut_once(slides, monkeypatch):
     """Finding tissue takes seconds a slide: the second time they are read, and cut anew where the size is another."""
     data, _ = slides
     cut = []
-    monkeypatch.setattr(comparison_data, "slide_regions", lambda *arguments: cut.append(arguments) or slide_regions(*arguments))
+
+    def counted(record, *arguments, **options):
+        cut.append(record)
+        return slide_regions(record, *arguments, **options)
+
+    monkeypatch.setattr(comparison_data, "slide_regions", counted)
     folder = data.manifests["images"].parent
     before = data.manifests["images"].read_bytes()
     again = prepare_data(data.manifest, folder, region_size_px=64)
@@ -161,6 +166,8 @@ def test_several_classes(tmp_path, scorer):
     (tmp_path / "images.csv").write_text("image,label,mask,split,mpp\na.png,2,mask.png,test,1\nb.png,0,,train,1\n")
     data = prepare_data(tmp_path / "images.csv", tmp_path / "data", class_names=["normal", "benign", "invasive"])
     chances = rng.dirichlet(np.ones(3), (40, 40)).transpose(2, 0, 1)
+    # Nothing was mapped in the first rows: no class is likely there, and it is no tumour.
+    chances[:, :5] = 0
     sources = {name: Rows((255 * chance).astype(np.uint8)) for name, chance in zip("nbi", chances, strict=True)}
     write_ome_tiff_channels(tmp_path / "a.ome.tif", sources, 1.0)
     size = {"width_px": 40, "height_px": 40, "mpp": 1.0, "map_mpp": 1.0}
@@ -171,6 +178,10 @@ def test_several_classes(tmp_path, scorer):
     confusion = [[((classes == true) & (likeliest == said)).sum() for said in range(3)] for true in range(3)]
     assert scores.confusion[0].tolist() == confusion
     tumour, said = classes > 0, likeliest > 0
+    values = 255 - sources["n"].values
+    values[:5] = 0
+    for positive, part in enumerate((~tumour, tumour)):
+        assert scores.everywhere[0, positive].tolist() == np.bincount(values[part], minlength=256).tolist()
     assert scores.counts[0].tolist() == [
         (tumour & said).sum(),
         (~tumour & said).sum(),

@@ -36,6 +36,19 @@ def test_labels_and_places(slide: dict[str, object]) -> None:
     assert {(r["width_px"], r["height_px"], r["case_id"], r["split"]) for r in regions} == {(SIDE, SIDE, "a", "train")}
 
 
+def test_several_classes_by_the_one_that_covers_most(slide: dict[str, object], tmp_path: Path) -> None:
+    classes = np.zeros((HEIGHT, WIDTH), np.uint8)
+    classes[:256, :100], classes[:256, 100:256] = 3, 1  # more of 1
+    classes[:256, 256:356], classes[:256, 356:456] = 1, 2  # alike: the higher one
+    classes[300:310, 300:310] = 3
+    Image.fromarray(classes).save(tmp_path / "classes.png")
+    record = slide | {"mask": str(tmp_path / "classes.png")}
+    regions = slide_regions(record, SIDE, mpp=0.5, num_classes=4)
+    assert [r["label"] for r in regions] == [1, 2, 0, 0, 3, 0]
+    assert [r["area"] for r in regions] == pytest.approx([1, 200 / 256, 0, 0, 100 / 256**2, 0], abs=1e-4)
+    assert [r["label"] for r in slide_regions(record, SIDE, mpp=0.5)] == [1, 1, 0, 0, 1, 0]
+
+
 def test_at_half_the_resolution(slide: dict[str, object]) -> None:
     regions = slide_regions(slide, 128, mpp=1.0, min_tissue=0.5)
     assert [(r["x"], r["width_px"], r["label"]) for r in regions][3:] == [(0, 256, 0), (256, 256, 1), (512, 256, 0)]

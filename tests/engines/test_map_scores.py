@@ -89,7 +89,7 @@ def pixels_of(cohort):
 
 def test_pixels_are_scored_as_by_another_library(cohort, monkeypatch):
     # Several strips a slide.
-    monkeypatch.setattr("shared.engines.map_scores._STRIP_AREA_PX", 200_000)
+    monkeypatch.setattr("shared.engines.map_cohort._STRIP_AREA_PX", 200_000)
     metrics, rows = scores_of(cohort).run()
     probability, truth, is_tissue = pixels_of(cohort)
     for part, values, kept in (
@@ -159,7 +159,7 @@ def test_what_cannot_be_scored(cohort, tmp_path):
     with pytest.raises(ValueError, match=r"1 of 4 slides .*z\.tif \(not begun\)"):
         MapScores(cohort / "maps", [*records, unknown], tissue)
     scores = MapScores(cohort / "maps", [*records, unknown, {**records[1], "mask": None}], tissue, allow_missing=True)
-    assert (len(scores.records), scores.num_missing, scores.num_without_truth) == (3, 1, 1)
+    assert (len(scores.cohort.records), scores.cohort.num_missing, scores.cohort.num_without_truth) == (3, 1, 1)
     with pytest.raises(ValueError, match=r"slides\.csv, row 2, .*region of a slide"):
         MapScores(cohort / "maps", [{**records[0], "x": 0}], tissue)
     with pytest.raises(ValueError, match="nothing to score"):
