@@ -1,26 +1,19 @@
-"""The bundles' configurations on tiny data: as processes of their own, as users start them, and within this one."""
+"""Tiny data and settings for the bundles' configurations, and a training of each that more than one file looks at."""
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-import torch
-from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 from shared.synthetic import BreastPlan, BreastSlidePlan, DemoPlan, SlidePlan, write_demo, write_slide
 
-REPOSITORY = Path(__file__).parents[2]
-DEADLINE_S = 600
+# Its assertions show what they compared, as those of a test do.
+pytest.register_assert_rewrite("tests.bundles.runs")
+
+from .runs import Bundle, Training, train_once  # noqa: E402
 
 IMAGE_SIZE_PX = 64
 # Everything that makes a training small. In fp32, because bfloat16 is used on some CPUs and not on others; the word None would do
@@ -39,6 +32,7 @@ TINY: dict[str, Any] = {
     "segmentation_batch_size": 4,
     "classifier_learning_rate": 0.001,
 }
+SMALL_UNET = {"network_def::features": [8, 8, 16, 16, 32, 8]}
 
 
 # The tiles are generated at 0.5 um per pixel and read as they are.
@@ -77,112 +71,9 @@ TINY_JOINT: dict[str, Any] = {
     "batch_size": 8,
     "steps_per_epoch": 3,
 }
-# Of benign, in situ and invasive.
+# Of the classes behind the first.
+CLASS_NAMES = ["normal", "benign", "in situ", "invasive"]
 CLASS_PAINTS = ((70, 30, 120), (20, 110, 60), (160, 20, 20))
-
-
-def files_of(folder: Path) -> set[str]:
-    """Every file of an output folder but MLflow's own; so no resume point and nothing half written."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {path.as_posix() for path in paths if path.parts[0] not in ("mlruns", "mlruns.db")}
-
-
-def weights_of(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)
-
-
-def assert_same_results(ours: Path, theirs: Path, names: set[str]) -> None:
-    """Both folders hold these files; numbers are the same to the letter, weights to the bit."""
-    assert files_of(ours) == files_of(theirs) == names
-    for name in sorted(names):
-        if name.endswith((".csv", "metrics.json")):
-            assert (ours / name).read_text() == (theirs / name).read_text(), name
-        elif name.endswith("model.pt"):
-            torch.testing.assert_close(weights_of(ours / name), weights_of(theirs / name), rtol=0, atol=0, msg=name)
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """Starts a bundle's configurations on the tiny data set in `data`; `tiny` makes its training small."""
-
-    name: str
-    data: Path
-    tiny: dict[str, Any]
-
-    @property
-    def root(self) -> Path:
-        return REPOSITORY / "bundles" / self.name
-
-    def config_files(self, *names: str) -> list[str]:
-        return [str(self.root / "configs" / f"{name}.json") for name in names]
-
-    def command(self, *names: str, run_id: str | None = None, cwd: Path = REPOSITORY, **overrides: Any) -> list[str]:
-        """``python -m monai.bundle run ...`` with the configuration files of these names, as paths relative to `cwd`."""
-        files = [os.path.relpath(file, cwd) for file in self.config_files(*names)]
-        options = {"config_file": files[0] if len(files) == 1 else str(files), "dataset_dir": self.data, **overrides}
-        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        return ["-m", "monai.bundle", "run", *([run_id] if run_id else []), *arguments]
-
-    def run(self, command: list[str], cwd: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run ``python <command>`` to its end."""
-        return subprocess.run(
-            [sys.executable, *command],
-            cwd=cwd,
-            env=self.environment(**environment),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-
-    def kill_when(self, exists: Path, command: list[str], log: Path, **environment: str) -> None:
-        """Run ``python <command>`` until a file is there, then kill it and its children, who can do nothing about it."""
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                cwd=REPOSITORY,
-                env=self.environment(**environment),
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + DEADLINE_S
-        try:
-            while not exists.exists():
-                assert process.poll() is None, f"{process.returncode} before {exists.name} was there: {log.read_text()}"
-                assert time.monotonic() < deadline, f"no {exists.name} after {DEADLINE_S} s: {log.read_text()}"
-                time.sleep(0.005)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    def environment(self, **extra: str) -> dict[str, str]:
-        """On the CPU and with one thread: sums in another order would not be the same numbers."""
-        inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-        return {**inherited, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **extra}
-
-    def workflow(self, *names: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
-        """The same within this process, on the CPU."""
-        workflow = ConfigWorkflow(
-            config_file=self.config_files(*names),
-            workflow_type=workflow_type,
-            logging_file=False,
-            bundle_root=str(self.root),
-            dataset_dir=str(self.data),
-            device="$torch.device('cpu')",
-            **overrides,
-        )
-        workflow.initialize()
-        return workflow
-
-    def train_here(self, *overlays: str, output_dir: Path, **overrides: Any) -> ConfigWorkflow:
-        """A tiny training within this process, without MLflow, whose import alone takes seconds."""
-        options = {**self.tiny, "output_dir": str(output_dir), "tracking::enabled": False, **overrides}
-        workflow = self.workflow("train", *overlays, **options)
-        workflow.run()
-        workflow.finalize()
-        return workflow
 
 
 @pytest.fixture(scope="session")
@@ -265,27 +156,6 @@ def painted(pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="session")
 def joint(easy_breast: Path) -> Bundle:
     return Bundle("joint_seg_cls", easy_breast, TINY_JOINT)
-
-
-@dataclass(frozen=True)
-class Training:
-    """A training that has ended: how it was started, where, and what it said."""
-
-    options: dict[str, Any]
-    folder: Path
-    process: subprocess.CompletedProcess[str]
-
-    @property
-    def database(self) -> str:
-        return f"sqlite:///{self.folder}/mlruns.db"
-
-
-def train_once(bundle: Bundle, options: dict[str, Any], parent: Path) -> Training:
-    """The bundle's train.json with these options, as a user starts it, in ``parent/run``."""
-    folder = parent / "run"
-    process = bundle.run(bundle.command("train", output_dir=folder, **options))
-    assert process.returncode == 0, process.stdout + process.stderr
-    return Training(options, folder, process)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from .conftest import files_of, weights_of
+from .runs import files_of, messages_of, metrics_of, weights_of
 
 TEST_SLIDES = ["slide_08", "slide_09", "slide_10"]
 VALIDATION_SLIDES = ["slide_06", "slide_07"]
@@ -44,10 +44,6 @@ def results_of(folder: Path) -> set[str]:
 
 
 pytestmark = pytest.mark.slow
-
-
-def metrics_of(folder: Path) -> dict:
-    return json.loads((folder / "evaluation/metrics.json").read_text())
 
 
 def test_the_whole_training_leaves_its_files(trained_alpha_beta):
@@ -88,11 +84,8 @@ def test_the_gap_between_the_modes_of_batch_normalisation_is_reported(trained_al
 
 
 def test_mlflow_has_every_stage(trained_alpha_beta):
-    client = MlflowClient(trained_alpha_beta.database)
-    runs = client.search_runs([client.get_experiment_by_name("alpha_beta_mil").experiment_id])
-    by_name = {run.info.run_name: run for run in runs}
+    client, by_name = trained_alpha_beta.tracked_runs()
     assert by_name.keys() == {"run", "run/tiles", "run/calibration", "run/evaluation"}
-    assert {run.info.status for run in runs} == {"FINISHED"}
     assert by_name["run"].data.params["alpha"] == "0.2"
     assert {"threshold", "mode_gap", "eval.slide_auc", "train.slide_auc"} <= by_name["run/calibration"].data.metrics.keys()
     evaluation = by_name["run/evaluation"]
@@ -102,16 +95,11 @@ def test_mlflow_has_every_stage(trained_alpha_beta):
 
 
 @pytest.mark.parametrize("moment", ["tiles/resume.pt", "evaluation/maps/slides.csv"])
-def test_killed_it_ends_with_the_same_numbers(alpha_beta, trained_alpha_beta, tmp_path, moment):
+def test_killed_it_ends_with_the_same_numbers(trained_alpha_beta, tmp_path, moment):
     folder = tmp_path / "killed"
-    database = {"MLFLOW_TRACKING_URI": trained_alpha_beta.database}
-    command = alpha_beta.command("train", output_dir=folder, **trained_alpha_beta.options)
-    alpha_beta.kill_when(folder / moment, command, tmp_path / "log.txt", **database)
-    assert not (folder / "evaluation/metrics.json").exists(), "killed too late to prove anything"
-    process = alpha_beta.run(command, **database)
-    assert process.returncode == 0, process.stdout + process.stderr
+    said = trained_alpha_beta.killed(folder, {moment: "evaluation/metrics.json"})
     expected = "tiles: goes on after epoch" if moment.startswith("tiles") else "tiles: finished already"
-    assert expected in process.stdout
+    assert expected in said
     # The maps' table says how long each took and where it lies.
     for run in (folder, trained_alpha_beta.folder):
         rows = pd.read_csv(run / "evaluation/maps/slides.csv")
@@ -132,11 +120,7 @@ def test_two_processes_train_as_one(alpha_beta, trained_alpha_beta, tmp_path):
     # Colours are drawn by each process for its own tiles.
     options |= {"train::preprocessing": "$None"}
     folder = tmp_path / "two"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = alpha_beta.command("train", "multi_gpu_train", output_dir=folder, **options)
-    process = alpha_beta.run([*torchrun, *command], MLFLOW_TRACKING_URI=trained_alpha_beta.database)
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert process.stdout.count("Pixels, tissue only (%)") == 1
+    trained_alpha_beta.by_two_processes(folder, "Pixels, tissue only (%)", **options)
     one = tmp_path / "one"
     alpha_beta.train_here(output_dir=one, **options)
     torch.testing.assert_close(weights_of(folder / "model.pt"), weights_of(one / "model.pt"), rtol=1e-4, atol=1e-5)
@@ -183,8 +167,7 @@ def test_the_settings_of_the_paper(alpha_beta, tmp_path):
 
 
 def test_without_masks_slides_are_scored(alpha_beta, tmp_path):
-    table = pd.read_csv(alpha_beta.data / "slides.csv")
-    table["image"] = [str(alpha_beta.data / path) for path in table["image"]]
+    table = alpha_beta.manifest("slides.csv")
     table.drop(columns=["mask", "area"]).to_csv(tmp_path / "slides.csv", index=False)
     options = alpha_beta.tiny | {"manifest": str(tmp_path / "slides.csv"), "num_epochs": 1}
     with pytest.raises(RuntimeError) as caught:
@@ -195,49 +178,37 @@ def test_without_masks_slides_are_scored(alpha_beta, tmp_path):
 
 
 def test_training_and_inference_have_the_properties_that_monai_asks_for(alpha_beta, trained_alpha_beta):
-    options = {**trained_alpha_beta.options, "output_dir": str(trained_alpha_beta.folder), "tracking::enabled": False}
-    assert alpha_beta.workflow("train", **options).check_properties() == []
+    assert trained_alpha_beta.workflow().check_properties() == []
     options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "map_margin_px")}
     checkpoints = [str(trained_alpha_beta.folder / "model.pt")]
-    workflow = alpha_beta.workflow("inference", workflow_type="infer", checkpoints=checkpoints, **options)
-    assert workflow.check_properties() == []
-    workflow.evaluator.run()
-    (output,) = workflow.evaluator.state.output
-    assert output["pred"].shape == (24,)
-    assert 0 <= output["pred"].min() <= output["pred"].max() <= 1
+    prediction = alpha_beta.infer_here(checkpoints=checkpoints, **options)
+    assert prediction.shape == (24,)
+    assert 0 <= prediction.min() <= prediction.max() <= 1
 
 
 def test_evaluate_repeats_the_numbers_of_the_training(alpha_beta, trained_alpha_beta, tmp_path):
     options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "map_margin_px", "tissue_mpp", "num_workers")}
-    folders = {"output_dir": str(trained_alpha_beta.folder), "evaluation_dir": str(tmp_path)}
-    alpha_beta.workflow("evaluate", workflow_type="infer", **options | folders).run()
-    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics_of(trained_alpha_beta.folder)
+    again = alpha_beta.evaluate_here(output_dir=trained_alpha_beta.folder, evaluation_dir=tmp_path, **options)
+    assert again == metrics_of(trained_alpha_beta.folder)
 
 
 def test_inference_maps_a_slide_alone_and_with_an_ensemble(alpha_beta, trained_alpha_beta, tmp_path):
     options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "map_margin_px")}
-    options |= {"source": alpha_beta.data / "slides/slide_08.tif"}
-    process = alpha_beta.run(
-        alpha_beta.command(
-            "inference", checkpoints=f"['{trained_alpha_beta.folder}/model.pt']", output_dir=tmp_path / "one", **options
-        )
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
+    checkpoints = f"['{trained_alpha_beta.folder}/model.pt']"
+    one = alpha_beta.map_slide(slide="slide_08", output_dir=tmp_path / "one", checkpoints=checkpoints, **options)
     # Twice the same network answers like one.
     runs = tmp_path / "runs"
     for name in ("a", "b"):
         (runs / name).mkdir(parents=True)
         for file in ("model.pt", "calibration.json"):
             (runs / name / file).symlink_to(trained_alpha_beta.folder / file)
-    command = alpha_beta.command("inference", "ensemble", runs=f"{runs}/*/model.pt", output_dir=tmp_path / "two", **options)
-    refused = alpha_beta.run(command)
+    options |= {"runs": f"{runs}/*/model.pt", "output_dir": tmp_path / "two"}
+    source = alpha_beta.data / "slides/slide_08.tif"
+    refused = alpha_beta.run(alpha_beta.command("inference", "ensemble", source=source, **options))
     assert refused.returncode != 0
     assert "2 networks answer together" in refused.stderr
     threshold = json.loads((trained_alpha_beta.folder / "calibration.json").read_text())["threshold"]
-    process = alpha_beta.run([*command, "--threshold", str(threshold)])
-    assert process.returncode == 0, process.stdout + process.stderr
-    (one,), (two,) = (list(csv.DictReader((tmp_path / name / "slides.csv").open())) for name in ("one", "two"))
-    assert one["status"] == two["status"] == "ok"
+    two = alpha_beta.map_slide("ensemble", slide="slide_08", threshold=threshold, **options)
     assert float(one["tumour_share"]) == pytest.approx(float(two["tumour_share"]), abs=0.01)
     assert "ProbabilityEnsemble" in (tmp_path / "two/settings.json").read_text()
 
@@ -251,16 +222,11 @@ def test_inference_maps_a_slide_alone_and_with_an_ensemble(alpha_beta, trained_a
     ],
 )
 def test_what_is_wrong_with_a_manifest_is_said_before_anything_is_written(alpha_beta, tmp_path, change, reason):
-    table = pd.read_csv(alpha_beta.data / "slides.csv")
-    for name in ("image", "mask"):
-        table[name] = [str(alpha_beta.data / path) for path in table[name]]
+    table = alpha_beta.manifest("slides.csv")
     change(table).to_csv(tmp_path / "slides.csv", index=False)
     with pytest.raises(RuntimeError) as caught:
         alpha_beta.train_here(output_dir=tmp_path / "run", manifest=str(tmp_path / "slides.csv"))
-    error, text = caught.value, ""
-    while error is not None:
-        text, error = text + str(error), error.__cause__
-    assert reason in text
+    assert reason in messages_of(caught.value)
     assert not (tmp_path / "run").exists()
 
 
@@ -270,8 +236,7 @@ def test_the_grid_of_the_paper(alpha_beta, tmp_path):
     fixed = [text for name, value in tiny.items() for text in ("--set", name, json.dumps(value))]
     command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "alpha-beta", "--alphas", "0.2", "--betas", "0"]
     for _ in range(2):
-        process = alpha_beta.run([*command, "0.8", *fixed, "--output_dir", str(tmp_path / "runs")])
-        assert process.returncode == 0, process.stdout + process.stderr
+        alpha_beta.run_well([*command, "0.8", *fixed, "--output_dir", str(tmp_path / "runs")])
     rows = json.loads((tmp_path / "result.json").read_text())["results"]
     assert rows.keys() == {"alpha 0.2, beta 0", "alpha 0.2, beta 0.8"}
     single = metrics_of(tmp_path / "runs/alpha=0.2,beta=0.8,seed=0")["pixels_tissue"][METHOD]["auc"]

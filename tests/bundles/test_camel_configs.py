@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import pytest
 from monai.bundle import ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.utils import optional_import
+
+from .runs import messages_of
 
 CONFIGS = Path(__file__).parents[2] / "bundles" / "camel" / "configs"
 NO_OVERLAYS = {"metadata", "train", "inference", "evaluate"}
@@ -141,7 +142,7 @@ def test_a_cascade_without_its_lattice_is_refused_before_anything_is_done(camel,
     workflow = camel.workflow("train", "cascade", output_dir=str(tmp_path / "run"))
     with pytest.raises(RuntimeError) as caught:
         workflow.run()
-    assert "got 4 * 2 and 4: put n8.json before cascade.json" in "".join(traceback.format_exception(caught.value))
+    assert "got 4 * 2 and 4: put n8.json before cascade.json" in messages_of(caught.value)
     assert not (tmp_path / "run").exists()
 
 
@@ -167,7 +168,7 @@ def test_what_was_trained_with_other_settings_is_not_used(camel, trained, tmp_pa
     workflow = camel.workflow(name, workflow_type="infer", **options | changes)
     with pytest.raises(RuntimeError) as caught:
         workflow.run()
-    message = "".join(traceback.format_exception(caught.value))
+    message = messages_of(caught.value)
     assert f"was trained with other settings ({named})" in message
     assert not list(tmp_path.iterdir())
 
@@ -192,15 +193,13 @@ def test_a_manifest_that_has_changed_is_another_run(camel, trained):
             camel.workflow("train", **options).run()
     finally:
         manifest.write_bytes(content)
-    assert f"the content of {manifest} has changed" in "".join(traceback.format_exception(caught.value))
+    assert f"the content of {manifest} has changed" in messages_of(caught.value)
 
 
 @pytest.mark.slow
 def test_a_wrong_manifest_is_refused_before_anything_is_done(camel, tmp_path):
     """Even where it is wrong in the split that is read last."""
-    table = pd.read_csv(camel.data / "images.csv")
-    for name in ("image", "mask"):
-        table[name] = [str(camel.data / path) for path in table[name]]
+    table = camel.manifest()
     last = len(table) - 1
     assert table.loc[last, "split"] == "test"
     table["label"] = table["label"].astype("Int64")

@@ -1,13 +1,15 @@
 """The trained network in use: evaluate.json from the bundle's own folder, inference.json on everything that it takes."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.inference import InferenceFailures
+
+from .conftest import SMALL_UNET
+from .runs import metrics_of
 
 pytestmark = pytest.mark.slow
 
@@ -37,31 +39,23 @@ def table_of(folder: Path) -> dict[str, dict[str, str]]:
 
 def test_evaluate_repeats_the_numbers_of_the_training(camel, trained, tmp_path):
     """Started from the bundle's own folder, where `shared` is reached through its link."""
-    bundle = Path(__file__).parents[2] / "bundles" / "camel"
     names = ("image_size_px", "backbone", "segmentation_backbone")
     options = {name: trained.options[name] for name in names}
-    command = camel.command("evaluate", cwd=bundle, output_dir=trained.folder, evaluation_dir=tmp_path, **options)
+    command = trained.assert_evaluated_the_same(tmp_path, cwd=camel.root, **options)
     assert "configs/evaluate.json" in command
-    process = camel.run(command, cwd=bundle)
-    assert process.returncode == 0, process.stdout + process.stderr
-    for name in ("metrics.json", "images.csv"):
-        assert (tmp_path / name).read_text() == (trained.folder / "evaluation" / name).read_text()
-    assert "Everything is tumour" in process.stdout
 
 
 def test_evaluate_of_another_network_behind_its_overlay(camel, tmp_path):
     """The overlays of training that change a network or its lattice stand behind evaluate.json and inference.json too."""
-    small = {"network_def::features": [8, 8, 16, 16, 32, 8]}
-    training = camel.train_here("pixel_fsb", "n8", "unet", output_dir=tmp_path, **small)
+    training = camel.train_here("pixel_fsb", "n8", "unet", output_dir=tmp_path, **SMALL_UNET)
     assert training.parser.get_parsed_content("train::trainer").is_finished
     names = {"image_size_px": 64, "backbone": "resnet10", "segmentation_backbone": "resnet10", "method": "Pixel-level FSB"}
-    options = {"output_dir": str(tmp_path), "evaluation_dir": str(tmp_path / "again"), **names, **small}
-    camel.workflow("evaluate", "n8", "unet", workflow_type="infer", **options).run()
-    again, before = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("again", "evaluation"))
+    again = camel.evaluate_here("n8", "unet", output_dir=tmp_path, evaluation_dir=tmp_path / "again", **names, **SMALL_UNET)
+    before = metrics_of(tmp_path)
     # Not the classifiers: evaluate.json scores Max-Max too, which ran for the warm start only.
     assert again["pixels"] == before["pixels"]
     assert again["images"]["Pixel-level FSB"] == before["images"]["Pixel-level FSB"]
-    options = {"checkpoint": str(tmp_path / "model.pt"), "output_dir": str(tmp_path / "maps"), **small}
+    options = {"checkpoint": str(tmp_path / "model.pt"), "output_dir": str(tmp_path / "maps"), **SMALL_UNET}
     options["segmentation_backbone"] = "resnet10"
     source = str(camel.data / "images" / "case_006_1.png")
     assert len(camel.workflow("inference", "unet", workflow_type="infer", source=source, **options).run()[-1]) == 1

@@ -6,6 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from .conftest import SMALL_UNET
+from .runs import metrics_of
+
 UNCONSTRAINED = ("retrain_unconstrained",)
 # What each leaves behind beside evaluation/, segmentation/ and model.pt.
 TRAININGS = {
@@ -19,7 +22,6 @@ TRAININGS = {
     ("n8", "cascade"): {"max_max", "max_min", "construct", "retrain", "relabel"}
     | {f"{ring}_{stage}" for ring in ("outer", "inner") for stage in ("max_max", "max_min", "construct")},
 }
-SMALL_UNET = {"network_def::features": [8, 8, 16, 16, 32, 8]}
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +33,7 @@ def test_an_overlay_trains_to_its_end(camel, tmp_path, capsys, overlays):
     folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
     assert folders == TRAININGS[overlays] | {"segmentation", "evaluation"}
     assert not [path for path in tmp_path.rglob("*") if path.suffix == ".part" or path.name == "resume.pt"]
-    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    metrics = metrics_of(tmp_path)
     method = json.loads((tmp_path / "config.json").read_text())["evaluation"].get("method", "CAMEL")
     assert method in metrics["pixels"]
     assert method in capsys.readouterr().out
@@ -94,7 +96,7 @@ def test_adenoma_trains_on_image_labels_alone(camel, tmp_path):
     manifest = camel.data / "adenoma_labels.csv"
     table.to_csv(manifest, index=False)
     camel.train_here("adenoma", output_dir=tmp_path, manifest=str(manifest))
-    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    metrics = metrics_of(tmp_path)
     assert metrics.keys() == {"split", "num_images", "images"}
     assert metrics["images"].keys() == {"Max-Max", "Max-Min", "Retrain", "CAMEL"}
     columns = pd.read_csv(tmp_path / "evaluation" / "images.csv").columns

@@ -11,20 +11,10 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from .conftest import assert_same_results, files_of, weights_of
+from .runs import files_of, files_of_training, metrics_of, weights_of
 
 STAGES = ("max_max", "max_min", "retrain", "segmentation")
-RESULTS = {
-    "config.json",
-    "construct/picks.csv",
-    "evaluation/examples.png",
-    "evaluation/images.csv",
-    "evaluation/metrics.json",
-    "mlflow.json",
-    "model.pt",
-    "relabel/instance_labels.csv",
-    *(f"{stage}/{name}" for stage in STAGES for name in ("history.csv", "model.pt")),
-}
+RESULTS = files_of_training(*STAGES) | {"construct/picks.csv", "relabel/instance_labels.csv"}
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +44,7 @@ def test_the_whole_pipeline_leaves_its_files(trained):
 
 
 def test_the_whole_pipeline_learns_what_is_easy(trained):
-    metrics = json.loads((trained.folder / "evaluation/metrics.json").read_text())
+    metrics = metrics_of(trained.folder)
     assert metrics["num_images"] == 8
     assert metrics["instances"].keys() == {"Max-Max", "Max-Min", "Retrain"}
     assert metrics["pixels"].keys() == {"CAMEL", "Everything is tumour"}
@@ -96,20 +86,9 @@ def test_mlflow_has_a_run_with_a_child_for_each_stage(trained):
     assert logged == {"metrics.json", "images.csv", "examples.png"}
 
 
-def test_killed_in_two_stages_it_ends_with_the_same_numbers(camel, trained, tmp_path):
+def test_killed_in_two_stages_it_ends_with_the_same_numbers(trained, tmp_path):
     folder = tmp_path / "killed"
-    # One database for several trainings, as on a server.
-    database = {"MLFLOW_TRACKING_URI": trained.database}
-    command = camel.command("train", output_dir=folder, **trained.options)
-    for stage in ("max_min", "segmentation"):
-        camel.kill_when(folder / stage / "resume.pt", command, tmp_path / f"{stage}.log", **database)
-        assert not (folder / stage / "model.pt").exists(), "killed too late to prove anything"
-    process = camel.run(command, **database)
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert "max_min: finished already" in process.stdout
-    assert "segmentation: goes on after epoch" in process.stdout
-
-    assert_same_results(folder, trained.folder, RESULTS)
+    trained.assert_same_when_killed(folder, ["max_min", "segmentation"], RESULTS)
     parents, children = runs_of(trained.database, folder)
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert {name: run.info.status for name, run in children.items()} == dict.fromkeys((*STAGES, "evaluation"), "FINISHED")
@@ -121,12 +100,7 @@ def test_two_processes_train_as_one(camel, trained, tmp_path):
     options = trained.options | {"norm": "group", "classifier_optimizer::_target_": "torch.optim.SGD", "cmil_epochs": 1}
     options |= {"classifier_learning_rate": 0.01}
     folder = tmp_path / "two"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = camel.command("train", "multi_gpu_train", output_dir=folder, **options)
-    process = camel.run([*torchrun, *command], MLFLOW_TRACKING_URI=trained.database)
-    assert process.returncode == 0, process.stdout + process.stderr
-
-    assert process.stdout.count("Instance labels (%)") == 1
+    trained.by_two_processes(folder, "Instance labels (%)", **options)
     assert files_of(folder) == RESULTS
     parents, children = runs_of(trained.database, folder)
     assert [run.info.status for run in parents] == ["FINISHED"]

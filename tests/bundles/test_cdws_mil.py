@@ -13,25 +13,12 @@ from mlflow import MlflowClient
 from shared.engines.sweep import Sweep
 from shared.networks import SideOutputVGG
 
-from .conftest import assert_same_results, files_of, weights_of
+from .runs import files_of, files_of_training, history_of, metrics_of, weights_of
 
-RESULTS = {
-    "config.json",
-    "evaluation/examples.png",
-    "evaluation/images.csv",
-    "evaluation/metrics.json",
-    "mlflow.json",
-    "model.pt",
-    "segmentation/history.csv",
-    "segmentation/model.pt",
-}
+RESULTS = files_of_training("segmentation")
 SIDE_OUTPUTS = ["Side output 1", "Side output 2", "Side output 3"]
 
 pytestmark = pytest.mark.slow
-
-
-def metrics_of(folder: Path) -> dict:
-    return json.loads((folder / "evaluation/metrics.json").read_text())
 
 
 def test_the_whole_training_leaves_its_files(trained_cdws):
@@ -56,11 +43,8 @@ def test_every_map_is_scored_and_printed(trained_cdws):
 
 
 def test_mlflow_has_the_training_and_its_evaluation(trained_cdws):
-    client = MlflowClient(trained_cdws.database)
-    runs = client.search_runs([client.get_experiment_by_name("cdws_mil").experiment_id])
-    by_name = {run.info.run_name: run for run in runs}
+    client, by_name = trained_cdws.tracked_runs()
     assert by_name.keys() == {"run", "run/segmentation", "run/evaluation"}
-    assert {run.info.status for run in runs} == {"FINISHED"}
     assert by_name["run"].data.params["learning_rate"] == "0.001"
     training, evaluation = by_name["run/segmentation"].info.run_id, by_name["run/evaluation"]
     assert [point.step for point in client.get_metric_history(training, "val_region_f")] == [1, 2, 3, 4]
@@ -69,16 +53,8 @@ def test_mlflow_has_the_training_and_its_evaluation(trained_cdws):
     assert logged == {"metrics.json", "images.csv", "examples.png"}
 
 
-def test_killed_it_ends_with_the_same_numbers(cdws, trained_cdws, tmp_path):
-    folder = tmp_path / "killed"
-    database = {"MLFLOW_TRACKING_URI": trained_cdws.database}
-    command = cdws.command("train", output_dir=folder, **trained_cdws.options)
-    cdws.kill_when(folder / "segmentation/resume.pt", command, tmp_path / "log.txt", **database)
-    assert not (folder / "segmentation/model.pt").exists(), "killed too late to prove anything"
-    process = cdws.run(command, **database)
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert "segmentation: goes on after epoch" in process.stdout
-    assert_same_results(folder, trained_cdws.folder, RESULTS)
+def test_killed_it_ends_with_the_same_numbers(trained_cdws, tmp_path):
+    trained_cdws.assert_same_when_killed(tmp_path / "killed", ["segmentation"], RESULTS)
 
 
 @pytest.mark.parametrize("batch", ["mini", "full"])
@@ -86,16 +62,12 @@ def test_two_processes_train_as_one(cdws, trained_cdws, tmp_path, batch):
     # Not Adam, whose first steps follow the sign of gradients that may be all rounding.
     options = cdws.tiny | {"train::trainer::optimizer::_target_": "torch.optim.SGD", "batch": batch, "norm": "group"}
     folder = tmp_path / "two"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = cdws.command("train", "multi_gpu_train", output_dir=folder, **options)
-    process = cdws.run([*torchrun, *command], MLFLOW_TRACKING_URI=trained_cdws.database)
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert process.stdout.count("Regions (%)") == 1
+    trained_cdws.by_two_processes(folder, "Regions (%)", **options)
     assert files_of(folder) == RESULTS
     cdws.train_here(output_dir=tmp_path / "one", **options)
     one = tmp_path / "one"
     torch.testing.assert_close(weights_of(folder / "model.pt"), weights_of(one / "model.pt"), rtol=1e-4, atol=1e-5)
-    histories = [pd.read_csv(run / "segmentation/history.csv") for run in (folder, one)]
+    histories = [history_of(run, "segmentation") for run in (folder, one)]
     # Scores count pixels, of which one at the threshold may fall on either side.
     for name, tolerance in {"train_loss": 1e-4, "val_region_f": 0.01, "val_pixel_accuracy": 0.01}.items():
         assert histories[0][name].tolist() == pytest.approx(histories[1][name].tolist(), abs=tolerance), name
@@ -223,9 +195,7 @@ def test_folds_share_out_the_images(cdws, tmp_path):
 
 
 def test_areas_come_from_masks_and_are_missed_where_there_is_none(cdws, tmp_path):
-    table = pd.read_csv(cdws.data / "images.csv")
-    for name in ("image", "mask"):
-        table[name] = [str(cdws.data / path) for path in table[name]]
+    table = cdws.manifest()
     manifest = tmp_path / "images.csv"
     table.drop(columns="area").to_csv(manifest, index=False)
     options = {"manifest": str(manifest), "output_dir": str(tmp_path / "run")}
@@ -256,31 +226,19 @@ def test_a_share_of_the_training_data(cdws, tmp_path):
 
 
 def test_training_and_inference_have_the_properties_that_monai_asks_for(cdws, trained_cdws):
-    options = {**trained_cdws.options, "output_dir": str(trained_cdws.folder), "tracking::enabled": False}
-    assert cdws.workflow("train", **options).check_properties() == []
-    checkpoint = str(trained_cdws.folder / "model.pt")
-    workflow = cdws.workflow("inference", workflow_type="infer", checkpoint=checkpoint, mpp=0.5)
-    assert workflow.check_properties() == []
-    workflow.evaluator.run()
-    (output,) = workflow.evaluator.state.output
-    assert output["pred"].shape == (1, 64, 64)
-    assert 0 <= output["pred"].min() <= output["pred"].max() <= 1
+    assert trained_cdws.workflow().check_properties() == []
+    prediction = cdws.infer_here(checkpoint=str(trained_cdws.folder / "model.pt"), mpp=0.5)
+    assert prediction.shape == (1, 64, 64)
+    assert 0 <= prediction.min() <= prediction.max() <= 1
 
 
 def test_evaluate_repeats_the_numbers_of_the_training(cdws, trained_cdws, tmp_path):
-    options = {"image_size_px": 64, "mpp": 0.5, "output_dir": str(trained_cdws.folder), "evaluation_dir": str(tmp_path)}
-    cdws.workflow("evaluate", workflow_type="infer", **options).run()
-    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics_of(trained_cdws.folder)
+    options = {"image_size_px": 64, "mpp": 0.5, "output_dir": trained_cdws.folder, "evaluation_dir": tmp_path}
+    assert cdws.evaluate_here(**options) == metrics_of(trained_cdws.folder)
 
 
 def test_inference_maps_a_slide(cdws, trained_cdws, tmp_path):
-    source = cdws.data / "slides/slide_00.tif"
-    options = {"checkpoint": trained_cdws.folder / "model.pt", "output_dir": tmp_path, "source": source}
-    process = cdws.run(cdws.command("inference", **options))
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert {f"slide_00{ending}" for ending in (".ome.tif", ".geojson", ".png")} <= files_of(tmp_path)
-    (row,) = csv.DictReader((tmp_path / "slides.csv").open())
-    assert row["status"] == "ok"
+    cdws.map_slide(slide="slide_00", output_dir=tmp_path, checkpoint=trained_cdws.folder / "model.pt")
 
 
 def test_robustness_to_the_annotator(cdws, tmp_path):
@@ -291,8 +249,7 @@ def test_robustness_to_the_annotator(cdws, tmp_path):
     ]
     command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "area-noise", "--offsets", "-0.1", "0.1", *fixed]
     for _ in range(2):
-        process = cdws.run([*command, "--output_dir", str(tmp_path / "runs")])
-        assert process.returncode == 0, process.stdout + process.stderr
+        cdws.run_well([*command, "--output_dir", str(tmp_path / "runs")])
     assert "NaN" not in (tmp_path / "result.json").read_text()
     rows = json.loads((tmp_path / "result.json").read_text())["results"]
     assert rows.keys() == {"-0.1", "0.1"}
@@ -308,7 +265,7 @@ def test_robustness_to_the_annotator(cdws, tmp_path):
     parents = {run.info.run_name: names.get(run.data.tags.get("mlflow.parentRunId")) for run in runs}
     assert parents == {"runs": None} | dict.fromkeys(trainings, "runs") | stages
     table = pd.read_csv(tmp_path / "runs/sweep.csv")
-    history = pd.read_csv(tmp_path / "runs" / trainings[1] / "segmentation/history.csv")
+    history = history_of(tmp_path / "runs" / trainings[1], "segmentation")
     assert table["segmentation.val_region_f"].iloc[1] == pytest.approx(history["val_region_f"].iloc[-1])
 
 

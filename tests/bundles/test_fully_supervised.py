@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 
-from .conftest import IMAGE_SIZE_PX, Bundle, files_of, train_once
+from .conftest import IMAGE_SIZE_PX, SMALL_UNET
+from .runs import Bundle, files_of, files_of_training, metrics_of, train_once
 
 TINY = {
     "image_size_px": IMAGE_SIZE_PX,
@@ -19,16 +20,7 @@ TINY = {
     "batch_size": 4,
     "learning_rate": 0.003,
 }
-RESULTS = {
-    "config.json",
-    "evaluation/examples.png",
-    "evaluation/images.csv",
-    "evaluation/metrics.json",
-    "mlflow.json",
-    "model.pt",
-    "segmentation/history.csv",
-    "segmentation/model.pt",
-}
+RESULTS = files_of_training("segmentation")
 NETWORK_KEYS = ("image_size_px", "backbone", "head_channels")
 
 pytestmark = pytest.mark.slow
@@ -45,13 +37,9 @@ def trained(supervised, tmp_path_factory):
     return train_once(supervised, TINY | {"num_epochs": 4}, tmp_path_factory.mktemp("trained_supervised"))
 
 
-def metrics_of(folder):
-    return json.loads((folder / "metrics.json").read_text())
-
-
 def test_the_training_leaves_its_files_and_its_table(trained):
     assert files_of(trained.folder) == RESULTS
-    metrics = metrics_of(trained.folder / "evaluation")
+    metrics = metrics_of(trained.folder)
     assert list(metrics["pixels"]) == ["Pixel-level FSB", "Everything is tumour"]
     assert list(metrics["regions"]) == list(metrics["boundaries"]) == ["Pixel-level FSB"]
     # Tumour is painted in a colour of its own.
@@ -63,33 +51,17 @@ def test_the_training_leaves_its_files_and_its_table(trained):
 
 def test_evaluate_repeats_the_numbers_and_inference_maps_a_slide(supervised, trained, tmp_path):
     options = {name: TINY[name] for name in NETWORK_KEYS}
-    command = supervised.command("evaluate", output_dir=trained.folder, evaluation_dir=tmp_path / "again", **options)
-    process = supervised.run(command)
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert metrics_of(tmp_path / "again") == metrics_of(trained.folder / "evaluation")
-    source = supervised.data / "slides/slide_00.tif"
-    options |= {"checkpoint": trained.folder / "model.pt", "output_dir": tmp_path / "maps", "source": source}
-    process = supervised.run(supervised.command("inference", tile_size_px=128, **options))
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert {f"slide_00{ending}" for ending in (".ome.tif", ".geojson", ".png")} <= files_of(tmp_path / "maps")
-    (row,) = csv.DictReader((tmp_path / "maps/slides.csv").open())
-    assert row["status"] == "ok"
+    trained.assert_evaluated_the_same(tmp_path / "again", **options)
+    options |= {"checkpoint": trained.folder / "model.pt", "tile_size_px": 128}
+    supervised.map_slide(slide="slide_00", output_dir=tmp_path / "maps", **options)
 
 
 def test_training_and_inference_have_the_properties_that_monai_asks_for(supervised, trained):
-    options = {**trained.options, "output_dir": str(trained.folder), "tracking::enabled": False}
-    workflow = supervised.workflow("train", **options)
+    workflow = trained.workflow()
     assert workflow.check_properties() == []
     assert workflow.max_epochs == 4
-    options = {"checkpoint": str(trained.folder / "model.pt"), "backbone": "resnet10"}
-    workflow = supervised.workflow("inference", workflow_type="infer", **options)
-    assert workflow.check_properties() == []
-    workflow.evaluator.run()
-    (output,) = workflow.evaluator.state.output
-    torch.testing.assert_close(output["pred"].sum(0), torch.ones(IMAGE_SIZE_PX, IMAGE_SIZE_PX))
-
-
-SMALL_UNET = {"network_def::features": [8, 8, 16, 16, 32, 8]}
+    prediction = supervised.infer_here(checkpoint=str(trained.folder / "model.pt"), backbone="resnet10")
+    torch.testing.assert_close(prediction.sum(0), torch.ones(IMAGE_SIZE_PX, IMAGE_SIZE_PX))
 
 
 @pytest.mark.parametrize(
@@ -107,14 +79,11 @@ def test_a_network_trains_and_is_evaluated_behind_its_overlays(supervised, tmp_p
     small = SMALL_UNET if "unet" in overlays else {}
     workflow = supervised.train_here(*overlays, output_dir=tmp_path, **small)
     assert type(workflow.parser.get_parsed_content("network_def")).__name__ == network
-    before = metrics_of(tmp_path / "evaluation")
+    before = metrics_of(tmp_path)
     assert method in before["pixels"]
-    options = {name: TINY[name] for name in NETWORK_KEYS} | {
-        "output_dir": str(tmp_path),
-        "evaluation_dir": str(tmp_path / "again"),
-    }
-    supervised.workflow("evaluate", *overlays, workflow_type="infer", **options, **small).run()
-    assert metrics_of(tmp_path / "again") == before
+    options = {name: TINY[name] for name in NETWORK_KEYS} | small
+    again = supervised.evaluate_here(*overlays, output_dir=tmp_path, evaluation_dir=tmp_path / "again", **options)
+    assert again == before
 
 
 def test_no_mask_trains_the_image_level_baseline(supervised, tmp_path):
@@ -139,16 +108,13 @@ def test_instances_are_learnt_scored_and_mapped(supervised, tmp_path):
     workflow = supervised.train_here("instance_fsb", output_dir=tmp_path / "run", **options)
     # Every instance of every training image.
     assert len(workflow.parser.get_parsed_content("train::dataset")) == 16 * 4 * 4
-    metrics = metrics_of(tmp_path / "run/evaluation")
+    metrics = metrics_of(tmp_path / "run")
     assert list(metrics["instances"]) == ["FSB"]
     assert list(metrics["pixels"]) == ["Instance-level FSB", "Everything is tumour"]
-    again = {"output_dir": str(tmp_path / "run"), "evaluation_dir": str(tmp_path / "again"), "image_size_px": IMAGE_SIZE_PX}
-    supervised.workflow("evaluate", "instance_fsb", workflow_type="infer", backbone="resnet10", **again).run()
-    assert metrics_of(tmp_path / "again") == metrics
-    source = supervised.data / "slides/slide_00.tif"
-    options = {"checkpoint": tmp_path / "run/model.pt", "output_dir": tmp_path / "maps", "source": source, "backbone": "resnet10"}
-    process = supervised.run(supervised.command("inference", "instance_fsb", image_size_px=128, **options))
-    assert process.returncode == 0, process.stdout + process.stderr
+    again = {"output_dir": tmp_path / "run", "evaluation_dir": tmp_path / "again", "image_size_px": IMAGE_SIZE_PX}
+    assert supervised.evaluate_here("instance_fsb", backbone="resnet10", **again) == metrics
+    options = {"checkpoint": tmp_path / "run/model.pt", "image_size_px": 128, "backbone": "resnet10"}
+    supervised.map_slide("instance_fsb", slide="slide_00", output_dir=tmp_path / "maps", **options)
     settings = json.loads((tmp_path / "maps/settings.json").read_text())
     assert (settings["network"], settings["tile_size_px"], settings["margin_px"]) == ("InstanceClassifier", 32, 0)
 
@@ -163,15 +129,8 @@ def test_another_network_than_the_trained_one_is_refused(supervised, trained, tm
 
 
 def test_masks_that_are_missing_are_missed_at_once(supervised, tmp_path):
-    header, *rows = list(csv.reader((supervised.data / "images.csv").open()))
-    mask, image = header.index("mask"), header.index("image")
     manifest = tmp_path / "images.csv"
-    with manifest.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([name for name in header if name != "mask"])
-        for row in rows:
-            row[image] = str(supervised.data / row[image])
-            writer.writerow([value for index, value in enumerate(row) if index != mask])
+    supervised.manifest().drop(columns="mask").to_csv(manifest, index=False)
     workflow = supervised.workflow(
         "train", **TINY | {"manifest": str(manifest), "output_dir": str(tmp_path / "run"), "truth": None}
     )

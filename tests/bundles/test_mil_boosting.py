@@ -1,31 +1,18 @@
 """MIL-Boosting's configurations, to their end on tiny data: whole, killed, evaluated, in use."""
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
-from mlflow import MlflowClient
 from monai.bundle import ckpt_export, verify_net_in_out
 
 from shared.networks import BoostedPatches
 
-from .conftest import IMAGE_SIZE_PX, Bundle, Training, assert_same_results, files_of, train_once
+from .conftest import IMAGE_SIZE_PX
+from .runs import Bundle, Training, files_of, files_of_training, history_of, metrics_of, train_once
 
-RESULTS = {
-    "boosting/features.csv",
-    "boosting/history.csv",
-    "boosting/model.pt",
-    "config.json",
-    "evaluation/examples.png",
-    "evaluation/images.csv",
-    "evaluation/metrics.json",
-    "mlflow.json",
-    "model.pt",
-}
+RESULTS = files_of_training("boosting") | {"boosting/features.csv"}
 TINY: dict[str, Any] = {
     "image_size_px": IMAGE_SIZE_PX,
     "mpp": 0.5,
@@ -50,13 +37,9 @@ def trained_boosting(boosting: Bundle, tmp_path_factory: pytest.TempPathFactory)
     return train_once(boosting, boosting.tiny, tmp_path_factory.mktemp("trained_boosting"))
 
 
-def metrics_of(folder: Path) -> dict:
-    return json.loads((folder / "evaluation/metrics.json").read_text())
-
-
 def test_the_whole_training_leaves_its_files(trained_boosting):
     assert files_of(trained_boosting.folder) == RESULTS
-    history = pd.read_csv(trained_boosting.folder / "boosting/history.csv")
+    history = history_of(trained_boosting.folder, "boosting")
     assert history["num_trees"].tolist() == [2, 4, 6, 8]
     assert {"train_loss", "val_pixel_iou"} <= set(history)
     metrics = metrics_of(trained_boosting.folder)
@@ -68,11 +51,8 @@ def test_the_whole_training_leaves_its_files(trained_boosting):
 
 
 def test_mlflow_has_the_training_and_its_evaluation(trained_boosting):
-    client = MlflowClient(trained_boosting.database)
-    runs = client.search_runs([client.get_experiment_by_name("mil_boosting").experiment_id])
-    by_name = {run.info.run_name: run for run in runs}
+    client, by_name = trained_boosting.tracked_runs()
     assert by_name.keys() == {"run", "run/boosting", "run/evaluation"}
-    assert {run.info.status for run in runs} == {"FINISHED"}
     assert by_name["run"].data.params["num_trees"] == "8"
     for metric in ("train_loss", "val_pixel_iou"):
         points = client.get_metric_history(by_name["run/boosting"].info.run_id, metric)
@@ -80,50 +60,32 @@ def test_mlflow_has_the_training_and_its_evaluation(trained_boosting):
     assert "regions.mil_boosting.f_all" in by_name["run/evaluation"].data.metrics
 
 
-def test_killed_it_ends_with_the_same_numbers(boosting, trained_boosting, tmp_path):
-    folder = tmp_path / "killed"
-    database = {"MLFLOW_TRACKING_URI": trained_boosting.database}
-    command = boosting.command("train", output_dir=folder, **trained_boosting.options)
-    boosting.kill_when(folder / "boosting/resume.pt", command, tmp_path / "log.txt", **database)
-    assert not (folder / "boosting/model.pt").exists(), "killed too late to prove anything"
-    process = boosting.run(command, **database)
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert "boosting: goes on after epoch" in process.stdout
-    assert_same_results(folder, trained_boosting.folder, RESULTS)
+def test_killed_it_ends_with_the_same_numbers(trained_boosting, tmp_path):
+    trained_boosting.assert_same_when_killed(tmp_path / "killed", ["boosting"], RESULTS)
 
 
 def test_evaluate_repeats_the_numbers_of_the_training(boosting, trained_boosting, tmp_path):
     options = {
         name: value for name, value in TINY.items() if name not in ("num_workers", "patches_per_image", "rounds_per_epoch")
     }
-    folders = {"output_dir": str(trained_boosting.folder), "evaluation_dir": str(tmp_path)}
-    boosting.workflow("evaluate", workflow_type="infer", **options, **folders).run()
-    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics_of(trained_boosting.folder)
+    options |= {"output_dir": trained_boosting.folder, "evaluation_dir": tmp_path}
+    assert boosting.evaluate_here(**options) == metrics_of(trained_boosting.folder)
     with pytest.raises(RuntimeError) as caught:
-        boosting.workflow("evaluate", workflow_type="infer", **(options | {"num_trees": 9}), **folders).run()
+        boosting.evaluate_here(**options | {"num_trees": 9})
     assert "num_trees: 8 then, 9 now" in str(caught.value.__cause__)
 
 
 def test_inference_maps_a_slide(boosting, trained_boosting, tmp_path):
-    options = {"checkpoint": trained_boosting.folder / "model.pt", "output_dir": tmp_path, "mpp": 0.5}
-    trees = {"num_trees": 8, "patch_size_px": 16}
-    process = boosting.run(boosting.command("inference", source=boosting.data / "slides/slide_00.tif", **options, **trees))
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert {f"slide_00{ending}" for ending in (".ome.tif", ".geojson", ".png")} <= files_of(tmp_path)
-    (row,) = csv.DictReader((tmp_path / "slides.csv").open())
-    assert row["status"] == "ok"
+    options = {"checkpoint": trained_boosting.folder / "model.pt", "mpp": 0.5, "num_trees": 8, "patch_size_px": 16}
+    boosting.map_slide(slide="slide_00", output_dir=tmp_path, **options)
 
 
 def test_training_and_inference_have_the_properties_that_monai_asks_for(boosting, trained_boosting):
-    options = {**trained_boosting.options, "output_dir": str(trained_boosting.folder), "tracking::enabled": False}
-    assert boosting.workflow("train", **options).check_properties() == []
-    checkpoint = {"checkpoint": str(trained_boosting.folder / "model.pt"), "num_trees": 8, "patch_size_px": 16, "mpp": 0.5}
-    workflow = boosting.workflow("inference", workflow_type="infer", **checkpoint)
-    assert workflow.check_properties() == []
-    workflow.evaluator.run()
-    (output,) = workflow.evaluator.state.output
-    assert output["pred"].shape == (1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
-    assert 0 <= output["pred"].min() <= output["pred"].max() <= 1
+    assert trained_boosting.workflow().check_properties() == []
+    options = {"checkpoint": str(trained_boosting.folder / "model.pt"), "num_trees": 8, "patch_size_px": 16, "mpp": 0.5}
+    prediction = boosting.infer_here(**options)
+    assert prediction.shape == (1, IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+    assert 0 <= prediction.min() <= prediction.max() <= 1
 
 
 def test_monai_verifies_and_exports_the_network(boosting, trained_boosting, tmp_path):

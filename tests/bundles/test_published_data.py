@@ -13,7 +13,8 @@ from shared.data.published import PublishedData, write_manifests
 from shared.data.tissue_patches import LUAD_HISTOSEG, WSSS4LUAD, of_one_tissue, tissue_patches, with_tumour
 
 from ..data.published_layouts import write_bcss, write_ebhi, write_glas, write_luad_histoseg, write_wsss4luad
-from .conftest import TINY_CDWS, TINY_JOINT, Bundle
+from .conftest import TINY_CDWS, TINY_JOINT
+from .runs import Bundle
 
 NO_SIZES = ("image_size_px", "labelled_size_px", "mpp")
 BINARY = ("no", "yes")

@@ -1,15 +1,13 @@
 """WILDCAT's configurations, to their end on tiny data: trained on image labels, evaluated, in use."""
 
-import csv
-import json
-
 import pandas as pd
 import pytest
 import torch
 
 from shared.networks import Wildcat
 
-from .conftest import IMAGE_SIZE_PX, Bundle, files_of, train_once, weights_of
+from .conftest import IMAGE_SIZE_PX
+from .runs import Bundle, files_of, files_of_training, history_of, metrics_of, train_once, weights_of
 
 TINY = {
     "image_size_px": IMAGE_SIZE_PX,
@@ -20,16 +18,7 @@ TINY = {
     "batch_size": 4,
     "learning_rate": 0.003,
 }
-RESULTS = {
-    "config.json",
-    "evaluation/examples.png",
-    "evaluation/images.csv",
-    "evaluation/metrics.json",
-    "mlflow.json",
-    "model.pt",
-    "segmentation/history.csv",
-    "segmentation/model.pt",
-}
+RESULTS = files_of_training("segmentation")
 
 pytestmark = pytest.mark.slow
 
@@ -45,16 +34,12 @@ def trained(wildcat, tmp_path_factory):
     return train_once(wildcat, TINY | {"num_epochs": 6}, tmp_path_factory.mktemp("trained_wildcat"))
 
 
-def metrics_of(folder):
-    return json.loads((folder / "metrics.json").read_text())
-
-
 def test_the_training_leaves_its_files_and_its_table(trained):
     assert files_of(trained.folder) == RESULTS
-    metrics = metrics_of(trained.folder / "evaluation")
+    metrics = metrics_of(trained.folder)
     assert list(metrics["pixels"]) == ["WILDCAT", "Everything is tumour"]
     assert list(metrics["images"]) == list(metrics["regions"]) == ["WILDCAT"]
-    history = pd.read_csv(trained.folder / "segmentation/history.csv")
+    history = history_of(trained.folder, "segmentation")
     assert {"train_loss", "val_image_accuracy", "val_pixel_iou"} <= set(history)
     # Tumour is painted in a colour of its own.
     assert history["train_loss"].iloc[-1] < 0.5 * history["train_loss"].iloc[0]
@@ -75,45 +60,25 @@ def test_an_image_is_judged_by_its_pooled_scores(wildcat, trained, tmp_path):
 
 def test_evaluate_repeats_the_numbers_and_inference_maps_a_slide(wildcat, trained, tmp_path):
     options = {name: TINY[name] for name in ("image_size_px", "backbone")}
-    command = wildcat.command("evaluate", output_dir=trained.folder, evaluation_dir=tmp_path / "again", **options)
-    process = wildcat.run(command)
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert metrics_of(tmp_path / "again") == metrics_of(trained.folder / "evaluation")
-    source = wildcat.data / "slides/slide_00.tif"
-    options = {
-        "checkpoint": trained.folder / "model.pt",
-        "output_dir": tmp_path / "maps",
-        "source": source,
-        "backbone": "resnet10",
-    }
-    process = wildcat.run(wildcat.command("inference", tile_size_px=128, **options))
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert {f"slide_00{ending}" for ending in (".ome.tif", ".geojson", ".png")} <= files_of(tmp_path / "maps")
-    (row,) = csv.DictReader((tmp_path / "maps/slides.csv").open())
-    assert row["status"] == "ok"
+    trained.assert_evaluated_the_same(tmp_path / "again", **options)
+    options = {"checkpoint": trained.folder / "model.pt", "backbone": "resnet10", "tile_size_px": 128}
+    wildcat.map_slide(slide="slide_00", output_dir=tmp_path / "maps", **options)
 
 
 def test_training_and_inference_have_the_properties_that_monai_asks_for(wildcat, trained):
-    options = {**trained.options, "output_dir": str(trained.folder), "tracking::enabled": False}
-    assert wildcat.workflow("train", **options).check_properties() == []
-    options = {"checkpoint": str(trained.folder / "model.pt"), "backbone": "resnet10"}
-    workflow = wildcat.workflow("inference", workflow_type="infer", **options)
-    assert workflow.check_properties() == []
-    workflow.evaluator.run()
-    (output,) = workflow.evaluator.state.output
-    torch.testing.assert_close(output["pred"].sum(0), torch.ones(IMAGE_SIZE_PX, IMAGE_SIZE_PX))
+    assert trained.workflow().check_properties() == []
+    prediction = wildcat.infer_here(checkpoint=str(trained.folder / "model.pt"), backbone="resnet10")
+    torch.testing.assert_close(prediction.sum(0), torch.ones(IMAGE_SIZE_PX, IMAGE_SIZE_PX))
 
 
 def test_image_labels_alone_are_enough(wildcat, tmp_path):
-    table = pd.read_csv(wildcat.data / "images.csv")
-    table["image"] = [str(wildcat.data / path) for path in table["image"]]
-    table.drop(columns=["mask", "area"]).to_csv(tmp_path / "images.csv", index=False)
+    wildcat.manifest().drop(columns=["mask", "area"]).to_csv(tmp_path / "images.csv", index=False)
     wildcat.train_here(
         output_dir=tmp_path / "run", manifest=str(tmp_path / "images.csv"), truth=None, keep_epoch="val_image_accuracy"
     )
-    metrics = metrics_of(tmp_path / "run/evaluation")
+    metrics = metrics_of(tmp_path / "run")
     assert metrics.keys() == {"split", "num_images", "images"}
-    history = pd.read_csv(tmp_path / "run/segmentation/history.csv")
+    history = history_of(tmp_path / "run", "segmentation")
     assert "val_image_accuracy" in history
     assert "val_pixel_iou" not in history
 

@@ -1,10 +1,14 @@
-"""Small images, masks and manifests on disk."""
+"""Small images, masks, slides and manifests on disk."""
 
 import csv
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from shared.data import SlideBagDataset, TissueCache, load_manifest
+
+from .bag_slides import NUM_TILES, SIZE_PX, write_bag_slides
 
 
 @pytest.fixture
@@ -41,3 +45,25 @@ def write_rows(tmp_path, write_image):
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def bag_records(tmp_path_factory):
+    """Of the three slides of `bag_slides`."""
+    return load_manifest(write_bag_slides(tmp_path_factory.mktemp("slides")))
+
+
+@pytest.fixture
+def bag_tissue(tmp_path):
+    return TissueCache(tmp_path / "tissue", mpp=4.0)
+
+
+@pytest.fixture
+def make_bags(bag_records, bag_tissue):
+    """Bags of 12 tiles of 32 px at 1 um, from the three slides or from other records, with other options of the data set."""
+
+    def make(records=None, **options):
+        options = {"tiles_per_slide": NUM_TILES, "tile_size_px": SIZE_PX, "mpp": 1.0} | options
+        return SlideBagDataset(bag_records if records is None else records, bag_tissue, **options)
+
+    return make
