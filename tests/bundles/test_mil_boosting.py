@@ -10,7 +10,16 @@ from monai.bundle import ckpt_export, verify_net_in_out
 from shared.networks import BoostedPatches
 
 from .conftest import IMAGE_SIZE_PX
-from .runs import Bundle, Training, files_of, files_of_training, history_of, metrics_of, train_once
+from .runs import (
+    Bundle,
+    Training,
+    assert_same_results,
+    files_of,
+    files_of_training,
+    history_of,
+    metrics_of,
+    train_once,
+)
 
 RESULTS = files_of_training("boosting") | {"boosting/features.csv"}
 TINY: dict[str, Any] = {
@@ -73,6 +82,11 @@ def test_evaluate_repeats_the_numbers_of_the_training(boosting, trained_boosting
     with pytest.raises(RuntimeError) as caught:
         boosting.evaluate_here(**options | {"num_trees": 9})
     assert "num_trees: 8 then, 9 now" in str(caught.value.__cause__)
+
+
+def test_two_processes_grow_the_trees_of_one(trained_boosting, tmp_path):
+    trained_boosting.by_two_processes(tmp_path / "two", "Regions (%)", **trained_boosting.options)
+    assert_same_results(tmp_path / "two", trained_boosting.folder, RESULTS)
 
 
 def test_inference_maps_a_slide(boosting, trained_boosting, tmp_path):
