@@ -52,43 +52,25 @@ def read_batches(
     level = slide.level_downsamples[nearest_finer_level(slide.level_downsamples, downsample)]
     block_size_px = int(min(BLOCK_SIZE_PX, LARGEST_SOURCE_PX * level / downsample))
     blocks = _read_ahead(slide, grid.blocks(wanted, block_size_px), downsample, num_workers, device)
-    groups = _groups(_upload(blocks, device), batch_size)
-    if device.type == "cpu":
-        yield from _stacked_ahead(groups)
-        return
-    for positions, tiles in groups:
-        yield positions, torch.stack(tiles)
-
-
-def _groups(blocks: Iterator[tuple[Block, Tensor]], batch_size: int) -> Iterator[tuple[list[TilePosition], list[Tensor]]]:
-    """Positions and tiles ``(H, W, 3)``, views of blocks, of each batch."""
     positions: list[TilePosition] = []
     tiles: list[Tensor] = []
-    for block, pixels in blocks:
+    for block, pixels in _upload(blocks, device):
         for position in block.tiles:
             positions.append(position)
             tiles.append(pixels[block.offset(position)])
             if len(tiles) == batch_size:
-                yield positions, tiles
+                yield positions, _stack(tiles)
                 positions, tiles = [], []
     if tiles:
-        yield positions, tiles
+        yield positions, _stack(tiles)
 
 
-def _stacked_ahead(groups: Iterator[tuple[list[TilePosition], list[Tensor]]]) -> Generator[Batch, None, None]:
-    """Batches in memory of their own, each put together by another thread while the one before is computed.
-
-    By NumPy, which copies whole rows: on a CPU torch copies such views value by value, some 30 times as slowly.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="stack-ahead") as executor:
-        before: tuple[list[TilePosition], Future[np.ndarray]] | None = None
-        for positions, tiles in groups:
-            stacked = executor.submit(np.stack, [tile.numpy() for tile in tiles])
-            if before is not None:
-                yield before[0], torch.from_numpy(before[1].result())
-            before = positions, stacked
-        if before is not None:
-            yield before[0], torch.from_numpy(before[1].result())
+def _stack(tiles: list[Tensor]) -> Tensor:
+    """Tiles ``(H, W, 3)``, views of blocks, as ``(B, H, W, 3)``."""
+    if tiles[0].is_cuda:
+        return torch.stack(tiles)
+    # On a CPU torch copies such views value by value, some 30 times as slowly as NumPy, which takes whole rows.
+    return torch.from_numpy(np.stack([tile.numpy() for tile in tiles]))
 
 
 def _upload(blocks: Iterator[tuple[Block, Tensor]], device: torch.device) -> Iterator[tuple[Block, Tensor]]:
