@@ -22,6 +22,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Every device that a computation has to be right on; CUDA where there is one."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def wsi_test_data() -> Path:
     """Folder with real slides and tiles, named by the environment variable WSI_TEST_DATA."""

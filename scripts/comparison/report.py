@@ -218,8 +218,8 @@ def _is_number(score: Interval | None) -> bool:
 def shown_uri(uri: str) -> str:
     """An address that can be shown to others: without a user's name and password.
 
-    >>> shown_uri("postgresql://me:secret@host:5432/mlflow"), shown_uri("sqlite:////tmp/out/mlruns.db")
-    ('postgresql://host:5432/mlflow', 'sqlite:////tmp/out/mlruns.db')
+    >>> shown_uri("postgresql://me:secret@host:5432/mlflow"), shown_uri("sqlite:///out/mlruns.db")
+    ('postgresql://host:5432/mlflow', 'sqlite:///out/mlruns.db')
     """
     scheme, separator, rest = uri.partition("://")
     authority, slash, path = rest.partition("/")

@@ -89,7 +89,7 @@ def _saturation_table() -> NDArray[np.float64]:
 
 
 def _saturation_of(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """``(H, W)``, as `rgb2hsv` has it, in a twentieth of its time."""
+    """``(H, W)``, as `rgb2hsv` has it, without hue and value."""
     return _saturation_table()[extremes(rgb)]
 
 

@@ -15,15 +15,7 @@ from shared.data.tile_augmentation import (
 )
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 UNCHANGED = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
-
-
-@pytest.fixture(params=DEVICES)
-def device(request):
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return request.param
 
 
 def random_tiles(num_tiles=6, size_px=10, low=0, high=256, seed=0):

@@ -3,15 +3,6 @@ import torch
 
 from shared.selection import CRITERIA, criterion, max_max, max_min
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request):
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return request.param
-
 
 def naive_pick(name, bag, label):
     best = 0

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 from PIL import Image
+from skimage.color import rgb2hsv
+from skimage.filters import median
+from skimage.morphology import disk
 
-from shared.wsi import TISSUE_METHODS, Slide, ink_mask, tissue_mask
+from shared.wsi import TISSUE_METHODS, Slide, ink_mask, tissue, tissue_mask
 
 EOSIN, HAEMATOXYLIN, GLASS = (215, 130, 180), (130, 80, 160), (243, 243, 242)
 BLOOD = (200, 70, 110)
@@ -194,3 +197,11 @@ def test_mosaics_keep_their_tissue(method, wsi_test_data):
         assert mask[tiles].mean() > 0.9, path.name
         # Glass that tiles enclose is a hole, which "saturation" fills however large it is.
         assert method == "saturation" or mask[~tiles].mean() < 0.1, path.name
+
+
+def test_short_cuts_give_what_scikit_image_does():
+    rgb = np.random.default_rng(0).integers(0, 256, (60, 71, 3), dtype=np.uint8)
+    rgb[:9], rgb[9:14, :, 1:] = 0, 255
+    np.testing.assert_array_equal(tissue._saturation_of(rgb), rgb2hsv(rgb)[..., 1])
+    # At the rim too, where the picture goes on as it ends.
+    np.testing.assert_array_equal(tissue._median(rgb[..., 0]), median(rgb[..., 0], disk(2)))
