@@ -25,6 +25,7 @@ from ..writers.figure import ExampleRow
 from ..wsi import Slide, read_mask_region
 from .distributed import barrier, gather_in_order, num_processes, rank
 from .evaluation_report import COUNTS, example_indices, example_title, number, write_report
+from .map_cohort import nearest_pixels, slide_name
 from .score_table import score_table
 
 Record = dict[str, Any]
@@ -144,18 +145,18 @@ class MapEvaluation:
         return row | histograms
 
     def _histograms(self, record: Record, maps: Path) -> dict[str, Tensor]:
-        name = _map_name(record)
+        name = slide_name(record)
         probability = read_map(maps / f"{name}.ome.tif")
         # The table says how large a map pixel is; the file's own resolution is rounded.
         row = read_rows(maps / "slides.csv")[name]
         pixel_px = float(row["map_mpp"]) / float(row["mpp"])
         tissue = self.tissue.get(record["image"], record.get("mpp"))
-        columns = _nearest(probability.shape[1], pixel_px / tissue.pixel_px, tissue.mask.shape[1])
+        columns = nearest_pixels(0, probability.shape[1], pixel_px / tissue.pixel_px, tissue.mask.shape[1])
         total = {part: torch.zeros(2, 256, dtype=torch.int64) for part in ("tissue", "all")}
         strip = max(1, _STRIP_AREA_PX // probability.shape[1])
         for top in range(0, probability.shape[0], strip):
             scores = probability[top : top + strip]
-            rows = _nearest(len(scores), pixel_px / tissue.pixel_px, tissue.mask.shape[0], top)
+            rows = nearest_pixels(top, len(scores), pixel_px / tissue.pixel_px, tissue.mask.shape[0])
             is_tissue = torch.from_numpy(tissue.mask[np.ix_(rows, columns)])
             truth = torch.from_numpy(_truth(record, (int(row["width_px"]), int(row["height_px"])), pixel_px, top, scores.shape))
             values = torch.from_numpy(scores)
@@ -208,8 +209,8 @@ class MapEvaluation:
             with Slide(record["image"], mpp=record.get("mpp")) as slide:
                 picture = slide.thumbnail(_EXAMPLE_PX)
                 pixel_px = max(slide.size_px) / max(picture.shape[:2])
-                probability = read_map(maps / f"{_map_name(record)}.ome.tif")
-                at = np.ix_(*(_nearest(n, m / n, m) for n, m in zip(picture.shape[:2], probability.shape, strict=True)))
+                probability = read_map(maps / f"{slide_name(record)}.ome.tif")
+                at = np.ix_(*(nearest_pixels(0, n, m / n, m) for n, m in zip(picture.shape[:2], probability.shape, strict=True)))
                 is_known = self.is_scored and _has_truth(record)
                 truth = _truth(record, slide.size_px, pixel_px, 0, picture.shape[:2]) if is_known else None
             rows.append(ExampleRow(example_title(record), picture, {"truth": truth, "tumour map": probability[at] / 255}))
@@ -252,19 +253,9 @@ def _check_mask(record: Record) -> None:
         raise record_error(record, error) from error
 
 
-def _map_name(record: Record) -> str:
-    name = Path(record["image"]).stem
-    return name[: -len(".ome")] if name.lower().endswith(".ome") else name
-
-
 def _truth(record: Record, size_px: tuple[int, int], pixel_px: float, top: int, shape: Sequence[int]) -> np.ndarray:
     """Tumour ``(H, W)`` uint8 at the pixels of a map's strip that begins with row `top`."""
     if record.get("mask") is None:
         return np.zeros(tuple(shape), dtype=np.uint8)
     corner = (0, round(top * pixel_px))
     return read_mask_region(record["mask"], corner, (shape[1], shape[0]), size_px, pixel_px, record["image"])
-
-
-def _nearest(count: int, scale: float, limit: int, start: int = 0) -> np.ndarray:
-    """Indices on a grid of `limit` pixels of the middles of `count` pixels that are `scale` of its pixels wide."""
-    return np.minimum(((np.arange(start, start + count) + 0.5) * scale).astype(np.int64), limit - 1)
