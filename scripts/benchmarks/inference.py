@@ -21,7 +21,7 @@ from shared.inference import ImageInput, SlideMapper
 from shared.inference.precision import computes_bfloat16
 from shared.networks import InstanceClassifier
 
-from .repeated_slide import MPP, TILE_PX, write_repeated_slide
+from .repeated_slide import MPP, PATCH_PX, TILE_PX, write_repeated_slide
 
 # In a pause the reading threads first fill their queue, so that they do not disturb the measurement of the network alone.
 _SETTLE_STEP_S, _IDLE_SHARE = 0.05, 0.1
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no_compile", action="store_true")
-    parser.add_argument("--pauses", type=int, default=16, help="of the run, in each of which every kind of pure forward is timed")
+    parser.add_argument("--pauses", type=int, default=32, help="of the run, in each of which every kind of pure forward is timed")
     parser.add_argument("--pause_batches", type=int, default=3, help="batches of each kind in a pause")
 
 
@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     alone.seconds = dict.fromkeys(kinds, 0.0)
     alone.batches = dict.fromkeys(kinds, 0)
     with tempfile.TemporaryDirectory() as folder:
+        startup["first slide"] = _map_one_patch(mapper, Path(folder))
         slide = arguments.slide or Path(folder, "slide.tif")
         if not slide.is_file():
             write_repeated_slide(slide, tuple(arguments.size_px), arguments.tiles)
@@ -90,6 +91,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         seconds = time.perf_counter() - started - paused.seconds
     mapper.stopwatch.seconds["network"] -= paused.seconds
     return _report(row, seconds, alone.rates(), startup, mapper.stopwatch.seconds)
+
+
+def _map_one_patch(mapper: SlideMapper, folder: Path) -> float:
+    """Seconds of a process's first slide, which loads what readers, tissue detection and results need, beyond its tiles' own."""
+    path = folder / "first.tif"
+    write_repeated_slide(path, (PATCH_PX, PATCH_PX), 1)
+    seconds = []
+    for name in ("first", "again"):
+        started = time.perf_counter()
+        mapper.map_image(ImageInput(path, name), folder)
+        seconds.append(time.perf_counter() - started)
+    mapper.stopwatch.seconds.clear()
+    return seconds[0] - seconds[1]
 
 
 def _forward_kinds(

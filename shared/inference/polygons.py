@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import rasterio.features
 import shapely
-from rasterio.transform import Affine
 from scipy import ndimage, sparse
-from shapely.geometry import Polygon, shape
+from shapely.geometry import Polygon
 
 from ..writers import RowSource
 from .probability_map import ProbabilityMap
@@ -64,7 +63,7 @@ def tumour_regions(
     least = math.ceil(255 * threshold)
     for top, bottom in _strips(source.shape, strip_height_px):
         rows = source.read_rows(top, bottom)
-        yield from tracer.trace(rows >= least, rows, top)
+        yield from tracer.trace(np.where(rows >= least, rows, np.uint8(0)), top)
     yield from tracer.finish()
 
 
@@ -80,7 +79,8 @@ def class_regions(
         classes = source.read_classes(top, bottom)
         for index, tracer in tracers.items():
             rows = source.read_rows(top, bottom, index)
-            yield from ((index, region) for region in tracer.trace(classes == index, rows, top))
+            # A class that is the likeliest is likelier than the background, so it is not 0.
+            yield from ((index, region) for region in tracer.trace(np.where(classes == index, rows, np.uint8(0)), top))
     for index, tracer in tracers.items():
         yield from ((index, region) for region in tracer.finish())
 
@@ -147,25 +147,23 @@ class _Tracer:
         self._pieces = _Pieces()
         self._above = np.zeros(width, dtype=np.int64)  # index + 1 of the piece over each column of the seam, 0 for none
 
-    def trace(self, mask: np.ndarray, values: np.ndarray, top: int) -> Iterator[Region]:
-        """The regions that lie within this strip: `mask` bool and `values` uint8 ``(h, W)``, from row `top` on."""
+    def trace(self, values: np.ndarray, top: int) -> Iterator[Region]:
+        """The regions that lie within this strip: uint8 ``(h, W)``, 0 outside the mask, from row `top` on."""
         below, touching = np.zeros_like(self._above), np.zeros_like(self._above)
         # Most of a slide is glass: labelling it would take longer than reading it.
-        labels, num_labels = ndimage.label(mask) if mask.any() else (mask, 0)
-        if num_labels:
-            is_last = top + len(mask) >= self._height
-            open_labels = set(labels[0][labels[0] > 0]) if top else set()
+        if values.any():
+            is_first, is_last = top == 0, top + len(values) >= self._height
+            cells = _Cells.of(values)
+            labels, num_labels = ndimage.label(cells.values)
+            open_labels = set() if is_first else set(labels[0][labels[0] > 0])
             open_labels |= set() if is_last else set(labels[-1][labels[-1] > 0])
-            inside = labels[mask]
-            counts = np.bincount(inside, minlength=num_labels + 1)
-            sums = np.bincount(inside, weights=values[mask], minlength=num_labels + 1)
+            counts, sums = cells.counts_and_sums(labels, num_labels)
             dropped = np.flatnonzero(counts < self._min_pixels)
             keep = np.ones(num_labels + 1, dtype=bool)
             keep[[label for label in dropped if label not in open_labels]] = False
             keep[0] = False
             index_of = np.zeros(num_labels + 1, dtype=np.int64)
-            kept = mask if keep[1:].all() else keep[labels]
-            for polygon, label in _outlines(labels, kept, top):
+            for polygon, label in cells.outlines(labels, keep, top):
                 if label not in open_labels:
                     yield Region(polygon, int(counts[label]), float(sums[label] / counts[label] / 255))
                     continue
@@ -173,7 +171,7 @@ class _Tracer:
                 self._pieces.num_pixels.append(int(counts[label]))
                 self._pieces.sums.append(float(sums[label]))
                 index_of[label] = len(self._pieces.polygons)
-            touching, below = index_of[labels[0]], index_of[labels[-1]]
+            touching, below = (np.repeat(index_of[row], np.diff(cells.columns)) for row in (labels[0], labels[-1]))
         both = (self._above > 0) & (touching > 0)
         self._pieces.links.update(zip((self._above[both] - 1).tolist(), (touching[both] - 1).tolist(), strict=True))
         self._above = below
@@ -183,12 +181,64 @@ class _Tracer:
         return _join(self._pieces, self._min_pixels)
 
 
-def _outlines(labels: np.ndarray, kept: np.ndarray, top: int) -> Iterator[tuple[Polygon, int]]:
-    shapes = rasterio.features.shapes(
-        labels.astype(np.int32, copy=False), mask=kept, connectivity=4, transform=Affine.translation(0, top)
-    )
-    for geometry, label in shapes:
-        yield shape(geometry), int(label)
+@dataclass(frozen=True)
+class _Cells:
+    """A strip whose equal neighbouring rows, and columns, are taken together.
+
+    Of glass, and of a network with one answer a tile, little is left then; what is computed is the same.
+
+    Args:
+        values: uint8 ``(m, n)``, of each cell.
+        rows: where rows of cells begin, and the end of the last, in the strip's pixels: ``(m + 1,)``.
+        columns: the same of the columns, ``(n + 1,)``.
+    """
+
+    values: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> _Cells:
+        """The cells of a strip, uint8 ``(h, W)``."""
+        rows = _runs(values)
+        values = values[rows[:-1]]
+        columns = _runs(values.T)
+        return cls(values[:, columns[:-1]], rows, columns)
+
+    def counts_and_sums(self, labels: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each label of ``(m, n)``, 0 included: pixels, and the sum of their values."""
+        is_inside = labels > 0
+        inside = labels[is_inside]
+        # As the floats that they become: numbers of pixels, which are exact.
+        sizes = np.outer(np.diff(self.rows), np.diff(self.columns).astype(float))[is_inside]
+        counts = np.bincount(inside, weights=sizes, minlength=num_labels + 1)
+        sizes *= self.values[is_inside]
+        return counts, np.bincount(inside, weights=sizes, minlength=num_labels + 1)
+
+    def outlines(self, labels: np.ndarray, keep: np.ndarray, top: int) -> Iterator[tuple[Polygon, int]]:
+        """Outline, in map pixels, and label of each region of ``(m, n)`` that `keep` has; the strip begins at row `top`."""
+        found = rasterio.features.shapes(labels.astype(np.int32, copy=False), mask=keep[labels], connectivity=4)
+        outlines = [(geometry["coordinates"], int(label)) for geometry, label in found]
+        if not outlines:
+            return
+        corners = [np.array(ring, dtype=np.int64) for polygon, _ in outlines for ring in polygon]
+        columns, rows = np.concatenate(corners).T
+        points = np.stack([self.columns[columns], self.rows[rows] + top], axis=1)
+        rings = shapely.linearrings(points, indices=np.repeat(np.arange(len(corners)), [len(ring) for ring in corners]))
+        # A polygon's first ring is its outline, the others are its holes.
+        num_rings = [len(polygon) for polygon, _ in outlines]
+        polygons = shapely.polygons(rings, indices=np.repeat(np.arange(len(outlines)), num_rings))
+        yield from zip(polygons, (label for _, label in outlines), strict=True)
+
+
+def _runs(rows: np.ndarray) -> np.ndarray:
+    """The first of each run of equal rows, and the number of rows.
+
+    >>> _runs(np.array([[1, 2], [1, 2], [0, 2]]))
+    array([0, 2, 3])
+    """
+    differs = (rows[1:] != rows[:-1]).any(axis=1)
+    return np.concatenate([[0], np.flatnonzero(differs) + 1, [len(rows)]])
 
 
 def _join(pieces: _Pieces, min_pixels: int) -> Iterator[Region]:

@@ -17,15 +17,21 @@ class Rows:
         return self.array[start:stop]
 
 
-def _blobs(seed, shape=(300, 211)):
-    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 2)
+def _blobs(seed, shape=(300, 211), sigma=2):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), sigma)
     return ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("seed", range(3))
+def _tiles(seed):
+    """One value a tile of 5 x 4 map pixels, as of a network with one answer a tile."""
+    return np.kron(_blobs(seed, (60, 53), sigma=0.5), np.ones((5, 4), np.uint8))
+
+
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("strip_height_px", [1, 7, 64])
-def test_strips_give_the_whole_maps_polygons(seed, strip_height_px):
-    values = _blobs(seed)
+@pytest.mark.parametrize("draw", [_blobs, _tiles])
+def test_strips_give_the_whole_maps_polygons(seed, strip_height_px, draw):
+    values = draw(seed)
     mask = values >= 0.5 * 255
     expected = [shape(geometry) for geometry, _ in rasterio.features.shapes(mask.astype(np.uint8), mask=mask, connectivity=4)]
     regions = list(tumour_regions(Rows(values), 0.5, strip_height_px=strip_height_px))

@@ -38,7 +38,7 @@ def test_the_map_is_timed_beside_the_network_alone(tmp_path):
     assert "fp32 NCHW" in rates
     assert len(rates) == 2
     assert results["of_best_pure"] == pytest.approx(results["tiles_per_s"] / max(rates.values()))
-    assert results["startup_s"].keys() == {"import", "first batch"}
+    assert results["startup_s"].keys() == {"import", "first batch", "first slide"}
     assert results["stages_s"].keys() == {"overview and tissue", "waiting for tiles", "network", "storing", "results"}
     assert all(seconds >= 0 for seconds in results["stages_s"].values())
     assert 0.1 < results["peak_gib"] < 8
