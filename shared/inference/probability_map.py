@@ -38,6 +38,7 @@ class ProbabilityMap:
         self.max_values = np.zeros(num_classes, np.uint8)
         self._core_shape = (num_classes, *grid.core_shape)
         self._num_tiles = grid.num_tiles
+        self._is_written = np.zeros(grid.num_tiles, bool)
         self._core_bytes = grid.core_shape[0] * grid.core_shape[1]
         self._class_bytes = self._core_bytes * self._num_tiles[0] * self._num_tiles[1]
         self._file = self.path.open("wb+", buffering=0)
@@ -63,6 +64,7 @@ class ProbabilityMap:
             with self._lock:
                 self._file.seek(place)
                 self._file.write(np.ascontiguousarray(of_class).data)
+        self._is_written[tile] = True
 
     def of_class(self, index: int) -> ClassProbability:
         """The map of one class, to be read by rows."""
@@ -70,16 +72,26 @@ class ProbabilityMap:
 
     def read_rows(self, start: int, stop: int, index: int = 0) -> np.ndarray:
         """Map rows ``start`` to ``stop`` (exclusive) of one class, ``(stop - start, W)`` uint8."""
-        core_height, core_width = self._core_shape[1:]
-        columns, strips = self._num_tiles[1], []
+        core_height = self._core_shape[1]
+        strips = []
         for row in range(start // core_height, -(-stop // core_height)):
-            with self._lock:
-                self._file.seek(index * self._class_bytes + row * columns * self._core_bytes)
-                cores = np.frombuffer(self._file.read(columns * self._core_bytes), np.uint8)
-            strip = cores.reshape(columns, core_height, core_width).swapaxes(0, 1).reshape(core_height, -1)
             top = row * core_height
-            strips.append(strip[max(start - top, 0) : stop - top, : self.shape[1]])
+            strips.append(self._read_cores(row, index)[max(start - top, 0) : stop - top, : self.shape[1]])
         return np.concatenate(strips)
+
+    def _read_cores(self, row: int, index: int) -> np.ndarray:
+        """One row of tiles of one class, side by side; read from the first that was written to the last."""
+        core_height, core_width = self._core_shape[1:]
+        num_columns = self._num_tiles[1]
+        cores = np.zeros((core_height, num_columns, core_width), np.uint8)
+        written = np.flatnonzero(self._is_written[row])
+        if written.size:
+            first, count = int(written[0]), int(written[-1] - written[0]) + 1
+            with self._lock:
+                self._file.seek(index * self._class_bytes + (row * num_columns + first) * self._core_bytes)
+                stored = np.frombuffer(self._file.read(count * self._core_bytes), np.uint8)
+            cores[:, first : first + count] = stored.reshape(count, core_height, core_width).swapaxes(0, 1)
+        return cores.reshape(core_height, -1)
 
     def read_classes(self, start: int, stop: int) -> np.ndarray:
         """Map rows ``start`` to ``stop`` (exclusive): the class with the highest probability, ``(stop - start, W)`` uint8.
