@@ -16,6 +16,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 30, 46
 _SQUARE, _SQUARE_LEFT, _SQUARE_TOP = 180, 30, 24
 # Of a letter, of a line of text; good enough to keep labels apart.
 _LETTER_PX, _LINE_PX = 6.3, 15
+_POINT_PX = 6  # half of a point's side
+_Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def reliability_plot(curve: Reliability, description: str) -> str:
 
 
 def label_places(places: Sequence[tuple[float, float]], names: Sequence[str]) -> list[tuple[float, float, str]]:
-    """Where each point's name stands: beside it, moved up or down until it covers no other name.
+    """Where each point's name stands: beside it, moved up or down until it covers no other name and no other point.
 
     Args:
         places: (x, y) of the points.
@@ -130,24 +132,31 @@ def label_places(places: Sequence[tuple[float, float]], names: Sequence[str]) ->
     Returns:
         x, y of the base line, and ``text-anchor``, in the order of the points.
     """
-    taken: list[tuple[float, float, float, float]] = []
+    points = [(x - _POINT_PX, y - _POINT_PX, x + _POINT_PX, y + _POINT_PX) for x, y in places]
+    taken: list[_Box] = []
     found: dict[int, tuple[float, float, str]] = {}
     for index in sorted(range(len(places)), key=lambda index: places[index][1]):
-        x, y = places[index]
-        width = _LETTER_PX * len(names[index])
-        is_left = x + 10 + width > _WIDTH - 2
-        # A long name may reach over its own point, but not over the edge.
-        left = max(2.0, x - 10 - width) if is_left else x + 10
-        offsets = [sign * step * _LINE_PX / 2 for step in range(40) for sign in (1, -1)]
-        for offset in offsets:
-            top = y + offset - _LINE_PX / 2
-            box = (left, top, left + width, top + _LINE_PX)
-            is_inside = top >= _TOP - _LINE_PX and top + _LINE_PX <= _HEIGHT - _BOTTOM + 2
-            if is_inside and not any(_overlap(box, other) for other in taken):
+        boxes = _label_boxes(places[index], _LETTER_PX * len(names[index]))
+        # Where all places are taken, names cover points sooner than names.
+        for others in ([*taken, *points[:index], *points[index + 1 :]], taken, []):
+            free = next(((box, anchor) for box, anchor in boxes if not any(_overlap(box, other) for other in others)), None)
+            if free is not None:
                 break
+        box, anchor = free or boxes[0]
         taken.append(box)
-        found[index] = (left + width if is_left else left, box[1] + _LINE_PX - 4, "end" if is_left else "start")
+        found[index] = (box[2] if anchor == "end" else box[0], box[3] - 4, anchor)
     return [found[index] for index in range(len(places))]
+
+
+def _label_boxes(place: tuple[float, float], width: float) -> list[tuple[_Box, str]]:
+    """Boxes that a name may have, the best one first, each with its ``text-anchor``."""
+    x, y = place
+    sides = [(x + 10, "start")] if x + 10 + width <= _WIDTH - 2 else []
+    # A long name may reach over its own point, but not over the edge.
+    sides += [(max(2.0, x - 10 - width), "end")] if not sides or x - 10 - width >= _LEFT else []
+    tops = [y + sign * step * _LINE_PX / 2 - _LINE_PX / 2 for step in range(40) for sign in (1, -1)]
+    inside = [top for top in tops if top >= _TOP - _LINE_PX and top + _LINE_PX <= _HEIGHT - _BOTTOM + 2]
+    return [((left, top, left + width, top + _LINE_PX), anchor) for top in inside for left, anchor in sides]
 
 
 def _y_range(points: Sequence[Point]) -> tuple[int, int]:
@@ -157,7 +166,7 @@ def _y_range(points: Sequence[Point]) -> tuple[int, int]:
     return (low, high) if high > low else (max(0, low - 10), min(100, low + 10))
 
 
-def _overlap(box: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+def _overlap(box: _Box, other: _Box) -> bool:
     return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 

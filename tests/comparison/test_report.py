@@ -114,7 +114,7 @@ def _picture(uri):
     return np.asarray(Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA"))
 
 
-def test_names_in_a_plot_do_not_cover_each_other():
+def test_names_in_a_plot_cover_neither_each_other_nor_points():
     places = [(100.0, 100.0), (102.0, 101.0), (430.0, 100.0), (100.0, 300.0)]
     names = ["CAMEL", "CDWS-MIL", "Fully supervised", "Everything"]
     found = label_places(places, names)
@@ -129,6 +129,13 @@ def test_names_in_a_plot_do_not_cover_each_other():
         if one < two and one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3]
     ]
     assert found[2][2] == "end"
+    for place, name, box in zip(places, names, boxes, strict=True):
+        covered = [
+            (x, y)
+            for x, y in places
+            if (x, y) != place and box[0] < x + 6 and x - 6 < box[2] and box[1] < y + 6 and y - 6 < box[3]
+        ]
+        assert not covered, name
     # Longer than there is room on either side.
     (left,) = label_places([(300.0, 100.0)], ["Joint segmentation and classification (released head, all masks)"])
     assert left[0] - 6.3 * 64 >= 2 - 1e-9
