@@ -23,16 +23,18 @@ from pathlib import Path
 
 import pytest
 
+from scripts import compare
+from scripts.comparison.methods import check_given, find_methods
+
 from .checkout import Checkout
 from .documented import COMMANDS, READMES, ROOT, Command, unmarked_commands
 from .small_form import ADDED, KEYS, NOT_RUN, REPLACED, bundle_of, find, is_run, small_words, starts_with
 from .warm_process import WarmPython
 
 RUNNABLE = list(dict.fromkeys(command.readme for command in COMMANDS))
-# scripts/compare.py takes its keys for several bundles.
-SWEEPS = [
-    command for command in COMMANDS if {"--vary", "--set"} & set(command.words) and "scripts/compare.py" not in command.words
-]
+# Their keys are of several bundles.
+COMPARISONS = [command for command in COMMANDS if "scripts/compare.py" in command.words]
+SWEEPS = [command for command in COMMANDS if {"--vary", "--set"} & set(command.words) and command not in COMPARISONS]
 BUNDLE_RUNS = [command for command in COMMANDS if command.is_bundle_run]
 
 
@@ -107,6 +109,16 @@ def test_every_key_of_a_sweep_is_one_of_the_configuration(command: Command) -> N
     keys = [name for option, name in zip(command.words, command.words[1:], strict=False) if option in ("--vary", "--set")]
     assert keys
     assert not [key for key in keys if key.split("::")[0] not in config]
+
+
+@pytest.mark.parametrize("command", COMPARISONS, ids=str)
+def test_every_key_of_a_comparison_is_one_of_its_methods(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", list(command.words[1:]))
+    arguments = compare.parsed()
+    given: dict[str, dict[str, str]] = {}
+    for method, key, value in arguments.set:
+        given.setdefault(method, {})[key] = value
+    check_given(find_methods(ROOT / "bundles", arguments.methods), given)
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not is_run(command)], ids=str)
