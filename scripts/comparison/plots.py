@@ -134,18 +134,20 @@ def label_places(places: Sequence[tuple[float, float]], names: Sequence[str]) ->
     """
     points = [(x - _POINT_PX, y - _POINT_PX, x + _POINT_PX, y + _POINT_PX) for x, y in places]
     taken: list[_Box] = []
-    found: dict[int, tuple[float, float, str]] = {}
+    labels: dict[int, tuple[float, float, str]] = {}
     for index in sorted(range(len(places)), key=lambda index: places[index][1]):
         boxes = _label_boxes(places[index], _LETTER_PX * len(names[index]))
         # Where all places are taken, names cover points sooner than names.
-        for others in ([*taken, *points[:index], *points[index + 1 :]], taken, []):
-            free = next(((box, anchor) for box, anchor in boxes if not any(_overlap(box, other) for other in others)), None)
-            if free is not None:
-                break
-        box, anchor = free or boxes[0]
+        free = (
+            label
+            for others in ([*taken, *points[:index], *points[index + 1 :]], taken, [])
+            for label in boxes
+            if not any(_overlap(label[0], other) for other in others)
+        )
+        box, anchor = next(free)
         taken.append(box)
-        found[index] = (box[2] if anchor == "end" else box[0], box[3] - 4, anchor)
-    return [found[index] for index in range(len(places))]
+        labels[index] = (box[2] if anchor == "end" else box[0], box[3] - 4, anchor)
+    return [labels[index] for index in range(len(places))]
 
 
 def _label_boxes(place: tuple[float, float], width: float) -> list[tuple[_Box, str]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import rasterio.features
@@ -18,6 +20,7 @@ from .probability_map import ProbabilityMap
 
 MOST_POINTS_OF_TOPOLOGY = 50_000  # of a polygon whose topology is kept while it is simplified
 STRIP_AREA_PX = 2**21  # map pixels looked at together; labels and sums take about 30 bytes a pixel
+OUTLINES_TOGETHER = 1000  # made into polygons by one call
 
 
 @dataclass(frozen=True)
@@ -218,17 +221,20 @@ class _Cells:
     def outlines(self, labels: np.ndarray, keep: np.ndarray, top: int) -> Iterator[tuple[Polygon, int]]:
         """Outline, in map pixels, and label of each region of ``(m, n)`` that `keep` has; the strip begins at row `top`."""
         found = rasterio.features.shapes(labels.astype(np.int32, copy=False), mask=keep[labels], connectivity=4)
-        outlines = [(geometry["coordinates"], int(label)) for geometry, label in found]
-        if not outlines:
-            return
-        corners = [np.array(ring, dtype=np.int64) for polygon, _ in outlines for ring in polygon]
+        # Not all at once: a strip of noise has hundreds of thousands of points, which come as Python's numbers.
+        while outlines := [(geometry["coordinates"], int(label)) for geometry, label in islice(found, OUTLINES_TOGETHER)]:
+            yield from zip(self._polygons([rings for rings, _ in outlines], top), (label for _, label in outlines), strict=True)
+
+    def _polygons(self, outlines: Sequence[Sequence[Any]], top: int) -> np.ndarray:
+        """Polygons in map pixels of outlines in cells: of each its rings, the outline first and then the holes."""
+        corners = [np.array(ring, dtype=np.int64) for rings in outlines for ring in rings]
         columns, rows = np.concatenate(corners).T
         points = np.stack([self.columns[columns], self.rows[rows] + top], axis=1)
         rings = shapely.linearrings(points, indices=np.repeat(np.arange(len(corners)), [len(ring) for ring in corners]))
-        # A polygon's first ring is its outline, the others are its holes.
-        num_rings = [len(polygon) for polygon, _ in outlines]
-        polygons = shapely.polygons(rings, indices=np.repeat(np.arange(len(outlines)), num_rings))
-        yield from zip(polygons, (label for _, label in outlines), strict=True)
+        polygons: np.ndarray = shapely.polygons(
+            rings, indices=np.repeat(np.arange(len(outlines)), [len(rings) for rings in outlines])
+        )
+        return polygons
 
 
 def _runs(rows: np.ndarray) -> np.ndarray:

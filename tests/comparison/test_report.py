@@ -115,8 +115,8 @@ def _picture(uri):
 
 
 def test_names_in_a_plot_cover_neither_each_other_nor_points():
-    places = [(100.0, 100.0), (102.0, 101.0), (430.0, 100.0), (100.0, 300.0)]
-    names = ["CAMEL", "CDWS-MIL", "Fully supervised", "Everything"]
+    places = [(100.0, 100.0), (102.0, 101.0), (430.0, 100.0), (100.0, 250.0), (130.0, 252.0)]
+    names = ["CAMEL", "CDWS-MIL", "Fully supervised", "Everything", "B"]
     found = label_places(places, names)
     boxes = [
         (x - 6.3 * len(name) if anchor == "end" else x, y - 11, x if anchor == "end" else x + 6.3 * len(name), y + 4)

@@ -9,16 +9,18 @@ def grid():
     return MapGrid.of_image((1000, 700), tile_size_px=256, margin_px=32, map_downsample=4)
 
 
-def test_tiles_in_any_order_become_rows(tmp_path, grid):
+@pytest.mark.parametrize("missing", [{(1, 1)}, {(0, 0), (1, 0), (1, 1), (1, 5), (2, 5)}, {(2, column) for column in range(6)}])
+def test_tiles_in_any_order_become_rows(tmp_path, grid, missing):
     rows, columns = grid.num_tiles
     height, width = grid.core_shape
     rng = np.random.default_rng(0)
     whole = rng.integers(0, 256, (3, rows * height, columns * width), dtype=np.uint8)
     with ProbabilityMap(tmp_path / "map", grid, num_classes=3) as probability_map:
-        for row, column in rng.permutation([(r, c) for r in range(rows) for c in range(columns) if (r, c) != (1, 1)]):
+        for row, column in rng.permutation([(r, c) for r in range(rows) for c in range(columns) if (r, c) not in missing]):
             core = whole[:, row * height : (row + 1) * height, column * width : (column + 1) * width]
             probability_map.write_tile((row, column), core)
-        whole[:, height : 2 * height, width : 2 * width] = 0
+        for row, column in missing:
+            whole[:, row * height : (row + 1) * height, column * width : (column + 1) * width] = 0
         expected = whole[:, :175, :250]
         assert probability_map.shape == (175, 250)
         assert probability_map.max_values.tolist() == expected.max(axis=(1, 2)).tolist()
