@@ -160,7 +160,8 @@ def check_given(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]
         trainings = [method.training for method in methods if name in ("all", method.key)]
         for key in keys:
             if not any(key.split("::")[0] in training for training in trainings):
-                known = ", ".join(sorted(part for part in trainings[0] if isinstance(trainings[0][part], (int, float, str))))
+                keys_there = (part for part, value in trainings[0].items() if isinstance(value, (int, float, str)))
+                known = ", ".join(sorted(part for part in keys_there if "_desc_" not in part))
                 whose = "no method that is compared has" if name == "all" else f"{name} has no"
                 raise ValueError(f"--set {name} {key}: {whose} key {key!r}" + ("" if name == "all" else f"; it has: {known}"))
 

@@ -119,8 +119,9 @@ def test_settings_follow_the_data(data, tmp_path):
 )
 def test_a_key_that_is_not_there(given, problem):
     methods = [method("camel"), method("cdws_mil")]
-    with pytest.raises(ValueError, match=re.escape(problem)):
+    with pytest.raises(ValueError, match=re.escape(problem)) as raised:
         check_given(methods, given)
+    assert "_desc_" not in str(raised.value)
     check_given(methods, {"all": {"cmil_epochs": 1}, "camel": {"train::trainer::max_epochs": 2}, "cdws_mil": {"seed": 1}})
 
 
