@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from shared.data import load_manifest
-from shared.data.manifest import REGION
+from shared.data.manifest import REGION, has_known_mask
 
 from .data import IMAGES, SLIDES, ComparisonData, Record
 
@@ -197,7 +197,8 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
     records = data.training[method.kind]
     if "tissue_dir" in method.training:
         settings["tissue_dir"] = str(tissue)
-    if "labelled" in method.training and all(record["mask"] is not None for record in records):
+    # Images without a mask file are a set of labelled images only if some have tumour and some have none.
+    if "labelled" in method.training and len({bool(record["label"]) for record in records if record["mask"] is None}) < 2:
         settings["labelled"] = "all"
     if not _has_masks(data, method.kind):
         settings["truth"] = None
@@ -229,7 +230,7 @@ def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) 
 def _has_masks(data: ComparisonData, kind: str) -> bool:
     """Whether every image with tumour that validates or tests has a mask."""
     records = load_manifest(data.manifests[kind], require=(), num_classes=data.num_classes)
-    return all(record["mask"] is not None or record["label"] == 0 for record in records if record["split"] != "train")
+    return all(has_known_mask(record) for record in records if record["split"] != "train")
 
 
 def _check_labels(method: Method, records: Sequence[Record], settings: Mapping[str, Any]) -> None:

@@ -40,7 +40,8 @@ def class_counts(
         labelled ones).
 
     Raises:
-        ValueError: naming manifest, row and file of a mask that does not fit, or an image without a label.
+        ValueError: naming manifest, row and file of a mask that does not fit, or an image without a label; and if all pixels of
+            the masks are of one class.
     """
     file = Path(file)
     if file.is_file():
@@ -51,6 +52,7 @@ def class_counts(
         loader: DataLoader[Tensor] = DataLoader(_PixelCounts(masked), batch_size=None, num_workers=num_workers)
         for of_image in tqdm(loader, desc="classes of the masks", unit="image", disable=None):
             pixels += of_image
+        _check_pixels(pixels, masked)
         counts |= {"num_masked": len(masked), "pixels": pixels.tolist()}
     if labelled is not None:
         labels = torch.tensor([record["label"] for record in labelled.data])
@@ -68,6 +70,16 @@ def class_counts(
     with contended_path(file) as temporary:
         temporary.write_text(json.dumps(counts, indent=2) + "\n")
     return counts
+
+
+def _check_pixels(pixels: Tensor, masked: RegionDataset) -> None:
+    found = pixels.nonzero().flatten().tolist()
+    if len(found) < 2:
+        manifest = masked.data[0].get("manifest") or "the manifest"
+        raise ValueError(
+            f"{manifest}: all {int(pixels.sum())} pixels in the masks of {len(masked)} training images are of class "
+            f"{', '.join(map(str, found))}; expected at least two classes. Check the masks, or add images of another class"
+        )
 
 
 def trained_with_labels(file: str | Path, mode: str) -> bool:

@@ -101,6 +101,11 @@ def load_manifest(
     return records
 
 
+def has_known_mask(record: Record) -> bool:
+    """Whether the class of every pixel of a record is known: it has a mask, or label 0, whose mask is empty."""
+    return record.get("mask") is not None or record.get("label") == 0
+
+
 def write_manifest(records: Sequence[Record], path: str | Path, extra_columns: Sequence[str] = ()) -> None:
     """Write `records` as a manifest, image and mask paths absolute, under a temporary name that is then renamed.
 

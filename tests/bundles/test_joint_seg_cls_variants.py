@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from .conftest import CLASS_NAMES
@@ -65,6 +66,20 @@ def test_the_best_epoch_is_kept(joint, tmp_path):
     assert scores["val_pixel_foreground_accuracy"] == pytest.approx(max(history), abs=1e-9)
     assert scores["$None"] == pytest.approx(history[-1], abs=1e-9)
     assert max(history) > history[-1], "the last epoch is the best, which proves nothing"
+
+
+def test_a_mask_file_of_a_normal_image_changes_nothing(joint, tmp_path):
+    """Every image is masked; the masks of normal ones are empty, which their label says too."""
+    table = joint.manifest()
+    table = table[table["mask"].notna()]
+    weights = []
+    for name, kept in (("with", table["mask"]), ("without", table["mask"].where(table["label"] > 0))):
+        table.assign(mask=kept).to_csv(tmp_path / "images.csv", index=False)
+        options = {"manifest": str(tmp_path / "images.csv"), "labelled": "all", "masked_share": 0.5, "num_epochs": 1}
+        joint.train_here(output_dir=tmp_path / name, steps_per_epoch=2, **options)
+        weights.append(weights_of(tmp_path / name / "model.pt"))
+    assert counts_of(tmp_path / "with") == counts_of(tmp_path / "without")
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
 
 
 def test_without_masks_to_score_the_last_epoch_is_kept(joint, tmp_path):

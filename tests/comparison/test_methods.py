@@ -133,6 +133,28 @@ def test_supervision_by_some_masks(data, tmp_path):
     assert joint.effort == {"labels": 3, "areas": 0, "masks": 1}
 
 
+JOINT_MODES = [("joint_seg_cls", {"mode": mode, "masked_share": 1.0}) for mode in ("S", "S+C", "S+C*")]
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [*((found.key, {}) for found in find_methods(BUNDLES) if found.kind == "images"), ("camel+pixel_fsb", {}), *JOINT_MODES],
+)
+def test_normal_images_need_no_mask_file(data, changed, tmp_path, name, given):
+    """Every method learns from the same images, by the same labels, and is scored by the same masks."""
+    found = method(name)
+    plans = [plan(found, part, tmp_path, given) for part in (data, changed(mask=lambda index, cell: cell if index % 2 else ""))]
+    with_files, without = ({**planned.settings, "manifest": None} for planned in plans)
+    assert without == with_files
+    assert plans[0].effort == plans[1].effort
+    if "supervision" in found.training:
+        parsed = [found.parser(planned.settings).get_parsed_content("supervision") for planned in plans]
+        images = [[[Path(record["image"]).name for record in part] for part in pair] for pair in parsed]
+        assert images[0] == images[1]
+        # The share that is drawn has images of both labels, whichever have files.
+        assert {record["label"] for record in parsed[1][0]} == {0, 1}
+
+
 def test_masks_that_only_some_images_have_do_not_validate(changed, tmp_path):
     data = changed(mask=lambda index, cell: "" if index == 5 else cell)
     assert plan(method("camel"), data, tmp_path, {}).settings["truth"] is None

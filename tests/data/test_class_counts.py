@@ -46,6 +46,13 @@ def test_only_what_there_is(records, tmp_path):
     assert labelled == {"num_masked": 0, "num_labelled": 4, "pixels": None, "images": [1, 2, 0, 1]}
 
 
+def test_masks_of_one_class_alone_are_an_error(records, tmp_path):
+    file = tmp_path / "run/class_counts.json"
+    with pytest.raises(ValueError, match="all 36 pixels in the masks of 1 training images are of class 3; expected at least two"):
+        class_counts(masked_of(records[1:2]), labelled_of(records), file)
+    assert not file.parent.exists()
+
+
 def test_what_was_counted_is_found_again(records, tmp_path):
     file = tmp_path / "class_counts.json"
     first = class_counts(masked_of(records[:2]), None, file)

@@ -84,6 +84,55 @@ def test_ends_of_the_scale(mode, share, num_masked, num_labelled):
     assert (len(masked), len(labelled)) == (num_masked, num_labelled)
 
 
+def without_normal_masks(records):
+    return [{**record, "mask": None if record["label"] == 0 else record["mask"]} for record in records]
+
+
+@pytest.mark.parametrize("labelled", ["unmasked", "all"])
+@pytest.mark.parametrize(("mode", "share"), [("S", 1.0), ("S", 0.3), ("S+C", 0.3), ("S+C*", 1.0), ("S+C*", 0.3)])
+def test_label_0_needs_no_mask_file(mode, share, labelled):
+    """The masks that are drawn are the same; without a set of labelled images of their own, labels come from all records."""
+    with_files = records_of(10, 0, num_classes=2)
+    records = without_normal_masks(with_files)
+    if labelled == "all" or mode == "S":
+        chosen = choose_supervision(records, mode, share, labelled, seed=2)
+        expected = choose_supervision(with_files, mode, share, labelled, seed=2)
+        assert [images_of(part) for part in chosen] == [images_of(part) for part in expected]
+        assert labels_of(chosen[0]) == {0: 10 * share, 1: 10 * share}
+    else:
+        # Normal images alone would be learned from.
+        with pytest.raises(ValueError, match="labelled training images all have label 0; expected .* labelled: all"):
+            choose_supervision(records, mode, share, labelled, seed=2)
+
+
+def test_label_0_without_a_file_is_masked_and_labelled():
+    """A few tumours are outlined, the others and all normal images have labels."""
+    records = without_normal_masks(records_of(4, 6, num_classes=2))
+    masked, labelled = choose_supervision(records, "S+C*", 1.0)
+    assert labels_of(masked) == {0: 10, 1: 4}
+    assert labels_of(labelled) == {0: 10, 1: 6}
+    # Labelled images of another size cannot be segmented.
+    masked, labelled = choose_supervision(records, "S+C*", 1.0, same_size=False)
+    assert labels_of(masked) == {1: 4}
+    assert labels_of(labelled) == {0: 10, 1: 6}
+
+
+@pytest.mark.parametrize(
+    ("records", "mode", "problem"),
+    [
+        (
+            [*records_of(4, 0, 2), *({"image": f"{i}", "label": 1, "mask": None} for i in range(3))],
+            "S+C*",
+            "3 labelled training images all have label 1",
+        ),
+        (records_of(4, 0, 1), "S", "4 masked training images all have label 0"),
+    ],
+)
+def test_images_of_one_class_teach_nothing(records, mode, problem):
+    with pytest.raises(ValueError, match=problem):
+        choose_supervision(records, mode, 1.0)
+
+
 def test_every_class_is_among_the_masks_and_among_the_labels():
     masked, labelled = choose_supervision(records_of(1, 1), "S+C", 0.999)
     assert labels_of(masked) == labels_of(labelled) == dict.fromkeys(range(4), 1)
