@@ -101,7 +101,7 @@ def test_label_0_needs_no_mask_file(mode, share, labelled):
         assert labels_of(chosen[0]) == {0: 10 * share, 1: 10 * share}
     else:
         # Normal images alone would be learned from.
-        with pytest.raises(ValueError, match="labelled training images all have label 0; expected .* labelled: all"):
+        with pytest.raises(ValueError, match=r"labelled training images all have label 0; expected .* labelled: all"):
             choose_supervision(records, mode, share, labelled, seed=2)
 
 
