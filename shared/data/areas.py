@@ -24,7 +24,8 @@ def fill_areas(records: Sequence[Record], step: float = 0.1, offset: float = 0.0
     Args:
         records: of a manifest.
         step: the annotators' steps: 0.1 on the paper's Dataset A, 0.05 on its Dataset B.
-        offset: added to the area of every tumour image, the sum kept within [0, 1]: an annotator's bias.
+        offset: added to the area of every tumour image, an annotator's bias. The sum is at most 1 and at least one `step`, or the
+            area without the bias where that is smaller: a tumour image has some tumour.
         needed: False leaves the records as they are, and reads no mask: for runs without the constraint.
 
     Returns:
@@ -69,7 +70,7 @@ def _area(record: Record, step: float, offset: float) -> float:
             "or switch the constraint off (etas and eta_fuse 0)",
         )
     area = round_up_area(_mask_share(record), step) if area is None else area
-    return min(max(area + offset, 0.0), 1.0)
+    return min(max(area + offset, min(step, area)), 1.0)
 
 
 def _mask_share(record: Record) -> float:

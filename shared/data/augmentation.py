@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.transforms import (
     CastToTyped,
     Compose,
+    Flipd,
     Lambdad,
     RandAffined,
+    RandAxisFlipd,
     RandFlipd,
     RandRotate90d,
     RandSpatialCropd,
+    Resized,
+    Rotate90d,
     ToTensord,
     Transform,
 )
 
 from .stain_augmentation import RandomStainJitterd
 from .stain_normalization import NormalizeStainsd
+
+# Every pixel of the image is still there behind them, or its share of the image is.
+_KEEP_THE_VIEW = (Flipd, RandAxisFlipd, RandFlipd, RandRotate90d, Resized, Rotate90d)
+_CHANGE_THE_VIEW = ("monai.transforms.croppad", "monai.transforms.spatial")
 
 
 class RandQuarterTurnd(RandRotate90d):
@@ -86,6 +94,31 @@ def training_augmentation(
     dtypes = [torch.int32 if key == "superpixels" else torch.uint8 for key in keys]
     steps += [Lambdad("image", torch.round), CastToTyped(keys, dtype=dtypes), ToTensord(keys, track_meta=False)]
     return Compose(steps)
+
+
+def view_changes(transform: Any) -> list[str]:
+    """Names of the steps of a MONAI transform that change which part of the tissue an image shows: crops, scaling, rotation.
+
+    Flips, quarter turns and resizing of the whole image are none of them: shares of the image's area stay what they are.
+
+    >>> view_changes(training_augmentation(crop_size_px=32))
+    ['RandAffined', 'RandSpatialCropd']
+    """
+    return [type(step).__name__ for step in _steps(transform) if _changes_the_view(step)]
+
+
+def _steps(transform: Any) -> Iterator[Any]:
+    steps = getattr(transform, "transforms", None)
+    if steps is None:
+        yield transform
+    else:
+        for step in steps:
+            yield from _steps(step)
+
+
+def _changes_the_view(step: Any) -> bool:
+    modules = (kind.__module__ for kind in type(step).__mro__)
+    return any(name.startswith(_CHANGE_THE_VIEW) for name in modules) and not isinstance(step, _KEEP_THE_VIEW)
 
 
 def normalized_and_augmented(

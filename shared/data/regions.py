@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..wsi import Slide, check_classes, open_slide, read_mask_region
+from .augmentation import view_changes
 from .instance_labels import decode_instances
 from .lattice import check_lattice, paint_instances
 
@@ -41,12 +42,14 @@ class RegionDataset(Dataset):
         seed: of the random transforms.
         superpixels: from an image to its super-pixels, such as `Superpixels`; None for none. They are those of the image
             as read, and move with it through the transform.
-        with_areas: also give the records' areas.
+        with_areas: also give the records' areas. They are those of the image as read, so the transform may not crop, scale or
+            rotate it but by quarter turns.
         num_classes: classes of the masks and labels, from 2 to 255. With two, whatever is not 0 is 1.
         class_names: the class of each index in annotation files, see `read_mask_region`.
 
     Raises:
-        ValueError: naming the manifest, the row and the file of an image or mask that cannot be read or has another size.
+        ValueError: naming the manifest, the row and the file of an image or mask that cannot be read or has another size; and
+            for a transform behind which the areas would be wrong.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class RegionDataset(Dataset):
         if pixel_labels is not None and pixel_labels not in PIXEL_LABELS:
             raise ValueError(f"pixel_labels must be one of {', '.join(PIXEL_LABELS)}, got {pixel_labels!r}")
         super().__init__(data=data, transform=transform)
+        if with_areas:
+            _check_view(transform)
         self.size_px = size_px
         self.mpp = mpp
         self.pixel_labels = pixel_labels
@@ -118,6 +123,16 @@ def read_image(record: Record, mpp: float | None = None, size_px: int | None = N
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def _check_view(transform: Any) -> None:
+    changes = view_changes(transform)
+    if changes:
+        raise ValueError(
+            f"the transform ({', '.join(changes)}) changes what part of the tissue an image shows, and the rough areas would be "
+            "wrong without a word: expected flips and quarter turns alone. Set free_rotation false, max_scale 1 and crop_size_px "
+            "null, or switch the area constraint off (etas and eta_fuse 0)"
+        )
 
 
 def check_images(datasets: Sequence[RegionDataset | None], instances_per_side: int | None = None) -> None:

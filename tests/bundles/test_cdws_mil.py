@@ -138,6 +138,8 @@ def test_overlays_go_together_in_any_order(cdws, tmp_path, overlays, etas, side_
         (("vgg5",), {"etas": [1, 2, 3]}, r"the network has 5 side outputs, and there are 3 etas, \[1, 2, 3\]"),
         ((), {"eta_fuse": -1}, "etas must be >= 0; .* eta_fuse=-1"),
         ((), {"side_outputs": [2, 1, 3]}, "side_outputs must ascend"),
+        ((), {"train::preprocessing::max_scale": 1.2}, r"\(RandAffined\).*areas would be wrong"),
+        ((), {"train::preprocessing::crop_size_px": 32}, r"\(RandSpatialCropd\).*areas would be wrong"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(cdws, tmp_path, overlays, options, problem):
@@ -151,6 +153,12 @@ def test_what_does_not_fit_is_said_before_anything_is_written(cdws, tmp_path, ov
 def test_a_single_side_output_needs_no_areas_for_a_fusion_it_does_not_have(cdws, tmp_path):
     workflow = cdws.workflow("train", "baseline", eta_fuse=10, output_dir=str(tmp_path))
     assert not workflow.parser.get_parsed_content("train::trainer::loss_function").needs_areas
+
+
+def test_without_the_constraint_images_may_be_scaled_and_cropped(cdws, tmp_path):
+    options = {"train::preprocessing::max_scale": 1.2, "train::preprocessing::crop_size_px": 32}
+    cdws.train_here("dws", output_dir=tmp_path / "run", num_epochs=1, **options)
+    assert (tmp_path / "run/model.pt").is_file()
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,12 @@ def test_a_slide_that_is_larger_than_what_is_sampled(tmp_path, monkeypatch):
     assert fill_areas([record], step=0.05)[0]["area"] == 0.45
 
 
-@pytest.mark.parametrize(("offset", "areas"), [(0.2, [0.5, 1.0, 0.0]), (-0.4, [0.0, 0.5, 0.0])])
+@pytest.mark.parametrize(
+    ("offset", "areas"), [(0.2, [0.5, 1.0, 0.24, 0.0]), (-0.2, [0.1, 0.7, 0.04, 0.0]), (-1, [0.1, 0.1, 0.04, 0.0])]
+)
 def test_an_annotators_bias(tumour, offset, areas):
-    records = [tumour(60), tumour(60, area=0.9), tumour(60, label=0)]
+    """It takes no tumour image to area 0, which the manifest may not give either."""
+    records = [tumour(60), tumour(60, area=0.9), tumour(60, area=0.04), tumour(60, label=0)]
     assert [record["area"] for record in fill_areas(records, offset=offset)] == pytest.approx(areas)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from monai.transforms import CenterSpatialCropd, Compose, OneOf, RandFlipd, RandRotated, RandZoomd, Resized, SpatialPadd
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -185,6 +186,33 @@ def test_areas_where_they_are_asked_for(records):
     assert all(type(area) is float for area in areas)
     (batch,) = DataLoader(RegionDataset(records, with_areas=True), batch_size=6)
     assert batch["area"].shape == (6,)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"max_scale": 1.2, "free_rotation": False}, "RandAffined"),
+        ({"max_scale": 1.0, "free_rotation": True}, "RandAffined"),
+        ({"max_scale": 1.0, "free_rotation": False, "crop_size_px": 8}, "RandSpatialCropd"),
+    ],
+)
+def test_areas_do_not_follow_a_crop(records, options, named):
+    """They are rough shares of the whole image; flips and quarter turns leave them as they are."""
+    transform = training_augmentation(**options)
+    with pytest.raises(ValueError, match=rf"\({named}\).*areas would be wrong.*crop_size_px.*etas"):
+        RegionDataset(records, with_areas=True, transform=transform)
+    RegionDataset(records, transform=transform)
+    RegionDataset(records, with_areas=True, transform=training_augmentation(free_rotation=False, max_scale=1.0, stain_jitter=0.1))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [RandZoomd("image", prob=1.0), CenterSpatialCropd("image", 8), OneOf([RandRotated("image"), SpatialPadd("image", 32)])],
+)
+def test_steps_of_monai_that_areas_do_not_follow_either(records, step):
+    with pytest.raises(ValueError, match="areas would be wrong"):
+        RegionDataset(records, with_areas=True, transform=Compose([Compose([step])]))
+    RegionDataset(records, with_areas=True, transform=Compose([Resized("image", (8, 8)), RandFlipd("image")]))
 
 
 def test_superpixels_are_those_of_the_image_as_read(records):
