@@ -6,13 +6,15 @@ python scripts/compare.py --manifest my/slides.csv --set all num_workers 4 --set
 
 --methods takes bundles, with overlays behind a plus; without it every bundle is compared. Which labels a method needs is read
 from its configuration; one that the manifest cannot serve is a row of the table that says which label it lacks, and so is one
-that fails. Whole slides with masks are also cut into labelled regions, for the methods that learn from images.
+that fails. Whole slides with masks are also cut into labelled regions, for the methods that learn from images; images with masks
+that are not all squares of one size are cut into such squares.
 
 Every training is a process of its own and an MLflow run of one experiment; the same command again goes on where it was
 interrupted, by kill -9 too, and takes nothing that was made with another manifest or other settings. Into --out go table.csv,
 table.md and report.html (one file that needs nothing else), written anew after every method, and what they were made from.
 
-Exit status: 0 when every method that was not skipped has a result, 1 when any failed, 2 when nothing could be started.
+Exit status: 0 when every method that was not skipped has a result, 1 when any failed, 2 when nothing could be started or every
+method was skipped.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from scripts.comparison.data import BINARY_NAMES, prepare_data
 from scripts.comparison.methods import check_given, find_methods
 from scripts.comparison.published import PUBLISHED
 from scripts.comparison.report import Report
-from scripts.comparison.runs import FAILED, Comparison, Tracker
+from scripts.comparison.runs import FAILED, SKIPPED, Comparison, Tracker
 from shared.engines.sweep import parse_value
 
 logger = logging.getLogger("compare")
@@ -110,6 +112,11 @@ def run(arguments: argparse.Namespace) -> int:
     rows = comparison.run(baselines=not arguments.no_baselines, tell=partial(report.write, out))
     print((out / "table.md").read_text())
     print(out / "report.html")
+    skipped = [row for row in rows if row.status == SKIPPED and not row.is_baseline]
+    if len(skipped) == len(methods):
+        print(f"error: every method was skipped, nothing was compared on {manifest}:", file=sys.stderr)
+        print(*(f"  {row.key} {row.reason}" for row in skipped), sep="\n", file=sys.stderr)
+        return 2
     return int(any(row.status == FAILED for row in rows))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,23 @@ from typing import Any
 from tqdm import tqdm
 
 from shared.data import load_manifest, record_error, slide_regions, write_manifest
-from shared.data.manifest import PLAIN_SUFFIXES
+from shared.data.image_regions import labelled_squares
+from shared.data.manifest import PLAIN_SUFFIXES, REGION, has_known_mask
 from shared.synthetic import demo_manifest
 from shared.writers import atomic_path
 from shared.wsi import open_slide
+
+logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
 IMAGES, SLIDES = "images", "slides"
 BINARY_NAMES = ("normal", "tumour")
+# No network sees anything in smaller squares.
+LEAST_SQUARE_PX = 32
+_SIZES_NAMED = 8
+# Says what the manifest of images was cut from.
+_CUT_NOTE = "regions.json"
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class ComparisonData:
         training: the same -> its records of the training split.
         test_manifest: whole images and slides of the test split, to map.
         class_names: class 0 is the background.
-        region_size_um: sides (width, height) of the images that methods of images train on; None where they differ.
+        region_size_um: side of the square images that methods of images train on; None where they are not squares of one size.
+        why_not_square: of these images their sizes, why they were not cut into squares, and what to do about it.
     """
 
     manifest: Path
@@ -45,7 +56,8 @@ class ComparisonData:
     training: dict[str, list[Record]]
     test_manifest: Path
     class_names: tuple[str, ...] = BINARY_NAMES
-    region_size_um: tuple[float, float] | None = None
+    region_size_um: float | None = None
+    why_not_square: str = ""
     image_mpp: float = 1.0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -65,7 +77,8 @@ def prepare_data(
     """Write the manifests of a comparison into `out`: every path absolute, every split and pixel size filled in.
 
     Whole slides with masks are also cut into labelled regions, see `slide_regions`, for the methods that learn from images; of
-    slides without, only the methods of slides learn.
+    slides without, only the methods of slides learn. Images that are not all squares of one size are cut into such squares, with
+    the smallest side of any image, which are labelled by the masks, see `labelled_squares`. Whatever is cut is scored whole.
 
     Args:
         manifest: of images, regions or whole slides.
@@ -90,17 +103,21 @@ def prepare_data(
     manifests: dict[str, Path] = {}
     kind = SLIDES if is_slides else IMAGES
     of_kind = {kind: records}
+    size_um, why_not = None, ""
     if is_slides:
-        regions = _kept_regions(records, region_size_px, region_mpp, len(class_names), out)
+        sizes, num_classes = (region_size_px, region_mpp), len(class_names)
+        regions = _kept(records, sizes, num_classes, out, lambda: _regions(records, *sizes, num_classes))
         if regions:
-            of_kind[IMAGES] = regions
+            of_kind[IMAGES], size_um = regions, region_size_px * region_mpp
+    else:
+        size_um, why_not, of_kind[IMAGES] = _squares(records, len(class_names), out)
     for name, rows in of_kind.items():
         manifests[name] = out / f"{name}.csv"
         write_manifest(rows, manifests[name])
     test = [record for record in records if record["split"] == "test"]
     whole = {record["image"]: {name: record.get(name) for name in ("image", "mpp", "case_id", "split")} for record in test}
     write_manifest(list(whole.values()), out / "test.csv")
-    scored = [record for record in test if record.get("mask") is not None or record["label"] == 0]
+    scored = [record for record in test if has_known_mask(record)]
     if not scored:
         raise ValueError(f"{file} has no image of the split 'test' with a mask or label 0: there is nothing to score")
     training = {name: [row for row in rows if row["split"] == "train"] for name, rows in of_kind.items()}
@@ -112,7 +129,8 @@ def prepare_data(
         training=training,
         test_manifest=out / "test.csv",
         class_names=tuple(class_names),
-        region_size_um=_common_size_um(training.get(IMAGES, [])),
+        region_size_um=size_um,
+        why_not_square=why_not,
         image_mpp=float(records[0]["mpp"]),
         counts={split: _counts(records, split) for split in ("train", "val", "test")},
     )
@@ -137,17 +155,19 @@ def _is_slide(record: Record) -> bool:
     return open_slide(record["image"], mpp=record["mpp"]).backend != "pillow"
 
 
-def _kept_regions(records: Sequence[Record], size_px: int, mpp: float, num_classes: int, out: Path) -> list[Record]:
-    """`_regions`, or those that an earlier call has written, if slides and masks are the same: tissue takes seconds a slide."""
+def _kept(
+    records: Sequence[Record], sizes: Sequence[float], num_classes: int, out: Path, cut: Callable[[], list[Record]]
+) -> list[Record]:
+    """What `cut` gives, or what an earlier call has written, if images and masks are the same: tissue takes seconds a slide."""
     files = [Path(record[name]) for record in records for name in ("image", "mask") if record[name] is not None]
     known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    rows = [[record[name] for name in ("image", "mpp", "label", "case_id", "split")] for record in records]
-    key = hashlib.sha256(json.dumps([size_px, mpp, num_classes, known, rows]).encode()).hexdigest()
-    note, manifest = out / "regions.json", out / f"{IMAGES}.csv"
+    rows = [[record[name] for name in ("image", "mpp", "label", "case_id", "split", *REGION)] for record in records]
+    key = hashlib.sha256(json.dumps([*sizes, num_classes, known, rows]).encode()).hexdigest()
+    note, manifest = out / _CUT_NOTE, out / f"{IMAGES}.csv"
     if note.is_file() and manifest.is_file() and json.loads(note.read_text()) == key:
-        return load_manifest(manifest, num_classes=num_classes)
+        return load_manifest(manifest, require=(), num_classes=num_classes)
     note.unlink(missing_ok=True)
-    regions = _regions(records, size_px, mpp, num_classes)
+    regions = cut()
     if regions:
         write_manifest(regions, manifest)
         with atomic_path(note) as temporary:
@@ -159,18 +179,64 @@ def _regions(records: Sequence[Record], size_px: int, mpp: float, num_classes: i
     """Labelled regions of the slides; none where a training slide with tumour has no mask."""
     if any(record["split"] == "train" and record["mask"] is None and record["label"] != 0 for record in records):
         return []
-    known = [record for record in records if record["mask"] is not None or record["label"] == 0]
+    known = [record for record in records if has_known_mask(record)]
     progress = tqdm(known, "cutting slides into regions", unit="slide", disable=None, leave=False)
     return [region for record in progress for region in slide_regions(record, size_px, mpp, num_classes=num_classes)]
 
 
-def _common_size_um(records: Sequence[Record]) -> tuple[float, float] | None:
-    sizes = set()
-    for record in records:
-        size = (record["width_px"], record["height_px"])
-        width, height = size if size[0] is not None else open_slide(record["image"], mpp=record["mpp"]).size_px
-        sizes.add((round(width * record["mpp"], 3), round(height * record["mpp"], 3)))
-    return sizes.pop() if len(sizes) == 1 else None
+def _squares(records: Sequence[Record], num_classes: int, out: Path) -> tuple[float | None, str, list[Record]]:
+    """Side in micrometres of the squares that methods of images learn from, why there are none, and the records to learn from."""
+    sizes_px = [_size_px(record) for record in records]
+    sides_um = [side * record["mpp"] for size, record in zip(sizes_px, records, strict=True) for side in size]
+    least_um, coarsest_mpp = min(sides_um), max(record["mpp"] for record in records)
+    # A pixel of rounding is a size in micrometres, see `read_image`.
+    if max(sides_um) - least_um <= coarsest_mpp:
+        (out / _CUT_NOTE).unlink(missing_ok=True)
+        return (least_um + max(sides_um)) / 2, "", list(records)
+    named = _named_sizes(sizes_px)
+    unknown = sum(record["split"] == "train" and not has_known_mask(record) for record in records)
+    why_not = ""
+    if unknown:
+        why_not = (
+            f"squares cut from them would have no labels, because {unknown} training images have neither a mask nor label 0. Add "
+            "their masks, or cut and label squares of one size"
+        )
+    elif least_um / coarsest_mpp < LEAST_SQUARE_PX:
+        why_not = (
+            f"squares of their smallest side, {least_um:g} um, would have less than {LEAST_SQUARE_PX} px. Leave out the smallest"
+        )
+    if why_not:
+        (out / _CUT_NOTE).unlink(missing_ok=True)
+        return None, f"{named}; {why_not}", list(records)
+    logger.warning("the images (%s) are cut into squares of %g um for the methods that learn from images", named, least_um)
+    return least_um, "", _kept(records, [least_um], num_classes, out, lambda: _cut(records, least_um, num_classes))
+
+
+def _cut(records: Sequence[Record], side_um: float, num_classes: int) -> list[Record]:
+    known = [record for record in records if has_known_mask(record)]
+    progress = tqdm(known, "cutting images into squares", unit="image", disable=None, leave=False)
+    # The least side is a whole number of pixels, but for rounding.
+    return [
+        square for record in progress for square in labelled_squares(record, int(side_um / record["mpp"] + 1e-6), num_classes)
+    ]
+
+
+def _named_sizes(sizes_px: Sequence[tuple[int, int]]) -> str:
+    """Sizes and how many images have them, the most frequent first.
+
+    >>> _named_sizes([(224, 160), (64, 64), (224, 160)])
+    '2 of 224 x 160 px, 1 of 64 x 64 px'
+    """
+    counts = Counter(sizes_px).most_common()
+    named = ", ".join(f"{number} of {width} x {height} px" for (width, height), number in counts[:_SIZES_NAMED])
+    return named + (f" and {len(counts) - _SIZES_NAMED} other sizes" if len(counts) > _SIZES_NAMED else "")
+
+
+def _size_px(record: Record) -> tuple[int, int]:
+    """(width, height) of a row in level-0 pixels."""
+    if record["width_px"] is not None:
+        return record["width_px"], record["height_px"]
+    return open_slide(record["image"], mpp=record["mpp"]).size_px
 
 
 def _counts(records: Sequence[Record], split: str) -> dict[str, int]:

@@ -210,17 +210,19 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
 
 def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) -> dict[str, Any]:
     """Pixel size and image size of a method of images, of those that nobody gave."""
-    if method.kind != IMAGES or "image_size_px" not in method.training or data.region_size_um is None:
+    if method.kind != IMAGES or "image_size_px" not in method.training:
         return {}
+    if data.region_size_um is None:
+        if "image_size_px" in {*method.overlaid, *given}:
+            return {}
+        raise NotComparable(f"needs square images of one size: these are {data.why_not_square}")
     mpp = given.get("mpp", method.training.get("mpp"))
     if mpp is None:
         mpp = data.image_mpp
     elif "mpp" not in {*method.overlaid, *given}:
-        while min(data.region_size_um) / mpp < LEAST_IMAGE_PX and mpp / 2 >= data.image_mpp:
+        while data.region_size_um / mpp < LEAST_IMAGE_PX and mpp / 2 >= data.image_mpp:
             mpp /= 2
-    width, height = (round(side / mpp) for side in data.region_size_um)
-    if width != height:
-        raise NotComparable(f"needs square images: these are {width} x {height} px at {mpp:g} um per pixel")
+    width = round(data.region_size_um / mpp)
     sizes = {"mpp": mpp, "image_size_px": width}
     if "labelled_size_px" in method.training:
         sizes["labelled_size_px"] = width

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..wsi import open_slide, read_mask_region
+from .regions import record_error
+from .slide_regions import label_of_mask
+
 Record = dict[str, Any]
 
 
@@ -38,3 +42,37 @@ def image_regions(record: Record, image_size_px: Sequence[int], size_px: int) ->
     """
     columns, rows = (region_starts(length, size_px) for length in image_size_px)
     return [{**record, "x": x, "y": y, "width_px": size_px, "height_px": size_px} for y in rows for x in columns]
+
+
+def labelled_squares(record: Record, size_px: int, num_classes: int = 2) -> list[Record]:
+    """Square regions of an image, or of a region of a slide, labelled by its mask.
+
+    Args:
+        record: of a manifest, with a mask or with label 0.
+        size_px: side of a square in level-0 pixels, see `image_regions`.
+        num_classes: of the masks; two are 0 and whatever is above it.
+
+    Returns:
+        Records with ``x, y, width_px, height_px`` in level-0 pixels; ``label`` and ``area`` as those of `slide_regions`.
+
+    Raises:
+        ValueError: naming the row, for a file that cannot be read, or an image with tumour but no mask.
+    """
+    if record.get("mask") is None and record.get("label") != 0:
+        raise record_error(record, "an image with tumour needs a mask to label squares cut from it; column 'mask' is empty")
+    try:
+        whole_px = open_slide(record["image"], mpp=record.get("mpp")).size_px
+        left, top = record.get("x") or 0, record.get("y") or 0
+        size = (record.get("width_px") or whole_px[0], record.get("height_px") or whole_px[1])
+        squares = [
+            {**square, "x": left + square["x"], "y": top + square["y"], "label": 0, "area": 0.0}
+            for square in image_regions(record, size, size_px)
+        ]
+        for square in squares if record.get("mask") is not None else ():
+            corner, side = (square["x"], square["y"]), (size_px, size_px)
+            mask = read_mask_region(record["mask"], corner, side, whole_px, 1.0, record["image"], num_classes=num_classes)
+            square["label"] = label_of_mask(mask)
+            square["area"] = max(round(float((mask > 0).mean()), 4), 1e-4) if square["label"] else 0.0
+    except (ValueError, OSError) as error:
+        raise record_error(record, error) from error
+    return squares

@@ -64,7 +64,7 @@ def slide_regions(
             if record.get("mask") is not None:
                 place = ((x, y), size_px, slide.size_px, grid.downsample, record["image"])
                 mask = read_mask_region(record["mask"], *place, num_classes=num_classes)
-                area, label = float((mask > 0).mean()), _main_class(mask)
+                area, label = float((mask > 0).mean()), label_of_mask(mask)
             kept = {name: record.get(name) for name in ("image", "mpp", "mask", "case_id", "split")}
             box = {"x": x, "y": y, "width_px": extent, "height_px": extent}
             regions.append({**kept, **box, "label": label, "area": max(round(area, 4), 1e-4) if area else 0.0})
@@ -73,8 +73,8 @@ def slide_regions(
     return regions
 
 
-def _main_class(mask: NDArray[np.uint8]) -> int:
-    """The class above 0 with the most pixels, the highest of those alike; 0 where there is none."""
+def label_of_mask(mask: NDArray[np.uint8]) -> int:
+    """The label of an image with this mask ``(H, W)``: the class above 0 with the most pixels, the highest of those alike; 0 where there is none."""
     counts = np.bincount(mask.ravel(), minlength=2)[:0:-1]
     return int(len(counts) - counts.argmax()) if counts.any() else 0
 

@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from scripts import compare
 from scripts.comparison.runs import last_line
@@ -144,6 +146,51 @@ def test_what_cannot_be_started(images_csv, tmp_path, monkeypatch, capsys):
             compare.main()
         assert stop.value.code == 2
         assert problem in capsys.readouterr().err
+
+
+def test_a_comparison_in_which_every_method_is_skipped(images_csv, tracked_folder, tmp_path, monkeypatch, capsys):
+    """Labels alone, of rectangular images: there is nothing to cut squares by."""
+    records = load_manifest(images_csv)
+    for record in records:
+        name = Path(record["image"]).name
+        Image.open(record["image"]).crop((0, 0, 96, 64)).save(tmp_path / name)
+        record |= {"image": str(tmp_path / name), "mask": None}
+    write_manifest(records, tmp_path / "rectangles.csv")
+    arguments = ["--manifest", tmp_path / "rectangles.csv", "--methods", "camel", "alpha_beta_mil", "--no_baselines"]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments), "--out", str(tracked_folder)])
+    with pytest.raises(SystemExit) as stop:
+        compare.main()
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert f"error: every method was skipped, nothing was compared on {tmp_path}/rectangles.csv:" in said
+    assert "  camel needs square images of one size: these are 10 of 96 x 64 px; " in said
+    assert "  alpha_beta_mil needs whole slides" in said
+    assert "10 of 96 x 64 px" in (tracked_folder / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_rectangular_images_are_compared(images_csv, tracked_folder, tmp_path, monkeypatch):
+    """Of 96 x 64 px: squares of 64 px train, whole images are scored."""
+    records = load_manifest(images_csv)
+    for record in records:
+        for name in ("image", "mask"):
+            path = tmp_path / Path(record[name]).name
+            Image.open(record[name]).crop((0, 0, 96, 64)).save(path)
+            record[name] = str(path)
+    write_manifest(records, tmp_path / "rectangles.csv")
+    arguments = ["--manifest", tmp_path / "rectangles.csv", "--methods", "cdws_mil", "--seeds", 1, "--mpp", 0.5, "--no_baselines"]
+    arguments += ["--set", "all", "num_workers", 0, "--set", "all", "num_epochs", 1, "--set", "all", "num_stages", 1]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments), "--out", str(tracked_folder)])
+    with pytest.raises(SystemExit) as stop:
+        compare.main()
+    assert stop.value.code == 0
+    with (tracked_folder / "table.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["method"], row["status"], row["labels"], row["areas"]) == ("cdws_mil", "ok", "8", "4")
+    with np.load(tracked_folder / "scores/cdws_mil/seed=0.npz") as scores:
+        assert scores["counts"].sum(1).tolist() == [96 * 64] * 4
 
 
 @pytest.mark.parametrize(

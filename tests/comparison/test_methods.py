@@ -1,13 +1,16 @@
 """Which labels the bundles need is read from them: the real ones, on manifests that have the labels or lack them."""
 
 import csv
+import itertools
 import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from scripts.comparison.data import prepare_data
 from scripts.comparison.methods import NotComparable, check_given, find_methods, plan
+from shared.data import RegionDataset, check_images, load_manifest
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
@@ -161,8 +164,79 @@ def test_masks_that_only_some_images_have_do_not_validate(changed, tmp_path):
     assert [Path(record["image"]).stem for record in data.records] == ["i4", "i6", "i7"]
 
 
+@pytest.fixture
+def cropped(images_csv, tmp_path):
+    """The images cut to other sizes: a size for each row, and whether the masks are kept; the manifest."""
+
+    def write(sizes, masks=True):
+        folder = tmp_path / "x".join(str(side) for size in sizes for side in size)
+        folder.mkdir(exist_ok=True)
+        with images_csv.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row, size in zip(rows, itertools.cycle(sizes), strict=False):
+            for name in ("image", "mask"):
+                Image.open(images_csv.parent / row[name]).crop((0, 0, *size)).save(folder / row[name])
+            row["mask"] = row["mask"] if masks else ""
+        with (folder / "cropped.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return folder / "cropped.csv"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("sizes", "side_um", "num_squares"),
+    # Two squares in an image that is at least 1.5 times as long.
+    [([(96, 64)], 32.0, 8), ([(96, 96), (96, 48)], 24.0, 12), ([(90, 90), (60, 60)], 30.0, 10)],
+)
+def test_images_that_are_not_squares_of_one_size_are_cut(cropped, tmp_path, sizes, side_um, num_squares):
+    data = prepare_data(cropped(sizes), tmp_path / "data")
+    assert data.region_size_um == side_um
+    assert len(data.training["images"]) == num_squares
+    planned = plan(method("camel+pixel_fsb"), data, tmp_path, {})
+    assert planned.settings["image_size_px"] == side_um / 0.5
+    # Every image is read as a configured square, and its label is that of its mask.
+    records = load_manifest(data.manifests["images"])
+    dataset = RegionDataset(records, planned.settings["image_size_px"], 0.5, pixel_labels="mask")
+    check_images([dataset])
+    assert [bool(item["mask"].any()) for item in dataset] == [record["label"] == 1 for record in records]
+    # Images are scored whole, once.
+    assert [Path(record["image"]).name for record in data.records] == ["i4.png", "i5.png", "i6.png", "i7.png"]
+    assert all(record["x"] is None for record in [*data.records, *load_manifest(data.test_manifest, require=())])
+    # Again: the same; and whole squares in the same folder are not taken for it.
+    again = prepare_data(data.manifest, tmp_path / "data")
+    assert len(again.training["images"]) == num_squares
+    assert len(prepare_data(cropped([(64, 64)]), tmp_path / "data").training["images"]) == 4
+    assert len(prepare_data(data.manifest, tmp_path / "data").training["images"]) == num_squares
+
+
+@pytest.mark.parametrize(
+    ("sizes", "masks", "problem"),
+    [
+        ([(96, 64)], False, "10 of 96 x 64 px; squares cut .* no labels, because 2 training images have neither a mask nor"),
+        ([(96, 96), (64, 64)], False, "5 of 96 x 96 px, 5 of 64 x 64 px; squares cut"),
+        ([(96, 96), (96, 24)], True, "5 of 96 x 96 px, 5 of 96 x 24 px; squares of their smallest side, 12 um, .* less than 32"),
+    ],
+)
+def test_images_that_cannot_be_cut(cropped, tmp_path, sizes, masks, problem):
+    manifest = cropped(sizes, masks)
+    data = prepare_data(manifest, tmp_path / "data")
+    for name in ("camel", "cdws_mil", "wildcat"):
+        with pytest.raises(NotComparable, match=f"needs square images of one size: these are {problem}"):
+            plan(method(name), data, tmp_path, {})
+    assert plan(method("camel"), data, tmp_path, {"image_size_px": 96}).settings["image_size_px"] == 96
+
+
+def test_a_pixel_of_rounding_is_no_other_size(cropped, tmp_path):
+    data = prepare_data(cropped([(96, 96), (95, 96)], masks=False), tmp_path / "data")
+    assert len(data.training["images"]) == 4
+    assert plan(method("camel"), data, tmp_path, {}).settings["image_size_px"] in (95, 96)
+
+
 def test_an_image_without_pixel_size(images_csv, tmp_path, changed):
     with pytest.raises(ValueError, match=r"row 2, .*i0\.png: .* fill the column 'mpp', or give --tile_mpp"):
         changed(mpp=lambda index, cell: "")
     data = prepare_data(tmp_path / "changed.csv", tmp_path / "data", tile_mpp=0.25)
-    assert data.region_size_um == (24.0, 24.0)
+    assert data.region_size_um == 24.0
