@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +66,41 @@ def read_tiff_layout(path: Path) -> TiffLayout | None:
             f"{path}: the file is cut short: its tags point to byte {end}, it has {path.stat().st_size}; copy it again"
         )
     return layout
+
+
+def glass_tiles(levels: Sequence[TiffPageLayout | None]) -> list[NDArray[np.bool_]]:
+    """Of each level, the finest first, the tiles that are left out on it and, at the same place, on all finer ones.
+
+    Args:
+        levels: None where nothing is known of one.
+
+    Returns:
+        ``(rows, columns)`` each; all False for unknown levels and those above them.
+    """
+    glass: list[NDArray[np.bool_]] = []
+    for index, page in enumerate(levels):
+        if page is None:
+            glass.append(np.zeros((0, 0), dtype=bool))
+        elif index == 0 or not page.empty_tiles.any():
+            glass.append(page.empty_tiles)
+        else:
+            glass.append(page.empty_tiles & _lies_on(glass[-1], levels[index - 1], page))
+    return glass
+
+
+def _lies_on(marked: NDArray[np.bool_], finer: TiffPageLayout | None, page: TiffPageLayout) -> NDArray[np.bool_]:
+    """Which tiles of `page` have only `marked` tiles of the next `finer` page at their place: ``(rows, columns)``."""
+    if finer is None or not marked.any():
+        return np.zeros(page.empty_tiles.shape, dtype=bool)
+    sums = np.pad((~marked).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    edges = []
+    for axis, count in ((1, page.empty_tiles.shape[0]), (0, page.empty_tiles.shape[1])):
+        tile = page.tile_size_px[axis] * finer.size_px[axis] / page.size_px[axis] / finer.tile_size_px[axis]
+        starts = np.arange(count) * tile
+        edges.append((np.floor(starts).astype(int), np.minimum(np.ceil(starts + tile).astype(int), sums.shape[1 - axis] - 1)))
+    (top, bottom), (left, right) = edges
+    unmarked = sums[np.ix_(bottom, right)] - sums[np.ix_(top, right)] - sums[np.ix_(bottom, left)] + sums[np.ix_(top, left)]
+    return np.asarray(unmarked == 0)
 
 
 def first_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
