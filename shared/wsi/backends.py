@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..geometry import level_downsamples
+from .cucim_support import PLAIN_TILE_VENDORS
 from .tiff_layout import TiffLayout, glass_tiles
 from .tiff_tiles import TileCheck
 
@@ -128,10 +129,11 @@ class OpenSlideReader:
     """Whatever OpenSlide reads.
 
     OpenSlide takes level-0 coordinates and interpolates between level pixels: where a level's downsample is no whole
-    number (2.0005), its pixels are shifted by up to a quarter of a pixel against cuCIM's and the file's own.
+    number (2.0005), its pixels are shifted by up to a quarter of a pixel against cuCIM's and the file's own. It reads on
+    behind some damage: so the tiles of a TIFF of plain tiles, whose `layout` is known, go through `TileCheck` first.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, layout: TiffLayout | None = None) -> None:
         import openslide
 
         self._error = openslide.OpenSlideError
@@ -142,8 +144,14 @@ class OpenSlideReader:
         self.properties: Mapping[str, str] = dict(self._slide.properties)
         self.level_sizes_px = tuple((int(w), int(h)) for w, h in self._slide.level_dimensions)
         self._downsamples = level_downsamples(self.level_sizes_px)
+        has_plain_tiles = layout is not None and self.properties.get("openslide.vendor") in PLAIN_TILE_VENDORS
+        self._pages = [layout.page_of_size(size) if has_plain_tiles and layout else None for size in self.level_sizes_px]
+        self._tiles = TileCheck(path)
 
     def read(self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int) -> NDArray[np.uint8]:
+        page = self._pages[level]
+        if page is not None:
+            self._tiles.check(page, origins, size_px)
         locations = np.rint(origins * self._downsamples[level]).astype(np.int64).tolist()
 
         def read_one(location: list[int]) -> NDArray[np.uint8]:
@@ -159,6 +167,7 @@ class OpenSlideReader:
 
     def close(self) -> None:
         self._slide.close()
+        self._tiles.close()
 
 
 class PillowReader:

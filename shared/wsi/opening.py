@@ -63,7 +63,7 @@ def reader_factory(backend: str, path: Path, layout: TiffLayout | None) -> Calla
         if layout is None:
             raise ValueError(f"{path}: cuCIM reads TIFF files only")
         return functools.partial(CucimReader, path, layout)
-    return functools.partial(OpenSlideReader if backend == "openslide" else PillowReader, path)
+    return functools.partial(OpenSlideReader, path, layout) if backend == "openslide" else functools.partial(PillowReader, path)
 
 
 def _problem(backend: str, path: Path, layout: TiffLayout | None) -> str | None:
