@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..geometry import level_downsamples
 from .cucim_support import PLAIN_TILE_VENDORS
+from .orientation import upright_image, upright_size
 from .tiff_layout import TiffLayout, glass_tiles
 from .tiff_tiles import TileCheck
 
@@ -171,7 +172,10 @@ class OpenSlideReader:
 
 
 class PillowReader:
-    """An image file that is small enough to be held decoded: PNG, JPEG, BMP, untiled TIFF."""
+    """An image file that is small enough to be held decoded: PNG, JPEG, BMP, untiled TIFF.
+
+    It is read as it is to be seen: turned where its tag Orientation (of EXIF or TIFF) says so.
+    """
 
     level_sizes_px: tuple[tuple[int, int], ...]
 
@@ -181,13 +185,13 @@ class PillowReader:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"its pixels are of Pillow mode {image.mode}, not 8-bit; convert it to 8-bit RGB")
-            self.level_sizes_px = (image.size,)
+            self.level_sizes_px = (upright_size(image),)
 
     def read(self, level: int, origins: NDArray[np.int64], size_px: tuple[int, int], num_workers: int) -> NDArray[np.uint8]:
         if self._pixels is None:
             try:
                 with Image.open(self._path) as image:
-                    self._pixels = _on_glass(image)
+                    self._pixels = _on_glass(upright_image(image))
             except Exception as error:  # a damaged file: Pillow raises anything from OSError to SyntaxError
                 raise RuntimeError(str(error)) from error
         width, height = size_px

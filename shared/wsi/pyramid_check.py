@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,14 +120,7 @@ def _places(guide: _Level) -> list[Place]:
     spread = [(x, y) for y in cells for x in cells]
     if width * height > _LARGEST_GUIDE_PX:
         return spread
-    brightness = guide.brightness((0, 0), guide.size_px)
-    rows, columns = (np.linspace(0, side, min(_CELLS_ALONG_GUIDE, side) + 1).astype(int) for side in (height, width))
-    contrast = np.array(
-        [
-            [brightness[top:bottom, left:right].std() for left, right in zip(columns[:-1], columns[1:], strict=True)]
-            for top, bottom in zip(rows[:-1], rows[1:], strict=True)
-        ]
-    )
+    contrast = _contrast_of_cells(guide.brightness((0, 0), guide.size_px))
     guided = []
     while len(guided) < _NUM_GUIDED and contrast.max() > 0:
         row, column = np.unravel_index(contrast.argmax(), contrast.shape)
@@ -135,6 +129,13 @@ def _places(guide: _Level) -> list[Place]:
             max(0, row - _CELLS_APART) : row + _CELLS_APART + 1, max(0, column - _CELLS_APART) : column + _CELLS_APART + 1
         ] = 0
     return guided + spread
+
+
+def _contrast_of_cells(brightness: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How much a picture varies in each cell of a grid."""
+    rows, columns = (np.linspace(0, side, min(_CELLS_ALONG_GUIDE, side) + 1).astype(int) for side in brightness.shape)
+    cells = [[brightness[top:bottom, left:right] for left, right in pairwise(columns)] for top, bottom in pairwise(rows)]
+    return np.array([[cell.std() for cell in row] for row in cells], dtype=np.float64)
 
 
 def _show_the_same(level: _Level, finer: _Level, places: Sequence[Place]) -> bool:

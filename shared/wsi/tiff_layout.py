@@ -33,12 +33,18 @@ class TiffPageLayout:
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """The pages of a TIFF and the tags that may hold its pixel size; `resolution` is (x, y, ResolutionUnit)."""
+    """The pages of a TIFF and the tags that may hold its pixel size; `resolution` is (x, y, ResolutionUnit).
+
+    `sub_levels` are those of the pages that hold the levels of the first page as its sub-IFDs. `orientation` is how the first
+    page is to be turned, 1 to 8, see `upright`.
+    """
 
     pages: tuple[TiffPageLayout, ...]
     description: str
     ome_xml: str | None
     resolution: tuple[float, float, int] | None
+    sub_levels: tuple[TiffPageLayout, ...] = ()
+    orientation: int = 1
 
     def page_of_size(self, size_px: tuple[int, int]) -> TiffPageLayout | None:
         """The first tiled page of (width, height) `size_px`."""
@@ -108,6 +114,13 @@ def first_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     return [page for series in tiff.series for level in series.levels for page in _first_page(level)]
 
 
+def sub_level_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """The pages of the levels that the first page keeps as its sub-IFDs, as OME-TIFF does."""
+    if not tiff.pages.first.subifds:
+        return []
+    return [page for level in tiff.series[0].levels[1:] for page in _first_page(level)]
+
+
 def _segments(page: tifffile.TiffPage) -> Iterator[tuple[int, int]]:
     return zip(page.dataoffsets, page.databytecounts, strict=True)
 
@@ -124,7 +137,14 @@ def _layout(tiff: tifffile.TiffFile, pages: list[tifffile.TiffPage]) -> TiffLayo
         values = [first.tags[name].value for name in ("XResolution", "YResolution")]
         x, y = (value[0] / value[1] if value[1] else 0.0 for value in values)
         resolution = (x, y, int(unit))
-    return TiffLayout(tuple(_page_layout(page) for page in pages), first.description, tiff.ome_metadata, resolution)
+    return TiffLayout(
+        pages=tuple(_page_layout(page) for page in pages),
+        description=first.description,
+        ome_xml=tiff.ome_metadata,
+        resolution=resolution,
+        sub_levels=tuple(_page_layout(page) for page in sub_level_pages(tiff)),
+        orientation=int(first.tags.valueof("Orientation", 1)),
+    )
 
 
 def _page_layout(page: tifffile.TiffPage) -> TiffPageLayout:

@@ -140,7 +140,7 @@ def _touched(starts: NDArray[np.int64], length: int, tile_px: int) -> NDArray[np
 
 
 def has_hole(page: TiffPageLayout, stream: bytes) -> bool:
-    """Whether more zeros follow each other in a JPEG or JPEG 2000 tile than its coding explains: what a disk or a transfer lost."""
+    """Whether more zeros follow each other in a JPEG or JPEG 2000 tile than its coding explains: a part of it was lost."""
     if page.compression == _JPEG:
         # Three channels of 8 x 8 blocks, at two bits the least, are the longest run of zeros.
         longest = 3 * page.tile_size_px[0] * page.tile_size_px[1] // 256
