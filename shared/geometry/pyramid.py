@@ -45,6 +45,24 @@ def level_downsamples(level_sizes_px: Sequence[tuple[int, int]]) -> tuple[float,
     return tuple((width / level_width + height / level_height) / 2 for level_width, level_height in level_sizes_px)
 
 
+def is_reduction(size_px: tuple[int, int], level_size_px: tuple[int, int]) -> bool:
+    """Whether one downsample explains both sides of a level.
+
+    A side may be rounded down, up or to the nearest whole pixel, at once or at every halving: it is then less than a pixel
+    away from the exact quotient. A level that was padded to whole tiles, or another picture, is further away.
+
+    Args:
+        size_px: (width, height) of level 0.
+        level_size_px: (width, height) of the level.
+
+    >>> is_reduction((1101, 703), (275, 175)), is_reduction((1100, 700), (768, 512))
+    (True, False)
+    """
+    lowest = max(side / (level + 1) for side, level in zip(size_px, level_size_px, strict=True))
+    highest = min(side / (level - 1) if level > 1 else math.inf for side, level in zip(size_px, level_size_px, strict=True))
+    return lowest <= highest
+
+
 def nearest_finer_level(downsamples: Sequence[float], downsample: float, tolerance: float = MPP_TOLERANCE) -> int:
     """Index of the coarsest level that is at least as fine as `downsample`, or 0 where none is.
 

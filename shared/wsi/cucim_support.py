@@ -16,7 +16,7 @@ _DECODED_COMPRESSIONS = {1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "d
 _LZW = 5
 # OpenSlide's names for layouts of plain, adjoining tiles. Ventana and Trestle overlap theirs, Leica keeps several
 # areas in one file, Philips pads its levels: cuCIM would read each of them as if it did not.
-_PLAIN_TILE_VENDORS = ("aperio", "generic-tiff", None)
+PLAIN_TILE_VENDORS = ("aperio", "generic-tiff", None)
 
 
 def torch_cuda_version() -> str | None:
@@ -67,7 +67,7 @@ def cucim_file_problem(layout: TiffLayout | None, vendor: str | None) -> str | N
     """
     if layout is None:
         return "cuCIM reads TIFF files only"
-    if vendor not in _PLAIN_TILE_VENDORS:
+    if vendor not in PLAIN_TILE_VENDORS:
         return f"cuCIM does not know the tile layout of {vendor} files"
     return _page_problem(layout.pages[0])
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .annotations import ANNOTATION_SUFFIXES, Annotation, AnnotationMask, check_classes, read_annotations
+from .orientation import UPRIGHT, upright, upright_image
 from .tiff_tiles import decode_tile
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ def read_mask_region(
         path: PNG, BMP or TIFF, or an annotation file of the image (``.xml``, ``.json``, ``.geojson``, see `read_annotations`).
             With two classes any nonzero pixel (of any colour channel) is 1; with more a pixel is the class index, and the
             file has one channel (or a palette). A tiled TIFF is read by region, of annotation files the outlines are
-            kept; other files are decoded whole and the last few kept.
+            kept; other files are decoded whole and the last few kept. Where a tag Orientation (of TIFF or EXIF) says that a
+            mask is to be turned, it is, as images are.
         xy: top-left corner of the region in level-0 pixels of the *image*, anywhere.
         size_px: (width, height) or one side of the result.
         image_size_px: (width, height) of the image's level 0. A mask file has this size or a whole fraction of it; annotations
@@ -188,7 +190,7 @@ def _open_mask(path: Path, modified_ns: int, num_classes: int) -> _DecodedMask |
             return _open_tiff_mask(path, num_classes)
         with Image.open(path) as image:
             _refuse_jpeg(path, image.format == "JPEG")
-            pixels = np.asarray(image)
+            pixels = np.asarray(upright_image(image))
             return _DecodedMask(_as_mask(pixels if pixels.ndim == 3 else pixels[..., None], path, num_classes))
     except _RefusedMask:
         raise
@@ -200,10 +202,12 @@ def _open_tiff_mask(path: Path, num_classes: int) -> _DecodedMask | _TiledMask:
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0].aspage()
         _refuse_jpeg(path, page.compression == tifffile.COMPRESSION.JPEG)
-        if page.is_tiled and page.planarconfig == 1:
+        orientation = int(page.tags.valueof("Orientation", 1))
+        if page.is_tiled and page.planarconfig == 1 and orientation in UPRIGHT:
             return _TiledMask(path, (page.imagewidth, page.imagelength), num_classes)
         pixels = page.asarray()
         pixels = np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 and page.planarconfig == 2 else pixels
+        pixels = upright(pixels, orientation)
         return _DecodedMask(_as_mask(pixels if pixels.ndim == 3 else pixels[..., None], path, num_classes))
 
 

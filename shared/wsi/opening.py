@@ -11,6 +11,8 @@ from PIL import Image
 
 from .backends import CucimReader, LevelReader, OpenSlideReader, PillowReader
 from .cucim_support import cucim_file_problem, usable_cucim_problem
+from .orientation import UPRIGHT
+from .sub_levels import with_sub_levels
 from .tiff_layout import TiffLayout, read_tiff_layout
 
 BACKENDS = ("cucim", "openslide", "pillow")
@@ -62,11 +64,20 @@ def reader_factory(backend: str, path: Path, layout: TiffLayout | None) -> Calla
     if backend == "cucim":
         if layout is None:
             raise ValueError(f"{path}: cuCIM reads TIFF files only")
-        return functools.partial(CucimReader, path, layout)
-    return functools.partial(OpenSlideReader if backend == "openslide" else PillowReader, path)
+        open_reader: Callable[[], LevelReader] = functools.partial(CucimReader, path, layout)
+    elif backend == "openslide":
+        open_reader = functools.partial(OpenSlideReader, path, layout)
+    else:
+        open_reader = functools.partial(PillowReader, path)
+    return functools.partial(with_sub_levels, open_reader, path, layout) if layout and layout.sub_levels else open_reader
 
 
 def _problem(backend: str, path: Path, layout: TiffLayout | None) -> str | None:
+    if backend != "pillow" and layout is not None and layout.orientation not in UPRIGHT and layout.pages[0].is_tiled:
+        return (
+            f"its tag Orientation ({layout.orientation}) says that the picture is to be turned, which {backend} does not do; "
+            "store it upright (if it is already, set the tag to 1)"
+        )
     if backend == "cucim":
         # The file first: a folder of PNG tiles needs no warning that cuCIM is missing.
         return cucim_file_problem(layout, _openslide_vendor(path)) or usable_cucim_problem()

@@ -20,6 +20,7 @@ from ..geometry import (
 )
 from .backends import GLASS, LevelReader
 from .opening import open_file, reader_factory
+from .pyramid_check import sound_levels
 from .resample import filter_margin_px, resample
 from .spacing import slide_spacing_um
 
@@ -40,6 +41,8 @@ class Slide:
     A slide may be opened in one process and read in others, forked or spawned: each opens the file for itself. After
     `close` the next read opens it again.
 
+    Levels that are no smaller copies of level 0 (see `sound_levels`) are left out, with a warning.
+
     Args:
         path: the file.
         backend: "auto" (cuCIM, else OpenSlide, else Pillow), or one of "cucim", "openslide", "pillow" to force it.
@@ -55,7 +58,10 @@ class Slide:
             raise ValueError(f"{path}: mpp must be a positive number of micrometres per pixel, got {mpp}")
         opened = open_file(self.path, backend)
         self.backend = opened.backend
-        self.level_sizes_px = opened.reader.level_sizes_px
+        # What the library calls the levels that are used.
+        reopen = reader_factory(opened.backend, self.path, opened.layout)
+        self._library_levels = sound_levels(self.path, opened.reader.level_sizes_px, reopen)
+        self.level_sizes_px = tuple(opened.reader.level_sizes_px[level] for level in self._library_levels)
         self.level_downsamples = level_downsamples(self.level_sizes_px)
         self._layout = opened.layout
         self._mpp = mpp if mpp is not None else slide_spacing_um(self.path, opened.layout, opened.properties)
@@ -193,7 +199,8 @@ class Slide:
             return np.full((len(origins), height, width, 3), GLASS, dtype=np.uint8)
         inner_origins = np.clip(origins[touching], 0, level_size - inner_size)
         try:
-            inner = self._open_reader().read(level, inner_origins, (int(inner_size[0]), int(inner_size[1])), num_workers)
+            inner_size_px = (int(inner_size[0]), int(inner_size[1]))
+            inner = self._open_reader().read(self._library_levels[level], inner_origins, inner_size_px, num_workers)
         except (RuntimeError, OSError) as error:
             raise ValueError(f"{self.path}: level {level} cannot be read ({error}); is the file complete?") from error
         if len(touching) == len(origins) and np.array_equal(inner_origins, origins) and tuple(inner_size) == size_px:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,12 +33,18 @@ class TiffPageLayout:
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """The pages of a TIFF and the tags that may hold its pixel size; `resolution` is (x, y, ResolutionUnit)."""
+    """The pages of a TIFF and the tags that may hold its pixel size; `resolution` is (x, y, ResolutionUnit).
+
+    `sub_levels` are those of the pages that hold the levels of the first page as its sub-IFDs. `orientation` is how the first
+    page is to be turned, 1 to 8, see `upright`.
+    """
 
     pages: tuple[TiffPageLayout, ...]
     description: str
     ome_xml: str | None
     resolution: tuple[float, float, int] | None
+    sub_levels: tuple[TiffPageLayout, ...] = ()
+    orientation: int = 1
 
     def page_of_size(self, size_px: tuple[int, int]) -> TiffPageLayout | None:
         """The first tiled page of (width, height) `size_px`."""
@@ -68,9 +74,51 @@ def read_tiff_layout(path: Path) -> TiffLayout | None:
     return layout
 
 
+def glass_tiles(levels: Sequence[TiffPageLayout | None]) -> list[NDArray[np.bool_]]:
+    """Of each level, the finest first, the tiles that are left out on it and, at the same place, on all finer ones.
+
+    Args:
+        levels: None where nothing is known of one.
+
+    Returns:
+        ``(rows, columns)`` each; all False for unknown levels and those above them.
+    """
+    glass: list[NDArray[np.bool_]] = []
+    for index, page in enumerate(levels):
+        if page is None:
+            glass.append(np.zeros((0, 0), dtype=bool))
+        elif index == 0 or not page.empty_tiles.any():
+            glass.append(page.empty_tiles)
+        else:
+            glass.append(page.empty_tiles & _lies_on(glass[-1], levels[index - 1], page))
+    return glass
+
+
+def _lies_on(marked: NDArray[np.bool_], finer: TiffPageLayout | None, page: TiffPageLayout) -> NDArray[np.bool_]:
+    """Which tiles of `page` have only `marked` tiles of the next `finer` page at their place: ``(rows, columns)``."""
+    if finer is None or not marked.any():
+        return np.zeros(page.empty_tiles.shape, dtype=bool)
+    sums = np.pad((~marked).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    edges = []
+    for axis, count in ((1, page.empty_tiles.shape[0]), (0, page.empty_tiles.shape[1])):
+        tile = page.tile_size_px[axis] * finer.size_px[axis] / page.size_px[axis] / finer.tile_size_px[axis]
+        starts = np.arange(count) * tile
+        edges.append((np.floor(starts).astype(int), np.minimum(np.ceil(starts + tile).astype(int), sums.shape[1 - axis] - 1)))
+    (top, bottom), (left, right) = edges
+    unmarked = sums[np.ix_(bottom, right)] - sums[np.ix_(top, right)] - sums[np.ix_(bottom, left)] + sums[np.ix_(top, left)]
+    return np.asarray(unmarked == 0)
+
+
 def first_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     """The first page of every level of every image."""
     return [page for series in tiff.series for level in series.levels for page in _first_page(level)]
+
+
+def sub_level_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """The pages of the levels that the first page keeps as its sub-IFDs, as OME-TIFF does."""
+    if not tiff.pages.first.subifds:
+        return []
+    return [page for level in tiff.series[0].levels[1:] for page in _first_page(level)]
 
 
 def _segments(page: tifffile.TiffPage) -> Iterator[tuple[int, int]]:
@@ -89,7 +137,14 @@ def _layout(tiff: tifffile.TiffFile, pages: list[tifffile.TiffPage]) -> TiffLayo
         values = [first.tags[name].value for name in ("XResolution", "YResolution")]
         x, y = (value[0] / value[1] if value[1] else 0.0 for value in values)
         resolution = (x, y, int(unit))
-    return TiffLayout(tuple(_page_layout(page) for page in pages), first.description, tiff.ome_metadata, resolution)
+    return TiffLayout(
+        pages=tuple(_page_layout(page) for page in pages),
+        description=first.description,
+        ome_xml=tiff.ome_metadata,
+        resolution=resolution,
+        sub_levels=tuple(_page_layout(page) for page in sub_level_pages(tiff)),
+        orientation=int(first.tags.valueof("Orientation", 1)),
+    )
 
 
 def _page_layout(page: tifffile.TiffPage) -> TiffPageLayout:

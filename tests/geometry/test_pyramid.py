@@ -2,12 +2,37 @@ import math
 
 import pytest
 
-from shared.geometry import level_downsamples, mpp_to_downsample, nearest_finer_level, snap_downsample
+from shared.geometry import is_reduction, level_downsamples, mpp_to_downsample, nearest_finer_level, snap_downsample
 
 
 def test_level_downsample_is_the_mean_of_both_sides():
     # 4443 / 2221 = 2.000450, 3567 / 1783 = 2.000561: the TCGA slide's.
     assert level_downsamples([(4443, 3567), (2221, 1783)]) == (1.0, pytest.approx(2.0005055, abs=1e-7))
+
+
+@pytest.mark.parametrize("rounded", [math.floor, math.ceil, round], ids=lambda rounded: rounded.__name__)
+@pytest.mark.parametrize("factor", [2, 4, 1.7])
+@pytest.mark.parametrize("size_px", [(46001, 32913), (1023, 517), (97792, 221184)])
+def test_sides_that_are_rounded_again_and_again_are_a_reduction(rounded, factor, size_px):
+    level = size_px
+    while min(level) > 3:
+        level = tuple(rounded(side / factor) for side in level)
+        assert is_reduction(size_px, level), level
+
+
+@pytest.mark.parametrize(
+    ("size_px", "level_size_px"),
+    [
+        ((1100, 700), (768, 512)),
+        # Halves that were padded to whole tiles of 512 px.
+        ((97792, 221184), (49152, 110592)),
+        ((97792, 221184), (512, 1024)),
+        ((46000, 32914), (1280, 431)),  # a photo of the whole glass
+        ((1100, 700), (550, 352)),
+    ],
+)
+def test_sides_of_different_ratios_are_no_reduction(size_px, level_size_px):
+    assert not is_reduction(size_px, level_size_px)
 
 
 @pytest.mark.parametrize(("mpp", "slide_mpp", "expected"), [(0.5, 0.25, 2.0), (0.25, 0.5, 0.5), (0.5, 0.375, 4 / 3)])

@@ -9,6 +9,7 @@ from shared.wsi import Slide, tiff_tiles
 from .conftest import smooth_rgb, write_slide
 
 TILE_PX = 128
+APERIO_JPEG_2000 = 33005
 # In the second row, third column of a slide of 5 columns.
 DAMAGED = 7
 INSIDE = (2 * TILE_PX + 20, TILE_PX + 20)
@@ -55,10 +56,23 @@ def test_the_other_tiles_can_still_be_read(compression, pixels, tmp_path):
 
 
 @pytest.mark.parametrize("hole", [0.2, 0.5, 0.8])
-@pytest.mark.parametrize("fill", ["zeros", "noise"])
-def test_a_hole_within_a_jpeg_tile_is_an_error(hole, fill, tmp_path):
+@pytest.mark.parametrize(
+    ("compression", "fill", "backend"),
+    [
+        ("jpeg", "zeros", "cucim"),
+        ("jpeg", "noise", "cucim"),
+        ("jpeg", "zeros", "openslide"),
+        ("deflate", "zeros", "openslide"),
+        ("deflate", "noise", "openslide"),
+        ("lzw", "zeros", "openslide"),
+        # Its decoders take any bytes for pixels: of noise nothing tells.
+        (APERIO_JPEG_2000, "zeros", "cucim"),
+    ],
+)
+def test_a_hole_within_a_tile_is_an_error(hole, compression, fill, backend, tmp_path):
     """A block of 512 bytes that a disk or a transfer lost; begin and end of the tile are sound."""
-    path = write_slide(tmp_path / "slide.tif", [smooth_rgb(600, 400, sigma=0.5)], compression="jpeg", tile=(TILE_PX, TILE_PX))
+    image = smooth_rgb(600, 400, sigma=0.5)
+    path = write_slide(tmp_path / "slide.tif", [image], compression=compression, tile=(TILE_PX, TILE_PX))
     with tifffile.TiffFile(path) as tiff:
         start, length = tiff.pages[0].dataoffsets[DAMAGED], tiff.pages[0].databytecounts[DAMAGED]
     content, at = bytearray(path.read_bytes()), start + int(hole * length)
@@ -66,7 +80,15 @@ def test_a_hole_within_a_jpeg_tile_is_an_error(hole, fill, tmp_path):
     content[at : at + 512] = bytes(512) if fill == "zeros" else np.random.default_rng(1).bytes(512)
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"slide\.tif: level 0 cannot be read \(tile 7 is damaged"):
-        Slide(path, "cucim").read_region(INSIDE, 60)
+        Slide(path, backend).read_region(INSIDE, 60)
+
+
+@pytest.mark.parametrize("options", [{}, {"codecformat": "j2k"}, {"resolutions": 6}, {"level": 30}])
+def test_empty_packets_are_no_hole(options, tmp_path):
+    """A flat tile of JPEG 2000 is little more than a zero byte for each packet that holds nothing."""
+    flat = np.full((400, 600, 3), 255, np.uint8)
+    path = write_slide(tmp_path / "slide.tif", [flat], None, APERIO_JPEG_2000, (TILE_PX, TILE_PX), compressionargs=options)
+    assert (Slide(path, "cucim").read_region(INSIDE, 60) == 255).all()
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "lzw", "none"])

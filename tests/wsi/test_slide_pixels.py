@@ -66,7 +66,8 @@ def test_level_border_is_white(pyramid, level_0):
 
 def test_odd_downsamples_do_not_drift(tmp_path):
     """Every whole pixel of a level of downsample 2.0039 comes from its own place, at the far end too."""
-    image, level_1 = smooth_rgb(1023, 1023), smooth_rgb(510, 510, seed=1)
+    image = smooth_rgb(1023, 1023)
+    level_1 = 255 - np.asarray(Image.fromarray(image).resize((510, 510)))
     slide = Slide(write_slide(tmp_path / "odd.tif", [image, level_1], mpp=0.25), "cucim")
     downsample = slide.level_downsamples[1]
     for corner in (0, 1, 255, 256, 443, 477):
@@ -153,6 +154,49 @@ def test_tiles_that_the_writer_left_out_are_white(tmp_path):
         slide = Slide(tmp_path / "sparse.tif", backend)
         np.testing.assert_array_equal(slide.read_region((0, 0), (170, 160)), expected)
         np.testing.assert_array_equal(slide.read_region((50, 20), (60, 70)), expected[20:90, 50:110])
+
+
+APERIO = "Aperio Image Library v12.0\n512x384 [0,0 512x384] (64x64) JPEG/RGB Q=95|AppMag = 40|MPP = 0.25"
+
+
+def tiles_of(image, left_out):
+    """Tiles of 64 px, those with numbers in `left_out` as None."""
+    corners = [(y, x) for y in range(0, image.shape[0], 64) for x in range(0, image.shape[1], 64)]
+    return (None if number in left_out else image[y : y + 64, x : x + 64] for number, (y, x) in enumerate(corners))
+
+
+@pytest.mark.parametrize(("backend", "description"), [("cucim", APERIO), ("openslide", APERIO), ("cucim", None)])
+def test_a_tile_left_out_of_a_level_is_read_from_the_finer_one(backend, description, tmp_path):
+    """As some scanners do it; OpenSlide reads the finer level for Aperio's slides."""
+    levels = [np.full((384, 512, 3), 200, np.uint8)]
+    levels[0][64:128, 128:192] = (180, 40, 90)
+    levels[0][200:330, 300:450] = (90, 40, 150)
+    levels += [levels[0][::2, ::2], levels[0][::4, ::4]]
+    # Of level 1 two tiles; of level 2 one that takes them with it. Glass is left out on every level.
+    left_out = [(24, 25, 32, 33), (5, 6, 12), (1, 2)]
+    for number, corner in enumerate(((192, 0), (96, 0), (48, 0))):
+        levels[number][corner[0] : corner[0] + 128 // 2**number, : 128 // 2**number] = 255
+    path = tmp_path / "slide.svs"
+    with tifffile.TiffWriter(path) as tiff:
+        for number, (level, gone) in enumerate(zip(levels, left_out, strict=True)):
+            options = {"description": description, "metadata": None, "subfiletype": min(number, 1)}
+            tiff.write(
+                tiles_of(level, gone),
+                shape=level.shape,
+                dtype=np.uint8,
+                tile=(64, 64),
+                compression="lzw",
+                photometric="rgb",
+                **options,
+            )
+    slide = Slide(path, backend, mpp=0.25)
+    assert len(slide.level_sizes_px) == 3
+    for level, mpp in zip(levels, (0.25, 0.5, 1.0), strict=True):
+        whole = slide.read_region((0, 0), (level.shape[1], level.shape[0]), mpp)
+        # At the edges of colours OpenSlide interpolates.
+        assert (np.abs(whole - level.astype(int)).max(axis=-1) > 2).mean() < 0.03
+        region = slide.read_regions([(248, 128), (0, 0)], (int(60 * 0.5 / mpp), 30), mpp)
+        np.testing.assert_array_equal(region[0], whole[round(32 / mpp) :, round(62 / mpp) :][:30, : region.shape[2]])
 
 
 @pytest.mark.parametrize("max_size_px", [50, 64, 300, 517, 4000])
