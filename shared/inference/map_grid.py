@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-
-SIZE_MULTIPLE_PX = 32  # the coarsest stride of the usual encoders
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,7 @@ class MapGrid:
     Args:
         image_size_px: (width, height) of the image in model pixels.
         tile_size_px: side of a square tile in model pixels. Along an axis where the image fits into one tile, the tile
-            has the image's length (rounded up to a multiple of 32 and of `map_downsample`) and no margin: a small image
-            reaches the network as it is, not in a white frame.
+            has the image's length and no margin: a small image reaches the network as it is.
         margin_px: model pixels discarded at each side of a tile.
         map_downsample: model pixels per map pixel.
 
@@ -51,7 +47,7 @@ class MapGrid:
 
     >>> grid = MapGrid.of_image((1000, 300), tile_size_px=512, margin_px=64, map_downsample=4)
     >>> grid.map_shape, grid.tile_shape, grid.num_tiles, grid.x.step
-    ((75, 250), (320, 512), (1, 3), 384)
+    ((75, 250), (300, 512), (1, 3), 384)
     """
 
     x: Axis
@@ -66,12 +62,9 @@ class MapGrid:
             raise ValueError(
                 f"tile and margin must be multiples of map_downsample: {tile_size_px=}, {margin_px=}, {map_downsample=}"
             )
-        multiple = math.lcm(SIZE_MULTIPLE_PX, map_downsample)
 
         def axis(length: int) -> Axis:
-            if length <= tile_size_px:
-                return Axis(length, -(-length // multiple) * multiple, 0)
-            return Axis(length, tile_size_px, margin_px)
+            return Axis(length, length, 0) if length <= tile_size_px else Axis(length, tile_size_px, margin_px)
 
         return cls(axis(image_size_px[0]), axis(image_size_px[1]), map_downsample)
 
@@ -82,8 +75,8 @@ class MapGrid:
 
     @property
     def core_shape(self) -> tuple[int, int]:
-        """(H, W) in map pixels of what one tile decides."""
-        return self.y.step // self.map_downsample, self.x.step // self.map_downsample
+        """(H, W) in map pixels of what one tile decides; of a tile that is as long as its image the last one may be a part."""
+        return -(-self.y.step // self.map_downsample), -(-self.x.step // self.map_downsample)
 
     @property
     def margin_shape(self) -> tuple[int, int]:
@@ -92,8 +85,8 @@ class MapGrid:
 
     @property
     def map_tile_shape(self) -> tuple[int, int]:
-        """(H, W) of a tile in map pixels."""
-        return self.y.tile // self.map_downsample, self.x.tile // self.map_downsample
+        """(H, W) of a tile in map pixels, see `core_shape`."""
+        return -(-self.y.tile // self.map_downsample), -(-self.x.tile // self.map_downsample)
 
     @property
     def tile_shape(self) -> tuple[int, int]:

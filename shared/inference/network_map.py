@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
 from ..writers import TileTable
@@ -26,7 +27,8 @@ class _Predicted:
         self._arrived: torch.cuda.Event | None = None
         if values.is_cuda:
             self._arrived = torch.cuda.Event()
-            self._arrived.record()
+            # Without a stream it would be recorded on that of the current device, which need not be the values'.
+            self._arrived.record(torch.cuda.current_stream(values.device))
 
     def store(self, stitching: Stitching, table: TileTable | None) -> None:
         if self._arrived is not None:
@@ -62,13 +64,21 @@ def fill_map(
     waiting: _Predicted | None = None
     for positions, tiles in stopwatch.measure_waiting("waiting for tiles", batches):
         with stopwatch.measure("network"):
-            probability = network(tiles, grid.map_tile_shape)
+            probability = _map_pixels(network, tiles, grid)
             predicted = _Predicted(positions, stitching.prepare(probability), core_of(probability, grid).mean(dim=(2, 3)))
         if waiting is not None:
             _store(waiting, stitching, table, progress, stopwatch)
         waiting = predicted
     if waiting is not None:
         _store(waiting, stitching, table, progress, stopwatch)
+
+
+def _map_pixels(network: TileProbabilities, tiles: Tensor, grid: MapGrid) -> Tensor:
+    """Tiles' probabilities ``(B, C, *grid.map_tile_shape)``."""
+    if all(length % grid.map_downsample == 0 for length in grid.tile_shape):
+        return network(tiles, grid.map_tile_shape)
+    # A tile as long as its image need not be whole map pixels: of the last ones the mean is taken over what there is of them.
+    return functional.avg_pool2d(network(tiles, grid.tile_shape), grid.map_downsample, ceil_mode=True)
 
 
 def _store(predicted: _Predicted, stitching: Stitching, table: TileTable | None, progress: tqdm, stopwatch: Stopwatch) -> None:

@@ -85,8 +85,7 @@ def _open(mapper: SlideMapper, image: ImageInput, box: Box | None, tissue_only: 
     with ExitStack() as stack:
         slide = stack.enter_context(mapper._open(image))
         scale = mapper._scale(slide)
-        size = (math.ceil(slide.size_px[0] / scale.downsample), math.ceil(slide.size_px[1] / scale.downsample))
-        grid = MapGrid.of_image(size, mapper.tile_size_px, mapper.margin_px, scale.map_downsample)
+        grid = mapper._grid(slide, scale)
         touched = _tiles_in(grid, scale, (0, 0, *slide.size_px) if box is None else clip_box(box, slide.size_px))
         overview = read_overview(slide, grid, scale.downsample, mapper.overview_size_px, tissue_only)
         wanted = grid.tiles_on(overview.tissue, overview.factor * scale.map_downsample) & touched

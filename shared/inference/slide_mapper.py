@@ -39,6 +39,8 @@ MAP_SUFFIX = ".map.part"
 SLIDE_MAP_DOWNSAMPLE = 4
 # Larger untiled TIFF files are exported slides, and without a pixel size an error.
 LARGEST_TILE_PX = 4096
+# Larger ones would take much more memory than batches of tiles do.
+WHOLE_IMAGE_PX = 2048
 BINARY_NAMES = ("normal", "tumour")
 OVERLAPS = ("crop", "blend")
 
@@ -52,7 +54,8 @@ class SlideMapper:
             are `class_names`. It normalises itself. Several that answer together are one `ProbabilityEnsemble`.
         mpp: micrometres per pixel that the network wants. A slide whose own pixel size, or a whole multiple of it, is
             within 2 % is read there without resampling.
-        tile_size_px: side of a tile at `mpp`. An image that fits into one tile is given to the network as it is.
+        tile_size_px: side of a tile at `mpp`. An image that fits into one tile is given to the network as it is; what a tile
+            holds beyond the border of a larger one is the image mirrored.
         margin_px: by which a tile overlaps its neighbours at each side, see `overlap`. Seams vanish when it covers the
             receptive field; 0 for a classifier whose tiles lie side by side. Keep ``tile_size_px - 2 * margin_px`` a
             multiple of the network's stride, or neighbouring tiles see shifted grids.
@@ -79,6 +82,9 @@ class SlideMapper:
             Areas are those of the map's pixels always.
         tile_table: also write ``<name>.tiles.csv``, a row a tile (its core) with WSInfer's columns.
         volume: also write the map as ``"nifti"`` (``.nii.gz``) or ``"metaimage"`` (``.mha``).
+        whole_image_px: PNG, JPEG and BMP images, and untiled TIFF of up to 4096 px a side, are given to the network whole
+            where neither side is longer than this at `mpp`, as the evaluations do; larger ones, slides, and images for a
+            network with one answer a tile come in tiles. 0: everything in tiles.
 
     Raises:
         ValueError: for numbers or names that do not fit, and where `compile` cannot work on this machine.
@@ -107,6 +113,7 @@ class SlideMapper:
         simplify_um: float = 1.5,
         tile_table: bool = False,
         volume: str | None = None,
+        whole_image_px: int = WHOLE_IMAGE_PX,
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -119,6 +126,8 @@ class SlideMapper:
             raise ValueError(f"need 0 < threshold <= 1 and min_area_um2 >= 0, got {threshold=}, {min_area_um2=}")
         if overlap not in OVERLAPS or simplify_um < 0:
             raise ValueError(f"need overlap of {', '.join(OVERLAPS)} and simplify_um >= 0, got {overlap=}, {simplify_um=}")
+        if whole_image_px < 0:
+            raise ValueError(f"whole_image_px must be 0 or more, got {whole_image_px}")
         check_volume_format(volume)
         _check_class_names(class_names)
         # Fails here, and not at the first slide, when the numbers do not fit together.
@@ -133,6 +142,7 @@ class SlideMapper:
         self.network = network.to(self.device).eval()
         self.amp = amp
         tiles = TileNetwork(self.network, len(class_names) if class_names else 1, tta, amp and computes_bfloat16(self.device))
+        self._tiles = tiles
         self.tile_network = CompiledTileNetwork(tiles, batch_size, tile_size_px) if compile else tiles
         self.mpp = mpp
         self.tile_size_px = tile_size_px
@@ -152,6 +162,7 @@ class SlideMapper:
         self.simplify_um = simplify_um
         self.tile_table = tile_table
         self.volume = volume
+        self.whole_image_px = whole_image_px
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
 
@@ -198,6 +209,7 @@ class SlideMapper:
             "simplify_um": self.simplify_um,
             "tile_table": self.tile_table,
             "volume": self.volume,
+            "whole_image_px": self.whole_image_px,
             "version": __version__,
         }
 
@@ -238,14 +250,34 @@ class SlideMapper:
         with ExitStack() as stack:
             slide = stack.enter_context(self._open(image))
             scale = self._scale(slide)
-            size = tuple(math.ceil(length / scale.downsample) for length in slide.size_px)
-            grid = MapGrid.of_image((size[0], size[1]), self.tile_size_px, self.margin_px, scale.map_downsample)
+            grid = self._grid(slide, scale)
             overview = read_overview(slide, grid, scale.downsample, self.overview_size_px, self.tissue_only)
             wanted = grid.tiles_on(overview.tissue, overview.factor * scale.map_downsample)
             batches = read_batches(slide, grid, wanted, scale.downsample, self.batch_size, self.device, self.num_workers)
             first = list(islice(batches, 1))
             stack.pop_all()  # it stays open
             return OpenedSlide(slide, scale, grid, overview, wanted, first, batches)
+
+    def sees_whole(self, slide: Slide, downsample: float) -> bool:
+        """Whether the network gets an image in one piece, see `whole_image_px`; `downsample`: its pixels per model pixel."""
+        longest = max(slide.size_px) / downsample
+        if longest <= self.tile_size_px:
+            return True
+        return _is_tile(slide) and longest <= self.whole_image_px and not self._answers_per_tile
+
+    @functools.cached_property
+    def _answers_per_tile(self) -> bool:
+        return self._tiles.has_one_answer_per_tile(self.tile_size_px)
+
+    def _grid(self, slide: Slide, scale: Scale) -> MapGrid:
+        """The tiles of a slide, or the one tile of an image that the network gets whole."""
+        tile_size_px = self.tile_size_px
+        size = (math.ceil(slide.size_px[0] / scale.downsample), math.ceil(slide.size_px[1] / scale.downsample))
+        if _is_tile(slide) and self.sees_whole(slide, scale.downsample):
+            # As `read_image` rounds it: a last pixel that lies for the most part beyond the image is none of it.
+            size = (max(1, round(slide.size_px[0] / scale.downsample)), max(1, round(slide.size_px[1] / scale.downsample)))
+            tile_size_px = max(tile_size_px, math.ceil(max(size) / scale.map_downsample) * scale.map_downsample)
+        return MapGrid.of_image(size, tile_size_px, self.margin_px, scale.map_downsample)
 
     def _open(self, image: ImageInput) -> Slide:
         slide = Slide(image.path, mpp=image.mpp)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -11,12 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .device_errors import is_device_error
+from .image_sizes import USUAL_MULTIPLE_PX, ImageSizes, mirrored_to
 from .probabilities import class_probabilities, to_map_pixels, tumour_probability
 from .symmetries import mean_over, symmetries
+
+logger = logging.getLogger(__name__)
 
 
 class TileNetwork(nn.Module):
     """Probabilities of uint8 tiles, in channels_last, in bfloat16 where that is faster.
+
+    Tiles reach the network at their own size where it takes it, see `ImageSizes`; else they are mirrored at the right and bottom
+    border, and the answer is cropped. Where a network says nothing of its sizes and fails at one, the next multiples of 32 px are
+    tried.
 
     Args:
         network: raw RGB 0..255, float32 ``(B, 3, H, W)`` -> logits. It normalises itself, on the device.
@@ -29,12 +39,53 @@ class TileNetwork(nn.Module):
         super().__init__()
         self.network, self.num_classes, self.uses_bfloat16 = network, num_classes, bfloat16
         self.symmetries = symmetries(tta)
+        self.sizes = ImageSizes.of_network(network)
+        self._is_padded: set[tuple[int, int]] = set()
 
     def forward(self, tiles: Tensor, map_shape: tuple[int, int]) -> Tensor:
         """Tiles uint8 ``(B, H, W, 3)`` to float32 ``(B, num_classes, *map_shape)``: (H, W) of a tile in map pixels."""
         # The permuted view of (B, H, W, 3) is channels_last already.
-        probability = mean_over(self.symmetries, self._probability, tiles.permute(0, 3, 1, 2).float())
+        images = tiles.permute(0, 3, 1, 2).float()
+        shape = self.sizes.accepted(images.shape[2:])
+        if shape[0] % USUAL_MULTIPLE_PX == 0 and shape[1] % USUAL_MULTIPLE_PX == 0:
+            return self._map(images, shape, map_shape)
+        try:
+            return self._map(images, shape, map_shape)
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or is_device_error(error):
+                raise
+            try:
+                return self._map_padded(images, map_shape)
+            except (RuntimeError, ValueError):
+                raise error from None
+
+    def _map(self, images: Tensor, shape: tuple[int, int], map_shape: tuple[int, int]) -> Tensor:
+        """The probabilities of images that the network gets in this (H, W)."""
+        height, width = images.shape[2:]
+        probability = mean_over(self.symmetries, self._probability, mirrored_to(images, shape))
+        if shape != (height, width) and probability.shape[2:] != (1, 1):
+            probability = to_map_pixels(probability, shape)[:, :, :height, :width]
         return to_map_pixels(probability, map_shape)
+
+    def _map_padded(self, images: Tensor, map_shape: tuple[int, int]) -> Tensor:
+        usual = ImageSizes(math.lcm(USUAL_MULTIPLE_PX, self.sizes.multiple_px), self.sizes.smallest_px)
+        given, shape = (int(images.shape[2]), int(images.shape[3])), usual.accepted(images.shape[2:])
+        probability = self._map(images, shape, map_shape)
+        if given not in self._is_padded:
+            self._is_padded.add(given)
+            logger.warning(
+                "%s does not take %d x %d px: mirrored at the border to %d x %d px; give the class size_multiple_px to say so",
+                *(type(self.network).__name__, given[1], given[0], shape[1], shape[0]),
+            )
+        return probability
+
+    def has_one_answer_per_tile(self, tile_size_px: int) -> bool:
+        """Whether the network is a classifier of tiles: found by giving it a white one of this side."""
+        device = next((part.device for part in self.network.parameters()), torch.device("cpu"))
+        with torch.inference_mode():
+            side = self.sizes.accepted((tile_size_px, tile_size_px))[0]
+            white = torch.full((1, 3, side, side), 255.0, device=device)
+            return self._probability(white.contiguous(memory_format=torch.channels_last)).shape[2:] == (1, 1)
 
     def _probability(self, images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.uses_bfloat16):

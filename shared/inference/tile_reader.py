@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..geometry import nearest_finer_level
+from ..geometry import mirrored_indices, nearest_finer_level
 from ..wsi import Slide
 from .map_grid import Block, MapGrid
 from .stitching import TilePosition
@@ -36,6 +36,9 @@ def read_batches(
     num_workers: int,
 ) -> Generator[Batch, None, None]:
     """Read tiles ahead of their use, and cut and batch them on the device.
+
+    What reaches beyond the image is the image mirrored at its border. At the border of a whole slide that is glass again; where
+    tissue is cut off, a white frame would be an edge that the network takes for one of the tissue.
 
     Args:
         slide: the slide.
@@ -111,9 +114,7 @@ def _read_ahead(
     """Read blocks in order with several threads, at most one more than there are threads being ready or under way."""
 
     def read(block: Block) -> Tensor:
-        # Not rounded: the reader places regions to a fraction of a pixel where it resamples.
-        corner = np.array([block.origin_px]) * downsample
-        pixels = torch.from_numpy(slide.read_regions(corner, block.size_px, mpp=slide.mpp * downsample)[0])
+        pixels = torch.from_numpy(_read_mirrored(slide, block, downsample))
         return pixels.pin_memory() if device.type == "cuda" else pixels
 
     executor = ThreadPoolExecutor(num_workers, thread_name_prefix="read-ahead")
@@ -130,3 +131,18 @@ def _read_ahead(
     finally:
         # The slide is closed next, so a read under way has to end first.
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_mirrored(slide: Slide, block: Block, downsample: float) -> np.ndarray:
+    """A block's pixels, uint8 ``(H, W, 3)``, beyond the image mirrored."""
+    lengths = (block.grid.x.length, block.grid.y.length)
+    columns, rows = (
+        mirrored_indices(start, start + size, length)
+        for start, size, length in zip(block.origin_px, block.size_px, lengths, strict=True)
+    )
+    (left, right), (top, bottom) = ((int(places.min()), int(places.max()) + 1) for places in (columns, rows))
+    # Not rounded: the reader places regions to a fraction of a pixel where it resamples.
+    corner = np.array([(left, top)]) * downsample
+    pixels = slide.read_regions(corner, (right - left, bottom - top), mpp=slide.mpp * downsample)[0]
+    is_inside = np.array_equal(columns, np.arange(left, right)) and np.array_equal(rows, np.arange(top, bottom))
+    return pixels if is_inside else pixels[np.ix_(rows - top, columns - left)]

@@ -51,6 +51,8 @@ class InstanceClassifier(nn.Module):
         if dense_stride not in (None, 16, 32):
             raise ValueError(f"dense_stride must be 16, 32 or None; got {dense_stride}")
         self.dense_stride = dense_stride
+        # Of another size the map of logits would reach beyond the image, and be squeezed into it.
+        self.size_multiple_px = dense_stride or 1
         self.normalization = PixelNormalization(mean, std)
         self.resnet = resnet(backbone, num_classes=1, norm=norm, pretrained=pretrained, weights_path=weights_path)
         if dense_stride == 16:

@@ -59,6 +59,8 @@ class PatchFeatures(nn.Module):
             raise ValueError(f"num_bins must be at least 2, got {num_bins}")
         self.patch_size_px, self.stride_px, self.num_bins = patch_size_px, stride_px, num_bins
         self.margin_px = (patch_size_px - stride_px) // 2
+        # Smaller ones cannot be mirrored that far.
+        self.smallest_image_px = self.margin_px + stride_px + 1
         # TorchScript knows no globals.
         self.lowest = [low for low, _ in RANGES.values()]
         self.scales = [1 / (high - low) for low, high in RANGES.values()]
@@ -95,7 +97,7 @@ class PatchFeatures(nn.Module):
             raise ValueError(f"images must be (B, 3, H, W); got {list(images.shape)}")
         height, width = images.shape[2], images.shape[3]
         below, right = -height % self.stride_px, -width % self.stride_px
-        if min(height, width) <= self.margin_px + self.stride_px:
+        if min(height, width) < self.smallest_image_px:
             raise ValueError(
                 f"images must be larger than {self.margin_px + self.stride_px} px for patches of {self.patch_size_px} px; "
                 f"got {height} x {width}"

@@ -95,6 +95,7 @@ class SideOutputVGG(nn.Module):
         check_vgg_weights(pretrained, norm, weights_path)
         num_sides = len(self.side_outputs)
         self.checkpointing = checkpointing
+        self.smallest_image_px = 2 ** (num_stages - 1)
         self.normalization = PixelNormalization(mean, std)
         self.stages = nn.ModuleList(_vgg_stage(stage, norm) for stage in range(1, num_stages + 1))
         self.side_layers = nn.ModuleList(_side_layer(stage) for stage in self.side_outputs)

@@ -42,6 +42,8 @@ class UNet(nn.Module):
         super().__init__()
         if len(features) != 6:
             raise ValueError(f"features must be six numbers: five levels and the output; got {features}")
+        # Four poolings by two.
+        self.smallest_image_px = 16
         self.normalization = PixelNormalization(mean, std)
         unet = BasicUNet(
             spatial_dims=2,

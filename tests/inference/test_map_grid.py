@@ -15,10 +15,13 @@ def test_cores_cover_the_map_once(size, downsample):
     assert grid.map_shape == (-(-size[1] // downsample), -(-size[0] // downsample))
 
 
-def test_small_images_have_no_frame():
-    grid = MapGrid.of_image((224, 224), tile_size_px=512, margin_px=64, map_downsample=1)
+@pytest.mark.parametrize("size", [(224, 224), (112, 112), (224, 160), (1, 511)])
+@pytest.mark.parametrize("downsample", [1, 4])
+def test_small_images_have_no_frame(size, downsample):
+    grid = MapGrid.of_image(size, tile_size_px=512, margin_px=64, map_downsample=downsample)
     (block,) = grid.blocks(np.ones((1, 1), bool), 2048)
-    assert (block.origin_px, block.size_px) == ((0, 0), (224, 224))
+    assert (block.origin_px, block.size_px) == ((0, 0), size)
+    assert grid.core_shape == grid.map_tile_shape == grid.map_shape
 
 
 def test_blocks_hold_every_wanted_tile_once_at_its_place():

@@ -142,7 +142,7 @@ def test_seams_vanish_when_the_margin_covers_the_receptive_field(tmp_path, write
 def test_blending_averages_the_seams_of_a_network_that_sees_further(tmp_path, write_slide):
     """Its tiles disagree at their seams: cropped, the map jumps there; blended, it does not."""
 
-    class Mean(nn.Module):
+    class TileMean(nn.Module):
         def forward(self, images):
             return images.mean(dim=(1, 2, 3))[:, None] / 20 - 6
 
@@ -150,7 +150,7 @@ def test_blending_averages_the_seams_of_a_network_that_sees_further(tmp_path, wr
     slide = write_slide(tmp_path / "a.tif", rgb, num_levels=1)
     rows = {}
     for overlap in ("crop", "blend"):
-        mapper = SlideMapper(Mean(), overlap=overlap, tissue_only=False, map_downsample=1, **SMALL_TILES | {"margin_px": 64})
+        mapper = SlideMapper(TileMean(), overlap=overlap, tissue_only=False, map_downsample=1, **SMALL_TILES | {"margin_px": 64})
         mapper.run(slide, tmp_path / overlap)
         rows[overlap] = tifffile.imread(tmp_path / overlap / "a.ome.tif")[100].astype(int)
     steps = {overlap: np.abs(np.diff(row)).max() for overlap, row in rows.items()}
@@ -201,6 +201,59 @@ def test_a_small_image_is_mapped_as_it_is_at_full_resolution(tmp_path, suffix):
     assert polygons.area == (stored >= 127.5).sum()
 
 
+class Mean(nn.Module):
+    """One answer a pixel, which depends on all of what the network sees at once: a white frame or a cut would show."""
+
+    def forward(self, images):
+        return (images.mean(dim=(1, 2, 3), keepdim=True) - images[:, :1]) / 20
+
+
+@pytest.mark.parametrize("size", [(112, 112), (224, 160), (300, 300), (700, 500)])
+@pytest.mark.parametrize("map_downsample", [None, 4, 6])
+def test_an_image_reaches_the_network_whole(tmp_path, size, map_downsample):
+    rgb = np.random.default_rng(0).integers(60, 200, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    settings = SMALL_TILES | {"tissue_only": False, "map_downsample": map_downsample, "tile_size_px": 240, "margin_px": 24}
+    SlideMapper(Mean(), **settings).run(tmp_path / "a.png", tmp_path / "out")
+    with torch.inference_mode():
+        expected = Mean()(torch.from_numpy(rgb).permute(2, 0, 1)[None].float()).sigmoid()[0, 0].numpy() * 255
+    step = map_downsample or 1
+    sums = np.add.reduceat(np.add.reduceat(expected, np.arange(0, size[1], step), 0), np.arange(0, size[0], step), 1)
+    ones = np.ones_like(expected)
+    counts = np.add.reduceat(np.add.reduceat(ones, np.arange(0, size[1], step), 0), np.arange(0, size[0], step), 1)
+    stored = tifffile.imread(tmp_path / "out" / "a.ome.tif")
+    assert stored.shape == sums.shape
+    assert np.abs(stored - sums / counts).max() <= 1
+
+
+def test_larger_images_and_answers_of_tiles_come_in_tiles(tmp_path, tile_redness):
+    rgb = np.full((300, 500, 3), (200, 120, 180), np.uint8)
+    rgb[0:100, 100:160] = (220, 20, 60)  # more than half of one tile only
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    settings = {"tile_size_px": 100, "margin_px": 0, "tissue_only": False, "device": "cpu", "amp": False}
+    (row,) = SlideMapper(tile_redness, **settings).run(tmp_path / "a.png", tmp_path / "tiles")
+    assert row["num_tiles"] == 15
+    for whole_image_px, num_tiles in ((500, 1), (499, 15), (0, 15)):
+        mapper = SlideMapper(Mean(), whole_image_px=whole_image_px, **settings)
+        (row,) = mapper.run(tmp_path / "a.png", tmp_path / f"out{whole_image_px}")
+        assert row["num_tiles"] == num_tiles
+
+
+def test_beyond_the_border_of_a_slide_its_tiles_are_mirrored(tmp_path, write_slide):
+    """Of tissue that is cut off at the slide's border no white frame is seen."""
+
+    class Whiteness(nn.Module):
+        """High where there is white within 9 px."""
+
+        def forward(self, images):
+            return nn.functional.max_pool2d(images[:, :1], 19, stride=1, padding=9) - 250
+
+    rgb = np.full((500, 700, 3), (200, 120, 180), np.uint8)
+    write_slide(tmp_path / "a.tif", rgb)
+    (row,) = SlideMapper(Whiteness(), **SMALL_TILES | {"tissue_only": False}).run(tmp_path / "a.tif", tmp_path / "out")
+    assert (row["num_tiles"], row["max_probability"]) == (12, 0)
+
+
 def test_a_large_untiled_tiff_without_mpp_needs_slide_mpp(tmp_path, redness):
     tifffile.imwrite(tmp_path / "a.tif", np.full((64, 5000, 3), 200, np.uint8), photometric="rgb")
     with pytest.raises(RuntimeError, match=r"a\.tif has no mpp"):
@@ -226,6 +279,7 @@ def test_a_slide_without_mpp_needs_slide_mpp(tmp_path, write_slide, picture, red
         ({"overlap": "blend", "margin_px": 192}, "a third of a tile"),
         ({"tta": "all"}, "tta must be one of none, flips, dihedral"),
         ({"simplify_um": -1}, "simplify_um=-1"),
+        ({"whole_image_px": -1}, "whole_image_px must be 0 or more"),
         ({"volume": "dicom"}, "volume must be one of nifti, metaimage"),
         ({"class_names": ["normal", "tumour"]}, "class_names must be three or more"),
     ],
