@@ -11,7 +11,8 @@ why.
 
 Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
 
-Exit status: 0 when every slide is finished, 1 when any failed, 2 when nothing could be started, 130 when interrupted.
+Exit status: 0 when every slide is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 130 when
+interrupted.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fire.parser import DefaultParseValue
 
 from shared.engines.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
+from shared.front_door import explain_errors
 from shared.inference import InferenceFailures, find_images, run_cohort
 from shared.inference.finished import FINISHED
 from shared.inference.ray_cohort import RayCohort
 from shared.synthetic import demo_manifest
+from shared.writers import StorageError, check_writable
 
 
 def overrides_of(arguments: Sequence[str]) -> dict[str, Any]:
@@ -84,8 +87,9 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
     build = functools.partial(load_slide_mapper, str(arguments.bundle), arguments.overlay, overrides)
     try:
         images = find_images(demo_manifest(arguments.manifest), arguments.split, arguments.out)
+        check_writable(arguments.out)
         mapper = None if arguments.engine == "ray" else build()
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {first_cause(error)}", file=sys.stderr)
         return 2
     try:
@@ -94,7 +98,7 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
             rows = ray.run(images, arguments.out)
         else:
             rows = run_cohort(mapper, images, arguments.out)
-    except InferenceFailures as failures:
+    except (InferenceFailures, StorageError) as failures:
         print(f"error: {failures}", file=sys.stderr)
         return 1
     except (ValueError, ImportError, OSError) as error:
@@ -107,6 +111,7 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
 
 
 def main() -> None:
+    explain_errors()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     arguments, overrides = parsed()
     try:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shared.data.manifest import Record, write_manifest
 from shared.data.tcga import PUBLISHED_SLIDES, tcga_records
 from shared.data.tcga_barcode import TRAINING_LOCATIONS
+from shared.front_door import explain_errors
 
 _LACK = {
     "train": "nothing can be learnt without it",
@@ -28,6 +29,7 @@ _LACK = {
 
 
 def main() -> None:
+    explain_errors()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path, help="manifest to write")
     parser.add_argument("--slides", type=Path, help="folder of TCGA-*.svs, searched with the folders below it")

@@ -158,11 +158,11 @@ def main() -> None:
     arguments.work_dir = arguments.work_dir.expanduser().resolve()
     if not arguments.studies.startswith(("http://", "https://")):
         arguments.studies = str(Path(arguments.studies).expanduser().resolve())
-    (arguments.work_dir / "app").mkdir(parents=True, exist_ok=True)
     prepare_settings(arguments)
     try:
+        (arguments.work_dir / "app").mkdir(parents=True, exist_ok=True)
         serve(arguments)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

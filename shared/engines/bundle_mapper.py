@@ -8,6 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from ..front_door import Given, check_given, device_problems, nearest
 from ..inference import SlideMapper
 
 CHECKPOINT_NAME = "model.pt"
@@ -28,16 +29,23 @@ def load_slide_mapper(
         ValueError: for a bundle, an overlay or a key that is not there, and for what the bundle's checks refuse.
     """
     bundle = Path(bundle)
+    files = _config_files(bundle, overlays)
     parser = ConfigParser()
-    parser.read_config([str(path) for path in _config_files(bundle, overlays)])
+    parser.read_config([str(path) for path in files])
     parser.read_meta(str(bundle / "configs" / "metadata.json"))
     overrides = _named_as_in(parser.get(), dict(overrides or {}))
     for key in overrides:
         if key.split("::")[0] not in parser:
-            known = ", ".join(name for name in parser.get() if not name.startswith("_"))
-            raise ValueError(f"{bundle / 'configs' / 'inference.json'} has no key {key.split('::')[0]!r}; it has: {known}")
+            known = [name for name in parser.get() if not name.startswith("_")]
+            raise ValueError(
+                f"{files[0]} has no key {key.split('::')[0]!r}; it has: {', '.join(known)}. {nearest(key.split('::')[0], known)}"
+            )
     parser.update({"bundle_root": str(bundle)} | overrides)
+    check_given(Given(tuple(files), overrides), parser)
     try:
+        problems = device_problems(parser.get_parsed_content("device"))
+        if problems:
+            raise ValueError(problems[0])
         # Of the steps that it runs those that are items of their own are checks; the last one is the mapping.
         for step in parser.get("run"):
             if isinstance(step, str) and step.startswith("@"):

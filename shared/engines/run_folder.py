@@ -29,6 +29,7 @@ VOLATILE = (
     "tracking",
     "tracking_uri",
     "run_name",
+    "check_configuration",
     "initialize",
     "finalize",
     "run",

@@ -15,6 +15,7 @@ import pandas as pd
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
+from ..front_door import Given, check_given
 from ..handlers import Tracking
 from ..writers import atomic_path
 from .child_process import run_child
@@ -100,12 +101,14 @@ class Sweep:
         return dict(json.loads(json.dumps(kept, default=str)))
 
     def check(self) -> None:
-        """Check that the folders hold nothing that was trained with other settings.
+        """Check the keys and values of every run, and that the folders hold nothing that was trained with other settings.
 
         Raises:
-            ValueError: naming the first such folder and what differs.
+            ValueError: naming the keys; or the first such folder and what differs.
         """
         for values in self.combinations:
+            options = {name: "$None" if value is None else value for name, value in {**self.fixed, **values}.items()}
+            check_given(Given(tuple(map(Path, self.config_files)), options))
             folder = self.folder(values)
             if (folder / SETTINGS).is_file():
                 before, now = json.loads((folder / SETTINGS).read_text()), self.settings(values)

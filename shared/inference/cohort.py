@@ -14,7 +14,7 @@ import orjson
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..writers import contended_path
+from ..writers import StorageError, contended_path
 from .finished import FAILED, FINISHED, NO_TISSUE, OK, UNFINISHED, discard, fingerprint, is_finished, result_suffixes
 from .inputs import ImageInput
 from .row_store import Row, RowStore
@@ -138,6 +138,10 @@ class CohortWorker:
             row["status"] = NO_TISSUE if row["num_tiles"] == 0 else OK
             logger.info("%s: %d regions, %.0f s", title, row["num_regions"], time.perf_counter() - started)
         except Exception as error:
+            if isinstance(error, StorageError) and error.concerns_all:
+                # No slide is to blame, and the others would fail as well: it stays unfinished.
+                discard(self.output_dir, image.name)
+                raise
             row = {"status": FAILED, "reason": " ".join(f"{type(error).__name__}: {error}".split())}
             # What the user can mend needs no traceback.
             logger.error("%s failed: %s", title, row["reason"], exc_info=not isinstance(error, ValueError))
@@ -220,6 +224,7 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
 
     Raises:
         InferenceFailures: after everything else is done, naming each image that failed; its row says why.
+        StorageError: at once, where nothing more can be written: no image failed, and the same call goes on from there.
     """
     with logging_redirect_tqdm():
         worker = CohortWorker(mapper, output_dir)

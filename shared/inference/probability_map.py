@@ -9,6 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
+from ..writers import storage_errors
 from .map_grid import MapGrid
 
 
@@ -41,9 +42,14 @@ class ProbabilityMap:
         self._is_written = np.zeros(grid.num_tiles, bool)
         self._core_bytes = grid.core_shape[0] * grid.core_shape[1]
         self._class_bytes = self._core_bytes * self._num_tiles[0] * self._num_tiles[1]
-        self._file = self.path.open("wb+", buffering=0)
         self._lock = threading.Lock()
-        self._file.truncate(self._class_bytes * num_classes)
+        with storage_errors(self.path):
+            self._file = self.path.open("wb+", buffering=0)
+            try:
+                self._file.truncate(self._class_bytes * num_classes)
+            except OSError:
+                self.__exit__(None, None, None)
+                raise
 
     def __enter__(self) -> ProbabilityMap:
         return self
@@ -62,9 +68,16 @@ class ProbabilityMap:
         for index, of_class in enumerate(core):
             place = index * self._class_bytes + (tile[0] * self._num_tiles[1] + tile[1]) * self._core_bytes
             with self._lock:
-                self._file.seek(place)
-                self._file.write(np.ascontiguousarray(of_class).data)
+                self._write(place, np.ascontiguousarray(of_class).data)
         self._is_written[tile] = True
+
+    def _write(self, place: int, content: memoryview) -> None:
+        with storage_errors(self.path):
+            self._file.seek(place)
+            # Without a buffer a write may take a part only, as on a disk that is filling up.
+            left = content.cast("B")
+            while left:
+                left = left[self._file.write(left) :]
 
     def of_class(self, index: int) -> ClassProbability:
         """The map of one class, to be read by rows."""

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 
-from ..writers import atomic_path, write_rows
+from ..writers import atomic_path, storage_errors, write_rows
 
 Row = dict[str, Any]
 
@@ -52,7 +52,8 @@ class RowStore:
     def __init__(self, output_dir: str | Path) -> None:
         self.table = Path(output_dir) / TABLE_NAME
         self.folder = self.table.parent / ROWS_NAME
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with storage_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._waiting: dict[str, Row] = {}
         self._next_update = 0.0
 

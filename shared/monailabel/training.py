@@ -308,7 +308,7 @@ def check_options(request: Mapping[str, Any]) -> dict[str, Any]:
 def _last_error(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     # MONAI wraps an error once for every level of the configuration: the cause comes first.
-    errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    errors = [line for line in lines if re.match(r"([\w.]+(Error|Exception)|error): ", line)]
     return (errors or lines[-1:] or ["it said nothing"])[0]
 
 

@@ -6,6 +6,7 @@ from .legend import Legend
 from .ome_tiff import RowSource, reduced_strips, write_ome_tiff, write_ome_tiff_channels
 from .overlay import PROBABILITY_COLOURS, class_overlay_image, overlay_image, write_overlay
 from .palette import TUMOUR_COLOUR, Colour, class_colour
+from .storage import StorageError, check_writable, storage_error, storage_errors
 from .table import read_rows, write_row, write_rows
 from .tile_table import TileTable, column_name, tile_table
 from .volume import VOLUME_SUFFIXES, check_volume_format, write_volume
@@ -18,10 +19,12 @@ __all__ = [
     "Colour",
     "Legend",
     "RowSource",
+    "StorageError",
     "TileTable",
     "annotation_feature",
     "atomic_path",
     "check_volume_format",
+    "check_writable",
     "class_colour",
     "class_overlay_image",
     "column_name",
@@ -29,6 +32,8 @@ __all__ = [
     "overlay_image",
     "read_rows",
     "reduced_strips",
+    "storage_error",
+    "storage_errors",
     "tile_table",
     "tumour_feature",
     "write_geojson",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from .storage import storage_error, storage_errors
 
 PART_SUFFIX = ".part"
 
@@ -20,6 +22,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     file's ending have to be named to their writer. Missing parent folders are made; an existing `path` stays as it was until
     the rename.
 
+    Raises:
+        StorageError: if the disk is full, the folder is read-only or the like: one line with the remedy.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with atomic_path(Path(folder, "labels.csv")) as temporary:
@@ -28,7 +33,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     ['labels.csv']
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(final.parent):
+        final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(final.name + PART_SUFFIX)
     try:
         yield temporary
@@ -36,9 +42,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             # Without it a power cut can leave the new name on an empty file.
             os.fsync(file.fileno())
         temporary.replace(final)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        # Before the file goes, which would make room again.
+        found = storage_error(error, temporary, final)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if found is None or found is error:
+            raise
+        raise found from error
 
 
 @contextmanager

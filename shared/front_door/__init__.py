@@ -1,0 +1,9 @@
+"""Where a run begins: what its user gave is checked before anything is computed or written, and errors are told in one line."""
+
+from .check import check_configuration, check_given
+from .explained import explain_errors, explanation
+from .given import Given
+from .names import nearest
+from .surroundings import device_problems
+
+__all__ = ["Given", "check_configuration", "check_given", "device_problems", "explain_errors", "explanation", "nearest"]

@@ -1,0 +1,84 @@
+"""The check of everything that the user of a run gave, before anything is computed or written."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from .explained import explain_errors, is_command_line
+from .given import Given, executing_parser, given_now
+from .names import misplaced_overlays, unknown_arguments, unknown_keys
+from .surroundings import unwritable_folders, wrong_device, wrong_processes
+from .values import expand_home, null_words, number_signs, wrong_epochs, wrong_kinds, wrong_paths
+
+
+def check_configuration(writes: Sequence[str] = ("output_dir",)) -> None:
+    """Check the configuration that is being executed; every configuration of a bundle does it first.
+
+    From here on MONAI's command line tells errors that its user can mend in one line, see `explain_errors`.
+
+    Args:
+        writes: keys of the folders that the run writes to.
+
+    Raises:
+        ValueError: a line for each problem, with where it stands, what was expected, what was found and the remedy.
+    """
+    if is_command_line():
+        explain_errors()
+    parser = executing_parser()
+    check_given(given_now(parser), parser, writes)
+
+
+def check_given(given: Given, parser: ConfigParser | None = None, writes: Sequence[str] = ()) -> None:
+    """Check what was given; a ``~`` is expanded in the parser.
+
+    Args:
+        given: files and values.
+        parser: of the configuration that they are merged in; None to merge them here.
+        writes: keys of the folders that will be written to. Without any, device and processes are not looked at either.
+
+    Raises:
+        ValueError: a line for each problem.
+    """
+    # In this order: what was mistyped may be the reason for the rest.
+    problems = misplaced_overlays(given)
+    if not problems:
+        parser = parser or _merged(given)
+        problems = _problems_of_entries(given, parser)
+    if not problems and writes:
+        assert parser is not None
+        problems = _problems_of_surroundings(given, parser, writes)
+    if problems:
+        raise ValueError("\n".join(dict.fromkeys(problems)))
+
+
+def _problems_of_entries(given: Given, parser: ConfigParser) -> list[str]:
+    config: Mapping[str, Any] = parser.get()
+    problems = [
+        *expand_home(parser),
+        *unknown_keys(given, config),
+        *null_words(given),
+        *number_signs(given),
+        *wrong_paths(given, config),
+        *wrong_kinds(given),
+    ]
+    problems = problems or unknown_arguments(given, config)
+    return problems or wrong_epochs(given, config, parser.get_parsed_content)
+
+
+def _problems_of_surroundings(given: Given, parser: ConfigParser, writes: Sequence[str]) -> list[str]:
+    problems = wrong_processes(parser.get())
+    problems = problems or wrong_device(given, parser.get(), parser.get_parsed_content)
+    return problems or unwritable_folders(given, writes, parser.get_parsed_content)
+
+
+def _merged(given: Given) -> ConfigParser:
+    parser = ConfigParser(copy.deepcopy(given.merged))
+    try:
+        parser.update(dict(given.values))
+    except KeyError as error:
+        raise ValueError(f"{given.base} has no item for one of {', '.join(given.values)} ({error})") from error
+    return parser

@@ -1,0 +1,153 @@
+"""Keys that nothing reads: MONAI takes a mistyped one for a new one and says nothing."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pydoc import ErrorDuringImport, locate
+from typing import Any
+
+from monai.bundle.config_item import ConfigComponent
+
+from .given import Given, is_note, normalised, top_level
+
+# Read by MONAI itself.
+RESERVED = {"imports", "initialize", "run", "finalize"}
+# The entry of a stage, for `run` or for the command line.
+STAGE_PREFIX = "run_"
+
+
+def misplaced_overlays(given: Given) -> list[str]:
+    """Overlays that stand before their base, which then overwrites what they say."""
+    problems = []
+    for index, file in enumerate(given.files):
+        base = next((place for place in given.bases if place > index), None)
+        if base is not None and index not in given.bases:
+            problems.append(f"{file} stands before {given.files[base]}, which overwrites it: give the overlay behind its base")
+    return problems
+
+
+def unknown_keys(given: Given, config: Mapping[str, Any]) -> list[str]:
+    """Keys of the command line and of overlays that the base does not have and that nothing refers to.
+
+    Args:
+        given: what the user gave.
+        config: the merged configuration.
+    """
+    contents = [*given.contents, dict(given.values)]
+    referred = set(_references([config, *contents]))
+    base_keys = {top_level(key) for index in given.bases for key in given.contents[index]}
+    overlaid = {top_level(key) for content in given.contents for key in content}
+    problems = []
+    for where, key, _ in given.entries():
+        is_command_line = where.startswith("--")
+        # A training's overlay may stand behind an evaluation: there some of its keys have no use.
+        known = base_keys | RESERVED | (overlaid if is_command_line else set(given.siblings))
+        name = top_level(key)
+        if name in known or name in referred or (name.startswith(STAGE_PREFIX) and not is_command_line):
+            problems += _unknown_entry(where, key, given.merged, referred)
+            continue
+        elsewhere = f" (it is a key of {given.siblings[name]})" if name in given.siblings else ""
+        problems.append(
+            f"{where}: {given.base} has no key {name!r}{elsewhere}, and nothing would read it. {nearest(name, known)}"
+        )
+    return problems
+
+
+def unknown_arguments(given: Given, config: Mapping[str, Any]) -> list[str]:
+    """Arguments that the function or class of a component does not take."""
+    problems = []
+    for path, component in _components(config):
+        taken = _parameters(component, config)
+        if taken is None:
+            continue
+        for name in component:
+            if name not in ConfigComponent.non_arg_keys and not is_note(name) and name not in taken:
+                key = "::".join((*path, name))
+                problems.append(
+                    f"{_source(given, key)}: {component['_target_']} of {'::'.join(path)!r} takes no {name!r}. "
+                    f"{nearest(name, [*component, *taken])}"
+                )
+    return problems
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Which known names may have been meant, as a sentence.
+
+    >>> nearest("treshold", ["threshold", "temperature"])
+    'Was threshold meant?'
+    """
+    found = get_close_matches(name, sorted({item for item in known if not is_note(item)} - {name}), n=3)
+    return f"Was {' or '.join(found)} meant?" if found else "Mend its name, or leave it out."
+
+
+def _unknown_entry(where: str, key: str, merged: Mapping[str, Any], referred: Collection[str]) -> list[str]:
+    """A nested key whose last name is new in a group of items; `unknown_arguments` sees to components."""
+    *parents, leaf = normalised(key).split("::")
+    item: Any = merged
+    for name in parents:
+        item = item.get(name) if isinstance(item, Mapping) else None
+    is_group = bool(parents) and isinstance(item, Mapping) and "_target_" not in item
+    if not is_group or leaf in item or is_note(leaf) or normalised(key) in referred:
+        return []
+    return [f"{where}: {'::'.join(parents)!r} has no item {leaf!r}, and nothing would read it. {nearest(leaf, list(item))}"]
+
+
+def _references(value: Any) -> Iterator[str]:
+    """Every id that a configuration refers to, and the first name of each."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if not is_note(str(name)) or name in ("_target_", "_requires_", "_disabled_", "_mode_"):
+                yield from _references(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _references(item)
+    elif isinstance(value, str) and value.startswith(("$", "@", "%")):
+        for found in re.findall(r"[@%](\w+(?:(?:::|#)\w+)*)", value):
+            yield normalised(found)
+            yield top_level(found)
+
+
+def _components(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """(path, item) of everything with a ``_target_``."""
+    if ConfigComponent.is_instantiable(config):
+        yield path, config
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(config, Mapping):
+        items = ((name, item) for name, item in config.items() if name != "_meta_")
+    elif isinstance(config, list):
+        items = enumerate(config)
+    for name, item in items:
+        yield from _components(item, (*path, str(name)))
+
+
+def _parameters(component: Mapping[str, Any], config: Mapping[str, Any]) -> set[str] | None:
+    """Names of what a component's function or class takes; None where that cannot be told."""
+    target = component["_target_"]
+    for _ in range(len(config)):
+        if not isinstance(target, str) or not target.startswith("@"):
+            break
+        item: Any = config
+        for name in normalised(target[1:]).split("::"):
+            item = item.get(name) if isinstance(item, Mapping) else None
+        target = item.get("_target_") if isinstance(item, Mapping) else None
+    if not isinstance(target, str) or target.startswith("$"):
+        return None
+    try:
+        found = locate(target)
+        signature = inspect.signature(found) if callable(found) else None
+    except (ErrorDuringImport, TypeError, ValueError):
+        return None
+    if signature is None or any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values()):
+        return None
+    return set(signature.parameters)
+
+
+def _source(given: Given, key: str) -> str:
+    """The given key that a nested one belongs to, or else the key itself."""
+    for where, name, _ in reversed(list(given.entries())):
+        if key == normalised(name) or key.startswith(f"{normalised(name)}::"):
+            return where
+    return f"key {key!r}"

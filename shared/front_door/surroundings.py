@@ -1,0 +1,95 @@
+"""What a run needs of the machine: processes, a device, and a folder to write to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..writers import StorageError, check_writable
+from .given import Given
+
+DISTRIBUTED = "shared.engines.initialize_distributed"
+_OF_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_TORCHRUN = "torchrun --standalone --nproc_per_node=2 -m monai.bundle run ..."
+
+
+def wrong_processes(config: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Several processes with a configuration for one, and the other way round.
+
+    Args:
+        config: the merged configuration.
+        environment: variables, of which torchrun sets some.
+    """
+    device = config.get("device")
+    is_distributed = isinstance(device, Mapping) and device.get("_target_") == DISTRIBUTED
+    missing = [name for name in _OF_TORCHRUN if not environment.get(name)]
+    if is_distributed and missing:
+        return [
+            f"multi_gpu_train.json is for torchrun, which sets {', '.join(missing)}. Start it as {_TORCHRUN}, or leave it out"
+        ]
+    processes = environment.get("WORLD_SIZE", "")
+    if not is_distributed and processes.isdigit() and int(processes) > 1:
+        trains = "run_folder" in config
+        remedy = "Put multi_gpu_train.json behind train.json" if trains else "Start it without torchrun"
+        return [
+            f"this is one of {processes} processes (WORLD_SIZE), and the configuration is for one: each would do the whole work, "
+            f"into the same folder. {remedy}"
+        ]
+    return []
+
+
+def wrong_device(given: Given, config: Mapping[str, Any], resolve: Callable[[str], Any]) -> list[str]:
+    """A device that is not there.
+
+    Args:
+        given: what the user gave.
+        config: the merged configuration.
+        resolve: the value of a key, formulas computed.
+    """
+    if "device" not in config or isinstance(config["device"], Mapping):
+        return []
+    return [f"{given.source_of('device')}: {problem}" for problem in device_problems(resolve("device"))]
+
+
+def device_problems(device: Any) -> list[str]:
+    """Why nothing can be computed on a device; empty where it can.
+
+    >>> device_problems("gpu")
+    ["'gpu' is no device. Say cuda, cuda:1 or cpu"]
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        return [f"{device!r} is no device. Say cuda, cuda:1 or cpu"]
+    if found.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            return [f"{found} needs a CUDA GPU, and PyTorch {torch.__version__} finds none (see nvidia-smi). Say --device cpu"]
+        if (found.index or 0) >= count:
+            return [f"there is no {found}: PyTorch finds {count} CUDA device(s). Say --device cuda:{count - 1} at most"]
+        return []
+    try:
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        return [f"{found} cannot be used here ({str(error).splitlines()[0]}). Say --device cpu"]
+    return []
+
+
+def unwritable_folders(given: Given, writes: Sequence[str], resolve: Callable[[str], Any]) -> list[str]:
+    """Folders that are to be written to and cannot be.
+
+    Args:
+        given: what the user gave.
+        writes: their keys.
+        resolve: the value of a key, formulas computed.
+    """
+    problems = []
+    for key in writes:
+        try:
+            check_writable(resolve(key))
+        except StorageError as error:
+            problems.append(f"{given.source_of(key)}: {error}")
+    return problems

@@ -1,0 +1,194 @@
+"""Values that MONAI's command line turns into something else, or that cannot be what was meant."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from .given import Given, is_formula, is_note, normalised
+
+logger = logging.getLogger(__name__)
+
+# The last name of a key says what its value is.
+PATH_NAME = re.compile(r"(\w+_)?(dir|file|folder|root|path|weights)|manifest|source|checkpoint|publish_to")
+PATHS_NAME = re.compile(r"(\w+_)?(paths|checkpoints)")
+EPOCHS_NAME = re.compile(r"(\w+_)?epochs|num_trees|passes")
+_NULL_WORDS = ("none", "null")
+_HOME = re.compile(r"~[\w.-]*(/|$)")
+MISSING = object()
+
+
+def null_words(given: Given) -> list[str]:
+    """A None that MONAI's command line leaves out, and words that are no null to it."""
+    problems = []
+    for key in given.dropped:
+        default = _item(given.merged, key)
+        if default is not None and default is not MISSING:
+            problems.append(f"--{key} None: MONAI leaves it out, and {key} would stay {default!r}. Say --{key} '$None'")
+    for key, value in given.values.items():
+        if isinstance(value, str) and value.lower() in _NULL_WORDS and _item(given.merged, key) != value:
+            problems.append(f"--{key} {value}: expected a value, found the word {value!r}. For no value say --{key} '$None'")
+    return problems
+
+
+def wrong_paths(given: Given, config: Mapping[str, Any]) -> list[str]:
+    """Numbers, lists and the like where a path is meant."""
+    problems = []
+    for key, value in _named_items(given, config, PATH_NAME):
+        if not isinstance(value, str | Path | dict | None):
+            problems.append(_no_path(given, key, value))
+    for key, value in _named_items(given, config, PATHS_NAME):
+        if isinstance(value, str | Path) and not is_formula(value):
+            problems.append(
+                f"{given.source_of(key)}: expected a list of paths, found {str(value)!r}. Say --{key} \"['{value}']\""
+            )
+        elif isinstance(value, list | tuple):
+            problems += [_no_path(given, key, item) for item in value if not isinstance(item, str | Path)]
+        elif not isinstance(value, str | Path | dict | None):
+            problems.append(_no_path(given, key, value))
+    return problems
+
+
+def wrong_kinds(given: Given) -> list[str]:
+    """Words where the base has True or False (the word ``false`` would count as true), and single values where it has a list."""
+    problems = []
+    for where, key, value in given.entries():
+        default = _item(given.merged, key) if where.startswith("--") else _base_item(given, key)
+        if is_formula(value) or value is None:
+            continue
+        if isinstance(default, bool) and not (isinstance(value, bool) or value in (0, 1)):
+            problems.append(f"{where}: expected True or False, found {value!r}")
+        last = normalised(key).split("::")[-1]
+        if isinstance(default, list) and isinstance(value, str | int | float) and not PATHS_NAME.fullmatch(last):
+            problems.append(f'{where}: expected a list such as {default!r}, found {value!r}. Say --{key} "[{value!r}]"')
+    return problems
+
+
+def wrong_epochs(given: Given, config: Mapping[str, Any], resolve: Callable[[str], Any]) -> list[str]:
+    """Epochs, and what stands for them in boosting, that are not whole numbers from 1.
+
+    Args:
+        given: what the user gave.
+        config: the merged configuration.
+        resolve: the value of a key, formulas computed.
+    """
+    problems, formulas = [], []
+    for key, value in _named_items(given, config, EPOCHS_NAME):
+        if is_formula(value):
+            formulas.append(key)
+        elif not is_count(value):
+            problems.append(_no_count(given, key, value))
+    # A formula of what is wrong itself says nothing new.
+    for key in formulas if not problems else ():
+        value = resolve(key)
+        if not is_count(value):
+            problems.append(_no_count(given, key, value))
+    return problems
+
+
+def number_signs(given: Given) -> list[str]:
+    """Values with a ``#``, of which MONAI makes ``::``."""
+    problems = []
+    for index, content in enumerate([*given.contents, given.values]):
+        for key, value in content.items():
+            for text in _texts(value) if not is_note(key) else ():
+                if "#" in text and not is_formula(text):
+                    where = f"{given.files[index]}, key {key!r}" if index < len(given.files) else f"--{key}"
+                    problems.append(
+                        f"{where}: MONAI reads {text!r} as {text.replace('#', '::')!r}. "
+                        "Rename what it names, or give a link (ln -s) without '#'"
+                    )
+    return problems
+
+
+def expand_home(parser: ConfigParser) -> list[str]:
+    """Put the home folder in place of a ``~`` at the beginning of values, also where the parser has read them already.
+
+    Returns:
+        a problem for each that has no home folder.
+    """
+    problems = []
+    for container, place, key in _places(parser.get()):
+        text = container[place]
+        if not _HOME.match(text):
+            continue
+        try:
+            expanded = str(Path(text).expanduser())
+        except RuntimeError:
+            problems.append(f"{key}: {text!r} names a home folder that this system does not know. Give the whole path")
+            continue
+        container[place] = expanded
+        item = parser.ref_resolver.items.get(key)
+        if item is not None:
+            item.update_config(expanded)
+        logger.info(f"{key}: {text} is {expanded}")
+    return problems
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number from 1."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _no_count(given: Given, key: str, value: Any) -> str:
+    return f"{given.source_of(key)}: {key} has to be a whole number from 1, found {value!r}"
+
+
+def _no_path(given: Given, key: str, value: Any) -> str:
+    is_list = isinstance(value, list | tuple)
+    text = ",".join(map(str, value)) if is_list else str(value)
+    found = f"the {'list' if is_list else type(value).__name__} {value!r}"
+    return (
+        f"{given.source_of(key)}: expected a path, found {found}, as Python reads {text!r}. "
+        f"Say --{key} ./{text}, or the whole path"
+    )
+
+
+def _named_items(given: Given, config: Mapping[str, Any], name: re.Pattern[str]) -> Iterator[tuple[str, Any]]:
+    """(key, value) of the top-level entries of these names, and of nested ones that were given."""
+    yield from ((key, value) for key, value in config.items() if name.fullmatch(key) and not is_note(key))
+    nested = {normalised(key): value for _, key, value in given.entries() if "::" in normalised(key)}
+    yield from ((key, value) for key, value in nested.items() if name.fullmatch(key.split("::")[-1]))
+
+
+def _item(config: Any, key: str) -> Any:
+    for name in normalised(key).split("::"):
+        if not isinstance(config, Mapping) or name not in config:
+            return MISSING
+        config = config[name]
+    return config
+
+
+def _base_item(given: Given, key: str) -> Any:
+    found = (_item(given.contents[index], key) for index in reversed(given.bases))
+    return next((item for item in found if item is not MISSING), MISSING)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _texts(item) if not str(name).startswith("_desc_") else ()
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
+
+def _places(config: Any, key: str = "") -> Iterator[tuple[Any, Any, str]]:
+    """(container, index or name, id) of every text of a configuration, notes aside."""
+    items = list(config.items()) if isinstance(config, dict) else list(enumerate(config)) if isinstance(config, list) else []
+    for name, item in items:
+        if isinstance(name, str) and is_note(name):
+            continue
+        id_ = f"{key}::{name}" if key else str(name)
+        if isinstance(item, str):
+            yield config, name, id_
+        else:
+            yield from _places(item, id_)

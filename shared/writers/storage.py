@@ -1,0 +1,130 @@
+"""What a disk, a folder or a quota refuses, in one line that says where, why, and what helps."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+# With less than this, whatever was being written has most likely failed for want of space.
+FULL_BYTES = 1 << 20
+_GOES_ON = "The same command then goes on from here."
+# Reason and remedy: what only writing can meet with, and what reading another file can meet with too.
+_WRITING = {
+    errno.ENOSPC: ("the disk is full", f"Free some space, or write to another disk. {_GOES_ON}"),
+    errno.EDQUOT: ("the disk quota of this user is used up", f"Delete something, or write to another disk. {_GOES_ON}"),
+    errno.EROFS: ("the file system is read-only", "Write to another folder."),
+    errno.EFBIG: ("the file is larger than the system allows", "Raise the limit (ulimit -f), or write to another file system."),
+}
+_WHERE = {
+    errno.EACCES: ("this user may not write there", "Change the folder's permissions, or write to another folder."),
+    errno.EPERM: ("the system does not let this user write there", "Write to another folder."),
+    errno.ENOTDIR: ("a part of its path is a file, not a folder", "Write to another folder."),
+    errno.EEXIST: ("a part of its path is a file, not a folder", "Write to another folder."),
+    errno.EISDIR: ("there is a folder of this name", "Remove it, or write to another folder."),
+    errno.EIO: ("the disk has failed", "Check the disk, or write to another one."),
+}
+
+
+class StorageError(OSError):
+    """Something could not be written; the message says which file, why, and what helps."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+    @property
+    def concerns_all(self) -> bool:
+        """Whether other files of the same folder cannot be written either."""
+        return self.errno != errno.EFBIG
+
+
+def storage_error(error: BaseException, path: str | Path, final: str | Path | None = None) -> StorageError | None:
+    """The error as one of storage, if writing `path` failed for a reason that its user can mend; None for all other errors.
+
+    Not every writer says why it failed: torch and NumPy report a full disk without its number.
+
+    Args:
+        error: raised while `path` was written.
+        path: a file or folder that was to be written.
+        final: the name that its user knows it by; None for `path`.
+    """
+    if isinstance(error, StorageError):
+        return error
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _WHERE and not _is_below(getattr(error, "filename", None), Path(path)):
+        return None
+    if number not in _WRITING and number not in _WHERE:
+        number = _silent_reason(Path(path)) if isinstance(error, OSError | RuntimeError) else None
+    if number is None:
+        return None
+    return StorageError(number, says(number, final or path))
+
+
+def says(number: int, path: str | Path) -> str:
+    """The sentence for an error number.
+
+    >>> says(errno.EROFS, "maps/slides.csv")
+    'maps/slides.csv cannot be written: the file system is read-only. Write to another folder.'
+    """
+    reason, remedy = {**_WRITING, **_WHERE}[number]
+    return f"{path} cannot be written: {reason}. {remedy}"
+
+
+@contextmanager
+def storage_errors(path: str | Path) -> Iterator[None]:
+    """Errors of storage that the block raises while it writes `path` become a `StorageError`."""
+    try:
+        yield
+    except Exception as error:
+        found = storage_error(error, path)
+        if found is None or found is error:
+            raise
+        raise found from error
+
+
+def check_writable(folder: str | Path) -> None:
+    """Check that a folder can be written to, or made, without writing anything.
+
+    Raises:
+        StorageError: if it cannot.
+    """
+    there = Path(folder).absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    number = None
+    if not there.is_dir():
+        number = errno.ENOTDIR
+    elif os.statvfs(there).f_flag & os.ST_RDONLY:
+        number = errno.EROFS
+    elif not os.access(there, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    elif shutil.disk_usage(there).free < FULL_BYTES:
+        number = errno.ENOSPC
+    if number is not None:
+        raise StorageError(number, says(number, folder))
+
+
+def _is_below(name: object, path: Path) -> bool:
+    """Whether the file that an error names is `path` or a folder around it; also where it names none."""
+    if not isinstance(name, str | os.PathLike):
+        return True
+    return Path(name).absolute() in (path.absolute(), *path.absolute().parents)
+
+
+def _silent_reason(path: Path) -> int | None:
+    """Why writing may have failed where the writer did not say: no space, or a file at its limit."""
+    with suppress(OSError):
+        if shutil.disk_usage(path.parent).free < FULL_BYTES:
+            return errno.ENOSPC
+    with suppress(OSError):
+        if resource is not None and 0 <= resource.getrlimit(resource.RLIMIT_FSIZE)[0] <= path.stat().st_size:
+            return errno.EFBIG
+    return None
