@@ -35,6 +35,7 @@ from scripts.comparison.methods import check_given, find_methods
 from scripts.comparison.published import PUBLISHED
 from scripts.comparison.report import Report
 from scripts.comparison.runs import FAILED, SKIPPED, Comparison, Tracker
+from shared.engines.folder_lock import FolderLock
 from shared.engines.sweep import parse_value
 from shared.front_door import explain_errors
 
@@ -78,6 +79,21 @@ def parsed() -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Compare, unless another process does so in the same folder; the exit status."""
+    lock = FolderLock(arguments.out.resolve())
+    try:
+        lock.acquire()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        return compare(arguments)
+    finally:
+        lock.release()
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Compare; the exit status."""
     out = arguments.out.resolve()
     # Bundles are run from the checkout.
     bundles, manifest = arguments.bundles.resolve(), arguments.manifest.resolve()

@@ -64,7 +64,8 @@ def attach_instance_labels(records: Sequence[Record], path: str | Path) -> list[
     """Copies of `records`, each with its ``instances`` from the file of `write_instance_labels`.
 
     Raises:
-        ValueError: if the file is missing or lacks an image: the stage that writes it has not run.
+        ValueError: if the file is missing or lacks an image: the stage that writes it has not run; and if all instances have the
+            same label.
     """
     path = Path(path)
     if not path.is_file():
@@ -81,6 +82,12 @@ def attach_instance_labels(records: Sequence[Record], path: str | Path) -> list[
                 f"{path} has no instance labels for {record['image']} (row {record.get('row')}): delete it and relabel"
             )
         attached.append({**record, "instances": instances})
+    found_labels = "".join(record["instances"] for record in attached)
+    if len(set(found_labels)) == 1:
+        raise ValueError(
+            f"{path}: {found_labels.count('1')} of {len(found_labels)} instances are labelled tumour; both tumour and normal ones "
+            "are needed. Begin anew in another output_dir, and retrain for more epochs (retrain_epochs)"
+        )
     return attached
 
 

@@ -23,6 +23,7 @@ from ..handlers import StageEvents, Tracking, training_handlers
 from ..networks import BoostedPatches
 from ..writers import atomic_path
 from .distributed import barrier, broadcast_from_first, gather_on_first, num_processes, rank
+from .folder_lock import FolderLock
 from .stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -160,29 +161,32 @@ class BoostingTrainer(Stage, Engine):
 
     def run(self) -> None:  # type: ignore[override]
         """Boost from where the folder stands to the end; leave the trees in the network and in ``model.pt``."""
-        if self.is_finished:
-            self.say_finished()
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not self._restore() or not self._has_ended():
-                self.bags, self.labels = patch_bags(
-                    self.dataset,
-                    self.network.features,
-                    self.patches_per_image,
-                    self.device,
-                    self.inferer,
-                    self.passes,
-                    self.num_workers,
-                    self.seed,
-                )
-                super().run([None], max_epochs=self.max_epochs, epoch_length=1)
-                self.bags = []
+        with FolderLock(self.folder):
+            if self.is_finished:
+                self.say_finished()
+            else:
+                self._train()
             if rank() == 0:
-                self._save_trees()
-        if rank() == 0:
-            self.close()
-        barrier()
+                self.close()
+            barrier()
         self.trained()
+
+    def _train(self) -> None:
+        if not self._restore() or not self._has_ended():
+            self.bags, self.labels = patch_bags(
+                self.dataset,
+                self.network.features,
+                self.patches_per_image,
+                self.device,
+                self.inferer,
+                self.passes,
+                self.num_workers,
+                self.seed,
+            )
+            super().run([None], max_epochs=self.max_epochs, epoch_length=1)
+            self.bags = []
+        if rank() == 0:
+            self._save_trees()
 
     def take_trees(self) -> None:
         """Bring the booster's trees into the network."""

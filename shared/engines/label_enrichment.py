@@ -145,7 +145,11 @@ class ConstructFromMasks:
         self.dataset, self.instances_per_side, self.path = dataset, instances_per_side, Path(path)
 
     def run(self) -> None:
-        """Write all instances, unless they are there already."""
+        """Write all instances, unless they are there already.
+
+        Raises:
+            ValueError: if the masks give instances of one class only.
+        """
         if self.path.is_file():
             logger.info(f"construct: finished already, its instances are taken from {self.path}")
             return
@@ -156,6 +160,13 @@ class ConstructFromMasks:
             for instance, label in enumerate(labels.tolist()):
                 pick = pick_record(record, instance, self.instances_per_side)
                 picks.append({**pick, "label": label, "criterion": "mask", "probability": None})
+        counts = [sum(pick["label"] == label for pick in picks) for label in (0, 1)]
+        if not all(counts):
+            raise ValueError(
+                f"construct: the masks of {len(self.dataset.data)} training images label {counts[1]} of {len(picks)} instances "
+                f"tumour and {counts[0]} normal; both are needed, and {self.path} was not written. Check the masks of "
+                f"{self.dataset.data[0].get('manifest') or 'the manifest'}"
+            )
         # Not before every process has seen that the file is missing: one that came later would find it and wait for nobody.
         barrier()
         if rank() == 0:
@@ -178,13 +189,25 @@ class Relabel:
         self.clamp_negative_bags = clamp_negative_bags
 
     def run(self) -> None:
-        """Write the instance labels, unless they are there already."""
+        """Write the instance labels, unless they are there already.
+
+        Raises:
+            ValueError: if all instances get the same label, from which a segmentation learns nothing.
+        """
         if self.path.is_file():
             logger.info(f"relabel: finished already, its labels are taken from {self.path}")
             return
         records = self.score.dataset.data
         labels = enriched_labels(self.score(self.classifier, title="relabel"), records, self.clamp_negative_bags)
-        logger.info(f"relabel: {int(labels.sum())} of {labels.numel()} instances are labelled tumour")
+        num_tumour = int(labels.sum())
+        logger.info(f"relabel: {num_tumour} of {labels.numel()} instances are labelled tumour")
+        if num_tumour in (0, labels.numel()):
+            raise ValueError(
+                f"relabel: {num_tumour} of {labels.numel()} instances of {len(records)} training images are labelled tumour; both "
+                f"tumour and normal ones are needed, and {self.path} was not written: the segmentation would learn nothing. "
+                "Retrain for more epochs (retrain_epochs), or change the classifier's norm or learning rate "
+                "(classifier_learning_rate), in another output_dir"
+            )
         if rank() == 0:
             write_instance_labels(records, list(labels), self.path)
         barrier()

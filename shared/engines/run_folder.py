@@ -13,6 +13,7 @@ from ..handlers import Tracking
 from ..writers import atomic_path
 from .distributed import barrier, rank
 from .executed_config import executed_config, scalars
+from .folder_lock import FolderLock
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ VOLATILE = (
 class RunFolder:
     """Opens, records and guards the output folder of a training.
 
+    While it is open the folder is this run's own, see `FolderLock`: another run is told who has it.
+
     Args:
         path: the output folder.
         tracking: MLflow runs to log the configuration to; None for none.
@@ -56,22 +59,30 @@ class RunFolder:
     ) -> None:
         self.path, self.tracking, self.volatile = Path(path), tracking, tuple(volatile)
         self.files = tuple(Path(file) for file in files)
+        self._lock = FolderLock(path)
 
     def open(self) -> None:
         """Record the executed configuration in ``config.json``, or check that it is the recorded one, and start tracking.
 
         Raises:
-            ValueError: if the folder belongs to a run with another configuration, or with files of another content, naming what
-                differs.
+            ValueError: if another run has the folder open, naming its process; if the folder belongs to a run with another
+                configuration, or with files of another content, naming what differs.
         """
         config = json.loads(json.dumps(executed_config(), default=str, sort_keys=True))
         if self.files:
             config[FILES] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files}
+        self._lock.acquire()
+        try:
+            self._open(config)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, config: dict[str, Any]) -> None:
         file = self.path / CONFIG
         if file.is_file():
             self._check(json.loads(file.read_text()), config)
         if rank() == 0:
-            self.path.mkdir(parents=True, exist_ok=True)
             with atomic_path(file) as temporary:
                 temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
             if self.tracking is not None:
@@ -80,9 +91,12 @@ class RunFolder:
         logger.info(f"output folder: {self.path.resolve()}")
 
     def close(self) -> None:
-        """Mark the run as finished in MLflow."""
-        if self.tracking is not None:
-            self.tracking.finish()
+        """Mark the run as finished in MLflow, and let others have the folder."""
+        try:
+            if self.tracking is not None:
+                self.tracking.finish()
+        finally:
+            self._lock.release()
 
     def _check(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         ignored = {*self.volatile, "_meta_", FILES}

@@ -19,6 +19,7 @@ from ..front_door import Given, check_given
 from ..handlers import Tracking
 from ..writers import atomic_path
 from .child_process import run_child
+from .folder_lock import FolderLock
 from .run_folder import VOLATILE
 from .sweep_table import summarise
 
@@ -128,9 +129,13 @@ class Sweep:
         """Train what is not finished; write and return the table.
 
         Raises:
-            ValueError: before anything is trained, see `check`.
+            ValueError: before anything is trained, see `check`; or if another sweep is at work in the folder.
             RuntimeError: at the end, naming the runs that failed and where they say why.
         """
+        with FolderLock(self.output_dir):
+            return self._run()
+
+    def _run(self) -> pd.DataFrame:
         self.check()
         tracking = self._tracking()
         tracking.start({f"vary {name.replace('::', '.')}": str(values) for name, values in self.varied.items()})

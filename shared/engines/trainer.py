@@ -24,6 +24,7 @@ from ..networks import load_backbone, load_weights
 from ..writers import atomic_path
 from .batches import image_and_label
 from .distributed import average, average_buffers, barrier, is_distributed, num_processes, rank
+from .folder_lock import FolderLock
 from .inferers import AutocastInferer
 from .stage import Stage
 
@@ -164,20 +165,22 @@ class StageTrainer(Stage, SupervisedTrainer):
         """Train from where the folder stands to the end; leave the final weights in the network and in ``model.pt``.
 
         Raises:
-            ValueError: if the resume point is of another network, or the loss stops being finite.
+            ValueError: if the resume point is of another network, the loss stops being finite, or another process trains this
+                stage.
         """
-        if self.is_finished:
-            self.say_finished()
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._restore()
-            if self.state.epoch < self.state.max_epochs:
-                self._run_with_workers()
+        # A stage may be run alone, without its run's folder being opened.
+        with FolderLock(self.folder):
+            if self.is_finished:
+                self.say_finished()
+            else:
+                self._restore()
+                if self.state.epoch < self.state.max_epochs:
+                    self._run_with_workers()
+                if rank() == 0:
+                    self.save_weights(self.best.get("network") or self.plain_network.state_dict())
             if rank() == 0:
-                self.save_weights(self.best.get("network") or self.plain_network.state_dict())
-        if rank() == 0:
-            self.close()
-        barrier()
+                self.close()
+            barrier()
         self.trained()
 
     def _run_with_workers(self) -> None:

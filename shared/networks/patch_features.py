@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .colour_spaces import rgb_to_grey, rgb_to_hed, rgb_to_lab
+from .pixel_normalization import PixelRange
 from .texture_maps import cooccurrence_maps, local_binary_patterns
 
 __all__ = ["PatchFeatures"]
@@ -67,6 +68,7 @@ class PatchFeatures(nn.Module):
         self.pattern_radii, self.num_patterns = [1, 2], NUM_PATTERNS
         self.pair_distances, self.num_levels = [1, 3], 16
         self.names = self._names()
+        self.pixel_range = PixelRange()
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB ``(B, 3, H, W)``, 0 to 255, to features ``(B, F, ceil(H / stride), ceil(W / stride))``, float32, F = `len(names)`.
@@ -74,6 +76,8 @@ class PatchFeatures(nn.Module):
         Raises:
             ValueError: if the images do not have three channels, or are too small to be mirrored at the edges.
         """
+        if not torch.jit.is_scripting():
+            self.pixel_range.look(images)
         padded = self._mirrored(images.float()) / 255
         channels = torch.cat([padded, rgb_to_lab(padded), rgb_to_hed(padded).sqrt()], dim=1)
         grey = rgb_to_grey(padded)

@@ -1,20 +1,49 @@
 """The one place where pixel values are normalised: the first layer of every network."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PixelNormalization"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PixelNormalization", "PixelRange"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class PixelRange:
+    """Looks at the first images that a network gets, and warns if they are not RGB values from 0 to 255.
+
+    Values are read from the device once: black images, which say nothing, are passed over until others come. Nothing is looked
+    at while a network is traced or compiled.
+    """
+
+    def __init__(self) -> None:
+        self._is_known = False
+
+    def look(self, images: Tensor) -> None:
+        """Warn, once, of images in 0..1, of standardised ones and of those of more than 8 bits."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or self._is_known or images.numel() == 0:
+            return
+        lowest, highest = (float(value) for value in torch.aminmax(images.detach()))
+        self._is_known = (lowest, highest) != (0, 0)
+        # Resampling may overshoot a little at both ends.
+        is_standardised = lowest < 0 and highest < 16
+        if not self._is_known or (1 < highest < 512 and not is_standardised):
+            return
+        found = "from 0 to 1" if 0 <= lowest <= highest <= 1 else f"from {lowest:.3g} to {highest:.3g}"
+        warnings.warn(
+            f"the images have values {found}; expected RGB values from 0 to 255, which the network normalises by itself. Give it "
+            "the pixels as they are stored, or multiply values from 0 to 1 by 255",
+            stacklevel=3,
+        )
+
+
 class PixelNormalization(nn.Module):
     """``(pixels / 255 - mean) / std`` for each colour channel.
 
-    Mean and standard deviation are buffers, so a checkpoint or an exported model carries them.
+    The first images are looked at: see `PixelRange`. Mean and standard deviation are buffers, so a checkpoint or an exported model carries them.
 
     Args:
         mean: of red, green, blue, as shares of 255.
@@ -34,6 +63,7 @@ class PixelNormalization(nn.Module):
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(f"mean and std must have three values each, std above 0; got mean={mean}, std={std}")
+        self.pixel_range = PixelRange()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
 
@@ -49,6 +79,8 @@ class PixelNormalization(nn.Module):
         Raises:
             ValueError: if the images do not have three channels: broadcasting would hide it.
         """
+        if not torch.jit.is_scripting():
+            self.pixel_range.look(images)
         # While tracing, a comparison of sizes would only give a warning.
         if not torch.jit.is_tracing() and (images.dim() != 4 or images.shape[1] != 3):
             raise ValueError(f"images must be (B, 3, H, W); got {list(images.shape)}")

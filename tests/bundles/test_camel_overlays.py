@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -28,7 +29,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("overlays", TRAININGS, ids="+".join)
 def test_an_overlay_trains_to_its_end(camel, tmp_path, capsys, overlays):
-    more = SMALL_UNET if "unet" in overlays else {}
+    more: dict[str, Any] = SMALL_UNET if "unet" in overlays else {}
+    if "n8" in overlays:
+        # In so small instances an epoch finds no tumour at all, which is an error.
+        more = {"retrain_epochs": 4}
     camel.train_here(*overlays, output_dir=tmp_path, **more)
     folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
     assert folders == TRAININGS[overlays] | {"segmentation", "evaluation"}

@@ -6,7 +6,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from shared.data import RegionDataset, attach_instance_labels, load_manifest, load_picks, split_into_instances
+from shared.data import (
+    RegionDataset,
+    attach_instance_labels,
+    load_manifest,
+    load_picks,
+    split_into_instances,
+    write_instance_labels,
+)
 from shared.engines import Construct, ConstructFromMasks, LatticeScorer, Relabel
 from shared.engines.label_enrichment import consistent_picks, enriched_labels
 
@@ -150,11 +157,36 @@ def test_relabel(tmp_path, make_dataset, clamp):
     assert path.read_bytes() == first
 
 
+@pytest.mark.parametrize(
+    ("logit", "clamp", "said"),
+    [(-5, False, "0 of 8"), (5, False, "8 of 8"), (-5, True, "0 of 8")],
+)
+def test_a_segmentation_is_not_trained_on_one_class(tmp_path, make_dataset, logit, clamp, said):
+    dataset = make_dataset([(1, [logit] * 4), (0, [logit] * 4)])
+    path = tmp_path / "relabel/instance_labels.csv"
+    with pytest.raises(ValueError, match=rf"^relabel: {said} instances of 2 .*{path} was not written.*retrain_epochs"):
+        Relabel(LatticeScorer(dataset, 2, "cpu"), Channel(0), path, clamp_negative_bags=clamp).run()
+    assert not path.exists()
+    # Nor on what an earlier version has left.
+    write_instance_labels(dataset.data, [torch.full((4,), int(logit > 0))] * 2, path)
+    with pytest.raises(ValueError, match=rf"^{path}: {said} instances are labelled tumour; both .*retrain_epochs"):
+        attach_instance_labels(dataset.data, path)
+
+
 def test_clamping_spares_tumour_images():
     logits = torch.tensor([[1.0, -1.0], [1.0, -1.0], [0.0, 2.0]])
     records = [{"label": 0}, {"label": 1}, {"label": 0}]
     assert enriched_labels(logits, records).tolist() == [[1, 0], [1, 0], [1, 1]]
     assert enriched_labels(logits, records, clamp_negative_bags=True).tolist() == [[0, 0], [1, 0], [0, 0]]
+
+
+def test_masks_without_tumour_teach_no_instance(tmp_path, make_dataset):
+    dataset = make_dataset([(1, [0] * 4), (0, [0] * 4)], pixel_labels="mask")
+    Image.fromarray(np.zeros((6, 6), np.uint8)).save(tmp_path / "mask.png")
+    dataset.data[0]["mask"] = str(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match="masks of 2 training images label 0 of 8 instances tumour and 8 normal"):
+        ConstructFromMasks(dataset, 2, tmp_path / "picks.csv").run()
+    assert not (tmp_path / "picks.csv").exists()
 
 
 def test_instances_with_their_true_labels(tmp_path, make_dataset):

@@ -1,7 +1,10 @@
+import copy
+import warnings
+
 import pytest
 import torch
 
-from shared.networks import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
+from shared.networks import IMAGENET_MEAN, IMAGENET_STD, BoostedPatches, PixelNormalization, UNet
 
 
 def random_images(*shape):
@@ -62,3 +65,52 @@ def test_rejects_impossible_statistics():
         PixelNormalization(mean=(0, 0, 0), std=(1, 0, 1))
     with pytest.raises(ValueError, match=r"three values each.*mean=\(0.5,\)"):
         PixelNormalization(mean=(0.5,))
+
+
+def warnings_of(network, *batches):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for batch in batches:
+            network(batch)
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (random_images(2, 3, 8, 8) / 255, "values from 0 to 1"),
+        ((random_images(2, 3, 8, 8) > 100).to(torch.uint8), "values from 0 to 1"),
+        (torch.linspace(-2, 2.5, 192).view(1, 3, 8, 8), "values from -2 to 2.5"),
+        (random_images(2, 3, 8, 8).float() * 257, "values from 0 to 65535"),
+    ],
+)
+def test_images_of_another_range_are_warned_of_once(images, found):
+    (said,) = warnings_of(PixelNormalization(), images, images, images / 2)
+    assert found.rpartition(" ")[0] in said
+    assert "expected RGB values from 0 to 255" in said
+
+
+def test_every_network_warns():
+    networks = [
+        UNet(features=[4, 4, 4, 4, 4, 4]),
+        BoostedPatches(num_trees=2, patch_size_px=8),
+    ]
+    images = random_images(1, 3, 32, 32)
+    for network in networks:
+        untouched = copy.deepcopy(network)
+        assert warnings_of(network.eval(), images, images / 255) == []
+        assert len(warnings_of(untouched.eval(), images / 255, images / 255)) == 1
+
+
+def test_images_of_the_right_range_are_not_warned_of():
+    bright = random_images(1, 3, 4, 4)
+    assert warnings_of(PixelNormalization(), bright, bright.float(), bright // 255) == []
+    # Black images say nothing: those behind them are looked at.
+    assert len(warnings_of(PixelNormalization(), bright * 0, bright / 255)) == 1
+    assert warnings_of(PixelNormalization(), bright * 0, bright[:0], bright) == []
+
+
+def test_an_exported_network_does_not_look():
+    images = random_images(1, 3, 5, 7)
+    for exported in (torch.jit.script(PixelNormalization()), torch.jit.trace(PixelNormalization(), images)):
+        assert warnings_of(exported, images // 255) == []
