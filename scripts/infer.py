@@ -11,8 +11,8 @@ why.
 
 Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
 
-Exit status: 0 when every slide is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 130 when
-interrupted.
+Exit status: 0 when every slide is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 3 when the GPU
+computes no more (the slide that it was at stays unfinished: other processes, or the same command again, map it), 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fire.parser import DefaultParseValue
 from shared.engines.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
 from shared.front_door import explain_errors
 from shared.inference import InferenceFailures, find_images, run_cohort
+from shared.inference.device_errors import DeviceFailure
 from shared.inference.finished import FINISHED
 from shared.inference.ray_cohort import RayCohort
 from shared.synthetic import demo_manifest
@@ -101,6 +102,9 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
     except (InferenceFailures, StorageError) as failures:
         print(f"error: {failures}", file=sys.stderr)
         return 1
+    except DeviceFailure as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 3
     except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

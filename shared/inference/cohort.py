@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..writers import StorageError, contended_path
+from .device_errors import DeviceFailure, device_error
 from .finished import FAILED, FINISHED, NO_TISSUE, OK, UNFINISHED, discard, fingerprint, is_finished, result_suffixes
 from .inputs import ImageInput
 from .row_store import Row, RowStore
@@ -67,6 +68,7 @@ class CohortWorker:
     def __init__(self, mapper: Mapper, output_dir: str | Path) -> None:
         self.mapper, self.output_dir = mapper, Path(output_dir)
         self.settings = mapper.settings()
+        self._num_mapped = 0
         self.store = RowStore(output_dir)
         self._suffixes = result_suffixes(self.settings)
         with contended_path(self.output_dir / SETTINGS_NAME) as temporary:
@@ -88,6 +90,11 @@ class CohortWorker:
             known: its row when the run began. What has been tried since then, by any process, counts as tried in this run.
             title: for log and progress bar.
             following: which image is likely to come next, to be opened while this one is computed.
+
+        Raises:
+            DeviceFailure: if the device of this process computes no more. The row stays unfinished, the attempt does not count:
+                whoever comes next maps the image. Only when the devices of several processes, each of which had mapped other
+                images, failed at the same one, that image is given up.
         """
         with self.store.claim(image.name) as is_mine:
             if not is_mine:
@@ -97,7 +104,9 @@ class CohortWorker:
             if row is not None:
                 return Outcome(row, False)
             row, key = self.store.read(image.name), fingerprint(self.settings, image)
-            attempts = 0 if row is None or row == known else int(row.get("attempts", 0))
+            attempts, num_devices = (
+                0 if row is None or row == known else int(row.get(name, 0)) for name in ("attempts", "device_failures")
+            )
             status = None if row is None else row["status"]
             if status == FAILED and attempts >= MAX_ATTEMPTS:
                 return Outcome(row, False)
@@ -106,9 +115,11 @@ class CohortWorker:
                 # Its result, whatever it was made with, is all that there is: it stays, and so does its row.
                 reason = f"ValueError: {image.path} is not there any more; what was made of it before stays"
                 return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
-            if status == UNFINISHED and attempts >= MAX_DEATHS:
-                reason = f"{attempts} processes died while they mapped it, the last one {row and row.get('worker')}"
-                row = begun | {"status": FAILED, "reason": reason, "attempts": attempts, "fingerprint": key}
+            if row is not None and status == UNFINISHED and max(attempts, num_devices) >= MAX_DEATHS:
+                reason = f"{attempts} processes died while they mapped it, the last one {row.get('worker')}"
+                if num_devices >= MAX_DEATHS:
+                    reason = f"the devices of {num_devices} processes that had mapped other images failed at it: {row['reason']}"
+                row = begun | {"status": FAILED, "reason": reason, "attempts": max(attempts, MAX_ATTEMPTS), "fingerprint": key}
                 discard(self.output_dir, image.name)
             else:
                 self.store.write(begun)
@@ -119,7 +130,14 @@ class CohortWorker:
                 discard(self.output_dir, image.name)
                 if following is not None:
                     self.mapper.expect(following)
-                row = begun | self._map(image, title) | {"fingerprint": key}
+                try:
+                    row = begun | self._map(image, title) | {"fingerprint": key}
+                except DeviceFailure as failure:
+                    # A process whose device never worked says nothing of the image.
+                    num_devices += self._num_mapped > 0
+                    self._leave(begun | {"attempts": attempts, "device_failures": num_devices, "reason": str(failure)})
+                    raise
+                self._num_mapped += row["status"] == OK
             self.store.write(row)
             return Outcome(row, True)
 
@@ -128,6 +146,13 @@ class CohortWorker:
         if row is None or row["status"] not in FINISHED:
             return None
         return row if is_finished(self.output_dir, row, fingerprint(self.settings, image), self._suffixes) else None
+
+    def _leave(self, row: Row) -> None:
+        """Leave an image to others."""
+        discard(self.output_dir, row["slide"])
+        self.store.write(row)
+        self.store.tabulate(row)
+        self.store.flush()
 
     def _map(self, image: ImageInput, title: str) -> Row:
         started = time.perf_counter()
@@ -142,6 +167,14 @@ class CohortWorker:
                 # No slide is to blame, and the others would fail as well: it stays unfinished.
                 discard(self.output_dir, image.name)
                 raise
+            sticky = device_error(error)
+            if sticky is not None:
+                said = (str(sticky).splitlines() or [""])[0]
+                worker, device = _whereabouts(image)["worker"], getattr(self.mapper, "device", "the device")
+                raise DeviceFailure(
+                    f"{device} of {worker} computes no more ({type(sticky).__name__}: {said}), at {image.path}, which is left "
+                    "unfinished for another process or the next run"
+                ) from error
             row = {"status": FAILED, "reason": " ".join(f"{type(error).__name__}: {error}".split())}
             # What the user can mend needs no traceback.
             logger.error("%s failed: %s", title, row["reason"], exc_info=not isinstance(error, ValueError))
@@ -225,6 +258,8 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
     Raises:
         InferenceFailures: after everything else is done, naming each image that failed; its row says why.
         StorageError: at once, where nothing more can be written: no image failed, and the same call goes on from there.
+        DeviceFailure: at once, if the device of this process computes no more: every other image would fail as well. The one that
+            it was at stays unfinished.
     """
     with logging_redirect_tqdm():
         worker = CohortWorker(mapper, output_dir)

@@ -6,13 +6,13 @@ import re
 
 import torch
 
-# CUDA, cuBLAS, cuDNN and NCCL raise RuntimeErrors, which torch's own AcceleratorError is one of.
+# CUDA and its libraries raise RuntimeErrors, of which torch's own AcceleratorError is one.
 _OF_A_DEVICE = re.compile(
-    r"\b(CUDA|HIP|cuDNN|cuBLAS|cuFFT|cuSOLVER|cuSPARSE|NCCL|MIOpen)( driver| runtime| kernel)? (error|failure)|"
-    r"CUBLAS_STATUS_|CUDNN_STATUS_|CUSOLVER_STATUS_|device-side assert|uncorrectable ECC",
+    r"\b(CUDA|HIP|cuDNN|cuBLAS|cuFFT|cuSOLVER|cuSPARSE|NCCL|MIOpen)( driver| runtime| kernel)? error"
+    r"|\b(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_|device-side assert|uncorrectable ECC",
     re.IGNORECASE,
 )
-# Of one input: too large, or of a shape that a kernel does not have. The device goes on.
+# Of one input, which is too large or of a shape that a kernel does not have. The device goes on.
 _OF_AN_INPUT = re.compile(
     r"out of memory|ALLOC_FAILED|NOT_SUPPORTED|BAD_PARAM|INVALID_VALUE|invalid argument|invalid configuration argument",
     re.IGNORECASE,
@@ -20,21 +20,25 @@ _OF_AN_INPUT = re.compile(
 
 
 class DeviceFailure(RuntimeError):
-    """The device of this process does not compute any more; what it was at is not to blame."""
+    """The device of this process does not compute any more; the image that it was at is not to blame."""
 
 
-def is_device_error(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is of the device and not of the input: all that comes after it would fail as well.
+def device_error(error: BaseException | None) -> BaseException | None:
+    """The error, or the one that caused it, that is of the device and not of the input; None if there is none.
 
-    Memory that does not suffice is of the input, and so is what a kernel refuses to compute.
+    After such an error everything that the process gives to its device fails: CUDA calls it sticky. Too little memory is of the
+    input, and so is what a kernel refuses to compute.
     """
     while error is not None:
-        if isinstance(error, DeviceFailure):
-            return True
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
-            said = str(error)
-            is_of_device = isinstance(error, torch.AcceleratorError) or _OF_A_DEVICE.search(said) is not None
-            if is_of_device and _OF_AN_INPUT.search(said) is None:
-                return True
+        if isinstance(error, DeviceFailure) or _is_of_device(error):
+            return error
         error = error.__cause__
-    return False
+    return None
+
+
+def _is_of_device(error: BaseException) -> bool:
+    if not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
+        return False
+    said = str(error)
+    is_named = isinstance(error, torch.AcceleratorError) or _OF_A_DEVICE.search(said) is not None
+    return is_named and _OF_AN_INPUT.search(said) is None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .device_errors import is_device_error
+from .device_errors import device_error
 from .image_sizes import USUAL_MULTIPLE_PX, ImageSizes, mirrored_to
 from .probabilities import class_probabilities, to_map_pixels, tumour_probability
 from .symmetries import mean_over, symmetries
@@ -52,7 +52,7 @@ class TileNetwork(nn.Module):
         try:
             return self._map(images, shape, map_shape)
         except (RuntimeError, ValueError) as error:
-            if isinstance(error, torch.OutOfMemoryError) or is_device_error(error):
+            if isinstance(error, torch.OutOfMemoryError) or device_error(error) is not None:
                 raise
             try:
                 return self._map_padded(images, map_shape)

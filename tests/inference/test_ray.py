@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from shared.inference import InferenceFailures, SlideMapper, find_images, run_cohort
+from shared.inference.device_errors import DeviceFailure
 from shared.inference.ray_cohort import RayCohort
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
@@ -136,6 +137,33 @@ def test_a_failure_leaves_the_others_alone(cluster, tmp_path, pictures):
     assert [image for image, _ in lines_of(log, "begin")].count("1") == 2
 
 
+def build_broken_mapper(log, num_broken):
+    """A mapper of a process whose device fails at once, if it is one of the first `num_broken` processes."""
+    import os
+
+    import torch
+
+    class Redness(torch.nn.Module):
+        def forward(self, images):
+            if f"pid {os.getpid()} x" in log.read_text().splitlines()[:num_broken]:
+                raise RuntimeError("CUDA error: unspecified launch failure")
+            return (images[:, :1] - images[:, 1:2] - 140) / 3
+
+    write_line(log, f"pid {os.getpid()} x")
+    return SlideMapper(Redness(), tile_size_px=64, margin_px=0, tissue_only=False, amp=False, num_workers=1, device="cpu")
+
+
+def test_a_device_that_fails_ends_its_process_and_not_the_run(cluster, tmp_path, pictures):
+    log, images = tmp_path / "log.txt", find_images(pictures)[:3]
+    ray.cloudpickle.register_pickle_by_value(sys.modules[build_mapper.__module__])
+    rows = RayCohort(functools.partial(build_broken_mapper, log, 1), num_cpus=1).run(images, tmp_path / "out")
+    assert [(row["status"], row["attempts"]) for row in rows] == [("ok", 1)] * 3
+    assert len(lines_of(log, "pid")) >= 2
+    with pytest.raises(DeviceFailure, match=r"no machine's device computes, the last one said: .*unspecified launch failure"):
+        RayCohort(functools.partial(build_broken_mapper, log, 99), num_cpus=1).run(images, tmp_path / "other")
+    assert {row["status"] for row in table_of(tmp_path / "other").values()} == {"unfinished"}
+
+
 def test_a_mapper_that_cannot_be_made_stops_the_run(cluster, tmp_path, pictures):
     def build():
         raise ValueError("model.pt is of another network")
@@ -145,7 +173,7 @@ def test_a_mapper_that_cannot_be_made_stops_the_run(cluster, tmp_path, pictures)
 
 
 def test_more_than_any_machine_has(cluster, tmp_path, pictures):
-    with pytest.raises(ValueError, match="no machine of the Ray cluster has 64 CPU and 0 GPU; found: 1 CPU, 0 GPU"):
+    with pytest.raises(ValueError, match=r"no machine of the Ray cluster has 64 CPU and 0 GPU; found: 1 CPU, 0 GPU"):
         RayCohort(builder(tmp_path / "log.txt"), num_cpus=64).run(find_images(pictures), tmp_path / "out")
     with pytest.raises(ValueError, match="need num_cpus > 0"):
         RayCohort(builder(tmp_path / "log.txt"), num_cpus=0)

@@ -147,6 +147,25 @@ def test_what_is_wrong_is_said_before_anything_is_mapped(tmp_path, manifest, tra
     assert not (tmp_path / "maps").exists()
 
 
+def test_a_gpu_that_fails_ends_the_process_and_blames_no_slide(tmp_path, manifest, trained, start, monkeypatch):
+    (tmp_path / "broken_device.py").write_text(
+        "import torch\n\nclass Broken(torch.nn.Module):\n    def forward(self, images):\n"
+        "        raise RuntimeError('CUDA error: an illegal memory access was encountered\\nFor debugging consider ...')\n"
+    )
+    (tmp_path / "broken.json").write_text('{"network": {"_target_": "broken_device.Broken"}}')
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--model_dir", trained, *SMALL]
+    code, printed = start(*options, "--overlay", tmp_path / "broken.json")
+    assert code == 3
+    (line,) = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert "computes no more (RuntimeError: CUDA error: an illegal memory access was encountered), at " in line
+    assert f"{tmp_path / 'a.png'}, which is left unfinished" in line
+    assert "Traceback" not in printed.err
+    assert statuses(tmp_path / "maps") == {"a": "unfinished"}
+    assert start(*options)[0] == 0
+    assert statuses(tmp_path / "maps") == {"a": "ok", "b": "ok", "c": "ok"}
+
+
 def test_a_key_needs_a_value(tmp_path, manifest, start):
     code, printed = start("--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--threshold")
     assert code == 2
