@@ -1,5 +1,9 @@
 """Every line of Python that the bundles run. Folders are the pipeline; see README.md, "Architecture"."""
 
+import getpass
+import os
+import sys
+import tempfile
 from pathlib import Path
 
 # In packed bundles alone: a digest of the code that was packed, so that no other passes for it.
@@ -17,6 +21,27 @@ def _version(release: str, folder: Path) -> str:
 
 
 __version__ = _version("0.1.0", Path(__file__).parent)
+
+
+def _ensure_user() -> None:
+    """Give a user whom the system does not know a name and a home folder, as in a container that runs under a bare number.
+
+    MONAI asks for the name when it is imported, MLflow for both, and they fail without. Nothing helps where MONAI came first and
+    found no home folder: `shared.front_door` says so.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        # Read before the system's own list, also by child processes.
+        os.environ["LOGNAME"] = f"user{os.getuid()}"
+    try:
+        Path.home()
+    except RuntimeError:
+        if "monai" not in sys.modules:
+            os.environ["HOME"] = tempfile.gettempdir()
+
+
+_ensure_user()
 
 
 def require_version(version: str) -> None:

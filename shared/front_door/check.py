@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from .explained import explain_errors, is_command_line
 from .given import Given, executing_parser, given_now
 from .names import misplaced_overlays, unknown_arguments, unknown_keys
-from .surroundings import unwritable_folders, wrong_device, wrong_processes
+from .surroundings import unknown_home, unwritable_folders, wrong_device, wrong_processes
 from .values import expand_home, null_words, number_signs, wrong_epochs, wrong_kinds, wrong_paths
 
 
@@ -70,7 +70,7 @@ def _problems_of_entries(given: Given, parser: ConfigParser) -> list[str]:
 
 
 def _problems_of_surroundings(given: Given, parser: ConfigParser, writes: Sequence[str]) -> list[str]:
-    problems = wrong_processes(parser.get())
+    problems = [*wrong_processes(parser.get()), *unknown_home()]
     problems = problems or wrong_device(given, parser.get(), parser.get_parsed_content)
     return problems or unwritable_folders(given, writes, parser.get_parsed_content)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +39,15 @@ def wrong_processes(config: Mapping[str, Any], environment: Mapping[str, str] = 
             f"this is one of {processes} processes (WORLD_SIZE), and the configuration is for one: each would do the whole work, "
             f"into the same folder. {remedy}"
         ]
+    return []
+
+
+def unknown_home() -> list[str]:
+    """A user without a home folder, as in a container that runs under a bare number."""
+    try:
+        Path.home()
+    except RuntimeError:
+        return [f"user {os.getuid()} has no home folder, which MLflow needs: export HOME=FOLDER, one that can be written to"]
     return []
 
 

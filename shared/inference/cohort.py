@@ -177,7 +177,7 @@ class CohortWorker:
                 ) from error
             row = {"status": FAILED, "reason": " ".join(f"{type(error).__name__}: {error}".split())}
             # What the user can mend needs no traceback.
-            logger.error("%s failed: %s", title, row["reason"], exc_info=not isinstance(error, ValueError))
+            logger.error("%s failed: %s", title, row["reason"], exc_info=not isinstance(error, ValueError | StorageError))
             discard(self.output_dir, image.name)
         return row | {"seconds": round(time.perf_counter() - started, 2)}
 
