@@ -19,6 +19,7 @@ from ..data.manifest import PLAIN_SUFFIXES
 from ..geometry import mpp_to_downsample, snap_downsample
 from ..writers import check_volume_format, column_name, tile_table
 from ..wsi import Slide
+from ..wsi.annotations import QUPATH, check_frame
 from .cohort import run_cohort
 from .finished import weights_sha256
 from .inputs import ImageInput, find_images
@@ -79,6 +80,8 @@ class SlideMapper:
             Areas are those of the map's pixels always.
         tile_table: also write ``<name>.tiles.csv``, a row a tile (its core) with WSInfer's columns.
         volume: also write the map as ``"nifti"`` (``.nii.gz``) or ``"metaimage"`` (``.mha``).
+        annotation_frame: from where the outlines in ``<name>.geojson`` count their level-0 pixels: ``"qupath"``, from the corner
+            of what was scanned where the slide says which part that is, or ``"level0"``; see `shared.wsi.annotations.frames`.
 
     Raises:
         ValueError: for numbers or names that do not fit, and where `compile` cannot work on this machine.
@@ -107,6 +110,7 @@ class SlideMapper:
         simplify_um: float = 1.5,
         tile_table: bool = False,
         volume: str | None = None,
+        annotation_frame: str = QUPATH,
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -120,6 +124,7 @@ class SlideMapper:
         if overlap not in OVERLAPS or simplify_um < 0:
             raise ValueError(f"need overlap of {', '.join(OVERLAPS)} and simplify_um >= 0, got {overlap=}, {simplify_um=}")
         check_volume_format(volume)
+        check_frame(annotation_frame)
         _check_class_names(class_names)
         # Fails here, and not at the first slide, when the numbers do not fit together.
         grid = MapGrid.of_image((tile_size_px + 1,) * 2, tile_size_px, margin_px, map_downsample or SLIDE_MAP_DOWNSAMPLE)
@@ -152,6 +157,7 @@ class SlideMapper:
         self.simplify_um = simplify_um
         self.tile_table = tile_table
         self.volume = volume
+        self.annotation_frame = annotation_frame
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
 
@@ -198,6 +204,7 @@ class SlideMapper:
             "simplify_um": self.simplify_um,
             "tile_table": self.tile_table,
             "volume": self.volume,
+            "annotation_frame": self.annotation_frame,
             "version": __version__,
         }
 
@@ -215,7 +222,9 @@ class SlideMapper:
             path = base.with_name(image.name + MAP_SUFFIX)
             probability_map = stack.enter_context(ProbabilityMap(path, opened.grid, num_classes))
             self._fill(probability_map, opened, title)
-            options = ResultOptions(self.class_names, self.threshold, self.min_area_um2, self.simplify_um, self.volume)
+            options = ResultOptions(
+                self.class_names, self.threshold, self.min_area_um2, self.simplify_um, self.volume, self.annotation_frame
+            )
             with self.stopwatch.measure("results"):
                 results = write_results(base, probability_map, opened.overview, opened.scale, options)
             return results | {"num_tiles": int(opened.wanted.sum())}
@@ -263,7 +272,7 @@ class SlideMapper:
         downsample = snap_downsample([max(1, round(downsample))], downsample)
         downsample = slide.downsample(slide.mpp * downsample)
         map_downsample = self.map_downsample or (1 if _is_tile(slide) else SLIDE_MAP_DOWNSAMPLE)
-        return Scale(slide.size_px, slide.mpp, downsample, map_downsample)
+        return Scale(slide.size_px, slide.mpp, downsample, map_downsample, slide.qupath_origin_px)
 
 
 def _is_tile(slide: Slide) -> bool:
