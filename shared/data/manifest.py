@@ -56,7 +56,7 @@ def load_manifest(
     fold: int | None = None,
     tile_mpp: float | None = None,
     check_files: bool = True,
-    tumour_classes: Sequence[str] | None = None,
+    tumour_classes: str | Sequence[str] | None = None,
     annotation_frame: str | None = None,
 ) -> list[Record]:
     """Read and check a manifest.

@@ -70,17 +70,18 @@ def split_names(names: str | None) -> list[str] | None:
     return None if names is None else [name.strip() for name in names.split(NAMES_SEPARATOR)]
 
 
-def join_names(names: Sequence[str] | None) -> str | None:
-    """A cell of the names of classes; None for none.
+def join_names(names: str | Sequence[str] | None) -> str | None:
+    """A cell of the names of classes, given as a list or as such a cell; None for none.
 
     Raises:
         ValueError: for what is no list of names.
 
-    >>> join_names(["Tumor", "DCIS "]), join_names([""]), join_names(None)
-    ('Tumor|DCIS', 'Unclassified', None)
+    >>> join_names(["Tumor", "DCIS "]), join_names("Tumor | DCIS"), join_names([""]), join_names(None)
+    ('Tumor|DCIS', 'Tumor|DCIS', 'Unclassified', None)
     """
     if names is None:
         return None
-    if isinstance(names, str) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"tumour_classes must be a list of one name at least, got {names!r}")
+    names = names.split(NAMES_SEPARATOR) if isinstance(names, str) else names
+    if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"tumour_classes must be one name at least, or a list of names, got {names!r}")
     return NAMES_SEPARATOR.join(name.strip() or UNCLASSIFIED for name in names)

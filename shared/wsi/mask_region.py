@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -234,7 +233,7 @@ def _open_mask(
     try:
         if is_tiff:
             return _open_tiff_mask(path, num_classes)
-        with _pillow_reads(math.prod(image_size)), Image.open(path) as image:
+        with _unlimited_pillow(), Image.open(path) as image:
             _refuse_jpeg(path, image.format == "JPEG")
             # Before anything is decoded: a mask may be as large as its image, and no larger.
             _whole_factor(path, image.size, image_size, image_path)
@@ -255,12 +254,12 @@ def _open_mask(
 
 
 @contextmanager
-def _pillow_reads(num_pixels: int) -> Iterator[None]:
-    """Let Pillow open what is no larger than an image of so many pixels: its own limit is made for files from strangers."""
+def _unlimited_pillow() -> Iterator[None]:
+    """Let Pillow open an image of any size: its limit is made for files from strangers, and a mask's is the size of its slide."""
     # The limit is one for all threads, and the first to leave must not take it from the others.
     with _PILLOW_LIMIT:
         limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None if limit is None else max(limit, num_pixels)
+        Image.MAX_IMAGE_PIXELS = None
         try:
             yield
         finally:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from .even_odd import even_odd_polygons
+from .even_odd import even_odd_area
 
 # Points ``(n, 2)`` as (x, y), closed or not.
 Ring = NDArray[np.float64]
@@ -77,7 +77,7 @@ def area_of(polygons: Iterable[Sequence[Ring]]) -> Polygon | MultiPolygon | None
     published masks: both lobes of a figure of eight, but not what it goes around twice. Areas of several outlines are joined.
 
     Raises:
-        ValueError: for an outline of too many points or self-crossings, see `even_odd_polygons`.
+        ValueError: for an outline of too many points or self-crossings, see `even_odd_area`.
     """
     parts: list[BaseGeometry] = []
     for rings in polygons:
@@ -87,11 +87,13 @@ def area_of(polygons: Iterable[Sequence[Ring]]) -> Polygon | MultiPolygon | None
         if len(shell) < 3:
             continue
         polygon = Polygon(shell, [hole for hole in holes if len(hole) >= 3])
-        parts += polygons_of(polygon) if polygon.is_valid else even_odd_polygons(polygon)
+        parts.append(polygon if polygon.is_valid else even_odd_area(polygon))
     if not parts:
         return None
-    joined = parts[0] if len(parts) == 1 else shapely.union_all(parts)
-    kept = polygons_of(joined)
+    # What even_odd_area gives may be thousands of parts, which need no union: they do not overlap.
+    kept = polygons_of(parts[0] if len(parts) == 1 else shapely.union_all(parts))
+    if not kept:
+        return None
     return kept[0] if len(kept) == 1 else MultiPolygon(kept)
 
 

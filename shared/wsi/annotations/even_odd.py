@@ -6,6 +6,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
 
 # Time and memory grow with the crossings: a scribble of 500 random points has 40 000 and takes a second.
 MAX_CROSSINGS = 200_000
@@ -13,7 +14,7 @@ MAX_CROSSINGS = 200_000
 _PAIRS_TOGETHER = 2_000_000
 
 
-def even_odd_polygons(polygon: Polygon) -> list[Polygon]:
+def even_odd_area(polygon: Polygon) -> BaseGeometry:
     """The parts of the plane that the rings of a polygon go around an odd number of times.
 
     The rings are cut where they cross, and of the faces between the pieces those are kept from which a ray crosses the rings an
@@ -23,7 +24,7 @@ def even_odd_polygons(polygon: Polygon) -> list[Polygon]:
         polygon: not valid; its rings may cross and touch themselves and each other.
 
     Returns:
-        Valid polygons that do not overlap.
+        A valid polygon or several that do not overlap; empty where the rings enclose nothing.
 
     Raises:
         ValueError: if the rings cross more than `MAX_CROSSINGS` times.
@@ -33,9 +34,7 @@ def even_odd_polygons(polygon: Polygon) -> list[Polygon]:
     lines = shapely.union_all(shapely.linestrings(segments))
     faces = shapely.get_parts(shapely.polygonize([lines]))
     kept = faces[_is_odd(shapely.get_coordinates(shapely.point_on_surface(faces)), segments)]
-    if not len(kept):
-        return []
-    return [part for part in shapely.get_parts(shapely.coverage_union_all(kept)) if part.area > 0]
+    return shapely.coverage_union_all(kept)
 
 
 def _segments(polygon: Polygon) -> NDArray[np.float64]:

@@ -88,6 +88,8 @@ def read_annotations_in_frame(
                     left_out.append(found)
     except (*DAMAGE, ET.ParseError, json.JSONDecodeError, UnicodeError, LookupError) as error:
         raise ValueError(f"the annotations {path} are damaged ({error}); is the file complete?") from error
+    except shapely.errors.GEOSException as error:
+        raise ValueError(f"the annotations {path} have an outline of which no area can be made: {error}") from error
     except RecursionError as error:
         raise ValueError(f"the annotations {path} are damaged: what is in them is nested too deeply") from error
     except OSError as error:
