@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.infer import overrides_of
+from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import load_manifest
 from shared.engines.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
 from shared.engines.temperature import LABELS, collect_logits, write_reliability_report, write_temperature
@@ -41,6 +42,7 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--model_dir", type=Path, required=True, help="output folder of the training, with its model.pt")
     parser.add_argument("--manifest", type=Path, required=True, help="of the training")
     parser.add_argument("--overlay", nargs="+", default=[], help="configurations behind inference.json, as in training: unet")
+    add_annotation_options(parser)
     parser.add_argument("--labels", choices=LABELS, default="mask", help="of pixels or of images (default mask)")
     parser.add_argument("--tile_mpp", type=float, help="of PNG, JPEG and BMP images without mpp, as in training")
     parser.add_argument("--fit_split", default="val", help="that the temperature is fitted on (default val)")
@@ -68,6 +70,8 @@ def run(arguments: argparse.Namespace, mapper: SlideMapper) -> str:
             require=required,
             num_classes=num_classes,
             tile_mpp=arguments.tile_mpp,
+            tumour_classes=arguments.tumour_classes,
+            annotation_frame=arguments.annotation_frame,
         )
         collected[split] = collect_logits(mapper, records, arguments.labels, arguments.regions_per_slide)
     fitted, reported = collected[arguments.fit_split], collected[arguments.report_split]

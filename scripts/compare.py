@@ -35,6 +35,7 @@ from scripts.comparison.methods import check_given, find_methods
 from scripts.comparison.published import PUBLISHED
 from scripts.comparison.report import Report
 from scripts.comparison.runs import FAILED, SKIPPED, Comparison, Tracker
+from scripts.preparation.annotation_options import add_annotation_options
 from shared.engines.folder_lock import FolderLock
 from shared.engines.sweep import parse_value
 from shared.front_door import explain_errors
@@ -58,6 +59,7 @@ def parsed() -> argparse.Namespace:
         help="a key of a training; METHOD all: of every one that has it",
     )
     parser.add_argument("--class_names", nargs="+", default=list(BINARY_NAMES), help="of labels and masks, background first")
+    add_annotation_options(parser)
     parser.add_argument("--mpp", type=float, default=1.0, help="micrometres per pixel at which all maps are scored (default 1)")
     parser.add_argument("--tile_mpp", type=float, help="of PNG and JPEG images in a manifest without the column mpp")
     parser.add_argument("--region_size_px", type=int, default=320, help="of the regions that slides are cut into (default 320)")
@@ -106,7 +108,14 @@ def compare(arguments: argparse.Namespace) -> int:
         methods = find_methods(bundles, arguments.methods)
         check_given(methods, given)
         data = prepare_data(
-            manifest, out / "data", arguments.class_names, arguments.tile_mpp, arguments.region_size_px, arguments.region_mpp
+            manifest,
+            out / "data",
+            arguments.class_names,
+            arguments.tile_mpp,
+            arguments.region_size_px,
+            arguments.region_mpp,
+            arguments.tumour_classes,
+            arguments.annotation_frame,
         )
         comparison = Comparison(
             data, out, methods, range(arguments.seeds), arguments.mpp, given, Tracker(uri, arguments.experiment)

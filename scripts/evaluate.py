@@ -3,7 +3,8 @@
 python scripts/evaluate.py --maps maps --manifest slides.csv --split test
 
 --maps is a folder that scripts/infer.py has filled, with any bundle. The manifest's column `mask` names an image or an annotation
-file of ImageScope, ASAP or QuPath; slides with label 0 need none. Writes metrics.json and slides.csv into --out.
+file of ImageScope, ASAP or QuPath; slides with label 0 need none. Where annotations are of several classes, --tumour_classes (or
+the column of that name) says which are tumour. Writes metrics.json and slides.csv into --out.
 
 Maps of tumour: pixels, AUC with and without background, FROC of lesions.
 
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 
+from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import TissueCache, load_manifest
 from shared.engines.class_map_scores import ClassMapScores
 from shared.engines.map_scores import MapScores
@@ -61,20 +63,31 @@ def tumour_scores(arguments: argparse.Namespace, settings: Mapping[str, Any], ti
         if settings.get("threshold") is None:
             raise ValueError(f"{arguments.maps / SETTINGS_NAME} does not tell the maps' threshold: give --threshold")
         threshold = float(settings["threshold"])
-    records = load_manifest(arguments.manifest, split=arguments.split, require=())
+    records = _records(arguments)
     froc_mpp = FROC_MPP if arguments.froc_mpp is None else arguments.froc_mpp
     return MapScores(arguments.maps, records, tissue, threshold, froc_mpp, arguments.allow_missing)
 
 
 def class_scores(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> ClassMapScores:
     """Scorer of maps of several classes."""
-    for name in ("threshold", "froc_mpp"):
+    for name in ("threshold", "froc_mpp", "tumour_classes"):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} is for maps of tumour, and those in {arguments.maps} are of several classes")
     names = settings["class_names"]
-    records = load_manifest(arguments.manifest, split=arguments.split, require=(), num_classes=len(names))
+    records = _records(arguments, len(names))
     method = str(settings.get("network", "Maps"))
     return ClassMapScores(arguments.maps, records, tissue, names, method, arguments.allow_missing)
+
+
+def _records(arguments: argparse.Namespace, num_classes: int = 2) -> list[dict[str, Any]]:
+    return load_manifest(
+        arguments.manifest,
+        split=arguments.split,
+        require=(),
+        num_classes=num_classes,
+        tumour_classes=arguments.tumour_classes,
+        annotation_frame=arguments.annotation_frame,
+    )
 
 
 def tumour_table(metrics: Mapping[str, Any]) -> list[str]:
@@ -133,6 +146,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder to write to (default: evaluation, in --maps)")
     parser.add_argument("--threshold", type=float, help="from which a pixel is tumour (default: that of the maps)")
     parser.add_argument("--froc_mpp", type=float, help=f"micrometres per pixel for lesions (default {FROC_MPP:g})")
+    add_annotation_options(parser)
     parser.add_argument("--tissue", type=Path, help="folder of tissue maps, kept for other runs (default: tissue, in --out)")
     parser.add_argument("--allow_missing", action="store_true", help="leave out slides that have no finished map")
     arguments = parser.parse_args()

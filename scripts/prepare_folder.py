@@ -27,6 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.preparation.annotation_options import add_annotation_options
 from shared.data.annotated_slides import annotated_slides
 from shared.data.class_folders import class_folder_images
 from shared.data.published import write_manifests
@@ -49,21 +50,39 @@ def main() -> None:
     )
     parser.add_argument("--mpp", type=float, help="micrometres per level-0 pixel of files that do not say")
     parser.add_argument("--allow_missing", action="store_true", help="leave out what is not there or cannot be used")
+    add_annotation_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
     arguments = parser.parse_args()
     if arguments.annotations and arguments.masks:
         parser.error("--masks goes with class folders, --annotations takes their place")
     if arguments.project and not arguments.annotations:
         parser.error("--project names the images of --annotations")
+    if arguments.tumour_classes and not arguments.masks:
+        parser.error("--tumour_classes is of the annotation files in --masks; those of --annotations have --classes")
+    if arguments.annotation_frame and not (arguments.annotations or arguments.masks):
+        parser.error("--annotation_frame is of the files in --annotations or --masks")
     common = (arguments.case_pattern, arguments.mpp, arguments.allow_missing, arguments.seed)
     try:
         if arguments.annotations:
             folder = arguments.output / "annotations"
             data = annotated_slides(
-                arguments.source, arguments.annotations, folder, arguments.classes, arguments.project, *common
+                arguments.source,
+                arguments.annotations,
+                folder,
+                arguments.classes,
+                arguments.project,
+                *common,
+                arguments.annotation_frame,
             )
         else:
-            data = class_folder_images(arguments.source, arguments.classes, arguments.masks, *common)
+            data = class_folder_images(
+                arguments.source,
+                arguments.classes,
+                arguments.masks,
+                *common,
+                arguments.tumour_classes,
+                arguments.annotation_frame,
+            )
         lines = write_manifests(data, arguments.output, {"manifest.csv": (data.records, list(data.found))})
     except ValueError as error:
         sys.exit(f"error: {error}")

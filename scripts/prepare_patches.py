@@ -3,7 +3,8 @@
 python scripts/prepare_patches.py slides.csv patches.csv --size_px 128 --mpp 8 --classes normal benign "in situ" invasive
 
 The column ``mask`` names images of class indices or annotation files (ImageScope, ASAP, QuPath) with these classes; without
---classes there are two, and whatever is annotated is 1. No image is written: patches are read from the slides during training.
+--classes there are two, and what is annotated, or --tumour_classes of it, is 1. No image is written: patches are read from the
+slides during training.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
+from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import SIZE_MEASURES, TissueCache, load_manifest, slide_patches, write_manifest
 from shared.front_door import explain_errors
 from shared.wsi import TISSUE_METHODS
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--size_by", choices=SIZE_MEASURES, default="area", help="what makes a lesion large (default area)")
     parser.add_argument("--num_background", type=int, default=0, help="patches without lesion a slide (default 0: the paper)")
     parser.add_argument("--seed", type=int, default=0, help="of k-means and of the background (default 0)")
+    add_annotation_options(parser)
     arguments = parser.parse_args()
     classes = arguments.classes
     num_classes = len(classes) if classes else 2
@@ -43,7 +46,15 @@ def main() -> None:
     tissue = TissueCache(folder, method=arguments.tissue_method)
     try:
         patches = []
-        slides = load_manifest(arguments.slides, require=("mask",), num_classes=num_classes)
+        if classes and arguments.tumour_classes:
+            raise ValueError("--classes names all classes, --tumour_classes those of two that are 1: give one of them")
+        slides = load_manifest(
+            arguments.slides,
+            require=("mask",),
+            num_classes=num_classes,
+            tumour_classes=arguments.tumour_classes,
+            annotation_frame=arguments.annotation_frame,
+        )
         for record in tqdm(slides, unit="slide", disable=None):
             patches += slide_patches(
                 record,

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
+from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import load_manifest, slide_regions, write_manifest
 from shared.front_door import explain_errors
 
@@ -28,10 +29,12 @@ def main() -> None:
     parser.add_argument("--mpp", type=float, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
     parser.add_argument("--min_tissue", type=float, default=0.5, help="smallest share of tissue in a region (default 0.5)")
     parser.add_argument("--stride_px", type=int, default=0, help="step between regions; 0: side by side")
+    add_annotation_options(parser)
     arguments = parser.parse_args()
     try:
         regions = []
-        for record in tqdm(load_manifest(arguments.slides), unit="slide", disable=None):
+        meaning = {"tumour_classes": arguments.tumour_classes, "annotation_frame": arguments.annotation_frame}
+        for record in tqdm(load_manifest(arguments.slides, **meaning), unit="slide", disable=None):
             regions += slide_regions(record, arguments.size_px, arguments.mpp, arguments.min_tissue, arguments.stride_px)
         if not regions:
             raise ValueError(f"{arguments.slides}: no region of {arguments.size_px} px holds {arguments.min_tissue:.0%} tissue")

@@ -39,6 +39,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--work_dir", type=Path, default=Path.home() / ".cache" / "wsss-monailabel", help="(default %(default)s)")
     parser.add_argument("--slide_mpp", type=float, help="micrometres per level-0 pixel of slides that do not say")
     parser.add_argument("--patch_mpp", type=float, help="micrometres per pixel of uploaded PNG and JPEG images")
+    parser.add_argument(
+        "--annotation_frame",
+        choices=("qupath", "level0"),
+        default="qupath",
+        help="of QuPath's requests, answers and submitted annotations; level0: its slides were opened with --no-crop",
+    )
     parser.add_argument("--retrain", help="model to train again by itself")
     parser.add_argument("--retrain_every", type=int, default=0, help="whenever so many labels are new since the last training")
     for name, what in (("set", "inference.json"), ("train_set", "train.json")):
@@ -139,6 +145,7 @@ def serve(arguments: argparse.Namespace) -> None:
         arguments.patch_mpp,
         arguments.retrain,
         arguments.retrain_every,
+        annotation_frame=arguments.annotation_frame,
     )
     lock = FileLock(arguments.work_dir / ".lock")
     try:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from shared.data import load_manifest, record_error, slide_regions, write_manifest
 from shared.data.image_regions import labelled_squares
 from shared.data.manifest import PLAIN_SUFFIXES, REGION, has_known_mask
+from shared.data.record_masks import MASK_COLUMNS
 from shared.synthetic import demo_manifest
 from shared.writers import atomic_path
 from shared.wsi import open_slide
@@ -73,6 +74,8 @@ def prepare_data(
     tile_mpp: float | None = None,
     region_size_px: int = 320,
     region_mpp: float = 0.5,
+    tumour_classes: Sequence[str] | None = None,
+    annotation_frame: str | None = None,
 ) -> ComparisonData:
     """Write the manifests of a comparison into `out`: every path absolute, every split and pixel size filled in.
 
@@ -87,13 +90,22 @@ def prepare_data(
         tile_mpp: micrometres per pixel of PNG and JPEG images in rows without ``mpp``.
         region_size_px: side of the regions that slides are cut into, at `region_mpp`.
         region_mpp: micrometres per pixel.
+        tumour_classes: of annotation files, see `load_manifest`; the manifests that are written name them.
+        annotation_frame: the same.
 
     Raises:
         ValueError: naming file and row, for what cannot be read, has no pixel size or mixes slides with images; and where no test
             image has a mask or label 0.
     """
     file = Path(demo_manifest(manifest)).resolve()
-    records = load_manifest(file, require=(), num_classes=len(class_names), tile_mpp=tile_mpp)
+    records = load_manifest(
+        file,
+        require=(),
+        num_classes=len(class_names),
+        tile_mpp=tile_mpp,
+        tumour_classes=tumour_classes,
+        annotation_frame=annotation_frame,
+    )
     for record in tqdm(records, "reading sizes", unit="image", disable=None, leave=False):
         _fill_mpp(record)
     kinds = {_is_slide(record) for record in records}
@@ -161,7 +173,7 @@ def _kept(
     """What `cut` gives, or what an earlier call has written, if images and masks are the same: tissue takes seconds a slide."""
     files = [Path(record[name]) for record in records for name in ("image", "mask") if record[name] is not None]
     known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    rows = [[record[name] for name in ("image", "mpp", "label", "case_id", "split", *REGION)] for record in records]
+    rows = [[record[name] for name in ("image", "mpp", "label", "case_id", "split", *MASK_COLUMNS, *REGION)] for record in records]
     key = hashlib.sha256(json.dumps([*sizes, num_classes, known, rows]).encode()).hexdigest()
     note, manifest = out / _CUT_NOTE, out / f"{IMAGES}.csv"
     if note.is_file() and manifest.is_file() and json.loads(note.read_text()) == key:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from shared.data import TissueCache, record_error
+from shared.data.record_masks import MASK_COLUMNS, read_record_mask
 from shared.data.tissue_cache import content_key
 from shared.engines.map_cohort import nearest_pixels
 from shared.inference.cohort import SETTINGS_NAME
@@ -27,7 +28,7 @@ from shared.metrics import BOUNDARY_THRESHOLDS, boundary_counts, confusion_matri
 from shared.metrics.ranking import counts_at, score_histograms
 from shared.metrics.region import region_f_of_counts
 from shared.writers import atomic_path, read_rows
-from shared.wsi import open_slide, read_mask_region, tissue_mask
+from shared.wsi import open_slide, tissue_mask
 
 from .data import ComparisonData, Record
 
@@ -168,7 +169,7 @@ class MapScorer:
         """What the scores depend on: the maps by their settings, the truth by its files, the patients."""
         truth = [None if mask is None else _file_key(Path(mask)) for mask in (record["mask"] for record in self.data.records)]
         rows = read_rows(maps / TABLE_NAME) if (maps / TABLE_NAME).is_file() else {}
-        columns = ("image", "x", "y", "width_px", "height_px", "mpp", "label", "case_id")
+        columns = ("image", "x", "y", "width_px", "height_px", "mpp", "label", "case_id", *MASK_COLUMNS[1:])
         regions = [[record[name] for name in columns] for record in self.data.records]
         made = sorted((name, row.get("status"), row.get("fingerprint")) for name, row in rows.items())
         parts = [SCORES_VERSION, self.mpp, self.data.class_names, self.tissue.mpp, self.tissue.method, truth, regions, made]
@@ -210,10 +211,8 @@ class ScoringGrid:
         if self.record["mask"] is None:
             return np.zeros((height, self.shape[1]), np.uint8)
         corner = (self.origin[0], round(self.origin[1] + top * self.pixel_px))
-        size, image = (self.shape[1], height), self.record["image"]
-        return read_mask_region(
-            self.record["mask"], corner, size, self.slide_size_px, self.pixel_px, image, num_classes=num_classes
-        )
+        size = (self.shape[1], height)
+        return read_record_mask(self.record, corner, size, self.slide_size_px, self.pixel_px, num_classes)
 
     def map_pixels(self, top: int, height: int, shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows and columns of a map of this shape below the middles of a strip's pixels."""

@@ -11,13 +11,15 @@ from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
-from ..wsi import ANNOTATION_SUFFIXES, Annotation, Slide, read_annotations, read_mask_region
+from ..wsi import Annotation, Slide, annotation_stem, is_annotation_file, read_annotations
+from ..wsi.annotations.reading import plain_name
 from .case_pattern import CasePattern
 from .class_annotations import class_areas, without_background, write_class_annotations
 from .class_folders import images_below, pixel_size_to_write
 from .class_names import ClassNames
 from .problems import Problems
 from .published import PublishedData
+from .record_masks import read_record_mask
 from .splits import assign_splits
 
 Record = dict[str, Any]
@@ -35,6 +37,7 @@ def annotated_slides(
     mpp: float | None = None,
     allow_missing: bool = False,
     seed: int = 0,
+    annotation_frame: str | None = None,
 ) -> PublishedData:
     """Slides with their annotations as masks.
 
@@ -51,6 +54,7 @@ def annotated_slides(
         mpp: micrometres per level-0 pixel of slides that do not say.
         allow_missing: leave out what cannot be used, instead of raising.
         seed: of the split, which is 65/15/20 by label (`assign_splits`).
+        annotation_frame: of annotation files that do not name theirs, see `read_annotations`.
 
     Returns:
         Records of whole slides by path; ``label`` is the highest class that is drawn, and 0 where nothing is.
@@ -68,24 +72,32 @@ def annotated_slides(
     problems = Problems()
     pairs = _pairs(images_below(source), annotations, _image_names(project), problems)
     drawn: Counter[str] = Counter()
+    bases: set[str] = set()
     used: Counter[str] = Counter()
     records: list[Record] = []
     for slide, file in tqdm(pairs.items(), desc="slides", unit="slide", disable=None):
         try:
-            areas = read_annotations(file)
+            with Slide(slide) as opened:
+                origin = opened.qupath_origin_px
+            areas = read_annotations(file, frame=annotation_frame, qupath_origin_px=origin)
             own = [area.class_name for area in areas if not area.is_exclusion]
             drawn.update(own)
-            record = {"image": str(slide), "mpp": pixel_size_to_write(slide, mpp)}
-            label, mask = _label_and_mask(areas, file, Path(output).resolve() / f"{slide.name}.geojson", names)
+            bases |= {plain_name(area.names[-1]) for area in areas if not area.is_exclusion}
+            record: Record = {"image": str(slide), "mpp": pixel_size_to_write(slide, mpp)}
+            target = Path(output).resolve() / f"{slide.name}.geojson"
+            label, mask = _label_and_mask(areas, file, target, names, origin)
+            record |= {"label": label, "mask": str(mask) if mask else None}
+            if mask == file and annotation_frame is not None:
+                record["annotation_frame"] = annotation_frame
             if mask:
-                _check_mask(mask, slide, names)
+                _check_mask(record, names)
             case = cases.case_of(slide.relative_to(source.resolve()).as_posix()) if cases else None
         except ValueError as error:
             problems.add("slides that cannot be used", error)
             continue
         used.update(own)
-        records.append({**record, "label": label, "mask": str(mask) if mask else None, "case_id": case})
-    if names is None and len(drawn) > 1:
+        records.append({**record, "case_id": case})
+    if names is None and len(bases) > 1:
         shown = ", ".join(f"{name or 'no class'} ({count})" for name, count in drawn.most_common())
         raise ValueError(f"{annotations}: which class is which? Give classes, background first, of what is drawn: {shown}")
     remarks = problems.settle(source, allow_missing)
@@ -101,29 +113,32 @@ def annotated_slides(
     return PublishedData(records, found, {}, remarks)
 
 
-def _label_and_mask(areas: Sequence[Annotation], file: Path, target: Path, names: ClassNames | None) -> tuple[int, Path | None]:
+def _label_and_mask(
+    areas: Sequence[Annotation], file: Path, target: Path, names: ClassNames | None, qupath_origin_px: tuple[int, int]
+) -> tuple[int, Path | None]:
     """The highest class that is drawn, and the file of the mask: none for background throughout."""
     if names is None:
         label = int(any(not area.is_exclusion for area in areas))
         return label, file if label else None
-    unknown = [area for area in areas if not area.is_exclusion and not names.knows(area.class_name)]
+    unknown = [area for area in areas if not area.is_exclusion and not any(map(names.knows, area.names))]
     if unknown:
         others = ", ".join(sorted({repr(area.class_name) if area.class_name else "none" for area in unknown}))
         raise ValueError(f"{file}: {len(unknown)} annotations are of other classes than {', '.join(names.names)}: {others}")
-    indices = [None if area.is_exclusion else names.index_of(area.class_name) for area in areas]
+    # A class that is not named is one of the nearest above it that is.
+    indices = [None if area.is_exclusion else names.index_of(next(filter(names.knows, area.names))) for area in areas]
     kept = without_background(class_areas(areas, indices))
     if not kept:
         return 0, None
-    write_class_annotations(target, kept, names.names)
+    write_class_annotations(target, kept, names.names, qupath_origin_px)
     return max(index for _, index in kept), target
 
 
-def _check_mask(mask: Path, image: Path, names: ClassNames | None) -> None:
+def _check_mask(record: Record, names: ClassNames | None) -> None:
     """Read it as training will, which refuses annotations that all lie outside the slide."""
     num_classes = len((names or _TUMOUR).names)
     class_names = names.names if names and num_classes > 2 else None
-    with Slide(image) as slide:
-        read_mask_region(mask, (0, 0), 1, slide.size_px, image_path=image, num_classes=num_classes, class_names=class_names)
+    with Slide(record["image"]) as slide:
+        read_record_mask(record, (0, 0), 1, slide.size_px, num_classes=num_classes, class_names=class_names)
 
 
 def _pairs(
@@ -132,8 +147,8 @@ def _pairs(
     """The annotation file of each slide."""
     files: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(annotations.resolve().rglob("*")):
-        if path.suffix.lower() in ANNOTATION_SUFFIXES and path.is_file() and not path.name.startswith("."):
-            files[path.stem.lower()].append(path)
+        if is_annotation_file(path) and path.is_file() and not path.name.startswith("."):
+            files[annotation_stem(path).lower()].append(path)
     own = {slide: [file for name in _names_of(slide, image_names) for file in files.get(name, ())] for slide in slides}
     owners: dict[Path, list[Path]] = defaultdict(list)
     for slide, found in own.items():

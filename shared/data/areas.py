@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..wsi import open_slide, read_mask_region
+from ..wsi import open_slide
+from .record_masks import read_record_mask
 from .regions import record_error
 
 Record = dict[str, Any]
@@ -81,7 +82,7 @@ def _mask_share(record: Record) -> float:
         downsample = max(1.0, max(region_px) / _MAX_SIDE_PX)
         sampled_px = (max(1, round(region_px[0] / downsample)), max(1, round(region_px[1] / downsample)))
         origin = (record.get("x") or 0, record.get("y") or 0)
-        mask = read_mask_region(record["mask"], origin, sampled_px, size_px, downsample, record["image"])
+        mask = read_record_mask(record, origin, sampled_px, size_px, downsample)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
     return float(mask.mean())

@@ -128,8 +128,8 @@ def bach_slides(
     records = []
     for name in tqdm(names, desc="annotations", unit="slide", disable=None):
         mask = Path(annotations).resolve() / f"{name}.geojson"
-        classes = write_bach_annotations(outlines[name], mask)
         with Slide(slides[name]) as slide:
+            classes = write_bach_annotations(outlines[name], mask, slide.qupath_origin_px)
             mpp = None if slide.has_mpp else imagescope_mpp(outlines[name]) or SLIDE_MPP
         record = {"image": str(slides[name].resolve()), "mpp": mpp, "label": max(classes), "mask": str(mask)}
         records.append({**record, "case_id": name, "split": splits[name]})

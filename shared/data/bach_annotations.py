@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from ..wsi import Annotation, read_annotations
+from ..wsi.annotations import visible_areas
 from .class_annotations import class_areas, write_class_annotations
 
 BACH_CLASSES = ("normal", "benign", "in situ", "invasive")
@@ -27,15 +28,16 @@ def bach_class(name: str) -> int:
     return found[0]
 
 
-def write_bach_annotations(source: str | Path, target: str | Path) -> list[int]:
+def write_bach_annotations(source: str | Path, target: str | Path, qupath_origin_px: tuple[int, int] = (0, 0)) -> list[int]:
     """Write the annotations of a slide again, as GeoJSON with the names of `BACH_CLASSES`.
 
-    The annotators name one class in several ways, and a mask needs one name for each. The order stays, which decides where areas
-    overlap; areas that are taken away are cut out of the others.
+    The annotators name one class in several ways, and a mask needs one name for each. Where areas of two classes overlap the
+    smaller one is kept, see `drawn_areas`; areas that are taken away are cut out of the others.
 
     Args:
         source: the XML of ImageScope.
         target: ``.geojson`` to write.
+        qupath_origin_px: of the slide, `Slide.qupath_origin_px`.
 
     Returns:
         The class indices that occur, ascending.
@@ -48,7 +50,8 @@ def write_bach_annotations(source: str | Path, target: str | Path) -> list[int]:
     classes = {index for index in indices if index is not None}
     if not classes:
         raise ValueError(f"the annotations {source} hold no area of {', '.join(BACH_CLASSES)}")
-    write_class_annotations(target, class_areas(annotations, indices), BACH_CLASSES)
+    areas = visible_areas(class_areas(annotations, indices))
+    write_class_annotations(target, areas, BACH_CLASSES, qupath_origin_px)
     return sorted(classes)
 
 

@@ -28,9 +28,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..wsi import Annotation, Slide, read_annotations, read_mask_region
+from ..wsi import Annotation, Slide, read_annotations
 from .problems import Problems
 from .published import PublishedData, first_names
+from .record_masks import join_names, read_record_mask
 
 Record = dict[str, Any]
 
@@ -83,15 +84,16 @@ def camelyon16_slides(source: str | Path, allow_missing: bool = False, slide_mpp
     groups: dict[str, list[str]] = defaultdict(list)
     records = []
     for name in tqdm([name for name in names if name not in without], desc="slides", unit="slide", disable=None):
-        mask = annotations[name] if labels[name] else None
+        record: Record = {"image": str(slides[name]), "label": labels[name], "mask": None}
         try:
-            mpp = _checked_mpp(slides[name], slide_mpp)
-            for group in _checked_groups(mask, slides[name]) if mask else ():
-                groups[group].append(name)
+            record["mpp"] = _checked_mpp(slides[name], slide_mpp)
+            if labels[name]:
+                record |= _mask_columns(annotations[name])
+                for group in _checked_groups(record):
+                    groups[group].append(name)
         except ValueError as error:
             problems.add("slides that cannot be used", error)
             continue
-        record = {"image": str(slides[name]), "mpp": mpp, "label": labels[name], "mask": str(mask) if mask else None}
         records.append({**record, "case_id": name, "split": "test" if name.startswith("test") else "train"})
     remarks = [f"left out {name}: {why}" for name, why in REMOVED.items() if name in slides]
     remarks += problems.settle(source, allow_missing)
@@ -171,18 +173,28 @@ def _checked_mpp(path: Path, slide_mpp: float | None) -> float | None:
     return slide_mpp
 
 
-def _checked_groups(mask: Path, image: Path) -> set[str]:
-    """The groups of tumour that are none of the published ones.
+def _mask_columns(mask: Path) -> Record:
+    """An annotation file as mask: all that is not an exclusion is tumour, whatever its group.
 
     Raises:
-        ValueError: for annotations that training would refuse, or in which there is no tumour.
+        ValueError: if there is no tumour in it.
     """
     tumour = _tumour(mask)
     if not tumour:
         raise ValueError(f"no tumour is drawn in {mask}")
-    with Slide(image) as slide:
-        read_mask_region(mask, (0, 0), 1, slide.size_px, image_path=image)
-    return {area.group for area in tumour} - set(GROUPS)
+    classes = sorted({area.class_name for area in tumour})
+    return {"mask": str(mask), "tumour_classes": join_names(classes)}
+
+
+def _checked_groups(record: Record) -> set[str]:
+    """The groups of tumour that are none of the published ones.
+
+    Raises:
+        ValueError: for annotations that training would refuse.
+    """
+    with Slide(record["image"]) as slide:
+        read_record_mask(record, (0, 0), 1, slide.size_px)
+    return {area.group for area in _tumour(Path(record["mask"]))} - set(GROUPS)
 
 
 def _tumour(mask: Path) -> list[Annotation]:

@@ -10,6 +10,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ..writers import annotation_feature, class_colour, write_geojson
 from ..wsi import Annotation
+from ..wsi.annotations import QUPATH, drawn_areas, visible_areas
 
 _BACKGROUND_COLOUR = (128, 128, 128)
 
@@ -18,55 +19,49 @@ def class_areas(annotations: Sequence[Annotation], indices: Sequence[int | None]
     """The area of each annotation less what is taken away from its layer, or from the whole slide, and its class index.
 
     Args:
-        annotations: of one slide, in the order of the file, which decides where areas overlap.
+        annotations: of one slide.
         indices: class index of each; None where it is left out, as exclusions are.
 
     Returns:
-        Areas in the same order; none is empty.
+        Areas in the order in which they are drawn, see `drawn_areas`, later ones on top; none is empty.
     """
-    areas = []
-    for annotation, index in zip(annotations, indices, strict=True):
-        if index is None or annotation.is_exclusion:
-            continue
-        taken = [other.polygon for other in annotations if other.is_exclusion and other.layer in (None, annotation.layer)]
-        area = shapely.difference(annotation.polygon, shapely.union_all(taken)) if taken else annotation.polygon
-        if area.area > 0:
-            areas.append((area, index))
-    return areas
+    taken = [annotation.polygon for annotation in annotations if annotation.is_exclusion and annotation.layer is None]
+    taken_away = shapely.union_all(taken)
+    areas = drawn_areas(annotations, indices)
+    left = ((shapely.difference(area, taken_away) if taken else area, index) for area, index in areas)
+    return [(area, index) for area, index in left if area.area > 0]
 
 
 def without_background(areas: Sequence[tuple[BaseGeometry, int]]) -> list[tuple[BaseGeometry, int]]:
-    """Areas of class 0 cut out of those that lie below them, and left out: the mask stays, and nothing drawn is background.
+    """What is seen of areas, those of class 0 left out: the mask stays, nothing drawn is background, and areas of different
+    classes do not overlap.
 
     Args:
         areas: in order, later ones on top; see `class_areas`.
     """
-    kept = []
-    above: BaseGeometry = shapely.Polygon()
-    for area, index in reversed(areas):
-        if index == 0:
-            above = shapely.union(above, area)
-            continue
-        rest = shapely.difference(area, above)
-        if rest.area > 0:
-            kept.append((rest, index))
-    return kept[::-1]
+    return [(area, index) for area, index in visible_areas(areas) if index != 0]
 
 
-def write_class_annotations(target: str | Path, areas: Iterable[tuple[BaseGeometry, int]], class_names: Sequence[str]) -> None:
-    """Write areas as QuPath's GeoJSON, a feature for each polygon.
+def write_class_annotations(
+    target: str | Path,
+    areas: Iterable[tuple[BaseGeometry, int]],
+    class_names: Sequence[str],
+    qupath_origin_px: tuple[int, int] = (0, 0),
+) -> None:
+    """Write areas as QuPath's GeoJSON, in QuPath's frame, a feature for each polygon.
 
     Args:
         target: ``.geojson`` to write.
-        areas: with their class indices, see `class_areas`.
+        areas: in level-0 pixels, with their class indices; those of different classes do not overlap, see `visible_areas`.
         class_names: the class of each index.
+        qupath_origin_px: of the slide, `Slide.qupath_origin_px`.
     """
-    write_geojson(
-        target,
-        (
-            annotation_feature(polygon, class_names[index], class_colour(index) if index else _BACKGROUND_COLOUR, {})
-            for area, index in areas
-            for polygon in shapely.get_parts(area)
-            if polygon.geom_type == "Polygon" and polygon.area > 0
-        ),
+    features = (
+        annotation_feature(
+            polygon, class_names[index], class_colour(index) if index else _BACKGROUND_COLOUR, {}, qupath_origin_px
+        )
+        for area, index in areas
+        for polygon in shapely.get_parts(area)
+        if polygon.geom_type == "Polygon" and polygon.area > 0
     )
+    write_geojson(target, features, QUPATH)

@@ -17,12 +17,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..wsi import ANNOTATION_SUFFIXES, Slide, read_mask_region
+from ..wsi import Slide, annotation_stem, is_annotation_file
 from .case_pattern import CasePattern
 from .class_names import ClassNames
 from .manifest import PLAIN_SUFFIXES
 from .problems import Problems
 from .published import IMAGE_SUFFIXES, PublishedData
+from .record_masks import join_names, read_record_mask
 from .splits import SPLITS, assign_splits
 from .tissue_cache import slide_content_key
 
@@ -31,7 +32,7 @@ Record = dict[str, Any]
 SLIDE_SUFFIXES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi"})
 _ALL_SUFFIXES = IMAGE_SUFFIXES | SLIDE_SUFFIXES
 _SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-_MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", *ANNOTATION_SUFFIXES)
+_MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 
 
 def images_below(folder: Path) -> list[Path]:
@@ -72,6 +73,8 @@ def class_folder_images(
     mpp: float | None = None,
     allow_missing: bool = False,
     seed: int = 0,
+    tumour_classes: Sequence[str] | None = None,
+    annotation_frame: str | None = None,
 ) -> PublishedData:
     """Images with the class of their folder.
 
@@ -85,6 +88,8 @@ def class_folder_images(
         mpp: micrometres per level-0 pixel of files that do not say. Tiles (PNG, JPEG, BMP) may go without.
         allow_missing: leave out what cannot be used, instead of raising.
         seed: of the split, which is 65/15/20 by label (`assign_splits`).
+        tumour_classes: of masks that are annotation files: the classes that are tumour, see `read_record_mask`.
+        annotation_frame: of annotation files that do not name theirs, see `read_annotations`.
 
     Returns:
         Records of whole images by class and name. Of files with the same content one is taken, and a remark says so.
@@ -98,18 +103,20 @@ def class_folder_images(
     names = _class_names(source, {folder.name for _, folder in folders}, classes)
     cases = None if case_pattern is None else CasePattern(case_pattern)
     mask_files = None if masks is None else _masks_by_name(Path(masks))
+    meaning = {"tumour_classes": join_names(tumour_classes), "annotation_frame": annotation_frame}
     problems = Problems()
     records: list[Record] = []
     found = [(split, folder, path) for split, folder in folders for path in images_below(folder)]
     for split, folder, path in tqdm(found, desc="images", unit="image", disable=None):
         try:
             record = {"image": str(path), "mpp": pixel_size_to_write(path, mpp), "label": names.index_of(folder.name)}
-            mask = None if mask_files is None else _mask(path, folder, mask_files, record)
+            if mask_files is not None:
+                record |= _mask(path, folder, mask_files, record, meaning)
             case = cases.case_of(path.relative_to(source.resolve()).as_posix()) if cases else None
         except ValueError as error:
             problems.add("images that cannot be used", error)
             continue
-        records.append({**record, "mask": mask, "case_id": case, "split": split})
+        records.append({"mask": None, **record, "case_id": case, "split": split})
     if not found:
         raise ValueError(f"{source} holds no image in its folders {', '.join(sorted({folder.name for _, folder in folders}))}")
     remarks = problems.settle(source, allow_missing)
@@ -163,13 +170,18 @@ def _masks_by_name(folder: Path) -> dict[str, list[Path]]:
         raise ValueError(f"the folder of masks {folder} does not exist")
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.resolve().rglob("*")):
-        if path.suffix.lower() in _MASK_SUFFIXES and path.is_file():
-            found[path.stem.lower().removesuffix("_mask")].append(path)
+        is_annotations = is_annotation_file(path)
+        if (is_annotations or path.suffix.lower() in _MASK_SUFFIXES) and path.is_file():
+            stem = annotation_stem(path) if is_annotations else path.stem
+            found[stem.lower().removesuffix("_mask")].append(path)
     return found
 
 
-def _mask(path: Path, folder: Path, masks: Mapping[str, Sequence[Path]], record: Record) -> str | None:
-    """The mask of an image, checked against its size; None for background without one."""
+def _mask(path: Path, folder: Path, masks: Mapping[str, Sequence[Path]], record: Record, meaning: Record) -> Record:
+    """The columns of an image's mask, which is checked against its size; empty for background without one.
+
+    `meaning`: the columns that say how an annotation file is read.
+    """
     own = [mask for mask in masks.get(path.stem.lower(), ()) if mask != path]
     beside = [mask for mask in own if mask.parent.name.lower() in (folder.name.lower(), path.parent.name.lower())]
     own = beside if len(own) > 1 else own
@@ -177,11 +189,12 @@ def _mask(path: Path, folder: Path, masks: Mapping[str, Sequence[Path]], record:
         raise ValueError(f"{path} has several masks: {', '.join(map(str, own))}")
     if not own:
         if record["label"] == 0:
-            return None
+            return {}
         raise ValueError(f"{path} has no mask")
+    columns = {"mask": str(own[0])} | (meaning if is_annotation_file(own[0]) else {})
     with Slide(path) as slide:
-        read_mask_region(own[0], (0, 0), 1, slide.size_px, image_path=path)
-    return str(own[0])
+        read_record_mask({**record, **columns}, (0, 0), 1, slide.size_px)
+    return columns
 
 
 def _without_copies(records: Sequence[Record]) -> tuple[list[Record], int]:

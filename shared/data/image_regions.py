@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..wsi import open_slide, read_mask_region
+from ..wsi import open_slide
+from .record_masks import read_record_mask
 from .regions import record_error
 from .slide_regions import label_of_mask
 
@@ -69,8 +70,7 @@ def labelled_squares(record: Record, size_px: int, num_classes: int = 2) -> list
             for square in image_regions(record, size, size_px)
         ]
         for square in squares if record.get("mask") is not None else ():
-            corner, side = (square["x"], square["y"]), (size_px, size_px)
-            mask = read_mask_region(record["mask"], corner, side, whole_px, 1.0, record["image"], num_classes=num_classes)
+            mask = read_record_mask(record, (square["x"], square["y"]), size_px, whole_px, num_classes=num_classes)
             square["label"] = label_of_mask(mask)
             square["area"] = max(round(float((mask > 0).mean()), 4), 1e-4) if square["label"] else 0.0
     except (ValueError, OSError) as error:

@@ -2,8 +2,9 @@
 
 Columns (README.md, "Your own data"): ``image``; optional region ``x, y`` (level-0 pixels) with ``width_um, height_um`` or
 ``width_px, height_px`` (level-0 pixels); ``mpp`` (of level 0, for files that do not carry it); labels ``label``, ``area``,
-``mask`` (an image, or an annotation file of ImageScope, ASAP or QuPath: see `read_mask_region`); ``case_id`` and ``split``;
-``group``, any word: what is scored apart within a split. Paths are relative to the CSV.
+``mask`` (an image, or an annotation file of ImageScope, ASAP or QuPath: see `read_mask_region`), and of annotation files
+``tumour_classes`` (several with | between them) and ``annotation_frame``; ``case_id`` and ``split``; ``group``, any word: what is
+scored apart within a split. Paths are relative to the CSV.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..writers import atomic_path
-from ..wsi import open_slide
+from ..wsi import ANNOTATION_FRAMES, is_annotation_file, open_slide
+from .record_masks import join_names
 from .splits import SPLITS, assign_folds, assign_splits
 
 Record = dict[str, Any]
@@ -34,6 +36,8 @@ COLUMNS = [
     "label",
     "area",
     "mask",
+    "tumour_classes",
+    "annotation_frame",
     "case_id",
     "split",
     "group",
@@ -52,6 +56,8 @@ def load_manifest(
     fold: int | None = None,
     tile_mpp: float | None = None,
     check_files: bool = True,
+    tumour_classes: str | Sequence[str] | None = None,
+    annotation_frame: str | None = None,
 ) -> list[Record]:
     """Read and check a manifest.
 
@@ -69,19 +75,27 @@ def load_manifest(
         tile_mpp: micrometres per pixel of PNG, JPEG and BMP images in rows without ``mpp``, so that they can be read coarser;
             None reads them as they are stored.
         check_files: False leaves images and masks that are not there to whoever opens them.
+        tumour_classes: of annotation files, in rows without ``tumour_classes``: the classes that are tumour, see
+            `read_record_mask`.
+        annotation_frame: of annotation files, in rows without ``annotation_frame``: ``qupath`` or ``level0``.
 
     Returns:
         A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to),
         ``x, y, width_px, height_px`` as level-0 pixels (all None when the row is the whole image), ``mpp``, ``label``,
-        ``area``, ``case_id``, ``split``, ``group``, and for messages ``manifest``, the path of the CSV, and ``row``, the number
-        of the line in it on which the row begins (the header is row 1; blank lines count). What a row leaves empty is None.
+        ``area``, ``tumour_classes``, ``annotation_frame``, ``case_id``, ``split``, ``group``, and for messages ``manifest``, the
+        path of the CSV, and ``row``, the number of the line in it on which the row begins (the header is row 1; blank lines
+        count). What a row leaves empty is None.
 
     Raises:
         ValueError: for whatever is wrong, naming the file, the row, what was wanted and what came.
     """
     path = Path(path)
     records = _read_rows(path)
+    named_tumour = join_names(tumour_classes)
     for record in records:
+        if record["mask"] is not None and is_annotation_file(record["mask"]):
+            record["tumour_classes"] = record["tumour_classes"] or named_tumour
+            record["annotation_frame"] = record["annotation_frame"] or annotation_frame
         _check_row(record, path, num_classes, check_files)
         if record["mpp"] is None and Path(record["image"]).suffix.lower() in PLAIN_SUFFIXES:
             record["mpp"] = tile_mpp
@@ -181,6 +195,9 @@ def _check_row(record: Record, path: Path, num_classes: int, check_files: bool) 
         raise _error(path, record, f"area is a share between 0 and 1, got {record['area']:g}")
     if record["mpp"] is not None and record["mpp"] <= 0:
         raise _error(path, record, f"mpp is a size in micrometres per pixel and above 0, got {record['mpp']:g}")
+    if record["annotation_frame"] not in (*ANNOTATION_FRAMES, None):
+        frames = ", ".join(ANNOTATION_FRAMES)
+        raise _error(path, record, f"annotation_frame must be one of {frames}, got {record['annotation_frame']!r}")
     _check_region(path, record)
 
 

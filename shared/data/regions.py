@@ -12,10 +12,11 @@ from monai.data import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
-from ..wsi import Slide, check_classes, open_slide, read_mask_region
+from ..wsi import Slide, check_classes, open_slide
 from .augmentation import view_changes
 from .instance_labels import decode_instances
 from .lattice import check_lattice, paint_instances
+from .record_masks import read_record_mask
 
 Record = dict[str, Any]
 
@@ -45,7 +46,7 @@ class RegionDataset(Dataset):
         with_areas: also give the records' areas. They are those of the image as read, so the transform may not crop, scale or
             rotate it but by quarter turns.
         num_classes: classes of the masks and labels, from 2 to 255. With two, whatever is not 0 is 1.
-        class_names: the class of each index in annotation files, see `read_mask_region`.
+        class_names: the class of each index in annotation files, see `read_record_mask`.
 
     Raises:
         ValueError: naming the manifest, the row and the file of an image or mask that cannot be read or has another size; and
@@ -206,7 +207,7 @@ def pixel_target(
         size: (height, width) of the image as read.
         mpp: at which it was read, as for `read_image`.
         num_classes: classes of masks and labels.
-        class_names: the class of each index in annotation files, see `read_mask_region`.
+        class_names: the class of each index in annotation files, see `read_record_mask`.
 
     Returns:
         uint8 ``(1, height, width)``, class indices; a record with label 0 and no mask is of class 0 everywhere.
@@ -236,16 +237,8 @@ def _read_mask(
     record: Record, size_px: tuple[int, int], mpp: float | None, num_classes: int, class_names: Sequence[str] | None
 ) -> Tensor:
     slide = open_slide(record["image"], mpp=record.get("mpp"))
-    mask = read_mask_region(
-        record["mask"],
-        (record.get("x") or 0, record.get("y") or 0),
-        size_px,
-        slide.size_px,
-        downsample=_downsample(slide, mpp),
-        image_path=record["image"],
-        num_classes=num_classes,
-        class_names=class_names,
-    )
+    corner = (record.get("x") or 0, record.get("y") or 0)
+    mask = read_record_mask(record, corner, size_px, slide.size_px, _downsample(slide, mpp), num_classes, class_names)
     return torch.from_numpy(mask)[None]
 
 

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from ..geometry import MPP_TOLERANCE
 from ..writers import contended_path
-from ..wsi import Slide, open_slide, read_mask_region
+from ..wsi import Slide, open_slide
+from .record_masks import read_record_mask
 from .regions import record_error
 from .tissue_cache import TissueCache, slide_content_key
 
@@ -120,10 +121,7 @@ class SlideBagDataset(Dataset):
                 raise ValueError("the column 'mask' is empty, and tiles of a tumour slide have no truth without it")
             return torch.zeros(len(xys))
         step = self.tile_size_px * slide.downsample(self.mpp) / _SHARE_POINTS
-        masks = [
-            read_mask_region(record["mask"], (int(x), int(y)), _SHARE_POINTS, slide.size_px, step, record["image"])
-            for x, y in xys
-        ]
+        masks = [read_record_mask(record, (int(x), int(y)), _SHARE_POINTS, slide.size_px, step) for x, y in xys]
         return torch.tensor([float(mask.mean()) for mask in masks])
 
     def check(self, index: int) -> str | None:

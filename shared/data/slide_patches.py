@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry import TileGrid
-from ..wsi import Slide, TissueMap, find_tissue, open_slide, read_mask_region
+from ..wsi import Slide, TissueMap, find_tissue, open_slide
 from .centred_patches import centred_patches, patch_corner
+from .record_masks import MASK_COLUMNS, read_record_mask
 from .regions import record_error
 from .tissue_cache import TissueCache
 
@@ -41,7 +42,7 @@ def slide_patches(
         size_px: side of a patch at `mpp`.
         mpp: micrometres per pixel at which the patches will be read, and at which components are looked for.
         num_classes: classes of the mask.
-        class_names: the class of each index, for annotation files; see `read_mask_region`.
+        class_names: the class of each index, for annotation files; see `read_record_mask`.
         min_tissue: patches with a smaller share of tissue are dropped (appendix B.1: 75 %).
         tissue: where to keep the slides' tissue and how to find it; None finds it now, by saturation as in appendix B.1, at 8 um
             per pixel.
@@ -69,7 +70,7 @@ def slide_patches(
         labels |= dict.fromkeys(_background(grid, mask, found, min_tissue, num_background, seed), 0)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
-    passed_on = {name: record.get(name) for name in ("image", "mpp", "mask", "case_id", "split")}
+    passed_on = {name: record.get(name) for name in ("image", "mpp", *MASK_COLUMNS, "case_id", "split")}
     extent = round(grid.tile_extent_px)
     return [
         {**passed_on, "x": x, "y": y, "width_px": extent, "height_px": extent, "label": labels[x, y]}
@@ -94,16 +95,8 @@ def _class_mask(
     for top in range(0, height, block_px):
         for left in range(0, width, block_px):
             block = mask[top : top + block_px, left : left + block_px]
-            block[:] = read_mask_region(
-                record["mask"],
-                (round(left * downsample), round(top * downsample)),
-                (block.shape[1], block.shape[0]),
-                slide.size_px,
-                downsample,
-                record["image"],
-                num_classes=num_classes,
-                class_names=class_names,
-            )
+            corner, size_px = (round(left * downsample), round(top * downsample)), (block.shape[1], block.shape[0])
+            block[:] = read_record_mask(record, corner, size_px, slide.size_px, downsample, num_classes, class_names)
     return mask
 
 

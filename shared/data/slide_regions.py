@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry import TileGrid
-from ..wsi import Slide, TissueMap, find_tissue, open_slide, read_mask_region
+from ..wsi import Slide, TissueMap, find_tissue, open_slide
+from .record_masks import MASK_COLUMNS, read_record_mask
 from .regions import record_error
 from .tissue_cache import TissueCache
 
@@ -25,6 +27,7 @@ def slide_regions(
     stride_px: int = 0,
     tissue: TissueCache | None = None,
     num_classes: int = 2,
+    class_names: Sequence[str] | None = None,
 ) -> list[Record]:
     """The tissue regions of one slide as manifest records, labelled from its mask.
 
@@ -41,6 +44,7 @@ def slide_regions(
         stride_px: step at `mpp`; 0 for `size_px`.
         tissue: where to keep the slides' tissue and how to find it; None finds it now, in a thumbnail of 2048 px.
         num_classes: of the masks; two are 0 and whatever is above it.
+        class_names: the class of each index in annotation files, see `read_record_mask`.
 
     Returns:
         Records with ``x, y, width_px, height_px`` in level-0 pixels.
@@ -62,10 +66,9 @@ def slide_regions(
                 continue
             area, label = 0.0, 0
             if record.get("mask") is not None:
-                place = ((x, y), size_px, slide.size_px, grid.downsample, record["image"])
-                mask = read_mask_region(record["mask"], *place, num_classes=num_classes)
+                mask = read_record_mask(record, (x, y), size_px, slide.size_px, grid.downsample, num_classes, class_names)
                 area, label = float((mask > 0).mean()), label_of_mask(mask)
-            kept = {name: record.get(name) for name in ("image", "mpp", "mask", "case_id", "split")}
+            kept = {name: record.get(name) for name in ("image", "mpp", *MASK_COLUMNS, "case_id", "split")}
             box = {"x": x, "y": y, "width_px": extent, "height_px": extent}
             regions.append({**kept, **box, "label": label, "area": max(round(area, 4), 1e-4) if area else 0.0})
     except (ValueError, OSError) as error:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from ..data import RegionDataset, instance_labels_of_masks, instance_region, write_instance_labels, write_picks
+from ..data.record_masks import MASK_COLUMNS
 from ..selection import criterion as criterion_of_name
 from ..wsi import open_slide
 from .distributed import barrier, gather_in_order, num_processes, rank, unwrap
@@ -128,7 +129,7 @@ def pick_record(record: Record, instance: int, instances_per_side: int) -> Recor
     """The manifest record of one instance of an image, with the image's label."""
     size_px = open_slide(record["image"], mpp=record.get("mpp")).size_px
     region = instance_region(record, size_px, instance, instances_per_side)
-    kept = {name: record.get(name) for name in ("image", "mpp", "label", "mask", "case_id", "split")}
+    kept = {name: record.get(name) for name in ("image", "mpp", "label", *MASK_COLUMNS, "case_id", "split")}
     return {**kept, **region}
 
 

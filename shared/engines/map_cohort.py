@@ -10,11 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data import TissueCache, record_error
+from ..data.record_masks import read_record_mask
 from ..inference.finished import FINISHED
 from ..inference.inputs import image_name
 from ..inference.row_store import TABLE_NAME
 from ..writers import read_rows
-from ..wsi import ANNOTATION_SUFFIXES, read_mask_region
+from ..wsi import is_annotation_file
 
 Record = dict[str, Any]
 
@@ -113,19 +114,17 @@ class MapCohort:
             yield top, self._read_truth(record, (0, round(top * pixel_px)), size_px, pixel_px)
 
     def _read_truth(self, record: Record, xy: tuple[int, int], size_px: tuple[int, int], pixel_px: float) -> np.ndarray:
-        """Class indices ``(height, width)`` of a region, see `read_mask_region`."""
+        """Class indices ``(height, width)`` of a region, see `read_record_mask`."""
         if record.get("mask") is None:
             return np.zeros(size_px[::-1], np.uint8)
         row, names = self._row_of[slide_name(record)], self.class_names
         slide_px = (int(row["width_px"]), int(row["height_px"]))
         num_classes = 2 if names is None else len(names)
         try:
-            return read_mask_region(
-                record["mask"], xy, size_px, slide_px, pixel_px, record["image"], num_classes=num_classes, class_names=names
-            )
+            return read_record_mask(record, xy, size_px, slide_px, pixel_px, num_classes, names)
         except ValueError as error:
             # Of an annotation file the error names the classes itself.
-            if names is None or Path(record["mask"]).suffix.lower() in ANNOTATION_SUFFIXES:
+            if names is None or is_annotation_file(record["mask"]):
                 raise
             indices = ", ".join(f"{index} {name}" for index, name in enumerate(names))
             raise ValueError(f"{error}; the maps have the classes {indices}") from error

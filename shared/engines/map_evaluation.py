@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data import TissueCache, record_error, write_manifest
+from ..data.record_masks import read_record_mask
 from ..handlers import Tracking
 from ..inference import SlideMapper
 from ..metrics import binary_scores
@@ -22,7 +23,7 @@ from ..metrics.bag_ranking import top_share_of_histogram
 from ..metrics.ranking import counts_at, roc_auc, roc_auc_of_histograms, score_histograms
 from ..writers import read_rows
 from ..writers.figure import ExampleRow
-from ..wsi import Slide, read_mask_region
+from ..wsi import Slide
 from .distributed import barrier, gather_in_order, num_processes, rank
 from .evaluation_report import COUNTS, example_indices, example_title, number, write_report
 from .map_cohort import nearest_pixels, slide_name
@@ -248,7 +249,7 @@ def _check_mask(record: Record) -> None:
         return
     try:
         with Slide(record["image"], mpp=record.get("mpp")) as slide:
-            read_mask_region(record["mask"], (0, 0), 1, slide.size_px, image_path=record["image"])
+            read_record_mask(record, (0, 0), 1, slide.size_px)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
 
@@ -258,4 +259,4 @@ def _truth(record: Record, size_px: tuple[int, int], pixel_px: float, top: int, 
     if record.get("mask") is None:
         return np.zeros(tuple(shape), dtype=np.uint8)
     corner = (0, round(top * pixel_px))
-    return read_mask_region(record["mask"], corner, (shape[1], shape[0]), size_px, pixel_px, record["image"])
+    return read_record_mask(record, corner, (shape[1], shape[0]), size_px, pixel_px)

@@ -182,7 +182,8 @@ def _parts(record: Record, mapper: SlideMapper, labels: str, regions_per_slide: 
         raise ValueError(
             f"{record['image']} is a slide of {slide.size_px[0]} x {slide.size_px[1]} px: --labels label is for images"
         )
-    regions = slide_regions(record, mapper.tile_size_px, mapper.mpp)
+    num_classes = len(mapper.class_names) if mapper.class_names else 2
+    regions = slide_regions(record, mapper.tile_size_px, mapper.mpp, num_classes=num_classes, class_names=mapper.class_names)
     drawn = np.random.default_rng(0).permutation(len(regions))[:regions_per_slide]
     return [{**regions[index], "is_tile": True} for index in sorted(drawn)]
 

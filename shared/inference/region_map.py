@@ -13,6 +13,7 @@ import numpy as np
 import shapely
 
 from ..writers import TUMOUR_CLASS, TUMOUR_COLOUR, Colour, class_colour
+from ..wsi.annotations import LEVEL0
 from .inputs import ImageInput
 from .look_ahead import OpenedSlide
 from .map_grid import MapGrid
@@ -57,7 +58,7 @@ def map_region(mapper: SlideMapper, image: ImageInput, box: Box | None = None, t
         num_classes = len(mapper.class_names) if mapper.class_names else 1
         whole = stack.enter_context(ProbabilityMap(folder / "map.part", opened.grid, num_classes))
         mapper._fill(whole, opened, image.name)
-        options = ResultOptions(mapper.class_names, mapper.threshold, mapper.min_area_um2, mapper.simplify_um, None)
+        options = ResultOptions(mapper.class_names, mapper.threshold, mapper.min_area_um2, mapper.simplify_um, None, LEVEL0)
         found = _regions(whole, opened, options)
         return RegionResult(list(annotation_features(found, opened.scale, options)), opened.scale.mpp, int(opened.wanted.sum()))
 

@@ -19,6 +19,7 @@ from ..data.manifest import PLAIN_SUFFIXES
 from ..geometry import mpp_to_downsample, snap_downsample
 from ..writers import check_volume_format, column_name, tile_table
 from ..wsi import Slide
+from ..wsi.annotations import QUPATH, check_frame
 from .cohort import run_cohort
 from .finished import weights_sha256
 from .inputs import ImageInput, find_images
@@ -85,6 +86,8 @@ class SlideMapper:
         whole_image_px: PNG, JPEG and BMP images, and untiled TIFF of up to 4096 px a side, are given to the network whole
             where neither side is longer than this at `mpp`, as the evaluations do; larger ones, slides, and images for a
             network with one answer a tile come in tiles. 0: everything in tiles.
+        annotation_frame: from where the outlines in ``<name>.geojson`` count their level-0 pixels: ``"qupath"``, from the corner
+            of what was scanned where the slide says which part that is, or ``"level0"``; see `shared.wsi.annotations.frames`.
 
     Raises:
         ValueError: for numbers or names that do not fit, and where `compile` cannot work on this machine.
@@ -114,6 +117,7 @@ class SlideMapper:
         tile_table: bool = False,
         volume: str | None = None,
         whole_image_px: int = WHOLE_IMAGE_PX,
+        annotation_frame: str = QUPATH,
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -129,6 +133,7 @@ class SlideMapper:
         if whole_image_px < 0:
             raise ValueError(f"whole_image_px must be 0 or more, got {whole_image_px}")
         check_volume_format(volume)
+        check_frame(annotation_frame)
         _check_class_names(class_names)
         # Fails here, and not at the first slide, when the numbers do not fit together.
         grid = MapGrid.of_image((tile_size_px + 1,) * 2, tile_size_px, margin_px, map_downsample or SLIDE_MAP_DOWNSAMPLE)
@@ -163,6 +168,7 @@ class SlideMapper:
         self.tile_table = tile_table
         self.volume = volume
         self.whole_image_px = whole_image_px
+        self.annotation_frame = annotation_frame
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
 
@@ -210,6 +216,7 @@ class SlideMapper:
             "tile_table": self.tile_table,
             "volume": self.volume,
             "whole_image_px": self.whole_image_px,
+            "annotation_frame": self.annotation_frame,
             "version": __version__,
         }
 
@@ -227,7 +234,9 @@ class SlideMapper:
             path = base.with_name(image.name + MAP_SUFFIX)
             probability_map = stack.enter_context(ProbabilityMap(path, opened.grid, num_classes))
             self._fill(probability_map, opened, title)
-            options = ResultOptions(self.class_names, self.threshold, self.min_area_um2, self.simplify_um, self.volume)
+            options = ResultOptions(
+                self.class_names, self.threshold, self.min_area_um2, self.simplify_um, self.volume, self.annotation_frame
+            )
             with self.stopwatch.measure("results"):
                 results = write_results(base, probability_map, opened.overview, opened.scale, options)
             return results | {"num_tiles": int(opened.wanted.sum())}
@@ -295,7 +304,7 @@ class SlideMapper:
         downsample = snap_downsample([max(1, round(downsample))], downsample)
         downsample = slide.downsample(slide.mpp * downsample)
         map_downsample = self.map_downsample or (1 if _is_tile(slide) else SLIDE_MAP_DOWNSAMPLE)
-        return Scale(slide.size_px, slide.mpp, downsample, map_downsample)
+        return Scale(slide.size_px, slide.mpp, downsample, map_downsample, slide.qupath_origin_px)
 
 
 def _is_tile(slide: Slide) -> bool:

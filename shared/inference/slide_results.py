@@ -32,6 +32,7 @@ from ..writers import (
     write_overlay,
     write_volume,
 )
+from ..wsi.annotations import QUPATH, frame_origin_px
 from .map_grid import MapGrid
 from .overview import Overview
 from .polygons import Region, class_regions, simplified, tumour_regions
@@ -54,12 +55,14 @@ class Scale:
         mpp: micrometres per level-0 pixel.
         downsample: level-0 pixels per model pixel.
         map_downsample: model pixels per map pixel.
+        qupath_origin_px: (x, y) at level 0 from which QuPath counts, see `Slide.qupath_origin_px`.
     """
 
     size_px: tuple[int, int]
     mpp: float
     downsample: float
     map_downsample: int
+    qupath_origin_px: tuple[int, int] = (0, 0)
 
     @property
     def map_pixel(self) -> float:
@@ -90,6 +93,7 @@ class ResultOptions:
         min_area_um2: smaller polygons are left out, of the areas too.
         simplify_um: outlines move by no more than this to have fewer points; 0: they follow the map's pixels.
         volume: ``"nifti"`` or ``"metaimage"``, to write the map as such too.
+        annotation_frame: of the outlines' coordinates, one of `ANNOTATION_FRAMES`.
     """
 
     class_names: Sequence[str] | None
@@ -97,6 +101,7 @@ class ResultOptions:
     min_area_um2: float
     simplify_um: float
     volume: str | None
+    annotation_frame: str = QUPATH
 
 
 def write_results(
@@ -133,7 +138,11 @@ def _binary_results(
     with _meanwhile(write_ome_tiff, _path(base, ".ome.tif"), probability_map, scale.map_mpp):
         found = list(tumour_regions(probability_map, options.threshold, least_pixels(scale, options)))
         probability = overview.probability(probability_map)
-    write_geojson(_path(base, ".geojson"), annotation_features({TUMOUR_CLASS: (TUMOUR_COLOUR, found)}, scale, options))
+    write_geojson(
+        _path(base, ".geojson"),
+        annotation_features({TUMOUR_CLASS: (TUMOUR_COLOUR, found)}, scale, options),
+        options.annotation_frame,
+    )
     rings = [ring for region in found for ring in _rings(region, overview.factor)]
     legend = Legend(
         scale.map_mpp * overview.factor, [(f"{TUMOUR_CLASS} (from {options.threshold:g})", TUMOUR_COLOUR)], PROBABILITY_COLOURS
@@ -162,7 +171,7 @@ def _class_results(
             found[index].append(region)
         probabilities = np.stack([overview.probability(source) for source in sources.values()])
     by_class = {name: (colour, found[index]) for index, (name, colour) in enumerate(zip(names[1:], colours, strict=True), 1)}
-    write_geojson(_path(base, ".geojson"), annotation_features(by_class, scale, options))
+    write_geojson(_path(base, ".geojson"), annotation_features(by_class, scale, options), options.annotation_frame)
     rings = [
         (ring, colour) for colour, regions in by_class.values() for region in regions for ring in _rings(region, overview.factor)
     ]
@@ -210,14 +219,16 @@ def _tissue_mm2(overview: Overview, scale: Scale) -> float:
 def annotation_features(
     by_class: Mapping[str, tuple[Colour, Sequence[Region]]], scale: Scale, options: ResultOptions
 ) -> Iterator[dict[str, Any]]:
-    """GeoJSON features in level-0 pixels of the regions of each class, which lie in map pixels."""
+    """GeoJSON features, in level-0 pixels from the origin of `options.annotation_frame`, of regions, which lie in map pixels."""
+    origin = frame_origin_px(options.annotation_frame, scale.qupath_origin_px)
     for name, (colour, regions) in by_class.items():
         for region in regions:
             outline = simplified(region.polygon, options.simplify_um / scale.map_mpp)
             polygon = shapely.transform(outline, lambda points: points * scale.map_pixel)
             # Of the map's pixels, whatever the outline was simplified to.
             area_um2 = region.num_pixels * scale.map_mpp**2
-            yield annotation_feature(polygon, name, colour, {"Area µm^2": area_um2, "Mean probability": region.mean_probability})
+            measurements = {"Area µm^2": area_um2, "Mean probability": region.mean_probability}
+            yield annotation_feature(polygon, name, colour, measurements, origin)
 
 
 def _rings(region: Region, factor: int) -> list[np.ndarray]:

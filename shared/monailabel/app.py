@@ -17,6 +17,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from .. import __version__
 from ..data.tissue_cache import TissueCache
+from ..wsi.annotations import QUPATH
 from .datastore import SlideDatastore
 from .refusal import Refusal
 from .served_model import BundleSource, ServedModel
@@ -24,6 +25,7 @@ from .slide_maps import SlideMaps
 from .tasks import BundleInfer, BundleTrain, LeastCertain, Unlabelled
 from .training import MANIFEST, Recipe, Trainings, base_config, recipe_of
 from .training_set import LabelledSlide, drawn_fraction, write_training_set
+from .viewer_frame import frame_origin_of_slide
 from .weak_labels import WeakLabel, weak_label
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class AppConfig:
         retrain: model that is trained again by itself; None for none.
         retrain_every: after so many slides whose label is new or another.
         auto_reload: watch the studies folder.
+        annotation_frame: of QuPath's requests and answers and of the annotations that are submitted, one of `ANNOTATION_FRAMES`.
     """
 
     work_dir: Path
@@ -56,6 +59,7 @@ class AppConfig:
     retrain: str | None = None
     retrain_every: int = 0
     auto_reload: bool = True
+    annotation_frame: str = QUPATH
 
 
 class PathologyApp(MONAILabelApp):
@@ -102,7 +106,7 @@ class PathologyApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         return {
-            "least_certain": LeastCertain(self.models, self.maps, self.label_of, self.slide_path),
+            "least_certain": LeastCertain(self.models, self.maps, self.label_of, self.slide_path, self.settings.annotation_frame),
             "unlabelled": Unlabelled(self.label_of, self.slide_path),
         }
 
@@ -140,7 +144,10 @@ class PathologyApp(MONAILabelApp):
         store = self._datastore
         annotations = store.annotation_file(image_id) if isinstance(store, SlideDatastore) else None
         try:
-            return weak_label(store.get_image_info(image_id), annotations, image_id)
+            origin = (0, 0)
+            if annotations is not None:
+                origin = frame_origin_of_slide(self.slide_path(image_id), QUPATH)
+            return weak_label(store.get_image_info(image_id), annotations, image_id, self.settings.annotation_frame, origin)
         except (ValueError, OSError) as error:
             logger.warning("the label of %s is passed over: %s", image_id, error)
             return None

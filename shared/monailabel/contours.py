@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import shapely
 from shapely.geometry import Polygon, box, shape
 from shapely.geometry.base import BaseGeometry
@@ -43,6 +44,17 @@ def _with_polygon(feature: Feature, polygon: Polygon, mpp: float | None) -> Feat
     if mpp is not None:
         measurements["Area µm^2"] = polygon.area * mpp**2
     return feature | {"geometry": polygon.__geo_interface__, "properties": properties | {"measurements": measurements}}
+
+
+def moved_features(features: Iterable[Feature], shift_px: tuple[int, int]) -> Iterator[Feature]:
+    """Annotations of polygons, each moved by (x, y) `shift_px`."""
+    if shift_px == (0, 0):
+        yield from features
+        return
+    for feature in features:
+        geometry = feature["geometry"]
+        rings = [(np.asarray(ring) + shift_px).tolist() for ring in geometry["coordinates"]]
+        yield feature | {"geometry": dict(geometry) | {"coordinates": rings}}
 
 
 def contours_by_class(features: Iterable[Feature], min_area: float = 0.0) -> dict[str, list[list[list[int]]]]:

@@ -16,7 +16,8 @@ from monailabel.datastore.local import LocalDatastore
 from ..data.manifest import PLAIN_SUFFIXES
 from ..inference.inputs import SLIDE_SUFFIXES
 from ..writers import atomic_path
-from ..wsi.annotations import ANNOTATION_SUFFIXES, read_annotations
+from ..wsi.annotations import read_annotations
+from ..wsi.annotations.annotation_file import ANNOTATION_SUFFIXES, PACKED_SUFFIXES
 from .access import check_name
 from .refusal import Refusal
 from .weak_labels import stated_label
@@ -41,7 +42,9 @@ class SlideDatastore(LocalDatastore):
 
     def __init__(self, folder: str, auto_reload: bool = True, on_label: Callable[[str], None] | None = None) -> None:
         self._on_label = on_label or (lambda image_id: None)
-        super().__init__(folder, extensions=_patterns(IMAGE_SUFFIXES | {*ANNOTATION_SUFFIXES}), auto_reload=auto_reload)
+        super().__init__(
+            folder, extensions=_patterns(IMAGE_SUFFIXES | {*ANNOTATION_SUFFIXES, *PACKED_SUFFIXES}), auto_reload=auto_reload
+        )
 
     def slide_path(self, image_id: str) -> Path:
         """The file of a slide.

@@ -12,18 +12,28 @@ from typing import Any
 
 from ..data.manifest import PLAIN_SUFFIXES
 from ..inference.inputs import SLIDE_SUFFIXES
+from ..wsi.annotations import LEVEL0
 from .access import check_name
 from .app import PathologyApp
+from .contours import moved_features
 from .refusal import Refusal
 from .responses import FORMATS, Answer
+from .viewer_frame import frame_of_viewer, frame_origin_of_slide, moved_box
 from .wsi_request import WsiRequest, parse_wsi_request
 
 # What the clients of single images send beside the image.
 _IMAGE_SUFFIXES = frozenset({*PLAIN_SUFFIXES, *SLIDE_SUFFIXES})
 
 
-def answer_wsi(app: PathologyApp, model: str, image: str, body: Any) -> Answer:
-    """The annotations of a slide of the studies folder, or of a region of it.
+def answer_wsi(app: PathologyApp, model: str, image: str, body: Any, output: str) -> Answer:
+    """The annotations of a slide of the studies folder, or of a region of it, in the frame of the viewer that asks.
+
+    Args:
+        app: the app.
+        model: to map it.
+        image: name of the slide.
+        body: of the request.
+        output: format of the answer.
 
     Raises:
         Refusal: for an unknown model or slide, a wrong or empty region, a slide that cannot be read.
@@ -34,13 +44,16 @@ def answer_wsi(app: PathologyApp, model: str, image: str, body: Any) -> Answer:
     served = app.model(model)
     path = app.slide_path(check_name(image))
     loaded = served.loaded()
-    found = app.maps.annotations(model, loaded, image, path, request.box)
-    return _answer(
-        app, model, request, found.features, {"cached": found.is_cached, "latencies": {"total": round(found.seconds, 3)}}
-    )
+    frame = frame_of_viewer(output, request.frame, app.settings.annotation_frame)
+    x, y = frame_origin_of_slide(path, frame)
+    found = app.maps.annotations(model, loaded, image, path, moved_box(request.box, (x, y)))
+    facts = {"cached": found.is_cached, "latencies": {"total": round(found.seconds, 3)}}
+    return _answer(app, model, request, list(moved_features(found.features, (-x, -y))), facts, frame)
 
 
-def answer_upload(app: PathologyApp, model: str, file_name: str, copy_to: Callable[[Path], None], body: Any) -> Answer:
+def answer_upload(
+    app: PathologyApp, model: str, file_name: str, copy_to: Callable[[Path], None], body: Any, output: str
+) -> Answer:
     """The annotations of an uploaded image, in its own pixels.
 
     Args:
@@ -49,6 +62,7 @@ def answer_upload(app: PathologyApp, model: str, file_name: str, copy_to: Callab
         file_name: as the client calls it; its ending says what it is.
         copy_to: writes it to a path.
         body: of the request.
+        output: format of the answer.
 
     Raises:
         Refusal: for an unknown model or format, a wrong request, an image that cannot be read.
@@ -62,10 +76,13 @@ def answer_upload(app: PathologyApp, model: str, file_name: str, copy_to: Callab
     try:
         path = folder / f"upload{suffix}"
         copy_to(path)
-        found = app.maps.patch(served.loaded(), path, request.box, request.mpp)
+        frame = frame_of_viewer(output, request.frame, app.settings.annotation_frame)
+        x, y = frame_origin_of_slide(path, LEVEL0 if suffix in PLAIN_SUFFIXES else frame)
+        found = app.maps.patch(served.loaded(), path, moved_box(request.box, (x, y)), request.mpp)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return _answer(app, model, request, found.features, {"cached": False, "latencies": {"total": round(found.seconds, 3)}})
+    facts = {"cached": False, "latencies": {"total": round(found.seconds, 3)}}
+    return _answer(app, model, request, list(moved_features(found.features, (-x, -y))), facts, frame)
 
 
 def parse_json(text: str | bytes | None, what: str) -> Any:
@@ -86,7 +103,7 @@ def image_params(params: Any) -> dict[str, Any]:
     """The body of a slide's request that the parameters of a single image's stand for: its region and the like, if any."""
     if not isinstance(params, dict):
         raise Refusal(f"params must be a JSON object, got {type(params).__name__}")
-    wanted = ("level", "location", "size", "min_poly_area", "mpp")
+    wanted = ("level", "location", "size", "min_poly_area", "mpp", "annotation_frame")
     return {name: params[name] for name in wanted if name in params}
 
 
@@ -102,11 +119,11 @@ def rendered(answer: Answer, output: str) -> tuple[bytes, str, str]:
     return write(answer), media_type, suffix
 
 
-def _answer(app: PathologyApp, model: str, request: WsiRequest, features: list[Any], facts: dict[str, Any]) -> Answer:
+def _answer(app: PathologyApp, model: str, request: WsiRequest, features: list[Any], facts: dict[str, Any], frame: str) -> Answer:
     served = app.model(model)
     loaded = served.loaded()
     x, y, width, height = request.box or (0, 0, 0, 0)
     answer = Answer(
         model, loaded.version.name, served.description, (x, y), (width, height), features, loaded.labels, request.min_poly_area
     )
-    return replace(answer, facts={**facts, "weights": loaded.key})
+    return replace(answer, facts={**facts, "weights": loaded.key}, annotation_frame=frame)

@@ -9,6 +9,7 @@ from xml.sax.saxutils import quoteattr
 
 import orjson
 
+from ..wsi.annotations import FRAME_MEMBER
 from .contours import Feature, class_colours, contours_by_class
 
 _INDENT = "  "
@@ -22,12 +23,13 @@ class Answer:
         model: name of the bundle.
         version: of its weights.
         description: of the bundle.
-        location: (x, y) of the region in level-0 pixels, (0, 0) for a whole slide.
+        location: (x, y) of the region in level-0 pixels from the frame's origin, (0, 0) for a whole slide.
         size: of the region, (0, 0) for a whole slide.
-        features: annotations, GeoJSON in level-0 pixels.
+        features: annotations, GeoJSON in level-0 pixels from the frame's origin.
         labels: colour of each class that the model can find, present or not.
         min_poly_area: smaller polygons are left out of the formats with outlines, in square pixels.
         facts: more numbers for clients that look: seconds, whether it came from the cache, areas.
+        annotation_frame: one of `ANNOTATION_FRAMES`, which GeoJSON names.
     """
 
     model: str
@@ -39,6 +41,7 @@ class Answer:
     labels: Mapping[str, tuple[int, int, int]]
     min_poly_area: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    annotation_frame: str | None = None
 
     @property
     def colours(self) -> dict[str, tuple[int, int, int]]:
@@ -132,7 +135,9 @@ def plain_json(answer: Answer) -> bytes:
 
 def geojson(answer: Answer) -> bytes:
     """QuPath's GeoJSON: holes and measurements are kept, and `Answer.min_poly_area` plays no part."""
-    return orjson.dumps({"type": "FeatureCollection", "features": answer.features}, option=orjson.OPT_SERIALIZE_NUMPY)
+    stated = {} if answer.annotation_frame is None else {FRAME_MEMBER: answer.annotation_frame}
+    collection = {"type": "FeatureCollection", **stated, "features": answer.features}
+    return orjson.dumps(collection, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 # Of each ``output``: what writes it, its media type and the ending of its file.

@@ -141,28 +141,28 @@ def _inference_routes(app: PathologyApp) -> APIRouter:
     router = APIRouter(prefix="/infer", tags=["Infer"], dependencies=[Depends(RBAC(_USER))])
     threads = ThreadPoolExecutor(INFERENCE_THREADS, thread_name_prefix="infer")
 
-    async def respond(work: Callable[[], Answer], output: str | None, default: str) -> Response:
-        check_output(output or default)
+    async def respond(work: Callable[[str], Answer], output: str) -> Response:
+        check_output(output)
 
         def render() -> tuple[bytes, str, str]:
-            return rendered(work(), output or default)
+            return rendered(work(output), output)
 
         content, media_type, suffix = await asyncio.get_running_loop().run_in_executor(threads, render)
         return Response(
             content, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="result.{suffix}"'}
         )
 
-    def upload(name: str, file: UploadFile, body: Any) -> Callable[[], Answer]:
+    def upload(name: str, file: UploadFile, body: Any) -> Callable[[str], Answer]:
         def copy_to(path: Path) -> None:
             with path.open("wb") as target:
                 shutil.copyfileobj(file.file, target)
 
-        return lambda: answer_upload(app, name, file.filename or "", copy_to, body)
+        return lambda output: answer_upload(app, name, file.filename or "", copy_to, body, output)
 
     @router.post("/wsi/{name}", summary="Map a slide, or a region of it")
     async def wsi(request: Request, name: str, image: str = "", output: str | None = None) -> Response:
         body = parse_json(await request.body(), "the body")
-        return await respond(lambda: answer_wsi(app, name, image, body), output, "dsa")
+        return await respond(lambda output: answer_wsi(app, name, image, body, output), output or "dsa")
 
     @router.post("/wsi_v2/{name}", summary="Map a slide, or an uploaded image")
     async def wsi_v2(
@@ -174,8 +174,8 @@ def _inference_routes(app: PathologyApp) -> APIRouter:
     ) -> Response:
         body = parse_json(wsi, "wsi")
         if file is not None and file.filename:
-            return await respond(upload(name, file, body), output, "dsa")
-        return await respond(lambda: answer_wsi(app, name, image, body), output, "dsa")
+            return await respond(upload(name, file, body), output or "dsa")
+        return await respond(lambda output: answer_wsi(app, name, image, body, output), output or "dsa")
 
     @router.post("/{name}", summary="Map an uploaded image, or a slide")
     async def infer(
@@ -187,10 +187,10 @@ def _inference_routes(app: PathologyApp) -> APIRouter:
     ) -> Response:
         given = parse_json(params, "params")
         body = image_params(given)
-        wanted = output or given.get("output")
+        wanted = output or given.get("output") or "json"
         if file is not None and file.filename:
-            return await respond(upload(name, file, body), wanted, "json")
-        return await respond(lambda: answer_wsi(app, name, image, body), wanted, "json")
+            return await respond(upload(name, file, body), wanted)
+        return await respond(lambda output: answer_wsi(app, name, image, body, output), wanted)
 
     return router
 

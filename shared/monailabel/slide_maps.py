@@ -17,9 +17,11 @@ from ..inference.finished import FAILED, fingerprint
 from ..inference.region_map import Box, clip_box, map_region
 from ..inference.row_store import Row
 from ..writers import atomic_path
-from .contours import Feature, cut_features
+from ..wsi.annotations import FRAME_MEMBER, LEVEL0
+from .contours import Feature, cut_features, moved_features
 from .refusal import Refusal
 from .served_model import LoadedModel
+from .viewer_frame import frame_origin_of_slide
 
 _REGIONS = "regions"
 
@@ -82,7 +84,8 @@ class SlideMaps:
         if row is None:
             row = self.map_slide(name, model, image_id, path)
         content = orjson.loads((self.folder_of(name, model) / f"{image_id}.geojson").read_bytes())
-        features = list(content["features"])
+        origin = frame_origin_of_slide(path, content.get(FRAME_MEMBER, LEVEL0))
+        features = list(moved_features(content["features"], origin))
         if region is not None:
             box = _within(region, (int(row["width_px"]), int(row["height_px"])))
             features = list(cut_features(features, box, float(row["mpp"])))

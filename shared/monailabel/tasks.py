@@ -14,11 +14,13 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from ..inference.row_store import Row
 from ..wsi import Slide
+from ..wsi.annotations import QUPATH
 from .refusal import Refusal
 from .served_model import ServedModel
 from .slide_maps import SlideMaps
 from .training import Trainings, base_config, recipe_of
 from .uncertainty import most_uncertain_region
+from .viewer_frame import frame_origin_of_slide
 from .weak_labels import WeakLabel
 
 logger = logging.getLogger(__name__)
@@ -104,13 +106,19 @@ class LeastCertain(Strategy):
         maps: of the slides.
         label_of: what is known of a slide.
         path_of: the file of a slide.
+        frame: in which regions are proposed, one of `ANNOTATION_FRAMES`: QuPath alone draws them.
     """
 
     def __init__(
-        self, models: Mapping[str, ServedModel], maps: SlideMaps, label_of: LabelOf, path_of: Callable[[str], Path]
+        self,
+        models: Mapping[str, ServedModel],
+        maps: SlideMaps,
+        label_of: LabelOf,
+        path_of: Callable[[str], Path],
+        frame: str = QUPATH,
     ) -> None:
         super().__init__("the slide, and the region in it, of which the model is least certain")
-        self._models, self._maps, self._label_of, self._path_of = models, maps, label_of, path_of
+        self._models, self._maps, self._label_of, self._path_of, self._frame = models, maps, label_of, path_of, frame
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         name = str(request.get("model") or next(iter(self._models)))
@@ -139,7 +147,10 @@ class LeastCertain(Strategy):
         if not found:
             return None
         best = max(found, key=lambda image: found[image].score)
-        return {"id": best, "bbox": list(found[best].box), "uncertainty": round(found[best].score, 4), "model": name}
+        left, top = frame_origin_of_slide(self._path_of(best), self._frame)
+        x, y, width, height = found[best].box
+        bbox = [x - left, y - top, width, height]
+        return {"id": best, "bbox": bbox, "uncertainty": round(found[best].score, 4), "model": name}
 
     def _mapped(self, name: str, image: str) -> Row | None:
         try:

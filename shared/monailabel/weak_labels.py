@@ -20,7 +20,8 @@ from typing import Any
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ..wsi.annotations import read_annotations
+from ..data.class_annotations import class_areas
+from ..wsi.annotations import QUPATH, Annotation, is_neutral, read_annotations, visible_areas
 from ..wsi.annotations.reading import plain_name
 from .refusal import Refusal
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 SAID, DRAWN, METADATA = "info", "annotations", "item metadata"
 TUMOUR_CLASSES = frozenset({"tumor", "tumour", "cancer", "carcinoma", "metastasis", "malignant", "invasive", "_0", "_1"})
 NORMAL_CLASSES = frozenset({"normal", "benign", "negative", "no tumor", "no tumour", "healthy"})
+_OTHER, _NORMAL, _TUMOUR = 0, 1, 2
 _NAMES, _FRACTIONS = ("tumor", "tumour"), ("fraction", "area")
 
 
@@ -73,19 +75,27 @@ class WeakLabel:
         return {"tumor": self.label, "fraction": self.fraction, "source": self.source, "is_drawn": self.drawn.label is not None}
 
 
-def weak_label(info: Mapping[str, Any], annotation_file: Path | None, name: str = "") -> WeakLabel | None:
+def weak_label(
+    info: Mapping[str, Any],
+    annotation_file: Path | None,
+    name: str = "",
+    frame: str = QUPATH,
+    qupath_origin_px: tuple[int, int] = (0, 0),
+) -> WeakLabel | None:
     """What is known of a slide; None if nothing is.
 
     Args:
         info: of the slide in the datastore; of the Digital Slide Archive, its item.
         annotation_file: that was submitted for it.
         name: of the slide, for the log.
+        frame: of the annotations, where the file does not name it, see `read_annotations`.
+        qupath_origin_px: of the slide, `Slide.qupath_origin_px`.
 
     Raises:
         Refusal: for a label of another form.
     """
     metadata = info.get("meta")
-    drawn = drawn_areas(annotation_file) if annotation_file is not None else DrawnAreas()
+    drawn = drawn_areas(annotation_file, frame, qupath_origin_px) if annotation_file is not None else DrawnAreas()
     stated = {
         SAID: stated_label(info),
         DRAWN: None if drawn.label is None else StatedLabel(drawn.label),
@@ -136,20 +146,31 @@ def stated_label(info: Mapping[str, Any]) -> StatedLabel | None:
     return StatedLabel(int(label), float(fraction))
 
 
-def drawn_areas(path: Path) -> DrawnAreas:
+def drawn_areas(path: Path, frame: str = QUPATH, qupath_origin_px: tuple[int, int] = (0, 0)) -> DrawnAreas:
     """The areas of an annotation file whose classes are known; ``Tumor: Positive`` counts as ``Tumor``.
+
+    What lies inside counts, not what surrounds it, see `shared.wsi.annotations.drawn_areas`: normal tissue, or an area of a class
+    that is not known, is no part of the tumour around it. Areas without class and QuPath's ``Region*`` are passed over.
+
+    Args:
+        path: of the file.
+        frame: where the file does not name its own, see `read_annotations`.
+        qupath_origin_px: of the slide.
 
     Raises:
         ValueError: if the file cannot be read.
     """
-    areas: dict[bool, list[BaseGeometry]] = {True: [], False: []}
-    excluded: list[BaseGeometry] = []
-    for annotation in read_annotations(path):
-        name = plain_name(annotation.class_name.split(":")[0])
-        if annotation.is_exclusion:
-            excluded.append(annotation.polygon)
-        elif name in TUMOUR_CLASSES or name in NORMAL_CLASSES:
-            areas[name in TUMOUR_CLASSES].append(annotation.polygon)
-    taken_away = shapely.union_all(excluded)
-    tumour, normal = (shapely.difference(shapely.union_all(areas[kind]), taken_away) for kind in (True, False))
+    annotations = read_annotations(path, frame=frame, qupath_origin_px=qupath_origin_px)
+    areas = visible_areas(class_areas(annotations, [_kind(annotation) for annotation in annotations]))
+    tumour, normal = (shapely.union_all([area for area, kind in areas if kind == wanted]) for wanted in (_TUMOUR, _NORMAL))
     return DrawnAreas(tumour, normal)
+
+
+def _kind(annotation: Annotation) -> int | None:
+    """Tumour, normal tissue, or some other; None for what says nothing."""
+    names = [plain_name(name) for name in (*annotation.names, annotation.class_name.split(":")[0])]
+    if not TUMOUR_CLASSES.isdisjoint(names):
+        return _TUMOUR
+    if not NORMAL_CLASSES.isdisjoint(names):
+        return _NORMAL
+    return None if is_neutral(annotation) else _OTHER

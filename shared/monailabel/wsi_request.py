@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..inference.region_map import Box
+from ..wsi.annotations import check_frame
 from .refusal import Refusal
 
 # Level-0 pixels; the size of MONAI Label's own default.
 DEFAULT_MIN_POLY_AREA = 80.0
 # Whatever else the clients send decides nothing here: tiles are the bundle's own, and the network takes no clicks.
 IGNORED = frozenset({"tile_size", "client_id", "output", "girder_api_url", "girder_token", "result_extension", "result_dtype"})
-KNOWN = frozenset({"level", "location", "size", "min_poly_area", "params", "mpp"})
+KNOWN = frozenset({"level", "location", "size", "min_poly_area", "params", "mpp", "annotation_frame"})
 PARAMS = frozenset({"foreground", "background", "max_workers", "wsi_tiles", "mpp", *IGNORED})
 
 
@@ -23,14 +24,16 @@ class WsiRequest:
     """A whole slide or a region.
 
     Args:
-        box: in level-0 pixels; None for all of it.
+        box: in level-0 pixels from the frame's origin; None for all of it.
         min_poly_area: smaller polygons are left out, in square level-0 pixels.
         mpp: micrometres per pixel of an uploaded image.
+        frame: of the box and of the answer, one of `ANNOTATION_FRAMES`; None: that of the format, see `frame_of_viewer`.
     """
 
     box: Box | None = None
     min_poly_area: float = DEFAULT_MIN_POLY_AREA
     mpp: float | None = None
+    frame: str | None = None
 
 
 def parse_wsi_request(body: Any) -> WsiRequest:
@@ -63,7 +66,15 @@ def parse_wsi_request(body: Any) -> WsiRequest:
         box,
         DEFAULT_MIN_POLY_AREA if area is None else _number(area, "min_poly_area", 0),
         None if mpp is None else _number(mpp, "mpp", 1e-6),
+        _frame(body.get("annotation_frame")),
     )
+
+
+def _frame(value: Any) -> str | None:
+    try:
+        return None if value is None else check_frame(value)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
 
 
 def _box(location: Any, size: Any) -> Box | None:

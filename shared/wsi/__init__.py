@@ -1,6 +1,15 @@
 """Reading slides, tiles and masks. Points are (x, y) in level-0 pixels, sizes (width, height), arrays (H, W)."""
 
-from .annotations import ANNOTATION_SUFFIXES, EXCLUSION_NAMES, Annotation, AnnotationMask, check_classes, read_annotations
+from .annotations import (
+    ANNOTATION_FRAMES,
+    EXCLUSION_NAMES,
+    Annotation,
+    AnnotationMask,
+    annotation_stem,
+    check_classes,
+    is_annotation_file,
+    read_annotations,
+)
 from .ink import ink_mask
 from .mask_region import read_mask_region
 from .slide import Slide
@@ -9,7 +18,7 @@ from .tissue import TISSUE_METHODS, tissue_mask
 from .tissue_map import TissueMap, find_tissue
 
 __all__ = [
-    "ANNOTATION_SUFFIXES",
+    "ANNOTATION_FRAMES",
     "EXCLUSION_NAMES",
     "TISSUE_METHODS",
     "Annotation",
@@ -17,9 +26,11 @@ __all__ = [
     "Slide",
     "SlidePool",
     "TissueMap",
+    "annotation_stem",
     "check_classes",
     "find_tissue",
     "ink_mask",
+    "is_annotation_file",
     "open_slide",
     "read_annotations",
     "read_mask_region",

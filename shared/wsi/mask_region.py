@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from .annotations import ANNOTATION_SUFFIXES, Annotation, AnnotationMask, check_classes, read_annotations
-from .orientation import UPRIGHT, upright, upright_image
+from .annotations import (
+    QUPATH,
+    Annotation,
+    AnnotationMask,
+    check_classes,
+    check_frame,
+    is_annotation_file,
+    read_annotations_in_frame,
+)
+from .orientation import UPRIGHT, upright, upright_image, upright_size
+from .slide_pool import open_slide
 from .tiff_tiles import decode_tile
 
 logger = logging.getLogger(__name__)
@@ -25,6 +36,7 @@ _TIFF_SUFFIXES = (".tif", ".tiff", ".svs")
 _MAX_DECODED_MASKS = 8
 # Outlines of a slide: 16 bytes a point, some MB where there are many.
 _MAX_ANNOTATION_MASKS = 64
+_PILLOW_LIMIT = threading.Lock()
 
 
 def read_mask_region(
@@ -36,24 +48,30 @@ def read_mask_region(
     image_path: str | Path | None = None,
     num_classes: int = 2,
     class_names: Sequence[str] | None = None,
+    tumour_classes: Collection[str] | None = None,
+    annotation_frame: str | None = None,
+    needs_tumour: bool = False,
 ) -> NDArray[np.uint8]:
     """The part of a mask that belongs to a region read with `Slide.read_region`: class indices, by nearest neighbour.
 
     Args:
-        path: PNG, BMP or TIFF, or an annotation file of the image (``.xml``, ``.json``, ``.geojson``, see `read_annotations`).
+        path: PNG, BMP or TIFF, or an annotation file of the image (``.xml``, ``.json``, ``.geojson``, these with ``.gz``, or
+            ``.zip``, see `read_annotations`).
             With two classes any nonzero pixel (of any colour channel) is 1; with more a pixel is the class index, and the
             file has one channel (or a palette). A tiled TIFF is read by region, of annotation files the outlines are
             kept; other files are decoded whole and the last few kept. Where a tag Orientation (of TIFF or EXIF) says that a
             mask is to be turned, it is, as images are.
         xy: top-left corner of the region in level-0 pixels of the *image*, anywhere.
         size_px: (width, height) or one side of the result.
-        image_size_px: (width, height) of the image's level 0. A mask file has this size or a whole fraction of it; annotations
-            are in pixels of level 0.
+        image_size_px: (width, height) of the image's level 0. A mask file has this size or a whole fraction of it.
         downsample: level-0 pixels of the image per pixel of the result, as from `Slide.downsample(mpp)`.
-        image_path: the image, for error messages only.
+        image_path: the image. Annotations in QuPath's frame are moved by its `Slide.qupath_origin_px`; None: they are in level 0.
         num_classes: classes, from 2 to 255.
-        class_names: of annotation files: the class of each index, see `AnnotationMask`; None, with two classes: all that
-            is annotated is 1.
+        class_names: of annotation files: the class of each index, see `class_indices`.
+        tumour_classes: of annotation files, without `class_names`: the classes that are tumour, see `class_indices`; None: all
+            that is annotated is tumour, and must be of one class.
+        annotation_frame: of annotation files that do not name theirs, see `read_annotations`.
+        needs_tumour: of annotation files, see `class_indices`.
 
     Returns:
         ``(height, width)`` in 0..num_classes - 1; 0 outside the image.
@@ -71,13 +89,16 @@ def read_mask_region(
         for start, length in zip(xy, (width, height), strict=True)
     )
     inside_x, inside_y = ((p >= 0) & (p < side) for p, side in zip((columns, rows), image_size_px, strict=True))
-    if path.suffix.lower() in ANNOTATION_SUFFIXES:
-        names = None if class_names is None else tuple(class_names)
-        size = (int(image_size_px[0]), int(image_size_px[1]))
-        outlines = _open_annotations(path, _modified_ns(path), num_classes, names, size)
+    size = (int(image_size_px[0]), int(image_size_px[1]))
+    if is_annotation_file(path):
+        if isinstance(tumour_classes, str):
+            raise ValueError(f"tumour_classes must be a list of names, got {tumour_classes!r}")
+        names, tumour = (None if classes is None else tuple(classes) for classes in (class_names, tumour_classes))
+        meaning = _Meaning(num_classes, names, tumour, annotation_frame, needs_tumour)
+        outlines = _open_annotations(path, _modified_ns(path), meaning, size, image_path)
         return outlines.read(xy, (width, height), downsample) * np.outer(inside_y, inside_x)
-    mask = _open_mask(path, _modified_ns(path), num_classes)
-    factor = _whole_factor(path, mask.size_px, image_size_px, image_path)
+    mask = _open_mask(path, _modified_ns(path), num_classes, size, image_path)
+    factor = _whole_factor(path, mask.size_px, size, image_path)
     region = np.zeros((height, width), dtype=np.uint8)
     if inside_x.any() and inside_y.any():
         # Where the image's size is no multiple of the factor, the last pixel of a rounded-down mask stands for more.
@@ -101,7 +122,7 @@ def _whole_factor(path: Path, mask_size: tuple[int, int], image_size: tuple[int,
     factor = max(1, round(image_size[0] / mask_size[0]))
     if any(abs(mask - image / factor) >= 1 for mask, image in zip(mask_size, image_size, strict=True)):
         of_image = f"{image_path} " if image_path is not None else "its image "
-        raise ValueError(
+        raise _RefusedMask(
             f"the mask {path} is {mask_size[0]} x {mask_size[1]} px, {of_image}{image_size[0]} x {image_size[1]} px: "
             "a mask must have the image's size, or a half, a third, ... of it"
         )
@@ -156,46 +177,95 @@ class _TiledMask:
         return mask
 
 
+class _Meaning(NamedTuple):
+    """What an annotation file's classes and coordinates mean."""
+
+    num_classes: int
+    class_names: tuple[str, ...] | None
+    tumour_classes: tuple[str, ...] | None
+    frame: str | None
+    needs_tumour: bool
+
+
 @functools.lru_cache(maxsize=_MAX_ANNOTATION_MASKS)
 def _open_annotations(
-    path: Path, modified_ns: int, num_classes: int, class_names: tuple[str, ...] | None, image_size: tuple[int, int]
+    path: Path, modified_ns: int, meaning: _Meaning, image_size: tuple[int, int], image_path: str | Path | None
 ) -> AnnotationMask:
-    annotations = read_annotations(path)
+    if meaning.frame is not None:
+        check_frame(meaning.frame)
+    bounds = (0, 0, *image_size) if image_path is None else open_slide(image_path).bounds_px
+    annotations, frame = read_annotations_in_frame(path, frame=meaning.frame, qupath_origin_px=bounds[:2])
     try:
-        mask = AnnotationMask(annotations, num_classes, class_names)
+        mask = AnnotationMask(annotations, meaning.num_classes, meaning.class_names, meaning.tumour_classes, meaning.needs_tumour)
     except ValueError as error:
         raise ValueError(f"the annotations {path}: {error}") from error
-    frame = shapely.box(0, 0, *image_size)
-    strays = [annotation for annotation in annotations if not shapely.intersects(annotation.polygon, frame)]
-    if strays:
-        where = f"{strays[0].place} at {_corners(strays[0])}" + (f" and {len(strays) - 1} more" if len(strays) > 1 else "")
-        outside = f"the image of {image_size[0]} x {image_size[1]} px: {where}"
-        if len(strays) == len(annotations):
-            raise ValueError(
-                f"all annotations of {path} lie outside {outside}; they must be of this image, in pixels of its level 0"
-            )
-        logger.warning("annotations of %s lie outside %s", path, outside)
+    _check_inside(path, annotations, frame, bounds if frame == QUPATH else (0, 0, *image_size))
     return mask
 
 
-def _corners(annotation: Annotation) -> str:
-    left, top, right, bottom = annotation.polygon.bounds
+def _check_inside(path: Path, annotations: Sequence[Annotation], frame: str, box: tuple[int, int, int, int]) -> None:
+    """An error if all annotations lie outside their frame's (x, y, width, height) of level 0, a warning for some."""
+    x, y, width, height = box
+    area = shapely.box(x, y, x + width, y + height)
+    strays = [annotation for annotation in annotations if not shapely.intersects(annotation.polygon, area)]
+    if not strays:
+        return
+    where = f"{strays[0].place} at {_corners(strays[0], (x, y))}" + (f" and {len(strays) - 1} more" if len(strays) > 1 else "")
+    outside = f"the image of {width} x {height} px: {where}"
+    if len(strays) == len(annotations):
+        origin = f", counted from its pixel ({x}, {y}) as QuPath does" if (x, y) != (0, 0) else ""
+        raise ValueError(
+            f"all annotations of {path} lie outside {outside}; they must be of this image, in pixels of its level 0{origin} "
+            f"(annotation_frame {frame!r})"
+        )
+    logger.warning("annotations of %s lie outside %s", path, outside)
+
+
+def _corners(annotation: Annotation, origin: tuple[int, int]) -> str:
+    """As they are in the file."""
+    left, top, right, bottom = annotation.polygon.bounds - np.array(origin * 2)
     return f"({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f})"
 
 
 @functools.lru_cache(maxsize=_MAX_DECODED_MASKS)
-def _open_mask(path: Path, modified_ns: int, num_classes: int) -> _DecodedMask | _TiledMask:
+def _open_mask(
+    path: Path, modified_ns: int, num_classes: int, image_size: tuple[int, int], image_path: str | Path | None
+) -> _DecodedMask | _TiledMask:
+    is_tiff = path.suffix.lower() in _TIFF_SUFFIXES
     try:
-        if path.suffix.lower() in _TIFF_SUFFIXES:
+        if is_tiff:
             return _open_tiff_mask(path, num_classes)
-        with Image.open(path) as image:
+        with _unlimited_pillow(), Image.open(path) as image:
             _refuse_jpeg(path, image.format == "JPEG")
+            # Before anything is decoded: a mask may be as large as its image, and no larger.
+            _whole_factor(path, upright_size(image), image_size, image_path)
             pixels = np.asarray(upright_image(image))
             return _DecodedMask(_as_mask(pixels if pixels.ndim == 3 else pixels[..., None], path, num_classes))
     except _RefusedMask:
         raise
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"the mask {path} cannot be read: expected an image (PNG, BMP, TIFF) or an annotation file (XML, GeoJSON, as .gz or "
+            ".zip too), found neither. Is the file complete? Else save it as PNG or tiled TIFF"
+        ) from error
     except Exception as error:  # damage: besides OSError anything from SyntaxError (Pillow) to the codecs' own errors
-        raise ValueError(f"the mask {path} cannot be read ({error}); save it as PNG or tiled TIFF") from error
+        others = "PNG" if is_tiff else "a tiled TIFF"
+        raise ValueError(
+            f"the mask {path} cannot be read ({error}). Is the file complete? Save it again, or as {others}"
+        ) from error
+
+
+@contextmanager
+def _unlimited_pillow() -> Iterator[None]:
+    """Let Pillow open an image of any size: its limit is made for files from strangers, and a mask's is the size of its slide."""
+    # The limit is one for all threads, and the first to leave must not take it from the others.
+    with _PILLOW_LIMIT:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _open_tiff_mask(path: Path, num_classes: int) -> _DecodedMask | _TiledMask:

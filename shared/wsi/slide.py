@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -48,6 +48,10 @@ class Slide:
         backend: "auto" (cuCIM, else OpenSlide, else Pillow), or one of "cucim", "openslide", "pillow" to force it.
         mpp: micrometres per level-0 pixel; overrides the file's own.
 
+    Attributes:
+        bounds_px: (x, y, width, height) of the part of level 0 that the scanner has scanned; all of it where the file does not
+            say (MIRAX and Leica SCN do, for example). QuPath shows this part alone.
+
     Raises:
         ValueError: if the file is missing, damaged or of no known format, or the forced backend cannot read it.
     """
@@ -64,6 +68,7 @@ class Slide:
         self.level_sizes_px = tuple(opened.reader.level_sizes_px[level] for level in self._library_levels)
         self.level_downsamples = level_downsamples(self.level_sizes_px)
         self._layout = opened.layout
+        self.bounds_px = _bounds_px(opened.properties, self.level_sizes_px[0])
         self._mpp = mpp if mpp is not None else slide_spacing_um(self.path, opened.layout, opened.properties)
         self._reader: LevelReader | None = opened.reader
         self._reader_pid = os.getpid()
@@ -72,6 +77,11 @@ class Slide:
     def size_px(self) -> tuple[int, int]:
         """(width, height) of level 0."""
         return self.level_sizes_px[0]
+
+    @property
+    def qupath_origin_px(self) -> tuple[int, int]:
+        """(x, y) at level 0 from which QuPath counts its coordinates: the corner of `bounds_px`."""
+        return self.bounds_px[:2]
 
     @property
     def has_mpp(self) -> bool:
@@ -234,6 +244,17 @@ class Slide:
 
     def __repr__(self) -> str:
         return f"Slide({str(self.path)!r}, backend={self.backend!r}, size_px={self.size_px}, mpp={self._mpp})"
+
+
+def _bounds_px(properties: Mapping[str, str], size_px: tuple[int, int]) -> tuple[int, int, int, int]:
+    """See `Slide.bounds_px`; `properties` are OpenSlide's."""
+    try:
+        x, y = (int(properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
+        width = int(properties.get("openslide.bounds-width", size_px[0] - x))
+        height = int(properties.get("openslide.bounds-height", size_px[1] - y))
+    except ValueError:  # as QuPath takes what are no whole numbers
+        return (0, 0, *size_px)
+    return x, y, width, height
 
 
 def _paste(source: NDArray[np.uint8], target: NDArray[np.uint8], offset: tuple[int, int]) -> None:

@@ -76,6 +76,7 @@ def test_the_published_data_set(whole, published):
             "mpp": None,
             "label": int(has_tumour),
             "mask": str(whole / part / "lesion_annotations" / f"{name}.xml") if has_tumour else None,
+            **({"tumour_classes": "_0"} if has_tumour else {}),
             "case_id": name,
             "split": "test" if part == "testing" else "train",
         }

@@ -32,7 +32,30 @@ def test_a_record_is_complete_and_absolute(tmp_path, write_rows):
         "manifest": str(path),
         "row": 2,
         **dict.fromkeys(("x", "y", "width_um", "height_um", "width_px", "height_px", "mpp")),
+        **dict.fromkeys(("tumour_classes", "annotation_frame")),
     }
+
+
+def test_how_annotation_files_are_read_is_said_by_the_row_or_for_all(tmp_path, write_rows):
+    rows = [
+        {"image": "a.png", "label": "1", "mask": "a.geojson", "tumour_classes": "Tumor | DCIS", "annotation_frame": "level0"},
+        {"image": "b.png", "label": "1", "mask": "b.json.gz"},
+        {"image": "c.png", "label": "1", "mask": "c.png"},
+        {"image": "d.png", "label": "0"},
+    ]
+    path = write_rows(rows)
+    records = load_manifest(path, check_files=False, tumour_classes=["Carcinoma", ""], annotation_frame="qupath")
+    read = [(record["tumour_classes"], record["annotation_frame"]) for record in records]
+    assert read == [("Tumor | DCIS", "level0"), ("Carcinoma|Unclassified", "qupath"), (None, None), (None, None)]
+    write_manifest(records, tmp_path / "again.csv")
+    again = load_manifest(tmp_path / "again.csv", check_files=False)
+    assert [(record["tumour_classes"], record["annotation_frame"]) for record in again] == read
+    assert load_manifest(path, check_files=False, tumour_classes="Tumor | DCIS")[1]["tumour_classes"] == "Tumor|DCIS"
+    for classes in ([], [1], 3):
+        with pytest.raises(ValueError, match="tumour_classes must be one name at least"):
+            load_manifest(path, tumour_classes=classes)
+    wrong = write_rows([{"image": "a.png", "label": "1", "mask": "a.png", "annotation_frame": "QuPath"}])
+    assert_refused(wrong, "row 2", "one of qupath, level0, got 'QuPath'")
 
 
 def test_files_can_be_left_to_whoever_opens_them(tmp_path, write_rows):

@@ -288,7 +288,10 @@ def test_a_mask_may_be_an_annotation_file(slide, write_rows, tmp_path):
     for value, (x0, y0, x1, y1) in enumerate(squares.values(), start=1):
         expected[(y0 - 64) // 2 : (y1 - 64) // 2, (x0 - 128) // 2 : (x1 - 128) // 2] = value
     assert np.array_equal(dataset[0]["mask"][0].numpy(), expected)
-    target = pixel_target(records[0], "mask", (128, 160), 0.5)
+    with pytest.raises(ValueError, match=r"row 2, .*slide\.xml: .*found Benign \(1\), INVASIVE \(1\)"):
+        check_images([RegionDataset(records, mpp=0.5, pixel_labels="mask")])
+    named = load_manifest(manifest, num_classes=3, tumour_classes=["benign", "Invasive"])
+    target = pixel_target(named[0], "mask", (128, 160), 0.5)
     assert np.array_equal(target[0].numpy(), expected > 0)
     with pytest.raises(ValueError, match=r"row 2, .*slide\.xml: annotation 1, region 2 has the class 'INVASIVE', wanted one of"):
         check_images([RegionDataset(records, mpp=0.5, pixel_labels="mask", class_names=["Normal", "Benign"])])

@@ -1,3 +1,4 @@
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -10,8 +11,8 @@ from shared.wsi import Annotation, AnnotationMask
 NAMES = ["normal", "benign", "in situ", "invasive"]
 
 
-def area(polygon, name="", is_exclusion=False, layer=None):
-    return Annotation(polygon, name, is_exclusion, "", "here", layer)
+def area(polygon, name="", is_exclusion=False, layer=None, parents=()):
+    return Annotation(polygon, name, is_exclusion, "", "here", layer, parents)
 
 
 def square(left, top, side=4):
@@ -81,14 +82,89 @@ def test_whole_pixel_corners_give_whole_pixels():
     np.testing.assert_array_equal(mask, expected)
 
 
-def test_later_annotations_lie_on_top():
+def test_what_lies_inside_is_on_top_whichever_came_first():
     nested = [area(square(0, 0, 8), "invasive"), area(square(2, 2), "benign"), area(square(3, 3, 2), "normal")]
-    mask = AnnotationMask(nested, 4, NAMES).read((0, 0), (8, 8))
     expected = np.full((8, 8), 3)
     expected[2:6, 2:6] = 1
     expected[3:5, 3:5] = 0
+    for order in itertools.permutations(nested):
+        np.testing.assert_array_equal(AnnotationMask(order, 4, NAMES).read((0, 0), (8, 8)), expected)
+
+
+def test_each_part_of_an_annotation_has_its_own_place():
+    """A tumour of two parts around and inside stroma, which is smaller than their sum; and a ring whose hole holds another class."""
+    tumour = area(MultiPolygon([box(0, 0, 4, 8), square(5, 1, 2)]), "invasive")
+    drawings = [tumour, area(square(4, 0), "benign"), area(square(4, 4).difference(square(5, 5, 2)), "in situ")]
+    expected = np.zeros((8, 8))
+    expected[:, :4] = 3
+    expected[:4, 4:] = 1
+    expected[1:3, 5:7] = 3
+    expected[4:, 4:] = 2
+    expected[5:7, 5:7] = 0
+    for order in itertools.permutations(drawings):
+        np.testing.assert_array_equal(AnnotationMask(order, 4, NAMES).read((0, 0), (8, 8)), expected)
+
+
+def test_of_areas_that_overlap_in_part_the_smaller_is_on_top_and_of_equal_ones_the_later():
+    large, small = area(box(0, 0, 6, 8), "invasive"), area(box(4, 0, 8, 8), "benign")
+    for order in ((large, small), (small, large)):
+        mask = AnnotationMask(order, 4, NAMES).read((0, 0), (8, 8))
+        np.testing.assert_array_equal(mask[0], [3, 3, 3, 3, 1, 1, 1, 1])
+    # The same outline, drawn the other way round.
+    outline = [(0.1, 0.2), (7.3, 0.7), (6.9, 7.1), (0.4, 6.6)]
+    same = [area(Polygon(outline), "invasive"), area(Polygon(outline[::-1]), "benign")]
+    assert AnnotationMask(same, 4, NAMES).read((0, 0), (8, 8))[4, 4] == 1
+    assert AnnotationMask(same[::-1], 4, NAMES).read((0, 0), (8, 8))[4, 4] == 3
+
+
+def test_classes_that_are_no_tumour_are_cut_from_the_tumour_around_them():
+    drawings = [
+        area(square(3, 3, 2), "Tumor: Positive", parents=("Tumor",)),
+        area(square(2, 2), "Stroma"),
+        area(square(0, 0, 8), "tumor"),
+        area(square(0, 0, 1), "Region*"),
+        area(square(1, 0, 1)),
+        area(square(7, 7, 1), "Ignore*", is_exclusion=True),
+    ]
+    expected = np.ones((8, 8))
+    expected[2:6, 2:6] = 0
+    expected[3:5, 3:5] = 1
+    expected[7, 7] = 0
+    mask = AnnotationMask(drawings, tumour_classes=["Tumor"]).read((0, 0), (8, 8))
     np.testing.assert_array_equal(mask, expected)
-    np.testing.assert_array_equal(AnnotationMask(nested[::-1], 4, NAMES).read((0, 0), (8, 8)), np.full((8, 8), 3))
+    everything = AnnotationMask(drawings, tumour_classes=["Tumor", "STROMA", "Unclassified"]).read((0, 0), (8, 8))
+    np.testing.assert_array_equal(everything, np.arange(64).reshape(8, 8) < 63)
+
+
+@pytest.mark.parametrize(
+    ("names", "counts"),
+    [
+        (["Tumor", "Stroma", "Tumor"], r"Tumor \(2\), Stroma \(1\)"),
+        (["Tumor", ""], r"Tumor \(1\), Unclassified \(1\)"),
+        (["_0", "_1", "Region*"], r"_0 \(1\), _1 \(1\), Region\* \(1\)"),
+    ],
+)
+def test_of_several_classes_the_tumours_must_be_named(names, counts):
+    drawings = [area(square(0, 0), name) for name in names]
+    with pytest.raises(ValueError, match=f"found {counts}.*tumour_classes"):
+        AnnotationMask(drawings)
+    with pytest.raises(ValueError, match=f"tumour's classes 'Tumour'.*found {counts}"):
+        AnnotationMask(drawings, tumour_classes=["Tumour"], needs_tumour=True)
+    with pytest.raises(ValueError, match="must be a list of names, got 'Tumor'"):
+        AnnotationMask(drawings, tumour_classes="Tumor")
+    assert not AnnotationMask(drawings, tumour_classes=["Tumour"]).read((0, 0), (4, 4)).any()
+
+
+def test_one_class_is_tumour_whatever_its_name():
+    """Case, blanks, what a class is derived with and exclusions make no other class."""
+    drawings = [
+        area(square(0, 0), "Stroma"),
+        area(square(4, 4), " STROMA"),
+        area(square(0, 4), "Stroma: Positive", parents=("Stroma",)),
+        area(square(4, 0), "Exclusion", is_exclusion=True),
+    ]
+    assert AnnotationMask(drawings).read((0, 0), (8, 8)).sum() == 48
+    assert AnnotationMask([area(square(0, 0)), area(square(4, 4))]).read((0, 0), (8, 8)).sum() == 32
 
 
 def test_an_exclusion_by_name_counts_wherever_it_stands():

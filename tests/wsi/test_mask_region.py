@@ -244,7 +244,10 @@ def test_annotations_give_the_pixels_of_a_mask_drawn_from_them(xy, downsample, t
 def test_annotations_of_two_classes(tmp_path):
     path = tmp_path / "slide.json"
     path.write_text(features(("Tumor", 0, 0, 8), ("Stroma", 2, 2, 4)))
-    assert (read_mask_region(path, (0, 0), 8, IMAGE_SIZE) == 1).all()
+    with pytest.raises(ValueError, match=r"slide\.json: expected annotations of one class.*found Tumor \(1\), Stroma \(1\)"):
+        read_mask_region(path, (0, 0), 8, IMAGE_SIZE)
+    assert read_mask_region(path, (0, 0), 8, IMAGE_SIZE, tumour_classes=["tumor"]).sum() == 64 - 16
+    assert (read_mask_region(path, (0, 0), 8, IMAGE_SIZE, tumour_classes=["Tumor", "Stroma"]) == 1).all()
     named = read_mask_region(path, (0, 0), 8, IMAGE_SIZE, class_names=["stroma", "tumor"])
     assert named.sum() == 64 - 16
     with pytest.raises(ValueError, match=r"slide\.json: feature 2 has the class 'Stroma', wanted one of 'normal', 'tumor'"):

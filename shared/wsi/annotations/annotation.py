@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
+from .even_odd import even_odd_area
+
 # Points ``(n, 2)`` as (x, y), closed or not.
 Ring = NDArray[np.float64]
+# With its holes. The outlines that people and pixel classifiers leave have some 100 000 at most.
+MAX_OUTLINE_POINTS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Annotation:
         place: where in the file it stands, for messages.
         layer: of an ImageScope file, from 1: what is excluded there is excluded from that layer only. None for files without
             layers, and for exclusions by name, which count for the whole slide.
+        parents: names of the classes above its own, the nearest first: the groups that ASAP's group belongs to, ``Tumor`` of
+            QuPath's ``Tumor: Positive``. What holds for a parent holds for it too.
     """
 
     polygon: Polygon | MultiPolygon
@@ -35,6 +41,12 @@ class Annotation:
     group: str
     place: str
     layer: int | None = None
+    parents: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its class and those above it, the nearest first."""
+        return (self.class_name, *self.parents)
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,7 @@ class Drawing:
     place: str
     is_negative: bool = False
     layer: int | None = None
+    parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,18 +75,25 @@ def area_of(polygons: Iterable[Sequence[Ring]]) -> Polygon | MultiPolygon | None
 
     An outline that crosses itself encloses what the even-odd rule says, as in OpenCV's and GDAL's masks, QuPath, and so in the
     published masks: both lobes of a figure of eight, but not what it goes around twice. Areas of several outlines are joined.
+
+    Raises:
+        ValueError: for an outline of too many points or self-crossings, see `even_odd_area`.
     """
     parts: list[BaseGeometry] = []
     for rings in polygons:
         shell, *holes = (_open_ring(ring) for ring in rings)
+        if sum(map(len, rings)) > MAX_OUTLINE_POINTS:
+            raise ValueError(f"an outline has more than {MAX_OUTLINE_POINTS:,} points: simplify it")
         if len(shell) < 3:
             continue
         polygon = Polygon(shell, [hole for hole in holes if len(hole) >= 3])
-        parts += polygons_of(polygon if polygon.is_valid else shapely.make_valid(polygon))
+        parts.append(polygon if polygon.is_valid else even_odd_area(polygon))
     if not parts:
         return None
-    joined = parts[0] if len(parts) == 1 else shapely.union_all(parts)
-    kept = polygons_of(joined)
+    # What even_odd_area gives may be thousands of parts, which need no union: they do not overlap.
+    kept = polygons_of(parts[0] if len(parts) == 1 else shapely.union_all(parts))
+    if not kept:
+        return None
     return kept[0] if len(kept) == 1 else MultiPolygon(kept)
 
 

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 
 from .annotation import Drawing, LeftOut, Ring
+from .frames import FRAME_MEMBER, check_frame
+
+# Of collections of geometries within each other.
+_MAX_DEPTH = 8
 
 
 def read_qupath(content: Any) -> Iterator[Drawing | LeftOut]:
     """Annotations of a FeatureCollection, a list of features or one feature.
 
-    The class is the classification's name; ``A: B`` for one that is derived. Cells, tiles and other objects that are no
-    annotations are left out; what does not say what it is counts as one.
+    The class is the classification's name; ``A: B`` for one that is derived, whose parent is ``A``. Cells, tiles and other
+    objects that are no annotations are left out; what does not say what it is counts as one.
 
     Args:
         content: the parsed file.
@@ -34,6 +38,16 @@ def read_qupath(content: Any) -> Iterator[Drawing | LeftOut]:
         yield _read(feature, place)
 
 
+def stated_frame(content: Any) -> str | None:
+    """The frame that a FeatureCollection names itself, see `shared.wsi.annotations.frames`; None if it names none.
+
+    Raises:
+        ValueError: if there is no such frame.
+    """
+    stated = content.get(FRAME_MEMBER) if isinstance(content, dict) else None
+    return None if stated is None else check_frame(stated)
+
+
 def _read(feature: dict[str, Any], place: str) -> Drawing | LeftOut:
     properties = _mapping(feature.get("properties"))
     name = str(properties.get("name") or "")
@@ -48,19 +62,23 @@ def _read(feature: dict[str, Any], place: str) -> Drawing | LeftOut:
     polygons = _polygons(geometry, place)
     if not polygons:
         return LeftOut(place, str(geometry["type"]))
-    return Drawing(polygons, _class_name(properties.get("classification")), name, place)
+    names = _class_names(properties.get("classification"))
+    class_name, *parents = (": ".join(names[:length]) for length in range(len(names), 0, -1))
+    return Drawing(polygons, class_name, name, place, parents=tuple(parents))
 
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _polygons(geometry: dict[str, Any], place: str) -> list[list[Ring]]:
+def _polygons(geometry: dict[str, Any], place: str, depth: int = 0) -> list[list[Ring]]:
     """Outlines with their holes; none for points and lines."""
     kind = geometry.get("type")
     if kind == "GeometryCollection":
+        if depth == _MAX_DEPTH:
+            raise ValueError(f"{place} has more than {_MAX_DEPTH} collections of geometries within each other")
         parts = geometry.get("geometries") or []
-        return [polygon for part in parts for polygon in _polygons(_mapping(part), place)]
+        return [polygon for part in parts for polygon in _polygons(_mapping(part), place, depth + 1)]
     if kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
         return []
     if kind not in ("Polygon", "MultiPolygon"):
@@ -85,8 +103,11 @@ def _ring(coordinates: Any) -> Ring:
     return points
 
 
-def _class_name(classification: Any) -> str:
+def _class_names(classification: Any) -> list[str]:
+    """The class and, behind it, what it is derived with; one empty name for no class."""
     if isinstance(classification, dict):
-        names = classification.get("names") or [classification.get("name") or ""]
-        return ": ".join(str(name) for name in names)
-    return str(classification or "")
+        names = classification.get("names")
+        if isinstance(names, list) and names:
+            return [str(name) for name in names]
+        classification = classification.get("name")
+    return str(classification or "").split(": ")
