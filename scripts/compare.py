@@ -39,6 +39,7 @@ from scripts.preparation.annotation_options import add_annotation_options
 from shared.engines.folder_lock import FolderLock
 from shared.engines.sweep import parse_value
 from shared.front_door import explain_errors
+from shared.handlers import database_uri
 
 logger = logging.getLogger("compare")
 
@@ -103,7 +104,7 @@ def compare(arguments: argparse.Namespace) -> int:
     given: dict[str, dict[str, Any]] = {}
     for method, key, value in arguments.set:
         given.setdefault(method, {})[key] = parse_value(value)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or arguments.tracking_uri or f"sqlite:///{out}/mlruns.db"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or arguments.tracking_uri or database_uri(out)
     try:
         methods = find_methods(bundles, arguments.methods)
         check_given(methods, given)

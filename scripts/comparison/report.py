@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from mlflow import MlflowClient
 
+from shared.handlers import experiment_id
 from shared.writers import atomic_path
 
 from .data import ComparisonData
@@ -78,6 +78,7 @@ class Report:
         experiment: str,
     ) -> None:
         self.rows: list[Row] = []
+        self._experiment_id = "0"
         self.data, self.mpp, self.seconds, self.published = data, mpp, seconds, published
         self.tracking_uri, self.num_examples, self.experiment = tracking_uri, num_examples, experiment
         self.mlflow_url = shown_uri(tracking_uri) if tracking_uri.startswith(("http://", "https://")) else mlflow_url
@@ -94,6 +95,8 @@ class Report:
 
     def page(self) -> str:
         """The page."""
+        # Asked once: a server that is gone takes its time.
+        self._experiment_id = experiment_id(self.tracking_uri, self.experiment) or "0"
         done = [row for row in self.rows if row.status == DONE]
         names = {name: title for name, title in self.names.items() if any(_is_number(row.scores.get(name)) for row in done)}
         environment = Environment(
@@ -187,14 +190,10 @@ class Report:
         ]
 
     def _experiment_url(self) -> str:
-        return f"{self.mlflow_url.rstrip('/')}/#/experiments/{self._experiment_id()}"
+        return f"{self.mlflow_url.rstrip('/')}/#/experiments/{self._experiment_id}"
 
     def _run_url(self, run_id: str) -> str:
         return f"{self._experiment_url()}/runs/{run_id}"
-
-    def _experiment_id(self) -> str:
-        found = MlflowClient(self.tracking_uri).get_experiment_by_name(self.experiment)
-        return "0" if found is None else str(found.experiment_id)
 
 
 def _point(row: Row, x: float, name: str) -> Point:

@@ -267,12 +267,12 @@ class Comparison:
         row.peak_bytes = _peak([self.out / "runs" / row.key / f"seed={seed}" for seed in row.seeds])
 
     def _log(self, folder: Path, scores: Scores) -> str:
-        """Log one training's scores below its MLflow run; the id of that run."""
+        """Log one training's scores below its MLflow run; the id of that run, or nothing where MLflow cannot be reached."""
         tracking = self._tracking(folder)
         means = {name: interval.mean for name, interval in intervals([scores], num_draws=1).items()}
         tracking.log_stage("comparison", means)
         tracking.finish_stage("comparison")
-        return tracking.parent_run()
+        return tracking.known_parent_run() or ""
 
     def _tracking(self, folder: Path, run_name: str | None = None) -> Tracking:
         return Tracking(folder, self.tracker.experiment, self.tracker.uri, run_name)

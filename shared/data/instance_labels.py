@@ -85,8 +85,8 @@ def attach_instance_labels(records: Sequence[Record], path: str | Path) -> list[
     found_labels = "".join(record["instances"] for record in attached)
     if len(set(found_labels)) == 1:
         raise ValueError(
-            f"{path}: {found_labels.count('1')} of {len(found_labels)} instances are labelled tumour; both tumour and normal ones "
-            "are needed. Begin anew in another output_dir, and retrain for more epochs (retrain_epochs)"
+            f"{path}: {found_labels.count('1')} of {len(found_labels)} instances are labelled tumour; both tumour and normal "
+            "ones are needed. Begin anew in another output_dir, and retrain for more epochs (retrain_epochs)"
         )
     return attached
 

@@ -77,7 +77,7 @@ def slide_regions(
 
 
 def label_of_mask(mask: NDArray[np.uint8]) -> int:
-    """The label of an image with this mask: the class above 0 with the most pixels, of those alike the highest; 0 if there is none."""
+    """The label of an image by its mask: the class above 0 with the most pixels, of those alike the highest; else 0."""
     counts = np.bincount(mask.ravel(), minlength=2)[:0:-1]
     return int(len(counts) - counts.argmax()) if counts.any() else 0
 

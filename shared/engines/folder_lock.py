@@ -45,7 +45,7 @@ class FolderLock:
         """Hold the folder.
 
         Raises:
-            ValueError: on every process, if another run holds it; the message says on which host, by which process and since when.
+            ValueError: on every process, if another run holds it, naming its host, its process and since when.
         """
         refusal = broadcast_from_first(self._acquire() if rank() == 0 else None)
         if refusal is not None:

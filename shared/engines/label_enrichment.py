@@ -204,8 +204,8 @@ class Relabel:
         logger.info(f"relabel: {num_tumour} of {labels.numel()} instances are labelled tumour")
         if num_tumour in (0, labels.numel()):
             raise ValueError(
-                f"relabel: {num_tumour} of {labels.numel()} instances of {len(records)} training images are labelled tumour; both "
-                f"tumour and normal ones are needed, and {self.path} was not written: the segmentation would learn nothing. "
+                f"relabel: {num_tumour} of {labels.numel()} instances of {len(records)} training images are labelled tumour; "
+                f"both tumour and normal ones are needed, and {self.path} was not written: the segmentation would learn nothing. "
                 "Retrain for more epochs (retrain_epochs), or change the classifier's norm or learning rate "
                 "(classifier_learning_rate), in another output_dir"
             )

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from ..front_door import Given, check_given
-from ..handlers import Tracking
+from ..handlers import Tracking, database_uri
 from ..writers import atomic_path
 from .child_process import run_child
 from .folder_lock import FolderLock
@@ -67,7 +67,7 @@ class Sweep:
             raise ValueError(f"a sweep needs at least one key with at least one value, got {dict(varied)}")
         self.config_files, self.varied = list(config_files), {name: list(values) for name, values in varied.items()}
         self.output_dir = Path(output_dir).resolve()
-        self.fixed = {"tracking_uri": f"sqlite:///{self.output_dir}/mlruns.db", **(fixed or {})}
+        self.fixed = {"tracking_uri": database_uri(self.output_dir), **(fixed or {})}
         self.allowed, self.notes = allowed, dict(notes or {})
         self._check_folders()
 
@@ -139,7 +139,7 @@ class Sweep:
         self.check()
         tracking = self._tracking()
         tracking.start({f"vary {name.replace('::', '.')}": str(values) for name, values in self.varied.items()})
-        parent_run_id = tracking.parent_run() if tracking.enabled else None
+        parent_run_id = tracking.known_parent_run() if tracking.enabled else None
         failed = []
         for values in tqdm(self.combinations, desc="sweep", unit="run", disable=None):
             folder = self.folder(values)

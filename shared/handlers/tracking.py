@@ -8,31 +8,47 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from monai.handlers import MLFlowHandler
 
 from ..writers import atomic_path
+from .tracking_address import artifact_uri, database_file, database_uri, follow_move
+from .tracking_backlog import Backlog, Entry
 
 logger = logging.getLogger(__name__)
 
 PARENT_TAG = "mlflow.parentRunId"
+NOTE = "mlflow.json"
+# MLflow itself would ask a server that is gone for minutes, at every call. What it misses is sent later.
+_IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+# Asked again, a server would refuse these again.
+_REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
 
 
 class Tracking:
     """The MLflow runs of one output folder.
 
-    The parent run's id is kept in ``<folder>/mlflow.json``, so that a re-run of the same folder goes on in the same runs. Only
-    rank 0 of a distributed training tracks; on the others every method does nothing.
+    The parent run's id is kept in ``<folder>/mlflow.json``, so that a re-run of the same folder goes on in the same runs, also
+    where the folder and its database have been moved. Only rank 0 of a distributed training tracks; on the others every method
+    does nothing.
+
+    A server that cannot be reached ends no training: a warning says so, once, and what the server misses is kept in
+    ``<folder>/mlflow_missed.jsonl`` (see `Backlog`). It is sent, before anything else, when there is more to log, when the run
+    is finished and when it is started again.
 
     Args:
         folder: the output folder; the default database ``mlruns.db`` and the artefacts lie in it.
         experiment: name of the MLflow experiment.
-        tracking_uri: of a server or database; None for ``sqlite:///<folder>/mlruns.db``. The environment variable
+        tracking_uri: of a server or database; None for ``mlruns.db`` in `folder`. The environment variable
             ``MLFLOW_TRACKING_URI`` goes before both, as in MONAI's handler.
         run_name: of the parent run; None for the folder's name.
         enabled: False turns tracking off.
@@ -50,25 +66,38 @@ class Tracking:
     ) -> None:
         self.folder = Path(folder).resolve()
         self.experiment = experiment
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or f"sqlite:///{self.folder}/mlruns.db"
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or database_uri(self.folder)
         self.run_name = run_name or self.folder.name
         self.enabled = enabled and not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0)
         self.parent_run_id = parent_run_id
+        self.backlog = Backlog(self.folder)
         self._client: Any = None
         self._experiment_id = ""
+        self._runs: dict[str | None, str] = {}
+        self._is_reached = True
 
     def start(self, parameters: Mapping[str, Any], config_file: str | Path | None = None) -> None:
-        """Open the parent run, or the one of an earlier, interrupted run; log hyper-parameters and the executed configuration."""
+        """Open the parent run, or the one of an earlier, interrupted run; log hyper-parameters and the executed configuration.
+
+        Raises:
+            MlflowException, ValueError: if a database or server is there and will not take the run.
+        """
         if not self.enabled:
             return
-        run_id = self.parent_run()
+        try:
+            with _impatient():
+                self.parent_run()
+        except Exception as error:
+            if not _is_outage(error):
+                raise
+            self._miss(error)
         if self.parent_run_id is not None:
-            self._client.set_tag(run_id, PARENT_TAG, self.parent_run_id)
+            self._log({"tag": PARENT_TAG, "value": self.parent_run_id})
         # A folder that goes on after it was finished is not finished.
-        self._client.update_run(run_id, "RUNNING")
-        self._log_parameters(run_id, parameters)
+        self._log({"status": "RUNNING"})
+        self._log({"params": {name: str(value) for name, value in parameters.items()}})
         if config_file is not None:
-            self._client.log_artifact(run_id, str(config_file))
+            self._log({"artifact": self._stored(config_file)})
 
     def handler(self, stage: str, **options: Any) -> MLFlowHandler | None:
         """A MONAI MLFlowHandler that logs a trainer's or evaluator's metrics to the child run of `stage`; None if disabled."""
@@ -85,86 +114,241 @@ class Tracking:
             **options,
         )
 
-    def log_stage(self, stage: str, metrics: Mapping[str, float], artifacts: list[Path] | None = None) -> None:
+    def log_stage(self, stage: str, metrics: Mapping[str, float], artifacts: Sequence[Path] | None = None) -> None:
         """Log final metrics (dots for nested names) and files to the child run of `stage`."""
         if not self.enabled:
             return
-        run_id = self.stage_run(stage)
-        for name, value in metrics.items():
-            if value == value:  # MLflow's databases refuse NaN on some backends
-                self._client.log_metric(run_id, name, float(value))
+        self.log_metrics(stage, metrics)
         for path in artifacts or []:
-            self._client.log_artifact(run_id, str(path))
+            self._log({"stage": stage, "artifact": self._stored(path)})
+
+    def log_metrics(self, stage: str, metrics: Mapping[str, Any], step: int = 0) -> None:
+        """Log metrics to the child run of `stage`."""
+        # MLflow's databases refuse NaN on some backends.
+        kept = {name: float(value) for name, value in metrics.items() if value == value}
+        if self.enabled:
+            self._log({"stage": stage, "metrics": kept, "step": step})
+
+    def log_parameters(self, stage: str, parameters: Mapping[str, Any]) -> None:
+        """Log parameters of the child run of `stage`, of those that it does not have yet."""
+        if self.enabled:
+            self._log({"stage": stage, "params": {name: str(value) for name, value in parameters.items()}})
 
     def finish_stage(self, stage: str) -> None:
         """Mark the child run of `stage` as finished."""
         if self.enabled:
-            self._client.set_terminated(self.stage_run(stage), "FINISHED")
+            self._log({"stage": stage, "status": "FINISHED"})
 
     def finish(self) -> None:
         """Mark the parent run as finished."""
-        if self.enabled:
-            self._client.set_terminated(self.parent_run(), "FINISHED")
+        if not self.enabled:
+            return
+        self._log({"status": "FINISHED"})
+        if self.backlog:
+            logger.warning(
+                f"MLflow at {self.uri} has not got all of this run: the rest is kept in {self.backlog.file}, and the same "
+                "command sends it when the server is back"
+            )
 
     def parent_run(self) -> str:
         """Id of the parent run, made on first use."""
-        self._connect()
-        note = self.folder / "mlflow.json"
-        if note.is_file():
-            saved = json.loads(note.read_text())
-            if saved["tracking_uri"] == self.uri and self._exists(saved["run_id"]):
-                return str(saved["run_id"])
-        run = self._client.create_run(self._experiment_id, run_name=self.run_name)
-        with atomic_path(note) as temporary:
-            temporary.write_text(json.dumps({"tracking_uri": self.uri, "run_id": run.info.run_id}))
-        return str(run.info.run_id)
+        if None not in self._runs:
+            self._connect()
+            self._runs[None] = self._noted_run() or self._new_parent_run()
+        return self._runs[None]
+
+    def known_parent_run(self) -> str | None:
+        """Id of the parent run, or None where none is known and the server cannot be reached."""
+        try:
+            with _impatient():
+                return self.parent_run()
+        except Exception as error:
+            self._miss(error)
+            saved = self._note()
+            return str(saved["run_id"]) if saved.get("tracking_uri") == self.uri else None
 
     def stage_run(self, stage: str) -> str:
         """Id of the child run of `stage`, made on first use."""
-        parent = self.parent_run()
-        name = self._stage_name(stage)
-        # Names are compared here: in MLflow's filter an apostrophe would end them.
-        for child in self._client.search_runs([self._experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'"):
-            if child.info.run_name == name:
-                return str(child.info.run_id)
-        run = self._client.create_run(self._experiment_id, run_name=name, tags={PARENT_TAG: parent})
-        return str(run.info.run_id)
+        if stage not in self._runs:
+            parent, name = self.parent_run(), self._stage_name(stage)
+            # Names are compared here: in MLflow's filter an apostrophe would end them.
+            children = self._client.search_runs([self._experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'")
+            found = next((child for child in children if child.info.run_name == name), None)
+            run = found or self._client.create_run(self._experiment_id, run_name=name, tags={PARENT_TAG: parent})
+            self._runs[stage] = str(run.info.run_id)
+        return self._runs[stage]
 
     def _stage_name(self, stage: str) -> str:
         return f"{self.run_name}/{stage}"
 
+    def _note(self) -> dict[str, Any]:
+        note = self.folder / NOTE
+        return dict(json.loads(note.read_text())) if note.is_file() else {}
+
+    def _noted_run(self) -> str | None:
+        """The run of an earlier start, if this database or server has it; a database that has moved learns its new place."""
+        saved = self._note()
+        if not saved or not self._exists(saved["run_id"]):
+            return None
+        if saved["tracking_uri"] != self.uri:
+            before, now = (_database_of_note(saved["tracking_uri"]), database_file(self.uri))
+            if before is not None and now is not None and before != now:
+                follow_move(now, before)
+            self._write_note(saved["run_id"])
+        return str(saved["run_id"])
+
+    def _new_parent_run(self) -> str:
+        run = self._client.create_run(self._experiment_id, run_name=self.run_name)
+        self._write_note(run.info.run_id)
+        return str(run.info.run_id)
+
+    def _write_note(self, run_id: str) -> None:
+        with atomic_path(self.folder / NOTE) as temporary:
+            temporary.write_text(json.dumps({"tracking_uri": self.uri, "run_id": run_id}))
+
     def _exists(self, run_id: str) -> bool:
         try:
             return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             return False
 
     def _connect(self) -> None:
-        """The client and the experiment, once; MONAI's handler makes the experiment's artefact folder beside the database."""
+        """The client and the experiment, once; MLflow makes the experiment's artefact folder beside a database."""
         if self._client is not None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        first = MLFlowHandler(tracking_uri=self.uri, experiment_name=self.experiment)
+        database = database_file(self.uri)
+        if database is not None and not database.parent.is_dir():
+            raise ValueError(f"MLflow's database {database} cannot be made: the folder {database.parent} does not exist")
+        # MONAI would take the quoted path for the path.
+        location = None if database is None else artifact_uri(database)
+        first = MLFlowHandler(tracking_uri=self.uri, experiment_name=self.experiment, artifact_location=location)
         first._set_experiment()
         experiment: Any = first.experiment
         self._client, self._experiment_id = first.client, experiment.experiment_id
 
-    def _log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
-        logged = self._client.get_run(run_id).data.params
-        for name, value in parameters.items():
+    def _stored(self, path: str | Path) -> str:
+        """A file's path as it is kept: from the folder on where it lies in it, which may be moved."""
+        path = Path(path).absolute()
+        return str(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else str(path)
+
+    def _log(self, entry: Entry) -> None:
+        """Bring an entry to the server, behind those that it has missed; or keep it, whatever the reason."""
+        entry = {**entry, "time_ms": int(time.time() * 1000)}
+        try:
+            with _impatient():
+                if self.backlog:
+                    sent = self.backlog.send(self._apply_or_drop)
+                    logger.info(f"MLflow at {self.uri} is back: {sent} entries that it had missed were sent")
+                self._apply_or_drop(entry)
+        except Exception as error:
+            self._runs.clear()
+            self.backlog.append(entry)
+            self._miss(error)
+            return
+        self._is_reached = True
+
+    def _miss(self, error: Exception) -> None:
+        if self._is_reached:
+            logger.warning(
+                f"MLflow at {self.uri} cannot be reached; the run goes on, and what MLflow misses is kept in {self.backlog.file} "
+                f"and sent when it is back: {_one_line(error)}"
+            )
+        self._is_reached = False
+
+    def _apply_or_drop(self, entry: Entry) -> None:
+        """Bring an entry to the server; what it refuses for good is left out, with a warning."""
+        for is_last in (False, True):
+            try:
+                self._apply(entry)
+                return
+            except (MlflowException, FileNotFoundError) as error:
+                if isinstance(error, MlflowException) and error.error_code not in _REFUSALS:
+                    raise
+                # Somebody may have deleted the run: another one is found or made.
+                self._runs.clear()
+                if is_last:
+                    logger.warning(f"MLflow at {self.uri} does not take {str(entry)[:200]}: {_one_line(error)}")
+
+    def _apply(self, entry: Entry) -> None:
+        stage = entry.get("stage")
+        run_id = self.parent_run() if stage is None else self.stage_run(stage)
+        client, now = self._client, entry["time_ms"]
+        if "metrics" in entry:
+            metrics = [Metric(name, value, now, entry["step"]) for name, value in entry["metrics"].items()]
+            client.log_batch(run_id, metrics=metrics)
+        elif "params" in entry:
             # A parameter is logged once in a run's life: MLflow refuses a second value.
-            if name not in logged:
-                self._client.log_param(run_id, name, value)
+            logged = client.get_run(run_id).data.params
+            new = [Param(name, value) for name, value in entry["params"].items() if name not in logged]
+            for start in range(0, len(new), 100):
+                client.log_batch(run_id, params=new[start : start + 100])
+        elif "artifact" in entry:
+            client.log_artifact(run_id, str(self.folder / entry["artifact"]))
+        elif "tag" in entry:
+            client.set_tag(run_id, entry["tag"], entry["value"])
+        elif entry["status"] == "RUNNING":
+            client.update_run(run_id, "RUNNING")
+        else:
+            client.set_terminated(run_id, entry["status"], end_time=now)
 
 
 class _StageHandler(MLFlowHandler):
     """An MLFlowHandler whose run is the child run that `Tracking` keeps for a stage, finished or not."""
 
     def __init__(self, tracking: Tracking, stage: str, **options: Any) -> None:
-        super().__init__(**options)
+        with _impatient():
+            super().__init__(**options)
         self._tracking, self._stage = tracking, stage
 
     def start(self, engine: Any) -> None:
-        if self.cur_run is None:
-            self.cur_run = self.client.get_run(self._tracking.stage_run(self._stage))
-        super().start(engine)
+        self._log_params({name: getattr(engine.state, name, None) for name in self.default_tracking_params})
+
+    def _log_params(self, params: dict[str, Any]) -> None:
+        self._tracking.log_parameters(self._stage, params)
+
+    def _log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        self._tracking.log_metrics(self._stage, metrics, step or 0)
+
+
+def experiment_id(uri: str, name: str) -> str | None:
+    """Id of an experiment; None where there is none or MLflow cannot be reached."""
+    try:
+        with _impatient():
+            found = MlflowClient(uri).get_experiment_by_name(name)
+    except Exception as error:
+        if not _is_outage(error):
+            raise
+        return None
+    return None if found is None else str(found.experiment_id)
+
+
+def _database_of_note(uri: str) -> Path | None:
+    """The file that a note names; earlier versions wrote its path as it is."""
+    plain = uri.removeprefix("sqlite:///")
+    return database_file(uri) if plain == uri else Path(plain)
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether a server or database is not there, or not now: neither a wrong address nor a refusal."""
+    if isinstance(error, MlflowException):
+        return error.error_code not in {*_REFUSALS, "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED", "UNAUTHENTICATED"}
+    return isinstance(error, OSError)
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Without MLflow's own patience, unless the user has asked for some."""
+    added = {name: value for name, value in _IMPATIENCE.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -112,6 +112,8 @@ class CompiledTileNetwork:
         if tuple(tiles.shape[1:3]) != self.tile_shape or len(tiles) > self.batch_size:
             return self.plain(tiles, map_shape)
         if self._compiled is None:
+            # What the network has to say of its first images it does not say once it is compiled.
+            self.plain(tiles[:1], map_shape)
             # Frozen weights are folded with the batch normalisations and laid out for the matrix units: on CPUs half as
             # fast again. Not on CUDA, where it has not been measured.
             is_cpu = tiles.device.type == "cpu"

@@ -43,7 +43,8 @@ class PixelRange:
 class PixelNormalization(nn.Module):
     """``(pixels / 255 - mean) / std`` for each colour channel.
 
-    The first images are looked at: see `PixelRange`. Mean and standard deviation are buffers, so a checkpoint or an exported model carries them.
+    The first images are looked at, see `PixelRange`. Mean and standard deviation are buffers, so a checkpoint or an exported
+    model carries them.
 
     Args:
         mean: of red, green, blue, as shares of 255.

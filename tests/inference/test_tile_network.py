@@ -8,7 +8,7 @@ from torch import nn
 
 from shared.inference.precision import computes_bfloat16
 from shared.inference.tile_network import CompiledTileNetwork, TileNetwork, compile_problem
-from shared.networks import InstanceClassifier
+from shared.networks import InstanceClassifier, PixelNormalization
 from shared.synthetic import synthesize_image
 
 CPU = torch.device("cpu")
@@ -114,6 +114,19 @@ def test_compiles_once_whatever_the_batches(small, tiles):
         assert (torch.cat(parts) - exact).abs().mean() < 0.01
         # Another size goes through the network as it is.
         torch.testing.assert_close(compiled(tiles[:, :96, :64], (24, 16)), plain(tiles[:, :96, :64], (24, 16)))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.skipif(compile_problem(CPU) is not None, reason="torch.compile cannot work here")
+def test_a_compiled_network_says_what_it_has_to_say_of_its_images(tiles):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    network = nn.Sequential(PixelNormalization(), nn.Conv2d(3, 3, 1)).eval()
+    compiled = CompiledTileNetwork(TileNetwork(network, num_classes=3), batch_size=3, tile_size_px=160)
+    with torch.inference_mode(), pytest.warns(UserWarning, match="values from 0 to 1; expected RGB values from 0 to 255") as said:
+        for part in (tiles > 128).to(torch.uint8).split(3):
+            compiled(part, (40, 40))
+    assert sum("0 to 255" in str(warning.message) for warning in said) == 1
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 

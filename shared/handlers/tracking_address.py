@@ -1,0 +1,66 @@
+"""Where MLflow's databases and artefacts of a folder are, and how a database learns that its folder has moved."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from mlflow.tracking._tracking_service import utils
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+logger = logging.getLogger(__name__)
+
+DATABASE, ARTIFACTS = "mlruns.db", "mlruns"
+# Tables of MLflow and their columns with addresses of artefacts.
+_ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
+
+
+def database_uri(folder: str | Path) -> str:
+    """The address of the database in a folder; what has a meaning in addresses, such as ``%`` and ``?``, is quoted.
+
+    >>> database_uri("/runs/a"), database_uri("/runs/50 %?")
+    ('sqlite:////runs/a/mlruns.db', 'sqlite+pysqlite:////runs/50 %25%3F/mlruns.db')
+    """
+    path = str(Path(folder).absolute() / DATABASE)
+    plain = URL.create("sqlite", database=path).render_as_string(hide_password=False)
+    if plain == f"sqlite:///{path}":
+        return plain
+    # The same with the name of the driver: of an address without, MLflow makes the quoted path's folder.
+    return URL.create("sqlite+pysqlite", database=path).render_as_string(hide_password=False)
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a SQLite database's address; None for other addresses."""
+    try:
+        url = make_url(uri)
+    except (ArgumentError, ValueError):
+        return None
+    return Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def artifact_uri(database: Path) -> str:
+    """Where the artefacts of a SQLite database are kept: in the folder ``mlruns`` beside it."""
+    return (database.parent / ARTIFACTS).as_uri()
+
+
+def follow_move(database: Path, before: Path) -> None:
+    """Tell a database, which lay at `before`, that its artefacts have moved with it, if they have.
+
+    Addresses of other places stay as they are.
+    """
+    if (before.parent / ARTIFACTS).is_dir() and not (database.parent / ARTIFACTS).is_dir():
+        return
+    old, new = artifact_uri(before), artifact_uri(database)
+    with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+        for table, column in _ADDRESSES:
+            changed = connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+            ).rowcount
+            if changed:
+                logger.info(f"{database}: {changed} addresses in {table} follow the folder, which was {before.parent}")
+    # Within a process MLflow remembers where it has put a run's files.
+    getattr(utils, "_artifact_repos_cache", {}).clear()
