@@ -47,8 +47,8 @@ class MapFROC(LesionFROC):
     its defaults. As in CAMELYON16, isolated tumour cells are neither lesions to find nor false alarms: regions whose longest axis
     is below 200 um, 275 um when grown.
 
-    Deviation: MONAI's curve, like CAMELYON16's own script, leaves out the lowest of all thresholds, so that a map with one lesion,
-    found, and no false alarm scores 0. Here that threshold's false alarms and sensitivity follow at the curve's end.
+    Deviation: MONAI's curve, like CAMELYON16's own script, leaves out the lowest of all thresholds, so that a map that finds the
+    only lesion, without a false alarm, scores 0. Here that threshold's false alarms and sensitivity follow at the curve's end.
 
     Args:
         slides: to score; one is in memory at a time.
