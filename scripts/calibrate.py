@@ -9,6 +9,10 @@ labels, an image's probability being the generalised mean of its pixels'. Temper
 weights, curves to reliability.png and reliability.json in --out. Logits are counted as they come: memory does not grow with the
 images. Ranks, and decisions at a probability of 0.5, do not change.
 
+Images are read as inference reads them: --tile_mpp and overlays of the training decide here too, and so do its folds (num_folds
+and fold in its config.json). The split that is fitted cannot be the one that is reported. A search for a temperature that ends at
+its bound is an error, and writes no temperature.json.
+
 Inference applies it when asked: --temperature runs/mine/temperature.json (or a number).
 
 Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
@@ -29,6 +33,7 @@ from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import load_manifest
 from shared.engines.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
 from shared.engines.temperature import LABELS, collect_logits, write_reliability_report, write_temperature
+from shared.engines.trained_run import trained_with
 from shared.front_door import explain_errors
 from shared.inference import SlideMapper
 from shared.synthetic import demo_manifest
@@ -44,12 +49,16 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--overlay", nargs="+", default=[], help="configurations behind inference.json, as in training: unet")
     add_annotation_options(parser)
     parser.add_argument("--labels", choices=LABELS, default="mask", help="of pixels or of images (default mask)")
-    parser.add_argument("--tile_mpp", type=float, help="of PNG, JPEG and BMP images without mpp, as in training")
     parser.add_argument("--fit_split", default="val", help="that the temperature is fitted on (default val)")
     parser.add_argument("--report_split", default="test", help="that the curves are drawn of (default test)")
     parser.add_argument("--regions_per_slide", type=int, default=100, help="of slides (default 100)")
     parser.add_argument("--out", type=Path, help="folder of the curves (default: evaluation, in --model_dir)")
     arguments, rest = parser.parse_known_args()
+    if arguments.fit_split == arguments.report_split:
+        parser.error(
+            f"--fit_split and --report_split are both {arguments.fit_split!r}: a temperature looks better than it is on the "
+            "images that it was fitted to; name two splits"
+        )
     try:
         overrides = overrides_of(rest) | {"checkpoint": str(checkpoint_of(arguments.model_dir)), "temperature": 1.0}
     except ValueError as error:
@@ -69,7 +78,9 @@ def run(arguments: argparse.Namespace, mapper: SlideMapper) -> str:
             split=split,
             require=required,
             num_classes=num_classes,
-            tile_mpp=arguments.tile_mpp,
+            num_folds=trained_with(arguments.model_dir, "num_folds"),
+            fold=trained_with(arguments.model_dir, "fold"),
+            tile_mpp=mapper.tile_mpp,
             tumour_classes=arguments.tumour_classes,
             annotation_frame=arguments.annotation_frame,
         )

@@ -6,7 +6,8 @@ python scripts/evaluate.py --maps maps --manifest slides.csv --split test
 file of ImageScope, ASAP or QuPath; slides with label 0 need none. Where annotations are of several classes, --tumour_classes (or
 the column of that name) says which are tumour. Writes metrics.json and slides.csv into --out.
 
-Maps of tumour: pixels, AUC with and without background, FROC of lesions.
+Maps of tumour: pixels, AUC with and without background, FROC of lesions. As in CAMELYON16, regions of isolated tumour cells
+(longest axis below 200 um) are no lesions; the table says how many there are. Without a lesion there is no FROC.
 
 Maps of several classes (class_names in their settings.json): accuracies, F1, IoU and BACH score of the likeliest class, scores of
 each class, the confusion matrix, and the AUC of all other classes against the first one. Annotations are of these class names,
@@ -30,6 +31,7 @@ import pandas as pd
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import TissueCache, load_manifest
 from shared.engines.class_map_scores import ClassMapScores
+from shared.engines.lesion_froc import ISOLATED_UM
 from shared.engines.map_scores import MapScores
 from shared.engines.score_table import score_blocks
 from shared.front_door import explain_errors
@@ -97,6 +99,8 @@ def tumour_table(metrics: Mapping[str, Any]) -> list[str]:
     lines.append(f"{lesions['num_lesions']} lesions, FROC (%)".ljust(35) + _cell(lesions["froc"]))
     for number, sensitivity in (lesions["sensitivity_at"] or {}).items():
         lines.append(f"  found at {number} false alarms a slide".ljust(35) + _cell(sensitivity))
+    if lesions.get("num_isolated"):
+        lines.append(f"  {lesions['num_isolated']} of isolated tumour cells (below {ISOLATED_UM} um) do not count")
     return [*lines, "", f"{metrics['num_slides']} slides, threshold {metrics['threshold']:g}{_left_out(metrics)}"]
 
 

@@ -77,7 +77,7 @@ def _measure(arguments: argparse.Namespace, kind: str, instances_per_side: int, 
         with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bfloat16):
             step(images, labels)
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
     # The fastest step: whatever else runs on the machine can only add to it.
     results.put({"seconds": min(seconds[1:]), "memory_mib": (_peak_memory(device) - before) / 2**20})

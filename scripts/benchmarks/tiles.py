@@ -63,8 +63,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             _through(bags, READ_AHEAD * arguments.num_workers, _nothing)
             start = time.perf_counter()
             num_tiles = measure()
-            if arguments.device == "cuda":
-                torch.cuda.synchronize()
+            if torch.device(arguments.device).type == "cuda":
+                torch.cuda.synchronize(arguments.device)
             speeds[kind].append(num_tiles / (time.perf_counter() - start))
     best = {kind: max(values) for kind, values in speeds.items()}
     share = best["both"] / best["model"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ from ..data import RegionDataset, slide_regions
 from ..data.manifest import PLAIN_SUFFIXES
 from ..inference import SlideMapper
 from ..inference.finished import weights_sha256
+from ..inference.image_sizes import ImageSizes, mirrored_to
 from ..inference.precision import computes_bfloat16
+from ..inference.probabilities import to_map_pixels
+from ..inference.slide_mapper import WHOLE_IMAGE_PX
 from ..metrics import Reliability
+from ..metrics.calibration_error import LARGEST_TEMPERATURE
 from ..networks import ScaledLogits
 from ..writers import atomic_path
 from ..writers.reliability_figure import ReliabilityCurve, write_reliability
@@ -31,8 +36,8 @@ Record = dict[str, Any]
 
 TEMPERATURE = "temperature.json"
 LABELS = ("mask", "label")
-# Larger PNG and JPEG images are seen region by region, as slides are.
-LARGEST_IMAGE_PX = 2048
+# Of the largest and the smallest temperature that is tried, by which one counts as found at the end of the search.
+AT_AN_END = 1e-3
 SAMPLED_PIXELS = 2**22
 
 
@@ -64,8 +69,8 @@ def collect_logits(
 ) -> LogitSamples:
     """The logits of a mapper's network on images with labels.
 
-    Images are seen whole; slides - what is no PNG or JPEG and larger than a tile - and images above 2048 px in the mapper's tiles
-    with tissue, whose margins do not count.
+    Images that the mapper gives to its network whole are seen so, see `SlideMapper.sees_whole`; others, and slides, are seen in
+    the mapper's tiles with tissue, whose margins do not count.
 
     Args:
         mapper: of a bundle, without a temperature.
@@ -112,8 +117,12 @@ def write_temperature(
 
     Returns:
         what the file holds: ``temperature``, scores (``ece``, ``mce``, ``nll``) ``before`` and ``after``, ``weights_sha256``.
+
+    Raises:
+        ValueError: if the data has no best temperature, or one beyond all that are tried; nothing is written.
     """
     temperature = samples.fit()
+    _check_found(temperature)
     result = {
         "temperature": temperature,
         **(notes or {}),
@@ -156,6 +165,19 @@ def write_reliability_report(
     return result
 
 
+def _check_found(temperature: float) -> None:
+    if abs(math.log(temperature)) < math.log(LARGEST_TEMPERATURE) - AT_AN_END:
+        return
+    why = "sharper: the network makes no mistake on these images"
+    if temperature > 1:
+        why = "flatter: the network's answers say nothing of these labels, or the contrary"
+    raise ValueError(
+        f"no temperature fits: the search ended at {temperature:.4g}, the bound of what is tried, because the likelihood only "
+        f"grows as probabilities become {why}. No temperature.json was written: fit on other or more images (--fit_split), or "
+        "look at labels and pixel size"
+    )
+
+
 def _read(file: Path, network: nn.Module | None = None) -> float:
     if not file.is_file():
         raise ValueError(f"{file} does not exist: scripts/calibrate.py writes it; or give --temperature a number")
@@ -174,9 +196,14 @@ def _parts(record: Record, mapper: SlideMapper, labels: str, regions_per_slide: 
     if record.get("width_px") is not None:
         return [record]
     slide = open_slide(record["image"], mpp=record.get("mpp"))
-    downsample = mapper.mpp / slide.mpp if slide.has_mpp else 1.0
     is_plain = Path(record["image"]).suffix.lower() in PLAIN_SUFFIXES
-    if max(slide.size_px) / downsample <= (LARGEST_IMAGE_PX if is_plain else mapper.tile_size_px):
+    if not slide.has_mpp and is_plain:
+        # As it is stored: inference takes it so.
+        record = {**record, "mpp": mapper.mpp}
+    downsample = mapper.mpp / slide.mpp if slide.has_mpp else 1.0
+    # An image's own label is of all of it, whatever its maps are made of.
+    is_labelled_image = labels == "label" and is_plain and max(slide.size_px) / downsample <= WHOLE_IMAGE_PX
+    if is_labelled_image or mapper.sees_whole(slide, downsample):
         return [record]
     if labels == "label":
         raise ValueError(
@@ -199,11 +226,16 @@ def _samples(mapper: SlideMapper, labels: str, num_images: int) -> LogitSamples:
 @torch.inference_mode()
 def _logits(mapper: SlideMapper, image: Tensor) -> Tensor:
     """``(C, h, w)`` float32 on the CPU, of an image uint8 ``(3, H, W)``, in the precision in which the mapper maps."""
-    images = image[None].to(mapper.device).float().contiguous(memory_format=torch.channels_last)
+    height, width = image.shape[1:]
+    shape = ImageSizes.of_network(mapper.network).accepted((height, width))
+    images = mirrored_to(image[None].to(mapper.device).float(), shape).contiguous(memory_format=torch.channels_last)
     is_fast = mapper.amp and computes_bfloat16(mapper.device)
     with torch.autocast(mapper.device.type, dtype=torch.bfloat16, enabled=is_fast):
         logits = mapper.network(images)
-    return (logits[:, :, None, None] if logits.ndim == 2 else logits)[0].float().cpu()
+    logits = (logits[:, :, None, None] if logits.ndim == 2 else logits).float()
+    if shape != (height, width) and logits.shape[2:] != (1, 1):
+        logits = to_map_pixels(logits, shape)[:, :, :height, :width]
+    return logits[0].cpu()
 
 
 def _without_margin(logits: Tensor, mask: Tensor, margin_px: int) -> tuple[Tensor, Tensor]:

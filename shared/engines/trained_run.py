@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .executed_config import executed_config
-from .run_folder import differences
+from .run_folder import CONFIG, differences
 
 MISSING = object()
 
@@ -28,6 +28,15 @@ def check_training(config: str | Path | Sequence[str | Path], keys: Sequence[str
     for file in map(Path, [config] if isinstance(config, str | Path) else config):
         if file.is_file():
             _check(file, keys, unless_null)
+
+
+def trained_with(folder: str | Path, key: str) -> Any:
+    """What a training's ``config.json`` says of a key; None where it says nothing, or there is none."""
+    file = Path(folder) / CONFIG
+    if not file.is_file():
+        return None
+    found = _item(json.loads(file.read_text()), key)
+    return None if found is MISSING else found
 
 
 def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:

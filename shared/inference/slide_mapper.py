@@ -65,7 +65,7 @@ class SlideMapper:
         threshold: probability from which a map pixel is tumour; not used with `class_names`.
         min_area_um2: smaller polygons are left out, also of the areas in the table.
         tissue_only: tiles without tissue are skipped and score 0, and shares are of the tissue. False: whole images.
-        slide_mpp: level-0 mpp of slides that carry none. Tiles without one are taken to be at `mpp`.
+        slide_mpp: level-0 mpp of slides that carry none. Tiles without one are taken to be at `mpp`, or at this if it is given.
         batch_size: tiles a batch.
         device: None is CUDA where there is one.
         amp: compute in bfloat16 on GPUs and on CPUs with matrix units for it, where it is two to three times as fast.
@@ -88,6 +88,7 @@ class SlideMapper:
             network with one answer a tile come in tiles. 0: everything in tiles.
         annotation_frame: from where the outlines in ``<name>.geojson`` count their level-0 pixels: ``"qupath"``, from the corner
             of what was scanned where the slide says which part that is, or ``"level0"``; see `shared.wsi.annotations.frames`.
+        tile_mpp: of PNG, JPEG and BMP images without one, before `slide_mpp` and `mpp`: what `load_manifest` calls so.
 
     Raises:
         ValueError: for numbers or names that do not fit, and where `compile` cannot work on this machine.
@@ -118,6 +119,7 @@ class SlideMapper:
         volume: str | None = None,
         whole_image_px: int = WHOLE_IMAGE_PX,
         annotation_frame: str = QUPATH,
+        tile_mpp: float | None = None,
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -156,7 +158,7 @@ class SlideMapper:
         self.threshold = threshold
         self.min_area_um2 = min_area_um2
         self.tissue_only = tissue_only
-        self.slide_mpp = slide_mpp
+        self.slide_mpp, self.tile_mpp = slide_mpp, tile_mpp
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.overview_size_px = overview_size_px
@@ -207,6 +209,7 @@ class SlideMapper:
             "min_area_um2": self.min_area_um2,
             "tissue_only": self.tissue_only,
             "slide_mpp": self.slide_mpp,
+            "tile_mpp": self.tile_mpp,
             "amp": self.amp,
             "overview_size_px": self.overview_size_px,
             "class_names": self.class_names,
@@ -293,7 +296,8 @@ class SlideMapper:
         if slide.has_mpp:
             return slide
         slide.close()
-        fallback = self.slide_mpp or (self.mpp if _is_tile(slide) else None)
+        is_plain = slide.path.suffix.lower() in PLAIN_SUFFIXES
+        fallback = (self.tile_mpp if is_plain else None) or self.slide_mpp or (self.mpp if _is_tile(slide) else None)
         if fallback is None:
             raise ValueError(f"{image.path} has no mpp: give slide_mpp, or list it in a manifest with a column 'mpp'.")
         return Slide(image.path, mpp=fallback)

@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
+from shared.data import load_manifest
 from shared.engines.bundle_mapper import load_slide_mapper
 from shared.networks import BoostedPatches, ScaledLogits
 from shared.synthetic import DemoPlan, write_demo
@@ -58,6 +61,81 @@ def test_a_temperature_is_fitted_and_applied(run_script, model_dir, manifest, la
     assert isinstance(plain.network, BoostedPatches)
     # Another temperature is another result: one output folder cannot have both.
     assert scaled.settings()["weights_sha256"] != plain.settings()["weights_sha256"]
+
+
+def scores_of(run_script, model_dir, manifest, **more):
+    """Temperature and test scores as trained."""
+    error, _ = run_script("calibrate.py", *options_of(model_dir, manifest, **more))
+    assert error == ""
+    found = json.loads((model_dir / "temperature.json").read_text())
+    report = json.loads((model_dir / "evaluation/reliability.json").read_text())
+    return found["temperature"], report["before"]["ece"]
+
+
+def test_images_are_read_as_the_bundles_keys_say(run_script, model_dir, manifest, tmp_path):
+    """Without a pixel size in the manifest the bundle's tile_mpp counts, of an overlay too; so it does where maps are made."""
+    (tmp_path / "finer.json").write_text('{"tile_mpp": 0.25}')
+    rows = pd.read_csv(manifest)
+    rows.assign(mpp=0.25).to_csv(manifest.with_name("known.csv"), index=False)
+    manifest = manifest.with_name("unknown.csv")
+    rows.drop(columns="mpp").to_csv(manifest, index=False)
+    expected = scores_of(run_script, model_dir, manifest.with_name("known.csv"))
+    assert scores_of(run_script, model_dir, manifest) != pytest.approx(expected)
+    assert scores_of(run_script, model_dir, manifest, overlay=tmp_path / "finer.json") == pytest.approx(expected)
+    assert scores_of(run_script, model_dir, manifest, tile_mpp=0.25) == pytest.approx(expected)
+    image = next(manifest.parent.glob("images/*.png"))
+    options = {"checkpoint": str(model_dir / "model.pt"), **NETWORK, "tissue_only": False}
+    for overlays, mpp in ((), 0.5), ((str(tmp_path / "finer.json"),), 0.25):
+        (row,) = load_slide_mapper(BUNDLE, overlays, options).run(image, tmp_path / f"maps{mpp}")
+        assert row["mpp"] == mpp
+    # Whoever forgets what the training had is told.
+    (model_dir / "config.json").write_text(json.dumps({"tile_mpp": 0.25}))
+    error, _ = run_script("calibrate.py", *options_of(model_dir, manifest))
+    assert "was trained with other settings (tile_mpp: " in error
+
+
+def test_the_folds_of_the_training_decide_the_splits(run_script, model_dir, manifest, tmp_path):
+    rows = pd.read_csv(manifest)
+    rows.assign(case_id=[f"case {index % 4}" for index in range(len(rows))]).to_csv(manifest.with_name("cases.csv"), index=False)
+    manifest = manifest.with_name("cases.csv")
+    _, said = run_script("calibrate.py", *options_of(model_dir, manifest))
+    (model_dir / "config.json").write_text(json.dumps({"num_folds": 4, "fold": 1}))
+    error, said_of_folds = run_script("calibrate.py", *options_of(model_dir, manifest))
+    assert error == ""
+    test = load_manifest(manifest, split="test", num_folds=4, fold=1)
+    report = json.loads((model_dir / "evaluation/reliability.json").read_text())
+    # Every pixel of each image is counted.
+    assert sum(report["before"]["counts"]) == len(test) * 64**2 < 4 * 64**2
+    assert said_of_folds != said
+
+
+@pytest.mark.parametrize(
+    ("value", "why"), [(6.0, "sharper: the network makes no mistake"), (-6.0, "flatter: the network's answers")]
+)
+def test_the_bound_of_the_search_is_no_temperature(run_script, model_dir, tmp_path, value, why):
+    """Of a network that is always right, or always wrong."""
+    rows = ["image,label,mask,split"]
+    for split in ("val", "test"):
+        for label, grey in ((0, 250), (1, 20)):
+            Image.new("RGB", (64, 64), (grey,) * 3).save(tmp_path / f"{split}{label}.png")
+            Image.new("L", (64, 64), 255 * label).save(tmp_path / f"{split}{label}_mask.png")
+            rows.append(f"{split}{label}.png,{label},{split}{label}_mask.png,{split}")
+    (tmp_path / "images.csv").write_text("\n".join(rows) + "\n")
+    network = BoostedPatches(1, patch_size_px=16)
+    mean_of_l = network.features.names.index("mean of L")
+    network.set_trees(torch.tensor([[mean_of_l]]), torch.tensor([[0.6]]), torch.tensor([[value, -value]]))
+    torch.save(network.state_dict(), model_dir / "model.pt")
+    error, _ = run_script("calibrate.py", *options_of(model_dir, tmp_path / "images.csv"))
+    assert error.startswith("error: no temperature fits: the search ended at ")
+    assert why in error
+    assert not (model_dir / "temperature.json").exists()
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_no_split_is_both_fitted_and_reported(run_script, model_dir, manifest, split):
+    error, _ = run_script("calibrate.py", *options_of(model_dir, manifest, fit_split=split, report_split=split))
+    assert error == "2"
+    assert not (model_dir / "temperature.json").exists()
 
 
 def test_what_is_missing_is_said(run_script, model_dir, manifest, tmp_path):

@@ -77,6 +77,20 @@ def test_maps_are_scored(manifest, tmp_path):
     assert "fingerprint" in (maps / "slides.csv").read_text()
 
 
+def test_isolated_tumour_cells_are_named(manifest, tmp_path, start):
+    """A lesion of 40 um more, found; it counts neither way, and the table says so."""
+    with Image.open(manifest.with_name("tumour.png")) as image:
+        mask = np.array(image)
+    mask[620:700, 120:200] = 255
+    Image.fromarray(mask).save(manifest.with_name("with_cells.png"))
+    more = manifest.with_name("cells.csv")
+    more.write_text("image,label,mask\ntumour.tif,1,with_cells.png\n")
+    printed = start("--maps", manifest.parent / "maps", "--manifest", more, "--out", tmp_path)
+    assert "1 lesions, FROC (%)                        100.0" in printed
+    assert "  1 of isolated tumour cells (below 200 um) do not count\n" in printed
+    assert json.loads((tmp_path / "metrics.json").read_text())["lesions"]["num_isolated"] == 1
+
+
 def test_a_split_and_its_default_folder(manifest, start):
     printed = start("--maps", manifest.parent / "maps", "--manifest", manifest, "--split", "test", "--threshold", 0.5)
     assert "2 slides, threshold 0.5" in printed
