@@ -109,8 +109,9 @@ class Sweep:
         for values in self.combinations:
             folder = self.folder(values)
             if not (folder / METRICS).is_file():
-                options = {name: "$None" if value is None else value for name, value in {**self.fixed, **values}.items()}
-                check_given(Given(tuple(map(Path, self.config_files)), options))
+                options = {**self.fixed, **values, "output_dir": str(folder)}
+                named = {name: "$None" if value is None else value for name, value in options.items()}
+                check_given(Given(tuple(map(Path, self.config_files)), named))
             if (folder / SETTINGS).is_file():
                 before, now = json.loads((folder / SETTINGS).read_text()), self.settings(values)
                 differences = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]

@@ -120,6 +120,8 @@ def test_what_is_wrong_is_named_with_its_remedy(config, values, said):
         ("train", {"pretrained": "false"}, "--pretrained false: expected True or False, found 'false'"),
         ("train", {"atrous_rates": 3}, "expected a list such as [2, 3, 5, 6], found 3"),
         ("train", {"manifest": {"a": "x#y"}}, "MONAI reads 'x#y' as 'x::y'"),
+        ("train", {"norm": 3}, "--norm 3: expected a text, found 3. Say --norm \"'3'\""),
+        ("train", {"run_name": 2024}, "--run_name 2024: expected a text, found 2024"),
         ("train", {"run_folder::path": 7}, "--run_folder::path: expected a path, found the int 7"),
     ],
 )
@@ -188,6 +190,8 @@ def cause_of(**arguments):
         ({"manifest": "data/#1.csv"}, "MONAI reads 'data/#1.csv' as 'data/::1.csv'"),
         ({"device": "cuda:77"}, "--device: "),
         ({"device": "gpu"}, "'gpu' is no device. Say cuda, cuda:1 or cpu"),
+        ({"device": "$torch.device('gpu')"}, "is no device. Say cuda, cuda:1 or cpu"),
+        ({"output_dir": "$None"}, "--output_dir: expected a path, found None"),
         ({"output_dir": str(Path(__file__) / "run")}, "cannot be written: a part of its path is a file, not a folder"),
     ],
 )
