@@ -3,6 +3,10 @@
 #
 #   prepare_environment requirements.txt   ->   sets PYTHON
 
+# MONAI and MLflow ask for both when they are imported; a container that runs under a bare number has neither.
+id -un >/dev/null 2>&1 || export LOGNAME="${LOGNAME:-user$(id -u)}"
+export HOME="${HOME:-${TMPDIR:-/tmp}}"
+
 prepare_environment() {
     local requirements=$1 stamp interpreter digest
     interpreter=${PYTHON_FOR_VENV:-}

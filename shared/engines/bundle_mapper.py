@@ -40,7 +40,8 @@ def load_slide_mapper(
             raise ValueError(
                 f"{files[0]} has no key {key.split('::')[0]!r}; it has: {', '.join(known)}. {nearest(key.split('::')[0], known)}"
             )
-    parser.update({"bundle_root": str(bundle)} | overrides)
+    overrides = {"bundle_root": str(bundle)} | overrides
+    parser.update(overrides)
     check_given(Given(tuple(files), overrides), parser)
     try:
         problems = device_problems(parser.get_parsed_content("device"))

@@ -102,15 +102,17 @@ class Sweep:
         return dict(json.loads(json.dumps(kept, default=str)))
 
     def check(self) -> None:
-        """Check the keys and values of every run, and that the folders hold nothing that was trained with other settings.
+        """Check keys and values of what is to be trained, and that the folders hold nothing that was trained with others.
 
         Raises:
             ValueError: naming the keys; or the first such folder and what differs.
         """
         for values in self.combinations:
-            options = {name: "$None" if value is None else value for name, value in {**self.fixed, **values}.items()}
-            check_given(Given(tuple(map(Path, self.config_files)), options))
             folder = self.folder(values)
+            if not (folder / METRICS).is_file():
+                options = {**self.fixed, **values, "output_dir": str(folder)}
+                named = {name: "$None" if value is None else value for name, value in options.items()}
+                check_given(Given(tuple(map(Path, self.config_files)), named))
             if (folder / SETTINGS).is_file():
                 before, now = json.loads((folder / SETTINGS).read_text()), self.settings(values)
                 differences = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]

@@ -61,7 +61,11 @@ def wrong_device(given: Given, config: Mapping[str, Any], resolve: Callable[[str
     """
     if "device" not in config or isinstance(config["device"], Mapping):
         return []
-    return [f"{given.source_of('device')}: {problem}" for problem in device_problems(resolve("device"))]
+    try:
+        problems = device_problems(resolve("device"))
+    except RuntimeError:
+        problems = [f"{config['device']!r} is no device. Say cuda, cuda:1 or cpu"]
+    return [f"{given.source_of('device')}: {problem}" for problem in problems]
 
 
 def device_problems(device: Any) -> list[str]:
@@ -98,8 +102,11 @@ def unwritable_folders(given: Given, writes: Sequence[str], resolve: Callable[[s
     """
     problems = []
     for key in writes:
+        folder = resolve(key)
         try:
-            check_writable(resolve(key))
-        except StorageError as error:
+            if not isinstance(folder, str | Path):
+                raise ValueError(f"expected a path, found {folder!r}")
+            check_writable(folder)
+        except (StorageError, ValueError) as error:
             problems.append(f"{given.source_of(key)}: {error}")
     return problems

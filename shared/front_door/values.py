@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from .given import Given, is_formula, is_note, normalised
 logger = logging.getLogger(__name__)
 
 # The last name of a key says what its value is.
-PATH_NAME = re.compile(r"(\w+_)?(dir|file|folder|root|path|weights)|manifest|source|checkpoint|publish_to")
+PATH_NAME = re.compile(r"(\w+_)?(dir|file|folder|root|path)|manifest|source|checkpoint|(initial|first)_weights|publish_to")
 PATHS_NAME = re.compile(r"(\w+_)?(paths|checkpoints)")
+TEXT_NAME = re.compile(r"run_name|tracking_uri|split")
 EPOCHS_NAME = re.compile(r"(\w+_)?epochs|num_trees|passes")
 _NULL_WORDS = ("none", "null")
 _HOME = re.compile(r"~[\w.-]*(/|$)")
@@ -56,7 +58,7 @@ def wrong_paths(given: Given, config: Mapping[str, Any]) -> list[str]:
 
 
 def wrong_kinds(given: Given) -> list[str]:
-    """Words where the base has True or False (the word ``false`` would count as true), and single values where it has a list."""
+    """Words where the base has True or False (``false`` would count as true), single values for a list, numbers for a text."""
     problems = []
     for where, key, value in given.entries():
         default = _item(given.merged, key) if where.startswith("--") else _base_item(given, key)
@@ -65,6 +67,9 @@ def wrong_kinds(given: Given) -> list[str]:
         if isinstance(default, bool) and not (isinstance(value, bool) or value in (0, 1)):
             problems.append(f"{where}: expected True or False, found {value!r}")
         last = normalised(key).split("::")[-1]
+        is_text = TEXT_NAME.fullmatch(last) or (isinstance(default, str) and not is_formula(default))
+        if is_text and isinstance(value, int | float | list | tuple) and not PATH_NAME.fullmatch(last):
+            problems.append(f"{where}: expected a text, found {value!r}. Say --{key} \"'{value}'\"")
         if isinstance(default, list) and isinstance(value, str | int | float) and not PATHS_NAME.fullmatch(last):
             problems.append(f'{where}: expected a list such as {default!r}, found {value!r}. Say --{key} "[{value!r}]"')
     return problems
@@ -86,9 +91,10 @@ def wrong_epochs(given: Given, config: Mapping[str, Any], resolve: Callable[[str
             problems.append(_no_count(given, key, value))
     # A formula of what is wrong itself says nothing new.
     for key in formulas if not problems else ():
-        value = resolve(key)
-        if not is_count(value):
-            problems.append(_no_count(given, key, value))
+        with suppress(RuntimeError):  # such as one of a null, which is told itself
+            value = resolve(key)
+            if not is_count(value):
+                problems.append(_no_count(given, key, value))
     return problems
 
 

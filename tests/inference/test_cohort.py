@@ -1,6 +1,7 @@
 """Several processes in one folder, and processes that are killed: real ones."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -20,6 +21,8 @@ from shared.inference.cohort import MAX_DEATHS, CohortWorker
 from shared.inference.device_errors import DeviceFailure
 from shared.inference.finished import fingerprint
 from shared.inference.row_store import RowStore
+from shared.inference.slide_results import RESULT_SUFFIXES
+from shared.writers import StorageError
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"tile_size_px": 64, "margin_px": 0, "min_area_um2": 0.0, "tissue_only": False, "amp": False, "device": "cpu"}
@@ -428,3 +431,34 @@ def test_the_folder_beside_a_mirax_slide_is_part_of_it(tmp_path):
     assert fingerprint({}, ImageInput(slide, "a")) == before
     (tmp_path / "a/Data0001.dat").write_bytes(b"more pixels")
     assert fingerprint({}, ImageInput(slide, "a")) != before
+
+
+def test_a_full_disk_ends_the_run_and_fails_no_image(tmp_path, pictures, redness):
+    """The image stays unfinished and without files; with space again the same call goes on from there."""
+    out, found = tmp_path / "out", find_images(pictures)
+
+    class Full(SlideMapper):
+        def map_image(self, image, output_dir, title=""):
+            row = super().map_image(image, output_dir, title)
+            if image.name == "02":
+                raise StorageError(errno.ENOSPC, f"{output_dir} cannot be written: the disk is full.")
+            return row
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        run_cohort(Full(redness, **SETTINGS), found, out)
+    assert {name: row["status"] for name, row in table_of(out).items()} == {"00": "ok", "01": "ok"}
+    assert sorted(path.name for path in out.glob("0*.*")) == [f"0{i}{end}" for i in (0, 1) for end in sorted(RESULT_SUFFIXES)]
+    rows = run_cohort(SlideMapper(redness, **SETTINGS), found, out)
+    assert len(rows) == 10
+    assert {(row["status"], row["attempts"]) for row in rows} == {("ok", 1)}
+
+
+def test_a_file_that_is_too_large_is_one_image_s_own_failure(tmp_path, pictures, redness):
+    class Limited(SlideMapper):
+        def map_image(self, image, output_dir, title=""):
+            if image.name == "02":
+                raise StorageError(errno.EFBIG, "02 cannot be written: the file is larger than the system allows.")
+            return super().map_image(image, output_dir, title)
+
+    with pytest.raises(InferenceFailures, match="1 of 12 images failed"):
+        run_cohort(Limited(redness, **SETTINGS), find_images(pictures), tmp_path / "out")

@@ -43,3 +43,23 @@ def test_the_largest_value_is_of_the_map_not_of_what_lies_outside(tmp_path, grid
 def test_rejects_another_shape(tmp_path, grid):
     with ProbabilityMap(tmp_path / "map", grid) as probability_map, pytest.raises(ValueError, match=r"\(1, 48, 48\)"):
         probability_map.write_tile((0, 0), np.zeros((64, 64), np.uint8))
+
+
+def test_a_disk_that_takes_a_part_of_a_write_gets_the_rest(tmp_path, grid):
+    """The system may write less than it is given, as on a disk that is filling up, and says so by a number alone."""
+
+    class Partial:
+        def __init__(self, file):
+            self._file = file
+
+        def write(self, content):
+            return self._file.write(content[:100])
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+    core = np.random.default_rng(0).integers(0, 256, (1, *grid.core_shape), dtype=np.uint8)
+    with ProbabilityMap(tmp_path / "map", grid) as probability_map:
+        probability_map._file = Partial(probability_map._file)
+        probability_map.write_tile((0, 0), core)
+        np.testing.assert_array_equal(probability_map.read_rows(0, 48)[:, :48], core[0])

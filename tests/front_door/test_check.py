@@ -1,0 +1,236 @@
+"""What the user of a run gives is checked before anything else, in every configuration of every bundle."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import run as run_bundle
+
+from shared.engines.bundle_mapper import first_cause
+from shared.front_door import Given, check_given
+
+from ..docs.documented import COMMANDS, Command
+
+ROOT = Path(__file__).parents[2]
+BUNDLES = sorted(path.parents[1] for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
+BASES = ("train", "evaluate", "inference")
+CONFIGS = [bundle / "configs" / f"{base}.json" for bundle in BUNDLES for base in BASES]
+OVERLAYS = [
+    path
+    for bundle in BUNDLES
+    for path in sorted((bundle / "configs").glob("*.json"))
+    if path.stem not in (*BASES, "metadata", "patch_camelyon")
+]
+CAMEL = ROOT / "bundles" / "camel" / "configs"
+
+
+def identify(value):
+    return str(value.relative_to(ROOT / "bundles")) if isinstance(value, Path) else None
+
+
+def problems_of(*files, **values):
+    """What is said of these files and keys; empty where all is well."""
+    try:
+        check_given(Given(tuple(files), values))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def replaces_what_is_not_there(base, overlay):
+    """Whether MONAI itself refuses an overlay: it changes an item that the base does not have."""
+    try:
+        ConfigParser.load_config_files([str(base), str(overlay)])
+    except KeyError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=identify)
+def test_every_configuration_passes_as_it_is_and_begins_with_the_check(config):
+    content = json.loads(config.read_text())
+    assert problems_of(config) == ""
+    assert content["initialize"] == ["@check_configuration"]
+    assert content["check_configuration"]["_target_"] == "shared.front_door.check_configuration"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=identify)
+@pytest.mark.parametrize("base", BASES)
+def test_every_overlay_passes_behind_its_base_and_no_other_place(base, overlay):
+    config = overlay.parent / f"{base}.json"
+    if replaces_what_is_not_there(config, overlay):
+        assert base != "train"
+        assert f"{overlay} does not fit {config}" in problems_of(config, overlay)
+    else:
+        assert problems_of(config, overlay) == ""
+    assert f"{overlay} stands before {config}" in problems_of(overlay, config)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.is_bundle_run], ids=str)
+def test_every_documented_command_passes(command: Command):
+    behind = list(command.words[command.words.index("run") + 1 :])
+    behind = behind if behind[0].startswith("--") else behind[1:]
+    values = {key[2:]: DefaultParseValue(text) for key, text in zip(behind[::2], behind[1::2], strict=True)}
+    del values["--config_file"[2:]]
+    assert problems_of(*map(Path, command.config_paths), **values) == ""
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=identify)
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"bundle_rot": "."}, "has no key 'bundle_rot', and nothing would read it. Was bundle_root"),
+        ({"output_dir": 2024}, "expected a path, found the int 2024, as Python reads '2024'. Say --output_dir ./2024"),
+        ({"output_dir": ("a", "b")}, "found the list ('a', 'b'), as Python reads 'a,b'. Say --output_dir ./a,b"),
+        ({"dataset_dir": True}, "--dataset_dir: expected a path, found the bool True"),
+        ({"output_dir": "runs/#3"}, "MONAI reads 'runs/#3' as 'runs/::3'"),
+        ({"device": "none"}, "expected a value, found the word 'none'. For no value say --device '$None'"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_remedy(config, values, said):
+    assert said in problems_of(config, **values)
+
+
+@pytest.mark.parametrize(
+    ("base", "values", "said"),
+    [
+        (
+            "inference",
+            {"treshold": 0.9},
+            "--treshold 0.9: {config} has no key 'treshold', and nothing would read it. Was threshold",
+        ),
+        (
+            "train",
+            {"cmil_epoch": 3},
+            "--cmil_epoch 3: {config} has no key 'cmil_epoch', and nothing would read it. Was cmil_epochs",
+        ),
+        ("evaluate", {"cmil_epochs": 3}, "has no key 'cmil_epochs' (it is a key of {folder}/train.json)"),
+        ("inference", {"slide_mapper::treshold": 0.9}, "takes no 'treshold'. Was threshold meant?"),
+        ("inference", {"slide_mapper#treshold": 0.9}, "takes no 'treshold'. Was threshold meant?"),
+        ("train", {"train::trainer::max_epoch": 3}, "takes no 'max_epoch'. Was max_epochs meant?"),
+        ("train", {"train::trainr": {"max_epochs": 3}}, "'train' has no item 'trainr', and nothing would read it. Was trainer"),
+        (
+            "train",
+            {"evaluation::classifiers": {"x": {"_target_": "@stage", "foldr": "x"}}},
+            "takes no 'foldr'. Was folder meant?",
+        ),
+        ("train", {"+cmil_epochz": 3}, "has no key 'cmil_epochz'"),
+        ("train", {"pretrained": "false"}, "--pretrained false: expected True or False, found 'false'"),
+        ("train", {"atrous_rates": 3}, "expected a list such as [2, 3, 5, 6], found 3"),
+        ("train", {"manifest": {"a": "x#y"}}, "MONAI reads 'x#y' as 'x::y'"),
+        ("train", {"norm": 3}, "--norm 3: expected a text, found 3. Say --norm \"'3'\""),
+        ("train", {"run_name": 2024}, "--run_name 2024: expected a text, found 2024"),
+        ("train", {"run_folder::path": 7}, "--run_folder::path: expected a path, found the int 7"),
+    ],
+)
+def test_keys_and_values_of_one_bundle(base, values, said):
+    config = CAMEL / f"{base}.json"
+    assert said.format(config=config, folder=CAMEL) in problems_of(config, **values)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "3", 3.0, True, "$0", "$2.5", "$None", None])
+@pytest.mark.parametrize("key", ["cmil_epochs", "retrain::max_epochs"])
+def test_epochs_are_whole_numbers_from_1(key, value):
+    assert f"--{key}: {key} has to be a whole number from 1, found" in problems_of(CAMEL / "train.json", **{key: value})
+
+
+def test_boosting_counts_its_trees_instead():
+    config = ROOT / "bundles/mil_boosting/configs/train.json"
+    assert "num_trees has to be a whole number from 1, found 0" in problems_of(config, num_trees=0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"cmil_epochs": 1, "retrain::max_epochs": 20, "stage::final_rate_share": 0.5, "train::trainer::max_epochs": 3},
+        {"truth": "$None", "keep_epoch": "$None", "amp_dtype": "float16", "run_name": "a", "tracking_uri": "$None"},
+        {"cmil_epochs": "$2 * 3", "output_dir": "$@dataset_dir + '/run'", "manifest": "%dataset_dir", "pretrained": "$not False"},
+        {"tracking::enabled": False, "tracking::parent_run_id": "abc", "classifier::_mode_": "callable", "bundle_root": "."},
+        {"outer": 4, "scored_columns": "$['label'] * (@outer > 0)"},
+        {"initialize": [], "run": ["@run_train"], "imports": ["$import os"], "pretrained": 1, "_desc_mine": "words # and ~"},
+        {"evaluation::classifiers": {}, "atrous_rates": (1, 2, 3, 4), "train_records": {"_target_": "shared.data.load_picks"}},
+    ],
+)
+def test_what_is_right_passes(values):
+    assert problems_of(CAMEL / "train.json", **values) == ""
+
+
+def test_an_overlay_of_the_user_is_checked_like_the_command_line(tmp_path):
+    overlay = tmp_path / "mine.json"
+    overlay.write_text(json.dumps({"treshold": 0.9, "slide_mpp": 0.25, "output_dir": 3, "tissue_only": "no", "source": "a#b"}))
+    config = CAMEL / "inference.json"
+    said = problems_of(config, overlay)
+    for part in (
+        f"{overlay}, key 'treshold': {config} has no key 'treshold'",
+        f"{overlay}, key 'output_dir': expected a path, found the int 3",
+        f"{overlay}, key 'tissue_only': expected True or False, found 'no'",
+        f"{overlay}, key 'source': MONAI reads 'a#b' as 'a::b'",
+    ):
+        assert part in said
+    assert len(said.splitlines()) == 4
+    overlay.write_text(json.dumps({"cmil_epochs": 3, "slide_mpp": 0.25, "extra": 3, "margin_px": "$@extra * 16"}))
+    assert problems_of(config, overlay) == ""
+
+
+def cause_of(**arguments):
+    """What ``python -m monai.bundle run`` would end with."""
+    with pytest.raises(RuntimeError) as raised:
+        run_bundle(**arguments)
+    return first_cause(raised.value)
+
+
+@pytest.mark.parametrize("run_id", [None, "run_train"])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"treshold": 0.9}, "--treshold 0.9: "),
+        ({"keep_epoch": None}, "MONAI leaves it out, and keep_epoch would stay 'val_image_accuracy'. Say --keep_epoch '$None'"),
+        ({"manifest": "data/#1.csv"}, "MONAI reads 'data/#1.csv' as 'data/::1.csv'"),
+        ({"device": "cuda:77"}, "--device: "),
+        ({"device": "gpu"}, "'gpu' is no device. Say cuda, cuda:1 or cpu"),
+        ({"device": "$torch.device('gpu')"}, "is no device. Say cuda, cuda:1 or cpu"),
+        ({"output_dir": "$None"}, "--output_dir: expected a path, found None"),
+        ({"output_dir": str(Path(__file__) / "run")}, "cannot be written: a part of its path is a file, not a folder"),
+    ],
+)
+def test_monai_checks_before_its_first_item_whatever_it_runs(tmp_path, monkeypatch, run_id, values, said):
+    monkeypatch.chdir(tmp_path)
+    values = {"output_dir": "run"} | values
+    error = cause_of(run_id=run_id, config_file=str(CAMEL / "train.json"), bundle_root=str(CAMEL.parent), **values)
+    assert isinstance(error, ValueError)
+    assert said in str(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_arguments_is_read_as_the_command_line_is(tmp_path):
+    arguments = tmp_path / "arguments.json"
+    # A null of a file is one.
+    arguments.write_text(json.dumps({"config_file": str(CAMEL / "train.json"), "keep_epoch": None, "treshold": 1}))
+    error = cause_of(args_file=str(arguments), cmil_epoch=3)
+    assert [line.partition(":")[0] for line in str(error).splitlines()] == ["--treshold 1", "--cmil_epoch 3"]
+
+
+def test_a_workflow_that_was_made_in_python_is_checked_too():
+    workflow = ConfigWorkflow(str(CAMEL / "inference.json"), logging_file=False, workflow_type="infer", treshold=0.9)
+    with pytest.raises(RuntimeError) as raised:
+        workflow.initialize()
+    assert "has no key 'treshold'" in str(first_cause(raised.value))
+
+
+@pytest.mark.parametrize("given", ["~/slides", "~"])
+def test_the_home_folder_is_put_in(tmp_path, monkeypatch, given):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    workflow = ConfigWorkflow(
+        str(CAMEL / "inference.json"), logging_file=False, workflow_type="infer", source=given, output_dir="~/maps"
+    )
+    workflow.initialize()
+    assert workflow.parser.get_parsed_content("source") == str(tmp_path / given[2:])
+    assert workflow.parser.get_parsed_content("output_dir") == str(tmp_path / "maps")
+    # And in what is recorded of the run.
+    assert workflow.parser["output_dir"] == str(tmp_path / "maps")
+
+
+def test_a_home_folder_that_nobody_knows():
+    assert "source: '~nobody_here/x' names a home folder" in problems_of(CAMEL / "inference.json", source="~nobody_here/x")

@@ -1,0 +1,148 @@
+"""Which errors are told in one line: in this process, and by real ones."""
+
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shared.front_door import explanation
+from shared.selection import alpha_beta_labels
+from shared.writers import atomic_path
+
+ROOT = Path(__file__).parents[2]
+INFERENCE = "bundles/camel/configs/inference.json"
+SETTINGS = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+
+def wrapped(call):
+    """What `call` raises, as MONAI wraps what an item of a configuration raises."""
+    try:
+        try:
+            call()
+        except Exception as error:
+            raise RuntimeError("Failed to evaluate ConfigExpression") from error
+    except RuntimeError as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def fill(path, error):
+    with atomic_path(path):
+        raise error
+
+
+def log_to_a_full_database():
+    try:
+        raise sqlite3.OperationalError("database or disk is full")
+    except sqlite3.OperationalError:
+        raise KeyError("of MLflow")  # noqa: B904 - a context without being a cause, as MLflow has it
+
+
+def test_what_a_user_can_mend_is_a_line(tmp_path):
+    lines = {
+        "need 0 < alpha": lambda: alpha_beta_labels(torch.zeros(2), alpha=0.0, beta=0.0),
+        "the disk is full. Free some space": lambda: fill(tmp_path / "model.pt", OSError(errno.ENOSPC, "No space left")),
+        f"No such file or directory: {tmp_path / 'none.csv'}": lambda: (tmp_path / "none.csv").read_text(),
+        "a part of its path is a file, not a folder": lambda: Path(__file__, "run").mkdir(parents=True),
+        "MLflow's database: the disk is full": log_to_a_full_database,
+    }
+    for said, call in lines.items():
+        assert said in (explanation(wrapped(call)) or ""), said
+
+
+def test_what_a_library_finds_wrong_keeps_its_traceback():
+    for call in (lambda: np.zeros(3).reshape(2), lambda: {}["x"], lambda: torch.zeros(2) @ torch.zeros(3)):
+        assert explanation(wrapped(call)) is None
+
+
+def run(*arguments, **options):
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    environment |= SETTINGS | options.pop("environment", {})
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, **options
+    )
+
+
+@pytest.mark.parametrize("variables", [{}, {"FULL_TRACEBACK": "1"}])
+def test_the_command_line_of_monai_ends_with_one_line(tmp_path, variables):
+    command = ["-m", "monai.bundle", "run", "--config_file", INFERENCE, "--treshold", "0.9", "--output_dir", tmp_path / "maps"]
+    process = run(*map(str, command), environment=variables)
+    assert process.returncode == 1
+    assert not (tmp_path / "maps").exists()
+    line = f"--treshold 0.9: {INFERENCE} has no key 'treshold', and nothing would read it. Was threshold meant?"
+    if variables:
+        assert "Traceback" in process.stderr
+        assert f"ValueError: {line}" in process.stderr
+    else:
+        assert "Traceback" not in process.stderr
+        assert process.stderr.splitlines()[-1] == f"error: {line}"
+
+
+def test_a_script_ends_with_one_line(tmp_path):
+    """What it writes to lies below a file, which no user may change, not even root."""
+    slides = tmp_path / "slides.csv"
+    slides.write_text("image,label,split\n")
+    out = slides / "folder" / "all.csv"
+    process = run("scripts/prepare_tcga.py", str(out), "--table", str(make_table(tmp_path)))
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    said = f"error: {out.parent} cannot be written: a part of its path is a file, not a folder. Write to another folder."
+    assert process.stderr.splitlines()[-1] == said
+
+
+def make_table(folder):
+    rows = ["id\tfilename\tmd5\tsize\tstate"]
+    for site in ("A1", "B6"):
+        for sample in ("01A", "11A"):
+            rows.append(f"x\tTCGA-{site}-A0{len(rows):02d}-{sample}-01-TS1.0a0b0c0d.svs\tx\t1\tx")
+    table = folder / "table.tsv"
+    table.write_text("\n".join(rows) + "\n")
+    return table
+
+
+# A user of the system's who is not in its list, as in a container that was started with a bare number.
+UNKNOWN_USER = """
+import pwd
+def missing(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = missing
+"""
+NAMES = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")
+
+
+def test_a_user_whom_the_system_does_not_know():
+    """MONAI and MLflow ask for name and home folder when they are imported."""
+    process = run_nameless("import shared, monai, mlflow, getpass, pathlib; print(getpass.getuser(), pathlib.Path.home())")
+    assert process.stdout.splitlines()[-1:] == [f"user{os.getuid()} {tempfile.gettempdir()}"], process.stderr
+
+
+def test_a_user_without_home_is_told_so_where_monai_was_there_first(tmp_path):
+    code = f"""
+import os
+os.environ["USER"] = "me"
+from monai.bundle import run
+run(config_file={INFERENCE!r}, output_dir={str(tmp_path / "maps")!r})
+"""
+    process = run_nameless(code)
+    assert process.returncode == 1
+    assert "has no home folder, which MLflow needs: export HOME=FOLDER" in process.stderr
+    assert not (tmp_path / "maps").exists()
+
+
+def run_nameless(code):
+    environment = {name: value for name, value in os.environ.items() if name not in NAMES}
+    return subprocess.run(
+        [sys.executable, "-c", UNKNOWN_USER + code],
+        cwd=ROOT,
+        env=environment | SETTINGS,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
