@@ -89,11 +89,9 @@ def read_mask_region(
     inside_x, inside_y = ((p >= 0) & (p < side) for p, side in zip((columns, rows), image_size_px, strict=True))
     size = (int(image_size_px[0]), int(image_size_px[1]))
     if is_annotation_file(path):
-        if isinstance(tumour_classes, str):
-            raise ValueError(f"tumour_classes must be a list of names, got {tumour_classes!r}")
-        names, tumour = (None if classes is None else tuple(classes) for classes in (class_names, tumour_classes))
-        meaning = _Meaning(num_classes, names, tumour, annotation_frame, needs_tumour)
-        outlines = _open_annotations(path, _modified_ns(path), meaning, size, image_path)
+        outlines = open_annotation_mask(
+            path, size, image_path, num_classes, class_names, tumour_classes, annotation_frame, needs_tumour
+        )
         return outlines.read(xy, (width, height), downsample) * np.outer(inside_y, inside_x)
     mask = _open_mask(path, _modified_ns(path), num_classes, size, image_path)
     factor = _whole_factor(path, mask.size_px, size, image_path)
@@ -105,6 +103,26 @@ def read_mask_region(
         window = mask.read(int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1)
         region[np.ix_(inside_y, inside_x)] = window[np.ix_(y - y[0], x - x[0])]
     return region
+
+
+def open_annotation_mask(
+    path: str | Path,
+    image_size_px: tuple[int, int],
+    image_path: str | Path | None = None,
+    num_classes: int = 2,
+    class_names: Sequence[str] | None = None,
+    tumour_classes: Collection[str] | None = None,
+    annotation_frame: str | None = None,
+    needs_tumour: bool = False,
+) -> AnnotationMask:
+    """The mask of an annotation file, kept for the next call. Arguments and errors as for `read_mask_region`."""
+    path = Path(path)
+    if isinstance(tumour_classes, str):
+        raise ValueError(f"tumour_classes must be a list of names, got {tumour_classes!r}")
+    names, tumour = (None if classes is None else tuple(classes) for classes in (class_names, tumour_classes))
+    meaning = _Meaning(num_classes, names, tumour, annotation_frame, needs_tumour)
+    size = (int(image_size_px[0]), int(image_size_px[1]))
+    return _open_annotations(path, _modified_ns(path), meaning, size, image_path)
 
 
 def _modified_ns(path: Path) -> int:

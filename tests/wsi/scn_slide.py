@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 _NM_PER_PIXEL = 500
 _IMAGE = """<image name="{name}"><device model="Leica SCN400;Leica SCN" version="1.5"/><pixels sizeX="{width}" sizeY="{height}">
-<dimension sizeX="{width}" sizeY="{height}" r="0" ifd="{ifd}"/></pixels><view sizeX="{view_x}" sizeY="{view_y}" offsetX="{offset_x}"
-offsetY="{offset_y}" spacingZ="0"/><scanSettings><objectiveSettings><objective>{power}</objective></objectiveSettings>
+<dimension sizeX="{width}" sizeY="{height}" r="0" ifd="{ifd}"/></pixels><view sizeX="{view_x}" sizeY="{view_y}"
+offsetX="{offset_x}" offsetY="{offset_y}" spacingZ="0"/><scanSettings>
+<objectiveSettings><objective>{power}</objective></objectiveSettings>
 <illuminationSettings><illuminationSource>brightfield</illuminationSource></illuminationSettings></scanSettings></image>"""
 
 
@@ -33,6 +34,7 @@ def write_scn(path: Path, pixels: NDArray[np.uint8], origin_px: tuple[int, int],
     text = f'<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01" uuid="b">{collection}</scn>'
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         options = {"photometric": "rgb", "tile": (64, 64), "compression": "jpeg", "metadata": None}
+        options |= {"resolution": (1e7 / _NM_PER_PIXEL,) * 2, "resolutionunit": "CENTIMETER"}
         tiff.write(np.full((*macro, 3), 230, np.uint8), description=text, **options)
         tiff.write(pixels, **options)
     return path
