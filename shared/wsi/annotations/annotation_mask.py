@@ -48,7 +48,7 @@ class AnnotationMask:
     ) -> None:
         indices = class_indices(annotations, num_classes, class_names, tumour_classes, needs_tumour)
         areas = drawn_areas(annotations, indices)
-        bases = [annotation.names[-1] for annotation in annotations if not annotation.is_exclusion]
+        bases = [annotation.base_class for annotation in annotations if not annotation.is_exclusion]
         self.only_class = bases[0] if bases and class_names is None and tumour_classes is None else None
         everywhere = [annotation.polygon for annotation in annotations if annotation.is_exclusion and annotation.layer is None]
         self._values = [index for _, index in areas] + [0] * len(everywhere)
