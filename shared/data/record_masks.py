@@ -58,6 +58,7 @@ def read_record_mask(
         "tumour_classes": split_names(record.get("tumour_classes")),
         "annotation_frame": record.get("annotation_frame"),
         "needs_tumour": record.get("label") != 0,
+        "image_mpp": record.get("mpp"),
     }
     if record.get("manifest") is not None and is_annotation_file(record["mask"]):
         _check_only_class(record, open_annotation_mask(record["mask"], image_size_px, **meaning).only_class)
