@@ -5,6 +5,9 @@
  * With an annotation selected its bounding box is mapped, otherwise the whole slide. A slide that the server does not have in its
  * studies folder is sent as pixels; for that an annotation of at most LARGEST_SIDE pixels a side has to be selected.
  *
+ * Request and answer are in QuPath's own coordinates, which begin at the corner of what was scanned; for slides that were opened
+ * with --no-crop set FRAME to "level0".
+ *
  * Checked for syntax only: it has not been run in QuPath.
  */
 import java.awt.geom.AffineTransform
@@ -24,6 +27,7 @@ def SERVER = "http://127.0.0.1:8000"
 def MODEL = "camel"
 def REPLACE = true          // remove what an earlier run with this model has left
 int LARGEST_SIDE = 8192     // of pixels that are sent
+def FRAME = "qupath"        // where the slide's coordinates begin
 // ----
 
 def image = getCurrentServer()
@@ -59,7 +63,7 @@ def isThere = client.send(head, HttpResponse.BodyHandlers.discarding()).statusCo
 byte[] answer
 double shiftX = 0, shiftY = 0
 if (isThere) {
-    def body = '{"location":[' + x + "," + y + '],"size":[' + width + "," + height + "]}"
+    def body = '{"annotation_frame":"' + FRAME + '","location":[' + x + "," + y + '],"size":[' + width + "," + height + "]}"
     def uri = URI.create(SERVER + "/infer/wsi/" + encode(MODEL) + "?output=geojson&image=" + encode(slide))
     println "Asking for " + slide + (roi == null ? "" : " at " + [x, y, width, height]) + " ..."
     answer = ask(HttpRequest.newBuilder(uri).header("Content-Type", "application/json")

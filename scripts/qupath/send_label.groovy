@@ -2,6 +2,8 @@
  * Sends the label server (scripts/serve_monailabel.py) what is known of the open slide: a label, a rough fraction of tumour, and
  * the annotations of the classes Tumor and Normal. QuPath 0.5 and later.
  *
+ * The annotations are in QuPath's own coordinates, which the server expects unless it runs with --annotation_frame level0.
+ *
  * Checked for syntax only: it has not been run in QuPath.
  */
 import java.net.http.HttpClient

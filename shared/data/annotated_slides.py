@@ -82,7 +82,7 @@ def annotated_slides(
             areas = read_annotations(file, frame=annotation_frame, qupath_origin_px=origin)
             own = [area.class_name for area in areas if not area.is_exclusion]
             drawn.update(own)
-            bases |= {plain_name(area.names[-1]) for area in areas if not area.is_exclusion}
+            bases |= {plain_name(area.base_class) for area in areas if not area.is_exclusion}
             record: Record = {"image": str(slide), "mpp": pixel_size_to_write(slide, mpp)}
             target = Path(output).resolve() / f"{slide.name}.geojson"
             label, mask = _label_and_mask(areas, file, target, names, origin)

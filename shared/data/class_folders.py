@@ -23,7 +23,7 @@ from .class_names import ClassNames
 from .manifest import PLAIN_SUFFIXES
 from .problems import Problems
 from .published import IMAGE_SUFFIXES, PublishedData
-from .record_masks import join_names, read_record_mask
+from .record_masks import MASK_COLUMNS, join_names, read_record_mask
 from .splits import SPLITS, assign_splits
 from .tissue_cache import slide_content_key
 
@@ -116,7 +116,7 @@ def class_folder_images(
         except ValueError as error:
             problems.add("images that cannot be used", error)
             continue
-        records.append({"mask": None, **record, "case_id": case, "split": split})
+        records.append({**dict.fromkeys(MASK_COLUMNS), **record, "case_id": case, "split": split})
     if not found:
         raise ValueError(f"{source} holds no image in its folders {', '.join(sorted({folder.name for _, folder in folders}))}")
     remarks = problems.settle(source, allow_missing)

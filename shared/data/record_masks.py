@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..wsi import read_mask_region
+from ..wsi import is_annotation_file, open_annotation_mask, read_mask_region
 from ..wsi.annotations import UNCLASSIFIED
+from ..wsi.annotations.reading import plain_name
 
 Record = dict[str, Any]
 
@@ -17,6 +20,7 @@ Record = dict[str, Any]
 MASK_COLUMNS = ("mask", "tumour_classes", "annotation_frame")
 # Between the names of several classes in one cell.
 NAMES_SEPARATOR = "|"
+_MAX_MANIFESTS = 64
 
 
 def read_record_mask(
@@ -44,21 +48,55 @@ def read_record_mask(
         ``(height, width)`` class indices.
 
     Raises:
-        ValueError: as `read_mask_region`; the row is for the caller to name, see `record_error`.
+        ValueError: as `read_mask_region`, and if nothing says which classes are tumour and another annotation file of the
+            manifest was of another class; the row is for the caller to name, see `record_error`.
     """
-    return read_mask_region(
-        record["mask"],
-        xy,
-        size_px,
-        image_size_px,
-        downsample,
-        record["image"],
-        num_classes,
-        class_names,
-        tumour_classes=split_names(record.get("tumour_classes")),
-        annotation_frame=record.get("annotation_frame"),
-        needs_tumour=record.get("label") != 0,
-    )
+    meaning = {
+        "image_path": record["image"],
+        "num_classes": num_classes,
+        "class_names": class_names,
+        "tumour_classes": split_names(record.get("tumour_classes")),
+        "annotation_frame": record.get("annotation_frame"),
+        "needs_tumour": record.get("label") != 0,
+        "image_mpp": record.get("mpp"),
+    }
+    if record.get("manifest") is not None and is_annotation_file(record["mask"]):
+        _check_only_class(record, open_annotation_mask(record["mask"], image_size_px, **meaning).only_class)
+    return read_mask_region(record["mask"], xy, size_px, image_size_px, downsample, **meaning)
+
+
+class _ClassOfFile(NamedTuple):
+    """The only class of an annotation file as it was at a time."""
+
+    name: str
+    path: Path
+    modified_ns: int
+
+
+@functools.lru_cache(maxsize=_MAX_MANIFESTS)
+def _first_of_manifest(manifest: str) -> list[_ClassOfFile]:
+    """The first annotation file of a manifest that this process has read, in a list that is empty until then."""
+    return []
+
+
+def _check_only_class(record: Record, name: str | None) -> None:
+    """See that the annotation files of a manifest, each of one class that is not named, are all of the same."""
+    if name is None:
+        return
+    path = Path(record["mask"])
+    found = _ClassOfFile(name, path, path.stat().st_mtime_ns)
+    kept = _first_of_manifest(str(record["manifest"]))
+    if kept and plain_name(kept[0].name) != plain_name(name) and _is_as_it_was(kept[0]):
+        raise ValueError(
+            f"the annotations {path} are of the class {name or UNCLASSIFIED}, those of {kept[0].path} of "
+            f"{kept[0].name or UNCLASSIFIED}: which is tumour? Name the classes that are tumour in the manifest's column "
+            "`tumour_classes` (several with | between them), or by the key or option of that name"
+        )
+    kept[:] = [found]
+
+
+def _is_as_it_was(file: _ClassOfFile) -> bool:
+    return file.path.is_file() and file.path.stat().st_mtime_ns == file.modified_ns
 
 
 def split_names(names: str | None) -> list[str] | None:

@@ -21,7 +21,7 @@ def frame_of_viewer(output: str, asked: str | None, default: str) -> str:
         asked: what the request says itself.
         default: of the server, for the formats of QuPath.
 
-    >>> frame_of_viewer("asap", None, "qupath"), frame_of_viewer("dsa", None, "qupath"), frame_of_viewer("dsa", "qupath", "qupath")
+    >>> frame_of_viewer("asap", None, "qupath"), frame_of_viewer("dsa", None, "qupath"), frame_of_viewer("dsa", "qupath", "")
     ('qupath', 'level0', 'qupath')
     """
     return asked or (LEVEL0 if output in _OF_LEVEL0 else default)

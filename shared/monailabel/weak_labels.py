@@ -168,7 +168,7 @@ def drawn_areas(path: Path, frame: str = QUPATH, qupath_origin_px: tuple[int, in
 
 def _kind(annotation: Annotation) -> int | None:
     """Tumour, normal tissue, or some other; None for what says nothing."""
-    names = [plain_name(name) for name in (*annotation.names, annotation.class_name.split(":")[0])]
+    names = [plain_name(name) for name in (*annotation.names, annotation.base_class)]
     if not TUMOUR_CLASSES.isdisjoint(names):
         return _TUMOUR
     if not NORMAL_CLASSES.isdisjoint(names):

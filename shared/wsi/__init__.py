@@ -11,7 +11,7 @@ from .annotations import (
     read_annotations,
 )
 from .ink import ink_mask
-from .mask_region import read_mask_region
+from .mask_region import open_annotation_mask, read_mask_region
 from .slide import Slide
 from .slide_pool import SlidePool, open_slide
 from .tissue import TISSUE_METHODS, tissue_mask
@@ -31,6 +31,7 @@ __all__ = [
     "find_tissue",
     "ink_mask",
     "is_annotation_file",
+    "open_annotation_mask",
     "open_slide",
     "read_annotations",
     "read_mask_region",

@@ -51,16 +51,16 @@ def read_mask_region(
     tumour_classes: Collection[str] | None = None,
     annotation_frame: str | None = None,
     needs_tumour: bool = False,
+    image_mpp: float | None = None,
 ) -> NDArray[np.uint8]:
     """The part of a mask that belongs to a region read with `Slide.read_region`: class indices, by nearest neighbour.
 
     Args:
         path: PNG, BMP or TIFF, or an annotation file of the image (``.xml``, ``.json``, ``.geojson``, these with ``.gz``, or
-            ``.zip``, see `read_annotations`).
-            With two classes any nonzero pixel (of any colour channel) is 1; with more a pixel is the class index, and the
-            file has one channel (or a palette). A tiled TIFF is read by region, of annotation files the outlines are
-            kept; other files are decoded whole and the last few kept. Where a tag Orientation (of TIFF or EXIF) says that a
-            mask is to be turned, it is, as images are.
+            ``.zip``, see `read_annotations`). With two classes any nonzero pixel (of any colour channel) is 1; with more a
+            pixel is the class index, and the file has one channel (or a palette). A tiled TIFF is read by region, of
+            annotation files the outlines are kept; other files are decoded whole and the last few kept. Where a tag
+            Orientation (of TIFF or EXIF) says that a mask is to be turned, it is, as images are.
         xy: top-left corner of the region in level-0 pixels of the *image*, anywhere.
         size_px: (width, height) or one side of the result.
         image_size_px: (width, height) of the image's level 0. A mask file has this size or a whole fraction of it.
@@ -72,6 +72,7 @@ def read_mask_region(
             that is annotated is tumour, and must be of one class.
         annotation_frame: of annotation files that do not name theirs, see `read_annotations`.
         needs_tumour: of annotation files, see `class_indices`.
+        image_mpp: as for `open_slide`, where the image is opened to learn its `Slide.qupath_origin_px`.
 
     Returns:
         ``(height, width)`` in 0..num_classes - 1; 0 outside the image.
@@ -91,11 +92,9 @@ def read_mask_region(
     inside_x, inside_y = ((p >= 0) & (p < side) for p, side in zip((columns, rows), image_size_px, strict=True))
     size = (int(image_size_px[0]), int(image_size_px[1]))
     if is_annotation_file(path):
-        if isinstance(tumour_classes, str):
-            raise ValueError(f"tumour_classes must be a list of names, got {tumour_classes!r}")
-        names, tumour = (None if classes is None else tuple(classes) for classes in (class_names, tumour_classes))
-        meaning = _Meaning(num_classes, names, tumour, annotation_frame, needs_tumour)
-        outlines = _open_annotations(path, _modified_ns(path), meaning, size, image_path)
+        outlines = open_annotation_mask(
+            path, size, image_path, num_classes, class_names, tumour_classes, annotation_frame, needs_tumour, image_mpp
+        )
         return outlines.read(xy, (width, height), downsample) * np.outer(inside_y, inside_x)
     mask = _open_mask(path, _modified_ns(path), num_classes, size, image_path)
     factor = _whole_factor(path, mask.size_px, size, image_path)
@@ -107,6 +106,28 @@ def read_mask_region(
         window = mask.read(int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1)
         region[np.ix_(inside_y, inside_x)] = window[np.ix_(y - y[0], x - x[0])]
     return region
+
+
+def open_annotation_mask(
+    path: str | Path,
+    image_size_px: tuple[int, int],
+    image_path: str | Path | None = None,
+    num_classes: int = 2,
+    class_names: Sequence[str] | None = None,
+    tumour_classes: Collection[str] | None = None,
+    annotation_frame: str | None = None,
+    needs_tumour: bool = False,
+    image_mpp: float | None = None,
+) -> AnnotationMask:
+    """The mask of an annotation file, kept for the next call. Arguments and errors as for `read_mask_region`."""
+    path = Path(path)
+    if isinstance(tumour_classes, str):
+        raise ValueError(f"tumour_classes must be a list of names, got {tumour_classes!r}")
+    names, tumour = (None if classes is None else tuple(classes) for classes in (class_names, tumour_classes))
+    meaning = _Meaning(num_classes, names, tumour, annotation_frame, needs_tumour)
+    size = (int(image_size_px[0]), int(image_size_px[1]))
+    bounds = (0, 0, *size) if image_path is None else open_slide(image_path, image_mpp).bounds_px
+    return _open_annotations(path, _modified_ns(path), meaning, size, bounds)
 
 
 def _modified_ns(path: Path) -> int:
@@ -189,11 +210,10 @@ class _Meaning(NamedTuple):
 
 @functools.lru_cache(maxsize=_MAX_ANNOTATION_MASKS)
 def _open_annotations(
-    path: Path, modified_ns: int, meaning: _Meaning, image_size: tuple[int, int], image_path: str | Path | None
+    path: Path, modified_ns: int, meaning: _Meaning, image_size: tuple[int, int], bounds: tuple[int, int, int, int]
 ) -> AnnotationMask:
     if meaning.frame is not None:
         check_frame(meaning.frame)
-    bounds = (0, 0, *image_size) if image_path is None else open_slide(image_path).bounds_px
     annotations, frame = read_annotations_in_frame(path, frame=meaning.frame, qupath_origin_px=bounds[:2])
     try:
         mask = AnnotationMask(annotations, meaning.num_classes, meaning.class_names, meaning.tumour_classes, meaning.needs_tumour)

@@ -1,6 +1,9 @@
 """Slides with annotations exported from QuPath: labels, masks of the right classes, and what does not fit together."""
 
+import gzip
+import json
 import logging
+import zipfile
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from shared.data.annotated_slides import annotated_slides
 from shared.synthetic import write_slide
 from shared.wsi import read_annotations, read_mask_region
 
+from ..wsi.scn_slide import write_scn
 from .camelyon16_layout import asap, corners
 from .qupath_layout import collection, feature, project, square, write
 from .sparse_slide import write_sparse_slide
@@ -95,6 +99,67 @@ def test_classes_of_several_names(slides, tmp_path):
     indices = mask_of(three.records[1], num_classes=3, class_names=["Stroma", "Tumor", "Tumor: Invasive"])
     expected[:5, 5:10] = 2
     np.testing.assert_array_equal(indices, expected)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_lies_inside_decides_whichever_was_drawn_first(slides, tmp_path, order):
+    """Tumour in stroma in tumour: all are seen, in the label, in the file that is written and in the mask."""
+    drawn = [
+        feature([square(0, 0, 100)], "Tumor"),
+        feature([square(10, 10, 60)], "Stroma"),
+        feature([square(20, 20, 20)], "Tumor: Positive"),
+    ]
+    write(tmp_path / "exported/p1 a.tif.geojson", collection(*drawn[::order]))
+    write(tmp_path / "exported/P2 b.GEOJSON", collection(*(drawn[1:][::order])))
+    data = annotated_slides(slides, tmp_path / "exported", tmp_path / "out", ["Stroma", "Tumor"])
+    assert [record["label"] for record in data.records] == [1, 1, 0, 1]
+    expected = np.zeros(SIZE_PX[::-1], np.uint8)
+    expected[20:40, 20:40] = 1
+    np.testing.assert_array_equal(mask_of(data.records[0]), expected)
+    expected[:100, :100] = 1
+    expected[10:70, 10:70] = 0
+    expected[20:40, 20:40] = 1
+    np.testing.assert_array_equal(mask_of(data.records[1]), expected)
+
+
+def test_a_slide_that_was_scanned_in_part(tmp_path):
+    """Annotations are in QuPath's frame, those that are read and those that are written, unless a key says otherwise."""
+    pixels = np.random.default_rng(0).integers(90, 200, (200, 240, 3), dtype=np.uint8)
+    (tmp_path / "slides").mkdir()
+    slide = write_scn(tmp_path / "slides/a.scn", pixels, (300, 200), (900, 700))
+    for frame, origin in ((None, (0, 0)), ("level0", (300, 200))):
+        drawn = [feature([square(40 + origin[0], 60 + origin[1], 100)], "Tumor")]
+        drawn.append(feature([square(40 + origin[0], 60 + origin[1], 10)], "Stroma"))
+        write(tmp_path / "exported/a.geojson", collection(*drawn))
+        out = tmp_path / f"out_{frame}"
+        data = annotated_slides(tmp_path / "slides", tmp_path / "exported", out, ["Stroma", "Tumor"], annotation_frame=frame)
+        (record,) = data.records
+        (written,) = json.loads((out / "a.scn.geojson").read_text())["features"]
+        assert shapely.geometry.shape(written["geometry"]).bounds == (40, 60, 140, 160)
+        mask = read_mask_region(record["mask"], (0, 0), (900, 700), (900, 700), image_path=slide)
+        expected = np.zeros((700, 900), np.uint8)
+        expected[260:360, 340:440] = 1
+        expected[260:270, 340:350] = 0
+        np.testing.assert_array_equal(mask, expected)
+    write(tmp_path / "exported/a.geojson", collection(feature([square(340, 260, 100)], "Tumor")))
+    with pytest.raises(ValueError, match="lie outside the image of 240 x 200 px"):
+        annotated_slides(tmp_path / "slides", tmp_path / "exported", tmp_path / "out")
+    data = annotated_slides(tmp_path / "slides", tmp_path / "exported", tmp_path / "out", annotation_frame="level0")
+    # The file is the mask as it is, so the row says its frame.
+    assert data.records[0]["annotation_frame"] == "level0"
+
+
+def test_packed_exports_are_found_by_their_names(slides, tmp_path):
+    exported = tmp_path / "exported"
+    for name, packed in (("p1 a.tif.geojson", "p1 a.tif.geojson.gz"), ("p3.json", "p3.json.gz")):
+        (exported / packed).write_bytes(gzip.compress((exported / name).read_bytes()))
+        (exported / name).unlink()
+    with zipfile.ZipFile(exported / "p4.zip", "w") as archive:
+        archive.write(exported / "p4.xml", "annotations/p4.xml")
+    (exported / "p4.xml").unlink()
+    data = annotated_slides(slides, exported, tmp_path / "out")
+    assert [record["label"] for record in data.records] == [1, 1, 0, 1]
+    assert int(mask_of(data.records[1]).sum()) == pytest.approx(RING_AREA + EIGHT_AREA, abs=45)
 
 
 def test_only_background_drawn(slides, tmp_path):

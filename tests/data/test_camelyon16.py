@@ -14,9 +14,10 @@ import pytest
 import shapely
 import tifffile
 
-from shared.data import TissueCache
+from shared.data import TissueCache, load_manifest, write_manifest
 from shared.data.camelyon16 import PARTLY_ANNOTATED, camelyon16_slides
 from shared.data.camelyon16_regions import assign_camelyon16_splits, balanced_regions, camelyon16_regions
+from shared.data.record_masks import read_record_mask
 from shared.wsi import read_annotations, read_mask_region
 
 from .camelyon16_layout import HOLE, LESION, SLIDE_SIZE_PX, asap, corners, write_camelyon16
@@ -210,6 +211,21 @@ def test_areas_of_other_groups_are_said(few):
     xml.write_text(asap([("Tumor", corners(LESION)), ("Exclusion", corners(HOLE))]))
     data = camelyon16_slides(few, allow_missing=True)
     assert data.remarks[-1] == "areas of group 'Tumor' count as tumour: tumor_001"
+
+
+def test_groups_of_tumour_are_one_class_and_what_is_below_an_exclusion_is_none(few, tmp_path):
+    xml = few / "training/lesion_annotations/tumor_001.xml"
+    parts = (LESION, (10, 10, 30, 30), HOLE, (12, 12, 14, 14))
+    text = asap(list(zip(("_0", "_1", "_2", "blood"), map(corners, parts), strict=True)))
+    xml.write_text(text.replace("</ASAP", '<AnnotationGroups><Group Name="blood" PartOfGroup="_2"/></AnnotationGroups></ASAP'))
+    data = camelyon16_slides(few, allow_missing=True)
+    (record,) = (record for record in data.records if record["case_id"] == "tumor_001")
+    assert record["tumour_classes"] == "_0|_1"
+    assert not any("count as tumour" in remark for remark in data.remarks)
+    write_manifest([record], tmp_path / "slides.csv")
+    (again,) = load_manifest(tmp_path / "slides.csv")
+    mask = read_record_mask(again, (0, 0), 64, SLIDE_SIZE_PX)
+    assert mask[10:30, 10:30].sum() == 20 * 20 - 2 * 2
 
 
 def test_an_annotation_outside_the_slide_beside_others(few, caplog):

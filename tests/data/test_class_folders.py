@@ -85,6 +85,18 @@ def test_masks_of_the_same_names(folder, tmp_path):
     ]
 
 
+def test_masks_that_are_annotations_of_several_classes(folder, tmp_path):
+    drawn = collection(feature([square(10, 10, 9)], "Tumor"), feature([square(20, 20, 9)], "Stroma"))
+    for name in ("p3_a", "p4_a", "p5 a"):
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        (tmp_path / f"masks/{name}.geojson").write_text(drawn)
+    with pytest.raises(ValueError, match=r"p3_a\.geojson: .* found Tumor \(1\), Stroma \(1\)"):
+        class_folder_images(folder, ["normal", "tumour"], tmp_path / "masks")
+    options = {"tumour_classes": ["Tumor"], "annotation_frame": "level0"}
+    data = class_folder_images(folder, ["normal", "tumour"], tmp_path / "masks", **options)
+    assert rows(data, "label", "tumour_classes", "annotation_frame") == [(0, None, None)] * 2 + [(1, "Tumor", "level0")] * 3
+
+
 def test_all_that_is_wrong_in_one_message(folder, tmp_path, caplog):
     """No mask, a mask of another size, annotations outside the slide, a slide without a pixel size, one that is cut off."""
     masks = tmp_path / "masks"

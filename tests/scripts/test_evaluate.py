@@ -97,6 +97,31 @@ def test_a_split_and_its_default_folder(manifest, start):
     assert json.loads((manifest.parent / "maps" / "evaluation" / "metrics.json").read_text())["num_slides"] == 2
 
 
+def outline(name, left, top, right, bottom):
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    classification = {"classification": {"name": name}} if name else {}
+    return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": classification}
+
+
+@pytest.mark.parametrize(
+    ("other", "found", "classes"),
+    [("Stroma", r"Stroma \(1\), Tumor \(1\)", ["tumor"]), (None, r"Unclassified \(1\), Tumor \(1\)", ["Tumor", "Metastasis"])],
+)
+def test_annotations_of_several_classes_need_the_tumours_named(manifest, start, tmp_path, other, found, classes):
+    """A right map scores 100 %, where all that is annotated would have been tumour, or nothing at all."""
+    features = [outline(other, 100, 100, 380, 700), outline("Tumor", 400, 200, 800, 600)]
+    (tmp_path / "tumour.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    table = tmp_path / "slides.csv"
+    table.write_text(f"image,label,mask\n{manifest.parent / 'tumour.tif'},1,tumour.geojson\n")
+    options = ["--maps", manifest.parent / "maps", "--manifest", table, "--out", tmp_path / "out"]
+    with pytest.raises(SystemExit, match=rf"slides\.csv, row 2, .*tumour\.geojson: .*found {found}.*tumour_classes"):
+        start(*options)
+    start(*options, "--tumour_classes", *classes)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["pixels_all"]["iou"] == 1.0
+    with pytest.raises(SystemExit, match=rf"'Tumour' \(tumour_classes\), found {found}"):
+        start(*options, "--tumour_classes", "Tumour")
+
+
 def test_slides_that_are_not_mapped(manifest, start, tmp_path):
     more = manifest.with_name("more.csv")
     more.write_text("image,label,mask\ntumour.tif,1,tumour.png\nother.tif,0,\nunknown.tif,1,\n")

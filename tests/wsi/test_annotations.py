@@ -158,6 +158,27 @@ def test_asap_groups(read):
     assert all(annotation.polygon.area == 600 for annotation in annotations)
 
 
+def test_asap_groups_follow_their_parents(read):
+    """Groups stand behind the annotations, in any order."""
+    drawn = [(name, "Polygon", name, SQUARE) for name in ("blood", "lesion 1", "Exclusion", "Tumor", "None", "alone")]
+    groups = [("blood", "artefact"), ("lesion 1", "Tumor"), ("artefact", "Exclusion"), ("Exclusion", "None"), ("Tumor", "None")]
+    listed = "".join(f'<Group Name="{name}" PartOfGroup="{parent}"><Attributes/></Group>' for name, parent in groups)
+    text = asap(*drawn).replace("</AnnotationGroups>", listed + "</AnnotationGroups>")
+    annotations = read(text)
+    assert [annotation.is_exclusion for annotation in annotations] == [True, False, True, False, False, False]
+    assert annotations[0].names == ("blood", "artefact", "Exclusion")
+    assert [annotation.names for annotation in annotations[1:]] == [
+        ("lesion 1", "Tumor"),
+        ("Exclusion",),
+        ("Tumor",),
+        ("",),
+        ("alone",),
+    ]
+    loop = text.replace('Name="Tumor" PartOfGroup="None"', 'Name="Tumor" PartOfGroup="lesion 1"')
+    with pytest.raises(ValueError, match=r"slide\.xml: the group '.*' is part of itself"):
+        read(loop)
+
+
 def test_which_names_are_exclusions_is_the_callers_choice(read):
     text = asap(("a", "Polygon", "_2", SQUARE), ("b", "Polygon", "Artefact ", SQUARE))
     assert [annotation.is_exclusion for annotation in read(text)] == [True, False]
@@ -218,6 +239,17 @@ def test_qupath_polygons_that_overlap_are_joined(read):
 )
 def test_qupath_classifications(read, classification, expected):
     assert read([feature([RING], classification=classification)])[0].class_name == expected
+
+
+def test_qupath_classes_follow_what_they_are_derived_from(read):
+    drawn = [{"names": ["Tumor", "Invasive", "Positive"]}, {"name": "Ignore*: Pen"}, "Tumor: Negative"]
+    annotations = read([feature([RING], classification=classification) for classification in drawn])
+    assert [annotation.names for annotation in annotations] == [
+        ("Tumor: Invasive: Positive", "Tumor: Invasive", "Tumor"),
+        ("Ignore*: Pen", "Ignore*"),
+        ("Tumor: Negative", "Tumor"),
+    ]
+    assert [annotation.is_exclusion for annotation in annotations] == [False, True, False]
 
 
 def test_qupath_cells_and_other_objects_are_left_out_with_a_warning(read, caplog):

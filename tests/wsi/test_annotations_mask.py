@@ -92,7 +92,7 @@ def test_what_lies_inside_is_on_top_whichever_came_first():
 
 
 def test_each_part_of_an_annotation_has_its_own_place():
-    """A tumour of two parts around and inside stroma, which is smaller than their sum; and a ring whose hole holds another class."""
+    """A tumour of two parts beside and inside stroma, which is smaller than their sum; and a ring with nothing in its hole."""
     tumour = area(MultiPolygon([box(0, 0, 4, 8), square(5, 1, 2)]), "invasive")
     drawings = [tumour, area(square(4, 0), "benign"), area(square(4, 4).difference(square(5, 5, 2)), "in situ")]
     expected = np.zeros((8, 8))
@@ -141,11 +141,13 @@ def test_classes_that_are_no_tumour_are_cut_from_the_tumour_around_them():
     [
         (["Tumor", "Stroma", "Tumor"], r"Tumor \(2\), Stroma \(1\)"),
         (["Tumor", ""], r"Tumor \(1\), Unclassified \(1\)"),
+        (["a/lesion", "a/stroma"], r"lesion \(1\), stroma \(1\)"),
         (["_0", "_1", "Region*"], r"_0 \(1\), _1 \(1\), Region\* \(1\)"),
     ],
 )
 def test_of_several_classes_the_tumours_must_be_named(names, counts):
-    drawings = [area(square(0, 0), name) for name in names]
+    # Groups of one group are still of two classes.
+    drawings = [area(square(0, 0), name.split("/")[-1], parents=tuple(name.split("/")[:-1])) for name in names]
     with pytest.raises(ValueError, match=f"found {counts}.*tumour_classes"):
         AnnotationMask(drawings)
     with pytest.raises(ValueError, match=f"tumour's classes 'Tumour'.*found {counts}"):

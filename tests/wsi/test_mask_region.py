@@ -124,6 +124,26 @@ def test_refuses_jpeg_and_what_is_missing_or_damaged(tmp_path, mask):
             read_mask_region(tmp_path / name, (0, 0), 8, IMAGE_SIZE)
 
 
+def test_a_mask_may_be_as_large_as_its_image_whatever_pillow_thinks(tmp_path, mask, monkeypatch):
+    path = save(mask, tmp_path / "mask.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    np.testing.assert_array_equal(read_mask_region(path, (0, 0), IMAGE_SIZE, IMAGE_SIZE), mask > 0)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    # A larger one is not even decoded.
+    with pytest.raises(ValueError, match=r"mask\.png is 517 x 301 px, its image 200 x 100 px: a mask must have"):
+        read_mask_region(path, (0, 0), 8, (200, 100))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("mask.png", "Save it again, or as a tiled TIFF"), ("mask.tif", "again, or as PNG")]
+)
+def test_the_remedy_for_damage_is_another_format(name, remedy, tmp_path, mask):
+    path = save(mask, tmp_path / name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=f"{name} cannot be read.*{remedy}"):
+        read_mask_region(path, (0, 0), 8, IMAGE_SIZE)
+
+
 @pytest.mark.parametrize("tile", [(64, 64), None])
 @pytest.mark.parametrize("compression", ["deflate", "lzw"])
 def test_damage_within_a_tiff_names_the_mask(compression, tile, mask, tmp_path):

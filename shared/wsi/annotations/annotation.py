@@ -48,6 +48,12 @@ class Annotation:
         """Its class and those above it, the nearest first."""
         return (self.class_name, *self.parents)
 
+    @property
+    def base_class(self) -> str:
+        """Its class without what QuPath derives from it: ``Tumor`` of ``Tumor: Positive``. Not the group that ASAP's is part of,
+        which may hold groups of several classes."""
+        return self.class_name.partition(":")[0].strip()
+
 
 @dataclass(frozen=True)
 class Drawing:

@@ -47,7 +47,7 @@ def class_indices(
         raise ValueError(f"annotations of {num_classes} classes need class_names: a name for each index from 0")
     if tumour_classes is not None:
         return _tumour_indices(annotations, tumour_classes, needs_tumour)
-    if len({plain_name(annotation.names[-1]) for annotation in annotations if not annotation.is_exclusion}) > 1:
+    if len({plain_name(annotation.base_class) for annotation in annotations if not annotation.is_exclusion}) > 1:
         raise ValueError(
             f"expected annotations of one class, which is tumour; found {class_counts(annotations)}. Name the classes that are "
             "tumour in the manifest's column `tumour_classes` (several with | between them), or by the key or option of that name"
@@ -105,7 +105,7 @@ def _tumour_index(annotation: Annotation, wanted: set[str]) -> int | None:
 
 def is_neutral(annotation: Annotation) -> bool:
     """Whether an annotation says nothing of the tissue: it has no class, or QuPath's own of regions of interest, ``Region*``."""
-    return plain_name(annotation.names[-1]) in _NEUTRAL_NAMES
+    return plain_name(annotation.base_class) in _NEUTRAL_NAMES
 
 
 def check_classes(num_classes: int, class_names: Sequence[str] | None) -> None:

@@ -30,6 +30,10 @@ class AnnotationMask:
         tumour_classes: without `class_names`: the classes that are tumour, see `class_indices`.
         needs_tumour: see `class_indices`.
 
+    Attributes:
+        only_class: the class that all areas are of, where neither `class_names` nor `tumour_classes` says what classes mean; None
+            where they do, and where nothing is annotated.
+
     Raises:
         ValueError: see `class_indices`.
     """
@@ -44,6 +48,8 @@ class AnnotationMask:
     ) -> None:
         indices = class_indices(annotations, num_classes, class_names, tumour_classes, needs_tumour)
         areas = drawn_areas(annotations, indices)
+        bases = [annotation.base_class for annotation in annotations if not annotation.is_exclusion]
+        self.only_class = bases[0] if bases and class_names is None and tumour_classes is None else None
         everywhere = [annotation.polygon for annotation in annotations if annotation.is_exclusion and annotation.layer is None]
         self._values = [index for _, index in areas] + [0] * len(everywhere)
         self._tree = shapely.STRtree([polygon for polygon, _ in areas] + everywhere)

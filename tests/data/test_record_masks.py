@@ -1,0 +1,96 @@
+"""What a row says of its mask goes with it: the tumour's classes and the frame, from a manifest to regions of it."""
+
+import os
+
+import numpy as np
+import pytest
+
+from shared.data import fill_areas, load_manifest, pixel_target, slide_patches, slide_regions, write_manifest
+from shared.data.regions import RegionDataset, check_images
+from shared.synthetic import write_slide
+
+from ..wsi.scn_slide import write_scn
+from .qupath_layout import collection, feature, square, write
+
+SIDE_PX = 256
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Slides a, b and c, all of them tissue."""
+    for index, name in enumerate("abc"):
+        noise = np.random.default_rng(index).integers(0, 30, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+        write_slide(tmp_path / f"{name}.tif", np.array((180, 90, 150), np.uint8) + noise, mpp=0.5)
+    return tmp_path
+
+
+def manifest_of(folder, **rows):
+    """A manifest of slides and their annotations: (class, outline) each."""
+    lines = ["image,label,mask,split"]
+    for name, drawn in rows.items():
+        write(folder / f"{name}.geojson", collection(*(feature([outline], class_name) for class_name, outline in drawn)))
+        lines.append(f"{name}.tif,1,{name}.geojson,train")
+    return write(folder / "slides.csv", "\n".join(lines) + "\n")
+
+
+TUMOUR, STROMA = ("Tumor", square(0, 0, 128)), ("Stroma", square(128, 0, 128))
+
+
+def test_every_reader_of_masks_asks_which_class_is_tumour(folder):
+    """Labels of regions, patches, areas and pixels, of which stroma would be tumour."""
+    path = manifest_of(folder, a=[TUMOUR, STROMA])
+    readers = [
+        lambda record: sum(region["label"] for region in slide_regions(record, 128, 0.5, min_tissue=0)),
+        lambda record: len(slide_patches(record, 128, 0.5, min_tissue=0)),
+        lambda record: fill_areas([record], step=0.01)[0]["area"],
+        lambda record: int(pixel_target(record, "mask", (SIDE_PX, SIDE_PX)).sum()),
+        lambda record: check_images([RegionDataset([record], pixel_labels="mask")]),
+    ]
+    (record,) = load_manifest(path)
+    for read in readers:
+        with pytest.raises(ValueError, match=r"slides\.csv, row 2, .*a\.geojson.* found Tumor \(1\), Stroma \(1\)"):
+            read(record)
+    (named,) = load_manifest(path, tumour_classes=["tumor"])
+    assert [read(named) for read in readers] == [1, 1, 0.25, 128 * 128, None]
+    (mistaken,) = load_manifest(path, tumour_classes=["Tumour"])
+    for read in readers:
+        with pytest.raises(ValueError, match=r"expected .*'Tumour' \(tumour_classes\), found Tumor \(1\), Stroma \(1\)"):
+            read(mistaken)
+
+
+def test_regions_and_patches_say_what_their_slide_said(folder):
+    path = manifest_of(folder, a=[TUMOUR, STROMA])
+    (record,) = load_manifest(path, tumour_classes=["Tumor"], annotation_frame="level0")
+    for made in (slide_regions(record, 128, 0.5, min_tissue=0), slide_patches(record, 64, 0.5, min_tissue=0)):
+        assert made
+        write_manifest(made, folder / "made.csv")
+        again = load_manifest(folder / "made.csv")
+        assert {(row["tumour_classes"], row["annotation_frame"]) for row in again} == {("Tumor", "level0")}
+
+
+def test_files_of_one_class_each_are_of_the_same_class(folder):
+    """A normal slide on which stroma alone was drawn is all tumour otherwise."""
+    path = manifest_of(folder, a=[TUMOUR], b=[("tumor: Positive", square(0, 0, 9))], c=[STROMA])
+    records = load_manifest(path)
+    images = RegionDataset(records, pixel_labels="mask")
+    with pytest.raises(ValueError, match=r"row 4, .*c\.geojson are of the class Stroma, those of .* of tumor.*tumour_classes"):
+        check_images([images])
+    named = [record | ({"label": 0} if record["row"] == 4 else {}) for record in load_manifest(path, tumour_classes="Tumor")]
+    assert [int(pixel_target(record, "mask", (SIDE_PX, SIDE_PX)).sum()) for record in named] == [128 * 128, 81, 0]
+    # As soon as the file is corrected.
+    text = (folder / "c.geojson").read_text().replace("Stroma", "Tumor")
+    (folder / "c.geojson").write_text(text)
+    os.utime(folder / "c.geojson", ns=(0, 0))
+    check_images([images])
+
+
+def test_a_manifest_of_a_slide_that_was_scanned_in_part(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 30, (200, 240, 3), dtype=np.uint8)
+    write_scn(tmp_path / "a.scn", np.array((180, 90, 150), np.uint8) + noise, (300, 200), (900, 700))
+    write(tmp_path / "a.geojson", collection(feature([square(40, 60, 100)], "Tumor")))
+    write(tmp_path / "slides.csv", "image,label,mask\na.scn,1,a.geojson\n")
+    (record,) = load_manifest(tmp_path / "slides.csv")
+    rows, columns = np.nonzero(pixel_target(record, "mask", (700, 900))[0].numpy())
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (340, 260, 439, 359)
+    (record,) = load_manifest(tmp_path / "slides.csv", annotation_frame="level0")
+    assert pixel_target(record, "mask", (700, 900))[0, 60:160, 40:140].all()
