@@ -16,12 +16,12 @@ from typing import Any
 
 from ..writers import atomic_path
 from ..wsi import open_slide
+from ..wsi.formats import PLAIN_SUFFIXES
+from ..wsi.spacing import STATED_RANGE, is_possible_spacing
 from .splits import SPLITS, assign_folds, assign_splits
 
 Record = dict[str, Any]
 
-# Of images that carry no pixel size.
-PLAIN_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
 COLUMNS = [
     "image",
     "x",
@@ -174,8 +174,9 @@ def _check_row(record: Record, path: Path, num_classes: int, check_files: bool) 
     record["label"] = None if label is None else int(label)
     if record["area"] is not None and not 0 <= record["area"] <= 1:
         raise _error(path, record, f"area is a share between 0 and 1, got {record['area']:g}")
-    if record["mpp"] is not None and record["mpp"] <= 0:
-        raise _error(path, record, f"mpp is a size in micrometres per pixel and above 0, got {record['mpp']:g}")
+    if record["mpp"] is not None and not is_possible_spacing(record["mpp"]):
+        found = f"{record['mpp']:g}; is it in another unit?"
+        raise _error(path, record, f"mpp is a size in micrometres per pixel and above 0 ({STATED_RANGE}), got {found}")
     _check_region(path, record)
 
 

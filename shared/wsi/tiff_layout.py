@@ -10,6 +10,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from .tiff_images import TiffImage, next_directory, tiff_images
+
 _MAGIC_NUMBERS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
@@ -33,16 +35,26 @@ class TiffPageLayout:
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """The pages of a TIFF and the tags that may hold its pixel size; `resolution` is (x, y, ResolutionUnit)."""
+    """The pages of a TIFF and the tags that may hold its pixel size; `resolution` is (x, y, ResolutionUnit).
+
+    `images` are all its directories in the order of the file, as simple readers see them.
+    """
 
     pages: tuple[TiffPageLayout, ...]
     description: str
     ome_xml: str | None
     resolution: tuple[float, float, int] | None
+    images: tuple[TiffImage, ...] = ()
 
     def page_of_size(self, size_px: tuple[int, int]) -> TiffPageLayout | None:
         """The first tiled page of (width, height) `size_px`."""
         return next((page for page in self.pages if page.is_tiled and page.size_px == size_px), None)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as TIFF files do."""
+    with path.open("rb") as file:
+        return file.read(4) in _MAGIC_NUMBERS
 
 
 def read_tiff_layout(path: Path) -> TiffLayout | None:
@@ -51,14 +63,14 @@ def read_tiff_layout(path: Path) -> TiffLayout | None:
     Raises:
         ValueError: if the file is shorter than its tags say.
     """
-    with path.open("rb") as file:
-        if file.read(4) not in _MAGIC_NUMBERS:
-            return None
+    if not is_tiff(path):
+        return None
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = first_pages(tiff)
             layout = _layout(tiff, pages) if pages else None
             end = max((int(o) + int(n) for page in pages for o, n in _segments(page)), default=0)
+            end = max(end, next_directory(tiff))
     except Exception:  # damaged tags raise nearly anything; the other libraries may still know the format
         return None
     if end > path.stat().st_size:
@@ -89,7 +101,9 @@ def _layout(tiff: tifffile.TiffFile, pages: list[tifffile.TiffPage]) -> TiffLayo
         values = [first.tags[name].value for name in ("XResolution", "YResolution")]
         x, y = (value[0] / value[1] if value[1] else 0.0 for value in values)
         resolution = (x, y, int(unit))
-    return TiffLayout(tuple(_page_layout(page) for page in pages), first.description, tiff.ome_metadata, resolution)
+    return TiffLayout(
+        tuple(_page_layout(page) for page in pages), first.description, tiff.ome_metadata, resolution, tiff_images(tiff)
+    )
 
 
 def _page_layout(page: tifffile.TiffPage) -> TiffPageLayout:
