@@ -22,6 +22,7 @@ No pixel is copied.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--allow_missing", action="store_true", help="leave out what is not there or cannot be used")
     parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     if arguments.annotations and arguments.masks:
         parser.error("--masks goes with class folders, --annotations takes their place")
     if arguments.project and not arguments.annotations:

@@ -10,16 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..data.manifest import PLAIN_SUFFIXES
-from ..inference.inputs import SLIDE_SUFFIXES
+from ..wsi.formats import IMAGE_SUFFIXES
 from .access import check_name
 from .app import PathologyApp
 from .refusal import Refusal
 from .responses import FORMATS, Answer
 from .wsi_request import WsiRequest, parse_wsi_request
-
-# What the clients of single images send beside the image.
-_IMAGE_SUFFIXES = frozenset({*PLAIN_SUFFIXES, *SLIDE_SUFFIXES})
 
 
 def answer_wsi(app: PathologyApp, model: str, image: str, body: Any) -> Answer:
@@ -56,8 +52,8 @@ def answer_upload(app: PathologyApp, model: str, file_name: str, copy_to: Callab
     request = parse_wsi_request(body)
     served = app.model(model)
     suffix = Path(file_name).suffix.lower()
-    if suffix not in _IMAGE_SUFFIXES:
-        raise Refusal(f"an upload called {file_name[:80]!r} is no known format: {', '.join(sorted(_IMAGE_SUFFIXES))}")
+    if suffix not in IMAGE_SUFFIXES:
+        raise Refusal(f"an upload called {file_name[:80]!r} is no known format: {', '.join(sorted(IMAGE_SUFFIXES))}")
     folder = Path(tempfile.mkdtemp(prefix="upload-"))
     try:
         path = folder / f"upload{suffix}"
