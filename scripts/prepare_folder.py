@@ -22,6 +22,7 @@ No pixel is copied.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def main() -> None:
     add_annotation_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     if arguments.annotations and arguments.masks:
         parser.error("--masks goes with class folders, --annotations takes their place")
     if arguments.project and not arguments.annotations:

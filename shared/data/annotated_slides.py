@@ -70,7 +70,7 @@ def annotated_slides(
     names = None if classes is None else ClassNames(classes)
     cases = None if case_pattern is None else CasePattern(case_pattern)
     problems = Problems()
-    pairs = _pairs(images_below(source), annotations, _image_names(project), problems)
+    pairs = _pairs(images_below(source.resolve()), annotations, _image_names(project), problems)
     drawn: Counter[str] = Counter()
     bases: set[str] = set()
     used: Counter[str] = Counter()

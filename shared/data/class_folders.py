@@ -18,33 +18,25 @@ from typing import Any
 from tqdm import tqdm
 
 from ..wsi import Slide, annotation_stem, is_annotation_file
+from ..wsi.formats import PLAIN_SUFFIXES
+from ..wsi.image_search import find_image_files
 from .case_pattern import CasePattern
 from .class_names import ClassNames
-from .manifest import PLAIN_SUFFIXES
 from .problems import Problems
-from .published import IMAGE_SUFFIXES, PublishedData
+from .published import PublishedData
 from .record_masks import MASK_COLUMNS, join_names, read_record_mask
 from .splits import SPLITS, assign_splits
 from .tissue_cache import slide_content_key
 
 Record = dict[str, Any]
 
-SLIDE_SUFFIXES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi"})
-_ALL_SUFFIXES = IMAGE_SUFFIXES | SLIDE_SUFFIXES
 _SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Slides and tiles in a folder and those below it, absolute, in order; hidden ones are passed over, and links kept."""
-    root = folder.resolve()
-    return [
-        path
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in _ALL_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    ]
+    """Slides and tiles in a folder, which may be a link, and those below it, absolute, in order: see `find_image_files`."""
+    return find_image_files(folder.parent.resolve() / folder.name)
 
 
 def pixel_size_to_write(path: Path, mpp: float | None) -> float | None:
@@ -61,7 +53,7 @@ def pixel_size_to_write(path: Path, mpp: float | None) -> float | None:
         if slide.has_mpp:
             return None
     if mpp is None and path.suffix.lower() not in PLAIN_SUFFIXES:
-        raise ValueError(f"{path} does not say how large its pixels are: give mpp")
+        raise ValueError(f"{path} does not say how large its pixels are{slide.mpp_note}: give mpp")
     return mpp
 
 

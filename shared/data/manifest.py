@@ -17,13 +17,13 @@ from typing import Any
 
 from ..writers import atomic_path
 from ..wsi import ANNOTATION_FRAMES, is_annotation_file, open_slide
+from ..wsi.formats import PLAIN_SUFFIXES
+from ..wsi.spacing import STATED_RANGE, is_possible_spacing
 from .record_masks import join_names
 from .splits import SPLITS, assign_folds, assign_splits
 
 Record = dict[str, Any]
 
-# Of images that carry no pixel size.
-PLAIN_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
 COLUMNS = [
     "image",
     "x",
@@ -193,8 +193,9 @@ def _check_row(record: Record, path: Path, num_classes: int, check_files: bool) 
     record["label"] = None if label is None else int(label)
     if record["area"] is not None and not 0 <= record["area"] <= 1:
         raise _error(path, record, f"area is a share between 0 and 1, got {record['area']:g}")
-    if record["mpp"] is not None and record["mpp"] <= 0:
-        raise _error(path, record, f"mpp is a size in micrometres per pixel and above 0, got {record['mpp']:g}")
+    if record["mpp"] is not None and not is_possible_spacing(record["mpp"]):
+        found = f"{record['mpp']:g}; is it in another unit?"
+        raise _error(path, record, f"mpp is a size in micrometres per pixel and above 0 ({STATED_RANGE}), got {found}")
     if record["annotation_frame"] not in (*ANNOTATION_FRAMES, None):
         frames = ", ".join(ANNOTATION_FRAMES)
         raise _error(path, record, f"annotation_frame must be one of {frames}, got {record['annotation_frame']!r}")

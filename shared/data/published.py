@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..wsi.formats import PLAIN_SUFFIXES, TIFF_SUFFIXES
 from .manifest import write_manifest
 from .splits import SPLITS
 
 Record = dict[str, Any]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+# Published tiles are pictures, no slides.
+IMAGE_SUFFIXES = PLAIN_SUFFIXES | TIFF_SUFFIXES
 _MAX_NAMED = 5
 
 

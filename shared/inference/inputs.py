@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.manifest import PLAIN_SUFFIXES, load_manifest
-
-SLIDE_SUFFIXES = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif"})
+from ..data.manifest import load_manifest
+from ..wsi.formats import UNREADABLE_FORMATS, is_image, known_suffixes
+from ..wsi.image_search import find_image_files
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
     """List the images that `source` names, in order of path (a manifest's: in its own order).
 
     Args:
-        source: an image or slide; a folder, searched with its subfolders for the known formats; or a manifest
+        source: an image or slide; a folder, searched with its subfolders, see `find_image_files`; or a manifest
             (``*.csv``), of which every distinct image is taken once and as a whole, whatever regions its rows name. One that
             is not there is listed too, and fails when it is opened: the others of a cohort need not wait for it.
         split: of a manifest, the rows of this split only.
@@ -37,23 +37,23 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
             itself, or two images would give their results the same name (the file's name without its ending).
     """
     source = Path(source).expanduser()
-    if not source.exists():
+    if not source.exists() and not source.is_symlink():
         raise ValueError(f"{source} does not exist: give an image, a slide, a folder or a manifest (.csv).")
     if source.suffix.lower() == ".csv":
         images = _from_manifest(source, split)
     elif split is not None:
         raise ValueError(f"split={split!r} needs a manifest (.csv), got {source}")
-    elif source.is_dir():
+    elif source.is_dir() and source.suffix.lower() not in UNREADABLE_FORMATS:
         if exclude is not None and source.resolve() == Path(exclude).resolve():
             raise ValueError(f"the results must go to another folder than the images: {exclude}")
-        found = (path for path in source.rglob("*") if path.is_file() and _is_known(path))
-        images = [ImageInput(path, image_name(path)) for path in sorted(found) if exclude is None or not _is_in(path, exclude)]
-    elif _is_known(source):
+        found = find_image_files(source, None if exclude is None else Path(exclude))
+        images = [ImageInput(path, image_name(path)) for path in found]
+    elif is_image(source):
         images = [ImageInput(source, image_name(source))]
     else:
-        raise ValueError(f"{source} is no known format: {', '.join(sorted(SLIDE_SUFFIXES | PLAIN_SUFFIXES))}, a folder or .csv.")
+        raise ValueError(f"{source} is no known format: {known_suffixes()}, a folder or .csv.")
     if not images:
-        raise ValueError(f"{source} holds no image of a known format: {', '.join(sorted(SLIDE_SUFFIXES | PLAIN_SUFFIXES))}.")
+        raise ValueError(f"{source} holds no image of a known format: {known_suffixes()}.")
     _check_names(images)
     return images
 
@@ -84,14 +84,6 @@ def _check_names(images: Iterable[ImageInput]) -> None:
                 f"{other.path} and {image.path} would both write their results as {image.name}.*: "
                 "rename one of them, or run them into different folders."
             )
-
-
-def _is_known(path: Path) -> bool:
-    return path.suffix.lower() in SLIDE_SUFFIXES | PLAIN_SUFFIXES and not path.name.startswith(".")
-
-
-def _is_in(path: Path, folder: str | Path) -> bool:
-    return path.resolve().is_relative_to(Path(folder).resolve())
 
 
 def image_name(path: Path) -> str:

@@ -12,6 +12,7 @@ from shapely.geometry import Polygon
 from ..geometry import nearest_finer_level
 from ..writers import RowSource, reduced_strips
 from ..wsi import Slide, tissue_mask
+from ..wsi.brightfield import brightfield_problem
 from .map_grid import MapGrid
 
 STRIP_AREA_PX = 2**23  # pixels of the level that is read, decoded at once: 25 MB
@@ -51,6 +52,9 @@ def read_overview(slide: Slide, grid: MapGrid, downsample: float, size_px: int, 
         downsample: level-0 pixels per model pixel.
         size_px: longest side of the overview, at most.
         tissue_only: find the tissue; without it the whole image counts as tissue.
+
+    Raises:
+        ValueError: for a slide that cannot be read, or is no picture of stained tissue on bright glass (`brightfield_problem`).
     """
     map_height, map_width = grid.map_shape
     factor = -(-max(map_height, map_width) // size_px)
@@ -63,4 +67,7 @@ def read_overview(slide: Slide, grid: MapGrid, downsample: float, size_px: int, 
         for top in range(0, height, rows)
     ]
     rgb = np.concatenate(strips)
+    problem = brightfield_problem(rgb, needs_colour=tissue_only)
+    if problem is not None:
+        raise ValueError(f"{slide.path} cannot be mapped: {problem}")
     return Overview(rgb, tissue_mask(rgb) if tissue_only else np.ones(rgb.shape[:2], dtype=bool), factor)

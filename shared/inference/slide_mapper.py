@@ -15,11 +15,11 @@ from torch import nn
 from tqdm import tqdm
 
 from .. import __version__
-from ..data.manifest import PLAIN_SUFFIXES
 from ..geometry import mpp_to_downsample, snap_downsample
 from ..writers import check_volume_format, column_name, tile_table
 from ..wsi import Slide
 from ..wsi.annotations import QUPATH, check_frame
+from ..wsi.formats import PLAIN_SUFFIXES
 from .cohort import run_cohort
 from .finished import weights_sha256
 from .inputs import ImageInput, find_images
@@ -299,7 +299,9 @@ class SlideMapper:
         is_plain = slide.path.suffix.lower() in PLAIN_SUFFIXES
         fallback = (self.tile_mpp if is_plain else None) or self.slide_mpp or (self.mpp if _is_tile(slide) else None)
         if fallback is None:
-            raise ValueError(f"{image.path} has no mpp: give slide_mpp, or list it in a manifest with a column 'mpp'.")
+            raise ValueError(
+                f"{image.path} has no mpp{slide.mpp_note}: give slide_mpp, or list it in a manifest with a column 'mpp'."
+            )
         return Slide(image.path, mpp=fallback)
 
     def _scale(self, slide: Slide) -> Scale:
@@ -313,8 +315,9 @@ class SlideMapper:
 
 def _is_tile(slide: Slide) -> bool:
     """True for PNG, JPEG and BMP, whose pixel size nobody can trust, and for TIFF that is small and not tiled."""
+    # What Pillow opens is no slide: see `open_file`.
     is_plain = slide.path.suffix.lower() in PLAIN_SUFFIXES
-    return is_plain or (slide.backend == "pillow" and max(slide.size_px) <= LARGEST_TILE_PX)
+    return slide.backend == "pillow" and (is_plain or max(slide.size_px) <= LARGEST_TILE_PX)
 
 
 def _check_class_names(names: Sequence[str] | None) -> None:

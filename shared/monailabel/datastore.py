@@ -13,18 +13,16 @@ from typing import Any
 from filelock import FileLock
 from monailabel.datastore.local import LocalDatastore
 
-from ..data.manifest import PLAIN_SUFFIXES
-from ..inference.inputs import SLIDE_SUFFIXES
 from ..writers import atomic_path
 from ..wsi.annotations import read_annotations
 from ..wsi.annotations.annotation_file import ANNOTATION_SUFFIXES, PACKED_SUFFIXES
+from ..wsi.formats import IMAGE_SUFFIXES
 from .access import check_name
 from .refusal import Refusal
 from .weak_labels import stated_label
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = SLIDE_SUFFIXES | PLAIN_SUFFIXES
 FINAL = "final"
 
 

@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..data.manifest import PLAIN_SUFFIXES
-from ..inference.inputs import SLIDE_SUFFIXES
 from ..wsi.annotations import LEVEL0
+from ..wsi.formats import IMAGE_SUFFIXES, PLAIN_SUFFIXES
 from .access import check_name
 from .app import PathologyApp
 from .contours import moved_features
@@ -20,9 +19,6 @@ from .refusal import Refusal
 from .responses import FORMATS, Answer
 from .viewer_frame import frame_of_viewer, frame_origin_of_slide, moved_box
 from .wsi_request import WsiRequest, parse_wsi_request
-
-# What the clients of single images send beside the image.
-_IMAGE_SUFFIXES = frozenset({*PLAIN_SUFFIXES, *SLIDE_SUFFIXES})
 
 
 def answer_wsi(app: PathologyApp, model: str, image: str, body: Any, output: str) -> Answer:
@@ -70,8 +66,8 @@ def answer_upload(
     request = parse_wsi_request(body)
     served = app.model(model)
     suffix = Path(file_name).suffix.lower()
-    if suffix not in _IMAGE_SUFFIXES:
-        raise Refusal(f"an upload called {file_name[:80]!r} is no known format: {', '.join(sorted(_IMAGE_SUFFIXES))}")
+    if suffix not in IMAGE_SUFFIXES:
+        raise Refusal(f"an upload called {file_name[:80]!r} is no known format: {', '.join(sorted(IMAGE_SUFFIXES))}")
     folder = Path(tempfile.mkdtemp(prefix="upload-"))
     try:
         path = folder / f"upload{suffix}"

@@ -16,11 +16,14 @@ from PIL import Image
 from ..geometry import level_downsamples
 from .cucim_support import PLAIN_TILE_VENDORS
 from .orientation import upright_image, upright_size
+from .sample_range import dark_problem
 from .tiff_layout import TiffLayout, glass_tiles
 from .tiff_tiles import TileCheck
 
 GLASS = 255
 _CUCIM_BATCH_SIZE = 16
+# Pillow's names of 8-bit pictures that it turns into RGB.
+_READ_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"})
 
 
 class LevelReader(Protocol):
@@ -183,7 +186,7 @@ class PillowReader:
         self._path = path
         self._pixels: NDArray[np.uint8] | None = None
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
+            if image.mode not in _READ_MODES:
                 raise ValueError(f"its pixels are of Pillow mode {image.mode}, not 8-bit; convert it to 8-bit RGB")
             self.level_sizes_px = (upright_size(image),)
 
@@ -191,14 +194,26 @@ class PillowReader:
         if self._pixels is None:
             try:
                 with Image.open(self._path) as image:
+                    problem = _unused_range_problem(image)
                     self._pixels = _on_glass(upright_image(image))
             except Exception as error:  # a damaged file: Pillow raises anything from OSError to SyntaxError
                 raise RuntimeError(str(error)) from error
+            if problem is not None:
+                self._pixels = None
+                raise ValueError(f"{self._path} cannot be read: {problem}")
         width, height = size_px
         return np.stack([self._pixels[y : y + height, x : x + width] for x, y in origins.tolist()])
 
     def close(self) -> None:
         self._pixels = None
+
+
+def _unused_range_problem(image: Image.Image) -> str | None:
+    # Pillow calls a picture of 16-bit samples RGB and takes the upper 8 bits.
+    if not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+        return None
+    brightest = int(np.asarray(image.convert("RGB")).max())
+    return dark_problem(brightest << 8 | 255) if brightest < 128 else None
 
 
 def _on_glass(image: Image.Image) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,11 @@ from ..geometry import (
     snap_downsample,
 )
 from .backends import GLASS, LevelReader
-from .opening import open_file, reader_factory
+from .failures import read_remedy
+from .opening import open_file, open_reader
 from .pyramid_check import sound_levels
 from .resample import filter_margin_px, resample
-from .spacing import slide_spacing_um
+from .spacing import STATED_RANGE, is_possible_spacing, read_spacing
 
 # Source pixels held at once while a batch or a thumbnail is resampled: 2**24 are 48 MB.
 _LARGEST_SOURCE_PX = 2**24
@@ -46,30 +48,36 @@ class Slide:
     Args:
         path: the file.
         backend: "auto" (cuCIM, else OpenSlide, else Pillow), or one of "cucim", "openslide", "pillow" to force it.
-        mpp: micrometres per level-0 pixel; overrides the file's own.
+        mpp: micrometres per level-0 pixel; overrides the file's own. A file that differs by more than 2 % is warned about, once.
 
     Attributes:
+        mpp_note: of tags that say what no pixel size can be, for messages; empty where there is none.
         bounds_px: (x, y, width, height) of the part of level 0 that the scanner has scanned; all of it where the file does not
             say (MIRAX and Leica SCN do, for example). QuPath shows this part alone.
 
     Raises:
-        ValueError: if the file is missing, damaged or of no known format, or the forced backend cannot read it.
+        ValueError: if the file is missing, damaged or of no known format, or the forced backend cannot read it; if its tags say
+            a pixel size of less than 0.05 um or another that cannot be, and `mpp` does not say what is right.
     """
 
     def __init__(self, path: str | Path, backend: str = "auto", mpp: float | None = None) -> None:
         self.path = Path(path)
-        if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
-            raise ValueError(f"{path}: mpp must be a positive number of micrometres per pixel, got {mpp}")
+        if mpp is not None and not is_possible_spacing(mpp):
+            raise ValueError(f"{path}: mpp must be a positive number of micrometres per pixel ({STATED_RANGE}), got {mpp}")
         opened = open_file(self.path, backend)
         self.backend = opened.backend
         # What the library calls the levels that are used.
-        reopen = reader_factory(opened.backend, self.path, opened.layout)
+        reopen = functools.partial(open_reader, opened.backend, self.path, opened.layout)
         self._library_levels = sound_levels(self.path, opened.reader.level_sizes_px, reopen)
         self.level_sizes_px = tuple(opened.reader.level_sizes_px[level] for level in self._library_levels)
         self.level_downsamples = level_downsamples(self.level_sizes_px)
         self._layout = opened.layout
         self.bounds_px = _bounds_px(opened.properties, self.level_sizes_px[0])
-        self._mpp = mpp if mpp is not None else slide_spacing_um(self.path, opened.layout, opened.properties)
+        spacing = read_spacing(opened.layout, opened.properties)
+        if mpp is not None:
+            spacing.compare(self.path, mpp)
+        self._mpp = mpp if mpp is not None else spacing.checked_um(self.path)
+        self.mpp_note = "".join(f" ({sentence})" for sentence in spacing.passed_over)
         self._reader: LevelReader | None = opened.reader
         self._reader_pid = os.getpid()
 
@@ -92,8 +100,8 @@ class Slide:
         """Micrometres per level-0 pixel; ValueError where neither the file nor the caller gave it."""
         if self._mpp is None:
             raise ValueError(
-                f"{self.path} does not say how large its pixels are; pass mpp=... (micrometres per level-0 pixel) or "
-                "fill the manifest's `mpp` column"
+                f"{self.path} does not say how large its pixels are{self.mpp_note}; pass mpp=... (micrometres per level-0 pixel) "
+                "or fill the manifest's `mpp` column"
             )
         return self._mpp
 
@@ -212,7 +220,8 @@ class Slide:
             inner_size_px = (int(inner_size[0]), int(inner_size[1]))
             inner = self._open_reader().read(self._library_levels[level], inner_origins, inner_size_px, num_workers)
         except (RuntimeError, OSError) as error:
-            raise ValueError(f"{self.path}: level {level} cannot be read ({error}); is the file complete?") from error
+            hint = read_remedy(self.path, self._layout, self._reader, level)
+            raise ValueError(f"{self.path}: level {level} cannot be read ({error}); {hint}") from error
         if len(touching) == len(origins) and np.array_equal(inner_origins, origins) and tuple(inner_size) == size_px:
             return inner
         regions = np.full((len(origins), height, width, 3), GLASS, dtype=np.uint8)
@@ -223,7 +232,7 @@ class Slide:
     def _open_reader(self) -> LevelReader:
         # A handle that was opened before a fork shares its file position with the parent: never use it in the child.
         if self._reader is None or self._reader_pid != os.getpid():
-            self._reader = reader_factory(self.backend, self.path, self._layout)()
+            self._reader = open_reader(self.backend, self.path, self._layout)
             self._reader_pid = os.getpid()
         return self._reader
 

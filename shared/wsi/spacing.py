@@ -9,58 +9,167 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from .notices import warn_once
 from .tiff_layout import TiffLayout
 
-# Coarser than this is a print or screen resolution (72, 96, 300, 1200 dpi: 21 um and more), not that of a scanner.
-# 10 um is 2540 dpi; the coarsest levels that are stored as files of their own lie below it.
-_COARSEST_SCAN_UM = 10.0
+# Coarser than this is a print or screen resolution (72, 96, 300, 1200 dpi: 21 um and more), not that of a scanner: 10 um is
+# 2540 dpi; the coarsest levels that are stored as files of their own lie below it. Light cannot resolve what is finer.
+FINEST_SCAN_UM, COARSEST_SCAN_UM = 0.05, 10.0
+# What a person may state instead: between the two lie nanometres, millimetres and metres taken for micrometres.
+FINEST_STATED_UM, COARSEST_STATED_UM = 0.01, 100.0
+STATED_RANGE = f"{FINEST_STATED_UM:g} to {COARSEST_STATED_UM:g}"
+_LARGEST_CONTRADICTION = 0.02
 _RESOLUTION_UNIT_UM = {2: 25400.0, 3: 10000.0}
-_OME_UNIT_UM = {"nm": 1e-3, "\u00b5m": 1.0, "\u03bcm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_OME_UNIT_UM = {
+    "nm": 1e-3,
+    "\u00b5m": 1.0,
+    "\u03bcm": 1.0,
+    "um": 1.0,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+    "in": 25400.0,
+}
+# As ImageJ and those who write its format spell them; it escapes the micro sign.
+_IMAGEJ_UNIT_UM = _OME_UNIT_UM | {
+    "micron": 1.0,
+    "microns": 1.0,
+    "micrometer": 1.0,
+    "micrometre": 1.0,
+    "\\u00b5m": 1.0,
+    "inch": 25400.0,
+}
 # Larger differences of the two sides are a mistake in the tags: scanners have square pixels.
 _LARGEST_ANISOTROPY = 0.05
 
 
-def slide_spacing_um(path: Path, layout: TiffLayout | None, openslide_properties: Mapping[str, str]) -> float | None:
-    """Micrometres per level-0 pixel, the mean of both sides; None where no tag tells.
+class _Candidate(NamedTuple):
+    """What one tag says: its name, its words, micrometres along x and y, and whether it is meant for a scan's resolution."""
 
-    The first plausible source counts: OME-XML ``PhysicalSizeX/Y``, OpenSlide's ``openslide.mpp-x/y``, Aperio's
-    ``MPP``, the TIFF resolution. Plausible is 0 to 10 um: a TIFF of "72 dpi" has no scan resolution, whatever its unit.
+    tag: str
+    text: str
+    sides_um: tuple[float, float]
+    is_explicit: bool = True
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """What the tags of a file say about its pixel size.
+
+    Attributes:
+        sides_um: micrometres per level-0 pixel along x and y, None where no tag tells.
+        passed_over: sentences on tags that say something that no scanner's pixel size can be.
+        is_contradictory: whether one of these was meant to be the pixel size of a scan, and none was found beside it.
+    """
+
+    sides_um: tuple[float, float] | None
+    passed_over: tuple[str, ...] = ()
+    is_contradictory: bool = False
+
+    @property
+    def is_square(self) -> bool:
+        return self.sides_um is not None and abs(self.sides_um[0] - self.sides_um[1]) <= _LARGEST_ANISOTROPY * min(self.sides_um)
+
+    def checked_um(self, path: Path) -> float | None:
+        """Micrometres per level-0 pixel, the mean of both sides; None where no tag tells.
+
+        Args:
+            path: for the error message.
+
+        Raises:
+            ValueError: if the two sides differ by more than 5 %, or what should be the pixel size cannot be one.
+        """
+        remedy = "pass mpp=... or fill the manifest's `mpp` column to say what is right"
+        if self.is_contradictory:
+            raise ValueError(f"{path}: {'; '.join(self.passed_over)}; {remedy}")
+        if self.sides_um is None:
+            return None
+        x, y = self.sides_um
+        if not self.is_square:
+            raise ValueError(f"{path}: its pixels are {x:g} x {y:g} um, not square; {remedy}")
+        for sentence in self.passed_over:
+            warn_once(f"{path}: {sentence}; another tag says {(x + y) / 2:g} um, which is taken")
+        return (x + y) / 2
+
+    def compare(self, path: Path, stated_um: float) -> None:
+        """Warn, once, of a file that contradicts the pixel size that somebody stated for it, which is taken."""
+        if self.is_square and self.sides_um is not None:
+            own = sum(self.sides_um) / 2
+            if abs(own - stated_um) > _LARGEST_CONTRADICTION * min(own, stated_um):
+                warn_once(
+                    f"{path}: its own tags say {own:g} um per pixel; {stated_um:g} um was stated (manifest or key) and is taken"
+                )
+        elif self.is_contradictory:
+            warn_once(f"{path}: {'; '.join(self.passed_over)}; {stated_um:g} um was stated (manifest or key) and is taken")
+
+
+def is_possible_spacing(mpp: float) -> bool:
+    """Whether a pixel size that somebody stated may be one in micrometres, and not in millimetres or nanometres.
+
+    >>> [is_possible_spacing(mpp) for mpp in (0.25, 0.00025, 250.0, float("nan"))]
+    [True, False, False, False]
+    """
+    return FINEST_STATED_UM <= mpp <= COARSEST_STATED_UM
+
+
+def read_spacing(layout: TiffLayout | None, openslide_properties: Mapping[str, str]) -> Spacing:
+    """What a file says about its pixel size.
+
+    The first plausible source counts: OME-XML ``PhysicalSizeX/Y``, ImageJ's ``unit``, OpenSlide's ``openslide.mpp-x/y``, Aperio's
+    ``MPP``, the TIFF resolution. Plausible is 0.05 to 10 um: a TIFF of "72 dpi" has no scan resolution, whatever its unit.
 
     Args:
-        path: for the error message.
         layout: tags of a TIFF, None for other files.
         openslide_properties: empty where OpenSlide does not read the file.
-
-    Raises:
-        ValueError: if the two sides differ by more than 5 %.
     """
-    for x, y in _candidates(layout, openslide_properties):
-        if not all(math.isfinite(side) and 0 < side <= _COARSEST_SCAN_UM for side in (x, y)):
+    passed_over: list[str] = []
+    is_contradictory = False
+    for candidate in _candidates(layout, openslide_properties):
+        if all(FINEST_SCAN_UM <= side <= COARSEST_SCAN_UM for side in candidate.sides_um):
+            return Spacing(candidate.sides_um, tuple(passed_over))
+        if not any(candidate.sides_um):  # 0 stands for "not known"
             continue
-        if abs(x - y) > _LARGEST_ANISOTROPY * min(x, y):
-            raise ValueError(f"{path}: its pixels are {x} x {y} um, not square; pass mpp=... to say what is right")
-        return (x + y) / 2
-    return None
+        passed_over.append(
+            f"its {candidate.tag} says {candidate.text}, and pixels are {FINEST_SCAN_UM:g} to {COARSEST_SCAN_UM:g} um"
+        )
+        is_too_fine = any(side < FINEST_SCAN_UM for side in candidate.sides_um)
+        is_contradictory = (
+            is_contradictory or is_too_fine or candidate.is_explicit or not all(map(math.isfinite, candidate.sides_um))
+        )
+    return Spacing(None, tuple(passed_over), is_contradictory)
 
 
-def _candidates(layout: TiffLayout | None, properties: Mapping[str, str]) -> Iterator[tuple[float, float]]:
+def _candidates(layout: TiffLayout | None, properties: Mapping[str, str]) -> Iterator[_Candidate]:
     if layout is not None and layout.ome_xml is not None:
         yield from _ome_spacing(layout.ome_xml)
-    if "openslide.mpp-x" in properties and "openslide.mpp-y" in properties:
-        yield float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"])
     if layout is not None:
-        aperio = re.search(r"\|\s*MPP\s*=\s*([\d.]+)", layout.description)
+        yield from _imagej_spacing(layout)
+    # Of other TIFF files OpenSlide's are those of the tags XResolution and YResolution.
+    if (
+        "openslide.mpp-x" in properties
+        and "openslide.mpp-y" in properties
+        and properties.get("openslide.vendor") != "generic-tiff"
+    ):
+        x, y = (properties[f"openslide.mpp-{axis}"] for axis in "xy")
+        yield _Candidate("openslide.mpp-x", _shown(repr(x), repr(y)), (_number(x), _number(y)), is_explicit=False)
+    if layout is not None:
+        aperio = re.search(r"\|\s*MPP\s*=\s*([^|\s]*)", layout.description)
         if aperio:
-            yield float(aperio.group(1)), float(aperio.group(1))
+            yield _Candidate("MPP in ImageDescription", repr(aperio.group(1)), (_number(aperio.group(1)),) * 2)
     if layout is not None and layout.resolution is not None:
-        x, y, unit = layout.resolution
-        if unit in _RESOLUTION_UNIT_UM and x > 0 and y > 0:
-            yield _RESOLUTION_UNIT_UM[unit] / x, _RESOLUTION_UNIT_UM[unit] / y
+        x_per_unit, y_per_unit, unit = layout.resolution
+        if unit in _RESOLUTION_UNIT_UM and x_per_unit > 0 and y_per_unit > 0:
+            sides = _RESOLUTION_UNIT_UM[unit] / x_per_unit, _RESOLUTION_UNIT_UM[unit] / y_per_unit
+            yield _Candidate(
+                "tag XResolution", f"{x_per_unit:g} per {'inch' if unit == 2 else 'cm'} ({sides[0]:.4g} um)", sides, False
+            )
 
 
-def _ome_spacing(ome_xml: str) -> Iterator[tuple[float, float]]:
+def _ome_spacing(ome_xml: str) -> Iterator[_Candidate]:
     """Spacing of the first image, which is the slide itself; labels and macro images follow it."""
     try:
         root = ElementTree.fromstring(ome_xml)
@@ -69,11 +178,39 @@ def _ome_spacing(ome_xml: str) -> Iterator[tuple[float, float]]:
     pixels = next((node for node in root.iter() if node.tag.rpartition("}")[2] == "Pixels"), None)
     if pixels is None or "PhysicalSizeX" not in pixels.attrib:
         return
-    sides = []
+    texts, sides = [], []
     for axis in "XY":
         size = pixels.get(f"PhysicalSize{axis}", pixels.attrib["PhysicalSizeX"])
-        unit = _OME_UNIT_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "\u00b5m"))
-        if unit is None:
+        name = pixels.get(f"PhysicalSize{axis}Unit", "\u00b5m")
+        unit = _OME_UNIT_UM.get(name)
+        if unit is None:  # such as "pixel": not calibrated
             return
-        sides.append(float(size) * unit)
-    yield sides[0], sides[1]
+        texts.append(f"{size!r} {name}")
+        sides.append(_number(size) * unit)
+    yield _Candidate("PhysicalSizeX in OME-XML", _shown(*texts), (sides[0], sides[1]))
+
+
+def _imagej_spacing(layout: TiffLayout) -> Iterator[_Candidate]:
+    """ImageJ names the unit in its description; the TIFF resolution is in pixels per that unit, whatever its own unit."""
+    unit = re.search(r"^unit=(.*)$", layout.description, flags=re.MULTILINE)
+    if unit is None or not layout.description.startswith("ImageJ=") or layout.resolution is None:
+        return
+    name = unit.group(1).strip()
+    micrometres = _IMAGEJ_UNIT_UM.get(name.lower(), 0.0)
+    x_per_unit, y_per_unit, _ = layout.resolution
+    if micrometres and x_per_unit > 0 and y_per_unit > 0:
+        text = f"{x_per_unit:g} pixels per {name}"
+        # Inches and centimetres are what it calls the resolution of a print or a screen.
+        yield _Candidate("ImageJ unit", text, (micrometres / x_per_unit, micrometres / y_per_unit), micrometres < 1e3)
+
+
+def _number(text: str) -> float:
+    """A number, with a decimal comma too; not a number where there is none."""
+    try:
+        return float(text.strip().replace(",", "."))
+    except ValueError:
+        return math.nan
+
+
+def _shown(x: str, y: str) -> str:
+    return x if x == y else f"{x} x {y}"

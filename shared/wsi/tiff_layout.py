@@ -10,6 +10,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from .tiff_images import TiffImage, next_directory, tiff_images
+
 _MAGIC_NUMBERS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
@@ -36,7 +38,8 @@ class TiffLayout:
     """The pages of a TIFF and the tags that may hold its pixel size; `resolution` is (x, y, ResolutionUnit).
 
     `sub_levels` are those of the pages that hold the levels of the first page as its sub-IFDs. `orientation` is how the first
-    page is to be turned, 1 to 8, see `upright`.
+    page is to be turned, 1 to 8, see `upright`. `images` are all its directories in the order of the file, as simple readers see
+    them.
     """
 
     pages: tuple[TiffPageLayout, ...]
@@ -45,10 +48,17 @@ class TiffLayout:
     resolution: tuple[float, float, int] | None
     sub_levels: tuple[TiffPageLayout, ...] = ()
     orientation: int = 1
+    images: tuple[TiffImage, ...] = ()
 
     def page_of_size(self, size_px: tuple[int, int]) -> TiffPageLayout | None:
         """The first tiled page of (width, height) `size_px`."""
         return next((page for page in self.pages if page.is_tiled and page.size_px == size_px), None)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as TIFF files do."""
+    with path.open("rb") as file:
+        return file.read(4) in _MAGIC_NUMBERS
 
 
 def read_tiff_layout(path: Path) -> TiffLayout | None:
@@ -57,14 +67,14 @@ def read_tiff_layout(path: Path) -> TiffLayout | None:
     Raises:
         ValueError: if the file is shorter than its tags say.
     """
-    with path.open("rb") as file:
-        if file.read(4) not in _MAGIC_NUMBERS:
-            return None
+    if not is_tiff(path):
+        return None
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = first_pages(tiff)
             layout = _layout(tiff, pages) if pages else None
             end = max((int(o) + int(n) for page in pages for o, n in _segments(page)), default=0)
+            end = max(end, next_directory(tiff))
     except Exception:  # damaged tags raise nearly anything; the other libraries may still know the format
         return None
     if end > path.stat().st_size:
@@ -144,6 +154,7 @@ def _layout(tiff: tifffile.TiffFile, pages: list[tifffile.TiffPage]) -> TiffLayo
         resolution=resolution,
         sub_levels=tuple(_page_layout(page) for page in sub_level_pages(tiff)),
         orientation=int(first.tags.valueof("Orientation", 1)),
+        images=tiff_images(tiff),
     )
 
 

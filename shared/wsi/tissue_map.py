@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
+from .brightfield import brightfield_problem
 from .slide import Slide
 from .tissue import tissue_mask
 
@@ -160,9 +161,13 @@ def find_tissue(slide: Slide, mpp: float = 8.0, method: str = "otsu") -> TissueM
         method: see `tissue_mask`.
 
     Raises:
-        ValueError: if the slide does not say how large its pixels are, or cannot be read.
+        ValueError: if the slide does not say how large its pixels are, cannot be read, or is no picture of stained tissue on
+            bright glass.
     """
     thumbnail = slide.thumbnail(_longest_side(slide, mpp))
+    problem = brightfield_problem(thumbnail, needs_colour=method != "white")
+    if problem is not None:
+        raise ValueError(f"the tissue of {slide.path} cannot be found: {problem}")
     return TissueMap(tissue_mask(thumbnail, method), max(slide.size_px) / max(thumbnail.shape[:2]))
 
 

@@ -80,6 +80,8 @@ def test_files_can_be_left_to_whoever_opens_them(tmp_path, write_rows):
         ({"area": "1.5"}, ["area is a share between 0 and 1", "1.5"]),
         ({"area": "-0.1"}, ["area is a share between 0 and 1"]),
         ({"mpp": "0"}, ["mpp", "above 0"]),
+        ({"mpp": "0.00025"}, ["mpp is a size in micrometres per pixel", "0.01 to 100", "got 0.00025"]),
+        ({"mpp": "250"}, ["mpp is a size in micrometres per pixel", "0.01 to 100", "got 250"]),
         ({"x": "3"}, ["needs x, y and its size"]),
         ({"x": "3", "y": "4"}, ["needs x, y and its size"]),
         ({"width_px": "4", "height_px": "4"}, ["needs x, y and its size"]),

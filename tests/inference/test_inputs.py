@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 from PIL import Image
 
-from shared.inference import find_images
+from shared.inference import SlideMapper, find_images
 
 
 @pytest.fixture
@@ -16,6 +17,13 @@ def folder(tmp_path):
 def test_folders_are_searched_without_the_results(folder):
     images = find_images(folder, exclude=folder / "results")
     assert [image.name for image in images] == ["b", "a", "c"]
+
+
+def test_results_are_told_from_images(tmp_path, redness):
+    """The folder of a finished run is not searched by another, wherever it lies."""
+    Image.fromarray(np.full((40, 40, 3), 245, np.uint8)).save(tmp_path / "a.png")
+    SlideMapper(redness, tile_size_px=32, margin_px=0, device="cpu", amp=False).run(tmp_path / "a.png", tmp_path / "maps")
+    assert [image.path for image in find_images(tmp_path, exclude=tmp_path / "others")] == [tmp_path / "a.png"]
 
 
 def test_one_file(folder):

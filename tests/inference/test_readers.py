@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -199,6 +200,73 @@ def test_what_is_no_picture_says_so(tmp_path, picture, redness):
     assert "32-bit samples" in reason_of(redness, path, tmp_path / "out")
     Image.fromarray(picture[..., 0].astype(np.uint16) * 257).save(tmp_path / "b.png")
     assert "b.png" in reason_of(redness, tmp_path / "b.png", tmp_path / "other")
+
+
+def _mirax_preview(path, picture):
+    Image.fromarray(picture).save(path, format="JPEG")
+
+
+def _label_before_slide(path, picture):
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        tiff.write(picture[:200, :300], photometric="rgb", metadata={"Name": "label"})
+        tiff.write(picture, photometric="rgb", metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5})
+
+
+def _half_a_micrometre_too_few(path, picture):
+    write(path, picture, resolution=(200400, 200400), resolutionunit="CENTIMETER")
+
+
+def _fluorescence(path, picture):
+    is_lit = (picture == (220, 20, 60)).all(axis=2)
+    write(path, np.uint8(5 + 130 * is_lit), photometric="minisblack")
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "reason"),
+    [
+        ("a.mrxs", _mirax_preview, "the folder .*/a is missing"),
+        ("a.svs", _mirax_preview, "in place of the slide"),
+        ("a.ome.tif", _label_before_slide, "the file holds one of 1100 x 700 px"),
+        ("a.tif", _half_a_micrometre_too_few, r"XResolution says 200400 per cm \(0\.0499 um\)"),
+        ("a.tif", lambda path, picture: write(path, picture.astype(np.uint16) * 16), "12 bits in 16"),
+        ("a.tif", lambda path, picture: write(path, np.zeros_like(picture)), "black throughout"),
+        ("a.tif", lambda path, picture: write(path, picture[..., 1], photometric="minisblack"), "it is grey-scale"),
+        ("a.tif", _fluorescence, "as in fluorescence"),
+        (
+            "a.tif",
+            lambda path, picture: write(path, picture, compression="jpegxl"),
+            r"its compression JPEGXL \(50002\) is not supported",
+        ),
+        ("a.vsi", _mirax_preview, r"Olympus files \(\.vsi\) are not read"),
+        ("a.czi", lambda path, picture: path.symlink_to("gone.czi"), "a link to gone.czi, where nothing is"),
+    ],
+)
+def test_what_is_not_the_slide_is_a_failed_row(tmp_path, picture, redness, name, make, reason):
+    """Neither a map of something else nor "no tissue"; `a.*` is found in its folder."""
+    (tmp_path / "in").mkdir()
+    make(tmp_path / "in" / name, picture)
+    assert re.search(reason, reason_of(redness, tmp_path / "in", tmp_path / "out"))
+
+
+def test_grey_tiles_are_mapped_whole(tmp_path, picture, redness):
+    Image.fromarray(picture[..., 1]).save(tmp_path / "a.png")
+    row = mapped(redness, tmp_path / "a.png", tmp_path / "out", tissue_only=False)
+    assert (row["status"], row["tumour_area_mm2"]) == ("ok", 0)
+
+
+def test_a_stated_pixel_size_that_the_slide_contradicts_is_told(tmp_path, picture, redness, caplog):
+    path = write(tmp_path / "a.tif", picture)
+    (tmp_path / "a.csv").write_text("image,mpp\na.tif,0.25\n")
+    assert mapped(redness, tmp_path / "a.csv", tmp_path / "out")["mpp"] == 0.25
+    told = [record.message for record in caplog.records if "was stated" in record.message]
+    assert told == [f"{path}: its own tags say 0.5 um per pixel; 0.25 um was stated (manifest or key) and is taken"]
+
+
+def test_tiles_of_imagej_have_its_pixel_size(tmp_path, picture, redness):
+    description = "ImageJ=1.11a\nimages=1\nhyperstack=true\nunit=micron"
+    options = {"description": description, "resolution": (4, 4), "resolutionunit": "NONE", "tile": None}
+    row = mapped(redness, write(tmp_path / "a.tif", picture, **options), tmp_path / "out", tissue_only=False, map_downsample=2)
+    assert (row["mpp"], row["tumour_area_mm2"]) == (0.25, pytest.approx(TUMOUR_MM2 / 4))
 
 
 def test_tiles_of_all_kinds(tmp_path, picture, redness):

@@ -1,0 +1,49 @@
+"""Is there a slide to open at all? What can be said of a path before any library sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .formats import PLAIN_SUFFIXES, UNREADABLE_FORMATS, known_suffixes
+
+MIRAX_INDEX = "Slidedat.ini"
+
+
+def check_slide_file(path: Path) -> None:
+    """See that a path leads to a file of a format that is read, with what belongs to it.
+
+    Raises:
+        ValueError: for a missing file, a link to nothing, a format that no library here reads, and a MIRAX slide without the
+            folder of its pixels: its file is but a preview, under whatever name.
+    """
+    suffix = path.suffix.lower()
+    if suffix in UNREADABLE_FORMATS and path.exists():
+        raise ValueError(
+            f"{path}: {UNREADABLE_FORMATS[suffix]} files ({suffix}) are not read: convert it to a tiled pyramidal TIFF; what is "
+            f"read: {known_suffixes()}"
+        )
+    if path.is_symlink() and not path.exists():
+        raise ValueError(
+            f"{path}: there is no such file: it is a link to {path.readlink()}, where nothing is; fetch what it names"
+        )
+    folder = path.with_suffix("")
+    if not path.is_file():
+        beside = (
+            f" (its folder {folder} is there: copy the .mrxs file too)" if is_mirax_folder(folder) and suffix == ".mrxs" else ""
+        )
+        raise ValueError(f"{path}: there is no such file{beside}; check the path (a manifest's are relative to the manifest)")
+    if suffix in PLAIN_SUFFIXES and is_mirax_folder(folder) and not path.with_suffix(".mrxs").exists():
+        raise ValueError(
+            f"{path}: the folder {folder} holds a MIRAX slide, so this is its preview: give it its ending .mrxs again"
+        )
+    if suffix == ".mrxs" and not is_mirax_folder(folder):
+        missing = f"{MIRAX_INDEX} is missing in the folder {folder}" if folder.is_dir() else f"the folder {folder} is missing"
+        raise ValueError(
+            f"{path}: {missing}, which holds the slide's pixels (the .mrxs file is a preview alone): copy all of the folder, and "
+            "give it the name of the file"
+        )
+
+
+def is_mirax_folder(folder: Path) -> bool:
+    """Whether a folder holds the pixels of a MIRAX slide."""
+    return (folder / MIRAX_INDEX).is_file()
