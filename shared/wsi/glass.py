@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion, uniform_filter
+from scipy.ndimage import binary_erosion, maximum_filter, uniform_filter
 from skimage.morphology import disk, opening
 
 Array = NDArray[np.float32]
@@ -55,7 +55,8 @@ def glass_colour(rgb: NDArray[np.uint8]) -> Array | None:
     fill = (darkest >= _FILL_FROM) & (deviation < _FILL_VARIES_BY)
     has_fill = _LEAST_SHARE <= fill.mean() <= 1 - _LEAST_SHARE_BESIDE_FILL
     if has_fill:
-        brightness = np.where(fill, 0, brightness)
+        # Around it the window holds some of it.
+        brightness = np.where(maximum_filter(fill, 2 * _WINDOW_PX - 1), 0, brightness)
     candidates = (deviation < _SMOOTH) & (brightest >= _DARKEST) & (brightness > 0)
     candidates &= 1 - darkest / np.maximum(brightest, 1) <= _most_saturation(mean, has_fill)
     candidates &= brightness >= _LEAST_BRIGHTNESS * np.percentile(brightness[brightness > 0], 99)
