@@ -58,6 +58,14 @@ def settings_of(maps: Path) -> dict[str, Any]:
         return {}
 
 
+def tissue_of(settings: Mapping[str, Any], given: Path | None, otherwise: Path) -> TissueCache:
+    """The slides' tissue as the maps' run found it, edited masks among it where their folder is at hand."""
+    used = settings.get("tissue_dir")
+    folder = given or (Path(used) if used is not None and Path(used).is_dir() else otherwise)
+    kept = {name: settings[f"tissue_{name}"] for name in ("method", "mpp") if settings.get(f"tissue_{name}") is not None}
+    return TissueCache(folder, **kept)
+
+
 def tumour_scores(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> MapScores:
     """Scorer of maps of tumour, at the threshold that is asked for or with which they were made."""
     threshold = arguments.threshold
@@ -151,13 +159,15 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, help="from which a pixel is tumour (default: that of the maps)")
     parser.add_argument("--froc_mpp", type=float, help=f"micrometres per pixel for lesions (default {FROC_MPP:g})")
     add_annotation_options(parser)
-    parser.add_argument("--tissue", type=Path, help="folder of tissue maps, kept for other runs (default: tissue, in --out)")
+    parser.add_argument(
+        "--tissue", type=Path, help="folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)"
+    )
     parser.add_argument("--allow_missing", action="store_true", help="leave out slides that have no finished map")
     arguments = parser.parse_args()
     out = arguments.out or arguments.maps / "evaluation"
     try:
         settings = settings_of(arguments.maps)
-        tissue = TissueCache(arguments.tissue or out / "tissue")
+        tissue = tissue_of(settings, arguments.tissue, out / "tissue")
         has_classes = bool(settings.get("class_names"))
         scores = (class_scores if has_classes else tumour_scores)(arguments, settings, tissue)
         metrics, rows = scores.run()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from ..writers import contended_path
 from ..wsi import Slide, TissueMap, find_tissue, open_slide
@@ -20,8 +20,10 @@ from ..wsi.tissue_map import tissue_mask_shape
 logger = logging.getLogger(__name__)
 
 # Raise it when `tissue_mask` gives other masks: those in the cache are then found anew.
-TISSUE_VERSION = 1
+TISSUE_VERSION = 2
 _NUM_CHUNKS, _CHUNK_BYTES = 16, 2**16
+# A text in the PNG: the hash of the pixels as they were found, by which a mask that was edited is known.
+_FOUND = "found"
 
 
 class TissueCache:
@@ -36,10 +38,11 @@ class TissueCache:
         folder: of the files, made when needed.
         mpp: micrometres per pixel, see `shared.wsi.find_tissue`.
         method: see `shared.wsi.tissue_mask`.
+        keep: write what is found to the folder; False only reads what is there, edited masks among it.
     """
 
-    def __init__(self, folder: str | Path, mpp: float = 8.0, method: str = "otsu") -> None:
-        self.folder, self.mpp, self.method = Path(folder), mpp, method
+    def __init__(self, folder: str | Path, mpp: float = 8.0, method: str = "otsu", keep: bool = True) -> None:
+        self.folder, self.mpp, self.method, self.keep = Path(folder), mpp, method, keep
 
     def get(self, path: str | Path, slide_mpp: float | None = None) -> TissueMap:
         """The tissue of the slide at `path`, from the folder or found now.
@@ -51,23 +54,81 @@ class TissueCache:
         Raises:
             ValueError: if the slide cannot be read or has no pixel size.
         """
-        slide = open_slide(path, mpp=slide_mpp)
-        file = self.file(path, slide.mpp)
-        mask = _read_mask(file, tissue_mask_shape(slide, self.mpp))
-        if mask is None:
-            # Not from the slide that this process holds open: its file may have been replaced meanwhile.
-            with Slide(path, mpp=slide_mpp) as fresh:
-                tissue = find_tissue(fresh, self.mpp, self.method)
-            with contended_path(file) as temporary:
-                Image.fromarray(tissue.mask).save(temporary, format="png")
-            return tissue
-        return TissueMap(mask, max(slide.size_px) / max(mask.shape))
+        known = self._read(open_slide(path, mpp=slide_mpp))
+        if known is not None:
+            return known
+        # Not from the slide that this process holds open: its file may have been replaced meanwhile.
+        with Slide(path, mpp=slide_mpp) as fresh:
+            return self._find(fresh)
 
-    def file(self, path: str | Path, slide_mpp: float) -> Path:
-        """Where the tissue of the slide at `path` is kept."""
-        parameters = [slide_content_key(path), round(slide_mpp, 6), self.mpp, self.method, TISSUE_VERSION]
+    def of(self, slide: Slide) -> TissueMap:
+        """`get` of a slide that was opened just now, by whichever thread.
+
+        Raises:
+            ValueError: if the slide cannot be read or has no pixel size.
+        """
+        known = self._read(slide)
+        return self._find(slide) if known is None else known
+
+    def _read(self, slide: Slide) -> TissueMap | None:
+        mask = _read_mask(self.file(slide.path, slide.mpp), tissue_mask_shape(slide, self.mpp))
+        return None if mask is None else TissueMap(mask, max(slide.size_px) / max(mask.shape))
+
+    def _find(self, slide: Slide) -> TissueMap:
+        tissue = find_tissue(slide, self.mpp, self.method)
+        for version in range(1, TISSUE_VERSION):
+            old, new = (self.file(slide.path, slide.mpp, which) for which in (version, None))
+            if old.is_file():
+                logger.warning(
+                    "%s is of an earlier version: the tissue is found anew. If it was edited, rename it to %s", old, new
+                )
+        if self.keep:
+            found = PngInfo()
+            found.add_text(_FOUND, _pixel_hash(tissue.mask))
+            with contended_path(self.file(slide.path, slide.mpp)) as temporary:
+                Image.fromarray(tissue.mask).save(temporary, format="png", pnginfo=found)
+        return tissue
+
+    def file(self, path: str | Path, slide_mpp: float, version: int | None = None) -> Path:
+        """Where the tissue of the slide at `path` is kept, by this version of the rules or an earlier one."""
+        version = TISSUE_VERSION if version is None else version
+        parameters = [slide_content_key(path), round(slide_mpp, 6), self.mpp, self.method, version]
         key = hashlib.sha256(json.dumps(parameters).encode()).hexdigest()[:16]
         return self.folder / f"{Path(path).stem}.{key}.png"
+
+
+def edited_mask_key(folder: str | Path, slide: str | Path) -> str | None:
+    """What the tissue masks of a slide in a folder look like that are not as they were found; None where none was edited.
+
+    By the slide's name alone, whatever method and pixel size the masks are of.
+    """
+    folder, prefix = Path(folder), f"{Path(slide).stem}."
+    if not folder.is_dir():
+        return None
+    files = _png_files(str(folder), folder.stat().st_mtime_ns)
+    hashes = [_edited_hash(folder / name) for name in files if name.startswith(prefix) and name.count(".", len(prefix)) == 1]
+    edited = [one for one in hashes if one is not None]
+    return hashlib.sha256("".join(edited).encode()).hexdigest()[:16] if edited else None
+
+
+@functools.lru_cache(maxsize=8)
+def _png_files(folder: str, modified_ns: int) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in Path(folder).glob("*.png")))
+
+
+def _edited_hash(file: Path) -> str | None:
+    """Hash of a mask's pixels unless it is the one that was written into the file when they were found."""
+    try:
+        with PngImageFile(file) as image:
+            pixels = np.asarray(image)
+            now = _pixel_hash(pixels if image.mode == "1" else pixels > 127)
+            return None if image.text.get(_FOUND) == now else now
+    except (OSError, SyntaxError, ValueError):  # what is damaged is replaced
+        return None
+
+
+def _pixel_hash(mask: NDArray[np.bool_]) -> str:
+    return hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()
 
 
 def slide_content_key(path: str | Path) -> str:

@@ -12,7 +12,7 @@ import orjson
 import torch
 from torch import nn
 
-from ..data.tissue_cache import slide_content_key
+from ..data.tissue_cache import edited_mask_key, slide_content_key
 from ..writers import VOLUME_SUFFIXES
 from .inputs import ImageInput
 from .slide_results import OPTIONAL_SUFFIXES, RESULT_SUFFIXES, TILE_TABLE_SUFFIX
@@ -31,12 +31,15 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
-    """What one image's result depends on - settings, the file's content, given mpp - in 16 letters, the same in a copy."""
+    """What one image's result depends on, in 16 letters, the same in a copy: settings, the file's content, given mpp, and the
+    tissue masks of it that were edited in the settings' ``tissue_dir``, wherever that is."""
     content = None
     # What cannot be read fails where it is mapped.
     with suppress(OSError):
         content = slide_content_key(image.path)
-    parts = orjson.dumps([dict(settings), content, image.mpp], option=orjson.OPT_SORT_KEYS)
+    edited = None if settings.get("tissue_dir") is None else edited_mask_key(settings["tissue_dir"], image.path)
+    decisive = {name: value for name, value in settings.items() if name != "tissue_dir"}
+    parts = orjson.dumps([decisive, content, image.mpp] + ([edited] if edited else []), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(parts).hexdigest()[:16]
 
 

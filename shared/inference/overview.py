@@ -9,6 +9,7 @@ import numpy as np
 import rasterio.features
 from shapely.geometry import Polygon
 
+from ..data.tissue_cache import TissueCache
 from ..geometry import nearest_finer_level
 from ..writers import RowSource, reduced_strips
 from ..wsi import Slide, tissue_mask
@@ -20,11 +21,15 @@ STRIP_AREA_PX = 2**23  # pixels of the level that is read, decoded at once: 25 M
 
 @dataclass(frozen=True)
 class Overview:
-    """Picture ``(h, w, 3)`` and tissue ``(h, w)``; a pixel is `factor` map pixels wide and high."""
+    """Picture ``(h, w, 3)`` and tissue ``(h, w)``; a pixel is `factor` map pixels wide and high.
+
+    `holds_tissue` ``(h, w)`` is True where there is any tissue in a pixel, `tissue` where it is half of it.
+    """
 
     rgb: np.ndarray
     tissue: np.ndarray
     factor: int
+    holds_tissue: np.ndarray
 
     def probability(self, source: RowSource) -> np.ndarray:
         """Mean probability of the map in each overview pixel, float32 ``(h, w)`` in [0, 1]."""
@@ -43,7 +48,15 @@ class Overview:
         return float((inside & self.tissue).sum() / self.tissue.sum())
 
 
-def read_overview(slide: Slide, grid: MapGrid, downsample: float, size_px: int, tissue_only: bool) -> Overview:
+def read_overview(
+    slide: Slide,
+    grid: MapGrid,
+    downsample: float,
+    size_px: int,
+    tissue_only: bool,
+    method: str = "otsu",
+    known: TissueCache | None = None,
+) -> Overview:
     """Read a slide's overview, in strips, so that a slide without lower levels takes no more memory either.
 
     Args:
@@ -52,6 +65,8 @@ def read_overview(slide: Slide, grid: MapGrid, downsample: float, size_px: int, 
         downsample: level-0 pixels per model pixel.
         size_px: longest side of the overview, at most.
         tissue_only: find the tissue; without it the whole image counts as tissue.
+        method: see `tissue_mask`; the tissue is found on the overview.
+        known: where the tissue of slides is kept, instead, with a method and a pixel size of its own.
 
     Raises:
         ValueError: for a slide that cannot be read, or is no picture of stained tissue on bright glass (`brightfield_problem`).
@@ -70,4 +85,12 @@ def read_overview(slide: Slide, grid: MapGrid, downsample: float, size_px: int, 
     problem = brightfield_problem(rgb, needs_colour=tissue_only)
     if problem is not None:
         raise ValueError(f"{slide.path} cannot be mapped: {problem}")
-    return Overview(rgb, tissue_mask(rgb) if tissue_only else np.ones(rgb.shape[:2], dtype=bool), factor)
+    if not tissue_only:
+        everywhere = np.ones(rgb.shape[:2], dtype=bool)
+        return Overview(rgb, everywhere, factor, everywhere)
+    if known is None:
+        tissue = tissue_mask(rgb, method)
+        return Overview(rgb, tissue, factor, tissue)
+    corners = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2) * pixel
+    shares = known.of(slide).shares(corners, pixel).reshape(height, width)
+    return Overview(rgb, shares >= 0.5, factor, shares > 0)

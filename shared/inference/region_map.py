@@ -17,7 +17,6 @@ from ..wsi.annotations import LEVEL0
 from .inputs import ImageInput
 from .look_ahead import OpenedSlide
 from .map_grid import MapGrid
-from .overview import read_overview
 from .polygons import Region, class_regions, tumour_regions
 from .probability_map import ProbabilityMap
 from .slide_mapper import SlideMapper
@@ -88,8 +87,8 @@ def _open(mapper: SlideMapper, image: ImageInput, box: Box | None, tissue_only: 
         scale = mapper._scale(slide)
         grid = mapper._grid(slide, scale)
         touched = _tiles_in(grid, scale, (0, 0, *slide.size_px) if box is None else clip_box(box, slide.size_px))
-        overview = read_overview(slide, grid, scale.downsample, mapper.overview_size_px, tissue_only)
-        wanted = grid.tiles_on(overview.tissue, overview.factor * scale.map_downsample) & touched
+        overview = mapper._overview(slide, grid, scale, tissue_only)
+        wanted = grid.tiles_on(overview.holds_tissue, overview.factor * scale.map_downsample) & touched
         batches = read_batches(slide, grid, wanted, scale.downsample, mapper.batch_size, mapper.device, mapper.num_workers)
         stack.pop_all()  # it stays open
         return OpenedSlide(slide, scale, grid, overview, wanted, [], batches)

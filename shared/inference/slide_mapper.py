@@ -15,9 +15,10 @@ from torch import nn
 from tqdm import tqdm
 
 from .. import __version__
+from ..data.tissue_cache import TissueCache
 from ..geometry import mpp_to_downsample, snap_downsample
 from ..writers import check_volume_format, column_name, tile_table
-from ..wsi import Slide
+from ..wsi import TISSUE_METHODS, Slide
 from ..wsi.annotations import QUPATH, check_frame
 from ..wsi.formats import PLAIN_SUFFIXES
 from .cohort import run_cohort
@@ -26,7 +27,7 @@ from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedSlide
 from .map_grid import MapGrid
 from .network_map import fill_map
-from .overview import read_overview
+from .overview import Overview, read_overview
 from .precision import computes_bfloat16
 from .probability_map import ProbabilityMap
 from .row_store import Row
@@ -65,12 +66,16 @@ class SlideMapper:
         threshold: probability from which a map pixel is tumour; not used with `class_names`.
         min_area_um2: smaller polygons are left out, also of the areas in the table.
         tissue_only: tiles without tissue are skipped and score 0, and shares are of the tissue. False: whole images.
+        tissue_method: how tissue is found, see `shared.wsi.tissue_mask`: as in training, where that finds any. None is that
+            of `tissue`, or "otsu".
+        tissue: where training found and kept the slides' tissue: theirs, and masks edited there, count. None: it is found on
+            the overlay picture.
         slide_mpp: level-0 mpp of slides that carry none. Tiles without one are taken to be at `mpp`, or at this if it is given.
         batch_size: tiles a batch.
         device: None is CUDA where there is one.
         amp: compute in bfloat16 on GPUs and on CPUs with matrix units for it, where it is two to three times as fast.
         num_workers: threads that read ahead.
-        overview_size_px: longest side of the overlay picture, on which tissue is found too.
+        overview_size_px: longest side of the overlay picture.
         class_names: of the network's classes, three at least, for maps of several classes: probabilities are a softmax,
             areas and polygons are those of the likeliest class. Class 0 is the background and gets no polygons. None: a
             map of tumour.
@@ -120,6 +125,8 @@ class SlideMapper:
         whole_image_px: int = WHOLE_IMAGE_PX,
         annotation_frame: str = QUPATH,
         tile_mpp: float | None = None,
+        tissue_method: str | None = None,
+        tissue: TissueCache | None = None,
     ) -> None:
         for name, value in (
             ("batch_size", batch_size),
@@ -134,6 +141,7 @@ class SlideMapper:
             raise ValueError(f"need overlap of {', '.join(OVERLAPS)} and simplify_um >= 0, got {overlap=}, {simplify_um=}")
         if whole_image_px < 0:
             raise ValueError(f"whole_image_px must be 0 or more, got {whole_image_px}")
+        self.tissue_method = _tissue_method(tissue_method, tissue)
         check_volume_format(volume)
         check_frame(annotation_frame)
         _check_class_names(class_names)
@@ -158,6 +166,7 @@ class SlideMapper:
         self.threshold = threshold
         self.min_area_um2 = min_area_um2
         self.tissue_only = tissue_only
+        self.tissue = tissue
         self.slide_mpp, self.tile_mpp = slide_mpp, tile_mpp
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -208,6 +217,9 @@ class SlideMapper:
             "threshold": self.threshold,
             "min_area_um2": self.min_area_um2,
             "tissue_only": self.tissue_only,
+            "tissue_method": self.tissue_method,
+            "tissue_mpp": None if self.tissue is None else self.tissue.mpp,
+            "tissue_dir": None if self.tissue is None else str(self.tissue.folder.absolute()),
             "slide_mpp": self.slide_mpp,
             "tile_mpp": self.tile_mpp,
             "amp": self.amp,
@@ -263,8 +275,8 @@ class SlideMapper:
             slide = stack.enter_context(self._open(image))
             scale = self._scale(slide)
             grid = self._grid(slide, scale)
-            overview = read_overview(slide, grid, scale.downsample, self.overview_size_px, self.tissue_only)
-            wanted = grid.tiles_on(overview.tissue, overview.factor * scale.map_downsample)
+            overview = self._overview(slide, grid, scale, self.tissue_only)
+            wanted = grid.tiles_on(overview.holds_tissue, overview.factor * scale.map_downsample)
             batches = read_batches(slide, grid, wanted, scale.downsample, self.batch_size, self.device, self.num_workers)
             first = list(islice(batches, 1))
             stack.pop_all()  # it stays open
@@ -290,6 +302,10 @@ class SlideMapper:
             size = (max(1, round(slide.size_px[0] / scale.downsample)), max(1, round(slide.size_px[1] / scale.downsample)))
             tile_size_px = max(tile_size_px, math.ceil(max(size) / scale.map_downsample) * scale.map_downsample)
         return MapGrid.of_image(size, tile_size_px, self.margin_px, scale.map_downsample)
+
+    def _overview(self, slide: Slide, grid: MapGrid, scale: Scale, tissue_only: bool) -> Overview:
+        size_px, method = self.overview_size_px, self.tissue_method
+        return read_overview(slide, grid, scale.downsample, size_px, tissue_only, method, self.tissue)
 
     def _open(self, image: ImageInput) -> Slide:
         slide = Slide(image.path, mpp=image.mpp)
@@ -318,6 +334,15 @@ def _is_tile(slide: Slide) -> bool:
     # What Pillow opens is no slide: see `open_file`.
     is_plain = slide.path.suffix.lower() in PLAIN_SUFFIXES
     return slide.backend == "pillow" and (is_plain or max(slide.size_px) <= LARGEST_TILE_PX)
+
+
+def _tissue_method(method: str | None, tissue: TissueCache | None) -> str:
+    kept = None if tissue is None else tissue.method
+    found = method or kept or "otsu"
+    if found not in TISSUE_METHODS or found != (kept or found):
+        of_tissue = "" if kept is None else f", that of the kept tissue masks being {kept}"
+        raise ValueError(f"tissue_method must be one of {', '.join(TISSUE_METHODS)}; got {method!r}{of_tissue}")
+    return found
 
 
 def _check_class_names(names: Sequence[str] | None) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,8 @@ Size = tuple[int, int]
 Place = tuple[float, float]
 
 
-class _Level(NamedTuple):
+@dataclass(frozen=True)
+class _Level:
     reader: LevelReader
     index: int
 
@@ -121,7 +122,7 @@ def _places(guide: _Level) -> list[Place]:
     if width * height > _LARGEST_GUIDE_PX:
         return spread
     contrast = _contrast_of_cells(guide.brightness((0, 0), guide.size_px))
-    guided = []
+    guided: list[Place] = []
     while len(guided) < _NUM_GUIDED and contrast.max() > 0:
         row, column = np.unravel_index(contrast.argmax(), contrast.shape)
         guided.append(((column + 0.5) / contrast.shape[1], (row + 0.5) / contrast.shape[0]))
@@ -147,14 +148,16 @@ def _show_the_same(level: _Level, finer: _Level, places: Sequence[Place]) -> boo
         spots = _spots(level, finer, place)
         contrasts = [float(spot.std()) for spot in spots]
         if max(contrasts) > _LEAST_CONTRAST:
-            # The sign does not matter: a negative shows the same places.
-            agree.append(
-                min(contrasts) > _NO_CONTRAST and abs(np.corrcoef(*(spot.ravel() for spot in spots))[0, 1]) >= _LEAST_CORRELATION
-            )
+            agree.append(min(contrasts) > _NO_CONTRAST and _correlation(*spots) >= _LEAST_CORRELATION)
     return 2 * sum(agree) > len(agree) or not agree
 
 
-def _spots(level: _Level, finer: _Level, place: Place) -> list[NDArray[np.float32]]:
+def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Its size alone: a negative shows the same places."""
+    return abs(float(np.corrcoef(one.ravel(), other.ravel())[0, 1]))
+
+
+def _spots(level: _Level, finer: _Level, place: Place) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The same spot of two levels, in squares, ``(h, w)`` each."""
     scales = [fine / coarse for fine, coarse in zip(finer.size_px, level.size_px, strict=True)]
     side = int(np.clip(_LARGEST_SOURCE_PX / max(scales), _SMALLEST_SPOT_PX, _SPOT_PX))
@@ -175,4 +178,5 @@ def _spots(level: _Level, finer: _Level, place: Place) -> list[NDArray[np.float3
         level.brightness((origin[0], origin[1]), (size[0], size[1])),
         finer.brightness((source_origin[0], source_origin[1]), (source_size[0], source_size[1])),
     )
-    return [np.asarray(Image.fromarray(region).resize((squares[0], squares[1]), Image.Resampling.BOX)) for region in regions]
+    coarse, fine = (Image.fromarray(region).resize((squares[0], squares[1]), Image.Resampling.BOX) for region in regions)
+    return np.asarray(coarse), np.asarray(fine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class TissueMap:
         """Share of the slide that is tissue."""
         return float(self.mask.mean())
 
-    def shares(self, xys: NDArray[np.int64], extent_px: float) -> NDArray[np.float64]:
+    def shares(self, xys: NDArray[np.int64] | NDArray[np.floating[Any]], extent_px: float) -> NDArray[np.float64]:
         """Share of tissue in squares of the slide; what lies outside it is none.
 
         Args:

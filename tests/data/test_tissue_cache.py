@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from shared.data import TissueCache, tissue_cache
-from shared.data.tissue_cache import content_key, slide_content_key
+from shared.data.tissue_cache import content_key, edited_mask_key, slide_content_key
 from shared.synthetic import write_slide
 from shared.wsi import Slide, find_tissue
 
@@ -46,6 +46,42 @@ def test_is_that_of_find_tissue(slide, cache):
         assert tissue.pixel_px == expected.pixel_px
         assert tissue.mask.any()
     assert files(cache) == [cache.file(slide, 0.5).name]
+
+
+def test_edits_are_known(slide, cache):
+    assert edited_mask_key(cache.folder, slide) is None
+    mask = cache.get(slide).mask
+    TissueCache(cache.folder, method="hsv").get(slide)
+    assert edited_mask_key(cache.folder, slide) is None
+    keys = set()
+    for number, mode in enumerate(("1", "L")):
+        edited = mask.copy()
+        edited[number] = ~edited[number]
+        Image.fromarray(edited).convert(mode).save(cache.file(slide, 0.5))
+        keys.add(edited_mask_key(cache.folder, slide))
+    assert len(keys) == 2
+    assert None not in keys
+    assert edited_mask_key(cache.folder, slide.with_name("b.tif")) is None
+
+
+def test_nothing_is_written_that_is_not_to_be_kept(slide, cache):
+    reader = TissueCache(cache.folder, keep=False)
+    with Slide(slide) as opened:
+        assert np.array_equal(reader.of(opened).mask, reader.get(slide).mask)
+    assert not cache.folder.exists()
+    mask = cache.get(slide).mask
+    Image.fromarray(~mask).save(cache.file(slide, 0.5))
+    with Slide(slide) as opened:
+        assert np.array_equal(reader.of(opened).mask, ~mask)
+
+
+def test_a_mask_of_an_earlier_version_is_named(slide, cache, caplog):
+    old = cache.file(slide, 0.5, version=tissue_cache.TISSUE_VERSION - 1)
+    old.parent.mkdir(parents=True)
+    Image.new("1", (10, 10)).save(old)
+    cache.get(slide)
+    assert f"{old} is of an earlier version" in caplog.text
+    assert f"rename it to {cache.file(slide, 0.5)}" in caplog.text
 
 
 def test_found_once(slide, cache, monkeypatch):

@@ -333,6 +333,12 @@ def test_masks_of_some_slides(tmp_path, evaluation, cohort, tissue):
     assert not {"pixels_all", "num_slides_scored_by_pixel"} & set(found)
 
 
+def test_maps_and_scores_have_one_tissue(tmp_path, evaluation, cohort):
+    with pytest.raises(ValueError, match="made where 'white' finds tissue, and would be scored where 'otsu' does"):
+        evaluation(tmp_path / "run", cohort, tissue_method="white")
+    evaluation(tmp_path / "run", cohort, tissue_method="white", tissue_only=False)
+
+
 def test_unknown_truth(tmp_path, evaluation, cohort):
     with pytest.raises(ValueError, match="one of mask, masks_where_given or None, got 'masks'"):
         evaluation(tmp_path, cohort, truth="masks")

@@ -91,6 +91,20 @@ def test_isolated_tumour_cells_are_named(manifest, tmp_path, start):
     assert json.loads((tmp_path / "metrics.json").read_text())["lesions"]["num_isolated"] == 1
 
 
+def test_tissue_is_that_of_the_maps(tmp_path):
+    used, own, given = tmp_path / "used", tmp_path / "own", tmp_path / "given"
+    settings = {"tissue_method": "white", "tissue_mpp": 4.0, "tissue_dir": str(used)}
+    found = evaluate.tissue_of(settings, None, own)
+    assert (found.folder, found.method, found.mpp) == (own, "white", 4.0)
+    used.mkdir()
+    assert evaluate.tissue_of(settings, None, own).folder == used
+    assert evaluate.tissue_of(settings, given, own).folder == given
+    # Found on the overview, or by an earlier version.
+    for settings in ({"tissue_method": "hsv", "tissue_mpp": None, "tissue_dir": None}, {}):
+        found = evaluate.tissue_of(settings, None, own)
+        assert (found.folder, found.method, found.mpp) == (own, settings.get("tissue_method", "otsu"), 8.0)
+
+
 def test_a_split_and_its_default_folder(manifest, start):
     printed = start("--maps", manifest.parent / "maps", "--manifest", manifest, "--split", "test", "--threshold", 0.5)
     assert "2 slides, threshold 0.5" in printed

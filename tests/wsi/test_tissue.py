@@ -45,6 +45,74 @@ def test_empty_glass_has_no_tissue(method, glass):
     assert tissue_mask(painted(glass, glass), method).mean() < 0.001
 
 
+# The light that passes empty glass, as a share of what passes GLASS: of old lamps, of filters, of little light.
+TINTS = {
+    "warm": (0.98, 0.92, 0.82),
+    "grey": (0.72,) * 3,
+    "cold": (0.85, 0.92, 1),
+    "green": (0.88, 1, 0.85),
+    "pink": (1, 0.93, 0.98),
+}
+
+
+def in_light(image, tint):
+    return np.uint8(np.rint(image * np.array(TINTS[tint])).clip(0, 255))
+
+
+def paled(image):
+    """With a fifth of its contrast to GLASS."""
+    return np.uint8(np.rint(np.array(GLASS) + (image - np.array(GLASS, float)) / 5).clip(0, 255))
+
+
+def expected_rectangle():
+    expected = np.zeros((120, 160), dtype=bool)
+    expected[30:90, 40:120] = True
+    return expected
+
+
+@METHODS
+@pytest.mark.parametrize("tint", TINTS)
+@pytest.mark.parametrize("colour", [EOSIN, HAEMATOXYLIN, BLOOD, GLASS])
+def test_tinted_glass_is_no_tissue_and_hides_none(method, tint, colour):
+    expected = expected_rectangle() & (colour != GLASS)
+    assert (tissue_mask(in_light(painted(colour), tint), method) != expected).mean() < 0.005
+
+
+@METHODS
+def test_glass_is_told_beside_black_borders_and_white_that_was_not_scanned(method):
+    image = in_light(painted(EOSIN), "warm")
+    image[:10], image[:, 140:] = 255, 0
+    assert (tissue_mask(image, method) != expected_rectangle()).mean() < 0.005
+
+
+@METHODS
+@pytest.mark.parametrize("tint", [None, "warm"])
+@pytest.mark.parametrize("colour", [EOSIN, HAEMATOXYLIN, BLOOD, (172, 176, 220)])
+def test_pale_tissue(method, colour, tint):
+    image = paled(painted(colour, noise=0))
+    image = np.uint8((image + np.random.default_rng(1).normal(0, 0.7, image.shape)).clip(0, 255))
+    mask = tissue_mask(image if tint is None else in_light(image, tint), method)
+    assert (mask != expected_rectangle()).mean() < 0.01
+
+
+@METHODS
+def test_uneven_light_is_no_pale_tissue(method):
+    falloff = np.linspace(0, 1, 160)[None, :, None] * np.array([0, 0.015, 0.03])
+    image = np.uint8((painted(GLASS, noise=1) * (1 - falloff)).clip(0, 255))
+    assert tissue_mask(image, method).mean() < 0.001
+
+
+@METHODS
+@pytest.mark.parametrize("colour", [(172, 176, 220), (120, 135, 185), (95, 105, 165)])
+def test_bluish_haematoxylin_is_tissue_and_a_pen_on_it_is_not(method, colour):
+    image = painted(colour)
+    assert (tissue_mask(image, method) != expected_rectangle()).mean() < 0.005
+    image[55:65, 40:120] = INKS["blue"]
+    mask = tissue_mask(image, method)
+    assert not mask[56:64, 42:118].any()
+    assert mask[32:50, 42:118].mean() > 0.98
+
+
 @METHODS
 def test_image_full_of_tissue_is_all_tissue(method):
     # Otsu alone would call the paler of the two background.
@@ -197,6 +265,16 @@ def test_mosaics_keep_their_tissue(method, wsi_test_data):
         assert mask[tiles].mean() > 0.9, path.name
         # Glass that tiles enclose is a hole, which "saturation" fills however large it is.
         assert method == "saturation" or mask[~tiles].mean() < 0.1, path.name
+
+
+@METHODS
+@pytest.mark.parametrize("name", ["slides/cmu-1-small-region.svs", "mosaic_slides/slides/tumor_002.tif"])
+def test_real_tissue_is_the_same_in_other_light_and_with_pale_stain(method, name, wsi_test_data):
+    thumbnail = Slide(wsi_test_data / name).thumbnail(512)
+    expected = tissue_mask(thumbnail, method)
+    for other in (*(in_light(thumbnail, tint) for tint in TINTS), paled(thumbnail)):
+        mask = tissue_mask(other, method)
+        assert (mask & expected).sum() / (mask | expected).sum() > 0.93
 
 
 def test_short_cuts_give_what_scikit_image_does():

@@ -1,0 +1,27 @@
+"""Every bundle's maps take their tissue by key, and one that trains on tissue compares it with the training's."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+INFERENCES = sorted(BUNDLES.glob("*/configs/inference.json"))
+
+
+@pytest.mark.parametrize("path", INFERENCES, ids=lambda path: path.parents[1].name)
+def test_tissue_is_taken_by_key(path):
+    inference, training = (json.loads(path.with_name(name).read_text()) for name in ("inference.json", "train.json"))
+    mapper = inference["slide_mapper"]
+    assert inference["tissue_method"] == training.get("tissue_method", "otsu")
+    if "tissue_method" not in training:
+        assert mapper["tissue_method"] == "@tissue_method"
+        return
+    assert mapper["tissue"] == inference["dataset"]["tissue"] == "@tissue"
+    evaluation = json.loads(path.with_name("evaluate.json").read_text())
+    assert evaluation["evaluator"]["tissue"] == evaluation["evaluator"]["mapper"]["tissue"] == "@tissue"
+    assert training["mapper"]["tissue"] == training["evaluated_maps"]["tissue"] == "@tissue"
+    for config in (inference, evaluation):
+        assert {"tissue_method", "tissue_mpp"} <= set(config["checked_keys"])
+        assert {**config["tissue"], "keep": None} == {**training["tissue"], "keep": None}
+        assert all(config[key] == training[key] for key in ("tissue_method", "tissue_mpp", "tissue_dir"))
