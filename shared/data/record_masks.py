@@ -48,8 +48,8 @@ def read_record_mask(
         ``(height, width)`` class indices.
 
     Raises:
-        ValueError: as `read_mask_region`, and if nothing says which classes are tumour and another annotation file of the
-            manifest was of another class; the row is for the caller to name, see `record_error`.
+        ValueError: as `read_mask_region`; if an image of label 0 has tumour annotated; if nothing says which classes are tumour
+            and another annotation file of the manifest was of another class. The row is for the caller to name: `record_error`.
     """
     meaning = {
         "image_path": record["image"],
@@ -60,8 +60,15 @@ def read_record_mask(
         "needs_tumour": record.get("label") != 0,
         "image_mpp": record.get("mpp"),
     }
-    if record.get("manifest") is not None and is_annotation_file(record["mask"]):
-        _check_only_class(record, open_annotation_mask(record["mask"], image_size_px, **meaning).only_class)
+    if is_annotation_file(record["mask"]):
+        mask = open_annotation_mask(record["mask"], image_size_px, **meaning)
+        if num_classes == 2 and record.get("label") == 0 and record.get("x") is None and not mask.is_empty:
+            raise ValueError(
+                f"label 0 says that there is no tumour, and the annotations {record['mask']} show some: correct the label or the "
+                "annotations; if they are of something else, name the tumour's classes (`tumour_classes`)"
+            )
+        if record.get("manifest") is not None:
+            _check_only_class(record, mask.only_class)
     return read_mask_region(record["mask"], xy, size_px, image_size_px, downsample, **meaning)
 
 

@@ -84,6 +84,17 @@ def test_files_of_one_class_each_are_of_the_same_class(folder):
     check_images([images])
 
 
+def test_a_slide_without_tumour_has_none_annotated(folder):
+    """Stroma drawn on a normal slide would make it all tumour; regions of a tumour slide are normal where nothing is drawn."""
+    manifest_of(folder, a=[STROMA])
+    (record,) = load_manifest(write(folder / "normal.csv", "image,label,mask,split\na.tif,0,a.geojson,train\n"))
+    with pytest.raises(ValueError, match=r"normal\.csv, row 2, .*label 0 says that there is no tumour, .*a\.geojson show some"):
+        pixel_target(record, "mask", (SIDE_PX, SIDE_PX))
+    assert not pixel_target(record | {"tumour_classes": "Tumor"}, "mask", (SIDE_PX, SIDE_PX)).any()
+    region = record | {"x": 0, "y": 128, "width_px": 128, "height_px": 128}
+    assert not pixel_target(region, "mask", (128, 128)).any()
+
+
 def test_a_manifest_of_a_slide_that_was_scanned_in_part(tmp_path):
     noise = np.random.default_rng(0).integers(0, 30, (200, 240, 3), dtype=np.uint8)
     write_scn(tmp_path / "a.scn", np.array((180, 90, 150), np.uint8) + noise, (300, 200), (900, 700))

@@ -55,7 +55,7 @@ def test_patches_of_four_classes(slides: Path, tmp_path: Path) -> None:
 
 def test_without_classes_there_are_two(slides: Path, tmp_path: Path, run_here: Callable[..., tuple[str, str]]) -> None:
     options = ("--size_px", 8, "--mpp", 7.472, "--num_background", 1, "--tissue_folder", tmp_path / "kept")
-    error, printed = run_here(slides, tmp_path / "patches.csv", *options)
+    error, printed = run_here(slides, tmp_path / "patches.csv", *options, "--tumour_classes", *CLASSES[1:])
     assert error == ""
     assert "8 patches of 2 slides: 2 background, 6 annotated" in printed
     assert len(list((tmp_path / "kept").iterdir())) == 2
@@ -65,7 +65,9 @@ def test_without_classes_there_are_two(slides: Path, tmp_path: Path, run_here: C
     ("options", "message"),
     [
         (["--classes", "normal", "tumour"], "has the class 'Benign', wanted one of 'normal', 'tumour'"),
-        (["--min_tissue", "1.1"], "no lesion with 110% tissue in the 128 px around it"),
+        ([], "Name the classes that are tumour"),
+        (["--tumour_classes", "benign", "--classes", "normal", "tumour"], "give one of them"),
+        (["--min_tissue", "1.1", "--tumour_classes", *CLASSES[1:]], "no lesion with 110% tissue in the 128 px around it"),
     ],
 )
 def test_says_what_is_wrong(

@@ -74,7 +74,11 @@ def test_imagescope_and_qupath_agree(wsi_test_data):
     assert shoelace(features[0]["geometry"]["coordinates"][0]) == pytest.approx(from_json[0].polygon.area)
     parts = [shoelace(polygon[0]) for polygon in features[1]["geometry"]["coordinates"]]
     assert sum(parts) == pytest.approx(from_json[1].polygon.area)
-    masks = [AnnotationMask(annotations).read((0, 0), (400, 300), 256.0) for annotations in (from_xml, from_json)]
+    classes = [{annotation.class_name or "Unclassified" for annotation in annotations} for annotations in (from_xml, from_json)]
+    masks = [
+        AnnotationMask(annotations, tumour_classes=names).read((0, 0), (400, 300), 256.0)
+        for annotations, names in zip((from_xml, from_json), classes, strict=True)
+    ]
     assert (masks[0] != masks[1]).mean() < 1e-3
     assert masks[0].sum() * 256**2 == pytest.approx(shapely.union_all([a.polygon for a in from_xml]).area, rel=0.01)
 

@@ -31,6 +31,7 @@ class AnnotationMask:
         needs_tumour: see `class_indices`.
 
     Attributes:
+        is_empty: whether there is no area of a class above 0.
         only_class: the class that all areas are of, where neither `class_names` nor `tumour_classes` says what classes mean; None
             where they do, and where nothing is annotated.
 
@@ -48,6 +49,7 @@ class AnnotationMask:
     ) -> None:
         indices = class_indices(annotations, num_classes, class_names, tumour_classes, needs_tumour)
         areas = drawn_areas(annotations, indices)
+        self.is_empty = not any(index for _, index in areas)
         bases = [annotation.base_class for annotation in annotations if not annotation.is_exclusion]
         self.only_class = bases[0] if bases and class_names is None and tumour_classes is None else None
         everywhere = [annotation.polygon for annotation in annotations if annotation.is_exclusion and annotation.layer is None]
