@@ -34,7 +34,7 @@ from scripts.comparison.published import PUBLISHED
 from scripts.comparison.report import Report
 from scripts.comparison.runs import FAILED, Comparison, Tracker
 from shared.engines.sweep import parse_value
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 logger = logging.getLogger("compare")
 
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     try:
         sys.exit(run(parsed()))

@@ -44,7 +44,7 @@ class Given:
     def bases(self) -> list[int]:
         """Places of the files that stand alone; the first one where none of them does."""
         found = [index for index, content in enumerate(self.contents) if stands_alone(content)]
-        return found or [0][: len(self.files)]
+        return found or list(range(len(self.files)))[:1]
 
     @cached_property
     def merged(self) -> dict[str, Any]:
