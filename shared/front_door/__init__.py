@@ -2,7 +2,7 @@
 
 from .check import check_configuration, check_given
 from .explained import begin_script, explain_errors, explanation
-from .given import Given
+from .given import Given, executing_parser
 from .names import nearest
 from .surroundings import device_problems
 
@@ -12,6 +12,7 @@ __all__ = [
     "check_configuration",
     "check_given",
     "device_problems",
+    "executing_parser",
     "explain_errors",
     "explanation",
     "nearest",

@@ -117,7 +117,10 @@ def is_formula(value: Any) -> bool:
 
 
 def executing_parser() -> ConfigParser:
-    """The parser of the configuration whose item is being evaluated by the caller: the outermost on the call stack.
+    """The parser of the configuration whose item is being evaluated by the caller.
+
+    MONAI hands its parser to no expression or component, so it is looked up on the call stack: the outermost `ConfigParser` is
+    the one that runs the workflow.
 
     Raises:
         RuntimeError: outside the evaluation of a configuration item.
