@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from scripts.benchmarks import alpha_beta, area_noise, cmil, inference, shares, synthetic, tiles
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 COMMANDS = {
     "cmil": cmil,
@@ -45,7 +45,7 @@ def without_nan(value: Any) -> Any:
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     commands = parser.add_subparsers(dest="command", required=True)

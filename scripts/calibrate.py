@@ -34,7 +34,7 @@ from shared.data import load_manifest
 from shared.engines.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
 from shared.engines.temperature import LABELS, collect_logits, write_reliability_report, write_temperature
 from shared.engines.trained_run import trained_with
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 from shared.inference import SlideMapper
 from shared.synthetic import demo_manifest
 
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace, mapper: SlideMapper) -> str:
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     arguments, overrides = parsed()
     try:

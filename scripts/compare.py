@@ -38,7 +38,7 @@ from scripts.comparison.runs import FAILED, SKIPPED, Comparison, Tracker
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.engines.folder_lock import FolderLock
 from shared.engines.sweep import parse_value
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 from shared.handlers import database_uri
 
 logger = logging.getLogger("compare")
@@ -148,7 +148,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     try:
         sys.exit(run(parsed()))

@@ -34,7 +34,7 @@ from shared.engines.class_map_scores import ClassMapScores
 from shared.engines.lesion_froc import ISOLATED_UM
 from shared.engines.map_scores import MapScores
 from shared.engines.score_table import score_blocks
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 from shared.inference.cohort import SETTINGS_NAME
 from shared.writers import atomic_path
 
@@ -150,7 +150,7 @@ def _cell(share: float | None) -> str:
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--maps", type=Path, required=True, help="folder of the maps")
     parser.add_argument("--manifest", type=Path, required=True, help="of whole slides, with masks")

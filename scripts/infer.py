@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fire.parser import DefaultParseValue
 
 from shared.engines.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 from shared.inference import InferenceFailures, find_images, run_cohort
 from shared.inference.device_errors import DeviceFailure
 from shared.inference.finished import FINISHED
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     arguments, overrides = parsed()
     try:

@@ -20,13 +20,13 @@ sys.path.insert(0, str(REPOSITORY))
 from scripts.packing.model_info import release_address
 from scripts.packing.packer import bundle_names, pack
 from scripts.packing.verification import verify
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 BUNDLES = REPOSITORY / "bundles"
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="bundles to pack; without one, all of them")
     parser.add_argument("--out", type=Path, default=Path("dist"), help="folder for the zips, and for copies of files above 25 MB")

@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.data.adenoma import ADENOMA_CLASSES, adenoma_images
 from shared.data.published import write_manifests
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder of the images and of their table")
     parser.add_argument("output", type=Path, help="folder to write to")

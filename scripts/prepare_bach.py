@@ -28,13 +28,13 @@ from tqdm import tqdm
 from shared.data import BACH_CLASSES, TissueCache, bach_photos, bach_slides, slide_patches, write_manifest
 from shared.data.bach import SLIDE_MPP, TRAINING_SLIDES, VALIDATION_SLIDES
 from shared.data.manifest import Record
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 SLIDE_DOWNSAMPLE = 16
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="ICIAR2018_BACH_Challenge, with Photos and WSI in it")
     parser.add_argument("output", type=Path, help="folder to write to")

@@ -30,7 +30,7 @@ from shared.data.camelyon16_regions import (
     camelyon16_regions,
 )
 from shared.data.published import first_names, write_manifests
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 # A region of 1280 px at 0.5 um has 20 x 20 px of it. At 8 um the thumbnail of a slide of 100 000 x 200 000 px would have 20
 # million pixels, which are float numbers while tissue is looked for.
@@ -39,7 +39,7 @@ CLASSES = ("normal", "tumour")
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder of CAMELYON16, with training and testing in it")
     parser.add_argument("output", type=Path, help="folder to write to")

@@ -32,11 +32,11 @@ from scripts.preparation.annotation_options import add_annotation_options
 from shared.data.annotated_slides import annotated_slides
 from shared.data.class_folders import class_folder_images
 from shared.data.published import write_manifests
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder of the class folders, or of the slides")
     parser.add_argument("output", type=Path, help="folder to write to")

@@ -18,14 +18,14 @@ from tqdm import tqdm
 
 from shared.data import PatchCamelyonDataset
 from shared.data.patch_camelyon import PUBLISHED_PATCHES, SPLITS
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 # Patches of one read: as many as lie in one run of chunks.
 _READ_PATCHES = 1024
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder with the .h5 files in it")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="those that must be there (default all)")

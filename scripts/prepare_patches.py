@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import SIZE_MEASURES, TissueCache, load_manifest, slide_patches, write_manifest
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 from shared.wsi import TISSUE_METHODS
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slides", type=Path, help="manifest of whole slides")
     parser.add_argument("patches", type=Path, help="manifest to write")

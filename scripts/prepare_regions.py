@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import load_manifest, slide_regions, write_manifest
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slides", type=Path, help="manifest of whole slides")
     parser.add_argument("regions", type=Path, help="manifest to write")

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from shared.data.manifest import Record, write_manifest
 from shared.data.tcga import PUBLISHED_SLIDES, tcga_records
 from shared.data.tcga_barcode import TRAINING_LOCATIONS
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 _LACK = {
     "train": "nothing can be learnt without it",
@@ -29,7 +29,7 @@ _LACK = {
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path, help="manifest to write")
     parser.add_argument("--slides", type=Path, help="folder of TCGA-*.svs, searched with the folders below it")

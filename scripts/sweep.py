@@ -18,7 +18,7 @@ import pandas as pd
 
 from shared.engines.sweep import Sweep, parse_value
 from shared.engines.sweep_table import best_row, check_over, summarise
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 
 def print_rows(rows: pd.DataFrame) -> None:
@@ -26,7 +26,7 @@ def print_rows(rows: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_file", nargs="+", required=True, help="train.json and its overlays")
     parser.add_argument(

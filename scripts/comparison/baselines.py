@@ -26,7 +26,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from shared.data import TissueCache, load_manifest, read_image
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 from shared.inference import SlideMapper
 from shared.writers import atomic_path
 from shared.wsi import open_slide, tissue_mask
@@ -181,7 +181,7 @@ def make_network(
 
 
 def main() -> None:
-    explain_errors()
+    begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=list(BASELINES))
     parser.add_argument("--manifest", type=Path, required=True, help="to train on")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from shared.front_door import explain_errors
+from shared.front_door import begin_script
 
 
 def parser_of(description: str | None, source: str) -> argparse.ArgumentParser:
@@ -26,7 +26,7 @@ def parser_of(description: str | None, source: str) -> argparse.ArgumentParser:
 
 def run(parser: argparse.ArgumentParser, prepare: Callable[[argparse.Namespace], Sequence[str]]) -> None:
     """Prepare the data set and print what came of it; a ValueError ends the process with its message."""
-    explain_errors()
+    begin_script()
     try:
         lines = prepare(parser.parse_args())
     except ValueError as error:

@@ -44,13 +44,15 @@ def check_given(given: Given, parser: ConfigParser | None = None, writes: Sequen
         ValueError: a line for each problem.
     """
     # In this order: what was mistyped may be the reason for the rest.
-    problems = misplaced_overlays(given)
-    if not problems:
-        parser = parser or _merged(given)
-        problems = _problems_of_entries(given, parser)
-    if not problems and writes:
-        assert parser is not None
-        problems = _problems_of_surroundings(given, parser, writes)
+    _refuse(misplaced_overlays(given))
+    if parser is None:
+        parser = _merged(given)
+    _refuse(_problems_of_entries(given, parser))
+    if writes:
+        _refuse(_problems_of_surroundings(given, parser, writes))
+
+
+def _refuse(problems: Sequence[str]) -> None:
     if problems:
         raise ValueError("\n".join(dict.fromkeys(problems)))
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dis
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 
 from ..writers import StorageError, storage_error
 
 # Set to anything, it brings the tracebacks back.
 TRACEBACK_VARIABLE = "FULL_TRACEBACK"
+_HOME = re.compile(r"^(--\w+=|)(~)(?=/|$)")
 _OWN = ("shared", "scripts", "__main__")
 _MONAI_COMMAND_LINE = "monai.bundle.__main__"
 # What SQLite says of a disk, in MLflow's own errors too.
@@ -26,6 +29,13 @@ _DATABASE = {
 def is_command_line() -> bool:
     """Whether this process is ``python -m monai.bundle``, which has no error handling of its own."""
     return getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", None) == _MONAI_COMMAND_LINE
+
+
+def begin_script() -> None:
+    """What every script does first: `explain_errors`, and a ``~`` that the shell has left in its arguments is expanded."""
+    explain_errors()
+    # Not by the shell in --out=~/maps, nor between quotation marks.
+    sys.argv[1:] = [_HOME.sub(lambda found: found[1] + str(Path(found[2]).expanduser()), word) for word in sys.argv[1:]]
 
 
 def explain_errors() -> None:

@@ -44,7 +44,7 @@ class Given:
     def bases(self) -> list[int]:
         """Places of the files that stand alone; the first one where none of them does."""
         found = [index for index, content in enumerate(self.contents) if stands_alone(content)]
-        return found or [0][: len(self.files)]
+        return found or list(range(len(self.files)))[:1]
 
     @cached_property
     def merged(self) -> dict[str, Any]:
@@ -117,7 +117,10 @@ def is_formula(value: Any) -> bool:
 
 
 def executing_parser() -> ConfigParser:
-    """The parser of the configuration whose item is being evaluated by the caller: the outermost on the call stack.
+    """The parser of the configuration whose item is being evaluated by the caller.
+
+    MONAI hands its parser to no expression or component, so it is looked up on the call stack: the outermost `ConfigParser` is
+    the one that runs the workflow.
 
     Raises:
         RuntimeError: outside the evaluation of a configuration item.

@@ -45,7 +45,8 @@ def unknown_keys(given: Given, config: Mapping[str, Any]) -> list[str]:
         is_command_line = where.startswith("--")
         # A training's overlay may stand behind an evaluation: there some of its keys have no use.
         known = base_keys | RESERVED | (overlaid if is_command_line else set(given.siblings))
-        name = top_level(key)
+        # Only in files does a plus merge.
+        name = key if is_command_line and key.startswith("+") else top_level(key)
         if name in known or name in referred or (name.startswith(STAGE_PREFIX) and not is_command_line):
             problems += _unknown_entry(where, key, given.merged, referred)
             continue

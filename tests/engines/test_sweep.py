@@ -189,6 +189,20 @@ def test_a_finished_run_of_unknown_settings_is_refused(tmp_path, write_config, f
         sweep.run()
 
 
+@pytest.mark.parametrize(
+    ("varied", "fixed", "said"),
+    [
+        ({"rates": [0.1, 0.2]}, {}, "--rates 0.1: .* has no key 'rates', and nothing would read it. Was rate meant"),
+        ({"fold": [0]}, {"nested::dept": 3}, "'nested' has no item 'dept', and nothing would read it. Was depth meant"),
+        ({"fold": [0]}, {"needs": "a#b"}, "MONAI reads 'a#b' as 'a::b'"),
+    ],
+)
+def test_wrong_keys_are_refused_before_anything_is_trained(tmp_path, write_config, varied, fixed, said):
+    with pytest.raises(ValueError, match=said):
+        Sweep([write_config()], varied, tmp_path / "out", fixed).run()
+    assert not (tmp_path / "out").exists()
+
+
 def is_alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -116,7 +116,7 @@ def test_what_is_wrong_is_named_with_its_remedy(config, values, said):
             {"evaluation::classifiers": {"x": {"_target_": "@stage", "foldr": "x"}}},
             "takes no 'foldr'. Was folder meant?",
         ),
-        ("train", {"+cmil_epochz": 3}, "has no key 'cmil_epochz'"),
+        ("train", {"+atrous_rates": [3]}, "has no key '+atrous_rates', and nothing would read it. Was atrous_rates meant?"),
         ("train", {"pretrained": "false"}, "--pretrained false: expected True or False, found 'false'"),
         ("train", {"atrous_rates": 3}, "expected a list such as [2, 3, 5, 6], found 3"),
         ("train", {"manifest": {"a": "x#y"}}, "MONAI reads 'x#y' as 'x::y'"),
@@ -170,7 +170,9 @@ def test_an_overlay_of_the_user_is_checked_like_the_command_line(tmp_path):
     ):
         assert part in said
     assert len(said.splitlines()) == 4
-    overlay.write_text(json.dumps({"cmil_epochs": 3, "slide_mpp": 0.25, "extra": 3, "margin_px": "$@extra * 16"}))
+    overlay.write_text(
+        json.dumps({"+initialize": [], "cmil_epochs": 3, "slide_mpp": 0.25, "extra": 3, "margin_px": "$@extra * 16"})
+    )
     assert problems_of(config, overlay) == ""
 
 

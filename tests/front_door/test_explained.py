@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.front_door import explanation
+from shared.front_door import begin_script, explanation
 from shared.selection import alpha_beta_labels
 from shared.writers import atomic_path
 
@@ -95,6 +95,18 @@ def test_a_script_ends_with_one_line(tmp_path):
     assert "Traceback" not in process.stderr
     said = f"error: {out.parent} cannot be written: a part of its path is a file, not a folder. Write to another folder."
     assert process.stderr.splitlines()[-1] == said
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("~/maps", "{home}/maps"), ("--out=~/maps", "--out={home}/maps"), ("~", "{home}"), ("a~/b", "a~/b"), ("~x", "~x")],
+)
+def test_a_script_expands_the_home_folder_that_the_shell_has_left(monkeypatch, tmp_path, word, expected):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["script.py", "--other", word])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    begin_script()
+    assert sys.argv == ["script.py", "--other", expected.format(home=tmp_path)]
 
 
 def make_table(folder):
