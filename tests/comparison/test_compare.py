@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from PIL import Image
 from scripts import compare
 from scripts.comparison.runs import last_line
 from shared.data import load_manifest, write_manifest
+from shared.engines.folder_lock import FolderLock
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 600
@@ -146,6 +148,31 @@ def test_what_cannot_be_started(images_csv, tmp_path, monkeypatch, capsys):
             compare.main()
         assert stop.value.code == 2
         assert problem in capsys.readouterr().err
+
+
+def _hold(folder, says):
+    with FolderLock(folder):
+        says.send(os.getpid())
+        time.sleep(1000)
+
+
+def test_two_comparisons_in_one_folder(images_csv, tmp_path, monkeypatch, capsys):
+    fork = multiprocessing.get_context("fork")
+    hears, says = fork.Pipe(duplex=False)
+    other = fork.Process(target=_hold, args=(tmp_path / "out", says))
+    other.start()
+    hears.recv()
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--manifest", str(images_csv), "--out", str(tmp_path / "out")])
+    try:
+        with pytest.raises(SystemExit) as stop:
+            compare.main()
+    finally:
+        other.kill()
+        other.join()
+    assert stop.value.code == 2
+    assert f"error: {tmp_path}/out is in use: process {other.pid} on " in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".lock", ".holder.json"}
 
 
 def test_a_comparison_in_which_every_method_is_skipped(images_csv, tracked_folder, tmp_path, monkeypatch, capsys):
