@@ -11,8 +11,9 @@ why.
 
 Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
 
-Exit status: 0 when every slide is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 3 when the GPU
-computes no more (the slide that it was at stays unfinished: other processes, or the same command again, map it), 130 when interrupted.
+Exit status: 0 when every slide is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 3 when the
+GPU stopped working (the slide that it was working on stays unfinished: other processes, or the same command again, map it), 130
+when interrupted.
 """
 
 from __future__ import annotations

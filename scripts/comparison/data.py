@@ -173,7 +173,9 @@ def _kept(
     """What `cut` gives, or what an earlier call has written, if images and masks are the same: tissue takes seconds a slide."""
     files = [Path(record[name]) for record in records for name in ("image", "mask") if record[name] is not None]
     known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    rows = [[record[name] for name in ("image", "mpp", "label", "case_id", "split", *MASK_COLUMNS, *REGION)] for record in records]
+    rows = [
+        [record[name] for name in ("image", "mpp", "label", "case_id", "split", *MASK_COLUMNS, *REGION)] for record in records
+    ]
     key = hashlib.sha256(json.dumps([*sizes, num_classes, known, rows]).encode()).hexdigest()
     note, manifest = out / _CUT_NOTE, out / f"{IMAGES}.csv"
     if note.is_file() and manifest.is_file() and json.loads(note.read_text()) == key:
