@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from .ink import extremes
+
 # Brightest channel. Dense nuclei are at 80 and more; what a scanner did not scan, or fluorescence leaves dark, is near 0.
 _DARK_BELOW = 40
 _BLACK_SHARE, _DARK_SHARE = 0.999, 0.5
@@ -30,7 +32,7 @@ def brightfield_problem(rgb: NDArray[np.uint8], needs_colour: bool) -> str | Non
         rgb: uint8 ``(H, W, 3)``.
         needs_colour: tissue is to be told from glass by its colour, which a grey-scale picture does not have.
     """
-    brightest, darkest = rgb.max(axis=-1), rgb.min(axis=-1)
+    brightest, darkest = extremes(rgb)
     is_lit = brightest >= _DARK_BELOW
     share_dark = 1 - float(is_lit.mean())
     if share_dark >= _BLACK_SHARE:
