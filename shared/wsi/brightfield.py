@@ -49,8 +49,8 @@ def brightfield_problem(rgb: NDArray[np.uint8], needs_colour: bool) -> str | Non
         )
     if channels.max() < _DIM_BELOW and np.median(chroma[brightest >= np.percentile(brightest, 99)]) < _COLOUR_FROM:
         return (
-            f"the brightest in it is grey of {channels.max():.0f} of 255: expected glass of about 240; was its brightness scaled to "
-            "0..255?"
+            f"the brightest in it is grey of {channels.max():.0f} of 255: expected glass of about 240; was its brightness scaled "
+            "to 0..255?"
         )
     has_content = float((darkest < _GLASS_ABOVE).mean()) > _CONTENT_SHARE
     if needs_colour and has_content and float((chroma <= _GREY_UP_TO).mean()) > _GREY_SHARE:

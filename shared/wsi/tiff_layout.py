@@ -178,7 +178,10 @@ def _page_layout(page: tifffile.TiffPage) -> TiffPageLayout:
         tile_size_px=tile,
         compression=int(page.compression),
         predictor=int(page.predictor),
-        is_uint8_rgb=page.dtype == np.uint8 and page.samplesperpixel == 3 and page.planarconfig == 1 and not _is_plain_ycbcr(page),
+        is_uint8_rgb=page.dtype == np.uint8
+        and page.samplesperpixel == 3
+        and page.planarconfig == 1
+        and not _is_plain_ycbcr(page),
         empty_tiles=empty,
         tile_spans=spans,
     )
