@@ -12,9 +12,11 @@ from .ink import extremes
 # Brightest channel. Dense nuclei are at 80 and more; what a scanner did not scan, or fluorescence leaves dark, is near 0.
 _DARK_BELOW = 40
 _BLACK_SHARE, _DARK_SHARE = 0.999, 0.5
+# Where a channel is lit nowhere, a smaller share of dark tells fluorescence from a tile of strong eosin or blood.
+_DARK_SHARE_OF_ONE_COLOUR = 0.05
 _GLASS_ABOVE = 200
-# Light passes everywhere on stained tissue: of tiles full of it the darkest reach 164 in one channel and 132 in each. Of what is
-# lit on a dark ground one pixel in twenty is as pale as the second, 124 there; but not on fluorescence.
+# Light passes somewhere in stained tissue: of tiles full of it the darkest reach 164. Of what is lit on a dark ground one pixel
+# in twenty is as pale as the second (in the same tiles, 124), but not in fluorescence.
 _DIM_BELOW, _PALE_FROM = 128, 80
 _NEARLY_ALL, _LARGEST_PX = 99.9, 2**17
 # Differences of the channels: those of JPEG on grey stay below the first, pale stain exceeds the second.
@@ -39,7 +41,7 @@ def brightfield_problem(rgb: NDArray[np.uint8], needs_colour: bool) -> str | Non
         return "it is black throughout: expected tissue on bright glass; was it decoded, or its brightness scaled to 0..255?"
     chroma = brightest - darkest
     channels = _nearly_brightest(rgb)
-    if channels.min() < _DARK_BELOW and channels.max() >= _DIM_BELOW:
+    if share_dark > _DARK_SHARE_OF_ONE_COLOUR and channels.min() < _DARK_BELOW and channels.max() >= _DIM_BELOW:
         name = ("red", "green", "blue")[int(channels.argmin())]
         return f"its {name} is dark throughout, as in fluorescence: expected stained tissue on bright glass"
     if share_dark > _DARK_SHARE and _is_fluorescence(chroma[is_lit], darkest[is_lit]):
