@@ -49,10 +49,11 @@ def brightfield_problem(rgb: NDArray[np.uint8], needs_colour: bool) -> str | Non
             f"its background is dark ({share_dark:.0%} of it is below {_DARK_BELOW} of 255), as in fluorescence: expected "
             "stained tissue on bright glass"
         )
-    if channels.max() < _DIM_BELOW and np.median(chroma[brightest >= np.percentile(brightest, 99)]) < _COLOUR_FROM:
+    is_dim_glass = (brightest > 0.9 * channels.max()) & (chroma < _COLOUR_FROM)
+    if channels.max() < _DIM_BELOW and float(is_dim_glass.mean()) > _CONTENT_SHARE:
         return (
-            f"the brightest in it is grey of {channels.max():.0f} of 255: expected glass of about 240; was its brightness scaled "
-            "to 0..255?"
+            f"its brightest is a grey of {channels.max():.0f} of 255: expected glass of about 240; was its brightness scaled to "
+            "0..255?"
         )
     has_content = float((darkest < _GLASS_ABOVE).mean()) > _CONTENT_SHARE
     if needs_colour and has_content and float((chroma <= _GREY_UP_TO).mean()) > _GREY_SHARE:

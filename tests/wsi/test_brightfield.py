@@ -50,7 +50,7 @@ def test_brightfield_is_let_pass(rgb):
         (picture((4, 4, 8), (20, 30, 220)), "as in fluorescence"),
         (picture((0, 0, 0), (220, 44, 200)), "as in fluorescence"),
         (picture((6, 6, 20), (6, 6, 220), side=90)[30:, 40:], "its (red|green) is dark throughout, as in fluorescence"),
-        (picture((240, 240, 240)) // 2, "the brightest in it is grey of 12. of 255"),
+        (picture((240, 240, 240)) // 2, "its brightest is a grey of 12. of 255"),
     ],
 )
 def test_darkness_is_no_glass(rgb, reason, needs_colour):
