@@ -45,8 +45,8 @@ class ComparisonData:
         training: the same -> its records of the training split.
         test_manifest: whole images and slides of the test split, to map.
         class_names: class 0 is the background.
-        region_size_um: sides (width, height) of the square images that methods of images train on; None where they are not squares
-            of one size.
+        region_size_um: sides (width, height) of the images that methods of images train on; None where they are not squares of
+            one size.
         why_not_square: of these images their sizes, why they were not cut into squares, and what to do about it.
     """
 
