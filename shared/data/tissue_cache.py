@@ -84,8 +84,8 @@ class TissueCache:
                 )
         if edited_mask_key(self.folder, slide.path) is not None:
             logger.warning(
-                "%s: a tissue mask of it in %s was edited, but is not of method %s at %g um per pixel, or the slide is another one "
-                "by now: the tissue is found anew",
+                "%s: a tissue mask of it in %s was edited, or is of an earlier version, but is not of method %s at %g um per "
+                "pixel, or not of the slide as it is now: the tissue is found anew",
                 *(slide.path, self.folder, self.method, self.mpp),
             )
         if self.keep:
