@@ -48,8 +48,9 @@ def read_record_mask(
         ``(height, width)`` class indices.
 
     Raises:
-        ValueError: as `read_mask_region`; if an image of label 0 has tumour annotated; if nothing says which classes are tumour
-            and another annotation file of the manifest was of another class. The row is for the caller to name: `record_error`.
+        ValueError: as `read_mask_region`; if an image of label 0 has tumour annotated, or another has none; if nothing says which
+            classes are tumour and another annotation file of the manifest was of another class. The row is for the caller to
+            name: `record_error`.
     """
     meaning = {
         "image_path": record["image"],
@@ -66,6 +67,11 @@ def read_record_mask(
             raise ValueError(
                 f"label 0 says that there is no tumour, and the annotations {record['mask']} show some: correct the label or the "
                 "annotations; if they are of something else, name the tumour's classes (`tumour_classes`)"
+            )
+        if num_classes == 2 and record.get("label") and mask.is_empty:
+            raise ValueError(
+                f"label {record['label']} says that there is tumour, and the annotations {record['mask']} show none: correct the "
+                "label or the annotations (cells and other objects of QuPath that are no annotations do not count)"
             )
         if record.get("manifest") is not None:
             _check_only_class(record, mask.only_class)

@@ -27,6 +27,7 @@ from .annotations import (
 )
 from .orientation import UPRIGHT, upright, upright_image, upright_size
 from .slide_pool import open_slide
+from .tiff_images import num_equal_pictures, tiff_images
 from .tiff_tiles import decode_tile
 
 logger = logging.getLogger(__name__)
@@ -294,6 +295,7 @@ def _open_tiff_mask(path: Path, num_classes: int) -> _DecodedMask | _TiledMask:
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0].aspage()
         _refuse_jpeg(path, page.compression == tifffile.COMPRESSION.JPEG)
+        _refuse_several(path, tiff)
         orientation = int(page.tags.valueof("Orientation", 1))
         if page.is_tiled and page.planarconfig == 1 and orientation in UPRIGHT:
             return _TiledMask(path, (page.imagewidth, page.imagelength), num_classes)
@@ -301,6 +303,16 @@ def _open_tiff_mask(path: Path, num_classes: int) -> _DecodedMask | _TiledMask:
         pixels = np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 and page.planarconfig == 2 else pixels
         pixels = upright(pixels, orientation)
         return _DecodedMask(_as_mask(pixels if pixels.ndim == 3 else pixels[..., None], path, num_classes))
+
+
+def _refuse_several(path: Path, tiff: tifffile.TiffFile) -> None:
+    """Of several pictures of one size, such as channels, the first may be any; smaller ones may be levels."""
+    images = tiff_images(tiff)
+    if num_equal_pictures(images) > 1:
+        raise _RefusedMask(
+            f"the mask {path} holds {num_equal_pictures(images)} pictures of one size, such as channels, and one is read: save "
+            "the one that is the mask as a file of its own"
+        )
 
 
 def _refuse_jpeg(path: Path, is_jpeg: bool) -> None:

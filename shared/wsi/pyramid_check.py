@@ -25,6 +25,8 @@ _SQUARE_PX, _LEAST_SQUARES = 4, 8
 _LEAST_CONTRAST, _NO_CONTRAST = 4.0, 0.1
 # In real pyramids the correlation is above 0.9; of pictures that have nothing in common about one spot in ten reaches this.
 _LEAST_CORRELATION = 0.7
+# Means of a spot's channels: those of real levels differ by less than 1, of exchanged channels or a negative by some tens.
+_LARGEST_DIFFERENCE = 24
 _NUM_SPOTS = 4
 # The coarsest level, where it is no larger, tells where the slide shows something; read whole it takes some milliseconds.
 _LARGEST_GUIDE_PX = 2**20
@@ -48,10 +50,9 @@ class _Level:
     def size_px(self) -> Size:
         return self.reader.level_sizes_px[self.index]
 
-    def brightness(self, origin: tuple[int, int], size_px: Size) -> NDArray[np.float32]:
-        """Mean of the channels ``(H, W)`` of a region that lies inside the level."""
-        rgb = self.reader.read(self.index, np.array([origin], dtype=np.int64), size_px, 1)[0]
-        return rgb.mean(axis=-1, dtype=np.float32)
+    def region(self, origin: tuple[int, int], size_px: Size) -> NDArray[np.uint8]:
+        """``(H, W, 3)``, inside the level."""
+        return self.reader.read(self.index, np.array([origin], dtype=np.int64), size_px, 1)[0]
 
 
 def sound_levels(path: Path, level_sizes_px: Sequence[Size], open_reader: Callable[[], LevelReader]) -> tuple[int, ...]:
@@ -59,8 +60,8 @@ def sound_levels(path: Path, level_sizes_px: Sequence[Size], open_reader: Callab
 
     A level is left out, and named in one warning per file and process, if its two sides have different downsamples (see
     `is_reduction`), or if most of a few spots of it do not look like the same places of the next finer level: a photo of the
-    whole glass, a level that was padded. Spots are taken where there is something to see; a level on which nothing is, as on
-    empty glass, is kept. So is one whose spots cannot be read: reading it will say what is wrong.
+    whole glass, a level that was padded, a negative. Spots are taken where there is something to see; a level on which nothing
+    is, as on empty glass, is kept. So is one whose spots cannot be read: reading it will say what is wrong.
 
     Args:
         path: of the slide.
@@ -121,7 +122,7 @@ def _places(guide: _Level) -> list[Place]:
     spread = [(x, y) for y in cells for x in cells]
     if width * height > _LARGEST_GUIDE_PX:
         return spread
-    contrast = _contrast_of_cells(guide.brightness((0, 0), guide.size_px))
+    contrast = _contrast_of_cells(_brightness(guide.region((0, 0), guide.size_px)))
     guided: list[Place] = []
     while len(guided) < _NUM_GUIDED and contrast.max() > 0:
         row, column = np.unravel_index(contrast.argmax(), contrast.shape)
@@ -130,6 +131,11 @@ def _places(guide: _Level) -> list[Place]:
             max(0, row - _CELLS_APART) : row + _CELLS_APART + 1, max(0, column - _CELLS_APART) : column + _CELLS_APART + 1
         ] = 0
     return guided + spread
+
+
+def _brightness(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean of the channels ``(H, W)``."""
+    return rgb.mean(axis=-1, dtype=np.float32)
 
 
 def _contrast_of_cells(brightness: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -146,19 +152,21 @@ def _show_the_same(level: _Level, finer: _Level, places: Sequence[Place]) -> boo
         if len(agree) == _NUM_SPOTS:
             break
         spots = _spots(level, finer, place)
-        contrasts = [float(spot.std()) for spot in spots]
+        contrasts = [float(_brightness(spot).std()) for spot in spots]
         if max(contrasts) > _LEAST_CONTRAST:
-            agree.append(min(contrasts) > _NO_CONTRAST and _correlation(*spots) >= _LEAST_CORRELATION)
+            agree.append(min(contrasts) > _NO_CONTRAST and _look_alike(*spots))
     return 2 * sum(agree) > len(agree) or not agree
 
 
-def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Its size alone: a negative shows the same places."""
-    return abs(float(np.corrcoef(one.ravel(), other.ravel())[0, 1]))
+def _look_alike(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Whether two spots ``(h, w, 3)`` vary alike and are of one colour."""
+    if np.abs(one.mean(axis=(0, 1)) - other.mean(axis=(0, 1))).max() > _LARGEST_DIFFERENCE:
+        return False
+    return bool(np.corrcoef(_brightness(one).ravel(), _brightness(other).ravel())[0, 1] >= _LEAST_CORRELATION)
 
 
-def _spots(level: _Level, finer: _Level, place: Place) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The same spot of two levels, in squares, ``(h, w)`` each."""
+def _spots(level: _Level, finer: _Level, place: Place) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The same spot of two levels, in squares, ``(h, w, 3)`` each."""
     scales = [fine / coarse for fine, coarse in zip(finer.size_px, level.size_px, strict=True)]
     side = int(np.clip(_LARGEST_SOURCE_PX / max(scales), _SMALLEST_SPOT_PX, _SPOT_PX))
     size = [min(side, length) for length in level.size_px]
@@ -175,8 +183,8 @@ def _spots(level: _Level, finer: _Level, place: Place) -> tuple[NDArray[np.float
     ]
     squares = [min(length, max(_LEAST_SQUARES, length // _SQUARE_PX)) for length in size]
     regions = (
-        level.brightness((origin[0], origin[1]), (size[0], size[1])),
-        finer.brightness((source_origin[0], source_origin[1]), (source_size[0], source_size[1])),
+        level.region((origin[0], origin[1]), (size[0], size[1])),
+        finer.region((source_origin[0], source_origin[1]), (source_size[0], source_size[1])),
     )
     coarse, fine = (Image.fromarray(region).resize((squares[0], squares[1]), Image.Resampling.BOX) for region in regions)
     return np.asarray(coarse), np.asarray(fine)

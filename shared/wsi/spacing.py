@@ -25,24 +25,33 @@ STATED_RANGE = f"{FINEST_STATED_UM:g} to {COARSEST_STATED_UM:g}"
 _LARGEST_CONTRADICTION = 0.02
 _RESOLUTION_UNIT_UM = {2: 25400.0, 3: 10000.0}
 _OME_UNIT_UM = {
+    "pm": 1e-6,
+    "\u00c5": 1e-4,
     "nm": 1e-3,
     "\u00b5m": 1.0,
     "\u03bcm": 1.0,
     "um": 1.0,
     "mm": 1e3,
     "cm": 1e4,
+    "dm": 1e5,
     "m": 1e6,
     "in": 25400.0,
 }
-# As ImageJ and those who write its format spell them; it escapes the micro sign.
-_IMAGEJ_UNIT_UM = _OME_UNIT_UM | {
+# As people and programs spell them; ImageJ escapes the micro sign.
+_SPELLED_UNIT_UM = _OME_UNIT_UM | {
     "micron": 1.0,
     "microns": 1.0,
     "micrometer": 1.0,
+    "micrometers": 1.0,
     "micrometre": 1.0,
+    "micrometres": 1.0,
     "\\u00b5m": 1.0,
+    "nanometer": 1e-3,
+    "millimeter": 1e3,
     "inch": 25400.0,
 }
+# By these, or by none, a file says that it is not calibrated.
+_NO_UNITS = ("", "pixel", "pixels", "reference frame")
 # Larger differences of the two sides are a mistake in the tags: scanners have square pixels.
 _LARGEST_ANISOTROPY = 0.05
 
@@ -182,11 +191,10 @@ def _ome_spacing(ome_xml: str) -> Iterator[_Candidate]:
     for axis in "XY":
         size = pixels.get(f"PhysicalSize{axis}", pixels.attrib["PhysicalSizeX"])
         name = pixels.get(f"PhysicalSize{axis}Unit", "\u00b5m")
-        unit = _OME_UNIT_UM.get(name)
-        if unit is None:  # such as "pixel": not calibrated
+        if name.strip().lower() in _NO_UNITS:
             return
         texts.append(f"{size!r} {name}")
-        sides.append(_number(size) * unit)
+        sides.append(_number(size) * _unit_um(name))
     yield _Candidate("PhysicalSizeX in OME-XML", _shown(*texts), (sides[0], sides[1]))
 
 
@@ -196,12 +204,18 @@ def _imagej_spacing(layout: TiffLayout) -> Iterator[_Candidate]:
     if unit is None or not layout.description.startswith("ImageJ=") or layout.resolution is None:
         return
     name = unit.group(1).strip()
-    micrometres = _IMAGEJ_UNIT_UM.get(name.lower(), 0.0)
+    micrometres = _SPELLED_UNIT_UM.get(name.lower(), 0.0)
     x_per_unit, y_per_unit, _ = layout.resolution
     if micrometres and x_per_unit > 0 and y_per_unit > 0:
         text = f"{x_per_unit:g} pixels per {name}"
         # Inches and centimetres are what it calls the resolution of a print or a screen.
         yield _Candidate("ImageJ unit", text, (micrometres / x_per_unit, micrometres / y_per_unit), micrometres < 1e3)
+
+
+def _unit_um(name: str) -> float:
+    """Micrometres per unit; not a number for one that nobody knows."""
+    name = name.strip()
+    return _OME_UNIT_UM.get(name, _SPELLED_UNIT_UM.get(name.lower(), math.nan))
 
 
 def _number(text: str) -> float:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from .tiff_images import TiffImage, next_directory, tiff_images
 
+# No compression, LZW, deflate, PackBits, Zstandard: what is decoded are the samples as they were.
+_NO_PHOTO_CODECS = (1, 5, 8, 32773, 32946, 50000)
 _MAGIC_NUMBERS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
@@ -158,6 +160,11 @@ def _layout(tiff: tifffile.TiffFile, pages: list[tifffile.TiffPage]) -> TiffLayo
     )
 
 
+def _is_plain_ycbcr(page: tifffile.TiffPage) -> bool:
+    """Whether samples are stored as YCbCr by no codec for photos: those of JPEG and JPEG 2000 make RGB of it themselves."""
+    return page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression in _NO_PHOTO_CODECS
+
+
 def _page_layout(page: tifffile.TiffPage) -> TiffPageLayout:
     tile = (page.tilewidth, page.tilelength) if page.is_tiled else (0, 0)
     empty, spans = np.zeros((0, 0), dtype=bool), np.zeros((0, 2), dtype=np.int64)
@@ -171,7 +178,10 @@ def _page_layout(page: tifffile.TiffPage) -> TiffPageLayout:
         tile_size_px=tile,
         compression=int(page.compression),
         predictor=int(page.predictor),
-        is_uint8_rgb=page.dtype == np.uint8 and page.samplesperpixel == 3 and page.planarconfig == 1,
+        is_uint8_rgb=page.dtype == np.uint8
+        and page.samplesperpixel == 3
+        and page.planarconfig == 1
+        and not _is_plain_ycbcr(page),
         empty_tiles=empty,
         tile_spans=spans,
     )

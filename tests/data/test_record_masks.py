@@ -70,29 +70,40 @@ def test_regions_and_patches_say_what_their_slide_said(folder):
 
 def test_files_of_one_class_each_are_of_the_same_class(folder):
     """A normal slide on which stroma alone was drawn is all tumour otherwise."""
-    path = manifest_of(folder, a=[TUMOUR], b=[("tumor: Positive", square(0, 0, 9))], c=[STROMA])
+    path = manifest_of(folder, a=[TUMOUR], b=[("tumor: Positive", square(0, 0, 9))], c=[("Layer", STROMA[1])])
     records = load_manifest(path)
     images = RegionDataset(records, pixel_labels="mask")
-    with pytest.raises(ValueError, match=r"row 4, .*c\.geojson are of the class Stroma, those of .* of tumor.*tumour_classes"):
+    with pytest.raises(ValueError, match=r"row 4, .*c\.geojson are of the class Layer, those of .* of tumor.*tumour_classes"):
         check_images([images])
     named = [record | ({"label": 0} if record["row"] == 4 else {}) for record in load_manifest(path, tumour_classes="Tumor")]
     assert [int(pixel_target(record, "mask", (SIDE_PX, SIDE_PX)).sum()) for record in named] == [128 * 128, 81, 0]
     # As soon as the file is corrected.
-    text = (folder / "c.geojson").read_text().replace("Stroma", "Tumor")
+    text = (folder / "c.geojson").read_text().replace("Layer", "Tumor")
     (folder / "c.geojson").write_text(text)
     os.utime(folder / "c.geojson", ns=(0, 0))
     check_images([images])
 
 
 def test_a_slide_without_tumour_has_none_annotated(folder):
-    """Stroma drawn on a normal slide would make it all tumour; regions of a tumour slide are normal where nothing is drawn."""
-    manifest_of(folder, a=[STROMA])
+    """What is drawn on a normal slide would make it all tumour; regions of a tumour slide are normal where nothing is drawn."""
+    manifest_of(folder, a=[("", STROMA[1])])
     (record,) = load_manifest(write(folder / "normal.csv", "image,label,mask,split\na.tif,0,a.geojson,train\n"))
     with pytest.raises(ValueError, match=r"normal\.csv, row 2, .*label 0 says that there is no tumour, .*a\.geojson show some"):
         pixel_target(record, "mask", (SIDE_PX, SIDE_PX))
     assert not pixel_target(record | {"tumour_classes": "Tumor"}, "mask", (SIDE_PX, SIDE_PX)).any()
     region = record | {"x": 0, "y": 128, "width_px": 128, "height_px": 128}
     assert not pixel_target(region, "mask", (128, 128)).any()
+
+
+@pytest.mark.parametrize("drawn", [[], [feature([square(0, 0, 128)], "Tumor", "cell")]], ids=["nothing", "cells"])
+def test_a_slide_with_tumour_has_some_annotated(drawn, folder):
+    """What is exported from QuPath without its annotations would be a slide without tumour."""
+    path = manifest_of(folder, a=[TUMOUR])
+    write(folder / "a.geojson", collection(*drawn))
+    (record,) = load_manifest(path)
+    with pytest.raises(ValueError, match=r"slides\.csv, row 2, .*label 1 says that there is tumour, .*a\.geojson show none"):
+        pixel_target(record, "mask", (SIDE_PX, SIDE_PX))
+    assert not pixel_target(record | {"label": 0}, "mask", (SIDE_PX, SIDE_PX)).any()
 
 
 def test_a_manifest_of_a_slide_that_was_scanned_in_part(tmp_path):

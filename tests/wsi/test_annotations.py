@@ -101,6 +101,16 @@ def test_imagescope_classes_of_one_layer_and_of_attributes_behind_the_regions(re
     assert read(imagescope(late))[0].class_name == "late"
 
 
+def test_imagescope_layer_is_the_parent_of_what_its_regions_are_called(read):
+    own, unnamed = region(SQUARE, "", Type="0", Text="2"), region(SQUARE, "", Type="0", Text="")
+    annotations = read(imagescope(layer(own, unnamed, name="Tumour"), layer(own, name="Exclusion")))
+    assert [(one.names, one.is_exclusion) for one in annotations] == [
+        (("2", "Tumour"), False),
+        (("Tumour",), False),
+        (("2", "Exclusion"), True),
+    ]
+
+
 def test_imagescope_negative_region_is_excluded_from_its_layer(read):
     first = layer(region(SQUARE), region([(12, 22), (18, 22), (18, 28)], NegativeROA="1"), name="a")
     annotations = read(imagescope(first, layer(region(SQUARE), name="b")))

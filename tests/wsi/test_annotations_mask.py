@@ -1,4 +1,5 @@
 import itertools
+import re
 import tracemalloc
 
 import numpy as np
@@ -160,13 +161,21 @@ def test_of_several_classes_the_tumours_must_be_named(names, counts):
 def test_one_class_is_tumour_whatever_its_name():
     """Case, blanks, what a class is derived with and exclusions make no other class."""
     drawings = [
-        area(square(0, 0), "Stroma"),
-        area(square(4, 4), " STROMA"),
-        area(square(0, 4), "Stroma: Positive", parents=("Stroma",)),
+        area(square(0, 0), "Lesion"),
+        area(square(4, 4), " LESION"),
+        area(square(0, 4), "Lesion: Positive", parents=("Lesion",)),
         area(square(4, 0), "Exclusion", is_exclusion=True),
     ]
     assert AnnotationMask(drawings).read((0, 0), (8, 8)).sum() == 48
     assert AnnotationMask([area(square(0, 0)), area(square(4, 4))]).read((0, 0), (8, 8)).sum() == 32
+
+
+@pytest.mark.parametrize("name", ["Region*", "Stroma", "Immune cells", " normal", "Stroma: Positive"])
+def test_one_class_that_is_no_tumour_by_its_name_is_not_taken_for_it(name):
+    drawings = [area(square(0, 0), name), area(square(4, 4), name)]
+    with pytest.raises(ValueError, match=rf"found {re.escape(name)} \(2\).*tumour_classes"):
+        AnnotationMask(drawings)
+    assert AnnotationMask(drawings, tumour_classes=[name]).read((0, 0), (8, 8)).sum() == 32
 
 
 def test_an_exclusion_by_name_counts_wherever_it_stands():

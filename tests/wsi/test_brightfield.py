@@ -47,6 +47,9 @@ def test_brightfield_is_let_pass(rgb):
         (picture((8, 8, 8), (130, 130, 130)), "background is dark .* as in fluorescence"),
         (picture((0, 0, 0), (255, 255, 255), side=40)[..., :1].repeat(3, axis=-1) // 2, "as in fluorescence"),
         (picture((4, 4, 8), (20, 30, 220)), "as in fluorescence"),
+        (picture((0, 0, 0), (220, 44, 200)), "as in fluorescence"),
+        (picture((6, 6, 60), (6, 6, 220), side=90), "its (red|green) is dark throughout, as in fluorescence"),
+        (picture((240, 240, 240)) // 2, "the brightest in it is grey of 12. of 255"),
     ],
 )
 def test_darkness_is_no_glass(rgb, reason, needs_colour):

@@ -124,6 +124,21 @@ def test_refuses_jpeg_and_what_is_missing_or_damaged(tmp_path, mask):
             read_mask_region(tmp_path / name, (0, 0), 8, IMAGE_SIZE)
 
 
+@pytest.mark.parametrize("tile", [(16, 16), None])
+def test_a_mask_of_several_channels_is_refused(tile, tmp_path, mask):
+    """The first may be that of another class; a smaller picture may be a level."""
+    options = {"photometric": "minisblack", "metadata": None, "tile": tile}
+    for second, is_refused in ((mask, True), (mask[::2, ::2], False)):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+            tiff.write(np.zeros_like(mask) if is_refused else mask, **options)
+            tiff.write(second, **options)
+        if is_refused:
+            with pytest.raises(ValueError, match=r"a\.tif holds 2 pictures of one size"):
+                read_mask_region(tmp_path / "a.tif", (0, 0), IMAGE_SIZE, IMAGE_SIZE)
+        else:
+            assert read_mask_region(tmp_path / "a.tif", (0, 0), IMAGE_SIZE, IMAGE_SIZE).any()
+
+
 def test_a_mask_may_be_as_large_as_its_image_whatever_pillow_thinks(tmp_path, mask, monkeypatch):
     path = save(mask, tmp_path / "mask.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

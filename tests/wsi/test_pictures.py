@@ -184,6 +184,16 @@ def test_photos_of_other_kinds_are_right(kind, tile, tmp_path):
     np.testing.assert_array_equal(Slide(tmp_path / "a.tif").read_region((30, 20), (100, 90)), expected[20:110, 30:130])
 
 
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate"])
+@pytest.mark.parametrize("tile", TILES)
+def test_colours_stored_as_ycbcr_are_those_of_the_photo(tile, compression, tmp_path):
+    """Without JPEG, whose decoders give RGB."""
+    stored = np.asarray(Image.fromarray(SLIDE).convert("YCbCr"))
+    options = {"photometric": "ycbcr", "subsampling": (1, 1), "compression": compression, "tile": tile}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+    np.testing.assert_allclose(Slide(tmp_path / "a.tif").read_region((0, 0), (320, 256)).astype(int), SLIDE, atol=3)
+
+
 def _colour_map():
     values = np.arange(256, dtype=np.uint16)
     return np.stack([values, 255 - values, values // 2]) * np.uint16(257)

@@ -47,6 +47,8 @@ FOREIGN = {
     "another picture as the last": (2, lambda image: smaller(tissue_slide(seed=50)[::-1], (225, 150))),
     "padded": (1, lambda image: padded(smaller(image, (450, 300)), (512, 512))),
     "padded in one ratio": (1, lambda image: padded(smaller(image, (450, 300)), (600, 400))),
+    "negative": (1, lambda image: 255 - smaller(image, (450, 300))),
+    "brighter": (1, lambda image: 128 + smaller(image, (450, 300)) // 2),
     "turned": (1, lambda image: smaller(image[::-1, ::-1], (450, 300))),
     "blank": (2, lambda image: np.full((150, 225, 3), 245, np.uint8)),
     "a photo of the whole glass": (2, lambda image: padded(smaller(image, (80, 53)), (225, 150))),

@@ -68,7 +68,10 @@ def test_imagej_names_the_unit_of_the_resolution(unit, per_unit, mpp, tmp_path):
     [
         ('PhysicalSizeX="0,25" PhysicalSizeY="0,25"', 0.25),
         ('PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0,00025" PhysicalSizeYUnit="mm"', 0.25),
+        ('PhysicalSizeX="250000" PhysicalSizeXUnit="pm" PhysicalSizeY="2500" PhysicalSizeYUnit="&#197;"', 0.25),
+        ('PhysicalSizeX="0.25" PhysicalSizeXUnit="Microns" PhysicalSizeY="0.25" PhysicalSizeYUnit="micrometer"', 0.25),
         ('PhysicalSizeX="1" PhysicalSizeXUnit="pixel"', None),
+        ('PhysicalSizeX="1" PhysicalSizeXUnit="reference frame"', None),
         ('PhysicalSizeX="0" PhysicalSizeY="0"', None),
     ],
 )
@@ -88,6 +91,7 @@ def test_aperio_with_a_decimal_comma(tmp_path):
         pytest.param(lambda path: write_ome(path, 'PhysicalSizeX="fine"'), "PhysicalSizeX in OME-XML says 'fine'", id="word"),
         pytest.param(lambda path: write_ome(path, 'PhysicalSizeX="0.00025"'), "PhysicalSizeX .* '0.00025'", id="millimetres"),
         pytest.param(lambda path: write_ome(path, 'PhysicalSizeX="250"'), "PhysicalSizeX .* '250'", id="nanometres"),
+        pytest.param(lambda path: write_ome(path, 'PhysicalSizeX="1" PhysicalSizeXUnit="ell"'), "'1' ell", id="unit"),
         pytest.param(lambda path: write_aperio(path, "0.025"), "openslide.mpp-x says '0.025'|MPP .* '0.025'", id="Aperio"),
         pytest.param(lambda path: write_imagej(path, "micron", 40), "ImageJ unit says 40 pixels per micron", id="ImageJ"),
         pytest.param(lambda path: write_slide(path, [PIXELS], mpp=0.0499), r"XResolution says .* \(0.0499 um\)", id="resolution"),

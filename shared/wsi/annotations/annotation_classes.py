@@ -13,6 +13,10 @@ LARGEST_NUM_CLASSES = 255
 UNCLASSIFIED = "Unclassified"
 # QuPath's own class of regions of interest; and no class at all. They say nothing of the tissue.
 _NEUTRAL_NAMES = ("region*", "")
+# What is no tumour, in QuPath's words and those of everybody: not taken for it where nothing else is drawn.
+_NO_TUMOUR = frozenset(
+    {"region*", "stroma", "immune cells", "necrosis", "other", "negative", "normal", "benign", "background", "roi", "tissue"}
+)
 _MAX_NAMED = 10
 
 
@@ -33,7 +37,7 @@ def class_indices(
         tumour_classes: without `class_names`: the classes, or parents of classes, that are tumour; ``Unclassified`` for
             annotations without class. Areas of all other classes are 0, and so cut from the tumour that surrounds them, but for
             annotations without class and QuPath's ``Region*``, which are passed over. None where all annotations are of one
-            class, named or not: that is tumour.
+            class, named or not: that is tumour, unless its name says that it is not (``Stroma``, ``Region*``).
         needs_tumour: with `tumour_classes`: where something is annotated, some of it must be tumour.
 
     Raises:
@@ -47,7 +51,8 @@ def class_indices(
         raise ValueError(f"annotations of {num_classes} classes need class_names: a name for each index from 0")
     if tumour_classes is not None:
         return _tumour_indices(annotations, tumour_classes, needs_tumour)
-    if len({plain_name(annotation.base_class) for annotation in annotations if not annotation.is_exclusion}) > 1:
+    bases = {plain_name(annotation.base_class) for annotation in annotations if not annotation.is_exclusion}
+    if len(bases) > 1 or not bases.isdisjoint(_NO_TUMOUR):
         raise ValueError(
             f"expected annotations of one class, which is tumour; found {class_counts(annotations)}. Name the classes that are "
             "tumour in the manifest's column `tumour_classes` (several with | between them), or by the key or option of that name"

@@ -21,7 +21,8 @@ def read_imagescope(events: Iterator[tuple[str, Element]]) -> Iterator[Drawing |
 
     A region's class is the first of these that is not empty: the value of one of its own attributes (BACH names its classes
     there), its ``Text``, the layer's ``Name``, the value of an attribute of the layer, the name of an attribute of the layer
-    other than ``Description``, which every layer has. A region with ``NegativeROA="1"`` is taken away from its layer.
+    other than ``Description``, which every layer has. The layer's class is the parent of one that is the region's own. A region
+    with ``NegativeROA="1"`` is taken away from its layer.
 
     Args:
         events: starts and ends of elements as of `iterparse`, behind the outermost start. Elements are emptied once read.
@@ -75,7 +76,8 @@ def _named(regions: list[Drawing | LeftOut], element: Element) -> Iterator[Drawi
             yield region
         else:
             name = region.class_name or layer_class
-            yield Drawing(region.polygons, name, group, region.place, region.is_negative, region.layer)
+            parents = (layer_class,) if layer_class not in ("", name) else ()
+            yield Drawing(region.polygons, name, group, region.place, region.is_negative, region.layer, parents)
 
 
 def _attributes(element: Element, key: str) -> list[str]:
