@@ -12,9 +12,11 @@ from .ink import extremes
 # Brightest channel. Dense nuclei are at 80 and more; what a scanner did not scan, or fluorescence leaves dark, is near 0.
 _DARK_BELOW = 40
 _BLACK_SHARE, _DARK_SHARE = 0.999, 0.5
+# Where a channel is lit nowhere, a smaller share of dark tells fluorescence from a tile of strong eosin or blood.
+_DARK_SHARE_OF_ONE_COLOUR = 0.05
 _GLASS_ABOVE = 200
-# Light passes everywhere on stained tissue: of tiles full of it the darkest reach 164 in one channel and 132 in each. Of what is
-# lit on a dark ground one pixel in twenty is as pale as the second, 124 there; but not on fluorescence.
+# Light passes somewhere in stained tissue: of tiles full of it the darkest reach 164. Of what is lit on a dark ground one pixel
+# in twenty is as pale as the second (in the same tiles, 124), but not in fluorescence.
 _DIM_BELOW, _PALE_FROM = 128, 80
 _NEARLY_ALL, _LARGEST_PX = 99.9, 2**17
 # Differences of the channels: those of JPEG on grey stay below the first, pale stain exceeds the second.
@@ -39,7 +41,7 @@ def brightfield_problem(rgb: NDArray[np.uint8], needs_colour: bool) -> str | Non
         return "it is black throughout: expected tissue on bright glass; was it decoded, or its brightness scaled to 0..255?"
     chroma = brightest - darkest
     channels = _nearly_brightest(rgb)
-    if channels.min() < _DARK_BELOW and channels.max() >= _DIM_BELOW:
+    if share_dark > _DARK_SHARE_OF_ONE_COLOUR and channels.min() < _DARK_BELOW and channels.max() >= _DIM_BELOW:
         name = ("red", "green", "blue")[int(channels.argmin())]
         return f"its {name} is dark throughout, as in fluorescence: expected stained tissue on bright glass"
     if share_dark > _DARK_SHARE and _is_fluorescence(chroma[is_lit], darkest[is_lit]):
@@ -47,10 +49,11 @@ def brightfield_problem(rgb: NDArray[np.uint8], needs_colour: bool) -> str | Non
             f"its background is dark ({share_dark:.0%} of it is below {_DARK_BELOW} of 255), as in fluorescence: expected "
             "stained tissue on bright glass"
         )
-    if channels.max() < _DIM_BELOW and np.median(chroma[brightest >= np.percentile(brightest, 99)]) < _COLOUR_FROM:
+    is_dim_glass = (brightest > 0.9 * channels.max()) & (chroma < _COLOUR_FROM)
+    if channels.max() < _DIM_BELOW and float(is_dim_glass.mean()) > _CONTENT_SHARE:
         return (
-            f"the brightest in it is grey of {channels.max():.0f} of 255: expected glass of about 240; was its brightness scaled "
-            "to 0..255?"
+            f"its brightest is a grey of {channels.max():.0f} of 255: expected glass of about 240; was its brightness scaled to "
+            "0..255?"
         )
     has_content = float((darkest < _GLASS_ABOVE).mean()) > _CONTENT_SHARE
     if needs_colour and has_content and float((chroma <= _GREY_UP_TO).mean()) > _GREY_SHARE:
