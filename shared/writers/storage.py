@@ -122,7 +122,7 @@ def _is_below(name: object, path: Path) -> bool:
 def _is_full(folder: Path) -> bool:
     usage = shutil.disk_usage(folder)
     # Some file systems, of object stores above all, do not count: they say 0 of 0.
-    return 0 < usage.total and usage.free < FULL_BYTES
+    return usage.total > 0 and usage.free < FULL_BYTES
 
 
 def _silent_reason(path: Path) -> int | None:

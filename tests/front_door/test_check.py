@@ -151,7 +151,7 @@ def test_boosting_counts_its_trees_instead():
         {"cmil_epochs": "$2 * 3", "output_dir": "$@dataset_dir + '/run'", "manifest": "%dataset_dir", "pretrained": "$not False"},
         {"tracking::enabled": False, "tracking::parent_run_id": "abc", "classifier::_mode_": "callable", "bundle_root": "."},
         {"outer": 4, "scored_columns": "$['label'] * (@outer > 0)"},
-        {"run_train": "$@train#trainer.run()", "seed": "%other.json#seed", "train::preprocessing::keys": "image"},
+        {"run_train": "$@train#trainer.run()", "train::preprocessing::keys": "image"},
         {"initialize": [], "run": ["@run_train"], "imports": ["$import os"], "pretrained": 1, "_desc_mine": "words # and ~"},
         {"evaluation::classifiers": {}, "atrous_rates": (1, 2, 3, 4), "train_records": {"_target_": "shared.data.load_picks"}},
     ],
