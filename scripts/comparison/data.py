@@ -46,7 +46,8 @@ class ComparisonData:
         training: the same -> its records of the training split.
         test_manifest: whole images and slides of the test split, to map.
         class_names: class 0 is the background.
-        region_size_um: side of the square images that methods of images train on; None where they are not squares of one size.
+        region_size_um: sides (width, height) of the images that methods of images train on; None where they are not squares of
+            one size.
         why_not_square: of these images their sizes, why they were not cut into squares, and what to do about it.
     """
 
@@ -57,7 +58,7 @@ class ComparisonData:
     training: dict[str, list[Record]]
     test_manifest: Path
     class_names: tuple[str, ...] = BINARY_NAMES
-    region_size_um: float | None = None
+    region_size_um: tuple[float, float] | None = None
     why_not_square: str = ""
     image_mpp: float = 1.0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -141,7 +142,7 @@ def prepare_data(
         training=training,
         test_manifest=out / "test.csv",
         class_names=tuple(class_names),
-        region_size_um=size_um,
+        region_size_um=None if size_um is None else (size_um, size_um),
         why_not_square=why_not,
         image_mpp=float(records[0]["mpp"]),
         counts={split: _counts(records, split) for split in ("train", "val", "test")},

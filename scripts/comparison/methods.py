@@ -220,9 +220,9 @@ def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) 
     if mpp is None:
         mpp = data.image_mpp
     elif "mpp" not in {*method.overlaid, *given}:
-        while data.region_size_um / mpp < LEAST_IMAGE_PX and mpp / 2 >= data.image_mpp:
+        while min(data.region_size_um) / mpp < LEAST_IMAGE_PX and mpp / 2 >= data.image_mpp:
             mpp /= 2
-    width = round(data.region_size_um / mpp)
+    width = round(data.region_size_um[0] / mpp)
     sizes = {"mpp": mpp, "image_size_px": width}
     if "labelled_size_px" in method.training:
         sizes["labelled_size_px"] = width

@@ -82,6 +82,12 @@ class TissueCache:
                 logger.warning(
                     "%s is of an earlier version: the tissue is found anew. If it was edited, rename it to %s", old, new
                 )
+        if edited_mask_key(self.folder, slide.path) is not None:
+            logger.warning(
+                "%s: a tissue mask of it in %s was edited, or is of an earlier version, but is not of method %s at %g um per "
+                "pixel, or not of the slide as it is now: the tissue is found anew",
+                *(slide.path, self.folder, self.method, self.mpp),
+            )
         if self.keep:
             found = PngInfo()
             found.add_text(_FOUND, _pixel_hash(tissue.mask))

@@ -56,8 +56,8 @@ class Given:
 
     @cached_property
     def siblings(self) -> dict[str, Path]:
-        """Keys of the configurations that stand alone beside the given ones -> in which of them they are."""
-        folders = dict.fromkeys(file.parent for file in self.files) or ([self.configs] if self.configs else [])
+        """Keys of the configurations that stand alone beside the base -> in which of them they are."""
+        folders = dict.fromkeys(self.files[index].parent for index in self.bases) or ([self.configs] if self.configs else [])
         found: dict[str, Path] = {}
         for file in (folder / f"{name}.json" for folder in folders for name in BASE_NAMES):
             if file.is_file():

@@ -23,6 +23,8 @@ TEXT_NAME = re.compile(r"run_name|tracking_uri|split")
 EPOCHS_NAME = re.compile(r"(\w+_)?epochs|num_trees|passes")
 _NULL_WORDS = ("none", "null")
 _HOME = re.compile(r"~[\w.-]*(/|$)")
+# In formulas, where a # between names is as good as ::.
+_REFERENCE = re.compile(r"@\w+(?:(?:::|#)\w+)*|^%.*", re.DOTALL)
 MISSING = object()
 
 
@@ -34,7 +36,10 @@ def null_words(given: Given) -> list[str]:
         if default is not None and default is not MISSING:
             problems.append(f"--{key} None: MONAI leaves it out, and {key} would stay {default!r}. Say --{key} '$None'")
     for key, value in given.values.items():
-        if isinstance(value, str) and value.lower() in _NULL_WORDS and _item(given.merged, key) != value:
+        default = _item(given.merged, key)
+        # An argument that the base leaves to its function may have such a word, as `slide_mapper::tta` has.
+        is_left_out = default is MISSING and "::" in normalised(key)
+        if isinstance(value, str) and value.lower() in _NULL_WORDS and default != value and not is_left_out:
             problems.append(f"--{key} {value}: expected a value, found the word {value!r}. For no value say --{key} '$None'")
     return problems
 
@@ -66,7 +71,10 @@ def wrong_kinds(given: Given) -> list[str]:
             continue
         if isinstance(default, bool) and not (isinstance(value, bool) or value in (0, 1)):
             problems.append(f"{where}: expected True or False, found {value!r}")
-        last = normalised(key).split("::")[-1]
+        *parents, last = normalised(key).split("::")
+        if parents and not TEXT_NAME.fullmatch(last):
+            # Arguments of a component may have several kinds, such as MONAI's ``keys``: a name or a list of them.
+            continue
         is_text = TEXT_NAME.fullmatch(last) or (isinstance(default, str) and not is_formula(default))
         if is_text and isinstance(value, int | float | list | tuple) and not PATH_NAME.fullmatch(last):
             problems.append(f"{where}: expected a text, found {value!r}. Say --{key} \"'{value}'\"")
@@ -104,7 +112,7 @@ def number_signs(given: Given) -> list[str]:
     for index, content in enumerate([*given.contents, given.values]):
         for key, value in content.items():
             for text in _texts(value) if not is_note(key) else ():
-                if "#" in text and not is_formula(text):
+                if "#" in (_REFERENCE.sub("", text) if is_formula(text) else text):
                     where = f"{given.files[index]}, key {key!r}" if index < len(given.files) else f"--{key}"
                     problems.append(
                         f"{where}: MONAI reads {text!r} as {text.replace('#', '::')!r}. "

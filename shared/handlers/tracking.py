@@ -30,6 +30,9 @@ PARENT_TAG = "mlflow.parentRunId"
 NOTE = "mlflow.json"
 # MLflow itself would ask a server that is gone for minutes, at every call. What it misses is sent later.
 _IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+# A server that does not answer at all costs this timeout at every call: after such a call it is left alone for this many times as
+# long, which is a few percent of a training.
+_SLOW_S, _REST = 1.0, 20
 # Asked again, a server would refuse these again.
 _REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
 
@@ -43,7 +46,7 @@ class Tracking:
 
     A server that cannot be reached ends no training: a warning says so, once, and what the server misses is kept in
     ``<folder>/mlflow_missed.jsonl`` (see `Backlog`). It is sent, before anything else, when there is more to log, when the run
-    is finished and when it is started again.
+    is finished and when it is started again. A server that lets its callers wait is asked more seldom.
 
     Args:
         folder: the output folder; the default database ``mlruns.db`` and the artefacts lie in it.
@@ -75,6 +78,7 @@ class Tracking:
         self._experiment_id = ""
         self._runs: dict[str | None, str] = {}
         self._is_reached = True
+        self._asked_again_s = 0.0
 
     def start(self, parameters: Mapping[str, Any], config_file: str | Path | None = None) -> None:
         """Open the parent run, or the one of an earlier, interrupted run; log hyper-parameters and the executed configuration.
@@ -237,6 +241,10 @@ class Tracking:
     def _log(self, entry: Entry) -> None:
         """Bring an entry to the server, behind those that it has missed; or keep it, whatever the reason."""
         entry = {**entry, "time_ms": int(time.time() * 1000)}
+        begun_s = time.monotonic()
+        if begun_s < self._asked_again_s and "status" not in entry:
+            self.backlog.append(entry)
+            return
         try:
             with _impatient():
                 if self.backlog:
@@ -244,11 +252,13 @@ class Tracking:
                     logger.info(f"MLflow at {self.uri} is back: {sent} entries that it had missed were sent")
                 self._apply_or_drop(entry)
         except Exception as error:
+            waited_s = time.monotonic() - begun_s
+            self._asked_again_s = time.monotonic() + _REST * waited_s if waited_s >= _SLOW_S else 0.0
             self._runs.clear()
             self.backlog.append(entry)
             self._miss(error)
             return
-        self._is_reached = True
+        self._is_reached, self._asked_again_s = True, 0.0
 
     def _miss(self, error: Exception) -> None:
         if self._is_reached:

@@ -106,7 +106,7 @@ def check_writable(folder: str | Path) -> None:
         number = errno.EROFS
     elif not os.access(there, os.W_OK | os.X_OK):
         number = errno.EACCES
-    elif shutil.disk_usage(there).free < FULL_BYTES:
+    elif _is_full(there):
         number = errno.ENOSPC
     if number is not None:
         raise StorageError(number, says(number, folder))
@@ -119,10 +119,16 @@ def _is_below(name: object, path: Path) -> bool:
     return Path(name).absolute() in (path.absolute(), *path.absolute().parents)
 
 
+def _is_full(folder: Path) -> bool:
+    usage = shutil.disk_usage(folder)
+    # Some file systems, of object stores above all, do not count: they say 0 of 0.
+    return usage.total > 0 and usage.free < FULL_BYTES
+
+
 def _silent_reason(path: Path) -> int | None:
     """Why writing may have failed where the writer did not say: no space, or a file at its limit."""
     with suppress(OSError):
-        if shutil.disk_usage(path.parent).free < FULL_BYTES:
+        if _is_full(path.parent):
             return errno.ENOSPC
     with suppress(OSError):
         if resource is not None and 0 <= resource.getrlimit(resource.RLIMIT_FSIZE)[0] <= path.stat().st_size:

@@ -71,7 +71,7 @@ class TileCheck:
         Raises:
             RuntimeError: naming the first tile that is damaged.
         """
-        if page.compression == _UNCOMPRESSED:
+        if page.compression == _UNCOMPRESSED or not len(page.tile_spans):
             return
         sound = self._sound.get(page.size_px)
         if sound is None:

@@ -35,7 +35,8 @@ def tissue_mask(rgb: NDArray[np.uint8], method: str = "otsu") -> NDArray[np.bool
     """Tissue on H&E, without ink (see :func:`ink_mask`).
 
     Meant for thumbnails at 4 to 32 um per pixel; works on single tiles too. Empty glass gives no tissue, an image full
-    of tissue gives (nearly) all.
+    of tissue gives (nearly) all. The picture is divided by the colour of its glass first, where there is any (see
+    `glass_colour`), and a pale stain is made strong (see `stain_gain`).
 
     Args:
         rgb: uint8 ``(H, W, 3)``.
@@ -55,7 +56,8 @@ def tissue_mask(rgb: NDArray[np.uint8], method: str = "otsu") -> NDArray[np.bool
         exceed 220, and a tile is kept unless more than 75 % of it are white: ``share of tissue >= 0.25``. ``"saturation"``
         is Ciga and Martel, "Learning to segment images with classification labels", appendix B.1, which gives no size of the
         opening (reading: 9 px; the released code closes with 10 px instead) and keeps tiles with a share of at least 0.75.
-        Deviation of both: ink is no tissue here.
+        Deviations of both: ink is no tissue here; glass that the rule would call tissue, being tinted or dark, is made white
+        first, and a pale stain strong. On other slides the rules are applied to the pixels as they are.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"need a uint8 image (H, W, 3), got {rgb.dtype} {rgb.shape}")

@@ -193,7 +193,7 @@ def cropped(images_csv, tmp_path):
 )
 def test_images_that_are_not_squares_of_one_size_are_cut(cropped, tmp_path, sizes, side_um, num_squares):
     data = prepare_data(cropped(sizes), tmp_path / "data")
-    assert data.region_size_um == side_um
+    assert data.region_size_um == (side_um, side_um)
     assert len(data.training["images"]) == num_squares
     planned = plan(method("camel+pixel_fsb"), data, tmp_path, {})
     assert planned.settings["image_size_px"] == side_um / 0.5
@@ -239,4 +239,4 @@ def test_an_image_without_pixel_size(images_csv, tmp_path, changed):
     with pytest.raises(ValueError, match=r"row 2, .*i0\.png: .* fill the column 'mpp', or give --tile_mpp"):
         changed(mpp=lambda index, cell: "")
     data = prepare_data(tmp_path / "changed.csv", tmp_path / "data", tile_mpp=0.25)
-    assert data.region_size_um == 24.0
+    assert data.region_size_um == (24.0, 24.0)

@@ -75,6 +75,20 @@ def test_nothing_is_written_that_is_not_to_be_kept(slide, cache):
         assert np.array_equal(reader.of(opened).mask, ~mask)
 
 
+def test_an_edited_mask_that_is_not_used_is_told(slide, cache, caplog):
+    mask = cache.get(slide).mask
+    TissueCache(cache.folder, mpp=4.0).get(slide)
+    assert not caplog.messages
+    Image.fromarray(~mask).save(cache.file(slide, 0.5))
+    cache.get(slide)
+    assert not caplog.messages
+    TissueCache(cache.folder, mpp=2.0, keep=False).get(slide)
+    assert (
+        f"a tissue mask of it in {cache.folder} was edited, or is of an earlier version, but is not of method otsu at 2 um"
+        in caplog.text
+    )
+
+
 def test_a_mask_of_an_earlier_version_is_named(slide, cache, caplog):
     old = cache.file(slide, 0.5, version=tissue_cache.TISSUE_VERSION - 1)
     old.parent.mkdir(parents=True)

@@ -86,6 +86,8 @@ def test_every_documented_command_passes(command: Command):
         ({"output_dir": ("a", "b")}, "found the list ('a', 'b'), as Python reads 'a,b'. Say --output_dir ./a,b"),
         ({"dataset_dir": True}, "--dataset_dir: expected a path, found the bool True"),
         ({"output_dir": "runs/#3"}, "MONAI reads 'runs/#3' as 'runs/::3'"),
+        # Of formulas too.
+        ({"output_dir": "$@bundle_root + '/#3'"}, "MONAI reads \"$@bundle_root + '/#3'\" as \"$@bundle_root + '/::3'\""),
         ({"device": "none"}, "expected a value, found the word 'none'. For no value say --device '$None'"),
     ],
 )
@@ -149,12 +151,24 @@ def test_boosting_counts_its_trees_instead():
         {"cmil_epochs": "$2 * 3", "output_dir": "$@dataset_dir + '/run'", "manifest": "%dataset_dir", "pretrained": "$not False"},
         {"tracking::enabled": False, "tracking::parent_run_id": "abc", "classifier::_mode_": "callable", "bundle_root": "."},
         {"outer": 4, "scored_columns": "$['label'] * (@outer > 0)"},
+        {"run_train": "$@train#trainer.run()", "train::preprocessing::keys": "image"},
         {"initialize": [], "run": ["@run_train"], "imports": ["$import os"], "pretrained": 1, "_desc_mine": "words # and ~"},
         {"evaluation::classifiers": {}, "atrous_rates": (1, 2, 3, 4), "train_records": {"_target_": "shared.data.load_picks"}},
     ],
 )
 def test_what_is_right_passes(values):
     assert problems_of(CAMEL / "train.json", **values) == ""
+
+
+def test_words_that_an_argument_takes_are_no_null():
+    assert problems_of(CAMEL / "inference.json", **{"slide_mapper::tta": "none"}) == ""
+
+
+def test_what_an_overlay_of_another_bundle_cannot_say_is_named():
+    """The keys of the base count, not those of the overlay's own neighbours."""
+    overlay = ROOT / "bundles/alpha_beta_mil/configs/tcga.json"
+    said = problems_of(CAMEL / "train.json", overlay)
+    assert f"{overlay}, key 'tiles_per_slide': {CAMEL / 'train.json'} has no key 'tiles_per_slide'" in said
 
 
 def test_an_overlay_of_the_user_is_checked_like_the_command_line(tmp_path):

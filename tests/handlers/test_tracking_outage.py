@@ -156,6 +156,22 @@ def test_a_server_that_comes_after_the_training(server, tmp_path, caplog):
     assert len(warnings_of(caplog)) == 3
 
 
+def test_a_server_that_never_answers_does_not_hold_up_every_epoch(tmp_path, monkeypatch, caplog):
+    """It takes connections, as one that hangs or lies behind a broken gateway does."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tracking = Tracking(tmp_path / "run", "test", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        tracking.start({"rate": 0.1})
+        train(tracking, 40)
+        assert time.monotonic() - started < 20
+        tracking.finish()
+    assert len(warnings_of(caplog)) == 2
+    # Start, parameters, those of the stage, the epochs, the end.
+    assert len(Backlog(tmp_path / "run").entries()) == 1 + 1 + 1 + 40 + 1
+
+
 def test_a_refused_value_does_not_hold_up_the_others(make_tracking, runs_of, caplog):
     tracking = make_tracking()
     tracking.start({})

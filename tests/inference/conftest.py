@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 from torch import nn
+
+from shared.inference import SlideMapper
+from tests.inference.cohort_processes import SETTINGS
 
 TISSUE, TUMOUR, GLASS = (200, 120, 180), (220, 20, 60), (255, 255, 255)
 
@@ -31,6 +35,20 @@ def redness():
 @pytest.fixture
 def tile_redness():
     return TileRedness()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for index in range(12):
+        Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8)).save(tmp_path / "pictures" / f"{index:02}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def mapper(redness):
+    return SlideMapper(redness, **SETTINGS)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_an_edited_mask_decides(tmp_path, write_slide, picture, redness):
     edited[:, edited.shape[1] // 3 :] = False
     Image.fromarray(edited).save(masks.file(slide, 0.5))
     (third,) = run(redness, tmp_path, slide, **mapper)
-    assert third["tissue_area_mm2"] == pytest.approx(edited.mean() * 1100 * 700 * 0.25e-6, rel=0.02)
+    assert third["tissue_area_mm2"] == pytest.approx(edited.mean() * 1100 * 700 * 0.25e-6, rel=0.05)
     assert third["num_tiles"] < 0.4 * whole["num_tiles"]
     assert third["tumour_area_mm2"] < whole["tumour_area_mm2"]
     assert not run(redness, tmp_path, slide, **mapper), "finished"

@@ -1,0 +1,37 @@
+"""Processes of their own that map pictures into one folder."""
+
+import csv
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {"tile_size_px": 64, "margin_px": 0, "min_area_um2": 0.0, "tissue_only": False, "amp": False, "device": "cpu"}
+SETUP = f"""
+    import os, sys, time, torch
+    from pathlib import Path
+    from shared.inference import SlideMapper
+
+    torch.set_num_threads(1)
+
+    class Redness(torch.nn.Module):
+        def forward(self, images):
+            return (images[:, :1] - images[:, 1:2] - 140) / 3
+
+    def mapper(network=Redness):
+        return SlideMapper(network(), num_workers=1, **{SETTINGS!r})
+"""
+
+
+def start(body):
+    """A process of its own that can import the project."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    code = textwrap.dedent(SETUP) + textwrap.dedent(body)
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def table_of(folder):
+    with (folder / "slides.csv").open(newline="") as file:
+        return {row["slide"]: row for row in csv.DictReader(file)}
