@@ -47,9 +47,10 @@ def load_slide_mapper(
         problems = device_problems(parser.get_parsed_content("device"))
         if problems:
             raise ValueError(problems[0])
-        # Of the steps that it runs those that are items of their own are checks; the last one is the mapping.
+        # Of the steps that it runs those that are items of their own are checks; the last one is the mapping. What was given is
+        # checked already.
         for step in parser.get("run"):
-            if isinstance(step, str) and step.startswith("@"):
+            if isinstance(step, str) and step.startswith("@") and step != "@check_configuration":
                 parser.get_parsed_content(step[1:])
         mapper = parser.get_parsed_content("slide_mapper")
     except RuntimeError as error:

@@ -31,6 +31,7 @@ TABLE = "sweep.csv"
 LOG = "log.txt"
 SETTINGS = "sweep.json"
 METRICS = Path("evaluation") / "metrics.json"
+_WORDS = {"True": True, "False": False, "None": None}
 
 
 class Sweep:
@@ -200,11 +201,13 @@ class Sweep:
 
 
 def parse_value(text: str) -> Any:
-    """A JSON value where the text is one, else the text.
+    """A JSON value or one of Python's words where the text is one, else the text.
 
-    >>> [parse_value(text) for text in ("[1, 2]", "null", "mini")]
-    [[1, 2], None, 'mini']
+    >>> [parse_value(text) for text in ("[1, 2]", "null", "False", "mini")]
+    [[1, 2], None, False, 'mini']
     """
+    if text in _WORDS:
+        return _WORDS[text]
     try:
         return json.loads(text)
     except json.JSONDecodeError:

@@ -15,6 +15,8 @@ from monai.utils import ensure_tuple
 
 # Of a bundle: the configurations that stand alone.
 BASE_NAMES = ("train", "evaluate", "inference")
+# Functions of MONAI's command line, and which of their variables holds the values that were given for keys.
+_OVERRIDES = {create_workflow.__code__: "kwargs", run.__code__: "override"}
 # Options of MONAI's command line, which are no keys of a configuration.
 _OPTIONS = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow.__init__).parameters, "workflow_name"}
 
@@ -132,15 +134,15 @@ def executing_parser() -> ConfigParser:
 
 
 def given_now(parser: ConfigParser) -> Given:
-    """What was given to the workflow that is being initialised.
+    """What was given to the workflow that is being initialised or run.
 
     MONAI keeps neither the files nor the values that it merges; they stand on the call stack of its command line. Of a workflow
     that was made otherwise no more is known than its configuration: then what no configuration of its folder has was given.
     """
     frames = list(_frames())
     for frame in frames:
-        if frame.f_code is create_workflow.__code__:
-            return _of_command_line(frame)
+        if frame.f_code in _OVERRIDES:
+            return _of_command_line(frame, _OVERRIDES[frame.f_code])
     owners = [owner for frame in frames if isinstance(owner := frame.f_locals.get("self"), ConfigWorkflow)]
     if not owners:
         return Given()
@@ -150,12 +152,13 @@ def given_now(parser: ConfigParser) -> Given:
     return Given((), {key: value for key, value in parser.get().items() if key not in known}, configs)
 
 
-def _of_command_line(frame: FrameType) -> Given:
+def _of_command_line(frame: FrameType, overrides: str) -> Given:
+    """What a function of MONAI's command line was given, whose variable `overrides` holds the values."""
     arguments: dict[str, Any] = {}
     defaults = frame.f_locals.get("args_file")
     for source in ensure_tuple(defaults) if defaults is not None else ():
         arguments |= source if isinstance(source, dict) else ConfigParser.load_config_file(source)
-    given = {"config_file": frame.f_locals.get("config_file"), **frame.f_locals.get("kwargs", {})}
+    given = {"config_file": frame.f_locals.get("config_file"), **frame.f_locals.get(overrides, {})}
     arguments |= {key: value for key, value in given.items() if value is not None}
     files = arguments.get("config_file")
     values = {key: value for key, value in arguments.items() if key not in _OPTIONS}

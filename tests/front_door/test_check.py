@@ -52,8 +52,10 @@ def replaces_what_is_not_there(base, overlay):
 def test_every_configuration_passes_as_it_is_and_begins_with_the_check(config):
     content = json.loads(config.read_text())
     assert problems_of(config) == ""
-    assert content["initialize"] == ["@check_configuration"]
-    assert content["check_configuration"]["_target_"] == "shared.front_door.check_configuration"
+    check = content["check_configuration"]
+    assert check["_target_"] == "shared.front_door.check_configuration"
+    assert content["initialize"] == [check | {"_disabled_": "$importlib.util.find_spec('shared') is None"}]
+    assert content["run"][0] == "@check_configuration"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=identify)
