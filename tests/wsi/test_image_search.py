@@ -143,7 +143,8 @@ def test_a_dicom_series_is_one_slide(tmp_path, put):
     put("in/no.dcm", "no DICOM")
     for slide in ("1", "2"):
         # The largest file stands behind the others.
-        write_dicom_level(folder / f"b{slide}.dcm", level_0[::2, ::2][:64, :128], 1.0, f"1.2.9.{slide}", f"1.2.9.{slide}.2")
+        level_1 = level_0[::2, ::2]
+        write_dicom_level(folder / f"b{slide}.dcm", level_1, 1.0, f"1.2.9.{slide}", f"1.2.9.{slide}.2", tile=32)
         write_dicom_level(folder / f"c{slide}.dcm", level_0, 0.5, f"1.2.9.{slide}", f"1.2.9.{slide}.1")
     (folder / "sub").mkdir()
     write_dicom_level(folder / "sub/a.dcm", level_0, 0.5, "1.2.9.3", "1.2.9.3.1")
