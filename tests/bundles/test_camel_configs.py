@@ -208,7 +208,7 @@ def test_a_wrong_manifest_is_refused_before_anything_is_done(camel, tmp_path):
     table.to_csv(manifest, index=False)
     process = camel.run(camel.command("train", output_dir=output_dir, manifest=manifest))
     assert process.returncode != 0
-    assert f"ValueError: {manifest}, row {last + 2}: the column 'label' is empty" in process.stderr
+    assert f"error: {manifest}, row {last + 2}: the column 'label' is empty" in process.stderr
     assert not output_dir.exists()
 
 

@@ -12,9 +12,8 @@ from shared.metrics.bag_ranking import bag_scores, top_share_of_histogram
 
 from .test_distributed import in_processes
 
-ALPHA, NUM_TILES = 0.25, 24
-# Of a tumour slide.
-NUM_TOP = 6
+# Far below the slides' share of tumour, so that whatever tiles are drawn, the top ones lie on paint.
+ALPHA, NUM_TILES = 0.1, 24
 
 
 @pytest.fixture
@@ -125,7 +124,7 @@ def test_threshold_lies_between_the_classes(calibration, bags, paint_finder, coh
     scores = [network(item["tiles"].permute(0, 3, 1, 2)).detach().sigmoid()[:, 0] for item in map(dataset.__getitem__, range(4))]
     labels = [record["label"] for record in cohort]
     assert labels == [1, 0, 1, 0]
-    # The maps' pixels of normal slides, and the surest quarter of the tumour slides'.
+    # The maps' pixels of normal slides, and the surest tenth of the tumour slides'.
     histograms = once.maps.tissue_histograms()
     normal = max(int(histograms[index].nonzero().max()) for index in (1, 3))
     tumour = min(int(top_share_of_histogram(histograms[index], ALPHA).nonzero().min()) for index in (0, 2))

@@ -19,6 +19,7 @@ from shared.engines import (
     lattice_validator,
     pixel_validator,
 )
+from shared.writers import StorageError
 
 
 def weights_of(path):
@@ -186,7 +187,7 @@ def test_killed_between_the_last_epoch_and_the_weights(tmp_path, make_stage):
     make_stage(tmp_path / "whole").run()
     # A folder stands where the weights should go.
     (tmp_path / "taken").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(StorageError, match="taken cannot be written: there is a folder of this name"):
         make_stage(tmp_path / "stage", publish_to=tmp_path / "taken").run()
     assert files(tmp_path / "stage") == ["history.csv", "resume.pt"]
     count = CountEpochs()
