@@ -47,8 +47,8 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--retrain", help="model to train again by itself")
     parser.add_argument("--retrain_every", type=int, default=0, help="whenever so many labels are new since the last training")
-    for name, what in (("set", "inference.json"), ("train_set", "train.json")):
-        text = f"a key of every bundle's {what}, the value as JSON"
+    for name, whose in (("set", "every bundle's inference.json"), ("train_set", "the train.json of every bundle that has it")):
+        text = f"a key of {whose}, the value as JSON"
         parser.add_argument(f"--{name}", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help=text)
     network = parser.add_argument_group("who may ask")
     network.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")

@@ -31,7 +31,7 @@ ALLOWED = {
     "metrics": set(),
     "networks": set(),
     "synthetic": set(),
-    "monailabel": {"geometry", "wsi", "writers", "data", "inference", "engines"},
+    "monailabel": {"geometry", "wsi", "writers", "data", "inference", "front_door", "engines"},
 }
 LEARN_WITH = {"torch", "monai", "ignite", "numpy"}
 # Boundaries are thinned and matched by these.

@@ -24,6 +24,7 @@ from .served_model import BundleSource, ServedModel
 from .slide_maps import SlideMaps
 from .tasks import BundleInfer, BundleTrain, LeastCertain, Unlabelled
 from .training import MANIFEST, Recipe, Trainings, base_config, recipe_of
+from .training_keys import check_training_keys
 from .training_set import LabelledSlide, drawn_fraction, write_training_set
 from .viewer_frame import frame_origin_of_slide
 from .weak_labels import WeakLabel, weak_label
@@ -41,7 +42,7 @@ class AppConfig:
         work_dir: for versions, maps and tissue.
         sources: bundle name -> `BundleSource`.
         overrides: of the bundles' ``inference.json``.
-        training: keys and values of every training, the last word.
+        training: keys and values of every training whose bundle has the key, the last word.
         slide_mpp: of slides that do not say.
         patch_mpp: of uploaded images.
         retrain: model that is trained again by itself; None for none.
@@ -79,6 +80,8 @@ class PathologyApp(MONAILabelApp):
         self.models = {
             name: ServedModel(name, source, work / "models" / name, overrides) for name, source in self.settings.sources.items()
         }
+        trainable = {name: model.source for name, model in self.models.items() if recipe_of(model) is not None}
+        check_training_keys(trainable, self.settings.training)
         for model in self.models.values():
             model.versions.clear_unfinished()
         self.maps = SlideMaps(work / "maps", self.settings.patch_mpp)

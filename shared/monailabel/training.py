@@ -23,6 +23,7 @@ from ..engines.run_folder import FILES, VOLATILE
 from ..writers import atomic_path
 from .refusal import Refusal
 from .served_model import ServedModel, config_files, is_plain, plain_value, training_config
+from .training_keys import keys_of_training
 from .training_set import REGIONS, SLIDES
 from .versions import Version
 
@@ -127,7 +128,7 @@ def training_overlay(
         recipe: its.
         run: folder of the training.
         options: of the request: ``max_epochs``, ``pretrained`` (False begins with new weights), ``device``.
-        extra: of the server, the last word.
+        extra: of the server for every bundle, the last word; keys that this bundle does not have are left out.
     """
     bundle = json.loads((model.source.folder / "configs" / "train.json").read_text())
     settings = {name: value for name, value in base_config(model).items() if name in bundle and not name.startswith("_")}
@@ -146,7 +147,7 @@ def training_overlay(
         overlay[recipe.epochs] = int(options["max_epochs"])
     if options.get("device"):
         overlay["device"] = f"$torch.device({options['device']!r})"
-    return overlay | dict(extra)
+    return overlay | keys_of_training(model.source, extra)
 
 
 @dataclass
@@ -177,7 +178,7 @@ class Trainings:
 
     Args:
         prepare: writes the manifest of a model into a folder; returns what is to be remembered of it.
-        extra: keys and values of every training, the last word.
+        extra: keys and values of every training whose bundle has the key, the last word.
         on_published: called with model and version when a training has become the version that answers.
     """
 
