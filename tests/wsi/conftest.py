@@ -1,9 +1,13 @@
-"""Small slides with known pixels."""
+"""Small slides with known pixels, and annotation files."""
+
+import json
 
 import numpy as np
 import pytest
 import tifffile
 from scipy.ndimage import gaussian_filter
+
+from shared.wsi import read_annotations
 
 
 def smooth_rgb(width, height, seed=0, sigma=2.0):
@@ -46,3 +50,17 @@ def pyramid(tmp_path_factory, level_0):
 def flat(tmp_path_factory, level_0):
     """The same slide without levels."""
     return write_slide(tmp_path_factory.mktemp("slide") / "flat.tif", [level_0])
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a file and read its annotations."""
+
+    def read_text(content, name=None, **options):
+        is_json = not isinstance(content, str | bytes)
+        path = tmp_path / (name or ("slide.geojson" if is_json else "slide.xml"))
+        content = json.dumps(content) if is_json else content
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return read_annotations(path, **options)
+
+    return read_text
