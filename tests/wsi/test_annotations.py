@@ -8,7 +8,6 @@ from shapely.geometry import box
 from shared.wsi import EXCLUSION_NAMES, read_annotations
 from tests.wsi.annotation_texts import SQUARE, asap, feature, imagescope, layer, region
 
-
 # ASAP
 
 
