@@ -11,7 +11,6 @@ from shapely.geometry import shape
 from shared.inference import ImageInput, SlideMapper
 from shared.inference.region_map import map_region
 from shared.wsi import read_mask_region
-
 from tests.wsi.scn_slide import write_scn
 
 ORIGIN_PX, SIZE_PX = (600, 400), (1800, 1200)

@@ -13,7 +13,6 @@ from scripts.label_server.viewer_frame import frame_of_viewer, frame_origin_of_s
 from scripts.label_server.weak_labels import weak_label
 from scripts.label_server.wsi_request import parse_wsi_request
 from shared.writers import annotation_feature
-
 from tests.wsi.scn_slide import write_scn
 
 ORIGIN_PX = (300, 200)

@@ -18,7 +18,6 @@ from shared.wsi import read_annotations, read_mask_region
 from tests.data.camelyon16_layout import asap, corners
 from tests.data.qupath_layout import collection, feature, project, square, write
 from tests.data.sparse_slide import write_sparse_slide
-
 from tests.wsi.scn_slide import write_scn
 
 SIZE_PX = (300, 200)

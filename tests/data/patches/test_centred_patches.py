@@ -1,16 +1,14 @@
 """Patches centred on components whose centres are known, and k-means against the best split of a line."""
 
-import importlib
 import itertools
 
 import numpy as np
 import pytest
 
 from shared.data import centred_patches, num_centres
+from shared.data.patches import centred_patches as MODULE
 from shared.data.patches.centred_patches import CentredPatch, patch_corner
 
-# The package has the function by this name.
-MODULE = importlib.import_module("shared.data.centred_patches")
 SIDE = 8
 
 

@@ -10,7 +10,7 @@ from shared.data import RegionDataset, TissueCache, check_images, load_manifest,
 from shared.synthetic import write_slide
 
 # The package has the function by this name.
-MODULE = importlib.import_module("shared.data.slide_patches")
+MODULE = importlib.import_module("shared.data.patches.lesion_patches")
 WIDTH, HEIGHT = 1800, 1280
 CLASSES = ("normal", "benign", "in situ", "invasive")
 # (class, left, top, right, bottom) in level-0 pixels of 1 um; patches are 16 px at 8 um: 128 level-0 px.

@@ -372,7 +372,7 @@ def test_memory_does_not_grow_with_the_slide(tmp_path):
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).resolve().parents[2])
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).resolve().parents[3])
     assert finished.returncode == 0, finished.stderr
     lines = finished.stdout.split()
     # A disc of radius 2500 px less a stripe of 200 px through its middle, at half the size.
