@@ -110,9 +110,9 @@ NOT_RUN = {
     "nine trainings, each a process of its own; the sweeps of cdws_mil are run": tuple(
         f"python scripts/sweep.py --config_file bundles/{name}/configs/train.json" for name in ("fully_supervised", "wildcat")
     ),
-    "a server, which does not end, in an environment of its own; tests/monailabel runs it": ("bash scripts/serve_monailabel.sh",),
+    "a server, which does not end, in an environment of its own; tests/label_server runs it": ("bash scripts/serve.sh",),
     "trains every bundle; tests/comparison runs it": ("python scripts/compare.py",),
-    "writes into the repository; tests/packing runs it": ("python scripts/pack_bundles.py",),
+    "writes into the repository; tests/packing runs it": ("python scripts/pack.py",),
     "publishes, or loads what is published; tests/packing loads from servers of its own": (
         "gh release upload",
         "unzip",
