@@ -2,18 +2,35 @@
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+from shared.wsi.readers.cucim_support import usable_cucim_problem
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cases marked `gpu` run wherever there is one."""
+    """Cases marked `gpu` or `cucim` run wherever there is one; so do the cases of a test whose parameter is "cucim"."""
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    for item in filter(_needs_cucim, items):
+        if problem := _cucim_problem():
+            item.add_marker(pytest.mark.skip(reason=f"needs cuCIM: {problem}"))
+
+
+def _needs_cucim(item: pytest.Item) -> bool:
+    values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    return "cucim" in item.keywords or any(isinstance(value, str) and value == "cucim" for value in values)
+
+
+def _cucim_problem() -> str | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return usable_cucim_problem()
 
 
 @pytest.fixture(scope="session", autouse=True)
