@@ -37,9 +37,9 @@ from scripts.comparison.report import Report
 from scripts.comparison.runs import FAILED, SKIPPED, Comparison, Tracker
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.engines.folder_lock import FolderLock
-from shared.engines.sweep import parse_value
 from shared.front_door import begin_script
 from shared.handlers import database_uri
+from shared.sweeps.sweep import parse_value
 
 logger = logging.getLogger("compare")
 

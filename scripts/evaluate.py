@@ -30,12 +30,12 @@ import pandas as pd
 
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import TissueCache, load_manifest
-from shared.engines.class_map_scores import ClassMapScores
-from shared.engines.lesion_froc import ISOLATED_UM
-from shared.engines.map_scores import MapScores
-from shared.engines.score_table import score_blocks
+from shared.evaluation.class_map_scores import ClassMapScores
+from shared.evaluation.lesion_froc import ISOLATED_UM
+from shared.evaluation.map_scores import MapScores
+from shared.evaluation.table import score_blocks
 from shared.front_door import begin_script
-from shared.inference.cohort import SETTINGS_NAME
+from shared.inference.cohort.cohort import SETTINGS_NAME
 from shared.writers import atomic_path
 
 COLUMNS = {

@@ -6,8 +6,8 @@ python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps 
 
 The same command again goes on where an earlier one stopped, by kill -9 too; finished slides are skipped, those without tissue
 among them. Several such commands on one output folder share the slides, also from several machines with a common file system (see
-`shared.inference.row_store.RowStore` on its locks). A slide that fails is tried once more at the end; its row in slides.csv says
-why.
+`shared.inference.cohort.row_store.RowStore` on its locks). A slide that fails is tried once more at the end; its row in
+slides.csv says why.
 
 Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
 
@@ -30,12 +30,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fire.parser import DefaultParseValue
 
-from shared.engines.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
 from shared.front_door import begin_script
 from shared.inference import InferenceFailures, find_images, run_cohort
+from shared.inference.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
+from shared.inference.cohort.finished import FINISHED
+from shared.inference.cohort.ray_cohort import RayCohort
 from shared.inference.device_errors import DeviceFailure
-from shared.inference.finished import FINISHED
-from shared.inference.ray_cohort import RayCohort
 from shared.synthetic import demo_manifest
 from shared.writers import StorageError, check_writable
 

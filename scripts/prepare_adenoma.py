@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from shared.data.adenoma import ADENOMA_CLASSES, adenoma_images
-from shared.data.published import write_manifests
+from shared.data.public.adenoma import ADENOMA_CLASSES, adenoma_images
+from shared.data.public.releases import write_manifests
 from shared.front_door import begin_script
 
 

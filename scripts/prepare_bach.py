@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 from shared.data import BACH_CLASSES, TissueCache, bach_photos, bach_slides, slide_patches, write_manifest
-from shared.data.bach import SLIDE_MPP, TRAINING_SLIDES, VALIDATION_SLIDES
 from shared.data.manifest import Record
+from shared.data.public.bach import SLIDE_MPP, TRAINING_SLIDES, VALIDATION_SLIDES
 from shared.front_door import begin_script
 
 SLIDE_DOWNSAMPLE = 16

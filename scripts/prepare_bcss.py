@@ -21,8 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.preparation.command import parser_of, run
-from shared.data.bcss import BCSS_CLASSES, TEST_SITES, VALIDATION_SITES, bcss, bcss_tumour
-from shared.data.published import write_manifests
+from shared.data.public.bcss import BCSS_CLASSES, TEST_SITES, VALIDATION_SITES, bcss, bcss_tumour
+from shared.data.public.releases import write_manifests
 
 
 def prepare(arguments: argparse.Namespace) -> list[str]:

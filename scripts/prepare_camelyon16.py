@@ -21,15 +21,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.data import TissueCache
-from shared.data.camelyon16 import PARTLY_ANNOTATED, camelyon16_slides
-from shared.data.camelyon16_regions import (
+from shared.data.public.camelyon16 import PARTLY_ANNOTATED, camelyon16_slides
+from shared.data.public.camelyon16_regions import (
     PAPER_TRAINING_SLIDES,
     SPLIT_READINGS,
     assign_camelyon16_splits,
     balanced_regions,
     camelyon16_regions,
 )
-from shared.data.published import first_names, write_manifests
+from shared.data.public.releases import first_names, write_manifests
 from shared.front_door import begin_script
 
 # A region of 1280 px at 0.5 um has 20 x 20 px of it. At 8 um the thumbnail of a slide of 100 000 x 200 000 px would have 20

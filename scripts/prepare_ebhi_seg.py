@@ -20,8 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.preparation.command import parser_of, run
-from shared.data.ebhi_seg import EBHI_CLASSES, NORMAL_CLASSES, TUMOUR_CLASSES, ebhi_seg, ebhi_tumour
-from shared.data.published import write_manifests
+from shared.data.public.ebhi_seg import EBHI_CLASSES, NORMAL_CLASSES, TUMOUR_CLASSES, ebhi_seg, ebhi_tumour
+from shared.data.public.releases import write_manifests
 
 
 def prepare(arguments: argparse.Namespace) -> list[str]:

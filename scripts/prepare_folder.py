@@ -29,9 +29,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.preparation.annotation_options import add_annotation_options
-from shared.data.annotated_slides import annotated_slides
-from shared.data.class_folders import class_folder_images
-from shared.data.published import write_manifests
+from shared.data.own.annotated_slides import annotated_slides
+from shared.data.own.class_folders import class_folder_images
+from shared.data.public.releases import write_manifests
 from shared.front_door import begin_script
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.preparation.command import parser_of, run
-from shared.data.glas import GLAS_CLASSES, glas, glas_malignancy
-from shared.data.published import write_manifests
+from shared.data.public.glas import GLAS_CLASSES, glas, glas_malignancy
+from shared.data.public.releases import write_manifests
 
 
 def prepare(arguments: argparse.Namespace) -> list[str]:

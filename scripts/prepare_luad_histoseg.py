@@ -20,8 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.preparation.command import parser_of, run
-from shared.data.published import write_manifests
-from shared.data.tissue_patches import LUAD_HISTOSEG, of_one_tissue, tissue_patches, with_tumour
+from shared.data.public.releases import write_manifests
+from shared.data.public.tissue_patches import LUAD_HISTOSEG, of_one_tissue, tissue_patches, with_tumour
 
 
 def prepare(arguments: argparse.Namespace) -> list[str]:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 from shared.data import PatchCamelyonDataset
-from shared.data.patch_camelyon import PUBLISHED_PATCHES, SPLITS
+from shared.data.public.patch_camelyon import PUBLISHED_PATCHES, SPLITS
 from shared.front_door import begin_script
 
 # Patches of one read: as many as lie in one run of chunks.

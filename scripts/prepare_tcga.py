@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.data.manifest import Record, write_manifest
-from shared.data.tcga import PUBLISHED_SLIDES, tcga_records
-from shared.data.tcga_barcode import TRAINING_LOCATIONS
+from shared.data.public.tcga import PUBLISHED_SLIDES, tcga_records
+from shared.data.public.tcga_barcode import TRAINING_LOCATIONS
 from shared.front_door import begin_script
 
 _LACK = {

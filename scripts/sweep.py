@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 
-from shared.engines.sweep import Sweep, parse_value
-from shared.engines.sweep_table import best_row, check_over, summarise
 from shared.front_door import begin_script
+from shared.sweeps.sweep import Sweep, parse_value
+from shared.sweeps.sweep_table import best_row, check_over, summarise
 
 
 def print_rows(rows: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ prepare_environment requirements-dev.txt
 "$PYTHON" -m mypy
 # One thread a process: two test processes that each spin on two cores crawl.
 export OMP_NUM_THREADS=1
-# The label server's tests run a server in an environment of its own, where it has been built (bash scripts/serve_monailabel.sh --install_only).
+# The label server's tests run a server in an environment of its own, where it has been built (bash scripts/serve.sh --install_only).
 MONAILABEL_PYTHON=${MONAILABEL_PYTHON:-${MONAILABEL_VENV:-$PWD/.venv-monailabel}/bin/python}
 if [ -x "$MONAILABEL_PYTHON" ]; then export MONAILABEL_PYTHON; else unset MONAILABEL_PYTHON; fi
 # The last line printed is pytest's own.

@@ -1,4 +1,4 @@
-"""Imports point one way, code lies in `shared` alone, and configurations name what exists."""
+"""Imports point one way, the code of bundles lies in `shared` alone, and configurations name what exists."""
 
 import ast
 import importlib
@@ -14,26 +14,32 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT / "shared"
 MODULES = sorted(path.relative_to(SHARED) for path in SHARED.rglob("*.py"))
 
-# A part may import the parts that it names here, and itself.
+# A room may import the rooms that it names here, and itself.
 LEARNING = {"selection", "losses", "metrics", "networks"}
+READING = {"geometry", "wsi", "writers", "data"}
+MAPPING = READING | {"inference", "front_door", "networks"}
+TRAINING = MAPPING | {"handlers", "boosting", "engines", *LEARNING}
 ALLOWED = {
     "geometry": set(),
     "wsi": {"geometry"},
     "writers": {"geometry", "wsi"},
-    "data": {"geometry", "wsi", "writers"},
-    "inference": {"geometry", "wsi", "writers", "data"},
-    "handlers": {"writers"},
+    "data": READING - {"data"},
     "front_door": {"writers"},
-    "engines": {"geometry", "wsi", "writers", "data", "inference", "handlers", "front_door", "boosting", *LEARNING},
+    "handlers": {"writers"},
     "selection": set(),
     "losses": {"selection"},
-    "boosting": {"losses", "networks"},
     "metrics": set(),
     "networks": set(),
+    "boosting": {"losses", "networks"},
+    "inference": MAPPING - {"inference"},
+    "engines": TRAINING - {"engines", "inference"},
+    "evaluation": TRAINING,
+    "calibration": TRAINING | {"evaluation"},
+    "sweeps": TRAINING - {"inference"},
     "synthetic": set(),
-    "monailabel": {"geometry", "wsi", "writers", "data", "inference", "front_door", "engines"},
 }
-LEARN_WITH = {"torch", "monai", "ignite", "numpy"}
+MOST_MODULES = 15
+LEARN_WITH = {"torch", "monai", "ignite", "numpy", "lazy_loader"}
 # Boundaries are thinned and matched by these.
 ALSO_WITH = {"metrics": {"scipy", "skimage"}}
 VAGUE = {"util", "utils", "helper", "helpers", "common", "misc"}
@@ -59,14 +65,14 @@ def imports_of(module):
 
 
 def parts_imported(module):
-    """The parts of `shared` that a module imports, without its own."""
+    """The rooms of `shared` that a module imports from."""
     depth = len(module.parts)
     for dots, name, names in imports_of(module):
         if dots == depth:  # from ..part import x, from .. import part
             yield from ([name.split(".")[0]] if name else names)
 
 
-def test_every_part_has_its_place():
+def test_every_room_has_its_place():
     assert {module.parts[0] for module in MODULES if len(module.parts) > 1} == set(ALLOWED)
 
 
@@ -91,10 +97,42 @@ def test_what_learns_imports_torch_and_its_kind_alone(module):
     assert foreign <= LEARN_WITH | ALSO_WITH.get(module.parts[0], set())
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module.parts[0] != "monailabel"], ids=identify)
-def test_only_one_part_imports_monai_label(module):
-    """It lives in an environment of its own."""
+@pytest.mark.parametrize("module", MODULES, ids=identify)
+def test_what_bundles_run_imports_no_monai_label(module):
+    """It belongs to the server alone, in `scripts/label_server`."""
     assert not [name for dots, name, _ in imports_of(module) if not dots and name.split(".")[0] == "monailabel"]
+
+
+@pytest.mark.parametrize("folder", sorted({module.parent for module in MODULES}), ids=str)
+def test_a_folder_can_be_taken_in_at_a_glance(folder):
+    modules = [path.name for path in (SHARED / folder).glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) < MOST_MODULES, f"shared/{folder} has {len(modules)} modules: divide it by role"
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    """Rooms within a room have an order too."""
+    known = {".".join(module.with_suffix("").parts) for module in MODULES}
+    below = {name: set() for name in known}
+    for module in MODULES:
+        package = module.with_suffix("").parts[:-1]
+        for dots, name, names in imports_of(module):
+            base = ".".join([*package[: len(package) - dots + 1], *filter(None, name.split("."))]) if dots else ""
+            below[".".join(module.with_suffix("").parts)] |= {base, *(f"{base}.{part}" for part in names)} & known
+    while free := {name for name, imported in below.items() if not imported}:
+        below = {name: imported - free for name, imported in below.items() if name not in free}
+    assert not below, f"a circle among {', '.join(sorted(below))}"
+
+
+@pytest.mark.parametrize("stub", sorted(path.relative_to(ROOT) for path in SHARED.rglob("*.pyi")), ids=str)
+def test_a_package_loads_what_it_exports_only_when_asked(stub):
+    package = ".".join(stub.parent.parts)
+    exported = [alias.name for node in ast.parse((ROOT / stub).read_text(encoding="utf-8")).body for alias in node.names]
+    assert len(exported) == len(set(exported))
+    # A module that is imported would stand in the place of what it exports under its own name.
+    assert not set(exported) & {path.stem for path in (ROOT / stub.parent).iterdir()}
+    loaded = importlib.import_module(package)
+    assert sorted(loaded.__all__) == sorted(exported)
+    assert all(getattr(loaded, name) is not None for name in exported)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=identify)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from shared.engines.sweep import Sweep, parse_value
-from shared.engines.sweep_table import summarise
-from shared.writers.matrix_figure import write_matrices
+from shared.sweeps.sweep import Sweep, parse_value
+from shared.sweeps.sweep_table import summarise
+from shared.writers.figures.matrices import write_matrices
 
 STEP = 0.2
 METRICS = {

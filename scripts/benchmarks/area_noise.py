@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from shared.engines.sweep import Sweep, parse_value
-from shared.engines.sweep_table import summarise
+from shared.sweeps.sweep import Sweep, parse_value
+from shared.sweeps.sweep_table import summarise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from shared.inference import ImageInput, SlideMapper
-from shared.inference.precision import computes_bfloat16
 from shared.networks import InstanceClassifier
+from shared.networks.precision import computes_bfloat16
 
 from .repeated_slide import MPP, PATCH_PX, TILE_PX, write_repeated_slide
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from shared.data.supervision import MODES
-from shared.engines.sweep import Sweep, parse_value
-from shared.engines.sweep_table import summarise
-from shared.writers.band_figure import Band, write_bands
+from shared.data.labels.supervision import MODES
+from shared.sweeps.sweep import Sweep, parse_value
+from shared.sweeps.sweep_table import summarise
+from shared.writers.figures.bands import Band, write_bands
 
 # Ciga and Martel, section 3.3, without 0: a network that was trained with labels alone has seen no mask.
 SHARES = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)

@@ -14,8 +14,8 @@ from typing import Any
 from tqdm import tqdm
 
 from shared.data import load_manifest, record_error, slide_regions, write_manifest
-from shared.data.image_regions import labelled_squares
 from shared.data.manifest import PLAIN_SUFFIXES, REGION, has_known_mask
+from shared.data.patches.image_regions import labelled_squares
 from shared.data.record_masks import MASK_COLUMNS
 from shared.synthetic import demo_manifest
 from shared.writers import atomic_path

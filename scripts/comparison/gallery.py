@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shared.engines.evaluation_report import example_indices
+from shared.evaluation.report import example_indices
+from shared.inference.cohort.row_store import TABLE_NAME
 from shared.inference.inputs import image_name
-from shared.inference.row_store import TABLE_NAME
 from shared.writers import read_rows
 from shared.writers.overlay import PROBABILITY_COLOURS
 from shared.writers.palette import class_colour

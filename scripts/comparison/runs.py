@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from shared.data import TissueCache
-from shared.engines.child_process import run_child
-from shared.engines.sweep import LOG, METRICS, Sweep
 from shared.handlers import Tracking
-from shared.inference.finished import FINISHED
-from shared.inference.row_store import TABLE_NAME
+from shared.inference.cohort.finished import FINISHED
+from shared.inference.cohort.row_store import TABLE_NAME
 from shared.metrics import Reliability
+from shared.sweeps.child_process import run_child
+from shared.sweeps.sweep import LOG, METRICS, Sweep
 from shared.writers import atomic_path, read_rows
 
 from .baselines import BASELINES, TRAINED

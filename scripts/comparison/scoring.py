@@ -18,12 +18,12 @@ from tqdm import tqdm
 from shared.data import TissueCache, record_error
 from shared.data.record_masks import MASK_COLUMNS, read_record_mask
 from shared.data.tissue_cache import content_key
-from shared.engines.map_cohort import nearest_pixels
-from shared.inference.cohort import SETTINGS_NAME
-from shared.inference.finished import FINISHED
+from shared.evaluation.map_cohort import nearest_pixels
+from shared.inference.cohort.cohort import SETTINGS_NAME
+from shared.inference.cohort.finished import FINISHED
+from shared.inference.cohort.row_store import TABLE_NAME
 from shared.inference.inputs import image_name
-from shared.inference.map_file import ClassMapFile, MapFile
-from shared.inference.row_store import TABLE_NAME
+from shared.inference.outputs.map_file import ClassMapFile, MapFile
 from shared.metrics import BOUNDARY_THRESHOLDS, boundary_counts, confusion_matrix
 from shared.metrics.ranking import counts_at, score_histograms
 from shared.metrics.region import region_f_of_counts

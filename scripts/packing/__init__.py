@@ -1,1 +1,1 @@
-"""What `scripts/pack_bundles.py` does: a bundle and its trained weights become a zip that MONAI downloads; verified."""
+"""What `scripts/pack.py` does: a bundle and its trained weights become a zip that MONAI downloads; verified."""

@@ -1,5 +1,5 @@
 /*
- * Asks the label server (scripts/serve_monailabel.py) for a tumour map of the open slide, or of the selected annotation, and shows
+ * Asks the label server (scripts/serve.py) for a tumour map of the open slide, or of the selected annotation, and shows
  * its outlines as annotations. QuPath 0.5 and later: Automate > Script editor > Run.
  *
  * With an annotation selected its bounding box is mapped, otherwise the whole slide. A slide that the server does not have in its

@@ -1,5 +1,5 @@
 /*
- * Sends the label server (scripts/serve_monailabel.py) what is known of the open slide: a label, a rough fraction of tumour, and
+ * Sends the label server (scripts/serve.py) what is known of the open slide: a label, a rough fraction of tumour, and
  * the annotations of the classes Tumor and Normal. QuPath 0.5 and later.
  *
  * The annotations are in QuPath's own coordinates, which the server expects unless it runs with --annotation_frame level0.

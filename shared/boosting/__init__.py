@@ -1,5 +1,5 @@
 """Learning without gradient steps: boosted trees on bags of instances."""
 
-from .mil_boost import MILBoost
+import lazy_loader
 
-__all__ = ["MILBoost"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

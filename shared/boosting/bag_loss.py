@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..losses import image_cross_entropy, log_generalized_mean
+from ..losses.power_mean import image_cross_entropy, log_generalized_mean
 
 Floats = NDArray[np.floating]
 

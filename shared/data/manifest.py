@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..writers import atomic_path
-from ..wsi import ANNOTATION_FRAMES, is_annotation_file, open_slide
+from ..writers.atomic import atomic_path
+from ..wsi.annotations.annotation_file import is_annotation_file
+from ..wsi.annotations.frames import ANNOTATION_FRAMES
 from ..wsi.formats import PLAIN_SUFFIXES
+from ..wsi.slide_pool import open_slide
 from ..wsi.spacing import STATED_RANGE, is_possible_spacing
 from .record_masks import join_names
 from .splits import SPLITS, assign_folds, assign_splits

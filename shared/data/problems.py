@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from .published import first_names
+from .public.releases import first_names
 
 
 class Problems:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..wsi import is_annotation_file, open_annotation_mask, read_mask_region
-from ..wsi.annotations import UNCLASSIFIED
+from ..wsi.annotations.annotation_classes import UNCLASSIFIED
+from ..wsi.annotations.annotation_file import is_annotation_file
 from ..wsi.annotations.reading import plain_name
+from ..wsi.mask_region import open_annotation_mask, read_mask_region
 
 Record = dict[str, Any]
 

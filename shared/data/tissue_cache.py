@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from ..writers import contended_path
-from ..wsi import Slide, TissueMap, find_tissue, open_slide
-from ..wsi.tissue_map import tissue_mask_shape
+from ..writers.atomic import contended_path
+from ..wsi.slide import Slide
+from ..wsi.slide_pool import open_slide
+from ..wsi.tissue.tissue_map import TissueMap, find_tissue, tissue_mask_shape
 
 logger = logging.getLogger(__name__)
 

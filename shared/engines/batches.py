@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..losses import ConstrainedRetrainLoss, DeepWeakSupervisionLoss
+from ..losses.constrained_retrain import ConstrainedRetrainLoss
+from ..losses.deep_weak_supervision import DeepWeakSupervisionLoss
 
 Device = torch.device | str | None
 

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-from ..writers import atomic_path
+from ..writers.atomic import atomic_path
 from .distributed import broadcast_from_first, rank
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class FolderLock:
     next one takes the folder over. Of the processes of a distributed run rank 0 holds it for all. Within a process it may be
     acquired again, as when a training is begun anew in a notebook in which it has failed.
 
-    Between machines this holds as far as their file system does, see `shared.inference.row_store.RowStore`.
+    Between machines this holds as far as their file system does, see `shared.inference.cohort.row_store.RowStore`.
 
     Args:
         folder: it is made when the lock is acquired, and removed if it is still empty when the lock is released.

@@ -10,10 +10,9 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from ..data import gather_instances, split_into_instances
-from ..inference.precision import computes_bfloat16
-from ..selection import criterion as criterion_of_name
-from ..selection import max_max, max_min
+from ..data.labels.lattice import gather_instances, split_into_instances
+from ..networks.precision import computes_bfloat16
+from ..selection.criteria import criterion as criterion_of_name, max_max, max_min
 from .distributed import unwrap
 
 _LARGEST_FLOAT32_PX = 32

@@ -10,7 +10,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
-from ..losses import JointSegClsLoss, inverse_frequency_weights
+from ..losses.joint_seg_cls import JointSegClsLoss, inverse_frequency_weights
 from .batches import image_and_mask
 
 # Not the engine's own: Ignite's loggers are silenced in the bundles' logging.conf.

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from ..data import RegionDataset, instance_labels_of_masks, instance_region, write_instance_labels, write_picks
+from ..data.image_dataset import RegionDataset
+from ..data.labels.enriched_labels import write_instance_labels, write_picks
+from ..data.labels.lattice import instance_labels_of_masks, instance_region
 from ..data.record_masks import MASK_COLUMNS
-from ..selection import criterion as criterion_of_name
-from ..wsi import open_slide
+from ..selection.criteria import criterion as criterion_of_name
+from ..wsi.slide_pool import open_slide
 from .distributed import barrier, gather_in_order, num_processes, rank, unwrap
 from .inferers import LatticeInferer, fast_inferer
 

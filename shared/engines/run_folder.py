@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..handlers import Tracking
-from ..writers import atomic_path
+from ..handlers.tracking import Tracking
+from ..writers.atomic import atomic_path
+from .configuration import executed_config, scalars
 from .distributed import barrier, rank
-from .executed_config import executed_config, scalars
 from .folder_lock import FolderLock
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor, nn
 
-from ..handlers import StageEvents
-from ..networks import load_weights
-from ..writers import atomic_path
+from ..handlers.training import StageEvents
+from ..networks.weights import load_weights
+from ..writers.atomic import atomic_path
 from .distributed import rank
 
 logger = logging.getLogger(__name__)

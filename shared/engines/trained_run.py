@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .executed_config import executed_config
+from .configuration import executed_config
 from .run_folder import CONFIG, differences
 
 MISSING = object()

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from ..handlers import StageEvents, Tracking, training_handlers
-from ..inference.precision import computes_bfloat16
-from ..networks import load_backbone, load_weights
-from ..writers import atomic_path
+from ..handlers.tracking import Tracking
+from ..handlers.training import StageEvents, training_handlers
+from ..networks.precision import computes_bfloat16
+from ..networks.weights import load_backbone, load_weights
+from ..writers.atomic import atomic_path
 from .batches import image_and_label
 from .distributed import average, average_buffers, barrier, is_distributed, num_processes, rank
 from .folder_lock import FolderLock

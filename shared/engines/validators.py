@@ -10,9 +10,15 @@ from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
-from ..data import RegionDataset, RegionLoader, SlideBagDataset, instance_labels_of_masks
-from ..inference.probabilities import tumour_probability
-from ..metrics import BagRanking, MeanRegionF, PooledBinaryScores, PooledClassScores
+from ..data.bag_dataset import SlideBagDataset
+from ..data.image_dataset import RegionDataset
+from ..data.labels.lattice import instance_labels_of_masks
+from ..data.loaders import RegionLoader
+from ..metrics.bag_ranking import BagRanking
+from ..metrics.binary import PooledBinaryScores
+from ..metrics.classes import PooledClassScores
+from ..metrics.region import MeanRegionF
+from ..networks.probabilities import tumour_probability
 from .batches import image_and_label, image_and_mask
 from .distributed import num_processes
 from .inferers import LatticeInferer, ScoreMapInferer, fast_inferer

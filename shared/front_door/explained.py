@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from ..writers import StorageError, storage_error
+from ..writers.storage import StorageError, storage_error
 
 # Set to anything, it brings the tracebacks back.
 TRACEBACK_VARIABLE = "FULL_TRACEBACK"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..writers import StorageError, check_writable
+from ..writers.storage import StorageError, check_writable
 from .given import Given
 
 DISTRIBUTED = "shared.engines.initialize_distributed"

@@ -20,7 +20,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from monai.handlers import MLFlowHandler
 
-from ..writers import atomic_path
+from ..writers.atomic import atomic_path
 from .tracking_address import artifact_uri, database_file, database_uri, follow_move
 from .tracking_backlog import Backlog, Entry
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..writers import atomic_path
+from ..writers.atomic import atomic_path
 
 Entry = dict[str, Any]
 

@@ -10,12 +10,12 @@ from types import TracebackType
 
 import numpy as np
 
-from ..wsi import Slide
+from ..wsi.slide import Slide
 from .inputs import ImageInput
-from .map_grid import MapGrid
+from .outputs.slide_results import Scale
 from .overview import Overview
-from .slide_results import Scale
-from .tile_reader import Batch
+from .tiles.map_grid import MapGrid
+from .tiles.tile_reader import Batch
 
 
 @dataclass(frozen=True)

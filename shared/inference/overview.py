@@ -10,11 +10,12 @@ import rasterio.features
 from shapely.geometry import Polygon
 
 from ..data.tissue_cache import TissueCache
-from ..geometry import nearest_finer_level
-from ..writers import RowSource, reduced_strips
-from ..wsi import Slide, tissue_mask
-from ..wsi.brightfield import brightfield_problem
-from .map_grid import MapGrid
+from ..geometry.pyramid import nearest_finer_level
+from ..writers.ome_tiff import RowSource, reduced_strips
+from ..wsi.slide import Slide
+from ..wsi.tissue.brightfield import brightfield_problem
+from ..wsi.tissue.detection import tissue_mask
+from .tiles.map_grid import MapGrid
 
 STRIP_AREA_PX = 2**23  # pixels of the level that is read, decoded at once: 25 MB
 

@@ -12,16 +12,17 @@ from typing import Any, cast
 import numpy as np
 import shapely
 
-from ..writers import TUMOUR_CLASS, TUMOUR_COLOUR, Colour, class_colour
-from ..wsi.annotations import LEVEL0
+from ..writers.geojson import TUMOUR_CLASS
+from ..writers.palette import TUMOUR_COLOUR, Colour, class_colour
+from ..wsi.annotations.frames import LEVEL0
 from .inputs import ImageInput
 from .look_ahead import OpenedSlide
-from .map_grid import MapGrid
-from .polygons import Region, class_regions, tumour_regions
-from .probability_map import ProbabilityMap
+from .outputs.polygons import Region, class_regions, tumour_regions
+from .outputs.probability_map import ProbabilityMap
+from .outputs.slide_results import ResultOptions, Scale, annotation_features, least_pixels
 from .slide_mapper import SlideMapper
-from .slide_results import ResultOptions, Scale, annotation_features, least_pixels
-from .tile_reader import read_batches
+from .tiles.map_grid import MapGrid
+from .tiles.tile_reader import read_batches
 
 # (x, y, width, height) in level-0 pixels.
 Box = tuple[int, int, int, int]

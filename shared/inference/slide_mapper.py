@@ -16,26 +16,28 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..data.tissue_cache import TissueCache
-from ..geometry import mpp_to_downsample, snap_downsample
-from ..writers import check_volume_format, column_name, tile_table
-from ..wsi import TISSUE_METHODS, Slide
-from ..wsi.annotations import QUPATH, check_frame
+from ..geometry.pyramid import mpp_to_downsample, snap_downsample
+from ..networks.precision import computes_bfloat16
+from ..writers.volume import check_volume_format
+from ..writers.wsinfer_table import column_name, tile_table
+from ..wsi.annotations.frames import QUPATH, check_frame
 from ..wsi.formats import PLAIN_SUFFIXES
-from .cohort import run_cohort
-from .finished import weights_sha256
+from ..wsi.slide import Slide
+from ..wsi.tissue.detection import TISSUE_METHODS
+from .cohort.cohort import run_cohort
+from .cohort.finished import weights_sha256
+from .cohort.row_store import Row
 from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedSlide
-from .map_grid import MapGrid
-from .network_map import fill_map
+from .outputs.probability_map import ProbabilityMap
+from .outputs.slide_results import TILE_TABLE_SUFFIX, ResultOptions, Scale, write_results
 from .overview import Overview, read_overview
-from .precision import computes_bfloat16
-from .probability_map import ProbabilityMap
-from .row_store import Row
-from .slide_results import TILE_TABLE_SUFFIX, ResultOptions, Scale, write_results
-from .stitching import BlendedCores, CroppedCores, Stitching, check_blending
 from .stopwatch import Stopwatch
-from .tile_network import CompiledTileNetwork, TileNetwork, compile_problem
-from .tile_reader import read_batches
+from .tiles.map_grid import MapGrid
+from .tiles.network_map import fill_map
+from .tiles.stitching import BlendedCores, CroppedCores, Stitching, check_blending
+from .tiles.tile_network import CompiledTileNetwork, TileNetwork, compile_problem
+from .tiles.tile_reader import read_batches
 
 MAP_SUFFIX = ".map.part"
 SLIDE_MAP_DOWNSAMPLE = 4

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..selection import alpha_beta_labels, check_shares, number_of
+from ..selection.alpha_beta import alpha_beta_labels, check_shares, number_of
 
 __all__ = ["AlphaBetaLoss", "alpha_beta_loss"]
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .area_constraint import area_constraint
-from .generalized_mean import image_cross_entropy, log_generalized_mean
-from .superpixel_means import superpixel_means
+from .cancer_area import area_constraint
+from .power_mean import image_cross_entropy, log_generalized_mean
+from .superpixels import superpixel_means
 
 __all__ = ["DeepWeakSupervisionLoss", "deep_weak_supervision_loss"]
 

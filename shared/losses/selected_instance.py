@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..selection import Criterion
-from ..selection import criterion as criterion_of_name
+from ..selection.criteria import Criterion, criterion as criterion_of_name
 
 __all__ = ["SelectedInstanceLoss", "binary_cross_entropy", "selected_instance_loss"]
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .patch_features import PatchFeatures
+from .layers.patch_features import PatchFeatures
 
 __all__ = ["BoostedPatches", "tree_scores"]
 

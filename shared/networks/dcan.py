@@ -7,8 +7,8 @@ from typing import List, Tuple, Union  # noqa: UP035  TorchScript reads these
 import torch
 from torch import Tensor, nn
 
-from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from .vgg16 import STAGE_CHANNELS, VGG16Trunk, bilinear_upsampling
+from .backbones.vgg16 import STAGE_CHANNELS, VGG16Trunk, bilinear_upsampling
+from .layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 
 __all__ = ["DCAN"]
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from .resnet import dilate_resnet, resnet
+from .backbones.resnet import dilate_resnet, resnet
+from .layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 
 __all__ = ["AtrousPyramid", "DeepLabV2"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from .vgg16 import STAGE_CHANNELS, VGG16Trunk, bilinear_upsampling
+from .backbones.vgg16 import STAGE_CHANNELS, VGG16Trunk, bilinear_upsampling
+from .layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 
 __all__ = ["FCN"]
 

@@ -8,8 +8,8 @@ from typing import Dict, Optional, Union  # noqa: UP035  TorchScript reads these
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from .resnet import resnet
+from .backbones.resnet import resnet
+from .layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 
 __all__ = ["HEADS", "SegClsResNet18"]
 

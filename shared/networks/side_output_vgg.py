@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .imagenet_weights import load_imagenet_vgg16
-from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from .vgg16 import STAGE_CHANNELS, check_vgg_weights, vgg_convolutions
+from .backbones.imagenet_weights import load_imagenet_vgg16
+from .backbones.vgg16 import STAGE_CHANNELS, check_vgg_weights, vgg_convolutions
+from .layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 
 __all__ = ["SideOutputVGG", "fuse_probabilities"]
 

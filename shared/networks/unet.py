@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
-from .norm_layers import replace_batch_norm
-from .pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
+from .layers.norm_layers import replace_batch_norm
+from .layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 
 __all__ = ["UNet"]
 

@@ -7,16 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .fields import level_of_share, smooth_field, soft_above
-from .nuclei import (
-    ACTIVATED_FIBROBLAST,
-    EPITHELIUM,
-    FIBROBLAST,
-    LYMPHOCYTE,
-    TUMOUR,
-    Population,
-    draw_nuclei,
-    scatter,
-)
+from .nuclei import ACTIVATED_FIBROBLAST, EPITHELIUM, FIBROBLAST, LYMPHOCYTE, TUMOUR, Population, draw_nuclei, scatter
 
 _TUMOUR_NEST_PX = 76.0
 _GLAND_PX = 40.0

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from shapely.geometry import Polygon
 
-from ..wsi.annotations import FRAME_MEMBER, check_frame
+from ..wsi.annotations.frames import FRAME_MEMBER, check_frame
 from .atomic import atomic_path
 from .palette import TUMOUR_COLOUR, Colour
 

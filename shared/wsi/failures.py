@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from .backends import LevelReader, PillowReader
-from .tiff_images import compression_name
-from .tiff_layout import TiffLayout, TiffPageLayout, first_pages
+from .readers.backends import LevelReader, PillowReader
+from .tiff.images import compression_name
+from .tiff.layout import TiffLayout, TiffPageLayout, first_pages
 
 # No compression, LZW, JPEG, deflate, PackBits: only damage keeps these from being read.
 _READ_EVERYWHERE = (1, 5, 6, 7, 8, 32773, 32946)

@@ -16,19 +16,16 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from .annotations import (
-    QUPATH,
-    Annotation,
-    AnnotationMask,
-    check_classes,
-    check_frame,
-    is_annotation_file,
-    read_annotations_in_frame,
-)
+from .annotations.annotation import Annotation
+from .annotations.annotation_classes import check_classes
+from .annotations.annotation_file import is_annotation_file
+from .annotations.annotation_mask import AnnotationMask
+from .annotations.frames import QUPATH, check_frame
+from .annotations.reading import read_annotations_in_frame
 from .orientation import UPRIGHT, upright, upright_image, upright_size
 from .slide_pool import open_slide
-from .tiff_images import num_equal_pictures, tiff_images
-from .tiff_tiles import decode_tile
+from .tiff.images import num_equal_pictures, tiff_images
+from .tiff.tiles import decode_tile
 
 logger = logging.getLogger(__name__)
 

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from .backends import CucimReader, LevelReader, OpenSlideReader, PillowReader
-from .cucim_support import cucim_file_problem, usable_cucim_problem
 from .failures import remedy
 from .formats import SLIDE_SUFFIXES
 from .notices import warn_once
 from .orientation import UPRIGHT
-from .sample_range import unused_range_problem
+from .readers.backends import CucimReader, LevelReader, OpenSlideReader, PillowReader
+from .readers.cucim_support import cucim_file_problem, usable_cucim_problem
+from .readers.sub_levels import with_sub_levels
 from .slide_files import check_slide_file
-from .sub_levels import with_sub_levels
-from .tiff_images import TiffImage, largest, num_equal_pictures, picture_problem, read_tiff_images, shown_problem
-from .tiff_layout import TiffLayout, is_tiff, read_tiff_layout
+from .tiff.images import TiffImage, largest, num_equal_pictures, picture_problem, read_tiff_images, shown_problem
+from .tiff.layout import TiffLayout, is_tiff, read_tiff_layout
+from .tiff.sample_range import unused_range_problem
 
 BACKENDS = ("cucim", "openslide", "pillow")
 # OpenSlide's names for files that are of no vendor, and with those of plain, adjoining tiles.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..geometry import is_reduction, level_downsamples
-from .backends import LevelReader
+from ..geometry.pyramid import is_reduction, level_downsamples
+from .readers.backends import LevelReader
 
 logger = logging.getLogger(__name__)
 

@@ -12,17 +12,11 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..geometry import (
-    MPP_TOLERANCE,
-    level_downsamples,
-    mpp_to_downsample,
-    nearest_finer_level,
-    snap_downsample,
-)
-from .backends import GLASS, LevelReader
+from ..geometry.pyramid import MPP_TOLERANCE, level_downsamples, mpp_to_downsample, nearest_finer_level, snap_downsample
 from .failures import read_remedy
 from .opening import open_file, open_reader
 from .pyramid_check import sound_levels
+from .readers.backends import GLASS, LevelReader
 from .resample import filter_margin_px, resample
 from .spacing import STATED_RANGE, is_possible_spacing, read_spacing
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .notices import warn_once
-from .tiff_layout import TiffLayout
+from .tiff.layout import TiffLayout
 
 # Coarser than this is a print or screen resolution (72, 96, 300, 1200 dpi: 21 um and more), not that of a scanner: 10 um is
 # 2540 dpi; the coarsest levels that are stored as files of their own lie below it. Light cannot resolve what is finer.

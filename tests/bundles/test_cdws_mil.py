@@ -10,8 +10,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from shared.engines.sweep import Sweep
 from shared.networks import SideOutputVGG
+from shared.sweeps.sweep import Sweep
 
 from .runs import files_of, files_of_training, history_of, metrics_of, weights_of
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from shared.data.bcss import BCSS_CLASSES, bcss, bcss_tumour
-from shared.data.ebhi_seg import EBHI_CLASSES, ebhi_seg, ebhi_tumour
-from shared.data.glas import GLAS_CLASSES, glas, glas_malignancy
-from shared.data.published import PublishedData, write_manifests
-from shared.data.tissue_patches import LUAD_HISTOSEG, WSSS4LUAD, of_one_tissue, tissue_patches, with_tumour
+from shared.data.public.bcss import BCSS_CLASSES, bcss, bcss_tumour
+from shared.data.public.ebhi_seg import EBHI_CLASSES, ebhi_seg, ebhi_tumour
+from shared.data.public.glas import GLAS_CLASSES, glas, glas_malignancy
+from shared.data.public.releases import PublishedData, write_manifests
+from shared.data.public.tissue_patches import LUAD_HISTOSEG, WSSS4LUAD, of_one_tissue, tissue_patches, with_tumour
 
 from ..data.published_layouts import write_bcss, write_ebhi, write_glas, write_luad_histoseg, write_wsss4luad
 from .conftest import TINY_CDWS, TINY_JOINT

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from shared.data import read_image
-from shared.engines.bundle_mapper import load_slide_mapper
 from shared.inference import run_cohort
+from shared.inference.bundle_mapper import load_slide_mapper
 from shared.inference.inputs import ImageInput
-from shared.inference.probabilities import class_probabilities, tumour_probability
+from shared.networks.probabilities import class_probabilities, tumour_probability
 from shared.synthetic import synthesize_image
 
 from .runs import REPOSITORY

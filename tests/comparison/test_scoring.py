@@ -13,7 +13,7 @@ from scripts.comparison import data as comparison_data
 from scripts.comparison.data import prepare_data
 from scripts.comparison.scoring import MapScorer
 from shared.data import TissueCache, load_manifest, slide_regions
-from shared.engines.map_scores import MapScores
+from shared.evaluation.map_scores import MapScores
 from shared.inference import SlideMapper
 from shared.metrics import boundary_counts, region_f_measure
 from shared.writers import read_rows, write_rows

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from shared.data import fill_areas, load_manifest, pixel_target, slide_patches, slide_regions, write_manifest
-from shared.data.regions import RegionDataset, check_images
+from shared.data.image_dataset import RegionDataset, check_images
 from shared.synthetic import write_slide
+from tests.wsi.scn_slide import write_scn
 
-from ..wsi.scn_slide import write_scn
 from .qupath_layout import collection, feature, square, write
 
 SIDE_PX = 256

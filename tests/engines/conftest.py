@@ -6,17 +6,15 @@ from functools import partial
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
 from torch import nn
 
-from shared.data import RegionDataset, RegionLoader, load_manifest, training_augmentation
+from shared.data import RegionDataset, RegionLoader, training_augmentation
 from shared.engines import StageTrainer, initialize_distributed, instance_and_label
 from shared.networks import PixelNormalization, replace_batch_norm
-from shared.synthetic import DemoPlan, SlidePlan, write_demo, write_slide
 
 SIZE_PX = 8
 
@@ -103,57 +101,6 @@ def interrupt_at():
 @pytest.fixture
 def interruption():
     return Interruption
-
-
-PAINT = (70, 30, 120)
-
-
-class PaintFinder(nn.Module):
-    """Ten logits for the share of pixels like PAINT, less five: one a tile, or dense, one for each `stride` px."""
-
-    def __init__(self, stride=None):
-        super().__init__()
-        self.stride = stride
-        self.scale = nn.Parameter(torch.tensor(10.0))
-
-    def forward(self, tiles):
-        distance = (tiles.float() - torch.tensor(PAINT)[:, None, None]).norm(dim=1, keepdim=True)
-        like = (distance < 40).float()
-        share = like.mean(dim=(2, 3)) if self.stride is None else nn.functional.avg_pool2d(like, self.stride)
-        return (share - 0.5) * self.scale
-
-
-@pytest.fixture
-def paint_finder():
-    return PaintFinder
-
-
-# (height, width): prime widths, so that no middle of a map pixel lies on a border between pixels of the tissue mask.
-COHORT = (
-    SlidePlan("test", 0.35, (610, 829)),
-    SlidePlan("test", 0.0, (571, 797)),
-    SlidePlan("test", 0.25, (630, 773)),
-    SlidePlan("test", 0.0, (590, 811)),
-)
-
-
-@pytest.fixture(scope="session")
-def cohort_records(tmp_path_factory):
-    """Four generated slides of 0.5 um, two with tumour, which is painted."""
-    folder = write_demo(tmp_path_factory.mktemp("cohort") / "demo", DemoPlan(images={}, slides=COHORT))
-    records = load_manifest(folder / "slides.csv")
-    for record in records:
-        mask = np.asarray(Image.open(record["mask"])) > 0
-        image = tifffile.imread(record["image"], key=0)
-        image[mask] = PAINT
-        write_slide(record["image"], image)
-    return records
-
-
-@pytest.fixture
-def cohort(cohort_records):
-    """Records that a test may change."""
-    return [dict(record) for record in cohort_records]
 
 
 def _free_port():

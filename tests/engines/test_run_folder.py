@@ -4,7 +4,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from shared.engines import RunFolder, executed_config
-from shared.engines.executed_config import scalars
+from shared.engines.configuration import scalars
 
 
 def config(folder, **changes):

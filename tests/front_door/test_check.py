@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 from fire.parser import DefaultParseValue
-from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.bundle import run as run_bundle
+from monai.bundle import ConfigParser, ConfigWorkflow, run as run_bundle
 
-from shared.engines.bundle_mapper import first_cause
 from shared.front_door import Given, check_given
+from shared.inference.bundle_mapper import first_cause
 
 from ..docs.documented import COMMANDS, Command
 

@@ -11,8 +11,7 @@ from shapely.geometry import shape
 from shared.inference import ImageInput, SlideMapper
 from shared.inference.region_map import map_region
 from shared.wsi import read_mask_region
-
-from ..wsi.scn_slide import write_scn
+from tests.wsi.scn_slide import write_scn
 
 ORIGIN_PX, SIZE_PX = (600, 400), (1800, 1200)
 # Of the picture, and so in QuPath's frame.

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from shared.inference import InferenceFailures, SlideMapper, find_images, run_cohort
+from shared.inference.cohort.ray_cohort import RayCohort
 from shared.inference.device_errors import DeviceFailure
-from shared.inference.ray_cohort import RayCohort
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
 

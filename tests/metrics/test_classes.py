@@ -12,14 +12,7 @@ from sklearn import metrics as sklearn_metrics
 from torch import distributed
 from torch.multiprocessing import start_processes
 
-from shared.metrics import (
-    CLASS_SCORES,
-    PooledClassScores,
-    bach_score,
-    bach_score_of_confusion,
-    class_scores,
-    confusion_matrix,
-)
+from shared.metrics import CLASS_SCORES, PooledClassScores, bach_score, bach_score_of_confusion, class_scores, confusion_matrix
 
 
 def random_classes(shape, num_classes, seed=0):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from shared.networks import FCN
-from shared.networks.vgg16 import STAGE_CHANNELS, VGG16Trunk, bilinear_upsampling
+from shared.networks.backbones.vgg16 import STAGE_CHANNELS, VGG16Trunk, bilinear_upsampling
 
 HEAD = 6
 
@@ -151,7 +151,7 @@ def imagenet_file(path, head_channels):
 @torch.no_grad()
 def test_imagenet_weights_of_the_linear_layers_become_convolutions(tmp_path, monkeypatch):
     """With narrow layers in the file, for 4096 channels are half a gigabyte: of one image of 7 x 7 places both give the same."""
-    monkeypatch.setattr("shared.networks.vgg16.PAPER_HEAD_CHANNELS", HEAD)
+    monkeypatch.setattr("shared.networks.backbones.vgg16.PAPER_HEAD_CHANNELS", HEAD)
     state = imagenet_file(tmp_path / "vgg16.pth", HEAD)
     network = FCN(32, head_channels=HEAD, pretrained=True, weights_path=tmp_path / "vgg16.pth")
     torch.testing.assert_close(network.trunk.stages[4][4].weight, state["features.28.weight"])

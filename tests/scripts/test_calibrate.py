@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from shared.data import load_manifest
-from shared.engines.bundle_mapper import load_slide_mapper
+from shared.inference.bundle_mapper import load_slide_mapper
 from shared.networks import BoostedPatches, ScaledLogits
 from shared.synthetic import DemoPlan, write_demo
 

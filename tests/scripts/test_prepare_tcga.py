@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.data import load_manifest
-from shared.data.tcga import tcga_records
+from shared.data.public.tcga import tcga_records
 
 ROOT = Path(__file__).resolve().parents[2]
 SHEET = "File ID\tFile Name\tData Category\tData Type\tProject ID\tCase ID\tSample ID\tSample Type\n"

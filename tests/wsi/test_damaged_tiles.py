@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from shared.wsi import Slide, tiff_tiles
+from shared.wsi import Slide
+from shared.wsi.tiff import tiles as tiff_tiles
 
 from .conftest import smooth_rgb, write_slide
 

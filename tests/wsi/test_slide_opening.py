@@ -5,7 +5,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from shared.wsi import Slide, cucim_support
+from shared.wsi import Slide
+from shared.wsi.readers import cucim_support
 
 from .conftest import write_slide
 

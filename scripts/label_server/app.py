@@ -1,0 +1,208 @@
+"""The MONAI Label app: this repository's bundles over a folder of slides."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+
+from shared import __version__
+from shared.data.tissue_cache import TissueCache
+from shared.wsi.annotations.frames import QUPATH
+
+from .datastore import SlideDatastore
+from .refusal import Refusal
+from .served_model import BundleSource, ServedModel
+from .slide_maps import SlideMaps
+from .tasks import BundleInfer, BundleTrain, LeastCertain, Unlabelled
+from .training import MANIFEST, Recipe, Trainings, base_config, recipe_of
+from .training_keys import check_training_keys
+from .training_set import LabelledSlide, drawn_fraction, write_training_set
+from .viewer_frame import frame_origin_of_slide
+from .weak_labels import WeakLabel, weak_label
+
+logger = logging.getLogger(__name__)
+
+REMOTE = ("http://", "https://")
+
+
+@dataclass(frozen=True)
+class AppConfig:
+    """What the app is started with.
+
+    Args:
+        work_dir: for versions, maps and tissue.
+        sources: bundle name -> `BundleSource`.
+        overrides: of the bundles' ``inference.json``.
+        training: keys and values of every training whose bundle has the key, the last word.
+        slide_mpp: of slides that do not say.
+        patch_mpp: of uploaded images.
+        retrain: model that is trained again by itself; None for none.
+        retrain_every: after so many slides whose label is new or another.
+        auto_reload: watch the studies folder.
+        annotation_frame: of QuPath's requests and answers and of the annotations that are submitted, one of `ANNOTATION_FRAMES`.
+    """
+
+    work_dir: Path
+    sources: Mapping[str, BundleSource]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    slide_mpp: float | None = None
+    patch_mpp: float | None = None
+    retrain: str | None = None
+    retrain_every: int = 0
+    auto_reload: bool = True
+    annotation_frame: str = QUPATH
+
+
+class PathologyApp(MONAILabelApp):
+    """Models, trainers and strategies over one datastore.
+
+    Args:
+        app_dir: MONAI Label's own folder of this app.
+        studies: folder of the slides, or the address of a Digital Slide Archive.
+        config: everything else.
+    """
+
+    def __init__(self, app_dir: str, studies: str, config: AppConfig) -> None:
+        self.settings, work = config, config.work_dir
+        overrides = dict(self.settings.overrides)
+        if self.settings.slide_mpp is not None:
+            overrides["slide_mpp"] = self.settings.slide_mpp
+        self.models = {
+            name: ServedModel(name, source, work / "models" / name, overrides) for name, source in self.settings.sources.items()
+        }
+        trainable = {name: model.source for name, model in self.models.items() if recipe_of(model) is not None}
+        check_training_keys(trainable, self.settings.training)
+        for model in self.models.values():
+            model.versions.clear_unfinished()
+        self.maps = SlideMaps(work / "maps", self.settings.patch_mpp)
+        self.tissue = TissueCache(work / "tissue")
+        self.trainings = Trainings(self._write_training_set, self.settings.training)
+        super().__init__(
+            app_dir,
+            studies,
+            {},
+            "Weakly supervised histopathology",
+            "Tumour maps of whole slides; weak labels back",
+            __version__,
+        )
+
+    def init_datastore(self) -> Datastore:
+        if self.studies.startswith(REMOTE):
+            return super().init_datastore()
+        return SlideDatastore(self.studies, self.settings.auto_reload, self.label_changed)
+
+    def init_infers(self) -> dict[str, InferTask]:
+        return {name: BundleInfer(model, list(model.loaded().labels)) for name, model in self.models.items()}
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        return {name: BundleTrain(model, self.trainings) for name, model in self.models.items() if recipe_of(model) is not None}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        return {
+            "least_certain": LeastCertain(self.models, self.maps, self.label_of, self.slide_path, self.settings.annotation_frame),
+            "unlabelled": Unlabelled(self.label_of, self.slide_path),
+        }
+
+    def model(self, name: str) -> ServedModel:
+        """A served model.
+
+        Raises:
+            Refusal: if there is none of this name.
+        """
+        if name not in self.models:
+            raise Refusal(f"there is no model {name!r}; there are {', '.join(self.models)}", 404)
+        return self.models[name]
+
+    def slide_path(self, image_id: str) -> Path:
+        """The file of a slide.
+
+        Raises:
+            Refusal: if there is none, or the archive's files are not mounted here.
+        """
+        if isinstance(self._datastore, SlideDatastore):
+            return self._datastore.slide_path(image_id)
+        try:
+            uri = str(self._datastore.get_image_uri(image_id))
+            if uri.startswith(REMOTE):
+                # The slide as a whole, once; afterwards its address is a file.
+                uri = str(self._datastore.get_image(image_id, {}))
+        except OSError as error:
+            raise Refusal(f"the archive {self.studies} gives no slide {image_id!r} ({error})", 404) from error
+        if not Path(uri).is_file():
+            raise Refusal(f"there is no slide {image_id!r} in {self.studies}", 404)
+        return Path(uri)
+
+    def label_of(self, image_id: str) -> WeakLabel | None:
+        """What is known of a slide, see `scripts.label_server.weak_labels`; None too where it is damaged, which the log says."""
+        store = self._datastore
+        annotations = store.annotation_file(image_id) if isinstance(store, SlideDatastore) else None
+        try:
+            origin = (0, 0)
+            if annotations is not None:
+                origin = frame_origin_of_slide(self.slide_path(image_id), QUPATH)
+            return weak_label(store.get_image_info(image_id), annotations, image_id, self.settings.annotation_frame, origin)
+        except (ValueError, OSError) as error:
+            logger.warning("the label of %s is passed over: %s", image_id, error)
+            return None
+
+    def weak_labels(self) -> dict[str, WeakLabel]:
+        """The slides of which something is known."""
+        found = {image_id: self.label_of(image_id) for image_id in sorted(self._datastore.list_images())}
+        return {image_id: label for image_id, label in found.items() if label is not None}
+
+    def labelled_slides(self) -> list[LabelledSlide]:
+        """The same with their files, and the drawn fraction where none is said."""
+        slides = []
+        for image_id, label in self.weak_labels().items():
+            slide = LabelledSlide(image_id, self.slide_path(image_id), label)
+            if label.fraction is None and label.label == 1 and label.drawn.label == 1:
+                fraction = drawn_fraction(slide, self.tissue, self.settings.slide_mpp)
+                slide = LabelledSlide(image_id, slide.path, WeakLabel(1, fraction or None, label.source, label.drawn))
+            slides.append(slide)
+        return slides
+
+    def label_changed(self, image_id: str) -> None:
+        """Train again, in the background, when enough labels are new since the last training."""
+        name, every = self.settings.retrain, self.settings.retrain_every
+        if not name or every < 1 or self.trainings.running is not None:
+            return
+        known = self.models[name].versions.record().get("labels", {})
+        new = [slide for slide, label in self.weak_labels().items() if known.get(slide) != [label.label, label.fraction]]
+        if len(new) >= every:
+            logger.info("%d labels are new: %s is trained again", len(new), name)
+            threading.Thread(target=self._retrain, args=(self.models[name],), name="retrain", daemon=True).start()
+
+    def _retrain(self, model: ServedModel) -> None:
+        try:
+            self.trainings.start(model, {})
+        except ValueError as error:
+            logger.warning("%s cannot be trained again: %s", model.name, error)
+
+    def on_save_label(self, image_id: str, label_id: str) -> None:
+        """Nothing: the datastore has told `label_changed` already."""
+
+    def _write_training_set(self, model: ServedModel, recipe: Recipe, run: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+        slides = self.labelled_slides()
+        region = recipe.region({**base_config(model), **self.settings.training})
+        rows = write_training_set(
+            slides,
+            run / MANIFEST,
+            self.tissue,
+            region,
+            recipe.needs_area,
+            options.get("val_split", 0.25),
+            self.settings.slide_mpp,
+        )
+        labels = self.weak_labels()
+        return {"labels": {name: [label.label, label.fraction] for name, label in labels.items()}, "rows": rows}

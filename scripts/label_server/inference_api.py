@@ -1,0 +1,126 @@
+"""The endpoints that viewers ask for maps: MONAI Label's addresses and answers, with the project's own inference behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from shared.wsi.annotations.frames import LEVEL0
+from shared.wsi.formats import IMAGE_SUFFIXES, PLAIN_SUFFIXES
+
+from .access import check_name
+from .app import PathologyApp
+from .contours import moved_features
+from .refusal import Refusal
+from .responses import FORMATS, Answer
+from .viewer_frame import frame_of_viewer, frame_origin_of_slide, moved_box
+from .wsi_request import WsiRequest, parse_wsi_request
+
+
+def answer_wsi(app: PathologyApp, model: str, image: str, body: Any, output: str) -> Answer:
+    """The annotations of a slide of the studies folder, or of a region of it, in the frame of the viewer that asks.
+
+    Args:
+        app: the app.
+        model: to map it.
+        image: name of the slide.
+        body: of the request.
+        output: format of the answer.
+
+    Raises:
+        Refusal: for an unknown model or slide, a wrong or empty region, a slide that cannot be read.
+    """
+    request = parse_wsi_request(body)
+    if not image:
+        raise Refusal("no image: give ?image=NAME of a slide in the studies folder, or upload one to /infer/wsi_v2/", 400)
+    served = app.model(model)
+    path = app.slide_path(check_name(image))
+    loaded = served.loaded()
+    frame = frame_of_viewer(output, request.frame, app.settings.annotation_frame)
+    x, y = frame_origin_of_slide(path, frame)
+    found = app.maps.annotations(model, loaded, image, path, moved_box(request.box, (x, y)))
+    facts = {"cached": found.is_cached, "latencies": {"total": round(found.seconds, 3)}}
+    return _answer(app, model, request, list(moved_features(found.features, (-x, -y))), facts, frame)
+
+
+def answer_upload(
+    app: PathologyApp, model: str, file_name: str, copy_to: Callable[[Path], None], body: Any, output: str
+) -> Answer:
+    """The annotations of an uploaded image, in its own pixels.
+
+    Args:
+        app: the app.
+        model: to map it.
+        file_name: as the client calls it; its ending says what it is.
+        copy_to: writes it to a path.
+        body: of the request.
+        output: format of the answer.
+
+    Raises:
+        Refusal: for an unknown model or format, a wrong request, an image that cannot be read.
+    """
+    request = parse_wsi_request(body)
+    served = app.model(model)
+    suffix = Path(file_name).suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        raise Refusal(f"an upload called {file_name[:80]!r} is no known format: {', '.join(sorted(IMAGE_SUFFIXES))}")
+    folder = Path(tempfile.mkdtemp(prefix="upload-"))
+    try:
+        path = folder / f"upload{suffix}"
+        copy_to(path)
+        frame = frame_of_viewer(output, request.frame, app.settings.annotation_frame)
+        x, y = frame_origin_of_slide(path, LEVEL0 if suffix in PLAIN_SUFFIXES else frame)
+        found = app.maps.patch(served.loaded(), path, moved_box(request.box, (x, y)), request.mpp)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    facts = {"cached": False, "latencies": {"total": round(found.seconds, 3)}}
+    return _answer(app, model, request, list(moved_features(found.features, (-x, -y))), facts, frame)
+
+
+def parse_json(text: str | bytes | None, what: str) -> Any:
+    """A JSON value from a form or a body; nothing is an empty object.
+
+    Raises:
+        Refusal: for what is no JSON.
+    """
+    if not text or not text.strip():
+        return {}
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"{what} is no JSON: {error}", 400) from error
+
+
+def image_params(params: Any) -> dict[str, Any]:
+    """The body of a slide's request that the parameters of a single image's stand for: its region and the like, if any."""
+    if not isinstance(params, dict):
+        raise Refusal(f"params must be a JSON object, got {type(params).__name__}")
+    wanted = ("level", "location", "size", "min_poly_area", "mpp", "annotation_frame")
+    return {name: params[name] for name in wanted if name in params}
+
+
+def check_output(output: str) -> None:
+    """Refuse a format that nothing can write, before anything is computed."""
+    if output not in FORMATS:
+        raise Refusal(f"output must be one of {', '.join(FORMATS)}, got {output!r}")
+
+
+def rendered(answer: Answer, output: str) -> tuple[bytes, str, str]:
+    """An answer in one of the formats: content, media type, ending of a file."""
+    write, media_type, suffix = FORMATS[output]
+    return write(answer), media_type, suffix
+
+
+def _answer(app: PathologyApp, model: str, request: WsiRequest, features: list[Any], facts: dict[str, Any], frame: str) -> Answer:
+    served = app.model(model)
+    loaded = served.loaded()
+    x, y, width, height = request.box or (0, 0, 0, 0)
+    answer = Answer(
+        model, loaded.version.name, served.description, (x, y), (width, height), features, loaded.labels, request.min_poly_area
+    )
+    return replace(answer, facts={**facts, "weights": loaded.key}, annotation_frame=frame)

@@ -1,0 +1,194 @@
+"""A bundle that answers: its mapper, loaded when it is first asked for and again when its weights have changed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from shared.inference.bundle_mapper import CHECKPOINT_NAME, load_slide_mapper
+from shared.inference.slide_mapper import SlideMapper
+from shared.writers.geojson import TUMOUR_CLASS
+from shared.writers.palette import TUMOUR_COLOUR, class_colour
+
+from .versions import ModelVersions, Version
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class BundleSource:
+    """A bundle to be served.
+
+    Args:
+        folder: of the bundle.
+        checkpoint: of its network.
+        overlays: behind its ``train.json`` and ``inference.json``: names in its ``configs`` (``unet``), or paths.
+    """
+
+    folder: Path
+    checkpoint: Path
+    overlays: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A mapper and what its answers are kept under."""
+
+    mapper: SlideMapper
+    version: Version
+    settings: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Of the weights, in 12 letters."""
+        return str(self.settings["weights_sha256"])[:12]
+
+    @property
+    def labels(self) -> dict[str, tuple[int, int, int]]:
+        """The classes that it finds, with their colours."""
+        names = self.mapper.class_names
+        return {TUMOUR_CLASS: TUMOUR_COLOUR} if names is None else {name: class_colour(i) for i, name in enumerate(names) if i}
+
+
+class ServedModel:
+    """One bundle and its versions.
+
+    Args:
+        name: under which it is asked for.
+        source: the bundle.
+        folder: of the server's own, for the versions that are trained here.
+        overrides: keys and values of its ``inference.json``.
+    """
+
+    def __init__(self, name: str, source: BundleSource, folder: str | Path, overrides: Mapping[str, Any] | None = None) -> None:
+        self.name, self.source, self.overrides = name, source, dict(overrides or {})
+        self.versions = ModelVersions(folder, source.checkpoint)
+        metadata = json.loads((source.folder / "configs" / "metadata.json").read_text())
+        self.description = str(metadata.get("task") or metadata.get("description") or name)
+        self._loaded: LoadedModel | None = None
+        self._lock = threading.Lock()
+
+    def loaded(self) -> LoadedModel:
+        """The current version, ready to map.
+
+        Raises:
+            ValueError: if the bundle or its checkpoint cannot be loaded.
+        """
+        with self._lock:
+            version = self.versions.current
+            if self._loaded is None or self._loaded.version != version:
+                self._loaded = self.load(version)
+            return self._loaded
+
+    def load(self, version: Version) -> LoadedModel:
+        """A version, whether or not it is the current one."""
+        logger.info("%s: loading version %s from %s", self.name, version.name, version.checkpoint)
+        trained_with = inference_settings(self.source, version.checkpoint)
+        overrides = trained_with | self.overrides | {"checkpoint": str(version.checkpoint)}
+        mapper = load_slide_mapper(self.source.folder, self.source.overlays, overrides)
+        return LoadedModel(mapper, version, mapper.settings())
+
+
+def find_bundles(
+    folder: Path,
+    names: Sequence[str] = (),
+    checkpoints: Mapping[str, Path] | None = None,
+    overlays: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, BundleSource]:
+    """The bundles of a folder that can be served: those that have a trained network.
+
+    Args:
+        folder: of bundles, of this repository or unpacked.
+        names: of those wanted; none for all that have a checkpoint.
+        checkpoints: by bundle, instead of its ``models/model.pt``: a file, or the output folder of a training.
+        overlays: by bundle.
+
+    Raises:
+        ValueError: for a name that is no bundle there, or a bundle that is asked for and has no checkpoint.
+    """
+    checkpoints, overlays = checkpoints or {}, overlays or {}
+    there = sorted(path.parents[1].name for path in folder.glob("*/configs/inference.json"))
+    missing = [name for name in (*names, *checkpoints, *overlays) if name not in there]
+    if missing:
+        raise ValueError(f"{folder} holds no bundle {', '.join(missing)}; it holds {', '.join(there) or 'none'}")
+    found: dict[str, BundleSource] = {}
+    for name in names or there:
+        given = checkpoints.get(name, folder / name / "models" / CHECKPOINT_NAME)
+        checkpoint = given / CHECKPOINT_NAME if given.is_dir() else given
+        if checkpoint.is_file():
+            found[name] = BundleSource((folder / name).resolve(), checkpoint.resolve(), tuple(overlays.get(name, ())))
+        elif names or name in checkpoints:
+            raise ValueError(
+                f"{name} has no trained network: {checkpoint} does not exist. Train it, or give --checkpoint {name}=PATH"
+            )
+        else:
+            logger.warning("%s is left out: it has no trained network (%s)", name, checkpoint)
+    if not found:
+        raise ValueError(f"no bundle of {folder} has a trained network: train one, or give --checkpoint NAME=PATH")
+    return found
+
+
+def training_config(checkpoint: Path) -> dict[str, Any]:
+    """The configuration that a checkpoint was trained with, from beside it; empty where nothing is known."""
+    path = checkpoint.with_name(CONFIG)
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def inference_settings(source: BundleSource, checkpoint: Path) -> dict[str, Any]:
+    """The keys of a bundle's inference that say what its network is and sees, with the values of its training.
+
+    Those that its own check compares, and those of which its network is built.
+    """
+    trained = training_config(checkpoint)
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in config_files(source, "inference")])
+    config = parser.get()
+    names = set(re.findall(r"@(\w+)", json.dumps(config.get("network_def", {}))))
+    optional: set[str] = set()
+    check = config.get("check_training", {})
+    optional = set(_names(config, check.get("unless_null")))
+    names |= set(_names(config, check.get("keys"))) | optional
+    found = {name: plain_value(trained[name]) for name in sorted(names) if name in config and is_plain(trained.get(name, "@"))}
+    return {name: value for name, value in found.items() if not (name in optional and value is None)}
+
+
+def config_files(source: BundleSource, kind: str) -> list[Path]:
+    """The bundle's configuration of a kind (``train``, ``inference``), and its overlays."""
+    configs = source.folder / "configs"
+    named = [(configs / f"{overlay}.json", Path(overlay)) for overlay in source.overlays]
+    return [configs / f"{kind}.json", *(inside if inside.is_file() else path for inside, path in named)]
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a configuration's item is a value, and neither a reference, an expression nor a component.
+
+    >>> [is_plain(value) for value in (1.0, None, "batch", "$None", ["a", "b"], "@norm", "$1 + 1", {"_target_": "x"})]
+    [True, True, True, True, True, False, False, False]
+    """
+    if isinstance(value, list):
+        return all(is_plain(item) for item in value)
+    if isinstance(value, str):
+        return value == "$None" or not value.startswith(("$", "@", "%"))
+    return not isinstance(value, dict)
+
+
+def plain_value(value: Any) -> Any:
+    """Null as the command line has to say it, as null."""
+    return None if value == "$None" else value
+
+
+def _names(config: Mapping[str, Any], value: Any) -> list[str]:
+    """A list of keys, written out or as a reference to one."""
+    if isinstance(value, str) and value.startswith("@"):
+        value = config[value[1:]]
+    return [str(item) for item in value or []]

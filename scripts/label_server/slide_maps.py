@@ -1,0 +1,159 @@
+"""Maps of the served slides: each made once for each version of a model, and kept in the project's own formats."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from shared.data.manifest import PLAIN_SUFFIXES
+from shared.inference.cohort.cohort import CohortWorker
+from shared.inference.cohort.finished import FAILED, fingerprint
+from shared.inference.cohort.row_store import Row
+from shared.inference.inputs import ImageInput
+from shared.inference.region_map import Box, clip_box, map_region
+from shared.writers.atomic import atomic_path
+from shared.wsi.annotations.frames import FRAME_MEMBER, LEVEL0
+
+from .contours import Feature, cut_features, moved_features
+from .refusal import Refusal
+from .served_model import LoadedModel
+from .viewer_frame import frame_origin_of_slide
+
+_REGIONS = "regions"
+
+
+@dataclass(frozen=True)
+class FoundAnnotations:
+    """Annotations in level-0 pixels, whether they were there already, and the seconds that it took."""
+
+    features: list[Feature]
+    is_cached: bool
+    seconds: float
+
+
+class SlideMaps:
+    """Maps under ``<folder>/<model>/<weights>/``: ``<slide>.ome.tif``, ``.geojson``, ``.png`` and ``slides.csv``, as every
+    inference of the project leaves them, and ``regions/``.
+
+    A slide that changes on disk is mapped anew, and so is every slide when the model gets other weights; what was made with the
+    former weights stays for a way back. One slide is computed at a time; what is there is given out meanwhile.
+
+    Args:
+        folder: of all maps.
+        patch_mpp: micrometres per pixel of uploaded PNG and JPEG images; None: that of the model.
+    """
+
+    def __init__(self, folder: str | Path, patch_mpp: float | None = None) -> None:
+        self.folder, self.patch_mpp = Path(folder), patch_mpp
+        self._computing = threading.Lock()
+
+    def folder_of(self, name: str, model: LoadedModel) -> Path:
+        return self.folder / name / model.key
+
+    def row(self, name: str, model: LoadedModel, image_id: str, path: Path) -> Row | None:
+        """The row of a slide that this version has mapped; None if it has not."""
+        worker = CohortWorker(model.mapper, self.folder_of(name, model))
+        image = ImageInput(path, image_id)
+        return None if worker.unfinished([image]) else worker.store.read(image.name)
+
+    def annotations(
+        self, name: str, model: LoadedModel, image_id: str, path: Path, region: Box | None = None
+    ) -> FoundAnnotations:
+        """The annotations of a slide, or of a region of it.
+
+        Args:
+            name: of the model.
+            model: which maps.
+            image_id: under which the slide is known.
+            path: of the slide.
+            region: None for the whole slide.
+
+        Raises:
+            Refusal: if the slide cannot be read, or the region lies outside it.
+        """
+        started = time.perf_counter()
+        row = self.row(name, model, image_id, path)
+        is_cached = row is not None
+        if row is None and region is not None:
+            features, is_cached = self._region(name, model, ImageInput(path, image_id), region)
+            return FoundAnnotations(features, is_cached, time.perf_counter() - started)
+        if row is None:
+            row = self.map_slide(name, model, image_id, path)
+        content = orjson.loads((self.folder_of(name, model) / f"{image_id}.geojson").read_bytes())
+        origin = frame_origin_of_slide(path, content.get(FRAME_MEMBER, LEVEL0))
+        features = list(moved_features(content["features"], origin))
+        if region is not None:
+            box = _within(region, (int(row["width_px"]), int(row["height_px"])))
+            features = list(cut_features(features, box, float(row["mpp"])))
+        return FoundAnnotations(features, is_cached, time.perf_counter() - started)
+
+    def map_slide(self, name: str, model: LoadedModel, image_id: str, path: Path) -> Row:
+        """Map a whole slide unless it is mapped; its row.
+
+        Raises:
+            Refusal: if it cannot be read or mapped.
+        """
+        image = ImageInput(path, image_id)
+        with self._computing:
+            worker = CohortWorker(model.mapper, self.folder_of(name, model))
+            outcome = worker.attempt(image, worker.store.read(image.name), image_id)
+            if outcome.row is None:
+                raise Refusal(f"another process is mapping {image_id}: ask again later", 409)
+            if outcome.is_new:
+                worker.store.tabulate(outcome.row)
+                worker.store.flush()
+        if outcome.row["status"] == FAILED:
+            reason = str(outcome.row["reason"])
+            # What the file is to blame for, and what not.
+            raise Refusal(f"{image_id} cannot be mapped: {reason}", 422 if reason.startswith("ValueError") else 500)
+        return outcome.row
+
+    def patch(self, model: LoadedModel, path: Path, region: Box | None = None, mpp: float | None = None) -> FoundAnnotations:
+        """The annotations of an uploaded image, in its own pixels; nothing is kept.
+
+        Args:
+            model: which maps.
+            path: of the image.
+            region: None for all of it.
+            mpp: micrometres per pixel.
+
+        Raises:
+            Refusal: if it cannot be read.
+        """
+        started = time.perf_counter()
+        is_plain = path.suffix.lower() in PLAIN_SUFFIXES
+        image = ImageInput(path, path.stem, mpp or (self.patch_mpp if is_plain else None))
+        # A crop holds no glass by which its tissue could be told.
+        features = self._map_region(model, image, region, False if is_plain else None)
+        return FoundAnnotations(features, False, time.perf_counter() - started)
+
+    def _region(self, name: str, model: LoadedModel, image: ImageInput, region: Box) -> tuple[list[Feature], bool]:
+        key = hashlib.sha256(f"{fingerprint(model.settings, image)} {region}".encode()).hexdigest()[:16]
+        file = self.folder_of(name, model) / _REGIONS / f"{image.name}.{key}.geojson"
+        if file.is_file():
+            return list(orjson.loads(file.read_bytes())["features"]), True
+        features = self._map_region(model, image, region, None)
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(orjson.dumps({"type": "FeatureCollection", "features": features}))
+        return features, False
+
+    def _map_region(self, model: LoadedModel, image: ImageInput, region: Box | None, tissue_only: bool | None) -> list[Feature]:
+        with self._computing:
+            try:
+                result = map_region(model.mapper, image, region, tissue_only)
+            except (ValueError, OSError) as error:
+                raise Refusal(f"{image.name} cannot be mapped: {error}") from error
+        features = orjson.loads(orjson.dumps(result.features, option=orjson.OPT_SERIALIZE_NUMPY))
+        return list(cut_features(features, region, result.mpp))
+
+
+def _within(region: Box, size_px: tuple[int, int]) -> Box:
+    try:
+        return clip_box(region, size_px)
+    except ValueError as error:
+        raise Refusal(str(error)) from error

@@ -1,0 +1,181 @@
+"""A served bundle as the tasks that MONAI Label's clients look for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+
+from shared.inference.cohort.row_store import Row
+from shared.wsi.annotations.frames import QUPATH
+from shared.wsi.slide import Slide
+
+from .refusal import Refusal
+from .served_model import ServedModel
+from .slide_maps import SlideMaps
+from .training import Trainings, base_config, recipe_of
+from .uncertainty import most_uncertain_region
+from .viewer_frame import frame_origin_of_slide
+from .weak_labels import WeakLabel
+
+logger = logging.getLogger(__name__)
+
+REGION_PX = 1024
+LabelOf = Callable[[str], WeakLabel | None]
+
+
+class BundleInfer(InferTask):
+    """A bundle as a whole-slide model; the server's own endpoints do the work, see `scripts.label_server.inference_api`."""
+
+    def __init__(self, model: ServedModel, labels: list[str]) -> None:
+        super().__init__(InferType.SEGMENTATION, labels, 2, model.description)
+        self.model = model
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "pathology": True, "version": self.model.versions.current.name}
+
+    def is_valid(self) -> bool:
+        return True
+
+    def get_path(self, validate: bool = True) -> str:
+        return str(self.model.versions.current.checkpoint)
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        raise Refusal("ask POST /infer/wsi/{model}, /infer/wsi_v2/{model} or /infer/{model}", 404)
+
+
+class BundleTrain(TrainTask):
+    """A bundle that weak labels train, see `scripts.label_server.training`."""
+
+    def __init__(self, model: ServedModel, trainings: Trainings) -> None:
+        super().__init__(f"{model.description}, from weak labels")
+        self.model, self.trainings = model, trainings
+
+    def config(self) -> dict[str, Any]:
+        recipe = recipe_of(self.model)
+        epochs = base_config(self.model).get(recipe.epochs) if recipe else None
+        return {"max_epochs": epochs, "pretrained": True}
+
+    def stats(self) -> dict[str, Any]:
+        return {"version": self.model.versions.current.name, **self.model.versions.record()}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        return self.trainings.start(self.model, request).summary()
+
+
+class Unlabelled(Strategy):
+    """The slide without a label that was proposed longest ago, or never; slides that cannot be opened are passed over.
+
+    Args:
+        label_of: what is known of a slide.
+        path_of: the file of a slide.
+    """
+
+    def __init__(self, label_of: LabelOf, path_of: Callable[[str], Path]) -> None:
+        super().__init__("a slide of which nothing is known yet")
+        self._label_of, self._path_of = label_of, path_of
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        found = [name for name in sorted(datastore.list_images()) if self._label_of(name) is None]
+        in_turn = sorted(found, key=lambda name: _proposed(datastore, name, "unlabelled"))
+        best = next((name for name in in_turn if self._opens(name)), None)
+        return None if best is None else {"id": best}
+
+    def _opens(self, name: str) -> bool:
+        try:
+            Slide(self._path_of(name)).close()
+        except ValueError as error:
+            logger.warning("%s is not proposed: %s", name, error)
+            return False
+        return True
+
+
+class LeastCertain(Strategy):
+    """The slide, and the region in it, where the model's map is least certain; slides without a label come first.
+
+    Of the slides that the current version has not mapped yet it maps up to ``map_slides`` for a request, those without a label
+    first, and then chooses among all that are mapped.
+
+    Args:
+        models: that are served.
+        maps: of the slides.
+        label_of: what is known of a slide.
+        path_of: the file of a slide.
+        frame: in which regions are proposed, one of `ANNOTATION_FRAMES`: QuPath alone draws them.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        maps: SlideMaps,
+        label_of: LabelOf,
+        path_of: Callable[[str], Path],
+        frame: str = QUPATH,
+    ) -> None:
+        super().__init__("the slide, and the region in it, of which the model is least certain")
+        self._models, self._maps, self._label_of, self._path_of, self._frame = models, maps, label_of, path_of, frame
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        name = str(request.get("model") or next(iter(self._models)))
+        if name not in self._models:
+            raise Refusal(f"there is no model {name!r}; there are {', '.join(self._models)}", 404)
+        size = _size(request.get("patch_size"))
+        wanted = request.get("image")
+        if wanted:
+            names, most = [str(wanted)], 1
+        else:
+            most = _count(request.get("map_slides", 1))
+            # All that may be proposed: those without a label, else all.
+            images = sorted(datastore.list_images())
+            names = [image for image in images if self._label_of(image) is None] or images
+        model = self._models[name].loaded()
+        rows: dict[str, Row] = {}
+        for image in names:
+            row = self._maps.row(name, model, image, self._path_of(image))
+            if row is None and most > 0:
+                most -= 1
+                row = self._mapped(name, image)
+            if row is not None:
+                rows[image] = row
+        folder = self._maps.folder_of(name, model)
+        found = {image: most_uncertain_region(folder / f"{image}.ome.tif", row, size) for image, row in rows.items()}
+        if not found:
+            return None
+        best = max(found, key=lambda image: found[image].score)
+        left, top = frame_origin_of_slide(self._path_of(best), self._frame)
+        x, y, width, height = found[best].box
+        bbox = [x - left, y - top, width, height]
+        return {"id": best, "bbox": bbox, "uncertainty": round(found[best].score, 4), "model": name}
+
+    def _mapped(self, name: str, image: str) -> Row | None:
+        try:
+            return self._maps.map_slide(name, self._models[name].loaded(), image, self._path_of(image))
+        except Refusal as refusal:
+            logger.warning("%s is not proposed: %s", image, refusal)
+            return None
+
+
+def _proposed(datastore: Datastore, image_id: str, strategy: str) -> int:
+    """When a slide was proposed last, in seconds; 0 for never."""
+    info = datastore.get_image_info(image_id)
+    return int(info.get("strategy", {}).get(strategy, {}).get("ts", 0))
+
+
+def _size(value: Any) -> tuple[int, int]:
+    if value is None:
+        return REGION_PX, REGION_PX
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(side, int) and side > 0 for side in value):
+        raise Refusal(f"patch_size must be two whole numbers above 0, got {value!r}")
+    return value[0], value[1]
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise Refusal(f"map_slides must be a whole number of at least 0, got {value!r}")
+    return value

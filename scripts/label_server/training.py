@@ -1,0 +1,318 @@
+"""Trainings in the background: a working copy is trained, checked and only then made the version that answers."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from shared.engines.run_folder import FILES, VOLATILE
+from shared.sweeps.child_process import run_child
+from shared.writers.atomic import atomic_path
+
+from .refusal import Refusal
+from .served_model import ServedModel, config_files, is_plain, plain_value, training_config
+from .training_keys import keys_of_training
+from .training_set import REGIONS, SLIDES
+from .versions import Version
+
+logger = logging.getLogger(__name__)
+
+MANIFEST, OVERLAY, LOG = "labels.csv", "overlay.json", "log.txt"
+RUNNING, DONE, ERROR, STOPPED, SUBMITTED = "RUNNING", "DONE", "ERROR", "STOPPED", "SUBMITTED"
+_LAST_LINES = 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a bundle is trained from weak labels.
+
+    Args:
+        unit: what its manifest lists, slides or regions.
+        epochs: key of the number of epochs.
+        overlay: what differs from its ``train.json``: no masks, no test split.
+        initial: key of the weights to begin with.
+        needs_area: regions with tumour need their share of it.
+    """
+
+    unit: str
+    epochs: str
+    overlay: Mapping[str, Any]
+    initial: str
+    needs_area: bool = False
+
+    def region(self, config: Mapping[str, Any]) -> tuple[int, float] | None:
+        """Side in pixels and micrometres per pixel of a region; None where slides are trained on."""
+        return None if self.unit == SLIDES else (int(config["image_size_px"]), float(config["mpp"]))
+
+
+_BEGIN, _END = ["@check_version", "$@run_folder.open()"], ["$@run_folder.close()"]
+_CAMEL_STAGES = ["@run_max_max", "@run_max_min", "@run_construct", "@run_retrain", "@run_relabel", "@run_train"]
+# By the experiment that a bundle's train.json names.
+RECIPES: Mapping[str, Recipe] = {
+    "alpha_beta_mil": Recipe(
+        SLIDES,
+        "num_epochs",
+        {
+            "truth": None,
+            "checked_slides::datasets": ["@train::dataset", "@val_slides"],
+            "run": [*_BEGIN, "@run_train", "@run_calibration", *_END],
+        },
+        "initial_weights",
+    ),
+    "cdws_mil": Recipe(
+        REGIONS,
+        "num_epochs",
+        {
+            "truth": None,
+            "checked_images::datasets": ["@train::dataset", "@val_images"],
+            "run": [*_BEGIN, "@run_train", *_END],
+        },
+        "train::trainer::initial_weights",
+        needs_area=True,
+    ),
+    "camel": Recipe(
+        REGIONS,
+        "segmentation_epochs",
+        {
+            "truth": None,
+            "checked_images::datasets": ["@train_images", "@val_images"],
+            "first_backbone": None,
+            "run": [*_BEGIN, *_CAMEL_STAGES, *_END],
+        },
+        "train::trainer::initial_weights",
+    ),
+}
+
+
+def recipe_of(model: ServedModel) -> Recipe | None:
+    """How a served bundle is trained; None if it cannot be from weak labels."""
+    path = model.source.folder / "configs" / "train.json"
+    if not path.is_file():
+        return None
+    experiment = json.loads(path.read_text()).get("tracking", {}).get("experiment")
+    return RECIPES.get(str(experiment))
+
+
+def base_config(model: ServedModel) -> dict[str, Any]:
+    """The plain values of a bundle's ``train.json``, its overlays, and the training of its current version, in this order."""
+    config: dict[str, Any] = {}
+    for path in config_files(model.source, "train"):
+        config |= {name: value for name, value in json.loads(path.read_text()).items() if is_plain(value)}
+    trained = training_config(model.versions.current.checkpoint)
+    ignored = {*VOLATILE, "manifest", "dataset_dir", FILES, "truth", "initial_weights", "first_backbone"}
+    for name, value in trained.items():
+        if name in config and name not in ignored and not name.startswith("_") and is_plain(value):
+            config[name] = plain_value(value)
+    return config
+
+
+def training_overlay(
+    model: ServedModel, recipe: Recipe, run: Path, options: Mapping[str, Any], extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a training of the current version differs in from the bundle's ``train.json``.
+
+    Args:
+        model: to be trained.
+        recipe: its.
+        run: folder of the training.
+        options: of the request: ``max_epochs``, ``pretrained`` (False begins with new weights), ``device``.
+        extra: of the server for every bundle, the last word; keys that this bundle does not have are left out.
+    """
+    bundle = json.loads((model.source.folder / "configs" / "train.json").read_text())
+    settings = {name: value for name, value in base_config(model).items() if name in bundle and not name.startswith("_")}
+    changed = {name: value for name, value in settings.items() if bundle[name] != value and name not in ("imports", "run")}
+    overlay = {
+        **changed,
+        **recipe.overlay,
+        "bundle_root": str(model.source.folder),
+        "output_dir": str(run),
+        "manifest": str(run / MANIFEST),
+        "dataset_dir": str(run.parent),
+    }
+    if options.get("pretrained", True):
+        overlay[recipe.initial] = str(model.versions.current.checkpoint)
+    if options.get("max_epochs") is not None:
+        overlay[recipe.epochs] = int(options["max_epochs"])
+    if options.get("device"):
+        overlay["device"] = f"$torch.device({options['device']!r})"
+    return overlay | keys_of_training(model.source, extra)
+
+
+@dataclass
+class TrainingTask:
+    """One training, as MONAI Label's clients are told of it."""
+
+    model: str
+    request: dict[str, Any]
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    status: str = SUBMITTED
+    start_ts: str = field(default_factory=lambda: _now())
+    end_ts: str | None = None
+    version: str | None = None
+    reason: str | None = None
+    log: Path | None = None
+
+    def summary(self) -> dict[str, Any]:
+        lines: list[str] = []
+        if self.log is not None and self.log.is_file():
+            with self.log.open(errors="replace") as file:
+                lines = [line.rstrip() for line in deque(file, _LAST_LINES)]
+        found = {name: getattr(self, name) for name in ("id", "status", "start_ts", "end_ts", "version", "reason")}
+        return {**found, "request": {"model": self.model, **self.request}, "details": lines}
+
+
+class Trainings:
+    """One training at a time, each a process of its own that ends with this one.
+
+    Args:
+        prepare: writes the manifest of a model into a folder; returns what is to be remembered of it.
+        extra: keys and values of every training whose bundle has the key, the last word.
+        on_published: called with model and version when a training has become the version that answers.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[ServedModel, Recipe, Path, Mapping[str, Any]], dict[str, Any]],
+        extra: Mapping[str, Any] | None = None,
+        on_published: Callable[[ServedModel, Version], None] | None = None,
+    ) -> None:
+        self._prepare, self._extra, self._on_published = prepare, dict(extra or {}), on_published
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.tasks: list[TrainingTask] = []
+
+    @property
+    def running(self) -> TrainingTask | None:
+        return next((task for task in self.tasks if task.status in (SUBMITTED, RUNNING)), None)
+
+    def start(self, model: ServedModel, request: Mapping[str, Any]) -> TrainingTask:
+        """Begin to train a model.
+
+        Raises:
+            Refusal: if one is being trained, the bundle cannot be trained from weak labels, there are too few, or the request is
+                wrong.
+        """
+        recipe = recipe_of(model)
+        if recipe is None:
+            raise Refusal(f"{model.name} cannot be trained from weak labels; {', '.join(sorted(RECIPES))} can")
+        options = check_options(request)
+        with self._lock:
+            if self.running is not None:
+                raise Refusal(f"{self.running.model} is being trained: wait, or stop it (DELETE /train/)", 429)
+            task = TrainingTask(model.name, options)
+            self.tasks.append(task)
+        run = model.versions.new_run()
+        task.log = run / LOG
+        try:
+            record = self._prepare(model, recipe, run, options)
+        except BaseException as error:
+            self._end(task, ERROR, str(error))
+            shutil.rmtree(run, ignore_errors=True)
+            raise
+        threading.Thread(target=self._run, args=(task, model, recipe, run, record), name="training", daemon=True).start()
+        return task
+
+    def stop(self) -> TrainingTask | None:
+        """Kill the training that runs; None if there is none."""
+        task = self.running
+        if task is not None:
+            task.status = STOPPED
+            if self._process is not None:
+                self._process.kill()
+        return task
+
+    def _run(self, task: TrainingTask, model: ServedModel, recipe: Recipe, run: Path, record: dict[str, Any]) -> None:
+        try:
+            if task.status == SUBMITTED:
+                task.status = RUNNING
+            overlay = training_overlay(model, recipe, run, task.request, self._extra)
+            with atomic_path(run / OVERLAY) as temporary:
+                temporary.write_text(json.dumps(overlay, indent=2) + "\n")
+            files = [*map(str, config_files(model.source, "train")), str(run / OVERLAY)]
+            meta = str(model.source.folder / "configs" / "metadata.json")
+            command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), "--meta_file", meta]
+            with (run / LOG).open("w") as log:
+                code = run_child(command, log, functools.partial(self._started, task))
+            self._process = None
+            if task.status == STOPPED:
+                self._end(task, STOPPED, None)
+                return
+            if code:
+                raise RuntimeError(f"the training ended with status {code}: {_last_error(run / LOG)}")
+            # What cannot be loaded must not replace what can.
+            model.load(Version(run.name, run / "model.pt"))
+            version = model.versions.publish(run, {**record, "request": task.request})
+            task.version = version.name
+            task.log = version.checkpoint.with_name(LOG)
+            if self._on_published is not None:
+                self._on_published(model, version)
+            self._end(task, DONE, None)
+            logger.info("%s: version %s answers from now on", model.name, version.name)
+        except Exception as error:
+            logger.error(
+                "training of %s failed: %s", model.name, error, exc_info=not isinstance(error, ValueError | RuntimeError)
+            )
+            self._end(task, ERROR, str(error))
+
+    def _started(self, task: TrainingTask, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        if task.status == STOPPED:
+            process.kill()
+
+    @staticmethod
+    def _end(task: TrainingTask, status: str, reason: str | None) -> None:
+        task.end_ts, task.reason = _now(), reason
+        task.status = status
+
+
+def check_options(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a training's request.
+
+    Raises:
+        Refusal: for an unknown key or a value that does not fit.
+    """
+    known = {"max_epochs": int, "pretrained": bool, "device": str, "val_split": float}
+    # The QuPath dialog sends batch sizes, which the bundle has of its own.
+    ignored = {"client_id", "model", "name", "train_batch_size", "val_batch_size"}
+    unknown = sorted({*request} - {*known} - ignored)
+    if unknown:
+        raise Refusal(f"a training has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    options: dict[str, Any] = {}
+    for name, kind in known.items():
+        value = request.get(name)
+        # Clients send lists of choices back, of which the first is the chosen one.
+        value = value[0] if isinstance(value, list) and value else value
+        if value is None:
+            continue
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise Refusal(f"{name} must be of type {kind.__name__}, got {value!r}")
+        options[name] = value
+    if options.get("max_epochs", 1) < 1 or not 0 < options.get("val_split", 0.25) < 1:
+        raise Refusal(f"need max_epochs of at least 1 and val_split between 0 and 1, got {options}")
+    return options
+
+
+def _last_error(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    # MONAI wraps an error once for every level of the configuration: the cause comes first.
+    errors = [line for line in lines if re.match(r"([\w.]+(Error|Exception)|error): ", line)]
+    return (errors or lines[-1:] or ["it said nothing"])[0]
+
+
+def _now() -> str:
+    return datetime.now().strftime("%Y-%m-%d %H:%M:%S")

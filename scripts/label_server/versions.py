@@ -1,0 +1,114 @@
+"""The checkpoints of one served model: the bundle's own and those that were trained here, one of which answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from shared.inference.bundle_mapper import CHECKPOINT_NAME
+from shared.writers.atomic import atomic_path
+
+from .refusal import Refusal
+
+ORIGINAL = "original"
+POINTER, RECORD = "current.json", "version.json"
+_RUN_PREFIX = "training-"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A checkpoint, and beside it what its training left: ``config.json``, a threshold."""
+
+    name: str
+    checkpoint: Path
+
+
+class ModelVersions:
+    """The versions of one model, in a folder of the server's own; nothing is ever written beside the bundle's checkpoint.
+
+    ``current.json`` lists the versions that answered, the one that answers last; it is replaced in one step, once a version is
+    whole. So whatever a killed server leaves, the version before it answers.
+
+    Args:
+        folder: of this model.
+        original: the checkpoint to start from.
+    """
+
+    def __init__(self, folder: str | Path, original: str | Path) -> None:
+        self.folder, self.original = Path(folder), Path(original)
+
+    @property
+    def current(self) -> Version:
+        """The version that answers."""
+        return self.get(self._history()[-1])
+
+    def get(self, name: str) -> Version:
+        if name == ORIGINAL:
+            return Version(ORIGINAL, self.original)
+        return Version(name, self.folder / name / CHECKPOINT_NAME)
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Every version with its record, the original first."""
+        current = self.current.name
+        rows: list[dict[str, Any]] = [{"version": ORIGINAL, "checkpoint": str(self.original), "is_current": current == ORIGINAL}]
+        for path in sorted(self.folder.glob(f"[0-9]*/{RECORD}")):
+            if path.with_name(CHECKPOINT_NAME).is_file():
+                rows.append(
+                    {**json.loads(path.read_text()), "version": path.parent.name, "is_current": current == path.parent.name}
+                )
+        return rows
+
+    def new_run(self) -> Path:
+        """A folder for a training, which is none of the versions yet."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        taken = [int(path.name.split("-")[-1]) for path in self.folder.glob("[0-9]*")]
+        path = self.folder / f"{_RUN_PREFIX}{max(taken, default=0) + 1:04d}"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        return path
+
+    def publish(self, run: Path, record: dict[str, Any]) -> Version:
+        """Make a finished training the version that answers."""
+        time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        with atomic_path(run / RECORD) as temporary:
+            temporary.write_text(json.dumps({"time": time, "trained_from": self.current.name, **record}, indent=2) + "\n")
+        name = run.name.removeprefix(_RUN_PREFIX)
+        run.rename(self.folder / name)
+        self._write([*self._history(), name])
+        return self.get(name)
+
+    def roll_back(self) -> Version:
+        """Let the version before the current one answer again; the current one stays on disk.
+
+        Raises:
+            Refusal: if the original answers.
+        """
+        history = self._history()
+        if len(history) == 1:
+            raise Refusal(f"{self.folder.name} answers with its original checkpoint: there is nothing to go back to", 409)
+        self._write(history[:-1])
+        return self.current
+
+    def record(self) -> dict[str, Any]:
+        """What is known of the training of the current version; nothing of the original's."""
+        path = self.current.checkpoint.with_name(RECORD)
+        return dict(json.loads(path.read_text())) if self.current.name != ORIGINAL and path.is_file() else {}
+
+    def clear_unfinished(self) -> None:
+        """Remove what killed trainings have left."""
+        for path in self.folder.glob(f"{_RUN_PREFIX}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _history(self) -> list[str]:
+        path = self.folder / POINTER
+        names = list(json.loads(path.read_text())["history"]) if path.is_file() else []
+        # One that somebody removed by hand answers no more.
+        return [ORIGINAL, *(name for name in names if name != ORIGINAL and self.get(name).checkpoint.is_file())]
+
+    def _write(self, history: list[str]) -> None:
+        with atomic_path(self.folder / POINTER) as temporary:
+            temporary.write_text(json.dumps({"history": history}) + "\n")

@@ -1,0 +1,48 @@
+"""The frame in which a viewer counts its coordinates; all else in the server is in level-0 pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.inference.region_map import Box
+from shared.wsi.annotations.frames import LEVEL0, frame_origin_px
+from shared.wsi.slide import Slide
+
+from .refusal import Refusal
+
+# The Digital Slide Archive and MONAI Label's own JSON. The others are QuPath's formats.
+_OF_LEVEL0 = frozenset({"dsa", "json"})
+
+
+def frame_of_viewer(output: str, asked: str | None, default: str) -> str:
+    """The frame of a request and its answer, one of `ANNOTATION_FRAMES`.
+
+    Args:
+        output: format of the answer.
+        asked: what the request says itself.
+        default: of the server, for the formats of QuPath.
+
+    >>> frame_of_viewer("asap", None, "qupath"), frame_of_viewer("dsa", None, "qupath"), frame_of_viewer("dsa", "qupath", "")
+    ('qupath', 'level0', 'qupath')
+    """
+    return asked or (LEVEL0 if output in _OF_LEVEL0 else default)
+
+
+def frame_origin_of_slide(path: Path, frame: str) -> tuple[int, int]:
+    """(x, y) in level-0 pixels of a frame's origin on a slide.
+
+    Raises:
+        Refusal: if the slide cannot be read.
+    """
+    if frame == LEVEL0:
+        return 0, 0
+    try:
+        with Slide(path) as slide:
+            return frame_origin_px(frame, slide.qupath_origin_px)
+    except ValueError as error:
+        raise Refusal(f"{path.name} cannot be read: {error}") from error
+
+
+def moved_box(box: Box | None, shift_px: tuple[int, int]) -> Box | None:
+    """A region moved by (x, y); None, a whole slide, stays."""
+    return None if box is None else (box[0] + shift_px[0], box[1] + shift_px[1], box[2], box[3])

@@ -1,0 +1,180 @@
+"""What is known of a slide, from the three places in which people leave it.
+
+1. What was said of the slide: ``PUT /datastore/image/info`` with ``{"weak_label": {"tumor": 1, "fraction": 0.08}}``.
+2. What was drawn on it and submitted: an area of class Tumor means 1, otherwise one of class Normal, Benign or Negative 0.
+3. What its item carries in the Digital Slide Archive: ``meta.weak_label``, of the same form.
+
+The first that has a label decides it. The rough fraction of tumour in the tissue comes from the first of them that has
+the same label and one; where none has, the area drawn counts. What contradicts the decision is passed over and reported.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from shared.data.labels.class_annotations import class_areas
+from shared.wsi.annotations.annotation import Annotation
+from shared.wsi.annotations.annotation_classes import is_neutral
+from shared.wsi.annotations.drawing_order import visible_areas
+from shared.wsi.annotations.frames import QUPATH
+from shared.wsi.annotations.reading import plain_name, read_annotations
+
+from .refusal import Refusal
+
+logger = logging.getLogger(__name__)
+
+SAID, DRAWN, METADATA = "info", "annotations", "item metadata"
+TUMOUR_CLASSES = frozenset({"tumor", "tumour", "cancer", "carcinoma", "metastasis", "malignant", "invasive", "_0", "_1"})
+NORMAL_CLASSES = frozenset({"normal", "benign", "negative", "no tumor", "no tumour", "healthy"})
+_OTHER, _NORMAL, _TUMOUR = 0, 1, 2
+_NAMES, _FRACTIONS = ("tumor", "tumour"), ("fraction", "area")
+
+
+@dataclass(frozen=True)
+class StatedLabel:
+    """A slide's label, 0 or 1, and the rough fraction of tumour in its tissue where it is known."""
+
+    label: int
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class DrawnAreas:
+    """Areas of tumour and of normal tissue in level-0 pixels; both may be empty."""
+
+    tumour: BaseGeometry = field(default_factory=shapely.Polygon)
+    normal: BaseGeometry = field(default_factory=shapely.Polygon)
+
+    @property
+    def label(self) -> int | None:
+        """1 where tumour is drawn, 0 where only normal tissue is, None where neither is."""
+        return 1 if not self.tumour.is_empty else 0 if not self.normal.is_empty else None
+
+
+@dataclass(frozen=True)
+class WeakLabel:
+    """What is taken for known of one slide.
+
+    Args:
+        label: 0 or 1.
+        fraction: of tumour in the tissue, where somebody said it; 0 for a normal slide.
+        source: which of the three places decided the label.
+        drawn: areas that agree with it.
+    """
+
+    label: int
+    fraction: float | None
+    source: str
+    drawn: DrawnAreas = field(default_factory=DrawnAreas)
+
+    def summary(self) -> dict[str, Any]:
+        return {"tumor": self.label, "fraction": self.fraction, "source": self.source, "is_drawn": self.drawn.label is not None}
+
+
+def weak_label(
+    info: Mapping[str, Any],
+    annotation_file: Path | None,
+    name: str = "",
+    frame: str = QUPATH,
+    qupath_origin_px: tuple[int, int] = (0, 0),
+) -> WeakLabel | None:
+    """What is known of a slide; None if nothing is.
+
+    Args:
+        info: of the slide in the datastore; of the Digital Slide Archive, its item.
+        annotation_file: that was submitted for it.
+        name: of the slide, for the log.
+        frame: of the annotations, where the file does not name it, see `read_annotations`.
+        qupath_origin_px: of the slide, `Slide.qupath_origin_px`.
+
+    Raises:
+        Refusal: for a label of another form.
+    """
+    metadata = info.get("meta")
+    drawn = drawn_areas(annotation_file, frame, qupath_origin_px) if annotation_file is not None else DrawnAreas()
+    stated = {
+        SAID: stated_label(info),
+        DRAWN: None if drawn.label is None else StatedLabel(drawn.label),
+        METADATA: stated_label(metadata) if isinstance(metadata, Mapping) else None,
+    }
+    known = {source: label for source, label in stated.items() if label is not None}
+    if not known:
+        return None
+    source, first = next(iter(known.items()))
+    agreeing = [label for label in known.values() if label.label == first.label]
+    for other, label in known.items():
+        if label.label != first.label:
+            logger.warning("%s: %s says %d, %s says %d; %s counts", name, source, first.label, other, label.label, source)
+    fraction = next((label.fraction for label in agreeing if label.fraction is not None), None)
+    agrees = drawn.label == first.label
+    return WeakLabel(first.label, 0.0 if first.label == 0 else fraction, source, drawn if agrees else DrawnAreas())
+
+
+def stated_label(info: Mapping[str, Any]) -> StatedLabel | None:
+    """The ``weak_label`` of a slide's info or metadata; None if it has none.
+
+    Raises:
+        Refusal: naming what was wanted and what came.
+
+    >>> stated_label({"weak_label": {"tumor": 1, "fraction": 0.08}})
+    StatedLabel(label=1, fraction=0.08)
+    """
+    stated = info.get("weak_label")
+    if stated is None:
+        return None
+    if not isinstance(stated, Mapping) or not {*stated} <= {*_NAMES, *_FRACTIONS} or not any(name in stated for name in _NAMES):
+        raise Refusal(f'weak_label must be of the form {{"tumor": 0 or 1, "fraction": 0 to 1}}, got {stated!r}')
+    label = next(stated[name] for name in _NAMES if name in stated)
+    if label not in (0, 1):
+        raise Refusal(f"weak_label: tumor must be 0 or 1, got {label!r}")
+    fraction = next((stated[name] for name in _FRACTIONS if stated.get(name) is not None), None)
+    if fraction is None:
+        return StatedLabel(int(label))
+    if (
+        isinstance(fraction, bool)
+        or not isinstance(fraction, int | float)
+        or not math.isfinite(fraction)
+        or not 0 <= fraction <= 1
+    ):
+        raise Refusal(f"weak_label: fraction is a share between 0 and 1, got {fraction!r}")
+    if (fraction > 0) != bool(label):
+        raise Refusal(f"weak_label: tumor {int(label)} and fraction {fraction:g} contradict each other")
+    return StatedLabel(int(label), float(fraction))
+
+
+def drawn_areas(path: Path, frame: str = QUPATH, qupath_origin_px: tuple[int, int] = (0, 0)) -> DrawnAreas:
+    """The areas of an annotation file whose classes are known; ``Tumor: Positive`` counts as ``Tumor``.
+
+    What lies inside counts, not what surrounds it, see `shared.wsi.annotations.drawn_areas`: normal tissue, or an area of a class
+    that is not known, is no part of the tumour around it. Areas without class and QuPath's ``Region*`` are passed over.
+
+    Args:
+        path: of the file.
+        frame: where the file does not name its own, see `read_annotations`.
+        qupath_origin_px: of the slide.
+
+    Raises:
+        ValueError: if the file cannot be read.
+    """
+    annotations = read_annotations(path, frame=frame, qupath_origin_px=qupath_origin_px)
+    areas = visible_areas(class_areas(annotations, [_kind(annotation) for annotation in annotations]))
+    tumour, normal = (shapely.union_all([area for area, kind in areas if kind == wanted]) for wanted in (_TUMOUR, _NORMAL))
+    return DrawnAreas(tumour, normal)
+
+
+def _kind(annotation: Annotation) -> int | None:
+    """Tumour, normal tissue, or some other; None for what says nothing."""
+    names = [plain_name(name) for name in (*annotation.names, annotation.base_class)]
+    if not TUMOUR_CLASSES.isdisjoint(names):
+        return _TUMOUR
+    if not NORMAL_CLASSES.isdisjoint(names):
+        return _NORMAL
+    return None if is_neutral(annotation) else _OTHER

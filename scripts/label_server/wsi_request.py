@@ -1,0 +1,116 @@
+"""What viewers ask for: a slide or a region of it, in the body that MONAI Label's clients send."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.inference.region_map import Box
+from shared.wsi.annotations.frames import check_frame
+
+from .refusal import Refusal
+
+# Level-0 pixels; the size of MONAI Label's own default.
+DEFAULT_MIN_POLY_AREA = 80.0
+# Whatever else the clients send decides nothing here: tiles are the bundle's own, and the network takes no clicks.
+IGNORED = frozenset({"tile_size", "client_id", "output", "girder_api_url", "girder_token", "result_extension", "result_dtype"})
+KNOWN = frozenset({"level", "location", "size", "min_poly_area", "params", "mpp", "annotation_frame"})
+PARAMS = frozenset({"foreground", "background", "max_workers", "wsi_tiles", "mpp", *IGNORED})
+
+
+@dataclass(frozen=True)
+class WsiRequest:
+    """A whole slide or a region.
+
+    Args:
+        box: in level-0 pixels from the frame's origin; None for all of it.
+        min_poly_area: smaller polygons are left out, in square level-0 pixels.
+        mpp: micrometres per pixel of an uploaded image.
+        frame: of the box and of the answer, one of `ANNOTATION_FRAMES`; None: that of the format, see `frame_of_viewer`.
+    """
+
+    box: Box | None = None
+    min_poly_area: float = DEFAULT_MIN_POLY_AREA
+    mpp: float | None = None
+    frame: str | None = None
+
+
+def parse_wsi_request(body: Any) -> WsiRequest:
+    """The request that a client's body stands for.
+
+    Positions and sizes are level-0 pixels whatever viewer sends them, so ``level`` has to be 0. The whole slide is meant by a
+    ``size`` of (0, 0), by the Digital Slide Archive's (-1, -1), and by none at all; DSA's ``params.wsi_tiles``, the tiles with
+    tissue, stand for the rectangle around them.
+
+    Raises:
+        Refusal: naming the key, what was wanted and what came.
+    """
+    if not isinstance(body, Mapping):
+        raise Refusal(f"the request's body must be a JSON object, got {type(body).__name__}")
+    params = body.get("params") or {}
+    if not isinstance(params, Mapping):
+        raise Refusal(f"params must be a JSON object, got {type(params).__name__}")
+    unknown = sorted({*body} - KNOWN - IGNORED) + sorted({*params} - PARAMS)
+    if unknown:
+        raise Refusal(
+            f"unknown keys {', '.join(unknown)}; known are {', '.join(sorted(KNOWN))}, and in params {', '.join(sorted(PARAMS))}"
+        )
+    if body.get("level") not in (None, 0):
+        raise Refusal(f"level must be 0: location and size are level-0 pixels; got {body['level']!r}")
+    tiles = params.get("wsi_tiles")
+    box = _around(tiles) if tiles else _box(body.get("location"), body.get("size"))
+    area = body.get("min_poly_area")
+    mpp = params.get("mpp", body.get("mpp"))
+    return WsiRequest(
+        box,
+        DEFAULT_MIN_POLY_AREA if area is None else _number(area, "min_poly_area", 0),
+        None if mpp is None else _number(mpp, "mpp", 1e-6),
+        _frame(body.get("annotation_frame")),
+    )
+
+
+def _frame(value: Any) -> str | None:
+    try:
+        return None if value is None else check_frame(value)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+
+
+def _box(location: Any, size: Any) -> Box | None:
+    width, height = (0, 0) if size is None else _pair(size, "size")
+    x, y = (0, 0) if location is None else _pair(location, "location")
+    if (width, height) in ((0, 0), (-1, -1)):
+        if (x, y) not in ((0, 0), (-1, -1)):
+            raise Refusal(f"an empty region: location ({x}, {y}) with size ({width}, {height}); the whole slide has neither")
+        return None
+    if width <= 0 or height <= 0:
+        raise Refusal(f"an empty region: size ({width}, {height}) at ({x}, {y})")
+    return x, y, width, height
+
+
+def _around(tiles: Any) -> Box:
+    if not isinstance(tiles, Sequence) or not all(isinstance(tile, Mapping) for tile in tiles):
+        raise Refusal("wsi_tiles must be a list of objects with location and size")
+    boxes = [_box(tile.get("location"), tile.get("size")) for tile in tiles]
+    found = [box for box in boxes if box is not None]
+    if len(found) < len(boxes):
+        raise Refusal("wsi_tiles holds a tile without a size")
+    left, top = min(box[0] for box in found), min(box[1] for box in found)
+    right, bottom = max(box[0] + box[2] for box in found), max(box[1] + box[3] for box in found)
+    return left, top, right - left, bottom - top
+
+
+def _pair(value: Any, name: str) -> tuple[int, int]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise Refusal(f"{name} must be two numbers, got {value!r}")
+    numbers = [_number(part, name, -math.inf) for part in value]
+    return round(numbers[0]), round(numbers[1])
+
+
+def _number(value: Any, name: str, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+        wanted = "a number" if least == -math.inf else f"a number of at least {least:g}"
+        raise Refusal(f"{name} must be {wanted}, got {value!r}")
+    return float(value)

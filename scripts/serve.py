@@ -1,0 +1,177 @@
+"""Serves this repository's bundles to viewers (QuPath, Digital Slide Archive, CVAT) through MONAI Label.
+
+bash scripts/serve.sh --studies slides/                       # builds the server's environment first
+python scripts/serve.py --studies slides/ --models camel,alpha_beta_mil
+python scripts/serve.py --studies slides/ --checkpoint camel=runs/mine --retrain camel --retrain_every 5
+
+Runs in an environment of its own, .venv-monailabel or that of MONAILABEL_PYTHON, which this script changes over to. It listens on
+this machine alone unless told otherwise. Labels are kept in the studies folder, everything else - maps, trained versions - in
+--work_dir; bundles are never changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+DEFAULT_ENVIRONMENT = ROOT / ".venv-monailabel"
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--studies", required=True, help="folder of the slides, or a Digital Slide Archive's .../api/v1")
+    parser.add_argument("--bundles", type=Path, default=ROOT / "bundles", help="folder of bundles, also of unpacked ones")
+    parser.add_argument("--models", default="", help="comma-separated; without it every bundle that has a trained network")
+    parser.add_argument(
+        "--checkpoint", action="append", default=[], metavar="NAME=PATH", help="of a bundle: model.pt, or its folder"
+    )
+    parser.add_argument("--overlay", action="append", default=[], metavar="NAME=OVERLAY", help="of a bundle, as in its training")
+    parser.add_argument("--work_dir", type=Path, default=Path.home() / ".cache" / "wsss-monailabel", help="(default %(default)s)")
+    parser.add_argument("--slide_mpp", type=float, help="micrometres per level-0 pixel of slides that do not say")
+    parser.add_argument("--patch_mpp", type=float, help="micrometres per pixel of uploaded PNG and JPEG images")
+    parser.add_argument(
+        "--annotation_frame",
+        choices=("qupath", "level0"),
+        default="qupath",
+        help="of QuPath's requests, answers and submitted annotations; level0: its slides were opened with --no-crop",
+    )
+    parser.add_argument("--retrain", help="model to train again by itself")
+    parser.add_argument("--retrain_every", type=int, default=0, help="whenever so many labels are new since the last training")
+    for name, whose in (("set", "every bundle's inference.json"), ("train_set", "the train.json of every bundle that has it")):
+        text = f"a key of {whose}, the value as JSON"
+        parser.add_argument(f"--{name}", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help=text)
+    network = parser.add_argument_group("who may ask")
+    network.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
+    network.add_argument("--port", type=int, default=8000)
+    network.add_argument("--insecure", action="store_true", help="let everybody in who reaches --host")
+    network.add_argument("--origin", action="append", default=[], help="of web pages that may ask (CORS)")
+    return parser.parse_args()
+
+
+def change_environment() -> None:
+    """Go on in the server's own environment, or say how to make it."""
+    try:
+        import monailabel  # noqa: F401
+    except ImportError:
+        pass
+    else:
+        return
+    given = os.environ.get("MONAILABEL_PYTHON")
+    python = Path(given) if given else DEFAULT_ENVIRONMENT / "bin" / "python"
+    if not python.is_file() or os.environ.get("MONAILABEL_CHANGED") == "1":
+        sys.exit(
+            f"error: MONAI Label needs an environment of its own, and {python} is none. Build it (about 9 GB):\n"
+            "    bash scripts/serve.sh --install_only"
+        )
+    os.execve(python, [str(python), *sys.argv], os.environ | {"MONAILABEL_CHANGED": "1"})
+
+
+def pairs(values: list[str]) -> dict[str, str]:
+    """``NAME=VALUE`` as a dictionary.
+
+    Raises:
+        ValueError: for another form.
+    """
+    wrong = [value for value in values if "=" not in value]
+    if wrong:
+        raise ValueError(f"wanted NAME=VALUE, got {wrong[0]!r}")
+    return dict(value.split("=", 1) for value in values)
+
+
+def json_values(values: list[list[str]]) -> dict[str, Any]:
+    """Keys and values, words that are no JSON as they are."""
+    found: dict[str, Any] = {}
+    for key, text in values:
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
+
+
+def prepare_settings(arguments: argparse.Namespace) -> None:
+    """What MONAI Label reads from the environment when it is imported."""
+    os.environ["MONAI_LABEL_APP_DIR"] = str(arguments.work_dir / "app")
+    os.environ["MONAI_LABEL_STUDIES"] = arguments.studies
+    os.environ["MONAI_LABEL_SERVER_PORT"] = str(arguments.port)
+    os.environ["MONAI_LABEL_SESSIONS"] = "false"
+    os.environ.setdefault("MONAI_LABEL_AUTO_UPDATE_SCORING", "false")
+    if arguments.studies.startswith(("http://", "https://")):
+        os.environ.setdefault("MONAI_LABEL_DATASTORE", "dsa")
+    # Trainings are processes that import from here.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    from monailabel.config import settings
+
+    from scripts.label_server.access import check_host
+
+    # Before the seconds that the rest takes to import.
+    check_host(arguments.host, settings.MONAI_LABEL_AUTH_ENABLE, arguments.insecure)
+
+    import uvicorn
+    from filelock import FileLock, Timeout
+
+    from scripts.label_server.app import REMOTE, AppConfig, PathologyApp
+    from scripts.label_server.datastore import check_studies
+    from scripts.label_server.served_model import find_bundles
+    from scripts.label_server.server import create_server
+
+    if not arguments.studies.startswith(REMOTE):
+        check_studies(Path(arguments.studies))
+    names = [name for name in arguments.models.split(",") if name]
+    checkpoints = {name: Path(path) for name, path in pairs(arguments.checkpoint).items()}
+    overlays = {name: text.split(",") for name, text in pairs(arguments.overlay).items()}
+    sources = find_bundles(arguments.bundles, names, checkpoints, overlays)
+    if arguments.retrain and arguments.retrain not in sources:
+        raise ValueError(f"--retrain {arguments.retrain} is not served; served are {', '.join(sources)}")
+    config = AppConfig(
+        arguments.work_dir,
+        sources,
+        json_values(arguments.set),
+        json_values(arguments.train_set),
+        arguments.slide_mpp,
+        arguments.patch_mpp,
+        arguments.retrain,
+        arguments.retrain_every,
+        annotation_frame=arguments.annotation_frame,
+    )
+    lock = FileLock(arguments.work_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another server uses --work_dir {arguments.work_dir}: give this one a folder of its own") from None
+    app = PathologyApp(settings.MONAI_LABEL_APP_DIR, settings.MONAI_LABEL_STUDIES, config)
+    logging.getLogger(__name__).info("models: %s; slides: %d", ", ".join(sources), len(app.datastore().list_images()))
+    server = create_server(app, arguments.host, arguments.origin)
+    uvicorn.run(server, host=arguments.host, port=arguments.port, log_level="info", access_log=False)
+
+
+def main() -> None:
+    arguments = parsed()
+    change_environment()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    arguments.work_dir = arguments.work_dir.expanduser().resolve()
+    if not arguments.studies.startswith(("http://", "https://")):
+        arguments.studies = str(Path(arguments.studies).expanduser().resolve())
+    prepare_settings(arguments)
+    try:
+        (arguments.work_dir / "app").mkdir(parents=True, exist_ok=True)
+        serve(arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+from .mil_boost import MILBoost as MILBoost

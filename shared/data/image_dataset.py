@@ -1,0 +1,263 @@
+"""Images and pixel labels of manifest records: the dataset that every training stage reads from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import Dataset
+from torch import Tensor
+from tqdm import tqdm
+
+from ..wsi.annotations.annotation_classes import check_classes
+from ..wsi.slide import Slide
+from ..wsi.slide_pool import open_slide
+from .labels.enriched_labels import decode_instances
+from .labels.lattice import check_lattice, paint_instances
+from .record_masks import read_record_mask
+from .transforms.geometric import view_changes
+
+Record = dict[str, Any]
+
+PIXEL_LABELS = ("instances", "mask", "label")
+
+
+class RegionDataset(Dataset):
+    """Reads tiles and slide regions, and whichever labels a stage asks for.
+
+    Item ``i`` is a dictionary: ``image`` uint8 ``(3, H, W)``, ``label`` (int), ``index`` (``i``), and where asked for ``mask``
+    uint8 ``(1, H, W)`` in 0..num_classes - 1, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record has
+    none).
+    Random transforms draw from a stream that depends on (`seed`, epoch, ``i``) only: an interrupted and resumed training sees
+    what an uninterrupted one does, with any number of workers or processes.
+
+    Args:
+        data: manifest records.
+        size_px: side in pixels that every image must have at `mpp`; None for any.
+        mpp: micrometres per pixel at which files that know theirs are read; files without (tiles) are read as stored.
+        transform: of the dictionary, or None.
+        pixel_labels: ``"mask"`` for the true mask, ``"label"`` for the image's label on every pixel (image-level FSB),
+            ``"instances"`` for the enriched instance labels in the record's ``instances`` (CAMEL), None for no pixel
+            labels.
+        seed: of the random transforms.
+        superpixels: from an image to its super-pixels, such as `Superpixels`; None for none. They are those of the image
+            as read, and move with it through the transform.
+        with_areas: also give the records' areas. They are those of the image as read, so the transform may not crop, scale or
+            rotate it but by quarter turns.
+        num_classes: classes of the masks and labels, from 2 to 255. With two, whatever is not 0 is 1.
+        class_names: the class of each index in annotation files, see `read_record_mask`.
+
+    Raises:
+        ValueError: naming the manifest, the row and the file of an image or mask that cannot be read or has another size; and
+            for a transform behind which the areas would be wrong.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Record],
+        size_px: int | None = None,
+        mpp: float | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        pixel_labels: str | None = None,
+        seed: int = 0,
+        superpixels: Callable[[Tensor], Tensor] | None = None,
+        with_areas: bool = False,
+        num_classes: int = 2,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        if pixel_labels is not None and pixel_labels not in PIXEL_LABELS:
+            raise ValueError(f"pixel_labels must be one of {', '.join(PIXEL_LABELS)}, got {pixel_labels!r}")
+        super().__init__(data=data, transform=transform)
+        if with_areas:
+            _check_view(transform)
+        self.size_px = size_px
+        self.mpp = mpp
+        self.pixel_labels = pixel_labels
+        self.seed = seed
+        self.superpixels = superpixels
+        self.with_areas = with_areas
+        check_classes(num_classes, class_names)
+        self.num_classes = num_classes
+        self.class_names = class_names
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (from 0) whose random transforms the next items get."""
+        self.epoch = epoch
+
+    def _transform(self, index: int) -> dict[str, Any]:
+        record = self.data[index]
+        image = read_image(record, self.mpp, self.size_px)
+        item: dict[str, Any] = {"image": image, "label": record.get("label"), "index": index}
+        if self.pixel_labels is not None:
+            item["mask"] = pixel_target(record, self.pixel_labels, image.shape[-2:], self.mpp, self.num_classes, self.class_names)
+        if item["label"] is None:
+            del item["label"]
+        if self.superpixels is not None:
+            item["superpixels"] = self.superpixels(image)
+        if self.with_areas:
+            item["area"] = math.nan if record.get("area") is None else float(record["area"])
+        key = np.random.SeedSequence((self.seed, self.epoch, index))
+        # MONAI's Dataset has made a Compose of whatever came, which hands a seed to each of its random transforms.
+        self.transform.set_random_state(seed=int(key.generate_state(1)[0]))
+        return dict(self.transform(item))
+
+
+def read_image(record: Record, mpp: float | None = None, size_px: int | None = None) -> Tensor:
+    """Read the image of one record.
+
+    Args:
+        record: of a manifest; ``x, y, width_px, height_px`` in level-0 pixels, or all None for the whole file.
+        mpp: micrometres per pixel wanted; ignored for plain images that do not know theirs.
+        size_px: the side in pixels that the result must have.
+
+    Returns:
+        uint8 ``(3, H, W)``.
+
+    Raises:
+        ValueError: naming row and file, if they cannot be read, have another size, or the region lies outside the file.
+    """
+    try:
+        slide, origin, read_px = _locate(record, mpp, size_px)
+        pixels = slide.read_region(origin, read_px, mpp=mpp if _knows_mpp(slide) else None)
+    except (ValueError, OSError) as error:
+        raise record_error(record, error) from error
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def _check_view(transform: Any) -> None:
+    changes = view_changes(transform)
+    if changes:
+        raise ValueError(
+            f"the transform ({', '.join(changes)}) changes what part of the tissue an image shows, and the rough areas would be "
+            "wrong without a word: expected flips and quarter turns alone. Set free_rotation false, max_scale 1 and crop_size_px "
+            "null, or switch the area constraint off (etas and eta_fuse 0)"
+        )
+
+
+def check_images(datasets: Sequence[RegionDataset | None], instances_per_side: int | None = None) -> None:
+    """Open every image of some data sets, and see whether it can be read, has the right size and a mask that fits.
+
+    Files are opened, not decoded, so that a run fails before its first stage and not in the middle of an epoch.
+
+    Args:
+        datasets: those that are None are passed over.
+        instances_per_side: N; images must divide into N x N instances. None: not checked.
+
+    Raises:
+        ValueError: for the first image that does not fit, naming row and file.
+    """
+    present = [dataset for dataset in datasets if dataset is not None]
+    with tqdm(total=sum(len(dataset) for dataset in present), desc="checking images", unit="image", disable=None) as bar:
+        for dataset in present:
+            for record in dataset.data:
+                _check_image(record, dataset, instances_per_side)
+                bar.update()
+
+
+def _check_image(record: Record, dataset: RegionDataset, instances_per_side: int | None) -> None:
+    try:
+        _, _, (width, height) = _locate(record, dataset.mpp, dataset.size_px)
+        if instances_per_side is not None:
+            check_lattice(height, width, instances_per_side)
+        if dataset.pixel_labels == "mask" and record.get("mask") is not None:
+            _read_mask(record, (1, 1), dataset.mpp, dataset.num_classes, dataset.class_names)
+    except (ValueError, OSError) as error:
+        raise record_error(record, error) from error
+
+
+def _locate(record: Record, mpp: float | None, size_px: int | None) -> tuple[Slide, tuple[int, int], tuple[int, int]]:
+    """The open slide of a record, its region's top-left corner at level 0, and (width, height) in pixels as read."""
+    slide = open_slide(record["image"], mpp=record.get("mpp"))
+    downsample = _downsample(slide, mpp)
+    origin = (record.get("x") or 0, record.get("y") or 0)
+    region_px = (record.get("width_px") or slide.size_px[0], record.get("height_px") or slide.size_px[1])
+    ends = (origin[0] + region_px[0], origin[1] + region_px[1])
+    if min(ends) <= 0 or origin[0] >= slide.size_px[0] or origin[1] >= slide.size_px[1]:
+        raise ValueError(
+            f"the region at {origin} of {region_px[0]} x {region_px[1]} px lies outside the image of {slide.size_px[0]} x "
+            f"{slide.size_px[1]} px: x and y are level-0 pixels"
+        )
+    read_px = (round(region_px[0] / downsample), round(region_px[1] / downsample))
+    if size_px is None:
+        return slide, origin, read_px
+    # One pixel of rounding is a region's size in micrometres, more is another region.
+    if max(abs(side - size_px) for side in read_px) > 1:
+        raise ValueError(
+            f"the image is {read_px[0]} x {read_px[1]} px{_at(slide, mpp)}, wanted {size_px} x {size_px}: "
+            "cut the images to that size or set image_size_px"
+        )
+    return slide, origin, (size_px, size_px)
+
+
+def pixel_target(
+    record: Record,
+    source: str,
+    size: Sequence[int],
+    mpp: float | None = None,
+    num_classes: int = 2,
+    class_names: Sequence[str] | None = None,
+) -> Tensor:
+    """The pixel labels that a record offers, see `RegionDataset`.
+
+    Args:
+        record: of a manifest; with its ``instances`` (a string of 0 and 1) for ``source="instances"``.
+        source: ``"instances"``, ``"mask"`` or ``"label"``.
+        size: (height, width) of the image as read.
+        mpp: at which it was read, as for `read_image`.
+        num_classes: classes of masks and labels.
+        class_names: the class of each index in annotation files, see `read_record_mask`.
+
+    Returns:
+        uint8 ``(1, height, width)``, class indices; a record with label 0 and no mask is of class 0 everywhere.
+
+    Raises:
+        ValueError: naming row and file, if the record lacks what `source` needs or it does not fit the image.
+    """
+    height, width = size
+    needed = "mask" if source == "mask" and record.get("label") != 0 else "label" if source != "instances" else source
+    try:
+        if record.get(needed) is None:
+            who = "tumour image" if needed == "mask" else "image"
+            raise ValueError(f"the column {needed!r} is empty, and this run needs it for every {who}")
+        if source == "instances":
+            return paint_instances(decode_instances(record["instances"]).to(torch.uint8), height, width)
+        if source == "label" or record.get("mask") is None:
+            label = int(record["label"] > 0) if num_classes == 2 else int(record["label"])
+            if label not in range(num_classes):
+                raise ValueError(f"label must be one of 0..{num_classes - 1}, got {label}")
+            return torch.full((1, height, width), label, dtype=torch.uint8)
+        return _read_mask(record, (width, height), mpp, num_classes, class_names)
+    except (ValueError, OSError) as error:
+        raise record_error(record, error) from error
+
+
+def _read_mask(
+    record: Record, size_px: tuple[int, int], mpp: float | None, num_classes: int, class_names: Sequence[str] | None
+) -> Tensor:
+    slide = open_slide(record["image"], mpp=record.get("mpp"))
+    corner = (record.get("x") or 0, record.get("y") or 0)
+    mask = read_record_mask(record, corner, size_px, slide.size_px, _downsample(slide, mpp), num_classes, class_names)
+    return torch.from_numpy(mask)[None]
+
+
+def record_error(record: Record, problem: object) -> ValueError:
+    """A ValueError that names the manifest, the row and the file of a record."""
+    manifest = f"{record['manifest']}, " if record.get("manifest") else ""
+    return ValueError(f"{manifest}row {record.get('row', '?')}, {record.get('image', '?')}: {problem}")
+
+
+def _knows_mpp(slide: Slide) -> bool:
+    # A slide without mpp is an error that the reader raises; a tile without is taken as it is stored.
+    return slide.has_mpp or slide.backend != "pillow"
+
+
+def _downsample(slide: Slide, mpp: float | None) -> float:
+    return slide.downsample(mpp if _knows_mpp(slide) else None)
+
+
+def _at(slide: Slide, mpp: float | None) -> str:
+    return f" at {mpp:g} um per pixel" if mpp is not None and _knows_mpp(slide) else ""

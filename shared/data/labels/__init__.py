@@ -1,0 +1,1 @@
+"""Weak labels, enriched labels, classes and areas of images."""

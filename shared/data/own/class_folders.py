@@ -1,0 +1,207 @@
+"""Your own images in a folder a class, whole slides or tiles.
+
+::
+
+    <source>/<class>/...                       a split is made by seed
+    <source>/{train,val,test}/<class>/...      the split as it is there
+
+Images may lie in further folders below their class.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ...wsi.annotations.annotation_file import annotation_stem, is_annotation_file
+from ...wsi.formats import PLAIN_SUFFIXES
+from ...wsi.image_search import find_image_files
+from ...wsi.slide import Slide
+from ..case_pattern import CasePattern
+from ..labels.class_names import ClassNames
+from ..problems import Problems
+from ..public.releases import PublishedData
+from ..record_masks import MASK_COLUMNS, join_names, read_record_mask
+from ..splits import SPLITS, assign_splits
+from ..tissue_cache import slide_content_key
+
+Record = dict[str, Any]
+
+_SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+_MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Slides and tiles in a folder, which may be a link, and those below it, absolute, in order: see `find_image_files`."""
+    return find_image_files(folder.parent.resolve() / folder.name)
+
+
+def pixel_size_to_write(path: Path, mpp: float | None) -> float | None:
+    """The manifest's ``mpp`` of a file: None for one that says its own, and for tiles without, which are read as stored.
+
+    Args:
+        path: of the slide or tile.
+        mpp: micrometres per level-0 pixel where the file does not say; None if that is not known.
+
+    Raises:
+        ValueError: for a file that cannot be read, and for a slide of which nothing says it.
+    """
+    with Slide(path) as slide:
+        if slide.has_mpp:
+            return None
+    if mpp is None and path.suffix.lower() not in PLAIN_SUFFIXES:
+        raise ValueError(f"{path} does not say how large its pixels are{slide.mpp_note}: give mpp")
+    return mpp
+
+
+def class_folder_images(
+    source: str | Path,
+    classes: Sequence[str] | None = None,
+    masks: str | Path | None = None,
+    case_pattern: str | None = None,
+    mpp: float | None = None,
+    allow_missing: bool = False,
+    seed: int = 0,
+    tumour_classes: Sequence[str] | None = None,
+    annotation_frame: str | None = None,
+) -> PublishedData:
+    """Images with the class of their folder.
+
+    Args:
+        source: folder of the class folders, or of train, val and test with class folders in them.
+        classes: the folder, or folders, of each class index, background first, see `ClassNames`; None where the folders are
+            named 0, 1, ...
+        masks: folder of masks or annotation files, searched with the folders below it, each named as its image: ``a.png`` or
+            ``a_mask.png`` of ``a.jpg``; where such names are in several folders, those in the same as the image.
+        case_pattern: of the patient, in the path of an image within `source` (`CasePattern`): a case stays whole in the split.
+        mpp: micrometres per level-0 pixel of files that do not say. Tiles (PNG, JPEG, BMP) may go without.
+        allow_missing: leave out what cannot be used, instead of raising.
+        seed: of the split, which is 65/15/20 by label (`assign_splits`).
+        tumour_classes: of masks that are annotation files: the classes that are tumour, see `read_record_mask`.
+        annotation_frame: of annotation files that do not name theirs, see `read_annotations`.
+
+    Returns:
+        Records of whole images by class and name. Of files with the same content one is taken, and a remark says so.
+
+    Raises:
+        ValueError: naming all files at once that cannot be read, have no pixel size or no mask; for the same image in two
+            classes or splits, or folders that do not fit `classes`.
+    """
+    source = Path(source)
+    folders = _class_folders(source, None if masks is None else Path(masks).resolve())
+    names = _class_names(source, {folder.name for _, folder in folders}, classes)
+    cases = None if case_pattern is None else CasePattern(case_pattern)
+    mask_files = None if masks is None else _masks_by_name(Path(masks))
+    meaning = {"tumour_classes": join_names(tumour_classes), "annotation_frame": annotation_frame}
+    problems = Problems()
+    records: list[Record] = []
+    found = [(split, folder, path) for split, folder in folders for path in images_below(folder)]
+    for split, folder, path in tqdm(found, desc="images", unit="image", disable=None):
+        try:
+            record = {"image": str(path), "mpp": pixel_size_to_write(path, mpp), "label": names.index_of(folder.name)}
+            if mask_files is not None:
+                record |= _mask(path, folder, mask_files, record, meaning)
+            case = cases.case_of(path.relative_to(source.resolve()).as_posix()) if cases else None
+        except ValueError as error:
+            problems.add("images that cannot be used", error)
+            continue
+        records.append({**dict.fromkeys(MASK_COLUMNS), **record, "case_id": case, "split": split})
+    if not found:
+        raise ValueError(f"{source} holds no image in its folders {', '.join(sorted({folder.name for _, folder in folders}))}")
+    remarks = problems.settle(source, allow_missing)
+    records, copies = _without_copies(records)
+    if copies:
+        remarks.append(f"left out {copies} copies: files with the same content")
+    if not records:
+        raise ValueError(f"{source} holds no image that can be used: " + "; ".join(remarks))
+    if not any(record["split"] for record in records):
+        assign_splits(records, seed=seed)
+    counts = Counter(record["label"] for record in records)
+    return PublishedData(records, {name: counts[index] for index, name in enumerate(names.names)}, {}, remarks)
+
+
+def _class_folders(source: Path, masks: Path | None) -> list[tuple[str | None, Path]]:
+    """The class folders, each with its split; not that of the masks."""
+    if not source.is_dir():
+        raise ValueError(f"the folder {source} does not exist: give the folder of the class folders")
+    folders = [folder for folder in _folders_in(source) if folder != masks]
+    if not folders:
+        raise ValueError(f"{source} holds no folders: wanted a folder a class")
+    splits = [_SPLIT_OF.get(folder.name.lower()) for folder in folders]
+    if not any(splits):
+        return [(None, folder) for folder in folders]
+    if not all(splits):
+        others = ", ".join(folder.name for folder, split in zip(folders, splits, strict=True) if split is None)
+        raise ValueError(
+            f"{source} holds folders of splits and others: {others}; wanted either train, val, test or a folder a class"
+        )
+    return [(split, below) for folder, split in zip(folders, splits, strict=True) for below in _folders_in(folder)]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.resolve().iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
+def _class_names(source: Path, folders: set[str], classes: Sequence[str] | None) -> ClassNames:
+    if classes is None:
+        if folders != {str(index) for index in range(len(folders))} or len(folders) < 2:
+            raise ValueError(f"{source}: which class is which? Give classes, background first, of: {', '.join(sorted(folders))}")
+        return ClassNames([str(index) for index in range(len(folders))])
+    names = ClassNames(classes)
+    unknown = sorted(folder for folder in folders if not names.knows(folder))
+    if unknown:
+        raise ValueError(f"{source}: the folders {', '.join(unknown)} are none of the classes {', '.join(classes)}")
+    return names
+
+
+def _masks_by_name(folder: Path) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        raise ValueError(f"the folder of masks {folder} does not exist")
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.resolve().rglob("*")):
+        is_annotations = is_annotation_file(path)
+        if (is_annotations or path.suffix.lower() in _MASK_SUFFIXES) and path.is_file():
+            stem = annotation_stem(path) if is_annotations else path.stem
+            found[stem.lower().removesuffix("_mask")].append(path)
+    return found
+
+
+def _mask(path: Path, folder: Path, masks: Mapping[str, Sequence[Path]], record: Record, meaning: Record) -> Record:
+    """The columns of an image's mask, which is checked against its size; empty for background without one.
+
+    `meaning`: the columns that say how an annotation file is read.
+    """
+    own = [mask for mask in masks.get(path.stem.lower(), ()) if mask != path]
+    beside = [mask for mask in own if mask.parent.name.lower() in (folder.name.lower(), path.parent.name.lower())]
+    own = beside if len(own) > 1 else own
+    if len(own) > 1:
+        raise ValueError(f"{path} has several masks: {', '.join(map(str, own))}")
+    if not own:
+        if record["label"] == 0:
+            return {}
+        raise ValueError(f"{path} has no mask")
+    columns = {"mask": str(own[0])} | (meaning if is_annotation_file(own[0]) else {})
+    with Slide(path) as slide:
+        read_record_mask({**record, **columns}, (0, 0), 1, slide.size_px)
+    return columns
+
+
+def _without_copies(records: Sequence[Record]) -> tuple[list[Record], int]:
+    """The first record of each content, and how many copies were left out.
+
+    Raises:
+        ValueError: for copies in different classes or splits.
+    """
+    first: dict[str, Record] = {}
+    kept = []
+    for record in records:
+        other = first.setdefault(slide_content_key(record["image"]), record)
+        if other is record:
+            kept.append(record)
+        elif (other["label"], other["split"]) != (record["label"], record["split"]):
+            raise ValueError(f"{record['image']} is the same image as {other['image']}, in another class or split: keep one")
+    return kept, len(records) - len(kept)

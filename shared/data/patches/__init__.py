@@ -1,0 +1,1 @@
+"""Slides and images cut into regions and patches: manifest records, no pixel is copied."""

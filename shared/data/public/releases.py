@@ -1,0 +1,150 @@
+"""What the readers of published data sets share: files by name, what is missing of them, counts beside the published ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...wsi.formats import PLAIN_SUFFIXES, TIFF_SUFFIXES
+from ..manifest import write_manifest
+from ..splits import SPLITS
+
+Record = dict[str, Any]
+
+# Published tiles are pictures, no slides.
+IMAGE_SUFFIXES = PLAIN_SUFFIXES | TIFF_SUFFIXES
+_MAX_NAMED = 5
+
+
+@dataclass
+class PublishedData:
+    """What was found of a published data set.
+
+    Attributes:
+        records: of images, for manifests.
+        found: images found in each part of the release, as published (a folder, a class, an official split).
+        published: how many its owners name for each of these parts; a part that they do not count is left out.
+        remarks: what is missing or was left out.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    found: dict[str, int] = field(default_factory=dict)
+    published: Mapping[str, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The remarks, then a line for each part: found and published."""
+        shown = [f"note: {remark}" for remark in self.remarks]
+        for part in dict.fromkeys((*self.published, *self.found)):
+            beside = f" ({self.published[part]} were published)" if part in self.published else ""
+            shown.append(f"{part}: {self.found.get(part, 0)} images{beside}")
+        return shown
+
+
+def images_of(folder: str | Path) -> dict[str, Path]:
+    """The images in a folder by their stem, in order, as absolute paths; files of other kinds and hidden ones are passed over.
+
+    A link keeps its own name: in stores such as git-annex that of the file it points to says nothing.
+
+    Raises:
+        ValueError: if there is no such folder, or two images differ in their suffix alone.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"the folder {folder} does not exist")
+    images: dict[str, Path] = {}
+    for path in sorted(folder.resolve().iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+            continue
+        first = images.setdefault(path.stem, path)
+        if first is not path:
+            raise ValueError(f"{path} is there twice, also as {first.name}: keep one of them")
+    return images
+
+
+def folder_of(source: str | Path, *names: str) -> Path:
+    """The folder with one of these names, in any case, in `source` or, where an archive was unpacked into its own, one below.
+
+    Raises:
+        ValueError: if there is none, or `source` does not exist.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise ValueError(f"the folder {source} does not exist")
+    wanted = {name.casefold() for name in names}
+    below = sorted(path for path in source.iterdir() if path.is_dir())
+    for folder in (*below, *(path for parent in below for path in sorted(parent.iterdir()) if path.is_dir())):
+        if folder.name.casefold() in wanted:
+            return folder
+    raise ValueError(f"{source} holds no folder {' or '.join(map(repr, names))}: give the unpacked data set")
+
+
+def left_out(names: Sequence[str], what: str, allow: bool) -> list[str]:
+    """A remark on files that are missing, or none; an error unless that is allowed.
+
+    Args:
+        names: of the files; their order stays.
+        what: they are, such as "photos without a label".
+        allow: leave them out instead of raising.
+
+    Raises:
+        ValueError: naming the first few.
+    """
+    if not names:
+        return []
+    if not allow:
+        raise ValueError(f"{len(names)} {what}: {first_names(names)}; allow_missing leaves them out")
+    return [f"left out {len(names)} {what}: {first_names(names)}"]
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are.
+
+    >>> first_names([f"{letter}.tif" for letter in "abcdefg"])
+    'a.tif, b.tif, c.tif, d.tif, e.tif and 2 more'
+    """
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")
+
+
+def split_lines(records: Sequence[Record], class_names: Sequence[str]) -> list[str]:
+    """A line for each split of a manifest: its images, regions and cases, and how many have each label."""
+    lines = []
+    for split in SPLITS:
+        own = [record for record in records if record["split"] == split]
+        images, cases = ({record[name] for record in own if record.get(name)} for name in ("image", "case_id"))
+        regions = f"{len(own)} regions of " if any(record.get("x") is not None for record in own) else ""
+        of_cases = f" of {len(cases)} cases" if cases else ""
+        counts = Counter(record["label"] for record in own)
+        labels = ", ".join(f"{counts[index]} {name}" for index, name in enumerate(class_names) if counts[index])
+        lines.append(f"{split}: {regions}{len(images)} images{of_cases}{f': {labels}' if labels else ''}")
+    return lines
+
+
+def write_manifests(
+    data: PublishedData, folder: str | Path, manifests: Mapping[str, tuple[Sequence[Record], Sequence[str]]]
+) -> list[str]:
+    """Write manifests of a published data set.
+
+    Args:
+        data: for the lines.
+        folder: to write to.
+        manifests: records and names of the classes of each file.
+
+    Returns:
+        What a user wants to know: the lines of `data`, and of each manifest those of `split_lines`.
+
+    Raises:
+        ValueError: if a manifest has no records; none is written then.
+    """
+    empty = [name for name, (records, _) in manifests.items() if not records]
+    if empty:
+        raise ValueError(f"no image is left for {', '.join(empty)}. {' '.join(data.remarks)}")
+    lines = data.lines()
+    for name, (records, class_names) in manifests.items():
+        path = Path(folder) / name
+        write_manifest(records, path)
+        lines += [f"{path}:", *(f"  {line}" for line in split_lines(records, class_names))]
+    return lines

@@ -1,0 +1,1 @@
+"""Augmentation, stain normalisation and super-pixels."""

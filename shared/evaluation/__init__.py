@@ -1,0 +1,5 @@
+"""Scores of trained networks and of finished maps, and the reports that they leave behind."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

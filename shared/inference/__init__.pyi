@@ -1,0 +1,6 @@
+from .cohort.cohort import InferenceFailures as InferenceFailures, run_cohort as run_cohort
+from .inputs import ImageInput as ImageInput, find_images as find_images
+from .outputs.polygons import Region as Region, tumour_regions as tumour_regions
+from .outputs.probability_map import ProbabilityMap as ProbabilityMap
+from .slide_mapper import SlideMapper as SlideMapper
+from .tiles.map_grid import MapGrid as MapGrid

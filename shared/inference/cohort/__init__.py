@@ -1,0 +1,1 @@
+"""Many slides into one output folder, on one machine or many."""

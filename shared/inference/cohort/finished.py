@@ -1,0 +1,68 @@
+"""Which images an earlier run has finished."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from torch import nn
+
+from ...data.tissue_cache import edited_mask_key, slide_content_key
+from ...writers.volume import VOLUME_SUFFIXES
+from ..inputs import ImageInput
+from ..outputs.slide_results import OPTIONAL_SUFFIXES, RESULT_SUFFIXES, TILE_TABLE_SUFFIX
+
+OK, NO_TISSUE, FAILED, UNFINISHED = "ok", "no tissue", "failed", "unfinished"
+FINISHED = (OK, NO_TISSUE)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Hash of a network's parameters and buffers with their names."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
+    """What one image's result depends on, in 16 letters, the same in a copy: settings, the file's content, given mpp, and the
+    tissue masks of it that were edited in the settings' ``tissue_dir``, wherever that is."""
+    content = None
+    # What cannot be read fails where it is mapped.
+    with suppress(OSError):
+        content = slide_content_key(image.path)
+    edited = None if settings.get("tissue_dir") is None else edited_mask_key(settings["tissue_dir"], image.path)
+    decisive = {name: value for name, value in settings.items() if name != "tissue_dir"}
+    parts = orjson.dumps([decisive, content, image.mpp] + ([edited] if edited else []), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(parts).hexdigest()[:16]
+
+
+def result_suffixes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Endings of the files that a mapper with these settings writes for every image."""
+    tables = (TILE_TABLE_SUFFIX,) if settings.get("tile_table") else ()
+    volumes = (VOLUME_SUFFIXES[settings["volume"]],) if settings.get("volume") else ()
+    return (*RESULT_SUFFIXES, *tables, *volumes)
+
+
+def is_finished(output_dir: Path, row: Mapping[str, Any], wanted_fingerprint: str, suffixes: Sequence[str]) -> bool:
+    """Whether an image's `row` says so for this fingerprint and its files with all these endings exist."""
+    return (
+        row.get("status") in FINISHED
+        and row.get("fingerprint") == wanted_fingerprint
+        and all((output_dir / f"{row['slide']}{suffix}").is_file() for suffix in suffixes)
+    )
+
+
+def discard(output_dir: Path, name: str) -> None:
+    """Remove the files of an earlier result.
+
+    Its row must no longer call them finished: a run that is killed from here on would leave new files beside an old row.
+    """
+    for suffix in (*RESULT_SUFFIXES, *OPTIONAL_SUFFIXES):
+        (output_dir / f"{name}{suffix}").unlink(missing_ok=True)

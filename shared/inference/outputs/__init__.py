@@ -1,0 +1,1 @@
+"""A finished map: stored, outlined, and written as files and numbers."""

@@ -1,0 +1,1 @@
+"""From a slide to tiles, through a network, and back onto one grid."""

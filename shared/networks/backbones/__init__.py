@@ -1,0 +1,1 @@
+"""Trunks with ImageNet weights."""

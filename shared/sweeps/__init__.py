@@ -1,0 +1,1 @@
+"""One configuration trained with several values of some of its keys."""

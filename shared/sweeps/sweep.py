@@ -1,0 +1,243 @@
+"""One configuration trained with several values of some of its keys: folds, seeds, weights, annotators' biases."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from monai.bundle import ConfigParser
+from tqdm import tqdm
+
+from ..engines.folder_lock import FolderLock
+from ..engines.run_folder import VOLATILE
+from ..front_door.check import check_given
+from ..front_door.given import Given
+from ..handlers.tracking import Tracking
+from ..handlers.tracking_address import database_uri
+from ..writers.atomic import atomic_path
+from .child_process import run_child
+from .sweep_table import summarise
+
+__all__ = ["Sweep", "parse_value", "summarise"]
+
+logger = logging.getLogger(__name__)
+
+TABLE = "sweep.csv"
+LOG = "log.txt"
+SETTINGS = "sweep.json"
+METRICS = Path("evaluation") / "metrics.json"
+_WORDS = {"True": True, "False": False, "None": None}
+
+
+class Sweep:
+    """Trains every combination of values, one after the other, each as a process of its own with a folder of its own.
+
+    A run that is finished (its ``evaluation/metrics.json`` is there) is not repeated, one that was interrupted goes on, and one
+    that fails does not stop the others. A training ends with the sweep that started it. All runs share one MLflow database,
+    ``<output_dir>/mlruns.db``, unless `fixed` names another ``tracking_uri``, and are shown there
+    below a run of the sweep.
+
+    Args:
+        config_files: of the training and its overlays, as for ``python -m monai.bundle run``.
+        varied: key of the configuration -> its values; the last key changes fastest.
+        output_dir: gets a folder a run, named after its values, ``sweep.csv`` and ``mlflow.json``.
+        fixed: other keys and their values, the same for every run.
+        allowed: whether a combination is trained; None for all of them.
+        notes: names and values that the runs depend on and that are no keys, such as the hash of a file: a folder that was
+            trained with others is refused like one with other settings.
+
+    Raises:
+        ValueError: if there is nothing to vary, or two combinations would share a folder.
+    """
+
+    def __init__(
+        self,
+        config_files: Sequence[str],
+        varied: Mapping[str, Sequence[Any]],
+        output_dir: str | Path,
+        fixed: Mapping[str, Any] | None = None,
+        allowed: Callable[[dict[str, Any]], bool] | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not varied or not all(varied.values()):
+            raise ValueError(f"a sweep needs at least one key with at least one value, got {dict(varied)}")
+        self.config_files, self.varied = list(config_files), {name: list(values) for name, values in varied.items()}
+        self.output_dir = Path(output_dir).resolve()
+        self.fixed = {"tracking_uri": database_uri(self.output_dir), **(fixed or {})}
+        self.allowed, self.notes = allowed, dict(notes or {})
+        self._check_folders()
+
+    @property
+    def combinations(self) -> list[dict[str, Any]]:
+        """The values of every run."""
+        runs = [dict(zip(self.varied, values, strict=True)) for values in itertools.product(*self.varied.values())]
+        return [values for values in runs if self.allowed is None or self.allowed(values)]
+
+    def folder(self, values: Mapping[str, Any]) -> Path:
+        """Of the run with these values.
+
+        >>> Sweep(["train.json"], {"fold": [0], "etas": [[1, 2]]}, "/out").folder({"fold": 0, "etas": [1, 2]}).name
+        'fold=0,etas=1-2'
+        """
+        names = (f"{name.replace('::', '.')}={_file_name(value)}" for name, value in values.items())
+        return self.output_dir / ",".join(names)
+
+    def command(self, values: Mapping[str, Any], parent_run_id: str | None = None) -> list[str]:
+        """The command line of one run, which MLflow shows below that of the given id."""
+        files = self.config_files[0] if len(self.config_files) == 1 else str(self.config_files)
+        parent = {} if parent_run_id is None else {"tracking::parent_run_id": parent_run_id}
+        options = {"config_file": files, **self.fixed, **parent, **values, "output_dir": self.folder(values)}
+        named = (text for name, value in options.items() for text in (f"--{name}", _argument(value)))
+        return [sys.executable, "-m", "monai.bundle", "run", *named]
+
+    def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the run with these values is trained with: every entry of the files, `fixed` and the values, but where and how it
+        is computed (`shared.engines.run_folder.VOLATILE`) and descriptions."""
+        leaves = {**self._config(), **values, **self.notes}
+        kept = {name: value for name, value in leaves.items() if name.split("::")[0] not in VOLATILE and "_desc_" not in name}
+        return dict(json.loads(json.dumps(kept, default=str)))
+
+    def check(self) -> None:
+        """Check keys and values of what is to be trained, and that the folders hold nothing that was trained with others.
+
+        Raises:
+            ValueError: naming the keys; or the first such folder and what differs.
+        """
+        for values in self.combinations:
+            folder = self.folder(values)
+            if not (folder / METRICS).is_file():
+                options = {**self.fixed, **values, "output_dir": str(folder)}
+                named = {name: "$None" if value is None else value for name, value in options.items()}
+                check_given(Given(tuple(map(Path, self.config_files)), named))
+            if (folder / SETTINGS).is_file():
+                before, now = json.loads((folder / SETTINGS).read_text()), self.settings(values)
+                differences = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+                shown = "; ".join(f"{name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in differences[:8])
+            elif (folder / METRICS).is_file():
+                differences, shown = [SETTINGS], f"it has no {SETTINGS} that says what it was trained with"
+            else:
+                continue
+            if differences:
+                raise ValueError(
+                    f"{folder} holds a run of another sweep ({shown}). Give another --output_dir, or delete the folder to train "
+                    "it anew; nothing was changed."
+                )
+
+    def run(self) -> pd.DataFrame:
+        """Train what is not finished; write and return the table.
+
+        Raises:
+            ValueError: before anything is trained, see `check`; or if another sweep is at work in the folder.
+            RuntimeError: at the end, naming the runs that failed and where they say why.
+        """
+        with FolderLock(self.output_dir):
+            return self._run()
+
+    def _run(self) -> pd.DataFrame:
+        self.check()
+        tracking = self._tracking()
+        tracking.start({f"vary {name.replace('::', '.')}": str(values) for name, values in self.varied.items()})
+        parent_run_id = tracking.known_parent_run() if tracking.enabled else None
+        failed = []
+        for values in tqdm(self.combinations, desc="sweep", unit="run", disable=None):
+            folder = self.folder(values)
+            if (folder / METRICS).is_file():
+                logger.info(f"{folder.name} is finished: skipped")
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_path(folder / SETTINGS) as temporary:
+                temporary.write_text(json.dumps(self.settings(values), indent=2) + "\n")
+            with (folder / LOG).open("a") as log:
+                code = run_child(self.command(values, parent_run_id), log)
+            if code or not (folder / METRICS).is_file():
+                failed.append(f"{folder.name}: exit status {code}, see {folder / LOG}")
+        table = self.table()
+        with atomic_path(self.output_dir / TABLE) as temporary:
+            table.to_csv(temporary, index=False)
+        if failed:
+            raise RuntimeError(f"{len(failed)} of {len(self.combinations)} runs failed:\n" + "\n".join(failed))
+        tracking.finish()
+        return table
+
+    def table(self) -> pd.DataFrame:
+        """A row a finished run: its values, its metrics by their names in ``metrics.json`` joined by dots, and each stage's last
+        validation as ``<stage>.val_<name>``."""
+        rows = []
+        for values in self.combinations:
+            file = self.folder(values) / METRICS
+            if file.is_file():
+                shown = {
+                    name: value if isinstance(value, (int, float, str)) else json.dumps(value) for name, value in values.items()
+                }
+                metrics = _leaves(json.loads(file.read_text()), ".")
+                rows.append(shown | {name: math.nan if score is None else score for name, score in metrics.items()})
+                rows[-1] |= _last_validation(self.folder(values))
+        return pd.DataFrame(rows)
+
+    def _config(self) -> dict[str, Any]:
+        """The entries of the configuration files, overlaid by `fixed`."""
+        return _leaves(ConfigParser.load_config_files(self.config_files), "::") | self.fixed
+
+    def _tracking(self) -> Tracking:
+        """The sweep's own run, in the database and experiment of its trainings; disabled where these are not tracked."""
+        config, uri = self._config(), self.fixed["tracking_uri"]
+        experiment = config.get("tracking::experiment")
+        is_tracked = bool(experiment and uri and config.get("tracking::enabled", True))
+        return Tracking(self.output_dir, str(experiment), uri, enabled=is_tracked)
+
+    def _check_folders(self) -> None:
+        if not self.combinations:
+            raise ValueError(f"no combination of {self.varied} is allowed")
+        first: dict[Path, dict[str, Any]] = {}
+        for values in self.combinations:
+            other = first.setdefault(self.folder(values), values)
+            if other is not values:
+                raise ValueError(f"{other} and {values} would share the folder {self.folder(values).name}: leave out one of them")
+
+
+def parse_value(text: str) -> Any:
+    """A JSON value or one of Python's words where the text is one, else the text.
+
+    >>> [parse_value(text) for text in ("[1, 2]", "null", "False", "mini")]
+    [[1, 2], None, False, 'mini']
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _argument(value: Any) -> str:
+    # MONAI's command line drops a plain None.
+    return "$None" if value is None else str(value)
+
+
+def _file_name(value: Any) -> str:
+    text = "-".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return "".join(letter if letter.isalnum() or letter in "-_.+" else "_" for letter in text)
+
+
+def _leaves(nested: Mapping[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in nested.items():
+        is_nested = isinstance(value, Mapping)
+        leaves |= _leaves(value, separator, f"{prefix}{name}{separator}") if is_nested else {f"{prefix}{name}": value}
+    return leaves
+
+
+def _last_validation(folder: Path) -> dict[str, float]:
+    """The last row of each stage's history, its validation only."""
+    metrics: dict[str, float] = {}
+    for file in sorted(folder.glob("*/history.csv")):
+        last = pd.read_csv(file, float_precision="round_trip").iloc[-1]
+        metrics |= {f"{file.parent.name}.{name}": score for name, score in last.items() if str(name).startswith("val_")}
+    return metrics

@@ -1,0 +1,1 @@
+"""What a TIFF says of itself, and its single tiles."""

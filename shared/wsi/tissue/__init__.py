@@ -1,0 +1,1 @@
+"""Where on a slide there is tissue, and where glass, ink or nothing."""

@@ -1,0 +1,143 @@
+"""Your own images in a folder a class: each with its class, split, case and mask."""
+
+import logging
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from shared.data.own.class_folders import class_folder_images
+from shared.synthetic import write_slide
+from tests.data.qupath_layout import collection, feature, square
+
+
+def write_tile(path, value, side=32):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((side, side, 3), value, np.uint8)).save(path, format="PNG")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Blanks in names, upper-case endings, a slide among tiles."""
+    source = tmp_path / "my images"
+    for index, name in enumerate(["normal/p1 a.png", "normal/p2_a.PNG", "tumour/p3_a.png", "tumour/deep er/p4_a.jpg"]):
+        write_tile(source / name, index)
+    write_slide(source / "tumour/p5 a.TIF", np.full((300, 300, 3), 200, np.uint8), mpp=0.5)
+    (source / "tumour/notes.txt").write_text("no image")
+    (source / "tumour/.hidden.png").write_bytes(b"")
+    return source
+
+
+def rows(data, *columns):
+    return [tuple(record[column] for column in columns) for record in data.records]
+
+
+def test_the_records_line_by_line(folder):
+    data = class_folder_images(folder, ["normal", "tumour"], case_pattern=r"(p\d)", mpp=0.25)
+    assert rows(data, "image", "label", "mpp", "mask", "case_id") == [
+        (str(folder / "normal/p1 a.png"), 0, 0.25, None, "p1"),
+        (str(folder / "normal/p2_a.PNG"), 0, 0.25, None, "p2"),
+        (str(folder / "tumour/deep er/p4_a.jpg"), 1, 0.25, None, "p4"),
+        (str(folder / "tumour/p3_a.png"), 1, 0.25, None, "p3"),
+        (str(folder / "tumour/p5 a.TIF"), 1, None, None, "p5"),
+    ]
+    assert {record["split"] for record in data.records} == {"train", "val", "test"}
+    assert data.found == {"normal": 2, "tumour": 3}
+    assert data.remarks == []
+
+
+def test_the_split_of_the_folders(tmp_path):
+    for index, name in enumerate(["Train/0/a.png", "Train/1/b.png", "valid/0/c.png", "test/1/d.png"]):
+        write_tile(tmp_path / name, index)
+    data = class_folder_images(tmp_path)
+    assert rows(data, "label", "split") == [(0, "train"), (1, "train"), (1, "test"), (0, "val")]
+
+
+def test_which_class_is_which(folder):
+    with pytest.raises(ValueError, match=r"which class is which.*: normal, tumour"):
+        class_folder_images(folder)
+    with pytest.raises(ValueError, match="the folders normal are none of the classes benign, tumour"):
+        class_folder_images(folder, ["benign", "tumour"])
+    data = class_folder_images(folder, ["benign|Normal", "TUMOUR"])
+    assert [label for (label,) in rows(data, "label")] == [0, 0, 1, 1, 1]
+    for classes in (["tumour"], ["normal", "Normal"], ["normal", ""]):
+        with pytest.raises(ValueError, match="classes must be at least two different names"):
+            class_folder_images(folder, classes)
+
+
+def test_masks_of_the_same_names(folder, tmp_path):
+    """Beside the images or in folders of their own; annotation files too; background needs none."""
+    masks = tmp_path / "masks"
+    write_tile(masks / "p3_a_mask.png", 255)
+    write_tile(masks / "tumour/p4_a.PNG", 255, 16)
+    write_tile(masks / "other/p4_a.png", 0)
+    (masks / "P5 A.geojson").write_text(collection(feature([square(10, 10, 40)])))
+    (folder / "tumour/deep er/p4_a.jpg").rename(folder / "tumour/p4_a.jpg")
+    data = class_folder_images(folder, ["normal", "tumour"], masks)
+    assert rows(data, "mask") == [
+        (None,),
+        (None,),
+        (str(masks / "p3_a_mask.png"),),
+        (str(masks / "tumour/p4_a.PNG"),),
+        (str(masks / "P5 A.geojson"),),
+    ]
+
+
+def test_masks_that_are_annotations_of_several_classes(folder, tmp_path):
+    drawn = collection(feature([square(10, 10, 9)], "Tumor"), feature([square(20, 20, 9)], "Stroma"))
+    for name in ("p3_a", "p4_a", "p5 a"):
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        (tmp_path / f"masks/{name}.geojson").write_text(drawn)
+    with pytest.raises(ValueError, match=r"p3_a\.geojson: .* found Tumor \(1\), Stroma \(1\)"):
+        class_folder_images(folder, ["normal", "tumour"], tmp_path / "masks")
+    options = {"tumour_classes": ["Tumor"], "annotation_frame": "level0"}
+    data = class_folder_images(folder, ["normal", "tumour"], tmp_path / "masks", **options)
+    assert rows(data, "label", "tumour_classes", "annotation_frame") == [(0, None, None)] * 2 + [(1, "Tumor", "level0")] * 3
+
+
+def test_all_that_is_wrong_in_one_message(folder, tmp_path, caplog):
+    """No mask, a mask of another size, annotations outside the slide, a slide without a pixel size, one that is cut off."""
+    masks = tmp_path / "masks"
+    write_tile(masks / "p4_a.png", 255, 20)
+    (masks / "p5 a.geojson").write_text(collection(feature([square(900, 900, 50)])))
+    tifffile.imwrite(folder / "normal/bare.tif", np.full((64, 64, 3), 9, np.uint8), photometric="rgb", tile=(32, 32))
+    (folder / "normal/cut.svs").write_bytes((folder / "tumour/p5 a.TIF").read_bytes()[:200])
+    with caplog.at_level(logging.CRITICAL), pytest.raises(ValueError, match="5 images that cannot be used") as caught:
+        class_folder_images(folder, ["normal", "tumour"], masks)
+    message = str(caught.value)
+    for part in (
+        "bare.tif does not say how large its pixels are: give mpp",
+        "cut.svs",
+        "p3_a.png has no mask",
+        "is 20 x 20 px",
+        "p5 a.geojson lie outside the image of 300 x 300 px",
+    ):
+        assert part in message
+    data = class_folder_images(folder, ["normal", "tumour"], masks, allow_missing=True)
+    assert rows(data, "label") == [(0,), (0,)]
+
+
+def test_an_image_that_is_there_twice(folder):
+    copy = folder / "tumour/copy of p3.png"
+    copy.write_bytes((folder / "tumour/p3_a.png").read_bytes())
+    data = class_folder_images(folder, ["normal", "tumour"])
+    assert len(data.records) == 5
+    assert data.remarks == ["left out 1 copies: files with the same content"]
+    copy.rename(folder / "normal/p3.png")
+    with pytest.raises(ValueError, match=r"tumour/p3_a\.png is the same image as .*normal/p3\.png, in another class or split"):
+        class_folder_images(folder, ["normal", "tumour"])
+
+
+def test_folders_that_are_none(tmp_path, folder):
+    with pytest.raises(ValueError, match="nothing does not exist"):
+        class_folder_images(tmp_path / "nothing")
+    (tmp_path / "empty/0").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds no folders"):
+        class_folder_images(tmp_path / "empty/0")
+    (tmp_path / "empty/1").mkdir()
+    with pytest.raises(ValueError, match="holds no image in its folders 0, 1"):
+        class_folder_images(tmp_path / "empty")
+    (folder / "train").mkdir()
+    with pytest.raises(ValueError, match="holds folders of splits and others: normal, tumour"):
+        class_folder_images(folder)

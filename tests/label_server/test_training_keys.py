@@ -1,0 +1,44 @@
+"""What the server gives to a training passes the training's own check of keys; what no training would read is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.label_server.served_model import BundleSource, ServedModel, config_files
+from scripts.label_server.training import RECIPES, training_overlay
+from scripts.label_server.training_keys import check_training_keys
+from shared.front_door import Given, check_given
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+# Of several bundles each: no bundle has all of them.
+OF_THE_SERVER = {"cmil_epochs": 1, "num_epochs": 2, "tracking::enabled": False, "num_workers": 0, "amp_dtype": None}
+
+
+def sources(checkpoint):
+    return {name: BundleSource(BUNDLES / name, checkpoint) for name in RECIPES}
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("options", [{}, {"max_epochs": 3, "device": "cpu"}, {"pretrained": False}])
+def test_a_training_of_the_server_passes_the_check_of_keys(tmp_path, name, options):
+    (tmp_path / "config.json").write_text(json.dumps({"image_size_px": 64, "backbone": "resnet10", "amp_dtype": "$None"}))
+    model = ServedModel(name, sources(tmp_path / "model.pt")[name], tmp_path / "work")
+    overlay = training_overlay(model, RECIPES[name], tmp_path / "work" / "training-0001", options, OF_THE_SERVER)
+    path = tmp_path / "overlay.json"
+    path.write_text(json.dumps(overlay))
+    check_given(Given((*config_files(model.source, "train"), path)))
+    is_camel = name == "camel"
+    assert ("cmil_epochs" in overlay, "num_epochs" in overlay) == (is_camel, not is_camel)
+    assert (overlay["tracking::enabled"], overlay["num_workers"]) == (False, 0)
+
+
+def test_keys_that_some_bundle_has_are_taken(tmp_path):
+    check_training_keys(sources(tmp_path / "model.pt"), OF_THE_SERVER)
+
+
+def test_a_key_that_no_bundle_has_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--train_set num_epoch: .*alpha_beta_mil, camel or cdws_mil; .* Was num_epochs"):
+        check_training_keys(sources(tmp_path / "model.pt"), {"num_epoch": 1})
+    with pytest.raises(ValueError, match="--train_set num_epochs: none of the served bundles can be trained"):
+        check_training_keys({}, {"num_epochs": 1})

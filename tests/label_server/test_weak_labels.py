@@ -1,0 +1,77 @@
+"""Which of the three places decides a slide's label."""
+
+import pytest
+from shapely.geometry import box
+
+from scripts.label_server.refusal import Refusal
+from scripts.label_server.weak_labels import DRAWN, METADATA, SAID, weak_label
+
+
+def said(tumour, fraction=None):
+    return {"weak_label": {"tumor": tumour} | ({} if fraction is None else {"fraction": fraction})}
+
+
+@pytest.fixture
+def draw(tmp_path, asap_annotation):
+    def write(name):
+        path = tmp_path / "slide.xml"
+        path.write_bytes(asap_annotation(name, (10, 20, 110, 70)))
+        return path
+
+    return write
+
+
+def test_nothing_is_known(draw):
+    assert weak_label({}, None) is None
+    assert weak_label({"meta": {}, "ts": 5}, draw("Stroma")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "label"), [("Tumor", 1), ("tumour", 1), ("Tumor: Positive", 1), ("Normal", 0), ("benign", 0), ("Negative", 0)]
+)
+def test_what_is_drawn(draw, name, label):
+    found = weak_label({}, draw(name))
+    assert (found.label, found.fraction, found.source) == (label, None if label else 0.0, DRAWN)
+    assert (found.drawn.tumour if label else found.drawn.normal).equals(box(10, 20, 110, 70))
+
+
+@pytest.mark.parametrize(
+    ("info", "name", "meta", "expected"),
+    [
+        (said(1, 0.1), "Tumor", said(1, 0.5), (1, 0.1, SAID)),
+        (said(0), "Tumor", said(1, 0.5), (0, 0.0, SAID)),
+        (said(1), "Normal", said(1, 0.5), (1, 0.5, SAID)),
+        (said(1), "Tumor", None, (1, None, SAID)),
+        ({}, "Tumor", said(0), (1, None, DRAWN)),
+        ({}, "Tumor", said(1, 0.25), (1, 0.25, DRAWN)),
+        ({}, None, said(1, 0.25), (1, 0.25, METADATA)),
+        ({}, None, {"weak_label": {"tumour": True, "area": 0.5}}, (1, 0.5, METADATA)),
+    ],
+)
+def test_the_first_place_decides_and_the_fraction_comes_from_one_that_agrees(draw, info, name, meta, expected):
+    found = weak_label(info | ({} if meta is None else {"meta": meta}), None if name is None else draw(name))
+    assert (found.label, found.fraction, found.source) == expected
+
+
+def test_areas_that_contradict_the_label_are_not_used(draw):
+    assert weak_label(said(0), draw("Tumor")).drawn.label is None
+    assert weak_label(said(1), draw("Tumor")).drawn.label == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1,
+        {},
+        {"fraction": 0.5},
+        {"tumor": 2},
+        {"tumor": 1, "fraction": 1.5},
+        {"tumor": 1, "fraction": 0},
+        {"tumor": 0, "fraction": 0.1},
+        {"tumor": 1, "fraction": "much"},
+        {"tumor": 1, "size": 3},
+    ],
+)
+def test_labels_of_another_form_are_refused(value):
+    with pytest.raises(Refusal, match="weak_label"):
+        weak_label({"weak_label": value}, None)

@@ -1,0 +1,336 @@
+"""Sweeps over a real configuration: a tiny MONAI bundle workflow that writes what it was given."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from shared.sweeps.child_process import run_child
+from shared.sweeps.sweep import Sweep
+from shared.sweeps.sweep_table import best_row, summarise
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 300
+
+# Validation prefers the rate 0.2, the test images 0.3.
+CONFIG = {
+    "imports": ["$import json", "$import os", "$import pathlib", "$import time"],
+    "output_dir": None,
+    "tracking_uri": None,
+    "_desc_rate": "A number.",
+    "rate": 0.1,
+    "nested": {"depth": 3},
+    "num_workers": 0,
+    "fold": 0,
+    "needs": None,
+    "folder": "$pathlib.Path(@output_dir)",
+    "file": "$@folder / 'evaluation' / 'metrics.json'",
+    "metrics": "$json.dumps({'num_images': 3, 'regions': {'A': {'f_all': @rate * 10 + @fold, 'ods': None}}})",
+    "history": "$'epoch,train_loss,val_f\\n1,9,9\\n2,1,%r\\n' % (@fold - abs(@rate - 0.2))",
+    "folders": "$[path.mkdir(parents=True, exist_ok=True) for path in (@file.parent, @folder / 'stage')]",
+    # Fails where the fold's file is not there.
+    "needed": "$@needs is None or os.stat(@needs + str(@fold))",
+    "run": ["@needed", "@folders", "$(@folder / 'stage' / 'history.csv').write_text(@history)", "$@file.write_text(@metrics)"],
+}
+# Writes its process's number, then waits for a file for ever.
+ENDLESS = CONFIG | {
+    "wait": "$time.sleep(0 if os.path.exists(@needs) else 1000)",
+    "run": ["$(@folder / 'pid').write_text(str(os.getpid()))", "@wait", "@folders", "$@file.write_text(@metrics)"],
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """A sweep is started from the checkout."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def write_config(tmp_path):
+    def write(config=CONFIG, **entries):
+        path = tmp_path / "train.json"
+        path.write_text(json.dumps(config | entries))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def finish():
+    """Runs of a sweep as if they had been trained."""
+
+    def write(sweep, *combinations):
+        for values in combinations or sweep.combinations:
+            file = sweep.folder(values) / "evaluation" / "metrics.json"
+            file.parent.mkdir(parents=True)
+            file.write_text(json.dumps({"regions": {"A": {"f_all": 0.5}}}))
+            (sweep.folder(values) / "sweep.json").write_text(json.dumps(sweep.settings(values)))
+
+    return write
+
+
+def script(*arguments):
+    return [sys.executable, str(ROOT / "scripts/sweep.py"), *map(str, arguments)]
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_what_is_missing_and_tabulates(tmp_path, write_config):
+    """One run fails: the others are finished, and a second start repeats that one alone."""
+    varied = {"rate": [0.1, 0.2], "fold": [0, 1]}
+    out, needs = tmp_path / "sweep", tmp_path / "needed"
+    config_file = write_config(needs=str(needs))
+    Path(f"{needs}0").touch()
+    with pytest.raises(RuntimeError, match=r"2 of 4 runs failed:\nrate=0.1,fold=1: exit status 1, see .*log.txt"):
+        Sweep([config_file], varied, out).run()
+    finished = sorted(path.parents[1].name for path in out.glob("*/evaluation/metrics.json"))
+    assert finished == ["rate=0.1,fold=0", "rate=0.2,fold=0"]
+    assert "No such file" in (out / "rate=0.1,fold=1/log.txt").read_text()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*fold=0/evaluation/metrics.json")}
+
+    Path(f"{needs}1").touch()
+    table = Sweep([config_file], varied, out).run()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert table["regions.A.f_all"].tolist() == pytest.approx([1, 2, 2, 3])
+    # The last epoch's.
+    assert table["stage.val_f"].tolist() == pytest.approx([-0.1, 0.9, 0, 1])
+    assert "stage.train_loss" not in table
+    pd.testing.assert_frame_equal(pd.read_csv(out / "sweep.csv"), table, check_dtype=False)
+
+    summary = summarise(table, list(varied), ["regions.A.f_all"], over=["fold"])
+    assert summary["rate"].tolist() == [0.1, 0.2]
+    assert summary["runs"].tolist() == [2, 2]
+    assert summary["regions.A.f_all mean"].tolist() == pytest.approx([1.5, 2.5])
+    assert summary["regions.A.f_all std"].tolist() == pytest.approx([0.5**0.5] * 2)
+    whole = summarise(table, list(varied), ["regions.A.f_all"], over=["fold", "rate"])
+    assert (len(whole), whole["runs"][0], whole["regions.A.f_all mean"][0]) == (1, 4, pytest.approx(2))
+    with pytest.raises(ValueError, match=r"there is no metric iou; there are num_images, regions\.A\.f_all"):
+        summarise(table, list(varied), ["iou"])
+    with pytest.raises(ValueError, match="no means over seed: what is varied is rate, fold"):
+        summarise(table, list(varied), ["regions.A.f_all"], over=["fold", "seed"])
+
+
+@pytest.mark.slow
+def test_values_are_chosen_by_validation_images(tmp_path, write_config):
+    options = ["--vary", "rate", 0.2, 0.3, "--vary", "fold", 0, 1, "--over", "fold", "--output_dir", tmp_path / "out"]
+    command = script("--config_file", write_config(), *options, "--choose", "stage.val_f", "--metric", "regions.A.f_all")
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    table, chosen = process.stdout.split("\n\n")
+    assert len(table.splitlines()) == 1 + 2
+    title, _, row = chosen.splitlines()
+    assert title.startswith("Largest stage.val_f on validation images")
+    assert row.split() == ["0.2000", "2", "0.5000", "0.7071", "2.5000", "0.7071"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--choose", "regions.A.f_all"], "test images choose nothing; got regions.A.f_all"),
+        (["--over", "fold", "sed"], "no means over sed: what is varied is fold, mode"),
+        (["--vary", "mode", "a/b", "a_b"], "would share the folder fold=0,mode=a_b"),
+    ],
+)
+def test_the_script_refuses_before_it_trains(tmp_path, write_config, options, problem):
+    varied = ["--vary", "fold", 0, 1, "--vary", "mode", "x", "y", *options]
+    command = script("--config_file", write_config(), *varied, "--output_dir", tmp_path / "out")
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert problem in process.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_best_row():
+    summary = pd.DataFrame({"etas": ["a", "b", "c"], "val mean": [float("nan"), 0.7, 0.7]})
+    assert best_row(summary, "val")["etas"].tolist() == ["b"]
+    with pytest.raises(ValueError, match="val has no value in any run"):
+        best_row(summary[:1], "val")
+
+
+@pytest.mark.parametrize(
+    ("entries", "fixed", "difference"),
+    [
+        ({"rate": 0.7}, {}, "rate: 0.1 then, 0.7 now"),
+        ({"nested": {"depth": 4}}, {}, "nested::depth: 3 then, 4 now"),
+        ({"more": None}, {"rate": 0.7}, "rate: 0.1 then, 0.7 now"),
+        ({}, {"nested::depth": None}, "nested::depth: 3 then, None now"),
+    ],
+)
+def test_a_run_of_other_settings_is_refused(tmp_path, write_config, finish, entries, fixed, difference):
+    out = tmp_path / "out"
+    finish(Sweep([write_config()], {"fold": [0, 1]}, out), {"fold": 1})
+    again = Sweep([write_config(**entries)], {"fold": [0, 1]}, out, fixed)
+    with pytest.raises(ValueError, match=rf"fold=1 holds a run of another sweep \({difference}\).* nothing was changed"):
+        again.run()
+    assert sorted(path.name for path in out.iterdir()) == ["fold=1"]
+
+
+def test_where_and_how_a_run_is_computed_may_differ(tmp_path, write_config, finish):
+    first = Sweep([write_config()], {"fold": [0, 1]}, tmp_path / "out")
+    finish(first)
+    entries = {"_desc_rate": "Another text.", "num_workers": 4, "device": "cpu"}
+    fixed = {"tracking_uri": "http://server", "tracking::enabled": False, "device": "cuda"}
+    table = Sweep([write_config(**entries)], {"fold": [0, 1]}, tmp_path / "out", fixed).run()
+    assert table["fold"].tolist() == [0, 1]
+
+
+def test_a_finished_run_of_unknown_settings_is_refused(tmp_path, write_config, finish):
+    sweep = Sweep([write_config()], {"fold": [0]}, tmp_path / "out")
+    finish(sweep)
+    (tmp_path / "out/fold=0/sweep.json").unlink()
+    with pytest.raises(ValueError, match=r"it has no sweep\.json"):
+        sweep.run()
+
+
+@pytest.mark.parametrize(
+    ("varied", "fixed", "said"),
+    [
+        ({"rates": [0.1, 0.2]}, {}, "--rates 0.1: .* has no key 'rates', and nothing would read it. Was rate meant"),
+        ({"fold": [0]}, {"nested::dept": 3}, "'nested' has no item 'dept', and nothing would read it. Was depth meant"),
+        ({"fold": [0]}, {"needs": "a#b"}, "MONAI reads 'a#b' as 'a::b'"),
+    ],
+)
+def test_wrong_keys_are_refused_before_anything_is_trained(tmp_path, write_config, varied, fixed, said):
+    with pytest.raises(ValueError, match=said):
+        Sweep([write_config()], varied, tmp_path / "out", fixed).run()
+    assert not (tmp_path / "out").exists()
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition, process=None):
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a killed sweep leaves its training behind")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_training_ends_with_its_sweep(tmp_path, write_config, number):
+    """Real processes: the sweep is killed in its training, which ends too; started again it goes on to its end."""
+    out, needs = tmp_path / "out", tmp_path / "go"
+    command = script("--config_file", write_config(ENDLESS, needs=str(needs)), "--vary", "fold", 0, 1, "--output_dir", out)
+    pid_file = out / "fold=0/pid"
+    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: pid_file.is_file() and pid_file.read_text(), sweep)
+    training = int(pid_file.read_text())
+    assert is_alive(training)
+    os.kill(sweep.pid, number)
+    sweep.communicate(timeout=DEADLINE_S)
+    assert sweep.returncode == (-9 if number == signal.SIGKILL else 143)
+    wait_until(lambda: not is_alive(training))
+    assert not (out / "fold=0/evaluation").exists()
+
+    needs.touch()
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert pd.read_csv(out / "sweep.csv")["fold"].tolist() == [0, 1]
+
+
+def test_an_interrupted_wait_ends_the_child(tmp_path, monkeypatch):
+    waited = subprocess.Popen.wait
+    children = []
+
+    def interrupted(process, timeout=None):
+        children.append(process.pid)
+        monkeypatch.setattr(subprocess.Popen, "wait", waited)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with (tmp_path / "log.txt").open("w") as log, pytest.raises(KeyboardInterrupt):
+        run_child([sys.executable, "-c", "import time; time.sleep(1000)"], log)
+    assert not is_alive(children[0])
+
+
+def test_a_child_says_how_it_ended(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with (tmp_path / "log.txt").open("w") as log:
+        assert run_child([sys.executable, "-c", "print('hello'); raise SystemExit(7)"], log) == 7
+    assert (tmp_path / "log.txt").read_text() == "hello\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.slow
+def test_mlflow_shows_the_trainings_below_their_sweep(tracked_folder, write_config):
+    """A real database: one run of the sweep, kept over an interruption, and below it a run a training."""
+    tracking = {"_target_": "shared.handlers.Tracking", "folder": "@output_dir", "tracking_uri": "@tracking_uri"}
+    needs = tracked_folder / "needed"
+    tracked = {"tracking": tracking | {"experiment": "test"}, "needs": str(needs)}
+    steps = ["$@tracking.start({})", *CONFIG["run"], "$@tracking.finish()"]
+    sweep = Sweep([write_config(**tracked, run=steps)], {"fold": [0, 1]}, tracked_folder)
+    client = MlflowClient(f"sqlite:///{tracked_folder}/mlruns.db")
+
+    def runs():
+        return {run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("test").experiment_id])}
+
+    Path(f"{needs}0").touch()
+    with pytest.raises(RuntimeError, match="1 of 2 runs failed"):
+        sweep.run()
+    first = runs()
+    assert first.keys() == {"output", "fold=0", "fold=1"}
+    assert [first[name].info.status for name in ("output", "fold=0")] == ["RUNNING", "FINISHED"]
+
+    Path(f"{needs}1").touch()
+    sweep.run()
+    second = runs()
+    ids = {name: run.info.run_id for name, run in second.items()}
+    assert ids == {name: run.info.run_id for name, run in first.items()}
+    assert {run.info.status for run in second.values()} == {"FINISHED"}
+    parents = {name: run.data.tags.get("mlflow.parentRunId") for name, run in second.items()}
+    assert parents == {"output": None, "fold=0": ids["output"], "fold=1": ids["output"]}
+    assert second["output"].data.params == {"vary fold": "[0, 1]"}
+    assert json.loads((tracked_folder / "mlflow.json").read_text())["run_id"] == ids["output"]
+
+
+def test_a_run_is_started_as_a_person_would():
+    sweep = Sweep(["a.json", "b.json"], {"etas": [[1, 2]], "area": [None], "a::b": ["x/y"]}, "/out", {"seed": 3})
+    (values,) = sweep.combinations
+    command = sweep.command(values, parent_run_id="abc")
+    assert command[1:4] == ["-m", "monai.bundle", "run"]
+    options = dict(zip(command[4::2], command[5::2], strict=True))
+    assert options == {
+        "--config_file": "['a.json', 'b.json']",
+        "--tracking_uri": "sqlite:////out/mlruns.db",
+        "--seed": "3",
+        "--tracking::parent_run_id": "abc",
+        "--etas": "[1, 2]",
+        "--area": "$None",
+        "--a::b": "x/y",
+        "--output_dir": "/out/etas=1-2,area=None,a.b=x_y",
+    }
+    assert "--tracking::parent_run_id" not in sweep.command(values)
+
+
+def test_some_combinations_may_be_left_out():
+    varied = {"alpha": [0.5, 1.0], "beta": [0.0, 0.5]}
+    sweep = Sweep(["a.json"], varied, "/out", allowed=lambda run: run["alpha"] + run["beta"] <= 1)
+    assert [tuple(values.values()) for values in sweep.combinations] == [(0.5, 0.0), (0.5, 0.5), (1.0, 0.0)]
+    with pytest.raises(ValueError, match=r"no combination of .* is allowed"):
+        Sweep(["a.json"], varied, "/out", allowed=lambda run: False)
+
+
+@pytest.mark.parametrize("varied", [{}, {"fold": []}])
+def test_nothing_to_vary(varied):
+    with pytest.raises(ValueError, match="at least one key with at least one value"):
+        Sweep(["a.json"], varied, "/out")
+
+
+@pytest.mark.parametrize("values", [[1, "1"], ["a b", "a_b"], [[1, 2], "1-2"], [0.1, 0.1]])
+def test_combinations_that_would_share_a_folder(values):
+    with pytest.raises(ValueError, match=r"would share the folder fold=0,rate=.*: leave out one of them"):
+        Sweep(["a.json"], {"fold": [0, 1], "rate": values}, "/out")
