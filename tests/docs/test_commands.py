@@ -1,7 +1,7 @@
 """Every command in every README is one that its program takes; the first ones of README.md are run.
 
-A script's options are parsed by its own parser, a module's are looked up in its signature, keys and overlays in the configurations
-that the command names, as a run does before it begins. Other programs (gh, pip, unzip) are not looked at.
+A script's options are parsed by its own parser, those of MONAI's command line are looked up in its signatures; keys and overlays
+are checked as a run checks them before it begins. Other programs (gh, pip, unzip) are not looked at.
 """
 
 import argparse
