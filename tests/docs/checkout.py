@@ -37,11 +37,11 @@ PLANS = {
         slides=(BreastSlidePlan("train", (2,), (330, 410)), BreastSlidePlan("test", (1, 2), (480, 560))),
     ),
 }
-# README or script -> the generated data that stand for the user's own.
+# README or word of a command -> the generated data that stand for the user's own.
 OWN_DATA = {
     "bundles/alpha_beta_mil/docs/README.md": "demo_slides",
     "bundles/joint_seg_cls/docs/README.md": "demo_breast",
-    "scripts/prepare_patches.py": "demo_breast",
+    "patches": "demo_breast",
 }
 CAMELYON16 = [f"{kind}_{number:03}" for kind in ("normal", "tumor", "test") for number in (1, 2, 3)]
 SHEET = "File ID\tFile Name\tProject ID\n"

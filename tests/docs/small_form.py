@@ -59,9 +59,9 @@ REPLACED = {
 
 # Beginning of a command -> options behind it.
 ADDED = {
-    "python scripts/prepare_patches.py": "--min_tissue 0",
-    "python scripts/prepare_bach.py": "--size_px 8",
-    "python scripts/prepare_camelyon16.py": "--size_px 64 --training_slides 4 --allow_missing",
+    "python scripts/prepare.py patches": "--min_tissue 0",
+    "python scripts/prepare.py bach": "--size_px 8",
+    "python scripts/prepare.py camelyon16": "--size_px 64 --training_slides 4 --allow_missing",
     "python scripts/benchmark.py cmil": (
         "--backbone resnet10 --image_size_px 64 --batch_size 2 --repeats 1 --instances_per_side 2"
     ),
