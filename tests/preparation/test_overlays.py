@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from ..data.bach_layout import write_bach
 from ..data.camelyon16_layout import write_camelyon16
 from ..data.published_layouts import write_bcss, write_ebhi, write_glas, write_luad_histoseg, write_wsss4luad
+from .conftest import Prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 SLIDES = [*(f"normal_{number:03}" for number in range(1, 4)), *(f"tumor_{number:03}" for number in (1, 2, 3)), "test_001"]
@@ -47,7 +47,7 @@ ELSEWHERE = {"tcga", "patch_camelyon"}
 
 def overlays_of_data_sets() -> dict[str, list[Path]]:
     """Data set -> the overlays that name its folder, of those that a script prepares."""
-    prepared = {path.stem.removeprefix("prepare_") for path in (ROOT / "scripts").glob("prepare_*.py")} - ELSEWHERE
+    prepared = {path.stem for path in (ROOT / "scripts/preparation").glob("*.py")} - ELSEWHERE
     found: dict[str, list[Path]] = {}
     for path in sorted((ROOT / "bundles").glob("*/configs/*.json")):
         name = Path(str(json.loads(path.read_text()).get("dataset_dir", ""))).name
@@ -65,10 +65,10 @@ def test_every_data_set_has_a_miniature() -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_an_overlay_reads_what_the_script_writes(tmp_path: Path, run_script: Callable[..., tuple[str, str]], name: str) -> None:
+def test_an_overlay_reads_what_the_script_writes(tmp_path: Path, prepare: Prepare, name: str) -> None:
     layout, options = LAYOUTS[name]
     (tmp_path / "source").mkdir()
-    error, _ = run_script(f"prepare_{name}.py", layout(tmp_path / "source"), tmp_path / name, *options)
+    error, _ = prepare(name, layout(tmp_path / "source"), tmp_path / name, *options)
     assert error == ""
     for overlay in OVERLAYS[name]:
         parser = ConfigParser()

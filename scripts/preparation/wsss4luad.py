@@ -1,6 +1,6 @@
 """Write the manifest of WSSS4LUAD, patches of lung adenocarcinoma at 10x, from its unpacked folder.
 
-python scripts/prepare_wsss4luad.py WSSS4LUAD data/wsss4luad --train_masks 0.5
+python scripts/prepare.py wsss4luad WSSS4LUAD data/wsss4luad --train_masks 0.5
 
 Download: https://wsss4luad.grand-challenge.org, after registration, under its terms. In the folder data/wsss4luad:
 
@@ -13,18 +13,22 @@ no region's label is known; they are left out. --train_masks takes some of the v
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
+from argparse import ArgumentParser, Namespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from scripts.preparation.command import parser_of, run
+from scripts.preparation.folder_options import add_folder_options
 from shared.data.public.releases import write_manifests
 from shared.data.public.tissue_patches import WSSS4LUAD, of_one_tissue, tissue_patches
 
 
-def prepare(arguments: argparse.Namespace) -> list[str]:
+def add_arguments(parser: ArgumentParser) -> None:
+    add_folder_options(parser, "WSSS4LUAD, with 1.training, 2.validation and 3.testing in it")
+    parser.add_argument("--size_px", type=int, default=128, help="side of a region in pixels (default 128)")
+    parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
+    parser.add_argument("--official", action="store_true", help="keep patients who are in several splits, and name none")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of --train_masks (default 0)")
+
+
+def prepare(arguments: Namespace) -> list[str]:
     data = tissue_patches(
         arguments.source,
         arguments.output / "masks",
@@ -37,16 +41,3 @@ def prepare(arguments: argparse.Namespace) -> list[str]:
     )
     manifests = {"classes.csv": (of_one_tissue(data.records), WSSS4LUAD.classes)}
     return write_manifests(data, arguments.output, manifests)
-
-
-def main() -> None:
-    parser = parser_of(__doc__, "WSSS4LUAD, with 1.training, 2.validation and 3.testing in it")
-    parser.add_argument("--size_px", type=int, default=128, help="side of a region in pixels (default 128)")
-    parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
-    parser.add_argument("--official", action="store_true", help="keep patients who are in several splits, and name none")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of --train_masks (default 0)")
-    run(parser, prepare)
-
-
-if __name__ == "__main__":
-    main()

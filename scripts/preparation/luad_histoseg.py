@@ -1,6 +1,6 @@
 """Write the manifests of LUAD-HistoSeg, patches of lung adenocarcinoma at 10x, from its unpacked folder.
 
-python scripts/prepare_luad_histoseg.py LUAD-HistoSeg data/luad_histoseg --train_masks 0.5
+python scripts/prepare.py luad_histoseg LUAD-HistoSeg data/luad_histoseg --train_masks 0.5
 
 Download: https://github.com/ChuHan89/WSSS-Tissue names the place. In the folder data/luad_histoseg:
 
@@ -13,18 +13,21 @@ No image is copied. The release has no masks to train on: --train_masks takes so
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
+from argparse import ArgumentParser, Namespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from scripts.preparation.command import parser_of, run
+from scripts.preparation.folder_options import add_folder_options
 from shared.data.public.releases import write_manifests
 from shared.data.public.tissue_patches import LUAD_HISTOSEG, of_one_tissue, tissue_patches, with_tumour
 
 
-def prepare(arguments: argparse.Namespace) -> list[str]:
+def add_arguments(parser: ArgumentParser) -> None:
+    add_folder_options(parser, "LUAD-HistoSeg, with train, val and test in it")
+    parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
+    parser.add_argument("--official", action="store_true", help="keep patients who are in several splits, and name none")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of --train_masks (default 0)")
+
+
+def prepare(arguments: Namespace) -> list[str]:
     data = tissue_patches(
         arguments.source,
         arguments.output / "masks",
@@ -37,15 +40,3 @@ def prepare(arguments: argparse.Namespace) -> list[str]:
     binary, single = with_tumour(data.records), of_one_tissue(data.records)
     manifests = {"images.csv": (binary, ("no tumour", "tumour")), "classes.csv": (single, LUAD_HISTOSEG.classes)}
     return write_manifests(data, arguments.output, manifests)
-
-
-def main() -> None:
-    parser = parser_of(__doc__, "LUAD-HistoSeg, with train, val and test in it")
-    parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
-    parser.add_argument("--official", action="store_true", help="keep patients who are in several splits, and name none")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of --train_masks (default 0)")
-    run(parser, prepare)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,9 @@
-"""scripts/prepare_bach.py as a user starts it, and what the data set reads from its manifests."""
+"""`prepare.py bach` as a user starts it, and what the data set reads from its manifests."""
 
 import functools
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,15 @@ import pytest
 from shared.data import BACH_CLASSES, RegionDataset, check_images, load_manifest
 
 from ..data.bach_layout import write_bach
+from .conftest import PREPARE, Prepare
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "prepare_bach.py"
 # 8 px of 16 x 0.467 um are 128 level-0 px.
 SIZE_PX, MPP = 8, 7.472
 
 
 @pytest.fixture
-def run_here(run_script: Callable[..., tuple[str, str]]) -> Callable[..., tuple[str, str]]:
-    return functools.partial(run_script, SCRIPT.name)
+def run_here(prepare: Prepare) -> Prepare:
+    return functools.partial(prepare, "bach")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def challenge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_manifests_that_train(challenge: Path, tmp_path: Path) -> None:
-    command = [sys.executable, SCRIPT, challenge, tmp_path / "bach", "--size_px", SIZE_PX, "--num_background", 2]
+    command = [sys.executable, PREPARE, "bach", challenge, tmp_path / "bach", "--size_px", SIZE_PX, "--num_background", 2]
     finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert "8 photos (400 were published): 2 normal, 2 benign, 2 in situ, 2 invasive" in finished.stdout
@@ -64,7 +63,7 @@ def test_manifests_that_train(challenge: Path, tmp_path: Path) -> None:
     assert shown == expected
 
 
-def test_goes_on_and_gives_the_same(challenge: Path, tmp_path: Path, run_here: Callable[..., tuple[str, str]]) -> None:
+def test_goes_on_and_gives_the_same(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
     arguments = (challenge.parent, tmp_path / "bach", "--size_px", SIZE_PX)
     assert run_here(*arguments)[0] == ""
     before = {path: path.read_bytes() for path in (tmp_path / "bach").rglob("*.*")}
@@ -73,7 +72,7 @@ def test_goes_on_and_gives_the_same(challenge: Path, tmp_path: Path, run_here: C
     assert {path: path.read_bytes() for path in (tmp_path / "bach").rglob("*.*")} == before
 
 
-def test_another_validation_slide(challenge: Path, tmp_path: Path, run_here: Callable[..., tuple[str, str]]) -> None:
+def test_another_validation_slide(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
     error, printed = run_here(challenge, tmp_path / "bach", "--val", "A07", "--train", "A01", "A02", "--size_px", SIZE_PX)
     assert error == ""
     assert "2 train slides (A01, A02): 6 patches" in printed
@@ -81,7 +80,7 @@ def test_another_validation_slide(challenge: Path, tmp_path: Path, run_here: Cal
     assert [record["split"] for record in slides] == ["train"] * 2 + ["test"] * 4 + ["val"] + ["test"] * 3
 
 
-def test_says_what_is_wrong(challenge: Path, tmp_path: Path, run_here: Callable[..., tuple[str, str]]) -> None:
+def test_says_what_is_wrong(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
     assert "error: A11 of the val slides are not among" in run_here(challenge, tmp_path / "bach", "--val", "A11")[0]
     assert "holds no folder 'Photos'" in run_here(tmp_path, tmp_path / "bach")[0]
     assert not list(tmp_path.rglob("*.csv"))

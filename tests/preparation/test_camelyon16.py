@@ -1,8 +1,7 @@
-"""scripts/prepare_camelyon16.py as a user starts it, and what the data set reads from its manifests."""
+"""`prepare.py camelyon16` as a user starts it, and what the data set reads from its manifests."""
 
 import functools
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,8 @@ import pytest
 from shared.data import RegionDataset, check_images, load_manifest
 
 from ..data.camelyon16_layout import write_camelyon16
+from .conftest import Prepare
 
-SCRIPT = "prepare_camelyon16.py"
 NAMES = [
     *(f"normal_{number:03}" for number in range(1, 6)),
     *(f"tumor_{number:03}" for number in (1, 2, 3, 10)),
@@ -22,8 +21,8 @@ ARGUMENTS = ("--size_px", 64, "--training_slides", 7, "--allow_missing")
 
 
 @pytest.fixture
-def run_here(run_script: Callable[..., tuple[str, str]]) -> Callable[..., tuple[str, str]]:
-    return functools.partial(run_script, SCRIPT)
+def run_here(prepare: Prepare) -> Prepare:
+    return functools.partial(prepare, "camelyon16")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def challenge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_camelyon16(tmp_path_factory.mktemp("camelyon") / "CAMELYON 16", NAMES, ["test_001", "test_114"])
 
 
-def test_manifests_that_train(challenge: Path, tmp_path: Path, run_here: Callable[..., tuple[str, str]]) -> None:
+def test_manifests_that_train(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
     error, printed = run_here(challenge, tmp_path / "out", *ARGUMENTS)
     assert error == ""
     for line in (
@@ -62,7 +61,7 @@ def test_manifests_that_train(challenge: Path, tmp_path: Path, run_here: Callabl
         assert bool(item["mask"].any()) == bool(item["label"])
 
 
-def test_goes_on_and_gives_the_same(challenge: Path, tmp_path: Path, run_here: Callable[..., tuple[str, str]]) -> None:
+def test_goes_on_and_gives_the_same(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
     out = tmp_path / "out"
     assert run_here(challenge, out, *ARGUMENTS)[0] == ""
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.rglob("*.*")}
@@ -76,7 +75,7 @@ def test_goes_on_and_gives_the_same(challenge: Path, tmp_path: Path, run_here: C
     assert [path for path in tissue if after[path][1] != before[path][1]] == tissue[:1]
 
 
-def test_the_official_split_and_all_regions(challenge: Path, tmp_path: Path, run_here: Callable[..., tuple[str, str]]) -> None:
+def test_the_official_split_and_all_regions(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
     options = ("--split", "official", "--val_share", 0, "--all_regions", "--keep_unsure")
     error, printed = run_here(challenge, tmp_path / "out", *ARGUMENTS, *options)
     assert error == ""
@@ -85,7 +84,7 @@ def test_the_official_split_and_all_regions(challenge: Path, tmp_path: Path, run
     assert {record["split"] for record in load_manifest(tmp_path / "out/regions.csv")} == {"train", "test"}
 
 
-def test_says_what_is_wrong(challenge: Path, tmp_path: Path, run_here: Callable[..., tuple[str, str]]) -> None:
+def test_says_what_is_wrong(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
     error, _ = run_here(challenge, tmp_path / "out")
     assert "387 slides not found" in error
     assert "the folder nowhere does not exist" in run_here("nowhere", tmp_path / "out")[0]

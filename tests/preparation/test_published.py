@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -13,8 +12,8 @@ import pytest
 from shared.data import RegionDataset, check_images, load_manifest
 
 from ..data.published_layouts import EBHI_SIZE_PX, write_bcss, write_ebhi, write_glas, write_luad_histoseg, write_wsss4luad
+from .conftest import PREPARE, Prepare
 
-RunScript = Callable[..., tuple[str, str]]
 # Script, layout, options; then of each manifest its rows and classes, and the size of an image.
 CASES = {
     "ebhi_seg": (write_ebhi, [], {"manifest.csv": (9, 2), "classes.csv": (18, 7)}, EBHI_SIZE_PX),
@@ -33,11 +32,11 @@ SUMMARIES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_manifests_that_train(tmp_path: Path, run_script: RunScript, name: str) -> None:
+def test_manifests_that_train(tmp_path: Path, prepare: Prepare, name: str) -> None:
     layout, options, manifests, size_px = CASES[name]
     source, output = layout(tmp_path), tmp_path / "my data" / name
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
-    error, printed = run_script(f"prepare_{name}.py", source, output, *options)
+    error, printed = prepare(name, source, output, *options)
     assert error == ""
     assert set(SUMMARIES[name]) <= set(printed.splitlines())
     assert {path.name for path in output.iterdir()} == {*manifests, "masks"}
@@ -56,10 +55,10 @@ def test_manifests_that_train(tmp_path: Path, run_script: RunScript, name: str) 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_goes_on_and_gives_the_same(tmp_path: Path, run_script: RunScript, name: str) -> None:
+def test_goes_on_and_gives_the_same(tmp_path: Path, prepare: Prepare, name: str) -> None:
     layout, options, *_ = CASES[name]
-    arguments = (f"prepare_{name}.py", layout(tmp_path), tmp_path / "out", *options)
-    assert run_script(*arguments)[0] == ""
+    arguments = (name, layout(tmp_path), tmp_path / "out", *options)
+    assert prepare(*arguments)[0] == ""
     files = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
     masks = sorted(path for path in files if path.suffix == ".png")
     # What a killed run leaves: the first masks whole, the next in part, no manifest.
@@ -67,48 +66,47 @@ def test_goes_on_and_gives_the_same(tmp_path: Path, run_script: RunScript, name:
     for path in (*masks[1:], *(path for path in files if path.suffix == ".csv")):
         path.unlink()
     masks[1].with_name(f"{masks[1].name}.part").write_bytes(b"half")
-    assert run_script(*arguments)[0] == ""
+    assert prepare(*arguments)[0] == ""
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == files
     assert masks[0].stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_says_what_is_wrong(tmp_path: Path, run_script: RunScript, name: str) -> None:
+def test_says_what_is_wrong(tmp_path: Path, prepare: Prepare, name: str) -> None:
     (tmp_path / "empty").mkdir()
-    error, _ = run_script(f"prepare_{name}.py", tmp_path / "empty", tmp_path / "out")
+    error, _ = prepare(name, tmp_path / "empty", tmp_path / "out")
     assert error.startswith(f"error: {tmp_path / 'empty'} holds no ")
     assert not (tmp_path / "out").exists()
 
 
-def test_other_classes_and_the_official_split(tmp_path: Path, run_script: RunScript) -> None:
+def test_other_classes_and_the_official_split(tmp_path: Path, prepare: Prepare) -> None:
     ebhi = write_ebhi(tmp_path)
     options = ("--tumour", "Adenocarcinoma", "High-grade IN", "--normal", "Normal", "--seed", 1)
-    assert run_script("prepare_ebhi_seg.py", ebhi, tmp_path / "ebhi", *options)[0] == ""
+    assert prepare("ebhi_seg", ebhi, tmp_path / "ebhi", *options)[0] == ""
     assert Counter(record["label"] for record in load_manifest(tmp_path / "ebhi/manifest.csv")) == {0: 3, 1: 6}
-    error, _ = run_script("prepare_ebhi_seg.py", ebhi, tmp_path / "other", "--normal", "normal")
+    error, _ = prepare("ebhi_seg", ebhi, tmp_path / "other", "--normal", "normal")
     assert error.startswith("error: normal: tumour and normal are some of Normal, Polyp, Low-grade IN")
     assert not (tmp_path / "other").exists(), "masks were written first"
 
-    assert run_script("prepare_glas.py", write_glas(tmp_path), tmp_path / "glas", "--size_px", 64, "--official")[0] == ""
+    assert prepare("glas", write_glas(tmp_path), tmp_path / "glas", "--size_px", 64, "--official")[0] == ""
     records = load_manifest(tmp_path / "glas/images.csv")
     assert {Path(record["image"]).name[:4] for record in records if record["split"] == "test"} == {"test"}
-    error, _ = run_script("prepare_glas.py", tmp_path, tmp_path / "large", "--size_px", 640)
+    error, _ = prepare("glas", tmp_path, tmp_path / "large", "--size_px", 640)
     assert error.startswith("error: no image is left for images.csv, classes.csv. 7 patients")
 
 
 def test_a_process_of_its_own(tmp_path: Path) -> None:
-    script = Path(__file__).resolve().parents[2] / "scripts" / "prepare_glas.py"
-    command = [sys.executable, script, write_glas(tmp_path), tmp_path / "glas", "--size_px", 64]
+    command = [sys.executable, PREPARE, "glas", write_glas(tmp_path), tmp_path / "glas", "--size_px", 64]
     finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert "train: 7 images (85 were published)" in finished.stdout
     assert len(load_manifest(tmp_path / "glas/images.csv")) == 10
 
 
-def test_patch_camelyon(tmp_path: Path, run_script: RunScript) -> None:
+def test_patch_camelyon(tmp_path: Path, prepare: Prepare) -> None:
     for letter, values in (("x", np.zeros((3, 96, 96, 3), np.uint8)), ("y", np.array([0, 1, 1], np.uint8)[:, None, None, None])):
         with h5py.File(tmp_path / f"camelyonpatch_level_2_split_test_{letter}.h5", "w") as file:
             file.create_dataset(letter, data=values)
-    error, printed = run_script("prepare_patch_camelyon.py", tmp_path, "--splits", "test", "--read")
+    error, printed = prepare("patch_camelyon", tmp_path, "--splits", "test", "--read")
     assert (error, printed) == ("", "test: 3 patches (32768 were published): 1 normal, 2 tumour\n")
-    assert "camelyonpatch_level_2_split_train_x.h5 does not exist" in run_script("prepare_patch_camelyon.py", tmp_path)[0]
+    assert "camelyonpatch_level_2_split_train_x.h5 does not exist" in prepare("patch_camelyon", tmp_path)[0]

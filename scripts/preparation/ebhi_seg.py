@@ -1,6 +1,6 @@
 """Write the manifests of EBHI-Seg, colorectal biopsies at 400x, from its unpacked class folders.
 
-python scripts/prepare_ebhi_seg.py EBHI-SEG data/ebhi_seg
+python scripts/prepare.py ebhi_seg EBHI-SEG data/ebhi_seg
 
 Download: https://doi.org/10.6084/m9.figshare.21540159 (CC BY 4.0). In the folder data/ebhi_seg:
 
@@ -13,33 +13,24 @@ No image is copied. The release has no split: cases are dealt out by --seed, the
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
+from argparse import ArgumentParser, Namespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from scripts.preparation.command import parser_of, run
+from scripts.preparation.folder_options import add_folder_options
 from shared.data.public.ebhi_seg import EBHI_CLASSES, NORMAL_CLASSES, TUMOUR_CLASSES, ebhi_seg, ebhi_tumour
 from shared.data.public.releases import write_manifests
 
 
-def prepare(arguments: argparse.Namespace) -> list[str]:
+def add_arguments(parser: ArgumentParser) -> None:
+    add_folder_options(parser, "EBHI-SEG, with a folder a class in it")
+    for name, folders in (("tumour", TUMOUR_CLASSES), ("normal", NORMAL_CLASSES)):
+        shown = " ".join(map(repr, folders))
+        parser.add_argument(f"--{name}", nargs="+", metavar="FOLDER", default=folders, help=f"(default {shown})")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+
+
+def prepare(arguments: Namespace) -> list[str]:
     ebhi_tumour([], arguments.tumour, arguments.normal)  # fails before the masks are written, not after
     data = ebhi_seg(arguments.source, arguments.output / "masks", arguments.allow_missing, arguments.seed)
     binary = ebhi_tumour(data.records, arguments.tumour, arguments.normal)
     manifests = {"manifest.csv": (binary, ("normal", "tumour")), "classes.csv": (data.records, EBHI_CLASSES)}
     return write_manifests(data, arguments.output, manifests)
-
-
-def main() -> None:
-    parser = parser_of(__doc__, "EBHI-SEG, with a folder a class in it")
-    for name, folders in (("tumour", TUMOUR_CLASSES), ("normal", NORMAL_CLASSES)):
-        shown = " ".join(map(repr, folders))
-        parser.add_argument(f"--{name}", nargs="+", metavar="FOLDER", default=folders, help=f"(default {shown})")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
-    run(parser, prepare)
-
-
-if __name__ == "__main__":
-    main()

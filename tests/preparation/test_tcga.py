@@ -1,4 +1,4 @@
-"""scripts/prepare_tcga.py as a user starts it."""
+"""`prepare.py tcga` as a user starts it."""
 
 import csv
 import subprocess
@@ -11,12 +11,14 @@ import pytest
 from shared.data import load_manifest
 from shared.data.public.tcga import tcga_records
 
+from .conftest import PREPARE
+
 ROOT = Path(__file__).resolve().parents[2]
 SHEET = "File ID\tFile Name\tData Category\tData Type\tProject ID\tCase ID\tSample ID\tSample Type\n"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "prepare_tcga.py"), *map(str, arguments)]
+    command = [sys.executable, str(PREPARE), "tcga", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 

@@ -1,6 +1,6 @@
 """Write the manifests of GlaS (Warwick-QU), glands of the colon at 20x, from its unpacked folder.
 
-python scripts/prepare_glas.py Warwick_QU_Dataset data/glas
+python scripts/prepare.py glas Warwick_QU_Dataset data/glas
 
 Download: https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest (for research only). In the folder data/glas:
 
@@ -14,18 +14,21 @@ dealt out anew by --seed; --official keeps its test images, and names no patient
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
+from argparse import ArgumentParser, Namespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from scripts.preparation.command import parser_of, run
+from scripts.preparation.folder_options import add_folder_options
 from shared.data.public.glas import GLAS_CLASSES, glas, glas_malignancy
 from shared.data.public.releases import write_manifests
 
 
-def prepare(arguments: argparse.Namespace) -> list[str]:
+def add_arguments(parser: ArgumentParser) -> None:
+    add_folder_options(parser, "Warwick_QU_Dataset, with Grade.csv in it")
+    parser.add_argument("--size_px", type=int, default=416, help="side of a region in pixels of the images (default 416)")
+    parser.add_argument("--official", action="store_true", help="test on the official test images, of the same patients")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+
+
+def prepare(arguments: Namespace) -> list[str]:
     data = glas(
         arguments.source,
         arguments.output / "masks",
@@ -37,15 +40,3 @@ def prepare(arguments: argparse.Namespace) -> list[str]:
     binary = glas_malignancy(data.records)
     manifests = {"images.csv": (binary, ("benign", "malignant")), "classes.csv": (data.records, GLAS_CLASSES)}
     return write_manifests(data, arguments.output, manifests)
-
-
-def main() -> None:
-    parser = parser_of(__doc__, "Warwick_QU_Dataset, with Grade.csv in it")
-    parser.add_argument("--size_px", type=int, default=416, help="side of a region in pixels of the images (default 416)")
-    parser.add_argument("--official", action="store_true", help="test on the official test images, of the same patients")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
-    run(parser, prepare)
-
-
-if __name__ == "__main__":
-    main()

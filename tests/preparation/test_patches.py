@@ -1,9 +1,8 @@
-"""scripts/prepare_patches.py as a user starts it."""
+"""`prepare.py patches` as a user starts it."""
 
 import functools
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,14 @@ import pytest
 from shared.data import RegionDataset, load_manifest
 
 from ..data.bach_layout import BENIGN, IN_SITU, INVASIVE, NAMES, annotations, write_bach
+from .conftest import PREPARE, Prepare
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "prepare_patches.py"
 CLASSES = ("normal", "benign", "carcinoma in situ", "invasive carcinoma")
 
 
 @pytest.fixture
-def run_here(run_script: Callable[..., tuple[str, str]]) -> Callable[..., tuple[str, str]]:
-    return functools.partial(run_script, SCRIPT.name)
+def run_here(prepare: Prepare) -> Prepare:
+    return functools.partial(prepare, "patches")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,19 @@ def middle(box: tuple[int, int, int, int]) -> tuple[float, float]:
 
 
 def test_patches_of_four_classes(slides: Path, tmp_path: Path) -> None:
-    command = [sys.executable, SCRIPT, slides, tmp_path / "patches.csv", "--size_px", 8, "--mpp", 7.472, "--classes", *CLASSES]
+    command = [
+        sys.executable,
+        PREPARE,
+        "patches",
+        slides,
+        tmp_path / "patches.csv",
+        "--size_px",
+        8,
+        "--mpp",
+        7.472,
+        "--classes",
+        *CLASSES,
+    ]
     finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     wanted = "6 patches of 2 slides: 2 benign, 2 carcinoma in situ, 2 invasive carcinoma"
@@ -53,7 +64,7 @@ def test_patches_of_four_classes(slides: Path, tmp_path: Path) -> None:
     assert sorted(path.suffix for path in (tmp_path / "tissue").iterdir()) == [".png", ".png"]
 
 
-def test_without_classes_there_are_two(slides: Path, tmp_path: Path, run_here: Callable[..., tuple[str, str]]) -> None:
+def test_without_classes_there_are_two(slides: Path, tmp_path: Path, run_here: Prepare) -> None:
     options = ("--size_px", 8, "--mpp", 7.472, "--num_background", 1, "--tissue_folder", tmp_path / "kept")
     error, printed = run_here(slides, tmp_path / "patches.csv", *options, "--tumour_classes", *CLASSES[1:])
     assert error == ""
@@ -70,9 +81,7 @@ def test_without_classes_there_are_two(slides: Path, tmp_path: Path, run_here: C
         (["--min_tissue", "1.1", "--tumour_classes", *CLASSES[1:]], "no lesion with 110% tissue in the 128 px around it"),
     ],
 )
-def test_says_what_is_wrong(
-    slides: Path, tmp_path: Path, run_here: Callable[..., tuple[str, str]], options: list[str], message: str
-) -> None:
+def test_says_what_is_wrong(slides: Path, tmp_path: Path, run_here: Prepare, options: list[str], message: str) -> None:
     error, _ = run_here(slides, tmp_path / "patches.csv", *options)
     assert error.startswith("error: ")
     assert message in error
