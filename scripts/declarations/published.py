@@ -7,6 +7,7 @@ Shares of 1. Only numbers that stand in the papers' text and tables as such; whe
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ class PublishedData:
         """The scores of a method, as on the command line, with the data set's own overlay or without; none where none are."""
         bundle, *overlays = key.split("+")
         return self.scores.get("+".join([bundle, *(name for name in overlays if name != self.overlay)]), {})
+
+
+def bundle_of(config_files: Sequence[str | Path]) -> Path:
+    """The bundle that the first of some configurations belongs to: the folder above its ``configs``."""
+    return Path(config_files[0]).resolve().parents[1]
 
 
 def read_published(bundle: Path) -> dict[str, dict[str, Any]]:
