@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data.image_dataset import RegionDataset
-from ..data.manifest import PLAIN_SUFFIXES
 from ..data.patches.tissue_regions import slide_regions
 from ..inference.cohort.finished import weights_sha256
 from ..inference.slide_mapper import WHOLE_IMAGE_PX, SlideMapper
@@ -26,6 +25,7 @@ from ..networks.probabilities import to_map_pixels
 from ..networks.scaled_logits import ScaledLogits
 from ..writers.atomic import atomic_path
 from ..writers.figures.reliability import ReliabilityCurve, write_reliability
+from ..wsi.formats import is_plain_picture
 from ..wsi.slide_pool import open_slide
 from .logit_samples import ClassPixels, ImageLabels, LogitSamples, TumourPixels
 
@@ -195,7 +195,7 @@ def _parts(record: Record, mapper: SlideMapper, labels: str, regions_per_slide: 
     if record.get("width_px") is not None:
         return [record]
     slide = open_slide(record["image"], mpp=record.get("mpp"))
-    is_plain = Path(record["image"]).suffix.lower() in PLAIN_SUFFIXES
+    is_plain = is_plain_picture(record["image"])
     if not slide.has_mpp and is_plain:
         # As it is stored: inference takes it so.
         record = {**record, "mpp": mapper.mpp}

@@ -21,7 +21,7 @@ from ..networks.precision import computes_bfloat16
 from ..writers.volume import check_volume_format
 from ..writers.wsinfer_table import column_name, tile_table
 from ..wsi.annotations.frames import QUPATH, check_frame
-from ..wsi.formats import PLAIN_SUFFIXES
+from ..wsi.formats import is_plain_picture
 from ..wsi.slide import Slide
 from ..wsi.tissue.detection import TISSUE_METHODS
 from .cohort.cohort import run_cohort
@@ -314,8 +314,9 @@ class SlideMapper:
         if slide.has_mpp:
             return slide
         slide.close()
-        is_plain = slide.path.suffix.lower() in PLAIN_SUFFIXES
-        fallback = (self.tile_mpp if is_plain else None) or self.slide_mpp or (self.mpp if _is_tile(slide) else None)
+        fallback = (
+            (self.tile_mpp if is_plain_picture(image.path) else None) or self.slide_mpp or (self.mpp if _is_tile(slide) else None)
+        )
         if fallback is None:
             raise ValueError(
                 f"{image.path} has no mpp{slide.mpp_note}: give slide_mpp, or list it in a manifest with a column 'mpp'."
@@ -333,9 +334,7 @@ class SlideMapper:
 
 def _is_tile(slide: Slide) -> bool:
     """True for PNG, JPEG and BMP, whose pixel size nobody can trust, and for TIFF that is small and not tiled."""
-    # What Pillow opens is no slide: see `open_file`.
-    is_plain = slide.path.suffix.lower() in PLAIN_SUFFIXES
-    return slide.backend == "pillow" and (is_plain or max(slide.size_px) <= LARGEST_TILE_PX)
+    return slide.is_picture and (is_plain_picture(slide.path) or max(slide.size_px) <= LARGEST_TILE_PX)
 
 
 def _tissue_method(method: str | None, tissue: TissueCache | None) -> str:
