@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from shared.data import TissueCache, load_manifest, read_image
 from shared.front_door import begin_script
-from shared.inference import SlideMapper
+from shared.inference import Compute, Outputs, SlideMapper, Tiles
 from shared.writers import atomic_path
 from shared.wsi import open_slide, tissue_mask
 
@@ -205,11 +205,10 @@ def main() -> None:
         mapper = SlideMapper(
             network,
             mpp=arguments.mpp,
-            tile_size_px=_TILE_PX,
-            margin_px=margin,
             class_names=names if len(names) > 2 else None,
-            map_downsample=1,
-            num_workers=arguments.num_workers,
+            tiles=Tiles(_TILE_PX, margin),
+            outputs=Outputs(map_downsample=1),
+            compute=Compute(num_workers=arguments.num_workers),
         )
         mapper.run(arguments.test, arguments.maps)
     except ValueError as error:
