@@ -1,7 +1,7 @@
 # Sourced by demo.sh and test.sh: a virtual environment in .venv that holds requirements.txt (and, for the tests,
 # requirements-dev.txt) in the versions of constraints.txt. It is built once and again only when one of the files has changed.
 #
-#   prepare_environment requirements.txt   ->   sets PYTHON
+#   prepare_environment requirements.txt [FILE]   ->   sets PYTHON; what FILE names is installed without what it asks for
 
 # MONAI and MLflow ask for both when they are imported; a container that runs under a bare number has neither.
 id -un >/dev/null 2>&1 || export LOGNAME="${LOGNAME:-user$(id -u)}"
@@ -33,5 +33,6 @@ prepare_environment() {
     echo "Installing $requirements into .venv (once; several minutes on a slow line) ..."
     [ -x "$PYTHON" ] || "$interpreter" -m venv --clear .venv
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements" -c constraints.txt
+    [ $# -lt 2 ] || "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -r "$2"
     printf '%s\n' "$digest" > "$stamp"
 }
