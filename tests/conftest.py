@@ -4,11 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+from shared.wsi.readers.cucim_support import usable_cucim_problem
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,12 +21,29 @@ SLOW_FIXTURES = {"browser", "cluster", "monai_label", "pack_into", "run_python",
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest looks at the marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that ask for one of `SLOW_FIXTURES` are `slow`; those marked `gpu` run wherever there is one."""
+    """Tests that ask for one of `SLOW_FIXTURES` are `slow`.
+
+    Cases marked `gpu` or `cucim` run wherever there is one; so do the cases of a test whose parameter is "cucim".
+    """
     for item in items:
         if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    for item in filter(_needs_cucim, items):
+        if problem := _cucim_problem():
+            item.add_marker(pytest.mark.skip(reason=f"needs cuCIM: {problem}"))
+
+
+def _needs_cucim(item: pytest.Item) -> bool:
+    values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    return "cucim" in item.keywords or any(isinstance(value, str) and value == "cucim" for value in values)
+
+
+def _cucim_problem() -> str | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return usable_cucim_problem()
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def _forward_kinds(
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """The network alone, on images that lie on the device already."""
     nchw, nhwc = network.to(device), copy.deepcopy(network).to(device)
-    nhwc.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    nhwc.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
 
     def bfloat16(images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16) if computes_bfloat16(device) else nullcontext():

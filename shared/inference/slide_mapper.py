@@ -155,7 +155,7 @@ class SlideMapper:
         problem = compile_problem(self.device) if compile else None
         if problem is not None:
             raise ValueError(f"compile=True cannot work here: {problem}")
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         self.network = network.to(self.device).eval()
         self.amp = amp
         tiles = TileNetwork(self.network, len(class_names) if class_names else 1, tta, amp and computes_bfloat16(self.device))
