@@ -21,17 +21,16 @@ SLOW_FIXTURES = {"browser", "cluster", "monai_label", "pack_into", "run_python",
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest looks at the marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that ask for one of `SLOW_FIXTURES` are `slow`.
+    """Tests that ask for one of `SLOW_FIXTURES` are `slow`; what needs a GPU or cuCIM is run where it is.
 
-    Cases marked `gpu` or `cucim` run wherever there is one; so do the cases of a test whose parameter is "cucim".
+    A test needs cuCIM that is marked `cucim` or has a parameter "cucim".
     """
     for item in items:
         if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-    for item in filter(_needs_cucim, items):
-        if problem := _cucim_problem():
+        if _needs_cucim(item) and (problem := _cucim_problem()):
             item.add_marker(pytest.mark.skip(reason=f"needs cuCIM: {problem}"))
 
 

@@ -219,7 +219,7 @@ def test_every_key_of_an_overlay_has_something_to_replace(path):
     base, overlay = {key: value for file in reversed(files) for key, value in read(file).items()}, read(path)
     text = json.dumps(overlay)
     for key in overlay:
-        if key.startswith("_desc_") or key in RESERVED or key in base:
+        if key.startswith("_") or key in RESERVED or key in base:
             continue
         if "::" not in key:
             is_used = re.search(rf"[@%]{re.escape(key)}\b", text) is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -145,19 +144,14 @@ def training_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def inference_settings(source: BundleSource, checkpoint: Path) -> dict[str, Any]:
-    """The keys of a bundle's inference that say what its network is and sees, with the values of its training.
-
-    Those that its own check compares, and those of which its network is built.
-    """
+    """The keys that a bundle's inference compares with the training (``check_training``), with the values of the training."""
     trained = training_config(checkpoint)
     parser = ConfigParser()
     parser.read_config([str(path) for path in config_files(source, "inference")])
     config = parser.get()
-    names = set(re.findall(r"@(\w+)", json.dumps(config.get("network_def", {}))))
-    optional: set[str] = set()
     check = config.get("check_training", {})
     optional = set(_names(config, check.get("unless_null")))
-    names |= set(_names(config, check.get("keys"))) | optional
+    names = {*_names(config, check.get("keys")), *optional}
     found = {name: plain_value(trained[name]) for name in sorted(names) if name in config and is_plain(trained.get(name, "@"))}
     return {name: value for name, value in found.items() if not (name in optional and value is None)}
 

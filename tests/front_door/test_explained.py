@@ -79,7 +79,7 @@ def test_a_script_ends_with_one_line(run_python, tmp_path):
     slides = tmp_path / "slides.csv"
     slides.write_text("image,label,split\n")
     out = slides / "folder" / "all.csv"
-    process = run_python("scripts/prepare_tcga.py", out, "--table", make_table(tmp_path))
+    process = run_python("scripts/prepare.py", "tcga", out, "--table", make_table(tmp_path))
     assert process.returncode == 1
     assert "Traceback" not in process.stderr
     said = f"error: {out.parent} cannot be written: a part of its path is a file, not a folder. Write to another folder."

@@ -60,7 +60,7 @@ TINY_SLIDES: dict[str, Any] = {
     "norm": "batch",
     "tiles_per_slide": 12,
     "tile_size_px": 32,
-    "map_margin_px": 8,
+    "margin_px": 8,
 }
 TINY_CDWS: dict[str, Any] = {"image_size_px": IMAGE_SIZE_PX, "mpp": 0.5, "num_stages": 2, "etas": [2.5, 5], "norm": "batch"}
 
