@@ -209,6 +209,11 @@ def arguments_of(component):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=identify)
+def test_a_configuration_says_what_it_is_for(path):
+    assert read(path)["_desc_"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=identify)
 def test_every_target_exists_and_takes_its_arguments(path):
     config = read(path)
     base = read(path.parent / "train.json") if path in OVERLAYS else {}

@@ -27,8 +27,9 @@ from ..metrics.ranking import counts_at, roc_auc, roc_auc_of_histograms, score_h
 from ..writers.figures.examples import ExampleRow
 from ..writers.table import read_rows
 from ..wsi.slide import Slide
-from .map_cohort import nearest_pixels, slide_name
+from .map_counts import slide_name
 from .report import COUNTS, example_indices, example_title, number, write_report
+from .scoring_grid import nearest_pixels
 from .table import score_table
 
 Record = dict[str, Any]
@@ -92,9 +93,9 @@ class MapEvaluation:
             self.is_scored = any(record.get("mask") is not None for record in self.records)
         else:
             self.is_scored = truth is not None and all(_has_truth(record) for record in self.records)
-        if mapper.tissue_only and mapper.tissue_method != tissue.method:
+        if mapper.tissue.only and mapper.tissue.found_by != tissue.method:
             raise ValueError(
-                f"the maps are made where {mapper.tissue_method!r} finds tissue, and would be scored where {tissue.method!r} "
+                f"the maps are made where {mapper.tissue.found_by!r} finds tissue, and would be scored where {tissue.method!r} "
                 "does: give both the same tissue_method"
             )
         groups = sorted({record["group"] for record in self.records if record.get("group") is not None})

@@ -54,7 +54,7 @@ TINY_SLIDES: dict[str, Any] = {
     "slides_per_step": 3,
     "tiles_per_slide": 12,
     "tile_size_px": 32,
-    "map_margin_px": 8,
+    "margin_px": 8,
     "tissue_mpp": 4.0,
     "num_epochs": 2,
     "learning_rate": 0.003,

@@ -4,13 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow, run as run_bundle
 
 from shared.front_door import Given, check_given
 from shared.inference.bundle_mapper import first_cause
-
-from ..docs.documented import COMMANDS, Command
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(path.parents[1] for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
@@ -67,15 +64,6 @@ def test_every_overlay_passes_behind_its_base_and_no_other_place(base, overlay):
     else:
         assert problems_of(config, overlay) == ""
     assert f"{overlay} stands before {config}" in problems_of(overlay, config)
-
-
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.is_bundle_run], ids=str)
-def test_every_documented_command_passes(command: Command):
-    behind = list(command.words[command.words.index("run") + 1 :])
-    behind = behind if behind[0].startswith("--") else behind[1:]
-    values = {key[2:]: DefaultParseValue(text) for key, text in zip(behind[::2], behind[1::2], strict=True)}
-    del values["--config_file"[2:]]
-    assert problems_of(*map(Path, command.config_paths), **values) == ""
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=identify)
@@ -162,7 +150,7 @@ def test_what_is_right_passes(values):
 
 
 def test_words_that_an_argument_takes_are_no_null():
-    assert problems_of(CAMEL / "inference.json", **{"slide_mapper::tta": "none"}) == ""
+    assert problems_of(ROOT / "bundles/alpha_beta_mil/configs/train.json", **{"mapper::tiles::tta": "none"}) == ""
 
 
 def test_what_an_overlay_of_another_bundle_cannot_say_is_named():

@@ -25,7 +25,7 @@ def slides_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_prepare_regions_writes_a_manifest(slides_csv: Path, tmp_path: Path) -> None:
-    finished = run("prepare_regions.py", slides_csv, tmp_path / "regions.csv", "--size_px", 160)
+    finished = run("prepare.py", "regions", slides_csv, tmp_path / "regions.csv", "--size_px", 160)
     assert finished.returncode == 0, finished.stderr
     records = load_manifest(tmp_path / "regions.csv")
     assert f"{len(records)} regions" in finished.stdout
@@ -33,7 +33,7 @@ def test_prepare_regions_writes_a_manifest(slides_csv: Path, tmp_path: Path) -> 
 
 
 def test_prepare_regions_says_what_is_wrong(slides_csv: Path, tmp_path: Path) -> None:
-    finished = run("prepare_regions.py", slides_csv.with_name("none.csv"), tmp_path / "regions.csv", "--size_px", 160)
+    finished = run("prepare.py", "regions", slides_csv.with_name("none.csv"), tmp_path / "regions.csv", "--size_px", 160)
     assert finished.returncode != 0
     assert "none.csv does not exist" in finished.stderr
     assert not (tmp_path / "regions.csv").exists()

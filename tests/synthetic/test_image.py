@@ -74,6 +74,7 @@ def test_has_nuclei_stroma_and_gaps():
     assert ((brightness > 130) & (brightness < 215)).mean() > 0.4, "stained tissue"
 
 
+@pytest.mark.slow
 def test_colour_statistics_do_not_tell_the_classes_apart():
     rng = np.random.default_rng(11)
     labels = np.arange(240) % 2

@@ -346,6 +346,7 @@ def test_real_annotations(name, wsi_test_data, tmp_path):
     assert (len(regions) > len(tumour)) == (name != "tumor_010")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_slide(tmp_path):
     """Its mask would have 5 GB at the regions' pixel size and 20 GB at level 0."""
     sizes = {"normal_001": (8192, 16_384), "tumor_001": (8192, 16_384), "tumor_002": (102_400, 204_800)}
