@@ -44,6 +44,9 @@ LEARN_WITH = {"torch", "monai", "ignite", "numpy", "lazy_loader"}
 ALSO_WITH = {"metrics": {"scipy", "skimage"}}
 VAGUE = {"util", "utils", "helper", "helpers", "common", "misc"}
 
+# What may have a docstring.
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
 BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/configs"))
 CONFIGS = sorted(path for path in (ROOT / "bundles").glob("*/configs/*.json") if path.stem != "metadata")
 OVERLAYS = [path for path in CONFIGS if path.stem not in ("train", "inference", "evaluate")]
@@ -145,6 +148,18 @@ def test_imports_inside_shared_are_relative(module):
 def test_no_file_has_a_name_that_says_nothing(folder):
     vague = [path for path in (ROOT / folder).rglob("*.py") if path.stem.removeprefix("test_").strip("_") in VAGUE]
     assert not vague
+
+
+@pytest.mark.parametrize(
+    "file", [path for folder in ("shared", "scripts") for path in (ROOT / folder).rglob("*.py")], ids=identify
+)
+def test_no_code_knows_a_bundle_by_name(file):
+    """What is true of one bundle alone it declares itself. Docstrings may have commands as examples."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    documented = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, DOCUMENTED) and ast.get_docstring(node)}
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documented]
+    names = {word for text in texts if isinstance(text, str) for word in re.findall(r"\w+", text)}
+    assert not names & {bundle.name for bundle in BUNDLES}
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=identify)
