@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from shared.engines.run_folder import FILES, VOLATILE
+from shared.engines.run_record import FILES, VOLATILE
 from shared.sweeps.child_process import run_child
 from shared.writers.atomic import atomic_path
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from shared import __version__
-from shared.engines.run_folder import FILES, VOLATILE, differences
+from shared.engines.run_record import FILES, VOLATILE, differences
 
 from .contents import TRAINING, WEIGHTS, read_training
 

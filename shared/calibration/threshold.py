@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from ..data.bag_dataset import SlideBagDataset
+from ..engines.batches import SlideBags
 from ..engines.distributed import barrier, gather_in_order, num_processes, rank, unwrap
-from ..engines.inferers import fast_inferer
-from ..engines.slide_bags import BagInferer, SlideBags
+from ..engines.inferers import BagInferer, fast_inferer
 from ..evaluation.map_evaluation import MapEvaluation
 from ..evaluation.report import number
 from ..handlers.tracking import Tracking

@@ -22,7 +22,7 @@ _SUPERVISED = {name: value for name, value in TINY_CDWS.items() if name != "mpp"
 # Of each bundle: what makes its training small.
 KEYS: dict[str, dict[str, Any]] = {
     # In an epoch the classifier may find no tumour in small instances, which is an error.
-    "camel": TINY | _ALL | {"crop_size_px": IMAGE_SIZE_PX * 3 // 4, "retrain_epochs": 4},
+    "camel": TINY | _ALL | {"crop_size_px": IMAGE_SIZE_PX * 3 // 4, "retrain::num_epochs": 4},
     "cdws_mil": TINY_CDWS | _ALL | _ONE_EPOCH,
     "alpha_beta_mil": TINY_SLIDES | _ALL | _ONE_EPOCH,
     "joint_seg_cls": TINY_JOINT | _ALL | _ONE_EPOCH | {"steps_per_epoch": 2, "margin_px": 8},

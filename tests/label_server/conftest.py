@@ -45,13 +45,13 @@ TINY_CAMEL: dict[str, Any] = {
     "segmentation_backbone": "resnet10",
     "amp_dtype": "$None",
     "num_workers": 0,
-    "cmil_epochs": 3,
-    "max_min_epochs": 2,
-    "retrain_epochs": 2,
-    "retrain_batch_size": 8,
-    "segmentation_epochs": 4,
-    "segmentation_batch_size": 4,
-    "classifier_learning_rate": 0.003,
+    "cmil::num_epochs": 3,
+    "cmil::lr": 0.003,
+    "max_min::num_epochs": 2,
+    "retrain::num_epochs": 2,
+    "retrain::batch_size": 8,
+    "num_epochs": 4,
+    "batch_size": 4,
     "tracking::enabled": False,
 }
 TINY_SLIDES: dict[str, Any] = {
@@ -59,7 +59,7 @@ TINY_SLIDES: dict[str, Any] = {
     "norm": "batch",
     "tiles_per_slide": 12,
     "tile_size_px": 32,
-    "map_margin_px": 8,
+    "margin_px": 8,
 }
 TINY_CDWS: dict[str, Any] = {"image_size_px": IMAGE_SIZE_PX, "mpp": 0.5, "num_stages": 2, "etas": [2.5, 5], "norm": "batch"}
 

@@ -12,7 +12,7 @@ from shared.front_door import Given, check_given
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 # Of several bundles each: no bundle has all of them.
-OF_THE_SERVER = {"cmil_epochs": 1, "num_epochs": 2, "tracking::enabled": False, "num_workers": 0, "amp_dtype": None}
+OF_THE_SERVER = {"cmil::num_epochs": 1, "num_epochs": 2, "tracking::enabled": False, "num_workers": 0, "amp_dtype": None}
 
 
 def sources(checkpoint):
@@ -29,7 +29,7 @@ def test_a_training_of_the_server_passes_the_check_of_keys(tmp_path, name, optio
     path.write_text(json.dumps(overlay))
     check_given(Given((*config_files(model.source, "train"), path)))
     is_camel = name == "camel"
-    assert ("cmil_epochs" in overlay, "num_epochs" in overlay) == (is_camel, not is_camel)
+    assert ("cmil::num_epochs" in overlay, "num_epochs" in overlay) == (is_camel, not is_camel)
     assert (overlay["tracking::enabled"], overlay["num_workers"]) == (False, 0)
 
 
