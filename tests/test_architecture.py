@@ -157,7 +157,8 @@ def test_a_bundle_holds_no_code_of_its_own(bundle):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=identify)
 def test_a_configuration_is_read_without_scrolling_sideways(path):
-    long = [number for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1) if len(line) > LONGEST_LINE]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    long = [number for number, line in enumerate(lines, start=1) if len(line) > LONGEST_LINE]
     assert not long, f"{identify(path)}: the lines {', '.join(map(str, long))} are longer than {LONGEST_LINE} characters"
 
 
