@@ -45,6 +45,9 @@ LEARN_WITH = {"torch", "monai", "ignite", "numpy", "lazy_loader"}
 ALSO_WITH = {"metrics": {"scipy", "skimage"}}
 VAGUE = {"util", "utils", "helper", "helpers", "common", "misc"}
 
+# What may have a docstring.
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
 BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/configs"))
 CONFIGS = sorted(path for path in (ROOT / "bundles").glob("*/configs/*.json") if path.stem != "metadata")
 OVERLAYS = [path for path in CONFIGS if path.stem not in ("train", "inference", "evaluate")]
@@ -148,6 +151,18 @@ def test_no_file_has_a_name_that_says_nothing(folder):
     assert not vague
 
 
+@pytest.mark.parametrize(
+    "file", [path for folder in ("shared", "scripts") for path in (ROOT / folder).rglob("*.py")], ids=identify
+)
+def test_no_code_knows_a_bundle_by_name(file):
+    """What is true of one bundle alone it declares itself. Docstrings may have commands as examples."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    documented = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, DOCUMENTED) and ast.get_docstring(node)}
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documented]
+    names = {word for text in texts if isinstance(text, str) for word in re.findall(r"\w+", text)}
+    assert not names & {bundle.name for bundle in BUNDLES}
+
+
 @pytest.mark.parametrize("bundle", BUNDLES, ids=identify)
 def test_a_bundle_holds_no_code_of_its_own(bundle):
     assert (bundle / "shared").resolve() == SHARED
@@ -222,7 +237,7 @@ def test_every_key_of_an_overlay_has_something_to_replace(path):
     base, overlay = {key: value for file in reversed(files) for key, value in read(file).items()}, read(path)
     text = json.dumps(overlay)
     for key in overlay:
-        if key.startswith("_desc_") or key in RESERVED or key in base:
+        if key.startswith("_") or key in RESERVED or key in base:
             continue
         if "::" not in key:
             is_used = re.search(rf"[@%]{re.escape(key)}\b", text) is not None

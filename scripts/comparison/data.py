@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import load_manifest, record_error, slide_regions, write_manifest
 from shared.data.manifest import PLAIN_SUFFIXES, REGION, has_known_mask
 from shared.data.patches.image_regions import labelled_squares
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
-IMAGES, SLIDES = "images", "slides"
 BINARY_NAMES = ("normal", "tumour")
 # No network sees anything in smaller squares.
 LEAST_SQUARE_PX = 32

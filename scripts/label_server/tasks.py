@@ -59,7 +59,7 @@ class BundleTrain(TrainTask):
 
     def config(self) -> dict[str, Any]:
         recipe = recipe_of(self.model)
-        epochs = base_config(self.model).get(recipe.epochs) if recipe else None
+        epochs = base_config(self.model, recipe).get(recipe.max_epochs or "") if recipe else None
         return {"max_epochs": epochs, "pretrained": True}
 
     def stats(self) -> dict[str, Any]:

@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 # Of a region to be of use, and of normal tissue drawn in it to be one without tumour.
 LEAST_TISSUE, LEAST_NORMAL = 0.5, 0.5
-SLIDES, REGIONS = "slides", "regions"
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,7 @@ def test_robustness_to_the_annotator(cdws, tmp_path):
         text for name, value in tiny.items() for text in ("--set", name, value if name == "amp_dtype" else json.dumps(value))
     ]
     command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "area-noise", "--offsets", "-0.1", "0.1", *fixed]
+    command += ["--config_file", *cdws.config_files("train")]
     for _ in range(2):
         cdws.run_well([*command, "--output_dir", str(tmp_path / "runs")])
     assert "NaN" not in (tmp_path / "result.json").read_text()
@@ -285,6 +286,16 @@ def test_robustness_needs_masks(cdws, tmp_path):
     (folder / "evaluation/metrics.json").write_text(json.dumps({"images": {"CDWS-MIL": {"accuracy": 1.0}}}))
     (folder / "sweep.json").write_text(json.dumps(sweep.settings(*sweep.combinations)))
     options = ["--config_file", config_file, "--offsets", "0.1", "--set", "tracking::enabled", "false"]
-    process = cdws.run(["scripts/benchmark.py", "area-noise", *options, "--output_dir", str(tmp_path / "runs")])
+    process = cdws.run(
+        [
+            "scripts/benchmark.py",
+            "area-noise",
+            *options,
+            "--config_file",
+            *cdws.config_files("train"),
+            "--output_dir",
+            str(tmp_path / "runs"),
+        ]
+    )
     assert process.returncode == 1
     assert process.stderr.splitlines()[-1].startswith("the runs have no region F: area-noise needs masks")
