@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from ..data.image_dataset import RegionDataset
 from ..data.labels.enriched_labels import write_instance_labels, write_picks
@@ -18,7 +16,7 @@ from ..data.labels.lattice import instance_labels_of_masks, instance_region
 from ..data.record_masks import MASK_COLUMNS
 from ..selection.criteria import criterion as criterion_of_name
 from ..wsi.slide_pool import open_slide
-from .distributed import barrier, gather_in_order, num_processes, rank, unwrap
+from .distributed import barrier, over_dataset, rank, unwrap
 from .inferers import LatticeInferer, fast_inferer
 
 logger = logging.getLogger(__name__)
@@ -57,13 +55,11 @@ class LatticeScorer:
         """Tumour logits ``(num_images, N * N)`` float32 on the CPU, of `network` in eval mode."""
         plain = unwrap(network).to(self.device)
         plain.eval()
-        share = Subset(self.dataset, range(rank(), len(self.dataset), num_processes()))
-        loader = DataLoader(share, self.batch_size, num_workers=self.num_workers)
-        logits: list[Tensor] = []
-        for batch in tqdm(loader, desc=title, unit="batch", disable=None if rank() == 0 else True, leave=False):
-            images = batch["image"].to(self.device, non_blocking=True)
-            logits += list(self.infer(images, plain).cpu())
-        return torch.stack(gather_in_order(logits))
+
+        def of_batch(batch: dict[str, Any]) -> Tensor:
+            return self.infer(batch["image"].to(self.device, non_blocking=True), plain).cpu()
+
+        return torch.stack(over_dataset(self.dataset, of_batch, self.batch_size, self.num_workers, title))
 
 
 class Construct:

@@ -27,8 +27,9 @@ from ..metrics.ranking import counts_at, roc_auc, roc_auc_of_histograms, score_h
 from ..writers.figures.examples import ExampleRow
 from ..writers.table import read_rows
 from ..wsi.slide import Slide
-from .map_cohort import nearest_pixels, slide_name
+from .map_counts import slide_name
 from .report import COUNTS, example_indices, example_title, number, write_report
+from .scoring_grid import nearest_pixels
 from .table import score_table
 
 Record = dict[str, Any]

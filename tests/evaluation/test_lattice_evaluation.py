@@ -55,7 +55,7 @@ def dataset(tmp_path):
 def evaluation(folder, dataset, **options):
     classifiers = {"Bright": BrightInstance(), "Absent": None}
     defaults = {"segmenter": RedPixel(), "classifiers": classifiers, "instances_per_side": N, "device": "cpu", "batch_size": 3}
-    return LatticeEvaluation(folder, dataset, **(defaults | options))
+    return LatticeEvaluation(folder=folder, dataset=dataset, **(defaults | options))
 
 
 def truth_and_prediction(dataset):

@@ -99,7 +99,8 @@ def mean(values):
 
 def evaluate(folder, records, network=None, superpixels=None, **options):
     dataset = RegionDataset(records, pixel_labels=options.pop("pixel_labels", "mask"), superpixels=superpixels)
-    RegionEvaluation(folder, dataset, network or Colours(), "Colours", "cpu", batch_size=3, **options).run()
+    options = {"network": network or Colours(), "method": "Colours", "device": "cpu", "batch_size": 3} | options
+    RegionEvaluation(folder=folder, dataset=dataset, **options).run()
     return json.loads((folder / "metrics.json").read_text())
 
 

@@ -12,11 +12,9 @@ from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 from torch import nn
 
 from shared.data import TissueCache, load_manifest
-from shared.evaluation.lesion_froc import FrocSlide, MapFROC
-from shared.evaluation.map_scores import MapScores
+from shared.evaluation.map_cohort import MapCohort
+from shared.evaluation.map_report import tumour_map_report
 from shared.inference import SlideMapper
-from shared.inference.outputs.map_file import MapFile
-from shared.writers import write_ome_tiff
 
 HEIGHT, WIDTH = 1000, 1400
 # Level-0 boxes (top, left, height, width) of tumour: 0.5 um a pixel, so 400 px are 200 um.
@@ -67,9 +65,9 @@ def cohort(tmp_path_factory):
     return folder
 
 
-def scores_of(cohort, **options):
+def report_of(cohort):
     records = load_manifest(cohort / "slides.csv", require=())
-    return MapScores(cohort / "maps", records, TissueCache(cohort / "tissue"), **({"froc_mpp": 8.0} | options))
+    return tumour_map_report(MapCohort(cohort / "maps", records, TissueCache(cohort / "tissue")), 0.5, froc_mpp=8.0)
 
 
 def pixels_of(cohort):
@@ -89,8 +87,8 @@ def pixels_of(cohort):
 
 def test_pixels_are_scored_as_by_another_library(cohort, monkeypatch):
     # Several strips a slide.
-    monkeypatch.setattr("shared.evaluation.map_cohort._STRIP_AREA_PX", 200_000)
-    metrics, rows = scores_of(cohort).run()
+    monkeypatch.setattr("shared.evaluation.scoring_grid._STRIP_AREA_PX", 200_000)
+    metrics, rows = report_of(cohort)
     probability, truth, is_tissue = pixels_of(cohort)
     for part, values, kept in (
         ("tissue", probability, is_tissue),
@@ -109,7 +107,7 @@ def test_pixels_are_scored_as_by_another_library(cohort, monkeypatch):
 
 def test_lesions_are_scored_as_by_monai_on_files(cohort, tmp_path):
     """8 um a pixel: 4 x 4 map pixels of 2 um, 16 x 16 pixels of level 0."""
-    metrics, _ = scores_of(cohort).run()
+    metrics, _ = report_of(cohort)
     data = []
     for name in "abc":
         probability = tifffile.imread(cohort / "maps" / f"{name}.ome.tif").astype(np.float64)
@@ -131,103 +129,24 @@ def test_lesions_are_scored_as_by_monai_on_files(cohort, tmp_path):
     assert 0 < metrics["lesions"]["froc"] <= 1
 
 
-def test_found_lesions_and_false_alarms_by_hand():
-    """Two lesions on two slides; the surer detection hits one, a false alarm is next, the last hits the other."""
-    probabilities = [np.zeros((200, 200), np.float32) for _ in range(2)]
-    masks = [np.zeros((200, 200), np.uint8) for _ in range(2)]
-    masks[0][20:60, 20:60], masks[1][120:160, 20:60] = 1, 1
-    probabilities[0][40, 40], probabilities[0][150, 150], probabilities[1][140, 40] = 0.95, 0.8, 0.7
-    slides = [FrocSlide(8.0, lambda i=i: probabilities[i], lambda i=i: masks[i]) for i in range(2)]
-    scores = MapFROC(slides).scores()
-    assert (scores["num_lesions"], scores["num_slides"]) == (2, 2)
-    # From 0.8 on one of two lesions at half a false alarm a slide; MONAI leaves out the lowest threshold.
-    assert scores["sensitivity_at"]["0.5"] == pytest.approx(0.5)
-    assert probabilities[0].max() == np.float32(0.95), "the map was written to"
-
-
-def box_of(width_um, height_um, mpp=8.0):
-    """A slide's mask with one lesion."""
-    mask = np.zeros((200, 200), np.uint8)
-    mask[50 : 50 + round(height_um / mpp), 60 : 60 + round(width_um / mpp)] = 1
-    return mask
-
-
-@pytest.mark.parametrize(
-    ("boxes", "num_lesions", "num_isolated"),
-    [
-        ([(200, 150)], 1, 0),
-        ([(400, 300)], 1, 0),
-        ([(200, 150), (300, 300), None], 2, 0),
-        ([(200, 150), (80, 60)], 1, 1),
-        ([(80, 60), (60, 40)], 0, 2),
-    ],
-)
-@pytest.mark.parametrize("probability", [1.0, 0.75])
-def test_a_map_without_a_fault_scores_all_that_there_is(boxes, num_lesions, num_isolated, probability):
-    """Isolated tumour cells are neither lesions nor false alarms; where there is nothing else there is no score."""
-    masks = [np.zeros((200, 200), np.uint8) if box is None else box_of(*box) for box in boxes]
-    sure = [(mask * np.float32(probability)) for mask in masks]
-    sure[0][sure[0] > 0] += np.float32(0.125 if probability < 1 else 0)
-    scores = MapFROC([FrocSlide(8.0, lambda i=i: sure[i], lambda i=i: masks[i]) for i in range(len(masks))]).scores()
-    assert (scores["num_lesions"], scores.get("num_isolated", 0)) == (num_lesions, num_isolated)
-    assert scores["froc"] == (1.0 if num_lesions else None)
-    if num_lesions:
-        assert set(scores["sensitivity_at"].values()) == {1.0}
-
-
-def test_a_false_alarm_at_the_corner_of_a_normal_slide_is_one():
-    lesion, normal, alarm = box_of(400, 300), np.zeros((200, 200), np.uint8), np.zeros((200, 200), np.float32)
-    alarm[0, 0] = 0.9
-    slides = [FrocSlide(8.0, lambda: lesion * np.float32(0.8), lambda: lesion), FrocSlide(8.0, lambda: alarm, lambda: normal)]
-    scores = MapFROC(slides).scores()
-    # Half a false alarm a slide comes before the lesion.
-    assert scores["sensitivity_at"]["0.25"] == 0
-    assert scores["sensitivity_at"]["1"] == 1
-
-
-def test_without_lesions_there_is_no_froc():
-    empty = FrocSlide(8.0, lambda: np.zeros((60, 50), np.float32), lambda: np.zeros((60, 50), np.uint8))
-    assert MapFROC([empty]).scores() == {"froc": None, "num_lesions": 0, "num_slides": 1, "sensitivity_at": None}
-
-
 def test_what_cannot_be_scored(cohort, tmp_path):
     records = load_manifest(cohort / "slides.csv", require=())
     tissue = TissueCache(tmp_path)
     with pytest.raises(ValueError, match=r"3 of 3 slides have no finished map .*a\.tif \(not begun\)"):
-        MapScores(tmp_path, records, tissue)
+        MapCohort(tmp_path, records, tissue)
     unknown = {**records[0], "image": str(cohort / "z.tif")}
     with pytest.raises(ValueError, match=r"1 of 4 slides .*z\.tif \(not begun\)"):
-        MapScores(cohort / "maps", [*records, unknown], tissue)
-    scores = MapScores(cohort / "maps", [*records, unknown, {**records[1], "mask": None}], tissue, allow_missing=True)
-    assert (len(scores.cohort.records), scores.cohort.num_missing, scores.cohort.num_without_truth) == (3, 1, 1)
+        MapCohort(cohort / "maps", [*records, unknown], tissue)
+    kept = MapCohort(cohort / "maps", [*records, unknown, {**records[1], "mask": None}], tissue, allow_missing=True)
+    assert (len(kept.records), kept.num_missing, kept.num_without_truth) == (3, 1, 1)
     with pytest.raises(ValueError, match=r"slides\.csv, row 2, .*region of a slide"):
-        MapScores(cohort / "maps", [{**records[0], "x": 0}], tissue)
+        MapCohort(cohort / "maps", [{**records[0], "x": 0}], tissue)
     with pytest.raises(ValueError, match="nothing to score"):
-        MapScores(cohort / "maps", [{**records[1], "mask": None}], tissue)
+        MapCohort(cohort / "maps", [{**records[1], "mask": None}], tissue)
     (tmp_path / "bad.png").write_bytes(b"no picture")
+    bad = MapCohort(cohort / "maps", [{**records[0], "mask": str(tmp_path / "bad.png")}], tissue)
     with pytest.raises(ValueError, match=r"slides\.csv, row 2, .*bad\.png cannot be read"):
-        MapScores(cohort / "maps", [{**records[0], "mask": str(tmp_path / "bad.png")}], tissue).run()
-
-
-class _Rows:
-    def __init__(self, array):
-        self.array, self.shape = array, array.shape
-
-    def read_rows(self, start, stop):
-        return self.array[start:stop]
-
-
-def test_a_map_is_read_by_rows(tmp_path):
-    expected = np.random.default_rng(0).integers(0, 256, (1300, 700), np.uint8)
-    write_ome_tiff(tmp_path / "a.ome.tif", _Rows(expected), 2.0)
-    with MapFile(tmp_path / "a.ome.tif") as found:
-        assert found.shape == expected.shape
-        for start, stop in ((0, 1300), (0, 1), (511, 513), (500, 1200), (1299, 1300), (7, 7)):
-            np.testing.assert_array_equal(found.read_rows(start, stop), expected[start:stop])
-    whole = (tmp_path / "a.ome.tif").read_bytes()
-    (tmp_path / "a.ome.tif").write_bytes(whole[:100])
-    with pytest.raises(ValueError, match=r"a\.ome\.tif"):
-        MapFile(tmp_path / "a.ome.tif")
-    tifffile.imwrite(tmp_path / "b.ome.tif", np.zeros((3, 64, 64), np.uint8), tile=(64, 64), photometric="minisblack")
-    with pytest.raises(ValueError, match="no map of tumour: wanted one tiled uint8 image, got 3"):
-        MapFile(tmp_path / "b.ome.tif")
+        tumour_map_report(bad, 0.5)
+    for numbers in ({"threshold": 0.0}, {"threshold": 1.5}, {"threshold": 0.5, "froc_mpp": 0.0}):
+        with pytest.raises(ValueError, match="need 0 < threshold <= 1 and froc_mpp > 0"):
+            tumour_map_report(bad, **numbers)

@@ -20,10 +20,10 @@ from sklearn.metrics import (
 from torch import nn
 
 from shared.data import TissueCache, load_manifest
-from shared.evaluation.class_map_scores import ClassMapScores
+from shared.evaluation.map_cohort import MapCohort
+from shared.evaluation.map_report import class_map_report
 from shared.inference import SlideMapper
-from shared.inference.outputs.map_file import ClassMapFile
-from shared.writers import write_ome_tiff_channels, write_rows
+from shared.writers import write_rows
 from tests.evaluation.test_class_evaluation import bach_score_by_loop
 
 NAMES = ["normal", "benign", "in situ", "invasive"]
@@ -98,8 +98,12 @@ def records_of(folder):
     return load_manifest(folder / "slides.csv", require=(), num_classes=4)
 
 
-def scores_of(cohort, records, class_names=NAMES, **options):
-    return ClassMapScores(cohort / "maps", records, TissueCache(cohort / "tissue"), class_names, "Nearest", **options)
+def cohort_of(folder, records, class_names=NAMES, **options):
+    return MapCohort(folder / "maps", records, TissueCache(folder / "tissue"), class_names, **options)
+
+
+def report_of(folder, records, class_names=NAMES):
+    return class_map_report(cohort_of(folder, records, class_names), "Nearest")
 
 
 def pixels_of(cohort, name):
@@ -126,8 +130,8 @@ def pooled_pixels(cohort, names="abc"):
 def scored(cohort):
     # Many strips a slide, the last one lower than the others.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shared.evaluation.map_cohort._STRIP_MAP_PX", 3000)
-        return scores_of(cohort, records_of(cohort)).run()
+        patch.setattr("shared.evaluation.scoring_grid._STRIP_GRID_PX", 3000)
+        return report_of(cohort, records_of(cohort))
 
 
 @pytest.mark.parametrize(
@@ -194,41 +198,11 @@ def test_a_slide_without_tissue_counts_nothing_in_it(tmp_path):
     )
     (tmp_path / "slides.csv").write_text("image,label\ne.tif,0\n")
     SlideMapper(Nearest(), amp=False, device="cpu", class_names=NAMES).run(tmp_path / "slides.csv", tmp_path / "maps")
-    metrics, rows = scores_of(tmp_path, records_of(tmp_path)).run()
+    metrics, rows = report_of(tmp_path, records_of(tmp_path))
     assert (rows[0]["num_pixels"], metrics["confusion_all"][0][0]) == (0, 75 * 100)
     assert metrics["class_pixels"]["Nearest"]["accuracy"] is None
     assert metrics["classes"]["normal"] == dict.fromkeys(metrics["classes"]["normal"])
     assert metrics["classes_without_truth"] == NAMES[1:]
-
-
-class Rows:
-    """An array as a source of rows."""
-
-    def __init__(self, values):
-        self.values, self.shape = values, values.shape
-
-    def read_rows(self, start, stop):
-        return self.values[start:stop]
-
-
-def test_a_map_of_classes_is_read_by_rows(tmp_path):
-    expected = np.random.default_rng(0).integers(0, 256, (3, 1300, 700), np.uint8)
-    expected[:, 600:700, :300] = 0
-    write_ome_tiff_channels(
-        tmp_path / "a.ome.tif", {name: Rows(of_class) for name, of_class in zip("xyz", expected, strict=True)}, 2.0
-    )
-    likeliest, tumour = expected.argmax(0), 255 - expected[0]
-    likeliest[600:700, :300] = tumour[600:700, :300] = 0
-    with ClassMapFile(tmp_path / "a.ome.tif", 3) as found:
-        assert found.shape == (1300, 700)
-        for start, stop in ((0, 1300), (0, 1), (511, 513), (500, 1200), (1299, 1300)):
-            np.testing.assert_array_equal(found.read_rows(start, stop), expected[:, start:stop])
-            classes, values = found.read_decisions(start, stop)
-            assert (classes.dtype, values.dtype) == (np.uint8, np.uint8)
-            np.testing.assert_array_equal(classes, likeliest[start:stop])
-            np.testing.assert_array_equal(values, tumour[start:stop])
-    with pytest.raises(ValueError, match=r"a\.ome\.tif is no map of 4 classes: wanted as many tiled uint8 images, got 3"):
-        ClassMapFile(tmp_path / "a.ome.tif", 4)
 
 
 def with_mask(cohort, mask, row=0):
@@ -241,7 +215,7 @@ def test_masks_that_are_of_other_classes(cohort, tmp_path):
     with pytest.raises(
         ValueError, match=rf"slides\.csv, row 2, .*a\.tif: the mask .*binary\.png has a pixel of value 85: {classes}"
     ):
-        scores_of(cohort, with_mask(cohort, tmp_path / "binary.png")).run()
+        report_of(cohort, with_mask(cohort, tmp_path / "binary.png"))
     # A tiled mask is read where it is scored: the index that is none stands in the last tile.
     truth = truth_of("b")
     truth[-9:, -9:] = 4
@@ -249,29 +223,29 @@ def test_masks_that_are_of_other_classes(cohort, tmp_path):
     with pytest.raises(
         ValueError, match=rf"slides\.csv, row 3, .*b\.tif: the mask .*tiled\.tif has a pixel of value 4: {classes}"
     ):
-        scores_of(cohort, with_mask(cohort, tmp_path / "tiled.tif", row=1)).run()
+        report_of(cohort, with_mask(cohort, tmp_path / "tiled.tif", row=1))
     write_annotations(tmp_path / "a.geojson", AREAS["a"])
     other = ["normal", "benign", "necrosis", "invasive"]
-    scores_of(cohort, with_mask(cohort, tmp_path / "a.geojson"), other).cohort.check_masks()
+    cohort_of(cohort, with_mask(cohort, tmp_path / "a.geojson"), other).check_masks()
     write_annotations(tmp_path / "b.geojson", AREAS["b"])
     wanted = (
         r"row 3, .*the annotations .*b\.geojson: .* has the class 'IN SITU', wanted one of 'normal', 'benign', 'necrosis', 'inv"
     )
     with pytest.raises(ValueError, match=wanted):
-        scores_of(cohort, with_mask(cohort, tmp_path / "b.geojson", row=1), other).run()
+        report_of(cohort, with_mask(cohort, tmp_path / "b.geojson", row=1), other)
 
 
 def test_maps_that_cannot_be_scored(cohort, tmp_path):
     records = records_of(cohort)
     unknown = {**records[0], "image": str(cohort / "d.tif")}
     with pytest.raises(ValueError, match=r"1 of 4 slides have no finished map in .*d\.tif \(not begun\)"):
-        scores_of(cohort, [*records, unknown])
-    kept = scores_of(cohort, [*records, unknown, {**records[1], "mask": None}], allow_missing=True).cohort
+        cohort_of(cohort, [*records, unknown])
+    kept = cohort_of(cohort, [*records, unknown, {**records[1], "mask": None}], allow_missing=True)
     assert (len(kept.records), kept.num_missing, kept.num_without_truth) == (3, 1, 1)
     with pytest.raises(ValueError, match=r"row 4, .*c\.tif: the map .*c\.ome\.tif is no map of 3 classes: .*, got 4"):
-        scores_of(cohort, records[2:], NAMES[:3]).run()
+        report_of(cohort, records[2:], NAMES[:3])
     with pytest.raises(ValueError, match="need three classes or more"):
-        scores_of(cohort, records, ["normal", "tumour"])
+        report_of(cohort, records, ["normal", "tumour"])
     write_rows(tmp_path / "maps" / "slides.csv", [{"slide": "a", "status": "failed"}])
     with pytest.raises(ValueError, match=r"1 of 1 slides have no finished map in .*a\.tif \(failed\)"):
-        scores_of(tmp_path, records[:1])
+        cohort_of(tmp_path, records[:1])
