@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shared.inference import ImageInput, SlideMapper
+from shared.inference import Compute, ImageInput, SlideMapper, Tiles
 from shared.networks import InstanceClassifier
 from shared.networks.precision import computes_bfloat16
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--margin_px", type=int, default=0)
-    parser.add_argument("--overlap", default="crop")
+    parser.add_argument("--stitching", default="crop")
     parser.add_argument("--tta", default="none")
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -61,14 +61,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     mapper = SlideMapper(
         network,
         mpp=MPP,
-        tile_size_px=TILE_PX,
-        margin_px=arguments.margin_px,
-        batch_size=arguments.batch_size,
-        device=device,
-        num_workers=arguments.num_workers,
-        overlap=arguments.overlap,
-        tta=arguments.tta,
-        compile=not arguments.no_compile,
+        tiles=Tiles(TILE_PX, arguments.margin_px, arguments.stitching, arguments.tta),
+        compute=Compute(arguments.batch_size, device, compile=not arguments.no_compile, num_workers=arguments.num_workers),
     )
     tiles = torch.zeros(arguments.batch_size, TILE_PX, TILE_PX, 3, dtype=torch.uint8, device=device)
     with torch.inference_mode():

@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import load_manifest, record_error, slide_regions, write_manifest
-from shared.data.manifest import PLAIN_SUFFIXES, REGION, has_known_mask
+from shared.data.manifest import REGION, has_known_mask
 from shared.data.patches.image_regions import labelled_squares
 from shared.data.record_masks import MASK_COLUMNS
 from shared.synthetic import demo_manifest
 from shared.writers import atomic_path
 from shared.wsi import open_slide
+from shared.wsi.formats import is_plain_picture
 
 logger = logging.getLogger(__name__)
 
@@ -163,9 +164,9 @@ def _fill_mpp(record: Record) -> None:
 
 
 def _is_slide(record: Record) -> bool:
-    if record["x"] is not None or Path(record["image"]).suffix.lower() in PLAIN_SUFFIXES:
+    if record["x"] is not None or is_plain_picture(record["image"]):
         return False
-    return open_slide(record["image"], mpp=record["mpp"]).backend != "pillow"
+    return not open_slide(record["image"], mpp=record["mpp"]).is_picture
 
 
 def _kept(

@@ -252,7 +252,7 @@ def record_error(record: Record, problem: object) -> ValueError:
 
 def _knows_mpp(slide: Slide) -> bool:
     # A slide without mpp is an error that the reader raises; a tile without is taken as it is stored.
-    return slide.has_mpp or slide.backend != "pillow"
+    return slide.has_mpp or not slide.is_picture
 
 
 def _downsample(slide: Slide, mpp: float | None) -> float:

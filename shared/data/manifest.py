@@ -18,7 +18,7 @@ from typing import Any
 from ..writers.atomic import atomic_path
 from ..wsi.annotations.annotation_file import is_annotation_file
 from ..wsi.annotations.frames import ANNOTATION_FRAMES
-from ..wsi.formats import PLAIN_SUFFIXES
+from ..wsi.formats import is_plain_picture
 from ..wsi.slide_pool import open_slide
 from ..wsi.spacing import STATED_RANGE, is_possible_spacing
 from .record_masks import join_names
@@ -99,7 +99,7 @@ def load_manifest(
             record["tumour_classes"] = record["tumour_classes"] or named_tumour
             record["annotation_frame"] = record["annotation_frame"] or annotation_frame
         _check_row(record, path, num_classes, check_files)
-        if record["mpp"] is None and Path(record["image"]).suffix.lower() in PLAIN_SUFFIXES:
+        if record["mpp"] is None and is_plain_picture(record["image"]):
             record["mpp"] = tile_mpp
     _check_duplicates(records, path)
     _check_agreement(records, path, "image", "case_id", "its patient would be on both sides of a split")

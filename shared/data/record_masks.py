@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..wsi.annotations.annotation_classes import UNCLASSIFIED
 from ..wsi.annotations.annotation_file import is_annotation_file
+from ..wsi.annotations.mask_meaning import MaskMeaning
 from ..wsi.annotations.reading import plain_name
 from ..wsi.mask_region import open_annotation_mask, read_mask_region
 
@@ -62,17 +63,11 @@ def read_record_mask(
             classes are tumour and another annotation file of the manifest was of another class. The row is for the caller to
             name: `record_error`.
     """
-    meaning = {
-        "image_path": record["image"],
-        "num_classes": num_classes,
-        "class_names": class_names,
-        "tumour_classes": split_names(record.get("tumour_classes")),
-        "annotation_frame": record.get("annotation_frame"),
-        "needs_tumour": record.get("label") != 0,
-        "image_mpp": record.get("mpp"),
-    }
+    tumour_classes, frame = split_names(record.get("tumour_classes")), record.get("annotation_frame")
+    meaning = MaskMeaning(num_classes, class_names, tumour_classes, frame, needs_tumour=record.get("label") != 0)
+    image_path, mpp = record["image"], record.get("mpp")
     if is_annotation_file(record["mask"]):
-        mask = open_annotation_mask(record["mask"], image_size_px, **meaning)
+        mask = open_annotation_mask(record["mask"], image_size_px, image_path, meaning, mpp)
         if num_classes == 2 and record.get("label") == 0 and record.get("x") is None and not mask.is_empty:
             raise ValueError(
                 f"label 0 says that there is no tumour, and the annotations {record['mask']} show some: correct the label or the "
@@ -85,7 +80,7 @@ def read_record_mask(
             )
         if record.get("manifest") is not None:
             _check_only_class(record, mask.only_class)
-    return read_mask_region(record["mask"], xy, size_px, image_size_px, downsample, **meaning)
+    return read_mask_region(record["mask"], xy, size_px, image_size_px, downsample, image_path, meaning, mpp)
 
 
 class _ClassOfFile(NamedTuple):

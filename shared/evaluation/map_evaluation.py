@@ -93,9 +93,9 @@ class MapEvaluation:
             self.is_scored = any(record.get("mask") is not None for record in self.records)
         else:
             self.is_scored = truth is not None and all(_has_truth(record) for record in self.records)
-        if mapper.tissue_only and mapper.tissue_method != tissue.method:
+        if mapper.tissue.only and mapper.tissue.found_by != tissue.method:
             raise ValueError(
-                f"the maps are made where {mapper.tissue_method!r} finds tissue, and would be scored where {tissue.method!r} "
+                f"the maps are made where {mapper.tissue.found_by!r} finds tissue, and would be scored where {tissue.method!r} "
                 "does: give both the same tissue_method"
             )
         groups = sorted({record["group"] for record in self.records if record.get("group") is not None})

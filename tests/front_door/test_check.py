@@ -172,7 +172,7 @@ def test_what_is_right_passes(values):
 
 
 def test_words_that_an_argument_takes_are_no_null():
-    assert problems_of(CAMEL / "inference.json", **{"slide_mapper::tta": "none"}) == ""
+    assert problems_of(ROOT / "bundles/alpha_beta_mil/configs/train.json", **{"mapper::tiles::tta": "none"}) == ""
 
 
 def test_what_an_overlay_of_another_bundle_cannot_say_is_named():

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from scripts import evaluate
-from shared.inference import SlideMapper
+from shared.inference import Compute, SlideMapper, Tiles
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +41,9 @@ def manifest(tmp_path_factory):
     (folder / "slides.csv").write_text(
         "image,label,mask,split\ntumour.tif,1,tumour.png,test\nnormal.tif,0,,test\nempty.tif,0,empty.png,train\n"
     )
-    mapper = SlideMapper(Redness(), tile_size_px=256, margin_px=0, amp=False, device="cpu", threshold=0.4)
+    mapper = SlideMapper(
+        Redness(), threshold=0.4, tiles=Tiles(tile_size_px=256, margin_px=0), compute=Compute(amp=False, device="cpu")
+    )
     mapper.run(folder / "slides.csv", folder / "maps")
     return folder / "slides.csv"
 

@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from torch import nn
 
 from shared.data import TissueCache
-from shared.inference import SlideMapper
+from shared.inference import Compute, Outputs, SlideMapper, Tiles
 from shared.synthetic import BreastPlan, write_demo
 from shared.synthetic.breast_demo import BreastSlidePlan
 
@@ -40,7 +40,12 @@ class Darkness(nn.Module):
 def folder(tmp_path_factory):
     folder = write_demo(tmp_path_factory.mktemp("breast") / "demo", BreastPlan(masked={}, labelled={}, slides=SLIDES))
     mapper = SlideMapper(
-        Darkness(), mpp=8.0, tile_size_px=64, margin_px=8, map_downsample=1, amp=False, device="cpu", class_names=NAMES
+        Darkness(),
+        mpp=8.0,
+        class_names=NAMES,
+        tiles=Tiles(tile_size_px=64, margin_px=8),
+        outputs=Outputs(map_downsample=1),
+        compute=Compute(amp=False, device="cpu"),
     )
     mapper.run(folder / "slides.csv", folder / "maps")
     return folder

@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ...wsi.annotations.annotation_file import annotation_stem, is_annotation_file
-from ...wsi.formats import PLAIN_SUFFIXES
+from ...wsi.formats import is_plain_picture
 from ...wsi.image_search import find_image_files
 from ...wsi.slide import Slide
 from ..case_pattern import CasePattern
@@ -53,7 +53,7 @@ def pixel_size_to_write(path: Path, mpp: float | None) -> float | None:
     with Slide(path) as slide:
         if slide.has_mpp:
             return None
-    if mpp is None and path.suffix.lower() not in PLAIN_SUFFIXES:
+    if mpp is None and not is_plain_picture(path):
         raise ValueError(f"{path} does not say how large its pixels are{slide.mpp_note}: give mpp")
     return mpp
 

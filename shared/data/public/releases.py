@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...wsi.formats import PLAIN_SUFFIXES, TIFF_SUFFIXES
+from ...wsi.readers.pillow import PillowReader
 from ..manifest import write_manifest
 from ..splits import SPLITS
 
 Record = dict[str, Any]
 
 # Published tiles are pictures, no slides.
-IMAGE_SUFFIXES = PLAIN_SUFFIXES | TIFF_SUFFIXES
+IMAGE_SUFFIXES = PillowReader.suffixes
 _MAX_NAMED = 5
 
 
