@@ -30,6 +30,7 @@ import pandas as pd
 
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import TissueCache, load_manifest
+from shared.data.record import Record
 from shared.evaluation.class_map_scores import ClassMapScores
 from shared.evaluation.lesion_froc import ISOLATED_UM
 from shared.evaluation.map_scores import MapScores
@@ -89,7 +90,7 @@ def class_scores(arguments: argparse.Namespace, settings: Mapping[str, Any], tis
     return ClassMapScores(arguments.maps, records, tissue, names, method, arguments.allow_missing)
 
 
-def _records(arguments: argparse.Namespace, num_classes: int = 2) -> list[dict[str, Any]]:
+def _records(arguments: argparse.Namespace, num_classes: int = 2) -> list[Record]:
     return load_manifest(
         arguments.manifest,
         split=arguments.split,

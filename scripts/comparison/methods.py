@@ -14,8 +14,9 @@ from monai.bundle import ConfigParser
 
 from shared.data import load_manifest
 from shared.data.manifest import REGION, has_known_mask
+from shared.data.record import Record, label_of
 
-from .data import IMAGES, SLIDES, ComparisonData, Record
+from .data import IMAGES, SLIDES, ComparisonData
 
 # Smaller images than this lose what a network could see in them: they are read finer then.
 LEAST_IMAGE_PX = 96
@@ -240,9 +241,9 @@ def _check_labels(method: Method, records: Sequence[Record], settings: Mapping[s
     missing = labels.count(None)
     if missing:
         raise NotComparable(f"needs label 'label': {missing} of {len(records)} training {method.kind} have none")
-    if len({label > 0 for label in labels}) < 2:
+    if len({label_of(record) > 0 for record in records}) < 2:
         raise NotComparable(f"needs training {method.kind} with label 0 and with a label above 0")
-    tumour = [record for record in records if record["label"] > 0]
+    tumour = [record for record in records if label_of(record) > 0]
     needed = method.labels(settings)
     without = {
         "area": [record for record in tumour if record["area"] is None and record["mask"] is None],
@@ -267,7 +268,7 @@ def _effort(method: Method, records: Sequence[Record], settings: Mapping[str, An
         distinct = {tuple(record.get(name) for name in ("image", *REGION)) for record in (*masked, *labelled)}
         return {"labels": len(distinct) - len(drawn), "areas": 0, "masks": len(drawn)}
     chosen = parser.get_parsed_content("train_records") if "train_records" in method.training else records
-    num_tumour = sum(record["label"] > 0 for record in chosen)
+    num_tumour = sum(label_of(record) > 0 for record in chosen)
     return {
         "labels": len(chosen) - (num_tumour if "mask" in needed else 0),
         "areas": num_tumour if "area" in needed else 0,

@@ -61,7 +61,7 @@ def prepare(arguments: Namespace) -> list[str]:
     assign_camelyon16_splits(slides, arguments.split, arguments.val_share, arguments.seed, arguments.training_slides)
     regions = camelyon16_regions(slides, arguments.size_px, arguments.mpp, arguments.min_tissue, tissue, arguments.keep_unsure)
     with_tumour = {region["case_id"] for region in regions if region["label"]}
-    without = [slide["case_id"] for slide in slides if slide["label"] and slide["case_id"] not in with_tumour]
+    without = [slide["case_id"] or "" for slide in slides if slide["label"] and slide["case_id"] not in with_tumour]
     if without:
         data.remarks.append(f"{len(without)} slides with tumour have no region with it: {first_names(without)}")
     chosen = regions if arguments.all_regions else balanced_regions(regions, arguments.seed)

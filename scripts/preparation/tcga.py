@@ -54,7 +54,7 @@ def prepare(arguments: Namespace) -> Iterator[str]:
     if missing:
         yield f"{arguments.table}: {len(missing)} of its slides left out, not found in {arguments.slides}"
     yield f"{arguments.manifest}: {_count(records)}"
-    for location in dict.fromkeys(sorted(record["location"] for record in records) if has_location else ()):
+    for location in sorted({record["location"] or "" for record in records}) if has_location else ():
         beside = f" ({PUBLISHED_SLIDES[location]} frozen sections in the paper)" if location in PUBLISHED_SLIDES else ""
         yield f"  {location}: {_count([record for record in records if record['location'] == location])}{beside}"
     for group, splits in (("in_distribution", ("train", "val", "test")), ("out_of_location", ("test",))):

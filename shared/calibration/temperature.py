@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..data.image_dataset import RegionDataset
 from ..data.manifest import PLAIN_SUFFIXES
 from ..data.patches.tissue_regions import slide_regions
+from ..data.record import Record
 from ..inference.cohort.finished import weights_sha256
 from ..inference.slide_mapper import WHOLE_IMAGE_PX, SlideMapper
 from ..inference.tiles.image_sizes import ImageSizes, mirrored_to
@@ -31,7 +32,6 @@ from .logit_samples import ClassPixels, ImageLabels, LogitSamples, TumourPixels
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 
 TEMPERATURE = "temperature.json"
 LABELS = ("mask", "label")
@@ -211,7 +211,10 @@ def _parts(record: Record, mapper: SlideMapper, labels: str, regions_per_slide: 
     num_classes = len(mapper.class_names) if mapper.class_names else 2
     regions = slide_regions(record, mapper.tile_size_px, mapper.mpp, num_classes=num_classes, class_names=mapper.class_names)
     drawn = np.random.default_rng(0).permutation(len(regions))[:regions_per_slide]
-    return [{**regions[index], "is_tile": True} for index in sorted(drawn)]
+    chosen = [regions[index] for index in sorted(drawn)]
+    for region in chosen:
+        region["is_tile"] = True
+    return chosen
 
 
 def _samples(mapper: SlideMapper, labels: str, num_images: int) -> LogitSamples:

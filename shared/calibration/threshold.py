@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from ..data.bag_dataset import SlideBagDataset
+from ..data.record import label_of
 from ..engines.distributed import barrier, gather_in_order, num_processes, rank, unwrap
 from ..engines.inferers import fast_inferer
 from ..engines.slide_bags import BagInferer, SlideBags
@@ -72,7 +73,7 @@ class Calibration:
         if not self.file.is_file():
             rows, histograms = self._score(), self.maps.tissue_histograms()
             if rank() == 0:
-                labels = [record["label"] for record in self.maps.records]
+                labels = [label_of(record) for record in self.maps.records]
                 self._write({"threshold": map_threshold(histograms, labels, self.alpha), **self.summarise(rows)})
         barrier()
         return dict(json.loads(self.file.read_text()))

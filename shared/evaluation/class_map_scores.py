@@ -60,7 +60,7 @@ class ClassMapScores:
         self.class_names, self.method = list(class_names), method
         self.cohort = MapCohort(maps, records, tissue, self.class_names, allow_missing)
 
-    def run(self) -> tuple[dict[str, Any], list[Record]]:
+    def run(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Metrics of the cohort, and a row a slide.
 
         Raises:
@@ -93,7 +93,7 @@ class ClassMapScores:
                     histograms[part] += score_histograms(tumour[kept], truth[kept] > 0)
         return confusion, histograms
 
-    def _slide_row(self, record: Record, confusion: Mapping[str, Tensor], histograms: Mapping[str, Tensor]) -> Record:
+    def _slide_row(self, record: Record, confusion: Mapping[str, Tensor], histograms: Mapping[str, Tensor]) -> dict[str, Any]:
         """What one slide scores: its tissue, unless the name says otherwise."""
         counts = confusion["tissue"]
         scores = class_scores(counts)

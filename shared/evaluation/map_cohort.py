@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ..data.image_dataset import record_error
+from ..data.record import Record
 from ..data.record_masks import read_record_mask
 from ..data.tissue_cache import TissueCache
 from ..inference.cohort.finished import FINISHED
@@ -17,8 +17,6 @@ from ..inference.cohort.row_store import TABLE_NAME
 from ..inference.inputs import image_name
 from ..writers.table import read_rows
 from ..wsi.annotations.annotation_file import is_annotation_file
-
-Record = dict[str, Any]
 
 # Pixels held at once: level-0 pixels of a mask, and pixels of a map.
 _STRIP_AREA_PX, _STRIP_MAP_PX = 2**25, 2**22
@@ -116,7 +114,8 @@ class MapCohort:
 
     def _read_truth(self, record: Record, xy: tuple[int, int], size_px: tuple[int, int], pixel_px: float) -> np.ndarray:
         """Class indices ``(height, width)`` of a region, see `read_record_mask`."""
-        if record.get("mask") is None:
+        mask = record.get("mask")
+        if mask is None:
             return np.zeros(size_px[::-1], np.uint8)
         row, names = self._row_of[slide_name(record)], self.class_names
         slide_px = (int(row["width_px"]), int(row["height_px"]))
@@ -125,7 +124,7 @@ class MapCohort:
             return read_record_mask(record, xy, size_px, slide_px, pixel_px, num_classes, names)
         except ValueError as error:
             # Of an annotation file the error names the classes itself.
-            if names is None or is_annotation_file(record["mask"]):
+            if names is None or is_annotation_file(mask):
                 raise
             indices = ", ".join(f"{index} {name}" for index, name in enumerate(names))
             raise ValueError(f"{error}; the maps have the classes {indices}") from error

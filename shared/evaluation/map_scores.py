@@ -58,7 +58,7 @@ class MapScores:
         self.froc_mpp = froc_mpp
         self.threshold, self._least_score = threshold, math.ceil(255 * threshold - 1e-9)
 
-    def run(self) -> tuple[dict[str, Any], list[Record]]:
+    def run(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Metrics of the cohort, and a row a slide.
 
         Raises:
@@ -75,7 +75,7 @@ class MapScores:
         froc = MapFROC([self._froc_slide(record) for record in self.cohort.records]).scores()
         return self._metrics(pooled, rows) | {"lesions": froc}, rows
 
-    def _slide_row(self, record: Record, histograms: Mapping[str, Tensor]) -> Record:
+    def _slide_row(self, record: Record, histograms: Mapping[str, Tensor]) -> dict[str, Any]:
         """What one slide scores; its own score is the share of its tissue that is tumour on the map."""
         counts = counts_at(histograms["tissue"], self._least_score)
         num_pixels = int(counts.sum())
@@ -89,7 +89,7 @@ class MapScores:
             **{name: number(score) for name, score in binary_scores(counts).items()},
         }
 
-    def _metrics(self, pooled: Mapping[str, Tensor], rows: Sequence[Record]) -> dict[str, Any]:
+    def _metrics(self, pooled: Mapping[str, Tensor], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         labelled = [row for row in rows if row["label"] is not None]
         scores = torch.tensor([row["score"] for row in labelled])
         labels = torch.tensor([int(row["label"] > 0) for row in labelled])

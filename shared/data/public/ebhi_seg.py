@@ -18,15 +18,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from ..labels.class_masks import object_classes, write_class_mask
+from ..record import Record
 from ..splits import assign_splits
 from .releases import PublishedData, first_names, folder_of, images_of, left_out
-
-Record = dict[str, Any]
 
 # Index 0 is what the masks leave out. In the order of their severity, as far as there is one.
 EBHI_CLASSES = (
@@ -91,7 +89,7 @@ def ebhi_seg(source: str | Path, masks: str | Path, allow_missing: bool = False,
     for label, name, image, published in tqdm(tiles, desc="masks", unit="tile", disable=None):
         mask = Path(masks).resolve() / EBHI_CLASSES[label].replace(" ", "_") / f"{image.stem}.png"
         write_class_mask(published, mask, object_classes(label))
-        record = {"image": str(image), "label": label, "mask": str(mask), "case_id": _case(image)}
+        record: Record = {"image": str(image), "label": label, "mask": str(mask), "case_id": _case(image)}
         data.records.append({**record, "class_folder": name, "published_mask": str(published)})
     if not data.records:
         raise ValueError(f"{root} holds no tile with a mask")

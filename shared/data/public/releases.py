@@ -6,13 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ...wsi.formats import PLAIN_SUFFIXES, TIFF_SUFFIXES
 from ..manifest import write_manifest
+from ..record import Record
 from ..splits import SPLITS
-
-Record = dict[str, Any]
 
 # Published tiles are pictures, no slides.
 IMAGE_SUFFIXES = PLAIN_SUFFIXES | TIFF_SUFFIXES

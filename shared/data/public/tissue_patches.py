@@ -20,18 +20,16 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from ..labels.class_masks import class_indices, main_class, read_codes, write_indices
-from ..patches.image_regions import image_regions
+from ..patches.image_regions import image_regions, window_of
+from ..record import Record
 from ..splits import SPLITS
 from .releases import PublishedData, first_names, folder_of, images_of, left_out
-
-Record = dict[str, Any]
 
 # The owners say 10x, which is about this.
 MPP = 1.0
@@ -150,7 +148,7 @@ def tissue_patches(
         tissues = [index for index, there in enumerate(patch_label(path.stem, release.num_tissues), start=1) if there]
         num_bare += not tissues
         label = tissues[0] if len(tissues) == 1 else 0 if not tissues else None
-        record = {"image": str(path), "mpp": MPP, "split": "train", "case_id": patch_case(path.stem), "label": label}
+        record: Record = {"image": str(path), "mpp": MPP, "split": "train", "case_id": patch_case(path.stem), "label": label}
         data.records += _of_one_size({**record, "mask": None, "tumour_mask": None, "tissues": tissues}, release, size_px, small)
         data.found["train"] = data.found.get("train", 0) + 1
     for split in ("val", "test"):
@@ -201,11 +199,10 @@ def _add_masked(
         classes, tumour = masks / "classes" / split / f"{stem}.png", masks / "tumour" / split / f"{stem}.png"
         write_indices(indices, classes)
         write_indices((indices == 1).astype(np.uint8), tumour)
-        record = {"image": str(images[stem]), "mpp": MPP, "split": split, "case_id": patch_case(stem)}
+        record: Record = {"image": str(images[stem]), "mpp": MPP, "split": split, "case_id": patch_case(stem)}
         record |= {"mask": str(classes), "tumour_mask": str(tumour)}
         for region in _of_one_size(record, release, size_px, small, indices.shape[::-1], published[stem]):
-            x, y, side = region.get("x") or 0, region.get("y") or 0, region.get("width_px") or max(indices.shape)
-            window = indices[y : y + side, x : x + side]
+            window = window_of(region, indices)
             tissues = np.setdiff1d(window, [0]).tolist()
             data.records.append({**region, "label": main_class(window), "tissues": tissues})
 
