@@ -22,9 +22,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...wsi.slide import Slide
+from ..problems import Problems, first_names
 from ..record import Record
 from .bach_annotations import imagescope_mpp, write_bach_annotations
-from .releases import first_names, left_out
 
 # In the order of `BACH_CLASSES`.
 PHOTO_FOLDERS = ("Normal", "Benign", "InSitu", "Invasive")
@@ -71,8 +71,10 @@ def bach_photos(source: str | Path, allow_missing: bool = False) -> tuple[list[R
         path, label = photos[name]
         if labels[name] != label:
             raise ValueError(f"{path} is {PHOTO_FOLDERS[labels[name]]} in {table}")
-    remarks += left_out(sorted(photos.keys() - labels.keys()), f"photos without a label in {table}", allow_missing)
-    remarks += left_out(sorted(labels.keys() - photos.keys()), f"photos of {table} not found in {folder}", allow_missing)
+    problems = Problems()
+    problems.add(f"photos without a label in {table}", *sorted(photos.keys() - labels.keys()))
+    problems.add(f"photos of {table} not found in {folder}", *sorted(labels.keys() - photos.keys()))
+    remarks += problems.settle(folder, allow_missing)
     kept = [photos[name] for name in photos if name in labels]
     other_sizes = _photos_of_other_size([path for path, _ in kept])
     if other_sizes:
@@ -119,8 +121,10 @@ def bach_slides(
         for pattern in ("*.[sS][vV][sS]", "*.[xX][mM][lL]")
     )
     wanted = {f"A{number:02}" for number in range(1, ANNOTATED_SLIDES + 1)} | outlines.keys()
-    remarks = left_out(sorted(wanted - slides.keys()), f"slides (.svs) not found in {folder}", allow_missing)
-    remarks += left_out(sorted((wanted & slides.keys()) - outlines.keys()), f"slides without .xml in {folder}", allow_missing)
+    problems = Problems()
+    problems.add(f"slides (.svs) not found in {folder}", *sorted(wanted - slides.keys()))
+    problems.add(f"slides without .xml in {folder}", *sorted((wanted & slides.keys()) - outlines.keys()))
+    remarks = problems.settle(folder, allow_missing)
     if slides.keys() - wanted:
         remarks.append(f"{len(slides.keys() - wanted)} slides without annotations left out (20 were published)")
     names = sorted(slides.keys() & outlines.keys())

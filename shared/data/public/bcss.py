@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from ..labels.class_masks import class_indices, main_class, read_codes, write_indices
 from ..patches.image_regions import image_regions, window_of
+from ..problems import Problems, first_names
 from ..record import Record
-from .releases import PublishedData, first_names, folder_of, images_of, left_out
+from .releases import PublishedData, folder_of, images_of
 
 # In the order of their codes, from 0.
 BCSS_CODES = (
@@ -113,8 +114,10 @@ def bcss(
     images = images_of(folder_of(source, "rgbs_colorNormalized", "images"))
     published = images_of(folder_of(source, "masks"))
     data = PublishedData(published=PUBLISHED_IMAGES, found={"masks": len(published)})
-    data.remarks += left_out(sorted(images.keys() - published.keys()), "images without a mask", allow_missing)
-    data.remarks += left_out(sorted(published.keys() - images.keys()), "masks without an image", allow_missing)
+    problems = Problems()
+    problems.add("images without a mask", *sorted(images.keys() - published.keys()))
+    problems.add("masks without an image", *sorted(published.keys() - images.keys()))
+    data.remarks += problems.settle(source, allow_missing)
     folder = Path(masks).resolve()
     small: list[str] = []
     num_unlabelled = 0

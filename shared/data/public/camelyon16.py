@@ -30,10 +30,10 @@ from tqdm import tqdm
 from ...wsi.annotations.annotation import Annotation
 from ...wsi.annotations.reading import read_annotations
 from ...wsi.slide import Slide
-from ..problems import Problems
+from ..problems import Problems, first_names
 from ..record import Record
 from ..record_masks import join_names, read_record_mask
-from .releases import PublishedData, first_names
+from .releases import PublishedData
 
 PUBLISHED = {"training, normal": 159, "training, tumour": 111, "testing, normal": 80, "testing, tumour": 49}
 # README.md of the data set. The first two are in early copies only.

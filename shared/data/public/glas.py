@@ -23,9 +23,10 @@ from tqdm import tqdm
 
 from ..labels.class_masks import object_classes, write_class_mask
 from ..patches.image_regions import image_regions, window_of
+from ..problems import Problems, first_names
 from ..record import Record, label_of
 from ..splits import assign_splits
-from .releases import PublishedData, first_names, images_of, left_out
+from .releases import PublishedData, images_of
 
 # Index 0 is what is no gland. The grade is the image's, and with it that of all its glands.
 GLAS_CLASSES = ("background", "benign gland", "malignant gland")
@@ -77,13 +78,12 @@ def glas(
         )
     for stem in images:
         data.found[_part(stem)] += 1
-    for what, names in (
-        (f"images without a row in {folder / _TABLE}", images.keys() - grades.keys()),
-        (f"rows of {folder / _TABLE} without an image", grades.keys() - images.keys()),
-        ("images without an annotation", images.keys() - annotations.keys()),
-        ("annotations without an image", annotations.keys() - images.keys()),
-    ):
-        data.remarks += left_out(sorted(names), what, allow_missing)
+    problems = Problems()
+    problems.add(f"images without a row in {folder / _TABLE}", *sorted(images.keys() - grades.keys()))
+    problems.add(f"rows of {folder / _TABLE} without an image", *sorted(grades.keys() - images.keys()))
+    problems.add("images without an annotation", *sorted(images.keys() - annotations.keys()))
+    problems.add("annotations without an image", *sorted(annotations.keys() - images.keys()))
+    data.remarks += problems.settle(folder, allow_missing)
     kept = sorted(images.keys() & grades.keys() & annotations.keys(), key=_place)
     whole: list[Record] = []
     for stem in kept:

@@ -27,9 +27,10 @@ from tqdm import tqdm
 
 from ..labels.class_masks import class_indices, main_class, read_codes, write_indices
 from ..patches.image_regions import image_regions, window_of
+from ..problems import Problems, first_names
 from ..record import Record
 from ..splits import SPLITS
-from .releases import PublishedData, first_names, folder_of, images_of, left_out
+from .releases import PublishedData, folder_of, images_of
 
 # The owners say 10x, which is about this.
 MPP = 1.0
@@ -192,8 +193,10 @@ def _add_masked(
     folder = folder_of(source, *release.folders[split])
     images, published = (images_of(folder_of(folder, part)) for part in ("img", "mask"))
     data.found[split] = len(images)
-    data.remarks += left_out(sorted(images.keys() - published.keys()), f"{split} images without a mask", allow_missing)
-    data.remarks += left_out(sorted(published.keys() - images.keys()), f"{split} masks without an image", allow_missing)
+    problems = Problems()
+    problems.add(f"{split} images without a mask", *sorted(images.keys() - published.keys()))
+    problems.add(f"{split} masks without an image", *sorted(published.keys() - images.keys()))
+    data.remarks += problems.settle(folder, allow_missing)
     for stem in tqdm(sorted(images.keys() & published.keys()), desc=f"{split} masks", unit="image", disable=None):
         indices = class_indices(read_codes(published[stem]), release.class_of_code, published[stem])
         classes, tumour = masks / "classes" / split / f"{stem}.png", masks / "tumour" / split / f"{stem}.png"
