@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data.bag_dataset import SlideBagDataset
+from ..engines.batches import SlideBags
 from ..engines.distributed import barrier, over_dataset, rank, unwrap
-from ..engines.inferers import fast_inferer
-from ..engines.slide_bags import BagInferer, SlideBags
+from ..engines.inferers import BagInferer, fast_inferer
 from ..evaluation.map_evaluation import MapEvaluation
 from ..evaluation.report import number
 from ..handlers.tracking import Tracking

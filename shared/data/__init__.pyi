@@ -40,6 +40,7 @@ from .public.bach import bach_photos as bach_photos, bach_slides as bach_slides
 from .public.bach_annotations import BACH_CLASSES as BACH_CLASSES
 from .public.patch_camelyon import PatchCamelyonDataset as PatchCamelyonDataset
 from .public.tcga import tcga_records as tcga_records
+from .record_masks import columns_for as columns_for
 from .splits import assign_folds as assign_folds, assign_splits as assign_splits, take_share as take_share
 from .tissue_cache import TissueCache as TissueCache
 from .transforms.batch_augmentation import TileAugmentation as TileAugmentation

@@ -25,6 +25,15 @@ NAMES_SEPARATOR = "|"
 _MAX_MANIFESTS = 64
 
 
+def columns_for(pixel_labels: str | None) -> list[str]:
+    """Label columns of a manifest that a data set with these ``pixel_labels`` needs in every row.
+
+    >>> columns_for("mask"), columns_for("label"), columns_for(None)
+    (['label', 'mask'], ['label'], ['label'])
+    """
+    return ["label", "mask"] if pixel_labels == "mask" else ["label"]
+
+
 def read_record_mask(
     record: Record,
     xy: tuple[int, int],

@@ -102,7 +102,7 @@ class Construct:
         if not all(counts):
             raise ValueError(
                 f"construct: {counts[1]} tumour and {counts[0]} normal picks agree with their image's label; both are needed. "
-                "Train cMIL for more epochs (cmil_epochs), or change its norm or learning rate."
+                "Train cMIL for more epochs (cmil::num_epochs), or change its norm or learning rate."
             )
         if rank() == 0:
             write_picks(ordered, self.path)
@@ -204,8 +204,8 @@ class Relabel:
             raise ValueError(
                 f"relabel: {num_tumour} of {labels.numel()} instances of {len(records)} training images are labelled tumour; "
                 f"both tumour and normal ones are needed, and {self.path} was not written: the segmentation would learn nothing. "
-                "Retrain for more epochs (retrain_epochs), or change the classifier's norm or learning rate "
-                "(classifier_learning_rate), in another output_dir"
+                "Retrain for more epochs (retrain::num_epochs), or change the classifier's norm or learning rate "
+                "(cmil::lr), in another output_dir"
             )
         if rank() == 0:
             write_instance_labels(records, list(labels), self.path)

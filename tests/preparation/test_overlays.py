@@ -149,7 +149,7 @@ def test_an_overlay_reads_its_images(tmp_path: Path, written: Write, bundle: str
         assert tuple(parsed("class_names")) == CLASSES[overlay]
         assert all(parsed("supervision"))
     if bundle == "cdws_mil":
-        assert parsed("train::trainer::loss_function").needs_areas == (overlay != "luad_histoseg")
+        assert parsed("loss_function").needs_areas == (overlay != "luad_histoseg")
 
 
 @pytest.mark.slow

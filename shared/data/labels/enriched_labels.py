@@ -86,7 +86,7 @@ def attach_instance_labels(records: Sequence[Record], path: str | Path) -> list[
     if len(set(found_labels)) == 1:
         raise ValueError(
             f"{path}: {found_labels.count('1')} of {len(found_labels)} instances are labelled tumour; both tumour and normal "
-            "ones are needed. Begin anew in another output_dir, and retrain for more epochs (retrain_epochs)"
+            "ones are needed. Begin anew in another output_dir, and retrain for more epochs (retrain::num_epochs)"
         )
     return attached
 
