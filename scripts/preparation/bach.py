@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from scripts.preparation.folder_options import add_folder_options
 from shared.data import BACH_CLASSES, TissueCache, bach_photos, bach_slides, slide_patches, write_manifest
-from shared.data.manifest import Record
 from shared.data.public.bach import SLIDE_MPP, TRAINING_SLIDES, VALIDATION_SLIDES
+from shared.data.record import Record
 
 SLIDE_DOWNSAMPLE = 16
 
@@ -67,7 +67,7 @@ def prepare(arguments: Namespace) -> Iterator[str]:
     yield f"{output / 'images.csv'}: {len(images)} photos (400 were published): {_classes(images)}"
     for split in ("train", "val", "test"):
         in_split = [record for record in annotated if record["split"] == split]
-        named = ", ".join(record["case_id"] for record in in_split)
+        named = ", ".join(record["case_id"] or "" for record in in_split)
         own = [record for record in patches if record["split"] == split]
         yield f"{output / 'slides.csv'}: {len(in_split)} {split} slides ({named}): {len(own)} patches: {_classes(own)}"
     yield f"{output / 'patches.csv'}: {len(patches)} patches with masks and {len(images)} photos with labels"

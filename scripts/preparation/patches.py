@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from scripts.preparation.annotation_options import add_annotation_options
-from shared.data import SIZE_MEASURES, TissueCache, load_manifest, slide_patches, write_manifest
+from shared.data import SIZE_MEASURES, TissueCache, label_of, load_manifest, slide_patches, write_manifest
 from shared.wsi import TISSUE_METHODS
 
 
@@ -68,7 +68,7 @@ def prepare(arguments: Namespace) -> list[str]:
             f"{arguments.slides}: no lesion with {arguments.min_tissue:.0%} tissue in the {arguments.size_px} px around it"
         )
     write_manifest(patches, arguments.patches)
-    counts = Counter(patch["label"] for patch in patches)
+    counts = Counter(map(label_of, patches))
     names = classes or ["background", "annotated"]
     shown = ", ".join(f"{counts[index]} {names[index]}" for index in sorted(counts))
     return [f"{arguments.patches}: {len(patches)} patches of {len(slides)} slides: {shown}"]

@@ -58,7 +58,7 @@ class LatticeEvaluation(ImageEvaluation):
     instances_per_side: int
     enriched_by: str = "Retrain"
     training_labels: RegionDataset | None = None
-    method: str = "CAMEL"
+    method: str = "Segmentation"
 
     def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[Row, LatticeCounts]]:
         probability = self._probability(batch["image"])

@@ -28,10 +28,13 @@ def add_newcomer(folder: Path, source: str, name: str, **settings: Any) -> Path:
         (folder / "shared").symlink_to(ROOT / "shared")
     for file in [*bundle.glob("configs/*.json"), bundle / "docs" / "README.md"]:
         file.write_text(file.read_text().replace(source, name))
-    small = json.loads((bundle / "configs" / "small.json").read_text())
-    for kind, values in (("train", small | settings), ("inference", settings)):
+    small = json.loads((bundle / "configs" / "small.json").read_text()) | settings
+    for kind in ("train", "inference"):
         path = bundle / "configs" / f"{kind}.json"
         config = json.loads(path.read_text())
-        config |= {key: value for key, value in values.items() if key in config and not key.startswith("_")}
+        config |= {key: value for key, value in small.items() if key in config and not key.startswith("_")}
+        if kind == "inference":
+            # Threads that read ahead: there is one at least.
+            config["num_workers"] = 1
         path.write_text(json.dumps(config))
     return folder / "bundles"

@@ -12,7 +12,7 @@ from .test_training import box_around, draw, say, trained, versions
 
 
 @pytest.mark.slow
-def test_a_new_bundle_answers_and_is_trained(server_python, generated, truth, asap_annotation, tmp_path):
+def test_a_new_bundle_answers_and_is_trained(monai_label, generated, truth, asap_annotation, tmp_path):
     settings = {"num_stages": 1, "image_size_px": IMAGE_SIZE_PX, "mpp": 0.5, "tile_size_px": 128}
     bundles = add_newcomer(tmp_path, "cdws_mil", "newcomer", **settings)
     # Another that has no from_viewer.json.
@@ -22,7 +22,7 @@ def test_a_new_bundle_answers_and_is_trained(server_python, generated, truth, as
         write_training(bundles / name, bundles / name / "models")
     shutil.copytree(generated / "slides", tmp_path / "studies")
     arguments = ["--bundles", str(bundles), "--train_set", "tracking::enabled", "false"]
-    with running(Server(tmp_path / "studies", tmp_path / "work", arguments, server_python)) as server:
+    with running(Server(tmp_path / "studies", tmp_path / "work", arguments)) as server:
         info = server.ask("GET", "/info/").json
         assert (sorted(info["models"]), list(info["trainers"])) == (["another", "newcomer"], ["newcomer"])
         assert server.ask("POST", "/infer/wsi/newcomer?output=json&image=slide_01", {}).json["version"] == "original"

@@ -6,7 +6,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
@@ -20,11 +19,10 @@ from ..labels.class_annotations import class_areas, without_background, write_cl
 from ..labels.class_names import ClassNames
 from ..problems import Problems
 from ..public.releases import PublishedData
+from ..record import Record
 from ..record_masks import read_record_mask
 from ..splits import assign_splits
 from .class_folders import images_below, pixel_size_to_write
-
-Record = dict[str, Any]
 
 _TUMOUR = ClassNames(["background", "annotated"])
 
