@@ -2,7 +2,7 @@
 
 python scripts/compare.py --manifest my/images.csv --out report
 python scripts/compare.py --manifest my/images.csv --methods camel camel+pixel_fsb cdws_mil --seeds 3 --out report
-python scripts/compare.py --manifest my/slides.csv --set all num_workers 4 --set camel cmil_epochs 8 --out report
+python scripts/compare.py --manifest my/slides.csv --set all num_workers 4 --set camel cmil::num_epochs 8 --out report
 
 --methods takes bundles, with overlays behind a plus; without it every bundle is compared. Each bundle declares which labels it
 needs; one that the manifest cannot serve is a row of the table that says which label it lacks, and so is one

@@ -39,6 +39,7 @@ ALLOWED = {
     "synthetic": set(),
 }
 MOST_MODULES = 15
+LONGEST_LINE = 130
 LEARN_WITH = {"torch", "monai", "ignite", "numpy", "lazy_loader"}
 # Boundaries are thinned and matched by these.
 ALSO_WITH = {"metrics": {"scipy", "skimage"}}
@@ -167,6 +168,13 @@ def test_a_bundle_holds_no_code_of_its_own(bundle):
     assert (bundle / "shared").resolve() == SHARED
     # rglob follows no links.
     assert not [path for path in bundle.rglob("*.py") if "shared" not in path.relative_to(bundle).parts]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=identify)
+def test_a_configuration_is_read_without_scrolling_sideways(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    long = [number for number, line in enumerate(lines, start=1) if len(line) > LONGEST_LINE]
+    assert not long, f"{identify(path)}: the lines {', '.join(map(str, long))} are longer than {LONGEST_LINE} characters"
 
 
 def read(path):

@@ -176,6 +176,20 @@ def is_plain(value: Any) -> bool:
     return not isinstance(value, dict)
 
 
+def grouped_items(config: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """The items of a configuration, those of groups under the names of both; notes are left out.
+
+    >>> grouped_items({"lr": 0.1, "cmil": {"lr": 0.2, "_desc_lr": "words"}, "network": {"_target_": "x"}})
+    {'lr': 0.1, 'cmil::lr': 0.2, 'network': {'_target_': 'x'}}
+    """
+    items: dict[str, Any] = {}
+    for name, value in config.items():
+        if not name.startswith("_"):
+            is_group = isinstance(value, Mapping) and "_target_" not in value
+            items |= grouped_items(value, f"{group}{name}::") if is_group else {f"{group}{name}": value}
+    return items
+
+
 def plain_value(value: Any) -> Any:
     """Null as the command line has to say it, as null."""
     return None if value == "$None" else value

@@ -18,13 +18,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from shared.engines.run_folder import FILES, VOLATILE
+from shared.engines.run_record import FILES, VOLATILE
 from shared.sweeps.child_process import run_child
 from shared.writers.atomic import atomic_path
 
 from .recipe import Recipe, read_recipe
 from .refusal import Refusal
-from .served_model import ServedModel, config_files, is_plain, plain_value, training_config
+from .served_model import ServedModel, config_files, grouped_items, is_plain, plain_value, training_config
 from .training_keys import keys_of_training
 from .versions import Version
 
@@ -44,8 +44,8 @@ def base_config(model: ServedModel, recipe: Recipe) -> dict[str, Any]:
     """The plain values of a bundle's ``train.json``, its overlays, and the training of its current version, in this order."""
     config: dict[str, Any] = {}
     for path in config_files(model.source, "train"):
-        config |= {name: value for name, value in json.loads(path.read_text()).items() if is_plain(value)}
-    trained = training_config(model.versions.current.checkpoint)
+        config |= {name: value for name, value in grouped_items(json.loads(path.read_text())).items() if is_plain(value)}
+    trained = grouped_items(training_config(model.versions.current.checkpoint))
     ignored = {*VOLATILE, "manifest", "dataset_dir", FILES, *recipe.overlay, recipe.initial_weights}
     for name, value in trained.items():
         if name in config and name not in ignored and not name.startswith("_") and is_plain(value):
@@ -65,7 +65,7 @@ def training_overlay(
         options: of the request: ``max_epochs``, ``pretrained`` (False begins with new weights), ``device``.
         extra: of the server for every bundle, the last word; keys that this bundle does not have are left out.
     """
-    bundle = json.loads((model.source.folder / "configs" / "train.json").read_text())
+    bundle = grouped_items(json.loads((model.source.folder / "configs" / "train.json").read_text()))
     settings = {name: value for name, value in base_config(model, recipe).items() if name in bundle and not name.startswith("_")}
     changed = {name: value for name, value in settings.items() if bundle[name] != value and name not in ("imports", "run")}
     overlay = {

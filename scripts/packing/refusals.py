@@ -13,7 +13,7 @@ import torch
 from scripts.declarations.published import read_published
 from scripts.declarations.supervision import read_supervision
 from shared import __version__
-from shared.engines.run_folder import FILES, VOLATILE, differences
+from shared.engines.run_record import FILES, VOLATILE, differences
 
 from .contents import TRAINING, WEIGHTS, read_training
 

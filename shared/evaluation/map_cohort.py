@@ -8,9 +8,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..data.image_dataset import record_error
+from ..data.record import Record
 from ..data.tissue_cache import TissueCache
 from .map_counts import MapCounter, MapCounts, check_mask, has_truth
-from .scoring_grid import Record
 
 
 class MapCohort:

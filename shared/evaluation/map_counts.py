@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.image_dataset import record_error
+from ..data.record import Record
 from ..data.tissue_cache import TissueCache
 from ..inference.cohort.finished import FINISHED
 from ..inference.cohort.row_store import TABLE_NAME
@@ -22,7 +23,7 @@ from ..metrics.classes import confusion_matrix
 from ..metrics.ranking import counts_at, roc_auc_of_histograms, score_histograms
 from ..writers.table import read_rows
 from .report import number, pooled_scores
-from .scoring_grid import Record, ScoringGrid, StripTissue, read_truth
+from .scoring_grid import ScoringGrid, StripTissue, read_truth
 
 PARTS = ("tissue", "all")
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.record import Record, region_of
 from ..data.record_masks import read_record_mask
 from ..data.tissue_cache import TissueCache
 from ..wsi.annotations.annotation_file import is_annotation_file
 
-Record = dict[str, Any]
 # From the first row and the height of a strip to where there is tissue in it, ``(height, W)``.
 StripTissue = Callable[[int, int], NDArray[np.bool_]]
 
@@ -57,7 +56,7 @@ class ScoringGrid:
         """Pixels of `mpp` micrometres over an image or a region; `row` is that of the image in the table of the maps."""
         size_px, slide_mpp, map_pixel_px = _scale_of(row)
         pixel_px = mpp / slide_mpp
-        width, height = size_px if record.get("width_px") is None else (record["width_px"], record["height_px"])
+        width, height = region_of(record, size_px)[2:]
         shape = (max(1, round(height / pixel_px)), max(1, round(width / pixel_px)))
         return cls(record, size_px, slide_mpp, map_pixel_px, pixel_px, shape, class_names)
 
@@ -120,14 +119,15 @@ def read_truth(
     Raises:
         ValueError: as `read_record_mask`, naming the classes where there are several.
     """
-    if record.get("mask") is None:
+    file = record.get("mask")
+    if file is None:
         return np.zeros(size_px[::-1], np.uint8)
     num_classes = 2 if class_names is None else len(class_names)
     try:
         return read_record_mask(record, xy, size_px, image_size_px, pixel_px, num_classes, class_names)
     except ValueError as error:
         # Of an annotation file the error names the classes itself.
-        if class_names is None or is_annotation_file(record["mask"]):
+        if class_names is None or is_annotation_file(file):
             raise
         indices = ", ".join(f"{index} {name}" for index, name in enumerate(class_names))
         raise ValueError(f"{error}; the maps have the classes {indices}") from error

@@ -115,7 +115,7 @@ def test_killed_it_ends_with_the_same_numbers(trained_alpha_beta, tmp_path, mome
 
 def test_two_processes_train_as_one(alpha_beta, trained_alpha_beta, tmp_path):
     # Not Adam, whose first steps follow the sign of gradients that may be all rounding.
-    options = alpha_beta.tiny | {"train::trainer::optimizer::_target_": "torch.optim.SGD", "norm": "group"}
+    options = alpha_beta.tiny | {"optimizer::_target_": "torch.optim.SGD", "norm": "group"}
     options |= {"slides_per_step": 2}
     # Colours are drawn by each process for its own tiles.
     options |= {"train::preprocessing": "$None"}

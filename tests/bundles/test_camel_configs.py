@@ -10,7 +10,7 @@ def test_training_has_the_properties_that_monai_asks_for(camel, trained):
     options = {**trained.options, "output_dir": str(trained.folder), "tracking::enabled": False}
     workflow = camel.workflow("train", **options)
     assert workflow.check_properties() == []
-    assert workflow.max_epochs == trained.options["segmentation_epochs"]
+    assert workflow.max_epochs == trained.options["num_epochs"]
     assert len(workflow.train_dataset) == 16
 
 
@@ -55,7 +55,7 @@ def test_masks_that_a_run_would_miss_later_are_missed_at_once(camel, tmp_path):
 )
 def test_the_segmentation_starts_from_a_resnet_of_its_own_kind(camel, tmp_path, overlays, options, starts):
     workflow = camel.workflow("train", *overlays, output_dir=str(tmp_path), **options)
-    first = workflow.parser.get_parsed_content("first_backbone")
+    first = workflow.parser.get_parsed_content("initial_weights")
     assert first == (f"{tmp_path}/max_max/model.pt" if starts else None)
 
 
@@ -136,10 +136,10 @@ def test_a_wrong_manifest_is_refused_before_anything_is_done(camel, tmp_path):
 def test_a_training_is_not_continued_with_another_configuration(camel, trained):
     before = {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")}
     options = trained.options | {"output_dir": str(trained.folder), "manifest": str(camel.data / "images.csv")}
-    other = camel.workflow("train", **options | {"retrain_epochs": 7, "tracking::enabled": False})
+    other = camel.workflow("train", **options | {"retrain::num_epochs": 7, "tracking::enabled": False})
     with pytest.raises(RuntimeError) as caught:
         other.run()
     message = str(caught.value.__cause__)
     assert "holds a run with another configuration" in message
-    assert "retrain_epochs: 4 then, 7 now" in message
+    assert "retrain::num_epochs: 4 then, 7 now" in message
     assert {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")} == before

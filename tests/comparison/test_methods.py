@@ -101,8 +101,8 @@ def test_a_method_of_slides_and_one_of_two_classes(data, images_csv, tmp_path):
 
 def test_settings_follow_the_data(data, tmp_path):
     """96 px at 0.5 um: coarser they would be smaller than what a network can see in."""
-    camel = plan(method("camel"), data, tmp_path, {"cmil_epochs": 3, "nonsense": 1})
-    assert {"mpp": 0.5, "image_size_px": 96, "cmil_epochs": 3}.items() <= camel.settings.items()
+    camel = plan(method("camel"), data, tmp_path, {"cmil::num_epochs": 3, "nonsense": 1})
+    assert {"mpp": 0.5, "image_size_px": 96, "cmil::num_epochs": 3}.items() <= camel.settings.items()
     assert "nonsense" not in camel.settings
     assert camel.inference == {"mpp": 0.5, "image_size_px": 96}
     assert camel.effort == {"labels": 4, "areas": 0, "masks": 0}
@@ -127,7 +127,7 @@ def test_a_key_that_is_not_there(given, problem):
     with pytest.raises(ValueError, match=re.escape(problem)) as raised:
         check_given(methods, given)
     assert "_desc_" not in str(raised.value)
-    check_given(methods, {"all": {"cmil_epochs": 1}, "camel": {"train::trainer::max_epochs": 2}, "cdws_mil": {"seed": 1}})
+    check_given(methods, {"all": {"cmil::num_epochs": 1}, "camel": {"train::trainer::max_epochs": 2}, "cdws_mil": {"seed": 1}})
 
 
 def test_supervision_by_some_masks(data, tmp_path):

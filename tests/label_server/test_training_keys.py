@@ -15,7 +15,7 @@ from shared.front_door import Given, check_given
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 TRAINABLE = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/from_viewer.json"))
 # Of several bundles each: no bundle has all of them.
-OF_THE_SERVER = {"cmil_epochs": 1, "num_epochs": 2, "tracking::enabled": False, "num_workers": 0, "amp_dtype": None}
+OF_THE_SERVER = {"cmil::num_epochs": 1, "num_epochs": 2, "tracking::enabled": False, "num_workers": 0, "amp_dtype": None}
 
 
 def sources(checkpoint):

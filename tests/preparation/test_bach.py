@@ -1,8 +1,6 @@
 """`prepare.py bach` as a user starts it, and what the data set reads from its manifests."""
 
 import functools
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 from shared.data import BACH_CLASSES, RegionDataset, check_images, load_manifest
 
 from ..data.bach_layout import write_bach
-from .conftest import PREPARE, Prepare
+from .conftest import Prepare
 
 # 8 px of 16 x 0.467 um are 128 level-0 px.
 SIZE_PX, MPP = 8, 7.472
@@ -27,15 +25,14 @@ def challenge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bach(tmp_path_factory.mktemp("bach"))
 
 
-def test_manifests_that_train(challenge: Path, tmp_path: Path) -> None:
-    command = [sys.executable, PREPARE, "bach", challenge, tmp_path / "bach", "--size_px", SIZE_PX, "--num_background", 2]
-    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert "8 photos (400 were published): 2 normal, 2 benign, 2 in situ, 2 invasive" in finished.stdout
-    assert "3 train slides (A01, A06, A08): 15 patches: 6 normal, 3 benign, 3 in situ, 3 invasive" in finished.stdout
-    assert "1 val slides (A02): 5 patches" in finished.stdout
-    assert "6 test slides (A03, A04, A05, A07, A09, A10): 30 patches" in finished.stdout
-    assert "note: 2 photos of Normal, 100 were published" in finished.stdout
+def test_manifests_that_train(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
+    error, printed = run_here(challenge, tmp_path / "bach", "--size_px", SIZE_PX, "--num_background", 2)
+    assert error == ""
+    assert "8 photos (400 were published): 2 normal, 2 benign, 2 in situ, 2 invasive" in printed
+    assert "3 train slides (A01, A06, A08): 15 patches: 6 normal, 3 benign, 3 in situ, 3 invasive" in printed
+    assert "1 val slides (A02): 5 patches" in printed
+    assert "6 test slides (A03, A04, A05, A07, A09, A10): 30 patches" in printed
+    assert "note: 2 photos of Normal, 100 were published" in printed
 
     images = load_manifest(tmp_path / "bach/images.csv", num_classes=4)
     assert Counter((record["label"], record["split"]) for record in images) == dict.fromkeys([(i, "train") for i in range(4)], 2)

@@ -1,8 +1,6 @@
 """`prepare.py patches` as a user starts it."""
 
 import functools
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ import pytest
 from shared.data import RegionDataset, load_manifest
 
 from ..data.bach_layout import BENIGN, IN_SITU, INVASIVE, NAMES, annotations, write_bach
-from .conftest import PREPARE, Prepare
+from .conftest import Prepare
 
 CLASSES = ("normal", "benign", "carcinoma in situ", "invasive carcinoma")
 
@@ -36,24 +34,11 @@ def middle(box: tuple[int, int, int, int]) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def test_patches_of_four_classes(slides: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        PREPARE,
-        "patches",
-        slides,
-        tmp_path / "patches.csv",
-        "--size_px",
-        8,
-        "--mpp",
-        7.472,
-        "--classes",
-        *CLASSES,
-    ]
-    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    wanted = "6 patches of 2 slides: 2 benign, 2 carcinoma in situ, 2 invasive carcinoma"
-    assert wanted in finished.stdout
+def test_patches_of_four_classes(slides: Path, tmp_path: Path, run_here: Prepare) -> None:
+    options = ("--size_px", 8, "--mpp", 7.472, "--classes", *CLASSES)
+    error, printed = run_here(slides, tmp_path / "patches.csv", *options)
+    assert error == ""
+    assert "6 patches of 2 slides: 2 benign, 2 carcinoma in situ, 2 invasive carcinoma" in printed
     records = load_manifest(tmp_path / "patches.csv", num_classes=4)
     assert {(r["label"], r["x"] + 64, r["y"] + 64) for r in records} == {
         (label, *middle(box)) for label, box in enumerate((BENIGN, IN_SITU, INVASIVE), start=1)

@@ -1,7 +1,5 @@
 """The scripts of the published data sets of images as a user starts them: what they write, print, keep, and refuse."""
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 from shared.data import RegionDataset, check_images, load_manifest
 
 from ..data.published_layouts import EBHI_SIZE_PX, write_bcss, write_ebhi, write_glas, write_luad_histoseg, write_wsss4luad
-from .conftest import PREPARE, Prepare
+from .conftest import Prepare
 
 # Script, layout, options; then of each manifest its rows and classes, and the size of an image.
 CASES = {
@@ -95,11 +93,10 @@ def test_other_classes_and_the_official_split(tmp_path: Path, prepare: Prepare) 
     assert error.startswith("error: no image is left for images.csv, classes.csv. 7 patients")
 
 
-def test_a_process_of_its_own(tmp_path: Path) -> None:
-    command = [sys.executable, PREPARE, "glas", write_glas(tmp_path), tmp_path / "glas", "--size_px", 64]
-    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert "train: 7 images (85 were published)" in finished.stdout
+def test_images_are_counted_beside_those_that_were_published(tmp_path: Path, prepare: Prepare) -> None:
+    error, printed = prepare("glas", write_glas(tmp_path), tmp_path / "glas", "--size_px", 64)
+    assert error == ""
+    assert "train: 7 images (85 were published)" in printed
     assert len(load_manifest(tmp_path / "glas/images.csv")) == 10
 
 

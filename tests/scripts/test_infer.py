@@ -1,7 +1,6 @@
 """`scripts/infer.py` as a user starts it, with the bundles' networks, untrained and small."""
 
 import csv
-import subprocess
 import sys
 from pathlib import Path
 
@@ -54,13 +53,12 @@ def statuses(folder):
         return {row["slide"]: row["status"] for row in csv.DictReader(file)}
 
 
-def test_a_cohort_from_failure_to_finish(tmp_path, manifest, model_dir, start):
+def test_a_cohort_from_failure_to_finish(run_python, tmp_path, manifest, model_dir, start):
     """As a process of its own first: its status tells a failure, and the others are done."""
     options = ["--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--model_dir", model_dir, *SMALL]
     whole = (tmp_path / "b.png").read_bytes()
     (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
-    command = [sys.executable, str(ROOT / "scripts" / "infer.py"), *map(str, options)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    process = run_python(ROOT / "scripts/infer.py", *options, cwd=tmp_path)
     assert process.returncode == 1, process.stderr
     assert "error: 1 of 3 images failed" in process.stderr
     assert str(tmp_path / "b.png") in process.stderr.splitlines()[-1]

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from shared.engines import JointInferer, JointLoss, masked_and_labelled
+from shared.engines import JointInferer, masked_and_labelled
 from shared.losses import JointSegClsLoss, inverse_frequency_weights
 from shared.networks import SegClsResNet18
 
 COUNTS = {"num_masked": 2, "num_labelled": 3, "pixels": [900, 90, 0, 10], "images": [1, 1, 2, 0]}
 WEIGHTS = {"pixels": [1 / 90, 1 / 9, 0, 1], "images": [1, 1, 0.5, 0]}
+LOSS = JointSegClsLoss.from_counts(COUNTS)
 
 
 def masked_batch(with_labels=True):
@@ -70,7 +71,7 @@ def test_the_inferer_names_what_the_network_gives(head):
             logits = JointInferer()(inputs, network)
             assert {name: tuple(values.shape) for name, values in logits.items()} == expected
             # Whatever there is, the loss takes it.
-            assert JointLoss(COUNTS)(logits, targets).isfinite()
+            assert LOSS(**logits, **targets).isfinite()
     with torch.inference_mode():
         assert torch.equal(
             JointInferer()({"images": masked_batch()["image"]}, network)["pixel_logits"], network(masked_batch()["image"])
@@ -88,17 +89,16 @@ def test_the_loss_is_that_of_the_weighted_classes(kinds):
     if "labelled" in kinds:
         logits["image_logits"] = torch.randn(3, 4, generator=generator)
         expected += F.cross_entropy(logits["image_logits"], targets["labels"], torch.tensor(WEIGHTS["images"]))
-    torch.testing.assert_close(JointLoss(COUNTS)(logits, targets), expected)
+    torch.testing.assert_close(LOSS(**logits, **targets), expected)
 
 
 def test_weights_follow_from_the_counts():
-    loss = JointLoss(COUNTS)
-    assert isinstance(loss, JointSegClsLoss)
+    loss = LOSS
     torch.testing.assert_close(loss.pixel_weights, torch.tensor(WEIGHTS["pixels"]))
     torch.testing.assert_close(loss.image_weights, torch.tensor(WEIGHTS["images"], dtype=torch.float32))
     torch.testing.assert_close(loss.pixel_weights, inverse_frequency_weights(COUNTS["pixels"]))
-    assert JointLoss(COUNTS | {"pixels": None}).pixel_weights is None
-    assert JointLoss(COUNTS | {"images": None}).image_weights is None
+    assert JointSegClsLoss.from_counts(COUNTS | {"pixels": None}).pixel_weights is None
+    assert JointSegClsLoss.from_counts(COUNTS | {"images": None}).image_weights is None
 
 
 def test_a_step_teaches_every_parameter():
@@ -109,7 +109,7 @@ def test_a_step_teaches_every_parameter():
     for kinds in (("masked",), ("labelled",), ("masked", "labelled")):
         network.zero_grad(set_to_none=True)
         inputs, targets = masked_and_labelled({kind: batches()[kind] for kind in kinds})
-        JointLoss(COUNTS)(JointInferer()(inputs, network), targets).backward()
+        LOSS(**JointInferer()(inputs, network), **targets).backward()
         taught[kinds] = {name for name, values in network.named_parameters() if values.grad is not None}
     everything = {name for name, _ in network.named_parameters()}
     assert taught["labelled",] == taught["masked", "labelled"] == everything

@@ -1,7 +1,8 @@
-"""The folder of one training: it remembers with which configuration it was made, and refuses to be continued with another."""
+"""What a training records of itself in its folder: it is continued, evaluated and used with the configuration that it had."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -9,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..front_door.given import executing_parser
 from ..handlers.tracking import Tracking
 from ..writers.atomic import atomic_path
-from .configuration import executed_config, scalars
 from .distributed import barrier, rank
 from .folder_lock import FolderLock
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 FILES = "_files_"
+MISSING = object()
 
 # What may differ between the run that began and the one that goes on: where and how it is computed, not what.
 VOLATILE = (
@@ -117,6 +119,57 @@ class RunFolder:
             )
 
 
+def executed_config() -> dict[str, Any]:
+    """A copy of the configuration - files, overlays and command line merged - whose item is being evaluated by the caller.
+
+    Raises:
+        RuntimeError: outside the evaluation of a configuration item.
+    """
+    return copy.deepcopy(executing_parser().get())
+
+
+def scalars(config: dict[str, Any], group: str = "") -> dict[str, str | int | float | bool]:
+    """The numbers and words of a configuration, its hyper-parameters: no references, expressions or arguments of components.
+
+    Those of a group of items are named after it, with a dot: ``cmil.lr``.
+    """
+    found: dict[str, str | int | float | bool] = {}
+    for name, value in config.items():
+        if name.startswith("_"):
+            continue
+        if isinstance(value, dict) and "_target_" not in value:
+            found |= scalars(value, f"{group}{name}.")
+        elif isinstance(value, (int, float)) or (isinstance(value, str) and not value.startswith(("$", "@", "%"))):
+            found[f"{group}{name}"] = value
+    return found
+
+
+def check_training(config: str | Path | Sequence[str | Path], keys: Sequence[str], unless_null: Sequence[str] = ()) -> None:
+    """Compare the configuration that is being executed with that of a training.
+
+    Args:
+        config: the ``config.json`` of the training's folder, or of several trainings; where there is none, nothing is compared.
+        keys: what decides what the network is or sees, with ``::`` between the names of nested items. Items that one of the two
+            configurations does not have are passed over.
+        unless_null: more keys, which are passed over also where they were null in training.
+
+    Raises:
+        ValueError: naming the items that differ, if any do.
+    """
+    for file in map(Path, [config] if isinstance(config, str | Path) else config):
+        if file.is_file():
+            _check(file, keys, unless_null)
+
+
+def trained_with(folder: str | Path, key: str) -> Any:
+    """What a training's ``config.json`` says of a key; None where it says nothing, or there is none."""
+    file = Path(folder) / CONFIG
+    if not file.is_file():
+        return None
+    found = _item(json.loads(file.read_text()), key)
+    return None if found is MISSING else found
+
+
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
     """Where two configuration items differ, notes (``_desc_``) aside, a line each: ``name::of::item: this then, that now``."""
     if isinstance(before, dict) and isinstance(now, dict):
@@ -127,3 +180,26 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
             for line in differences(before.get(key), now.get(key), f"{name}::{key}" if name else key)
         ]
     return [] if before == now else [f"{name}: {before!r} then, {now!r} now"]
+
+
+def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
+    before, now = json.loads(file.read_text()), json.loads(json.dumps(executed_config(), default=str))
+    found: list[str] = []
+    for key in (*keys, *unless_null):
+        then, given = (_item(items, key) for items in (before, now))
+        if then is not MISSING and given is not MISSING and not (key in unless_null and then is None):
+            found += differences(then, given, key)
+    if found:
+        raise ValueError(
+            f"the network of {file.parent} was trained with other settings ({'; '.join(found)}). Append the overlays and keys of "
+            f"its training (they are in {file}), for instance --{found[0].partition(':')[0]} ...; to go on in spite of it: "
+            "--check_training::keys '[]'"
+        )
+
+
+def _item(items: Any, key: str) -> Any:
+    for name in key.split("::"):
+        if not isinstance(items, dict) or name not in items:
+            return MISSING
+        items = items[name]
+    return None if items == "$None" else items  # null as the command line has to say it
