@@ -30,9 +30,9 @@ import pandas as pd
 
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import TissueCache, load_manifest
-from shared.evaluation.lesion_froc import ISOLATED_UM
-from shared.evaluation.map_cohort import MapCohort
-from shared.evaluation.map_report import FROC_MPP, class_map_report, tumour_map_report
+from shared.evaluation.maps.cohort import MapCohort
+from shared.evaluation.maps.lesion_froc import ISOLATED_UM
+from shared.evaluation.maps.report import FROC_MPP, class_map_report, tumour_map_report
 from shared.evaluation.table import score_blocks
 from shared.front_door import begin_script
 from shared.inference.cohort.cohort import SETTINGS_NAME

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from shared.data import TissueCache, record_error
 from shared.data.record_masks import MASK_COLUMNS, read_record_mask
 from shared.data.tissue_cache import content_key
-from shared.evaluation.scoring_grid import nearest_pixels
+from shared.evaluation.maps.scoring_grid import nearest_pixels
 from shared.inference.cohort.cohort import SETTINGS_NAME
 from shared.inference.cohort.finished import FINISHED
 from shared.inference.cohort.row_store import TABLE_NAME

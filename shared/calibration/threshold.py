@@ -16,7 +16,7 @@ from ..data.bag_dataset import SlideBagDataset
 from ..engines.distributed import barrier, over_dataset, rank, unwrap
 from ..engines.inferers import fast_inferer
 from ..engines.slide_bags import BagInferer, SlideBags
-from ..evaluation.map_evaluation import MapEvaluation
+from ..evaluation.maps.split_maps import SplitMaps
 from ..evaluation.report import number
 from ..handlers.tracking import Tracking
 from ..metrics.bag_ranking import bag_scores, top_share_of_histogram
@@ -58,7 +58,7 @@ class Calibration:
         network: nn.Module,
         alpha: float,
         device: torch.device | str,
-        maps: MapEvaluation,
+        maps: SplitMaps,
         num_workers: int = 0,
         tracking: Tracking | None = None,
     ) -> None:

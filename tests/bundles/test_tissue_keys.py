@@ -20,7 +20,9 @@ def test_tissue_is_taken_by_key(path):
     assert mapper["tissue"] == inference["dataset"]["tissue"] == "@tissue"
     evaluation = json.loads(path.with_name("evaluate.json").read_text())
     assert evaluation["evaluator"]["tissue"] == evaluation["evaluator"]["mapper"]["tissue"] == "@tissue"
-    assert training["mapper"]["tissue"] == training["evaluated_maps"]["tissue"] == "@tissue"
+    assert (
+        training["mapper"]["tissue"] == training["evaluation"]["tissue"] == training["calibration"]["maps"]["tissue"] == "@tissue"
+    )
     for config in (inference, evaluation):
         assert "tissue_method" in config["checked_keys"]
         assert {**config["tissue"], "keep": None} == {**training["tissue"], "keep": None}

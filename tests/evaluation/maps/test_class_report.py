@@ -20,8 +20,8 @@ from sklearn.metrics import (
 from torch import nn
 
 from shared.data import TissueCache, load_manifest
-from shared.evaluation.map_cohort import MapCohort
-from shared.evaluation.map_report import class_map_report
+from shared.evaluation.maps.cohort import MapCohort
+from shared.evaluation.maps.report import class_map_report
 from shared.inference import SlideMapper
 from shared.writers import write_rows
 from tests.evaluation.test_class_evaluation import bach_score_by_loop
@@ -130,7 +130,7 @@ def pooled_pixels(cohort, names="abc"):
 def scored(cohort):
     # Many strips a slide, the last one lower than the others.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shared.evaluation.scoring_grid._STRIP_GRID_PX", 3000)
+        patch.setattr("shared.evaluation.maps.scoring_grid._STRIP_GRID_PX", 3000)
         return report_of(cohort, records_of(cohort))
 
 

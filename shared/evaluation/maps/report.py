@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from ..metrics.classes import class_scores
-from ..metrics.ranking import roc_auc
-from .class_report import compared_class_scores, confusion_row, scores_of_class
+from ...metrics.classes import class_scores
+from ...metrics.ranking import roc_auc
+from ..class_report import compared_class_scores, confusion_row, scores_of_class
+from ..report import COUNTS, number, pooled_scores
+from .cohort import MapCohort
+from .counts import PARTS, MapCounts, least_value
 from .lesion_froc import MapFROC, froc_slide
-from .map_cohort import MapCohort
-from .map_counts import PARTS, MapCounts, least_value, slide_name
-from .report import COUNTS, number, pooled_scores
+from .map_folder import slide_name
 from .scoring_grid import Record
 
 FROC_MPP = 16.0
@@ -50,7 +51,7 @@ def tumour_map_report(cohort: MapCohort, threshold: float, froc_mpp: float = FRO
         "threshold": threshold,
         "slides": {"auc": _slide_auc(rows)},
         **{f"pixels_{part}": pooled.scores(part, least) for part in PARTS},
-        "lesions": MapFROC([froc_slide(cohort.counter, record, froc_mpp) for record in cohort.records]).scores(),
+        "lesions": MapFROC([froc_slide(cohort.folder, record, froc_mpp) for record in cohort.records]).scores(),
     }
     return metrics, rows
 
@@ -75,7 +76,7 @@ def class_map_report(cohort: MapCohort, method: str = "Maps") -> tuple[dict[str,
     Reference:
         Ciga and Martel, section 3.2, see `class_scores`.
     """
-    names = list(cohort.counter.class_names or ())
+    names = list(cohort.folder.class_names or ())
     if len(names) < 3:
         raise ValueError(f"need three classes or more, got {names}: maps of tumour have a report of their own")
     slides, rows = [], []

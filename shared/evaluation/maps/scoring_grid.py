@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.record_masks import read_record_mask
-from ..data.tissue_cache import TissueCache
-from ..wsi.annotations.annotation_file import is_annotation_file
+from ...data.record_masks import read_record_mask
+from ...data.tissue_cache import TissueCache
+from ...inference.outputs.map_file import ClassMapFile, MapFile
+from ...wsi.annotations.annotation_file import is_annotation_file
 
 Record = dict[str, Any]
 # From the first row and the height of a strip to where there is tissue in it, ``(height, W)``.
@@ -105,6 +107,37 @@ class ScoringGrid:
             return found.mask[np.ix_(nearest_pixels(top, height, scale, found.mask.shape[0]), columns)]
 
         return strip
+
+
+class FinishedMap:
+    """A finished map, read at some of its pixels; open until the ``with`` statement ends.
+
+    Args:
+        path: of the file.
+        num_classes: C; 2 for a map of tumour.
+
+    Raises:
+        ValueError: if it cannot be read or is a map of other classes.
+    """
+
+    def __init__(self, path: Path, num_classes: int = 2) -> None:
+        self.file = MapFile(path) if num_classes == 2 else ClassMapFile(path, num_classes)
+        self.shape = self.file.shape
+
+    def at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Probability of tumour 0 to 255 and, of several classes, the likeliest: ``(1, rows, columns)`` or ``(2, ...)``."""
+        start, stop = int(rows[0]), int(rows[-1]) + 1
+        if isinstance(self.file, MapFile):
+            band = self.file.read_rows(start, stop)[None]
+        else:
+            band = np.stack(self.file.read_decisions(start, stop)[::-1])
+        return band[:, (rows - rows[0])[:, None], columns]
+
+    def __enter__(self) -> FinishedMap:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
 
 
 def read_truth(
