@@ -85,8 +85,7 @@ def _example(record: Record, folders: Sequence[tuple[str, MapFolder]], data: Com
     panels = [Panel("Truth", _layer(_one_hot(grids[0].truth(0, height), data.num_classes)))]
     for (title, folder), grid in zip(folders, grids, strict=True):
         with folder.open(record) as source:
-            seen = source.at(*grid.map_pixels(0, height, source.shape))
-        panels.append(Panel(title, _layer(_chances(seen, data.num_classes))))
+            panels.append(Panel(title, _layer(_chances(grid.decisions(source, 0, height), data.num_classes))))
     name = image_name(Path(record["image"])) + (f" at {record['x']}, {record['y']}" if record["x"] is not None else "")
     label = "unknown" if record["label"] is None else data.class_names[record["label"]]
     return Example(name, label, _jpeg(picture), width, height, panels)

@@ -20,9 +20,10 @@ from shared.data.record_masks import MASK_COLUMNS
 from shared.data.tissue_cache import content_key
 from shared.evaluation.maps.counts import PARTS, count_pixels, least_value
 from shared.evaluation.maps.map_folder import MapFolder
-from shared.evaluation.maps.scoring_grid import FinishedMap, ScoringGrid, StripTissue
+from shared.evaluation.maps.scoring_grid import ScoringGrid, StripTissue
 from shared.inference.cohort.cohort import SETTINGS_NAME
 from shared.inference.cohort.row_store import TABLE_NAME
+from shared.inference.outputs.map_file import MapFile
 from shared.metrics import BOUNDARY_THRESHOLDS, boundary_counts
 from shared.metrics.region import region_f_of_counts
 from shared.writers import atomic_path, read_rows
@@ -129,9 +130,9 @@ class MapScorer:
             "confusion": counts.confusions.get(inside, decided.flip(0).reshape(2, 2).T).numpy(),
         }
 
-    def _boundary(self, grid: ScoringGrid, source: FinishedMap) -> NDArray[np.int64]:
+    def _boundary(self, grid: ScoringGrid, source: MapFile) -> NDArray[np.int64]:
         strip = (0, grid.shape[0])
-        values = source.at(*grid.map_pixels(*strip, source.shape))[0]
+        values = grid.decisions(source, *strip)[0]
         if self.data.is_slides:
             values = values * self._tissue(grid)(*strip)
         return boundary_counts(values.astype(np.float32) / np.float32(255), grid.truth(*strip) > 0)

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..data.manifest import has_known_mask
 from ..data.tissue_cache import TissueCache
 from ..engines.distributed import barrier, rank
 from ..handlers.tracking import Tracking
@@ -20,7 +21,6 @@ from ..metrics.ranking import roc_auc, roc_auc_of_histograms
 from ..writers.figures.examples import ExampleRow
 from ..wsi.slide import Slide
 from .maps.counts import PARTS, MapCounts, least_value
-from .maps.map_folder import has_truth
 from .maps.scoring_grid import Record, ScoringGrid
 from .maps.split_maps import SplitMaps
 from .report import COUNTS, example_indices, example_title, number, pooled_scores, write_report
@@ -83,7 +83,7 @@ class MapEvaluation:
         if truth == "masks_where_given":
             self.is_scored = any(record.get("mask") is not None for record in self.records)
         else:
-            self.is_scored = truth is not None and all(has_truth(record) for record in self.records)
+            self.is_scored = truth is not None and all(has_known_mask(record) for record in self.records)
         groups = sorted({record["group"] for record in self.records if record.get("group") is not None})
         self.groups = groups if len(groups) > 1 else []
         self.threshold, self.alpha, self.method, self.split = mapper.threshold, alpha, method, split
@@ -102,7 +102,7 @@ class MapEvaluation:
         return metrics
 
     def _is_known(self, record: Record) -> bool:
-        return self.is_scored and has_truth(record)
+        return self.is_scored and has_known_mask(record)
 
     def _row(self, record: Record, counts: MapCounts) -> Record:
         """What one slide scores."""
@@ -166,7 +166,7 @@ class MapEvaluation:
                 shape = picture.shape[:2]
                 mpp = slide.mpp * max(slide.size_px) / max(shape)
                 grid = replace(ScoringGrid.of_mpp(record, folder.row(record), mpp), shape=shape)
-                probability = source.at(*grid.map_pixels(0, shape[0], source.shape))[0] / 255
+                probability = grid.decisions(source, 0, shape[0])[0] / 255
             truth = grid.truth(0, shape[0]) if self._is_known(record) else None
             rows.append(ExampleRow(example_title(record), picture, {"truth": truth, "tumour map": probability}))
         return rows

@@ -8,9 +8,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...data.image_dataset import record_error
+from ...data.manifest import has_known_mask
 from ...data.tissue_cache import TissueCache
 from .counts import MapCounts
-from .map_folder import MapFolder, check_mask, has_truth
+from .map_folder import MapFolder, check_mask
 from .scoring_grid import Record
 
 
@@ -46,7 +47,7 @@ class MapCohort:
         for record in records:
             if record.get("x") is not None:
                 raise record_error(record, ValueError("maps are scored as a whole, and this row is a region of a slide"))
-        with_truth = [record for record in records if has_truth(record)]
+        with_truth = [record for record in records if has_known_mask(record)]
         self.num_without_truth = len(records) - len(with_truth)
         self.records = [record for record in with_truth if self.folder.is_finished(record)]
         missing = [record for record in with_truth if not self.folder.is_finished(record)]
@@ -66,8 +67,7 @@ class MapCohort:
             ValueError: naming manifest, row and file.
         """
         for record in tqdm(self.records, "checking masks", unit="slide", disable=None, leave=False):
-            row = self.folder.row(record)
-            check_mask(record, (int(row["width_px"]), int(row["height_px"])), self.folder.class_names)
+            check_mask(record, self.folder.class_names)
 
     def counts(self) -> Iterator[tuple[Record, MapCounts]]:
         """The counts of each slide, one after the other, once every mask was checked.

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...inference.outputs.map_file import MapFile
 from ...metrics.classes import confusion_matrix
 from ...metrics.ranking import counts_at, roc_auc_of_histograms, score_histograms
 from ..report import number, pooled_scores
-from .scoring_grid import FinishedMap, ScoringGrid, StripTissue
+from .scoring_grid import ScoringGrid, StripTissue
 
 PARTS = ("tissue", "all")
 
@@ -54,7 +55,7 @@ class MapCounts:
         return {"auc": self.auc(part), **pooled_scores(self.decided(part, least))}
 
 
-def count_pixels(grid: ScoringGrid, source: FinishedMap, tissue: StripTissue, with_glass: bool = False) -> MapCounts:
+def count_pixels(grid: ScoringGrid, source: MapFile, tissue: StripTissue, with_glass: bool = False) -> MapCounts:
     """Count the pixels of a grid.
 
     Args:
@@ -68,7 +69,7 @@ def count_pixels(grid: ScoringGrid, source: FinishedMap, tissue: StripTissue, wi
     sums = {part: torch.zeros(num_classes, num_classes, dtype=torch.int64) for part in PARTS if num_classes > 2}
     for top, height in grid.strips():
         truth, is_tissue = torch.from_numpy(grid.truth(top, height)), torch.from_numpy(tissue(top, height))
-        seen = torch.from_numpy(source.at(*grid.map_pixels(top, height, source.shape)))
+        seen = torch.from_numpy(grid.decisions(source, top, height))
         if not with_glass:
             seen.masked_fill_(~is_tissue, 0)
         for part, kept in (("tissue", is_tissue), ("all", slice(None))):

@@ -41,7 +41,7 @@ def froc_slide(folder: MapFolder, record: Record, mpp: float) -> FrocSlide:
 
     def probability() -> np.ndarray:
         with folder.open(record) as source:
-            return np.concatenate(list(reduced_strips(source.file, factor))) / np.float32(255)
+            return np.concatenate(list(reduced_strips(source, factor))) / np.float32(255)
 
     def mask() -> np.ndarray:
         with folder.open(record) as source:

@@ -10,9 +10,11 @@ from ...data.tissue_cache import TissueCache
 from ...inference.cohort.finished import FINISHED
 from ...inference.cohort.row_store import TABLE_NAME
 from ...inference.inputs import image_name
+from ...inference.outputs.map_file import MapFile
 from ...writers.table import read_rows
+from ...wsi.slide import Slide
 from .counts import MapCounts, count_pixels
-from .scoring_grid import FinishedMap, Record, ScoringGrid, read_truth
+from .scoring_grid import Record, ScoringGrid, read_truth
 
 
 class MapFolder:
@@ -38,12 +40,12 @@ class MapFolder:
         """Of the record's image in the table."""
         return self.table[slide_name(record)]
 
-    def open(self, record: Record) -> FinishedMap:
-        """The map of the record's image, to be closed by a ``with`` statement."""
+    def open(self, record: Record) -> MapFile:
+        """The map of the record's image."""
         num_classes = 2 if self.class_names is None else len(self.class_names)
-        return FinishedMap(self.folder / f"{slide_name(record)}.ome.tif", num_classes)
+        return MapFile(self.folder / f"{slide_name(record)}.ome.tif", num_classes)
 
-    def grid(self, record: Record, source: FinishedMap) -> ScoringGrid:
+    def grid(self, record: Record, source: MapFile) -> ScoringGrid:
         """The pixels of a slide's map."""
         return ScoringGrid.of_map(record, self.row(record), source.shape, self.class_names)
 
@@ -61,21 +63,19 @@ class MapFolder:
             raise record_error(record, error) from error
 
 
-def check_mask(record: Record, image_size_px: tuple[int, int], class_names: Sequence[str] | None = None) -> None:
-    """Open a record's mask, so that a wrong one is found before hours of work.
+def check_mask(record: Record, class_names: Sequence[str] | None = None) -> None:
+    """Open a slide's mask, if it has one, so that a wrong one is found before hours of work.
 
     Raises:
         ValueError: naming manifest, row and file.
     """
+    if record.get("mask") is None:
+        return
     try:
-        read_truth(record, (0, 0), (1, 1), image_size_px, 1.0, class_names)
+        with Slide(record["image"], mpp=record.get("mpp")) as slide:
+            read_truth(record, (0, 0), (1, 1), slide.size_px, 1.0, class_names)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
-
-
-def has_truth(record: Record) -> bool:
-    """Whether a record's pixels can be scored."""
-    return record.get("mask") is not None or record["label"] == 0
 
 
 def slide_name(record: Record) -> str:

@@ -8,12 +8,10 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from ...data.image_dataset import record_error
 from ...data.manifest import write_manifest
 from ...data.tissue_cache import TissueCache
 from ...engines.distributed import gather_in_order, num_processes, rank
 from ...inference.slide_mapper import SlideMapper
-from ...wsi.slide import Slide
 from .counts import MapCounts
 from .map_folder import MapFolder, check_mask
 from .scoring_grid import Record
@@ -52,7 +50,7 @@ class SplitMaps:
         """
         share = self.records[rank() :: num_processes()]
         for record in share:
-            _check_mask(record)
+            check_mask(record)
         maps = self._maps(rank())
         if share:
             write_manifest(share, maps / "slides_to_map.csv")
@@ -73,14 +71,3 @@ class SplitMaps:
         """The folder of one process's maps."""
         maps = self.folder / "maps"
         return maps if num_processes() == 1 else maps / f"share_{number}_of_{num_processes()}"
-
-
-def _check_mask(record: Record) -> None:
-    if record.get("mask") is None:
-        return
-    try:
-        with Slide(record["image"], mpp=record.get("mpp")) as slide:
-            size_px = slide.size_px
-    except (ValueError, OSError) as error:
-        raise record_error(record, error) from error
-    check_mask(record, size_px)
