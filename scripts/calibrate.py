@@ -32,7 +32,7 @@ from scripts.infer import overrides_of
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.calibration.temperature import LABELS, collect_logits, write_reliability_report, write_temperature
 from shared.data import load_manifest
-from shared.engines.trained_run import trained_with
+from shared.engines.run_record import trained_with
 from shared.front_door import begin_script
 from shared.inference import SlideMapper
 from shared.inference.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper

@@ -30,6 +30,7 @@ import pandas as pd
 
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import TissueCache, load_manifest
+from shared.data.record import Record
 from shared.evaluation.maps.cohort import MapCohort
 from shared.evaluation.maps.lesion_froc import ISOLATED_UM
 from shared.evaluation.maps.report import FROC_MPP, class_map_report, tumour_map_report
@@ -88,7 +89,7 @@ def class_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tis
     return class_map_report(cohort, str(settings.get("network", "Maps")))
 
 
-def _records(arguments: argparse.Namespace, num_classes: int = 2) -> list[dict[str, Any]]:
+def _records(arguments: argparse.Namespace, num_classes: int = 2) -> list[Record]:
     return load_manifest(
         arguments.manifest,
         split=arguments.split,

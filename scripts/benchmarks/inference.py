@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shared.inference import ImageInput, SlideMapper
+from shared.inference import Compute, ImageInput, SlideMapper, Tiles
+from shared.inference.row import Row
 from shared.networks import InstanceClassifier
 from shared.networks.precision import computes_bfloat16
 
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--margin_px", type=int, default=0)
-    parser.add_argument("--overlap", default="crop")
+    parser.add_argument("--stitching", default="crop")
     parser.add_argument("--tta", default="none")
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -61,14 +62,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     mapper = SlideMapper(
         network,
         mpp=MPP,
-        tile_size_px=TILE_PX,
-        margin_px=arguments.margin_px,
-        batch_size=arguments.batch_size,
-        device=device,
-        num_workers=arguments.num_workers,
-        overlap=arguments.overlap,
-        tta=arguments.tta,
-        compile=not arguments.no_compile,
+        tiles=Tiles(TILE_PX, arguments.margin_px, arguments.stitching, arguments.tta),
+        compute=Compute(arguments.batch_size, device, compile=not arguments.no_compile, num_workers=arguments.num_workers),
     )
     tiles = torch.zeros(arguments.batch_size, TILE_PX, TILE_PX, 3, dtype=torch.uint8, device=device)
     with torch.inference_mode():
@@ -112,7 +107,7 @@ def _forward_kinds(
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """The network alone, on images that lie on the device already."""
     nchw, nhwc = network.to(device), copy.deepcopy(network).to(device)
-    nhwc.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    nhwc.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
 
     def bfloat16(images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16) if computes_bfloat16(device) else nullcontext():
@@ -186,7 +181,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _report(
-    row: dict[str, Any], seconds: float, rates: dict[str, float], startup: dict[str, float], stages: dict[str, float]
+    row: Row, seconds: float, rates: dict[str, float], startup: dict[str, float], stages: dict[str, float]
 ) -> dict[str, Any]:
     best = max(rates, key=lambda kind: rates[kind])
     rate = row["num_tiles"] / seconds

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -26,12 +25,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from shared.data import TissueCache, load_manifest, read_image
+from shared.data.record import Record
 from shared.front_door import begin_script
-from shared.inference import SlideMapper
+from shared.inference import Compute, Outputs, SlideMapper, Tiles
 from shared.writers import atomic_path
 from shared.wsi import open_slide, tissue_mask
-
-Record = dict[str, Any]
 
 BASELINES = {"everything_is_tumour": "Everything is tumour", "colour_only": "Colour only"}
 WEIGHTS, TRAINED = "model.pt", "training.json"
@@ -143,7 +141,7 @@ def train_colours(records: Sequence[Record], num_classes: int, mpp: float, tissu
 def _pictures(record: Record, mpp: float, tissue: TissueCache, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
     """The image ``(H, W, 3)`` of a record; of a slide some tiles of its tissue."""
     slide = open_slide(record["image"], mpp=record["mpp"])
-    if record["x"] is not None or slide.backend == "pillow":
+    if record["x"] is not None or slide.is_picture:
         return [read_image(record, mpp).permute(1, 2, 0).numpy()]
     found = tissue.get(record["image"], record["mpp"])
     rows, columns = np.nonzero(found.mask)
@@ -205,11 +203,10 @@ def main() -> None:
         mapper = SlideMapper(
             network,
             mpp=arguments.mpp,
-            tile_size_px=_TILE_PX,
-            margin_px=margin,
             class_names=names if len(names) > 2 else None,
-            map_downsample=1,
-            num_workers=arguments.num_workers,
+            tiles=Tiles(_TILE_PX, margin),
+            outputs=Outputs(map_downsample=1),
+            compute=Compute(num_workers=arguments.num_workers),
         )
         mapper.run(arguments.test, arguments.maps)
     except ValueError as error:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from shared.data.record import Record, region_of
 from shared.evaluation.maps.map_folder import MapFolder
 from shared.evaluation.maps.scoring_grid import ScoringGrid
 from shared.evaluation.report import example_indices
@@ -21,7 +22,7 @@ from shared.writers.overlay import PROBABILITY_COLOURS
 from shared.writers.palette import class_colour
 from shared.wsi import open_slide
 
-from .data import ComparisonData, Record
+from .data import ComparisonData
 from .runs import Row
 from .scoring import map_class_names
 
@@ -77,7 +78,7 @@ def examples(rows: Sequence[Row], data: ComparisonData, count: int) -> list[Exam
 
 def _example(record: Record, folders: Sequence[tuple[str, MapFolder]], data: ComparisonData) -> Example:
     slide = open_slide(record["image"], mpp=record["mpp"])
-    size = slide.size_px if record["width_px"] is None else (record["width_px"], record["height_px"])
+    size = region_of(record, slide.size_px)[2:]
     mpp = slide.mpp * max(size) / _SIDE_PX
     grids = [ScoringGrid.of_mpp(record, folder.row(record), mpp, folder.class_names) for _, folder in folders]
     height, width = grids[0].shape

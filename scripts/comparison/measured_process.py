@@ -71,7 +71,7 @@ def command_line(path: Path, command: Sequence[str]) -> list[str]:
 
 def _run_child() -> Callable[[Sequence[str], TextIO], int]:
     # Not as a part of its package, whose import takes seconds and half a gigabyte.
-    file = Path(__file__).resolve().parents[2] / "shared" / "engines" / "child_process.py"
+    file = Path(__file__).resolve().parents[2] / "shared" / "sweeps" / "child_process.py"
     spec = importlib.util.spec_from_file_location("child_process", file)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} cannot be loaded")

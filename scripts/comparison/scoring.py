@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from shared.data import TissueCache, record_error
+from shared.data.record import Record
 from shared.data.record_masks import MASK_COLUMNS
 from shared.data.tissue_cache import content_key
 from shared.evaluation.maps.counts import PARTS, count_pixels, least_value
@@ -29,7 +30,7 @@ from shared.metrics.region import region_f_of_counts
 from shared.writers import atomic_path, read_rows
 from shared.wsi import open_slide, tissue_mask
 
-from .data import ComparisonData, Record
+from .data import ComparisonData
 
 # Raise it when the same maps score differently.
 SCORES_VERSION = 2
@@ -146,7 +147,7 @@ class MapScorer:
         truth = [None if mask is None else _file_key(Path(mask)) for mask in (record["mask"] for record in self.data.records)]
         rows = read_rows(maps / TABLE_NAME) if (maps / TABLE_NAME).is_file() else {}
         columns = ("image", "x", "y", "width_px", "height_px", "mpp", "label", "case_id", *MASK_COLUMNS[1:])
-        regions = [[record[name] for name in columns] for record in self.data.records]
+        regions = [[record.get(name) for name in columns] for record in self.data.records]
         made = sorted((name, row.get("status"), row.get("fingerprint")) for name, row in rows.items())
         parts = [SCORES_VERSION, self.mpp, self.data.class_names, self.tissue.mpp, self.tissue.method, truth, regions, made]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -16,7 +16,7 @@ from monailabel.datastore.local import LocalDatastore
 from shared.writers.atomic import atomic_path
 from shared.wsi.annotations.annotation_file import ANNOTATION_SUFFIXES, PACKED_SUFFIXES
 from shared.wsi.annotations.reading import read_annotations
-from shared.wsi.formats import IMAGE_SUFFIXES
+from shared.wsi.formats import image_suffixes
 
 from .access import check_name
 from .refusal import Refusal
@@ -42,7 +42,7 @@ class SlideDatastore(LocalDatastore):
     def __init__(self, folder: str, auto_reload: bool = True, on_label: Callable[[str], None] | None = None) -> None:
         self._on_label = on_label or (lambda image_id: None)
         super().__init__(
-            folder, extensions=_patterns(IMAGE_SUFFIXES | {*ANNOTATION_SUFFIXES, *PACKED_SUFFIXES}), auto_reload=auto_reload
+            folder, extensions=_patterns(image_suffixes() | {*ANNOTATION_SUFFIXES, *PACKED_SUFFIXES}), auto_reload=auto_reload
         )
 
     def slide_path(self, image_id: str) -> Path:
@@ -62,7 +62,7 @@ class SlideDatastore(LocalDatastore):
         return dict(super().get_image_info(image_id))
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        if Path(image_filename).suffix.lower() not in IMAGE_SUFFIXES:
+        if Path(image_filename).suffix.lower() not in image_suffixes():
             raise Refusal(f"{Path(image_filename).suffix or 'a file without ending'} is no known format of slides or images")
         return str(super().add_image(check_name(image_id), image_filename, image_info))
 
@@ -98,7 +98,7 @@ class SlideDatastore(LocalDatastore):
         found: dict[str, str] = super()._list_files(path, patterns)
         if Path(path).resolve() != Path(self._datastore.image_path()).resolve():
             return found
-        is_image = (Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") for name in found)
+        is_image = (Path(name).suffix.lower() in image_suffixes() and not name.startswith(".") for name in found)
         return {name: file for (name, file), keep in zip(found.items(), is_image, strict=True) if keep}
 
     def _update_datastore_file(self, lock: bool = True) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.wsi.annotations.frames import LEVEL0
-from shared.wsi.formats import IMAGE_SUFFIXES, PLAIN_SUFFIXES
+from shared.wsi.formats import image_suffixes, is_plain_picture, known_suffixes
 
 from .access import check_name
 from .app import PathologyApp
@@ -67,14 +67,14 @@ def answer_upload(
     request = parse_wsi_request(body)
     served = app.model(model)
     suffix = Path(file_name).suffix.lower()
-    if suffix not in IMAGE_SUFFIXES:
-        raise Refusal(f"an upload called {file_name[:80]!r} is no known format: {', '.join(sorted(IMAGE_SUFFIXES))}")
+    if suffix not in image_suffixes():
+        raise Refusal(f"an upload called {file_name[:80]!r} is no known format: {known_suffixes()}")
     folder = Path(tempfile.mkdtemp(prefix="upload-"))
     try:
         path = folder / f"upload{suffix}"
         copy_to(path)
         frame = frame_of_viewer(output, request.frame, app.settings.annotation_frame)
-        x, y = frame_origin_of_slide(path, LEVEL0 if suffix in PLAIN_SUFFIXES else frame)
+        x, y = frame_origin_of_slide(path, LEVEL0 if is_plain_picture(path) else frame)
         found = app.maps.patch(served.loaded(), path, moved_box(request.box, (x, y)), request.mpp)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

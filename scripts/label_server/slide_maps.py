@@ -10,14 +10,14 @@ from pathlib import Path
 
 import orjson
 
-from shared.data.manifest import PLAIN_SUFFIXES
 from shared.inference.cohort.cohort import CohortWorker
 from shared.inference.cohort.finished import FAILED, fingerprint
-from shared.inference.cohort.row_store import Row
 from shared.inference.inputs import ImageInput
 from shared.inference.region_map import Box, clip_box, map_region
+from shared.inference.row import Row
 from shared.writers.atomic import atomic_path
 from shared.wsi.annotations.frames import FRAME_MEMBER, LEVEL0
+from shared.wsi.formats import is_plain_picture
 
 from .contours import Feature, cut_features, moved_features
 from .refusal import Refusal
@@ -126,7 +126,7 @@ class SlideMaps:
             Refusal: if it cannot be read.
         """
         started = time.perf_counter()
-        is_plain = path.suffix.lower() in PLAIN_SUFFIXES
+        is_plain = is_plain_picture(path)
         image = ImageInput(path, path.stem, mpp or (self.patch_mpp if is_plain else None))
         # A crop holds no glass by which its tissue could be told.
         features = self._map_region(model, image, region, False if is_plain else None)

@@ -2,7 +2,7 @@
  * Imports the outlines that batch inference has written (scripts/infer.py, or inference.json of a bundle): of the open slide, or,
  * with Run > Run for project, of every slide of a project. QuPath 0.5 and later.
  *
- * The outlines are in QuPath's own coordinates, unless they were written with slide_mapper::annotation_frame level0.
+ * The outlines are in QuPath's own coordinates, unless they were written with slide_mapper::outputs::annotation_frame level0.
  *
  * Checked for syntax only: it has not been run in QuPath.
  */

@@ -15,23 +15,23 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data.image_dataset import RegionDataset
-from ..data.manifest import PLAIN_SUFFIXES
 from ..data.patches.tissue_regions import slide_regions
+from ..data.record import Record
 from ..inference.cohort.finished import weights_sha256
-from ..inference.slide_mapper import WHOLE_IMAGE_PX, SlideMapper
+from ..inference.mapper_options import WHOLE_IMAGE_PX
+from ..inference.slide_mapper import SlideMapper
 from ..inference.tiles.image_sizes import ImageSizes, mirrored_to
 from ..metrics.calibration_error import LARGEST_TEMPERATURE, Reliability
-from ..networks.precision import computes_bfloat16
 from ..networks.probabilities import to_map_pixels
 from ..networks.scaled_logits import ScaledLogits
 from ..writers.atomic import atomic_path
 from ..writers.figures.reliability import ReliabilityCurve, write_reliability
+from ..wsi.formats import is_plain_picture
 from ..wsi.slide_pool import open_slide
 from .logit_samples import ClassPixels, ImageLabels, LogitSamples, TumourPixels
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 
 TEMPERATURE = "temperature.json"
 LABELS = ("mask", "label")
@@ -99,7 +99,7 @@ def collect_logits(
             samples.add(logits, example["label"])
         else:
             is_tile = seen[example["index"]].get("is_tile", False)
-            samples.add(*_without_margin(logits, example["mask"][0], mapper.margin_px if is_tile else 0))
+            samples.add(*_without_margin(logits, example["mask"][0], mapper.tiles.margin_px if is_tile else 0))
     return samples
 
 
@@ -195,7 +195,7 @@ def _parts(record: Record, mapper: SlideMapper, labels: str, regions_per_slide: 
     if record.get("width_px") is not None:
         return [record]
     slide = open_slide(record["image"], mpp=record.get("mpp"))
-    is_plain = Path(record["image"]).suffix.lower() in PLAIN_SUFFIXES
+    is_plain = is_plain_picture(record["image"])
     if not slide.has_mpp and is_plain:
         # As it is stored: inference takes it so.
         record = {**record, "mpp": mapper.mpp}
@@ -209,9 +209,13 @@ def _parts(record: Record, mapper: SlideMapper, labels: str, regions_per_slide: 
             f"{record['image']} is a slide of {slide.size_px[0]} x {slide.size_px[1]} px: --labels label is for images"
         )
     num_classes = len(mapper.class_names) if mapper.class_names else 2
-    regions = slide_regions(record, mapper.tile_size_px, mapper.mpp, num_classes=num_classes, class_names=mapper.class_names)
+    tile_size_px, names = mapper.tiles.tile_size_px, mapper.class_names
+    regions = slide_regions(record, tile_size_px, mapper.mpp, num_classes=num_classes, class_names=names)
     drawn = np.random.default_rng(0).permutation(len(regions))[:regions_per_slide]
-    return [{**regions[index], "is_tile": True} for index in sorted(drawn)]
+    chosen = [regions[index] for index in sorted(drawn)]
+    for region in chosen:
+        region["is_tile"] = True
+    return chosen
 
 
 def _samples(mapper: SlideMapper, labels: str, num_images: int) -> LogitSamples:
@@ -227,9 +231,9 @@ def _logits(mapper: SlideMapper, image: Tensor) -> Tensor:
     """``(C, h, w)`` float32 on the CPU, of an image uint8 ``(3, H, W)``, in the precision in which the mapper maps."""
     height, width = image.shape[1:]
     shape = ImageSizes.of_network(mapper.network).accepted((height, width))
-    images = mirrored_to(image[None].to(mapper.device).float(), shape).contiguous(memory_format=torch.channels_last)
-    is_fast = mapper.amp and computes_bfloat16(mapper.device)
-    with torch.autocast(mapper.device.type, dtype=torch.bfloat16, enabled=is_fast):
+    device = mapper.compute.torch_device
+    images = mirrored_to(image[None].to(device).float(), shape).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mapper.compute.is_bfloat16):
         logits = mapper.network(images)
     logits = (logits[:, :, None, None] if logits.ndim == 2 else logits).float()
     if shape != (height, width) and logits.shape[2:] != (1, 1):

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data.bag_dataset import SlideBagDataset
+from ..data.record import label_of
+from ..engines.batches import SlideBags
 from ..engines.distributed import barrier, over_dataset, rank, unwrap
-from ..engines.inferers import fast_inferer
-from ..engines.slide_bags import BagInferer, SlideBags
+from ..engines.inferers import BagInferer, fast_inferer
 from ..evaluation.maps.split_maps import SplitMaps
 from ..evaluation.report import number
 from ..handlers.tracking import Tracking
@@ -70,7 +71,7 @@ class Calibration:
         if not self.file.is_file():
             rows, histograms = self._score(), self.maps.tissue_histograms()
             if rank() == 0:
-                labels = [record["label"] for record in self.maps.records]
+                labels = [label_of(record) for record in self.maps.records]
                 self._write({"threshold": map_threshold(histograms, labels, self.alpha), **self.summarise(rows)})
         barrier()
         return dict(json.loads(self.file.read_text()))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.manifest import has_known_mask
+from ..data.record import Record, label_of
 from ..data.tissue_cache import TissueCache
 from ..engines.distributed import barrier, rank
 from ..handlers.tracking import Tracking
@@ -21,7 +22,7 @@ from ..metrics.ranking import roc_auc, roc_auc_of_histograms
 from ..writers.figures.examples import ExampleRow
 from ..wsi.slide import Slide
 from .maps.counts import PARTS, MapCounts, least_value
-from .maps.scoring_grid import Record, ScoringGrid
+from .maps.scoring_grid import ScoringGrid
 from .maps.split_maps import SplitMaps
 from .report import COUNTS, example_indices, example_title, number, pooled_scores, write_report
 from .table import score_table
@@ -84,7 +85,7 @@ class MapEvaluation:
             self.is_scored = any(record.get("mask") is not None for record in self.records)
         else:
             self.is_scored = truth is not None and all(has_known_mask(record) for record in self.records)
-        groups = sorted({record["group"] for record in self.records if record.get("group") is not None})
+        groups = sorted({group for record in self.records if (group := record.get("group")) is not None})
         self.groups = groups if len(groups) > 1 else []
         self.threshold, self.alpha, self.method, self.split = mapper.threshold, alpha, method, split
         self.num_examples, self.tracking = num_examples, tracking
@@ -104,10 +105,10 @@ class MapEvaluation:
     def _is_known(self, record: Record) -> bool:
         return self.is_scored and has_known_mask(record)
 
-    def _row(self, record: Record, counts: MapCounts) -> Record:
+    def _row(self, record: Record, counts: MapCounts) -> dict[str, Any]:
         """What one slide scores."""
         tissue, everywhere = (counts.histograms[part] for part in PARTS)
-        row: Record = {
+        row: dict[str, Any] = {
             "slide": Path(record["image"]).stem,
             "label": record["label"],
             "score": round(float(top_share_mean_of_histogram(tissue.sum(0), self.alpha)), 6),
@@ -120,7 +121,7 @@ class MapEvaluation:
             row |= dict(zip(COUNTS, counts.decided("tissue", least_value(self.threshold)).tolist(), strict=True))
         return row
 
-    def _metrics(self, rows: Sequence[Record], counts: Sequence[MapCounts]) -> dict[str, Any]:
+    def _metrics(self, rows: Sequence[dict[str, Any]], counts: Sequence[MapCounts]) -> dict[str, Any]:
         metrics: dict[str, Any] = {"split": self.split, "num_slides": len(rows), "threshold": self.threshold}
         scored = [index for index, record in enumerate(self.records) if self._is_known(record)]
         if scored and len(scored) < len(rows):
@@ -159,7 +160,7 @@ class MapEvaluation:
 
     def _examples(self) -> list[ExampleRow]:
         rows = []
-        for index in example_indices([record["label"] for record in self.records], self.num_examples):
+        for index in example_indices([label_of(record) for record in self.records], self.num_examples):
             record, folder = self.records[index], self.maps.of_slide(index)
             with Slide(record["image"], mpp=record.get("mpp")) as slide, folder.open(record) as source:
                 picture = slide.thumbnail(_EXAMPLE_PX)
@@ -183,7 +184,7 @@ def top_share_mean_of_histogram(histogram: Tensor, share: float) -> float:
     return float((top * values).sum() / top.sum().clamp(min=1))
 
 
-def _table(rows: Sequence[Record]) -> pd.DataFrame:
+def _table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """The rows of slides; counts stay whole numbers where some slides have none."""
     frame = pd.DataFrame(rows)
     return frame.astype({name: "Int64" for name in COUNTS if name in frame})

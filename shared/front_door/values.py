@@ -37,7 +37,7 @@ def null_words(given: Given) -> list[str]:
             problems.append(f"--{key} None: MONAI leaves it out, and {key} would stay {default!r}. Say --{key} '$None'")
     for key, value in given.values.items():
         default = _item(given.merged, key)
-        # An argument that the base leaves to its function may have such a word, as `slide_mapper::tta` has.
+        # An argument that the base leaves to its function may have such a word, as `mapper::tiles::tta` has.
         is_left_out = default is MISSING and "::" in normalised(key)
         if isinstance(value, str) and value.lower() in _NULL_WORDS and default != value and not is_left_out:
             problems.append(f"--{key} {value}: expected a value, found the word {value!r}. For no value say --{key} '$None'")

@@ -1,5 +1,6 @@
 from .cohort.cohort import InferenceFailures as InferenceFailures, run_cohort as run_cohort
 from .inputs import ImageInput as ImageInput, find_images as find_images
+from .mapper_options import Compute as Compute, Outputs as Outputs, Tiles as Tiles, Tissue as Tissue
 from .outputs.polygons import Region as Region, tumour_regions as tumour_regions
 from .outputs.probability_map import ProbabilityMap as ProbabilityMap
 from .slide_mapper import SlideMapper as SlideMapper

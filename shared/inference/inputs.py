@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.manifest import load_manifest
-from ..wsi.formats import UNREADABLE_FORMATS, is_image, known_suffixes
+from ..wsi.formats import is_image, known_suffixes, unreadable_format
 from ..wsi.image_search import find_image_files
 
 
@@ -43,7 +43,7 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
         images = _from_manifest(source, split)
     elif split is not None:
         raise ValueError(f"split={split!r} needs a manifest (.csv), got {source}")
-    elif source.is_dir() and source.suffix.lower() not in UNREADABLE_FORMATS:
+    elif source.is_dir() and unreadable_format(source) is None:
         if exclude is not None and source.resolve() == Path(exclude).resolve():
             raise ValueError(f"the results must go to another folder than the images: {exclude}")
         found = find_image_files(source, None if exclude is None else Path(exclude))

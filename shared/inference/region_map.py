@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -22,7 +22,6 @@ from .outputs.probability_map import ProbabilityMap
 from .outputs.slide_results import ResultOptions, Scale, annotation_features, least_pixels
 from .slide_mapper import SlideMapper
 from .tiles.map_grid import MapGrid
-from .tiles.tile_reader import read_batches
 
 # (x, y, width, height) in level-0 pixels.
 Box = tuple[int, int, int, int]
@@ -53,12 +52,11 @@ def map_region(mapper: SlideMapper, image: ImageInput, box: Box | None = None, t
         ValueError: if the image cannot be read, has no pixel size, or the box lies outside it.
     """
     with ExitStack() as stack:
-        opened = stack.enter_context(_open(mapper, image, box, mapper.tissue_only if tissue_only is None else tissue_only))
+        opened = stack.enter_context(_open(mapper, image, box, mapper.tissue.only if tissue_only is None else tissue_only))
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="region-")))
-        num_classes = len(mapper.class_names) if mapper.class_names else 1
-        whole = stack.enter_context(ProbabilityMap(folder / "map.part", opened.grid, num_classes))
+        whole = stack.enter_context(ProbabilityMap(folder / "map.part", opened.grid, mapper._num_classes))
         mapper._fill(whole, opened, image.name)
-        options = ResultOptions(mapper.class_names, mapper.threshold, mapper.min_area_um2, mapper.simplify_um, None, LEVEL0)
+        options = replace(mapper._result_options(), volume=None, annotation_frame=LEVEL0)
         found = _regions(whole, opened, options)
         return RegionResult(list(annotation_features(found, opened.scale, options)), opened.scale.mpp, int(opened.wanted.sum()))
 
@@ -90,7 +88,7 @@ def _open(mapper: SlideMapper, image: ImageInput, box: Box | None, tissue_only: 
         touched = _tiles_in(grid, scale, (0, 0, *slide.size_px) if box is None else clip_box(box, slide.size_px))
         overview = mapper._overview(slide, grid, scale, tissue_only)
         wanted = grid.tiles_on(overview.holds_tissue, overview.factor * scale.map_downsample) & touched
-        batches = read_batches(slide, grid, wanted, scale.downsample, mapper.batch_size, mapper.device, mapper.num_workers)
+        batches = mapper._read_batches(slide, grid, wanted, scale)
         stack.pop_all()  # it stays open
         return OpenedSlide(slide, scale, grid, overview, wanted, [], batches)
 

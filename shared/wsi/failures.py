@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from .readers.backends import LevelReader, PillowReader
+from .readers.reader import LevelReader, SlideFile
 from .tiff.images import compression_name
 from .tiff.layout import TiffLayout, TiffPageLayout, first_pages
 
@@ -27,23 +27,21 @@ def remedy(path: Path, layout: TiffLayout | None) -> str:
     return hint[0].upper() + hint[1:] if hint else "Check that the file is complete, or convert it to a tiled pyramidal TIFF"
 
 
-def read_remedy(path: Path, layout: TiffLayout | None, reader: LevelReader | None, level: int) -> str:
+def read_remedy(file: SlideFile, reader: LevelReader | None, level: int, whole: bool) -> str:
     """What to do about a level that cannot be read.
 
     Args:
-        path: the file.
-        layout: of a TIFF, None for other files.
+        file: that was read.
         reader: that failed; None where the file could not be opened again.
         level: that was read.
+        whole: whether the reader decodes the file whole, and so stumbles over damage anywhere.
     """
     hint = None
-    if layout is not None and reader is not None:
+    if file.layout is not None and reader is not None:
         size_px = reader.level_sizes_px[level]
-        page = next((page for page in layout.pages if page.size_px == size_px), None)
-        # Pillow decodes files whole, so it stumbles over damage anywhere.
-        whole = isinstance(reader, PillowReader)
+        page = next((page for page in file.layout.pages if page.size_px == size_px), None)
         if page is not None and (whole or not _reads_first_pixel(reader, level)):
-            hint = _unsupported(path, page, whole)
+            hint = _unsupported(file.path, page, whole)
     return hint or "is the file complete?"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .dicom_series import one_of_each_series
-from .formats import SLIDE_SUFFIXES, TIFF_SUFFIXES, UNREADABLE_FORMATS, is_image
+from .formats import image_suffixes, is_image, is_plain_picture, unreadable_format
 from .slide_files import is_mirax_folder
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,9 @@ class _Search:
     def leave_out_originals(self) -> None:
         """Leave out slides that cannot be read where one of the same name can: they were converted."""
         readable = {
-            _name(path) for path in self.images if path.suffix.lower() in TIFF_SUFFIXES | SLIDE_SUFFIXES and path.exists()
+            _name(path)
+            for path in self.images
+            if path.suffix.lower() in image_suffixes() and not is_plain_picture(path) and path.exists()
         }
         for path in sorted(path for path in self.images if _is_unreadable(path) and _name(path) in readable):
             self._remarks.append(f"{path}, which is not read: there is a slide of the same name")
@@ -102,7 +104,7 @@ class _Search:
         if folder.name.startswith("."):
             self._others["hidden"] += 1
             return False
-        if folder.suffix.lower() in UNREADABLE_FORMATS:
+        if unreadable_format(folder) is not None:
             self.images.add(folder)
             return False
         if is_mirax_folder(folder):
@@ -130,7 +132,7 @@ class _Search:
 
 def _is_unreadable(path: Path) -> bool:
     """Whether a path is of a format that is not read, or of a MIRAX slide of which only the folder is there."""
-    return path.suffix.lower() in UNREADABLE_FORMATS or not (path.exists() or path.is_symlink())
+    return unreadable_format(path) is not None or not (path.exists() or path.is_symlink())
 
 
 def _name(path: Path) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import shapely
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from .annotations.annotation import Annotation
-from .annotations.annotation_classes import check_classes
 from .annotations.annotation_file import is_annotation_file
 from .annotations.annotation_mask import AnnotationMask
-from .annotations.frames import QUPATH, check_frame
+from .annotations.frames import QUPATH
+from .annotations.mask_meaning import TUMOUR_MASK, MaskMeaning
 from .annotations.reading import read_annotations_in_frame
 from .orientation import UPRIGHT, upright, upright_image, upright_size
 from .slide_pool import open_slide
@@ -44,11 +44,7 @@ def read_mask_region(
     image_size_px: tuple[int, int],
     downsample: float = 1.0,
     image_path: str | Path | None = None,
-    num_classes: int = 2,
-    class_names: Sequence[str] | None = None,
-    tumour_classes: Collection[str] | None = None,
-    annotation_frame: str | None = None,
-    needs_tumour: bool = False,
+    meaning: MaskMeaning = TUMOUR_MASK,
     image_mpp: float | None = None,
 ) -> NDArray[np.uint8]:
     """The part of a mask that belongs to a region read with `Slide.read_region`: class indices, by nearest neighbour.
@@ -64,16 +60,11 @@ def read_mask_region(
         image_size_px: (width, height) of the image's level 0. A mask file has this size or a whole fraction of it.
         downsample: level-0 pixels of the image per pixel of the result, as from `Slide.downsample(mpp)`.
         image_path: the image. Annotations in QuPath's frame are moved by its `Slide.qupath_origin_px`; None: they are in level 0.
-        num_classes: classes, from 2 to 255.
-        class_names: of annotation files: the class of each index, see `class_indices`.
-        tumour_classes: of annotation files, without `class_names`: the classes that are tumour, see `class_indices`; None: all
-            that is annotated is tumour, and must be of one class.
-        annotation_frame: of annotation files that do not name theirs, see `read_annotations`.
-        needs_tumour: of annotation files, see `class_indices`.
+        meaning: the classes.
         image_mpp: as for `open_slide`, where the image is opened to learn its `Slide.qupath_origin_px`.
 
     Returns:
-        ``(height, width)`` in 0..num_classes - 1; 0 outside the image.
+        ``(height, width)`` class indices; 0 outside the image.
 
     Raises:
         ValueError: if the mask is missing, damaged, JPEG-compressed (its edges ring, so "nonzero" means nothing), its size is no
@@ -81,7 +72,6 @@ def read_mask_region(
             image.
     """
     path = Path(path)
-    check_classes(num_classes, class_names)
     width, height = (size_px, size_px) if isinstance(size_px, int | np.integer) else size_px
     columns, rows = (
         np.floor(start + (np.arange(length) + 0.5) * downsample).astype(np.int64)
@@ -90,11 +80,9 @@ def read_mask_region(
     inside_x, inside_y = ((p >= 0) & (p < side) for p, side in zip((columns, rows), image_size_px, strict=True))
     size = (int(image_size_px[0]), int(image_size_px[1]))
     if is_annotation_file(path):
-        outlines = open_annotation_mask(
-            path, size, image_path, num_classes, class_names, tumour_classes, annotation_frame, needs_tumour, image_mpp
-        )
+        outlines = open_annotation_mask(path, size, image_path, meaning, image_mpp)
         return outlines.read(xy, (width, height), downsample) * np.outer(inside_y, inside_x)
-    mask = _open_mask(path, _modified_ns(path), num_classes, size, image_path)
+    mask = _open_mask(path, _modified_ns(path), meaning.num_classes, size, image_path)
     factor = _whole_factor(path, mask.size_px, size, image_path)
     region = np.zeros((height, width), dtype=np.uint8)
     if inside_x.any() and inside_y.any():
@@ -110,19 +98,11 @@ def open_annotation_mask(
     path: str | Path,
     image_size_px: tuple[int, int],
     image_path: str | Path | None = None,
-    num_classes: int = 2,
-    class_names: Sequence[str] | None = None,
-    tumour_classes: Collection[str] | None = None,
-    annotation_frame: str | None = None,
-    needs_tumour: bool = False,
+    meaning: MaskMeaning = TUMOUR_MASK,
     image_mpp: float | None = None,
 ) -> AnnotationMask:
     """The mask of an annotation file, kept for the next call. Arguments and errors as for `read_mask_region`."""
     path = Path(path)
-    if isinstance(tumour_classes, str):
-        raise ValueError(f"tumour_classes must be a list of names, got {tumour_classes!r}")
-    names, tumour = (None if classes is None else tuple(classes) for classes in (class_names, tumour_classes))
-    meaning = _Meaning(num_classes, names, tumour, annotation_frame, needs_tumour)
     size = (int(image_size_px[0]), int(image_size_px[1]))
     bounds = (0, 0, *size) if image_path is None else open_slide(image_path, image_mpp).bounds_px
     return _open_annotations(path, _modified_ns(path), meaning, size, bounds)
@@ -196,23 +176,11 @@ class _TiledMask:
         return mask
 
 
-class _Meaning(NamedTuple):
-    """What an annotation file's classes and coordinates mean."""
-
-    num_classes: int
-    class_names: tuple[str, ...] | None
-    tumour_classes: tuple[str, ...] | None
-    frame: str | None
-    needs_tumour: bool
-
-
 @functools.lru_cache(maxsize=_MAX_ANNOTATION_MASKS)
 def _open_annotations(
-    path: Path, modified_ns: int, meaning: _Meaning, image_size: tuple[int, int], bounds: tuple[int, int, int, int]
+    path: Path, modified_ns: int, meaning: MaskMeaning, image_size: tuple[int, int], bounds: tuple[int, int, int, int]
 ) -> AnnotationMask:
-    if meaning.frame is not None:
-        check_frame(meaning.frame)
-    annotations, frame = read_annotations_in_frame(path, frame=meaning.frame, qupath_origin_px=bounds[:2])
+    annotations, frame = read_annotations_in_frame(path, frame=meaning.annotation_frame, qupath_origin_px=bounds[:2])
     try:
         mask = AnnotationMask(annotations, meaning.num_classes, meaning.class_names, meaning.tumour_classes, meaning.needs_tumour)
     except ValueError as error:

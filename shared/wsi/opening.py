@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from .failures import remedy
-from .formats import SLIDE_SUFFIXES
 from .notices import warn_once
-from .orientation import UPRIGHT
-from .readers.backends import CucimReader, LevelReader, OpenSlideReader, PillowReader
-from .readers.cucim_support import cucim_file_problem, usable_cucim_problem
+from .readers import order
+from .readers.cucim_support import PLAIN_TILE_VENDORS
+from .readers.openslide import openslide_vendor
+from .readers.reader import LevelReader, Reader, SlideFile
 from .readers.sub_levels import with_sub_levels
 from .slide_files import check_slide_file
 from .tiff.images import TiffImage, largest, num_equal_pictures, picture_problem, read_tiff_images, shown_problem
-from .tiff.layout import TiffLayout, is_tiff, read_tiff_layout
+from .tiff.layout import is_tiff, read_tiff_layout
 from .tiff.sample_range import unused_range_problem
 
-BACKENDS = ("cucim", "openslide", "pillow")
-# OpenSlide's names for files that are of no vendor, and with those of plain, adjoining tiles.
-_ANY_TIFF = ("generic-tiff", None)
-_PLAIN_TIFF = (*_ANY_TIFF, "aperio")
 # cuCIM fills its list of plug-ins when a process opens its first slide, and two threads at it end the process.
 _opening = threading.RLock()
 
@@ -42,12 +37,11 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 @dataclass(frozen=True)
 class OpenedFile:
-    """A reader with what else was learned on the way; `properties` are OpenSlide's, empty where it cannot read."""
+    """A file, the library that reads it, and the file opened by that."""
 
-    backend: str
+    file: SlideFile
+    library: type[Reader]
     reader: LevelReader
-    layout: TiffLayout | None
-    properties: Mapping[str, str]
 
 
 def open_file(path: Path, backend: str) -> OpenedFile:
@@ -58,57 +52,59 @@ def open_file(path: Path, backend: str) -> OpenedFile:
 
     Args:
         path: the file.
-        backend: "auto" (cuCIM, else OpenSlide, else Pillow) or one of `BACKENDS`, which then is the only one tried.
+        backend: "auto" (all of `order.READERS`, in turn) or the name of one, which then is the only one tried.
 
     Raises:
         ValueError: naming the file and what each library has against it.
     """
-    if backend not in ("auto", *BACKENDS):
-        raise ValueError(f"backend must be auto or one of {', '.join(BACKENDS)}; got {backend!r}")
+    libraries = [library for library in order.READERS if backend in ("auto", library.name)]
+    if not libraries:
+        names = ", ".join(library.name for library in order.READERS)
+        raise ValueError(f"backend must be auto or one of {names}; got {backend!r}")
     check_slide_file(path)
-    layout = read_tiff_layout(path)
-    vendor = _openslide_vendor(path)
-    images = layout.images if layout is not None else read_tiff_images(path) if is_tiff(path) else ()
-    # A small region that was cut from an Aperio slide may come with the macro photo of all of it.
-    images = images[:1] if vendor == "aperio" else images
-    if vendor in _PLAIN_TIFF:
+    file = SlideFile(path, read_tiff_layout(path), openslide_vendor(path))
+    images = _images_of(file)
+    if file.vendor in PLAIN_TILE_VENDORS:
         _check_values(path, images)
     problems: list[str] = []
-    for name in BACKENDS if backend == "auto" else (backend,):
-        problem = _problem(name, path, layout, vendor)
-        if problem is None:
-            try:
-                reader = open_reader(name, path, layout)
-            except (OSError, RuntimeError, ValueError, ImportError, Image.DecompressionBombError) as error:
-                problem = str(error)
-            else:
-                # Vendors' tiles that overlap make a slide a little smaller than the picture in which they are stored.
-                slack = 1.0 if vendor in _PLAIN_TIFF else 2.0
-                problem = shown_problem(images, reader.level_sizes_px[0], slack)
-                if problem is None:
-                    return OpenedFile(name, reader, layout, _openslide_properties(path, reader, vendor))
-                reader.close()
-        problems.append(f"{name}: {problem}")
-    raise ValueError(f"{path} cannot be read ({'; '.join(problems)}). {remedy(path, layout)}")
+    for library in libraries:
+        opened = _try(library, file, images)
+        if isinstance(opened, OpenedFile):
+            return opened
+        problems.append(f"{library.name}: {opened}")
+    raise ValueError(f"{path} cannot be read ({'; '.join(problems)}). {remedy(path, file.layout)}")
 
 
-def open_reader(backend: str, path: Path, layout: TiffLayout | None) -> LevelReader:
-    """`path`, opened with a library that is known to read it."""
+def open_reader(library: type[Reader], file: SlideFile) -> LevelReader:
+    """A file, opened with a library that is known to read it."""
     with _opening:
-        return reader_factory(backend, path, layout)()
+        reader = library(file)
+        return with_sub_levels(reader, file.path, file.layout) if file.layout and file.layout.sub_levels else reader
 
 
-def reader_factory(backend: str, path: Path, layout: TiffLayout | None) -> Callable[[], LevelReader]:
-    """What opens `path` with a library that is known to read it."""
-    if backend == "cucim":
-        if layout is None:
-            raise ValueError(f"{path}: cuCIM reads TIFF files only")
-        open_reader: Callable[[], LevelReader] = functools.partial(CucimReader, path, layout)
-    elif backend == "openslide":
-        open_reader = functools.partial(OpenSlideReader, path, layout)
-    else:
-        open_reader = functools.partial(PillowReader, path)
-    return functools.partial(with_sub_levels, open_reader, path, layout) if layout and layout.sub_levels else open_reader
+def _images_of(file: SlideFile) -> Sequence[TiffImage]:
+    images = file.layout.images if file.layout is not None else read_tiff_images(file.path) if is_tiff(file.path) else ()
+    # A small region that was cut from an Aperio slide may come with the macro photo of all of it.
+    return images[:1] if file.vendor == "aperio" else images
+
+
+def _try(library: type[Reader], file: SlideFile, images: Sequence[TiffImage]) -> OpenedFile | str:
+    """The file as this library opens it, or why it does not."""
+    with _opening:
+        problem = library.problem(file)
+    if problem is not None:
+        return problem
+    try:
+        reader = open_reader(library, file)
+    except (OSError, RuntimeError, ValueError, ImportError, Image.DecompressionBombError) as error:
+        return str(error)
+    # Vendors' tiles that overlap make a slide a little smaller than the picture in which they are stored.
+    slack = 1.0 if file.vendor in PLAIN_TILE_VENDORS else 2.0
+    problem = shown_problem(images, reader.level_sizes_px[0], slack)
+    if problem is None:
+        return OpenedFile(file, library, reader)
+    reader.close()
+    return problem
 
 
 def _check_values(path: Path, images: Sequence[TiffImage]) -> None:
@@ -117,49 +113,3 @@ def _check_values(path: Path, images: Sequence[TiffImage]) -> None:
         raise ValueError(f"{path} cannot be read: {problem}")
     if num_equal_pictures(images) > 1:
         warn_once(f"{path} holds {num_equal_pictures(images)} pictures of the same size: the first is read")
-
-
-def _problem(backend: str, path: Path, layout: TiffLayout | None, vendor: str | None) -> str | None:
-    """Why a library should not be given a file; None if it may be tried."""
-    if backend != "pillow" and layout is not None and layout.orientation not in UPRIGHT and layout.pages[0].is_tiled:
-        return (
-            f"its tag Orientation ({layout.orientation}) says that the picture is to be turned, which {backend} does not do; "
-            "store it upright (if it is already, set the tag to 1)"
-        )
-    if backend == "cucim":
-        # The file first: a folder of PNG tiles needs no warning that cuCIM is missing.
-        return cucim_file_problem(layout, vendor) or _cucim_problem()
-    if backend == "openslide":
-        return None if vendor is not None else "not a slide format that OpenSlide knows, or OpenSlide is not installed"
-    if vendor not in _ANY_TIFF or path.suffix.lower() in SLIDE_SUFFIXES:
-        return "not asked, as it would show a preview or a label in place of the slide"
-    if layout is None and is_tiff(path):
-        return "not asked, as the tags of this TIFF are damaged"
-    return None
-
-
-def _cucim_problem() -> str | None:
-    with _opening:
-        return usable_cucim_problem()
-
-
-def _openslide_vendor(path: Path) -> str | None:
-    try:
-        import openslide
-    except (ImportError, OSError):
-        return None
-    vendor: str | None = openslide.OpenSlide.detect_format(str(path))
-    return vendor
-
-
-def _openslide_properties(path: Path, reader: LevelReader, vendor: str | None) -> Mapping[str, str]:
-    if isinstance(reader, OpenSlideReader):
-        return reader.properties
-    if isinstance(reader, PillowReader) or vendor is None:
-        return {}
-    try:
-        slide = OpenSlideReader(path)
-    except RuntimeError:
-        return {}
-    slide.close()
-    return slide.properties

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..geometry.pyramid import is_reduction, level_downsamples
-from .readers.backends import LevelReader
+from .readers.reader import LevelReader
 
 logger = logging.getLogger(__name__)
 

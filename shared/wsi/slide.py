@@ -16,7 +16,7 @@ from ..geometry.pyramid import MPP_TOLERANCE, level_downsamples, mpp_to_downsamp
 from .failures import read_remedy
 from .opening import open_file, open_reader
 from .pyramid_check import sound_levels
-from .readers.backends import GLASS, LevelReader
+from .readers.reader import GLASS, LevelReader
 from .resample import filter_margin_px, resample
 from .spacing import STATED_RANGE, is_possible_spacing, read_spacing
 
@@ -59,21 +59,31 @@ class Slide:
         if mpp is not None and not is_possible_spacing(mpp):
             raise ValueError(f"{path}: mpp must be a positive number of micrometres per pixel ({STATED_RANGE}), got {mpp}")
         opened = open_file(self.path, backend)
-        self.backend = opened.backend
+        self._library, self._file = opened.library, opened.file
         # What the library calls the levels that are used.
-        reopen = functools.partial(open_reader, opened.backend, self.path, opened.layout)
+        reopen = functools.partial(open_reader, opened.library, opened.file)
         self._library_levels = sound_levels(self.path, opened.reader.level_sizes_px, reopen)
         self.level_sizes_px = tuple(opened.reader.level_sizes_px[level] for level in self._library_levels)
         self.level_downsamples = level_downsamples(self.level_sizes_px)
-        self._layout = opened.layout
-        self.bounds_px = _bounds_px(opened.properties, self.level_sizes_px[0])
-        spacing = read_spacing(opened.layout, opened.properties)
+        properties = opened.reader.properties()
+        self.bounds_px = _bounds_px(properties, self.level_sizes_px[0])
+        spacing = read_spacing(opened.file.layout, properties)
         if mpp is not None:
             spacing.compare(self.path, mpp)
         self._mpp = mpp if mpp is not None else spacing.checked_um(self.path)
         self.mpp_note = "".join(f" ({sentence})" for sentence in spacing.passed_over)
         self._reader: LevelReader | None = opened.reader
         self._reader_pid = os.getpid()
+
+    @property
+    def backend(self) -> str:
+        """Name of the library that reads the file."""
+        return self._library.name
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether this is a picture and no slide: without a pixel size it may be taken as it is stored."""
+        return self._library.reads_pictures
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -214,7 +224,7 @@ class Slide:
             inner_size_px = (int(inner_size[0]), int(inner_size[1]))
             inner = self._open_reader().read(self._library_levels[level], inner_origins, inner_size_px, num_workers)
         except (RuntimeError, OSError) as error:
-            hint = read_remedy(self.path, self._layout, self._reader, level)
+            hint = read_remedy(self._file, self._reader, level, self.is_picture)
             raise ValueError(f"{self.path}: level {level} cannot be read ({error}); {hint}") from error
         if len(touching) == len(origins) and np.array_equal(inner_origins, origins) and tuple(inner_size) == size_px:
             return inner
@@ -226,7 +236,7 @@ class Slide:
     def _open_reader(self) -> LevelReader:
         # A handle that was opened before a fork shares its file position with the parent: never use it in the child.
         if self._reader is None or self._reader_pid != os.getpid():
-            self._reader = open_reader(self.backend, self.path, self._layout)
+            self._reader = open_reader(self._library, self._file)
             self._reader_pid = os.getpid()
         return self._reader
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .formats import PLAIN_SUFFIXES, UNREADABLE_FORMATS, known_suffixes
+from .formats import is_plain_picture, known_suffixes, unreadable_format
 
 MIRAX_INDEX = "Slidedat.ini"
 
@@ -17,9 +17,10 @@ def check_slide_file(path: Path) -> None:
             folder of its pixels: its file is but a preview, under whatever name.
     """
     suffix = path.suffix.lower()
-    if suffix in UNREADABLE_FORMATS and path.exists():
+    unreadable = unreadable_format(path)
+    if unreadable is not None and path.exists():
         raise ValueError(
-            f"{path}: {UNREADABLE_FORMATS[suffix]} files ({suffix}) are not read: convert it to a tiled pyramidal TIFF; what is "
+            f"{path}: {unreadable} files ({suffix}) are not read: convert it to a tiled pyramidal TIFF; what is "
             f"read: {known_suffixes()}"
         )
     if path.is_symlink() and not path.exists():
@@ -32,7 +33,7 @@ def check_slide_file(path: Path) -> None:
             f" (its folder {folder} is there: copy the .mrxs file too)" if is_mirax_folder(folder) and suffix == ".mrxs" else ""
         )
         raise ValueError(f"{path}: there is no such file{beside}; check the path (a manifest's are relative to the manifest)")
-    if suffix in PLAIN_SUFFIXES and is_mirax_folder(folder) and not path.with_suffix(".mrxs").exists():
+    if is_plain_picture(path) and is_mirax_folder(folder) and not path.with_suffix(".mrxs").exists():
         raise ValueError(
             f"{path}: the folder {folder} holds a MIRAX slide, so this is its preview: give it its ending .mrxs again"
         )

@@ -115,7 +115,7 @@ def test_killed_it_ends_with_the_same_numbers(trained_alpha_beta, tmp_path, mome
 
 def test_two_processes_train_as_one(alpha_beta, trained_alpha_beta, tmp_path):
     # Not Adam, whose first steps follow the sign of gradients that may be all rounding.
-    options = alpha_beta.tiny | {"train::trainer::optimizer::_target_": "torch.optim.SGD", "norm": "group"}
+    options = alpha_beta.tiny | {"optimizer::_target_": "torch.optim.SGD", "norm": "group"}
     options |= {"slides_per_step": 2}
     # Colours are drawn by each process for its own tiles.
     options |= {"train::preprocessing": "$None"}
@@ -154,7 +154,7 @@ def test_the_settings_of_the_paper(alpha_beta, tmp_path):
         "backbone": "resnet10",
         "pretrained": False,
         "tile_size_px": 64,
-        "map_margin_px": 16,
+        "margin_px": 16,
         "num_epochs": 1,
         "num_workers": 0,
     }
@@ -179,7 +179,7 @@ def test_without_masks_slides_are_scored(alpha_beta, tmp_path):
 
 def test_training_and_inference_have_the_properties_that_monai_asks_for(alpha_beta, trained_alpha_beta):
     assert trained_alpha_beta.workflow().check_properties() == []
-    options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "map_margin_px")}
+    options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "margin_px")}
     checkpoints = [str(trained_alpha_beta.folder / "model.pt")]
     prediction = alpha_beta.infer_here(checkpoints=checkpoints, **options)
     assert prediction.shape == (24,)
@@ -187,13 +187,13 @@ def test_training_and_inference_have_the_properties_that_monai_asks_for(alpha_be
 
 
 def test_evaluate_repeats_the_numbers_of_the_training(alpha_beta, trained_alpha_beta, tmp_path):
-    options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "map_margin_px", "tissue_mpp", "num_workers")}
+    options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "margin_px", "tissue_mpp", "num_workers")}
     again = alpha_beta.evaluate_here(output_dir=trained_alpha_beta.folder, evaluation_dir=tmp_path, **options)
     assert again == metrics_of(trained_alpha_beta.folder)
 
 
 def test_inference_maps_a_slide_alone_and_with_an_ensemble(alpha_beta, trained_alpha_beta, tmp_path):
-    options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "map_margin_px")}
+    options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "margin_px")}
     checkpoints = f"['{trained_alpha_beta.folder}/model.pt']"
     one = alpha_beta.map_slide(slide="slide_08", output_dir=tmp_path / "one", checkpoints=checkpoints, **options)
     # Twice the same network answers like one.
@@ -234,7 +234,8 @@ def test_the_grid_of_the_paper(alpha_beta, tmp_path):
     """Two of its trainings by the script; a second start finds them; MLflow shows both below one run."""
     tiny = alpha_beta.tiny | {"dataset_dir": str(alpha_beta.data), "num_epochs": 1}
     fixed = [text for name, value in tiny.items() for text in ("--set", name, json.dumps(value))]
-    command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "alpha-beta", "--alphas", "0.2", "--betas", "0"]
+    command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "alpha-beta"]
+    command += ["--config_file", *alpha_beta.config_files("train"), "--alphas", "0.2", "--betas", "0"]
     for _ in range(2):
         alpha_beta.run_well([*command, "0.8", *fixed, "--output_dir", str(tmp_path / "runs")])
     rows = json.loads((tmp_path / "result.json").read_text())["results"]

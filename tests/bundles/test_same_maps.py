@@ -119,7 +119,7 @@ def test_inference_answers_as_the_evaluation_does(tmp_path: Path, kind: str, siz
         expected = probabilities(scored.get_parsed_content(case.network).eval(), images, is_of_classes).numpy() * 255
 
     overlays = [case.overlay] if case.overlay else []
-    options = case.options | {"checkpoint": str(weights), "slide_mapper::amp": False}
+    options = case.options | {"checkpoint": str(weights), "slide_mapper::compute::amp": False}
     mapper = load_slide_mapper(REPOSITORY / "bundles" / case.bundle, overlays, options)
     run_cohort(mapper, [ImageInput(tmp_path / "a.png", "a")], tmp_path / "maps")
     stored = tifffile.imread(tmp_path / "maps" / "a.ome.tif").reshape(expected.shape)

@@ -17,6 +17,7 @@ from shared.calibration.temperature import collect_logits, temperature_of, write
 from shared.inference import SlideMapper
 from shared.losses import generalized_mean_loss
 from shared.networks import ScaledLogits
+from tests.inference.flat_options import grouped
 
 SIZE_PX = 40
 
@@ -52,7 +53,9 @@ def records(tmp_path):
 
 
 def mapper_of(network, **options):
-    return SlideMapper(network, **({"mpp": 1.0, "tile_size_px": 64, "margin_px": 0, "device": "cpu", "amp": False} | options))
+    return SlideMapper(
+        network, **grouped(**{"mpp": 1.0, "tile_size_px": 64, "margin_px": 0, "device": "cpu", "amp": False} | options)
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 2])

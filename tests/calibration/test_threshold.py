@@ -8,7 +8,7 @@ from shared.calibration import Calibration, find_checkpoints, load_threshold
 from shared.calibration.threshold import map_threshold
 from shared.data import SlideBagDataset, TissueCache
 from shared.evaluation import SplitMaps
-from shared.inference import SlideMapper
+from shared.inference import Compute, SlideMapper, Tiles
 from shared.metrics.bag_ranking import bag_scores, top_share_of_histogram
 from tests.engines.conftest import in_processes
 
@@ -29,7 +29,9 @@ def bags(cohort, tmp_path):
 @pytest.fixture
 def calibration(bags, cohort, tmp_path):
     def make(network, name="calibration.json", with_shares=True):
-        mapper = SlideMapper(network or nn.Identity(), mpp=1.0, tile_size_px=32, margin_px=0, device="cpu", amp=False)
+        mapper = SlideMapper(
+            network or nn.Identity(), mpp=1.0, tiles=Tiles(tile_size_px=32, margin_px=0), compute=Compute(device="cpu", amp=False)
+        )
         folder = tmp_path / f"maps of {name}"
         maps = SplitMaps(folder, cohort, mapper, TissueCache(tmp_path / "tissue"), truth=False)
         return Calibration(tmp_path / name, bags(with_shares), network, ALPHA, "cpu", maps)

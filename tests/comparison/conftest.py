@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from scripts.comparison.data import ComparisonData, prepare_data
-from shared.inference import SlideMapper
+from shared.inference import Compute, Outputs, SlideMapper, Tiles
 
 MPP = 0.5
 
@@ -55,7 +55,12 @@ def data(images_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparis
 def maps(data: ComparisonData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Maps at another pixel size than the masks', none of them right everywhere."""
     folder = tmp_path_factory.mktemp("maps")
-    SlideMapper(Redness(), mpp=1.0, tile_size_px=32, margin_px=0, map_downsample=1, threshold=0.4, amp=False, device="cpu").run(
-        data.test_manifest, folder
-    )
+    SlideMapper(
+        Redness(),
+        mpp=1.0,
+        threshold=0.4,
+        tiles=Tiles(tile_size_px=32, margin_px=0),
+        outputs=Outputs(map_downsample=1),
+        compute=Compute(amp=False, device="cpu"),
+    ).run(data.test_manifest, folder)
     return folder

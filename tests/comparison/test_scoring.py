@@ -15,7 +15,7 @@ from scripts.comparison.scoring import MapScorer
 from shared.data import TissueCache, load_manifest, slide_regions
 from shared.evaluation.maps.cohort import MapCohort
 from shared.evaluation.maps.report import tumour_map_report
-from shared.inference import SlideMapper
+from shared.inference import Compute, SlideMapper, Tiles
 from shared.metrics import boundary_counts, region_f_measure
 from shared.writers import read_rows, write_rows
 from shared.writers.ome_tiff import write_ome_tiff_channels
@@ -107,7 +107,9 @@ def slides(tmp_path_factory):
         lines.append(f"{name}.tif,{int(name == 'tumour')},{name}.png,{split}")
     (folder / "slides.csv").write_text("\n".join(lines) + "\n")
     data = prepare_data(folder / "slides.csv", folder / "data", region_size_px=64)
-    mapper = SlideMapper(Redness(), tile_size_px=128, margin_px=0, amp=False, device="cpu", threshold=0.4)
+    mapper = SlideMapper(
+        Redness(), threshold=0.4, tiles=Tiles(tile_size_px=128, margin_px=0), compute=Compute(amp=False, device="cpu")
+    )
     mapper.run(data.test_manifest, folder / "maps")
     return data, folder / "maps"
 

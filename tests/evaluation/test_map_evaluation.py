@@ -19,6 +19,7 @@ from shared.evaluation.map_evaluation import top_share_mean_of_histogram
 from shared.inference import SlideMapper
 from shared.metrics.bag_ranking import top_share_mean
 from tests.engines.conftest import in_processes
+from tests.inference.flat_options import grouped
 
 ALPHA, THRESHOLD, METHOD = 0.2, 0.3, "paint"
 # At 1 um per pixel with 4 pixels a map pixel, of slides of 0.5 um.
@@ -53,7 +54,7 @@ def evaluation(tissue, paint_finder):
             "device": "cpu",
             "amp": False,
         } | options
-        mapper = SlideMapper(network or paint_finder(), **options)
+        mapper = SlideMapper(network or paint_finder(), **grouped(**options))
         return MapEvaluation(folder, records, mapper, tissue, alpha, METHOD, num_examples, truth=truth)
 
     return make

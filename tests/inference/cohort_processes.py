@@ -13,6 +13,7 @@ SETUP = f"""
     import os, sys, time, torch
     from pathlib import Path
     from shared.inference import SlideMapper
+    from tests.inference.flat_options import grouped
 
     torch.set_num_threads(1)
 
@@ -21,7 +22,7 @@ SETUP = f"""
             return (images[:, :1] - images[:, 1:2] - 140) / 3
 
     def mapper(network=Redness):
-        return SlideMapper(network(), num_workers=1, **{SETTINGS!r})
+        return SlideMapper(network(), **grouped(num_workers=1, **{SETTINGS!r}))
 """
 
 

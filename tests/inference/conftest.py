@@ -9,6 +9,7 @@ from torch import nn
 
 from shared.inference import SlideMapper
 from tests.inference.cohort_processes import SETTINGS
+from tests.inference.flat_options import grouped
 
 TISSUE, TUMOUR, GLASS = (200, 120, 180), (220, 20, 60), (255, 255, 255)
 
@@ -48,7 +49,7 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def mapper(redness):
-    return SlideMapper(redness, **SETTINGS)
+    return SlideMapper(redness, **grouped(**SETTINGS))
 
 
 @pytest.fixture

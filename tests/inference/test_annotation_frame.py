@@ -11,6 +11,7 @@ from shapely.geometry import shape
 from shared.inference import ImageInput, SlideMapper
 from shared.inference.region_map import map_region
 from shared.wsi import read_mask_region
+from tests.inference.flat_options import grouped
 from tests.wsi.scn_slide import write_scn
 
 ORIGIN_PX, SIZE_PX = (600, 400), (1800, 1200)
@@ -26,7 +27,9 @@ def image(tmp_path, picture):
 @pytest.fixture
 def mapper(redness):
     def make(**options):
-        return SlideMapper(redness, tile_size_px=256, margin_px=16, device="cpu", amp=False, map_downsample=2, **options)
+        return SlideMapper(
+            redness, **grouped(tile_size_px=256, margin_px=16, device="cpu", amp=False, map_downsample=2, **options)
+        )
 
     return make
 

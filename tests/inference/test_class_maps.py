@@ -15,6 +15,7 @@ from torch import nn
 
 from shared.inference import SlideMapper
 from shared.writers import class_colour
+from tests.inference.flat_options import grouped
 
 NAMES = ["normal", "benign", "in situ", "invasive"]
 GLASS, NORMAL, BENIGN, IN_SITU, INVASIVE = (255, 255, 255), (200, 120, 180), (120, 60, 160), (150, 20, 110), (220, 20, 60)
@@ -63,9 +64,9 @@ def features_of(folder):
     return json.loads((folder / "a.geojson").read_text(encoding="utf-8"))["features"]
 
 
-@pytest.mark.parametrize("overlap", ["crop", "blend"])
-def test_every_class_is_found_to_the_pixel(tmp_path, slide, overlap):
-    (row,) = SlideMapper(Nearest(), overlap=overlap, **SETTINGS).run(slide, tmp_path / "out")
+@pytest.mark.parametrize("stitching", ["crop", "blend"])
+def test_every_class_is_found_to_the_pixel(tmp_path, slide, stitching):
+    (row,) = SlideMapper(Nearest(), **grouped(stitching=stitching, **SETTINGS)).run(slide, tmp_path / "out")
 
     polygons = {feature["properties"]["classification"]["name"]: feature for feature in features_of(tmp_path / "out")}
     assert len(features_of(tmp_path / "out")) == len(polygons) == 3, "the background gets no polygon, the others one each"
@@ -102,7 +103,7 @@ def test_a_classifier_of_several_classes_fills_its_tiles(tmp_path, write_slide):
     rgb[200:300, 400:500] = BENIGN
     slide = write_slide(tmp_path / "a.tif", rgb)
     tiles = {"tile_size_px": 100, "margin_px": 0, "map_downsample": 100, "tile_table": True, "volume": "nifti"}
-    mapper = SlideMapper(NearestOfTile(), **SETTINGS | tiles)
+    mapper = SlideMapper(NearestOfTile(), **grouped(**SETTINGS | tiles))
     (row,) = mapper.run(slide, tmp_path / "out")
     stored = tifffile.imread(tmp_path / "out" / "a.ome.tif")
     classes = [[0, 2, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
@@ -135,7 +136,7 @@ def test_tiles_without_tissue_are_background(tmp_path, write_slide):
     rgb = np.full((256, 1024, 3), GLASS, np.uint8)
     rgb[:, :250] = INVASIVE
     slide = write_slide(tmp_path / "a.tif", rgb)
-    (row,) = SlideMapper(Nearest(), **SETTINGS).run(slide, tmp_path / "out")
+    (row,) = SlideMapper(Nearest(), **grouped(**SETTINGS)).run(slide, tmp_path / "out")
     stored = tifffile.imread(tmp_path / "out" / "a.ome.tif")
     assert row["num_tiles"] < 6
     assert (stored[:, :, -40:] == 0).all()
@@ -149,7 +150,7 @@ def test_rejects_names_that_are_no_classes(names):
 
 
 def test_rejects_a_network_of_another_number_of_classes(tmp_path, slide):
-    mapper = SlideMapper(Nearest((NORMAL, BENIGN, IN_SITU)), **SETTINGS)
+    mapper = SlideMapper(Nearest((NORMAL, BENIGN, IN_SITU)), **grouped(**SETTINGS))
     with pytest.raises(RuntimeError, match=r"for 4 class names the network must return logits \(B, 4, H, W\)"):
         mapper.run(slide, tmp_path / "out")
 
@@ -160,9 +161,10 @@ def test_is_usable_from_a_configuration(tmp_path, slide):
     mapper = {
         "_target_": "shared.inference.SlideMapper",
         "network": "@network",
-        **SETTINGS,
-        "tta": "flips",
-        "volume": "metaimage",
+        "class_names": NAMES,
+        "tiles": {"_target_": "shared.inference.Tiles", "tile_size_px": 256, "margin_px": 32, "tta": "flips"},
+        "outputs": {"_target_": "shared.inference.Outputs", "min_area_um2": 0.0, "volume": "metaimage"},
+        "compute": {"_target_": "shared.inference.Compute", "device": "cpu", "amp": False},
     }
     config = {"network": network, "mapper": mapper}
     mapper = ConfigParser(config).get_parsed_content("mapper")

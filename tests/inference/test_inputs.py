@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.inference import SlideMapper, find_images
+from shared.inference import Compute, SlideMapper, Tiles, find_images
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def test_folders_are_searched_without_the_results(folder):
 def test_results_are_told_from_images(tmp_path, redness):
     """The folder of a finished run is not searched by another, wherever it lies."""
     Image.fromarray(np.full((40, 40, 3), 245, np.uint8)).save(tmp_path / "a.png")
-    SlideMapper(redness, tile_size_px=32, margin_px=0, device="cpu", amp=False).run(tmp_path / "a.png", tmp_path / "maps")
+    SlideMapper(redness, tiles=Tiles(tile_size_px=32, margin_px=0), compute=Compute(device="cpu", amp=False)).run(
+        tmp_path / "a.png", tmp_path / "maps"
+    )
     assert [image.path for image in find_images(tmp_path, exclude=tmp_path / "others")] == [tmp_path / "a.png"]
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from shared.inference import ImageInput, SlideMapper, find_images, run_cohort
 from shared.inference.look_ahead import LookAhead
+from tests.inference.flat_options import grouped
 
 SETTINGS = {"tile_size_px": 64, "margin_px": 0, "min_area_um2": 0.0, "tissue_only": False, "amp": False, "device": "cpu"}
 
@@ -33,10 +34,10 @@ def _maps(folder):
 
 
 def test_a_cohort_is_mapped_as_each_image_alone(tmp_path, images, redness):
-    run_cohort(SlideMapper(redness, **SETTINGS), images, tmp_path / "cohort")
+    run_cohort(SlideMapper(redness, **grouped(**SETTINGS)), images, tmp_path / "cohort")
     (tmp_path / "alone").mkdir()
     for image in images:
-        SlideMapper(redness, **SETTINGS).map_image(image, tmp_path / "alone")
+        SlideMapper(redness, **grouped(**SETTINGS)).map_image(image, tmp_path / "alone")
     alone, cohort = _maps(tmp_path / "alone"), _maps(tmp_path / "cohort")
     assert sorted(alone) == sorted(cohort) == [f"{name}.ome.tif" for name in "abcd"]
     for name, pixels in alone.items():
@@ -61,27 +62,27 @@ def test_the_next_image_is_open_before_this_one_is_done(tmp_path, images, rednes
                 time.sleep(0.01)
             return super().map_image(image, output_dir, title)
 
-    assert len(run_cohort(Watched(redness, **SETTINGS), images, tmp_path / "out")) == 4
+    assert len(run_cohort(Watched(redness, **grouped(**SETTINGS)), images, tmp_path / "out")) == 4
     assert dict(openings) == {"a": False, "b": True, "c": True, "d": True}
     assert len(openings) == 4
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
 
 
 def test_a_file_that_has_changed_meanwhile_is_read_again(tmp_path, images, redness):
-    mapper = SlideMapper(redness, **SETTINGS)
+    mapper = SlideMapper(redness, **grouped(**SETTINGS))
     mapper.expect(images[0])
     assert mapper._look_ahead._begun[0].opened.result(30).wanted.all()
     rng = np.random.default_rng(1)
     _write(images[0].path, rng)
     mapper.map_image(images[0], tmp_path)
-    SlideMapper(redness, **SETTINGS).map_image(ImageInput(images[0].path, "now"), tmp_path)
+    SlideMapper(redness, **grouped(**SETTINGS)).map_image(ImageInput(images[0].path, "now"), tmp_path)
     maps = _maps(tmp_path)
     np.testing.assert_array_equal(maps["a.ome.tif"], maps["now.ome.tif"])
 
 
 def test_an_image_that_cannot_be_opened_fails_where_it_is_mapped(tmp_path, images, redness):
     images[1].path.write_bytes(b"no picture")
-    mapper = SlideMapper(redness, **SETTINGS)
+    mapper = SlideMapper(redness, **grouped(**SETTINGS))
     mapper.expect(images[1])
     mapper.map_image(images[0], tmp_path)
     with pytest.raises(ValueError, match=r"b\.png"):
@@ -89,7 +90,7 @@ def test_an_image_that_cannot_be_opened_fails_where_it_is_mapped(tmp_path, image
 
 
 def test_what_is_never_taken_is_closed(images, redness):
-    mapper = SlideMapper(redness, **SETTINGS)
+    mapper = SlideMapper(redness, **grouped(**SETTINGS))
     opened = []
 
     def open_slide(image):

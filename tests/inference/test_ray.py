@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.inference import InferenceFailures, SlideMapper, find_images, run_cohort
+from shared.inference import Compute, InferenceFailures, SlideMapper, Tiles, Tissue, find_images, run_cohort
 from shared.inference.cohort.ray_cohort import RayCohort
 from shared.inference.device_errors import DeviceFailure
 
@@ -150,7 +150,12 @@ def build_broken_mapper(log, num_broken):
             return (images[:, :1] - images[:, 1:2] - 140) / 3
 
     write_line(log, f"pid {os.getpid()} x")
-    return SlideMapper(Redness(), tile_size_px=64, margin_px=0, tissue_only=False, amp=False, num_workers=1, device="cpu")
+    return SlideMapper(
+        Redness(),
+        tiles=Tiles(tile_size_px=64, margin_px=0),
+        tissue=Tissue(only=False),
+        compute=Compute(amp=False, num_workers=1, device="cpu"),
+    )
 
 
 def test_a_device_that_fails_ends_its_process_and_not_the_run(cluster, tmp_path, pictures):

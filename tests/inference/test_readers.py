@@ -13,6 +13,7 @@ from torch import nn
 
 from shared.inference import InferenceFailures, SlideMapper
 from shared.networks import InstanceClassifier
+from tests.inference.flat_options import grouped
 
 SETTINGS = {"tile_size_px": 256, "margin_px": 32, "min_area_um2": 0.0, "amp": False, "device": "cpu", "num_workers": 1}
 RESOLUTION = {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}  # 0.5 um a pixel
@@ -43,13 +44,13 @@ def table_of(folder):
 
 def mapped(network, path, out, **settings):
     """Row of the one image that is mapped without an error."""
-    (row,) = SlideMapper(network, **(SETTINGS | settings)).run(path, out)
+    (row,) = SlideMapper(network, **grouped(**SETTINGS | settings)).run(path, out)
     return row
 
 
 def reason_of(network, path, out):
     with pytest.raises(InferenceFailures, match="1 of 1 images failed"):
-        SlideMapper(network, **SETTINGS).run(path, out)
+        SlideMapper(network, **grouped(**SETTINGS)).run(path, out)
     (row,) = table_of(out).values()
     assert row["status"] == "failed"
     assert not [file for file in out.iterdir() if file.name not in ("slides.csv", "settings.json", "rows")]
@@ -70,7 +71,7 @@ def test_real_slides_with_names_of_all_kinds(tmp_path, wsi_test_data):
     for name, path in names.items():
         (folder / name).symlink_to(path)
     network = InstanceClassifier(backbone="resnet10", norm="batch")
-    mapper = SlideMapper(network, mpp=4.0, slide_mpp=0.5, **(SETTINGS | {"tile_size_px": 112, "margin_px": 0}))
+    mapper = SlideMapper(network, **grouped(mpp=4.0, slide_mpp=0.5, **SETTINGS | {"tile_size_px": 112, "margin_px": 0}))
     with pytest.raises(InferenceFailures, match=rf"1 of {len(names)} images failed:\n.*broken, really\.svs"):
         mapper.run(folder, out)
     table = table_of(out)
@@ -132,7 +133,7 @@ def test_no_tissue_is_an_empty_map_and_finished(tmp_path, picture, redness):
     assert not probability.any()
     assert json.loads((tmp_path / "out" / "a.geojson").read_text())["features"] == []
     assert table_of(tmp_path / "out")["a"]["status"] == "no tissue"
-    assert SlideMapper(redness, **SETTINGS).run(path, tmp_path / "out") == []
+    assert SlideMapper(redness, **grouped(**SETTINGS)).run(path, tmp_path / "out") == []
 
 
 def test_no_tissue_of_several_classes(tmp_path, picture):
@@ -274,7 +275,7 @@ def test_tiles_of_all_kinds(tmp_path, picture, redness):
     (tmp_path / "a").mkdir()
     Image.fromarray(picture).quantize(16, method=Image.Quantize.MAXCOVERAGE).save(tmp_path / "a" / "palette é.png")
     Image.fromarray(_with_alpha(picture)).save(tmp_path / "a" / "alpha.png")
-    rows = SlideMapper(redness, **SETTINGS).run(tmp_path / "a", tmp_path / "out")
+    rows = SlideMapper(redness, **grouped(**SETTINGS)).run(tmp_path / "a", tmp_path / "out")
     areas = {row["slide"]: row["tumour_area_mm2"] for row in rows}
     assert areas["palette é"] == pytest.approx(TUMOUR_MM2, rel=0.01)
     is_tumour = (picture == (220, 20, 60)).all(axis=2)

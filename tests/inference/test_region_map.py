@@ -8,14 +8,15 @@ import shapely
 import torch
 from shapely.geometry import box, shape
 
-from shared.inference import ImageInput, SlideMapper
+from shared.inference import Compute, ImageInput, SlideMapper, Tiles
 from shared.inference.region_map import clip_box, map_region
+from tests.inference.flat_options import grouped
 
 
 @pytest.fixture
 def mapper(redness):
     options = {"tile_size_px": 128, "margin_px": 16, "device": "cpu", "min_area_um2": 400.0, "simplify_um": 0.0, "batch_size": 4}
-    return SlideMapper(redness, mpp=0.5, **options)
+    return SlideMapper(redness, **grouped(mpp=0.5, **options))
 
 
 @pytest.fixture
@@ -72,7 +73,11 @@ def test_classes_keep_their_names(image, redness):
             return torch.cat([-logit, logit - 100, logit], dim=1)
 
     mapper = SlideMapper(
-        Classes(), mpp=0.5, tile_size_px=128, margin_px=16, device="cpu", class_names=["normal", "other", "tumour"]
+        Classes(),
+        mpp=0.5,
+        class_names=["normal", "other", "tumour"],
+        tiles=Tiles(tile_size_px=128, margin_px=16),
+        compute=Compute(device="cpu"),
     )
     found = map_region(mapper, image, (300, 160, 200, 200))
     assert {feature["properties"]["classification"]["name"] for feature in found.features} == {"tumour"}

@@ -15,6 +15,7 @@ import tifffile
 import torch
 
 from shared.inference import InferenceFailures, SlideMapper
+from tests.inference.flat_options import grouped
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"tile_size_px": 256, "margin_px": 32, "min_area_um2": 0.0, "amp": False, "device": "cpu"}
@@ -49,7 +50,7 @@ def test_a_broken_slide_is_a_row_and_the_others_are_done(tmp_path, slides, redne
     whole = (slides / "a.tif").read_bytes()
     (slides / "aa.tif").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InferenceFailures, match="2 of 4 images failed") as failure:
-        SlideMapper(redness, **SETTINGS).run(slides, tmp_path / "out")
+        SlideMapper(redness, **grouped(**SETTINGS)).run(slides, tmp_path / "out")
     assert str(slides / "b.svs") in str(failure.value)
     rows = _rows(tmp_path / "out")
     assert {name: row["status"] for name, row in rows.items()} == {"a": "ok", "aa": "failed", "b": "failed", "c": "ok"}
@@ -60,66 +61,72 @@ def test_a_broken_slide_is_a_row_and_the_others_are_done(tmp_path, slides, redne
 
 def test_finished_slides_are_skipped_until_something_changes(tmp_path, slides, write_slide, picture, redness):
     out = tmp_path / "out"
-    assert len(SlideMapper(redness, **SETTINGS).run(slides, out)) == 3
+    assert len(SlideMapper(redness, **grouped(**SETTINGS)).run(slides, out)) == 3
     before = _times(out)
-    assert SlideMapper(redness, **SETTINGS, batch_size=3).run(slides, out) == []
+    assert SlideMapper(redness, **grouped(**SETTINGS, batch_size=3)).run(slides, out) == []
     assert _times(out) == before
 
     (out / "a.geojson").unlink()
     write_slide(slides / "b.tif", picture[:600])
-    assert [row["slide"] for row in SlideMapper(redness, **SETTINGS).run(slides, out)] == ["a", "b"]
-    assert [row["slide"] for row in SlideMapper(redness, threshold=0.4, **SETTINGS).run(slides, out)] == ["a", "b", "c"]
+    assert [row["slide"] for row in SlideMapper(redness, **grouped(**SETTINGS)).run(slides, out)] == ["a", "b"]
+    assert [row["slide"] for row in SlideMapper(redness, **grouped(threshold=0.4, **SETTINGS)).run(slides, out)] == [
+        "a",
+        "b",
+        "c",
+    ]
     assert list(_rows(out)) == ["a", "b", "c"]
 
 
 def test_a_copied_folder_is_finished_too(tmp_path, slides, redness):
     out = tmp_path / "out"
-    SlideMapper(redness, **SETTINGS).run(slides, out)
+    SlideMapper(redness, **grouped(**SETTINGS)).run(slides, out)
     shutil.copytree(slides, tmp_path / "copy")
     shutil.copytree(out, tmp_path / "out_of_copy")
-    assert SlideMapper(redness, **SETTINGS).run(tmp_path / "copy", tmp_path / "out_of_copy") == []
+    assert SlideMapper(redness, **grouped(**SETTINGS)).run(tmp_path / "copy", tmp_path / "out_of_copy") == []
     # Another content of the same size is another slide: here a word of its description.
     content = (tmp_path / "copy/b.tif").read_bytes()
     assert b"tifffile.py" in content
     (tmp_path / "copy/b.tif").write_bytes(content.replace(b"tifffile.py", b"tifffile.PY"))
-    rows = SlideMapper(redness, **SETTINGS).run(tmp_path / "copy", tmp_path / "out_of_copy")
+    rows = SlideMapper(redness, **grouped(**SETTINGS)).run(tmp_path / "copy", tmp_path / "out_of_copy")
     assert [row["slide"] for row in rows] == ["b"]
 
 
 def test_other_weights_are_other_settings(redness):
     networks = [torch.nn.Conv2d(3, 1, 1) for _ in range(2)]
-    first, second = (SlideMapper(network, **SETTINGS).settings() for network in networks)
+    first, second = (SlideMapper(network, **grouped(**SETTINGS)).settings() for network in networks)
     assert first["weights_sha256"] != second["weights_sha256"]
     networks[1].load_state_dict(networks[0].state_dict())
-    assert first == SlideMapper(networks[1], **SETTINGS).settings()
+    assert first == SlideMapper(networks[1], **grouped(**SETTINGS)).settings()
 
 
 def test_a_result_that_is_replaced_is_no_longer_finished(tmp_path, slides, redness):
     out = tmp_path / "out"
-    SlideMapper(redness, **SETTINGS).run(slides / "a.tif", out)
+    SlideMapper(redness, **grouped(**SETTINGS)).run(slides / "a.tif", out)
 
     class Killed(SlideMapper):
         def map_image(self, *arguments):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Killed(redness, threshold=0.4, **SETTINGS).run(slides / "a.tif", out)
+        Killed(redness, **grouped(threshold=0.4, **SETTINGS)).run(slides / "a.tif", out)
     assert _rows(out)["a"]["status"] == "unfinished"
     assert _times(out) == {}
 
 
 def test_results_do_not_go_into_the_folder_of_the_images(slides, redness):
     with pytest.raises(ValueError, match="another folder"):
-        SlideMapper(redness, **SETTINGS).run(slides, slides)
-    SlideMapper(redness, **SETTINGS).run(slides, slides / "out")
-    assert SlideMapper(redness, **SETTINGS).run(slides, slides / "out") == []
+        SlideMapper(redness, **grouped(**SETTINGS)).run(slides, slides)
+    SlideMapper(redness, **grouped(**SETTINGS)).run(slides, slides / "out")
+    assert SlideMapper(redness, **grouped(**SETTINGS)).run(slides, slides / "out") == []
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_half_file_and_is_resumed(tmp_path, slides, redness):
     out = tmp_path / "out"
     body = f"""
         import time, torch
         from shared.inference import SlideMapper
+        from tests.inference.flat_options import grouped
 
         class Network(torch.nn.Module):
             calls = 0
@@ -131,7 +138,7 @@ def test_a_killed_run_leaves_no_half_file_and_is_resumed(tmp_path, slides, redne
                     time.sleep(600)
                 return (images[:, :1] - images[:, 1:2] - 140) / 3
 
-        mapper = SlideMapper(Network(), batch_size=4, **{SETTINGS!r})
+        mapper = SlideMapper(Network(), **grouped(batch_size=4, **{SETTINGS!r}))
         mapper.run({str(slides)!r}, {str(out)!r})
     """
     process = _script(body)
@@ -149,7 +156,7 @@ def test_a_killed_run_leaves_no_half_file_and_is_resumed(tmp_path, slides, redne
     class Network(type(redness)):
         """Of the same name, which is a setting."""
 
-    mapper = SlideMapper(Network(), **SETTINGS)
+    mapper = SlideMapper(Network(), **grouped(**SETTINGS))
     assert [row["slide"] for row in mapper.run(slides, out)] == ["b", "c"]
     # The slide at which a process died was put behind the others.
     assert list(_rows(out)) == ["a", "b", "c"]
@@ -176,6 +183,7 @@ def _write_large_slide(path, side_px):
     )
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_slide(tmp_path):
     # The second map has 98 MB more, its slide 295 MB. What may grow are the strips' width and the decoder's cache.
     for name, side_px in (("small", 2560), ("large", 10240)):
@@ -183,12 +191,13 @@ def test_memory_does_not_grow_with_the_slide(tmp_path):
     process = _script(f"""
         import resource, torch
         from shared.inference import SlideMapper
+        from tests.inference.flat_options import grouped
 
         class Network(torch.nn.Module):
             def forward(self, images):
                 return (images[:, :1] - images[:, 1:2] - 140) / 3
 
-        mapper = SlideMapper(Network(), margin_px=0, map_downsample=1, batch_size=1, amp=False, num_workers=1)
+        mapper = SlideMapper(Network(), **grouped(margin_px=0, map_downsample=1, batch_size=1, amp=False, num_workers=1))
         # The first runs also fill the allocator's own reserves.
         for run, name in enumerate(("small", "small", "small", "large")):
             mapper.run({str(tmp_path)!r} + "/" + name + ".tif", {str(tmp_path / "out")!r} + str(run))

@@ -10,7 +10,8 @@ from PIL import Image
 from shapely.geometry import box, shape
 from torch import nn
 
-from shared.inference import SlideMapper
+from shared.inference import Compute, Outputs, SlideMapper, Tiles, Tissue
+from tests.inference.flat_options import grouped
 
 SMALL_TILES = {"tile_size_px": 256, "margin_px": 32, "min_area_um2": 0.0, "amp": False, "device": "cpu"}
 
@@ -31,7 +32,7 @@ TUMOUR_RING = box(240, 120, 640, 420) - box(340, 220, 540, 320)  # of the fixtur
 @pytest.mark.parametrize(("slide_mpp", "map_downsample"), [(0.5, 4), (0.5, 1), (0.25, 2), (0.498, 4)])
 def test_the_tumour_is_found_to_the_pixel(tmp_path, write_slide, picture, redness, slide_mpp, map_downsample):
     write_slide(tmp_path / "a.tif", picture, mpp=slide_mpp)
-    SlideMapper(redness, map_downsample=map_downsample, **SMALL_TILES).run(tmp_path / "a.tif", tmp_path / "out")
+    SlideMapper(redness, **grouped(map_downsample=map_downsample, **SMALL_TILES)).run(tmp_path / "a.tif", tmp_path / "out")
 
     (polygon,) = _polygons(tmp_path / "out" / "a.geojson")
     assert polygon.is_valid
@@ -65,14 +66,14 @@ def test_the_tumour_is_found_to_the_pixel(tmp_path, write_slide, picture, rednes
 
 def test_measurements_of_a_polygon(tmp_path, write_slide, picture, redness):
     write_slide(tmp_path / "a.tif", picture)
-    SlideMapper(redness, **SMALL_TILES).run(tmp_path / "a.tif", tmp_path / "out")
+    SlideMapper(redness, **grouped(**SMALL_TILES)).run(tmp_path / "a.tif", tmp_path / "out")
     (feature,) = json.loads((tmp_path / "out" / "a.geojson").read_text(encoding="utf-8"))["features"]
     assert feature["properties"]["measurements"] == {"Area µm^2": 25_000, "Mean probability": 1}
 
 
 def test_small_polygons_are_left_out_everywhere(tmp_path, write_slide, picture, redness):
     write_slide(tmp_path / "a.tif", picture)
-    (row,) = SlideMapper(redness, **SMALL_TILES | {"min_area_um2": 25_001}).run(tmp_path / "a.tif", tmp_path / "out")
+    (row,) = SlideMapper(redness, **grouped(**SMALL_TILES | {"min_area_um2": 25_001})).run(tmp_path / "a.tif", tmp_path / "out")
     assert (row["tumour_area_mm2"], row["tumour_share"], row["num_regions"]) == (0, 0, 0)
     assert _polygons(tmp_path / "out" / "a.geojson") == []
 
@@ -84,14 +85,14 @@ def test_tiles_without_tissue_are_skipped(tmp_path, write_slide, picture):
 
     picture[:, 600:] = 255
     write_slide(tmp_path / "a.tif", picture)
-    mapper = SlideMapper(Always(), **SMALL_TILES | {"margin_px": 0})
+    mapper = SlideMapper(Always(), **grouped(**SMALL_TILES | {"margin_px": 0}))
     (row,) = mapper.run(tmp_path / "a.tif", tmp_path / "out")
     stored = tifffile.imread(tmp_path / "out" / "a.ome.tif")
     # Tissue ends at x = 600, in the third column of tiles, which ends at 768; three rows of tiles.
     assert row["num_tiles"] == 9
     assert (stored[:, : 768 // 4] == 255).all()
     assert (stored[:, 768 // 4 :] == 0).all()
-    mapper.tissue_only = False
+    mapper.tissue = Tissue(only=False)
     assert mapper.run(tmp_path / "a.tif", tmp_path / "out")[0]["num_tiles"] == 15
 
 
@@ -99,7 +100,12 @@ def test_a_classifiers_answer_fills_its_tile(tmp_path, write_slide, tile_redness
     rgb = np.full((300, 500, 3), (200, 120, 180), np.uint8)
     rgb[0:100, 100:160] = (220, 20, 60)  # more than half of one tile only
     write_slide(tmp_path / "a.tif", rgb)
-    mapper = SlideMapper(tile_redness, tile_size_px=100, margin_px=0, map_downsample=100, min_area_um2=0, amp=False)
+    mapper = SlideMapper(
+        tile_redness,
+        tiles=Tiles(tile_size_px=100, margin_px=0),
+        outputs=Outputs(map_downsample=100, min_area_um2=0),
+        compute=Compute(amp=False),
+    )
     mapper.run(tmp_path / "a.tif", tmp_path / "out")
     np.testing.assert_array_equal(
         tifffile.imread(tmp_path / "out" / "a.ome.tif") >= 128, [[0, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
@@ -110,7 +116,11 @@ def test_a_classifiers_answer_fills_its_tile(tmp_path, write_slide, tile_redness
 
 def _stitched(tmp_path, slide, network, margin_px):
     mapper = SlideMapper(
-        network, tile_size_px=128, margin_px=margin_px, map_downsample=1, tissue_only=False, amp=False, batch_size=5
+        network,
+        tiles=Tiles(tile_size_px=128, margin_px=margin_px),
+        outputs=Outputs(map_downsample=1),
+        tissue=Tissue(only=False),
+        compute=Compute(amp=False, batch_size=5),
     )
     mapper.run(slide, tmp_path / f"out{margin_px}")
     return tifffile.imread(tmp_path / f"out{margin_px}" / "a.ome.tif").astype(int)
@@ -149,11 +159,13 @@ def test_blending_averages_the_seams_of_a_network_that_sees_further(tmp_path, wr
     rgb = np.repeat(np.linspace(60, 180, 800).astype(np.uint8)[None, :, None], 256, axis=0).repeat(3, axis=2)
     slide = write_slide(tmp_path / "a.tif", rgb, num_levels=1)
     rows = {}
-    for overlap in ("crop", "blend"):
-        mapper = SlideMapper(TileMean(), overlap=overlap, tissue_only=False, map_downsample=1, **SMALL_TILES | {"margin_px": 64})
-        mapper.run(slide, tmp_path / overlap)
-        rows[overlap] = tifffile.imread(tmp_path / overlap / "a.ome.tif")[100].astype(int)
-    steps = {overlap: np.abs(np.diff(row)).max() for overlap, row in rows.items()}
+    for stitching in ("crop", "blend"):
+        mapper = SlideMapper(
+            TileMean(), **grouped(stitching=stitching, tissue_only=False, map_downsample=1, **SMALL_TILES | {"margin_px": 64})
+        )
+        mapper.run(slide, tmp_path / stitching)
+        rows[stitching] = tifffile.imread(tmp_path / stitching / "a.ome.tif")[100].astype(int)
+    steps = {stitching: np.abs(np.diff(row)).max() for stitching, row in rows.items()}
     assert steps["crop"] > 20
     assert steps["blend"] <= 1
     # In the middle of a tile no other one has a say.
@@ -163,7 +175,7 @@ def test_blending_averages_the_seams_of_a_network_that_sees_further(tmp_path, wr
 
 def test_a_table_of_tiles_of_a_tumour_map(tmp_path, write_slide, picture, redness):
     write_slide(tmp_path / "a.tif", picture, mpp=0.25)
-    mapper = SlideMapper(redness, tile_table=True, **SMALL_TILES)
+    mapper = SlideMapper(redness, **grouped(tile_table=True, **SMALL_TILES))
     (row,) = mapper.run(tmp_path / "a.tif", tmp_path / "out")
     with (tmp_path / "out" / "a.tiles.csv").open(newline="") as file:
         tiles = [{name: float(value) for name, value in tile.items()} for tile in csv.DictReader(file)]
@@ -190,7 +202,7 @@ def test_a_small_image_is_mapped_as_it_is_at_full_resolution(tmp_path, suffix):
     with torch.inference_mode():
         network.weight *= 0.05
         expected = network(torch.from_numpy(rgb).permute(2, 0, 1)[None].float()).sigmoid()[0, 0].numpy() * 255
-    (row,) = SlideMapper(network, mpp=0.4, amp=False, min_area_um2=0, simplify_um=0).run(
+    (row,) = SlideMapper(network, mpp=0.4, compute=Compute(amp=False), outputs=Outputs(min_area_um2=0, simplify_um=0)).run(
         tmp_path / f"a.{suffix}", tmp_path / "out"
     )
     stored = tifffile.imread(tmp_path / "out" / "a.ome.tif")
@@ -214,7 +226,7 @@ def test_an_image_reaches_the_network_whole(tmp_path, size, map_downsample):
     rgb = np.random.default_rng(0).integers(60, 200, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "a.png")
     settings = SMALL_TILES | {"tissue_only": False, "map_downsample": map_downsample, "tile_size_px": 240, "margin_px": 24}
-    SlideMapper(Mean(), **settings).run(tmp_path / "a.png", tmp_path / "out")
+    SlideMapper(Mean(), **grouped(**settings)).run(tmp_path / "a.png", tmp_path / "out")
     with torch.inference_mode():
         expected = Mean()(torch.from_numpy(rgb).permute(2, 0, 1)[None].float()).sigmoid()[0, 0].numpy() * 255
     step = map_downsample or 1
@@ -231,10 +243,10 @@ def test_larger_images_and_answers_of_tiles_come_in_tiles(tmp_path, tile_redness
     rgb[0:100, 100:160] = (220, 20, 60)  # more than half of one tile only
     Image.fromarray(rgb).save(tmp_path / "a.png")
     settings = {"tile_size_px": 100, "margin_px": 0, "tissue_only": False, "device": "cpu", "amp": False}
-    (row,) = SlideMapper(tile_redness, **settings).run(tmp_path / "a.png", tmp_path / "tiles")
+    (row,) = SlideMapper(tile_redness, **grouped(**settings)).run(tmp_path / "a.png", tmp_path / "tiles")
     assert row["num_tiles"] == 15
     for whole_image_px, num_tiles in ((500, 1), (499, 15), (0, 15)):
-        mapper = SlideMapper(Mean(), whole_image_px=whole_image_px, **settings)
+        mapper = SlideMapper(Mean(), **grouped(whole_image_px=whole_image_px, **settings))
         (row,) = mapper.run(tmp_path / "a.png", tmp_path / f"out{whole_image_px}")
         assert row["num_tiles"] == num_tiles
 
@@ -250,21 +262,21 @@ def test_beyond_the_border_of_a_slide_its_tiles_are_mirrored(tmp_path, write_sli
 
     rgb = np.full((500, 700, 3), (200, 120, 180), np.uint8)
     write_slide(tmp_path / "a.tif", rgb)
-    (row,) = SlideMapper(Whiteness(), **SMALL_TILES | {"tissue_only": False}).run(tmp_path / "a.tif", tmp_path / "out")
+    (row,) = SlideMapper(Whiteness(), **grouped(**SMALL_TILES | {"tissue_only": False})).run(tmp_path / "a.tif", tmp_path / "out")
     assert (row["num_tiles"], row["max_probability"]) == (12, 0)
 
 
 def test_a_large_untiled_tiff_without_mpp_needs_slide_mpp(tmp_path, redness):
     tifffile.imwrite(tmp_path / "a.tif", np.full((64, 5000, 3), 200, np.uint8), photometric="rgb")
     with pytest.raises(RuntimeError, match=r"a\.tif has no mpp"):
-        SlideMapper(redness, **SMALL_TILES).run(tmp_path / "a.tif", tmp_path / "out")
+        SlideMapper(redness, **grouped(**SMALL_TILES)).run(tmp_path / "a.tif", tmp_path / "out")
 
 
 def test_a_slide_without_mpp_needs_slide_mpp(tmp_path, write_slide, picture, redness):
     write_slide(tmp_path / "a.tif", picture, mpp=None)
     with pytest.raises(RuntimeError, match=r"a\.tif has no mpp"):
-        SlideMapper(redness, **SMALL_TILES).run(tmp_path / "a.tif", tmp_path / "out")
-    (row,) = SlideMapper(redness, slide_mpp=0.5, **SMALL_TILES).run(tmp_path / "a.tif", tmp_path / "out")
+        SlideMapper(redness, **grouped(**SMALL_TILES)).run(tmp_path / "a.tif", tmp_path / "out")
+    (row,) = SlideMapper(redness, **grouped(slide_mpp=0.5, **SMALL_TILES)).run(tmp_path / "a.tif", tmp_path / "out")
     assert (row["mpp"], row["tumour_area_mm2"]) == (0.5, 0.025)
 
 
@@ -275,8 +287,8 @@ def test_a_slide_without_mpp_needs_slide_mpp(tmp_path, write_slide, picture, red
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"margin_px": 256}, "margin_px=256"),
         ({"map_downsample": 5}, "map_downsample"),
-        ({"overlap": "mean"}, "overlap='mean'"),
-        ({"overlap": "blend", "margin_px": 192}, "a third of a tile"),
+        ({"stitching": "mean"}, "stitching must be one of crop, blend; got 'mean'"),
+        ({"stitching": "blend", "margin_px": 192}, "a third of a tile"),
         ({"tta": "all"}, "tta must be one of none, flips, dihedral"),
         ({"simplify_um": -1}, "simplify_um=-1"),
         ({"whole_image_px": -1}, "whole_image_px must be 0 or more"),
@@ -286,4 +298,4 @@ def test_a_slide_without_mpp_needs_slide_mpp(tmp_path, write_slide, picture, red
 )
 def test_rejects_impossible_arguments(redness, arguments, message):
     with pytest.raises(ValueError, match=message):
-        SlideMapper(redness, **arguments)
+        SlideMapper(redness, **grouped(**arguments))

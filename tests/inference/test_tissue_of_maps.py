@@ -8,12 +8,13 @@ from PIL import Image
 
 from shared.data import TissueCache
 from shared.inference import SlideMapper
+from tests.inference.flat_options import grouped
 
 SETTINGS = {"mpp": 0.5, "tile_size_px": 128, "margin_px": 0, "device": "cpu", "num_workers": 1}
 
 
 def run(redness, folder, slide, **options):
-    return SlideMapper(redness, **(SETTINGS | options)).run(slide, folder / "out")
+    return SlideMapper(redness, **grouped(**SETTINGS | options)).run(slide, folder / "out")
 
 
 def settings(folder):
@@ -76,7 +77,7 @@ def test_a_mask_that_is_kept_is_no_edit(keep, tmp_path, write_slide, picture, re
 )
 def test_rejects_methods(options, message, redness):
     with pytest.raises(ValueError, match=message):
-        SlideMapper(redness, **SETTINGS, **options)
+        SlideMapper(redness, **grouped(**SETTINGS, **options))
 
 
 def test_every_tile_that_training_calls_tissue_is_mapped(tmp_path, write_slide, redness):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from scripts import evaluate
-from shared.inference import SlideMapper
+from shared.inference import Compute, SlideMapper, Tiles
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +40,9 @@ def manifest(tmp_path_factory):
     (folder / "slides.csv").write_text(
         "image,label,mask,split\ntumour.tif,1,tumour.png,test\nnormal.tif,0,,test\nempty.tif,0,empty.png,train\n"
     )
-    mapper = SlideMapper(Redness(), tile_size_px=256, margin_px=0, amp=False, device="cpu", threshold=0.4)
+    mapper = SlideMapper(
+        Redness(), threshold=0.4, tiles=Tiles(tile_size_px=256, margin_px=0), compute=Compute(amp=False, device="cpu")
+    )
     mapper.run(folder / "slides.csv", folder / "maps")
     return folder / "slides.csv"
 
@@ -56,10 +57,9 @@ def start(monkeypatch, capsys):
     return run
 
 
-def test_maps_are_scored(manifest, tmp_path):
+def test_maps_are_scored(run_python, manifest, tmp_path):
     maps = manifest.parent / "maps"
-    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "--maps", str(maps), "--manifest", str(manifest)]
-    process = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False)
+    process = run_python("scripts/evaluate.py", "--maps", maps, "--manifest", manifest, "--out", tmp_path)
     assert process.returncode == 0, process.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     for part in ("pixels_tissue", "pixels_all"):

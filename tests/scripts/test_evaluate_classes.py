@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from torch import nn
 
 from shared.data import TissueCache
-from shared.inference import SlideMapper
+from shared.inference import Compute, Outputs, SlideMapper, Tiles
 from shared.synthetic import BreastPlan, write_demo
 from shared.synthetic.breast_demo import BreastSlidePlan
 
@@ -40,7 +38,12 @@ class Darkness(nn.Module):
 def folder(tmp_path_factory):
     folder = write_demo(tmp_path_factory.mktemp("breast") / "demo", BreastPlan(masked={}, labelled={}, slides=SLIDES))
     mapper = SlideMapper(
-        Darkness(), mpp=8.0, tile_size_px=64, margin_px=8, map_downsample=1, amp=False, device="cpu", class_names=NAMES
+        Darkness(),
+        mpp=8.0,
+        class_names=NAMES,
+        tiles=Tiles(tile_size_px=64, margin_px=8),
+        outputs=Outputs(map_downsample=1),
+        compute=Compute(amp=False, device="cpu"),
     )
     mapper.run(folder / "slides.csv", folder / "maps")
     return folder
@@ -60,11 +63,9 @@ def pixels_of(folder, name):
     return predicted[is_tissue], truth[is_tissue]
 
 
-def test_maps_of_classes_are_scored(folder):
-    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "--maps", str(folder / "maps"), "--split", "test"]
-    process = subprocess.run(
-        [*command, "--manifest", str(folder / "slides.csv")], capture_output=True, text=True, check=False, cwd=folder
-    )
+def test_maps_of_classes_are_scored(run_python, folder):
+    options = ["--maps", folder / "maps", "--split", "test", "--manifest", folder / "slides.csv"]
+    process = run_python(ROOT / "scripts/evaluate.py", *options, cwd=folder)
     assert process.returncode == 0, process.stderr
     out = folder / "maps" / "evaluation"
     metrics = json.loads((out / "metrics.json").read_text())

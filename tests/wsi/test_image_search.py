@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from shared.wsi import Slide
-from shared.wsi.formats import IMAGE_SUFFIXES, UNREADABLE_FORMATS
+from shared.wsi.formats import UNREADABLE_FORMATS, image_suffixes
 from shared.wsi.image_search import find_image_files
 
 from .conftest import smooth_rgb
@@ -32,7 +32,7 @@ def names(folder, **options):
 
 
 def test_every_format_is_found_in_either_case(tmp_path, put):
-    endings = sorted({*IMAGE_SUFFIXES, *UNREADABLE_FORMATS, ".ome.tif", ".ome.btf", ".ome.tf8"})
+    endings = sorted({*image_suffixes(), *UNREADABLE_FORMATS, ".ome.tif", ".ome.btf", ".ome.tf8"})
     wanted = sorted(f"{index:02d}{ending.upper() if index % 2 else ending}" for index, ending in enumerate(endings))
     for name in wanted:
         put(f"in/{name}")

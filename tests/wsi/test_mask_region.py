@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from shared.wsi import Slide, read_mask_region
+from shared.wsi import MaskMeaning, Slide, read_mask_region
 
 IMAGE_SIZE = (517, 301)
 CLASSES = ["normal", "benign", "in situ", "invasive"]
@@ -200,7 +200,7 @@ def classes():
 @pytest.mark.parametrize("downsample", [1.0, 4 / 3, 2.0])
 def test_class_indices(name, options, downsample, classes, tmp_path):
     path = save(classes, tmp_path / name, **options)
-    region = read_mask_region(path, (-20, 61), (40, 31), IMAGE_SIZE, downsample, num_classes=4)
+    region = read_mask_region(path, (-20, 61), (40, 31), IMAGE_SIZE, downsample, meaning=MaskMeaning(num_classes=4))
     expected = sum(
         value * reference(classes == value, (-20, 61), (40, 31), 1, downsample).astype(np.uint8) for value in range(1, 4)
     )
@@ -215,13 +215,13 @@ def test_class_indices(name, options, downsample, classes, tmp_path):
 def test_a_value_that_is_no_class_is_named(name, classes, tmp_path):
     path = save(classes, tmp_path / name, **({"tile": (64, 64)} if name == "tiled.tif" else {}))
     with pytest.raises(ValueError, match=rf"{name} has a pixel of value 3: with 3 classes a pixel is its class index, 0\.\.2"):
-        read_mask_region(path, (0, 0), 40, IMAGE_SIZE, num_classes=3)
+        read_mask_region(path, (0, 0), 40, IMAGE_SIZE, meaning=MaskMeaning(num_classes=3))
 
 
 @pytest.mark.parametrize(("mode", "colour", "value"), [("L", 3, 3), ("LA", (1, 255), 1), ("1", 1, 1), ("I;16", 3, 3)])
 def test_class_indices_in_one_channel_of_any_kind(mode, colour, value, tmp_path):
     Image.new(mode, (8, 8), colour).save(tmp_path / "mask.png")
-    assert (read_mask_region(tmp_path / "mask.png", (0, 0), 8, (8, 8), num_classes=4) == value).all()
+    assert (read_mask_region(tmp_path / "mask.png", (0, 0), 8, (8, 8), meaning=MaskMeaning(num_classes=4)) == value).all()
 
 
 def test_class_indices_with_a_palette(classes, tmp_path):
@@ -230,7 +230,7 @@ def test_class_indices_with_a_palette(classes, tmp_path):
     image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
     assert image.mode == "P"
     image.save(tmp_path / "mask.png")
-    region = read_mask_region(tmp_path / "mask.png", (0, 0), IMAGE_SIZE, IMAGE_SIZE, num_classes=4)
+    region = read_mask_region(tmp_path / "mask.png", (0, 0), IMAGE_SIZE, IMAGE_SIZE, meaning=MaskMeaning(num_classes=4))
     np.testing.assert_array_equal(region, classes)
 
 
@@ -238,14 +238,14 @@ def test_class_indices_with_a_palette(classes, tmp_path):
 def test_colours_are_no_class_indices(mode, tmp_path):
     Image.new(mode, (8, 8)).save(tmp_path / "mask.png")
     with pytest.raises(ValueError, match=r"mask\.png has 3 channels of uint8: with 4 classes"):
-        read_mask_region(tmp_path / "mask.png", (0, 0), 8, (8, 8), num_classes=4)
+        read_mask_region(tmp_path / "mask.png", (0, 0), 8, (8, 8), meaning=MaskMeaning(num_classes=4))
 
 
 @pytest.mark.parametrize(("pixels", "words"), [(np.float32(1), "1 channels of float32"), (np.int16(-1), "value -1")])
 def test_numbers_that_are_no_class_indices(pixels, words, tmp_path):
     path = save(np.full((64, 64), pixels), tmp_path / "mask.tif", tile=(32, 32))
     with pytest.raises(ValueError, match=words):
-        read_mask_region(path, (0, 0), 8, (64, 64), num_classes=4)
+        read_mask_region(path, (0, 0), 8, (64, 64), meaning=MaskMeaning(num_classes=4))
 
 
 def features(*squares):
@@ -268,9 +268,9 @@ def test_annotations_give_the_pixels_of_a_mask_drawn_from_them(xy, downsample, t
     for name, left, top, side in squares:
         drawn[top : top + side, left : left + side] = CLASSES.index(name)
     path = save(drawn, tmp_path / "mask.png")
-    expected = read_mask_region(path, xy, (70, 50), IMAGE_SIZE, downsample, num_classes=4)
+    expected = read_mask_region(path, xy, (70, 50), IMAGE_SIZE, downsample, meaning=MaskMeaning(num_classes=4))
     region = read_mask_region(
-        tmp_path / "slide.GEOJSON", xy, (70, 50), IMAGE_SIZE, downsample, num_classes=4, class_names=CLASSES
+        tmp_path / "slide.GEOJSON", xy, (70, 50), IMAGE_SIZE, downsample, meaning=MaskMeaning(num_classes=4, class_names=CLASSES)
     )
     assert region.dtype == np.uint8
     np.testing.assert_array_equal(region, expected)
@@ -281,16 +281,16 @@ def test_annotations_of_two_classes(tmp_path):
     path.write_text(features(("Tumor", 0, 0, 8), ("Stroma", 2, 2, 4)))
     with pytest.raises(ValueError, match=r"slide\.json: expected annotations of one class.*found Tumor \(1\), Stroma \(1\)"):
         read_mask_region(path, (0, 0), 8, IMAGE_SIZE)
-    assert read_mask_region(path, (0, 0), 8, IMAGE_SIZE, tumour_classes=["tumor"]).sum() == 64 - 16
-    assert (read_mask_region(path, (0, 0), 8, IMAGE_SIZE, tumour_classes=["Tumor", "Stroma"]) == 1).all()
-    named = read_mask_region(path, (0, 0), 8, IMAGE_SIZE, class_names=["stroma", "tumor"])
+    assert read_mask_region(path, (0, 0), 8, IMAGE_SIZE, meaning=MaskMeaning(tumour_classes=["tumor"])).sum() == 64 - 16
+    assert (read_mask_region(path, (0, 0), 8, IMAGE_SIZE, meaning=MaskMeaning(tumour_classes=["Tumor", "Stroma"])) == 1).all()
+    named = read_mask_region(path, (0, 0), 8, IMAGE_SIZE, meaning=MaskMeaning(class_names=["stroma", "tumor"]))
     assert named.sum() == 64 - 16
     with pytest.raises(ValueError, match=r"slide\.json: feature 2 has the class 'Stroma', wanted one of 'normal', 'tumor'"):
-        read_mask_region(path, (0, 0), 8, IMAGE_SIZE, class_names=["normal", "tumor"])
+        read_mask_region(path, (0, 0), 8, IMAGE_SIZE, meaning=MaskMeaning(class_names=["normal", "tumor"]))
     with pytest.raises(ValueError, match=r"slide\.json: annotations of 3 classes need class_names"):
-        read_mask_region(path, (0, 0), 8, IMAGE_SIZE, num_classes=3)
+        read_mask_region(path, (0, 0), 8, IMAGE_SIZE, meaning=MaskMeaning(num_classes=3))
     with pytest.raises(ValueError, match="class_names must be 2 different names"):
-        read_mask_region(path, (0, 0), 8, IMAGE_SIZE, class_names=CLASSES)
+        read_mask_region(path, (0, 0), 8, IMAGE_SIZE, meaning=MaskMeaning(class_names=CLASSES))
 
 
 def test_annotations_that_were_written_again_are_read_again(tmp_path):

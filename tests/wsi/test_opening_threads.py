@@ -1,14 +1,13 @@
 """Slides opened by several threads of one process, and by a child that was forked meanwhile."""
 
 import multiprocessing
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from shared.wsi import Slide, opening
+from shared.wsi import Slide
+from shared.wsi.readers import order
+from shared.wsi.readers.openslide import OpenSlideReader
 
 FIRST_SLIDES = """
 import sys, threading
@@ -30,9 +29,8 @@ assert sizes == [(64, 64, 3)] * len(paths), sizes
 """
 
 
-def test_a_process_opens_its_first_slides_in_several_threads(pyramid, flat):
-    command = [sys.executable, "-c", FIRST_SLIDES, *map(str, [pyramid, flat] * 4)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=False)
+def test_a_process_opens_its_first_slides_in_several_threads(run_python, pyramid, flat):
+    done = run_python("-c", FIRST_SLIDES, *[pyramid, flat] * 4)
     assert done.returncode == 0, done.stderr
 
 
@@ -40,21 +38,17 @@ def test_one_thread_opens_at_a_time(pyramid, monkeypatch):
     at_work, most = set(), []
     # The first opening in a process compares the levels, in a reader of its own.
     Slide(pyramid).close()
-    factory = opening.reader_factory
 
-    def noted(backend, path, layout):
-        def open_reader():
+    class Noted(OpenSlideReader):
+        def __init__(self, file):
             me = threading.get_ident()
             at_work.add(me)
             most.append(len(at_work))
             time.sleep(0.02)
-            reader = factory(backend, path, layout)()
+            super().__init__(file)
             at_work.remove(me)
-            return reader
 
-        return open_reader
-
-    monkeypatch.setattr(opening, "reader_factory", noted)
+    monkeypatch.setattr(order, "READERS", (Noted,))
     slides = [Slide(pyramid) for _ in range(4)]
     for slide in slides:
         slide.close()
@@ -72,18 +66,15 @@ def open_in_child(path, queue):
 
 def test_a_child_that_is_forked_while_a_slide_is_opened_can_open_its_own(pyramid, flat, monkeypatch):
     begun, may_end = threading.Event(), threading.Event()
-    factory = opening.reader_factory
 
-    def held(backend, path, layout):
-        def open_reader():
-            if path == pyramid:
+    class Held(OpenSlideReader):
+        def __init__(self, file):
+            if file.path == pyramid:
                 begun.set()
                 assert may_end.wait(60)
-            return factory(backend, path, layout)()
+            super().__init__(file)
 
-        return open_reader
-
-    monkeypatch.setattr(opening, "reader_factory", held)
+    monkeypatch.setattr(order, "READERS", (Held,))
     opener = threading.Thread(target=Slide, args=(pyramid, "openslide"))
     opener.start()
     try:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.wsi import Slide, read_annotations, read_mask_region
+from shared.wsi import MaskMeaning, Slide, read_annotations, read_mask_region
 
 from .scn_slide import write_scn
 
@@ -50,7 +50,7 @@ def xml(path, *boxes):
 
 
 def mask_of(path, slide, **options):
-    return read_mask_region(path, (0, 0), SIZE_PX, SIZE_PX, image_path=slide, **options)
+    return read_mask_region(path, (0, 0), SIZE_PX, SIZE_PX, image_path=slide, meaning=MaskMeaning(**options))
 
 
 def at(corners, origin):
@@ -84,7 +84,7 @@ def test_annotations_meet_the_tumour_that_they_were_drawn_on(slide, tmp_path):
         # The edges of the red square are blurred by JPEG.
         assert (mask != red).mean() < 0.002, path.name
         assert mask.sum() == 128 * 128
-        part = read_mask_region(path, (level0[0] - 8, level0[1] - 8), 32, SIZE_PX, 2.0, slide, **options)
+        part = read_mask_region(path, (level0[0] - 8, level0[1] - 8), 32, SIZE_PX, 2.0, slide, MaskMeaning(**options))
         np.testing.assert_array_equal(part, np.pad(np.ones((28, 28)), ((4, 0), (4, 0))))
 
 

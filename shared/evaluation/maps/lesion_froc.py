@@ -10,9 +10,9 @@ import numpy as np
 from monai.apps.pathology.metrics import LesionFROC
 from monai.metrics import compute_froc_curve_data
 
+from ...data.record import Record
 from ...writers.ome_tiff import reduced_strips
 from .map_folder import MapFolder
-from .scoring_grid import Record
 
 # Longest axis of a lesion; below it there are isolated tumour cells.
 ISOLATED_UM = 200

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...data.image_dataset import record_error
+from ...data.record import Record
 from ...data.tissue_cache import TissueCache
 from ...inference.cohort.finished import FINISHED
 from ...inference.cohort.row_store import TABLE_NAME
@@ -14,7 +15,7 @@ from ...inference.outputs.map_file import MapFile
 from ...writers.table import read_rows
 from ...wsi.slide import Slide
 from .counts import MapCounts, count_pixels
-from .scoring_grid import Record, ScoringGrid, read_truth
+from .scoring_grid import ScoringGrid, read_truth
 
 
 class MapFolder:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.record import Record, region_of
 from ...data.record_masks import read_record_mask
 from ...data.tissue_cache import TissueCache
 from ...inference.outputs.map_file import MapFile
 from ...wsi.annotations.annotation_file import is_annotation_file
 
-Record = dict[str, Any]
 # From the first row and the height of a strip to where there is tissue in it, ``(height, W)``.
 StripTissue = Callable[[int, int], NDArray[np.bool_]]
 
@@ -52,9 +51,9 @@ class ScoringGrid:
     @classmethod
     def of_mpp(cls, record: Record, row: Mapping[str, str], mpp: float, class_names: Sequence[str] | None = None) -> ScoringGrid:
         """Pixels of `mpp` micrometres over an image or a region."""
-        pixel_px, whole = mpp / float(row["mpp"]), row if record.get("width_px") is None else record
-        height, width = (max(1, round(int(whole[name]) / pixel_px)) for name in ("height_px", "width_px"))
-        return cls(record, row, pixel_px, (height, width), class_names)
+        pixel_px = mpp / float(row["mpp"])
+        width, height = region_of(record, _size_px(row))[2:]
+        return cls(record, row, pixel_px, (max(1, round(height / pixel_px)), max(1, round(width / pixel_px))), class_names)
 
     @property
     def num_classes(self) -> int:
@@ -77,8 +76,7 @@ class ScoringGrid:
             ValueError: as `read_truth`.
         """
         corner, size_px = (self.origin[0], round(self.origin[1] + top * self.pixel_px)), (self.shape[1], height)
-        slide_size_px = (int(self.row["width_px"]), int(self.row["height_px"]))
-        return read_truth(self.record, corner, size_px, slide_size_px, self.pixel_px, self.class_names)
+        return read_truth(self.record, corner, size_px, _size_px(self.row), self.pixel_px, self.class_names)
 
     def decisions(self, source: MapFile, top: int, height: int) -> NDArray[np.uint8]:
         """`MapFile.read_decisions` of the pixels below the middles of a strip's: ``(1, height, W)`` or ``(2, height, W)``."""
@@ -115,14 +113,20 @@ def read_truth(
     Raises:
         ValueError: as `read_record_mask`, naming the classes where there are several.
     """
-    if record.get("mask") is None:
+    file = record.get("mask")
+    if file is None:
         return np.zeros(size_px[::-1], np.uint8)
     num_classes = 2 if class_names is None else len(class_names)
     try:
         return read_record_mask(record, xy, size_px, image_size_px, pixel_px, num_classes, class_names)
     except ValueError as error:
         # Of an annotation file the error names the classes itself.
-        if class_names is None or is_annotation_file(record["mask"]):
+        if class_names is None or is_annotation_file(file):
             raise
         indices = ", ".join(f"{index} {name}" for index, name in enumerate(class_names))
         raise ValueError(f"{error}; the maps have the classes {indices}") from error
+
+
+def _size_px(row: Mapping[str, str]) -> tuple[int, int]:
+    """(width, height) of level 0."""
+    return int(row["width_px"]), int(row["height_px"])

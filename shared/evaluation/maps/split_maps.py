@@ -9,12 +9,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...data.manifest import write_manifest
+from ...data.record import Record
 from ...data.tissue_cache import TissueCache
 from ...engines.distributed import gather_in_order, num_processes, rank
 from ...inference.slide_mapper import SlideMapper
 from .counts import MapCounts
 from .map_folder import MapFolder, check_mask
-from .scoring_grid import Record
 
 
 class SplitMaps:
@@ -34,13 +34,13 @@ class SplitMaps:
     def __init__(
         self, folder: str | Path, records: Sequence[Record], mapper: SlideMapper, tissue: TissueCache, truth: bool = True
     ) -> None:
-        if mapper.tissue_only and mapper.tissue_method != tissue.method:
+        if mapper.tissue.only and mapper.tissue.found_by != tissue.method:
             raise ValueError(
-                f"the maps are made where {mapper.tissue_method!r} finds tissue, and would be scored where {tissue.method!r} "
+                f"the maps are made where {mapper.tissue.found_by!r} finds tissue, and would be scored where {tissue.method!r} "
                 "does: give both the same tissue_method"
             )
         self.folder, self.mapper, self.tissue = Path(folder), mapper, tissue
-        self.records = [record if truth else {**record, "mask": None} for record in records]
+        self.records: list[Record] = [record if truth else {**record, "mask": None} for record in records]
 
     def counts(self) -> list[MapCounts]:
         """Of every slide, in order and on every process.

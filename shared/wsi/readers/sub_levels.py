@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from ..tiff.layout import TiffLayout, TiffPageLayout, sub_level_pages
 from ..tiff.tiles import TileCheck, decode_stream
-from .backends import GLASS, LevelReader
+from .reader import GLASS, LevelReader
 
 
-def with_sub_levels(open_reader: Callable[[], LevelReader], path: Path, layout: TiffLayout) -> LevelReader:
+def with_sub_levels(reader: LevelReader, path: Path, layout: TiffLayout) -> LevelReader:
     """A library's reader, with the levels that it does not know of behind its own where they can be read.
 
     These are tiled, of 8-bit RGB, and smaller than level 0, which must be the page that they belong to.
     """
-    reader = open_reader()
     sizes = reader.level_sizes_px
     first = layout.pages[0].size_px
     usable = [page for page in layout.sub_levels if page.is_tiled and page.is_uint8_rgb and page.size_px not in sizes]
@@ -80,6 +79,9 @@ class SubLevelReader:
             return decode_stream(self._decoders[page.size_px], index, os.pread(self._file, length, offset))
         except Exception as error:  # each codec has errors of its own
             raise RuntimeError(f"tile {index} is damaged: {error}") from error
+
+    def properties(self) -> Mapping[str, str]:
+        return self._reader.properties()
 
     def close(self) -> None:
         self._reader.close()

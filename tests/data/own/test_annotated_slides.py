@@ -14,7 +14,7 @@ from PIL import Image
 from shared.data import load_manifest, pixel_target, write_manifest
 from shared.data.own.annotated_slides import annotated_slides
 from shared.synthetic import write_slide
-from shared.wsi import read_annotations, read_mask_region
+from shared.wsi import MaskMeaning, read_annotations, read_mask_region
 from tests.data.camelyon16_layout import asap, corners
 from tests.data.qupath_layout import collection, feature, project, square, write
 from tests.data.sparse_slide import write_sparse_slide
@@ -42,7 +42,7 @@ def slides(tmp_path):
 
 
 def mask_of(record, size_px=SIZE_PX, **options):
-    return read_mask_region(record["mask"], (0, 0), size_px, SIZE_PX, **options)
+    return read_mask_region(record["mask"], (0, 0), size_px, SIZE_PX, meaning=MaskMeaning(**options))
 
 
 def test_the_records_line_by_line(slides, tmp_path):

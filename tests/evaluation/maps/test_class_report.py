@@ -22,7 +22,7 @@ from torch import nn
 from shared.data import TissueCache, load_manifest
 from shared.evaluation.maps.cohort import MapCohort
 from shared.evaluation.maps.report import class_map_report
-from shared.inference import SlideMapper
+from shared.inference import Compute, SlideMapper, Tiles
 from shared.writers import write_rows
 from tests.evaluation.test_class_evaluation import bach_score_by_loop
 
@@ -88,7 +88,9 @@ def cohort(tmp_path_factory):
     write_annotations(folder / "b.geojson", AREAS["b"])
     rows = ["image,label,mask", "a.tif,3,a.png", "b.tif,2,b.geojson", "c.tif,0,"]
     (folder / "slides.csv").write_text("\n".join(rows) + "\n")
-    mapper = SlideMapper(Nearest(), tile_size_px=64, margin_px=0, amp=False, device="cpu", class_names=NAMES)
+    mapper = SlideMapper(
+        Nearest(), class_names=NAMES, tiles=Tiles(tile_size_px=64, margin_px=0), compute=Compute(amp=False, device="cpu")
+    )
     mapper.run(folder / "slides.csv", folder / "maps")
     (folder / "d.tif").write_bytes(b"")
     return folder
@@ -197,7 +199,9 @@ def test_a_slide_without_tissue_counts_nothing_in_it(tmp_path):
         tmp_path / "e.tif", rgb, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4), resolutionunit="CENTIMETER"
     )
     (tmp_path / "slides.csv").write_text("image,label\ne.tif,0\n")
-    SlideMapper(Nearest(), amp=False, device="cpu", class_names=NAMES).run(tmp_path / "slides.csv", tmp_path / "maps")
+    SlideMapper(Nearest(), class_names=NAMES, compute=Compute(amp=False, device="cpu")).run(
+        tmp_path / "slides.csv", tmp_path / "maps"
+    )
     metrics, rows = report_of(tmp_path, records_of(tmp_path))
     assert (rows[0]["num_pixels"], metrics["confusion_all"][0][0]) == (0, 75 * 100)
     assert metrics["class_pixels"]["Nearest"]["accuracy"] is None

@@ -14,7 +14,7 @@ from torch import nn
 from shared.data import TissueCache, load_manifest
 from shared.evaluation.maps.cohort import MapCohort
 from shared.evaluation.maps.report import tumour_map_report
-from shared.inference import SlideMapper
+from shared.inference import Compute, SlideMapper, Tiles, Tissue
 
 HEIGHT, WIDTH = 1000, 1400
 # Level-0 boxes (top, left, height, width) of tumour: 0.5 um a pixel, so 400 px are 200 um.
@@ -60,7 +60,12 @@ def cohort(tmp_path_factory):
             (folder / "b.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
         rows.append(f"{name}.tif,{int(bool(lesions))},{ {'a': 'a.png', 'b': 'b.geojson', 'c': ''}[name] }")
     (folder / "slides.csv").write_text("\n".join(rows) + "\n")
-    mapper = SlideMapper(Greenness(), tile_size_px=256, margin_px=0, amp=False, device="cpu", tissue_only=False)
+    mapper = SlideMapper(
+        Greenness(),
+        tiles=Tiles(tile_size_px=256, margin_px=0),
+        compute=Compute(amp=False, device="cpu"),
+        tissue=Tissue(only=False),
+    )
     mapper.run(folder / "slides.csv", folder / "maps")
     return folder
 

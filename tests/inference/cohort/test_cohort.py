@@ -13,8 +13,10 @@ from shared.inference.cohort.cohort import MAX_DEATHS, CohortWorker
 from shared.inference.cohort.finished import fingerprint
 from shared.inference.cohort.row_store import RowStore
 from tests.inference.cohort_processes import SETTINGS, start, table_of
+from tests.inference.flat_options import grouped
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_images(tmp_path, pictures):
     out = tmp_path / "out"
     body = f"""
@@ -45,6 +47,7 @@ def test_two_processes_share_the_images(tmp_path, pictures):
     assert len({row["worker"] for row in table.values()}) == 2
 
 
+@pytest.mark.slow
 def test_the_image_of_a_killed_process_is_taken_over_at_once(tmp_path, pictures, mapper):
     """The other process waits for an image that is being mapped, and maps it when that process is gone."""
     out = tmp_path / "out"
@@ -82,6 +85,7 @@ def test_the_image_of_a_killed_process_is_taken_over_at_once(tmp_path, pictures,
     assert mapper.run(pictures, out) == []
 
 
+@pytest.mark.slow
 def test_the_table_is_whole_whenever_a_process_is_killed(tmp_path, pictures):
     """A process that forks, and kills, one run after the other: importing takes longer than mapping."""
     process = start(f"""
@@ -136,7 +140,7 @@ def test_a_failure_is_tried_once_more_behind_the_others(tmp_path, pictures, redn
 
     (pictures / "05.png").write_bytes(b"no picture")
     with pytest.raises(InferenceFailures, match=r"1 of 12 images failed:\n.*05\.png"):
-        Flaky(redness, **SETTINGS).run(pictures, tmp_path / "out")
+        Flaky(redness, **grouped(**SETTINGS)).run(pictures, tmp_path / "out")
     assert tried == [*(f"{index:02}" for index in range(12)), "03", "05"]
     table = table_of(tmp_path / "out")
     assert (table["03"]["status"], table["03"]["attempts"], table["03"]["reason"]) == ("ok", "2", "")
@@ -145,7 +149,7 @@ def test_a_failure_is_tried_once_more_behind_the_others(tmp_path, pictures, redn
     # The next run tries again, as often.
     tried.clear()
     with pytest.raises(InferenceFailures, match="1 of 12"):
-        Flaky(redness, **SETTINGS).run(pictures, tmp_path / "out")
+        Flaky(redness, **grouped(**SETTINGS)).run(pictures, tmp_path / "out")
     assert tried == ["05", "05"]
 
 
@@ -214,13 +218,13 @@ def test_the_table_is_made_of_the_rows_and_keeps_what_it_has(tmp_path):
 
 def test_what_settings_ask_for_besides_belongs_to_the_result(tmp_path, pictures, redness):
     images = find_images(pictures)[:2]
-    with_table = SlideMapper(redness, tile_table=True, volume="nifti", **SETTINGS)
+    with_table = SlideMapper(redness, **grouped(tile_table=True, volume="nifti", **SETTINGS))
     assert len(run_cohort(with_table, images, tmp_path / "out")) == 2
     (tmp_path / "out" / "00.tiles.csv").unlink()
     (tmp_path / "out" / "01.nii.gz").unlink()
     assert [row["slide"] for row in run_cohort(with_table, images, tmp_path / "out")] == ["00", "01"]
     assert run_cohort(with_table, images, tmp_path / "out") == []
-    run_cohort(SlideMapper(redness, **SETTINGS), images, tmp_path / "out")
+    run_cohort(SlideMapper(redness, **grouped(**SETTINGS)), images, tmp_path / "out")
     assert not [*(tmp_path / "out").glob("*.tiles.csv"), *(tmp_path / "out").glob("*.nii.gz")]
 
 
@@ -245,7 +249,7 @@ def test_an_image_that_is_gone_fails_alone(tmp_path, pictures, mapper):
 
 def test_classes_have_no_tissue_of_their_own(tmp_path, pictures):
     network = torch.nn.Conv2d(3, 3, 1)
-    mapper = SlideMapper(network, class_names=["background", "stroma", "tumour"], **SETTINGS)
+    mapper = SlideMapper(network, **grouped(class_names=["background", "stroma", "tumour"], **SETTINGS))
     (row,) = run_cohort(mapper, find_images(pictures / "00.png"), tmp_path / "out")
     assert row["status"] == "ok"
 

@@ -11,6 +11,7 @@ from shared.inference.device_errors import DeviceFailure
 from shared.inference.outputs.slide_results import RESULT_SUFFIXES
 from shared.writers import StorageError
 from tests.inference.cohort_processes import SETTINGS, start, table_of
+from tests.inference.flat_options import grouped
 
 
 class Nothing:
@@ -30,6 +31,7 @@ def wrapped(error):
     return outer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_working", [0, 1])
 def test_a_device_that_fails_dooms_no_image_of_a_neighbour(tmp_path, pictures, num_working):
     """A bad process, started again and again beside a healthy one that was there before; forked, as importing is slow."""
@@ -154,10 +156,10 @@ def test_a_full_disk_ends_the_run_and_fails_no_image(tmp_path, pictures, redness
             return row
 
     with pytest.raises(StorageError, match="the disk is full"):
-        run_cohort(Full(redness, **SETTINGS), found, out)
+        run_cohort(Full(redness, **grouped(**SETTINGS)), found, out)
     assert {name: row["status"] for name, row in table_of(out).items()} == {"00": "ok", "01": "ok"}
     assert sorted(path.name for path in out.glob("0*.*")) == [f"0{i}{end}" for i in (0, 1) for end in sorted(RESULT_SUFFIXES)]
-    rows = run_cohort(SlideMapper(redness, **SETTINGS), found, out)
+    rows = run_cohort(SlideMapper(redness, **grouped(**SETTINGS)), found, out)
     assert len(rows) == 10
     assert {(row["status"], row["attempts"]) for row in rows} == {("ok", 1)}
 
@@ -170,4 +172,4 @@ def test_a_file_that_is_too_large_is_one_image_s_own_failure(tmp_path, pictures,
             return super().map_image(image, output_dir, title)
 
     with pytest.raises(InferenceFailures, match="1 of 12 images failed"):
-        run_cohort(Limited(redness, **SETTINGS), find_images(pictures), tmp_path / "out")
+        run_cohort(Limited(redness, **grouped(**SETTINGS)), find_images(pictures), tmp_path / "out")

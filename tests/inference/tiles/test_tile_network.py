@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from shared.inference import Compute, SlideMapper
 from shared.inference.tiles.tile_network import CompiledTileNetwork, TileNetwork, compile_problem
 from shared.networks import InstanceClassifier, PixelNormalization
 from shared.networks.precision import computes_bfloat16
@@ -142,9 +143,8 @@ def test_symmetries_are_averaged_at_the_maps_resolution(small, tiles):
 
 
 def test_without_a_compiler_compiling_is_refused(monkeypatch, small):
-    from shared.inference import SlideMapper
 
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert "no C++ compiler" in compile_problem(CPU)
     with pytest.raises(ValueError, match=r"compile=True cannot work here: there is no C\+\+ compiler"):
-        SlideMapper(small, compile=True, device="cpu")
+        SlideMapper(small, compute=Compute(compile=True, device="cpu"))
