@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--size_px", type=int, default=128, help="side of a patch in pixels at --mpp (default 128)")
     mpp = SLIDE_DOWNSAMPLE * SLIDE_MPP
     parser.add_argument("--mpp", type=float, default=mpp, help=f"micrometres per pixel (default {mpp:g}: 1.25x)")
-    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion a slide (default 0: the paper)")
+    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion per slide (default 0: the paper)")
     parser.add_argument("--seed", type=int, default=0, help="of k-means and of the background (default 0)")
 
 

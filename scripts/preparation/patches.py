@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--tissue_method", choices=TISSUE_METHODS, default="saturation", help="(default saturation: the paper)")
     parser.add_argument("--tissue_folder", type=Path, help="keep the slides' tissue here (default: beside the manifest)")
     parser.add_argument("--size_by", choices=SIZE_MEASURES, default="area", help="what makes a lesion large (default area)")
-    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion a slide (default 0: the paper)")
+    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion per slide (default 0: the paper)")
     parser.add_argument("--seed", type=int, default=0, help="of k-means and of the background (default 0)")
     add_annotation_options(parser)
 

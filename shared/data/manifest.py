@@ -82,14 +82,11 @@ def load_manifest(
         annotation_frame: of annotation files, in rows without ``annotation_frame``: ``qupath`` or ``level0``.
 
     Returns:
-        A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to),
-        ``x, y, width_px, height_px`` as level-0 pixels (all None when the row is the whole image), ``mpp``, ``label``,
-        ``area``, ``tumour_classes``, ``annotation_frame``, ``case_id``, ``split``, ``group``, and for messages ``manifest``, the
-        path of the CSV, and ``row``, the number of the line in it on which the row begins (the header is row 1; blank lines
-        count). What a row leaves empty is None.
+        The records of the rows, with every column; what a row leaves empty is None. ``image`` and ``mask`` are absolute paths (of
+        links, not of what they point to); a region is in level-0 pixels, whatever its unit in the file.
 
     Raises:
-        ValueError: for whatever is wrong, naming the file, the row, what was wanted and what came.
+        ValueError: for whatever is wrong, naming the file, the row, what was expected and what was found.
     """
     path = Path(path)
     rows = _read_rows(path)

@@ -13,8 +13,9 @@ class _Image(TypedDict):
 class Record(_Image, total=False):
     """A row of a manifest: ``image`` always, the rest where it is known.
 
-    `load_manifest` fills every column, with None where the row is empty; `shared.data.manifest` says what the columns mean.
-    ``x, y, width_px, height_px`` are level-0 pixels, ``mpp`` is micrometres per level-0 pixel.
+    `shared.data.manifest` says what the columns mean. ``x, y, width_px, height_px`` are level-0 pixels, absent or None of a whole
+    image; ``mpp`` is micrometres per level-0 pixel. For messages there are ``manifest``, the path of the CSV, and ``row``, the
+    number of the line in it on which the row begins (the header is row 1; blank lines count).
     """
 
     x: int | None
@@ -32,7 +33,6 @@ class Record(_Image, total=False):
     case_id: str | None
     split: str | None
     group: str | None
-    # For messages: the path of the CSV, and the line on which the row begins.
     manifest: str
     row: int
     # Columns behind the manifest's own: of TCGA, and of the instances that CAMEL picks.

@@ -43,7 +43,7 @@ def annotated_slides(
 
     Args:
         source: folder of the slides, searched with the folders below it.
-        annotations: folder of the annotation files, one a slide, searched likewise. A file has the name of its slide with or
+        annotations: folder of the annotation files, one per slide, searched likewise. A file has the name of its slide with or
             without the slide's ending, ``a b.svs.geojson`` or ``a b.geojson``, or that of the image in `project`.
         output: folder to write annotations to when `classes` are given: what is drawn, with the first name of each class, and
             background cut out of it. Otherwise the files are the masks as they are.

@@ -1,4 +1,4 @@
-"""Your own images in a folder a class, whole slides or tiles.
+"""Your own images in one folder per class, whole slides or tiles.
 
 ::
 
@@ -133,14 +133,14 @@ def _class_folders(source: Path, masks: Path | None) -> list[tuple[str | None, P
         raise ValueError(f"the folder {source} does not exist: give the folder of the class folders")
     folders = [folder for folder in _folders_in(source) if folder != masks]
     if not folders:
-        raise ValueError(f"{source} holds no folders: wanted a folder a class")
+        raise ValueError(f"{source} holds no folders: expected one folder per class")
     splits = [_SPLIT_OF.get(folder.name.lower()) for folder in folders]
     if not any(splits):
         return [(None, folder) for folder in folders]
     if not all(splits):
         others = ", ".join(folder.name for folder, split in zip(folders, splits, strict=True) if split is None)
         raise ValueError(
-            f"{source} holds folders of splits and others: {others}; wanted either train, val, test or a folder a class"
+            f"{source} holds folders of splits and others: {others}; expected either train, val, test or one folder per class"
         )
     return [(split, below) for folder, split in zip(folders, splits, strict=True) for below in _folders_in(folder)]
 
