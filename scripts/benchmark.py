@@ -12,29 +12,36 @@ python scripts/benchmark.py synthetic       milliseconds to generate an image
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import math
 import platform
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
-from scripts.benchmarks import alpha_beta, area_noise, cmil, inference, shares, synthetic, tiles
 from shared.front_door import begin_script
 
-COMMANDS = {
-    "cmil": cmil,
-    "tiles": tiles,
-    "alpha-beta": alpha_beta,
-    "shares": shares,
-    "area-noise": area_noise,
-    "inference": inference,
-    "synthetic": synthetic,
-}
+COMMANDS = ("cmil", "tiles", "alpha-beta", "shares", "area-noise", "inference", "synthetic")
+
+
+def module_of(command: str) -> ModuleType:
+    return importlib.import_module(f"scripts.benchmarks.{command.replace('-', '_')}")
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in COMMANDS:
+        command = commands.add_parser(name)
+        # Of one command alone: each imports what it measures, torch among it.
+        if name in sys.argv:
+            module_of(name).add_arguments(command)
+    return parser.parse_args()
 
 
 def without_nan(value: Any) -> Any:
@@ -46,17 +53,14 @@ def without_nan(value: Any) -> Any:
 
 def main() -> None:
     begin_script()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():
-        command.add_arguments(commands.add_parser(name, help=command.__doc__))
-    arguments = parser.parse_args()
+    arguments = parsed()
     try:
-        results = COMMANDS[arguments.command].run(arguments)
+        results = module_of(arguments.command).run(arguments)
     except (ValueError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     if arguments.json is not None:
+        import torch
+
         machine = {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
         report = {"command": vars(arguments), **machine, "results": without_nan(results)}
         arguments.json.write_text(json.dumps(report, indent=2, default=str))

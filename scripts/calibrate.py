@@ -28,15 +28,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.infer import overrides_of
+from scripts.infer import checkpoint_of, overrides_of
 from scripts.preparation.annotation_options import add_annotation_options
-from shared.calibration.temperature import LABELS, collect_logits, write_reliability_report, write_temperature
-from shared.data import load_manifest
-from shared.engines.run_record import trained_with
 from shared.front_door import begin_script
-from shared.inference import SlideMapper
-from shared.inference.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
-from shared.synthetic import demo_manifest
 
 
 def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -48,7 +42,7 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--manifest", type=Path, required=True, help="of the training")
     parser.add_argument("--overlay", nargs="+", default=[], help="configurations behind inference.json, as in training: unet")
     add_annotation_options(parser)
-    parser.add_argument("--labels", choices=LABELS, default="mask", help="of pixels or of images (default mask)")
+    parser.add_argument("--labels", choices=["mask", "label"], default="mask", help="of pixels or of images (default mask)")
     parser.add_argument("--fit_split", default="val", help="that the temperature is fitted on (default val)")
     parser.add_argument("--report_split", default="test", help="that the curves are drawn of (default test)")
     parser.add_argument("--regions_per_slide", type=int, default=100, help="of slides (default 100)")
@@ -64,6 +58,19 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     except ValueError as error:
         parser.error(str(error))
     return arguments, overrides
+
+
+if __name__ == "__main__":
+    # Before torch and MONAI are imported, which takes seconds: --help, and what is wrong with the options.
+    begin_script()
+    parsed()
+
+from shared.calibration.temperature import collect_logits, write_reliability_report, write_temperature
+from shared.data import load_manifest
+from shared.engines.run_record import trained_with
+from shared.inference import SlideMapper
+from shared.inference.bundle_mapper import first_cause, load_slide_mapper
+from shared.synthetic import demo_manifest
 
 
 def run(arguments: argparse.Namespace, mapper: SlideMapper) -> str:

@@ -30,18 +30,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.comparison.data import BINARY_NAMES, prepare_data
-from scripts.comparison.methods import check_given, find_methods
-from scripts.comparison.report import Report
-from scripts.comparison.runs import FAILED, SKIPPED, Comparison, Tracker
-from scripts.declarations.published import PublishedData, published_data
 from scripts.preparation.annotation_options import add_annotation_options
-from shared.engines.folder_lock import FolderLock
 from shared.front_door import begin_script
-from shared.handlers import database_uri
-from shared.sweeps.sweep import parse_value
-
-logger = logging.getLogger("compare")
 
 
 def parsed() -> argparse.Namespace:
@@ -59,7 +49,7 @@ def parsed() -> argparse.Namespace:
         metavar=("METHOD", "KEY", "VALUE"),
         help="a key of a training; METHOD all: of every one that has it",
     )
-    parser.add_argument("--class_names", nargs="+", default=list(BINARY_NAMES), help="of labels and masks, background first")
+    parser.add_argument("--class_names", nargs="+", default=["normal", "tumour"], help="of labels and masks, background first")
     add_annotation_options(parser)
     parser.add_argument("--mpp", type=float, default=1.0, help="micrometres per pixel at which all maps are scored (default 1)")
     parser.add_argument("--tile_mpp", type=float, help="of PNG and JPEG images in a manifest without the column mpp")
@@ -79,6 +69,23 @@ def parsed() -> argparse.Namespace:
     if arguments.seeds < 1 or arguments.mpp <= 0:
         parser.error("--seeds is at least 1 and --mpp above 0")
     return arguments
+
+
+if __name__ == "__main__":
+    # Before torch and MONAI are imported, which takes seconds: --help, and what is wrong with the options.
+    begin_script()
+    parsed()
+
+from scripts.comparison.data import prepare_data
+from scripts.comparison.methods import check_given, find_methods
+from scripts.comparison.report import Report
+from scripts.comparison.runs import FAILED, SKIPPED, Comparison, Tracker
+from scripts.declarations.published import PublishedData, published_data
+from shared.engines.folder_lock import FolderLock
+from shared.handlers import database_uri
+from shared.sweeps.sweep import parse_value
+
+logger = logging.getLogger("compare")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -26,15 +26,39 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.preparation.annotation_options import add_annotation_options
+from shared.front_door import begin_script
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--maps", type=Path, required=True, help="folder of the maps")
+    parser.add_argument("--manifest", type=Path, required=True, help="of whole slides, with masks")
+    parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: evaluation, in --maps)")
+    parser.add_argument("--threshold", type=float, help="from which a pixel is tumour (default: that of the maps)")
+    parser.add_argument("--froc_mpp", type=float, help="micrometres per pixel for lesions (default 16)")
+    add_annotation_options(parser)
+    parser.add_argument(
+        "--tissue", type=Path, help="folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)"
+    )
+    parser.add_argument("--allow_missing", action="store_true", help="leave out slides that have no finished map")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    # Before torch and MONAI are imported, which takes seconds: --help, and what is wrong with the options.
+    begin_script()
+    parsed()
+
 import pandas as pd
 
-from scripts.preparation.annotation_options import add_annotation_options
 from shared.data import TissueCache, load_manifest
-from shared.evaluation.lesion_froc import ISOLATED_UM
-from shared.evaluation.map_cohort import MapCohort
-from shared.evaluation.map_report import FROC_MPP, class_map_report, tumour_map_report
+from shared.data.record import Record
+from shared.evaluation.maps.cohort import MapCohort
+from shared.evaluation.maps.lesion_froc import ISOLATED_UM
+from shared.evaluation.maps.report import FROC_MPP, class_map_report, tumour_map_report
 from shared.evaluation.table import score_blocks
-from shared.front_door import begin_script
 from shared.inference.cohort.cohort import SETTINGS_NAME
 from shared.writers import atomic_path
 
@@ -88,7 +112,7 @@ def class_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tis
     return class_map_report(cohort, str(settings.get("network", "Maps")))
 
 
-def _records(arguments: argparse.Namespace, num_classes: int = 2) -> list[dict[str, Any]]:
+def _records(arguments: argparse.Namespace, num_classes: int = 2) -> list[Record]:
     return load_manifest(
         arguments.manifest,
         split=arguments.split,
@@ -150,19 +174,7 @@ def _cell(share: float | None) -> str:
 
 def main() -> None:
     begin_script()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--maps", type=Path, required=True, help="folder of the maps")
-    parser.add_argument("--manifest", type=Path, required=True, help="of whole slides, with masks")
-    parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
-    parser.add_argument("--out", type=Path, help="folder to write to (default: evaluation, in --maps)")
-    parser.add_argument("--threshold", type=float, help="from which a pixel is tumour (default: that of the maps)")
-    parser.add_argument("--froc_mpp", type=float, help=f"micrometres per pixel for lesions (default {FROC_MPP:g})")
-    add_annotation_options(parser)
-    parser.add_argument(
-        "--tissue", type=Path, help="folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)"
-    )
-    parser.add_argument("--allow_missing", action="store_true", help="leave out slides that have no finished map")
-    arguments = parser.parse_args()
+    arguments = parsed()
     out = arguments.out or arguments.maps / "evaluation"
     try:
         settings = settings_of(arguments.maps)

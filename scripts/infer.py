@@ -24,20 +24,17 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fire.parser import DefaultParseValue
-
 from shared.front_door import begin_script
-from shared.inference import InferenceFailures, find_images, run_cohort
-from shared.inference.bundle_mapper import checkpoint_of, first_cause, load_slide_mapper
-from shared.inference.cohort.finished import FINISHED
-from shared.inference.cohort.ray_cohort import RayCohort
-from shared.inference.device_errors import DeviceFailure
-from shared.synthetic import demo_manifest
 from shared.writers import StorageError, check_writable
+
+if TYPE_CHECKING:
+    from shared.inference import ImageInput
+
+logger = logging.getLogger("infer")
 
 
 def overrides_of(arguments: Sequence[str]) -> dict[str, Any]:
@@ -46,6 +43,8 @@ def overrides_of(arguments: Sequence[str]) -> dict[str, Any]:
     >>> overrides_of(["--batch_size", "32", "--network_def::backbone=resnet18", "--volume", "None"])
     {'batch_size': 32, 'network_def::backbone': 'resnet18', 'volume': None}
     """
+    from fire.parser import DefaultParseValue
+
     found: dict[str, Any] = {}
     left = list(arguments)
     while left:
@@ -54,6 +53,18 @@ def overrides_of(arguments: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"expected --key value, got {key!r} {'without a value' if key.startswith('--') else ''}".strip())
         found[key[2:]] = DefaultParseValue(value if has_value else left.pop(0))
     return found
+
+
+def checkpoint_of(model_dir: Path) -> Path:
+    """The trained network in a training's output folder.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    path = model_dir / "model.pt"
+    if not path.is_file():
+        raise ValueError(f"{model_dir} holds no model.pt: give the output folder of a finished training")
+    return path
 
 
 def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -86,10 +97,31 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
 
 
 def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
-    build = functools.partial(load_slide_mapper, str(arguments.bundle), arguments.overlay, overrides)
+    """Find the images and map them; the exit status."""
+    from shared.inference import find_images
+    from shared.synthetic import demo_manifest
+
     try:
         images = find_images(demo_manifest(arguments.manifest), arguments.split, arguments.out)
         check_writable(arguments.out)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    logger.info("%s: %d images; PyTorch and MONAI are starting", arguments.manifest, len(images))
+    return map_images(images, arguments, overrides)
+
+
+def map_images(images: Sequence[ImageInput], arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """Map images; the exit status."""
+    # Here, because PyTorch and MONAI take seconds to start: what is wrong with the options is said before.
+    from shared.inference.bundle_mapper import first_cause, load_slide_mapper
+    from shared.inference.cohort.cohort import InferenceFailures, run_cohort
+    from shared.inference.cohort.finished import FINISHED
+    from shared.inference.cohort.ray_cohort import RayCohort
+    from shared.inference.device_errors import DeviceFailure
+
+    build = functools.partial(load_slide_mapper, str(arguments.bundle), arguments.overlay, overrides)
+    try:
         mapper = None if arguments.engine == "ray" else build()
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {first_cause(error)}", file=sys.stderr)

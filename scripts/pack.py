@@ -17,16 +17,12 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from scripts.packing.model_info import release_address
-from scripts.packing.packer import bundle_names, pack
-from scripts.packing.verification import verify
 from shared.front_door import begin_script
 
 BUNDLES = REPOSITORY / "bundles"
 
 
-def main() -> None:
-    begin_script()
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="bundles to pack; without one, all of them")
     parser.add_argument("--out", type=Path, default=Path("dist"), help="folder for the zips, and for copies of files above 25 MB")
@@ -40,7 +36,22 @@ def main() -> None:
         "--model_info", type=Path, default=REPOSITORY / "models" / "model_info.json", help="list of packed bundles"
     )
     parser.add_argument("--verify", type=Path, nargs="+", metavar="ZIP", help="verify these instead of packing")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    # Before torch and MONAI are imported, which takes seconds: --help, and what is wrong with the options.
+    begin_script()
+    parsed()
+
+from scripts.packing.model_info import release_address
+from scripts.packing.packer import bundle_names, pack
+from scripts.packing.verification import verify
+
+
+def main() -> None:
+    begin_script()
+    arguments = parsed()
     try:
         passed = _verify(arguments) if arguments.verify else _pack(arguments)
     except (ValueError, RuntimeError) as error:

@@ -14,19 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pandas as pd
-
 from shared.front_door import begin_script
-from shared.sweeps.sweep import Sweep, parse_value
-from shared.sweeps.sweep_table import best_row, check_over, summarise
 
 
-def print_rows(rows: pd.DataFrame) -> None:
-    print(rows.to_string(index=False, float_format="%.4f"), flush=True)
-
-
-def main() -> None:
-    begin_script()
+def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_file", nargs="+", required=True, help="train.json and its overlays")
     parser.add_argument(
@@ -44,6 +35,27 @@ def main() -> None:
         parser.error(
             f"--choose takes a validation metric, <stage>.val_<name>: test images choose nothing; got {arguments.choose}"
         )
+    return arguments, parser
+
+
+if __name__ == "__main__":
+    # Before torch and MONAI are imported, which takes seconds: --help, and what is wrong with the options.
+    begin_script()
+    parsed()
+
+import pandas as pd
+
+from shared.sweeps.sweep import Sweep, parse_value
+from shared.sweeps.sweep_table import best_row, check_over, summarise
+
+
+def print_rows(rows: pd.DataFrame) -> None:
+    print(rows.to_string(index=False, float_format="%.4f"), flush=True)
+
+
+def main() -> None:
+    begin_script()
+    arguments, parser = parsed()
     varied = {name: [parse_value(text) for text in values] for name, *values in arguments.vary}
     try:
         check_over(list(varied), arguments.over)

@@ -14,8 +14,9 @@ from monai.bundle import ConfigParser
 from scripts.declarations.supervision import IMAGES, SLIDES, Supervision, read_supervision
 from shared.data import load_manifest
 from shared.data.manifest import REGION, has_known_mask
+from shared.data.record import Record, label_of
 
-from .data import ComparisonData, Record
+from .data import ComparisonData
 
 # Smaller images than this lose what a network could see in them: they are read finer then.
 LEAST_IMAGE_PX = 96
@@ -239,9 +240,9 @@ def _check_labels(method: Method, records: Sequence[Record], settings: Mapping[s
     missing = labels.count(None)
     if missing:
         raise NotComparable(f"needs label 'label': {missing} of {len(records)} training {method.kind} have none")
-    if len({label > 0 for label in labels}) < 2:
+    if len({label_of(record) > 0 for record in records}) < 2:
         raise NotComparable(f"needs training {method.kind} with label 0 and with a label above 0")
-    tumour = [record for record in records if record["label"] > 0]
+    tumour = [record for record in records if label_of(record) > 0]
     needed = method.labels(settings)
     without = {
         "area": [record for record in tumour if record["area"] is None and record["mask"] is None],

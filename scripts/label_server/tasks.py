@@ -12,7 +12,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from shared.inference.cohort.row_store import Row
+from shared.inference.row import Row
 from shared.wsi.annotations.frames import QUPATH
 from shared.wsi.slide import Slide
 

@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from scripts.preparation.folder_options import add_folder_options
 from shared.data import BACH_CLASSES, TissueCache, bach_photos, bach_slides, slide_patches, write_manifest
-from shared.data.manifest import Record
 from shared.data.public.bach import SLIDE_MPP, TRAINING_SLIDES, VALIDATION_SLIDES
+from shared.data.record import Record
 
 SLIDE_DOWNSAMPLE = 16
 
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--size_px", type=int, default=128, help="side of a patch in pixels at --mpp (default 128)")
     mpp = SLIDE_DOWNSAMPLE * SLIDE_MPP
     parser.add_argument("--mpp", type=float, default=mpp, help=f"micrometres per pixel (default {mpp:g}: 1.25x)")
-    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion a slide (default 0: the paper)")
+    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion per slide (default 0: the paper)")
     parser.add_argument("--seed", type=int, default=0, help="of k-means and of the background (default 0)")
 
 
@@ -67,7 +67,7 @@ def prepare(arguments: Namespace) -> Iterator[str]:
     yield f"{output / 'images.csv'}: {len(images)} photos (400 were published): {_classes(images)}"
     for split in ("train", "val", "test"):
         in_split = [record for record in annotated if record["split"] == split]
-        named = ", ".join(record["case_id"] for record in in_split)
+        named = ", ".join(record["case_id"] or "" for record in in_split)
         own = [record for record in patches if record["split"] == split]
         yield f"{output / 'slides.csv'}: {len(in_split)} {split} slides ({named}): {len(own)} patches: {_classes(own)}"
     yield f"{output / 'patches.csv'}: {len(patches)} patches with masks and {len(images)} photos with labels"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from scripts.preparation.folder_options import add_folder_options
 from shared.data import TissueCache
+from shared.data.problems import first_names
 from shared.data.public.camelyon16 import PARTLY_ANNOTATED, camelyon16_slides
 from shared.data.public.camelyon16_regions import (
     PAPER_TRAINING_SLIDES,
@@ -27,7 +28,7 @@ from shared.data.public.camelyon16_regions import (
     balanced_regions,
     camelyon16_regions,
 )
-from shared.data.public.releases import first_names, write_manifests
+from shared.data.public.releases import write_manifests
 
 # A region of 1280 px at 0.5 um has 20 x 20 px of it. At 8 um the thumbnail of a slide of 100 000 x 200 000 px would have 20
 # million pixels, which are float numbers while tissue is looked for.
@@ -61,7 +62,7 @@ def prepare(arguments: Namespace) -> list[str]:
     assign_camelyon16_splits(slides, arguments.split, arguments.val_share, arguments.seed, arguments.training_slides)
     regions = camelyon16_regions(slides, arguments.size_px, arguments.mpp, arguments.min_tissue, tissue, arguments.keep_unsure)
     with_tumour = {region["case_id"] for region in regions if region["label"]}
-    without = [slide["case_id"] for slide in slides if slide["label"] and slide["case_id"] not in with_tumour]
+    without = [slide["case_id"] or "" for slide in slides if slide["label"] and slide["case_id"] not in with_tumour]
     if without:
         data.remarks.append(f"{len(without)} slides with tumour have no region with it: {first_names(without)}")
     chosen = regions if arguments.all_regions else balanced_regions(regions, arguments.seed)

@@ -21,7 +21,7 @@ from shared.data.public.releases import write_manifests
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_folder_options(parser, "EBHI-SEG, with a folder a class in it")
+    add_folder_options(parser, "EBHI-SEG, with one folder per class in it")
     for name, folders in (("tumour", TUMOUR_CLASSES), ("normal", NORMAL_CLASSES)):
         shown = " ".join(map(repr, folders))
         parser.add_argument(f"--{name}", nargs="+", metavar="FOLDER", default=folders, help=f"(default {shown})")

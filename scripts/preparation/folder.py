@@ -1,10 +1,10 @@
-"""Write the manifest of your own images: from a folder a class, or from slides and their annotation files.
+"""Write the manifest of your own images: from one folder per class, or from slides and their annotation files.
 
 python scripts/prepare.py folder images mine --classes normal tumour
 python scripts/prepare.py folder slides mine --annotations geojson --classes "Other|Stroma" Tumor
 
 The first takes slides or tiles in images/normal and images/tumour, or in images/train/normal and so on, and masks or annotation
-files of the same names with --masks. The second takes slides and what was exported from a QuPath project, a GeoJSON file a
+files of the same names with --masks. The second takes slides and what was exported from a QuPath project, one GeoJSON file per
 slide (or drawn in ImageScope or ASAP); in QuPath: Automate, Script editor, Run for project:
 
     mkdirs(buildFilePath(PROJECT_BASE_DIR, "geojson"))

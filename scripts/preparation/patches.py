@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from scripts.preparation.annotation_options import add_annotation_options
-from shared.data import SIZE_MEASURES, TissueCache, load_manifest, slide_patches, write_manifest
+from shared.data import SIZE_MEASURES, TissueCache, label_of, load_manifest, slide_patches, write_manifest
 from shared.wsi import TISSUE_METHODS
 
 
@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--tissue_method", choices=TISSUE_METHODS, default="saturation", help="(default saturation: the paper)")
     parser.add_argument("--tissue_folder", type=Path, help="keep the slides' tissue here (default: beside the manifest)")
     parser.add_argument("--size_by", choices=SIZE_MEASURES, default="area", help="what makes a lesion large (default area)")
-    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion a slide (default 0: the paper)")
+    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion per slide (default 0: the paper)")
     parser.add_argument("--seed", type=int, default=0, help="of k-means and of the background (default 0)")
     add_annotation_options(parser)
 
@@ -68,7 +68,7 @@ def prepare(arguments: Namespace) -> list[str]:
             f"{arguments.slides}: no lesion with {arguments.min_tissue:.0%} tissue in the {arguments.size_px} px around it"
         )
     write_manifest(patches, arguments.patches)
-    counts = Counter(patch["label"] for patch in patches)
+    counts = Counter(map(label_of, patches))
     names = classes or ["background", "annotated"]
     shown = ", ".join(f"{counts[index]} {names[index]}" for index in sorted(counts))
     return [f"{arguments.patches}: {len(patches)} patches of {len(slides)} slides: {shown}"]

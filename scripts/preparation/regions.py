@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from scripts.preparation.annotation_options import add_annotation_options
-from shared.data import load_manifest, slide_regions, write_manifest
+from shared.data import label_of, load_manifest, slide_regions, write_manifest
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,5 +34,5 @@ def prepare(arguments: Namespace) -> list[str]:
     if not regions:
         raise ValueError(f"{arguments.slides}: no region of {arguments.size_px} px holds {arguments.min_tissue:.0%} tissue")
     write_manifest(regions, arguments.regions)
-    tumour = sum(region["label"] for region in regions)
+    tumour = sum(map(label_of, regions))
     return [f"{arguments.regions}: {len(regions)} regions, {tumour} with tumour, {len(regions) - tumour} without"]

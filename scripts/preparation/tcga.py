@@ -14,9 +14,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from shared.data.manifest import Record, write_manifest
+from shared.data.manifest import write_manifest
 from shared.data.public.tcga import PUBLISHED_SLIDES, tcga_records
 from shared.data.public.tcga_barcode import TRAINING_LOCATIONS
+from shared.data.record import Record
 
 _LACK = {
     "train": "nothing can be learnt without it",
@@ -54,7 +55,7 @@ def prepare(arguments: Namespace) -> Iterator[str]:
     if missing:
         yield f"{arguments.table}: {len(missing)} of its slides left out, not found in {arguments.slides}"
     yield f"{arguments.manifest}: {_count(records)}"
-    for location in dict.fromkeys(sorted(record["location"] for record in records) if has_location else ()):
+    for location in sorted({record["location"] or "" for record in records}) if has_location else ():
         beside = f" ({PUBLISHED_SLIDES[location]} frozen sections in the paper)" if location in PUBLISHED_SLIDES else ""
         yield f"  {location}: {_count([record for record in records if record['location'] == location])}{beside}"
     for group, splits in (("in_distribution", ("train", "val", "test")), ("out_of_location", ("test",))):

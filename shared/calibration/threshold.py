@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ..data.bag_dataset import SlideBagDataset
+from ..data.record import label_of
 from ..engines.batches import SlideBags
 from ..engines.distributed import barrier, over_dataset, rank, unwrap
 from ..engines.inferers import BagInferer, fast_inferer
-from ..evaluation.map_evaluation import MapEvaluation
+from ..evaluation.maps.split_maps import SplitMaps
 from ..evaluation.report import number
 from ..handlers.tracking import Tracking
 from ..metrics.bag_ranking import bag_scores, top_share_of_histogram
@@ -58,7 +59,7 @@ class Calibration:
         network: nn.Module,
         alpha: float,
         device: torch.device | str,
-        maps: MapEvaluation,
+        maps: SplitMaps,
         num_workers: int = 0,
         tracking: Tracking | None = None,
     ) -> None:
@@ -70,7 +71,7 @@ class Calibration:
         if not self.file.is_file():
             rows, histograms = self._score(), self.maps.tissue_histograms()
             if rank() == 0:
-                labels = [record["label"] for record in self.maps.records]
+                labels = [label_of(record) for record in self.maps.records]
                 self._write({"threshold": map_threshold(histograms, labels, self.alpha), **self.summarise(rows)})
         barrier()
         return dict(json.loads(self.file.read_text()))

@@ -13,15 +13,13 @@ from torch import Tensor, nn
 from ..data.image_dataset import RegionDataset
 from ..data.labels.enriched_labels import write_instance_labels, write_picks
 from ..data.labels.lattice import instance_labels_of_masks, instance_region
-from ..data.record_masks import MASK_COLUMNS
+from ..data.record import Record, part_of
 from ..selection.criteria import criterion as criterion_of_name
 from ..wsi.slide_pool import open_slide
 from .distributed import barrier, over_dataset, rank, unwrap
 from .inferers import LatticeInferer, fast_inferer
 
 logger = logging.getLogger(__name__)
-
-Record = dict[str, Any]
 
 
 class LatticeScorer:
@@ -92,7 +90,7 @@ class Construct:
             logits = self.score(classifier, title=f"construct ({name})")
             for image, instance in consistent_picks(logits, records, name):
                 pick = pick_record(records[image], instance, self.score.instances_per_side)
-                pick |= {"criterion": name, "probability": round(float(logits[image, instance].sigmoid()), 6)}
+                pick["criterion"], pick["probability"] = name, round(float(logits[image, instance].sigmoid()), 6)
                 first = picks.setdefault((image, instance), pick)
                 if first is not pick:
                     first["criterion"] += f"+{name}"
@@ -126,9 +124,8 @@ def consistent_picks(logits: Tensor, records: Sequence[Record], criterion: str) 
 def pick_record(record: Record, instance: int, instances_per_side: int) -> Record:
     """The manifest record of one instance of an image, with the image's label."""
     size_px = open_slide(record["image"], mpp=record.get("mpp")).size_px
-    region = instance_region(record, size_px, instance, instances_per_side)
-    kept = {name: record.get(name) for name in ("image", "mpp", "label", *MASK_COLUMNS, "case_id", "split")}
-    return {**kept, **region}
+    x, y, width, height = instance_region(record, size_px, instance, instances_per_side)
+    return {**part_of(record), "label": record.get("label"), "x": x, "y": y, "width_px": width, "height_px": height}
 
 
 class ConstructFromMasks:
@@ -152,7 +149,7 @@ class ConstructFromMasks:
         if self.path.is_file():
             logger.info(f"construct: finished already, its instances are taken from {self.path}")
             return
-        picks = []
+        picks: list[Record] = []
         for index, record in enumerate(self.dataset.data):
             mask = self.dataset[index]["mask"][None]
             labels = instance_labels_of_masks(mask, self.instances_per_side)[0]

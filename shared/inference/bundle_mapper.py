@@ -76,18 +76,6 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
-def checkpoint_of(model_dir: str | Path) -> Path:
-    """The trained network in a training's output folder.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    path = Path(model_dir) / CHECKPOINT_NAME
-    if not path.is_file():
-        raise ValueError(f"{model_dir} holds no {CHECKPOINT_NAME}: give the output folder of a finished training")
-    return path
-
-
 def _config_files(bundle: Path, overlays: Sequence[str]) -> list[Path]:
     configs = bundle / "configs"
     if not (configs / "inference.json").is_file():

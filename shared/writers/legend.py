@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -55,6 +54,8 @@ def add_legend(picture: np.ndarray, legend: Legend) -> np.ndarray:
     Returns:
         ``(H + h, max(W, w), 3)`` uint8: white where the picture is narrower than the legend.
     """
+    import matplotlib  # of its many modules only the fonts' place is needed
+
     # Pillow's own font has no µ; this one has most alphabets, for the classes' names.
     font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), _FONT_PX)
     items = _items(legend, picture.shape[1], font)

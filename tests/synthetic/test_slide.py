@@ -4,9 +4,8 @@ import sys
 import numpy as np
 import openslide
 import pytest
-import tifffile
 
-from shared.synthetic import synthesize_slide, write_mask, write_slide
+from shared.synthetic import synthesize_slide, write_slide
 
 SIZE_PX = (1210, 1570)
 
@@ -101,8 +100,3 @@ def test_rejects_what_is_no_image(tmp_path):
     with pytest.raises(ValueError, match=r"got float64 \(4, 4\)"):
         write_slide(tmp_path / "slide.tif", np.zeros((4, 4)))
     assert not list(tmp_path.iterdir())
-
-
-def test_mask_as_tiff(slide, tmp_path):
-    write_mask(tmp_path / "mask.tif", slide.tumour)
-    np.testing.assert_array_equal(tifffile.imread(tmp_path / "mask.tif"), slide.tumour.astype(np.uint8) * 255)

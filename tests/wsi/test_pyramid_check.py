@@ -1,5 +1,6 @@
 """What stands among a slide's levels without being a smaller copy of it is left out; real pyramids keep all of theirs."""
 
+import functools
 import logging
 
 import numpy as np
@@ -26,12 +27,14 @@ def padded(image, size_px):
     return whole
 
 
+@functools.cache
 def tissue_slide(seed=0):
     """(600, 900) pixels: structure of many sizes in two places of a white slide."""
     image = np.full((SIZE[1], SIZE[0], 3), 245, np.uint8)
     structure = np.mean([smooth_rgb(*SIZE, seed=seed + sigma, sigma=sigma) for sigma in (2, 8, 30)], axis=0)
     for part in (np.s_[80:300, 100:380], np.s_[250:560, 500:860]):
         image[part] = structure[part]
+    image.flags.writeable = False
     return image
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..manifest import has_known_mask
+from ..record import Record
 from ..splits import take_share
 
 MODES = ("S", "S+C", "S+C*")
 LABELLED = ("unmasked", "all", "unmasked_or_all")
-Record = dict[str, Any]
 
 
 def choose_supervision(

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import rasterio.features
 import shapely
 from numpy.typing import NDArray
-from rasterio.transform import Affine
 
 from .annotation import Annotation, polygons_of
 from .annotation_classes import class_indices
@@ -67,6 +65,10 @@ class AnnotationMask:
         Returns:
             ``(height, width)`` class indices.
         """
+        # Most manifests have no annotation files, and are read without it.
+        import rasterio.features
+        from rasterio.transform import Affine
+
         width, height = size_px
         mask = np.zeros((height, width), dtype=np.uint8)
         # At an even downsample the centre falls between two pixels of level 0. The next one stands for it, as in a mask file.
