@@ -67,7 +67,7 @@ if __name__ == "__main__":
 
 from shared.calibration.temperature import collect_logits, write_reliability_report, write_temperature
 from shared.data import load_manifest
-from shared.engines.trained_run import trained_with
+from shared.engines.run_record import trained_with
 from shared.inference import SlideMapper
 from shared.inference.bundle_mapper import first_cause, load_slide_mapper
 from shared.synthetic import demo_manifest

@@ -2,10 +2,10 @@
 
 python scripts/compare.py --manifest my/images.csv --out report
 python scripts/compare.py --manifest my/images.csv --methods camel camel+pixel_fsb cdws_mil --seeds 3 --out report
-python scripts/compare.py --manifest my/slides.csv --set all num_workers 4 --set camel cmil_epochs 8 --out report
+python scripts/compare.py --manifest my/slides.csv --set all num_workers 4 --set camel cmil::num_epochs 8 --out report
 
---methods takes bundles, with overlays behind a plus; without it every bundle is compared. Which labels a method needs is read
-from its configuration; one that the manifest cannot serve is a row of the table that says which label it lacks, and so is one
+--methods takes bundles, with overlays behind a plus; without it every bundle is compared. Each bundle declares which labels it
+needs; one that the manifest cannot serve is a row of the table that says which label it lacks, and so is one
 that fails. Whole slides with masks are also cut into labelled regions, for the methods that learn from images; images with masks
 that are not all squares of one size are cut into such squares.
 
@@ -30,7 +30,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.comparison.published import PUBLISHED
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.front_door import begin_script
 
@@ -56,7 +55,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--tile_mpp", type=float, help="of PNG and JPEG images in a manifest without the column mpp")
     parser.add_argument("--region_size_px", type=int, default=320, help="of the regions that slides are cut into (default 320)")
     parser.add_argument("--region_mpp", type=float, default=0.5, help="micrometres per pixel of their size (default 0.5)")
-    parser.add_argument("--dataset", choices=sorted(PUBLISHED), help="the data are this one: show what was published on it")
+    parser.add_argument("--dataset", help="the data are those of this overlay of the bundles: show what was published on them")
     parser.add_argument("--no_baselines", action="store_true", help="without 'everything is tumour' and 'colour only'")
     parser.add_argument("--experiment", default="comparison", help="MLflow experiment of all runs")
     parser.add_argument("--tracking_uri", help="of MLflow (default: MLFLOW_TRACKING_URI, else a database in --out)")
@@ -81,6 +80,7 @@ from scripts.comparison.data import prepare_data
 from scripts.comparison.methods import check_given, find_methods
 from scripts.comparison.report import Report
 from scripts.comparison.runs import FAILED, SKIPPED, Comparison, Tracker
+from scripts.declarations.published import PublishedData, published_data
 from shared.engines.folder_lock import FolderLock
 from shared.handlers import database_uri
 from shared.sweeps.sweep import parse_value
@@ -113,6 +113,7 @@ def compare(arguments: argparse.Namespace) -> int:
         given.setdefault(method, {})[key] = parse_value(value)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or arguments.tracking_uri or database_uri(out)
     try:
+        published = _published(bundles, arguments.dataset)
         methods = find_methods(bundles, arguments.methods)
         check_given(methods, given)
         data = prepare_data(
@@ -136,7 +137,7 @@ def compare(arguments: argparse.Namespace) -> int:
         data,
         mpp=arguments.mpp,
         seconds=seconds,
-        published=PUBLISHED.get(arguments.dataset or ""),
+        published=published,
         tracking_uri=uri,
         mlflow_url=arguments.mlflow_url,
         num_examples=arguments.examples,
@@ -152,6 +153,19 @@ def compare(arguments: argparse.Namespace) -> int:
         print(*(f"  {row.key} {row.reason}" for row in skipped), sep="\n", file=sys.stderr)
         return 2
     return int(any(row.status == FAILED for row in rows))
+
+
+def _published(bundles: Path, dataset: str | None) -> PublishedData | None:
+    """What the bundles say was published on a data set; None for no data set."""
+    if dataset is None:
+        return None
+    known = published_data(bundles)
+    if dataset not in known:
+        raise ValueError(
+            f"--dataset {dataset}: expected a data set on which a bundle of {bundles} has docs/published.json: "
+            f"{', '.join(sorted(known)) or 'there is none'}"
+        )
+    return known[dataset]
 
 
 def main() -> None:

@@ -21,6 +21,6 @@ Done. What to look at:
   $PWD/$bundle/models/evaluation/metrics.json   the numbers of the table above
   $PWD/$bundle/output/*.png                     each slide with its tumour map
   $PWD/$bundle/output/*.ome.tif, *.geojson      the maps and tumour outlines, for QuPath
-  $PWD/$bundle/output/slides.csv                a row a slide: tumour area, share, seconds
-  MLflow: $PWD/.venv/bin/mlflow ui --backend-store-uri sqlite:///$PWD/$bundle/models/mlruns.db
+  $PWD/$bundle/output/slides.csv                one row per slide: tumour area, share, seconds
+  MLflow: "$PWD/.venv/bin/mlflow" ui --backend-store-uri "sqlite:///$PWD/$bundle/models/mlruns.db"
 END

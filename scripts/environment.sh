@@ -1,7 +1,7 @@
-# Sourced by demo.sh and test.sh: a virtual environment in .venv that holds requirements.txt (and, for
-# the tests, requirements-dev.txt). It is built once and again only when one of the files has changed.
+# Sourced by demo.sh and test.sh: a virtual environment in .venv that holds requirements.txt (and, for the tests,
+# requirements-dev.txt) in the versions of constraints.txt. It is built once and again only when one of the files has changed.
 #
-#   prepare_environment requirements.txt   ->   sets PYTHON
+#   prepare_environment requirements.txt [FILE]   ->   sets PYTHON; what FILE names is installed without what it asks for
 
 # MONAI and MLflow ask for both when they are imported; a container that runs under a bare number has neither.
 id -un >/dev/null 2>&1 || export LOGNAME="${LOGNAME:-user$(id -u)}"
@@ -11,27 +11,28 @@ prepare_environment() {
     local requirements=$1 stamp interpreter digest
     interpreter=${PYTHON_FOR_VENV:-}
     if [ -z "$interpreter" ]; then
-        for candidate in python3 python3.12 python3.11 python3.10; do
-            if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+        for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
+            if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
                 interpreter=$candidate
                 break
             fi
         done
     fi
     if [ -z "$interpreter" ]; then
-        echo "No Python 3.10, 3.11 or 3.12 with venv found: install one (Debian: python3-venv) or set PYTHON_FOR_VENV." >&2
+        echo "No Python 3.10 to 3.14 with venv found: install one (Debian: python3-venv) or set PYTHON_FOR_VENV." >&2
         return 1
     fi
     PYTHON=$PWD/.venv/bin/python
     stamp=.venv/installed-$(basename "$requirements" .txt)
     # Not the interpreter's path alone: a copied or upgraded environment must be seen as another one.
-    digest=$(cat requirements.txt "$requirements" | sha256sum | cut -d' ' -f1)
+    digest=$(cat requirements*.txt constraints.txt | cksum)
     if [ -x "$PYTHON" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && "$PYTHON" -c 'import torch, monai' 2>/dev/null; then
         echo "Environment .venv is up to date with $requirements."
         return 0
     fi
     echo "Installing $requirements into .venv (once; several minutes on a slow line) ..."
     [ -x "$PYTHON" ] || "$interpreter" -m venv --clear .venv
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements" -c constraints.txt
+    [ $# -lt 2 ] || "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -r "$2"
     printf '%s\n' "$digest" > "$stamp"
 }

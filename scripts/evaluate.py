@@ -54,9 +54,10 @@ if __name__ == "__main__":
 import pandas as pd
 
 from shared.data import TissueCache, load_manifest
-from shared.evaluation.class_map_scores import ClassMapScores
+from shared.data.record import Record
 from shared.evaluation.lesion_froc import ISOLATED_UM
-from shared.evaluation.map_scores import MapScores
+from shared.evaluation.map_cohort import MapCohort
+from shared.evaluation.map_report import FROC_MPP, class_map_report, tumour_map_report
 from shared.evaluation.table import score_blocks
 from shared.inference.cohort.cohort import SETTINGS_NAME
 from shared.writers import atomic_path
@@ -70,7 +71,8 @@ COLUMNS = {
     "iou": "IoU",
 }
 PARTS = (("tissue only", "pixels_tissue"), ("with background", "pixels_all"))
-FROC_MPP = 16.0
+# Metrics, and a row per slide.
+Report = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def settings_of(maps: Path) -> dict[str, Any]:
@@ -89,30 +91,28 @@ def tissue_of(settings: Mapping[str, Any], given: Path | None, otherwise: Path) 
     return TissueCache(folder, **kept)
 
 
-def tumour_scores(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> MapScores:
-    """Scorer of maps of tumour, at the threshold that is asked for or with which they were made."""
+def tumour_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> Report:
+    """Of maps of tumour, at the threshold that is asked for or with which they were made."""
     threshold = arguments.threshold
     if threshold is None:
         if settings.get("threshold") is None:
             raise ValueError(f"{arguments.maps / SETTINGS_NAME} does not tell the maps' threshold: give --threshold")
         threshold = float(settings["threshold"])
-    records = _records(arguments)
-    froc_mpp = FROC_MPP if arguments.froc_mpp is None else arguments.froc_mpp
-    return MapScores(arguments.maps, records, tissue, threshold, froc_mpp, arguments.allow_missing)
+    cohort = MapCohort(arguments.maps, _records(arguments), tissue, allow_missing=arguments.allow_missing)
+    return tumour_map_report(cohort, threshold, FROC_MPP if arguments.froc_mpp is None else arguments.froc_mpp)
 
 
-def class_scores(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> ClassMapScores:
-    """Scorer of maps of several classes."""
+def class_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> Report:
+    """Of maps of several classes."""
     for name in ("threshold", "froc_mpp", "tumour_classes"):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} is for maps of tumour, and those in {arguments.maps} are of several classes")
     names = settings["class_names"]
-    records = _records(arguments, len(names))
-    method = str(settings.get("network", "Maps"))
-    return ClassMapScores(arguments.maps, records, tissue, names, method, arguments.allow_missing)
+    cohort = MapCohort(arguments.maps, _records(arguments, len(names)), tissue, names, arguments.allow_missing)
+    return class_map_report(cohort, str(settings.get("network", "Maps")))
 
 
-def _records(arguments: argparse.Namespace, num_classes: int = 2) -> list[dict[str, Any]]:
+def _records(arguments: argparse.Namespace, num_classes: int = 2) -> list[Record]:
     return load_manifest(
         arguments.manifest,
         split=arguments.split,
@@ -180,8 +180,7 @@ def main() -> None:
         settings = settings_of(arguments.maps)
         tissue = tissue_of(settings, arguments.tissue, out / "tissue")
         has_classes = bool(settings.get("class_names"))
-        scores = (class_scores if has_classes else tumour_scores)(arguments, settings, tissue)
-        metrics, rows = scores.run()
+        metrics, rows = (class_report if has_classes else tumour_report)(arguments, settings, tissue)
     except ValueError as error:
         sys.exit(f"error: {error}")
     with atomic_path(out / "metrics.json") as temporary:

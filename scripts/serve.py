@@ -1,17 +1,17 @@
 """Serves this repository's bundles to viewers (QuPath, Digital Slide Archive, CVAT) through MONAI Label.
 
-bash scripts/serve.sh --studies slides/                       # builds the server's environment first
+bash scripts/serve.sh --studies slides/                       # installs what the server needs first
 python scripts/serve.py --studies slides/ --models camel,alpha_beta_mil
 python scripts/serve.py --studies slides/ --checkpoint camel=runs/mine --retrain camel --retrain_every 5
 
-Runs in an environment of its own, .venv-monailabel or that of MONAILABEL_PYTHON, which this script changes over to. It listens on
-this machine alone unless told otherwise. Labels are kept in the studies folder, everything else - maps, trained versions - in
---work_dir; bundles are never changed.
+It listens on this machine alone unless told otherwise. Labels are kept in the studies folder, everything else - maps, trained
+versions - in --work_dir; bundles are never changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
@@ -21,8 +21,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-
-DEFAULT_ENVIRONMENT = ROOT / ".venv-monailabel"
 
 
 def parsed() -> argparse.Namespace:
@@ -58,22 +56,10 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def change_environment() -> None:
-    """Go on in the server's own environment, or say how to make it."""
-    try:
-        import monailabel  # noqa: F401
-    except ImportError:
-        pass
-    else:
-        return
-    given = os.environ.get("MONAILABEL_PYTHON")
-    python = Path(given) if given else DEFAULT_ENVIRONMENT / "bin" / "python"
-    if not python.is_file() or os.environ.get("MONAILABEL_CHANGED") == "1":
-        sys.exit(
-            f"error: MONAI Label needs an environment of its own, and {python} is none. Build it (about 9 GB):\n"
-            "    bash scripts/serve.sh --install_only"
-        )
-    os.execve(python, [str(python), *sys.argv], os.environ | {"MONAILABEL_CHANGED": "1"})
+def check_installed() -> None:
+    """End with the remedy where MONAI Label is not installed."""
+    if importlib.util.find_spec("monailabel") is None:
+        sys.exit("error: MONAI Label is not installed. `bash scripts/serve.sh` installs it and starts the server")
 
 
 def pairs(values: list[str]) -> dict[str, str]:
@@ -160,7 +146,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     arguments = parsed()
-    change_environment()
+    check_installed()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     arguments.work_dir = arguments.work_dir.expanduser().resolve()
     if not arguments.studies.startswith(("http://", "https://")):

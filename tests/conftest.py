@@ -2,18 +2,59 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from shared.wsi.readers.cucim_support import usable_cucim_problem
 
+ROOT = Path(__file__).resolve().parents[1]
+
+# What trains, serves, or starts a browser or a Python process, for the tests that ask for it.
+SLOW_FIXTURES = {"browser", "cluster", "monai_label", "pack_into", "run_python", "trained"}
+
+
+@pytest.hookimpl(tryfirst=True)  # Before pytest looks at the marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cases marked `gpu` run wherever there is one."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    """Tests that ask for one of `SLOW_FIXTURES` are `slow`; what needs a GPU or cuCIM is run where it is.
+
+    A test needs cuCIM that is marked `cucim` or has a parameter "cucim".
+    """
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if _needs_cucim(item) and (problem := _cucim_problem()):
+            item.add_marker(pytest.mark.skip(reason=f"needs cuCIM: {problem}"))
+
+
+def _needs_cucim(item: pytest.Item) -> bool:
+    values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    return "cucim" in item.keywords or any(isinstance(value, str) and value == "cucim" for value in values)
+
+
+def _cucim_problem() -> str | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return usable_cucim_problem()
+
+
+@pytest.fixture
+def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``python <arguments>`` to its end, on the CPU; `variables` go to its environment."""
+
+    def run(*arguments: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **variables}
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=600)
+
+    return run
 
 
 @pytest.fixture(scope="session", autouse=True)

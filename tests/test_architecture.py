@@ -39,10 +39,14 @@ ALLOWED = {
     "synthetic": set(),
 }
 MOST_MODULES = 15
+LONGEST_LINE = 130
 LEARN_WITH = {"torch", "monai", "ignite", "numpy", "lazy_loader"}
 # Boundaries are thinned and matched by these.
 ALSO_WITH = {"metrics": {"scipy", "skimage"}}
 VAGUE = {"util", "utils", "helper", "helpers", "common", "misc"}
+
+# What may have a docstring.
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/configs"))
 CONFIGS = sorted(path for path in (ROOT / "bundles").glob("*/configs/*.json") if path.stem != "metadata")
@@ -147,11 +151,30 @@ def test_no_file_has_a_name_that_says_nothing(folder):
     assert not vague
 
 
+@pytest.mark.parametrize(
+    "file", [path for folder in ("shared", "scripts") for path in (ROOT / folder).rglob("*.py")], ids=identify
+)
+def test_no_code_knows_a_bundle_by_name(file):
+    """What is true of one bundle alone it declares itself. Docstrings may have commands as examples."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    documented = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, DOCUMENTED) and ast.get_docstring(node)}
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documented]
+    names = {word for text in texts if isinstance(text, str) for word in re.findall(r"\w+", text)}
+    assert not names & {bundle.name for bundle in BUNDLES}
+
+
 @pytest.mark.parametrize("bundle", BUNDLES, ids=identify)
 def test_a_bundle_holds_no_code_of_its_own(bundle):
     assert (bundle / "shared").resolve() == SHARED
     # rglob follows no links.
     assert not [path for path in bundle.rglob("*.py") if "shared" not in path.relative_to(bundle).parts]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=identify)
+def test_a_configuration_is_read_without_scrolling_sideways(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    long = [number for number, line in enumerate(lines, start=1) if len(line) > LONGEST_LINE]
+    assert not long, f"{identify(path)}: the lines {', '.join(map(str, long))} are longer than {LONGEST_LINE} characters"
 
 
 def read(path):
@@ -194,6 +217,11 @@ def arguments_of(component):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=identify)
+def test_a_configuration_says_what_it_is_for(path):
+    assert read(path)["_desc_"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=identify)
 def test_every_target_exists_and_takes_its_arguments(path):
     config = read(path)
     base = read(path.parent / "train.json") if path in OVERLAYS else {}
@@ -214,7 +242,7 @@ def test_every_key_of_an_overlay_has_something_to_replace(path):
     base, overlay = {key: value for file in reversed(files) for key, value in read(file).items()}, read(path)
     text = json.dumps(overlay)
     for key in overlay:
-        if key.startswith("_desc_") or key in RESERVED or key in base:
+        if key.startswith("_") or key in RESERVED or key in base:
             continue
         if "::" not in key:
             is_used = re.search(rf"[@%]{re.escape(key)}\b", text) is not None

@@ -1,4 +1,4 @@
-"""The paper's grid: alpha/beta MIL trained with 15 pairs of alpha and beta, drawn beside the published numbers."""
+"""The paper's grid: a method with the keys alpha and beta, trained with 15 pairs of them, drawn beside the published numbers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from scripts.declarations.published import bundle_of, read_published
 from shared.sweeps.sweep import Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
 from shared.writers.figures.matrices import write_matrices
@@ -19,41 +20,6 @@ METRICS = {
     "Precision": "pixels_tissue.{method}.precision",
     "Recall": "pixels_tissue.{method}.sensitivity",
     "Slide AUC": "slides.{method}.auc",
-}
-# Lerousseau et al., MICCAI 2020, table 1: alpha -> AUC of each beta from 0 in steps of 0.2.
-PUBLISHED = {
-    "AUC, tissue": {
-        "published, in distribution": {
-            0.2: (0.786, 0.804, 0.749, 0.681, 0.566),
-            0.4: (0.720, 0.726, 0.767, 0.685),
-            0.6: (0.766, 0.758, 0.650),
-            0.8: (0.589, 0.619),
-            1.0: (0.256,),
-        },
-        "published, out of location": {
-            0.2: (0.866, 0.732, 0.709, 0.583, 0.257),
-            0.4: (0.783, 0.710, 0.762, 0.658),
-            0.6: (0.790, 0.787, 0.673),
-            0.8: (0.785, 0.695),
-            1.0: (0.404,),
-        },
-    },
-    "AUC with background": {
-        "published, in distribution": {
-            0.2: (0.964, 0.952, 0.960, 0.930, 0.874),
-            0.4: (0.967, 0.953, 0.959, 0.935),
-            0.6: (0.957, 0.960, 0.940),
-            0.8: (0.946, 0.946),
-            1.0: (0.926,),
-        },
-        "published, out of location": {
-            0.2: (0.984, 0.974, 0.972, 0.958, 0.917),
-            0.4: (0.980, 0.972, 0.978, 0.966),
-            0.6: (0.981, 0.980, 0.968),
-            0.8: (0.980, 0.970),
-            1.0: (0.933,),
-        },
-    },
 }
 
 
@@ -68,7 +34,7 @@ def grid(step: float = STEP) -> list[tuple[float, float]]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config_file", nargs="+", default=["bundles/alpha_beta_mil/configs/train.json"])
+    parser.add_argument("--config_file", nargs="+", required=True, help="of the training, its bundle's train.json first")
     parser.add_argument("--step", type=float, default=STEP, help="of alpha and beta")
     parser.add_argument("--alphas", type=float, nargs="+", help="of the grid, only these")
     parser.add_argument("--betas", type=float, nargs="+", help="of the grid, only these")
@@ -93,23 +59,26 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         sweep.run()
     finally:
         table = sweep.table()
-        results = _report(table, arguments.output_dir) if len(table) else {}
+        results = _report(table, arguments.output_dir, bundle_of(arguments.config_file)) if len(table) else {}
     return results
 
 
-def _report(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
+def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
     method = next(name.split(".")[1] for name in map(str, table) if name.startswith("slides."))
     columns = {score: name.format(method=method) for score, name in METRICS.items() if name.format(method=method) in table}
     summary = summarise(table, ["alpha", "beta", "seed"], list(columns.values()), over=["seed"])
+    # Of each score and source: alpha -> the value for each beta from 0 in steps of 0.2.
+    grids = [data["grid"] for data in read_published(bundle).values() if "grid" in data]
     panels: dict[str, dict[str, Any]] = {}
     for score, column in columns.items():
         ours = {(row["alpha"], row["beta"]): row[f"{column} mean"] for row in summary.to_dict("records")}
         published = {
-            source: {(alpha, round(STEP * index, 6)): value for alpha, row in rows.items() for index, value in enumerate(row)}
-            for source, rows in PUBLISHED.get(score, {}).items()
+            source: {(float(alpha), round(STEP * i, 6)): value for alpha, row in rows.items() for i, value in enumerate(row)}
+            for found in grids
+            for source, rows in found.get(score, {}).items()
         }
         panels[score] = {"ours": ours, **published}
-    write_matrices(panels, folder / "grid.png", title="Alpha/beta MIL: ours beside Lerousseau et al. 2020 (other data)")
+    write_matrices(panels, folder / "grid.png", title=f"{method}: ours beside the published numbers (of other data)")
     names = {f"{column} {part}": f"{score} {part}" for score, column in columns.items() for part in ("mean", "std")}
     print(summary.rename(columns=names).to_string(index=False, float_format="%.3f"))
     print(f"{folder / 'grid.png'}")

@@ -1,4 +1,4 @@
-"""CDWS-MIL's region F with areas that an annotator gives too small or too large."""
+"""Region F of a method that learns from areas (key area_offset), with areas that an annotator gives too small or too large."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.sweeps.sweep_table import summarise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config_file", nargs="+", default=["bundles/cdws_mil/configs/train.json"])
+    parser.add_argument("--config_file", nargs="+", required=True, help="of the training, its bundle's train.json first")
     parser.add_argument("--offsets", type=float, nargs="+", default=[-0.2, -0.1, 0.0, 0.1, 0.2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")

@@ -65,7 +65,7 @@ def _measure(arguments: argparse.Namespace, kind: str, instances_per_side: int, 
     device = torch.device(arguments.device)
     torch.manual_seed(0)
     network = InstanceClassifier(arguments.backbone).to(device).train()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
     size = arguments.image_size_px
     images = torch.randint(0, 256, (arguments.batch_size, 3, size, size), dtype=torch.uint8, device=device)
     labels = (torch.arange(arguments.batch_size, device=device) % 2).float()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.inference import Compute, ImageInput, SlideMapper, Tiles
+from shared.inference.row import Row
 from shared.networks import InstanceClassifier
 from shared.networks.precision import computes_bfloat16
 
@@ -106,7 +107,7 @@ def _forward_kinds(
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """The network alone, on images that lie on the device already."""
     nchw, nhwc = network.to(device), copy.deepcopy(network).to(device)
-    nhwc.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    nhwc.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
 
     def bfloat16(images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16) if computes_bfloat16(device) else nullcontext():
@@ -180,7 +181,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _report(
-    row: dict[str, Any], seconds: float, rates: dict[str, float], startup: dict[str, float], stages: dict[str, float]
+    row: Row, seconds: float, rates: dict[str, float], startup: dict[str, float], stages: dict[str, float]
 ) -> dict[str, Any]:
     best = max(rates, key=lambda kind: rates[kind])
     rate = row["num_tiles"] / seconds

@@ -1,19 +1,22 @@
-"""Joint segmentation and classification: how many masks buy which score, with and without labelled images."""
+"""Few masks and many labels (keys mode and masked_share): how many masks buy which score, with and without labelled images."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from scripts.declarations.published import bundle_of, read_published
 from shared.data.labels.supervision import MODES
 from shared.sweeps.sweep import Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
 from shared.writers.figures.bands import Band, write_bands
 
+# Name of a line -> share of the masks -> score.
+Published = Mapping[str, Mapping[float, float]]
 # Ciga and Martel, section 3.3, without 0: a network that was trained with labels alone has seen no mask.
 SHARES = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 SCORES = {
@@ -24,12 +27,10 @@ SCORES = {
     "Accuracy": "accuracy",
     "Mean IoU": "mean_iou",
 }
-# Recomputed from the results that were published with the code, in which epochs were chosen on the evaluation slides.
-PUBLISHED = {"S": {0.01: 0.309, 0.05: 0.460, 1.0: 0.570}, "S+C": {0.01: 0.455, 0.05: 0.491, 1.0: 0.573}}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config_file", nargs="+", default=["bundles/joint_seg_cls/configs/train.json"])
+    parser.add_argument("--config_file", nargs="+", required=True, help="of the training, its bundle's train.json first")
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of the masked images, above 0")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
@@ -53,9 +54,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     finally:
         table = sweep.table()
         is_scored = any(str(column).startswith("class_pixels.") for column in table)
-        # Published beside our own where the data are of the same kind.
-        published = PUBLISHED if {Path(name).stem for name in arguments.config_file} <= {"train", "bach"} else {}
-        results = _report(table, arguments.output_dir, published) if is_scored else {}
+        results = _report(table, arguments.output_dir, published_shares(arguments.config_file)) if is_scored else {}
     if not results:
         raise ValueError(
             "the runs have no scores of pixels: shares needs masks of the test images (truth: mask), and the default method"
@@ -63,11 +62,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def published_shares(config_files: Sequence[str]) -> Published:
+    """What the bundle says was published, unless a configuration is of data of another kind."""
+    overlays = {Path(file).stem for file in config_files} - {"train"}
+    return {
+        f"{mode} (published, {overlay})": {float(share): score for share, score in scores.items()}
+        for overlay, data in read_published(bundle_of(config_files)).items()
+        if overlays <= {overlay}
+        for mode, scores in data.get("shares", {}).items()
+    }
+
+
 def _is_new(values: dict[str, Any], varied: dict[str, list[Any]]) -> bool:
     return not (values["mode"] == "S+C" and values["masked_share"] == 1 and "S" in varied["mode"])
 
 
-def _report(table: pd.DataFrame, folder: Path, published: Mapping[str, Mapping[float, float]] = PUBLISHED) -> dict[str, Any]:
+def _report(table: pd.DataFrame, folder: Path, published: Published) -> dict[str, Any]:
     # A run's scores stand under its mode: a column for each.
     scores = {
         name: [f"class_pixels.{mode}.{score}" for mode in MODES if f"class_pixels.{mode}.{score}" in table]
@@ -87,7 +97,7 @@ def _report(table: pd.DataFrame, folder: Path, published: Mapping[str, Mapping[f
     return {f"{row['mode']}, {row['masked_share']:g}": row for row in summary.to_dict("records")}
 
 
-def _panels(summary: pd.DataFrame, published: Mapping[str, Mapping[float, float]] = PUBLISHED) -> dict[str, dict[str, Band]]:
+def _panels(summary: pd.DataFrame, published: Published) -> dict[str, dict[str, Band]]:
     """Each score as it is, and as a share of what S reaches with all masks, as in the paper's figure 3."""
     panels: dict[str, dict[str, Band]] = {}
     for name in SCORES:
@@ -99,9 +109,7 @@ def _panels(summary: pd.DataFrame, published: Mapping[str, Mapping[float, float]
                 str(mode): Band(*(rows[column].tolist() for column in ("masked_share", "mean", "std")))
                 for mode, rows in _scaled(summary, name, scale).groupby("mode", sort=False)
             }
-    panels["BACH score"] |= {
-        f"{mode} (published, BACH's slides)": Band(list(values), list(values.values())) for mode, values in published.items()
-    }
+    panels["BACH score"] |= {name: Band(list(scores), list(scores.values())) for name, scores in published.items()}
     return panels
 
 

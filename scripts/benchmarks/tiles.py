@@ -107,7 +107,7 @@ def _one_by_one(dataset: SlideBagDataset) -> int:
 def _training_step(arguments: argparse.Namespace) -> Step:
     device = torch.device(arguments.device)
     network: nn.Module = InstanceClassifier(arguments.backbone).to(device).train()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
     prepare, infer, loss = SlideBags(TileAugmentation()), BagInferer(), AlphaBetaLoss(alpha=0.2, beta=0.2)
 

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -26,12 +25,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from shared.data import TissueCache, load_manifest, read_image
+from shared.data.record import Record
 from shared.front_door import begin_script
 from shared.inference import Compute, Outputs, SlideMapper, Tiles
 from shared.writers import atomic_path
 from shared.wsi import open_slide, tissue_mask
-
-Record = dict[str, Any]
 
 BASELINES = {"everything_is_tumour": "Everything is tumour", "colour_only": "Colour only"}
 WEIGHTS, TRAINED = "model.pt", "training.json"

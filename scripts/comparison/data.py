@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import load_manifest, record_error, slide_regions, write_manifest
 from shared.data.manifest import REGION, has_known_mask
 from shared.data.patches.image_regions import labelled_squares
+from shared.data.record import Record
 from shared.data.record_masks import MASK_COLUMNS
 from shared.synthetic import demo_manifest
 from shared.writers import atomic_path
@@ -24,9 +25,7 @@ from shared.wsi.formats import is_plain_picture
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 
-IMAGES, SLIDES = "images", "slides"
 BINARY_NAMES = ("normal", "tumour")
 # No network sees anything in smaller squares.
 LEAST_SQUARE_PX = 32
@@ -129,7 +128,15 @@ def prepare_data(
         manifests[name] = out / f"{name}.csv"
         write_manifest(rows, manifests[name])
     test = [record for record in records if record["split"] == "test"]
-    whole = {record["image"]: {name: record.get(name) for name in ("image", "mpp", "case_id", "split")} for record in test}
+    whole: dict[str, Record] = {
+        record["image"]: {
+            "image": record["image"],
+            "mpp": record["mpp"],
+            "case_id": record["case_id"],
+            "split": record["split"],
+        }
+        for record in test
+    }
     write_manifest(list(whole.values()), out / "test.csv")
     scored = [record for record in test if has_known_mask(record)]
     if not scored:
@@ -145,7 +152,7 @@ def prepare_data(
         class_names=tuple(class_names),
         region_size_um=None if size_um is None else (size_um, size_um),
         why_not_square=why_not,
-        image_mpp=float(records[0]["mpp"]),
+        image_mpp=_mpp(records[0]),
         counts={split: _counts(records, split) for split in ("train", "val", "test")},
     )
 
@@ -163,6 +170,13 @@ def _fill_mpp(record: Record) -> None:
     record["mpp"] = slide.mpp
 
 
+def _mpp(record: Record) -> float:
+    """Micrometres per level-0 pixel of a record that `_fill_mpp` has filled."""
+    mpp = record["mpp"]
+    assert mpp is not None
+    return mpp
+
+
 def _is_slide(record: Record) -> bool:
     if record["x"] is not None or is_plain_picture(record["image"]):
         return False
@@ -173,10 +187,10 @@ def _kept(
     records: Sequence[Record], sizes: Sequence[float], num_classes: int, out: Path, cut: Callable[[], list[Record]]
 ) -> list[Record]:
     """What `cut` gives, or what an earlier call has written, if images and masks are the same: tissue takes seconds a slide."""
-    files = [Path(record[name]) for record in records for name in ("image", "mask") if record[name] is not None]
+    files = [Path(file) for record in records for file in (record["image"], record["mask"]) if file is not None]
     known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     rows = [
-        [record[name] for name in ("image", "mpp", "label", "case_id", "split", *MASK_COLUMNS, *REGION)] for record in records
+        [record.get(name) for name in ("image", "mpp", "label", "case_id", "split", *MASK_COLUMNS, *REGION)] for record in records
     ]
     key = hashlib.sha256(json.dumps([*sizes, num_classes, known, rows]).encode()).hexdigest()
     note, manifest = out / _CUT_NOTE, out / f"{IMAGES}.csv"
@@ -203,8 +217,8 @@ def _regions(records: Sequence[Record], size_px: int, mpp: float, num_classes: i
 def _squares(records: Sequence[Record], num_classes: int, out: Path) -> tuple[float | None, str, list[Record]]:
     """Side in micrometres of the squares that methods of images learn from, why there are none, and the records to learn from."""
     sizes_px = [_size_px(record) for record in records]
-    sides_um = [side * record["mpp"] for size, record in zip(sizes_px, records, strict=True) for side in size]
-    least_um, coarsest_mpp = min(sides_um), max(record["mpp"] for record in records)
+    sides_um = [side * _mpp(record) for size, record in zip(sizes_px, records, strict=True) for side in size]
+    least_um, coarsest_mpp = min(sides_um), max(map(_mpp, records))
     # A pixel of rounding is a size in micrometres, see `read_image`.
     if max(sides_um) - least_um <= coarsest_mpp:
         (out / _CUT_NOTE).unlink(missing_ok=True)
@@ -232,9 +246,7 @@ def _cut(records: Sequence[Record], side_um: float, num_classes: int) -> list[Re
     known = [record for record in records if has_known_mask(record)]
     progress = tqdm(known, "cutting images into squares", unit="image", disable=None, leave=False)
     # The least side is a whole number of pixels, but for rounding.
-    return [
-        square for record in progress for square in labelled_squares(record, int(side_um / record["mpp"] + 1e-6), num_classes)
-    ]
+    return [square for record in progress for square in labelled_squares(record, int(side_um / _mpp(record) + 1e-6), num_classes)]
 
 
 def _named_sizes(sizes_px: Sequence[tuple[int, int]]) -> str:
@@ -250,9 +262,8 @@ def _named_sizes(sizes_px: Sequence[tuple[int, int]]) -> str:
 
 def _size_px(record: Record) -> tuple[int, int]:
     """(width, height) of a row in level-0 pixels."""
-    if record["width_px"] is not None:
-        return record["width_px"], record["height_px"]
-    return open_slide(record["image"], mpp=record["mpp"]).size_px
+    width, height = record["width_px"], record["height_px"]
+    return (width, height) if width and height else open_slide(record["image"], mpp=record["mpp"]).size_px
 
 
 def _counts(records: Sequence[Record], split: str) -> dict[str, int]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from shared.data.record import Record, region_of
 from shared.evaluation.report import example_indices
 from shared.inference.cohort.row_store import TABLE_NAME
 from shared.inference.inputs import image_name
@@ -21,7 +22,7 @@ from shared.writers.overlay import PROBABILITY_COLOURS
 from shared.writers.palette import class_colour
 from shared.wsi import open_slide
 
-from .data import ComparisonData, Record
+from .data import ComparisonData
 from .runs import Row
 from .scoring import ScoringGrid, open_map
 
@@ -80,7 +81,7 @@ def examples(rows: Sequence[Row], data: ComparisonData, count: int) -> list[Exam
 
 def _example(record: Record, rows: Sequence[Row], map_row: dict[str, str], data: ComparisonData) -> Example:
     slide = open_slide(record["image"], mpp=record["mpp"])
-    size = slide.size_px if record["width_px"] is None else (record["width_px"], record["height_px"])
+    size = region_of(record, slide.size_px)[2:]
     mpp = slide.mpp * max(size) / _SIDE_PX
     grid = ScoringGrid(record, map_row, mpp)
     height, width = grid.shape

@@ -1,10 +1,9 @@
-"""The methods that can be compared, read from the bundles: which labels each needs, and with which settings it fits the data."""
+"""The methods that can be compared, as bundles declare them: which labels each needs, with which settings it fits the data."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from scripts.declarations.supervision import IMAGES, SLIDES, Supervision, read_supervision
 from shared.data import load_manifest
 from shared.data.manifest import REGION, has_known_mask
+from shared.data.record import Record, label_of
 
-from .data import IMAGES, SLIDES, ComparisonData, Record
+from .data import ComparisonData
 
 # Smaller images than this lose what a network could see in them: they are read finer then.
 LEAST_IMAGE_PX = 96
@@ -23,7 +24,8 @@ _NOT_OF_INFERENCE = {
     *("bundle_root", "dataset_dir", "output_dir", "split", "imports", "initialize", "run", "finalize"),
     *("batch_size", "pretrained"),
 }
-_SLIDE_DATASET, _AREAS, _SUPERVISION = "shared.data.SlideBagDataset", "shared.data.fill_areas", "shared.data.choose_supervision"
+# An overlay that a bundle may have: what differs from its training when it is compared.
+_OVERLAY = "comparison"
 
 
 class NotComparable(ValueError):
@@ -55,8 +57,9 @@ class Method:
 
     @property
     def config_files(self) -> list[str]:
-        """Of the training, with the overlays behind it."""
-        return [str(self.bundle / "configs" / f"{name}.json") for name in ("train", *self.overlays)]
+        """Of the training, with the overlays behind it, and last the bundle's own for comparisons."""
+        own = [_OVERLAY] if (self.bundle / "configs" / f"{_OVERLAY}.json").is_file() else []
+        return [str(self.bundle / "configs" / f"{name}.json") for name in ("train", *self.overlays, *own)]
 
     @cached_property
     def training(self) -> dict[str, Any]:
@@ -66,31 +69,34 @@ class Method:
     @cached_property
     def overlaid(self) -> dict[str, Any]:
         """What the overlays say."""
-        files = (Path(file) for file in self.config_files[1:])
+        files = (self.bundle / "configs" / f"{name}.json" for name in self.overlays)
         return {name: value for file in files for name, value in json.loads(file.read_text()).items()}
+
+    @cached_property
+    def supervision(self) -> Supervision:
+        """What its bundle declares."""
+        return read_supervision(self.bundle)
 
     @property
     def kind(self) -> str:
-        """What it learns from: ``"slides"`` where its training draws bags of tiles from whole slides, else ``"images"``."""
-        return SLIDES if _SLIDE_DATASET in set(_targets(self.training)) else IMAGES
+        """What it learns from: ``"slides"`` or ``"images"``."""
+        return self.supervision.unit
 
     def labels(self, settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-        """Columns of the manifest that its training learns from, as its configuration says.
-
-        ``label`` always; ``area`` where areas are filled in and a loss asks for them; ``mask`` where a data set of the section
-        ``train`` has pixel labels from masks, or masks are one of two kinds of supervision.
+        """Columns of the manifest that its training learns from: the key ``learned_columns`` of its configuration.
 
         Args:
             settings: keys and values over those of the configuration.
+
+        Raises:
+            ValueError: if the configuration does not say it.
         """
-        targets = set(_targets(self.training))
-        parser = self.parser(settings)
-        labels = ["label"]
-        if _AREAS in targets and bool(parser.get_parsed_content("train_records::needed")):
-            labels.append("area")
-        if _SUPERVISION in targets or "mask" in _pixel_labels(self.training.get("train"), "train", parser):
-            labels.append("mask")
-        return tuple(labels)
+        if "learned_columns" not in self.training:
+            raise ValueError(
+                f"{self.config_files[0]} has no key 'learned_columns': expected the columns of the manifest that the training "
+                'learns from, such as ["label"]'
+            )
+        return tuple(self.parser(settings).get_parsed_content("learned_columns"))
 
     def parser(self, settings: Mapping[str, Any] | None = None) -> ConfigParser:
         """Of the training's configuration under these settings; its items are made when asked for."""
@@ -197,15 +203,12 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
     records = data.training[method.kind]
     if "tissue_dir" in method.training:
         settings["tissue_dir"] = str(tissue)
-    # Images without a mask file are a set of labelled images only if some have tumour and some have none.
-    if "labelled" in method.training and len({bool(record["label"]) for record in records if record["mask"] is None}) < 2:
-        settings["labelled"] = "all"
     if not _has_masks(data, method.kind):
         settings["truth"] = None
     settings |= _image_size(method, data, given) | dict(given)
     settings = {name: value for name, value in settings.items() if name.split("::")[0] in method.training}
     _check_labels(method, records, settings)
-    return Plan(method, settings, _inference_keys(method, settings), _effort(method, records, settings))
+    return Plan(method, settings, _inference_keys(method, settings), _effort(method, settings))
 
 
 def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,10 +226,7 @@ def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) 
         while min(data.region_size_um) / mpp < LEAST_IMAGE_PX and mpp / 2 >= data.image_mpp:
             mpp /= 2
     width = round(data.region_size_um[0] / mpp)
-    sizes = {"mpp": mpp, "image_size_px": width}
-    if "labelled_size_px" in method.training:
-        sizes["labelled_size_px"] = width
-    return sizes
+    return {"mpp": mpp, "image_size_px": width}
 
 
 def _has_masks(data: ComparisonData, kind: str) -> bool:
@@ -240,46 +240,44 @@ def _check_labels(method: Method, records: Sequence[Record], settings: Mapping[s
     missing = labels.count(None)
     if missing:
         raise NotComparable(f"needs label 'label': {missing} of {len(records)} training {method.kind} have none")
-    if len({label > 0 for label in labels}) < 2:
+    if len({label_of(record) > 0 for record in records}) < 2:
         raise NotComparable(f"needs training {method.kind} with label 0 and with a label above 0")
-    tumour = [record for record in records if record["label"] > 0]
+    tumour = [record for record in records if label_of(record) > 0]
     needed = method.labels(settings)
     without = {
         "area": [record for record in tumour if record["area"] is None and record["mask"] is None],
         "mask": [record for record in tumour if record["mask"] is None],
     }
-    # Where masks are one of two kinds of supervision, some are enough.
-    few = _SUPERVISION in set(_targets(method.training))
     for name, lacking in without.items():
-        if name in needed and (len(lacking) == len(tumour) or (lacking and not (few and name == "mask"))):
+        if name in needed and (len(lacking) == len(tumour) or (lacking and name not in method.supervision.of_some)):
             raise NotComparable(
                 f"needs label '{name}': {len(lacking)} of {len(tumour)} training {method.kind} with tumour have none"
             )
 
 
-def _effort(method: Method, records: Sequence[Record], settings: Mapping[str, Any]) -> dict[str, int]:
+def _effort(method: Method, settings: Mapping[str, Any]) -> dict[str, int]:
     """Labels, areas and masks that are used: those of the records that the configuration chooses from the training split."""
-    needed, parser = method.labels(settings), method.parser(settings)
-    if _SUPERVISION in set(_targets(method.training)):
-        masked, labelled = parser.get_parsed_content("supervision")
-        drawn = [record for record in masked if record["label"] is None or record["label"] > 0]
-        # A mask says the label too, and of an image without tumour the label is the mask.
-        distinct = {tuple(record.get(name) for name in ("image", *REGION)) for record in (*masked, *labelled)}
-        return {"labels": len(distinct) - len(drawn), "areas": 0, "masks": len(drawn)}
-    chosen = parser.get_parsed_content("train_records") if "train_records" in method.training else records
-    num_tumour = sum(record["label"] > 0 for record in chosen)
-    return {
-        "labels": len(chosen) - (num_tumour if "mask" in needed else 0),
-        "areas": num_tumour if "area" in needed else 0,
-        "masks": num_tumour if "mask" in needed else 0,
-    }
+    learned = _learned_records(method, settings)
+    areas, masks = (
+        [record for record in learned.get(name, ()) if record["label"] is None or record["label"] > 0]
+        for name in ("area", "mask")
+    )
+    # A mask says the label too, and of an image without tumour the label is the mask.
+    distinct = {tuple(record.get(name) for name in ("image", *REGION)) for records in learned.values() for record in records}
+    return {"labels": len(distinct) - len(masks), "areas": len(areas), "masks": len(masks)}
+
+
+def _learned_records(method: Method, settings: Mapping[str, Any]) -> dict[str, list[Record]]:
+    """Learned column -> the records whose values of it are used: all of the training, unless the configuration says which."""
+    parser = method.parser(settings)
+    if "learned_records" in method.training:
+        return dict(parser.get_parsed_content("learned_records"))
+    return dict.fromkeys(method.labels(settings), parser.get_parsed_content("train_records"))
 
 
 def _inference_keys(method: Method, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the training's settings that its inference has too, in their sense."""
-    training, inference = (
-        json.loads((method.bundle / "configs" / f"{name}.json").read_text()) for name in ("train", "inference")
-    )
+    inference = json.loads((method.bundle / "configs" / "inference.json").read_text())
     # Overlays one by one: a whole one may hold stages of the training, which are nothing to the inference.
     chosen = {**method.overlaid, **settings}
     keys = {
@@ -287,39 +285,10 @@ def _inference_keys(method: Method, settings: Mapping[str, Any]) -> dict[str, An
         for name, value in chosen.items()
         if name.split("::")[0] in inference and name.split("::")[0] not in _NOT_OF_INFERENCE and "_desc_" not in name
     }
-    # A tile of the inference is a training image where the bundle's own numbers are the same.
-    is_image = training.get("image_size_px") is not None and inference.get("tile_size_px") == training["image_size_px"]
-    if is_image and "image_size_px" in chosen:
-        keys.setdefault("tile_size_px", chosen["image_size_px"])
     if "num_workers" in keys:
         # Threads that read ahead, not processes: there is one at least.
         keys["num_workers"] = max(1, int(keys["num_workers"]))
     return keys
-
-
-def _targets(config: Any) -> Iterator[str]:
-    """Every ``_target_`` of a configuration."""
-    if isinstance(config, Mapping):
-        if isinstance(config.get("_target_"), str):
-            yield config["_target_"]
-        config = list(config.values())
-    if isinstance(config, list):
-        for value in config:
-            yield from _targets(value)
-
-
-def _pixel_labels(section: Any, path: str, parser: ConfigParser) -> set[str]:
-    """What the data sets of a section take their pixels' labels from, in components and in expressions."""
-    found: set[str] = set()
-    if isinstance(section, Mapping):
-        for name, value in section.items():
-            if name == "pixel_labels":
-                found.add(str(parser.get_parsed_content(f"{path}::{name}")))
-            else:
-                found |= _pixel_labels(value, f"{path}::{name}", parser)
-    elif isinstance(section, str) and section.startswith("$"):
-        found |= set(re.findall(r"pixel_labels=['\"](\w+)['\"]", section))
-    return found
 
 
 def _given(value: Any) -> Any:

@@ -15,6 +15,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from scripts.declarations.published import PublishedData
 from shared.handlers import experiment_id
 from shared.writers import atomic_path
 
@@ -22,7 +23,6 @@ from .data import ComparisonData
 from .gallery import examples, shown_size
 from .intervals import Interval, score_names
 from .plots import Point, reliability_plot, scatter
-from .published import PublishedData
 from .runs import DONE, Row
 from .table import effort_minutes, effort_text, write_csv, write_markdown
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import TissueCache
 from shared.handlers import Tracking
 from shared.inference.cohort.finished import FINISHED
@@ -23,7 +24,7 @@ from shared.sweeps.sweep import LOG, METRICS, Sweep
 from shared.writers import atomic_path, read_rows
 
 from .baselines import BASELINES, TRAINED
-from .data import IMAGES, SLIDES, ComparisonData
+from .data import ComparisonData
 from .intervals import NUM_DRAWS, Interval, intervals, pooled_reliability
 from .measured_process import command_line, read_attempts
 from .methods import Method, NotComparable, Plan, plan

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from shared.data import TissueCache, record_error
+from shared.data.record import Record, region_of
 from shared.data.record_masks import MASK_COLUMNS, read_record_mask
 from shared.data.tissue_cache import content_key
-from shared.evaluation.map_cohort import nearest_pixels
+from shared.evaluation.scoring_grid import nearest_pixels
 from shared.inference.cohort.cohort import SETTINGS_NAME
 from shared.inference.cohort.finished import FINISHED
 from shared.inference.cohort.row_store import TABLE_NAME
@@ -30,7 +31,7 @@ from shared.metrics.region import region_f_of_counts
 from shared.writers import atomic_path, read_rows
 from shared.wsi import open_slide, tissue_mask
 
-from .data import ComparisonData, Record
+from .data import ComparisonData
 
 # Raise it when the same maps score differently.
 SCORES_VERSION = 2
@@ -170,7 +171,7 @@ class MapScorer:
         truth = [None if mask is None else _file_key(Path(mask)) for mask in (record["mask"] for record in self.data.records)]
         rows = read_rows(maps / TABLE_NAME) if (maps / TABLE_NAME).is_file() else {}
         columns = ("image", "x", "y", "width_px", "height_px", "mpp", "label", "case_id", *MASK_COLUMNS[1:])
-        regions = [[record[name] for name in columns] for record in self.data.records]
+        regions = [[record.get(name) for name in columns] for record in self.data.records]
         made = sorted((name, row.get("status"), row.get("fingerprint")) for name, row in rows.items())
         parts = [SCORES_VERSION, self.mpp, self.data.class_names, self.tissue.mpp, self.tissue.method, truth, regions, made]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -194,8 +195,8 @@ class ScoringGrid:
         self.slide_size_px = (int(row["width_px"]), int(row["height_px"]))
         self.pixel_px = mpp / float(row["mpp"])
         self.map_pixel_px = float(row["map_mpp"]) / float(row["mpp"])
-        self.origin = (record["x"] or 0, record["y"] or 0)
-        width, height = self.slide_size_px if record["width_px"] is None else (record["width_px"], record["height_px"])
+        x, y, width, height = region_of(record, self.slide_size_px)
+        self.origin = (x, y)
         self.shape = (max(1, round(height / self.pixel_px)), max(1, round(width / self.pixel_px)))
 
     def coarser(self, factor: int) -> ScoringGrid:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from scripts.declarations.published import PublishedData
 from shared.writers import atomic_path
 
 from .intervals import Interval
-from .published import PublishedData
 from .runs import DONE, Row
 
 EFFORTS = ("labels", "areas", "masks")

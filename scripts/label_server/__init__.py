@@ -1,5 +1,5 @@
 """The bundles behind a MONAI Label server: tumour maps in the viewer, weak labels back. `scripts/serve.py` starts it.
 
-Only `app`, `datastore`, `server`, `tasks` and, through `app`, `inference_api` import MONAI Label, which has an environment of its
-own (`requirements-monailabel.txt`).
+Only `app`, `datastore`, `server`, `tasks` and, through `app`, `inference_api` import MONAI Label, which few users need
+(`requirements-monailabel.txt`).
 """

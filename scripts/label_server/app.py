@@ -20,11 +20,12 @@ from shared.data.tissue_cache import TissueCache
 from shared.wsi.annotations.frames import QUPATH
 
 from .datastore import SlideDatastore
+from .recipe import Recipe
 from .refusal import Refusal
 from .served_model import BundleSource, ServedModel
 from .slide_maps import SlideMaps
 from .tasks import BundleInfer, BundleTrain, LeastCertain, Unlabelled
-from .training import MANIFEST, Recipe, Trainings, base_config, recipe_of
+from .training import MANIFEST, Trainings, base_config, recipe_of
 from .training_keys import check_training_keys
 from .training_set import LabelledSlide, drawn_fraction, write_training_set
 from .viewer_frame import frame_origin_of_slide
@@ -194,7 +195,7 @@ class PathologyApp(MONAILabelApp):
 
     def _write_training_set(self, model: ServedModel, recipe: Recipe, run: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         slides = self.labelled_slides()
-        region = recipe.region({**base_config(model), **self.settings.training})
+        region = recipe.region({**base_config(model, recipe), **self.settings.training})
         rows = write_training_set(
             slides,
             run / MANIFEST,

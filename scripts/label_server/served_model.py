@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -145,19 +144,14 @@ def training_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def inference_settings(source: BundleSource, checkpoint: Path) -> dict[str, Any]:
-    """The keys of a bundle's inference that say what its network is and sees, with the values of its training.
-
-    Those that its own check compares, and those of which its network is built.
-    """
+    """The keys that a bundle's inference compares with the training (``check_training``), with the values of the training."""
     trained = training_config(checkpoint)
     parser = ConfigParser()
     parser.read_config([str(path) for path in config_files(source, "inference")])
     config = parser.get()
-    names = set(re.findall(r"@(\w+)", json.dumps(config.get("network_def", {}))))
-    optional: set[str] = set()
     check = config.get("check_training", {})
     optional = set(_names(config, check.get("unless_null")))
-    names |= set(_names(config, check.get("keys"))) | optional
+    names = {*_names(config, check.get("keys")), *optional}
     found = {name: plain_value(trained[name]) for name in sorted(names) if name in config and is_plain(trained.get(name, "@"))}
     return {name: value for name, value in found.items() if not (name in optional and value is None)}
 
@@ -180,6 +174,20 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return value == "$None" or not value.startswith(("$", "@", "%"))
     return not isinstance(value, dict)
+
+
+def grouped_items(config: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """The items of a configuration, those of groups under the names of both; notes are left out.
+
+    >>> grouped_items({"lr": 0.1, "cmil": {"lr": 0.2, "_desc_lr": "words"}, "network": {"_target_": "x"}})
+    {'lr': 0.1, 'cmil::lr': 0.2, 'network': {'_target_': 'x'}}
+    """
+    items: dict[str, Any] = {}
+    for name, value in config.items():
+        if not name.startswith("_"):
+            is_group = isinstance(value, Mapping) and "_target_" not in value
+            items |= grouped_items(value, f"{group}{name}::") if is_group else {f"{group}{name}": value}
+    return items
 
 
 def plain_value(value: Any) -> Any:

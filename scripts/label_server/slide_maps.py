@@ -12,9 +12,9 @@ import orjson
 
 from shared.inference.cohort.cohort import CohortWorker
 from shared.inference.cohort.finished import FAILED, fingerprint
-from shared.inference.cohort.row_store import Row
 from shared.inference.inputs import ImageInput
 from shared.inference.region_map import Box, clip_box, map_region
+from shared.inference.row import Row
 from shared.writers.atomic import atomic_path
 from shared.wsi.annotations.frames import FRAME_MEMBER, LEVEL0
 from shared.wsi.formats import is_plain_picture

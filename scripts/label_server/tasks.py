@@ -12,7 +12,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from shared.inference.cohort.row_store import Row
+from shared.inference.row import Row
 from shared.wsi.annotations.frames import QUPATH
 from shared.wsi.slide import Slide
 
@@ -59,7 +59,7 @@ class BundleTrain(TrainTask):
 
     def config(self) -> dict[str, Any]:
         recipe = recipe_of(self.model)
-        epochs = base_config(self.model).get(recipe.epochs) if recipe else None
+        epochs = base_config(self.model, recipe).get(recipe.max_epochs or "") if recipe else None
         return {"max_epochs": epochs, "pretrained": True}
 
     def stats(self) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from shared.engines.run_folder import FILES, VOLATILE
+from shared.engines.run_record import FILES, VOLATILE
 from shared.sweeps.child_process import run_child
 from shared.writers.atomic import atomic_path
 
+from .recipe import Recipe, read_recipe
 from .refusal import Refusal
-from .served_model import ServedModel, config_files, is_plain, plain_value, training_config
+from .served_model import ServedModel, config_files, grouped_items, is_plain, plain_value, training_config
 from .training_keys import keys_of_training
-from .training_set import REGIONS, SLIDES
 from .versions import Version
 
 logger = logging.getLogger(__name__)
@@ -35,84 +35,18 @@ RUNNING, DONE, ERROR, STOPPED, SUBMITTED = "RUNNING", "DONE", "ERROR", "STOPPED"
 _LAST_LINES = 20
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a bundle is trained from weak labels.
-
-    Args:
-        unit: what its manifest lists, slides or regions.
-        epochs: key of the number of epochs.
-        overlay: what differs from its ``train.json``: no masks, no test split.
-        initial: key of the weights to begin with.
-        needs_area: regions with tumour need their share of it.
-    """
-
-    unit: str
-    epochs: str
-    overlay: Mapping[str, Any]
-    initial: str
-    needs_area: bool = False
-
-    def region(self, config: Mapping[str, Any]) -> tuple[int, float] | None:
-        """Side in pixels and micrometres per pixel of a region; None where slides are trained on."""
-        return None if self.unit == SLIDES else (int(config["image_size_px"]), float(config["mpp"]))
-
-
-_BEGIN, _END = ["@check_version", "$@run_folder.open()"], ["$@run_folder.close()"]
-_CAMEL_STAGES = ["@run_max_max", "@run_max_min", "@run_construct", "@run_retrain", "@run_relabel", "@run_train"]
-# By the experiment that a bundle's train.json names.
-RECIPES: Mapping[str, Recipe] = {
-    "alpha_beta_mil": Recipe(
-        SLIDES,
-        "num_epochs",
-        {
-            "truth": None,
-            "checked_slides::datasets": ["@train::dataset", "@val_slides"],
-            "run": [*_BEGIN, "@run_train", "@run_calibration", *_END],
-        },
-        "initial_weights",
-    ),
-    "cdws_mil": Recipe(
-        REGIONS,
-        "num_epochs",
-        {
-            "truth": None,
-            "checked_images::datasets": ["@train::dataset", "@val_images"],
-            "run": [*_BEGIN, "@run_train", *_END],
-        },
-        "train::trainer::initial_weights",
-        needs_area=True,
-    ),
-    "camel": Recipe(
-        REGIONS,
-        "segmentation_epochs",
-        {
-            "truth": None,
-            "checked_images::datasets": ["@train_images", "@val_images"],
-            "first_backbone": None,
-            "run": [*_BEGIN, *_CAMEL_STAGES, *_END],
-        },
-        "train::trainer::initial_weights",
-    ),
-}
-
-
 def recipe_of(model: ServedModel) -> Recipe | None:
-    """How a served bundle is trained; None if it cannot be from weak labels."""
-    path = model.source.folder / "configs" / "train.json"
-    if not path.is_file():
-        return None
-    experiment = json.loads(path.read_text()).get("tracking", {}).get("experiment")
-    return RECIPES.get(str(experiment))
+    """How a served bundle is trained; None if it cannot be from a viewer's labels."""
+    return read_recipe(model.source.folder)
 
 
-def base_config(model: ServedModel) -> dict[str, Any]:
+def base_config(model: ServedModel, recipe: Recipe) -> dict[str, Any]:
     """The plain values of a bundle's ``train.json``, its overlays, and the training of its current version, in this order."""
     config: dict[str, Any] = {}
     for path in config_files(model.source, "train"):
-        config |= {name: value for name, value in json.loads(path.read_text()).items() if is_plain(value)}
-    trained = training_config(model.versions.current.checkpoint)
-    ignored = {*VOLATILE, "manifest", "dataset_dir", FILES, "truth", "initial_weights", "first_backbone"}
+        config |= {name: value for name, value in grouped_items(json.loads(path.read_text())).items() if is_plain(value)}
+    trained = grouped_items(training_config(model.versions.current.checkpoint))
+    ignored = {*VOLATILE, "manifest", "dataset_dir", FILES, *recipe.overlay, recipe.initial_weights}
     for name, value in trained.items():
         if name in config and name not in ignored and not name.startswith("_") and is_plain(value):
             config[name] = plain_value(value)
@@ -126,13 +60,13 @@ def training_overlay(
 
     Args:
         model: to be trained.
-        recipe: its.
+        recipe: how it is trained.
         run: folder of the training.
         options: of the request: ``max_epochs``, ``pretrained`` (False begins with new weights), ``device``.
         extra: of the server for every bundle, the last word; keys that this bundle does not have are left out.
     """
-    bundle = json.loads((model.source.folder / "configs" / "train.json").read_text())
-    settings = {name: value for name, value in base_config(model).items() if name in bundle and not name.startswith("_")}
+    bundle = grouped_items(json.loads((model.source.folder / "configs" / "train.json").read_text()))
+    settings = {name: value for name, value in base_config(model, recipe).items() if name in bundle and not name.startswith("_")}
     changed = {name: value for name, value in settings.items() if bundle[name] != value and name not in ("imports", "run")}
     overlay = {
         **changed,
@@ -142,10 +76,12 @@ def training_overlay(
         "manifest": str(run / MANIFEST),
         "dataset_dir": str(run.parent),
     }
-    if options.get("pretrained", True):
-        overlay[recipe.initial] = str(model.versions.current.checkpoint)
+    if options.get("pretrained", True) and recipe.initial_weights is not None:
+        overlay[recipe.initial_weights] = str(model.versions.current.checkpoint)
     if options.get("max_epochs") is not None:
-        overlay[recipe.epochs] = int(options["max_epochs"])
+        if recipe.max_epochs is None:
+            raise Refusal(f"{model.name} does not say how many epochs it is trained for: leave max_epochs out")
+        overlay[recipe.max_epochs] = int(options["max_epochs"])
     if options.get("device"):
         overlay["device"] = f"$torch.device({options['device']!r})"
     return overlay | keys_of_training(model.source, extra)
@@ -202,12 +138,12 @@ class Trainings:
         """Begin to train a model.
 
         Raises:
-            Refusal: if one is being trained, the bundle cannot be trained from weak labels, there are too few, or the request is
-                wrong.
+            Refusal: if one is being trained, the bundle cannot be trained from a viewer's labels, there are too few, or the
+                request is wrong.
         """
         recipe = recipe_of(model)
         if recipe is None:
-            raise Refusal(f"{model.name} cannot be trained from weak labels; {', '.join(sorted(RECIPES))} can")
+            raise Refusal(f"{model.name} cannot be trained from a viewer's labels: it has no configs/from_viewer.json")
         options = check_options(request)
         with self._lock:
             if self.running is not None:

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import shapely
 
 from shared.data.manifest import write_manifest
+from shared.data.record import Record, label_of
 from shared.data.tissue_cache import TissueCache
 from shared.geometry.tile_grid import TileGrid
 from shared.wsi.slide import Slide
@@ -24,10 +24,8 @@ from .weak_labels import WeakLabel
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 # Of a region to be of use, and of normal tissue drawn in it to be one without tumour.
 LEAST_TISSUE, LEAST_NORMAL = 0.5, 0.5
-SLIDES, REGIONS = "slides", "regions"
 
 
 @dataclass(frozen=True)
@@ -77,18 +75,20 @@ def write_training_set(
             per_slide[slide.image_id] = kept
         else:
             logger.warning("%s is left out: its label says nothing of any of its regions", slide.image_id)
-    label_of = {name: max(record["label"] for record in records) for name, records in per_slide.items()}
-    counts = Counter(label_of.values())
+    labels = {name: max(map(label_of, records)) for name, records in per_slide.items()}
+    counts = Counter(labels.values())
     if min(counts[0], counts[1]) < 2:
         raise Refusal(
             f"training needs two slides without and two with tumour at least, one of each to validate; usable are {counts[0]} "
             f"without and {counts[1]} with"
         )
-    split_of = _splits(label_of, val_share)
-    rows = [record | {"split": split_of[name], "case_id": name} for name, records in per_slide.items() for record in records]
+    split_of = _splits(labels, val_share)
+    rows: list[Record] = [
+        {**record, "split": split_of[name], "case_id": name} for name, records in per_slide.items() for record in records
+    ]
     write_manifest(rows, path)
-    labels = Counter(row["label"] for row in rows)
-    return {str(label): labels[label] for label in (0, 1)}
+    written = Counter(row["label"] for row in rows)
+    return {str(label): written[label] for label in (0, 1)}
 
 
 def labelled_regions(slide: Slide, label: WeakLabel, tissue: TissueMap, size_px: int, mpp: float) -> list[Record]:
@@ -108,7 +108,7 @@ def labelled_regions(slide: Slide, label: WeakLabel, tissue: TissueMap, size_px:
         mpp: at which the regions will be read.
 
     Returns:
-        Records with ``x, y, width_px, height_px`` in level-0 pixels, ``label`` and ``area`` (None where it is not known).
+        Records with ``image``, ``x, y, width_px, height_px`` in level-0 pixels, ``label`` and ``area`` (None where not known).
     """
     grid = TileGrid.for_mpp(slide.size_px, slide.mpp, size_px, mpp, 0, slide.level_downsamples)
     positions = grid.positions()
@@ -122,7 +122,8 @@ def labelled_regions(slide: Slide, label: WeakLabel, tissue: TissueMap, size_px:
         known = _region_label(label, (x, y, extent), share if is_alone else None)
         if known is not None:
             area = None if known[1] is None else max(round(known[1], 4), 1e-4 if known[0] else 0.0)
-            regions.append({"x": x, "y": y, "width_px": extent, "height_px": extent, "label": known[0], "area": area})
+            region: Record = {"image": str(slide.path), "x": x, "y": y, "width_px": extent, "height_px": extent}
+            regions.append({**region, "label": known[0], "area": area})
     return regions
 
 
@@ -148,12 +149,11 @@ def _records(
 ) -> list[Record]:
     with Slide(slide.path) as opened:
         mpp = None if opened.has_mpp else slide_mpp
-    base = {"image": str(slide.path), "mpp": mpp}
     if region is None:
-        return [base | {"label": slide.label.label, "area": slide.label.fraction}]
+        return [{"image": str(slide.path), "mpp": mpp, "label": slide.label.label, "area": slide.label.fraction}]
     with Slide(slide.path, mpp=mpp) as opened:
         found = labelled_regions(opened, slide.label, tissue.get(slide.path, mpp), *region)
-    return [base | record for record in found]
+    return [{**record, "mpp": mpp} for record in found]
 
 
 def drawn_fraction(slide: LabelledSlide, tissue: TissueCache, slide_mpp: float | None = None) -> float:
@@ -166,10 +166,10 @@ def drawn_fraction(slide: LabelledSlide, tissue: TissueCache, slide_mpp: float |
     return min(1.0, inside / tissue_px) if tissue_px else 0.0
 
 
-def _splits(label_of: Mapping[str, int], val_share: float) -> dict[str, str]:
+def _splits(labels: Mapping[str, int], val_share: float) -> dict[str, str]:
     splits: dict[str, str] = {}
     for label in (0, 1):
-        names = sorted((name for name in label_of if label_of[name] == label), key=_shuffled)
+        names = sorted((name for name in labels if labels[name] == label), key=_shuffled)
         num_val = min(len(names) - 1, max(1, math.floor(val_share * len(names) + 0.5)))
         splits |= {name: "val" if index < num_val else "train" for index, name in enumerate(names)}
     return splits

@@ -10,8 +10,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from shared.inference.cohort.row_store import Row
 from shared.inference.region_map import Box
+from shared.inference.row import Row
 
 # Of the level of the map that is looked at.
 LONGEST_SIDE_PX = 2048

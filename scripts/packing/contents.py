@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shared import BUILD_FILE
-from shared.engines.run_folder import VOLATILE
+from shared.engines.run_record import VOLATILE
 
 WEIGHTS = "model.pt"
 TORCHSCRIPT = "model.ts"

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from scripts.declarations.published import read_published
+from scripts.declarations.supervision import read_supervision
 from shared import __version__
-from shared.engines.run_folder import FILES, VOLATILE, differences
+from shared.engines.run_record import FILES, VOLATILE, differences
 
 from .contents import TRAINING, WEIGHTS, read_training
 
@@ -21,6 +23,7 @@ REQUIRED = (
     "configs/train.json",
     "configs/inference.json",
     "configs/evaluate.json",
+    "configs/small.json",
     "configs/logging.conf",
     "docs/README.md",
     "docs/data_license.txt",
@@ -71,6 +74,11 @@ def _of_metadata(bundle: Path, metadata: Mapping[str, Any]) -> list[str]:
     release = __version__.partition("+")[0]
     if metadata.get("shared_version") != release:
         found.append(f"{path}: shared_version is {metadata.get('shared_version')}, but shared is {release}")
+    for read in (read_supervision, read_published):
+        try:
+            read(bundle)
+        except ValueError as error:
+            found.append(str(error))
     silent = [entry for entry in WARNED_IN if WARNING not in str(metadata.get(entry, ""))]
     if silent:
         found.append(

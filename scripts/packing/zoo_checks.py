@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 CONFIGS = Path("configs")
+# An overlay that makes a bundle's training small.
+SMALL = "small"
 METADATA, INFERENCE = str(CONFIGS / "metadata.json"), str(CONFIGS / "inference.json")
 WEIGHTS, TORCHSCRIPT = Path("models", "model.pt"), Path("models", "model.ts")
 DOCUMENTS = ("LICENSE", "docs/README.md", "docs/data_license.txt")
@@ -32,19 +34,13 @@ REQUIRED = (
     METADATA,
     "configs/train.json",
     INFERENCE,
+    f"configs/{SMALL}.json",
     "configs/logging.conf",
     str(WEIGHTS),
     str(TORCHSCRIPT),
     "shared/__init__.py",
 )
 LOG_TAIL = 3000
-# Settings that make a training small, of those that a bundle has; whatever else is called num_epochs or ..._epochs is 1.
-SMALL = {
-    **{"num_workers": 0, "amp_dtype": "$None", "steps_per_epoch": 2, "tiles_per_slide": 8, "slides_per_step": 2},
-    **{"num_trees": 4, "rounds_per_epoch": 4, "patches_per_image": 16},
-    # After fewer steps the classifier finds no tumour, after more it finds little else; no segmentation can learn from one class.
-    "retrain_epochs": 3,
-}
 SMALL_SLIDE_PX = (900, 1100)
 
 
@@ -158,7 +154,7 @@ def properties(output_dir: str) -> None:
     """
     from monai.bundle import ConfigWorkflow
 
-    trained = {**_small("train"), "tracking::enabled": False, "output_dir": output_dir}
+    trained = {**_small(), "tracking::enabled": False, "output_dir": output_dir}
     for name, kind, settings in (("train", "train", trained), ("inference", "infer", {})):
         workflow = ConfigWorkflow(
             str(CONFIGS / f"{name}.json"), workflow_type=kind, logging_file=False, bundle_root=".", **settings
@@ -169,7 +165,7 @@ def properties(output_dir: str) -> None:
 
 def train(output_dir: str) -> None:
     """The README's training command, with few images and as few epochs as do."""
-    _run_readme("train", {"output_dir": output_dir} | _small("train"))
+    _run_readme("train", {"output_dir": output_dir} | _small())
     if not Path(output_dir, WEIGHTS.name).is_file():
         raise ValueError(f"no {WEIGHTS.name} in {output_dir} after the training")
 
@@ -222,10 +218,10 @@ def _run_readme(config: str, settings: Mapping[str, Any]) -> None:
     command(words)
 
 
-def _small(config: str) -> dict[str, Any]:
-    found = _config(config)
-    epochs = {name: 1 for name in found if name == "num_epochs" or name.endswith("_epochs")}
-    return {name: value for name, value in (epochs | SMALL).items() if name in found}
+def _small() -> dict[str, Any]:
+    """The settings of the bundle's overlay for small trainings, as MONAI's command line takes them: it drops None."""
+    settings = {name: value for name, value in _config(SMALL).items() if not name.startswith("_")}
+    return {name: "$None" if value is None else value for name, value in settings.items()}
 
 
 def _small_plan(plan: Any) -> Any:

@@ -127,11 +127,6 @@ class MILBoost(ClassifierMixin, BaseEstimator):
         """Probabilities of both labels of bags: ``(B, 2)``."""
         return _two_columns(np.exp(self._log_probabilities(bags)))
 
-    def decision_function(self, bags: Sequence[ArrayLike]) -> NDArray[np.float64]:
-        """Logits of the bags' probabilities: ``(B,)``."""
-        log_probabilities = self._log_probabilities(bags)
-        return log_probabilities - np.log(-np.expm1(np.minimum(log_probabilities, -np.finfo(float).tiny)))
-
     def predict(self, bags: Sequence[ArrayLike]) -> NDArray[np.integer]:
         """Labels of bags, at a probability of 0.5: ``(B,)``."""
         return self.classes_[(self.predict_proba(bags)[:, 1] >= 0.5).astype(int)]

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..data.image_dataset import RegionDataset
 from ..data.patches.tissue_regions import slide_regions
+from ..data.record import Record
 from ..inference.cohort.finished import weights_sha256
 from ..inference.mapper_options import WHOLE_IMAGE_PX
 from ..inference.slide_mapper import SlideMapper
@@ -31,7 +32,6 @@ from .logit_samples import ClassPixels, ImageLabels, LogitSamples, TumourPixels
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 
 TEMPERATURE = "temperature.json"
 LABELS = ("mask", "label")
@@ -212,7 +212,10 @@ def _parts(record: Record, mapper: SlideMapper, labels: str, regions_per_slide: 
     tile_size_px, names = mapper.tiles.tile_size_px, mapper.class_names
     regions = slide_regions(record, tile_size_px, mapper.mpp, num_classes=num_classes, class_names=names)
     drawn = np.random.default_rng(0).permutation(len(regions))[:regions_per_slide]
-    return [{**regions[index], "is_tile": True} for index in sorted(drawn)]
+    chosen = [regions[index] for index in sorted(drawn)]
+    for region in chosen:
+        region["is_tile"] = True
+    return chosen
 
 
 def _samples(mapper: SlideMapper, labels: str, num_images: int) -> LogitSamples:

@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from ..data.bag_dataset import SlideBagDataset
-from ..engines.distributed import barrier, gather_in_order, num_processes, rank, unwrap
-from ..engines.inferers import fast_inferer
-from ..engines.slide_bags import BagInferer, SlideBags
+from ..data.record import label_of
+from ..engines.batches import SlideBags
+from ..engines.distributed import barrier, over_dataset, rank, unwrap
+from ..engines.inferers import BagInferer, fast_inferer
 from ..evaluation.map_evaluation import MapEvaluation
 from ..evaluation.report import number
 from ..handlers.tracking import Tracking
@@ -72,7 +71,7 @@ class Calibration:
         if not self.file.is_file():
             rows, histograms = self._score(), self.maps.tissue_histograms()
             if rank() == 0:
-                labels = [record["label"] for record in self.maps.records]
+                labels = [label_of(record) for record in self.maps.records]
                 self._write({"threshold": map_threshold(histograms, labels, self.alpha), **self.summarise(rows)})
         barrier()
         return dict(json.loads(self.file.read_text()))
@@ -95,16 +94,14 @@ class Calibration:
         # A copy, because train mode changes the running statistics.
         modes = {"eval": plain.eval(), "train": copy.deepcopy(plain).train()}
         infer, prepare = fast_inferer(BagInferer(per_tile=True), self.device), SlideBags()
-        share = Subset(self.dataset, range(rank(), len(self.dataset), num_processes()))
-        rows = []
-        for batch in tqdm(DataLoader(share, 1, num_workers=self.num_workers), desc="calibration", unit="slide", disable=None):
+
+        def of_slide(batch: dict[str, Any]) -> list[dict[str, Any]]:
             tiles, _ = prepare(batch, self.device)
-            row: dict[str, Any] = {"label": int(batch["label"]), "tumour_share": None}
-            if "tumour_share" in batch:
-                row["tumour_share"] = batch["tumour_share"][0]
-            row |= {mode: _probabilities(infer(tiles, network)) for mode, network in modes.items()}
-            rows.append(row)
-        return gather_in_order(rows)
+            share = batch["tumour_share"][0] if "tumour_share" in batch else None
+            probabilities = {mode: _probabilities(infer(tiles, network)) for mode, network in modes.items()}
+            return [{"label": int(batch["label"]), "tumour_share": share, **probabilities}]
+
+        return over_dataset(self.dataset, of_slide, 1, self.num_workers, "calibration", "slide")
 
     def _write(self, result: dict[str, Any]) -> None:
         with atomic_path(self.file) as temporary:

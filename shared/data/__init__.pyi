@@ -4,7 +4,6 @@ from .image_dataset import (
     check_images as check_images,
     pixel_target as pixel_target,
     read_image as read_image,
-    record_error as record_error,
 )
 from .labels.areas import fill_areas as fill_areas
 from .labels.class_counts import class_counts as class_counts, trained_with_labels as trained_with_labels
@@ -40,6 +39,8 @@ from .public.bach import bach_photos as bach_photos, bach_slides as bach_slides
 from .public.bach_annotations import BACH_CLASSES as BACH_CLASSES
 from .public.patch_camelyon import PatchCamelyonDataset as PatchCamelyonDataset
 from .public.tcga import tcga_records as tcga_records
+from .record import Record as Record, label_of as label_of, record_error as record_error
+from .record_masks import columns_for as columns_for
 from .splits import assign_folds as assign_folds, assign_splits as assign_splits, take_share as take_share
 from .tissue_cache import TissueCache as TissueCache
 from .transforms.batch_augmentation import TileAugmentation as TileAugmentation

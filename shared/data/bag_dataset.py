@@ -22,13 +22,12 @@ from ..geometry.pyramid import MPP_TOLERANCE
 from ..writers.atomic import contended_path
 from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
-from .image_dataset import record_error
+from .record import Record, record_error
 from .record_masks import read_record_mask
 from .tissue_cache import TissueCache, slide_content_key
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 
 # A tile's share of tumour is read from so many points along each side.
 _SHARE_POINTS = 16

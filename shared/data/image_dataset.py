@@ -17,10 +17,9 @@ from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
 from .labels.enriched_labels import decode_instances
 from .labels.lattice import check_lattice, paint_instances
+from .record import Record, label_of, record_error, region_of
 from .record_masks import read_record_mask
 from .transforms.geometric import view_changes
-
-Record = dict[str, Any]
 
 PIXEL_LABELS = ("instances", "mask", "label")
 
@@ -173,8 +172,8 @@ def _locate(record: Record, mpp: float | None, size_px: int | None) -> tuple[Sli
     """The open slide of a record, its region's top-left corner at level 0, and (width, height) in pixels as read."""
     slide = open_slide(record["image"], mpp=record.get("mpp"))
     downsample = _downsample(slide, mpp)
-    origin = (record.get("x") or 0, record.get("y") or 0)
-    region_px = (record.get("width_px") or slide.size_px[0], record.get("height_px") or slide.size_px[1])
+    x, y, *region_px = region_of(record, slide.size_px)
+    origin = (x, y)
     ends = (origin[0] + region_px[0], origin[1] + region_px[1])
     if min(ends) <= 0 or origin[0] >= slide.size_px[0] or origin[1] >= slide.size_px[1]:
         raise ValueError(
@@ -226,7 +225,7 @@ def pixel_target(
         if source == "instances":
             return paint_instances(decode_instances(record["instances"]).to(torch.uint8), height, width)
         if source == "label" or record.get("mask") is None:
-            label = int(record["label"] > 0) if num_classes == 2 else int(record["label"])
+            label = int(label_of(record) > 0) if num_classes == 2 else label_of(record)
             if label not in range(num_classes):
                 raise ValueError(f"label must be one of 0..{num_classes - 1}, got {label}")
             return torch.full((1, height, width), label, dtype=torch.uint8)
@@ -242,12 +241,6 @@ def _read_mask(
     corner = (record.get("x") or 0, record.get("y") or 0)
     mask = read_record_mask(record, corner, size_px, slide.size_px, _downsample(slide, mpp), num_classes, class_names)
     return torch.from_numpy(mask)[None]
-
-
-def record_error(record: Record, problem: object) -> ValueError:
-    """A ValueError that names the manifest, the row and the file of a record."""
-    manifest = f"{record['manifest']}, " if record.get("manifest") else ""
-    return ValueError(f"{manifest}row {record.get('row', '?')}, {record.get('image', '?')}: {problem}")
 
 
 def _knows_mpp(slide: Slide) -> bool:

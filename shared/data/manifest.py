@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,9 @@ from ..wsi.annotations.frames import ANNOTATION_FRAMES
 from ..wsi.formats import is_plain_picture
 from ..wsi.slide_pool import open_slide
 from ..wsi.spacing import STATED_RANGE, is_possible_spacing
+from .record import Record, label_of
 from .record_masks import join_names
 from .splits import SPLITS, assign_folds, assign_splits
-
-Record = dict[str, Any]
 
 COLUMNS = [
     "image",
@@ -82,25 +82,25 @@ def load_manifest(
         annotation_frame: of annotation files, in rows without ``annotation_frame``: ``qupath`` or ``level0``.
 
     Returns:
-        A dictionary a row: ``image`` and ``mask`` as absolute paths (of links, not of what they point to),
-        ``x, y, width_px, height_px`` as level-0 pixels (all None when the row is the whole image), ``mpp``, ``label``,
-        ``area``, ``tumour_classes``, ``annotation_frame``, ``case_id``, ``split``, ``group``, and for messages ``manifest``, the
-        path of the CSV, and ``row``, the number of the line in it on which the row begins (the header is row 1; blank lines
-        count). What a row leaves empty is None.
+        The records of the rows, with every column; what a row leaves empty is None. ``image`` and ``mask`` are absolute paths (of
+        links, not of what they point to); a region is in level-0 pixels, whatever its unit in the file.
 
     Raises:
-        ValueError: for whatever is wrong, naming the file, the row, what was wanted and what came.
+        ValueError: for whatever is wrong, naming the file, the row, what was expected and what was found.
     """
     path = Path(path)
-    records = _read_rows(path)
+    rows = _read_rows(path)
     named_tumour = join_names(tumour_classes)
-    for record in records:
-        if record["mask"] is not None and is_annotation_file(record["mask"]):
-            record["tumour_classes"] = record["tumour_classes"] or named_tumour
-            record["annotation_frame"] = record["annotation_frame"] or annotation_frame
-        _check_row(record, path, num_classes, check_files)
+    records: list[Record] = []
+    for row in rows:
+        mask = row.cells["mask"]
+        if mask is not None and is_annotation_file(mask):
+            row.cells["tumour_classes"] = row.cells["tumour_classes"] or named_tumour
+            row.cells["annotation_frame"] = row.cells["annotation_frame"] or annotation_frame
+        record = _record(row, num_classes, check_files)
         if record["mpp"] is None and is_plain_picture(record["image"]):
             record["mpp"] = tile_mpp
+        records.append(record)
     _check_duplicates(records, path)
     _check_agreement(records, path, "image", "case_id", "its patient would be on both sides of a split")
     has_splits = any(record["split"] for record in records)
@@ -134,7 +134,41 @@ def write_manifest(records: Sequence[Record], path: str | Path, extra_columns: S
         writer.writerows(records)
 
 
-def _read_rows(path: Path) -> list[Record]:
+@dataclass(frozen=True)
+class _Row:
+    """The cells of a row by their columns, None where they are empty, and where it stands."""
+
+    path: Path
+    number: int
+    cells: dict[str, str | None]
+
+    def error(self, what: str) -> ValueError:
+        return ValueError(f"{self.path}, row {self.number}: {what}.")
+
+    def file(self, name: str, check: bool) -> str | None:
+        """The absolute path in a cell, of a link itself: in stores such as git-annex the name of its target says nothing."""
+        text = self.cells[name]
+        if text is None:
+            return None
+        file = self.path.parent / text
+        if check and not file.is_file():
+            raise self.error(f"{name} {text!r} is not a file ({file}); paths are relative to the CSV")
+        return str(file.parent.resolve() / file.name)
+
+    def value(self, name: str) -> float | None:
+        text = self.cells[name]
+        if text is None:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            raise self.error(f"{name} must be a number, got {text!r}") from None
+        if not math.isfinite(value):
+            raise self.error(f"{name} must be a finite number, got {text!r}")
+        return value
+
+
+def _read_rows(path: Path) -> list[_Row]:
     if not path.is_file():
         raise ValueError(f"the manifest {path} does not exist: give the path of a CSV file with a column 'image'.")
     try:
@@ -156,10 +190,10 @@ def _read_rows(path: Path) -> list[Record]:
         raise ValueError(f"{path} has a header but no rows.")
     for number, cells in rows:
         if any(cells[len(header) :]):
-            raise _error(path, {"row": number}, f"{len(cells)} cells below a header of {len(header)}: quote cells with commas")
+            raise _Row(path, number, {}).error(f"{len(cells)} cells below a header of {len(header)}: quote cells with commas")
     # A row that ends early leaves the rest empty.
     named = [(number, dict(zip(header, cells, strict=False))) for number, cells in rows]
-    return [{name: row.get(name) or None for name in COLUMNS} | {"manifest": str(path), "row": number} for number, row in named]
+    return [_Row(path, number, {name: row.get(name) or None for name in COLUMNS}) for number, row in named]
 
 
 def _cells(path: Path) -> list[tuple[int, list[str]]]:
@@ -176,62 +210,74 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _check_row(record: Record, path: Path, num_classes: int, check_files: bool) -> None:
-    """Convert one row's cells in place; what is wrong becomes a ValueError that names file and row."""
-    if record["image"] is None:
-        raise _error(path, record, "the image is empty")
-    for name in ("image", "mask"):
-        if record[name] is not None:
-            file = path.parent / record[name]
-            if check_files and not file.is_file():
-                raise _error(path, record, f"{name} {record[name]!r} is not a file ({file}); paths are relative to the CSV")
-            # Not the file that a link points to: in stores such as git-annex its name says nothing.
-            record[name] = str(file.parent.resolve() / file.name)
-    for name in ("x", "y", "width_um", "height_um", "width_px", "height_px", "mpp", "area"):
-        record[name] = _number(path, record, name)
-    label = _number(path, record, "label")
+def _record(row: _Row, num_classes: int, check_files: bool) -> Record:
+    """The record of a row; whatever is wrong in it is a ValueError that names file and row."""
+    if row.cells["image"] is None:
+        raise row.error("the image is empty")
+    image, mask = (row.file(name, check_files) for name in ("image", "mask"))
+    values = {name: row.value(name) for name in ("x", "y", "width_um", "height_um", "width_px", "height_px", "mpp", "area")}
+    label, area, mpp, frame = row.value("label"), values["area"], values["mpp"], row.cells["annotation_frame"]
     if label is not None and label not in range(num_classes):
-        raise _error(path, record, f"label must be one of 0..{num_classes - 1}, got {label:g}")
-    record["label"] = None if label is None else int(label)
-    if record["area"] is not None and not 0 <= record["area"] <= 1:
-        raise _error(path, record, f"area is a share between 0 and 1, got {record['area']:g}")
-    if record["mpp"] is not None and not is_possible_spacing(record["mpp"]):
-        found = f"{record['mpp']:g}; is it in another unit?"
-        raise _error(path, record, f"mpp is a size in micrometres per pixel and above 0 ({STATED_RANGE}), got {found}")
-    if record["annotation_frame"] not in (*ANNOTATION_FRAMES, None):
-        frames = ", ".join(ANNOTATION_FRAMES)
-        raise _error(path, record, f"annotation_frame must be one of {frames}, got {record['annotation_frame']!r}")
-    _check_region(path, record)
+        raise row.error(f"label must be one of 0..{num_classes - 1}, got {label:g}")
+    if area is not None and not 0 <= area <= 1:
+        raise row.error(f"area is a share between 0 and 1, got {area:g}")
+    if mpp is not None and not is_possible_spacing(mpp):
+        found = f"{mpp:g}; is it in another unit?"
+        raise row.error(f"mpp is a size in micrometres per pixel and above 0 ({STATED_RANGE}), got {found}")
+    if frame not in (*ANNOTATION_FRAMES, None):
+        raise row.error(f"annotation_frame must be one of {', '.join(ANNOTATION_FRAMES)}, got {frame!r}")
+    x, y, width_px, height_px = _region(row, values, str(image)) or (None, None, None, None)
+    return {
+        "image": str(image),
+        "x": x,
+        "y": y,
+        "width_um": None,
+        "height_um": None,
+        "width_px": width_px,
+        "height_px": height_px,
+        "mpp": mpp,
+        "label": None if label is None else int(label),
+        "area": area,
+        "mask": mask,
+        "tumour_classes": row.cells["tumour_classes"],
+        "annotation_frame": frame,
+        "case_id": row.cells["case_id"],
+        "split": row.cells["split"],
+        "group": row.cells["group"],
+        "manifest": str(row.path),
+        "row": row.number,
+    }
 
 
-def _check_region(path: Path, record: Record) -> None:
-    has_origin = [record[name] is not None for name in ("x", "y")]
-    for unit in ("um", "px"):
-        sizes = [record[f"width_{unit}"], record[f"height_{unit}"]]
-        if (sizes[0] is None) != (sizes[1] is None) or any(size is not None and size <= 0 for size in sizes):
-            raise _error(path, record, f"width_{unit} and height_{unit} go together and are above 0, got {sizes}")
-    has_size = record["width_px"] is not None or record["width_um"] is not None
-    if any(has_origin) != all(has_origin) or has_size != all(has_origin):
-        raise _error(path, record, "a region needs x, y and its size (width_px, height_px or width_um, height_um)")
-    if not has_size:
-        return
-    if record["width_px"] is not None and record["width_um"] is not None:
-        raise _error(path, record, "a region's size stands in width_px, height_px or in width_um, height_um, not in both")
-    if record["width_px"] is None:
-        mpp = record["mpp"] or _file_mpp(path, record)
-        record["width_px"], record["height_px"] = (record[f"{side}_um"] / mpp for side in ("width", "height"))
-        record["width_um"] = record["height_um"] = None
-    for name in REGION:
-        record[name] = round(record[name])
-    if min(record["width_px"], record["height_px"]) < 1:
-        raise _error(path, record, f"the region is smaller than a pixel: {record['width_px']} x {record['height_px']} px")
+def _region(row: _Row, values: Mapping[str, float | None], image: str) -> tuple[int, int, int, int] | None:
+    """(x, y, width, height) in level-0 pixels; None for a row that is a whole image."""
+    size_um, size_px = (_size(row, values, unit) for unit in ("um", "px"))
+    x, y, size = values["x"], values["y"], size_px or size_um
+    if (x is None) != (y is None) or (x is None) != (size is None):
+        raise row.error("a region needs x, y and its size (width_px, height_px or width_um, height_um)")
+    if x is None or y is None or size is None:
+        return None
+    if size_px and size_um:
+        raise row.error("a region's size stands in width_px, height_px or in width_um, height_um, not in both")
+    downsample = 1.0 if size_px else values["mpp"] or _file_mpp(row, image)
+    width, height = (round(side / downsample) for side in size)
+    if min(width, height) < 1:
+        raise row.error(f"the region is smaller than a pixel: {width} x {height} px")
+    return round(x), round(y), width, height
 
 
-def _file_mpp(path: Path, record: Record) -> float:
+def _size(row: _Row, values: Mapping[str, float | None], unit: str) -> tuple[float, float] | None:
+    width, height = values[f"width_{unit}"], values[f"height_{unit}"]
+    if (width is None) != (height is None) or any(size is not None and size <= 0 for size in (width, height)):
+        raise row.error(f"width_{unit} and height_{unit} go together and are above 0, got {[width, height]}")
+    return None if width is None or height is None else (width, height)
+
+
+def _file_mpp(row: _Row, image: str) -> float:
     try:
-        return open_slide(record["image"]).mpp
+        return open_slide(image).mpp
     except ValueError as error:
-        raise _error(path, record, str(error)) from error
+        raise row.error(str(error)) from error
 
 
 def _fill_splits(records: Sequence[Record], path: Path, seed: int, num_folds: int | None, fold: int | None) -> None:
@@ -271,9 +317,9 @@ def _no_split(path: Path, records: Sequence[Record], split: str, has_splits: boo
 
 def _check_required(record: Record, path: Path, require: Sequence[str]) -> None:
     for name in require:
-        if record[name] is None and name == "mask" and record["label"] == 0:
+        if record.get(name) is None and name == "mask" and record["label"] == 0:
             continue  # an image without tumour: its mask is known
-        if record[name] is None:
+        if record.get(name) is None:
             which = "image with tumour" if name == "mask" else "image"
             raise _error(path, record, f"the column {name!r} is empty, and this run needs it for every {which}")
 
@@ -281,14 +327,14 @@ def _check_required(record: Record, path: Path, require: Sequence[str]) -> None:
 def _check_duplicates(records: Sequence[Record], path: Path) -> None:
     seen: dict[tuple[Any, ...], Record] = {}
     for record in records:
-        first = seen.setdefault((record["image"], *(record[name] for name in REGION)), record)
+        first = seen.setdefault((record["image"], *(record.get(name) for name in REGION)), record)
         if first is not record:
             where = f" (split {first['split']})" if first["split"] != record["split"] else ""
             raise _error(path, record, f"{record['image']} stands in row {first['row']} already{where}: keep one of them")
 
 
 def _check_both_classes(records: Sequence[Record], path: Path, split: str | None) -> None:
-    labels = {int(record["label"] > 0) for record in records}
+    labels = {int(label_of(record) > 0) for record in records}
     if labels != {0, 1}:
         present = ", ".join(str(label) for label in sorted(labels)) or "none"
         raise ValueError(
@@ -299,30 +345,15 @@ def _check_both_classes(records: Sequence[Record], path: Path, split: str | None
 
 def _check_agreement(records: Sequence[Record], path: Path, name: str, of: str, reason: str) -> None:
     """Check that records with the same value of column `name` have the same value of column `of`, where they have both."""
-    first: dict[str, Record] = {}
+    first: dict[object, Record] = {}
     for record in records:
-        if record[name] is None or record[of] is None:
+        own, value = record.get(name), record.get(of)
+        if own is None or value is None:
             continue
-        other = first.setdefault(record[name], record)
-        if other[of] != record[of]:
-            raise _error(
-                path,
-                record,
-                f"{name} {record[name]!r} has {of} {record[of]!r} here and {other[of]!r} in row {other['row']}: {reason}",
-            )
-
-
-def _number(path: Path, record: Record, name: str) -> float | None:
-    text = record[name]
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        raise _error(path, record, f"{name} must be a number, got {text!r}") from None
-    if not math.isfinite(value):
-        raise _error(path, record, f"{name} must be a finite number, got {text!r}")
-    return value
+        other = first.setdefault(own, record)
+        if other.get(of) != value:
+            what = f"{name} {own!r} has {of} {value!r} here and {other.get(of)!r} in row {other['row']}: {reason}"
+            raise _error(path, record, what)
 
 
 def _error(path: Path, record: Record, what: str) -> ValueError:

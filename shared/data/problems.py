@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from .public.releases import first_names
+_MAX_NAMED = 5
 
 
 class Problems:
@@ -43,3 +44,12 @@ class Problems:
         if found and not allow:
             raise ValueError("\n  ".join([f"{source} cannot be used as it is (allow_missing leaves these out):", *found]))
         return [f"left out {what}" for what in found]
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are.
+
+    >>> first_names([f"{letter}.tif" for letter in "abcdefg"])
+    'a.tif, b.tif, c.tif, d.tif, e.tif and 2 more'
+    """
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,22 @@ from ..wsi.annotations.annotation_file import is_annotation_file
 from ..wsi.annotations.mask_meaning import MaskMeaning
 from ..wsi.annotations.reading import plain_name
 from ..wsi.mask_region import open_annotation_mask, read_mask_region
-
-Record = dict[str, Any]
+from .record import Record
 
 # A row's mask, and what says how it is to be read: to be passed on where a row becomes several.
 MASK_COLUMNS = ("mask", "tumour_classes", "annotation_frame")
 # Between the names of several classes in one cell.
 NAMES_SEPARATOR = "|"
 _MAX_MANIFESTS = 64
+
+
+def columns_for(pixel_labels: str | None) -> list[str]:
+    """Label columns of a manifest that a data set with these ``pixel_labels`` needs in every row.
+
+    >>> columns_for("mask"), columns_for("label"), columns_for(None)
+    (['label', 'mask'], ['label'], ['label'])
+    """
+    return ["label", "mask"] if pixel_labels == "mask" else ["label"]
 
 
 def read_record_mask(
@@ -54,24 +62,27 @@ def read_record_mask(
             classes are tumour and another annotation file of the manifest was of another class. The row is for the caller to
             name: `record_error`.
     """
+    file = record.get("mask")
+    if file is None:
+        raise ValueError("the column 'mask' is empty")
     tumour_classes, frame = split_names(record.get("tumour_classes")), record.get("annotation_frame")
     meaning = MaskMeaning(num_classes, class_names, tumour_classes, frame, needs_tumour=record.get("label") != 0)
     image_path, mpp = record["image"], record.get("mpp")
-    if is_annotation_file(record["mask"]):
-        mask = open_annotation_mask(record["mask"], image_size_px, image_path, meaning, mpp)
+    if is_annotation_file(file):
+        mask = open_annotation_mask(file, image_size_px, image_path, meaning, mpp)
         if num_classes == 2 and record.get("label") == 0 and record.get("x") is None and not mask.is_empty:
             raise ValueError(
-                f"label 0 says that there is no tumour, and the annotations {record['mask']} show some: correct the label or the "
+                f"label 0 says that there is no tumour, and the annotations {file} show some: correct the label or the "
                 "annotations; if they are of something else, name the tumour's classes (`tumour_classes`)"
             )
         if num_classes == 2 and record.get("label") and mask.is_empty:
             raise ValueError(
-                f"label {record['label']} says that there is tumour, and the annotations {record['mask']} show none: correct the "
+                f"label {record['label']} says that there is tumour, and the annotations {file} show none: correct the "
                 "label or the annotations (cells and other objects of QuPath that are no annotations do not count)"
             )
         if record.get("manifest") is not None:
-            _check_only_class(record, mask.only_class)
-    return read_mask_region(record["mask"], xy, size_px, image_size_px, downsample, image_path, meaning, mpp)
+            _check_only_class(record["manifest"], Path(file), mask.only_class)
+    return read_mask_region(file, xy, size_px, image_size_px, downsample, image_path, meaning, mpp)
 
 
 class _ClassOfFile(NamedTuple):
@@ -88,13 +99,12 @@ def _first_of_manifest(manifest: str) -> list[_ClassOfFile]:
     return []
 
 
-def _check_only_class(record: Record, name: str | None) -> None:
+def _check_only_class(manifest: str, path: Path, name: str | None) -> None:
     """See that the annotation files of a manifest, each of one class that is not named, are all of the same."""
     if name is None:
         return
-    path = Path(record["mask"])
     found = _ClassOfFile(name, path, path.stat().st_mtime_ns)
-    kept = _first_of_manifest(str(record["manifest"]))
+    kept = _first_of_manifest(manifest)
     if kept and plain_name(kept[0].name) != plain_name(name) and _is_as_it_was(kept[0]):
         raise ValueError(
             f"the annotations {path} are of the class {name or UNCLASSIFIED}, those of {kept[0].path} of "

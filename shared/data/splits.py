@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-Record = dict[str, Any]
+from .record import Record
 
 SPLITS = ("train", "val", "test")
 

@@ -1,6 +1,5 @@
 from .batches import (
-    ConstrainedLoss as ConstrainedLoss,
-    WeakAreaLoss as WeakAreaLoss,
+    SlideBags as SlideBags,
     bag_and_label as bag_and_label,
     constrained_instances as constrained_instances,
     image_and_area as image_and_area,
@@ -8,26 +7,26 @@ from .batches import (
     image_and_label as image_and_label,
     image_and_mask as image_and_mask,
     instance_and_label as instance_and_label,
+    masked_and_labelled as masked_and_labelled,
 )
 from .boosting_trainer import BoostingTrainer as BoostingTrainer
-from .configuration import executed_config as executed_config
 from .distributed import initialize_distributed as initialize_distributed
 from .inferers import (
+    BagInferer as BagInferer,
     ConstrainedRetrainInferer as ConstrainedRetrainInferer,
+    JointInferer as JointInferer,
     LatticeInferer as LatticeInferer,
     ScoreMapInferer as ScoreMapInferer,
     SelectedInstanceInferer as SelectedInstanceInferer,
 )
-from .joint_seg_cls import JointInferer as JointInferer, JointLoss as JointLoss, masked_and_labelled as masked_and_labelled
 from .label_enrichment import (
     Construct as Construct,
     ConstructFromMasks as ConstructFromMasks,
     LatticeScorer as LatticeScorer,
     Relabel as Relabel,
 )
-from .run_folder import RunFolder as RunFolder
-from .slide_bags import BagInferer as BagInferer, SlideBags as SlideBags
-from .trained_run import check_training as check_training
+from .run_record import RunFolder as RunFolder, check_training as check_training, executed_config as executed_config
+from .stage_settings import Compute as Compute, Steps as Steps, Weights as Weights
 from .trainer import StageTrainer as StageTrainer
 from .validators import (
     bag_validator as bag_validator,
@@ -37,3 +36,4 @@ from .validators import (
     region_validator as region_validator,
     score_map_validator as score_map_validator,
 )
+from .warm_start import WarmStart as WarmStart

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from ..losses.constrained_retrain import ConstrainedRetrainLoss
-from ..losses.deep_weak_supervision import DeepWeakSupervisionLoss
 
 Device = torch.device | str | None
 
@@ -64,54 +61,49 @@ def image_and_area(
 def constrained_instances(
     batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A batch of `shared.data.PairedLoader`, for `ConstrainedRetrainInferer` and `ConstrainedLoss`."""
+    """A batch of `shared.data.PairedLoader`, for `ConstrainedRetrainInferer` and `shared.losses.ConstrainedRetrainLoss`."""
     instances, instance_labels = image_and_label(batch["instances"], device, non_blocking)
     images, image_labels = image_and_label(batch["images"], device, non_blocking)
     inputs = {"instances": instances, "images": images, "image_labels": image_labels}
     return inputs, {"instance_labels": instance_labels, "image_labels": image_labels}
 
 
-class ConstrainedLoss(ConstrainedRetrainLoss):
-    """`shared.losses.ConstrainedRetrainLoss` of the named logits and labels that a constrained step hands over."""
+def masked_and_labelled(
+    batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A batch of a `shared.data.PairedLoader` with ``masked`` images, ``labelled`` ones, or both.
 
-    def forward(self, logits: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
-        return super().forward(**logits, **labels)
+    Returns:
+        inputs ``images (B, 3, H, W)`` and ``labelled (K, 3, h, w)``, uint8, channels last; targets ``masks (B, H, W)``, ``labels
+        (K,)`` and, where known, ``labels_of_masked (B,)``, int64.
+    """
+    inputs, targets = {}, {}
+    if "masked" in batch:
+        inputs["images"], targets["masks"] = image_and_mask(batch["masked"], device, non_blocking)
+        if "label" in batch["masked"]:
+            targets["labels_of_masked"] = batch["masked"]["label"].to(device, non_blocking=non_blocking)
+    if "labelled" in batch:
+        images = batch["labelled"]["image"].to(device, non_blocking=non_blocking)
+        inputs["labelled"] = images.contiguous(memory_format=torch.channels_last)
+        targets["labels"] = batch["labelled"]["label"].to(device, non_blocking=non_blocking)
+    return inputs, targets
 
 
-class WeakAreaLoss(DeepWeakSupervisionLoss):
-    """`shared.losses.DeepWeakSupervisionLoss` of what `image_and_area` hands over, for a known number of side outputs.
+class SlideBags:
+    """The ``prepare_batch`` of bags: tiles as the network wants them, augmented on the device, and the slides' labels.
 
     Args:
-        num_side_outputs: of the network.
-        etas: weight of the area constraint at each of them, >= 0.
-        eta_fuse: the same at their fusion; without effect for a single side output, which has none.
-        r: sharpness of the generalised mean, > 0.
-        area_weighted_superpixels: weight super-pixels by their numbers of pixels.
-
-    Raises:
-        ValueError: if there is not one eta a side output, or as `DeepWeakSupervisionLoss`.
+        augmentation: of tiles ``(N, 3, H, W)``, each on its own, such as `shared.data.TileAugmentation`; None for none.
     """
 
-    def __init__(
-        self,
-        num_side_outputs: int,
-        etas: Sequence[float] = (2.5, 5, 10),
-        eta_fuse: float = 10,
-        r: float = 4,
-        area_weighted_superpixels: bool = False,
-    ) -> None:
-        super().__init__(etas, eta_fuse, r, area_weighted_superpixels)
-        if len(self.etas) != num_side_outputs:
-            raise ValueError(
-                f"the network has {num_side_outputs} side outputs, and there are {len(self.etas)} etas, {list(self.etas)}: "
-                "give one eta a side output"
-            )
-        self.num_side_outputs = num_side_outputs
+    def __init__(self, augmentation: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.augmentation = augmentation
 
-    @property
-    def needs_areas(self) -> bool:
-        """Whether the area constraint has a weight at any map."""
-        return any(self.etas) or (self.num_side_outputs > 1 and self.eta_fuse > 0)
-
-    def forward(self, outputs: tuple[Tensor, Tensor | None], targets: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
-        return super().forward(outputs, targets["labels"], targets.get("areas"), targets.get("superpixels"))
+    def __call__(self, batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, Tensor]:
+        """A batch of `shared.data.SlideBagDataset` to tiles ``(B, n, 3, H, W)``, channels last, and labels float32 ``(B,)``."""
+        # They travel as bytes; a permuted view of (N, H, W, 3) is channels last already.
+        tiles = batch["tiles"].to(device, non_blocking=non_blocking)
+        flat = tiles.flatten(0, 1).permute(0, 3, 1, 2)
+        if self.augmentation is not None:
+            flat = self.augmentation(flat)
+        return flat.unflatten(0, tiles.shape[:2]), batch["label"].to(device, dtype=torch.float32, non_blocking=non_blocking)

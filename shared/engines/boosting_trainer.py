@@ -25,7 +25,7 @@ from ..networks.boosted_patches import BoostedPatches
 from ..writers.atomic import atomic_path
 from .distributed import barrier, broadcast_from_first, gather_on_first, num_processes, rank
 from .folder_lock import FolderLock
-from .stage import Stage
+from .stage import WEIGHTS, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,8 @@ class BoostingTrainer(Stage, Engine):
     weight). The training ends early where no tree lowers the loss.
 
     Args:
-        folder: of this stage.
+        output_dir: folder of the run, which gets a copy of the final weights.
+        name: of the stage and of its folder in `output_dir`.
         device: that computes features; trees grow on the CPU.
         max_epochs: number of epochs.
         rounds_per_epoch: trees an epoch.
@@ -104,7 +105,6 @@ class BoostingTrainer(Stage, Engine):
         inferer: see `patch_bags`.
         validator: a MONAI evaluator to run after every epoch, with `network` in it; None for none.
         tracking: MLflow runs; None for none.
-        publish_to: a file that gets a copy of the final weights; None for none.
         num_workers: processes that read.
         seed: of the patches.
 
@@ -114,7 +114,8 @@ class BoostingTrainer(Stage, Engine):
 
     def __init__(
         self,
-        folder: str | Path,
+        output_dir: str | Path,
+        name: str,
         device: torch.device | str,
         max_epochs: int,
         rounds_per_epoch: int,
@@ -126,7 +127,6 @@ class BoostingTrainer(Stage, Engine):
         inferer: Inferer | None = None,
         validator: Any = None,
         tracking: Tracking | None = None,
-        publish_to: str | Path | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -138,8 +138,9 @@ class BoostingTrainer(Stage, Engine):
         self.num_trees = min(max_epochs * rounds_per_epoch, booster.n_estimators)
         if self.num_trees > len(network.feature):
             raise ValueError(f"the network has room for {len(network.feature)} trees, and {self.num_trees} are to be grown")
-        self.folder, self.device, self.max_epochs, self.rounds_per_epoch = Path(folder), device, max_epochs, rounds_per_epoch
-        self.dataset, self.network, self.validator, self.publish_to = dataset, network.to(device), validator, publish_to
+        self.folder, self.publish_to = Path(output_dir) / name, Path(output_dir) / WEIGHTS
+        self.device, self.max_epochs, self.rounds_per_epoch = device, max_epochs, rounds_per_epoch
+        self.dataset, self.network, self.validator = dataset, network.to(device), validator
         self.booster = clone(booster).set_params(warm_start=True)
         self.patches_per_image, self.passes, self.num_workers, self.seed = patches_per_image, passes, num_workers, seed
         self.inferer = inferer
@@ -147,7 +148,7 @@ class BoostingTrainer(Stage, Engine):
         self.bags: list[NDArray[np.float32]] = []
         self.labels = np.zeros(0, np.int64)
         self.register_events(*StageEvents)
-        for handler in training_handlers(self.folder.name, tracking, validator):
+        for handler in training_handlers(name, tracking, validator):
             handler.attach(self)
         # The last: the resume point holds what the validation of this epoch said.
         self.add_event_handler(Events.EPOCH_COMPLETED, _save_epoch)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm import tqdm
 
 Item = TypeVar("Item")
 
@@ -56,6 +59,30 @@ def broadcast_from_first(item: Item) -> Item:
     items = [item if rank() == 0 else None]
     dist.broadcast_object_list(items)
     return cast(Item, items[0])
+
+
+def over_dataset(
+    dataset: Dataset[Any],
+    answer: Callable[[dict[str, Any]], Iterable[Item]],
+    batch_size: int = 1,
+    num_workers: int = 0,
+    title: str = "scoring",
+    unit: str = "batch",
+) -> list[Item]:
+    """What `answer` says of each item of a data set, in its order and on every process; each process reads its share.
+
+    Args:
+        dataset: read once, from the first item to the last.
+        answer: takes a batch and gives one answer for each of its items.
+        batch_size: items per batch.
+        num_workers: processes that read.
+        title: of the progress bar of rank 0.
+        unit: what the progress bar calls a batch.
+    """
+    share = Subset(dataset, range(rank(), len(dataset), num_processes()))  # type: ignore[arg-type]
+    loader = DataLoader(share, batch_size, num_workers=num_workers)
+    progress = tqdm(loader, desc=title, unit=unit, disable=None if rank() == 0 else True, leave=False)
+    return gather_in_order([item for batch in progress for item in answer(batch)])
 
 
 def _in_turn(shares: list[list[Item]]) -> list[Item]:

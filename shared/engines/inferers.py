@@ -1,4 +1,4 @@
-"""How CAMEL's stages run a classifier over lattices of instances: MONAI inferers for trainers and evaluators."""
+"""How networks run over lattices of instances, pairs of images and bags of tiles: MONAI inferers of trainers and evaluators."""
 
 from __future__ import annotations
 
@@ -112,6 +112,40 @@ class ScoreMapInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         return {"image_scores": network.image_scores(inputs), "maps": network(inputs)}
+
+
+class JointInferer(Inferer):
+    """Both kinds of images through a `shared.networks.SegClsResNet18`, in one call, as gradient exchange wants it."""
+
+    def __call__(  # type: ignore[override]
+        self, inputs: dict[str, Tensor], network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """What `masked_and_labelled` gives to the dictionary that the network returns."""
+        logits = network(**inputs)
+        return {"pixel_logits": logits} if isinstance(logits, Tensor) else logits
+
+
+class BagInferer(Inferer):
+    """Logits of every tile of every bag: ``(B, n, 3, H, W)`` to ``(B, n)``, of a dense network to ``(B, n * h * w)``.
+
+    The tiles of all bags go through the network together, so that batch normalisation in train mode takes its statistics from
+    them: of one slide in the paper, of several where a step holds several.
+
+    Args:
+        per_tile: of a dense network, one logit a tile, the mean of its map: ``(B, n)``.
+        chunk_size: tiles a forward pass, for scoring with little memory; None for all at once, which training needs.
+    """
+
+    def __init__(self, per_tile: bool = False, chunk_size: int | None = None) -> None:
+        self.per_tile, self.chunk_size = per_tile, chunk_size
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        num_bags, num_tiles = inputs.shape[:2]
+        flat = inputs.flatten(0, 1)
+        logits = torch.cat([network(chunk) for chunk in flat.split(self.chunk_size or len(flat))]).float()
+        if self.per_tile:
+            return logits.flatten(1).mean(dim=1).reshape(num_bags, num_tiles)
+        return logits.reshape(num_bags, -1)
 
 
 class AutocastInferer(Inferer):

@@ -9,21 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from ..data.image_dataset import RegionDataset
 from ..data.labels.enriched_labels import write_instance_labels, write_picks
 from ..data.labels.lattice import instance_labels_of_masks, instance_region
-from ..data.record_masks import MASK_COLUMNS
+from ..data.record import Record, part_of
 from ..selection.criteria import criterion as criterion_of_name
 from ..wsi.slide_pool import open_slide
-from .distributed import barrier, gather_in_order, num_processes, rank, unwrap
+from .distributed import barrier, over_dataset, rank, unwrap
 from .inferers import LatticeInferer, fast_inferer
 
 logger = logging.getLogger(__name__)
-
-Record = dict[str, Any]
 
 
 class LatticeScorer:
@@ -57,13 +53,11 @@ class LatticeScorer:
         """Tumour logits ``(num_images, N * N)`` float32 on the CPU, of `network` in eval mode."""
         plain = unwrap(network).to(self.device)
         plain.eval()
-        share = Subset(self.dataset, range(rank(), len(self.dataset), num_processes()))
-        loader = DataLoader(share, self.batch_size, num_workers=self.num_workers)
-        logits: list[Tensor] = []
-        for batch in tqdm(loader, desc=title, unit="batch", disable=None if rank() == 0 else True, leave=False):
-            images = batch["image"].to(self.device, non_blocking=True)
-            logits += list(self.infer(images, plain).cpu())
-        return torch.stack(gather_in_order(logits))
+
+        def of_batch(batch: dict[str, Any]) -> Tensor:
+            return self.infer(batch["image"].to(self.device, non_blocking=True), plain).cpu()
+
+        return torch.stack(over_dataset(self.dataset, of_batch, self.batch_size, self.num_workers, title))
 
 
 class Construct:
@@ -96,7 +90,7 @@ class Construct:
             logits = self.score(classifier, title=f"construct ({name})")
             for image, instance in consistent_picks(logits, records, name):
                 pick = pick_record(records[image], instance, self.score.instances_per_side)
-                pick |= {"criterion": name, "probability": round(float(logits[image, instance].sigmoid()), 6)}
+                pick["criterion"], pick["probability"] = name, round(float(logits[image, instance].sigmoid()), 6)
                 first = picks.setdefault((image, instance), pick)
                 if first is not pick:
                     first["criterion"] += f"+{name}"
@@ -106,7 +100,7 @@ class Construct:
         if not all(counts):
             raise ValueError(
                 f"construct: {counts[1]} tumour and {counts[0]} normal picks agree with their image's label; both are needed. "
-                "Train cMIL for more epochs (cmil_epochs), or change its norm or learning rate."
+                "Train cMIL for more epochs (cmil::num_epochs), or change its norm or learning rate."
             )
         if rank() == 0:
             write_picks(ordered, self.path)
@@ -130,9 +124,8 @@ def consistent_picks(logits: Tensor, records: Sequence[Record], criterion: str) 
 def pick_record(record: Record, instance: int, instances_per_side: int) -> Record:
     """The manifest record of one instance of an image, with the image's label."""
     size_px = open_slide(record["image"], mpp=record.get("mpp")).size_px
-    region = instance_region(record, size_px, instance, instances_per_side)
-    kept = {name: record.get(name) for name in ("image", "mpp", "label", *MASK_COLUMNS, "case_id", "split")}
-    return {**kept, **region}
+    x, y, width, height = instance_region(record, size_px, instance, instances_per_side)
+    return {**part_of(record), "label": record.get("label"), "x": x, "y": y, "width_px": width, "height_px": height}
 
 
 class ConstructFromMasks:
@@ -156,7 +149,7 @@ class ConstructFromMasks:
         if self.path.is_file():
             logger.info(f"construct: finished already, its instances are taken from {self.path}")
             return
-        picks = []
+        picks: list[Record] = []
         for index, record in enumerate(self.dataset.data):
             mask = self.dataset[index]["mask"][None]
             labels = instance_labels_of_masks(mask, self.instances_per_side)[0]
@@ -208,8 +201,8 @@ class Relabel:
             raise ValueError(
                 f"relabel: {num_tumour} of {labels.numel()} instances of {len(records)} training images are labelled tumour; "
                 f"both tumour and normal ones are needed, and {self.path} was not written: the segmentation would learn nothing. "
-                "Retrain for more epochs (retrain_epochs), or change the classifier's norm or learning rate "
-                "(classifier_learning_rate), in another output_dir"
+                "Retrain for more epochs (retrain::num_epochs), or change the classifier's norm or learning rate "
+                "(cmil::lr), in another output_dir"
             )
         if rank() == 0:
             write_instance_labels(records, list(labels), self.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,137 +20,112 @@ from torch.optim import Optimizer
 
 from ..handlers.tracking import Tracking
 from ..handlers.training import StageEvents, training_handlers
-from ..networks.precision import computes_bfloat16
-from ..networks.weights import load_backbone, load_weights
+from ..networks.weights import load_initial_weights
 from ..writers.atomic import atomic_path
 from .batches import image_and_label
 from .distributed import average, average_buffers, barrier, is_distributed, num_processes, rank
 from .folder_lock import FolderLock
 from .inferers import AutocastInferer
-from .stage import Stage
+from .stage import WEIGHTS, Stage
+from .stage_settings import Compute, Steps, Weights
 
 # Not the engine's own: Ignite's loggers are silenced in the bundles' logging.conf.
 logger = logging.getLogger(__name__)
 
-AMP_DTYPES = ("bfloat16", "float16", None)
+# They are frozen: every stage may have the same.
+DEFAULT_STEPS, DEFAULT_WEIGHTS = Steps(), Weights()
 
 
 class StageTrainer(Stage, SupervisedTrainer):
     """A SupervisedTrainer with a folder, run once: after an interruption a new object goes on from the folder.
 
-    After every epoch the folder holds a resume point (network, optimiser, scaler, epoch, history) and ``history.csv``; when the
+    After every epoch the folder holds a resume point (network, optimizer, scaler, epoch, history) and ``history.csv``; when the
     last epoch is done, ``model.pt`` (the network's state dict) replaces the resume point. `run` continues from the resume point,
     and only loads the weights where ``model.pt`` is there already. Random numbers of an epoch depend on `seed` and the epoch, so
     a resumed training ends with the weights of an uninterrupted one.
 
+    Where inferer or targets are dictionaries, the loss takes what is in them by name.
+
     Args:
-        folder: of this stage.
-        device: to train on.
+        output_dir: folder of the run.
+        name: of the stage and of its folder in `output_dir`.
         max_epochs: number of epochs.
         train_data_loader: a `shared.data.RegionLoader` or a `shared.data.PairedLoader`.
-        network: moved to `device` in channels-last order; wrapped for gradient exchange when `torch.distributed` is in use.
-        optimizer: makes the optimiser from the parameters (a ``_mode_: callable`` component), or from their groups.
+        network: moved to the device in channels-last order; wrapped for gradient exchange when `torch.distributed` is in use.
+        optimizer: of the network's parameters.
         loss_function: of what `inferer` returns and the targets.
+        compute: device and precision.
         inferer: of ``(inputs, network)``; default: the network itself.
-        prepare_batch: see `shared.engines.batches`.
+        prepare_batch: see `shared.engines.batches`; default: `image_and_label`.
+        steps: how the optimizer steps.
+        weights: which the stage begins with, keeps and publishes.
         validator: a MONAI evaluator over a `shared.data.RegionLoader` to run after every epoch, or what makes one from the
             network; None for none.
         tracking: MLflow runs, of which the stage's child run gets metrics, history and weights; None for none.
         train_handlers: more Ignite handlers, beside those of `shared.handlers.training_handlers`.
-        amp_dtype: ``"bfloat16"`` or ``"float16"`` for autocast on CUDA, None (on the command line ``'$None'``) for fp32. On a CPU
-            bfloat16 is used where it is fast (see `computes_bfloat16`), for images and instances above 32 px, and float16 never.
-        keep_best: name of a validation metric (in the validator's ``state.metrics``): ``model.pt`` gets the epoch in which it was
-            largest. None: the last epoch, as in the papers.
-        parameter_groups: of the network, for an optimiser with several learning rates (such as those of
-            `monai.optimizers.generate_param_groups`); None for all parameters alike.
-        batch: ``"mini"`` for a step of the optimiser every batch; ``"full"`` for one an epoch, with the gradients of all batches
-            added up in the memory of one: the loss is then the mean over all training images.
-        max_gradient_norm: gradients of a step are scaled down to this norm where it is larger; None to leave them.
-        final_rate_share: the learning rate falls linearly, step by step, to this share of itself at the end of the stage; 1 for a
-            constant rate.
-        initial_weights: a state dict to start from, for instance the ``model.pt`` of another stage (warm start).
-        initial_backbone: the ``model.pt`` of an instance classifier, whose ResNet a `shared.networks.DeepLabV2` starts from.
-        publish_to: a file that gets a copy of the final weights, where evaluation and inference look for them; None for none.
         seed: of the epochs' random numbers.
+
+    Raises:
+        ValueError: if the optimizer's parameters are not the network's.
     """
 
     def __init__(
         self,
-        folder: str | Path,
-        device: torch.device | str,
+        output_dir: str | Path,
+        name: str,
         max_epochs: int,
         train_data_loader: Any,
         network: nn.Module,
-        optimizer: Callable[[Iterable[Any]], Optimizer],
+        optimizer: Optimizer,
         loss_function: Callable[..., Tensor],
+        compute: Compute,
         inferer: Inferer | None = None,
         prepare_batch: Callable[..., Any] | None = None,
+        steps: Steps = DEFAULT_STEPS,
+        weights: Weights = DEFAULT_WEIGHTS,
         validator: Any = None,
         tracking: Tracking | None = None,
         train_handlers: Sequence[Any] | None = None,
-        amp_dtype: str | None = "bfloat16",
-        keep_best: str | None = None,
-        parameter_groups: Callable[[nn.Module], Iterable[Any]] | None = None,
-        batch: str = "mini",
-        max_gradient_norm: float | None = None,
-        final_rate_share: float = 1.0,
-        initial_weights: str | Path | None = None,
-        initial_backbone: str | Path | None = None,
-        publish_to: str | Path | None = None,
         seed: int = 0,
     ) -> None:
-        if batch not in ("mini", "full"):
-            raise ValueError(f"batch must be 'mini' or 'full', got {batch!r}")
-        if amp_dtype not in AMP_DTYPES:
-            raise ValueError(f"amp_dtype must be 'bfloat16', 'float16' or null (--amp_dtype '$None'), got {amp_dtype!r}")
-        device = torch.device(device)
-        amp = amp_dtype is not None and device.type == "cuda"
-        cpu_autocast = amp_dtype == "bfloat16" and device.type == "cpu" and computes_bfloat16(device)
+        device = compute.torch_device
         self.plain_network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.folder, self.steps, self.weights, self.seed = Path(output_dir) / name, steps, weights, seed
+        self.publish_to = self.folder.parent / WEIGHTS if weights.publish else None
+        _check_parameters(optimizer, network, name)
         super().__init__(
             device=device,
             max_epochs=max_epochs,
             train_data_loader=train_data_loader,
             network=_wrap(self.plain_network, device),
-            optimizer=optimizer(
-                (p for p in network.parameters() if p.requires_grad) if parameter_groups is None else parameter_groups(network)
-            ),
-            loss_function=loss_function,
-            accumulation_steps=len(train_data_loader) if batch == "full" else 1,
+            optimizer=optimizer,
+            loss_function=StageLoss(self, loss_function),
+            accumulation_steps=len(train_data_loader) if steps.batch == "full" else 1,
             prepare_batch=prepare_batch or image_and_label,
-            inferer=AutocastInferer(inferer or SimpleInferer(), "cpu", torch.bfloat16) if cpu_autocast else inferer,
-            amp=amp,
-            amp_kwargs={"dtype": getattr(torch, amp_dtype)} if amp and amp_dtype else None,
+            inferer=AutocastInferer(inferer or SimpleInferer(), "cpu", torch.bfloat16) if compute.autocasts_cpu else inferer,
+            amp=compute.amp_kwargs is not None,
+            amp_kwargs=compute.amp_kwargs,
             non_blocking=True,
             decollate=False,
             optim_set_to_none=True,
         )
-        self.folder = Path(folder)
-        self.keep_best = keep_best
         is_ready = validator is None or isinstance(validator, Evaluator)
         self.validator = validator if is_ready else validator(network=self.plain_network)
-        self.final_rate_share = final_rate_share
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.initial_weights = initial_weights
-        self.initial_backbone = initial_backbone
-        self.publish_to = publish_to
-        self.seed = seed
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
         self._losses: list[Tensor] = []
         self._scaler_state: dict[str, Any] | None = None
         self.register_events(*StageEvents)
-        if batch == "full":
-            self.loss_function = _EqualImages(self, loss_function)
         # These come first: handlers that are attached later see the seeded epoch and its mean loss.
         self.add_event_handler(Events.STARTED, _restore_scaler)
         self.add_event_handler(Events.EPOCH_STARTED, _start_epoch)
         self.add_event_handler(Events.ITERATION_STARTED, _set_learning_rate)
-        if max_gradient_norm is not None:
-            self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, _clip_gradients, max_gradient_norm)
+        if steps.max_gradient_norm is not None:
+            self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, _clip_gradients, steps.max_gradient_norm)
         self.add_event_handler(Events.ITERATION_COMPLETED, _note_loss)
         self.add_event_handler(Events.EPOCH_COMPLETED, _end_epoch)
-        self._register_handlers([*training_handlers(self.folder.name, tracking, self.validator), *(train_handlers or [])])
+        self._register_handlers([*training_handlers(name, tracking, self.validator), *(train_handlers or [])])
         # The last: the resume point holds what the validation of this epoch said.
         self.add_event_handler(Events.EPOCH_COMPLETED, _save_epoch)
 
@@ -199,10 +174,8 @@ class StageTrainer(Stage, SupervisedTrainer):
     def _restore(self) -> None:
         point = self.resume_point
         if not point.is_file():
-            if self.initial_weights is not None:
-                load_weights(self.plain_network, self.initial_weights)
-            if self.initial_backbone is not None:
-                load_backbone(self.plain_network, self.initial_backbone)
+            if self.weights.initial is not None:
+                load_initial_weights(self.plain_network, self.weights.initial)
             return
         saved = torch.load(point, map_location=self.state.device, weights_only=True)
         try:
@@ -225,16 +198,33 @@ def _wrap(network: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False)
 
 
-class _EqualImages:
-    """A loss whose batches weigh by their images, so that the mean over an epoch's batches is the mean over its images."""
+class StageLoss:
+    """A stage's loss, given by name what inferer and targets name.
 
-    def __init__(self, engine: StageTrainer, loss_function: Callable[..., Tensor]) -> None:
-        self.engine, self.loss_function = engine, loss_function
+    With full batches a batch weighs by its images, so that the mean over an epoch's batches is the mean over its images.
+    """
+
+    def __init__(self, engine: StageTrainer, function: Callable[..., Tensor]) -> None:
+        self.engine, self.function = engine, function
 
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        named = {name: value for given in (outputs, targets) if isinstance(given, dict) for name, value in given.items()}
+        loss = self.function(*(given for given in (outputs, targets) if not isinstance(given, dict)), **named)
+        if self.engine.steps.batch != "full":
+            return loss
         loader, batch = self.engine.data_loader, self.engine.state.batch
         mean_images = loader.num_samples / (len(loader) * num_processes())  # type: ignore[union-attr, arg-type]
-        return self.loss_function(outputs, targets) * (len(batch["label"]) / mean_images)
+        return loss * (len(batch["label"]) / mean_images)
+
+
+def _check_parameters(optimizer: Optimizer, network: nn.Module, stage: str) -> None:
+    known = {id(parameter) for parameter in network.parameters()}
+    foreign = sum(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"])
+    if foreign:
+        raise ValueError(
+            f"{stage}: {foreign} parameters of its optimizer are not of its {type(network).__name__}, which would not learn: "
+            "give the optimizer the parameters of the stage's own network"
+        )
 
 
 def _clip_gradients(engine: StageTrainer, max_norm: float) -> None:
@@ -262,7 +252,7 @@ def _set_learning_rate(engine: StageTrainer) -> None:
     # From the step's number alone, so that there is no state to resume.
     progress = (engine.state.iteration - 1) / (engine.state.max_epochs * engine.state.epoch_length)
     for group, rate in zip(engine.optimizer.param_groups, engine._rates, strict=True):
-        group["lr"] = rate * (1 - progress * (1 - engine.final_rate_share))
+        group["lr"] = rate * (1 - progress * (1 - engine.steps.final_lr_share))
 
 
 def _note_loss(engine: StageTrainer) -> None:
@@ -285,8 +275,8 @@ def _save_epoch(engine: StageTrainer) -> None:
     validation = dict(engine.validator.state.metrics) if engine.validator is not None else {}
     metrics = {**engine.state.metrics, **validation}
     engine.history.append({"epoch": float(engine.state.epoch), **{name: float(value) for name, value in metrics.items()}})
-    if engine.keep_best is not None:
-        _keep_best(engine, validation)
+    if engine.weights.keep_best is not None:
+        _keep_best(engine, engine.weights.keep_best, validation)
     if rank() != 0:
         return
     # Before the resume point: it may lead a resume point by an epoch, which is then run again, but never lag behind.
@@ -308,10 +298,10 @@ def _save_epoch(engine: StageTrainer) -> None:
         )
 
 
-def _keep_best(engine: StageTrainer, validation: dict[str, Any]) -> None:
-    if engine.keep_best not in validation:
-        raise ValueError(f"keep_best names {engine.keep_best!r}; the validation has {', '.join(sorted(validation)) or 'nothing'}")
-    score = float(validation[engine.keep_best])
+def _keep_best(engine: StageTrainer, metric: str, validation: dict[str, Any]) -> None:
+    if metric not in validation:
+        raise ValueError(f"keep_best names {metric!r}; the validation has {', '.join(sorted(validation)) or 'nothing'}")
+    score = float(validation[metric])
     # A score may be 0/0, and no number is larger than NaN.
     if not engine.best or score > engine.best["score"] or math.isnan(engine.best["score"]):
         network = {name: values.clone() for name, values in engine.plain_network.state_dict().items()}

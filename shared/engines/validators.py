@@ -19,10 +19,9 @@ from ..metrics.binary import PooledBinaryScores
 from ..metrics.classes import PooledClassScores
 from ..metrics.region import MeanRegionF
 from ..networks.probabilities import tumour_probability
-from .batches import image_and_label, image_and_mask
+from .batches import SlideBags, image_and_label, image_and_mask
 from .distributed import num_processes
-from .inferers import LatticeInferer, ScoreMapInferer, fast_inferer
-from .slide_bags import BagInferer, SlideBags
+from .inferers import BagInferer, LatticeInferer, ScoreMapInferer, fast_inferer
 
 
 def lattice_validator(

@@ -10,6 +10,10 @@ import numpy as np
 from monai.apps.pathology.metrics import LesionFROC
 from monai.metrics import compute_froc_curve_data
 
+from ..data.record import Record
+from ..writers.ome_tiff import reduced_strips
+from .map_counts import MapCounter
+
 # Longest axis of a lesion; below it there are isolated tumour cells.
 ISOLATED_UM = 200
 FALSE_POSITIVES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -28,6 +32,25 @@ class FrocSlide:
     mpp: float
     probability: Callable[[], np.ndarray]
     mask: Callable[[], np.ndarray]
+
+
+def froc_slide(counter: MapCounter, record: Record, mpp: float) -> FrocSlide:
+    """A slide with a finished map of tumour, both reduced to about `mpp` micrometres per pixel."""
+    map_mpp = float(counter.row(record)["map_mpp"])
+    factor = max(1, round(mpp / map_mpp))
+
+    def probability() -> np.ndarray:
+        with counter.open(record) as source:
+            return np.concatenate(list(reduced_strips(source.file, factor))) / np.float32(255)
+
+    def mask() -> np.ndarray:
+        with counter.open(record) as source:
+            grid = counter.grid(record, source)
+        shape = (-(-grid.shape[0] // factor), -(-grid.shape[1] // factor))
+        coarse = replace(grid, pixel_px=grid.pixel_px * factor, shape=shape)
+        return np.concatenate([coarse.truth(*strip) for strip in coarse.strips()])
+
+    return FrocSlide(map_mpp * factor, probability, mask)
 
 
 class _MaskReader:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..data.image_dataset import record_error
 from ..data.manifest import write_manifest
+from ..data.record import Record, label_of
 from ..data.record_masks import read_record_mask
 from ..data.tissue_cache import TissueCache
 from ..engines.distributed import barrier, gather_in_order, num_processes, rank
@@ -27,11 +28,10 @@ from ..metrics.ranking import counts_at, roc_auc, roc_auc_of_histograms, score_h
 from ..writers.figures.examples import ExampleRow
 from ..writers.table import read_rows
 from ..wsi.slide import Slide
-from .map_cohort import nearest_pixels, slide_name
+from .map_counts import slide_name
 from .report import COUNTS, example_indices, example_title, number, write_report
+from .scoring_grid import nearest_pixels
 from .table import score_table
-
-Record = dict[str, Any]
 
 MASK_TRUTHS = ("mask", "masks_where_given")
 _STRIP_AREA_PX = 2**23
@@ -87,7 +87,7 @@ class MapEvaluation:
             raise ValueError(f"truth must be one of {', '.join(MASK_TRUTHS)} or None, got {truth!r}")
         self.folder, self.mapper, self.tissue = Path(folder), mapper, tissue
         # Without its mask a record of a tumour slide has no truth.
-        self.records = [record if truth else {**record, "mask": None} for record in records]
+        self.records: list[Record] = [record if truth else {**record, "mask": None} for record in records]
         if truth == "masks_where_given":
             self.is_scored = any(record.get("mask") is not None for record in self.records)
         else:
@@ -97,7 +97,7 @@ class MapEvaluation:
                 f"the maps are made where {mapper.tissue.found_by!r} finds tissue, and would be scored where {tissue.method!r} "
                 "does: give both the same tissue_method"
             )
-        groups = sorted({record["group"] for record in self.records if record.get("group") is not None})
+        groups = sorted({group for record in self.records if (group := record.get("group")) is not None})
         self.groups = groups if len(groups) > 1 else []
         self.alpha, self.method, self.split, self.num_examples, self.tracking = alpha, method, split, num_examples, tracking
 
@@ -172,7 +172,7 @@ class MapEvaluation:
             total["all"] += score_histograms(values.masked_fill(~is_tissue, 0), truth)
         return total
 
-    def _metrics(self, rows: Sequence[Record], histograms: dict[str, list[Tensor]]) -> dict[str, Any]:
+    def _metrics(self, rows: Sequence[dict[str, Any]], histograms: dict[str, list[Tensor]]) -> dict[str, Any]:
         metrics: dict[str, Any] = {"split": self.split, "num_slides": len(rows), "threshold": self.mapper.threshold}
         scored = [index for index, record in enumerate(self.records) if self.is_scored and _has_truth(record)]
         if scored and len(scored) < len(rows):
@@ -209,7 +209,7 @@ class MapEvaluation:
 
     def _examples(self) -> list[ExampleRow]:
         rows = []
-        for index in example_indices([record["label"] for record in self.records], self.num_examples):
+        for index in example_indices([label_of(record) for record in self.records], self.num_examples):
             record = self.records[index]
             maps = self.folder / "maps"
             if num_processes() > 1:
@@ -241,7 +241,7 @@ def top_share_mean_of_histogram(histogram: Tensor, share: float) -> float:
     return float((top * values).sum() / top.sum().clamp(min=1))
 
 
-def _table(rows: Sequence[Record]) -> pd.DataFrame:
+def _table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """The rows of slides; counts stay whole numbers where some slides have none."""
     frame = pd.DataFrame(rows)
     return frame.astype({name: "Int64" for name in COUNTS if name in frame})

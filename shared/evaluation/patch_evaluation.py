@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from monai.inferers import SimpleInferer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from ..data.public.patch_camelyon import PATCH_SIZE_PX, PatchCamelyonDataset, upsample_and_pad
-from ..engines.distributed import barrier, gather_in_order, num_processes, rank, unwrap
+from ..engines.distributed import unwrap
 from ..engines.inferers import fast_inferer
-from ..handlers.tracking import Tracking
 from ..metrics.binary import binary_counts
 from ..metrics.ranking import roc_auc
-from ..writers.figures.examples import ExampleRow
-from .report import example_indices, number, pooled_scores, write_report
+from .image_evaluation import ImageEvaluation, Panels, Row
+from .report import number, pooled_scores
 from .table import INSTANCE_COLUMNS
 
 COLUMNS = {"auc": "AUC", **INSTANCE_COLUMNS}
@@ -29,25 +25,19 @@ COLUMNS = {"auc": "AUC", **INSTANCE_COLUMNS}
 CENTRE = slice(32, 64)
 
 
-class PatchCamelyonEvaluation:
-    """Scores a tile classifier on PatchCamelyon as the paper does; writes numbers, a row a patch and a figure.
+@dataclass(kw_only=True, eq=False)
+class PatchCamelyonEvaluation(ImageEvaluation):
+    """`ImageEvaluation` of a tile classifier on PatchCamelyon, as the paper scores it.
 
-    Patches become tiles by `upsample_and_pad`; a tile's score is its logit, or the mean of a dense network's. Into `folder` go
-    ``metrics.json``, ``images.csv`` (``index``, ``label``, ``probability``, not rounded) and ``examples.png``, where the label
-    and the probability are laid over the centre of 32 x 32 px that they speak of. On CUDA, and on CPUs that are faster so, the
-    network computes in bfloat16; patches with the same logit then share their ranks in the AUC.
+    Patches become tiles by `upsample_and_pad`; a tile's score is its logit, or the mean of a dense network's. ``images.csv`` has
+    the columns ``index``, ``label`` and ``probability``, not rounded; the figure lays label and probability over the centre of
+    32 x 32 px that they speak of. On CUDA, and on CPUs that are faster so, the network computes in bfloat16; patches with the
+    same logit then share their ranks in the AUC.
 
     Args:
-        folder: to write to.
         dataset: the patches of a split.
         network: RGB ``(B, 3, 224, 224)``, float32, 0 to 255, to tumour logits ``(B, 1)`` or ``(B, 1, h, w)``.
-        method: the network's name in the table.
-        device: to compute on.
-        batch_size: patches a forward pass.
-        num_workers: processes that read.
         threshold: least probability that is decided to be tumour, in [0, 1]; the AUC does not depend on it.
-        num_examples: rows of the figure; 0 for no figure.
-        tracking: MLflow runs to log to.
 
     Raises:
         ValueError: if the threshold is out of range; in `run`, if the network's output has another shape or is NaN.
@@ -56,66 +46,40 @@ class PatchCamelyonEvaluation:
         Lerousseau et al., MICCAI 2020, section 4: AUC .802 with (alpha, beta) = (0.2, 0.2), .963 fully supervised.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        dataset: PatchCamelyonDataset,
-        network: nn.Module,
-        method: str,
-        device: torch.device | str,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        threshold: float = 0.5,
-        num_examples: int = 6,
-        tracking: Tracking | None = None,
-    ) -> None:
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be a probability; got {threshold}")
-        self.folder, self.dataset, self.network, self.method = Path(folder), dataset, network, method
-        self.device, self.batch_size, self.num_workers = torch.device(device), batch_size, num_workers
-        self.threshold, self.num_examples, self.tracking = threshold, num_examples, tracking
+    dataset: PatchCamelyonDataset
+    network: nn.Module
+    batch_size: int = 64
+    threshold: float = 0.5
 
-    def run(self) -> dict[str, Any]:
-        """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
-        logits, labels = self._logits(), self.dataset.labels
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be a probability; got {self.threshold}")
+
+    def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[Row, float]]:
+        """A patch's row, still without its probability, and its logit."""
+        network = unwrap(self.network).to(self.device).eval()
+        tiles = upsample_and_pad(batch["image"].to(self.device)).contiguous(memory_format=torch.channels_last)
+        logits = tile_logits(fast_inferer(SimpleInferer(), self.device)(tiles, network)).tolist()
+        for index, label, logit in zip(batch["index"].tolist(), batch["label"].tolist(), logits, strict=True):
+            yield {"index": index, "label": label}, logit
+
+    def metrics(self, rows: Sequence[Row], counts: Sequence[float]) -> dict[str, Any]:
+        logits, labels = torch.tensor(counts, dtype=torch.float64), self.dataset.labels
         probability = logits.sigmoid()
+        for row, value in zip(rows, probability.tolist(), strict=True):
+            row["probability"] = value
         # Ranked as logits: probabilities close to 1 are equal before these are.
         auc = number(roc_auc(logits, labels))
         scores = {"auc": auc, **pooled_scores(binary_counts(probability >= self.threshold, labels))}
-        metrics: dict[str, Any] = {"num_images": len(labels), "threshold": self.threshold, "images": {self.method: scores}}
-        if rank() == 0:
-            frame = pd.DataFrame({"index": range(len(labels)), "label": labels, "probability": probability})
-            title = f"{self.method}: examples of PatchCamelyon"
-            write_report(self.folder, metrics, frame, self._examples(probability), title, self._table(metrics), self.tracking)
-        barrier()
-        return metrics
+        return {"num_images": len(rows), "threshold": self.threshold, "images": {self.method: scores}}
 
-    @torch.inference_mode()
-    def _logits(self) -> Tensor:
-        """Of every patch, in the data set's order: float64 ``(n,)``."""
-        network = unwrap(self.network).to(self.device).eval()
-        infer = fast_inferer(SimpleInferer(), self.device)
-        share = Subset(self.dataset, range(rank(), len(self.dataset), num_processes()))
-        loader = DataLoader(share, self.batch_size, num_workers=self.num_workers)
-        logits: list[float] = []
-        for batch in tqdm(loader, desc="PatchCamelyon", unit="batch", disable=None if rank() == 0 else True, leave=False):
-            tiles = upsample_and_pad(batch["image"].to(self.device))
-            logits += tile_logits(infer(tiles.contiguous(memory_format=torch.channels_last), network)).tolist()
-        return torch.tensor(gather_in_order(logits), dtype=torch.float64)
+    def panels(self, example: Mapping[str, Any], row: Row, counts: Any) -> Panels:
+        return {"label": _centre_map(row["label"]), self.method: _centre_map(row["probability"])}
 
-    def _examples(self, probability: Tensor) -> list[ExampleRow]:
-        rows = []
-        for index in example_indices(self.dataset.labels.tolist(), self.num_examples):
-            item = self.dataset[index]
-            panels: dict[str, np.ndarray | None] = {
-                "label": _centre_map(item["label"]),
-                self.method: _centre_map(float(probability[index])),
-            }
-            title = f"patch {index}\nlabel {item['label']}, {probability[index]:.2f}"
-            rows.append(ExampleRow(title, item["image"].permute(1, 2, 0).numpy(), panels))
-        return rows
+    def example_title(self, row: Row) -> str:
+        return f"patch {row['index']}\nlabel {row['label']}, {row['probability']:.2f}"
 
-    def _table(self, metrics: Mapping[str, Any]) -> str:
+    def text(self, metrics: Mapping[str, Any]) -> str:
         """The scores as a text table, in per cent, as `score_table` prints those of the other evaluations."""
         title, scores = "PatchCamelyon (%)", metrics["images"][self.method]
         width = max(len(title), len(self.method)) + 2

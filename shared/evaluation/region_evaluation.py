@@ -2,92 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from ..data.image_dataset import RegionDataset
-from ..engines.distributed import barrier, gather_in_order, num_processes, rank, unwrap
-from ..handlers.tracking import Tracking
+from ..engines.distributed import unwrap
 from ..losses.power_mean import log_generalized_mean
 from ..losses.superpixels import superpixel_means
 from ..metrics.binary import binary_counts
 from ..metrics.boundary import BOUNDARY_THRESHOLDS, boundary_counts, ods_of_counts
 from ..metrics.region import region_f_measure
-from ..writers.figures.examples import ExampleRow
-from .report import (
-    COUNTS,
-    REGION,
-    everything_is_tumour,
-    example_indices,
-    example_title,
-    image_table,
-    number,
-    pixel_scores,
-    pooled_scores,
-    write_report,
-)
-from .table import score_table
+from .image_evaluation import ImageEvaluation, Panels, Row
+from .report import COUNTS, everything_is_tumour, image_table, number, pixel_scores, pooled_scores, region_of
 
 THRESHOLD = 0.5
 
 
-class RegionEvaluation:
-    """Scores every side output and their fusion as the paper does; writes numbers, a row an image and a figure.
+@dataclass(kw_only=True, eq=False)
+class RegionEvaluation(ImageEvaluation):
+    """`ImageEvaluation` of every side output and of their fusion, as the paper scores them.
 
-    Into `folder` go ``metrics.json``, ``images.csv`` (counts and scores of the fusion) and ``examples.png``. Region F is a mean
-    over images, of tumour images (CA), of the others (NC) and of all; boundary ODS is of tumour images; pixels are pooled over
-    all images, and "everything is tumour" is scored on them too.
+    The rows of ``images.csv`` are of the fusion. Region F is a mean over images, of tumour images (CA), of the others (NC) and of
+    all; boundary ODS is of tumour images; pixels are pooled over all images, and "everything is tumour" is scored on them too.
 
     Args:
-        folder: to write to.
-        dataset: images of the split, whole, with ``pixel_labels: mask``; without, only the images' labels are scored. With
-            super-pixels, a map's values are their means.
+        dataset: with ``pixel_labels: mask``; without, only the images' labels are scored. With super-pixels, a map's values are
+            their means.
         network: with ``maps(images)``, the probabilities ``(B, T + 1, H, W)`` of T side outputs and, last, of their fusion; a
             segmentation network as `shared.evaluation.ProbabilityMaps`. Where it has ``image_probability(images)``, ``(B,)``,
             that decides the image's label, else the generalised mean of the fusion.
         method: the fusion's name in the table.
-        device: to compute on.
-        batch_size: images a forward pass.
-        num_workers: processes that read.
         generalized_mean_r: r of an image's own probability (equation 2).
-        num_examples: rows of the figure; 0 for no figure.
-        tracking: MLflow runs to log to.
-        split: name of the split, for ``metrics.json``.
 
     Reference:
         Jia et al., IEEE TMI 2017, section V.B and tables II to VI.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        dataset: RegionDataset,
-        network: nn.Module,
-        method: str,
-        device: torch.device | str,
-        batch_size: int = 4,
-        num_workers: int = 0,
-        generalized_mean_r: float = 4.0,
-        num_examples: int = 6,
-        tracking: Tracking | None = None,
-        split: str = "test",
-    ) -> None:
-        self.split = split
-        self.folder, self.dataset, self.network, self.method = Path(folder), dataset, network, method
-        self.device, self.batch_size, self.num_workers = torch.device(device), batch_size, num_workers
-        self.generalized_mean_r, self.num_examples, self.tracking = generalized_mean_r, num_examples, tracking
+    dataset: RegionDataset
+    network: nn.Module
+    generalized_mean_r: float = 4.0
 
-    def run(self) -> dict[str, Any]:
-        """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
-        rows = self._images()
-        maps = [row.pop("maps") for row in rows]
+    def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[Row, list[dict[str, Any]]]]:
+        """An image's row, and what each of its maps scores, see `score_map`; nothing without a mask."""
+        maps = self._maps(batch["image"], batch.get("superpixels"))
+        image_probability = self._image_probability(batch["image"], maps)
+        for position, index in enumerate(batch["index"].tolist()):
+            row = region_of(self.dataset.data[index])
+            row["max_probability"] = float(maps[position, -1].max())
+            row["image_probability"] = round(float(image_probability[position]), 6)
+            scores = []
+            if "mask" in batch:
+                scores = [score_map(image, batch["mask"][position, 0], row["label"]) for image in maps[position]]
+                row |= dict(zip(COUNTS, scores[-1]["counts"], strict=True))
+                row["region_f"] = round(scores[-1]["f"], 6)
+            yield row, scores
+
+    def metrics(self, rows: Sequence[Row], counts: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:
         is_tumour = torch.tensor([row["label"] > 0 for row in rows])
         decided = torch.tensor([row["image_probability"] for row in rows]) >= THRESHOLD
         metrics: dict[str, Any] = {
@@ -96,75 +72,45 @@ class RegionEvaluation:
             "images": {self.method: pooled_scores(binary_counts(decided, is_tumour))},
         }
         if self.dataset.pixel_labels is not None:
-            names = self._names(len(maps[0]))
-            scores = {name: [image[index] for image in maps] for index, name in enumerate(names)}
+            names = self._names(len(counts[0]))
+            scores = {name: [image[index] for image in counts] for index, name in enumerate(names)}
             metrics["regions"] = {name: region_scores(images, is_tumour) for name, images in scores.items()}
             metrics["boundaries"] = {name: _boundary_scores(images) for name, images in scores.items()}
-            counts = {name: torch.tensor([image["counts"] for image in images]) for name, images in scores.items()}
-            metrics["pixels"] = {name: pixel_scores(values) for name, values in counts.items()}
-            metrics["pixels"]["Everything is tumour"] = pixel_scores(everything_is_tumour(counts[self.method]))
-        if rank() == 0:
-            title = f"{self.method}: examples of the {self.split} split"
-            table = score_table(metrics, self.folder)
-            write_report(self.folder, metrics, image_table(rows), self._examples(), title, table, self.tracking)
-        barrier()
+            pixels = {name: torch.tensor([image["counts"] for image in images]) for name, images in scores.items()}
+            metrics["pixels"] = {name: pixel_scores(values) for name, values in pixels.items()}
+            metrics["pixels"]["Everything is tumour"] = pixel_scores(everything_is_tumour(pixels[self.method]))
         return metrics
+
+    def panels(self, example: Mapping[str, Any], row: Row, counts: Any) -> Panels:
+        superpixels = example["superpixels"][None] if "superpixels" in example else None
+        maps = self._maps(example["image"][None], superpixels)[0].numpy()
+        truth = example["mask"][0].numpy() if "mask" in example else None
+        return {"truth": truth} | dict(zip(self._names(len(maps)), maps, strict=True))
+
+    def image_rows(self, rows: Sequence[Row]) -> pd.DataFrame:
+        return image_table(rows)
 
     def _names(self, num_maps: int) -> list[str]:
         """Of the maps in the table; a single side output is its own fusion."""
         stages: Any = unwrap(self.network).side_outputs
         return [*(f"Side output {stage}" for stage in stages if num_maps > 1), self.method]
 
-    @torch.inference_mode()
-    def _images(self) -> list[dict[str, Any]]:
-        """A row an image, in the data set's order, with what each map scored in ``maps``."""
-        share = Subset(self.dataset, range(rank(), len(self.dataset), num_processes()))
-        loader = DataLoader(share, self.batch_size, num_workers=self.num_workers)
-        rows: list[dict[str, Any]] = []
-        for batch in tqdm(loader, desc="evaluation", unit="batch", disable=None if rank() == 0 else True, leave=False):
-            maps = self._maps(batch["image"], batch.get("superpixels"))
-            image_probability = self._image_probability(batch["image"], maps)
-            for position, index in enumerate(batch["index"].tolist()):
-                row = {name: self.dataset.data[index].get(name) for name in REGION}
-                row["max_probability"] = float(maps[position, -1].max())
-                row["image_probability"] = round(float(image_probability[position]), 6)
-                row["maps"] = []
-                if "mask" in batch:
-                    row["maps"] = [score_map(image, batch["mask"][position, 0], row["label"]) for image in maps[position]]
-                    row |= dict(zip(COUNTS, row["maps"][-1]["counts"], strict=True))
-                    row["region_f"] = round(row["maps"][-1]["f"], 6)
-                rows.append(row)
-        return gather_in_order(rows)
-
     def _image_probability(self, images: Tensor, maps: Tensor) -> Tensor:
         """``(B,)``, by the network's own word or from its maps ``(B, T + 1, H, W)``."""
         network: Any = unwrap(self.network)
         if hasattr(network, "image_probability"):
-            return network.image_probability(images.to(self.device).contiguous(memory_format=torch.channels_last)).float().cpu()
+            return network.image_probability(self.on_device(images)).float().cpu()
         log_fusion = maps[:, -1].clamp_min(torch.finfo(maps.dtype).tiny).log()
         return log_generalized_mean(log_fusion, self.generalized_mean_r).exp()
 
     def _maps(self, images: Tensor, superpixels: Tensor | None) -> Tensor:
         """``(B, T + 1, H, W)`` on the CPU, or ``(B, 1, H, W)`` of a network with one side output."""
         network: Any = unwrap(self.network).to(self.device).eval()
-        maps = network.maps(images.to(self.device).contiguous(memory_format=torch.channels_last))
+        maps = network.maps(self.on_device(images))
         maps = maps[:, -1:] if maps.shape[1] == 2 else maps
         if superpixels is not None:
             maps = _superpixel_maps(maps, superpixels.to(self.device))
         return maps.float().cpu()
-
-    @torch.inference_mode()
-    def _examples(self) -> list[ExampleRow]:
-        rows = []
-        for index in example_indices([record["label"] for record in self.dataset.data], self.num_examples):
-            example = self.dataset[index]
-            superpixels = example["superpixels"][None] if "superpixels" in example else None
-            maps = self._maps(example["image"][None], superpixels)[0].numpy()
-            truth = example["mask"][0].numpy() if "mask" in example else None
-            panels = {"truth": truth} | dict(zip(self._names(len(maps)), maps, strict=True))
-            pixels = example["image"].permute(1, 2, 0).numpy()
-            rows.append(ExampleRow(example_title(self.dataset.data[index]), pixels, panels))
-        return rows
 
 
 def _superpixel_maps(maps: Tensor, superpixels: Tensor) -> Tensor:

@@ -65,6 +65,11 @@ def write_report(
     print(table, flush=True)
 
 
+def region_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that begin a row of ``images.csv``: which image or region a record is, and its label."""
+    return {name: record.get(name) for name in REGION}
+
+
 def image_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows of images as a table, with shares and Dice where pixels were counted (`COUNTS`)."""
     frame = pd.DataFrame(rows)

@@ -43,8 +43,8 @@ def check_given(given: Given, parser: ConfigParser | None = None, writes: Sequen
     Raises:
         ValueError: a line for each problem.
     """
-    # In this order: what was mistyped may be the reason for the rest.
-    _refuse(misplaced_overlays(given))
+    # In this order: what was mistyped may be the reason for the rest. Arguments are looked up in modules that import MLflow.
+    _refuse([*misplaced_overlays(given), *(unknown_home() if writes else [])])
     if parser is None:
         parser = _merged(given)
     _refuse(_problems_of_entries(given, parser))
@@ -72,7 +72,7 @@ def _problems_of_entries(given: Given, parser: ConfigParser) -> list[str]:
 
 
 def _problems_of_surroundings(given: Given, parser: ConfigParser, writes: Sequence[str]) -> list[str]:
-    problems = [*wrong_processes(parser.get()), *unknown_home()]
+    problems = wrong_processes(parser.get())
     problems = problems or wrong_device(given, parser.get(), parser.get_parsed_content)
     return problems or unwritable_folders(given, writes, parser.get_parsed_content)
 

@@ -20,7 +20,7 @@ CHECKPOINT_NAME = "model.pt"
 def load_slide_mapper(
     bundle: str | Path, overlays: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
 ) -> SlideMapper:
-    """Run a bundle's own checks and build its mapper.
+    """Resolve the ``checks`` of a bundle's ``inference.json`` and build its mapper.
 
     Args:
         bundle: its folder.
@@ -29,12 +29,18 @@ def load_slide_mapper(
             each other: some bundles take one, some several.
 
     Raises:
-        ValueError: for a bundle, an overlay or a key that is not there, and for what the bundle's checks refuse.
+        ValueError: for a bundle, an overlay or a key that is not there, a bundle that declares no checks, and for what the
+            bundle's checks refuse.
     """
     bundle = Path(bundle)
     files = _config_files(bundle, overlays)
     parser = ConfigParser()
     parser.read_config([str(path) for path in files])
+    if "checks" not in parser:
+        raise ValueError(
+            f"{files[0]} has no key 'checks': expected a list of what is checked before the network is loaded, such as "
+            '["@check_version", "@check_training"]'
+        )
     parser.read_meta(str(bundle / "configs" / "metadata.json"))
     overrides = _named_as_in(parser.get(), dict(overrides or {}))
     for key in overrides:
@@ -50,11 +56,7 @@ def load_slide_mapper(
         problems = device_problems(parser.get_parsed_content("device"))
         if problems:
             raise ValueError(problems[0])
-        # Of the steps that it runs those that are items of their own are checks; the last one is the mapping. What was given is
-        # checked already.
-        for step in parser.get("run"):
-            if isinstance(step, str) and step.startswith("@") and step != "@check_configuration":
-                parser.get_parsed_content(step[1:])
+        parser.get_parsed_content("checks")
         mapper = parser.get_parsed_content("slide_mapper")
     except RuntimeError as error:
         cause = first_cause(error)

@@ -92,7 +92,7 @@ class SlideMapper:
         self.outputs, self.compute = outputs or Outputs(), compute or Compute()
         self._check_grid()
         device = self.compute.torch_device
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         self.network = network.to(device).eval()
         self._network_of_tiles = TileNetwork(self.network, self._num_classes, self.tiles.tta, self.compute.is_bfloat16)
         self.tile_network: TileNetwork | CompiledTileNetwork = self._network_of_tiles

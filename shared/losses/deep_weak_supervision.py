@@ -93,9 +93,11 @@ class DeepWeakSupervisionLoss(nn.Module):
         eta_fuse: the same at the fusion, >= 0.
         r: sharpness of the generalised mean, > 0.
         area_weighted_superpixels: weight super-pixels by their numbers of pixels.
+        num_side_outputs: of the network, to check `etas` before anything is trained; None for no check.
 
     Raises:
-        ValueError: if a weight of the constraint is negative or r is not positive and finite.
+        ValueError: if a weight of the constraint is negative, r is not positive and finite, or there is not one eta for each side
+            output.
     """
 
     def __init__(
@@ -104,15 +106,26 @@ class DeepWeakSupervisionLoss(nn.Module):
         eta_fuse: float = 10,
         r: float = 4,
         area_weighted_superpixels: bool = False,
+        num_side_outputs: int | None = None,
     ) -> None:
         super().__init__()
         _check_etas(etas, eta_fuse)
+        if num_side_outputs not in (None, len(etas)):
+            raise ValueError(
+                f"the network has {num_side_outputs} side outputs, and there are {len(etas)} etas, {list(etas)}: "
+                "give one eta a side output"
+            )
         if not 0 < r < math.inf:
             raise ValueError(f"r must be > 0 and finite; got {r}")
         self.etas = tuple(etas)
         self.eta_fuse = eta_fuse
         self.r = r
         self.area_weighted_superpixels = area_weighted_superpixels
+
+    @property
+    def needs_areas(self) -> bool:
+        """Whether the area constraint has a weight at any map; a single side output has no fusion."""
+        return any(self.etas) or (len(self.etas) > 1 and self.eta_fuse > 0)
 
     def forward(
         self,

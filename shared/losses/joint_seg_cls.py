@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["JointSegClsLoss", "inverse_frequency_weights"]
+
+logger = logging.getLogger(__name__)
 
 
 def inverse_frequency_weights(counts: Tensor | Sequence[float]) -> Tensor:
@@ -65,6 +69,19 @@ class JointSegClsLoss(nn.Module):
             if value is not None and (value.ndim != 1 or not bool((value >= 0).all()) or not bool(value.any())):
                 raise ValueError(f"{name} must be one number of at least 0 a class, not all 0; got {value.tolist()}")
             self.register_buffer(name, value)
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, Any]) -> JointSegClsLoss:
+        """The loss with weights from what the training images hold.
+
+        Args:
+            counts: of `shared.data.class_counts`: ``pixels`` and ``images`` of each class, None where there are none; classes
+                weigh by `inverse_frequency_weights` of them.
+        """
+        weights = [None if counts[kind] is None else inverse_frequency_weights(counts[kind]) for kind in ("pixels", "images")]
+        shown = [None if values is None else [round(value, 4) for value in values.tolist()] for values in weights]
+        logger.info("weights of the classes: pixels %s, images %s", *shown)
+        return cls(*weights)
 
     def forward(
         self,

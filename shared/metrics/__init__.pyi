@@ -14,7 +14,6 @@ from .boundary import (
     BOUNDARY_THRESHOLDS as BOUNDARY_THRESHOLDS,
     BoundaryScore as BoundaryScore,
     boundary_counts as boundary_counts,
-    boundary_ods as boundary_ods,
     ods_of_counts as ods_of_counts,
     region_boundary as region_boundary,
 )
@@ -42,7 +41,6 @@ from .ranking import (
     roc_auc as roc_auc,
     roc_auc_of_histograms as roc_auc_of_histograms,
     score_histograms as score_histograms,
-    youden_threshold as youden_threshold,
     youden_threshold_of_histograms as youden_threshold_of_histograms,
 )
 from .region import MeanRegionF as MeanRegionF, region_f_measure as region_f_measure

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import maximum_flow
 from skimage.morphology import thin
 from torch import Tensor
 
-__all__ = ["BOUNDARY_THRESHOLDS", "BoundaryScore", "boundary_counts", "boundary_ods", "ods_of_counts", "region_boundary"]
+__all__ = ["BOUNDARY_THRESHOLDS", "BoundaryScore", "boundary_counts", "ods_of_counts", "region_boundary"]
 
 # The 99 of the BSDS benchmark.
 BOUNDARY_THRESHOLDS = tuple(step / 100 for step in range(1, 100))
@@ -38,40 +38,6 @@ class BoundaryScore:
 
     def __float__(self) -> float:
         return self.f
-
-
-def boundary_ods(
-    probabilities: Sequence[Any] | NDArray[Any] | Tensor,
-    targets: Sequence[Any] | NDArray[Any] | Tensor,
-    thresholds: Sequence[float] = BOUNDARY_THRESHOLDS,
-    tolerance: float = BOUNDARY_TOLERANCE,
-) -> BoundaryScore:
-    """Best F of the boundaries of tumour images, one threshold for all of them: `boundary_counts`, summed, `ods_of_counts`.
-
-    Args:
-        probabilities: tumour probability of each image, a batch or a list of ``(H, W)`` or ``(1, H, W)``, arrays or tensors.
-            Images may differ in size.
-        targets: true tumour 0 or 1 of each, same shapes.
-        thresholds: to try.
-        tolerance: largest distance of matched pixels, as a share of the image's diagonal.
-
-    Returns:
-        F, threshold, precision and recall.
-
-    Raises:
-        ValueError: if there is no image, the numbers of images differ, or as `boundary_counts`.
-
-    >>> target = np.zeros((30, 40), dtype=bool)
-    >>> target[10:20, 10:30] = True
-    >>> boundary_ods([0.2 + 0.6 * target], [target], thresholds=[0.1, 0.5, 0.9])
-    BoundaryScore(f=1.0, threshold=0.5, precision=1.0, recall=1.0)
-    """
-    if len(probabilities) != len(targets) or not len(targets):
-        raise ValueError(f"need as many probability maps as targets, at least one; got {len(probabilities)}, {len(targets)}")
-    counts = np.zeros((len(thresholds), 4), dtype=np.int64)
-    for probability, target in zip(probabilities, targets, strict=True):
-        counts += boundary_counts(probability, target, thresholds, tolerance)
-    return ods_of_counts(counts, thresholds)
 
 
 def boundary_counts(

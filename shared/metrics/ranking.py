@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["counts_at", "roc_auc", "roc_auc_of_histograms", "score_histograms", "youden_threshold"]
+__all__ = ["counts_at", "roc_auc", "roc_auc_of_histograms", "score_histograms", "youden_threshold_of_histograms"]
 
 NUM_SCORES = 256
 
@@ -108,49 +108,10 @@ def counts_at(histograms: Tensor, threshold: int) -> Tensor:
     return torch.stack([tp, fp, fn, tn])
 
 
-def youden_threshold(scores: Tensor, labels: Tensor) -> float:
-    """The threshold t for which ``score >= t`` has the largest sensitivity + specificity.
-
-    Candidates are the lowest score, at which everything is positive, and the value midway between each two neighbouring
-    distinct scores. Of equally good ones the highest is taken. "Nothing positive" is no candidate: "everything positive" is
-    as good. Where nothing lies midway (neighbouring floats, an infinite score) the upper of the two stands in for it.
-
-    Args:
-        scores: probabilities or logits, ``(n,)``, of any number type; infinities are in order.
-        labels: 0 or 1, ``(n,)``, bool, integer or float.
-
-    Returns:
-        the threshold, exactly representable in the scores' type if that is a floating one.
-
-    Raises:
-        ValueError: if the shapes are not both ``(n,)``, a score is NaN, a label neither 0 nor 1 or a class missing.
-
-    Reference:
-        Youden, Cancer 1950: the index J = sensitivity + specificity - 1.
-
-    >>> youden_threshold(torch.tensor([0.0, 0.25, 0.75, 1.0]), torch.tensor([0, 0, 1, 1]))
-    0.5
-    """
-    distinct, (negatives, positives) = _distinct_scores(scores, labels)
-    num_negatives, num_positives = negatives.sum(), positives.sum()
-    if num_negatives == 0 or num_positives == 0:
-        raise ValueError(f"need both classes; got {num_positives} positives and {num_negatives} negatives")
-    tp, fp = (counts.flip(0).cumsum(0).flip(0) for counts in (positives, negatives))
-    # J times the number of pairs, in integers: equally good thresholds are equal to the last digit.
-    youden = tp * num_negatives - fp * num_positives
-    best = int((youden == youden.max()).nonzero().max())
-    if not distinct.is_floating_point():
-        distinct = distinct.double()
-    if best == 0:
-        return distinct[0].item()
-    lower, upper = distinct[best - 1], distinct[best]
-    # Halved first, since the sum may overflow, and in the scores' own type, since torch compares in that.
-    midway = lower / 2 + upper / 2
-    return (midway if lower < midway <= upper and midway.isfinite() else upper).item()
-
-
 def youden_threshold_of_histograms(histograms: Tensor) -> int:
-    """As `youden_threshold`, of scores that are counted: the level t for which ``score >= t`` separates best.
+    """The level t of counted scores for which ``score >= t`` has the largest sensitivity + specificity.
+
+    Of equally good ones the highest is taken. "Nothing positive" is no candidate: "everything positive" is as good.
 
     Args:
         histograms: counts of each score of the negatives and the positives, ``(2, num_scores)``.
@@ -160,6 +121,9 @@ def youden_threshold_of_histograms(histograms: Tensor) -> int:
 
     Raises:
         ValueError: if the shape is another or a class missing.
+
+    Reference:
+        Youden, Cancer 1950: the index J = sensitivity + specificity - 1.
 
     >>> youden_threshold_of_histograms(torch.tensor([[3, 2, 0, 0, 0, 0], [0, 0, 0, 0, 0, 4]]))
     3
@@ -172,7 +136,7 @@ def youden_threshold_of_histograms(histograms: Tensor) -> int:
     tp, fp = (counts.flip(0).cumsum(0).flip(0) for counts in (positives, negatives))
     # In Python's own integers: two slides' pixels multiplied may pass 64 bits.
     youden = [int(t) * num_negatives - int(f) * num_positives for t, f in zip(tp, fp, strict=True)]
-    # Above the highest score nothing is positive, which is no candidate, as in `youden_threshold`.
+    # Above the highest score nothing is positive.
     youden = youden[: int((negatives + positives).nonzero().max()) + 1]
     highest = max(level for level, value in enumerate(youden) if value == max(youden))
     lowest = highest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,9 @@ from torch import nn
 from .deeplab_v2 import DeepLabV2
 from .instance_classifier import InstanceClassifier
 
-__all__ = ["load_backbone", "load_weights"]
+__all__ = ["load_initial_weights", "load_weights"]
+
+_CLASSIFIER_ENTRY = "resnet.conv1.weight"
 
 
 def load_weights(network: nn.Module, path: str | Path, missing_ok: bool = False) -> nn.Module | None:
@@ -28,15 +31,9 @@ def load_weights(network: nn.Module, path: str | Path, missing_ok: bool = False)
         ValueError: naming the file, if it is missing, unreadable, or of another network.
     """
     path = Path(path)
-    if not path.is_file():
-        if missing_ok:
-            return None
-        raise ValueError(f"the weights {path} do not exist: train first, or give the checkpoint of a trained network")
-    try:
-        # To the CPU: load_state_dict copies to wherever the parameters are.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle has its own kinds for what is no checkpoint at all
-        raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error
+    if missing_ok and not path.is_file():
+        return None
+    state = _read(path)
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
@@ -44,17 +41,30 @@ def load_weights(network: nn.Module, path: str | Path, missing_ok: bool = False)
     return network.eval()
 
 
-def load_backbone(network: DeepLabV2, path: str | Path) -> None:
-    """Start a segmentation network's ResNet from that of a trained `InstanceClassifier`.
+def load_initial_weights(network: nn.Module, path: str | Path) -> None:
+    """Begin with the weights of another training.
 
     Args:
-        network: its ``backbone`` is changed in place, the pyramid is left.
-        path: of the classifier's state dict.
+        network: changed in place: all of it; where a `DeepLabV2` is given the weights of an `InstanceClassifier`, its ResNet.
+        path: of a state dict of the same network, or of the classifier.
 
     Raises:
-        ValueError: naming the file, if it is missing or of another ResNet.
+        ValueError: naming the file, if it is missing, unreadable, or of another network or ResNet.
     """
+    if not isinstance(network, DeepLabV2) or _CLASSIFIER_ENTRY not in _read(Path(path)):
+        load_weights(network, path)
+        return
     classifier = InstanceClassifier(network.backbone_name, norm=network.norm)
     load_weights(classifier, path)
     state = {name: value for name, value in classifier.resnet.state_dict().items() if not name.startswith("fc.")}
     network.backbone.load_state_dict(state)
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError(f"the weights {path} do not exist: train first, or give the checkpoint of a trained network")
+    try:
+        # To the CPU: load_state_dict copies to wherever the parameters are.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle has its own kinds for what is no checkpoint at all
+        raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from ..engines.folder_lock import FolderLock
-from ..engines.run_folder import VOLATILE
+from ..engines.run_record import VOLATILE
 from ..front_door.check import check_given
 from ..front_door.given import Given
 from ..handlers.tracking import Tracking
@@ -99,7 +99,7 @@ class Sweep:
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What the run with these values is trained with: every entry of the files, `fixed` and the values, but where and how it
-        is computed (`shared.engines.run_folder.VOLATILE`) and descriptions."""
+        is computed (`shared.engines.run_record.VOLATILE`) and descriptions."""
         leaves = {**self._config(), **values, **self.notes}
         kept = {name: value for name, value in leaves.items() if name.split("::")[0] not in VOLATILE and "_desc_" not in name}
         return dict(json.loads(json.dumps(kept, default=str)))

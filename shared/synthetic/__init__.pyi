@@ -19,7 +19,6 @@ from .lesions import CLASS_NAMES as CLASS_NAMES
 from .slide import (
     SyntheticSlide as SyntheticSlide,
     synthesize_slide as synthesize_slide,
-    write_mask as write_mask,
     write_slide as write_slide,
 )
 from .stain import (

@@ -205,22 +205,6 @@ def write_slide(path: str | Path, image: NDArray[np.uint8], mpp: float = MPP) ->
     part.replace(path)
 
 
-def write_mask(path: str | Path, mask: NDArray[np.bool_]) -> None:
-    """Write a mask ``(H, W)`` as a tiled, deflated TIFF (0 and 255), for slides too large for a PNG."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    tifffile.imwrite(
-        part,
-        mask.astype(np.uint8) * np.uint8(255),
-        tile=(_TILE_PX, _TILE_PX),
-        photometric="minisblack",
-        compression="deflate",
-        metadata=None,
-        software=False,
-    )
-    part.replace(path)
-
-
 def _halve(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Mean of 2 x 2 pixels; an odd last row or column is dropped, as scanners do."""
     height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2

@@ -2,7 +2,6 @@ from .atomic import atomic_path as atomic_path, contended_path as contended_path
 from .geojson import (
     TUMOUR_CLASS as TUMOUR_CLASS,
     annotation_feature as annotation_feature,
-    tumour_feature as tumour_feature,
     write_geojson as write_geojson,
 )
 from .legend import Legend as Legend
@@ -25,6 +24,6 @@ from .storage import (
     storage_error as storage_error,
     storage_errors as storage_errors,
 )
-from .table import read_rows as read_rows, write_row as write_row, write_rows as write_rows
+from .table import read_rows as read_rows, write_rows as write_rows
 from .volume import VOLUME_SUFFIXES as VOLUME_SUFFIXES, check_volume_format as check_volume_format, write_volume as write_volume
 from .wsinfer_table import TileTable as TileTable, column_name as column_name, tile_table as tile_table

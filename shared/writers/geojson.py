@@ -12,7 +12,7 @@ from shapely.geometry import Polygon
 
 from ..wsi.annotations.frames import FRAME_MEMBER, check_frame
 from .atomic import atomic_path
-from .palette import TUMOUR_COLOUR, Colour
+from .palette import Colour
 
 TUMOUR_CLASS = "Tumor"  # QuPath's own name of the class
 
@@ -46,11 +46,6 @@ def annotation_feature(
             "measurements": dict(measurements),
         },
     }
-
-
-def tumour_feature(polygon: Polygon, measurements: Mapping[str, float]) -> dict[str, Any]:
-    """`annotation_feature` of QuPath's own class for tumour."""
-    return annotation_feature(polygon, TUMOUR_CLASS, TUMOUR_COLOUR, measurements)
 
 
 def write_geojson(path: str | Path, features: Iterable[Mapping[str, Any]], frame: str | None = None) -> None:

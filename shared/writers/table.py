@@ -25,11 +25,6 @@ def read_rows(path: str | Path, key: str = "slide") -> dict[str, dict[str, str]]
         return {row[key]: row for row in reader}
 
 
-def write_row(path: str | Path, row: Mapping[str, object], key: str = "slide") -> None:
-    """Put one row into the CSV, see `write_rows`."""
-    write_rows(path, [row], key)
-
-
 def write_rows(path: str | Path, new_rows: Sequence[Mapping[str, object]], key: str = "slide") -> None:
     """Put rows into the CSV in place of those with the same `key`, or at its end; the file is replaced as a whole.
 

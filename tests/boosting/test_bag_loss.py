@@ -79,7 +79,7 @@ def test_weights_of_sure_instances_are_finite():
 def test_best_step_is_the_best_of_a_grid(scores):
     loss = BagLoss(SIZES, LABELS, 4.0)
     direction = np.sign(-loss.gradient(scores))
-    grid = np.linspace(0, LONGEST_STEP, 20001)
+    grid = np.linspace(0, LONGEST_STEP, 2001)
     # A perfect direction is followed to the end; a noisy one is not.
     noisy = direction * np.random.default_rng(1).choice([-1, 1], len(scores), p=[0.3, 0.7])
     for way in (direction, noisy):

@@ -24,13 +24,13 @@ TINY: dict[str, Any] = {
     "segmentation_backbone": "resnet10",
     "amp_dtype": "$None",
     "num_workers": 0,
-    "cmil_epochs": 2,
-    "max_min_epochs": 2,
-    "retrain_epochs": 1,
-    "retrain_batch_size": 8,
-    "segmentation_epochs": 1,
-    "segmentation_batch_size": 4,
-    "classifier_learning_rate": 0.001,
+    "cmil::num_epochs": 2,
+    "cmil::lr": 0.001,
+    "max_min::num_epochs": 2,
+    "retrain::num_epochs": 1,
+    "retrain::batch_size": 8,
+    "num_epochs": 1,
+    "batch_size": 4,
 }
 SMALL_UNET = {"network_def::features": [8, 8, 16, 16, 32, 8]}
 
@@ -43,7 +43,7 @@ TINY_CDWS: dict[str, Any] = {
     "num_workers": 0,
     "num_epochs": 2,
     "batch_size": 4,
-    "learning_rate": 0.001,
+    "lr": 0.001,
 }
 
 
@@ -57,7 +57,7 @@ TINY_SLIDES: dict[str, Any] = {
     "margin_px": 8,
     "tissue_mpp": 4.0,
     "num_epochs": 2,
-    "learning_rate": 0.003,
+    "lr": 0.003,
 }
 
 
@@ -161,8 +161,8 @@ def joint(easy_breast: Path) -> Bundle:
 @pytest.fixture(scope="session")
 def trained(camel: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """The whole pipeline of CAMEL's train.json, once, as a user starts it."""
-    options = TINY | {"cmil_epochs": 4, "max_min_epochs": 4, "retrain_epochs": 4, "segmentation_epochs": 4}
-    options |= {"classifier_learning_rate": 0.003}
+    options = TINY | {"cmil::num_epochs": 4, "max_min::num_epochs": 4, "retrain::num_epochs": 4, "num_epochs": 4}
+    options |= {"cmil::lr": 0.003}
     return train_once(camel, options, tmp_path_factory.mktemp("trained"))
 
 
@@ -183,5 +183,5 @@ def trained_alpha_beta(alpha_beta: Bundle, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def trained_joint(joint: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """The train.json of joint segmentation and classification, once, as a user starts it."""
-    options = joint.tiny | {"masked_share": 1.0, "num_epochs": 6, "steps_per_epoch": 6, "learning_rate": 0.003}
+    options = joint.tiny | {"masked_share": 1.0, "num_epochs": 6, "steps_per_epoch": 6, "lr": 0.003}
     return train_once(joint, options, tmp_path_factory.mktemp("trained_joint"))

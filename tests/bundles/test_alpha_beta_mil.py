@@ -115,7 +115,7 @@ def test_killed_it_ends_with_the_same_numbers(trained_alpha_beta, tmp_path, mome
 
 def test_two_processes_train_as_one(alpha_beta, trained_alpha_beta, tmp_path):
     # Not Adam, whose first steps follow the sign of gradients that may be all rounding.
-    options = alpha_beta.tiny | {"train::trainer::optimizer::_target_": "torch.optim.SGD", "norm": "group"}
+    options = alpha_beta.tiny | {"optimizer::_target_": "torch.optim.SGD", "norm": "group"}
     options |= {"slides_per_step": 2}
     # Colours are drawn by each process for its own tiles.
     options |= {"train::preprocessing": "$None"}
@@ -234,7 +234,8 @@ def test_the_grid_of_the_paper(alpha_beta, tmp_path):
     """Two of its trainings by the script; a second start finds them; MLflow shows both below one run."""
     tiny = alpha_beta.tiny | {"dataset_dir": str(alpha_beta.data), "num_epochs": 1}
     fixed = [text for name, value in tiny.items() for text in ("--set", name, json.dumps(value))]
-    command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "alpha-beta", "--alphas", "0.2", "--betas", "0"]
+    command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "alpha-beta"]
+    command += ["--config_file", *alpha_beta.config_files("train"), "--alphas", "0.2", "--betas", "0"]
     for _ in range(2):
         alpha_beta.run_well([*command, "0.8", *fixed, "--output_dir", str(tmp_path / "runs")])
     rows = json.loads((tmp_path / "result.json").read_text())["results"]

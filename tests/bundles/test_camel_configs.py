@@ -1,95 +1,16 @@
-"""What can be said of CAMEL's configurations before anything is trained: names, MONAI's properties, refusals."""
-
-import inspect
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+"""What CAMEL's configurations say before anything is trained: MONAI's properties, refusals."""
 
 import pandas as pd
 import pytest
-from monai.bundle import ConfigParser
-from monai.bundle.reference_resolver import ReferenceResolver
-from monai.utils import optional_import
 
 from .runs import messages_of
-
-CONFIGS = Path(__file__).parents[2] / "bundles" / "camel" / "configs"
-NO_OVERLAYS = {"metadata", "train", "inference", "evaluate"}
-OVERLAYS = sorted({path.stem for path in CONFIGS.glob("*.json")} - NO_OVERLAYS)
-# Read by MONAI itself, or by nobody: a note.
-RESERVED = ("_desc_", "_target_", "_mode_", "_requires_", "_disabled_", "_imports_")
-STANDS_BEHIND = {
-    "cascade": "n8",
-    "max_max": "retrain_unconstrained",
-    "max_min": "retrain_unconstrained",
-    "instance_fsb": "retrain_unconstrained",
-}
-
-
-def read(*names: str) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config([str(CONFIGS / f"{name}.json") for name in names])
-    parser.read_meta(str(CONFIGS / "metadata.json"))
-    return parser
-
-
-def components(config: Any) -> Iterator[dict[str, Any]]:
-    """Every dictionary with a ``_target_`` inside a configuration."""
-    if isinstance(config, dict):
-        if "_target_" in config:
-            yield config
-        config = list(config.values())
-    if isinstance(config, list):
-        for value in config:
-            yield from components(value)
-
-
-def takes(target: str, parser: ConfigParser) -> inspect.Signature:
-    """What a component can be given, also where it is a reference to a partial one."""
-    while target.startswith("@"):
-        target = parser[target[1:]]["_target_"]
-    module, name = target.rsplit(".", 1)
-    return inspect.signature(optional_import(module, name=name)[0])
-
-
-@pytest.mark.parametrize(
-    "names", [("train",), ("evaluate",), ("inference",), *(("train", name) for name in OVERLAYS)], ids="+".join
-)
-def test_every_component_takes_the_arguments_that_it_is_given(names):
-    """MONAI accepts a mistyped key of an overlay in silence: it becomes an argument that nobody takes."""
-    names = (names[0], STANDS_BEHIND[names[-1]], names[-1]) if names[-1] in STANDS_BEHIND else names
-    parser = read(*names)
-    for component in components(parser.get()):
-        given = {name: None for name in component if not name.startswith(RESERVED)}
-        takes(component["_target_"], parser).bind_partial(**given)
-
-
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_every_key_of_an_overlay_is_known_or_used(name):
-    base = read("train", STANDS_BEHIND[name]) if name in STANDS_BEHIND else read("train")
-    overlay = json.loads((CONFIGS / f"{name}.json").read_text())
-    used = ReferenceResolver.find_refs_in_config(overlay, id="")
-    for key in overlay:
-        top, _, rest = key.partition("::")
-        known = top in base.get() or any(reference.partition("::")[0] == top for reference in used)
-        assert key.startswith("_desc_") or known, key
-        # An argument that the base leaves at its default is checked with the arguments above.
-        parent = rest.rpartition("::")[0]
-        assert not rest or "_target_" in base[f"{top}::{parent}" if parent else top] or key in base, key
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.json")))
-def test_a_configuration_says_what_it_is_for(name):
-    config = json.loads((CONFIGS / f"{name}.json").read_text())
-    assert config.get("_desc_" if name != "metadata" else "description")
 
 
 def test_training_has_the_properties_that_monai_asks_for(camel, trained):
     options = {**trained.options, "output_dir": str(trained.folder), "tracking::enabled": False}
     workflow = camel.workflow("train", **options)
     assert workflow.check_properties() == []
-    assert workflow.max_epochs == trained.options["segmentation_epochs"]
+    assert workflow.max_epochs == trained.options["num_epochs"]
     assert len(workflow.train_dataset) == 16
 
 
@@ -134,7 +55,7 @@ def test_masks_that_a_run_would_miss_later_are_missed_at_once(camel, tmp_path):
 )
 def test_the_segmentation_starts_from_a_resnet_of_its_own_kind(camel, tmp_path, overlays, options, starts):
     workflow = camel.workflow("train", *overlays, output_dir=str(tmp_path), **options)
-    first = workflow.parser.get_parsed_content("first_backbone")
+    first = workflow.parser.get_parsed_content("initial_weights")
     assert first == (f"{tmp_path}/max_max/model.pt" if starts else None)
 
 
@@ -215,10 +136,10 @@ def test_a_wrong_manifest_is_refused_before_anything_is_done(camel, tmp_path):
 def test_a_training_is_not_continued_with_another_configuration(camel, trained):
     before = {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")}
     options = trained.options | {"output_dir": str(trained.folder), "manifest": str(camel.data / "images.csv")}
-    other = camel.workflow("train", **options | {"retrain_epochs": 7, "tracking::enabled": False})
+    other = camel.workflow("train", **options | {"retrain::num_epochs": 7, "tracking::enabled": False})
     with pytest.raises(RuntimeError) as caught:
         other.run()
     message = str(caught.value.__cause__)
     assert "holds a run with another configuration" in message
-    assert "retrain_epochs: 4 then, 7 now" in message
+    assert "retrain::num_epochs: 4 then, 7 now" in message
     assert {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")} == before

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from .runs import files_of, files_of_training, metrics_of, weights_of
@@ -63,7 +64,8 @@ def test_the_closing_table_is_printed_once(trained):
 
 def test_the_recorded_configuration_holds_what_ran(trained):
     config = json.loads((trained.folder / "config.json").read_text())
-    assert {name: config[name] for name in trained.options} == trained.options
+    recorded = ConfigParser(config)
+    assert {name: recorded[name] for name in trained.options} == trained.options
     assert str(Path(__file__).parents[2]) not in json.dumps(config), "a path of this machine"
 
 
@@ -71,7 +73,7 @@ def test_mlflow_has_a_run_with_a_child_for_each_stage(trained):
     client = MlflowClient(trained.database)
     (parent,), children = runs_of(trained.database, trained.folder)
     assert parent.info.status == "FINISHED"
-    assert parent.data.params["classifier_learning_rate"] == "0.003"
+    assert parent.data.params["cmil.lr"] == "0.003"
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["config.json"]
     assert children.keys() == {*STAGES, "evaluation"}
     assert {run.info.status for run in children.values()} == {"FINISHED"}
@@ -97,15 +99,15 @@ def test_killed_in_two_stages_it_ends_with_the_same_numbers(trained, tmp_path):
 def test_two_processes_train_as_one(camel, trained, tmp_path):
     """Gradients are averaged over halves of a batch: with normalisation that looks at single images, a mere reordering."""
     # Not Adam, whose first steps follow the sign of gradients that may be all rounding.
-    options = trained.options | {"norm": "group", "classifier_optimizer::_target_": "torch.optim.SGD", "cmil_epochs": 1}
-    options |= {"classifier_learning_rate": 0.01}
+    options = trained.options | {"norm": "group", "max_max::optimizer::_target_": "torch.optim.SGD", "cmil::num_epochs": 1}
+    options |= {"cmil::lr": 0.01}
     folder = tmp_path / "two"
     trained.by_two_processes(folder, "Instance labels (%)", **options)
     assert files_of(folder) == RESULTS
     parents, children = runs_of(trained.database, folder)
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert children.keys() == {*STAGES, "evaluation"}
-    camel.train_here(output_dir=tmp_path / "one", run="$@max_max.run()", **options)
+    camel.train_here(output_dir=tmp_path / "one", run="$@max_max::trainer.run()", **options)
     two, one = folder / "max_max", tmp_path / "one/max_max"
     torch.testing.assert_close(weights_of(two / "model.pt"), weights_of(one / "model.pt"), rtol=1e-4, atol=1e-5)
     # Loss and scores are those of all images, too.
@@ -117,5 +119,5 @@ def test_a_stage_that_was_killed_before_its_last_step_is_closed(camel, trained, 
     shutil.copytree(trained.folder / "max_max", stage)
     before = files_of(stage)
     (stage / "resume.pt").touch()
-    camel.train_here(output_dir=tmp_path, run="$@max_max.run()", **trained.options)
+    camel.train_here(output_dir=tmp_path, run="$@max_max::trainer.run()", **trained.options)
     assert files_of(stage) == before

@@ -45,7 +45,7 @@ def test_every_map_is_scored_and_printed(trained_cdws):
 def test_mlflow_has_the_training_and_its_evaluation(trained_cdws):
     client, by_name = trained_cdws.tracked_runs()
     assert by_name.keys() == {"run", "run/segmentation", "run/evaluation"}
-    assert by_name["run"].data.params["learning_rate"] == "0.001"
+    assert by_name["run"].data.params["lr"] == "0.001"
     training, evaluation = by_name["run/segmentation"].info.run_id, by_name["run/evaluation"]
     assert [point.step for point in client.get_metric_history(training, "val_region_f")] == [1, 2, 3, 4]
     assert {"regions.cdws_mil.f_all", "boundaries.cdws_mil.ods", "pixels.cdws_mil.iou"} <= evaluation.data.metrics.keys()
@@ -60,7 +60,7 @@ def test_killed_it_ends_with_the_same_numbers(trained_cdws, tmp_path):
 @pytest.mark.parametrize("batch", ["mini", "full"])
 def test_two_processes_train_as_one(cdws, trained_cdws, tmp_path, batch):
     # Not Adam, whose first steps follow the sign of gradients that may be all rounding.
-    options = cdws.tiny | {"train::trainer::optimizer::_target_": "torch.optim.SGD", "batch": batch, "norm": "group"}
+    options = cdws.tiny | {"optimizer::_target_": "torch.optim.SGD", "batch": batch, "norm": "group"}
     folder = tmp_path / "two"
     trained_cdws.by_two_processes(folder, "Regions (%)", **options)
     assert files_of(folder) == RESULTS
@@ -118,7 +118,7 @@ def test_a_variant_trains_to_its_end(cdws, tmp_path, overlays, capsys):
 )
 def test_overlays_go_together_in_any_order(cdws, tmp_path, overlays, etas, side_outputs, method):
     workflow = cdws.workflow("train", *overlays, output_dir=str(tmp_path))
-    loss, network = (workflow.parser.get_parsed_content(name) for name in ("train::trainer::loss_function", "network_def"))
+    loss, network = (workflow.parser.get_parsed_content(name) for name in ("loss_function", "network_def"))
     assert [*loss.etas] == etas
     assert network.side_outputs == side_outputs
     assert workflow.parser.get_parsed_content("method") == method
@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(cdws, tmp_path, ov
 
 def test_a_single_side_output_needs_no_areas_for_a_fusion_it_does_not_have(cdws, tmp_path):
     workflow = cdws.workflow("train", "baseline", eta_fuse=10, output_dir=str(tmp_path))
-    assert not workflow.parser.get_parsed_content("train::trainer::loss_function").needs_areas
+    assert not workflow.parser.get_parsed_content("loss_function").needs_areas
 
 
 def test_without_the_constraint_images_may_be_scaled_and_cropped(cdws, tmp_path):
@@ -256,6 +256,7 @@ def test_robustness_to_the_annotator(cdws, tmp_path):
         text for name, value in tiny.items() for text in ("--set", name, value if name == "amp_dtype" else json.dumps(value))
     ]
     command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "area-noise", "--offsets", "-0.1", "0.1", *fixed]
+    command += ["--config_file", *cdws.config_files("train")]
     for _ in range(2):
         cdws.run_well([*command, "--output_dir", str(tmp_path / "runs")])
     assert "NaN" not in (tmp_path / "result.json").read_text()
@@ -285,6 +286,16 @@ def test_robustness_needs_masks(cdws, tmp_path):
     (folder / "evaluation/metrics.json").write_text(json.dumps({"images": {"CDWS-MIL": {"accuracy": 1.0}}}))
     (folder / "sweep.json").write_text(json.dumps(sweep.settings(*sweep.combinations)))
     options = ["--config_file", config_file, "--offsets", "0.1", "--set", "tracking::enabled", "false"]
-    process = cdws.run(["scripts/benchmark.py", "area-noise", *options, "--output_dir", str(tmp_path / "runs")])
+    process = cdws.run(
+        [
+            "scripts/benchmark.py",
+            "area-noise",
+            *options,
+            "--config_file",
+            *cdws.config_files("train"),
+            "--output_dir",
+            str(tmp_path / "runs"),
+        ]
+    )
     assert process.returncode == 1
     assert process.stderr.splitlines()[-1].startswith("the runs have no region F: area-noise needs masks")

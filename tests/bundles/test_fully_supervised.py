@@ -18,7 +18,7 @@ TINY = {
     "num_workers": 0,
     "num_epochs": 1,
     "batch_size": 4,
-    "learning_rate": 0.003,
+    "lr": 0.003,
 }
 RESULTS = files_of_training("segmentation")
 NETWORK_KEYS = ("image_size_px", "backbone", "head_channels")
@@ -99,7 +99,7 @@ def test_the_weight_of_dcans_levels_fades(supervised, tmp_path):
     # 16 images in batches of 4: steps 1 to 4, of which the last two have a tenth of the weight.
     workflow = supervised.train_here("dcan", output_dir=tmp_path, auxiliary_steps=2)
     trainer, loss = (workflow.parser.get_parsed_content(name) for name in ("train::trainer", "loss_function"))
-    assert trainer.loss_function is loss
+    assert trainer.loss_function.function is loss
     assert loss.auxiliary_weight == pytest.approx(0.1)
 
 

@@ -50,7 +50,7 @@ def test_the_closing_table_is_printed_once(trained_joint):
 def test_mlflow_has_the_training_and_its_evaluation(trained_joint):
     client, by_name = trained_joint.tracked_runs()
     assert by_name.keys() == {"run", "run/joint", "run/evaluation"}
-    assert by_name["run"].data.params["learning_rate"] == "0.003"
+    assert by_name["run"].data.params["lr"] == "0.003"
     training, evaluation = by_name["run/joint"].info.run_id, by_name["run/evaluation"]
     assert [point.step for point in client.get_metric_history(training, "val_pixel_bach_score")] == [1, 2, 3, 4, 5, 6]
     logged = {"class_pixels.s_c.bach_score", "classes.in_situ.iou", "image_classes.s_c.accuracy"}
@@ -69,7 +69,7 @@ def test_killed_it_ends_with_the_same_numbers(trained_joint, tmp_path):
 def test_two_processes_train_as_one(joint, trained_joint, tmp_path, mode, num_labelled):
     """Close, not equal: batch normalisation sees half a batch, and each process's loss weighs the classes of its own half."""
     # Not Adam, whose first steps follow the sign of gradients that may be all rounding.
-    options = joint.tiny | {"mode": mode, "masked_share": 1.0, "train::trainer::optimizer::_target_": "torch.optim.SGD"}
+    options = joint.tiny | {"mode": mode, "masked_share": 1.0, "optimizer::_target_": "torch.optim.SGD"}
     folder, one = tmp_path / "two", tmp_path / "one"
     trained_joint.by_two_processes(folder, "Pixels (%)", **options)
     assert files_of(folder) == RESULTS

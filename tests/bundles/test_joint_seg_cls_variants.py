@@ -47,12 +47,12 @@ def test_a_mode_trains_to_its_end(joint, tmp_path, mode, share, head, capsys):
 def test_the_paper_s_epoch_is_a_pass_over_the_larger_kind(joint, tmp_path):
     """8 labelled and 4 masked images in halves of 4: two steps and one, so two."""
     workflow = joint.workflow("train", **joint.tiny | {"steps_per_epoch": "$None", "output_dir": str(tmp_path)})
-    assert len(workflow.parser.get_parsed_content("train::trainer::train_data_loader")) == 2
+    assert len(workflow.parser.get_parsed_content("train::dataloader")) == 2
 
 
 def test_the_best_epoch_is_kept(joint, tmp_path):
     """The learning rate grows until nothing is left of what was learnt, and no lesion is found any more."""
-    wild = {"masked_share": 1.0, "num_epochs": 4, "learning_rate": 0.003, "final_rate_share": 1000.0}
+    wild = {"masked_share": 1.0, "num_epochs": 4, "lr": 0.003, "final_lr_share": 1000.0}
     scores = {}
     for keep_best in ("val_pixel_foreground_accuracy", "$None"):
         folder = tmp_path / keep_best.strip("$")
@@ -145,7 +145,7 @@ def test_the_numbers_of_bach(joint, tmp_path):
     bach = Bundle(joint.name, tmp_path, {})
     options = {"pretrained": False, "image_size_px": 64, "output_dir": str(tmp_path / "run")}
     parsed = bach.workflow("train", "bach", **options).parser.get_parsed_content
-    assert (parsed("learning_rate"), parsed("final_rate_share"), parsed("num_epochs")) == (1e-4, 1.0, 100)
+    assert (parsed("lr"), parsed("final_lr_share"), parsed("num_epochs")) == (1e-4, 1.0, 100)
     assert (parsed("batch_size"), parsed("masked_share"), parsed("mode")) == (20, 1.0, "S+C*")
     assert parsed("class_names") == CLASS_NAMES
     assert parsed("mpp") == pytest.approx(7.472)

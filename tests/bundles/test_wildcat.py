@@ -16,7 +16,7 @@ TINY = {
     "num_workers": 0,
     "num_epochs": 2,
     "batch_size": 4,
-    "learning_rate": 0.003,
+    "lr": 0.003,
 }
 RESULTS = files_of_training("segmentation")
 
@@ -74,7 +74,7 @@ def test_training_and_inference_have_the_properties_that_monai_asks_for(wildcat,
 def test_image_labels_alone_are_enough(wildcat, tmp_path):
     wildcat.manifest().drop(columns=["mask", "area"]).to_csv(tmp_path / "images.csv", index=False)
     wildcat.train_here(
-        output_dir=tmp_path / "run", manifest=str(tmp_path / "images.csv"), truth=None, keep_epoch="val_image_accuracy"
+        output_dir=tmp_path / "run", manifest=str(tmp_path / "images.csv"), truth=None, keep_best="val_image_accuracy"
     )
     metrics = metrics_of(tmp_path / "run")
     assert metrics.keys() == {"split", "num_images", "images"}

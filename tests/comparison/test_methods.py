@@ -1,4 +1,4 @@
-"""Which labels the bundles need is read from them: the real ones, on manifests that have the labels or lack them."""
+"""Which labels the bundles need is declared in them: the real ones, on manifests that have the labels or lack them."""
 
 import csv
 import itertools
@@ -100,13 +100,14 @@ def test_a_method_of_slides_and_one_of_two_classes(data, images_csv, tmp_path):
 
 def test_settings_follow_the_data(data, tmp_path):
     """96 px at 0.5 um: coarser they would be smaller than what a network can see in."""
-    camel = plan(method("camel"), data, tmp_path, {"cmil_epochs": 3, "nonsense": 1})
-    assert {"mpp": 0.5, "image_size_px": 96, "cmil_epochs": 3}.items() <= camel.settings.items()
+    camel = plan(method("camel"), data, tmp_path, {"cmil::num_epochs": 3, "nonsense": 1})
+    assert {"mpp": 0.5, "image_size_px": 96, "cmil::num_epochs": 3}.items() <= camel.settings.items()
     assert "nonsense" not in camel.settings
-    assert camel.inference == {"mpp": 0.5, "tile_size_px": 96}
+    assert camel.inference == {"mpp": 0.5, "image_size_px": 96}
     assert camel.effort == {"labels": 4, "areas": 0, "masks": 0}
     cdws = plan(method("cdws_mil"), data, tmp_path, {"mpp": 1.0, "num_workers": 0})
     assert {"mpp": 1.0, "image_size_px": 48}.items() <= cdws.settings.items()
+    # Its tiles are no training images: the same key means nothing in its inference.
     assert cdws.inference == {"mpp": 1.0, "num_workers": 1}
     assert cdws.effort == {"labels": 4, "areas": 2, "masks": 0}
     assert plan(method("camel+pixel_fsb"), data, tmp_path, {}).effort == {"labels": 2, "areas": 0, "masks": 2}
@@ -125,13 +126,12 @@ def test_a_key_that_is_not_there(given, problem):
     with pytest.raises(ValueError, match=re.escape(problem)) as raised:
         check_given(methods, given)
     assert "_desc_" not in str(raised.value)
-    check_given(methods, {"all": {"cmil_epochs": 1}, "camel": {"train::trainer::max_epochs": 2}, "cdws_mil": {"seed": 1}})
+    check_given(methods, {"all": {"cmil::num_epochs": 1}, "camel": {"train::trainer::max_epochs": 2}, "cdws_mil": {"seed": 1}})
 
 
 def test_supervision_by_some_masks(data, tmp_path):
     joint = plan(method("joint_seg_cls"), data, tmp_path, {"masked_share": 0.5})
     assert joint.settings["class_names"] == ["normal", "tumour"]
-    assert joint.settings["labelled"] == "all"
     # One mask of a tumour image; the other three images are known by their labels.
     assert joint.effort == {"labels": 3, "areas": 0, "masks": 1}
 

@@ -17,10 +17,10 @@ from scripts.comparison.gallery import examples
 from scripts.comparison.intervals import Interval, intervals, pooled_reliability, score_names
 from scripts.comparison.methods import find_methods
 from scripts.comparison.plots import Point, label_places, scatter
-from scripts.comparison.published import PUBLISHED, PublishedData
 from scripts.comparison.report import Report
 from scripts.comparison.runs import FAILED, SKIPPED, Row
 from scripts.comparison.scoring import MapScorer
+from scripts.declarations.published import PublishedData, published_data
 from shared.data import TissueCache
 
 SECONDS = {"labels": 5.0, "areas": 10.0, "masks": 240.0}
@@ -153,7 +153,7 @@ def test_a_plot_of_nothing_and_of_one():
 
 def test_published_numbers_are_shares_of_known_scores():
     names = set(score_names(3))
-    for published in PUBLISHED.values():
+    for published in published_data(ROOT / "bundles").values():
         assert published.title
         assert published.scores
         # Methods that can be compared, with the data's own overlay too.

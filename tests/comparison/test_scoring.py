@@ -13,7 +13,8 @@ from scripts.comparison import data as comparison_data
 from scripts.comparison.data import prepare_data
 from scripts.comparison.scoring import MapScorer
 from shared.data import TissueCache, load_manifest, slide_regions
-from shared.evaluation.map_scores import MapScores
+from shared.evaluation.map_cohort import MapCohort
+from shared.evaluation.map_report import tumour_map_report
 from shared.inference import Compute, SlideMapper, Tiles
 from shared.metrics import boundary_counts, region_f_measure
 from shared.writers import read_rows, write_rows
@@ -120,7 +121,7 @@ def test_slides_score_as_finished_maps_do(slides, tmp_path):
     map_mpp = float(read_rows(maps / "slides.csv")["tumour"]["map_mpp"])
     tissue = TissueCache(tmp_path / "tissue")
     scores = MapScorer(data, map_mpp, tissue).score(maps, tmp_path / "scores.npz")
-    _, rows = MapScores(maps, load_manifest(data.manifest, split="test"), tissue, threshold=0.4).run()
+    _, rows = tumour_map_report(MapCohort(maps, load_manifest(data.manifest, split="test"), tissue), threshold=0.4)
     for row, counts in zip(rows, scores.counts, strict=True):
         assert counts.tolist() == [row[name] for name in ("tp", "fp", "fn", "tn")]
     # Background is white: it scores 0, and only the AUC that counts it sees it.

@@ -79,6 +79,7 @@ def test_batches_of_a_loader(make_bags, num_workers):
                     assert torch.equal(batch[name][position], alone[index][name])
 
 
+@pytest.mark.slow
 def test_spawned_workers_draw_the_same(make_bags):
     dataset = make_bags()
     dataset.set_epoch(2)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from shared.data import RegionDataset, check_images, load_manifest, pixel_target, read_image, training_augmentation
-from shared.synthetic import write_mask, write_slide
+from shared.synthetic import write_slide
 
 # Grey values that JPEG keeps to within a few: large flat squares of 32 px.
 SQUARE_PX = 32
@@ -23,7 +23,7 @@ def slide(tmp_path_factory):
     mask = squares.repeat(SQUARE_PX, 0).repeat(SQUARE_PX, 1).astype(bool)
     rgb = np.where(mask[..., None], np.uint8([220, 40, 40]), np.uint8([200, 200, 220]))
     write_slide(folder / "slide.tif", rgb, mpp=0.25)
-    write_mask(folder / "mask.tif", mask)
+    tifffile.imwrite(folder / "mask.tif", mask * np.uint8(255), tile=(256, 256), photometric="minisblack", compression="deflate")
     return folder / "slide.tif", folder / "mask.tif", rgb, mask
 
 

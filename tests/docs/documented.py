@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from monai.bundle import ConfigParser
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = sorted(
     path
-    for pattern in ("README.md", "bundles/README.md", "bundles/*/docs/README.md", "scripts/README.md")
+    for pattern in ("*.md", "bundles/*.md", "bundles/*/docs/*.md", "scripts/*.md", "shared/*.md", "docs/**/*.md")
     for path in ROOT.glob(pattern)
 )
 SHELLS = ("bash", "sh", "console", "shell")
@@ -40,43 +36,10 @@ class Command:
     def __str__(self) -> str:
         return f"{self.readme}:{self.line}"
 
-    def values_of(self, option: str) -> list[str]:
-        """The words behind ``--option`` up to the next option; none where it is not given."""
-        if option not in self.words:
-            return []
-        rest = self.words[self.words.index(option) + 1 :]
-        ends = [index for index, word in enumerate(rest) if word.startswith("--")]
-        return list(rest[: ends[0]] if ends else rest)
-
     @property
     def is_bundle_run(self) -> bool:
-        """Whether it is ``python -m monai.bundle run`` and nothing else, alone or under torchrun."""
-        return "monai.bundle run" in " ".join(self.words) and "&&" not in self.words
-
-    @property
-    def config_files(self) -> list[str]:
-        """Of ``--config_file``, in either notation: a list in one word, or several words."""
-        return [
-            file
-            for word in self.values_of("--config_file")
-            for file in (ast.literal_eval(word) if word.startswith("[") else [word])
-        ]
-
-    @property
-    def config_paths(self) -> list[str]:
-        """The same files in the repository: a bundle's own folder is where a downloaded one's would be."""
-        return [str(ROOT / ("." if self.folder == "." else f"bundles/{self.folder}") / file) for file in self.config_files]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The merged configuration, as MONAI reads it."""
-        return ConfigParser.load_config_files(self.config_paths)
-
-    @property
-    def keys(self) -> list[str]:
-        """Keys of the configuration that the command sets."""
-        behind = self.words[self.words.index("monai.bundle") :] if self.is_bundle_run else ()
-        return [word[2:] for word in behind if word.startswith("--") and word != "--config_file"]
+        """Whether it is ``python -m monai.bundle run``, alone or under torchrun."""
+        return "monai.bundle run" in " ".join(self.words)
 
 
 def blocks(text: str) -> Iterator[tuple[str, int, list[str]]]:
@@ -92,9 +55,8 @@ def blocks(text: str) -> Iterator[tuple[str, int, list[str]]]:
             language = None
 
 
-def commands_of(readme: Path) -> list[Command]:
-    """Every command in the fenced blocks of a README, in order."""
-    found = []
+def commands_of(readme: Path) -> Iterator[Command]:
+    """Every command in the fenced blocks of a README, in order; those that ``&&`` joins one by one."""
     for language, start, lines in blocks(readme.read_text(encoding="utf-8")):
         if language not in SHELLS:
             continue
@@ -108,11 +70,13 @@ def commands_of(readme: Path) -> list[Command]:
                 joined = joined[:-1] + " "
                 continue
             words, joined = shlex.split(joined, comments=True), ""
-            if words[:1] == ["cd"]:
-                folder, words = words[1], words[3:]
-            if words:
-                found.append(Command(str(readme.relative_to(ROOT)), first, tuple(words), folder))
-    return found
+            while words:
+                end = words.index("&&") if "&&" in words else len(words)
+                command, words = words[:end], words[end + 1 :]
+                if command[0] == "cd":
+                    folder = command[1]
+                else:
+                    yield Command(str(readme.relative_to(ROOT)), first, tuple(command), folder)
 
 
 def unmarked_commands(readme: Path) -> list[int]:

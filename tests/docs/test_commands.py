@@ -1,87 +1,115 @@
-"""Every command in every README works: it is read from the file and run, in order, in a copy of the checkout.
+"""Every command in every README is one that its program takes; the first ones of README.md are run.
 
-How a command is run, by what it is:
-
-- ``python -m monai.bundle run``, ``python scripts/...py`` and ``torchrun``: for real, to its end, with the options and the file
-  names that stand in the README; small because of the settings, the data and the few replaced words in `small_form` and
-  `checkout`. The interpreter that starts it has imported the libraries already; processes that it starts by itself are as always.
-- A command in `small_form.NOT_RUN`, with its reason (a network, a cluster, many trainings), is not run. Of a Python script its
-  options are parsed, of a shell script its syntax is checked.
-- For all of them: every configuration that ``--config_file`` names is there, and every ``--key`` is one of its keys, which MONAI
-  itself does not check.
-
-The commands of one README see each other's results, as a reader's do; ``maps`` is empty before each that writes it.
+A script's options are parsed by its own parser, those of MONAI's command line are looked up in its signatures; keys and overlays
+are checked as a run checks them before it begins. Other programs (gh, pip, unzip) are not looked at.
 """
 
 import argparse
+import importlib.util
+import inspect
+import os
 import runpy
-import shlex
+import shutil
 import subprocess
 import sys
-import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import monai.bundle
 import pytest
+from fire.parser import DefaultParseValue
 
-from scripts import compare
-from scripts.comparison.methods import check_given, find_methods
+from shared.front_door import Given, check_given
+from shared.synthetic import DemoPlan, SlidePlan, write_demo
 
-from .checkout import Checkout
+from ..bundles.conftest import IMAGE_SIZE_PX, TINY
 from .documented import COMMANDS, READMES, ROOT, Command, unmarked_commands
-from .small_form import ADDED, KEYS, NOT_RUN, REPLACED, bundle_of, find, is_run, small_words, starts_with
-from .warm_process import WarmPython
 
-RUNNABLE = list(dict.fromkeys(command.readme for command in COMMANDS))
-# Their keys are of several bundles.
-COMPARISONS = [command for command in COMMANDS if "scripts/compare.py" in command.words]
-SWEEPS = [command for command in COMMANDS if {"--vary", "--set"} & set(command.words) and command not in COMPARISONS]
-BUNDLE_RUNS = [command for command in COMMANDS if command.is_bundle_run]
+BUNDLES = ROOT / "bundles"
+# From the labels of images to the map of a slide.
+GOLDEN = [command for command in COMMANDS if command.readme == "README.md" and command.is_bundle_run][:3]
 
 
-def python_words(words: list[str]) -> list[str]:
-    """What the interpreter gets of a command."""
-    if words[0] == "torchrun":
-        return ["-m", "torch.distributed.run", *words[1:]]
-    assert words[0] == "python", f"cannot run {words[0]}: list the command in NOT_RUN, with its reason"
-    return words[1:]
+class ParsedError(Exception):
+    """Raised by a script's parser in place of an answer, which is its arguments: namespace and the words that it leaves over."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("readme", RUNNABLE)
-def test_every_command_of_a_readme_runs(
-    readme: str, checkout: Checkout, python: WarmPython, tracking_uri: str, tmp_path: Path
-) -> None:
-    checkout.begin()
-    for number, command in enumerate(command for command in COMMANDS if command.readme == readme and is_run(command)):
-        checkout.provide_for(command)
-        words, log, start = small_words(command), tmp_path / f"{number}.txt", time.monotonic()
-        code = python.run(python_words(words), checkout.folder / command.folder, log, {"MLFLOW_TRACKING_URI": tracking_uri})
-        print(f"{time.monotonic() - start:5.1f} s  {command}  {' '.join(words)}")
-        assert code == 0, f"{command}: exit status {code} of {' '.join(words)}\n{log.read_text()[-6000:]}"
+def parsed(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[str]]:
+    """Options and left-over words of a script that is run as far as its parser, which exits for what it does not know."""
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def parse_and_stop(parser, args=None, namespace=None):
+        raise ParsedError(*parse(parser, args, namespace))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
+    monkeypatch.setattr(sys, "argv", list(words))
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ParsedError) as caught:
+        runpy.run_path(words[0], run_name="__main__")
+    arguments, rest = caught.value.args
+    return vars(arguments), rest
 
 
-@pytest.mark.parametrize("start", [start for starts in NOT_RUN.values() for start in starts])
-def test_what_is_not_run_is_there(start: str) -> None:
-    assert any(starts_with(command, start) for command in COMMANDS)
+def values_of(words: Sequence[str]) -> dict[str, Any]:
+    """``--key value`` as MONAI's command line reads it."""
+    assert all(word.startswith("--") for word in words[::2]), words
+    return {key[2:]: DefaultParseValue(text) for key, text in zip(words[::2], words[1::2], strict=True)}
 
 
-def test_most_commands_are_run() -> None:
-    assert sum(map(is_run, COMMANDS)) > 2 * len(COMMANDS) / 3
+def configs_of(bundle: str | Path, *names: str) -> tuple[Path, ...]:
+    return tuple(ROOT / bundle / "configs" / f"{name}.json" for name in names)
 
 
-@pytest.mark.parametrize("bundle", sorted({bundle_of(command) for command in COMMANDS} - {None}))
-def test_every_bundle_has_small_settings(bundle: str) -> None:
-    assert bundle in KEYS, f"say in KEYS what makes a training of {bundle} small"
+def given_to(options: Mapping[str, Any], rest: Sequence[str]) -> Iterator[Given]:
+    """Configurations and keys that a script is told to use: for the methods of a comparison, the runs of a sweep, inference."""
+    if "methods" in options:
+        for method in options["methods"]:
+            name, *overlays = method.split("+")
+            yield Given(configs_of(BUNDLES / name, "train", *overlays))
+        for method, key, value in options["set"]:
+            if method != "all":
+                yield Given(configs_of(BUNDLES / method.split("+")[0], "train"), values_of([f"--{key}", value]))
+    elif options.get("config_file"):
+        varied = [(key, value) for key, *values in options.get("vary", []) for value in values]
+        for key, value in [*options["set"], *varied]:
+            yield Given(tuple(ROOT / file for file in options["config_file"]), values_of([f"--{key}", value]))
+    elif "bundle" in options:
+        yield Given(configs_of(options["bundle"], "inference", *options["overlay"]), values_of(rest))
+        return
+    assert not rest
 
 
-@pytest.mark.parametrize("before", REPLACED)
-def test_what_is_replaced_is_there(before: str) -> None:
-    assert any(find(list(command.words), shlex.split(before)) is not None for command in COMMANDS)
+def check_bundle_run(command: Command) -> None:
+    words = list(command.words[command.words.index("run") + 1 :])
+    run_id = None if words[0].startswith("--") else words.pop(0)
+    values = values_of(words)
+    files = values.pop("config_file")
+    # A bundle's own folder is where a downloaded one's would be.
+    folder = ROOT if command.folder == "." else BUNDLES / command.folder
+    given = Given(tuple(folder / file for file in (files if isinstance(files, list) else [files])), values)
+    check_given(given)
+    assert run_id is None or run_id in given.merged
 
 
-@pytest.mark.parametrize("start", ADDED)
-def test_what_gets_options_is_there(start: str) -> None:
-    assert any(starts_with(command, start) for command in COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_a_command_is_one_that_its_program_takes(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, *words = command.words
+    if command.is_bundle_run:
+        check_bundle_run(command)
+        return
+    if program == "bash":
+        subprocess.run(["bash", "-n", ROOT / words[0]], check=True)
+        # What starts a script passes its arguments on.
+        words[0] = words[0].removesuffix(".sh") + ".py"
+        program = "python" if (ROOT / words[0]).is_file() else program
+    if program == "python" and words[:2] == ["-m", "monai.bundle"]:
+        assert values_of(words[3:]).keys() <= inspect.signature(getattr(monai.bundle, words[2])).parameters.keys()
+    elif program == "python" and words[0] == "-m":
+        assert importlib.util.find_spec(words[1])
+    elif program == "python":
+        for given in given_to(*parsed(words, monkeypatch)):
+            check_given(given)
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -89,65 +117,25 @@ def test_no_command_stands_in_a_block_without_a_language(readme: Path) -> None:
     assert not unmarked_commands(readme), "name the language (bash) of the block, or the commands are not tested"
 
 
-@pytest.mark.parametrize("command", BUNDLE_RUNS, ids=str)
-def test_every_key_is_one_of_the_configuration(command: Command) -> None:
-    """MONAI takes a mistyped key for a new one and says nothing."""
-    missing = [path for path in command.config_paths if not Path(path).is_file()]
-    assert command.config_files
-    assert not missing
-    unknown = [key for key in command.keys if key.split("::")[0] not in command.config]
-    assert not unknown
-    behind = command.words[command.words.index("monai.bundle") + 1 :]
-    assert behind[0] == "run"
-    assert behind[1].startswith("--") or behind[1] in command.config
-
-
-@pytest.mark.parametrize("command", SWEEPS, ids=str)
-def test_every_key_of_a_sweep_is_one_of_the_configuration(command: Command) -> None:
-    files = command.config_files or [f"bundles/{bundle_of(command)}/configs/train.json"]
-    config = Command("", 0, ("--config_file", *files)).config
-    keys = [name for option, name in zip(command.words, command.words[1:], strict=False) if option in ("--vary", "--set")]
-    assert keys
-    assert not [key for key in keys if key.split("::")[0] not in config]
-
-
-@pytest.mark.parametrize("command", COMPARISONS, ids=str)
-def test_every_key_of_a_comparison_is_one_of_its_methods(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", list(command.words[1:]))
-    arguments = compare.parsed()
-    given: dict[str, dict[str, str]] = {}
-    for method, key, value in arguments.set:
-        given.setdefault(method, {})[key] = value
-    check_given(find_methods(ROOT / "bundles", arguments.methods), given)
-
-
-@pytest.mark.parametrize("command", [command for command in COMMANDS if not is_run(command)], ids=str)
-def test_what_is_not_run_can_be_parsed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    program, *arguments = command.words
-    scripts = [argument for argument in arguments if argument.startswith("scripts/")]
-    for script in scripts:
-        assert (ROOT / script).is_file()
-    if program == "bash":
-        subprocess.run(["bash", "-n", str(ROOT / scripts[0])], check=True)
-    elif scripts:
-        parse_only(arguments, monkeypatch)
-
-
-def parse_only(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a script as far as its own argument parser, which raises for what it does not know."""
-
-    class ParsedError(Exception):
-        pass
-
-    parse = argparse.ArgumentParser.parse_known_args
-
-    def parse_and_stop(parser, args=None, namespace=None):
-        _, rest = parse(parser, args, namespace)
-        raise ParsedError(rest)
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
-    monkeypatch.setattr(sys, "argv", list(arguments))
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(ParsedError) as parsed:
-        runpy.run_path(arguments[0], run_name="__main__")
-    assert parsed.value.args[0] == []
+@pytest.mark.slow
+def test_the_first_commands_lead_from_labels_to_a_map(tmp_path: Path) -> None:
+    """As they stand in README.md, in a checkout whose data are small; behind them settings that make the networks small too."""
+    bundle = tmp_path / "bundles/camel"
+    bundle.mkdir(parents=True)
+    for link, source in {
+        tmp_path / "shared": "shared",
+        bundle / "shared": "shared",
+        bundle / "configs": "bundles/camel/configs",
+    }.items():
+        link.symlink_to(ROOT / source)
+    slides = tuple(SlidePlan(split, 0.4, (320, 420)) for split in ("train", "val", "test"))
+    write_demo(tmp_path / "data/demo", DemoPlan(images={"train": 16, "val": 4, "test": 4}, size_px=IMAGE_SIZE_PX, slides=slides))
+    shutil.copy(sorted((tmp_path / "data/demo/slides").iterdir())[-1], tmp_path / "slide.svs")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    settings = TINY | {"num_workers": 1}
+    for command in GOLDEN:
+        config = Given((ROOT / command.words[command.words.index("--config_file") + 1],)).merged
+        small = [word for name, value in settings.items() if name in config for word in (f"--{name}", str(value))]
+        subprocess.run([sys.executable, *command.words[1:], *small], cwd=tmp_path, env=environment, check=True)
+    assert (bundle / "models/evaluation/metrics.json").is_file()
+    assert {path.name for path in (tmp_path / "maps").iterdir()} >= {"slide.ome.tif", "slide.geojson", "slide.png"}

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from .documented import READMES, ROOT
+
 SECTIONS = [
     "Data",
     "Training configuration",
@@ -54,7 +55,7 @@ def test_performance_has_a_plot(readme: Path) -> None:
     assert re.search(r"^!\[.+\]\(.+\)$", section, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("readme", [*BUNDLES, ROOT / "bundles/README.md", ROOT / "README.md"], ids=identify)
+@pytest.mark.parametrize("readme", READMES, ids=identify)
 def test_links_and_pictures_lead_somewhere(readme: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", readme.read_text(encoding="utf-8")):
         if target.startswith("http"):

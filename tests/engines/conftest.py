@@ -13,10 +13,11 @@ from PIL import Image
 from torch import nn
 
 from shared.data import RegionDataset, RegionLoader, training_augmentation
-from shared.engines import StageTrainer, initialize_distributed, instance_and_label
+from shared.engines import Compute, StageTrainer, initialize_distributed, instance_and_label
 from shared.networks import PixelNormalization, replace_batch_norm
 
 SIZE_PX = 8
+ADAM = partial(torch.optim.Adam, lr=0.01, fused=True)
 
 
 @pytest.fixture
@@ -56,21 +57,21 @@ def records(tmp_path):
 
 @pytest.fixture
 def make_stage(records, make_classifier):
-    """A StageTrainer of image labels in ``folder``; every argument can be replaced."""
+    """A StageTrainer of image labels in ``folder``; every argument can be replaced, the optimizer by what makes one."""
 
-    def make(folder, num_workers=0, **options):
+    def make(folder, num_workers=0, optimizer=ADAM, **options):
         dataset = RegionDataset(records, transform=training_augmentation(stain_jitter=0.1))
+        network = options["network"] if "network" in options else make_classifier(dropout=0.3)
         defaults = {
-            "device": "cpu",
             "max_epochs": 4,
             "train_data_loader": RegionLoader(dataset, 5, balance=True, num_workers=num_workers),
-            "network": options["network"] if "network" in options else make_classifier(dropout=0.3),
-            "optimizer": partial(torch.optim.Adam, lr=0.01, fused=True),
+            "network": network,
+            "optimizer": optimizer(network.parameters()),
             "loss_function": nn.BCEWithLogitsLoss(),
+            "compute": Compute("cpu", None),
             "prepare_batch": instance_and_label,
-            "amp_dtype": None,
         }
-        return StageTrainer(folder, **(defaults | options))
+        return StageTrainer(folder.parent, folder.name, **(defaults | options))
 
     return make
 

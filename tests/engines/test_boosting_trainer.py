@@ -57,7 +57,7 @@ def make_stage(tiles):
             "patches_per_image": 20,
             "validator": pixel_validator(RegionDataset(tiles, pixel_labels="mask"), network, "cpu"),
         }
-        return BoostingTrainer(folder, **(defaults | options))
+        return BoostingTrainer(folder.parent, folder.name, **(defaults | options))
 
     return make
 
@@ -93,7 +93,7 @@ def test_every_pass_has_stains_of_its_own(tiles):
 
 
 def test_a_training_finds_the_squares(make_stage, tmp_path):
-    stage = make_stage(tmp_path / "boosting", publish_to=tmp_path / "model.pt")
+    stage = make_stage(tmp_path / "boosting")
     stage.run()
     assert {path.name for path in stage.folder.iterdir()} == {"features.csv", "history.csv", "model.pt"}
     history = pd.read_csv(stage.history_file)
@@ -133,7 +133,8 @@ def test_interrupted_it_ends_with_the_same_trees(make_stage, tmp_path, epoch):
 
 def test_a_finished_stage_is_not_run_again(make_stage, tmp_path):
     make_stage(tmp_path / "boosting").run()
-    again = make_stage(tmp_path / "boosting", publish_to=tmp_path / "model.pt", dataset=None)
+    (tmp_path / "model.pt").unlink()
+    again = make_stage(tmp_path / "boosting", dataset=None)
     again.run()
     assert (tmp_path / "model.pt").read_bytes() == again.weights_file.read_bytes()
     assert again.network.value.abs().sum() > 0

@@ -8,6 +8,9 @@ from ignite.engine import Events
 from monai.optimizers import generate_param_groups
 
 from shared.data import RegionDataset, RegionLoader
+from shared.engines import Compute, Steps
+
+FULL = Steps(batch="full")
 
 
 class CountSteps:
@@ -38,7 +41,7 @@ def sgd(make_stage, make_classifier, records):
 def test_accumulated_batches_are_one_batch_of_everything(tmp_path, sgd, batch_size):
     """Also where batches differ in size: ten images in batches of three are 3, 3, 2, 2."""
     steps = CountSteps()
-    whole, parts = sgd(tmp_path / "whole", 10), sgd(tmp_path / "parts", batch_size, batch="full", train_handlers=[steps])
+    whole, parts = sgd(tmp_path / "whole", 10), sgd(tmp_path / "parts", batch_size, steps=FULL, train_handlers=[steps])
     whole.run()
     parts.run()
     assert steps.steps == 2
@@ -59,7 +62,7 @@ def test_mini_batches_are_another_training(tmp_path, sgd):
 @pytest.mark.parametrize("max_norm", [0.01, 1e6])
 def test_gradients_are_clipped_to_their_norm(tmp_path, sgd, batch, max_norm):
     """Of plain descent at rate 1 a step is the gradient itself."""
-    stage = sgd(tmp_path, 10 if batch == "mini" else 3, rate=1.0, batch=batch, max_gradient_norm=max_norm)
+    stage = sgd(tmp_path, 10 if batch == "mini" else 3, rate=1.0, steps=Steps(batch=batch, max_gradient_norm=max_norm))
     norms = []
     parameters = list(stage.plain_network.parameters())
     before = [p.detach().clone() for p in parameters]
@@ -74,9 +77,11 @@ def test_gradients_are_clipped_to_their_norm(tmp_path, sgd, batch, max_norm):
     assert all(norm == pytest.approx(max_norm, rel=1e-3) if max_norm < 1 else 0.011 < norm < max_norm for norm in norms)
 
 
-def test_a_layer_learns_at_its_own_rate(tmp_path, make_stage):
-    groups = partial(generate_param_groups, layer_matches=[lambda network: network[-1]], match_types=["select"], lr_values=[0.0])
-    stage = make_stage(tmp_path, parameter_groups=groups, final_rate_share=0.5, max_epochs=2)
+def test_a_layer_learns_at_its_own_rate(tmp_path, make_stage, make_classifier):
+    network = make_classifier()
+    groups = generate_param_groups(network, [lambda network: network[-1]], match_types=["select"], lr_values=[0.0])
+    options = {"network": network, "optimizer": lambda _: torch.optim.Adam(groups, lr=0.01, fused=True)}
+    stage = make_stage(tmp_path, steps=Steps(final_lr_share=0.5), max_epochs=2, **options)
     assert sorted(group["lr"] for group in stage.optimizer.param_groups) == [0.0, 0.01]
     before = {name: values.clone() for name, values in stage.plain_network.state_dict().items()}
     stage.run()
@@ -85,12 +90,12 @@ def test_a_layer_learns_at_its_own_rate(tmp_path, make_stage):
     assert not torch.equal(after["1.weight"], before["1.weight"])
 
 
-def test_there_are_two_kinds_of_batch(tmp_path, make_stage):
+def test_there_are_two_kinds_of_batch():
     with pytest.raises(ValueError, match="batch must be 'mini' or 'full', got 'half'"):
-        make_stage(tmp_path, batch="half")
+        Steps(batch="half")
 
 
 @pytest.mark.parametrize("amp_dtype", ["null", "fp16", "float32"])
-def test_precision_that_does_not_exist_is_refused(tmp_path, make_stage, amp_dtype):
+def test_precision_that_does_not_exist_is_refused(amp_dtype):
     with pytest.raises(ValueError, match=rf"amp_dtype must be .* or null \(--amp_dtype '\$None'\), got '{amp_dtype}'"):
-        make_stage(tmp_path, amp_dtype=amp_dtype)
+        Compute("cpu", amp_dtype)

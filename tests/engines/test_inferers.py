@@ -5,9 +5,9 @@ import torch
 from monai.inferers import SimpleInferer
 
 from shared.data import split_into_instances
-from shared.engines import ConstrainedLoss, ConstrainedRetrainInferer, LatticeInferer, SelectedInstanceInferer
+from shared.engines import ConstrainedRetrainInferer, LatticeInferer, SelectedInstanceInferer
 from shared.engines.inferers import AutocastInferer, computes_bfloat16, fast_inferer
-from shared.losses import SelectedInstanceLoss, binary_cross_entropy
+from shared.losses import ConstrainedRetrainLoss, SelectedInstanceLoss, binary_cross_entropy
 from shared.selection import max_max, max_min
 
 N = 3
@@ -105,7 +105,7 @@ def test_constrained_step_equals_the_paper_naively(make_classifier, images, norm
     inputs = {"instances": instances, "images": images, "image_labels": LABELS}
     outputs = ConstrainedRetrainInferer(N)(inputs, network)
     assert outputs["picked_logits"].shape == (len(images), 2)
-    loss = ConstrainedLoss(0.5, 2.0)(outputs, {"instance_labels": instance_labels, "image_labels": LABELS})
+    loss = ConstrainedRetrainLoss(0.5, 2.0)(**outputs, instance_labels=instance_labels, image_labels=LABELS)
 
     logits = all_logits(network, images)
     constraint = 0.0

@@ -128,7 +128,7 @@ def test_picks_of_one_class_only(tmp_path, make_dataset, label, words):
     # Whichever the label, the other image's pick does not agree with it.
     logit = 5 if label else -5
     dataset = make_dataset([(label, [logit] * 4, [logit] * 4), (1 - label, [logit] * 4, [logit] * 4)])
-    with pytest.raises(ValueError, match=f"construct: {words} .*cmil_epochs"):
+    with pytest.raises(ValueError, match=f"construct: {words} .*cmil::num_epochs"):
         construct(dataset, tmp_path / "picks.csv").run()
     assert not (tmp_path / "picks.csv").exists()
 
@@ -164,12 +164,12 @@ def test_relabel(tmp_path, make_dataset, clamp):
 def test_a_segmentation_is_not_trained_on_one_class(tmp_path, make_dataset, logit, clamp, said):
     dataset = make_dataset([(1, [logit] * 4), (0, [logit] * 4)])
     path = tmp_path / "relabel/instance_labels.csv"
-    with pytest.raises(ValueError, match=rf"^relabel: {said} instances of 2 .*{path} was not written.*retrain_epochs"):
+    with pytest.raises(ValueError, match=rf"^relabel: {said} instances of 2 .*{path} was not written.*retrain::num_epochs"):
         Relabel(LatticeScorer(dataset, 2, "cpu"), Channel(0), path, clamp_negative_bags=clamp).run()
     assert not path.exists()
     # Nor on what an earlier version has left.
     write_instance_labels(dataset.data, [torch.full((4,), int(logit > 0))] * 2, path)
-    with pytest.raises(ValueError, match=rf"^{path}: {said} instances are labelled tumour; both .*retrain_epochs"):
+    with pytest.raises(ValueError, match=rf"^{path}: {said} instances are labelled tumour; both .*retrain::num_epochs"):
         attach_instance_labels(dataset.data, path)
 
 

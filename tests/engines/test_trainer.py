@@ -10,16 +10,20 @@ from torch import nn
 
 from shared.data import PairedLoader, RegionDataset, RegionLoader
 from shared.engines import (
-    ConstrainedLoss,
+    Compute,
     ConstrainedRetrainInferer,
     SelectedInstanceInferer,
+    Weights,
     bag_and_label,
     constrained_instances,
     image_and_mask,
     lattice_validator,
     pixel_validator,
 )
+from shared.losses import ConstrainedRetrainLoss
 from shared.writers import StorageError
+
+PUBLISHED = Weights(publish=True)
 
 
 def weights_of(path):
@@ -66,7 +70,7 @@ class ScriptedValidator(Evaluator):
 
 def test_a_run_to_the_end(tmp_path, make_stage, records):
     validator = partial(lattice_validator, RegionDataset(records, pixel_labels="mask"), instances_per_side=2, device="cpu")
-    stage = make_stage(tmp_path / "stage", validator=validator, publish_to=tmp_path / "published/model.pt")
+    stage = make_stage(tmp_path / "stage", validator=validator, weights=PUBLISHED)
     before = copy.deepcopy(stage.plain_network.state_dict())
     assert not stage.is_finished
     stage.run()
@@ -74,7 +78,7 @@ def test_a_run_to_the_end(tmp_path, make_stage, records):
     assert files(tmp_path / "stage") == ["history.csv", "model.pt"]
     final = weights_of(tmp_path / "stage/model.pt")
     assert_equal(final, stage.plain_network.state_dict())
-    assert_equal(final, weights_of(tmp_path / "published/model.pt"))
+    assert_equal(final, weights_of(tmp_path / "model.pt"))
     assert not torch.equal(final["1.weight"], before["1.weight"])
     assert not stage.plain_network.training
     with (tmp_path / "stage/history.csv").open(newline="") as file:
@@ -103,11 +107,11 @@ def test_a_finished_stage_only_loads(tmp_path, make_stage, make_classifier):
 
 
 def test_weights_that_were_published_and_lost_are_published_again(tmp_path, make_stage):
-    published = tmp_path / "models/model.pt"
-    make_stage(tmp_path / "stage", publish_to=published).run()
+    published = tmp_path / "model.pt"
+    make_stage(tmp_path / "stage", weights=PUBLISHED).run()
     expected = published.read_bytes()
     published.unlink()
-    make_stage(tmp_path / "stage", publish_to=published).run()
+    make_stage(tmp_path / "stage", weights=PUBLISHED).run()
     assert published.read_bytes() == expected
 
 
@@ -173,7 +177,7 @@ def test_camels_stages_resume_too(tmp_path, make_stage, records, interrupt_at, i
             ),
             "inferer": ConstrainedRetrainInferer(2),
             "prepare_batch": constrained_instances,
-            "loss_function": ConstrainedLoss(),
+            "loss_function": ConstrainedRetrainLoss(),
         }
     make_stage(tmp_path / "whole", max_epochs=3, **options).run()
     interrupt = interrupt_at(2, Events.ITERATION_COMPLETED(every=2))
@@ -186,15 +190,17 @@ def test_camels_stages_resume_too(tmp_path, make_stage, records, interrupt_at, i
 def test_killed_between_the_last_epoch_and_the_weights(tmp_path, make_stage):
     make_stage(tmp_path / "whole").run()
     # A folder stands where the weights should go.
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(StorageError, match="taken cannot be written: there is a folder of this name"):
-        make_stage(tmp_path / "stage", publish_to=tmp_path / "taken").run()
-    assert files(tmp_path / "stage") == ["history.csv", "resume.pt"]
+    taken = tmp_path / "run/model.pt"
+    taken.mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"model\.pt cannot be written: there is a folder of this name"):
+        make_stage(tmp_path / "run/stage", weights=PUBLISHED).run()
+    assert files(tmp_path / "run/stage") == ["history.csv", "resume.pt"]
+    taken.rmdir()
     count = CountEpochs()
-    make_stage(tmp_path / "stage", publish_to=tmp_path / "free.pt", train_handlers=[count]).run()
+    make_stage(tmp_path / "run/stage", weights=PUBLISHED, train_handlers=[count]).run()
     assert count.epochs == []
-    assert files(tmp_path / "stage") == ["history.csv", "model.pt"]
-    for path in ("stage/model.pt", "free.pt"):
+    assert files(tmp_path / "run/stage") == ["history.csv", "model.pt"]
+    for path in ("run/stage/model.pt", "run/model.pt"):
         assert_equal(weights_of(tmp_path / path), weights_of(tmp_path / "whole/model.pt"))
 
 
@@ -233,7 +239,7 @@ NAN = float("nan")
 def test_keep_best(tmp_path, make_stage, make_classifier, interrupt_at, interruption, scores, best, interrupted):
     network = make_classifier()
     validator = ScriptedValidator(scores, network)
-    options = {"validator": validator, "keep_best": "val_image_accuracy"}
+    options = {"validator": validator, "weights": Weights(keep_best="val_image_accuracy")}
     if interrupted:
         interrupt = interrupt_at(3, Events.EPOCH_STARTED)
         with pytest.raises(interruption):
@@ -247,7 +253,9 @@ def test_keep_best(tmp_path, make_stage, make_classifier, interrupt_at, interrup
 
 def test_keep_best_of_a_metric_that_is_not_there(tmp_path, make_stage, make_classifier):
     network = make_classifier()
-    stage = make_stage(tmp_path, network=network, validator=ScriptedValidator([0.5] * 4, network), keep_best="val_dice")
+    stage = make_stage(
+        tmp_path, network=network, validator=ScriptedValidator([0.5] * 4, network), weights=Weights(keep_best="val_dice")
+    )
     with pytest.raises(ValueError, match="keep_best names 'val_dice'; the validation has val_image_accuracy"):
         stage.run()
 
@@ -263,7 +271,7 @@ def test_warm_start(tmp_path, make_stage, make_classifier, interrupt_at, interru
     start = make_classifier(seed=9).state_dict()
     torch.save(start, tmp_path / "start.pt")
     count = CountEpochs()
-    options = {"initial_weights": tmp_path / "start.pt"}
+    options = {"weights": Weights(initial=tmp_path / "start.pt")}
     with pytest.raises(interruption):
         make_stage(tmp_path / "a", train_handlers=[count, interrupt_at(2, Events.ITERATION_COMPLETED(every=2))], **options).run()
     assert_equal(count.weights[0], start)
@@ -272,6 +280,13 @@ def test_warm_start(tmp_path, make_stage, make_classifier, interrupt_at, interru
     make_stage(tmp_path / "a", **options).run()
     with pytest.raises(ValueError, match=r"start\.pt do not exist"):
         make_stage(tmp_path / "b", **options).run()
+
+
+def test_an_optimizer_of_another_network_is_refused(tmp_path, make_stage, make_classifier):
+    other = torch.optim.SGD(make_classifier().parameters(), lr=0.1)
+    number = len(list(make_classifier().parameters()))
+    with pytest.raises(ValueError, match=f"max_max: {number} parameters of its optimizer are not of its Sequential"):
+        make_stage(tmp_path / "max_max", optimizer=lambda _: other)
 
 
 def test_segmentation_with_pixel_validation(tmp_path, make_stage, records):
@@ -301,7 +316,7 @@ def test_other_seeds_train_otherwise(tmp_path, make_stage):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_scaler_of_float16_is_resumed(tmp_path, make_stage, interrupt_at, interruption):
-    options = {"device": "cuda", "amp_dtype": "float16"}
+    options = {"compute": Compute("cuda", "float16")}
     with pytest.raises(interruption):
         make_stage(tmp_path, train_handlers=[interrupt_at(3, Events.EPOCH_STARTED)], **options).run()
     saved = torch.load(tmp_path / "resume.pt", weights_only=True)["scaler"]

@@ -1,21 +1,17 @@
 """The closing table of several classes against loops over pixels and scikit-learn."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mlflow import MlflowClient
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 from torch import nn
 
 from shared.data import RegionDataset
 from shared.evaluation import ClassEvaluation
-from shared.handlers import Tracking
-from tests.engines.conftest import in_processes
 
 WIDTH_PX, HEIGHT_PX = 12, 8
 NAMES = ["normal", "benign", "in situ", "invasive"]
@@ -62,7 +58,8 @@ def records(tmp_path):
 
 def evaluation(folder, records, network=None, pixel_labels="mask", **options):
     dataset = RegionDataset(records, pixel_labels=pixel_labels, num_classes=4)
-    return ClassEvaluation(folder, dataset, network or Reds(), NAMES, "Reds", "cpu", **({"batch_size": 3} | options))
+    options = {"network": network or Reds(), "class_names": NAMES, "batch_size": 3} | options
+    return ClassEvaluation(folder=folder, dataset=dataset, method="Reds", device="cpu", **options)
 
 
 def evaluate(folder, records, **options):
@@ -143,8 +140,8 @@ def test_of_two_classes_both_constant_answers_are_scored(tmp_path, records):
 
     records = [record | {"label": min(1, record["label"])} for record in records]
     dataset = RegionDataset(records, pixel_labels="mask", num_classes=2)
-    made = ClassEvaluation(tmp_path, dataset, Reddish(), ["normal", "tumour"], "Reds", "cpu", classifies=False)
-    metrics = made.run()
+    options = {"network": Reddish(), "class_names": ["normal", "tumour"], "classifies": False}
+    metrics = ClassEvaluation(folder=tmp_path, dataset=dataset, method="Reds", device="cpu", **options).run()
     truth = np.stack([truth_of(record) > 0 for record in records]).ravel()
     predicted = np.stack([predicted_of(record) > 1 for record in records]).ravel()
     constants = {"Everything is normal": np.zeros_like(truth), "Everything is tumour": np.ones_like(truth)}
@@ -228,7 +225,7 @@ def test_the_table_is_printed(tmp_path, records, capsys):
 
 def test_the_figure_shows_classes_in_their_places(tmp_path, records):
     made = evaluation(tmp_path / "out", records, num_examples=3)
-    rows = made._examples()
+    rows = made.examples([made.dataset.data[index] for index in range(7)], [None] * 7)
     assert [row.title for row in rows] == ["1\nlabel in situ", "5\nlabel invasive", "3\nlabel normal"]
     for row, index in zip(rows, (1, 5, 3), strict=True):
         np.testing.assert_array_equal(row.panels["truth"], truth_of(records[index]))
@@ -237,40 +234,3 @@ def test_the_figure_shows_classes_in_their_places(tmp_path, records):
     made.run()
     with Image.open(tmp_path / "out/examples.png") as figure:
         assert figure.size == pytest.approx((3 * 2.6 * 110, (3 * 2.6 + 0.5) * 110), abs=2)
-
-
-def test_no_figure(tmp_path, records):
-    evaluate(tmp_path / "out", records, num_examples=0)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images.csv", "metrics.json"]
-
-
-@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 64}, {"num_workers": 2}], ids=str)
-def test_batches_and_workers_change_nothing(tmp_path, records, options):
-    evaluate(tmp_path / "a", records)
-    evaluate(tmp_path / "b", records, **options)
-    for name in ("metrics.json", "images.csv"):
-        assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
-
-
-def test_two_processes_score_as_one(tmp_path, records, capfd):
-    def work(_rank, folder):
-        evaluate(folder, records)
-
-    work(0, tmp_path / "one")
-    in_processes(partial(work, folder=tmp_path / "two"))
-    for name in ("metrics.json", "images.csv"):
-        assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
-    assert capfd.readouterr().out.count("Classes of pixels (%)") == 2
-
-
-def test_mlflow_has_the_scores(tracked_folder, records):
-    tracking = Tracking(tracked_folder, "joint_seg_cls")
-    metrics = evaluate(tracked_folder / "evaluation", records, tracking=tracking)
-    client = MlflowClient(tracking.uri)
-    run = client.get_run(tracking.stage_run("evaluation"))
-    assert run.info.status == "FINISHED"
-    logged = run.data.metrics
-    assert logged["class_pixels.reds.bach_score"] == metrics["class_pixels"]["Reds"]["bach_score"]
-    assert logged["classes.in_situ.iou"] == metrics["classes"]["in situ"]["iou"]
-    assert logged["image_classes.reds.accuracy"] == metrics["image_classes"]["Reds"]["accuracy"]
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"metrics.json", "images.csv", "examples.png"}

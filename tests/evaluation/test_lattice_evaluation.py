@@ -55,7 +55,7 @@ def dataset(tmp_path):
 def evaluation(folder, dataset, **options):
     classifiers = {"Bright": BrightInstance(), "Absent": None}
     defaults = {"segmenter": RedPixel(), "classifiers": classifiers, "instances_per_side": N, "device": "cpu", "batch_size": 3}
-    return LatticeEvaluation(folder, dataset, **(defaults | options))
+    return LatticeEvaluation(folder=folder, dataset=dataset, **(defaults | options))
 
 
 def truth_and_prediction(dataset):
@@ -153,8 +153,8 @@ def test_without_masks_the_images_alone_are_scored(tmp_path, dataset, capsys):
 def test_scores_that_do_not_exist_are_null(tmp_path, dataset):
     only_normal = RegionDataset([r for r in dataset.data if not r["label"]], pixel_labels="mask")
     metrics = evaluation(tmp_path, only_normal, num_examples=0).run()
-    assert metrics["pixels"]["CAMEL"]["sensitivity"] is None
-    assert metrics["pixels"]["CAMEL"]["dice_positive"] is None
+    assert metrics["pixels"]["Segmentation"]["sensitivity"] is None
+    assert metrics["pixels"]["Segmentation"]["dice_positive"] is None
     assert "NaN" not in (tmp_path / "metrics.json").read_text()
     assert not (tmp_path / "examples.png").exists()
 

@@ -1,20 +1,16 @@
 import csv
 import json
-from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from mlflow import MlflowClient
 from PIL import Image
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from torch import nn
 
 from shared.data.public.patch_camelyon import PatchCamelyonDataset
 from shared.evaluation.patch_evaluation import PatchCamelyonEvaluation, tile_logits
-from shared.handlers import Tracking
-from tests.engines.conftest import in_processes
 
 NUM_PATCHES = 23
 
@@ -67,7 +63,7 @@ def dataset(tmp_path):
 
 def evaluation(folder, dataset, **options):
     defaults = {"network": RedCentre(), "method": "Red", "device": "cpu", "batch_size": 5}
-    return PatchCamelyonEvaluation(folder, dataset, **(defaults | options))
+    return PatchCamelyonEvaluation(folder=folder, dataset=dataset, **(defaults | options))
 
 
 def truth_and_logits(dataset):
@@ -173,27 +169,6 @@ def test_the_network_is_left_in_eval_mode_without_gradients(tmp_path, dataset):
     assert metrics == evaluation(tmp_path / "b", dataset).run()
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 64}, {"num_workers": 2}], ids=str)
-def test_batches_and_workers_change_nothing(tmp_path, dataset, options):
-    evaluation(tmp_path / "a", dataset).run()
-    evaluation(tmp_path / "b", dataset, **options).run()
-    for name in ("metrics.json", "images.csv"):
-        assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
-
-
-def test_two_processes_score_as_one(tmp_path, dataset, capfd):
-    def work(_rank, folder):
-        metrics = evaluation(folder, dataset).run()
-        # Every process has all scores, and may read the files.
-        assert metrics == json.loads((folder / "metrics.json").read_text())
-
-    work(0, tmp_path / "one")
-    in_processes(partial(work, folder=tmp_path / "two"))
-    for name in ("metrics.json", "images.csv"):
-        assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
-    assert capfd.readouterr().out.count("PatchCamelyon (%)") == 2
-
-
 def test_one_class_alone_has_no_auc(tmp_path, capsys):
     metrics = evaluation(tmp_path / "out", write_patches(tmp_path, [0, 0, 0, 0])).run()
     assert metrics["images"]["Red"]["auc"] is None
@@ -219,7 +194,9 @@ def test_the_table_is_printed_and_the_figure_opens(tmp_path, dataset, capsys):
 
 def test_the_figure_shows_label_and_probability_where_they_belong(tmp_path, dataset):
     made = evaluation(tmp_path, dataset, num_examples=3)
-    rows = made._examples(torch.linspace(0, 1, NUM_PATCHES, dtype=torch.float64))
+    shares = torch.linspace(0, 1, NUM_PATCHES).tolist()
+    rows = [{"index": index, "label": int(dataset.labels[index]), "probability": share} for index, share in enumerate(shares)]
+    rows = made.examples(rows, shares)
     assert [row.title.splitlines()[1] for row in rows] == ["label 1, 0.27", "label 1, 0.82", "label 0, 0.50"]
     for row, index, label in zip(rows, (6, 18, 11), (1, 1, 0), strict=True):
         assert row.title.startswith(f"patch {index}\n")
@@ -228,16 +205,6 @@ def test_the_figure_shows_label_and_probability_where_they_belong(tmp_path, data
             expected = np.zeros((96, 96))
             expected[32:64, 32:64] = share
             np.testing.assert_allclose(row.panels[name], expected, atol=1e-6)
-
-
-def test_mlflow_has_the_scores(tracked_folder, dataset):
-    tracking = Tracking(tracked_folder, "alpha_beta_mil")
-    metrics = evaluation(tracked_folder / "patch_camelyon", dataset, tracking=tracking).run()
-    client = MlflowClient(tracking.uri)
-    run = client.get_run(tracking.stage_run("evaluation"))
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics["images.red.auc"] == metrics["images"]["Red"]["auc"]
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"metrics.json", "images.csv", "examples.png"}
 
 
 @pytest.mark.gpu

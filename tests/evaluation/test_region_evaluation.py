@@ -11,7 +11,7 @@ from torch import nn
 
 from shared.data import RegionDataset
 from shared.evaluation import RegionEvaluation
-from shared.metrics import boundary_ods
+from shared.metrics import boundary_counts, ods_of_counts
 
 WIDTH_PX, HEIGHT_PX = 12, 8
 MAPS = ["Side output 1", "Side output 3", "Colours"]
@@ -99,7 +99,8 @@ def mean(values):
 
 def evaluate(folder, records, network=None, superpixels=None, **options):
     dataset = RegionDataset(records, pixel_labels=options.pop("pixel_labels", "mask"), superpixels=superpixels)
-    RegionEvaluation(folder, dataset, network or Colours(), "Colours", "cpu", batch_size=3, **options).run()
+    options = {"network": network or Colours(), "method": "Colours", "device": "cpu", "batch_size": 3} | options
+    RegionEvaluation(folder=folder, dataset=dataset, **options).run()
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -129,7 +130,7 @@ def test_scores_equal_those_of_loops(tmp_path, records, superpixels):
         tp, fp, fn = (sum(count[kind] for count in counts) for kind in ("tp", "fp", "fn"))
         assert metrics["pixels"][name]["iou"] == pytest.approx(tp / (tp + fp + fn))
         # The matching itself has tests of its own.
-        boundary = boundary_ods([np.float32(images[index][name]) for index in tumour], [masks[index] for index in tumour])
+        boundary = ods_of_counts(sum(boundary_counts(np.float32(images[index][name]), masks[index]) for index in tumour))
         scores = {"ods": boundary.f, "precision": boundary.precision, "recall": boundary.recall}
         assert metrics["boundaries"][name] == pytest.approx(scores | {"threshold": boundary.threshold})
     assert metrics["pixels"]["Everything is tumour"]["iou"] == pytest.approx(mean([mask.mean() for mask in masks]))

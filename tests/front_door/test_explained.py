@@ -3,7 +3,6 @@
 import errno
 import os
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,9 +15,7 @@ from shared.front_door import begin_script, explanation
 from shared.selection import alpha_beta_labels
 from shared.writers import atomic_path
 
-ROOT = Path(__file__).parents[2]
 INFERENCE = "bundles/camel/configs/inference.json"
-SETTINGS = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
 def wrapped(call):
@@ -62,18 +59,10 @@ def test_what_a_library_finds_wrong_keeps_its_traceback():
         assert explanation(wrapped(call)) is None
 
 
-def run(*arguments, **options):
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    environment |= SETTINGS | options.pop("environment", {})
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, **options
-    )
-
-
 @pytest.mark.parametrize("variables", [{}, {"FULL_TRACEBACK": "1"}])
-def test_the_command_line_of_monai_ends_with_one_line(tmp_path, variables):
+def test_the_command_line_of_monai_ends_with_one_line(run_python, tmp_path, variables):
     command = ["-m", "monai.bundle", "run", "--config_file", INFERENCE, "--treshold", "0.9", "--output_dir", tmp_path / "maps"]
-    process = run(*map(str, command), environment=variables)
+    process = run_python(*command, **variables)
     assert process.returncode == 1
     assert not (tmp_path / "maps").exists()
     line = f"--treshold 0.9: {INFERENCE} has no key 'treshold', and nothing would read it. Was threshold meant?"
@@ -85,12 +74,12 @@ def test_the_command_line_of_monai_ends_with_one_line(tmp_path, variables):
         assert process.stderr.splitlines()[-1] == f"error: {line}"
 
 
-def test_a_script_ends_with_one_line(tmp_path):
+def test_a_script_ends_with_one_line(run_python, tmp_path):
     """What it writes to lies below a file, which no user may change, not even root."""
     slides = tmp_path / "slides.csv"
     slides.write_text("image,label,split\n")
     out = slides / "folder" / "all.csv"
-    process = run("scripts/prepare_tcga.py", str(out), "--table", str(make_table(tmp_path)))
+    process = run_python("scripts/prepare.py", "tcga", out, "--table", make_table(tmp_path))
     assert process.returncode == 1
     assert "Traceback" not in process.stderr
     said = f"error: {out.parent} cannot be written: a part of its path is a file, not a folder. Write to another folder."
@@ -129,13 +118,20 @@ pwd.getpwuid = missing
 NAMES = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")
 
 
-def test_a_user_whom_the_system_does_not_know():
+@pytest.fixture
+def run_nameless(run_python, monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    return lambda code: run_python("-c", UNKNOWN_USER + code)
+
+
+def test_a_user_whom_the_system_does_not_know(run_nameless):
     """MONAI and MLflow ask for name and home folder when they are imported."""
     process = run_nameless("import shared, monai, mlflow, getpass, pathlib; print(getpass.getuser(), pathlib.Path.home())")
     assert process.stdout.splitlines()[-1:] == [f"user{os.getuid()} {tempfile.gettempdir()}"], process.stderr
 
 
-def test_a_user_without_home_is_told_so_where_monai_was_there_first(tmp_path):
+def test_a_user_without_home_is_told_so_where_monai_was_there_first(run_nameless, tmp_path):
     code = f"""
 import os
 os.environ["USER"] = "me"
@@ -146,15 +142,3 @@ run(config_file={INFERENCE!r}, output_dir={str(tmp_path / "maps")!r})
     assert process.returncode == 1
     assert "has no home folder, which MLflow needs: export HOME=FOLDER" in process.stderr
     assert not (tmp_path / "maps").exists()
-
-
-def run_nameless(code):
-    environment = {name: value for name, value in os.environ.items() if name not in NAMES}
-    return subprocess.run(
-        [sys.executable, "-c", UNKNOWN_USER + code],
-        cwd=ROOT,
-        env=environment | SETTINGS,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )

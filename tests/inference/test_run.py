@@ -120,6 +120,7 @@ def test_results_do_not_go_into_the_folder_of_the_images(slides, redness):
     assert SlideMapper(redness, **grouped(**SETTINGS)).run(slides, slides / "out") == []
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_half_file_and_is_resumed(tmp_path, slides, redness):
     out = tmp_path / "out"
     body = f"""
@@ -182,6 +183,7 @@ def _write_large_slide(path, side_px):
     )
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_slide(tmp_path):
     # The second map has 98 MB more, its slide 295 MB. What may grow are the strips' width and the decoder's cache.
     for name, side_px in (("small", 2560), ("large", 10240)):

@@ -1,7 +1,8 @@
-"""A real server, as a process in its own environment, over generated slides; and a client that speaks as the viewers do."""
+"""A real server, as a process, over generated slides; and a client that speaks as the viewers do."""
 
 import contextlib
 import http.client
+import importlib.util
 import json
 import os
 import shutil
@@ -45,13 +46,13 @@ TINY_CAMEL: dict[str, Any] = {
     "segmentation_backbone": "resnet10",
     "amp_dtype": "$None",
     "num_workers": 0,
-    "cmil_epochs": 3,
-    "max_min_epochs": 2,
-    "retrain_epochs": 2,
-    "retrain_batch_size": 8,
-    "segmentation_epochs": 4,
-    "segmentation_batch_size": 4,
-    "classifier_learning_rate": 0.003,
+    "cmil::num_epochs": 3,
+    "cmil::lr": 0.003,
+    "max_min::num_epochs": 2,
+    "retrain::num_epochs": 2,
+    "retrain::batch_size": 8,
+    "num_epochs": 4,
+    "batch_size": 4,
     "tracking::enabled": False,
 }
 TINY_SLIDES: dict[str, Any] = {
@@ -87,7 +88,6 @@ class Server:
     studies: Path | str
     work_dir: Path
     arguments: list[str]
-    python: Path
     variables: dict[str, str] = field(default_factory=dict)
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
@@ -97,7 +97,7 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        command = [str(self.python), str(SCRIPT), "--studies", str(self.studies), "--work_dir", str(self.work_dir)]
+        command = [sys.executable, str(SCRIPT), "--studies", str(self.studies), "--work_dir", str(self.work_dir)]
         self.log.append(self.work_dir.parent / f"server{len(self.log)}.log")
         with self.log[-1].open("w") as log:
             self.process = subprocess.Popen(
@@ -160,14 +160,10 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def server_python() -> Path:
-    """The server's interpreter; where there is none, the tests that need it are skipped."""
-    given = os.environ.get("MONAILABEL_PYTHON")
-    python = Path(given) if given else ROOT / ".venv-monailabel" / "bin" / "python"
-    if not python.is_file():
-        assert given is None, f"MONAILABEL_PYTHON names no file: {python}"
-        pytest.skip("MONAI Label's environment is not there: bash scripts/serve.sh --install_only, or MONAILABEL_PYTHON")
-    return python
+def monai_label() -> None:
+    """Skips what needs a server where there can be none."""
+    if importlib.util.find_spec("monailabel") is None:
+        pytest.skip("MONAI Label is not installed: bash scripts/test.sh installs it")
 
 
 @pytest.fixture(scope="session")
@@ -195,7 +191,7 @@ def truth(generated: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def checkpoints(server_python: Path, generated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def checkpoints(monai_label: None, generated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Output folders of a tiny trained CAMEL, and of the two others as far as inference reads them, with random weights."""
     folder = tmp_path_factory.mktemp("checkpoints")
     options = {**TINY_CAMEL, "dataset_dir": generated, "output_dir": folder / "camel"}
@@ -230,9 +226,7 @@ def running(server: Server) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def server(
-    server_python: Path, generated: Path, checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def server(generated: Path, checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server a module, over slides of its own, one of which is cut short."""
     folder = tmp_path_factory.mktemp("served")
     studies = folder / "studies"
@@ -242,7 +236,7 @@ def server(
     arguments += ["--models", ",".join(checkpoints)]
     for key, value in (("tracking::enabled", "false"), ("num_workers", "0"), ("amp_dtype", "null")):
         arguments += ["--train_set", key, value]
-    with running(Server(studies, folder / "work", arguments, server_python)) as started:
+    with running(Server(studies, folder / "work", arguments)) as started:
         yield started
 
 

@@ -49,14 +49,14 @@ class Archive(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def archive(server_python, generated, checkpoints, tmp_path_factory):
+def archive(generated, checkpoints, tmp_path_factory):
     girder = ThreadingHTTPServer(("127.0.0.1", 0), Archive)
     threading.Thread(target=girder.serve_forever, daemon=True).start()
     variables = {"MONAI_LABEL_DATASTORE_PROJECT": "f1", "MONAI_LABEL_DATASTORE_ASSET_PATH": str(generated / "slides")}
     arguments = ["--checkpoint", f"camel={checkpoints['camel']}", "--models", "camel"]
     folder = tmp_path_factory.mktemp("archive")
     address = f"http://127.0.0.1:{girder.server_port}/api/v1"
-    with running(Server(address, folder / "work", arguments, server_python, variables)) as started:
+    with running(Server(address, folder / "work", arguments, variables)) as started:
         yield started
     girder.shutdown()
     girder.server_close()

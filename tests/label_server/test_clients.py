@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
@@ -180,7 +181,7 @@ print(json.dumps({"models": sorted(client.info()["models"]), "contours": len(ele
 
 def test_the_official_client(server, own_map, tmp_path):
     Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(tmp_path / "image.png")
-    command = [str(server.python), "-c", CLIENT, f"http://127.0.0.1:{server.port}", str(tmp_path / "image.png")]
+    command = [sys.executable, "-c", CLIENT, f"http://127.0.0.1:{server.port}", str(tmp_path / "image.png")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr
     said = json.loads(run.stdout.splitlines()[-1])

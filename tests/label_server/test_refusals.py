@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -111,9 +112,9 @@ def test_doors_that_nobody_needs_are_shut(server):
         assert server.ask(method, path, b"{}").status in (404, 405), path
 
 
-def test_a_server_for_strangers_needs_authentication(server_python, tmp_path):
+def test_a_server_for_strangers_needs_authentication(monai_label, tmp_path):
     command = [
-        str(server_python),
+        sys.executable,
         str(SCRIPT),
         "--studies",
         str(tmp_path),

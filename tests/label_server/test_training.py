@@ -11,7 +11,7 @@ import pytest
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 DEADLINE_S = 300
 # Every stage of every bundle as short as it can be.
-SHORT = {"cmil_epochs": 1, "max_min_epochs": 1, "retrain_epochs": 1, "segmentation_epochs": 1, "num_epochs": 1}
+SHORT = {"cmil::num_epochs": 1, "max_min::num_epochs": 1, "retrain::num_epochs": 1, "num_epochs": 1}
 
 
 def say(server, image, tumour, fraction=None):

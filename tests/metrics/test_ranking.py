@@ -12,7 +12,6 @@ from shared.metrics import (
     roc_auc,
     roc_auc_of_histograms,
     score_histograms,
-    youden_threshold,
     youden_threshold_of_histograms,
 )
 
@@ -71,25 +70,24 @@ def test_auc_without_a_class_is_nan(labels):
     assert roc_auc(scores, labels).isnan()
     assert roc_auc_of_histograms(score_histograms(scores.to(torch.uint8), labels)).isnan()
     with pytest.raises(ValueError, match=f"got {int(labels.sum())} positives and {int((1 - labels).sum())} negatives"):
-        youden_threshold(scores, labels)
+        youden_threshold_of_histograms(score_histograms(scores.to(torch.uint8), labels))
 
 
 def test_auc_ignores_the_gradient():
     assert not roc_auc(torch.tensor([0.1, 0.9], requires_grad=True), torch.tensor([0, 1])).requires_grad
 
 
-@pytest.mark.parametrize("ranking", [roc_auc, youden_threshold])
-def test_rejects_what_is_no_ranking(ranking):
+def test_rejects_what_is_no_ranking():
     with pytest.raises(ValueError, match=r"both be \(n,\); got \(2, 1\), \(2, 1\)"):
-        ranking(torch.zeros(2, 1), torch.zeros(2, 1))
+        roc_auc(torch.zeros(2, 1), torch.zeros(2, 1))
     with pytest.raises(ValueError, match=r"got \(3,\), \(2,\)"):
-        ranking(torch.zeros(3), torch.zeros(2))
+        roc_auc(torch.zeros(3), torch.zeros(2))
     with pytest.raises(ValueError, match="got NaN 2 times"):
-        ranking(torch.tensor([0.0, math.nan, math.nan]), torch.tensor([0, 1, 1]))
+        roc_auc(torch.tensor([0.0, math.nan, math.nan]), torch.tensor([0, 1, 1]))
     with pytest.raises(ValueError, match="labels must be 0 or 1; got 2"):
-        ranking(torch.zeros(3), torch.tensor([0, 1, 2]))
+        roc_auc(torch.zeros(3), torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match="labels must be 0 or 1; got nan"):
-        ranking(torch.zeros(2), torch.tensor([0, math.nan]))
+        roc_auc(torch.zeros(2), torch.tensor([0, math.nan]))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
@@ -145,57 +143,40 @@ def test_rejects_what_are_no_histograms():
             counts_at(torch.zeros(2, 3), wrong)
 
 
+def youden(scores, labels):
+    """The best level of scores, which are whole numbers of at least 0."""
+    levels, labels = torch.as_tensor(scores), torch.as_tensor(labels)
+    counts = [torch.bincount(levels[labels == label], minlength=int(levels.max()) + 1) for label in (0, 1)]
+    return youden_threshold_of_histograms(torch.stack(counts))
+
+
 def test_youden_by_hand():
-    # At 0.5 both positives but one of three negatives: J = 1 - 1/3; at 0.7 one positive, no negative: J = 1/2.
-    scores, labels = torch.tensor([0.125, 0.25, 0.625, 0.75, 0.625]), torch.tensor([0, 0, 0, 1, 1])
-    assert youden_threshold(scores, labels) == (0.25 + 0.625) / 2
+    # At 5 both positives but one of three negatives: J = 1 - 1/3; at 6 one positive, no negative: J = 1/2. 3 and 4 are no scores.
+    assert youden([1, 2, 5, 6, 5], [0, 0, 0, 1, 1]) == 4
 
 
 def test_youden_takes_the_highest_of_equals():
-    # 2.5 finds one positive of two, 0.5 both, at the cost of the one negative of two in between: J = 1/2 twice.
-    assert youden_threshold(torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 0, 1])) == 2.5
+    # 5 finds one positive of two, 1 both, at the cost of the one negative of two in between: J = 1/2 twice.
+    assert youden([0, 2, 4, 6], [0, 1, 0, 1]) == 5
 
 
-@pytest.mark.parametrize("scores", [[1.0, 0.0], [0.5, 0.5]])
+@pytest.mark.parametrize("scores", [[1, 0], [2, 2]])
 def test_youden_of_what_ranks_no_better_than_chance_calls_all_positive(scores):
-    assert youden_threshold(torch.tensor(scores), torch.tensor([0, 1])) == min(scores)
+    assert youden(scores, [0, 1]) <= min(scores)
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_youden_equals_scikit_learn(seed):
     scores, labels = random_ranking(seed, num_scores=5 + 7 * seed, num_distinct=2 + seed)
-    threshold = youden_threshold(scores, labels)
-    fpr, tpr, thresholds = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
-    reached = binary_scores(binary_counts(scores >= threshold, labels))
+    levels = ((scores - scores.min()) * 4).long()
+    found = youden(levels, labels)
+    fpr, tpr, thresholds = sklearn_metrics.roc_curve(labels, levels, drop_intermediate=False)
+    reached = binary_scores(binary_counts(levels >= found, labels))
     assert (reached["sensitivity"] + reached["specificity"] - 1).item() == pytest.approx((tpr - fpr).max(), abs=1e-12)
     # scikit-learn's own thresholds are scores, from high to low after a first infinite one: the first best is the upper end.
     upper = thresholds[1:][np.isclose((tpr - fpr)[1:], (tpr - fpr).max(), atol=1e-12)][0]
-    below = scores[scores < upper]
-    assert threshold == ((upper + below.max().item()) / 2 if len(below) else upper)
-
-
-@pytest.mark.parametrize(
-    ("lower", "upper"),
-    [(-INF, 1.0), (1.0, INF), (-INF, INF), (-3e38, 3e38), (1e-45, 3e-45), (1.0, math.nextafter(1.0, 2.0)), (3e38, 3.4e38)],
-)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_youden_separates_in_the_scores_own_type(lower, upper, dtype):
-    scores = torch.tensor([lower, upper], dtype=dtype)
-    if scores[0] == scores[1]:
-        scores[1] = scores[1].nextafter(torch.tensor(INF, dtype=dtype))
-    assert (scores >= youden_threshold(scores, torch.tensor([0, 1]))).tolist() == [False, True]
-
-
-def test_youden_of_histograms_is_that_of_the_scores():
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(20):
-        scores = torch.randint(0, 20, (40,), generator=generator)
-        labels = torch.randint(0, 2, (40,), generator=generator)
-        labels[:2] = torch.tensor([0, 1])
-        histograms = torch.stack([torch.bincount(scores[labels == label], minlength=25) for label in (0, 1)])
-        found, wanted = youden_threshold_of_histograms(histograms), youden_threshold(scores, labels)
-        # Levels between two neighbouring scores separate alike.
-        assert torch.equal(scores >= found, scores >= wanted)
+    below = levels[levels < upper]
+    assert found == ((int(below.max()) + 1 if len(below) else 0) + upper) // 2
 
 
 def test_youden_of_histograms_of_slides_with_many_pixels():

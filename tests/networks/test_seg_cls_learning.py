@@ -142,6 +142,7 @@ DISTRIBUTED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "mode", "train_classifier"), DISTRIBUTED)
 def test_two_processes_learn_as_one(head, mode, train_classifier, tmp_path):
     """With running statistics the mean of two halves' gradients is the gradient of the whole batch."""

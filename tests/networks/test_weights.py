@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from shared.networks import load_weights
+from shared.networks import DeepLabV2, InstanceClassifier, load_initial_weights, load_weights
 
 
 def network(width=4):
@@ -70,3 +70,26 @@ def test_code_in_a_file_is_not_run(tmp_path):
 def test_a_network_without_parameters(tmp_path):
     torch.save(nn.ReLU().state_dict(), tmp_path / "model.pt")
     assert not load_weights(nn.ReLU(), tmp_path / "model.pt").training
+
+
+def test_to_begin_with_is_the_same_network_or_a_classifiers_resnet(tmp_path):
+    classifier, network = InstanceClassifier("resnet10"), DeepLabV2("resnet10", norm="frozen", atrous_rates=[1, 2])
+    torch.save(classifier.state_dict(), tmp_path / "classifier.pt")
+    before = {name: values.clone() for name, values in network.state_dict().items()}
+    load_initial_weights(network, tmp_path / "classifier.pt")
+    after, given = network.state_dict(), classifier.resnet.state_dict()
+    taken = {name: given[name.removeprefix("backbone.")] for name in after if name.startswith("backbone.")}
+    assert taken
+    assert all(torch.equal(values, taken.get(name, before[name])) for name, values in after.items())
+    torch.save(network.state_dict(), tmp_path / "network.pt")
+    again = DeepLabV2("resnet10", norm="frozen", atrous_rates=[1, 2])
+    load_initial_weights(again, tmp_path / "network.pt")
+    assert all(torch.equal(values, after[name]) for name, values in again.state_dict().items())
+
+
+def test_a_classifier_of_another_resnet_is_nothing_to_begin_with(tmp_path):
+    torch.save(InstanceClassifier("resnet18").state_dict(), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"model\.pt does not hold the weights of a InstanceClassifier as configured"):
+        load_initial_weights(DeepLabV2("resnet10"), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"model\.pt does not hold the weights of a Sequential as configured"):
+        load_initial_weights(network(), tmp_path / "model.pt")

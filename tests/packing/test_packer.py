@@ -54,6 +54,7 @@ def test_a_sound_bundle_has_no_reasons(bundle, training):
         ({"changelog": None}, "the changelog lacks version"),
         ({"version": None}, "has no version"),
         ({"schema": None}, "names no schema"),
+        ({"supervision": None}, "'supervision': expected an object with the entries you_have"),
         ({"shared_version": "9.9.9"}, "shared_version is 9.9.9, but shared is"),
         ({"description": "Finds tumours"}, "description must say that the weights were trained on generated data"),
         ({"intended_use": "Diagnosis", "description": "x"}, "description and intended_use must say"),

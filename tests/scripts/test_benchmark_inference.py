@@ -1,9 +1,6 @@
 """`scripts/benchmark.py inference` as a user starts it, on a slide of a few tiles."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ from shared.wsi import Slide, tissue_mask
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_map_is_timed_beside_the_network_alone(tmp_path):
+def test_the_map_is_timed_beside_the_network_alone(run_python, tmp_path):
     options = {
         "tiles": 64,
         "backbone": "resnet10",
@@ -26,10 +23,9 @@ def test_the_map_is_timed_beside_the_network_alone(tmp_path):
         "pause_batches": 1,
     }
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "inference", *arguments]
+    command = ["scripts/benchmark.py", "--json", tmp_path / "result.json", "inference", *arguments]
     command += ["--no_compile", "--size_px", "4096", "2304"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    process = run_python(*command)
     assert process.returncode == 0, process.stderr
     results = json.loads((tmp_path / "result.json").read_text())["results"]
     # The patch has 64; tissue found a little beyond its border adds tiles beside it.
@@ -45,7 +41,7 @@ def test_the_map_is_timed_beside_the_network_alone(tmp_path):
     assert "end to end" in process.stdout
 
 
-def test_slides_of_repeated_tiles_are_what_they_say(tmp_path):
+def test_slides_of_repeated_tiles_are_what_they_say(run_python, tmp_path):
     path = tmp_path / "slide.tif"
     # 3 x 2 patches, of which two hold tissue.
     assert write_repeated_slide(path, (6400, 4200), num_tissue_tiles=100) == 128

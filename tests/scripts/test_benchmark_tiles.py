@@ -1,9 +1,6 @@
 """`scripts/benchmark.py tiles` as a user starts it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,15 +10,14 @@ from shared.synthetic import DemoPlan, SlidePlan, write_demo
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_tiles_are_counted_alone_and_together(tmp_path):
+def test_tiles_are_counted_alone_and_together(run_python, tmp_path):
     slides = [SlidePlan("train", 0.3, (600, 700)), SlidePlan("train", 0.0, (620, 640))]
     folder = write_demo(tmp_path / "slides", DemoPlan(images={}, slides=slides))
     options = {"manifest": folder / "slides.csv", "tissue_dir": tmp_path / "tissue", "backbone": "resnet10", "tile_size_px": 32}
     options |= {"tiles_per_slide": 6, "num_workers": 1, "threads": 1, "device": "cpu", "steps": 2, "rounds": 2}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "tiles", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    command = ["scripts/benchmark.py", "--json", tmp_path / "result.json", "tiles", *arguments]
+    process = run_python(*command)
     assert process.returncode == 0, process.stderr
     results = json.loads((tmp_path / "result.json").read_text())["results"]
     assert results["tiles_per_s"].keys() == {"loader", "one_by_one", "model", "both"}

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -58,10 +57,9 @@ def start(monkeypatch, capsys):
     return run
 
 
-def test_maps_are_scored(manifest, tmp_path):
+def test_maps_are_scored(run_python, manifest, tmp_path):
     maps = manifest.parent / "maps"
-    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "--maps", str(maps), "--manifest", str(manifest)]
-    process = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False)
+    process = run_python("scripts/evaluate.py", "--maps", maps, "--manifest", manifest, "--out", tmp_path)
     assert process.returncode == 0, process.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     for part in ("pixels_tissue", "pixels_all"):

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +63,9 @@ def pixels_of(folder, name):
     return predicted[is_tissue], truth[is_tissue]
 
 
-def test_maps_of_classes_are_scored(folder):
-    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), "--maps", str(folder / "maps"), "--split", "test"]
-    process = subprocess.run(
-        [*command, "--manifest", str(folder / "slides.csv")], capture_output=True, text=True, check=False, cwd=folder
-    )
+def test_maps_of_classes_are_scored(run_python, folder):
+    options = ["--maps", folder / "maps", "--split", "test", "--manifest", folder / "slides.csv"]
+    process = run_python(ROOT / "scripts/evaluate.py", *options, cwd=folder)
     assert process.returncode == 0, process.stderr
     out = folder / "maps" / "evaluation"
     metrics = json.loads((out / "metrics.json").read_text())

@@ -1,7 +1,6 @@
 """`scripts/infer.py` as a user starts it, with the bundles' networks, untrained and small."""
 
 import csv
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ SMALL = ["--segmentation_backbone", "resnet10", "--tile_size_px=64", "--margin_p
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def model_dir(tmp_path_factory):
     """The folder of a training of CAMEL, as far as inference reads it."""
     folder = tmp_path_factory.mktemp("trained")
     torch.manual_seed(0)
@@ -54,13 +53,12 @@ def statuses(folder):
         return {row["slide"]: row["status"] for row in csv.DictReader(file)}
 
 
-def test_a_cohort_from_failure_to_finish(tmp_path, manifest, trained, start):
+def test_a_cohort_from_failure_to_finish(run_python, tmp_path, manifest, model_dir, start):
     """As a process of its own first: its status tells a failure, and the others are done."""
-    options = ["--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--model_dir", trained, *SMALL]
+    options = ["--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--model_dir", model_dir, *SMALL]
     whole = (tmp_path / "b.png").read_bytes()
     (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
-    command = [sys.executable, str(ROOT / "scripts" / "infer.py"), *map(str, options)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    process = run_python(ROOT / "scripts/infer.py", *options, cwd=tmp_path)
     assert process.returncode == 1, process.stderr
     assert "error: 1 of 3 images failed" in process.stderr
     assert str(tmp_path / "b.png") in process.stderr.splitlines()[-1]
@@ -76,8 +74,8 @@ def test_a_cohort_from_failure_to_finish(tmp_path, manifest, trained, start):
     assert (code, printed.out) == (0, f"{tmp_path / 'maps'}: 3 images, 3 mapped now (3 ok)\n")
 
 
-def test_a_slide_that_is_not_there_stops_no_other(tmp_path, manifest, trained, start):
-    options = ["--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--model_dir", trained, *SMALL]
+def test_a_slide_that_is_not_there_stops_no_other(tmp_path, manifest, model_dir, start):
+    options = ["--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--model_dir", model_dir, *SMALL]
     hidden = (tmp_path / "b.png").rename(tmp_path / "elsewhere")
     code, printed = start(*options)
     assert code == 1
@@ -101,9 +99,9 @@ def test_a_slide_that_is_not_there_stops_no_other(tmp_path, manifest, trained, s
     assert f"{manifest}: none of its 3 images is there, such as {tmp_path / 'a.png'}" in printed.err
 
 
-def test_split_and_checkpoint(tmp_path, manifest, trained, start):
+def test_split_and_checkpoint(tmp_path, manifest, model_dir, start):
     options = ["--manifest", manifest, "--split", "test", "--bundle", CAMEL, "--out", tmp_path / "maps", *SMALL]
-    assert start(*options, "--checkpoint", trained / "model.pt")[0] == 0
+    assert start(*options, "--checkpoint", model_dir / "model.pt")[0] == 0
     assert statuses(tmp_path / "maps") == {"a": "ok", "b": "ok"}
 
 
@@ -141,8 +139,8 @@ def test_a_bundle_of_several_networks_and_glass(tmp_path, manifest, start):
         ({"--segmentation_backbone": "resnet18"}, "model.pt"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_mapped(tmp_path, manifest, trained, start, changed, message):
-    options = {"--manifest": manifest, "--bundle": CAMEL, "--out": tmp_path / "maps", "--model_dir": trained}
+def test_what_is_wrong_is_said_before_anything_is_mapped(tmp_path, manifest, model_dir, start, changed, message):
+    options = {"--manifest": manifest, "--bundle": CAMEL, "--out": tmp_path / "maps", "--model_dir": model_dir}
     options |= {"--segmentation_backbone": "resnet10"} | changed
     code, printed = start(*(part for option in options.items() for part in option))
     assert code == 2, printed.err
@@ -150,14 +148,14 @@ def test_what_is_wrong_is_said_before_anything_is_mapped(tmp_path, manifest, tra
     assert not (tmp_path / "maps").exists()
 
 
-def test_a_gpu_that_fails_ends_the_process_and_blames_no_slide(tmp_path, manifest, trained, start, monkeypatch):
+def test_a_gpu_that_fails_ends_the_process_and_blames_no_slide(tmp_path, manifest, model_dir, start, monkeypatch):
     (tmp_path / "broken_device.py").write_text(
         "import torch\n\nclass Broken(torch.nn.Module):\n    def forward(self, images):\n"
         "        raise RuntimeError('CUDA error: an illegal memory access was encountered\\nFor debugging consider ...')\n"
     )
     (tmp_path / "broken.json").write_text('{"network": {"_target_": "broken_device.Broken"}}')
     monkeypatch.syspath_prepend(tmp_path)
-    options = ["--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--model_dir", trained, *SMALL]
+    options = ["--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--model_dir", model_dir, *SMALL]
     code, printed = start(*options, "--overlay", tmp_path / "broken.json")
     assert code == 3
     (line,) = [line for line in printed.err.splitlines() if line.startswith("error: ")]

@@ -1,10 +1,14 @@
 """What the benchmark of shares makes of finished runs; a real one is trained in the bundle's own tests."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from scripts.benchmarks import shares
 from scripts.benchmarks.shares import SCORES
+
+TRAINING = [str(Path(__file__).parents[2] / "bundles" / "joint_seg_cls" / "configs" / "train.json")]
 
 
 def table_of(runs):
@@ -24,7 +28,7 @@ def test_report(tmp_path):
         (0, 1.0, "S", 0.6),
         (1, 1.0, "S", 0.6),
     ]
-    results = shares._report(table_of(runs), tmp_path)
+    results = shares._report(table_of(runs), tmp_path, {})
     assert results.keys() == {"S, 0.1", "S+C, 0.1", "S, 1", "S+C, 1"}
     assert results["S, 0.1"]["BACH score mean"] == pytest.approx(0.3)
     assert results["S, 0.1"]["BACH score std"] == pytest.approx(0.02**0.5)
@@ -40,12 +44,15 @@ def test_panels_are_absolute_and_relative(tmp_path):
             for s, m in ((1.0, 0.5), (0.1, 0.25))
         ]
     )
-    panels = shares._panels(summary)
+    panels = shares._panels(summary, shares.published_shares(TRAINING))
     assert panels["Macro F1"]["S"].mean == [0.25, 0.5]
     assert panels["Macro F1, of S with all masks"]["S"].mean == [0.5, 1.0]
     assert panels["Macro F1, of S with all masks"]["S"].deviation == [0.2, 0.2]
-    assert "S (published, BACH's slides)" in panels["BACH score"]
-    without = shares._panels(summary[summary["masked_share"] < 1])
+    assert panels["BACH score"].keys() == {"S", "S (published, bach)", "S+C (published, bach)"}
+    assert shares.published_shares([*TRAINING, "configs/bach.json"]) == shares.published_shares(TRAINING)
+    # Of data of another kind.
+    assert shares.published_shares([*TRAINING, "configs/glas.json"]) == {}
+    without = shares._panels(summary[summary["masked_share"] < 1], {})
     assert without.keys() == SCORES.keys()
 
 

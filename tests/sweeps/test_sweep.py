@@ -117,11 +117,10 @@ def test_a_sweep_trains_what_is_missing_and_tabulates(tmp_path, write_config):
         summarise(table, list(varied), ["regions.A.f_all"], over=["fold", "seed"])
 
 
-@pytest.mark.slow
-def test_values_are_chosen_by_validation_images(tmp_path, write_config):
+def test_values_are_chosen_by_validation_images(run_python, tmp_path, write_config):
     options = ["--vary", "rate", 0.2, 0.3, "--vary", "fold", 0, 1, "--over", "fold", "--output_dir", tmp_path / "out"]
-    command = script("--config_file", write_config(), *options, "--choose", "stage.val_f", "--metric", "regions.A.f_all")
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    options += ["--choose", "stage.val_f", "--metric", "regions.A.f_all"]
+    process = run_python("scripts/sweep.py", "--config_file", write_config(), *options)
     assert process.returncode == 0, process.stdout + process.stderr
     table, chosen = process.stdout.split("\n\n")
     assert len(table.splitlines()) == 1 + 2
@@ -138,10 +137,9 @@ def test_values_are_chosen_by_validation_images(tmp_path, write_config):
         (["--vary", "mode", "a/b", "a_b"], "would share the folder fold=0,mode=a_b"),
     ],
 )
-def test_the_script_refuses_before_it_trains(tmp_path, write_config, options, problem):
+def test_the_script_refuses_before_it_trains(run_python, tmp_path, write_config, options, problem):
     varied = ["--vary", "fold", 0, 1, "--vary", "mode", "x", "y", *options]
-    command = script("--config_file", write_config(), *varied, "--output_dir", tmp_path / "out")
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = run_python("scripts/sweep.py", "--config_file", write_config(), *varied, "--output_dir", tmp_path / "out")
     assert process.returncode == 2
     assert problem in process.stderr
     assert not (tmp_path / "out").exists()

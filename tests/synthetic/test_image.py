@@ -1,6 +1,4 @@
 import hashlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -23,20 +21,13 @@ def test_same_seed_same_bytes(share):
     assert digest(7, share) != digest(8, share)
 
 
-def test_same_bytes_in_another_process_with_another_number_of_threads(tmp_path):
-    script = tmp_path / "digest.py"
-    script.write_text(
+def test_same_bytes_in_another_process_with_another_number_of_threads(run_python):
+    code = (
         "import hashlib\nfrom shared.synthetic import synthesize_image\n"
         "image, mask = synthesize_image(7, 0.3, size_px=(150, 203))\n"
         "print(hashlib.sha256(image.tobytes() + mask.tobytes()).hexdigest())\n"
     )
-    environment = {
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": ":".join(p for p in sys.path if p),
-    }
-    run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=environment)
-    assert run.stdout.strip() == digest(7, 0.3)
+    assert run_python("-c", code, OPENBLAS_NUM_THREADS="1").stdout.strip() == digest(7, 0.3)
 
 
 def test_global_random_state_is_neither_used_nor_changed():
@@ -74,6 +65,7 @@ def test_has_nuclei_stroma_and_gaps():
     assert ((brightness > 130) & (brightness < 215)).mean() > 0.4, "stained tissue"
 
 
+@pytest.mark.slow
 def test_colour_statistics_do_not_tell_the_classes_apart():
     rng = np.random.default_rng(11)
     labels = np.arange(240) % 2

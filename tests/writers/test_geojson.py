@@ -2,12 +2,14 @@ import json
 
 from shapely.geometry import Polygon, box, shape
 
-from shared.writers import annotation_feature, tumour_feature, write_geojson
+from shared.writers import TUMOUR_CLASS, TUMOUR_COLOUR, annotation_feature, write_geojson
 
 
 def test_qupath_conventions_and_holes(tmp_path):
     ring = Polygon(box(0, 0, 10, 8).exterior, [box(2, 2, 4, 5).exterior])
-    write_geojson(tmp_path / "a.geojson", [tumour_feature(ring, {"Area µm^2": 74.0}), tumour_feature(box(20.5, 1, 21, 2), {})])
+    drawn = ((ring, {"Area µm^2": 74.0}), (box(20.5, 1, 21, 2), {}))
+    features = [annotation_feature(area, TUMOUR_CLASS, TUMOUR_COLOUR, measured) for area, measured in drawn]
+    write_geojson(tmp_path / "a.geojson", features)
     collection = json.loads((tmp_path / "a.geojson").read_text(encoding="utf-8"))
     assert collection["type"] == "FeatureCollection"
     first, second = collection["features"]

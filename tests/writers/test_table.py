@@ -1,13 +1,13 @@
 import pytest
 
-from shared.writers import read_rows, write_row
+from shared.writers import read_rows, write_rows
 
 
 def test_rows_are_replaced_in_place_and_appended(tmp_path):
     path = tmp_path / "slides.csv"
-    write_row(path, {"slide": "a", "status": "failed", "reason": 'no mpp, "really"\nnone'})
-    write_row(path, {"slide": "b", "status": "ok", "reason": None})
-    write_row(path, {"slide": "a", "status": "ok", "area": 0.1})
+    write_rows(path, [{"slide": "a", "status": "failed", "reason": 'no mpp, "really"\nnone'}])
+    write_rows(path, [{"slide": "b", "status": "ok", "reason": None}])
+    write_rows(path, [{"slide": "a", "status": "ok", "area": 0.1}])
     assert path.read_text() == "slide,status,reason,area\na,ok,,0.1\nb,ok,,\n"
     assert read_rows(path)["b"] == {"slide": "b", "status": "ok", "reason": "", "area": ""}
 
@@ -19,4 +19,4 @@ def test_no_file_is_no_rows(tmp_path):
 def test_refuses_a_file_of_another_kind(tmp_path):
     (tmp_path / "slides.csv").write_text("image,label\na.png,1\n")
     with pytest.raises(ValueError, match="no column 'slide'"):
-        write_row(tmp_path / "slides.csv", {"slide": "a"})
+        write_rows(tmp_path / "slides.csv", [{"slide": "a"}])

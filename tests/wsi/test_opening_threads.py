@@ -1,12 +1,9 @@
 """Slides opened by several threads of one process, and by a child that was forked meanwhile."""
 
 import multiprocessing
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from shared.wsi import Slide
 from shared.wsi.readers import order
@@ -32,9 +29,8 @@ assert sizes == [(64, 64, 3)] * len(paths), sizes
 """
 
 
-def test_a_process_opens_its_first_slides_in_several_threads(pyramid, flat):
-    command = [sys.executable, "-c", FIRST_SLIDES, *map(str, [pyramid, flat] * 4)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=False)
+def test_a_process_opens_its_first_slides_in_several_threads(run_python, pyramid, flat):
+    done = run_python("-c", FIRST_SLIDES, *[pyramid, flat] * 4)
     assert done.returncode == 0, done.stderr
 
 

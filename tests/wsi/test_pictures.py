@@ -1,6 +1,7 @@
 """The slide or an error: never another picture of the file, nor samples that only look like a photo."""
 
 import numpy as np
+import PIL
 import pytest
 import tifffile
 from PIL import Image
@@ -188,6 +189,8 @@ def test_photos_of_other_kinds_are_right(kind, tile, tmp_path):
 @pytest.mark.parametrize("tile", TILES)
 def test_colours_stored_as_ycbcr_are_those_of_the_photo(tile, compression, tmp_path):
     """Without JPEG, whose decoders give RGB."""
+    if tile is None and compression is None and int(PIL.__version__.partition(".")[0]) < 13:
+        pytest.skip("Pillow takes such a file for a truncated one before version 13")
     stored = np.asarray(Image.fromarray(SLIDE).convert("YCbCr"))
     options = {"photometric": "ycbcr", "subsampling": (1, 1), "compression": compression, "tile": tile}
     tifffile.imwrite(tmp_path / "a.tif", stored, **options)

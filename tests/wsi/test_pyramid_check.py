@@ -1,5 +1,6 @@
 """What stands among a slide's levels without being a smaller copy of it is left out; real pyramids keep all of theirs."""
 
+import functools
 import logging
 
 import numpy as np
@@ -26,12 +27,14 @@ def padded(image, size_px):
     return whole
 
 
+@functools.cache
 def tissue_slide(seed=0):
     """(600, 900) pixels: structure of many sizes in two places of a white slide."""
     image = np.full((SIZE[1], SIZE[0], 3), 245, np.uint8)
     structure = np.mean([smooth_rgb(*SIZE, seed=seed + sigma, sigma=sigma) for sigma in (2, 8, 30)], axis=0)
     for part in (np.s_[80:300, 100:380], np.s_[250:560, 500:860]):
         image[part] = structure[part]
+    image.flags.writeable = False
     return image
 
 
@@ -105,7 +108,8 @@ def test_small_tissue_on_much_glass_and_empty_glass_keep_their_levels(backend, t
     assert Slide(write_slide(tmp_path / "lost.tif", levels), backend).level_sizes_px == ((3000, 2400), (187, 150))
 
 
-def test_levels_that_cannot_be_compared_are_kept(levels, tmp_path):
+@BACKENDS
+def test_levels_that_cannot_be_compared_are_kept(backend, levels, tmp_path):
     path = write_slide(tmp_path / "slide.tif", levels, compression="jpeg")
     with tifffile.TiffFile(path) as tiff:
         spans = list(zip(tiff.pages[1].dataoffsets, tiff.pages[1].databytecounts, strict=True))
@@ -113,12 +117,11 @@ def test_levels_that_cannot_be_compared_are_kept(levels, tmp_path):
     for start, length in spans[1:]:
         content[start : start + length] = bytes(length)
     path.write_bytes(content)
-    for backend in ("cucim", "openslide"):
-        slide = Slide(path, backend)
-        assert len(slide.level_sizes_px) == 3
-        with pytest.raises(ValueError, match=r"slide\.tif: level 1 cannot be read"):
-            slide.read_region((200, 200), 100, mpp=0.5)
-        assert slide.read_region((200, 200), 100, mpp=0.25).shape == (100, 100, 3)
+    slide = Slide(path, backend)
+    assert len(slide.level_sizes_px) == 3
+    with pytest.raises(ValueError, match=r"slide\.tif: level 1 cannot be read"):
+        slide.read_region((200, 200), 100, mpp=0.5)
+    assert slide.read_region((200, 200), 100, mpp=0.25).shape == (100, 100, 3)
 
 
 def test_a_slide_that_is_opened_again_is_not_compared_again(levels, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from shared.wsi.readers import cucim_support
 from .conftest import write_slide
 
 
+@pytest.mark.cucim
 @pytest.mark.parametrize("compression", ["none", "lzw", "deflate", "jpeg"])
 def test_cucim_comes_first(compression, tmp_path, level_0):
     with Slide(write_slide(tmp_path / "slide.tif", [level_0], compression=compression)) as slide:

@@ -51,6 +51,7 @@ def test_no_positions_give_no_regions(backend, pyramid):
     assert Slide(pyramid, backend).read_regions([], (40, 30), mpp=1.0).shape == (0, 30, 40, 3)
 
 
+@pytest.mark.cucim
 @pytest.mark.parametrize("mpp", [0.499, 0.5, 0.505])
 def test_a_level_within_two_percent_is_read_as_stored(mpp, pyramid, level_0):
     # Level-0 (100, 60) is (49.9, 29.9) at downsample 2.005: pixel (50, 30) is the nearest.
@@ -58,12 +59,14 @@ def test_a_level_within_two_percent_is_read_as_stored(mpp, pyramid, level_0):
     np.testing.assert_array_equal(region, (255 - level_0[:-1:2, :-1:2])[30:60, 50:90])
 
 
+@pytest.mark.cucim
 def test_level_border_is_white(pyramid, level_0):
     level_1 = 255 - level_0[:-1:2, :-1:2]
     region = Slide(pyramid, "cucim").read_region((-20, 250), (60, 50), mpp=0.5)
     np.testing.assert_array_equal(region, crop(level_1, (-10, 125), (60, 50)))
 
 
+@pytest.mark.cucim
 def test_odd_downsamples_do_not_drift(tmp_path):
     """Every whole pixel of a level of downsample 2.0039 comes from its own place, at the far end too."""
     image = smooth_rgb(1023, 1023)
@@ -135,7 +138,8 @@ def test_finer_than_level_0_is_enlarged(flat, level_0):
     assert np.abs(means - level_0[60:80, 100:140]).mean() < 2
 
 
-def test_tiles_that_the_writer_left_out_are_white(tmp_path):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_tiles_that_the_writer_left_out_are_white(backend, tmp_path):
     """ASAP leaves empty tiles out; cuCIM shows them black, OpenSlide transparent."""
     grey = np.full((64, 64, 3), 90, np.uint8)
     tifffile.imwrite(
@@ -150,10 +154,9 @@ def test_tiles_that_the_writer_left_out_are_white(tmp_path):
     expected = np.full((160, 170, 3), 90)
     expected[:64, 64:128] = 255
     expected[64:128, 128:] = 255
-    for backend in BACKENDS:
-        slide = Slide(tmp_path / "sparse.tif", backend)
-        np.testing.assert_array_equal(slide.read_region((0, 0), (170, 160)), expected)
-        np.testing.assert_array_equal(slide.read_region((50, 20), (60, 70)), expected[20:90, 50:110])
+    slide = Slide(tmp_path / "sparse.tif", backend)
+    np.testing.assert_array_equal(slide.read_region((0, 0), (170, 160)), expected)
+    np.testing.assert_array_equal(slide.read_region((50, 20), (60, 70)), expected[20:90, 50:110])
 
 
 APERIO = "Aperio Image Library v12.0\n512x384 [0,0 512x384] (64x64) JPEG/RGB Q=95|AppMag = 40|MPP = 0.25"
@@ -233,16 +236,17 @@ def test_transparent_parts_of_an_image_are_white(tmp_path):
     assert (Slide(tmp_path / "tile.png").read_region((0, 0), 4) == 255).all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["slides/cmu-1-small-region.svs", "slides/tcga-cr-7395-01a-01-ts1.svs"])
-def test_real_slides_equal_tifffile_with_both_libraries(name, wsi_test_data):
+def test_real_slides_equal_tifffile(name, backend, wsi_test_data):
     reference = tifffile.imread(wsi_test_data / name, key=0)
     xys = [(1000, 1200), (-20, 30), (reference.shape[1] - 100, reference.shape[0] - 90), (777, 1503)]
     expected = np.stack([crop(reference, xy, (224, 200)) for xy in xys])
     assert expected.std() > 20
-    for backend in BACKENDS:
-        np.testing.assert_array_equal(Slide(wsi_test_data / name, backend).read_regions(xys, (224, 200)), expected)
+    np.testing.assert_array_equal(Slide(wsi_test_data / name, backend).read_regions(xys, (224, 200)), expected)
 
 
+@pytest.mark.cucim
 def test_odd_level_of_a_real_slide(wsi_test_data):
     """Level 1 of the TCGA slide has downsample 2.0005: cuCIM is exact, OpenSlide interpolates by 1/4 pixel at most."""
     path = wsi_test_data / "slides/tcga-cr-7395-01a-01-ts1.svs"
@@ -254,6 +258,7 @@ def test_odd_level_of_a_real_slide(wsi_test_data):
     assert np.abs(regions["openslide"].astype(int) - expected).mean() < 8
 
 
+@pytest.mark.cucim
 def test_levels_of_a_real_pyramid_agree_between_libraries(wsi_test_data):
     path = wsi_test_data / "mosaic_slides/slides/tumor_000.tif"
     cucim, openslide = Slide(path, "cucim"), Slide(path, "openslide")

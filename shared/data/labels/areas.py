@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from ...wsi.slide_pool import open_slide
-from ..image_dataset import record_error
+from ..record import Record, record_error
 from ..record_masks import read_record_mask
-
-Record = dict[str, Any]
 
 # Larger regions are sampled on a grid of so many points a side.
 _MAX_SIDE_PX = 4096
@@ -39,7 +36,7 @@ def fill_areas(records: Sequence[Record], step: float = 0.1, offset: float = 0.0
     if not 0 < step <= 1:
         raise ValueError(f"the step of the areas must be in (0, 1]; got {step}")
     if not needed:
-        return [dict(record) for record in records]
+        return [record.copy() for record in records]
     return [{**record, "area": _area(record, step, offset)} for record in records]
 
 

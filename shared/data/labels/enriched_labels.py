@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ...writers.atomic import atomic_path
 from ..manifest import REGION, load_manifest, write_manifest
-
-Record = dict[str, Any]
+from ..record import Record
 
 KEY = ("image", *REGION)
 
@@ -74,7 +73,7 @@ def attach_instance_labels(records: Sequence[Record], path: str | Path) -> list[
     for name in REGION:
         frame[name] = frame[name].astype("Int64")
     found: Mapping[tuple[Any, ...], str] = {_key(row): row["instances"] for row in frame.to_dict("records")}
-    attached = []
+    attached: list[Record] = []
     for record in records:
         instances = found.get(_key(record))
         if instances is None:
@@ -86,7 +85,7 @@ def attach_instance_labels(records: Sequence[Record], path: str | Path) -> list[
     if len(set(found_labels)) == 1:
         raise ValueError(
             f"{path}: {found_labels.count('1')} of {len(found_labels)} instances are labelled tumour; both tumour and normal "
-            "ones are needed. Begin anew in another output_dir, and retrain for more epochs (retrain_epochs)"
+            "ones are needed. Begin anew in another output_dir, and retrain for more epochs (retrain::num_epochs)"
         )
     return attached
 

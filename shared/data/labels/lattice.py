@@ -6,10 +6,11 @@ Instances are numbered row by row: instance ``i`` of an ``N x N`` lattice lies i
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..record import Record, region_of
 
 
 def split_into_instances(images: Tensor, instances_per_side: int) -> Tensor:
@@ -84,8 +85,8 @@ def paint_instances(labels: Tensor, height: int, width: int) -> Tensor:
     return labels.reshape(1, n, n).repeat_interleave(height // n, 1).repeat_interleave(width // n, 2)
 
 
-def instance_region(record: dict[str, Any], size_px: tuple[int, int], index: int, instances_per_side: int) -> dict[str, int]:
-    """Where an instance lies in its image file, as the region columns of a manifest.
+def instance_region(record: Record, size_px: tuple[int, int], index: int, instances_per_side: int) -> tuple[int, int, int, int]:
+    """Where an instance lies in its image file.
 
     Args:
         record: the image's manifest record.
@@ -94,14 +95,13 @@ def instance_region(record: dict[str, Any], size_px: tuple[int, int], index: int
         instances_per_side: N.
 
     Returns:
-        ``x, y, width_px, height_px`` in level-0 pixels, rounded so that neighbours neither overlap nor leave a gap.
+        (x, y, width, height) in level-0 pixels, rounded so that neighbours neither overlap nor leave a gap.
     """
-    left, top = record.get("x") or 0, record.get("y") or 0
-    width, height = record.get("width_px") or size_px[0], record.get("height_px") or size_px[1]
+    left, top, width, height = region_of(record, size_px)
     row, column = divmod(index, instances_per_side)
     edges_x = [left + round(width * (column + step) / instances_per_side) for step in (0, 1)]
     edges_y = [top + round(height * (row + step) / instances_per_side) for step in (0, 1)]
-    return {"x": edges_x[0], "y": edges_y[0], "width_px": edges_x[1] - edges_x[0], "height_px": edges_y[1] - edges_y[0]}
+    return edges_x[0], edges_y[0], edges_x[1] - edges_x[0], edges_y[1] - edges_y[0]
 
 
 def check_lattice(height: int, width: int, instances_per_side: int) -> None:

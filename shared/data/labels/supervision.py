@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..manifest import has_known_mask
+from ..record import Record
 from ..splits import take_share
 
 MODES = ("S", "S+C", "S+C*")
-LABELLED = ("unmasked", "all")
-Record = dict[str, Any]
+LABELLED = ("unmasked", "all", "unmasked_or_all")
 
 
 def choose_supervision(
@@ -36,7 +35,8 @@ def choose_supervision(
         masked_share: s, in [0, 1].
         labelled: which records are labelled images. ``"unmasked"``: those without a mask file, as in the paper, where they are
             another set of pictures. ``"all"``: every record has a label, also one with a mask; S+C then takes the labels of all
-            whose masks are not used, S+C* those of all.
+            whose masks are not used, S+C* those of all. ``"unmasked_or_all"``: the former where there are records without a mask
+            file of label 0 and of others, else the latter.
         seed: of the draw.
         same_size: whether masked and labelled images have the same size in pixels.
 
@@ -57,6 +57,9 @@ def choose_supervision(
         raise ValueError(f"labelled must be one of {', '.join(LABELLED)}; got {labelled!r}")
     if not 0 <= masked_share <= 1:
         raise ValueError(f"masked_share must be in [0, 1]; got {masked_share}")
+    if labelled == "unmasked_or_all":
+        labels = {bool(record["label"]) for record in records if record.get("mask") is None}
+        labelled = "unmasked" if len(labels) > 1 else "all"
     with_mask = _masked_images(records, labelled, same_size)
     masked = take_share(with_mask, masked_share, seed) if masked_share > 0 and with_mask else []
     if mode == "S":

@@ -6,7 +6,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
@@ -20,11 +19,10 @@ from ..labels.class_annotations import class_areas, without_background, write_cl
 from ..labels.class_names import ClassNames
 from ..problems import Problems
 from ..public.releases import PublishedData
+from ..record import Record
 from ..record_masks import read_record_mask
 from ..splits import assign_splits
 from .class_folders import images_below, pixel_size_to_write
-
-Record = dict[str, Any]
 
 _TUMOUR = ClassNames(["background", "annotated"])
 
@@ -45,7 +43,7 @@ def annotated_slides(
 
     Args:
         source: folder of the slides, searched with the folders below it.
-        annotations: folder of the annotation files, one a slide, searched likewise. A file has the name of its slide with or
+        annotations: folder of the annotation files, one per slide, searched likewise. A file has the name of its slide with or
             without the slide's ending, ``a b.svs.geojson`` or ``a b.geojson``, or that of the image in `project`.
         output: folder to write annotations to when `classes` are given: what is drawn, with the first name of each class, and
             background cut out of it. Otherwise the files are the masks as they are.

@@ -1,4 +1,4 @@
-"""Your own images in a folder a class, whole slides or tiles.
+"""Your own images in one folder per class, whole slides or tiles.
 
 ::
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -25,11 +24,10 @@ from ..case_pattern import CasePattern
 from ..labels.class_names import ClassNames
 from ..problems import Problems
 from ..public.releases import PublishedData
-from ..record_masks import MASK_COLUMNS, join_names, read_record_mask
+from ..record import Record
+from ..record_masks import join_names, read_record_mask
 from ..splits import SPLITS, assign_splits
 from ..tissue_cache import slide_content_key
-
-Record = dict[str, Any]
 
 _SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 _MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
@@ -96,20 +94,25 @@ def class_folder_images(
     names = _class_names(source, {folder.name for _, folder in folders}, classes)
     cases = None if case_pattern is None else CasePattern(case_pattern)
     mask_files = None if masks is None else _masks_by_name(Path(masks))
-    meaning = {"tumour_classes": join_names(tumour_classes), "annotation_frame": annotation_frame}
+    meaning = join_names(tumour_classes), annotation_frame
     problems = Problems()
     records: list[Record] = []
     found = [(split, folder, path) for split, folder in folders for path in images_below(folder)]
     for split, folder, path in tqdm(found, desc="images", unit="image", disable=None):
         try:
-            record = {"image": str(path), "mpp": pixel_size_to_write(path, mpp), "label": names.index_of(folder.name)}
-            if mask_files is not None:
-                record |= _mask(path, folder, mask_files, record, meaning)
+            record: Record = {"image": str(path), "mpp": pixel_size_to_write(path, mpp), "label": names.index_of(folder.name)}
+            mask = None if mask_files is None else _mask(path, folder, mask_files, record)
+            is_drawn = mask is not None and is_annotation_file(mask)
+            record["mask"] = None if mask is None else str(mask)
+            record["tumour_classes"], record["annotation_frame"] = meaning if is_drawn else (None, None)
+            if mask is not None:
+                with Slide(path) as slide:
+                    read_record_mask(record, (0, 0), 1, slide.size_px)
             case = cases.case_of(path.relative_to(source.resolve()).as_posix()) if cases else None
         except ValueError as error:
             problems.add("images that cannot be used", error)
             continue
-        records.append({**dict.fromkeys(MASK_COLUMNS), **record, "case_id": case, "split": split})
+        records.append({**record, "case_id": case, "split": split})
     if not found:
         raise ValueError(f"{source} holds no image in its folders {', '.join(sorted({folder.name for _, folder in folders}))}")
     remarks = problems.settle(source, allow_missing)
@@ -130,14 +133,14 @@ def _class_folders(source: Path, masks: Path | None) -> list[tuple[str | None, P
         raise ValueError(f"the folder {source} does not exist: give the folder of the class folders")
     folders = [folder for folder in _folders_in(source) if folder != masks]
     if not folders:
-        raise ValueError(f"{source} holds no folders: wanted a folder a class")
+        raise ValueError(f"{source} holds no folders: expected one folder per class")
     splits = [_SPLIT_OF.get(folder.name.lower()) for folder in folders]
     if not any(splits):
         return [(None, folder) for folder in folders]
     if not all(splits):
         others = ", ".join(folder.name for folder, split in zip(folders, splits, strict=True) if split is None)
         raise ValueError(
-            f"{source} holds folders of splits and others: {others}; wanted either train, val, test or a folder a class"
+            f"{source} holds folders of splits and others: {others}; expected either train, val, test or one folder per class"
         )
     return [(split, below) for folder, split in zip(folders, splits, strict=True) for below in _folders_in(folder)]
 
@@ -170,11 +173,8 @@ def _masks_by_name(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _mask(path: Path, folder: Path, masks: Mapping[str, Sequence[Path]], record: Record, meaning: Record) -> Record:
-    """The columns of an image's mask, which is checked against its size; empty for background without one.
-
-    `meaning`: the columns that say how an annotation file is read.
-    """
+def _mask(path: Path, folder: Path, masks: Mapping[str, Sequence[Path]], record: Record) -> Path | None:
+    """The mask of an image; None for background without one."""
     own = [mask for mask in masks.get(path.stem.lower(), ()) if mask != path]
     beside = [mask for mask in own if mask.parent.name.lower() in (folder.name.lower(), path.parent.name.lower())]
     own = beside if len(own) > 1 else own
@@ -182,12 +182,9 @@ def _mask(path: Path, folder: Path, masks: Mapping[str, Sequence[Path]], record:
         raise ValueError(f"{path} has several masks: {', '.join(map(str, own))}")
     if not own:
         if record["label"] == 0:
-            return {}
+            return None
         raise ValueError(f"{path} has no mask")
-    columns = {"mask": str(own[0])} | (meaning if is_annotation_file(own[0]) else {})
-    with Slide(path) as slide:
-        read_record_mask({**record, **columns}, (0, 0), 1, slide.size_px)
-    return columns
+    return own[0]
 
 
 def _without_copies(records: Sequence[Record]) -> tuple[list[Record], int]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ...wsi.slide_pool import open_slide
-from ..image_dataset import record_error
+from ..record import Record, record_error, region_of
 from ..record_masks import read_record_mask
 from .tissue_regions import label_of_mask
-
-Record = dict[str, Any]
 
 
 def region_starts(length_px: int, size_px: int) -> list[int]:
@@ -45,6 +45,12 @@ def image_regions(record: Record, image_size_px: Sequence[int], size_px: int) ->
     return [{**record, "x": x, "y": y, "width_px": size_px, "height_px": size_px} for y in rows for x in columns]
 
 
+def window_of(region: Record, image: NDArray[Any]) -> NDArray[Any]:
+    """The part of an array of a whole image ``(height, width)`` that a region covers, as a view."""
+    x, y, width, height = region_of(region, (image.shape[1], image.shape[0]))
+    return image[y : y + height, x : x + width]
+
+
 def labelled_squares(record: Record, size_px: int, num_classes: int = 2) -> list[Record]:
     """Square regions of an image, or of a region of a slide, labelled by its mask.
 
@@ -63,16 +69,16 @@ def labelled_squares(record: Record, size_px: int, num_classes: int = 2) -> list
         raise record_error(record, "an image with tumour needs a mask to label squares cut from it; column 'mask' is empty")
     try:
         whole_px = open_slide(record["image"], mpp=record.get("mpp")).size_px
-        left, top = record.get("x") or 0, record.get("y") or 0
-        size = (record.get("width_px") or whole_px[0], record.get("height_px") or whole_px[1])
-        squares = [
-            {**square, "x": left + square["x"], "y": top + square["y"], "label": 0, "area": 0.0}
-            for square in image_regions(record, size, size_px)
-        ]
-        for square in squares if record.get("mask") is not None else ():
-            mask = read_record_mask(record, (square["x"], square["y"]), size_px, whole_px, num_classes=num_classes)
-            square["label"] = label_of_mask(mask)
-            square["area"] = max(round(float((mask > 0).mean()), 4), 1e-4) if square["label"] else 0.0
+        left, top, *size = region_of(record, whole_px)
+        columns, rows = (region_starts(length, size_px) for length in size)
+        squares: list[Record] = []
+        for x, y in ((left + x, top + y) for y in rows for x in columns):
+            square: Record = {**record, "x": x, "y": y, "width_px": size_px, "height_px": size_px, "label": 0, "area": 0.0}
+            if record.get("mask") is not None:
+                mask = read_record_mask(record, (x, y), size_px, whole_px, num_classes=num_classes)
+                square["label"] = label_of_mask(mask)
+                square["area"] = max(round(float((mask > 0).mean()), 4), 1e-4) if square["label"] else 0.0
+            squares.append(square)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
     return squares

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,10 @@ from ...geometry.tile_grid import TileGrid
 from ...wsi.slide import Slide
 from ...wsi.slide_pool import open_slide
 from ...wsi.tissue.tissue_map import TissueMap, find_tissue
-from ..image_dataset import record_error
-from ..record_masks import MASK_COLUMNS, read_record_mask
+from ..record import Record, part_of, record_error
+from ..record_masks import read_record_mask
 from ..tissue_cache import TissueCache
 from .centred_patches import centred_patches, patch_corner
-
-Record = dict[str, Any]
 
 # Level-0 pixels of a mask that are read at once, and pixels of a whole mask: 5 GB while its components are found.
 _BLOCK_PX, _LARGEST_MASK_PX = 2**26, 2**28
@@ -72,10 +69,9 @@ def slide_patches(
         labels |= dict.fromkeys(_background(grid, mask, found, min_tissue, num_background, seed), 0)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
-    passed_on = {name: record.get(name) for name in ("image", "mpp", *MASK_COLUMNS, "case_id", "split")}
     extent = round(grid.tile_extent_px)
     return [
-        {**passed_on, "x": x, "y": y, "width_px": extent, "height_px": extent, "label": labels[x, y]}
+        {**part_of(record), "x": x, "y": y, "width_px": extent, "height_px": extent, "label": labels[x, y]}
         for x, y in sorted(labels, key=lambda place: (place[1], place[0]))
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +11,9 @@ from ...geometry.tile_grid import TileGrid
 from ...wsi.slide import Slide
 from ...wsi.slide_pool import open_slide
 from ...wsi.tissue.tissue_map import TissueMap, find_tissue
-from ..image_dataset import record_error
-from ..record_masks import MASK_COLUMNS, read_record_mask
+from ..record import Record, part_of, record_error
+from ..record_masks import read_record_mask
 from ..tissue_cache import TissueCache
-
-Record = dict[str, Any]
 
 _THUMBNAIL_PX = 2048
 
@@ -62,7 +59,7 @@ def slide_regions(
         found = tissue.get(record["image"], record.get("mpp")) if tissue else _tissue_of_thumbnail(slide)
         shares = found.shares(grid.positions(), grid.tile_extent_px)
         extent = round(grid.tile_extent_px)
-        regions = []
+        regions: list[Record] = []
         for (x, y), share in zip(grid.positions().tolist(), shares.tolist(), strict=True):
             if share < min_tissue or x + extent > slide.size_px[0] or y + extent > slide.size_px[1]:
                 continue
@@ -70,9 +67,8 @@ def slide_regions(
             if record.get("mask") is not None:
                 mask = read_record_mask(record, (x, y), size_px, slide.size_px, grid.downsample, num_classes, class_names)
                 area, label = float((mask > 0).mean()), label_of_mask(mask)
-            kept = {name: record.get(name) for name in ("image", "mpp", *MASK_COLUMNS, "case_id", "split")}
-            box = {"x": x, "y": y, "width_px": extent, "height_px": extent}
-            regions.append({**kept, **box, "label": label, "area": max(round(area, 4), 1e-4) if area else 0.0})
+            region: Record = {**part_of(record), "x": x, "y": y, "width_px": extent, "height_px": extent}
+            regions.append({**region, "label": label, "area": max(round(area, 4), 1e-4) if area else 0.0})
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
     return regions

@@ -12,17 +12,16 @@ import csv
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
 
 from ..case_pattern import CasePattern
 from ..problems import Problems
+from ..record import Record
 from ..splits import assign_splits
 from .releases import IMAGE_SUFFIXES, PublishedData
-
-Record = dict[str, Any]
 
 ADENOMA_CLASSES = ("normal", "adenoma")
 IMAGE_SIZE_PX = (1280, 1280)

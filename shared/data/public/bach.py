@@ -18,15 +18,13 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from ...wsi.slide import Slide
+from ..problems import Problems, first_names
+from ..record import Record
 from .bach_annotations import imagescope_mpp, write_bach_annotations
-from .releases import first_names, left_out
-
-Record = dict[str, Any]
 
 # In the order of `BACH_CLASSES`.
 PHOTO_FOLDERS = ("Normal", "Benign", "InSitu", "Invasive")
@@ -73,8 +71,10 @@ def bach_photos(source: str | Path, allow_missing: bool = False) -> tuple[list[R
         path, label = photos[name]
         if labels[name] != label:
             raise ValueError(f"{path} is {PHOTO_FOLDERS[labels[name]]} in {table}")
-    remarks += left_out(sorted(photos.keys() - labels.keys()), f"photos without a label in {table}", allow_missing)
-    remarks += left_out(sorted(labels.keys() - photos.keys()), f"photos of {table} not found in {folder}", allow_missing)
+    problems = Problems()
+    problems.add(f"photos without a label in {table}", *sorted(photos.keys() - labels.keys()))
+    problems.add(f"photos of {table} not found in {folder}", *sorted(labels.keys() - photos.keys()))
+    remarks += problems.settle(folder, allow_missing)
     kept = [photos[name] for name in photos if name in labels]
     other_sizes = _photos_of_other_size([path for path, _ in kept])
     if other_sizes:
@@ -85,7 +85,9 @@ def bach_photos(source: str | Path, allow_missing: bool = False) -> tuple[list[R
     for label, name in enumerate(PHOTO_FOLDERS):
         if counts[label] != PHOTOS_A_CLASS:
             remarks.append(f"{counts[label]} photos of {name}, {PHOTOS_A_CLASS} were published")
-    records = [{"image": str(path.resolve()), "mpp": PHOTO_MPP, "label": label, "split": "train"} for path, label in kept]
+    records: list[Record] = [
+        {"image": str(path.resolve()), "mpp": PHOTO_MPP, "label": label, "split": "train"} for path, label in kept
+    ]
     return records, remarks
 
 
@@ -119,19 +121,21 @@ def bach_slides(
         for pattern in ("*.[sS][vV][sS]", "*.[xX][mM][lL]")
     )
     wanted = {f"A{number:02}" for number in range(1, ANNOTATED_SLIDES + 1)} | outlines.keys()
-    remarks = left_out(sorted(wanted - slides.keys()), f"slides (.svs) not found in {folder}", allow_missing)
-    remarks += left_out(sorted((wanted & slides.keys()) - outlines.keys()), f"slides without .xml in {folder}", allow_missing)
+    problems = Problems()
+    problems.add(f"slides (.svs) not found in {folder}", *sorted(wanted - slides.keys()))
+    problems.add(f"slides without .xml in {folder}", *sorted((wanted & slides.keys()) - outlines.keys()))
+    remarks = problems.settle(folder, allow_missing)
     if slides.keys() - wanted:
         remarks.append(f"{len(slides.keys() - wanted)} slides without annotations left out (20 were published)")
     names = sorted(slides.keys() & outlines.keys())
     splits = _slide_splits(names, train, val, folder)
-    records = []
+    records: list[Record] = []
     for name in tqdm(names, desc="annotations", unit="slide", disable=None):
         mask = Path(annotations).resolve() / f"{name}.geojson"
         with Slide(slides[name]) as slide:
             classes = write_bach_annotations(outlines[name], mask, slide.qupath_origin_px)
             mpp = None if slide.has_mpp else imagescope_mpp(outlines[name]) or SLIDE_MPP
-        record = {"image": str(slides[name].resolve()), "mpp": mpp, "label": max(classes), "mask": str(mask)}
+        record: Record = {"image": str(slides[name].resolve()), "mpp": mpp, "label": max(classes), "mask": str(mask)}
         records.append({**record, "case_id": name, "split": splits[name]})
     return records, remarks
 

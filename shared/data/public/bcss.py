@@ -16,17 +16,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from ..labels.class_masks import class_indices, main_class, read_codes, write_indices
-from ..patches.image_regions import image_regions
-from .releases import PublishedData, first_names, folder_of, images_of, left_out
-
-Record = dict[str, Any]
+from ..patches.image_regions import image_regions, window_of
+from ..problems import Problems, first_names
+from ..record import Record
+from .releases import PublishedData, folder_of, images_of
 
 # In the order of their codes, from 0.
 BCSS_CODES = (
@@ -115,8 +114,10 @@ def bcss(
     images = images_of(folder_of(source, "rgbs_colorNormalized", "images"))
     published = images_of(folder_of(source, "masks"))
     data = PublishedData(published=PUBLISHED_IMAGES, found={"masks": len(published)})
-    data.remarks += left_out(sorted(images.keys() - published.keys()), "images without a mask", allow_missing)
-    data.remarks += left_out(sorted(published.keys() - images.keys()), "masks without an image", allow_missing)
+    problems = Problems()
+    problems.add("images without a mask", *sorted(images.keys() - published.keys()))
+    problems.add("masks without an image", *sorted(published.keys() - images.keys()))
+    data.remarks += problems.settle(source, allow_missing)
     folder = Path(masks).resolve()
     small: list[str] = []
     num_unlabelled = 0
@@ -129,17 +130,16 @@ def bcss(
         write_indices(indices, classes)
         write_indices((indices == _TUMOUR).astype(np.uint8), tumour)
         record |= {"mask": str(classes), "tumour_mask": str(tumour)}
-        side_px = round(size_px * mpp / record["mpp"])
+        side_px = round(size_px * mpp / _mpp(images[stem], stored_mpp))
         regions = image_regions(record, codes.shape[::-1], side_px)
         small += [] if regions else [stem]
         for region in regions:
-            window = np.s_[region["y"] : region["y"] + side_px, region["x"] : region["x"] + side_px]
-            unlabelled = np.isin(codes[window], UNLABELLED_CODES)
+            window, unlabelled = window_of(region, indices), np.isin(window_of(region, codes), UNLABELLED_CODES)
             if unlabelled.mean() > max_unlabelled:
                 num_unlabelled += 1
                 continue
-            label = main_class(indices[window][~unlabelled], but=())
-            has_tumour = int((indices[window] == _TUMOUR).any())
+            label = main_class(window[~unlabelled], but=())
+            has_tumour = int((window == _TUMOUR).any())
             data.records.append({**region, "label": label, "has_tumour": has_tumour})
     if small:
         data.remarks.append(f"left out {len(small)} images with a side below {size_px} px at {mpp:g} um: {first_names(small)}")
@@ -157,12 +157,18 @@ def _image_record(image: Path, stored_mpp: float | None, val: Sequence[str], tes
     found = _NAME.fullmatch(image.stem)
     if found is None:
         raise ValueError(f"{image}: wanted a name as TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500, which tells the patient")
-    mpp = stored_mpp or (float(found["mpp"]) if found["mpp"] else None)
-    if not mpp:
-        raise ValueError(f"{image}: the name does not end with the pixel size, as in _MPP-0.2500: give it with stored_mpp")
+    mpp = _mpp(image, stored_mpp)
     site = found["site"].upper()
     split = "test" if site in test else "val" if site in val else "train"
     return {"image": str(image), "mpp": mpp, "case_id": f"TCGA-{site}-{found['patient'].upper()}", "split": split}
+
+
+def _mpp(image: Path, stored_mpp: float | None) -> float:
+    found = _NAME.fullmatch(image.stem)
+    mpp = stored_mpp or (float(found["mpp"]) if found and found["mpp"] else None)
+    if not mpp:
+        raise ValueError(f"{image}: the name does not end with the pixel size, as in _MPP-0.2500: give it with stored_mpp")
+    return mpp
 
 
 def _check_size(image: Path, mask: Path, codes: np.ndarray) -> None:

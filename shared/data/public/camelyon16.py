@@ -24,18 +24,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from ...wsi.annotations.annotation import Annotation
 from ...wsi.annotations.reading import read_annotations
 from ...wsi.slide import Slide
-from ..problems import Problems
+from ..problems import Problems, first_names
+from ..record import Record
 from ..record_masks import join_names, read_record_mask
-from .releases import PublishedData, first_names
-
-Record = dict[str, Any]
+from .releases import PublishedData
 
 PUBLISHED = {"training, normal": 159, "training, tumour": 111, "testing, normal": 80, "testing, tumour": 49}
 # README.md of the data set. The first two are in early copies only.
@@ -84,14 +82,14 @@ def camelyon16_slides(source: str | Path, allow_missing: bool = False, slide_mpp
     without = [name for name in names if labels[name] and name not in annotations]
     problems.add("slides with tumour without annotations (.xml)", *without)
     groups: dict[str, list[str]] = defaultdict(list)
-    records = []
+    records: list[Record] = []
     for name in tqdm([name for name in names if name not in without], desc="slides", unit="slide", disable=None):
         record: Record = {"image": str(slides[name]), "label": labels[name], "mask": None}
         try:
             record["mpp"] = _checked_mpp(slides[name], slide_mpp)
             if labels[name]:
-                record |= _mask_columns(annotations[name])
-                for group in _checked_groups(record):
+                record["mask"], record["tumour_classes"] = str(annotations[name]), _tumour_classes(annotations[name])
+                for group in _checked_groups(record, annotations[name]):
                     groups[group].append(name)
         except ValueError as error:
             problems.add("slides that cannot be used", error)
@@ -175,8 +173,8 @@ def _checked_mpp(path: Path, slide_mpp: float | None) -> float | None:
     return slide_mpp
 
 
-def _mask_columns(mask: Path) -> Record:
-    """An annotation file as mask: all that is not an exclusion is tumour, whatever its group.
+def _tumour_classes(mask: Path) -> str | None:
+    """The classes of an annotation file that are tumour: all that is not an exclusion, whatever its group.
 
     Raises:
         ValueError: if there is no tumour in it.
@@ -184,11 +182,10 @@ def _mask_columns(mask: Path) -> Record:
     tumour = _tumour(mask)
     if not tumour:
         raise ValueError(f"no tumour is drawn in {mask}")
-    classes = sorted({area.class_name for area in tumour})
-    return {"mask": str(mask), "tumour_classes": join_names(classes)}
+    return join_names(sorted({area.class_name for area in tumour}))
 
 
-def _checked_groups(record: Record) -> set[str]:
+def _checked_groups(record: Record, mask: Path) -> set[str]:
     """The groups of tumour that are none of the published ones.
 
     Raises:
@@ -196,7 +193,7 @@ def _checked_groups(record: Record) -> set[str]:
     """
     with Slide(record["image"]) as slide:
         read_record_mask(record, (0, 0), 1, slide.size_px)
-    return {area.group for area in _tumour(Path(record["mask"]))} - set(GROUPS)
+    return {area.group for area in _tumour(mask)} - set(GROUPS)
 
 
 def _tumour(mask: Path) -> list[Annotation]:

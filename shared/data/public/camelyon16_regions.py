@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ..patches.tissue_regions import slide_regions
+from ..record import Record
 from ..splits import take_share
 from ..tissue_cache import TissueCache
 from .camelyon16 import PARTLY_ANNOTATED
-
-Record = dict[str, Any]
 
 SPLIT_READINGS = ("paper", "official")
 PAPER_TRAINING_SLIDES = 240

@@ -18,15 +18,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from ..labels.class_masks import object_classes, write_class_mask
+from ..problems import Problems, first_names
+from ..record import Record
 from ..splits import assign_splits
-from .releases import PublishedData, first_names, folder_of, images_of, left_out
-
-Record = dict[str, Any]
+from .releases import PublishedData, folder_of, images_of
 
 # Index 0 is what the masks leave out. In the order of their severity, as far as there is one.
 EBHI_CLASSES = (
@@ -71,7 +70,9 @@ def ebhi_seg(source: str | Path, masks: str | Path, allow_missing: bool = False,
     data = PublishedData(published=PUBLISHED_TILES)
     folders = {path.name.casefold(): path for path in root.iterdir() if path.is_dir()}
     absent = [name for name in PUBLISHED_TILES if name.casefold() not in folders]
-    data.remarks += left_out(absent, f"folders of classes not found in {root}", allow_missing)
+    problems = Problems()
+    problems.add(f"folders of classes not found in {root}", *absent)
+    data.remarks += problems.settle(root, allow_missing)
     tiles: list[tuple[int, str, Path, Path]] = []
     lonely: list[str] = []
     for label, name in enumerate(PUBLISHED_TILES, start=1):
@@ -86,12 +87,13 @@ def ebhi_seg(source: str | Path, masks: str | Path, allow_missing: bool = False,
             for stem in files
             if stem not in other
         ]
-    known = len(lonely) <= PUBLISHED_WITHOUT_PARTNER
-    data.remarks += left_out(lonely, f"files of image or label without partner in {root}", allow_missing or known)
+    unpaired = Problems()
+    unpaired.add(f"files of image or label without partner in {root}", *lonely)
+    data.remarks += unpaired.settle(root, allow_missing or len(lonely) <= PUBLISHED_WITHOUT_PARTNER)
     for label, name, image, published in tqdm(tiles, desc="masks", unit="tile", disable=None):
         mask = Path(masks).resolve() / EBHI_CLASSES[label].replace(" ", "_") / f"{image.stem}.png"
         write_class_mask(published, mask, object_classes(label))
-        record = {"image": str(image), "label": label, "mask": str(mask), "case_id": _case(image)}
+        record: Record = {"image": str(image), "label": label, "mask": str(mask), "case_id": _case(image)}
         data.records.append({**record, "class_folder": name, "published_mask": str(published)})
     if not data.records:
         raise ValueError(f"{root} holds no tile with a mask")

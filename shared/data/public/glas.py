@@ -17,17 +17,16 @@ import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ..labels.class_masks import object_classes, write_class_mask
-from ..patches.image_regions import image_regions
+from ..patches.image_regions import image_regions, window_of
+from ..problems import Problems, first_names
+from ..record import Record, label_of
 from ..splits import assign_splits
-from .releases import PublishedData, first_names, images_of, left_out
-
-Record = dict[str, Any]
+from .releases import PublishedData, images_of
 
 # Index 0 is what is no gland. The grade is the image's, and with it that of all its glands.
 GLAS_CLASSES = ("background", "benign gland", "malignant gland")
@@ -79,18 +78,17 @@ def glas(
         )
     for stem in images:
         data.found[_part(stem)] += 1
-    for what, names in (
-        (f"images without a row in {folder / _TABLE}", images.keys() - grades.keys()),
-        (f"rows of {folder / _TABLE} without an image", grades.keys() - images.keys()),
-        ("images without an annotation", images.keys() - annotations.keys()),
-        ("annotations without an image", annotations.keys() - images.keys()),
-    ):
-        data.remarks += left_out(sorted(names), what, allow_missing)
+    problems = Problems()
+    problems.add(f"images without a row in {folder / _TABLE}", *sorted(images.keys() - grades.keys()))
+    problems.add(f"rows of {folder / _TABLE} without an image", *sorted(grades.keys() - images.keys()))
+    problems.add("images without an annotation", *sorted(images.keys() - annotations.keys()))
+    problems.add("annotations without an image", *sorted(annotations.keys() - images.keys()))
+    data.remarks += problems.settle(folder, allow_missing)
     kept = sorted(images.keys() & grades.keys() & annotations.keys(), key=_place)
-    whole = []
+    whole: list[Record] = []
     for stem in kept:
         patient, grade = grades[stem]
-        record = {"image": str(images[stem]), "mpp": MPP, "label": GRADES[grade], "case_id": patient, "part": _part(stem)}
+        record: Record = {"image": str(images[stem]), "mpp": MPP, "label": GRADES[grade], "case_id": patient, "part": _part(stem)}
         whole.append({**record, "published_mask": str(annotations[stem])})
     _fill_splits(whole, data, official, seed)
     data.records = _regions(whole, Path(masks).resolve(), size_px, data)
@@ -150,7 +148,7 @@ def _read_grades(table: Path) -> dict[str, tuple[str, str]]:
 def _fill_splits(records: list[Record], data: PublishedData, official: bool, seed: int) -> None:
     parts: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        parts[record["case_id"]].add(record["part"])
+        parts[record["case_id"] or ""].add(record["part"])
     data.remarks.append(f"{len(parts)} patients ({PUBLISHED_PATIENTS} were published)")
     shared = sum("train" in of and len(of) > 1 for of in parts.values())
     if not official:
@@ -175,10 +173,11 @@ def _regions(images: Sequence[Record], masks: Path, size_px: int, data: Publishe
     for record in tqdm(images, desc="masks", unit="image", disable=None):
         name = Path(record["image"]).stem
         mask = masks / f"{name}.png"
-        indices = write_class_mask(record["published_mask"], mask, object_classes(record["label"]))
-        own = image_regions({**record, "mask": str(mask)}, indices.shape[::-1], size_px)
+        indices = write_class_mask(record["published_mask"], mask, object_classes(label_of(record)))
+        record["mask"] = str(mask)
+        own = image_regions(record, indices.shape[::-1], size_px)
         small += [] if own else [name]
-        kept = [region for region in own if np.any(indices[region["y"] :, region["x"] :][:size_px, :size_px])]
+        kept = [region for region in own if np.any(window_of(region, indices))]
         num_empty += len(own) - len(kept)
         regions += kept
     if small:

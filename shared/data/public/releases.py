@@ -1,4 +1,4 @@
-"""What the readers of published data sets share: files by name, what is missing of them, counts beside the published ones."""
+"""What the readers of published data sets share: files by name, counts beside the published ones."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ...wsi.readers.pillow import PillowReader
 from ..manifest import write_manifest
+from ..record import Record
 from ..splits import SPLITS
-
-Record = dict[str, Any]
 
 # Published tiles are pictures, no slides.
 IMAGE_SUFFIXES = PillowReader.suffixes
-_MAX_NAMED = 5
 
 
 @dataclass
@@ -80,33 +77,6 @@ def folder_of(source: str | Path, *names: str) -> Path:
         if folder.name.casefold() in wanted:
             return folder
     raise ValueError(f"{source} holds no folder {' or '.join(map(repr, names))}: give the unpacked data set")
-
-
-def left_out(names: Sequence[str], what: str, allow: bool) -> list[str]:
-    """A remark on files that are missing, or none; an error unless that is allowed.
-
-    Args:
-        names: of the files; their order stays.
-        what: they are, such as "photos without a label".
-        allow: leave them out instead of raising.
-
-    Raises:
-        ValueError: naming the first few.
-    """
-    if not names:
-        return []
-    if not allow:
-        raise ValueError(f"{len(names)} {what}: {first_names(names)}; allow_missing leaves them out")
-    return [f"left out {len(names)} {what}: {first_names(names)}"]
-
-
-def first_names(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are.
-
-    >>> first_names([f"{letter}.tif" for letter in "abcdefg"])
-    'a.tif, b.tif, c.tif, d.tif, e.tif and 2 more'
-    """
-    return ", ".join(names[:_MAX_NAMED]) + (f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")
 
 
 def split_lines(records: Sequence[Record], class_names: Sequence[str]) -> list[str]:

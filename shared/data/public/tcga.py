@@ -12,12 +12,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..record import Record
 from ..splits import assign_splits
 from .tcga_barcode import LOCATIONS, SECTIONS, TRAINING_LOCATIONS, TcgaBarcode, parse_barcode
-
-Record = dict[str, Any]
 
 # Headers in lower case: of the GDC manifest, then of the sample sheet.
 TABLE_COLUMNS = {
@@ -153,7 +151,7 @@ def tcga_records(
             f"{missing[0].where}: {_first([slide.name for slide in missing])} not found in {slides}: {len(missing)} of "
             f"{len(found)} slides are missing. Download them, or leave them out with allow_missing."
         )
-    records = [_record(slide) for slide in found if slide.image is not None]
+    records = [_record(slide, slide.image) for slide in found if slide.image is not None]
     if not records:
         where = f" is in {slides}, where {len(missing)} are missing" if missing else ""
         raise ValueError(f"{source}: no TCGA slide{'' if section == 'all' else f' with section {section}'}{where}.")
@@ -260,9 +258,9 @@ def _check_one_location_a_case(slides: Sequence[_Slide]) -> None:
             )
 
 
-def _record(slide: _Slide) -> Record:
+def _record(slide: _Slide, image: str) -> Record:
     return {
-        "image": slide.image,
+        "image": image,
         "label": slide.barcode.label,
         "case_id": slide.barcode.case_id,
         "location": slide.location,

@@ -20,18 +20,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from ..labels.class_masks import class_indices, main_class, read_codes, write_indices
-from ..patches.image_regions import image_regions
+from ..patches.image_regions import image_regions, window_of
+from ..problems import Problems, first_names
+from ..record import Record
 from ..splits import SPLITS
-from .releases import PublishedData, first_names, folder_of, images_of, left_out
-
-Record = dict[str, Any]
+from .releases import PublishedData, folder_of, images_of
 
 # The owners say 10x, which is about this.
 MPP = 1.0
@@ -150,7 +149,7 @@ def tissue_patches(
         tissues = [index for index, there in enumerate(patch_label(path.stem, release.num_tissues), start=1) if there]
         num_bare += not tissues
         label = tissues[0] if len(tissues) == 1 else 0 if not tissues else None
-        record = {"image": str(path), "mpp": MPP, "split": "train", "case_id": patch_case(path.stem), "label": label}
+        record: Record = {"image": str(path), "mpp": MPP, "split": "train", "case_id": patch_case(path.stem), "label": label}
         data.records += _of_one_size({**record, "mask": None, "tumour_mask": None, "tissues": tissues}, release, size_px, small)
         data.found["train"] = data.found.get("train", 0) + 1
     for split in ("val", "test"):
@@ -194,18 +193,19 @@ def _add_masked(
     folder = folder_of(source, *release.folders[split])
     images, published = (images_of(folder_of(folder, part)) for part in ("img", "mask"))
     data.found[split] = len(images)
-    data.remarks += left_out(sorted(images.keys() - published.keys()), f"{split} images without a mask", allow_missing)
-    data.remarks += left_out(sorted(published.keys() - images.keys()), f"{split} masks without an image", allow_missing)
+    problems = Problems()
+    problems.add(f"{split} images without a mask", *sorted(images.keys() - published.keys()))
+    problems.add(f"{split} masks without an image", *sorted(published.keys() - images.keys()))
+    data.remarks += problems.settle(folder, allow_missing)
     for stem in tqdm(sorted(images.keys() & published.keys()), desc=f"{split} masks", unit="image", disable=None):
         indices = class_indices(read_codes(published[stem]), release.class_of_code, published[stem])
         classes, tumour = masks / "classes" / split / f"{stem}.png", masks / "tumour" / split / f"{stem}.png"
         write_indices(indices, classes)
         write_indices((indices == 1).astype(np.uint8), tumour)
-        record = {"image": str(images[stem]), "mpp": MPP, "split": split, "case_id": patch_case(stem)}
+        record: Record = {"image": str(images[stem]), "mpp": MPP, "split": split, "case_id": patch_case(stem)}
         record |= {"mask": str(classes), "tumour_mask": str(tumour)}
         for region in _of_one_size(record, release, size_px, small, indices.shape[::-1], published[stem]):
-            x, y, side = region.get("x") or 0, region.get("y") or 0, region.get("width_px") or max(indices.shape)
-            window = indices[y : y + side, x : x + side]
+            window = window_of(region, indices)
             tissues = np.setdiff1d(window, [0]).tolist()
             data.records.append({**region, "label": main_class(window), "tissues": tissues})
 

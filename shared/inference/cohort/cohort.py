@@ -105,9 +105,8 @@ class CohortWorker:
             if row is not None:
                 return Outcome(row, False)
             row, key = self.store.read(image.name), fingerprint(self.settings, image)
-            attempts, num_devices = (
-                0 if row is None or row == known else int(row.get(name, 0)) for name in ("attempts", "device_failures")
-            )
+            tried: Row = {} if row is None or row == known else row
+            attempts, num_devices = tried.get("attempts", 0), tried.get("device_failures", 0)
             status = None if row is None else row["status"]
             if status == FAILED and attempts >= MAX_ATTEMPTS:
                 return Outcome(row, False)
@@ -159,7 +158,7 @@ class CohortWorker:
         started = time.perf_counter()
         row: Row
         try:
-            row = dict(self.mapper.map_image(image, self.output_dir, title))
+            row = self.mapper.map_image(image, self.output_dir, title).copy()
             # Whoever asks for whole images gets tiles without tissue too.
             row["status"] = NO_TISSUE if row["num_tiles"] == 0 else OK
             logger.info("%s: %d regions, %.0f s", title, row["num_regions"], time.perf_counter() - started)

@@ -149,7 +149,13 @@ class RayCohort:
         except self._ray.exceptions.RayError as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             logger.error("%s failed: %s", image.name, reason)
-            row = {"slide": image.name, "status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS, "path": str(image.path)}
+            row: Row = {
+                "slide": image.name,
+                "status": FAILED,
+                "reason": reason,
+                "attempts": MAX_ATTEMPTS,
+                "path": str(image.path),
+            }
             with store.claim(image.name) as is_mine:
                 if is_mine:
                     store.write(row)

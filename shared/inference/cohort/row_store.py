@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import orjson
 from filelock import FileLock, Timeout
@@ -14,8 +13,7 @@ from filelock import FileLock, Timeout
 from ...writers.atomic import atomic_path
 from ...writers.storage import storage_errors
 from ...writers.table import write_rows
-
-Row = dict[str, Any]
+from ..row import Row
 
 TABLE_NAME = "slides.csv"
 ROWS_NAME = "rows"
@@ -62,7 +60,7 @@ class RowStore:
     def read(self, name: str) -> Row | None:
         """The row of an image; None where there is none, or no whole one."""
         try:
-            row = orjson.loads((self.folder / f"{name}.json").read_bytes())
+            row: Row = orjson.loads((self.folder / f"{name}.json").read_bytes())
         except (FileNotFoundError, orjson.JSONDecodeError):
             return None
         return row if isinstance(row, dict) else None

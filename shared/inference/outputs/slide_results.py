@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import shapely
@@ -22,6 +22,7 @@ from ...writers.volume import VOLUME_SUFFIXES, write_volume
 from ...writers.wsinfer_table import column_name
 from ...wsi.annotations.frames import QUPATH, frame_origin_px
 from ..overview import Overview
+from ..row import Row
 from ..tiles.map_grid import MapGrid
 from .polygons import Region, class_regions, simplified, tumour_regions
 from .probability_map import ProbabilityMap
@@ -92,9 +93,7 @@ class ResultOptions:
     annotation_frame: str = QUPATH
 
 
-def write_results(
-    base: Path, probability_map: ProbabilityMap, overview: Overview, scale: Scale, options: ResultOptions
-) -> dict[str, Any]:
+def write_results(base: Path, probability_map: ProbabilityMap, overview: Overview, scale: Scale, options: ResultOptions) -> Row:
     """Write ``<base>.ome.tif``, ``.geojson`` and ``.png``, and a volume where asked for.
 
     Args:
@@ -120,9 +119,7 @@ def write_results(
     }
 
 
-def _binary_results(
-    base: Path, probability_map: ProbabilityMap, overview: Overview, scale: Scale, options: ResultOptions
-) -> dict[str, Any]:
+def _binary_results(base: Path, probability_map: ProbabilityMap, overview: Overview, scale: Scale, options: ResultOptions) -> Row:
     with _meanwhile(write_ome_tiff, _path(base, ".ome.tif"), probability_map, scale.map_mpp):
         found = list(tumour_regions(probability_map, options.threshold, least_pixels(scale, options)))
         probability = overview.probability(probability_map)
@@ -146,9 +143,7 @@ def _binary_results(
     }
 
 
-def _class_results(
-    base: Path, probability_map: ProbabilityMap, overview: Overview, scale: Scale, options: ResultOptions
-) -> dict[str, Any]:
+def _class_results(base: Path, probability_map: ProbabilityMap, overview: Overview, scale: Scale, options: ResultOptions) -> Row:
     names = list(options.class_names or ())
     colours = [class_colour(index) for index in range(1, len(names))]
     found: dict[int, list[Region]] = {index: [] for index in range(1, len(names))}
@@ -171,10 +166,8 @@ def _class_results(
         numbers[f"area_mm2_{column}"] = _area_mm2(regions, scale)
         numbers[f"share_{column}"] = overview.share([region.polygon for region in regions])
         numbers[f"mean_probability_{column}"] = overview.mean_in_tissue(probabilities[index])
-    return numbers | {
-        "tissue_area_mm2": _tissue_mm2(overview, scale),
-        "num_regions": sum(len(regions) for regions in found.values()),
-    }
+    row: Row = {"tissue_area_mm2": _tissue_mm2(overview, scale), "num_regions": sum(map(len, found.values()))}
+    return cast(Row, numbers | row)
 
 
 @contextmanager

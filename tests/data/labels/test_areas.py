@@ -4,7 +4,7 @@ from PIL import Image
 
 from shared.data import fill_areas
 from shared.data.labels.areas import round_up_area
-from shared.synthetic import write_mask, write_slide
+from shared.synthetic import write_slide
 
 
 @pytest.fixture
@@ -81,8 +81,8 @@ def test_a_slide_that_is_larger_than_what_is_sampled(tmp_path, monkeypatch):
     mask = np.zeros((96, 160), bool)
     mask[:, :72] = True
     write_slide(tmp_path / "slide.tif", np.zeros((96, 160, 3), np.uint8), mpp=0.25)
-    write_mask(tmp_path / "mask.tif", mask)
-    record = {"image": str(tmp_path / "slide.tif"), "mask": str(tmp_path / "mask.tif"), "label": 1}
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    record = {"image": str(tmp_path / "slide.tif"), "mask": str(tmp_path / "mask.png"), "label": 1}
     monkeypatch.setattr("shared.data.labels.areas._MAX_SIDE_PX", 40)
     assert fill_areas([record], step=0.05)[0]["area"] == 0.45
 

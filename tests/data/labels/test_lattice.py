@@ -115,12 +115,12 @@ def test_regions_tile_the_image(record, box, n):
     covered = np.zeros((height, width), int)
     order = []
     for index in range(n * n):
-        region = instance_region(record, (17, 23), index, n)
-        x, y = region["x"] - left, region["y"] - top
-        assert 0 <= x <= x + region["width_px"] <= width
-        assert 0 <= y <= y + region["height_px"] <= height
-        assert abs(region["width_px"] - width / n) < 1
-        covered[y : y + region["height_px"], x : x + region["width_px"]] += 1
+        x, y, width_px, height_px = instance_region(record, (17, 23), index, n)
+        x, y = x - left, y - top
+        assert 0 <= x <= x + width_px <= width
+        assert 0 <= y <= y + height_px <= height
+        assert abs(width_px - width / n) < 1
+        covered[y : y + height_px, x : x + width_px] += 1
         order.append((y, x))
     assert (covered == 1).all()
     assert order == sorted(order)

@@ -105,6 +105,16 @@ def test_label_0_needs_no_mask_file(mode, share, labelled):
             choose_supervision(records, mode, share, labelled, seed=2)
 
 
+@pytest.mark.parametrize(("num_labelled", "stands_for"), [(0, "all"), (20, "unmasked")])
+def test_unmasked_or_all(num_labelled, stands_for):
+    """Images without a mask file are the labelled ones only where they are a set of their own."""
+    records = records_of(8, num_labelled)
+    if not num_labelled:
+        records = without_normal_masks(records)
+    chosen = choose_supervision(records, "S+C*", 0.5, "unmasked_or_all")
+    assert chosen == choose_supervision(records, "S+C*", 0.5, stands_for)
+
+
 def test_label_0_without_a_file_is_masked_and_labelled():
     """A few tumours are outlined, the others and all normal images have labels."""
     records = without_normal_masks(records_of(4, 6, num_classes=2))
@@ -173,7 +183,7 @@ def test_what_mode_and_share_ask_for_must_be_there(records, mode, share, labelle
     ("options", "problem"),
     [
         ({"mode": "S*"}, r"mode must be one of S, S\+C, S\+C\*; got 'S\*'"),
-        ({"labelled": "masked"}, "labelled must be one of unmasked, all; got 'masked'"),
+        ({"labelled": "masked"}, "labelled must be one of unmasked, all, unmasked_or_all; got 'masked'"),
         ({"masked_share": -0.1}, r"masked_share must be in \[0, 1\]; got -0.1"),
         ({"masked_share": 2}, r"masked_share must be in \[0, 1\]; got 2"),
         ({"masked_share": float("nan")}, r"masked_share must be in \[0, 1\]; got nan"),

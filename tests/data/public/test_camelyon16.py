@@ -3,11 +3,8 @@
 import copy
 import logging
 import shutil
-import subprocess
-import sys
 import textwrap
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -346,7 +343,7 @@ def test_real_annotations(name, wsi_test_data, tmp_path):
     assert (len(regions) > len(tumour)) == (name != "tumor_010")
 
 
-def test_memory_does_not_grow_with_the_slide(tmp_path):
+def test_memory_does_not_grow_with_the_slide(run_python, tmp_path):
     """Its mask would have 5 GB at the regions' pixel size and 20 GB at level 0."""
     sizes = {"normal_001": (8192, 16_384), "tumor_001": (8192, 16_384), "tumor_002": (102_400, 204_800)}
     for name, (width, height) in sizes.items():
@@ -371,8 +368,7 @@ def test_memory_does_not_grow_with_the_slide(tmp_path):
             print(len(tumour), sum(int(item["mask"].sum()) for item in items))
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     """
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).resolve().parents[3])
+    finished = run_python("-c", textwrap.dedent(script))
     assert finished.returncode == 0, finished.stderr
     lines = finished.stdout.split()
     # A disc of radius 2500 px less a stripe of 200 px through its middle, at half the size.

@@ -96,7 +96,7 @@ def test_a_batch_is_one_read_of_its_own_patches(write, monkeypatch):
     assert reads == [(2, 96, 96, 3)]
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize("method", [pytest.param("spawn", marks=pytest.mark.slow), "fork"])
 def test_workers_open_the_file_for_themselves(write, patches, labels, method):
     dataset = PatchCamelyonDataset(write(**STORAGE["gzip, h5py's chunks"]))
     # This process has the file open when the others start, and goes on reading.

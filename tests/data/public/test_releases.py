@@ -6,7 +6,7 @@ from PIL import Image
 
 from shared.data.labels.class_masks import class_indices, main_class, object_classes, read_codes, write_class_mask, write_indices
 from shared.data.patches.image_regions import image_regions, region_starts
-from shared.data.public.releases import PublishedData, folder_of, images_of, left_out, split_lines, write_manifests
+from shared.data.public.releases import PublishedData, folder_of, images_of, split_lines, write_manifests
 
 
 def test_images_are_found_by_their_stem(tmp_path):
@@ -35,13 +35,6 @@ def test_a_folder_is_found_here_or_one_below(tmp_path):
         folder_of(tmp_path, "img", "images")
     with pytest.raises(ValueError, match="does not exist"):
         folder_of(tmp_path / "none", "img")
-
-
-def test_what_is_missing_is_an_error_or_a_remark():
-    assert left_out([], "photos", allow=False) == []
-    with pytest.raises(ValueError, match="2 photos: a, b; allow_missing leaves them out"):
-        left_out(["a", "b"], "photos", allow=False)
-    assert left_out(["a", "b"], "photos", allow=True) == ["left out 2 photos: a, b"]
 
 
 def test_counts_stand_beside_the_published_ones(tmp_path):

@@ -16,6 +16,7 @@ from tests.inference.cohort_processes import SETTINGS, start, table_of
 from tests.inference.flat_options import grouped
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_images(tmp_path, pictures):
     out = tmp_path / "out"
     body = f"""
@@ -46,6 +47,7 @@ def test_two_processes_share_the_images(tmp_path, pictures):
     assert len({row["worker"] for row in table.values()}) == 2
 
 
+@pytest.mark.slow
 def test_the_image_of_a_killed_process_is_taken_over_at_once(tmp_path, pictures, mapper):
     """The other process waits for an image that is being mapped, and maps it when that process is gone."""
     out = tmp_path / "out"
@@ -83,6 +85,7 @@ def test_the_image_of_a_killed_process_is_taken_over_at_once(tmp_path, pictures,
     assert mapper.run(pictures, out) == []
 
 
+@pytest.mark.slow
 def test_the_table_is_whole_whenever_a_process_is_killed(tmp_path, pictures):
     """A process that forks, and kills, one run after the other: importing takes longer than mapping."""
     process = start(f"""

@@ -1,0 +1,74 @@
+"""Cut the masked slides of a manifest into patches centred on their lesions: a manifest of regions with masks of several classes.
+
+python scripts/prepare.py patches slides.csv patches.csv --size_px 128 --mpp 8 --classes normal benign "in situ" invasive
+
+The column ``mask`` names images of class indices or annotation files (ImageScope, ASAP, QuPath) with these classes; without
+--classes there are two, and what is annotated, or --tumour_classes of it, is 1. No image is written: patches are read from the
+slides during training.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from scripts.preparation.annotation_options import add_annotation_options
+from shared.data import SIZE_MEASURES, TissueCache, label_of, load_manifest, slide_patches, write_manifest
+from shared.wsi import TISSUE_METHODS
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("slides", type=Path, help="manifest of whole slides")
+    parser.add_argument("patches", type=Path, help="manifest to write")
+    parser.add_argument("--size_px", type=int, default=128, help="side of a patch in pixels at --mpp (default 128)")
+    parser.add_argument("--mpp", type=float, default=8.0, help="micrometres per pixel (default 8: 1.25x)")
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="the class of each index, background first")
+    parser.add_argument("--min_tissue", type=float, default=0.75, help="smallest share of tissue in a patch (default 0.75)")
+    parser.add_argument("--tissue_method", choices=TISSUE_METHODS, default="saturation", help="(default saturation: the paper)")
+    parser.add_argument("--tissue_folder", type=Path, help="keep the slides' tissue here (default: beside the manifest)")
+    parser.add_argument("--size_by", choices=SIZE_MEASURES, default="area", help="what makes a lesion large (default area)")
+    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion per slide (default 0: the paper)")
+    parser.add_argument("--seed", type=int, default=0, help="of k-means and of the background (default 0)")
+    add_annotation_options(parser)
+
+
+def prepare(arguments: Namespace) -> list[str]:
+    classes = arguments.classes
+    num_classes = len(classes) if classes else 2
+    folder = arguments.tissue_folder or arguments.patches.parent / "tissue"
+    tissue = TissueCache(folder, method=arguments.tissue_method)
+    patches = []
+    if classes and arguments.tumour_classes:
+        raise ValueError("--classes names all classes, --tumour_classes those of two that are 1: give one of them")
+    slides = load_manifest(
+        arguments.slides,
+        require=("mask",),
+        num_classes=num_classes,
+        tumour_classes=arguments.tumour_classes,
+        annotation_frame=arguments.annotation_frame,
+    )
+    for record in tqdm(slides, unit="slide", disable=None):
+        patches += slide_patches(
+            record,
+            arguments.size_px,
+            arguments.mpp,
+            num_classes,
+            classes,
+            arguments.min_tissue,
+            tissue,
+            arguments.num_background,
+            arguments.size_by,
+            arguments.seed,
+        )
+    if not patches:
+        raise ValueError(
+            f"{arguments.slides}: no lesion with {arguments.min_tissue:.0%} tissue in the {arguments.size_px} px around it"
+        )
+    write_manifest(patches, arguments.patches)
+    counts = Counter(map(label_of, patches))
+    names = classes or ["background", "annotated"]
+    shown = ", ".join(f"{counts[index]} {names[index]}" for index in sorted(counts))
+    return [f"{arguments.patches}: {len(patches)} patches of {len(slides)} slides: {shown}"]

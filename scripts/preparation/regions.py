@@ -1,0 +1,38 @@
+"""Cut the slides of a manifest into labelled tissue regions: a manifest that CAMEL and CDWS-MIL train from directly.
+
+python scripts/prepare.py regions slides.csv regions.csv --size_px 1280 --mpp 0.5
+
+No image is written: the regions are read from the slides during training. Slides with tumour need the column ``mask``.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from scripts.preparation.annotation_options import add_annotation_options
+from shared.data import label_of, load_manifest, slide_regions, write_manifest
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("slides", type=Path, help="manifest of whole slides")
+    parser.add_argument("regions", type=Path, help="manifest to write")
+    parser.add_argument("--size_px", type=int, required=True, help="side of a region in pixels at --mpp")
+    parser.add_argument("--mpp", type=float, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
+    parser.add_argument("--min_tissue", type=float, default=0.5, help="smallest share of tissue in a region (default 0.5)")
+    parser.add_argument("--stride_px", type=int, default=0, help="step between regions; 0: side by side")
+    add_annotation_options(parser)
+
+
+def prepare(arguments: Namespace) -> list[str]:
+    regions = []
+    meaning = {"tumour_classes": arguments.tumour_classes, "annotation_frame": arguments.annotation_frame}
+    for record in tqdm(load_manifest(arguments.slides, **meaning), unit="slide", disable=None):
+        regions += slide_regions(record, arguments.size_px, arguments.mpp, arguments.min_tissue, arguments.stride_px)
+    if not regions:
+        raise ValueError(f"{arguments.slides}: no region of {arguments.size_px} px holds {arguments.min_tissue:.0%} tissue")
+    write_manifest(regions, arguments.regions)
+    tumour = sum(map(label_of, regions))
+    return [f"{arguments.regions}: {len(regions)} regions, {tumour} with tumour, {len(regions) - tumour} without"]

@@ -1,0 +1,75 @@
+"""Write the manifest of TCGA slides: label and case from the barcode, location from the GDC sample sheet, split by case.
+
+python scripts/prepare.py tcga tcga.csv --slides slides --table gdc_sample_sheet.tsv --section frozen
+
+At least one of --slides and --table is needed. Only a sample sheet knows the projects: without one every slide is
+``in_distribution``. Without --slides the files are expected as ``<id>/<file>`` beside the manifest, where
+``gdc-client download -m <GDC manifest>`` puts them.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from shared.data.manifest import write_manifest
+from shared.data.public.tcga import PUBLISHED_SLIDES, tcga_records
+from shared.data.public.tcga_barcode import TRAINING_LOCATIONS
+from shared.data.record import Record
+
+_LACK = {
+    "train": "nothing can be learnt without it",
+    "val": "no checkpoint can be chosen and no threshold found without it",
+    "test": "its slides have no AUC without it",
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("manifest", type=Path, help="manifest to write")
+    parser.add_argument("--slides", type=Path, help="folder of TCGA-*.svs, searched with the folders below it")
+    parser.add_argument("--table", type=Path, help="GDC manifest or GDC sample sheet: the slides to take")
+    parser.add_argument("--section", choices=["frozen", "diagnostic", "all"], default="all", help="(default all; paper: frozen)")
+    parser.add_argument(
+        "--training_locations",
+        nargs="+",
+        metavar="LOCATION",
+        help=f"others are only tested on (default: {' '.join(repr(name) for name in TRAINING_LOCATIONS)})",
+    )
+    parser.add_argument("--allow_missing", action="store_true", help="leave out slides of the table that are not in --slides")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+
+
+def prepare(arguments: Namespace) -> Iterator[str]:
+    records, missing = tcga_records(
+        arguments.table,
+        arguments.slides,
+        arguments.section,
+        arguments.training_locations,
+        arguments.allow_missing,
+        arguments.seed,
+    )
+    has_location = any(record["location"] for record in records)
+    write_manifest(records, arguments.manifest, ("location",) if has_location else ())
+    if missing:
+        yield f"{arguments.table}: {len(missing)} of its slides left out, not found in {arguments.slides}"
+    yield f"{arguments.manifest}: {_count(records)}"
+    for location in sorted({record["location"] or "" for record in records}) if has_location else ():
+        beside = f" ({PUBLISHED_SLIDES[location]} frozen sections in the paper)" if location in PUBLISHED_SLIDES else ""
+        yield f"  {location}: {_count([record for record in records if record['location'] == location])}{beside}"
+    for group, splits in (("in_distribution", ("train", "val", "test")), ("out_of_location", ("test",))):
+        if not any(record["group"] == group for record in records):
+            continue
+        for split in splits:
+            for label, name in ((1, "tumour"), (0, "normal")):
+                wanted = {"group": group, "split": split, "label": label}
+                part = [record for record in records if wanted.items() <= record.items()]
+                if part:
+                    yield f"  {group} {split}, {name}: {_count(part)}"
+                else:
+                    print(f"warning: {group} {split} has no {name} slide: {_LACK[split]}", file=sys.stderr)
+
+
+def _count(records: Sequence[Record]) -> str:
+    return f"{len(records)} slides of {len({record['case_id'] for record in records})} cases"

@@ -1,0 +1,205 @@
+"""What a training records of itself in its folder: it is continued, evaluated and used with the configuration that it had."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..front_door.given import executing_parser
+from ..handlers.tracking import Tracking
+from ..writers.atomic import atomic_path
+from .distributed import barrier, rank
+from .folder_lock import FolderLock
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+FILES = "_files_"
+MISSING = object()
+
+# What may differ between the run that began and the one that goes on: where and how it is computed, not what.
+VOLATILE = (
+    "bundle_root",
+    "output_dir",
+    "device",
+    "num_workers",
+    "amp_dtype",
+    "tracking",
+    "tracking_uri",
+    "run_name",
+    "check_configuration",
+    "initialize",
+    "finalize",
+    "run",
+    "imports",
+)
+
+
+class RunFolder:
+    """Opens, records and guards the output folder of a training.
+
+    While it is open the folder is this run's own, see `FolderLock`: another run is told who has it.
+
+    Args:
+        path: the output folder.
+        tracking: MLflow runs to log the configuration to; None for none.
+        volatile: names of top-level configuration items that may change between interruption and resumption.
+        files: whose content belongs to the run as its configuration does, such as the manifest; their names must differ.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        tracking: Tracking | None = None,
+        volatile: Sequence[str] = VOLATILE,
+        files: Sequence[str | Path] = (),
+    ) -> None:
+        self.path, self.tracking, self.volatile = Path(path), tracking, tuple(volatile)
+        self.files = tuple(Path(file) for file in files)
+        self._lock = FolderLock(path)
+
+    def open(self) -> None:
+        """Record the executed configuration in ``config.json``, or check that it is the recorded one, and start tracking.
+
+        Raises:
+            ValueError: if another run has the folder open, naming its process; if the folder belongs to a run with another
+                configuration, or with files of another content, naming what differs.
+        """
+        config = json.loads(json.dumps(executed_config(), default=str, sort_keys=True))
+        if self.files:
+            config[FILES] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files}
+        self._lock.acquire()
+        try:
+            self._open(config)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, config: dict[str, Any]) -> None:
+        file = self.path / CONFIG
+        if file.is_file():
+            self._check(json.loads(file.read_text()), config)
+        if rank() == 0:
+            with atomic_path(file) as temporary:
+                temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+            if self.tracking is not None:
+                self.tracking.start(scalars(config), file)
+        barrier()
+        logger.info(f"output folder: {self.path.resolve()}")
+
+    def close(self) -> None:
+        """Mark the run as finished in MLflow, and let others have the folder."""
+        try:
+            if self.tracking is not None:
+                self.tracking.finish()
+        finally:
+            self._lock.release()
+
+    def _check(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        ignored = {*self.volatile, "_meta_", FILES}
+        found = differences(
+            {name: value for name, value in before.items() if name not in ignored},
+            {name: value for name, value in now.items() if name not in ignored},
+        )
+        # A file that was not recorded, in the folder of an earlier version, may have any content.
+        hashes = before.get(FILES, {})
+        for file in self.files:
+            if hashes.get(file.name, now[FILES][file.name]) != now[FILES][file.name]:
+                found.append(f"the content of {file} has changed")
+        if found:
+            shown = "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
+            raise ValueError(
+                f"{self.path} holds a run with another configuration ({shown}). Give another --output_dir, or delete the folder "
+                "to begin anew; nothing was changed."
+            )
+
+
+def executed_config() -> dict[str, Any]:
+    """A copy of the configuration - files, overlays and command line merged - whose item is being evaluated by the caller.
+
+    Raises:
+        RuntimeError: outside the evaluation of a configuration item.
+    """
+    return copy.deepcopy(executing_parser().get())
+
+
+def scalars(config: dict[str, Any], group: str = "") -> dict[str, str | int | float | bool]:
+    """The numbers and words of a configuration, its hyper-parameters: no references, expressions or arguments of components.
+
+    Those of a group of items are named after it, with a dot: ``cmil.lr``.
+    """
+    found: dict[str, str | int | float | bool] = {}
+    for name, value in config.items():
+        if name.startswith("_"):
+            continue
+        if isinstance(value, dict) and "_target_" not in value:
+            found |= scalars(value, f"{group}{name}.")
+        elif isinstance(value, (int, float)) or (isinstance(value, str) and not value.startswith(("$", "@", "%"))):
+            found[f"{group}{name}"] = value
+    return found
+
+
+def check_training(config: str | Path | Sequence[str | Path], keys: Sequence[str], unless_null: Sequence[str] = ()) -> None:
+    """Compare the configuration that is being executed with that of a training.
+
+    Args:
+        config: the ``config.json`` of the training's folder, or of several trainings; where there is none, nothing is compared.
+        keys: what decides what the network is or sees, with ``::`` between the names of nested items. Items that one of the two
+            configurations does not have are passed over.
+        unless_null: more keys, which are passed over also where they were null in training.
+
+    Raises:
+        ValueError: naming the items that differ, if any do.
+    """
+    for file in map(Path, [config] if isinstance(config, str | Path) else config):
+        if file.is_file():
+            _check(file, keys, unless_null)
+
+
+def trained_with(folder: str | Path, key: str) -> Any:
+    """What a training's ``config.json`` says of a key; None where it says nothing, or there is none."""
+    file = Path(folder) / CONFIG
+    if not file.is_file():
+        return None
+    found = _item(json.loads(file.read_text()), key)
+    return None if found is MISSING else found
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Where two configuration items differ, notes (``_desc_``) aside, a line each: ``name::of::item: this then, that now``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in sorted({*before, *now})
+            if not key.startswith("_desc_")
+            for line in differences(before.get(key), now.get(key), f"{name}::{key}" if name else key)
+        ]
+    return [] if before == now else [f"{name}: {before!r} then, {now!r} now"]
+
+
+def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
+    before, now = json.loads(file.read_text()), json.loads(json.dumps(executed_config(), default=str))
+    found: list[str] = []
+    for key in (*keys, *unless_null):
+        then, given = (_item(items, key) for items in (before, now))
+        if then is not MISSING and given is not MISSING and not (key in unless_null and then is None):
+            found += differences(then, given, key)
+    if found:
+        raise ValueError(
+            f"the network of {file.parent} was trained with other settings ({'; '.join(found)}). Append the overlays and keys of "
+            f"its training (they are in {file}), for instance --{found[0].partition(':')[0]} ...; to go on in spite of it: "
+            "--check_training::keys '[]'"
+        )
+
+
+def _item(items: Any, key: str) -> Any:
+    for name in key.split("::"):
+        if not isinstance(items, dict) or name not in items:
+            return MISSING
+        items = items[name]
+    return None if items == "$None" else items  # null as the command line has to say it

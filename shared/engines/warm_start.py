@@ -1,0 +1,61 @@
+"""CAMEL's warm start: what its later stages take over from Max-Max, and what follows from that for their training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+FIRST_STAGE = "max_max"
+# Fewer and smaller steps than from scratch: the weights find tumour already.
+_MAX_MIN_LR, _RETRAIN_LR = 0.0001, 0.0002
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What Max-Min, retrain and the segmentation begin with, and how they are trained because of it.
+
+    With it they begin with Max-Max's weights, at lower learning rates; Max-Min trains for a quarter of the epochs and keeps the
+    statistics of its batch normalisation, lest those of its picks wash out what Max-Max has learnt. Without it every stage begins
+    from scratch and is trained as Max-Max is, as in the paper.
+
+    Args:
+        enabled: whether to.
+        output_dir: of the run; each stage has a folder in it.
+        norm: of Max-Max, see `shared.networks.InstanceClassifier`.
+        lr: Max-Max's learning rate.
+        num_epochs: of Max-Max.
+        backbones: ResNets of the classifiers and of the segmentation.
+    """
+
+    enabled: bool
+    output_dir: str | Path
+    norm: str | None
+    lr: float
+    num_epochs: int
+    backbones: Sequence[str]
+
+    @property
+    def max_min_norm(self) -> str | None:
+        return "frozen" if self.enabled and self.norm == "batch" else self.norm
+
+    @property
+    def max_min_lr(self) -> float:
+        return _MAX_MIN_LR if self.enabled else self.lr
+
+    @property
+    def max_min_epochs(self) -> int:
+        return max(1, self.num_epochs // 4) if self.enabled else self.num_epochs
+
+    @property
+    def retrain_lr(self) -> float:
+        return _RETRAIN_LR if self.enabled else self.lr
+
+    @property
+    def segmentation_weights(self) -> str | None:
+        """Max-Max's weights, whose ResNet a segmentation with the same begins with; None for none."""
+        return self.weights(FIRST_STAGE) if len(set(self.backbones)) == 1 else None
+
+    def weights(self, stage: str = FIRST_STAGE) -> str | None:
+        """The file of another stage's weights to begin with; None without a warm start."""
+        return f"{self.output_dir}/{stage}/model.pt" if self.enabled else None

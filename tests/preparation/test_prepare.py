@@ -1,0 +1,85 @@
+"""The command that finds the data sets by itself."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import PREPARE, Prepare
+
+MODULES = PREPARE.parent / "preparation"
+NAMES = sorted(path.stem for path in MODULES.glob("*.py") if "def prepare(" in path.read_text(encoding="utf-8"))
+OPTIONS = sorted(path.stem for path in MODULES.glob("*.py") if path.stem not in ("__init__", *NAMES))
+
+OWN = '''"""Prepare what is our own."""
+
+def add_arguments(parser):
+    parser.add_argument("count", type=int)
+
+def prepare(arguments):
+    for number in range(arguments.count):
+        if number == 2:
+            raise ValueError("2 is too many")
+        yield number
+'''
+
+
+def run(script: object, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False)
+
+
+def test_help_names_every_data_set_and_imports_none() -> None:
+    command = [sys.executable, "-X", "importtime", str(PREPARE), "--help"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    shown = " ".join(finished.stdout.split())
+    assert len(NAMES) > 10
+    for name in NAMES:
+        docstring = (MODULES / f"{name}.py").read_text(encoding="utf-8").removeprefix('"""')
+        assert f" {name} {docstring.splitlines()[0]}" in shown
+    imported = {line.rpartition("|")[2].strip() for line in finished.stderr.splitlines()}
+    assert "shared.front_door" in imported
+    assert not {name for name in imported if name.split(".")[0] in ("torch", "numpy", "monai") or "preparation" in name}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_of_a_data_set(name: str, prepare: Prepare) -> None:
+    error, printed = prepare(name, "--help")
+    assert error == "0"
+    assert f"python scripts/prepare.py {name} " in printed
+    assert "show this help" in printed
+
+
+def test_the_readme_names_every_data_set() -> None:
+    named = re.findall(r"prepare\.py ([a-z_0-9]+)", (PREPARE.parents[1] / "README.md").read_text(encoding="utf-8"))
+    assert not set(NAMES) - set(named)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ebhi"], "there is no data set 'ebhi': was ebhi_seg meant?"),
+        (["zzz"], f"there is no data set 'zzz': choose from {', '.join(NAMES)}"),
+        ([OPTIONS[0]], f"there is no data set {OPTIONS[0]!r}"),
+        ([], "the following arguments are required: NAME"),
+        (["--seed", "glas", "a", "b"], "unrecognized arguments: --seed"),
+    ],
+)
+def test_a_name_that_is_none(words: list[str], message: str) -> None:
+    finished = run(PREPARE, *words)
+    assert finished.returncode == 2
+    assert finished.stderr.splitlines()[-1].startswith(f"prepare.py: error: {message}")
+
+
+def test_an_own_data_set_is_one_module(tmp_path: Path) -> None:
+    """Nothing else has to know its name."""
+    (tmp_path / "scripts/preparation").mkdir(parents=True)
+    (tmp_path / "shared").symlink_to(PREPARE.parents[1] / "shared")
+    script = shutil.copy(PREPARE, tmp_path / "scripts")
+    (tmp_path / "scripts/preparation/own.py").write_text(OWN)
+    assert "own       Prepare what is our own." in run(script, "--help").stdout
+    assert run(script, "own", "2").stdout == "0\n1\n"
+    finished = run(script, "own", "3")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (1, "0\n1\n", "error: 2 is too many\n")
