@@ -204,6 +204,23 @@ def located(name):
     raise ModuleNotFoundError(name)
 
 
+def descriptions(config):
+    """What is said of a configuration and of its items; long texts are lists of lines."""
+    children = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for name, value in children:
+        if str(name).startswith("_desc_"):
+            yield " ".join(value) if isinstance(value, list) else value
+        else:
+            yield from descriptions(value)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=identify)
+def test_descriptions_are_sentences(path):
+    texts = list(descriptions(read(path)))
+    assert texts, "a configuration says what it is for"
+    assert not [text for text in texts if not text[0].isupper() or text[-1] != "." or text.startswith("Of the ")]
+
+
 def target_of(component, config):
     """The function or class behind a ``_target_``, through ``@`` references to callables of the same configuration."""
     name = component["_target_"]

@@ -118,7 +118,7 @@ def test_a_training_gives_a_version_that_answers_and_can_be_taken_back(labelled,
     assert record["labels"]["slide_02"] == [1, 0.3]
     assert min(record["rows"].values()) > 0
     overlay = json.loads((folder / "overlay.json").read_text())
-    assert overlay["train::trainer::initial_weights"] == str(checkpoints["camel"] / "model.pt")
+    assert overlay["initial_weights"] == str(checkpoints["camel"] / "model.pt")
     assert overlay["segmentation_backbone"] == "resnet10"
 
     assert labelled.ask("POST", "/model/camel/rollback").json["version"] == "original"
