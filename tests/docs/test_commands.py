@@ -132,7 +132,7 @@ def test_the_first_commands_lead_from_labels_to_a_map(tmp_path: Path) -> None:
     write_demo(tmp_path / "data/demo", DemoPlan(images={"train": 16, "val": 4, "test": 4}, size_px=IMAGE_SIZE_PX, slides=slides))
     shutil.copy(sorted((tmp_path / "data/demo/slides").iterdir())[-1], tmp_path / "slide.svs")
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    settings = TINY | {"num_workers": 1}
+    settings = TINY | {"num_workers": 1, "margin_px": 16}
     for command in GOLDEN:
         config = Given((ROOT / command.words[command.words.index("--config_file") + 1],)).merged
         small = [word for name, value in settings.items() if name in config for word in (f"--{name}", str(value))]
