@@ -55,9 +55,9 @@ import pandas as pd
 
 from shared.data import TissueCache, load_manifest
 from shared.data.record import Record
-from shared.evaluation.lesion_froc import ISOLATED_UM
-from shared.evaluation.map_cohort import MapCohort
-from shared.evaluation.map_report import FROC_MPP, class_map_report, tumour_map_report
+from shared.evaluation.maps.cohort import MapCohort
+from shared.evaluation.maps.lesion_froc import ISOLATED_UM
+from shared.evaluation.maps.report import FROC_MPP, class_map_report, tumour_map_report
 from shared.evaluation.table import score_blocks
 from shared.inference.cohort.cohort import SETTINGS_NAME
 from shared.writers import atomic_path

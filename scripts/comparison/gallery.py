@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shared.data.record import Record, region_of
+from shared.evaluation.maps.map_folder import MapFolder
+from shared.evaluation.maps.scoring_grid import ScoringGrid
 from shared.evaluation.report import example_indices
-from shared.inference.cohort.row_store import TABLE_NAME
 from shared.inference.inputs import image_name
-from shared.writers import read_rows
 from shared.writers.overlay import PROBABILITY_COLOURS
 from shared.writers.palette import class_colour
 from shared.wsi import open_slide
 
 from .data import ComparisonData
 from .runs import Row
-from .scoring import ScoringGrid, open_map
+from .scoring import map_class_names
 
 _SIDE_PX = 320
 # Shades of a map: more would not be told apart, and fewer make small files.
@@ -72,27 +72,21 @@ def examples(rows: Sequence[Row], data: ComparisonData, count: int) -> list[Exam
     if not mapped:
         return []
     labels = [1 if record["label"] is None else record["label"] for record in data.records]
-    table = read_rows(mapped[0].maps[0] / TABLE_NAME)
-    return [
-        _example(data.records[index], mapped, table[image_name(Path(data.records[index]["image"]))], data)
-        for index in example_indices(labels, min(count, len(labels)))
-    ]
+    folders = [(row.title, MapFolder(row.maps[0], map_class_names(data))) for row in mapped]
+    return [_example(data.records[index], folders, data) for index in example_indices(labels, min(count, len(labels)))]
 
 
-def _example(record: Record, rows: Sequence[Row], map_row: dict[str, str], data: ComparisonData) -> Example:
+def _example(record: Record, folders: Sequence[tuple[str, MapFolder]], data: ComparisonData) -> Example:
     slide = open_slide(record["image"], mpp=record["mpp"])
     size = region_of(record, slide.size_px)[2:]
     mpp = slide.mpp * max(size) / _SIDE_PX
-    grid = ScoringGrid(record, map_row, mpp)
-    height, width = grid.shape
-    picture = slide.read_region((round(grid.origin[0]), round(grid.origin[1])), (width, height), mpp=mpp)
-    panels = [Panel("Truth", _layer(_one_hot(grid.truth(0, height, data.num_classes), data.num_classes)))]
-    for row in rows:
-        table = read_rows(row.maps[0] / TABLE_NAME)
-        own = ScoringGrid(record, table[image_name(Path(record["image"]))], mpp)
-        with open_map(row.maps[0], record, data.num_classes) as source:
-            values, classes = source.at(*own.map_pixels(0, height, source.shape))
-        panels.append(Panel(row.title, _layer(_chances(values, classes, data.num_classes))))
+    grids = [ScoringGrid.of_mpp(record, folder.row(record), mpp, folder.class_names) for _, folder in folders]
+    height, width = grids[0].shape
+    picture = slide.read_region(grids[0].origin, (width, height), mpp=mpp)
+    panels = [Panel("Truth", _layer(_one_hot(grids[0].truth(0, height), data.num_classes)))]
+    for (title, folder), grid in zip(folders, grids, strict=True):
+        with folder.open(record) as source:
+            panels.append(Panel(title, _layer(_chances(grid.decisions(source, 0, height), data.num_classes))))
     name = image_name(Path(record["image"])) + (f" at {record['x']}, {record['y']}" if record["x"] is not None else "")
     label = "unknown" if record["label"] is None else data.class_names[record["label"]]
     return Example(name, label, _jpeg(picture), width, height, panels)
@@ -102,12 +96,12 @@ def _one_hot(truth: NDArray[np.uint8], num_classes: int) -> NDArray[np.float32]:
     return np.stack([truth == index for index in range(1, num_classes)]).astype(np.float32)
 
 
-def _chances(values: NDArray[np.uint8], classes: NDArray[np.uint8], num_classes: int) -> NDArray[np.float32]:
+def _chances(seen: NDArray[np.uint8], num_classes: int) -> NDArray[np.float32]:
     """Probability of tumour ``(1, H, W)``, or, of several classes, that of not being background where each is the likeliest."""
-    probability = values.astype(np.float32) / np.float32(255)
+    probability = seen[0].astype(np.float32) / np.float32(255)
     if num_classes == 2:
         return probability[None]
-    return np.stack([np.where(classes == index, probability, 0) for index in range(1, num_classes)]).astype(np.float32)
+    return np.stack([np.where(seen[1] == index, probability, 0) for index in range(1, num_classes)]).astype(np.float32)
 
 
 def _layer(chances: NDArray[np.float32]) -> str:

@@ -17,7 +17,7 @@ from ..data.record import label_of
 from ..engines.batches import SlideBags
 from ..engines.distributed import barrier, over_dataset, rank, unwrap
 from ..engines.inferers import BagInferer, fast_inferer
-from ..evaluation.map_evaluation import MapEvaluation
+from ..evaluation.maps.split_maps import SplitMaps
 from ..evaluation.report import number
 from ..handlers.tracking import Tracking
 from ..metrics.bag_ranking import bag_scores, top_share_of_histogram
@@ -59,7 +59,7 @@ class Calibration:
         network: nn.Module,
         alpha: float,
         device: torch.device | str,
-        maps: MapEvaluation,
+        maps: SplitMaps,
         num_workers: int = 0,
         tracking: Tracking | None = None,
     ) -> None:

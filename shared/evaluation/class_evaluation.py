@@ -16,7 +16,7 @@ from ..engines.inferers import fast_inferer
 from ..metrics.classes import class_scores, confusion_matrix
 from .class_report import compared_class_scores, confusion_row, everything_is, scores_of_class
 from .image_evaluation import ImageEvaluation, Panels, Row
-from .report import example_title, number, region_of
+from .report import example_title, image_columns, number
 
 
 @dataclass(kw_only=True, eq=False)
@@ -50,7 +50,7 @@ class ClassEvaluation(ImageEvaluation):
         maps = infer(images, network).argmax(1).cpu()
         labels = infer(images, network.classify).argmax(1).tolist() if self.classifies else None
         for position, index in enumerate(batch["index"].tolist()):
-            row, confusion = region_of(self.dataset.data[index]), None
+            row, confusion = image_columns(self.dataset.data[index]), None
             if labels is not None:
                 row["predicted_label"] = labels[position]
             if "mask" in batch:

@@ -18,7 +18,7 @@ from ..engines.inferers import LatticeInferer
 from ..metrics.binary import binary_counts
 from ..networks.probabilities import tumour_probability
 from .image_evaluation import ImageEvaluation, Panels, Row
-from .report import COUNTS, everything_is_tumour, image_table, pixel_scores, pooled_scores, region_of
+from .report import COUNTS, everything_is_tumour, image_columns, image_table, pixel_scores, pooled_scores
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class LatticeEvaluation(ImageEvaluation):
         probability = self._probability(batch["image"])
         logits = self._logits(batch["image"])
         for position, index in enumerate(batch["index"].tolist()):
-            row = region_of(self.dataset.data[index]) | {"max_probability": float(probability[position].max())}
+            row = image_columns(self.dataset.data[index]) | {"max_probability": float(probability[position].max())}
             instances = None
             if "mask" in batch:
                 mask = batch["mask"][position]

@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import tifffile
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ..data.image_dataset import record_error
-from ..data.manifest import write_manifest
+from ..data.manifest import has_known_mask
 from ..data.record import Record, label_of
-from ..data.record_masks import read_record_mask
 from ..data.tissue_cache import TissueCache
-from ..engines.distributed import barrier, gather_in_order, num_processes, rank
+from ..engines.distributed import barrier, rank
 from ..handlers.tracking import Tracking
 from ..inference.slide_mapper import SlideMapper
 from ..metrics.bag_ranking import top_share_of_histogram
-from ..metrics.binary import binary_scores
-from ..metrics.ranking import counts_at, roc_auc, roc_auc_of_histograms, score_histograms
+from ..metrics.ranking import roc_auc, roc_auc_of_histograms
 from ..writers.figures.examples import ExampleRow
-from ..writers.table import read_rows
 from ..wsi.slide import Slide
-from .map_counts import slide_name
-from .report import COUNTS, example_indices, example_title, number, write_report
-from .scoring_grid import nearest_pixels
+from .maps.counts import PARTS, MapCounts, least_value
+from .maps.scoring_grid import ScoringGrid
+from .maps.split_maps import SplitMaps
+from .report import COUNTS, example_indices, example_title, number, pooled_scores, write_report
 from .table import score_table
 
 MASK_TRUTHS = ("mask", "masks_where_given")
-_STRIP_AREA_PX = 2**23
 _EXAMPLE_PX = 640
 
 
 class MapEvaluation:
     """Maps the slides of a split, and scores the maps pixel by pixel and slide by slide.
 
-    Into `folder` go the maps of `shared.inference.SlideMapper` (``maps/``; finished ones are not made again), ``metrics.json``,
-    ``slides.csv`` (a row a slide) and ``examples.png``. Pixels are those of the maps. They are scored twice: in tissue only, and
-    with the background, which scores 0 whatever the map says of it. AUCs are of pixels pooled over all slides, exact for the
-    256 values that a map can have; memory does not grow with their number. "Everything is tumour" is scored on the tissue too.
+    Into `folder` go the maps (``maps/``, see `SplitMaps`), ``metrics.json``, ``slides.csv`` (a row per slide) and
+    ``examples.png``. Pixels are those of the maps. They are scored twice: in tissue only, and with the background, which scores 0
+    whatever the map says of it. AUCs are of pixels pooled over all slides, exact for the 256 values that a map can have.
+    "Everything is tumour" is scored on the tissue too.
 
     Where the records are of more than one ``group`` (a manifest's column), such as slides of the locations of training and of
     others, each kind of score has rows of each group behind those of all slides: "<method>, <group>". Records without a group
@@ -85,31 +78,23 @@ class MapEvaluation:
     ) -> None:
         if truth not in (*MASK_TRUTHS, None):
             raise ValueError(f"truth must be one of {', '.join(MASK_TRUTHS)} or None, got {truth!r}")
-        self.folder, self.mapper, self.tissue = Path(folder), mapper, tissue
         # Without its mask a record of a tumour slide has no truth.
-        self.records: list[Record] = [record if truth else {**record, "mask": None} for record in records]
+        self.maps = SplitMaps(folder, records, mapper, tissue, truth=truth is not None)
+        self.folder, self.records = Path(folder), self.maps.records
         if truth == "masks_where_given":
             self.is_scored = any(record.get("mask") is not None for record in self.records)
         else:
-            self.is_scored = truth is not None and all(_has_truth(record) for record in self.records)
-        if mapper.tissue.only and mapper.tissue.found_by != tissue.method:
-            raise ValueError(
-                f"the maps are made where {mapper.tissue.found_by!r} finds tissue, and would be scored where {tissue.method!r} "
-                "does: give both the same tissue_method"
-            )
+            self.is_scored = truth is not None and all(has_known_mask(record) for record in self.records)
         groups = sorted({group for record in self.records if (group := record.get("group")) is not None})
         self.groups = groups if len(groups) > 1 else []
-        self.alpha, self.method, self.split, self.num_examples, self.tracking = alpha, method, split, num_examples, tracking
+        self.threshold, self.alpha, self.method, self.split = mapper.threshold, alpha, method, split
+        self.num_examples, self.tracking = num_examples, tracking
 
     def run(self) -> dict[str, Any]:
         """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
-        share = self.records[rank() :: num_processes()]
-        for record in share:
-            _check_mask(record)
-        maps = self._map(share)
-        rows = gather_in_order([self._row(record, maps) for record in tqdm(share, "scoring maps", unit="slide", disable=None)])
-        histograms = {name: [row.pop(name) for row in rows] for name in ("tissue", "all")}
-        metrics = self._metrics(rows, histograms)
+        counts = self.maps.counts()
+        rows = [self._row(record, of_map) for record, of_map in zip(self.records, counts, strict=True)]
+        metrics = self._metrics(rows, counts)
         barrier()
         if rank() == 0:
             title, table = f"{self.method}: slides of the split", score_table(metrics, self.folder)
@@ -117,27 +102,12 @@ class MapEvaluation:
         barrier()
         return metrics
 
-    def tissue_histograms(self) -> list[Tensor]:
-        """Map the slides; of each, in their order, how many tissue pixels of its map have each value: int64 ``(256,)``."""
-        share = self.records[rank() :: num_processes()]
-        maps = self._map(share)
-        return gather_in_order([self._histograms(record, maps)["tissue"].sum(0) for record in share])
+    def _is_known(self, record: Record) -> bool:
+        return self.is_scored and has_known_mask(record)
 
-    def _map(self, records: Sequence[Record]) -> Path:
-        """Map these slides; the folder of this process's maps."""
-        maps = self.folder / "maps"
-        if num_processes() > 1:
-            maps = maps / f"share_{rank()}_of_{num_processes()}"
-        if records:
-            write_manifest(records, maps / "slides_to_map.csv")
-            self.mapper.run(maps / "slides_to_map.csv", maps)
-        return maps
-
-    def _row(self, record: Record, maps: Path) -> dict[str, Any]:
-        """What one slide scores, with its histograms ``(2, 256)`` of tissue and of all pixels."""
-        histograms = self._histograms(record, maps)
-        tissue, everywhere = histograms["tissue"], histograms["all"]
-        threshold = math.ceil(255 * self.mapper.threshold - 1e-9)
+    def _row(self, record: Record, counts: MapCounts) -> dict[str, Any]:
+        """What one slide scores."""
+        tissue, everywhere = (counts.histograms[part] for part in PARTS)
         row: dict[str, Any] = {
             "slide": Path(record["image"]).stem,
             "label": record["label"],
@@ -146,35 +116,14 @@ class MapEvaluation:
         }
         if self.groups:
             row["group"] = record.get("group")
-        if self.is_scored and _has_truth(record):
-            counts = counts_at(tissue, threshold)
-            row |= {"tissue_auc": number(roc_auc_of_histograms(tissue)), "auc": number(roc_auc_of_histograms(everywhere))}
-            row |= dict(zip(COUNTS, counts.tolist(), strict=True))
-        return row | histograms
+        if self._is_known(record):
+            row |= {"tissue_auc": counts.auc("tissue"), "auc": counts.auc("all")}
+            row |= dict(zip(COUNTS, counts.decided("tissue", least_value(self.threshold)).tolist(), strict=True))
+        return row
 
-    def _histograms(self, record: Record, maps: Path) -> dict[str, Tensor]:
-        name = slide_name(record)
-        probability = read_map(maps / f"{name}.ome.tif")
-        # The table says how large a map pixel is; the file's own resolution is rounded.
-        row = read_rows(maps / "slides.csv")[name]
-        pixel_px = float(row["map_mpp"]) / float(row["mpp"])
-        tissue = self.tissue.get(record["image"], record.get("mpp"))
-        columns = nearest_pixels(0, probability.shape[1], pixel_px / tissue.pixel_px, tissue.mask.shape[1])
-        total = {part: torch.zeros(2, 256, dtype=torch.int64) for part in ("tissue", "all")}
-        strip = max(1, _STRIP_AREA_PX // probability.shape[1])
-        for top in range(0, probability.shape[0], strip):
-            scores = probability[top : top + strip]
-            rows = nearest_pixels(top, len(scores), pixel_px / tissue.pixel_px, tissue.mask.shape[0])
-            is_tissue = torch.from_numpy(tissue.mask[np.ix_(rows, columns)])
-            truth = torch.from_numpy(_truth(record, (int(row["width_px"]), int(row["height_px"])), pixel_px, top, scores.shape))
-            values = torch.from_numpy(scores)
-            total["tissue"] += score_histograms(values[is_tissue], truth[is_tissue])
-            total["all"] += score_histograms(values.masked_fill(~is_tissue, 0), truth)
-        return total
-
-    def _metrics(self, rows: Sequence[dict[str, Any]], histograms: dict[str, list[Tensor]]) -> dict[str, Any]:
-        metrics: dict[str, Any] = {"split": self.split, "num_slides": len(rows), "threshold": self.mapper.threshold}
-        scored = [index for index, record in enumerate(self.records) if self.is_scored and _has_truth(record)]
+    def _metrics(self, rows: Sequence[dict[str, Any]], counts: Sequence[MapCounts]) -> dict[str, Any]:
+        metrics: dict[str, Any] = {"split": self.split, "num_slides": len(rows), "threshold": self.threshold}
+        scored = [index for index, record in enumerate(self.records) if self._is_known(record)]
         if scored and len(scored) < len(rows):
             metrics["num_slides_scored_by_pixel"] = len(scored)
         metrics["slides"] = {}
@@ -187,47 +136,41 @@ class MapEvaluation:
             with_truth = sorted(set(scored) & set(chosen))
             if with_truth:
                 has_tumour = [rows[index]["label"] > 0 for index in with_truth]
-                for part, title in (("tissue", "pixels_tissue"), ("all", "pixels_all")):
-                    found = self._pixel_scores([histograms[part][index] for index in with_truth], has_tumour)
-                    metrics.setdefault(title, {}).update({name + behind: scores for name, scores in found.items()})
+                for part in PARTS:
+                    found = self._pixel_scores([counts[index] for index in with_truth], has_tumour, part)
+                    of_part = metrics.setdefault(f"pixels_{part}", {})
+                    of_part |= {name + behind: scores for name, scores in found.items()}
         return metrics
 
-    def _pixel_scores(self, histograms: Sequence[Tensor], has_tumour: Sequence[bool]) -> dict[str, dict[str, float | None]]:
-        """Of the method and of "everything is tumour", on the pixels that histograms ``(2, 256)`` of slides count."""
-        threshold = math.ceil(255 * self.mapper.threshold - 1e-9)
-        pooled = torch.stack(list(histograms)).sum(0)
-        per_slide = [roc_auc_of_histograms(one) for one, tumour in zip(histograms, has_tumour, strict=True) if tumour]
-        everything = {name: number(score) for name, score in binary_scores(counts_at(pooled, 0)).items()}
+    def _pixel_scores(
+        self, counts: Sequence[MapCounts], has_tumour: Sequence[bool], part: str
+    ) -> dict[str, dict[str, float | None]]:
+        """Of the method and of "everything is tumour", on the pixels of slides."""
+        pooled = MapCounts.pooled(counts)
+        slides = [one.histograms[part] for one, tumour in zip(counts, has_tumour, strict=True) if tumour]
+        per_slide = [roc_auc_of_histograms(histograms) for histograms in slides]
         return {
             self.method: {
-                "auc": number(roc_auc_of_histograms(pooled)),
+                "auc": pooled.auc(part),
                 "mean_slide_auc": number(torch.stack(per_slide).nanmean()) if per_slide else None,
-                **{name: number(score) for name, score in binary_scores(counts_at(pooled, threshold)).items()},
+                **pooled_scores(pooled.decided(part, least_value(self.threshold))),
             },
-            "Everything is tumour": {"auc": 0.5, "mean_slide_auc": 0.5, **everything},
+            "Everything is tumour": {"auc": 0.5, "mean_slide_auc": 0.5, **pooled_scores(pooled.decided(part, 0))},
         }
 
     def _examples(self) -> list[ExampleRow]:
         rows = []
         for index in example_indices([label_of(record) for record in self.records], self.num_examples):
-            record = self.records[index]
-            maps = self.folder / "maps"
-            if num_processes() > 1:
-                maps = maps / f"share_{index % num_processes()}_of_{num_processes()}"
-            with Slide(record["image"], mpp=record.get("mpp")) as slide:
+            record, folder = self.records[index], self.maps.of_slide(index)
+            with Slide(record["image"], mpp=record.get("mpp")) as slide, folder.open(record) as source:
                 picture = slide.thumbnail(_EXAMPLE_PX)
-                pixel_px = max(slide.size_px) / max(picture.shape[:2])
-                probability = read_map(maps / f"{slide_name(record)}.ome.tif")
-                at = np.ix_(*(nearest_pixels(0, n, m / n, m) for n, m in zip(picture.shape[:2], probability.shape, strict=True)))
-                is_known = self.is_scored and _has_truth(record)
-                truth = _truth(record, slide.size_px, pixel_px, 0, picture.shape[:2]) if is_known else None
-            rows.append(ExampleRow(example_title(record), picture, {"truth": truth, "tumour map": probability[at] / 255}))
+                shape = picture.shape[:2]
+                mpp = slide.mpp * max(slide.size_px) / max(shape)
+                grid = replace(ScoringGrid.of_mpp(record, folder.row(record), mpp), shape=shape)
+                probability = grid.decisions(source, 0, shape[0])[0] / 255
+            truth = grid.truth(0, shape[0]) if self._is_known(record) else None
+            rows.append(ExampleRow(example_title(record), picture, {"truth": truth, "tumour map": probability}))
         return rows
-
-
-def read_map(path: Path) -> np.ndarray:
-    """A map that `SlideMapper` has written: uint8 ``(H, W)``, 255 being probability 1."""
-    return np.asarray(tifffile.imread(path, series=0, level=0))
 
 
 def top_share_mean_of_histogram(histogram: Tensor, share: float) -> float:
@@ -245,25 +188,3 @@ def _table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """The rows of slides; counts stay whole numbers where some slides have none."""
     frame = pd.DataFrame(rows)
     return frame.astype({name: "Int64" for name in COUNTS if name in frame})
-
-
-def _has_truth(record: Record) -> bool:
-    return record.get("mask") is not None or record["label"] == 0
-
-
-def _check_mask(record: Record) -> None:
-    if record.get("mask") is None:
-        return
-    try:
-        with Slide(record["image"], mpp=record.get("mpp")) as slide:
-            read_record_mask(record, (0, 0), 1, slide.size_px)
-    except (ValueError, OSError) as error:
-        raise record_error(record, error) from error
-
-
-def _truth(record: Record, size_px: tuple[int, int], pixel_px: float, top: int, shape: Sequence[int]) -> np.ndarray:
-    """Tumour ``(H, W)`` uint8 at the pixels of a map's strip that begins with row `top`."""
-    if record.get("mask") is None:
-        return np.zeros(tuple(shape), dtype=np.uint8)
-    corner = (0, round(top * pixel_px))
-    return read_record_mask(record, corner, (shape[1], shape[0]), size_px, pixel_px)

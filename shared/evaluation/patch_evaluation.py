@@ -18,7 +18,7 @@ from ..metrics.binary import binary_counts
 from ..metrics.ranking import roc_auc
 from .image_evaluation import ImageEvaluation, Panels, Row
 from .report import number, pooled_scores
-from .table import INSTANCE_COLUMNS
+from .table import INSTANCE_COLUMNS, score_block
 
 COLUMNS = {"auc": "AUC", **INSTANCE_COLUMNS}
 # The pixels of a patch that its label speaks of.
@@ -80,18 +80,10 @@ class PatchCamelyonEvaluation(ImageEvaluation):
         return f"patch {row['index']}\nlabel {row['label']}, {row['probability']:.2f}"
 
     def text(self, metrics: Mapping[str, Any]) -> str:
-        """The scores as a text table, in per cent, as `score_table` prints those of the other evaluations."""
-        title, scores = "PatchCamelyon (%)", metrics["images"][self.method]
-        width = max(len(title), len(self.method)) + 2
-        cells = ["-" if scores[name] is None else f"{100 * scores[name]:.1f}" for name in COLUMNS]
-        return "\n".join(
-            [
-                title.ljust(width) + "".join(f"{header:>15}" for header in COLUMNS.values()),
-                self.method.ljust(width) + "".join(f"{cell:>15}" for cell in cells),
-                "",
-                f"{metrics['num_images']} patches, tumour from a probability of {self.threshold:g}; "
-                f"metrics.json, images.csv and examples.png are in {self.folder}",
-            ]
+        table = score_block("PatchCamelyon (%)", metrics["images"], COLUMNS)
+        return (
+            f"{table}\n{metrics['num_images']} patches, tumour from a probability of {self.threshold:g}; "
+            f"metrics.json, images.csv and examples.png are in {self.folder}"
         )
 
 

@@ -19,7 +19,7 @@ from ..metrics.binary import binary_counts
 from ..metrics.boundary import BOUNDARY_THRESHOLDS, boundary_counts, ods_of_counts
 from ..metrics.region import region_f_measure
 from .image_evaluation import ImageEvaluation, Panels, Row
-from .report import COUNTS, everything_is_tumour, image_table, number, pixel_scores, pooled_scores, region_of
+from .report import COUNTS, everything_is_tumour, image_columns, image_table, number, pixel_scores, pooled_scores
 
 THRESHOLD = 0.5
 
@@ -53,7 +53,7 @@ class RegionEvaluation(ImageEvaluation):
         maps = self._maps(batch["image"], batch.get("superpixels"))
         image_probability = self._image_probability(batch["image"], maps)
         for position, index in enumerate(batch["index"].tolist()):
-            row = region_of(self.dataset.data[index])
+            row = image_columns(self.dataset.data[index])
             row["max_probability"] = float(maps[position, -1].max())
             row["image_probability"] = round(float(image_probability[position]), 6)
             scores = []

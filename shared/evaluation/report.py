@@ -65,7 +65,7 @@ def write_report(
     print(table, flush=True)
 
 
-def region_of(record: Mapping[str, Any]) -> dict[str, Any]:
+def image_columns(record: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that begin a row of ``images.csv``: which image or region a record is, and its label."""
     return {name: record.get(name) for name in REGION}
 

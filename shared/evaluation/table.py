@@ -79,10 +79,11 @@ def score_table(metrics: Mapping[str, Any], folder: str | Path) -> str:
 
 def score_blocks(metrics: Mapping[str, Any]) -> list[str]:
     """The blocks of `score_table`."""
-    return [_block(title, metrics[kind], columns) for kind, (title, columns) in BLOCKS.items() if metrics.get(kind)]
+    return [score_block(title, metrics[kind], columns) for kind, (title, columns) in BLOCKS.items() if metrics.get(kind)]
 
 
-def _block(title: str, rows: Mapping[str, Mapping[str, float | None]], columns: Mapping[str, str]) -> str:
+def score_block(title: str, rows: Mapping[str, Mapping[str, float | None]], columns: Mapping[str, str]) -> str:
+    """Rows of scores under a title, in per cent; `columns` are names of scores and their headers."""
     width = max([len(title), *(len(name) for name in rows)]) + 2
     lines = [title.ljust(width) + "".join(f"{header:>15}" for header in columns.values())]
     for name, scores in rows.items():

@@ -17,7 +17,7 @@ from .given import Given, is_formula, is_note, normalised
 logger = logging.getLogger(__name__)
 
 # The last name of a key says what its value is.
-PATH_NAME = re.compile(r"(\w+_)?(dir|file|folder|root|path)|manifest|source|checkpoint|(initial|first)_weights|publish_to")
+PATH_NAME = re.compile(r"(\w+_)?(dir|file|folder|root|path)|manifest|source|checkpoint|initial(_weights)?")
 PATHS_NAME = re.compile(r"(\w+_)?(paths|checkpoints)")
 TEXT_NAME = re.compile(r"run_name|tracking_uri|split")
 EPOCHS_NAME = re.compile(r"(\w+_)?epochs|num_trees|passes")

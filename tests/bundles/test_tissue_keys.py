@@ -15,12 +15,13 @@ def test_tissue_is_taken_by_key(path):
     mapper = inference["slide_mapper"]
     assert inference["tissue_method"] == training.get("tissue_method", "otsu")
     if "tissue_method" not in training:
-        assert mapper["tissue_method"] == "@tissue_method"
+        assert mapper["tissue"]["method"] == "@tissue_method"
         return
-    assert mapper["tissue"] == inference["dataset"]["tissue"] == "@tissue"
     evaluation = json.loads(path.with_name("evaluate.json").read_text())
-    assert evaluation["evaluator"]["tissue"] == evaluation["evaluator"]["mapper"]["tissue"] == "@tissue"
-    assert training["mapper"]["tissue"] == training["evaluated_maps"]["tissue"] == "@tissue"
+    mappers = (mapper, evaluation["evaluator"]["mapper"], training["mapper"])
+    assert [one["tissue"]["cache"] for one in mappers] == ["@tissue"] * 3
+    scored = (inference["dataset"], evaluation["evaluator"], training["evaluation"], training["calibration"]["maps"])
+    assert [one["tissue"] for one in scored] == ["@tissue"] * 4
     for config in (inference, evaluation):
         assert "tissue_method" in config["checked_keys"]
         assert {**config["tissue"], "keep": None} == {**training["tissue"], "keep": None}

@@ -7,7 +7,7 @@ from torch import nn
 from shared.calibration import Calibration, find_checkpoints, load_threshold
 from shared.calibration.threshold import map_threshold
 from shared.data import SlideBagDataset, TissueCache
-from shared.evaluation import MapEvaluation
+from shared.evaluation import SplitMaps
 from shared.inference import Compute, SlideMapper, Tiles
 from shared.metrics.bag_ranking import bag_scores, top_share_of_histogram
 from tests.engines.conftest import in_processes
@@ -33,7 +33,7 @@ def calibration(bags, cohort, tmp_path):
             network or nn.Identity(), mpp=1.0, tiles=Tiles(tile_size_px=32, margin_px=0), compute=Compute(device="cpu", amp=False)
         )
         folder = tmp_path / f"maps of {name}"
-        maps = MapEvaluation(folder, cohort, mapper, TissueCache(tmp_path / "tissue"), ALPHA, "method", truth=None)
+        maps = SplitMaps(folder, cohort, mapper, TissueCache(tmp_path / "tissue"), truth=False)
         return Calibration(tmp_path / name, bags(with_shares), network, ALPHA, "cpu", maps)
 
     return make

@@ -45,6 +45,7 @@ def changed(images_csv, tmp_path):
         ("camel", "images", ("label",)),
         ("camel+pixel_fsb", "images", ("label", "mask")),
         ("camel+image_fsb", "images", ("label",)),
+        ("camel+instance_fsb", "images", ("label", "mask")),
         ("cdws_mil", "images", ("label", "area")),
         ("cdws_mil+dws", "images", ("label",)),
         ("joint_seg_cls", "images", ("label", "mask")),

@@ -13,8 +13,8 @@ from scripts.comparison import data as comparison_data
 from scripts.comparison.data import prepare_data
 from scripts.comparison.scoring import MapScorer
 from shared.data import TissueCache, load_manifest, slide_regions
-from shared.evaluation.map_cohort import MapCohort
-from shared.evaluation.map_report import tumour_map_report
+from shared.evaluation.maps.cohort import MapCohort
+from shared.evaluation.maps.report import tumour_map_report
 from shared.inference import Compute, SlideMapper, Tiles
 from shared.metrics import boundary_counts, region_f_measure
 from shared.writers import read_rows, write_rows

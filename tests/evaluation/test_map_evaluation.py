@@ -15,7 +15,7 @@ from torch import nn
 
 from shared.data import TissueCache
 from shared.evaluation import MapEvaluation
-from shared.evaluation.map_evaluation import read_map, top_share_mean_of_histogram
+from shared.evaluation.map_evaluation import top_share_mean_of_histogram
 from shared.inference import SlideMapper
 from shared.metrics.bag_ranking import top_share_mean
 from tests.engines.conftest import in_processes
@@ -168,7 +168,7 @@ def test_background_scores_nothing(tmp_path, evaluation, cohort, tissue, paint_f
     """Whatever a map says of glass, its pixels score 0."""
     network = PaintOrGlass(paint_finder(), glass_logit)
     found = evaluation(tmp_path, cohort, network, tissue_only=False, tile_size_px=16, margin_px=0).run()
-    corners = [int(read_map(tmp_path / f"maps/slide_0{index}.ome.tif")[0, 0]) for index in range(4)]
+    corners = [int(tifffile.imread(tmp_path / f"maps/slide_0{index}.ome.tif", key=0)[0, 0]) for index in range(4)]
     assert corners == [255 if glass_logit > 0 else 0] * 4
     assert_same(found, reference(tmp_path, cohort, tissue)[0])
     # More than half of each slide is background, and all of it is right.
@@ -199,7 +199,7 @@ def test_other_alphas(tmp_path, evaluation, cohort, tissue, alpha):
 @pytest.mark.parametrize("strip_area_px", [1, 1000])
 def test_strips_change_nothing(tmp_path, evaluation, cohort, monkeypatch, strip_area_px):
     whole = evaluation(tmp_path / "whole", cohort[:2], num_examples=0).run()
-    monkeypatch.setattr("shared.evaluation.map_evaluation._STRIP_AREA_PX", strip_area_px)
+    monkeypatch.setattr("shared.evaluation.maps.scoring_grid._STRIP_GRID_PX", strip_area_px)
     assert evaluation(tmp_path / "strips", cohort[:2], num_examples=0).run() == whole
 
 

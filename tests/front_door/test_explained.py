@@ -135,6 +135,8 @@ def test_a_user_without_home_is_told_so_where_monai_was_there_first(run_nameless
     code = f"""
 import os
 os.environ["USER"] = "me"
+# Where Matplotlib, which MONAI imports, is older than 3.11, it asks for a home folder itself.
+os.environ["MPLCONFIGDIR"] = {str(tmp_path)!r}
 from monai.bundle import run
 run(config_file={INFERENCE!r}, output_dir={str(tmp_path / "maps")!r})
 """

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def test_the_tumour_is_found_to_the_pixel(tmp_path, write_slide, picture, rednes
     map_pixel = map_downsample * (2 if slide_mpp == 0.25 else 1)
     with tifffile.TiffFile(tmp_path / "out" / "a.ome.tif") as tiff:
         stored = tiff.asarray()
-        assert f'PhysicalSizeX="{slide_mpp * map_pixel:g}' in tiff.ome_metadata
+        (width_um,) = re.findall(r'PhysicalSizeX="([\d.]+)"', tiff.ome_metadata)
+        assert float(width_um) == pytest.approx(slide_mpp * map_pixel, rel=1e-5)
     assert stored.shape == (-(-700 // map_pixel), -(-1100 // map_pixel))
     assert (stored >= 128).sum() * map_pixel**2 == polygon.area
     with Image.open(tmp_path / "out" / "a.png") as overlay:

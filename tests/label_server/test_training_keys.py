@@ -36,6 +36,14 @@ def test_a_training_of_the_server_passes_the_check_of_keys(tmp_path, name, optio
     assert (overlay["tracking::enabled"], overlay["num_workers"]) == (False, 0)
 
 
+def test_a_training_keeps_what_the_version_before_it_was_trained_with_in_groups_of_keys_too(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"norm": "group", "cmil": {"lr": 0.01, "num_epochs": 16}}))
+    model = ServedModel("camel", sources(tmp_path / "model.pt")["camel"], tmp_path / "work")
+    overlay = training_overlay(model, read_recipe(BUNDLES / "camel"), tmp_path / "work" / "training-0001", {}, {})
+    changed = {key: overlay[key] for key in ("norm", "cmil::lr", "cmil::num_epochs") if key in overlay}
+    assert changed == {"norm": "group", "cmil::lr": 0.01}
+
+
 @pytest.mark.parametrize(
     "bundle", [path.parents[1] for path in sorted(BUNDLES.glob("*/configs/inference.json"))], ids=lambda path: path.name
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import tifffile
@@ -11,11 +10,18 @@ import tifffile
 from ...wsi.tiff.tiles import decode_tile
 
 
-class _ChannelFile:
-    """An open OME-TIFF of `num_channels` maps of one size, which is what `wanted` says in the error."""
+class MapFile:
+    """A map that `SlideMapper` has written as ``<name>.ome.tif``; one of tumour is a row source.
 
-    def __init__(self, path: str | Path, num_channels: int, wanted: str) -> None:
-        self.path = Path(path)
+    Args:
+        path: of the file; open until `close`.
+        num_classes: 2 for a map of tumour; of C classes the file holds C maps, that of the background first.
+
+    Raises:
+        ValueError: if it cannot be read, or holds another number of classes.
+    """
+
+    def __init__(self, path: str | Path, num_classes: int = 2) -> None:
         try:
             self._tiff = tifffile.TiffFile(path)
             pages = [self._tiff.pages[index].aspage() for index in range(len(self._tiff.pages))]
@@ -23,75 +29,50 @@ class _ChannelFile:
         except (OSError, tifffile.TiffFileError, IndexError) as error:
             raise ValueError(f"the map {path} cannot be read ({error})") from error
         is_alike = all(other.is_tiled and other.shape == page.shape and other.dtype == np.uint8 for other in pages)
-        if len(pages) != num_channels or not is_alike:
+        if len(pages) != (1 if num_classes == 2 else num_classes) or not is_alike:
             self.close()
-            raise ValueError(f"the map {path} is no {wanted}, got {len(pages)} of {page.dtype}")
-        self._channels = [_Channel(self.path, self._tiff, page) for page in pages]
+            expected = f"map of {num_classes} classes: expected as many tiled uint8 images"
+            if num_classes == 2:
+                expected = "map of tumour: expected one tiled uint8 image"
+            raise ValueError(f"the map {path} is no {expected}, found {len(pages)} of {page.dtype}")
+        self._channels = [_Channel(Path(path), self._tiff, page) for page in pages]
 
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W)."""
         return self._channels[0].shape
 
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop` of the first map, uint8 ``(stop - start, W)``, 255 being probability 1."""
+        return self._channels[0].read_rows(start, stop)
+
+    def read_channels(self, start: int, stop: int) -> np.ndarray:
+        """`read_rows` of every map, ``(num_maps, stop - start, W)``."""
+        return np.stack([channel.read_rows(start, stop) for channel in self._channels])
+
+    def read_decisions(self, start: int, stop: int) -> np.ndarray:
+        """What rows `start` to `stop` say: the probability of tumour and, of several classes, the likeliest.
+
+        Tumour is all that is not class 0. Of equally likely classes the first is meant. Where nothing was mapped every class is
+        0, and so are both answers.
+
+        Returns:
+            uint8 ``(1, stop - start, W)`` or, of several classes, ``(2, stop - start, W)``.
+        """
+        values = self.read_channels(start, stop)
+        if len(values) == 1:
+            return values
+        tumour = np.where(values.any(axis=0), 255 - values[0], np.uint8(0))
+        return np.stack([tumour, values.argmax(axis=0).astype(np.uint8)])
+
     def close(self) -> None:
         self._tiff.close()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-
-class MapFile(_ChannelFile):
-    """The probability of tumour that `SlideMapper` has written as ``<name>.ome.tif``, a row source.
-
-    Args:
-        path: of the file; open until `close`.
-
-    Raises:
-        ValueError: if it cannot be read, or holds several classes.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        super().__init__(path, 1, "map of tumour: wanted one tiled uint8 image")
-
-    def read_rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop`, uint8 ``(stop - start, W)``, 255 being probability 1."""
-        return self._channels[0].read_rows(start, stop)
 
     def __enter__(self) -> MapFile:
         return self
 
-
-class ClassMapFile(_ChannelFile):
-    """The probabilities of several classes that `SlideMapper` has written as ``<name>.ome.tif``, a channel a class.
-
-    Args:
-        path: of the file; open until `close`.
-        num_classes: C; class 0 is the background.
-
-    Raises:
-        ValueError: if it cannot be read, or holds another number of classes.
-    """
-
-    def __init__(self, path: str | Path, num_classes: int) -> None:
-        super().__init__(path, num_classes, f"map of {num_classes} classes: wanted as many tiled uint8 images")
-
-    def read_rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop`, uint8 ``(C, stop - start, W)``, 255 being probability 1."""
-        return np.stack([channel.read_rows(start, stop) for channel in self._channels])
-
-    def read_decisions(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """What rows `start` to `stop` say: the likeliest class, and the probability of all classes but 0, 255 being 1.
-
-        Of equally likely classes the first. Where nothing was mapped every class is 0, and so are both answers.
-
-        Returns:
-            two of uint8 ``(stop - start, W)``.
-        """
-        values = self.read_rows(start, stop)
-        return values.argmax(axis=0).astype(np.uint8), np.where(values.any(axis=0), 255 - values[0], np.uint8(0))
-
-    def __enter__(self) -> ClassMapFile:
-        return self
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 class _Channel:

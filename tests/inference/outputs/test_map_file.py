@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from shared.inference.outputs.map_file import ClassMapFile, MapFile
+from shared.inference.outputs.map_file import MapFile
 from shared.writers import write_ome_tiff, write_ome_tiff_channels
 
 
@@ -30,7 +30,7 @@ def test_a_map_is_read_by_rows(tmp_path):
     with pytest.raises(ValueError, match=r"a\.ome\.tif"):
         MapFile(tmp_path / "a.ome.tif")
     tifffile.imwrite(tmp_path / "b.ome.tif", np.zeros((3, 64, 64), np.uint8), tile=(64, 64), photometric="minisblack")
-    with pytest.raises(ValueError, match="no map of tumour: wanted one tiled uint8 image, got 3"):
+    with pytest.raises(ValueError, match="no map of tumour: expected one tiled uint8 image, found 3"):
         MapFile(tmp_path / "b.ome.tif")
 
 
@@ -42,13 +42,13 @@ def test_a_map_of_classes_is_read_by_rows(tmp_path):
     )
     likeliest, tumour = expected.argmax(0), 255 - expected[0]
     likeliest[600:700, :300] = tumour[600:700, :300] = 0
-    with ClassMapFile(tmp_path / "a.ome.tif", 3) as found:
+    with MapFile(tmp_path / "a.ome.tif", 3) as found:
         assert found.shape == (1300, 700)
         for start, stop in ((0, 1300), (0, 1), (511, 513), (500, 1200), (1299, 1300)):
-            np.testing.assert_array_equal(found.read_rows(start, stop), expected[:, start:stop])
-            classes, values = found.read_decisions(start, stop)
-            assert (classes.dtype, values.dtype) == (np.uint8, np.uint8)
+            np.testing.assert_array_equal(found.read_channels(start, stop), expected[:, start:stop])
+            values, classes = decisions = found.read_decisions(start, stop)
+            assert decisions.dtype == np.uint8
             np.testing.assert_array_equal(classes, likeliest[start:stop])
             np.testing.assert_array_equal(values, tumour[start:stop])
-    with pytest.raises(ValueError, match=r"a\.ome\.tif is no map of 4 classes: wanted as many tiled uint8 images, got 3"):
-        ClassMapFile(tmp_path / "a.ome.tif", 4)
+    with pytest.raises(ValueError, match=r"a\.ome\.tif is no map of 4 classes: expected as many tiled uint8 images, found 3"):
+        MapFile(tmp_path / "a.ome.tif", 4)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared.evaluation.lesion_froc import FrocSlide, MapFROC
+from shared.evaluation.maps.lesion_froc import FrocSlide, MapFROC
 
 
 def test_found_lesions_and_false_alarms_by_hand():

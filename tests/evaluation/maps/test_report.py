@@ -12,8 +12,8 @@ from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 from torch import nn
 
 from shared.data import TissueCache, load_manifest
-from shared.evaluation.map_cohort import MapCohort
-from shared.evaluation.map_report import tumour_map_report
+from shared.evaluation.maps.cohort import MapCohort
+from shared.evaluation.maps.report import tumour_map_report
 from shared.inference import Compute, SlideMapper, Tiles, Tissue
 
 HEIGHT, WIDTH = 1000, 1400
@@ -92,7 +92,7 @@ def pixels_of(cohort):
 
 def test_pixels_are_scored_as_by_another_library(cohort, monkeypatch):
     # Several strips a slide.
-    monkeypatch.setattr("shared.evaluation.scoring_grid._STRIP_AREA_PX", 200_000)
+    monkeypatch.setattr("shared.evaluation.maps.scoring_grid._STRIP_AREA_PX", 200_000)
     metrics, rows = report_of(cohort)
     probability, truth, is_tissue = pixels_of(cohort)
     for part, values, kept in (

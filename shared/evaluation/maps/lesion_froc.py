@@ -10,9 +10,9 @@ import numpy as np
 from monai.apps.pathology.metrics import LesionFROC
 from monai.metrics import compute_froc_curve_data
 
-from ..data.record import Record
-from ..writers.ome_tiff import reduced_strips
-from .map_counts import MapCounter
+from ...data.record import Record
+from ...writers.ome_tiff import reduced_strips
+from .map_folder import MapFolder
 
 # Longest axis of a lesion; below it there are isolated tumour cells.
 ISOLATED_UM = 200
@@ -34,18 +34,18 @@ class FrocSlide:
     mask: Callable[[], np.ndarray]
 
 
-def froc_slide(counter: MapCounter, record: Record, mpp: float) -> FrocSlide:
+def froc_slide(folder: MapFolder, record: Record, mpp: float) -> FrocSlide:
     """A slide with a finished map of tumour, both reduced to about `mpp` micrometres per pixel."""
-    map_mpp = float(counter.row(record)["map_mpp"])
+    map_mpp = float(folder.row(record)["map_mpp"])
     factor = max(1, round(mpp / map_mpp))
 
     def probability() -> np.ndarray:
-        with counter.open(record) as source:
-            return np.concatenate(list(reduced_strips(source.file, factor))) / np.float32(255)
+        with folder.open(record) as source:
+            return np.concatenate(list(reduced_strips(source, factor))) / np.float32(255)
 
     def mask() -> np.ndarray:
-        with counter.open(record) as source:
-            grid = counter.grid(record, source)
+        with folder.open(record) as source:
+            grid = folder.grid(record, source)
         shape = (-(-grid.shape[0] // factor), -(-grid.shape[1] // factor))
         coarse = replace(grid, pixel_px=grid.pixel_px * factor, shape=shape)
         return np.concatenate([coarse.truth(*strip) for strip in coarse.strips()])

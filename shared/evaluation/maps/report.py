@@ -7,23 +7,23 @@ from typing import Any
 
 import torch
 
-from ..data.record import Record
-from ..metrics.classes import class_scores
-from ..metrics.ranking import roc_auc
-from .class_report import compared_class_scores, confusion_row, scores_of_class
+from ...data.record import Record
+from ...metrics.classes import class_scores
+from ...metrics.ranking import roc_auc
+from ..class_report import compared_class_scores, confusion_row, scores_of_class
+from ..report import COUNTS, number, pooled_scores
+from .cohort import MapCohort
+from .counts import PARTS, MapCounts, least_value
 from .lesion_froc import MapFROC, froc_slide
-from .map_cohort import MapCohort
-from .map_counts import PARTS, MapCounts, least_value, slide_name
-from .report import COUNTS, number, pooled_scores
+from .map_folder import slide_name
 
 FROC_MPP = 16.0
+Row = dict[str, Any]
 # Part of the pixels -> what the metrics of classes in it are called, and the confusion matrix.
 CLASS_KINDS = {"tissue": ("class_pixels", "confusion"), "all": ("class_pixels_all", "confusion_all")}
 
 
-def tumour_map_report(
-    cohort: MapCohort, threshold: float, froc_mpp: float = FROC_MPP
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def tumour_map_report(cohort: MapCohort, threshold: float, froc_mpp: float = FROC_MPP) -> tuple[dict[str, Any], list[Row]]:
     """Pixel scores, AUCs and FROC of maps of tumour.
 
     Pixels are those of the maps, scored twice: in tissue only, and with the background, which scores 0 whatever the map says of
@@ -52,12 +52,12 @@ def tumour_map_report(
         "threshold": threshold,
         "slides": {"auc": _slide_auc(rows)},
         **{f"pixels_{part}": pooled.scores(part, least) for part in PARTS},
-        "lesions": MapFROC([froc_slide(cohort.counter, record, froc_mpp) for record in cohort.records]).scores(),
+        "lesions": MapFROC([froc_slide(cohort.folder, record, froc_mpp) for record in cohort.records]).scores(),
     }
     return metrics, rows
 
 
-def class_map_report(cohort: MapCohort, method: str = "Maps") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def class_map_report(cohort: MapCohort, method: str = "Maps") -> tuple[dict[str, Any], list[Row]]:
     """Pixel scores of maps of several classes.
 
     Pixels are those of the maps, and each is of the class that is likeliest there (of equal ones the first; class 0 where no
@@ -77,7 +77,7 @@ def class_map_report(cohort: MapCohort, method: str = "Maps") -> tuple[dict[str,
     Reference:
         Ciga and Martel, section 3.2, see `class_scores`.
     """
-    names = list(cohort.counter.class_names or ())
+    names = list(cohort.folder.class_names or ())
     if len(names) < 3:
         raise ValueError(f"need three classes or more, got {names}: maps of tumour have a report of their own")
     slides, rows = [], []
@@ -107,7 +107,7 @@ def _left_out(cohort: MapCohort) -> dict[str, int]:
     }
 
 
-def _tumour_row(record: Record, counts: MapCounts, least: int) -> dict[str, Any]:
+def _tumour_row(record: Record, counts: MapCounts, least: int) -> Row:
     """What one slide scores; its own score is the share of its tissue that is tumour on the map."""
     decided = counts.decided("tissue", least)
     num_pixels = int(decided.sum())
@@ -122,7 +122,7 @@ def _tumour_row(record: Record, counts: MapCounts, least: int) -> dict[str, Any]
     }
 
 
-def _slide_auc(rows: Sequence[dict[str, Any]]) -> float | None:
+def _slide_auc(rows: Sequence[Row]) -> float | None:
     labelled = [row for row in rows if row["label"] is not None]
     if not labelled:
         return None
@@ -130,7 +130,7 @@ def _slide_auc(rows: Sequence[dict[str, Any]]) -> float | None:
     return number(roc_auc(torch.tensor([row["score"] for row in labelled]), labels))
 
 
-def _class_row(record: Record, counts: MapCounts, names: Sequence[str]) -> dict[str, Any]:
+def _class_row(record: Record, counts: MapCounts, names: Sequence[str]) -> Row:
     """What one slide scores: its tissue, unless the name says otherwise."""
     confusion = counts.confusions["tissue"]
     scores = class_scores(confusion)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..data.image_dataset import record_error
-from ..data.record import Record
-from ..data.tissue_cache import TissueCache
-from .map_counts import MapCounter, MapCounts, check_mask, has_truth
+from ...data.image_dataset import record_error
+from ...data.manifest import has_known_mask
+from ...data.record import Record
+from ...data.tissue_cache import TissueCache
+from .counts import MapCounts
+from .map_folder import MapFolder, check_mask
 
 
 class MapCohort:
@@ -24,7 +26,7 @@ class MapCohort:
         allow_missing: leave out slides that have no finished map; they are an error otherwise.
 
     Attributes:
-        counter: of the maps' pixels.
+        folder: of the maps.
         records: what is left to score.
         num_missing: slides that were left out for want of a map.
         num_without_truth: slides that were left out for want of a mask.
@@ -41,18 +43,18 @@ class MapCohort:
         class_names: Sequence[str] | None = None,
         allow_missing: bool = False,
     ) -> None:
-        self.counter = MapCounter(maps, tissue, class_names)
+        self.folder, self.tissue = MapFolder(maps, class_names), tissue
         for record in records:
             if record.get("x") is not None:
                 raise record_error(record, ValueError("maps are scored as a whole, and this row is a region of a slide"))
-        with_truth = [record for record in records if has_truth(record)]
+        with_truth = [record for record in records if has_known_mask(record)]
         self.num_without_truth = len(records) - len(with_truth)
-        self.records = [record for record in with_truth if self.counter.is_finished(record)]
-        missing = [record for record in with_truth if not self.counter.is_finished(record)]
+        self.records = [record for record in with_truth if self.folder.is_finished(record)]
+        missing = [record for record in with_truth if not self.folder.is_finished(record)]
         if missing and not allow_missing:
             raise ValueError(
                 f"{len(missing)} of {len(with_truth)} slides have no finished map in {maps}, the first is "
-                f"{missing[0]['image']} ({self.counter.status(missing[0])}): map them, or leave them out by --allow_missing"
+                f"{missing[0]['image']} ({self.folder.status(missing[0])}): map them, or leave them out by --allow_missing"
             )
         self.num_missing = len(missing)
         if not self.records:
@@ -65,8 +67,7 @@ class MapCohort:
             ValueError: naming manifest, row and file.
         """
         for record in tqdm(self.records, "checking masks", unit="slide", disable=None, leave=False):
-            row = self.counter.row(record)
-            check_mask(record, (int(row["width_px"]), int(row["height_px"])), self.counter.class_names)
+            check_mask(record, self.folder.class_names)
 
     def counts(self) -> Iterator[tuple[Record, MapCounts]]:
         """The counts of each slide, one after the other, once every mask was checked.
@@ -76,4 +77,4 @@ class MapCohort:
         """
         self.check_masks()
         for record in tqdm(self.records, "scoring maps", unit="slide", disable=None):
-            yield record, self.counter.count(record)
+            yield record, self.folder.count(record, self.tissue)

@@ -20,8 +20,8 @@ from sklearn.metrics import (
 from torch import nn
 
 from shared.data import TissueCache, load_manifest
-from shared.evaluation.map_cohort import MapCohort
-from shared.evaluation.map_report import class_map_report
+from shared.evaluation.maps.cohort import MapCohort
+from shared.evaluation.maps.report import class_map_report
 from shared.inference import Compute, SlideMapper, Tiles
 from shared.writers import write_rows
 from tests.evaluation.test_class_evaluation import bach_score_by_loop
@@ -132,7 +132,7 @@ def pooled_pixels(cohort, names="abc"):
 def scored(cohort):
     # Many strips a slide, the last one lower than the others.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shared.evaluation.scoring_grid._STRIP_GRID_PX", 3000)
+        patch.setattr("shared.evaluation.maps.scoring_grid._STRIP_GRID_PX", 3000)
         return report_of(cohort, records_of(cohort))
 
 
@@ -246,7 +246,7 @@ def test_maps_that_cannot_be_scored(cohort, tmp_path):
         cohort_of(cohort, [*records, unknown])
     kept = cohort_of(cohort, [*records, unknown, {**records[1], "mask": None}], allow_missing=True)
     assert (len(kept.records), kept.num_missing, kept.num_without_truth) == (3, 1, 1)
-    with pytest.raises(ValueError, match=r"row 4, .*c\.tif: the map .*c\.ome\.tif is no map of 3 classes: .*, got 4"):
+    with pytest.raises(ValueError, match=r"row 4, .*c\.tif: the map .*c\.ome\.tif is no map of 3 classes: .*, found 4"):
         report_of(cohort, records[2:], NAMES[:3])
     with pytest.raises(ValueError, match="need three classes or more"):
         report_of(cohort, records, ["normal", "tumour"])

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.record import Record, region_of
-from ..data.record_masks import read_record_mask
-from ..data.tissue_cache import TissueCache
-from ..wsi.annotations.annotation_file import is_annotation_file
+from ...data.record import Record, region_of
+from ...data.record_masks import read_record_mask
+from ...data.tissue_cache import TissueCache
+from ...inference.outputs.map_file import MapFile
+from ...wsi.annotations.annotation_file import is_annotation_file
 
 # From the first row and the height of a strip to where there is tissue in it, ``(height, W)``.
 StripTissue = Callable[[int, int], NDArray[np.bool_]]
@@ -26,19 +27,16 @@ class ScoringGrid:
 
     Attributes:
         record: of the manifest.
-        slide_size_px: (width, height) of level 0.
-        slide_mpp: micrometres per level-0 pixel, with which the image was mapped: its file may not say.
-        map_pixel_px: level-0 pixels per pixel of the map; the map file's own resolution is rounded.
+        row: of the image in the table of the maps: its size, its pixel size when it was mapped (the file may have none), and the
+            map's (the map file's own is rounded).
         pixel_px: level-0 pixels per pixel of the grid.
         shape: (H, W) of the grid.
-        class_names: background first, by which annotation files call them too; mask images hold their indices. None for tumour:
-            of a mask all that is not 0 is tumour, and everything annotated.
+        class_names: the maps' classes, background first, by which annotation files call them too; mask images hold their
+            indices. None for maps of tumour: of a mask all that is not 0 is tumour, and everything annotated.
     """
 
     record: Record
-    slide_size_px: tuple[int, int]
-    slide_mpp: float
-    map_pixel_px: float
+    row: Mapping[str, str]
     pixel_px: float
     shape: tuple[int, int]
     class_names: Sequence[str] | None = None
@@ -47,18 +45,15 @@ class ScoringGrid:
     def of_map(
         cls, record: Record, row: Mapping[str, str], shape: tuple[int, int], class_names: Sequence[str] | None = None
     ) -> ScoringGrid:
-        """The pixels of the map itself, ``shape``, of a whole image; `row` is that of the image in the table of the maps."""
-        size_px, mpp, map_pixel_px = _scale_of(row)
-        return cls(record, size_px, mpp, map_pixel_px, map_pixel_px, shape, class_names)
+        """The pixels of a whole image's map, which has this shape."""
+        return cls(record, row, float(row["map_mpp"]) / float(row["mpp"]), shape, class_names)
 
     @classmethod
     def of_mpp(cls, record: Record, row: Mapping[str, str], mpp: float, class_names: Sequence[str] | None = None) -> ScoringGrid:
-        """Pixels of `mpp` micrometres over an image or a region; `row` is that of the image in the table of the maps."""
-        size_px, slide_mpp, map_pixel_px = _scale_of(row)
-        pixel_px = mpp / slide_mpp
-        width, height = region_of(record, size_px)[2:]
-        shape = (max(1, round(height / pixel_px)), max(1, round(width / pixel_px)))
-        return cls(record, size_px, slide_mpp, map_pixel_px, pixel_px, shape, class_names)
+        """Pixels of `mpp` micrometres over an image or a region."""
+        pixel_px = mpp / float(row["mpp"])
+        width, height = region_of(record, _size_px(row))[2:]
+        return cls(record, row, pixel_px, (max(1, round(height / pixel_px)), max(1, round(width / pixel_px))), class_names)
 
     @property
     def num_classes(self) -> int:
@@ -80,30 +75,29 @@ class ScoringGrid:
         Raises:
             ValueError: as `read_truth`.
         """
-        corner = (self.origin[0], round(self.origin[1] + top * self.pixel_px))
-        return read_truth(self.record, corner, (self.shape[1], height), self.slide_size_px, self.pixel_px, self.class_names)
+        corner, size_px = (self.origin[0], round(self.origin[1] + top * self.pixel_px)), (self.shape[1], height)
+        return read_truth(self.record, corner, size_px, _size_px(self.row), self.pixel_px, self.class_names)
 
-    def map_pixels(self, top: int, height: int, shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows and columns of the map, which has this shape, below the middles of a strip's pixels."""
+    def decisions(self, source: MapFile, top: int, height: int) -> NDArray[np.uint8]:
+        """`MapFile.read_decisions` of the pixels below the middles of a strip's: ``(1, height, W)`` or ``(2, height, W)``."""
+        map_pixel_px, (x, y) = float(self.row["map_mpp"]) / float(self.row["mpp"]), self.origin
         places = []
-        for start, first, count, limit in (
-            (self.origin[1], top, height, shape[0]),
-            (self.origin[0], 0, self.shape[1], shape[1]),
-        ):
-            middles = (start + (np.arange(first, first + count) + 0.5) * self.pixel_px) / self.map_pixel_px
+        for start, first, count, limit in ((y, top, height, source.shape[0]), (x, 0, self.shape[1], source.shape[1])):
+            middles = (start + (np.arange(first, first + count) + 0.5) * self.pixel_px) / map_pixel_px
             places.append(np.minimum(middles.astype(np.int64), limit - 1))
-        return places[0], places[1]
+        rows, columns = places
+        return source.read_decisions(int(rows[0]), int(rows[-1]) + 1)[:, (rows - rows[0])[:, None], columns]
 
     def slide_tissue(self, cache: TissueCache) -> StripTissue:
         """Tissue of a whole slide, as it was found on it."""
-        found = cache.get(self.record["image"], self.slide_mpp)
-        scale = self.pixel_px / found.pixel_px
-        columns = nearest_pixels(0, self.shape[1], scale, found.mask.shape[1])
+        found = cache.get(self.record["image"], float(self.row["mpp"]))
 
-        def strip(top: int, height: int) -> NDArray[np.bool_]:
-            return found.mask[np.ix_(nearest_pixels(top, height, scale, found.mask.shape[0]), columns)]
+        def pixels(start: int, count: int, limit: int) -> NDArray[np.int64]:
+            middles = (np.arange(start, start + count) + 0.5) * (self.pixel_px / found.pixel_px)
+            return np.minimum(middles.astype(np.int64), limit - 1)
 
-        return strip
+        columns = pixels(0, self.shape[1], found.mask.shape[1])
+        return lambda top, height: found.mask[np.ix_(pixels(top, height, found.mask.shape[0]), columns)]
 
 
 def read_truth(
@@ -133,12 +127,6 @@ def read_truth(
         raise ValueError(f"{error}; the maps have the classes {indices}") from error
 
 
-def nearest_pixels(start: int, count: int, scale: float, limit: int) -> NDArray[np.int64]:
-    """Indices on a grid of `limit` pixels of the middles of `count` pixels from `start` on, `scale` of its pixels wide each."""
-    return np.minimum(((np.arange(start, start + count) + 0.5) * scale).astype(np.int64), limit - 1)
-
-
-def _scale_of(row: Mapping[str, str]) -> tuple[tuple[int, int], float, float]:
-    """(width, height) of level 0, its micrometres per pixel, and level-0 pixels per pixel of the map."""
-    mpp = float(row["mpp"])
-    return (int(row["width_px"]), int(row["height_px"])), mpp, float(row["map_mpp"]) / mpp
+def _size_px(row: Mapping[str, str]) -> tuple[int, int]:
+    """(width, height) of level 0."""
+    return int(row["width_px"]), int(row["height_px"])

@@ -1,0 +1,73 @@
+"""The maps of a split's slides: made where there are none, and counted, by every process of a distributed run its share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from ...data.manifest import write_manifest
+from ...data.record import Record
+from ...data.tissue_cache import TissueCache
+from ...engines.distributed import gather_in_order, num_processes, rank
+from ...inference.slide_mapper import SlideMapper
+from .counts import MapCounts
+from .map_folder import MapFolder, check_mask
+
+
+class SplitMaps:
+    """Maps the slides of a split, and counts the pixels of their maps.
+
+    Args:
+        folder: gets the maps of `SlideMapper`, in ``maps/``; finished ones are not made again.
+        records: of whole slides.
+        mapper: makes the maps.
+        tissue: where the slides' tissue is found.
+        truth: False: the masks are not looked at, and no pixel counts as tumour.
+
+    Raises:
+        ValueError: if the mapper looks for tissue in another way than `tissue`.
+    """
+
+    def __init__(
+        self, folder: str | Path, records: Sequence[Record], mapper: SlideMapper, tissue: TissueCache, truth: bool = True
+    ) -> None:
+        if mapper.tissue.only and mapper.tissue.found_by != tissue.method:
+            raise ValueError(
+                f"the maps are made where {mapper.tissue.found_by!r} finds tissue, and would be scored where {tissue.method!r} "
+                "does: give both the same tissue_method"
+            )
+        self.folder, self.mapper, self.tissue = Path(folder), mapper, tissue
+        self.records: list[Record] = [record if truth else {**record, "mask": None} for record in records]
+
+    def counts(self) -> list[MapCounts]:
+        """Of every slide, in order and on every process.
+
+        Raises:
+            ValueError: before anything is mapped, naming row and file of a mask that cannot be read or does not fit its slide.
+        """
+        share = self.records[rank() :: num_processes()]
+        for record in share:
+            check_mask(record)
+        maps = self._maps(rank())
+        if share:
+            write_manifest(share, maps / "slides_to_map.csv")
+            self.mapper.run(maps / "slides_to_map.csv", maps)
+        found = MapFolder(maps)
+        progress = tqdm(share, "scoring maps", unit="slide", disable=None)
+        return gather_in_order([found.count(record, self.tissue) for record in progress])
+
+    def tissue_histograms(self) -> list[Tensor]:
+        """Of every slide how many tissue pixels of its map have each value: int64 ``(256,)``."""
+        return [counts.histograms["tissue"].sum(0) for counts in self.counts()]
+
+    def of_slide(self, index: int) -> MapFolder:
+        """The folder in which the map of one slide lies, once it is mapped."""
+        return MapFolder(self._maps(index % num_processes()))
+
+    def _maps(self, number: int) -> Path:
+        """The folder of one process's maps."""
+        maps = self.folder / "maps"
+        return maps if num_processes() == 1 else maps / f"share_{number}_of_{num_processes()}"
