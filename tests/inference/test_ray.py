@@ -43,7 +43,12 @@ def build_mapper(log):
             write_line(log, f"end {image.name} {node}")
             return row
 
-    return Logged(Redness(), tile_size_px=64, margin_px=0, tissue_only=False, amp=False, num_workers=1, device="cpu")
+    return Logged(
+        Redness(),
+        tiles=Tiles(tile_size_px=64, margin_px=0),
+        tissue=Tissue(only=False),
+        compute=Compute(amp=False, num_workers=1, device="cpu"),
+    )
 
 
 def write_line(log, line):

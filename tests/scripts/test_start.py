@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py") if not path.name.startswith("prepare"))
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 LOADED = """
 import runpy, sys
 sys.argv[:] = sys.argv[1:]
