@@ -24,13 +24,16 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.infer import checkpoint_of, overrides_of
 from scripts.preparation.annotation_options import add_annotation_options
 from shared.front_door import begin_script
+
+if TYPE_CHECKING:
+    from shared.inference import SlideMapper
 
 
 def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -60,21 +63,13 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     return arguments, overrides
 
 
-if __name__ == "__main__":
-    # Before torch and MONAI are imported, which takes seconds: --help, and what is wrong with the options.
-    begin_script()
-    parsed()
-
-from shared.calibration.temperature import collect_logits, write_reliability_report, write_temperature
-from shared.data import load_manifest
-from shared.engines.run_record import trained_with
-from shared.inference import SlideMapper
-from shared.inference.bundle_mapper import first_cause, load_slide_mapper
-from shared.synthetic import demo_manifest
-
-
 def run(arguments: argparse.Namespace, mapper: SlideMapper) -> str:
     """Fit, write everything, and say it."""
+    from shared.calibration.temperature import collect_logits, write_reliability_report, write_temperature
+    from shared.data import load_manifest
+    from shared.engines.run_record import trained_with
+    from shared.synthetic import demo_manifest
+
     num_classes = len(mapper.class_names) if mapper.class_names else 2
     manifest = demo_manifest(arguments.manifest)
     required = ["label"] if arguments.labels == "label" else []
@@ -110,6 +105,9 @@ def main() -> None:
     begin_script()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     arguments, overrides = parsed()
+    # Takes seconds to import, which --help and wrong options need not wait for.
+    from shared.inference.bundle_mapper import first_cause, load_slide_mapper
+
     try:
         mapper = load_slide_mapper(arguments.bundle, arguments.overlay, overrides)
         print(run(arguments, mapper))

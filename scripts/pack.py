@@ -39,16 +39,6 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-if __name__ == "__main__":
-    # Before torch and MONAI are imported, which takes seconds: --help, and what is wrong with the options.
-    begin_script()
-    parsed()
-
-from scripts.packing.model_info import release_address
-from scripts.packing.packer import bundle_names, pack
-from scripts.packing.verification import verify
-
-
 def main() -> None:
     begin_script()
     arguments = parsed()
@@ -61,6 +51,10 @@ def main() -> None:
 
 
 def _pack(arguments: argparse.Namespace) -> bool:
+    # Takes seconds to import, which --help and wrong options need not wait for.
+    from scripts.packing.model_info import release_address
+    from scripts.packing.packer import bundle_names, pack
+
     names = arguments.names or bundle_names(BUNDLES)
     pattern = arguments.weights or str(BUNDLES / "{name}" / "models")
     if len(names) > 1 and "{name}" not in pattern:
@@ -79,6 +73,8 @@ def _pack(arguments: argparse.Namespace) -> bool:
 
 
 def _verify(arguments: argparse.Namespace) -> bool:
+    from scripts.packing.verification import verify
+
     results = verify(arguments.verify, arguments.model_info)
     for result in results:
         print(f"{result.name:<32} {result.check:<12} {result.seconds:7.1f} s  {'failed' if result.error else 'passed'}")

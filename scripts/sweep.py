@@ -38,24 +38,13 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     return arguments, parser
 
 
-if __name__ == "__main__":
-    # Before torch and MONAI are imported, which takes seconds: --help, and what is wrong with the options.
-    begin_script()
-    parsed()
-
-import pandas as pd
-
-from shared.sweeps.sweep import Sweep, parse_value
-from shared.sweeps.sweep_table import best_row, check_over, summarise
-
-
-def print_rows(rows: pd.DataFrame) -> None:
-    print(rows.to_string(index=False, float_format="%.4f"), flush=True)
-
-
 def main() -> None:
     begin_script()
     arguments, parser = parsed()
+    # Takes seconds to import, which --help and wrong options need not wait for.
+    from shared.sweeps.sweep import Sweep, parse_value
+    from shared.sweeps.sweep_table import best_row, check_over, print_rows, summarise
+
     varied = {name: [parse_value(text) for text in values] for name, *values in arguments.vary}
     try:
         check_over(list(varied), arguments.over)

@@ -57,3 +57,8 @@ def best_row(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     if means.isna().all():
         raise ValueError(f"{metric} has no value in any run: nothing can be chosen by it")
     return summary.loc[[means.idxmax()]]
+
+
+def print_rows(rows: pd.DataFrame) -> None:
+    """Print a table for a person."""
+    print(rows.to_string(index=False, float_format="%.4f"), flush=True)

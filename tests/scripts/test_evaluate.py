@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from scripts import evaluate
+from scripts.evaluation.finished_maps import tissue_of
 from shared.inference import Compute, SlideMapper, Tiles
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,14 +95,14 @@ def test_isolated_tumour_cells_are_named(manifest, tmp_path, start):
 def test_tissue_is_that_of_the_maps(tmp_path):
     used, own, given = tmp_path / "used", tmp_path / "own", tmp_path / "given"
     settings = {"tissue_method": "white", "tissue_mpp": 4.0, "tissue_dir": str(used)}
-    found = evaluate.tissue_of(settings, None, own)
+    found = tissue_of(settings, None, own)
     assert (found.folder, found.method, found.mpp) == (own, "white", 4.0)
     used.mkdir()
-    assert evaluate.tissue_of(settings, None, own).folder == used
-    assert evaluate.tissue_of(settings, given, own).folder == given
+    assert tissue_of(settings, None, own).folder == used
+    assert tissue_of(settings, given, own).folder == given
     # Found on the overview, or by an earlier version.
     for settings in ({"tissue_method": "hsv", "tissue_mpp": None, "tissue_dir": None}, {}):
-        found = evaluate.tissue_of(settings, None, own)
+        found = tissue_of(settings, None, own)
         assert (found.folder, found.method, found.mpp) == (own, settings.get("tissue_method", "otsu"), 8.0)
 
 
