@@ -178,7 +178,7 @@ def test_labelled_images_of_another_size_train(joint, tmp_path):
         ({"mode": "Z"}, "mode must be one of S, S+C, S+C*; got 'Z'"),
         ({"masked_share": 2}, "masked_share must be in [0, 1]; got 2"),
         ({"mode": "S", "masked_share": 0}, "mode S with masked_share 0 has no masked images to train with"),
-        ({"labelled": "masked"}, "labelled must be one of unmasked, all; got 'masked'"),
+        ({"labelled": "masked"}, "labelled must be one of unmasked, all, unmasked_or_all; got 'masked'"),
         ({"head": "other"}, "head must be one of paper, released; got 'other'"),
         ({"class_names": ["normal", "tumour"]}, "row 4: label must be one of 0..1, got 2"),
         ({"image_size_px": 96}, "the image is 64 x 64 px at 8 um per pixel, wanted 96 x 96"),
