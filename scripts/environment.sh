@@ -1,5 +1,7 @@
-# Sourced by demo.sh and test.sh: a virtual environment in .venv that holds requirements.txt (and, for the tests,
+# Sourced by demo.sh, test.sh and serve.sh: a virtual environment in .venv that holds requirements.txt (and, for the tests,
 # requirements-dev.txt) in the versions of constraints.txt. It is built once and again only when one of the files has changed.
+#
+# BASE_REQUIREMENTS=requirements-cuda12.txt takes the place of requirements.txt on machines with a driver for CUDA 12.
 #
 #   prepare_environment requirements.txt [FILE]   ->   sets PYTHON; what FILE names is installed without what it asks for
 
@@ -8,7 +10,8 @@ id -un >/dev/null 2>&1 || export LOGNAME="${LOGNAME:-user$(id -u)}"
 export HOME="${HOME:-${TMPDIR:-/tmp}}"
 
 prepare_environment() {
-    local requirements=$1 stamp interpreter digest
+    local requirements=$1 base=${BASE_REQUIREMENTS:-requirements.txt} stamp interpreter digest
+    [ "$requirements" != requirements.txt ] || requirements=$base
     interpreter=${PYTHON_FOR_VENV:-}
     if [ -z "$interpreter" ]; then
         for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
@@ -24,15 +27,15 @@ prepare_environment() {
     fi
     PYTHON=$PWD/.venv/bin/python
     stamp=.venv/installed-$(basename "$requirements" .txt)
-    # Not the interpreter's path alone: a copied or upgraded environment must be seen as another one.
-    digest=$(cat requirements*.txt constraints.txt | cksum)
+    # Of every file, since one names another.
+    digest=$(cat requirements*.txt constraints.txt | cksum)$base
     if [ -x "$PYTHON" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && "$PYTHON" -c 'import torch, monai' 2>/dev/null; then
         echo "Environment .venv is up to date with $requirements."
         return 0
     fi
     echo "Installing $requirements into .venv (once; several minutes on a slow line) ..."
     [ -x "$PYTHON" ] || "$interpreter" -m venv --clear .venv
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements" -c constraints.txt
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$base" -r "$requirements" -c constraints.txt
     [ $# -lt 2 ] || "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -r "$2"
     printf '%s\n' "$digest" > "$stamp"
 }

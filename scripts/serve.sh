@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts the MONAI Label server; what it needs on top of requirements.txt (0.3 GB) is installed into .venv first.
+# Starts the MONAI Label server; what it needs on top of requirements.txt (0.4 GB) is installed into .venv first.
 #   bash scripts/serve.sh --studies slides/ [--models camel,...]     see scripts/serve.py --help
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)

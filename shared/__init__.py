@@ -1,4 +1,4 @@
-"""Every line of Python that the bundles run. Folders are the pipeline; see README.md, "Architecture"."""
+"""Every line of Python that the bundles run. Folders are the pipeline: shared/README.md shows them."""
 
 import getpass
 import os

@@ -1,4 +1,4 @@
-"""Training stages that survive an interruption, CAMEL's label enrichment between them, and the evaluations behind them."""
+"""Training stages that survive an interruption, and CAMEL's label enrichment between them."""
 
 import lazy_loader
 

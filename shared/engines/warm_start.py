@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FIRST_STAGE = "max_max"
-# Fewer and smaller steps than from scratch: the weights find tumour already.
-_MAX_MIN_LR, _RETRAIN_LR = 0.0001, 0.0002
 
 
 @dataclass(frozen=True)
 class WarmStart:
     """What Max-Min, retrain and the segmentation begin with, and how they are trained because of it.
 
-    With it they begin with Max-Max's weights, at lower learning rates; Max-Min trains for a quarter of the epochs and keeps the
+    With it they begin with Max-Max's weights, at lower learning rates; Max-Min trains for a share of the epochs and keeps the
     statistics of its batch normalisation, lest those of its picks wash out what Max-Max has learnt. Without it every stage begins
     from scratch and is trained as Max-Max is, as in the paper.
 
@@ -25,6 +23,9 @@ class WarmStart:
         norm: of Max-Max, see `shared.networks.InstanceClassifier`.
         lr: Max-Max's learning rate.
         num_epochs: of Max-Max.
+        warm_max_min_lr: of Max-Min from its weights: smaller steps than from scratch, since the weights find tumour already.
+        warm_retrain_lr: of retrain from its weights.
+        max_min_share: of Max-Max's epochs that Max-Min takes from its weights.
         backbones: ResNets of the classifiers and of the segmentation.
     """
 
@@ -34,6 +35,9 @@ class WarmStart:
     lr: float
     num_epochs: int
     backbones: Sequence[str]
+    warm_max_min_lr: float
+    warm_retrain_lr: float
+    max_min_share: float
 
     @property
     def max_min_norm(self) -> str | None:
@@ -41,15 +45,15 @@ class WarmStart:
 
     @property
     def max_min_lr(self) -> float:
-        return _MAX_MIN_LR if self.enabled else self.lr
+        return self.warm_max_min_lr if self.enabled else self.lr
 
     @property
     def max_min_epochs(self) -> int:
-        return max(1, self.num_epochs // 4) if self.enabled else self.num_epochs
+        return max(1, int(self.num_epochs * self.max_min_share)) if self.enabled else self.num_epochs
 
     @property
     def retrain_lr(self) -> float:
-        return _RETRAIN_LR if self.enabled else self.lr
+        return self.warm_retrain_lr if self.enabled else self.lr
 
     @property
     def segmentation_weights(self) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from .. import require_version
 from .explained import explain_errors, is_command_line
 from .given import Given, executing_parser, given_now
 from .names import misplaced_overlays, unknown_arguments, unknown_keys
@@ -42,7 +43,9 @@ def check_given(given: Given, parser: ConfigParser | None = None, writes: Sequen
 
     Raises:
         ValueError: a line for each problem.
+        RuntimeError: for a bundle that was made for another version of `shared`.
     """
+    _require_version(given, parser)
     # In this order: what was mistyped may be the reason for the rest. Arguments are looked up in modules that import MLflow.
     _refuse([*misplaced_overlays(given), *(unknown_home() if writes else [])])
     if parser is None:
@@ -50,6 +53,13 @@ def check_given(given: Given, parser: ConfigParser | None = None, writes: Sequen
     _refuse(_problems_of_entries(given, parser))
     if writes:
         _refuse(_problems_of_surroundings(given, parser, writes))
+
+
+def _require_version(given: Given, parser: ConfigParser | None) -> None:
+    """Before anything else: keys and arguments of another version are no mistakes of the user."""
+    metadata = parser.get("_meta_") if parser is not None else given.metadata
+    if metadata:
+        require_version(str(metadata["shared_version"]))
 
 
 def _refuse(problems: Sequence[str]) -> None:

@@ -57,6 +57,12 @@ class Given:
             raise ValueError(f"{self.files[-1]} does not fit {self.base}, which has no such item ({error})") from error
 
     @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """What lies beside the base as ``metadata.json``; empty where nothing does."""
+        files = [self.files[index].parent / "metadata.json" for index in self.bases]
+        return dict(ConfigParser.load_config_file(files[-1])) if files and files[-1].is_file() else {}
+
+    @cached_property
     def siblings(self) -> dict[str, Path]:
         """Keys of the configurations that stand alone beside the base -> in which of them they are."""
         folders = dict.fromkeys(self.files[index].parent for index in self.bases) or ([self.configs] if self.configs else [])

@@ -8,6 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from .. import require_version
 from ..front_door.check import check_given
 from ..front_door.given import Given
 from ..front_door.names import nearest
@@ -31,17 +32,19 @@ def load_slide_mapper(
     Raises:
         ValueError: for a bundle, an overlay or a key that is not there, a bundle that declares no checks, and for what the
             bundle's checks refuse.
+        RuntimeError: for a bundle that was made for another version of `shared`.
     """
     bundle = Path(bundle)
     files = _config_files(bundle, overlays)
     parser = ConfigParser()
     parser.read_config([str(path) for path in files])
+    parser.read_meta(str(bundle / "configs" / "metadata.json"))
+    require_version(str(parser.get("_meta_")["shared_version"]))
     if "checks" not in parser:
         raise ValueError(
             f"{files[0]} has no key 'checks': expected a list of what is checked before the network is loaded, such as "
             '["@check_version", "@check_training"]'
         )
-    parser.read_meta(str(bundle / "configs" / "metadata.json"))
     overrides = _named_as_in(parser.get(), dict(overrides or {}))
     for key in overrides:
         if key.split("::")[0] not in parser:

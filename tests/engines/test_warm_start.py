@@ -4,7 +4,7 @@ from shared.engines import WarmStart
 
 
 def start(enabled=True, norm="batch", num_epochs=16, segmentation="resnet18"):
-    return WarmStart(enabled, "out", norm, 0.0004, num_epochs, ["resnet18", segmentation])
+    return WarmStart(enabled, "out", norm, 0.0004, num_epochs, ["resnet18", segmentation], 0.0001, 0.0002, 0.25)
 
 
 def test_the_later_stages_begin_with_max_max():
