@@ -16,7 +16,6 @@ from .inferers import (
     ConstrainedRetrainInferer as ConstrainedRetrainInferer,
     JointInferer as JointInferer,
     LatticeInferer as LatticeInferer,
-    ScoreMapInferer as ScoreMapInferer,
     SelectedInstanceInferer as SelectedInstanceInferer,
 )
 from .label_enrichment import (
