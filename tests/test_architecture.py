@@ -45,6 +45,11 @@ LEARN_WITH = {"torch", "monai", "ignite", "numpy", "lazy_loader"}
 ALSO_WITH = {"metrics": {"scipy", "skimage"}}
 VAGUE = {"util", "utils", "helper", "helpers", "common", "misc"}
 
+# The mathematics of the papers is exported whether or not anything here uses it.
+MATHEMATICS = {"losses", "metrics", "networks", "selection"}
+STUBS = sorted(path.relative_to(ROOT) for path in SHARED.rglob("*.pyi"))
+TEXTS = {".json", ".md", ".py", ".sh"}
+
 # What may have a docstring.
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -127,16 +132,45 @@ def test_modules_do_not_import_each_other_in_a_circle():
     assert not below, f"a circle among {', '.join(sorted(below))}"
 
 
-@pytest.mark.parametrize("stub", sorted(path.relative_to(ROOT) for path in SHARED.rglob("*.pyi")), ids=str)
+def exported_by(stub):
+    return [alias.name for node in ast.parse((ROOT / stub).read_text(encoding="utf-8")).body for alias in node.names]
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=str)
 def test_a_package_loads_what_it_exports_only_when_asked(stub):
     package = ".".join(stub.parent.parts)
-    exported = [alias.name for node in ast.parse((ROOT / stub).read_text(encoding="utf-8")).body for alias in node.names]
+    exported = exported_by(stub)
     assert len(exported) == len(set(exported))
     # A module that is imported would stand in the place of what it exports under its own name.
     assert not set(exported) & {path.stem for path in (ROOT / stub.parent).iterdir()}
     loaded = importlib.import_module(package)
     assert sorted(loaded.__all__) == sorted(exported)
     assert all(getattr(loaded, name) is not None for name in exported)
+
+
+@pytest.fixture(scope="module")
+def names_used():
+    """Dotted names of `shared` that scripts, tests, configurations and documents import or mention."""
+    files = [*ROOT.glob("*.md"), *SHARED.glob("*.md")]
+    # rglob follows no links.
+    files += [path for folder in ("scripts", "tests", "bundles") for path in (ROOT / folder).rglob("*")]
+    used = set()
+    for path in files:
+        if path.suffix not in TEXTS or path.name == "CHANGELOG.md":
+            continue
+        text = path.read_text(encoding="utf-8")
+        used |= set(re.findall(r"\bshared(?:\.\w+)+", text))
+        for package, names in re.findall(r"\bfrom (shared[.\w]*) import (\([^)]*\)|.+)", text):
+            used |= {f"{package}.{name}" for name in re.findall(r"\w+", names)}
+    return used
+
+
+@pytest.mark.parametrize("stub", [stub for stub in STUBS if stub.parent.name not in MATHEMATICS], ids=str)
+def test_what_a_package_exports_has_a_user(stub, names_used):
+    """Modules of `shared` import from each other; an export is for those outside."""
+    package = ".".join(stub.parent.parts)
+    unused = [name for name in exported_by(stub) if f"{package}.{name}" not in names_used]
+    assert not unused, f"nothing outside `shared` takes {', '.join(unused)} from {package}: delete the lines from {stub}"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=identify)

@@ -23,7 +23,7 @@ from shared.writers.palette import class_colour
 from shared.wsi import open_slide
 
 from .data import ComparisonData
-from .runs import Row
+from .runs import MethodRow
 from .scoring import map_class_names
 
 _SIDE_PX = 320
@@ -65,7 +65,7 @@ class Example:
     panels: list[Panel]
 
 
-def examples(rows: Sequence[Row], data: ComparisonData, count: int) -> list[Example]:
+def examples(rows: Sequence[MethodRow], data: ComparisonData, count: int) -> list[Example]:
     """Some test images, two of three with tumour, with the map of each method's first seed; one that is always the same is not
     shown."""
     mapped = [row for row in rows if row.maps and row.key != "everything_is_tumour"]

@@ -23,7 +23,7 @@ from .data import ComparisonData
 from .gallery import examples, shown_size
 from .intervals import Interval, score_names
 from .plots import Point, reliability_plot, scatter
-from .runs import DONE, Row
+from .runs import DONE, MethodRow
 from .table import effort_minutes, effort_text, write_csv, write_markdown
 
 _TEMPLATE = "report.html.jinja"
@@ -77,7 +77,7 @@ class Report:
         num_examples: int,
         experiment: str,
     ) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[MethodRow] = []
         self._experiment_id = "0"
         self.data, self.mpp, self.seconds, self.published = data, mpp, seconds, published
         self.tracking_uri, self.num_examples, self.experiment = tracking_uri, num_examples, experiment
@@ -85,7 +85,7 @@ class Report:
         self.names = score_names(data.num_classes)
         self.unit = "slide" if data.is_slides else "image"
 
-    def write(self, out: Path, rows: Sequence[Row]) -> None:
+    def write(self, out: Path, rows: Sequence[MethodRow]) -> None:
         """Write the three files into `out`, of these rows of the comparison."""
         self.rows = list(rows)
         write_csv(self.rows, out / "table.csv", self.names, self.seconds, self.published)
@@ -146,7 +146,7 @@ class Report:
             "memory": "Peak memory, GiB",
         }
 
-    def _table_row(self, row: Row, names: Mapping[str, str]) -> dict[str, Any]:
+    def _table_row(self, row: MethodRow, names: Mapping[str, str]) -> dict[str, Any]:
         published = self.published.of(row.key) if self.published else {}
         minutes = effort_minutes(row.effort, self.seconds)
         memory = row.peak_bytes / 2**30 if row.peak_bytes else math.nan
@@ -161,7 +161,7 @@ class Report:
             "links": list(zip(row.seeds, (self._run_url(run_id) for run_id in row.mlflow_runs), strict=True)),
         }
 
-    def _plots(self, rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    def _plots(self, rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
         """Of each score two plots: against the labelling effort, and against the training."""
         plots = []
         for name, title in names.items():
@@ -177,7 +177,7 @@ class Report:
             )
         return plots
 
-    def _curves(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    def _curves(self, rows: Sequence[MethodRow]) -> list[dict[str, Any]]:
         """The reliability curve of each method."""
         return [
             {
@@ -196,7 +196,7 @@ class Report:
         return f"{self._experiment_url()}/runs/{run_id}"
 
 
-def _point(row: Row, x: float, name: str) -> Point:
+def _point(row: MethodRow, x: float, name: str) -> Point:
     return Point(row.title, x, row.scores[name], row.is_baseline)
 
 

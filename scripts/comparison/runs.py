@@ -38,7 +38,7 @@ USAGE, INFERENCE_USAGE, INFERENCE_LOG = "usage.json", "inference_usage.json", "i
 
 
 @dataclass
-class Row:
+class MethodRow:
     """A method of the table.
 
     Attributes:
@@ -128,7 +128,7 @@ class Comparison:
         self.tissue = TissueCache(out / "data" / "tissue")
         self.scorer = MapScorer(data, mpp, self.tissue)
 
-    def run(self, baselines: bool = True, tell: Callable[[Sequence[Row]], None] = lambda rows: None) -> list[Row]:
+    def run(self, baselines: bool = True, tell: Callable[[Sequence[MethodRow]], None] = lambda rows: None) -> list[MethodRow]:
         """Train, map and score what is not finished.
 
         Args:
@@ -138,9 +138,9 @@ class Comparison:
         Returns:
             a row a method, and a row a trivial baseline. Whatever goes wrong with one is that row's reason.
         """
-        rows: list[Row] = []
-        begun = [(Row(method.key, method.title), partial(self._method, method)) for method in self.methods]
-        begun += [(Row(name, BASELINES[name]), partial(self._baseline, name)) for name in BASELINES if baselines]
+        rows: list[MethodRow] = []
+        begun = [(MethodRow(method.key, method.title), partial(self._method, method)) for method in self.methods]
+        begun += [(MethodRow(name, BASELINES[name]), partial(self._baseline, name)) for name in BASELINES if baselines]
         for row, fill in begun:
             try:
                 fill(row)
@@ -151,7 +151,7 @@ class Comparison:
             tell(rows)
         return rows
 
-    def _method(self, method: Method, row: Row) -> None:
+    def _method(self, method: Method, row: MethodRow) -> None:
         keys = {name: value for who in ("all", method.key) for name, value in self.given.get(who, {}).items()}
         try:
             planned = plan(method, self.data, self.out / "data" / "tissue", keys)
@@ -199,7 +199,7 @@ class Comparison:
             command += [f"--{name}", "None" if value is None else str(value)]
         return self._run(command, folder / INFERENCE_USAGE, folder / INFERENCE_LOG, maps)
 
-    def _baseline(self, name: str, row: Row) -> None:
+    def _baseline(self, name: str, row: MethodRow) -> None:
         if name == "everything_is_tumour" and self.data.num_classes > 2:
             row.title = f"Everything is {self.data.class_names[0]}"
         kind = IMAGES if IMAGES in self.data.manifests else SLIDES
@@ -242,7 +242,7 @@ class Comparison:
                 temporary.write_text(wanted)
         return status
 
-    def _score(self, row: Row, problems: Mapping[int, str], minutes: Sequence[float]) -> None:
+    def _score(self, row: MethodRow, problems: Mapping[int, str], minutes: Sequence[float]) -> None:
         """Fill in what the maps score, of the seeds that have no problem."""
         row.reason = "; ".join(f"seed {seed}: {reason}" for seed, reason in problems.items())
         scored: list[Scores] = []

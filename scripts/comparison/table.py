@@ -13,7 +13,7 @@ from scripts.declarations.published import PublishedData
 from shared.writers import atomic_path
 
 from .intervals import Interval
-from .runs import DONE, Row
+from .runs import DONE, MethodRow
 
 EFFORTS = ("labels", "areas", "masks")
 
@@ -52,7 +52,7 @@ def percent(interval: Interval | None) -> str:
 
 
 def write_csv(
-    rows: Sequence[Row],
+    rows: Sequence[MethodRow],
     path: Path,
     names: Mapping[str, str],
     seconds: Mapping[str, float],
@@ -85,7 +85,7 @@ def write_csv(
 
 
 def write_markdown(
-    rows: Sequence[Row], path: Path, names: Mapping[str, str], published: PublishedData | None, unit: str, origin: str
+    rows: Sequence[MethodRow], path: Path, names: Mapping[str, str], published: PublishedData | None, unit: str, origin: str
 ) -> None:
     """The table for a README: scores in per cent with their intervals, what they are of, then what was skipped or failed."""
     done = [row for row in rows if row.status == DONE]

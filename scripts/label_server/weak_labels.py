@@ -153,8 +153,8 @@ def stated_label(info: Mapping[str, Any]) -> StatedLabel | None:
 def drawn_areas(path: Path, frame: str = QUPATH, qupath_origin_px: tuple[int, int] = (0, 0)) -> DrawnAreas:
     """The areas of an annotation file whose classes are known; ``Tumor: Positive`` counts as ``Tumor``.
 
-    What lies inside counts, not what surrounds it, see `shared.wsi.annotations.drawn_areas`: normal tissue, or an area of a class
-    that is not known, is no part of the tumour around it. Areas without class and QuPath's ``Region*`` are passed over.
+    What lies inside counts, not what surrounds it, see `shared.wsi.annotations.drawing_order`: normal tissue, or an area of a
+    class that is not known, is no part of the tumour around it. Areas without class and QuPath's ``Region*`` are passed over.
 
     Args:
         path: of the file.

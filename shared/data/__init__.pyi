@@ -29,7 +29,6 @@ from .loaders import EvenBatchSampler as EvenBatchSampler, PairedLoader as Paire
 from .manifest import load_manifest as load_manifest, write_manifest as write_manifest
 from .patches.centred_patches import (
     SIZE_MEASURES as SIZE_MEASURES,
-    CentredPatch as CentredPatch,
     centred_patches as centred_patches,
     num_centres as num_centres,
 )
@@ -38,8 +37,7 @@ from .patches.tissue_regions import slide_regions as slide_regions
 from .public.bach import bach_photos as bach_photos, bach_slides as bach_slides
 from .public.bach_annotations import BACH_CLASSES as BACH_CLASSES
 from .public.patch_camelyon import PatchCamelyonDataset as PatchCamelyonDataset
-from .public.tcga import tcga_records as tcga_records
-from .record import Record as Record, label_of as label_of, record_error as record_error
+from .record import label_of as label_of, record_error as record_error
 from .record_masks import columns_for as columns_for
 from .splits import assign_folds as assign_folds, assign_splits as assign_splits, take_share as take_share
 from .tissue_cache import TissueCache as TissueCache

@@ -16,7 +16,6 @@ from .inferers import (
     ConstrainedRetrainInferer as ConstrainedRetrainInferer,
     JointInferer as JointInferer,
     LatticeInferer as LatticeInferer,
-    ScoreMapInferer as ScoreMapInferer,
     SelectedInstanceInferer as SelectedInstanceInferer,
 )
 from .label_enrichment import (
@@ -26,7 +25,7 @@ from .label_enrichment import (
     Relabel as Relabel,
 )
 from .run_record import RunFolder as RunFolder, check_training as check_training, executed_config as executed_config
-from .stage_settings import Compute as Compute, Steps as Steps, Weights as Weights
+from .stage_settings import Steps as Steps, TrainingDevice as TrainingDevice, Weights as Weights
 from .trainer import StageTrainer as StageTrainer
 from .validators import (
     bag_validator as bag_validator,

@@ -15,8 +15,8 @@ BATCHES = ("mini", "full")
 
 
 @dataclass(frozen=True)
-class Compute:
-    """Where a stage computes, and in which precision: the weights stay float32.
+class TrainingDevice:
+    """Where a stage trains, and in which precision: the weights stay float32.
 
     Args:
         device: to train on.

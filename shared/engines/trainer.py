@@ -27,7 +27,7 @@ from .distributed import average, average_buffers, barrier, is_distributed, num_
 from .folder_lock import FolderLock
 from .inferers import AutocastInferer
 from .stage import WEIGHTS, Stage
-from .stage_settings import Compute, Steps, Weights
+from .stage_settings import Steps, TrainingDevice, Weights
 
 # Not the engine's own: Ignite's loggers are silenced in the bundles' logging.conf.
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class StageTrainer(Stage, SupervisedTrainer):
         network: moved to the device in channels-last order; wrapped for gradient exchange when `torch.distributed` is in use.
         optimizer: of the network's parameters.
         loss_function: of what `inferer` returns and the targets.
-        compute: device and precision.
+        compute: device and precision of the training.
         inferer: of ``(inputs, network)``; default: the network itself.
         prepare_batch: see `shared.engines.batches`; default: `image_and_label`.
         steps: how the optimizer steps.
@@ -78,7 +78,7 @@ class StageTrainer(Stage, SupervisedTrainer):
         network: nn.Module,
         optimizer: Optimizer,
         loss_function: Callable[..., Tensor],
-        compute: Compute,
+        compute: TrainingDevice,
         inferer: Inferer | None = None,
         prepare_batch: Callable[..., Any] | None = None,
         steps: Steps = DEFAULT_STEPS,

@@ -15,7 +15,7 @@ from ..engines.distributed import unwrap
 from ..engines.inferers import fast_inferer
 from ..metrics.classes import class_scores, confusion_matrix
 from .class_report import compared_class_scores, confusion_row, everything_is, scores_of_class
-from .image_evaluation import ImageEvaluation, Panels, Row
+from .image_evaluation import ImageEvaluation, ImageRow, Panels
 from .report import example_title, image_columns, number
 
 
@@ -43,7 +43,7 @@ class ClassEvaluation(ImageEvaluation):
     batch_size: int = 20
     num_examples: int = 8
 
-    def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[Row, Tensor | None]]:
+    def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[ImageRow, Tensor | None]]:
         """An image's row, and its confusion matrix ``(C, C)``, None without a mask."""
         infer, network = fast_inferer(SimpleInferer(), self.device), self._network()
         images = self.on_device(batch["image"])
@@ -58,7 +58,7 @@ class ClassEvaluation(ImageEvaluation):
                 row |= confusion_row(confusion, self.class_names)
             yield row, confusion
 
-    def metrics(self, rows: Sequence[Row], counts: Sequence[Any]) -> dict[str, Any]:
+    def metrics(self, rows: Sequence[ImageRow], counts: Sequence[Any]) -> dict[str, Any]:
         names, num_classes = list(self.class_names), len(self.class_names)
         metrics: dict[str, Any] = {"split": self.split, "num_images": len(rows), "class_names": names}
         if self.dataset.pixel_labels is not None:
@@ -78,12 +78,12 @@ class ClassEvaluation(ImageEvaluation):
             metrics["image_classes"] = {self.method: {name: number(scores[name]) for name in ("accuracy", "macro_f1")}}
         return metrics
 
-    def panels(self, example: Mapping[str, Any], row: Row, counts: Any) -> Panels:
+    def panels(self, example: Mapping[str, Any], row: ImageRow, counts: Any) -> Panels:
         logits = self._network()(example["image"][None].to(self.device))
         truth = example["mask"][0].numpy() if "mask" in example else None
         return {"truth": truth, self.method: logits[0].argmax(0).byte().cpu().numpy()}
 
-    def example_title(self, row: Row) -> str:
+    def example_title(self, row: ImageRow) -> str:
         return example_title({**row, "label": "?" if row["label"] is None else self.class_names[row["label"]]})
 
     def _network(self) -> Any:

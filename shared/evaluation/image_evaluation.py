@@ -20,7 +20,8 @@ from ..writers.figures.examples import ExampleRow
 from .report import example_indices, example_title, write_report
 from .table import score_table
 
-Row = dict[str, Any]
+# A row of ``images.csv``. Each evaluation has columns of its own, and those of classes are named by the classes.
+ImageRow = dict[str, Any]
 Panels = dict[str, np.ndarray | None]
 
 
@@ -55,15 +56,15 @@ class ImageEvaluation(ABC):
     split: str = "test"
 
     @abstractmethod
-    def count(self, batch: Mapping[str, Any]) -> Iterable[tuple[Row, Any]]:
+    def count(self, batch: Mapping[str, Any]) -> Iterable[tuple[ImageRow, Any]]:
         """Of each image of a batch its row of ``images.csv``, and whatever else `metrics` and `panels` need."""
 
     @abstractmethod
-    def metrics(self, rows: Sequence[Row], counts: Sequence[Any]) -> dict[str, Any]:
+    def metrics(self, rows: Sequence[ImageRow], counts: Sequence[Any]) -> dict[str, Any]:
         """What ``metrics.json`` holds, from what `count` gave of all images, in the data set's order; may add to the rows."""
 
     @abstractmethod
-    def panels(self, example: Mapping[str, Any], row: Row, counts: Any) -> Panels:
+    def panels(self, example: Mapping[str, Any], row: ImageRow, counts: Any) -> Panels:
         """Title and pixels ``(H, W)`` of the pictures beside an image, from its item of the data set and what `count` gave."""
 
     def run(self) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class ImageEvaluation(ABC):
         return metrics
 
     @torch.inference_mode()
-    def examples(self, rows: Sequence[Row], counts: Sequence[Any]) -> list[ExampleRow]:
+    def examples(self, rows: Sequence[ImageRow], counts: Sequence[Any]) -> list[ExampleRow]:
         """The rows of the figure."""
         found = []
         for index in example_indices([row["label"] or 0 for row in rows], self.num_examples):
@@ -89,11 +90,11 @@ class ImageEvaluation(ABC):
             found.append(ExampleRow(self.example_title(rows[index]), example["image"].permute(1, 2, 0).numpy(), panels))
         return found
 
-    def example_title(self, row: Row) -> str:
+    def example_title(self, row: ImageRow) -> str:
         """What stands beside an image of the figure."""
         return example_title(row)
 
-    def image_rows(self, rows: Sequence[Row]) -> pd.DataFrame:
+    def image_rows(self, rows: Sequence[ImageRow]) -> pd.DataFrame:
         """What ``images.csv`` holds."""
         return pd.DataFrame(rows)
 

@@ -17,7 +17,7 @@ from ..engines.distributed import unwrap
 from ..engines.inferers import LatticeInferer
 from ..metrics.binary import binary_counts
 from ..networks.probabilities import tumour_probability
-from .image_evaluation import ImageEvaluation, Panels, Row
+from .image_evaluation import ImageEvaluation, ImageRow, Panels
 from .report import COUNTS, everything_is_tumour, image_columns, image_table, pixel_scores, pooled_scores
 
 
@@ -60,7 +60,7 @@ class LatticeEvaluation(ImageEvaluation):
     training_labels: RegionDataset | None = None
     method: str = "Segmentation"
 
-    def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[Row, LatticeCounts]]:
+    def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[ImageRow, LatticeCounts]]:
         probability = self._probability(batch["image"])
         logits = self._logits(batch["image"])
         for position, index in enumerate(batch["index"].tolist()):
@@ -73,7 +73,7 @@ class LatticeEvaluation(ImageEvaluation):
                 row |= dict(zip(COUNTS, counts.tolist(), strict=True))
             yield row, LatticeCounts({name: scores[position] for name, scores in logits.items()}, instances)
 
-    def metrics(self, rows: Sequence[Row], counts: Sequence[LatticeCounts]) -> dict[str, Any]:
+    def metrics(self, rows: Sequence[ImageRow], counts: Sequence[LatticeCounts]) -> dict[str, Any]:
         logits = {name: torch.stack([image.logits[name] for image in counts]) for name in counts[0].logits}
         labels = torch.tensor([int(row["label"] > 0) for row in rows])
         highest = {name: scores.amax(1).sigmoid() for name, scores in logits.items()}
@@ -96,7 +96,7 @@ class LatticeEvaluation(ImageEvaluation):
             }
         return metrics
 
-    def panels(self, example: Mapping[str, Any], row: Row, counts: LatticeCounts) -> Panels:
+    def panels(self, example: Mapping[str, Any], row: ImageRow, counts: LatticeCounts) -> Panels:
         enriched = counts.logits.get(self.enriched_by)
         if enriched is not None:
             enriched = paint_instances((enriched >= 0).float(), *example["image"].shape[-2:])[0]
@@ -106,7 +106,7 @@ class LatticeEvaluation(ImageEvaluation):
             "prediction": self._probability(example["image"][None])[0].numpy(),
         }
 
-    def image_rows(self, rows: Sequence[Row]) -> pd.DataFrame:
+    def image_rows(self, rows: Sequence[ImageRow]) -> pd.DataFrame:
         return image_table(rows)
 
     def _probability(self, images: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ..engines.distributed import unwrap
 from ..engines.inferers import fast_inferer
 from ..metrics.binary import binary_counts
 from ..metrics.ranking import roc_auc
-from .image_evaluation import ImageEvaluation, Panels, Row
+from .image_evaluation import ImageEvaluation, ImageRow, Panels
 from .report import number, pooled_scores
 from .table import INSTANCE_COLUMNS, score_block
 
@@ -55,7 +55,7 @@ class PatchCamelyonEvaluation(ImageEvaluation):
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must be a probability; got {self.threshold}")
 
-    def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[Row, float]]:
+    def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[ImageRow, float]]:
         """A patch's row, still without its probability, and its logit."""
         network = unwrap(self.network).to(self.device).eval()
         tiles = upsample_and_pad(batch["image"].to(self.device)).contiguous(memory_format=torch.channels_last)
@@ -63,7 +63,7 @@ class PatchCamelyonEvaluation(ImageEvaluation):
         for index, label, logit in zip(batch["index"].tolist(), batch["label"].tolist(), logits, strict=True):
             yield {"index": index, "label": label}, logit
 
-    def metrics(self, rows: Sequence[Row], counts: Sequence[float]) -> dict[str, Any]:
+    def metrics(self, rows: Sequence[ImageRow], counts: Sequence[float]) -> dict[str, Any]:
         logits, labels = torch.tensor(counts, dtype=torch.float64), self.dataset.labels
         probability = logits.sigmoid()
         for row, value in zip(rows, probability.tolist(), strict=True):
@@ -73,10 +73,10 @@ class PatchCamelyonEvaluation(ImageEvaluation):
         scores = {"auc": auc, **pooled_scores(binary_counts(probability >= self.threshold, labels))}
         return {"num_images": len(rows), "threshold": self.threshold, "images": {self.method: scores}}
 
-    def panels(self, example: Mapping[str, Any], row: Row, counts: Any) -> Panels:
+    def panels(self, example: Mapping[str, Any], row: ImageRow, counts: Any) -> Panels:
         return {"label": _centre_map(row["label"]), self.method: _centre_map(row["probability"])}
 
-    def example_title(self, row: Row) -> str:
+    def example_title(self, row: ImageRow) -> str:
         return f"patch {row['index']}\nlabel {row['label']}, {row['probability']:.2f}"
 
     def text(self, metrics: Mapping[str, Any]) -> str:

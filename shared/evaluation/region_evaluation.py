@@ -18,7 +18,7 @@ from ..losses.superpixels import superpixel_means
 from ..metrics.binary import binary_counts
 from ..metrics.boundary import BOUNDARY_THRESHOLDS, boundary_counts, ods_of_counts
 from ..metrics.region import region_f_measure
-from .image_evaluation import ImageEvaluation, Panels, Row
+from .image_evaluation import ImageEvaluation, ImageRow, Panels
 from .report import COUNTS, everything_is_tumour, image_columns, image_table, number, pixel_scores, pooled_scores
 
 THRESHOLD = 0.5
@@ -48,7 +48,7 @@ class RegionEvaluation(ImageEvaluation):
     network: nn.Module
     generalized_mean_r: float = 4.0
 
-    def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[Row, list[dict[str, Any]]]]:
+    def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[ImageRow, list[dict[str, Any]]]]:
         """An image's row, and what each of its maps scores, see `score_map`; nothing without a mask."""
         maps = self._maps(batch["image"], batch.get("superpixels"))
         image_probability = self._image_probability(batch["image"], maps)
@@ -63,7 +63,7 @@ class RegionEvaluation(ImageEvaluation):
                 row["region_f"] = round(scores[-1]["f"], 6)
             yield row, scores
 
-    def metrics(self, rows: Sequence[Row], counts: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:
+    def metrics(self, rows: Sequence[ImageRow], counts: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:
         is_tumour = torch.tensor([row["label"] > 0 for row in rows])
         decided = torch.tensor([row["image_probability"] for row in rows]) >= THRESHOLD
         metrics: dict[str, Any] = {
@@ -81,13 +81,13 @@ class RegionEvaluation(ImageEvaluation):
             metrics["pixels"]["Everything is tumour"] = pixel_scores(everything_is_tumour(pixels[self.method]))
         return metrics
 
-    def panels(self, example: Mapping[str, Any], row: Row, counts: Any) -> Panels:
+    def panels(self, example: Mapping[str, Any], row: ImageRow, counts: Any) -> Panels:
         superpixels = example["superpixels"][None] if "superpixels" in example else None
         maps = self._maps(example["image"][None], superpixels)[0].numpy()
         truth = example["mask"][0].numpy() if "mask" in example else None
         return {"truth": truth} | dict(zip(self._names(len(maps)), maps, strict=True))
 
-    def image_rows(self, rows: Sequence[Row]) -> pd.DataFrame:
+    def image_rows(self, rows: Sequence[ImageRow]) -> pd.DataFrame:
         return image_table(rows)
 
     def _names(self, num_maps: int) -> list[str]:

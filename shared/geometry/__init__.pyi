@@ -1,6 +1,4 @@
-from .mirroring import mirrored_indices as mirrored_indices
 from .pyramid import (
-    MPP_TOLERANCE as MPP_TOLERANCE,
     is_reduction as is_reduction,
     level_downsamples as level_downsamples,
     mpp_to_downsample as mpp_to_downsample,

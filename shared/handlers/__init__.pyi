@@ -2,4 +2,4 @@ from .auxiliary_weight import FadingAuxiliaryWeight as FadingAuxiliaryWeight
 from .progress import StageProgress as StageProgress
 from .tracking import Tracking as Tracking, experiment_id as experiment_id
 from .tracking_address import database_uri as database_uri
-from .training import StageEvents as StageEvents, training_handlers as training_handlers
+from .training import training_handlers as training_handlers

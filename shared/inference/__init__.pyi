@@ -1,7 +1,7 @@
 from .cohort.cohort import InferenceFailures as InferenceFailures, run_cohort as run_cohort
 from .inputs import ImageInput as ImageInput, find_images as find_images
 from .mapper_options import Compute as Compute, Outputs as Outputs, Tiles as Tiles, Tissue as Tissue
-from .outputs.polygons import Region as Region, tumour_regions as tumour_regions
+from .outputs.polygons import tumour_regions as tumour_regions
 from .outputs.probability_map import ProbabilityMap as ProbabilityMap
 from .slide_mapper import SlideMapper as SlideMapper
 from .tiles.map_grid import MapGrid as MapGrid

@@ -24,13 +24,13 @@ from ..wsi.formats import is_plain_picture
 from ..wsi.slide import Slide
 from .cohort.cohort import run_cohort
 from .cohort.finished import weights_sha256
-from .cohort.row_store import Row
 from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedSlide
 from .mapper_options import BLEND, Compute, Outputs, Tiles, Tissue
 from .outputs.probability_map import ProbabilityMap
 from .outputs.slide_results import TILE_TABLE_SUFFIX, ResultOptions, Scale, write_results
 from .overview import Overview, read_overview
+from .row import Row
 from .stopwatch import Stopwatch
 from .tiles.map_grid import MapGrid
 from .tiles.network_map import fill_map

@@ -1,9 +1,4 @@
-from .bag_ranking import (
-    BagRanking as BagRanking,
-    bag_scores as bag_scores,
-    proxy_tiles as proxy_tiles,
-    top_share_mean as top_share_mean,
-)
+from .bag_ranking import bag_scores as bag_scores
 from .binary import (
     SCORES as SCORES,
     PooledBinaryScores as PooledBinaryScores,

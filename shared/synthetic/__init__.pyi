@@ -1,26 +1,19 @@
 from .breast import (
     BREAST_MPP as BREAST_MPP,
-    BreastPatch as BreastPatch,
-    BreastSlide as BreastSlide,
     synthesize_breast_patch as synthesize_breast_patch,
     synthesize_breast_slide as synthesize_breast_slide,
 )
-from .breast_demo import BREAST_VERSION as BREAST_VERSION, BreastPlan as BreastPlan, BreastSlidePlan as BreastSlidePlan
+from .breast_demo import BreastPlan as BreastPlan, BreastSlidePlan as BreastSlidePlan
 from .demo import (
-    GENERATOR_VERSION as GENERATOR_VERSION,
     DemoPlan as DemoPlan,
     SlidePlan as SlidePlan,
     demo_manifest as demo_manifest,
     rough_area as rough_area,
     write_demo as write_demo,
 )
-from .image import MPP as MPP, SyntheticImage as SyntheticImage, synthesize_image as synthesize_image
+from .image import MPP as MPP, synthesize_image as synthesize_image
 from .lesions import CLASS_NAMES as CLASS_NAMES
-from .slide import (
-    SyntheticSlide as SyntheticSlide,
-    synthesize_slide as synthesize_slide,
-    write_slide as write_slide,
-)
+from .slide import synthesize_slide as synthesize_slide, write_slide as write_slide
 from .stain import (
     EOSIN as EOSIN,
     HAEMATOXYLIN as HAEMATOXYLIN,

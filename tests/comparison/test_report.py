@@ -18,7 +18,7 @@ from scripts.comparison.intervals import Interval, intervals, pooled_reliability
 from scripts.comparison.methods import find_methods
 from scripts.comparison.plots import Point, label_places, scatter
 from scripts.comparison.report import Report
-from scripts.comparison.runs import FAILED, SKIPPED, Row
+from scripts.comparison.runs import FAILED, SKIPPED, MethodRow
 from scripts.comparison.scoring import MapScorer
 from scripts.declarations.published import PublishedData, published_data
 from shared.data import TissueCache
@@ -38,13 +38,13 @@ def rows(data, maps, tmp_path_factory):
     common = {"seeds": [0], "maps": [maps], "mlflow_runs": ["abc"], "peak_bytes": 2**30, "seconds_per_image": 0.5}
     common["reliability"] = pooled_reliability([scores])
     return [
-        Row("cdws_mil", "CDWS-MIL", effort=effort, scores=worse, training_minutes=2.0, settings={"mpp": 0.5}, **common),
-        Row("camel", "CAMEL", effort=effort | {"areas": 0}, scores=found, training_minutes=30.0, **common),
-        Row(
+        MethodRow("cdws_mil", "CDWS-MIL", effort=effort, scores=worse, training_minutes=2.0, settings={"mpp": 0.5}, **common),
+        MethodRow("camel", "CAMEL", effort=effort | {"areas": 0}, scores=found, training_minutes=30.0, **common),
+        MethodRow(
             "colour_only", "Colour only", effort=effort, scores=worse | {"ods": Interval(math.nan, math.nan, math.nan)}, **common
         ),
-        Row("joint_seg_cls", "Joint", SKIPPED, "needs label 'mask': 2 of 2 training images with tumour have none"),
-        Row("wildcat", "WILDCAT", FAILED, "seed 0: ValueError: <b>odd</b>"),
+        MethodRow("joint_seg_cls", "Joint", SKIPPED, "needs label 'mask': 2 of 2 training images with tumour have none"),
+        MethodRow("wildcat", "WILDCAT", FAILED, "seed 0: ValueError: <b>odd</b>"),
     ]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from shared.data import RegionDataset, RegionLoader, training_augmentation
-from shared.engines import Compute, StageTrainer, initialize_distributed, instance_and_label
+from shared.engines import StageTrainer, TrainingDevice, initialize_distributed, instance_and_label
 from shared.networks import PixelNormalization, replace_batch_norm
 
 SIZE_PX = 8
@@ -68,7 +68,7 @@ def make_stage(records, make_classifier):
             "network": network,
             "optimizer": optimizer(network.parameters()),
             "loss_function": nn.BCEWithLogitsLoss(),
-            "compute": Compute("cpu", None),
+            "compute": TrainingDevice("cpu", None),
             "prepare_batch": instance_and_label,
         }
         return StageTrainer(folder.parent, folder.name, **(defaults | options))

@@ -8,7 +8,7 @@ from ignite.engine import Events
 from monai.optimizers import generate_param_groups
 
 from shared.data import RegionDataset, RegionLoader
-from shared.engines import Compute, Steps
+from shared.engines import Steps, TrainingDevice
 
 FULL = Steps(batch="full")
 
@@ -98,4 +98,4 @@ def test_there_are_two_kinds_of_batch():
 @pytest.mark.parametrize("amp_dtype", ["null", "fp16", "float32"])
 def test_precision_that_does_not_exist_is_refused(amp_dtype):
     with pytest.raises(ValueError, match=rf"amp_dtype must be .* or null \(--amp_dtype '\$None'\), got '{amp_dtype}'"):
-        Compute("cpu", amp_dtype)
+        TrainingDevice("cpu", amp_dtype)

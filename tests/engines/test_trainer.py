@@ -10,9 +10,9 @@ from torch import nn
 
 from shared.data import PairedLoader, RegionDataset, RegionLoader
 from shared.engines import (
-    Compute,
     ConstrainedRetrainInferer,
     SelectedInstanceInferer,
+    TrainingDevice,
     Weights,
     bag_and_label,
     constrained_instances,
@@ -316,7 +316,7 @@ def test_other_seeds_train_otherwise(tmp_path, make_stage):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_scaler_of_float16_is_resumed(tmp_path, make_stage, interrupt_at, interruption):
-    options = {"compute": Compute("cuda", "float16")}
+    options = {"compute": TrainingDevice("cuda", "float16")}
     with pytest.raises(interruption):
         make_stage(tmp_path, train_handlers=[interrupt_at(3, Events.EPOCH_STARTED)], **options).run()
     saved = torch.load(tmp_path / "resume.pt", weights_only=True)["scaler"]

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from shared.data import RegionDataset, RegionLoader
-from shared.engines import Compute, RunFolder, StageTrainer, instance_and_label, lattice_validator
+from shared.engines import RunFolder, StageTrainer, TrainingDevice, instance_and_label, lattice_validator
 from shared.handlers import StageProgress, Tracking, training_handlers
 
 
@@ -50,7 +50,7 @@ def make_stage(folder, dataset, tracking, **options):
         network,
         torch.optim.SGD(network.parameters(), lr=0.1),
         nn.BCEWithLogitsLoss(),
-        Compute("cpu", None),
+        TrainingDevice("cpu", None),
         prepare_batch=instance_and_label,
         validator=partial(lattice_validator, dataset, instances_per_side=2, device="cpu"),
         tracking=tracking,

@@ -18,12 +18,13 @@ from .lesion_froc import MapFROC, froc_slide
 from .map_folder import slide_name
 
 FROC_MPP = 16.0
-Row = dict[str, Any]
 # Part of the pixels -> what the metrics of classes in it are called, and the confusion matrix.
 CLASS_KINDS = {"tissue": ("class_pixels", "confusion"), "all": ("class_pixels_all", "confusion_all")}
 
 
-def tumour_map_report(cohort: MapCohort, threshold: float, froc_mpp: float = FROC_MPP) -> tuple[dict[str, Any], list[Row]]:
+def tumour_map_report(
+    cohort: MapCohort, threshold: float, froc_mpp: float = FROC_MPP
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Pixel scores, AUCs and FROC of maps of tumour.
 
     Pixels are those of the maps, scored twice: in tissue only, and with the background, which scores 0 whatever the map says of
@@ -57,7 +58,7 @@ def tumour_map_report(cohort: MapCohort, threshold: float, froc_mpp: float = FRO
     return metrics, rows
 
 
-def class_map_report(cohort: MapCohort, method: str = "Maps") -> tuple[dict[str, Any], list[Row]]:
+def class_map_report(cohort: MapCohort, method: str = "Maps") -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Pixel scores of maps of several classes.
 
     Pixels are those of the maps, and each is of the class that is likeliest there (of equal ones the first; class 0 where no
@@ -107,7 +108,7 @@ def _left_out(cohort: MapCohort) -> dict[str, int]:
     }
 
 
-def _tumour_row(record: Record, counts: MapCounts, least: int) -> Row:
+def _tumour_row(record: Record, counts: MapCounts, least: int) -> dict[str, Any]:
     """What one slide scores; its own score is the share of its tissue that is tumour on the map."""
     decided = counts.decided("tissue", least)
     num_pixels = int(decided.sum())
@@ -122,7 +123,7 @@ def _tumour_row(record: Record, counts: MapCounts, least: int) -> Row:
     }
 
 
-def _slide_auc(rows: Sequence[Row]) -> float | None:
+def _slide_auc(rows: Sequence[dict[str, Any]]) -> float | None:
     labelled = [row for row in rows if row["label"] is not None]
     if not labelled:
         return None
@@ -130,7 +131,7 @@ def _slide_auc(rows: Sequence[Row]) -> float | None:
     return number(roc_auc(torch.tensor([row["score"] for row in labelled]), labels))
 
 
-def _class_row(record: Record, counts: MapCounts, names: Sequence[str]) -> Row:
+def _class_row(record: Record, counts: MapCounts, names: Sequence[str]) -> dict[str, Any]:
     """What one slide scores: its tissue, unless the name says otherwise."""
     confusion = counts.confusions["tissue"]
     scores = class_scores(confusion)

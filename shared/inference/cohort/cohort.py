@@ -18,8 +18,9 @@ from ...writers.atomic import contended_path
 from ...writers.storage import StorageError
 from ..device_errors import DeviceFailure, device_error
 from ..inputs import ImageInput
+from ..row import Row
 from .finished import FAILED, FINISHED, NO_TISSUE, OK, UNFINISHED, discard, fingerprint, is_finished, result_suffixes
-from .row_store import Row, RowStore
+from .row_store import RowStore
 
 logger = logging.getLogger(__name__)
 

@@ -96,12 +96,8 @@ class BlendedCores:
         rows, columns = (_ramps(step + 2 * margin, margin) for step, margin in zip(steps, margins, strict=True))
         self._weight = np.outer(rows, columns).astype(np.float32)
         self._parts = [_parts(step, margin) for step, margin in zip(steps, margins, strict=True)]
+        # Those that wait for more tiles.
         self._cores: dict[TilePosition, _Core] = {}
-
-    @property
-    def num_held(self) -> int:
-        """Cores that wait for more tiles."""
-        return len(self._cores)
 
     def prepare(self, probability: Tensor) -> Tensor:
         return probability
