@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.infer import checkpoint_of, overrides_of
-from scripts.preparation.annotation_options import add_annotation_options
+from scripts.options.annotation import add_annotation_options
 from shared.front_door import begin_script
 
 if TYPE_CHECKING:

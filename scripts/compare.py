@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.preparation.annotation_options import add_annotation_options
+from scripts.options.annotation import add_annotation_options
 from shared.front_door import begin_script
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.preparation.annotation_options import add_annotation_options
+from scripts.options.annotation import add_annotation_options
 from shared.front_door import begin_script
 
 

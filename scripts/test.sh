@@ -15,12 +15,7 @@ fi
 
 "$PYTHON" -m ruff format --check shared scripts tests
 "$PYTHON" -m ruff check shared scripts tests
-# The last numpy and pandas for Python 3.10 have older types, in which some of ours are wrong.
-if "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    "$PYTHON" -m mypy
-else
-    echo "Types are checked under Python 3.11 and later."
-fi
+bash scripts/types.sh
 # One thread a process: two test processes that each spin on two cores crawl.
 export OMP_NUM_THREADS=1
 # The last line printed is pytest's own.

@@ -25,7 +25,7 @@ import logging
 from argparse import ArgumentError, ArgumentParser, Namespace
 from pathlib import Path
 
-from scripts.preparation.annotation_options import add_annotation_options
+from scripts.options.annotation import add_annotation_options
 from scripts.preparation.folder_options import add_folder_options
 from shared.data.own.annotated_slides import annotated_slides
 from shared.data.own.class_folders import class_folder_images

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from scripts.preparation.annotation_options import add_annotation_options
+from scripts.options.annotation import add_annotation_options
 from shared.data import SIZE_MEASURES, TissueCache, label_of, load_manifest, slide_patches, write_manifest
 from shared.wsi import TISSUE_METHODS
 

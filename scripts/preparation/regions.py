@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from scripts.preparation.annotation_options import add_annotation_options
+from scripts.options.annotation import add_annotation_options
 from shared.data import label_of, load_manifest, slide_regions, write_manifest
 
 

@@ -166,18 +166,5 @@ def load_threshold(checkpoints: Sequence[str | Path], temperature: float | str |
     return float((torch.tensor(threshold, dtype=torch.float64).logit() / temperature_of(temperature)).sigmoid())
 
 
-def find_checkpoints(pattern: str) -> list[str]:
-    """The files of a pattern such as ``runs/*/model.pt``, sorted.
-
-    Raises:
-        ValueError: naming the pattern, if there are none.
-    """
-    path = Path(pattern)
-    found = sorted(str(file) for file in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if file.is_file())
-    if not found:
-        raise ValueError(f"no file is called {pattern}: --runs names the model.pt of each network, as in 'runs/*/model.pt'")
-    return found
-
-
 def _probabilities(logits: Tensor) -> Tensor:
     return logits[0].sigmoid().cpu()

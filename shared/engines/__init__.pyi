@@ -10,6 +10,7 @@ from .batches import (
     masked_and_labelled as masked_and_labelled,
 )
 from .boosting_trainer import BoostingTrainer as BoostingTrainer
+from .checkpoints import find_checkpoints as find_checkpoints
 from .distributed import initialize_distributed as initialize_distributed
 from .inferers import (
     BagInferer as BagInferer,

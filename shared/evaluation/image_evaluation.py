@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..engines.distributed import barrier, over_dataset, rank
+from ..engines.distributed import over_dataset
 from ..handlers.tracking import Tracking
 from ..writers.figures.examples import ExampleRow
 from .report import example_indices, example_title, write_report
@@ -73,11 +74,9 @@ class ImageEvaluation(ABC):
             counted = over_dataset(self.dataset, self.count, self.batch_size, self.num_workers, "evaluation")
         rows, counts = [row for row, _ in counted], [count for _, count in counted]
         metrics = self.metrics(rows, counts)
-        if rank() == 0:
-            title, table = f"{self.method}: examples of the {self.split} split", self.text(metrics)
-            examples = self.examples(rows, counts)
-            write_report(Path(self.folder), metrics, self.image_rows(rows), examples, title, table, self.tracking)
-        barrier()
+        title, table = f"{self.method}: examples of the {self.split} split", self.text(metrics)
+        draw = partial(self.examples, rows, counts)
+        write_report(Path(self.folder), metrics, self.image_rows(rows), draw, title, table, self.tracking)
         return metrics
 
     @torch.inference_mode()

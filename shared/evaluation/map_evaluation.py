@@ -14,7 +14,6 @@ from torch import Tensor
 from ..data.manifest import has_known_mask
 from ..data.record import Record, label_of
 from ..data.tissue_cache import TissueCache
-from ..engines.distributed import barrier, rank
 from ..handlers.tracking import Tracking
 from ..inference.slide_mapper import SlideMapper
 from ..metrics.bag_ranking import top_share_of_histogram
@@ -95,11 +94,8 @@ class MapEvaluation:
         counts = self.maps.counts()
         rows = [self._row(record, of_map) for record, of_map in zip(self.records, counts, strict=True)]
         metrics = self._metrics(rows, counts)
-        barrier()
-        if rank() == 0:
-            title, table = f"{self.method}: slides of the split", score_table(metrics, self.folder)
-            write_report(self.folder, metrics, _table(rows), self._examples(), title, table, self.tracking)
-        barrier()
+        title, table = f"{self.method}: slides of the split", score_table(metrics, self.folder)
+        write_report(self.folder, metrics, _table(rows), self._examples, title, table, self.tracking)
         return metrics
 
     def _is_known(self, record: Record) -> bool:

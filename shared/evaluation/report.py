@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..engines.distributed import barrier, rank
 from ..handlers.tracking import Tracking
 from ..metrics.binary import binary_scores
 from ..writers.atomic import atomic_path
@@ -24,45 +25,50 @@ def write_report(
     folder: Path,
     metrics: Mapping[str, Any],
     rows: pd.DataFrame,
-    examples: Sequence[ExampleRow],
+    draw: Callable[[], Sequence[ExampleRow]],
     title: str,
     table: str,
     tracking: Tracking | None = None,
 ) -> None:
     """Write ``metrics.json``, ``images.csv`` (or ``slides.csv``) and ``examples.png``, log them to MLflow and print the table.
 
+    Of a distributed run the first process does this, and the others wait for it.
+
     Args:
         folder: to write to.
         metrics: kind -> name in the table -> score -> number or None; other entries are written, not logged. With
             ``num_slides`` the table is of slides.
         rows: a row an image (see `image_table`) or a slide.
-        examples: rows of the figure; none for no figure.
+        draw: gives the rows of the figure; none for no figure.
         title: of the figure.
         table: for a person, printed whatever the logging is set to: it is the result.
         tracking: MLflow runs; the stage is called ``evaluation``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    rows_file = "slides.csv" if "num_slides" in metrics else "images.csv"
-    with atomic_path(folder / rows_file) as temporary:
-        rows.to_csv(temporary, index=False)
-    if examples:
-        write_examples(examples, folder / "examples.png", title=title)
-    # The last: where it is, the evaluation is whole.
-    with atomic_path(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-    if tracking is not None:
-        flat = {
-            f"{kind}.{slug(name)}.{score}": value
-            for kind, named in metrics.items()
-            if isinstance(named, Mapping)
-            for name, scores in named.items()
-            for score, value in scores.items()
-            if value is not None
-        }
-        files = [folder / name for name in ("metrics.json", rows_file, *(["examples.png"] if examples else []))]
-        tracking.log_stage("evaluation", flat, files)
-        tracking.finish_stage("evaluation")
-    print(table, flush=True)
+    if rank() == 0:
+        examples = draw()
+        folder.mkdir(parents=True, exist_ok=True)
+        rows_file = "slides.csv" if "num_slides" in metrics else "images.csv"
+        with atomic_path(folder / rows_file) as temporary:
+            rows.to_csv(temporary, index=False)
+        if examples:
+            write_examples(examples, folder / "examples.png", title=title)
+        # The last: where it is, the evaluation is whole.
+        with atomic_path(folder / "metrics.json") as temporary:
+            temporary.write_text(json.dumps(metrics, indent=2) + "\n")
+        if tracking is not None:
+            flat = {
+                f"{kind}.{slug(name)}.{score}": value
+                for kind, named in metrics.items()
+                if isinstance(named, Mapping)
+                for name, scores in named.items()
+                for score, value in scores.items()
+                if value is not None
+            }
+            files = [folder / name for name in ("metrics.json", rows_file, *(["examples.png"] if examples else []))]
+            tracking.log_stage("evaluation", flat, files)
+            tracking.finish_stage("evaluation")
+        print(table, flush=True)
+    barrier()
 
 
 def image_columns(record: Mapping[str, Any]) -> dict[str, Any]:

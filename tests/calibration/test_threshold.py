@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from shared.calibration import Calibration, find_checkpoints, load_threshold
+from shared.calibration import Calibration, load_threshold
 from shared.calibration.threshold import map_threshold
 from shared.data import SlideBagDataset, TissueCache
 from shared.evaluation import SplitMaps
@@ -202,12 +202,3 @@ def test_loading_a_threshold(tmp_path):
     (tmp_path / "calibration.json").write_text("{}")
     with pytest.raises(ValueError, match=r"calibration\.json holds no threshold"):
         load_threshold([model])
-
-
-def test_finding_checkpoints(tmp_path):
-    for name in ("b", "a"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.pt").touch()
-    assert find_checkpoints(f"{tmp_path}/*/model.pt") == [f"{tmp_path}/{name}/model.pt" for name in ("a", "b")]
-    with pytest.raises(ValueError, match=r"no file is called .*/\*/weights\.pt: --runs names"):
-        find_checkpoints(f"{tmp_path}/*/weights.pt")
