@@ -22,5 +22,5 @@ from .scaled_logits import ScaledLogits as ScaledLogits
 from .seg_cls_resnet import SegClsResNet18 as SegClsResNet18
 from .side_output_vgg import SideOutputVGG as SideOutputVGG, fuse_probabilities as fuse_probabilities
 from .unet import UNet as UNet
-from .weights import load_initial_weights as load_initial_weights, load_weights as load_weights
+from .weights import load_backbone as load_backbone, load_initial_weights as load_initial_weights, load_weights as load_weights
 from .wildcat import Wildcat as Wildcat, max_min_pooling as max_min_pooling

@@ -11,7 +11,7 @@ from torch import nn
 from .deeplab_v2 import DeepLabV2
 from .instance_classifier import InstanceClassifier
 
-__all__ = ["load_initial_weights", "load_weights"]
+__all__ = ["load_backbone", "load_initial_weights", "load_weights"]
 
 _CLASSIFIER_ENTRY = "resnet.conv1.weight"
 
@@ -51,9 +51,22 @@ def load_initial_weights(network: nn.Module, path: str | Path) -> None:
     Raises:
         ValueError: naming the file, if it is missing, unreadable, or of another network or ResNet.
     """
-    if not isinstance(network, DeepLabV2) or _CLASSIFIER_ENTRY not in _read(Path(path)):
+    if isinstance(network, DeepLabV2) and _CLASSIFIER_ENTRY in _read(Path(path)):
+        load_backbone(network, path)
+    else:
         load_weights(network, path)
-        return
+
+
+def load_backbone(network: DeepLabV2, path: str | Path) -> None:
+    """Start a segmentation network's ResNet from that of a trained `InstanceClassifier`.
+
+    Args:
+        network: its ``backbone`` is changed in place, the pyramid is left.
+        path: of the classifier's state dict.
+
+    Raises:
+        ValueError: naming the file, if it is missing or of another ResNet.
+    """
     classifier = InstanceClassifier(network.backbone_name, norm=network.norm)
     load_weights(classifier, path)
     state = {name: value for name, value in classifier.resnet.state_dict().items() if not name.startswith("fc.")}

@@ -127,7 +127,7 @@ def test_an_unreadable_image(tmp_path, content):
 
 
 def test_a_slide_without_mpp_is_an_error_where_one_is_asked_for(tmp_path):
-    tifffile.imwrite(tmp_path / "s.tif", np.zeros((64, 64, 3), np.uint8), tile=(16, 16), photometric="rgb")
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((64, 64, 3), np.uint8), tile=(32, 32), photometric="rgb", compression="zlib")
     record = {"image": str(tmp_path / "s.tif"), "row": 2}
     with pytest.raises(ValueError, match=r"row 2, .*s\.tif: .*how large its pixels are"):
         read_image(record, mpp=0.5)

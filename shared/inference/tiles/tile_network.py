@@ -7,7 +7,9 @@ import logging
 import math
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -131,4 +133,8 @@ def compile_problem(device: torch.device) -> str | None:
         return "there is no C++ compiler (g++, clang++ or $CXX)"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "triton is not installed"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "the headers of Python are missing (Debian: python3-dev)"
+    if " " in torch.__path__[0]:
+        return f"torch.compile does not quote paths, and there is a space in that of torch: {torch.__path__[0]}"
     return None

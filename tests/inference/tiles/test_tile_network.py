@@ -142,8 +142,20 @@ def test_symmetries_are_averaged_at_the_maps_resolution(small, tiles):
     torch.testing.assert_close(found, torch.stack(expected).mean(dim=0))
 
 
-def test_without_a_compiler_compiling_is_refused(monkeypatch, small):
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("sysconfig.get_path", lambda name: "nowhere", "the headers of Python are missing"),
+        ("torch.__path__", ["/a folder/torch"], "there is a space in that of torch: /a folder/torch"),
+    ],
+)
+def test_where_it_could_not_compile_it_says_so_before(monkeypatch, name, value, problem):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr(name, value)
+    assert problem in compile_problem(CPU)
 
+
+def test_without_a_compiler_compiling_is_refused(monkeypatch, small):
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert "no C++ compiler" in compile_problem(CPU)
     with pytest.raises(ValueError, match=r"compile=True cannot work here: there is no C\+\+ compiler"):
