@@ -39,7 +39,8 @@ def load_slide_mapper(
     parser = ConfigParser()
     parser.read_config([str(path) for path in files])
     parser.read_meta(str(bundle / "configs" / "metadata.json"))
-    require_version(str(parser.get("_meta_")["shared_version"]))
+    if "shared_version" in parser.get("_meta_"):
+        require_version(str(parser.get("_meta_::shared_version")))
     if "checks" not in parser:
         raise ValueError(
             f"{files[0]} has no key 'checks': expected a list of what is checked before the network is loaded, such as "

@@ -33,6 +33,8 @@ BROKEN = {
     "seed": 0,
     "tracking_uri": None,
     "tracking": {"experiment": None},
+    "learned_columns": ["label"],
+    "train_records": [],
     "go": None,
     "folder": "$pathlib.Path(@output_dir)",
     "run": [
@@ -48,7 +50,8 @@ def bundles(tmp_path):
     """A bundle that fails, one of slides and one that learns."""
     configs = tmp_path / "bundles" / "broken" / "configs"
     configs.mkdir(parents=True)
-    (configs / "metadata.json").write_text('{"name": "Broken"}')
+    supervision = {"you_have": "labels", "unit": "images", "learns_from": ["label"], "of_some": [], "chooses_by": []}
+    (configs / "metadata.json").write_text(json.dumps({"name": "Broken", "supervision": supervision}))
     (configs / "inference.json").write_text("{}")
     (configs / "train.json").write_text(json.dumps(BROKEN | {"go": str(tmp_path / "go")}))
     for name in ("alpha_beta_mil", "cdws_mil"):
