@@ -105,6 +105,7 @@ def probabilities(network: Any, images: Tensor, is_of_classes: bool) -> Tensor:
 
 
 @pytest.mark.parametrize(("kind", "size"), [(kind, size) for kind, sizes in SIZES.items() for size in sizes], ids=str)
+@pytest.mark.slow
 def test_inference_answers_as_the_evaluation_does(tmp_path: Path, kind: str, size: tuple[int, int]) -> None:
     case, is_of_classes = CASES[kind], kind == "joint"
     width, height = size

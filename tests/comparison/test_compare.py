@@ -159,6 +159,7 @@ def _hold(folder, says):
         time.sleep(1000)
 
 
+@pytest.mark.slow
 def test_two_comparisons_in_one_folder(images_csv, tmp_path, monkeypatch, capsys):
     fork = multiprocessing.get_context("fork")
     hears, says = fork.Pipe(duplex=False)

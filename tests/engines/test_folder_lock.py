@@ -53,6 +53,7 @@ def holder(tmp_path):
     process.join()
 
 
+@pytest.mark.slow
 def test_another_process_is_told_who_holds_it(holder, tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     with pytest.raises(

@@ -156,6 +156,7 @@ def test_a_server_that_comes_after_the_training(server, tmp_path, caplog):
     assert len(warnings_of(caplog)) == 3
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_does_not_hold_up_every_epoch(tmp_path, monkeypatch, caplog):
     """It takes connections, as one that hangs or lies behind a broken gateway does."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -224,6 +224,7 @@ class Mean(nn.Module):
 
 @pytest.mark.parametrize("size", [(112, 112), (224, 160), (300, 300), (700, 500)])
 @pytest.mark.parametrize("map_downsample", [None, 4, 6])
+@pytest.mark.slow
 def test_an_image_reaches_the_network_whole(tmp_path, size, map_downsample):
     rgb = np.random.default_rng(0).integers(60, 200, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "a.png")

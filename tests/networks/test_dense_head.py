@@ -37,6 +37,7 @@ def test_parameters_are_the_same_with_and_without(norm):
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 @torch.no_grad()
+@pytest.mark.slow
 def test_either_form_loads_the_other_and_the_mean_is_the_logit(backbone):
     plain = make(None, backbone)
     dense = InstanceClassifier(backbone, dense_stride=32).double().eval()
@@ -60,6 +61,7 @@ def test_mean_is_the_logit_of_sizes_that_are_no_multiple_of_the_stride():
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 @torch.no_grad()
+@pytest.mark.slow
 def test_every_second_logit_of_stride_16_is_that_of_stride_32(backbone):
     coarse, dense = make(32, backbone)(images()), make(16, backbone)(images())
     assert dense.shape == (2, 1, 14, 14)

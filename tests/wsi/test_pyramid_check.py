@@ -95,6 +95,7 @@ def test_jpeg_of_another_quality_is_the_same_picture(quality, backend, levels, t
 
 
 @BACKENDS
+@pytest.mark.slow
 def test_small_tissue_on_much_glass_and_empty_glass_keep_their_levels(backend, tmp_path, caplog):
     noise = np.random.default_rng(0).normal(243, 2, (2400, 3000, 3)).clip(0, 255).astype(np.uint8)
     needle = noise.copy()

@@ -127,6 +127,7 @@ def test_no_tolerance_changes_nothing_and_rectangles_stay():
     assert len(simplified(disc, 1.0).exterior.coords) < len(disc.exterior.coords)
 
 
+@pytest.mark.slow
 def test_a_region_of_very_many_points_is_simplified_in_seconds():
     # Keeping the topology of one of this size took GEOS a minute, and measuring the distances as long again.
     noise = ndimage.gaussian_filter(np.random.default_rng(0).random((1800, 1800)), 2.0)

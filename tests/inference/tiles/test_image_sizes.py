@@ -95,6 +95,7 @@ def test_what_fails_at_every_size_says_why_it_failed_at_the_images_own():
 
 
 @pytest.mark.skipif(compile_problem(CPU) is not None, reason="torch.compile cannot work here")
+@pytest.mark.slow
 def test_a_compiled_network_gets_mirrored_tiles_too():
     torch._dynamo.reset()
     network = InstanceClassifier("resnet10", dense_stride=16).eval()

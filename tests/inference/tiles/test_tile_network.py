@@ -104,6 +104,7 @@ def small():
 
 
 @pytest.mark.skipif(compile_problem(CPU) is not None, reason="torch.compile cannot work here")
+@pytest.mark.slow
 def test_compiles_once_whatever_the_batches(small, tiles):
     torch._dynamo.reset()
     plain = TileNetwork(small, num_classes=3, bfloat16=computes_bfloat16(CPU))
