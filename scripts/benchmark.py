@@ -2,7 +2,7 @@
 
 python scripts/benchmark.py cmil            a cMIL training step against back-propagating through all N * N instances
 python scripts/benchmark.py tiles           tiles a second: the slide loader alone, a training step alone, both together
-python scripts/benchmark.py alpha-beta      the grid of alpha and beta, trained, beside the published numbers
+python scripts/benchmark.py alpha-beta      trains over the grid of alpha and beta and shows the published numbers next to ours
 python scripts/benchmark.py shares          a method of a few masks and many labels with few to all masks, in its three modes
 python scripts/benchmark.py area-noise      region F with areas that an annotator gives too small or too large
 python scripts/benchmark.py inference       tiles a second of a whole slide's map, against the network's pure forward rate

@@ -9,7 +9,7 @@ needs; one that the manifest cannot serve is a row of the table that says which 
 that fails. Whole slides with masks are also cut into labelled regions, for the methods that learn from images; images with masks
 that are not all squares of one size are cut into such squares.
 
-Every training is a process of its own and an MLflow run of one experiment; the same command again goes on where it was
+Every training is a process of its own and an MLflow run of one experiment; the same command again resumes where it stopped
 interrupted, by kill -9 too, and takes nothing that was made with another manifest or other settings. Into --out go table.csv,
 table.md and report.html (one file that needs nothing else), written anew after every method, and what they were made from.
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # CAMEL from nothing to tumour maps, on data that it generates: installs, trains, evaluates, maps the generated test slides.
-# About 15 minutes on 2 CPU cores once installed; a second run goes on where the first one stopped.
+# About 15 minutes on 2 CPU cores once installed; a second run resumes where the first one stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh

@@ -4,7 +4,7 @@ python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps 
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --checkpoint model.pt --threshold 0.4
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --engine ray --address auto --gpus_per_slide 1
 
-The same command again goes on where an earlier one stopped, by kill -9 too; finished slides are skipped, those without tissue
+The same command again resumes where an earlier one stopped, by kill -9 too; finished slides are skipped, those without tissue
 among them. Several such commands on one output folder share the slides, also from several machines with a common file system (see
 `shared.inference.cohort.row_store.RowStore` on its locks). A slide that fails is tried once more at the end; its row in
 slides.csv says why.

@@ -1,4 +1,4 @@
-"""The paper's grid: a method with the keys alpha and beta, trained with 15 pairs of them, drawn beside the published numbers."""
+"""The paper's grid: 15 trainings with different values of alpha and beta, plotted next to the published numbers."""
 
 from __future__ import annotations
 

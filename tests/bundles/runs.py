@@ -232,7 +232,7 @@ class Training:
         return self.bundle.run_well(command, **database).stdout
 
     def assert_same_when_killed(self, folder: Path, stages: Sequence[str], names: set[str]) -> None:
-        """Killed in each of these stages it goes on where it was, and leaves these files with the same numbers."""
+        """Killed in each of these stages it resumes where it stopped, and leaves these files with the same numbers."""
         said = self.killed(folder, {f"{stage}/resume.pt": f"{stage}/model.pt" for stage in stages})
         for stage in stages[:-1]:
             assert f"{stage}: finished already" in said
