@@ -98,7 +98,7 @@ class Comparison:
 
     Into `out` go ``data/`` (manifests, tissue), ``runs/<method>/seed=<n>/`` (what a training writes, ``usage.json``,
     ``log.txt``), ``maps/<method>/seed=<n>/``, ``scores/`` and ``mlruns.db``. Each training, and each inference, is a process of
-    its own that ends with this one; given again, the same command goes on where it stopped. A method that fails keeps no other
+    its own that ends with this one; given again, the same command resumes where it stopped. A method that fails keeps no other
     from its turn.
 
     Args:
