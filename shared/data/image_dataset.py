@@ -88,21 +88,26 @@ class RegionDataset(Dataset):
         self.epoch = epoch
 
     def _transform(self, index: int) -> dict[str, Any]:
-        record = self.data[index]
-        image = read_image(record, self.mpp, self.size_px)
-        item: dict[str, Any] = {"image": image, "label": record.get("label"), "index": index}
-        if self.pixel_labels is not None:
-            item["mask"] = pixel_target(record, self.pixel_labels, image.shape[-2:], self.mpp, self.num_classes, self.class_names)
-        if item["label"] is None:
-            del item["label"]
+        image = read_image(self.data[index], self.mpp, self.size_px)
+        item: dict[str, Any] = {"image": image, **self.targets(index, image.shape[-2:])}
         if self.superpixels is not None:
             item["superpixels"] = self.superpixels(image)
-        if self.with_areas:
-            item["area"] = math.nan if record.get("area") is None else float(record["area"])
         key = np.random.SeedSequence((self.seed, self.epoch, index))
         # MONAI's Dataset has made a Compose of whatever came, which hands a seed to each of its random transforms.
         self.transform.set_random_state(seed=int(key.generate_state(1)[0]))
         return dict(self.transform(item))
+
+    def targets(self, index: int, size: Sequence[int]) -> dict[str, Any]:
+        """What an item has beside its image and before its transform; `size`: (height, width) of the image as read."""
+        record = self.data[index]
+        item: dict[str, Any] = {"label": record.get("label"), "index": index}
+        if self.pixel_labels is not None:
+            item["mask"] = pixel_target(record, self.pixel_labels, size, self.mpp, self.num_classes, self.class_names)
+        if item["label"] is None:
+            del item["label"]
+        if self.with_areas:
+            item["area"] = math.nan if record.get("area") is None else float(record["area"])
+        return item
 
 
 def read_image(record: Record, mpp: float | None = None, size_px: int | None = None) -> Tensor:
