@@ -24,6 +24,7 @@ from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
 from .record import Record, record_error
 from .record_masks import read_record_mask
+from .seeded import draw_key
 from .tissue_cache import TissueCache, slide_content_key
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,8 @@ class SlideBagDataset(Dataset):
 
     Item ``i`` is a dictionary: ``tiles`` uint8 ``(tiles_per_slide, tile_size_px, tile_size_px, 3)``, ``label`` (int), ``index``
     (``i``), ``xy`` int64 ``(tiles_per_slide, 2)``, the tiles' top-left corners in level-0 pixels, and with `with_shares`
-    ``tumour_share`` float32 ``(tiles_per_slide,)`` from the slide's mask. Places depend on (`seed`, epoch, ``i``) only: an
-    interrupted and resumed training sees what an uninterrupted one does, with any number of workers or processes.
+    ``tumour_share`` float32 ``(tiles_per_slide,)`` from the slide's mask. Places depend on (`seed`, epoch, ``i``, occurrence) only,
+    see `draw`: an interrupted and resumed training sees what an uninterrupted one does, with any number of workers or processes.
 
     Args:
         data: manifest records of whole slides.
@@ -87,8 +88,12 @@ class SlideBagDataset(Dataset):
         self.epoch = epoch
 
     def _transform(self, index: int) -> dict[str, Any]:
+        return self.draw(index)
+
+    def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
+        """Item `index`, which has come `occurrence` times in this epoch, and has its tiles from other places each time."""
         record = self.data[index]
-        rng = np.random.default_rng(np.random.SeedSequence((self.seed, self.epoch, index)))
+        rng = np.random.default_rng(draw_key(self.seed, self.epoch, index, occurrence))
         try:
             slide = self._open(record)
             xys = self.places(record, slide, rng)

@@ -19,6 +19,7 @@ from .labels.enriched_labels import decode_instances
 from .labels.lattice import check_lattice, paint_instances
 from .record import Record, label_of, record_error, region_of
 from .record_masks import read_record_mask
+from .seeded import draw_key
 from .transforms.geometric import view_changes
 
 PIXEL_LABELS = ("instances", "mask", "label")
@@ -30,8 +31,8 @@ class RegionDataset(Dataset):
     Item ``i`` is a dictionary: ``image`` uint8 ``(3, H, W)``, ``label`` (int), ``index`` (``i``), and where asked for ``mask``
     uint8 ``(1, H, W)`` in 0..num_classes - 1, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record has
     none).
-    Random transforms draw from a stream that depends on (`seed`, epoch, ``i``) only: an interrupted and resumed training sees
-    what an uninterrupted one does, with any number of workers or processes.
+    Random transforms draw from a stream that depends on (`seed`, epoch, ``i``, occurrence) only, see `draw`: an interrupted and
+    resumed training sees what an uninterrupted one does, with any number of workers or processes.
 
     Args:
         data: manifest records.
@@ -88,11 +89,15 @@ class RegionDataset(Dataset):
         self.epoch = epoch
 
     def _transform(self, index: int) -> dict[str, Any]:
+        return self.draw(index)
+
+    def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
+        """Item `index`, which has come `occurrence` times in this epoch, and is transformed by other random numbers each time."""
         image = read_image(self.data[index], self.mpp, self.size_px)
         item: dict[str, Any] = {"image": image, **self.targets(index, image.shape[-2:])}
         if self.superpixels is not None:
             item["superpixels"] = self.superpixels(image)
-        key = np.random.SeedSequence((self.seed, self.epoch, index))
+        key = draw_key(self.seed, self.epoch, index, occurrence)
         # MONAI's Dataset has made a Compose of whatever came, which hands a seed to each of its random transforms.
         self.transform.set_random_state(seed=int(key.generate_state(1)[0]))
         return dict(self.transform(item))
