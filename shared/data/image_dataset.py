@@ -137,6 +137,12 @@ def read_image(record: Record, mpp: float | None = None, size_px: int | None = N
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
+def image_size(record: Record, mpp: float | None = None, size_px: int | None = None) -> tuple[int, int]:
+    """(height, width) in pixels of what `read_image` reads of a record, without reading it."""
+    width, height = _locate(record, mpp, size_px)[2]
+    return height, width
+
+
 def _check_view(transform: Any) -> None:
     changes = view_changes(transform)
     if changes:
