@@ -17,7 +17,7 @@ MODULES = sorted(path.relative_to(SHARED) for path in SHARED.rglob("*.py"))
 # A room may import the rooms that it names here, and itself.
 LEARNING = {"selection", "losses", "metrics", "networks"}
 READING = {"geometry", "wsi", "writers", "data"}
-MAPPING = READING | {"inference", "front_door", "networks"}
+MAPPING = READING | {"features", "inference", "front_door", "networks"}
 TRAINING = MAPPING | {"handlers", "boosting", "engines", *LEARNING}
 ALLOWED = {
     "geometry": set(),
@@ -31,6 +31,7 @@ ALLOWED = {
     "metrics": set(),
     "networks": set(),
     "boosting": {"losses", "networks"},
+    "features": READING,
     "inference": MAPPING - {"inference"},
     "engines": TRAINING - {"engines", "inference"},
     "evaluation": TRAINING,

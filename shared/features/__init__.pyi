@@ -1,0 +1,2 @@
+from .feature_writer import CellFrame as CellFrame, SlideFeatureWriter as SlideFeatureWriter
+from .slide_features import SlideFeatures as SlideFeatures
