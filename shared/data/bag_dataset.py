@@ -96,14 +96,18 @@ class SlideBagDataset(Dataset):
         rng = np.random.default_rng(draw_key(self.seed, self.epoch, index, occurrence))
         try:
             slide = self._open(record)
-            xys = self.places(record, slide, rng)
-            tiles = slide.read_regions(xys, self.tile_size_px, mpp=self.mpp)
-            item = {"tiles": torch.from_numpy(tiles), "label": record["label"], "index": index, "xy": torch.from_numpy(xys)}
+            tiles, xys = self.bag(record, slide, rng)
+            item = {"tiles": tiles, "label": record["label"], "index": index, "xy": torch.from_numpy(xys)}
             if self.with_shares:
                 item["tumour_share"] = self._tumour_shares(record, slide, xys)
         except (ValueError, OSError) as error:
             raise record_error(record, error) from error
         return item
+
+    def bag(self, record: Record, slide: Slide, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+        """The tiles of one bag, and their corners as `places` gives them."""
+        xys = self.places(record, slide, rng)
+        return torch.from_numpy(slide.read_regions(xys, self.tile_size_px, mpp=self.mpp)), xys
 
     def _open(self, record: Record) -> Slide:
         slide = open_slide(record["image"], mpp=record.get("mpp"))
@@ -116,16 +120,19 @@ class SlideBagDataset(Dataset):
 
     def places(self, record: Record, slide: Slide, rng: np.random.Generator) -> np.ndarray:
         """Corners of the tiles of one bag, ``(tiles_per_slide, 2)``: (x, y) in level-0 pixels."""
-        extent_px = self.tile_size_px * slide.downsample(self.mpp)
         tissue = self.tissue.get(record["image"], record.get("mpp"))
-        return tissue.sample_tiles(rng, self.tiles_per_slide, extent_px, self.min_tissue)
+        return tissue.sample_tiles(rng, self.tiles_per_slide, self._extent_px(record, slide), self.min_tissue)
+
+    def _extent_px(self, record: Record, slide: Slide) -> float:
+        """Side of a tile in level-0 pixels."""
+        return self.tile_size_px * slide.downsample(self.mpp)
 
     def _tumour_shares(self, record: Record, slide: Slide, xys: np.ndarray) -> Tensor:
         if record.get("mask") is None:
             if record["label"]:
                 raise ValueError("the column 'mask' is empty, and tiles of a tumour slide have no truth without it")
             return torch.zeros(len(xys))
-        step = self.tile_size_px * slide.downsample(self.mpp) / _SHARE_POINTS
+        step = self._extent_px(record, slide) / _SHARE_POINTS
         masks = [read_record_mask(record, (int(x), int(y)), _SHARE_POINTS, slide.size_px, step) for x, y in xys]
         return torch.tensor([float(mask.mean()) for mask in masks])
 
