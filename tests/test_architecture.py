@@ -31,6 +31,7 @@ ALLOWED = {
     "metrics": set(),
     "networks": set(),
     "boosting": {"losses", "networks"},
+    "encoders": {"networks"},
     "inference": MAPPING - {"inference"},
     "engines": TRAINING - {"engines", "inference"},
     "evaluation": TRAINING,
