@@ -153,7 +153,9 @@ def _check_view(transform: Any) -> None:
         )
 
 
-def check_images(datasets: Sequence[RegionDataset | None], instances_per_side: int | None = None) -> None:
+def check_images(
+    datasets: Sequence[RegionDataset | None], instances_per_side: int | None = None, feature_stride_px: int = 1
+) -> None:
     """Open every image of some data sets, and see whether it can be read, has the right size and a mask that fits.
 
     Files are opened, not decoded, so that a run fails before its first stage and not in the middle of an epoch.
@@ -161,6 +163,8 @@ def check_images(datasets: Sequence[RegionDataset | None], instances_per_side: i
     Args:
         datasets: those that are None are passed over.
         instances_per_side: N; images must divide into N x N instances. None: not checked.
+        feature_stride_px: where instances are cut from features, of which there is one every so many pixels: their sides are
+            multiples of it.
 
     Raises:
         ValueError: for the first image that does not fit, naming row and file.
@@ -169,19 +173,30 @@ def check_images(datasets: Sequence[RegionDataset | None], instances_per_side: i
     with tqdm(total=sum(len(dataset) for dataset in present), desc="checking images", unit="image", disable=None) as bar:
         for dataset in present:
             for record in dataset.data:
-                _check_image(record, dataset, instances_per_side)
+                _check_image(record, dataset, instances_per_side, feature_stride_px)
                 bar.update()
 
 
-def _check_image(record: Record, dataset: RegionDataset, instances_per_side: int | None) -> None:
+def _check_image(record: Record, dataset: RegionDataset, instances_per_side: int | None, feature_stride_px: int) -> None:
     try:
         _, _, (width, height) = _locate(record, dataset.mpp, dataset.size_px)
         if instances_per_side is not None:
             check_lattice(height, width, instances_per_side)
+        _check_stride(height, width, instances_per_side or 1, feature_stride_px)
         if dataset.pixel_labels == "mask" and record.get("mask") is not None:
             _read_mask(record, (1, 1), dataset.mpp, dataset.num_classes, dataset.class_names)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
+
+
+def _check_stride(height: int, width: int, instances_per_side: int, feature_stride_px: int) -> None:
+    side = instances_per_side * feature_stride_px
+    if height % side or width % side:
+        what = f"{instances_per_side} x {instances_per_side} instances of whole features" if instances_per_side > 1 else "features"
+        raise ValueError(
+            f"the image is read with {width} x {height} px, which do not divide into {what} of {feature_stride_px} px: expected "
+            f"multiples of {side}. Choose another feature_stride_px, image_size_px or instances_per_side"
+        )
 
 
 def _locate(record: Record, mpp: float | None, size_px: int | None) -> tuple[Slide, tuple[int, int], tuple[int, int]]:
