@@ -192,7 +192,9 @@ def _check_image(record: Record, dataset: RegionDataset, instances_per_side: int
 def _check_stride(height: int, width: int, instances_per_side: int, feature_stride_px: int) -> None:
     side = instances_per_side * feature_stride_px
     if height % side or width % side:
-        what = f"{instances_per_side} x {instances_per_side} instances of whole features" if instances_per_side > 1 else "features"
+        what = (
+            f"{instances_per_side} x {instances_per_side} instances of whole features" if instances_per_side > 1 else "features"
+        )
         raise ValueError(
             f"the image is read with {width} x {height} px, which do not divide into {what} of {feature_stride_px} px: expected "
             f"multiples of {side}. Choose another feature_stride_px, image_size_px or instances_per_side"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from ..handlers.tracking import Tracking
 from ..handlers.training import StageEvents, training_handlers
+from ..networks.encoded.encoded_network import EncodedNetwork
 from ..networks.weights import load_initial_weights
 from ..writers.atomic import atomic_path
 from .batches import image_and_label
@@ -171,11 +172,20 @@ class StageTrainer(Stage, SupervisedTrainer):
             for loader in loaders:
                 loader.close()
 
+    def _inputs(self) -> Iterator[Tensor]:
+        """What the network takes in the first epoch, batch by batch."""
+        self.data_loader.set_epoch(0)  # type: ignore[union-attr]
+        for batch in self.data_loader:
+            yield from _tensors(self.prepare_batch(batch, self.state.device, True)[0])
+
     def _restore(self) -> None:
         point = self.resume_point
         if not point.is_file():
             if self.weights.initial is not None:
                 load_initial_weights(self.plain_network, self.weights.initial)
+            elif isinstance(self.plain_network, EncodedNetwork):
+                self.plain_network.standardise(self._inputs())
+                average_buffers(self.plain_network)
             return
         saved = torch.load(point, map_location=self.state.device, weights_only=True)
         try:
@@ -189,6 +199,15 @@ class StageTrainer(Stage, SupervisedTrainer):
             {"epoch": saved["epoch"], "max_epochs": self.state.max_epochs, "epoch_length": self.state.epoch_length}
         )
         logger.info(f"{self.folder.name}: goes on after epoch {saved['epoch']} of {self.state.max_epochs}")
+
+
+def _tensors(inputs: Any) -> Iterator[Tensor]:
+    """The tensors of images or features in what a network takes."""
+    if isinstance(inputs, dict):
+        for values in inputs.values():
+            yield from _tensors(values)
+    elif isinstance(inputs, Tensor) and inputs.ndim >= 4:
+        yield inputs
 
 
 def _wrap(network: nn.Module, device: torch.device) -> nn.Module:

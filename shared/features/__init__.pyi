@@ -4,4 +4,3 @@ from .feature_writer import CellFrame as CellFrame, SlideFeatureWriter as SlideF
 from .images import EmbeddedImages as EmbeddedImages
 from .instances import EmbeddedInstances as EmbeddedInstances
 from .slide_features import SlideFeatures as SlideFeatures
-from .statistics import feature_statistics as feature_statistics

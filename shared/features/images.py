@@ -172,8 +172,8 @@ class EmbeddedImages(Dataset):
         stride_px = int(self.encoder.stride_px)  # type: ignore[arg-type]
         if height % stride_px or width % stride_px:
             raise ValueError(
-                f"the image is read with {width} x {height} px, and {self.encoder.name} gives a feature every {stride_px} px: expected "
-                f"sides that are multiples of {stride_px}. Choose another feature_stride_px or image_size_px"
+                f"the image is read with {width} x {height} px, and {self.encoder.name} gives a feature every {stride_px} px: "
+                f"expected sides that are multiples of {stride_px}. Choose another feature_stride_px or image_size_px"
             )
 
     def _embed(self, todo: Sequence[tuple[int, int, str]]) -> None:

@@ -34,7 +34,7 @@ class EmbeddedInstances(Dataset):
     def __init__(self, images: EmbeddedImages, data: Sequence[Record], instances_per_side: int) -> None:
         self.images, self.data, self.instances_per_side = images, data, instances_per_side
         self.epoch = 0
-        places = {}
+        places: dict[tuple[str, tuple[Any, ...]], tuple[int, int]] = {}
         for index, record in enumerate(images.data):
             size_px = open_slide(record["image"], mpp=record.get("mpp")).size_px
             for instance in range(instances_per_side**2):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 
 from .encoded_network import EncodedNetwork
@@ -21,8 +19,7 @@ class EncodedClassifier(EncodedNetwork):
         encoder: see `EncodedNetwork`.
         dense: give the map, and not its mean.
         hidden_channels: see `pixelwise_head`.
-        statistics: see `EncodedNetwork`.
-        finetune: the same.
+        finetune: see `EncodedNetwork`.
     """
 
     def __init__(
@@ -30,10 +27,9 @@ class EncodedClassifier(EncodedNetwork):
         encoder: nn.Module,
         dense: bool = False,
         hidden_channels: int | None = None,
-        statistics: Mapping[str, Tensor] | None = None,
         finetune: bool = False,
     ) -> None:
-        super().__init__(encoder, statistics, finetune)
+        super().__init__(encoder, finetune)
         self.dense = dense
         self.head = pixelwise_head(self.channels, 1, hidden_channels)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ __all__ = ["EncodedNetwork"]
 
 _ENCODER = "encoder."
 _KEY = "encoder_key"
+_SMALLEST_STD = 1e-3
 
 
 class EncodedNetwork(nn.Module):
@@ -22,10 +23,10 @@ class EncodedNetwork(nn.Module):
     weights are not part of the state dict: a checkpoint holds the head, a few hundred kilobytes, and the encoder's key, without
     which weights would fit features of another encoder and answer nonsense.
 
+    Features are standardised by the mean and deviation of the training data, see `standardise`, which a checkpoint carries.
+
     Args:
         encoder: see `shared.encoders.Encoder`: RGB ``(B, 3, H, W)``, 0 to 255, to features ``(B, C, H / stride, W / stride)``.
-        statistics: ``mean`` and ``std`` of each channel over the training features, ``(C,)`` each, see
-            `shared.features.feature_statistics`; None for 0 and 1, until a checkpoint is loaded.
         finetune: whether the encoder learns too. The running statistics of its batch normalisation stay.
     """
 
@@ -33,18 +34,14 @@ class EncodedNetwork(nn.Module):
     std: Tensor
     encoder_key: Tensor
 
-    def __init__(self, encoder: nn.Module, statistics: Mapping[str, Tensor] | None = None, finetune: bool = False) -> None:
+    def __init__(self, encoder: nn.Module, finetune: bool = False) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(finetune)
         self.channels: int = int(encoder.channels)  # type: ignore[arg-type]
         self.stride_px: int = int(encoder.stride_px)  # type: ignore[arg-type]
         self.saves_encoder = finetune
-        statistics = statistics or {"mean": torch.zeros(self.channels), "std": torch.ones(self.channels)}
-        for name in ("mean", "std"):
-            values = torch.as_tensor(statistics[name], dtype=torch.float32)
-            if values.shape != (self.channels,):
-                raise ValueError(f"{name} of the features must have {self.channels} values, found {list(values.shape)}")
-            self.register_buffer(name, values.reshape(1, -1, 1, 1))
+        self.register_buffer("mean", torch.zeros(1, self.channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, self.channels, 1, 1))
         self.register_buffer(_KEY, torch.tensor(list(bytes.fromhex(str(encoder.key))), dtype=torch.uint8))
         self.register_state_dict_post_hook(_leave_the_encoder_out)
         self.register_load_state_dict_pre_hook(_take_the_encoder_as_it_is)
@@ -62,6 +59,23 @@ class EncodedNetwork(nn.Module):
     def features(self, inputs: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)`` or features to standardised features ``(B, C, h, w)``, float32."""
         return (self.encode(inputs).float() - self.mean) / self.std
+
+    @torch.no_grad()
+    def standardise(self, batches: Iterable[Tensor]) -> None:
+        """Take the mean and deviation of every channel from training data, before the first step.
+
+        Args:
+            batches: images ``(B, 3, H, W)`` or features ``(B, C, h, w)``; leading axes may be more.
+        """
+        total = torch.zeros(3, self.channels, dtype=torch.float64)
+        for batch in batches:
+            values = self.encode(batch.flatten(0, -4)).double().transpose(0, 1).flatten(1)
+            total += torch.stack([values.sum(1), values.square().sum(1), torch.full_like(values[:, 0], values.shape[1])]).cpu()
+        mean = total[0] / total[2]
+        deviation = (total[1] / total[2] - mean.square()).clamp(min=0).sqrt()
+        self.mean.copy_(mean.reshape(self.mean.shape))
+        # Channels that are always the same would otherwise be divided by nothing.
+        self.std.copy_(deviation.clamp(min=_SMALLEST_STD).reshape(self.std.shape))
 
     def to_pixels(self, maps: Tensor, inputs: Tensor) -> Tensor:
         """Maps with a value for each feature, ``(B, K, h, w)``, to the pixels of the images that they are of, bilinear."""

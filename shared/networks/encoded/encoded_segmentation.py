@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 
 from .encoded_network import EncodedNetwork
@@ -20,8 +18,7 @@ class EncodedSegmentation(EncodedNetwork):
         out_channels: classes.
         hidden_channels: see `pixelwise_head`.
         kernel_size: the same.
-        statistics: see `EncodedNetwork`.
-        finetune: the same.
+        finetune: see `EncodedNetwork`.
     """
 
     def __init__(
@@ -30,10 +27,9 @@ class EncodedSegmentation(EncodedNetwork):
         out_channels: int = 2,
         hidden_channels: int | None = None,
         kernel_size: int = 1,
-        statistics: Mapping[str, Tensor] | None = None,
         finetune: bool = False,
     ) -> None:
-        super().__init__(encoder, statistics, finetune)
+        super().__init__(encoder, finetune)
         self.head = pixelwise_head(self.channels, out_channels, hidden_channels, kernel_size)
 
     def forward(self, inputs: Tensor) -> Tensor:
