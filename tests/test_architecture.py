@@ -31,6 +31,7 @@ ALLOWED = {
     "metrics": set(),
     "networks": set(),
     "boosting": {"losses", "networks"},
+    "encoders": {"networks"},
     "features": READING,
     "inference": MAPPING - {"inference"},
     "engines": TRAINING - {"engines", "inference"},

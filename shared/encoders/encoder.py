@@ -1,0 +1,213 @@
+"""What every encoder is: images to dense features, with all that their user must know about them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..networks.layers.packed_strides import pack_strides, packed_channels
+from ..networks.layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
+
+__all__ = ["TOKENS", "Encoder", "EncoderFacts", "FeatureOptions"]
+
+TOKENS = ("dense", "class", "dense+class")
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What is known of an encoder beside its network.
+
+    Args:
+        name: as given to `load_encoder`.
+        mean: of red, green, blue, as shares of 255.
+        std: the same.
+        mpp: micrometres per pixel that it was trained at; None for any.
+        input_size_px: side of the images that it was trained on, where that matters; None for any.
+        licence: of its weights; None where it is not known.
+        is_gated: whether its weights are given to those alone who accepted its terms.
+    """
+
+    name: str
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+    mpp: float | None = None
+    input_size_px: int | None = None
+    licence: str | None = None
+    is_gated: bool = False
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Which features of a network are taken, and how densely.
+
+    Args:
+        stride_px: one feature every so many pixels; None for the network's own stride. Images are enlarged where it is smaller.
+        smoothing: odd number of places; each feature is the mean over the ``smoothing x smoothing`` places around it that exist.
+        strides_px: strides of the network's own maps, finest first, that are packed into one (see `pack_strides`); None for
+            its last map.
+        tokens: of a vision transformer: "dense" for the token of each patch, "class" for the image's own token, repeated on the
+            grid, "dense+class" for both. A convolutional network has "dense" alone.
+    """
+
+    stride_px: int | None = None
+    smoothing: int = 1
+    strides_px: Sequence[int] | None = None
+    tokens: str = "dense"
+
+
+class Encoder(nn.Module):
+    """Images to dense features. Subclasses implement `native_features`.
+
+    Args:
+        facts: what is known of the encoder.
+        channels_of_stride: channels of each map that the network has, by its stride in pixels.
+        options: which of them are taken, and how densely.
+
+    Attributes:
+        channels: of a feature, of the packed one where several strides are asked for.
+        stride_px: one feature every so many pixels of the images that are given to `forward`.
+        native_stride_px: of the network's coarsest map that is taken, in pixels of the images that the network sees: these are
+            enlarged by ``native_stride_px / stride_px``, bilinearly, where the two differ.
+        strides_px: of the packed maps, in pixels of the images that are given to `forward`, finest first.
+        map_channels: of the packed maps, finest first, as `unpack_strides` takes them.
+        size_multiple_px: the sides of images are multiples of it.
+
+    Raises:
+        ValueError: if the network has no such stride, or an option is out of its range.
+    """
+
+    # TorchScript compiles properties unless they are named here.
+    __jit_unused_properties__ = ("key",)
+
+    def __init__(self, facts: EncoderFacts, channels_of_stride: Mapping[int, int], options: FeatureOptions | None = None) -> None:
+        super().__init__()
+        options = options or FeatureOptions()
+        self.facts, self.tokens = facts, options.tokens
+        self.name, self.mpp, self.input_size_px = facts.name, facts.mpp, facts.input_size_px
+        self.licence, self.is_gated = facts.licence, facts.is_gated
+        self.mean, self.std = tuple(facts.mean), tuple(facts.std)
+        self.native_strides_px = _checked_strides(facts.name, channels_of_stride, options.strides_px)
+        self.native_stride_px = self.native_strides_px[-1]
+        self.stride_px = _checked_stride(facts.name, self.native_stride_px, options.stride_px)
+        self.strides_px = tuple(stride * self.stride_px // self.native_stride_px for stride in self.native_strides_px)
+        self.smoothing = _checked_smoothing(options.smoothing)
+        self.map_channels = tuple(channels_of_stride[stride] for stride in self.native_strides_px)
+        self.channels = packed_channels(list(self.map_channels), list(self.native_strides_px))
+        self.size_multiple_px = self.stride_px
+        self.normalization = PixelNormalization(facts.mean, facts.std)
+        self._key: str | None = None
+        self.register_load_state_dict_post_hook(_forget_key)
+
+    def native_features(self, images: Tensor) -> list[Tensor]:
+        """Normalised images ``(B, 3, H, W)`` to the maps ``(B, C_i, H / s_i, W / s_i)`` of `native_strides_px`, finest first."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images to features.
+
+        Args:
+            images: RGB ``(B, 3, H, W)``, uint8 or float, 0 to 255; H and W are multiples of `size_multiple_px`.
+
+        Returns:
+            ``(B, channels, H / stride_px, W / stride_px)``. Feature (i, j) stands for the pixels from ``(i, j) * stride_px`` on.
+
+        Raises:
+            ValueError: if the images have another shape.
+        """
+        normalised = self.normalization(images)
+        height, width = images.shape[-2], images.shape[-1]
+        # While tracing, a comparison of sizes would only give a warning.
+        if not torch.jit.is_tracing() and (height % self.size_multiple_px != 0 or width % self.size_multiple_px != 0):
+            raise ValueError(f"the sides of images must be multiples of {self.size_multiple_px} px; got {height} x {width}")
+        if self.stride_px != self.native_stride_px:
+            size = [height // self.stride_px * self.native_stride_px, width // self.stride_px * self.native_stride_px]
+            normalised = F.interpolate(normalised, size=size, mode="bilinear", align_corners=False)
+        maps = self.native_features(normalised)
+        if self.smoothing > 1:
+            maps = [_means_around(one, self.smoothing) for one in maps]
+        return pack_strides(maps, list(self.native_strides_px))
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits: a hash of the weights and of everything else that changes the features.
+
+        It is that of the weights when it was first asked for, or last loaded: not of what a later training made of them, nor of
+        their copies in half precision.
+        """
+        if self._key is None:
+            digest = hashlib.sha256(json.dumps(self._settings(), sort_keys=True).encode())
+            for name, value in sorted(self.state_dict().items()):
+                if not name.endswith("num_batches_tracked"):
+                    digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+                    digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            self._key = digest.hexdigest()[:16]
+        return self._key
+
+    def _settings(self) -> dict[str, Any]:
+        """Everything but the weights that changes the features."""
+        return {
+            "name": self.name,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "stride_px": self.stride_px,
+            "native_strides_px": list(self.native_strides_px),
+            "smoothing": self.smoothing,
+            "tokens": self.tokens,
+        }
+
+    def description(self) -> dict[str, Any]:
+        """What a file of features says of its encoder: name, key, options, normalisation, mpp, input size and licence."""
+        return {
+            **self._settings(),
+            "key": self.key,
+            "channels": self.channels,
+            "native_stride_px": self.native_stride_px,
+            "strides_px": list(self.strides_px),
+            "map_channels": list(self.map_channels),
+            "mpp": self.mpp,
+            "input_size_px": self.input_size_px,
+            "licence": self.licence,
+            "is_gated": self.is_gated,
+        }
+
+
+def _means_around(features: Tensor, smoothing: int) -> Tensor:
+    return F.avg_pool2d(features, smoothing, stride=1, padding=smoothing // 2, ceil_mode=False, count_include_pad=False)
+
+
+def _forget_key(encoder: nn.Module, incompatible_keys: object) -> None:
+    assert isinstance(encoder, Encoder)
+    encoder._key = None
+
+
+def _checked_strides(name: str, channels_of_stride: Mapping[int, int], strides_px: Sequence[int] | None) -> tuple[int, ...]:
+    known = sorted(channels_of_stride)
+    chosen = [known[-1]] if strides_px is None else list(strides_px)
+    if not chosen or chosen != sorted(set(chosen)) or not set(chosen) <= set(known):
+        raise ValueError(f"strides_px must ascend and be among those of {name}, {known}; got {chosen}")
+    if any(chosen[-1] % stride for stride in chosen):
+        raise ValueError(f"each of strides_px must divide the last one; got {chosen}")
+    return tuple(chosen)
+
+
+def _checked_stride(name: str, native_stride_px: int, stride_px: int | None) -> int:
+    stride_px = native_stride_px if stride_px is None else stride_px
+    if not 1 <= stride_px <= native_stride_px:
+        raise ValueError(
+            f"stride_px must be 1 to {native_stride_px}, the stride of {name}; got {stride_px}. For features further apart read "
+            "the slide at more micrometres per pixel"
+        )
+    return stride_px
+
+
+def _checked_smoothing(smoothing: int) -> int:
+    if smoothing < 1 or smoothing % 2 == 0:
+        raise ValueError(f"smoothing must be an odd number of places, 1 or more; got {smoothing}")
+    return smoothing

@@ -1,0 +1,81 @@
+"""Weights of encoders: state dicts in files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["load_weights_into", "read_weights"]
+
+# Under which a training's checkpoint keeps the network, in files of which it is but a part.
+NESTED_IN = ("state_dict", "model", "teacher")
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict of a file that ``torch.save`` or safetensors wrote.
+
+    Raises:
+        ValueError: naming the file, if it does not exist or holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"the weights {path} do not exist: expected a file of a state dict (.pt, .pth, .bin or .safetensors)")
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    for name in NESTED_IN:
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict: expected parameter names with a tensor each, found {_kind(state)}")
+    return dict(state)
+
+
+def load_weights_into(network: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:
+    """Load weights into a network, strictly but for batch normalisation's counters, which have no part in features.
+
+    Args:
+        network: changed in place.
+        weights: by the network's parameter names.
+        path: where they are from, for the errors.
+
+    Raises:
+        ValueError: naming the file, if names or shapes differ.
+    """
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in weights if name not in expected]
+    if missing or unexpected:
+        raise ValueError(
+            f"{path} does not hold the weights of this encoder: {len(missing)} of {len(expected)} are missing {missing[:3]}, "
+            f"{len(unexpected)} are of something else {unexpected[:3]}"
+        )
+    for name, value in weights.items():
+        if value.shape != expected[name].shape:
+            raise ValueError(f"{path}: {name} must be {tuple(expected[name].shape)}; found {tuple(value.shape)}")
+    network.load_state_dict({**expected, **weights})
+
+
+def _read_checkpoint(path: Path) -> object:
+    try:
+        # To the CPU: load_state_dict copies to wherever the parameters are.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle has its own kinds for what is no checkpoint at all
+        raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{path} needs safetensors: pip install -r requirements-encoders.txt") from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _kind(state: object) -> str:
+    if not isinstance(state, Mapping):
+        return type(state).__name__
+    return f"a dictionary with {', '.join(map(str, list(state)[:5]))}"
