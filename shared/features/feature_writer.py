@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..geometry.pyramid import nearest_finer_level
 from ..writers.atomic import atomic_path
 from ..wsi.slide import Slide
 from .compressed_rows import CompressedRows
-from .conventions import FEATURES_VERSION, UM_PX_AT_1X
+from .conventions import FEATURES_VERSION, UM_PX_AT_1X, num_cells
 
 _COMPRESSED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
@@ -55,6 +56,12 @@ class CellFrame:
     def stride_px(self) -> float:
         """Side of a cell in level-0 pixels."""
         return self.cell_px * self.downsample
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """(rows, columns) of the cells whose centre lies on the slide, at least one of each."""
+        columns, rows = (num_cells(length, self.stride_px) for length in self.slide.size_px)
+        return rows, columns
 
     def corners(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
         """(x, y) of the top-left corners, in whole level-0 pixels, of cells ``(n, 2)``: (row, column)."""
@@ -103,18 +110,19 @@ class SlideFeatureWriter:
         path: str | Path,
         frame: CellFrame,
         encoder: DescribedEncoder,
-        settings: dict[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
         num_workers: int = 2,
     ) -> None:
         self.path, self.frame, self.encoder = Path(path), frame, encoder
         self._settings, self._num_workers = settings or {}, num_workers
+        self._num_features = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> SlideFeatureWriter:
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
             file = stack.enter_context(h5py.File(temporary, "w", locking="best-effort"))
-            file.attrs.update(self._attributes() | self._settings)
+            file.attrs.update(self._attributes() | dict(self._settings))
             rows = CompressedRows(file, "features", self.encoder.channels, self._num_workers)
             rows.dataset.attrs.update({"name": self.path.stem, "encoder": self.encoder.name})
             self._features = stack.enter_context(rows)
@@ -126,6 +134,11 @@ class SlideFeatureWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    @property
+    def num_features(self) -> int:
+        """So far, or in the whole file."""
+        return self._num_features
 
     def append(self, features: NDArray[Any], cells: NDArray[np.int64], tissue: NDArray[Any]) -> None:
         """Add cells.
@@ -146,7 +159,8 @@ class SlideFeatureWriter:
                 "precision holds"
             )
         self._features.append(halves)
-        start = len(self._coords)
+        start = self._num_features
+        self._num_features += len(halves)
         for dataset, values in (
             (self._coords, self.frame.corners(cells)),
             (self._tissue, np.asarray(tissue, dtype=np.float16)),
