@@ -15,9 +15,7 @@ from torch.nn import functional as F
 from ..networks.layers.packed_strides import pack_strides, packed_channels
 from ..networks.layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 
-__all__ = ["TOKENS", "Encoder", "EncoderFacts", "FeatureOptions"]
-
-TOKENS = ("dense", "class", "dense+class")
+__all__ = ["Encoder", "EncoderFacts", "FeatureOptions"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,9 @@ class FeatureOptions:
         smoothing: odd number of places; each feature is the mean over the ``smoothing x smoothing`` places around it that exist.
         strides_px: strides of the network's own maps, finest first, that are packed into one (see `pack_strides`); None for
             its last map.
-        tokens: of a vision transformer: "dense" for the token of each patch, "class" for the image's own token, repeated on the
-            grid, "dense+class" for both. A convolutional network has "dense" alone.
+        tokens: "dense" for a feature of each place: a convolutional network's map, a vision transformer's patch tokens. Of the
+            latter also "class" for the image's own token, repeated on the grid, and "dense+class" for both. "embedding" cuts
+            the image into tiles of the encoder's input size and gives one feature of each, by the rule of its authors.
     """
 
     stride_px: int | None = None
@@ -69,6 +68,7 @@ class Encoder(nn.Module):
         facts: what is known of the encoder.
         channels_of_stride: channels of each map that the network has, by its stride in pixels.
         options: which of them are taken, and how densely.
+        tokens: what `options` may ask for, see `FeatureOptions`.
 
     Attributes:
         channels: of a feature, of the packed one where several strides are asked for.

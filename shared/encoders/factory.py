@@ -10,6 +10,8 @@ from .encoder import Encoder, FeatureOptions
 
 __all__ = ["load_encoder"]
 
+IMAGENET_BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "vgg16_bn")
+
 
 def load_encoder(
     source: str,
@@ -22,7 +24,8 @@ def load_encoder(
     """An encoder with trained weights, in eval mode and frozen.
 
     Args:
-        source: "efficientnet_lite0".
+        source: "efficientnet_lite0", or one of `IMAGENET_BACKBONES`, MONAI's ResNets and VGG-16 with
+            torchvision's weights.
         stride_px: see `FeatureOptions`.
         smoothing: the same.
         strides_px: the same.
@@ -35,7 +38,15 @@ def load_encoder(
         RuntimeError: if weights cannot be had: it never starts from random values instead.
     """
     options = FeatureOptions(stride_px, smoothing, strides_px, tokens)
-    if source != "efficientnet_lite0":
-        raise ValueError(f"there is no encoder {source!r}: expected efficientnet_lite0")
-    encoder: Encoder = load_efficientnet_lite0(options, checkpoint_path)
-    return encoder.eval().requires_grad_(False)
+    return _load(source, options, checkpoint_path).eval().requires_grad_(False)
+
+
+def _load(source: str, options: FeatureOptions, checkpoint_path: str | Path | None) -> Encoder:
+    if source == "efficientnet_lite0":
+        return load_efficientnet_lite0(options, checkpoint_path)
+    if source in IMAGENET_BACKBONES:
+        # Here, for it loads MONAI.
+        from .imagenet_backbones import load_imagenet_backbone
+
+        return load_imagenet_backbone(source, options, checkpoint_path)
+    raise ValueError(f"there is no encoder {source!r}: expected efficientnet_lite0, {', '.join(IMAGENET_BACKBONES)}")
