@@ -86,9 +86,17 @@ class Encoder(nn.Module):
     # TorchScript compiles properties unless they are named here.
     __jit_unused_properties__ = ("key",)
 
-    def __init__(self, facts: EncoderFacts, channels_of_stride: Mapping[int, int], options: FeatureOptions | None = None) -> None:
+    def __init__(
+        self,
+        facts: EncoderFacts,
+        channels_of_stride: Mapping[int, int],
+        options: FeatureOptions | None = None,
+        tokens: Sequence[str] = ("dense",),
+    ) -> None:
         super().__init__()
         options = options or FeatureOptions()
+        if options.tokens not in tokens:
+            raise ValueError(f"the tokens of {facts.name} must be one of {', '.join(tokens)}; got {options.tokens!r}")
         self.facts, self.tokens = facts, options.tokens
         self.name, self.mpp, self.input_size_px = facts.name, facts.mpp, facts.input_size_px
         self.licence, self.is_gated = facts.licence, facts.is_gated
