@@ -1,7 +1,5 @@
 """An encoder and the head that learns on its features, as one network."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -46,7 +44,7 @@ class EncodedNetwork(nn.Module):
         self.register_state_dict_post_hook(_leave_the_encoder_out)
         self.register_load_state_dict_pre_hook(_take_the_encoder_as_it_is)
 
-    def train(self, mode: bool = True) -> EncodedNetwork:
+    def train(self, mode: bool = True) -> "EncodedNetwork":
         """As of any network, but that the encoder stays in eval mode."""
         super().train(mode)
         self.encoder.eval()
@@ -79,10 +77,13 @@ class EncodedNetwork(nn.Module):
 
     def to_pixels(self, maps: Tensor, inputs: Tensor) -> Tensor:
         """Maps with a value for each feature, ``(B, K, h, w)``, to the pixels of the images that they are of, bilinear."""
-        size = (maps.shape[2] * self.stride_px, maps.shape[3] * self.stride_px)
-        pixels = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-        # Of an image whose sides are no multiples of the stride, the last features reach beyond it.
-        return pixels[:, :, : inputs.shape[2], : inputs.shape[3]] if inputs.shape[1] == 3 else pixels
+        return F.interpolate(maps, size=self.image_size(inputs), mode="bilinear", align_corners=False)
+
+    def image_size(self, inputs: Tensor) -> list[int]:
+        """Height and width of the images that are given, or that features are of, whose sides are multiples of the stride."""
+        if inputs.shape[1] == 3:
+            return [inputs.shape[2], inputs.shape[3]]
+        return [inputs.shape[2] * self.stride_px, inputs.shape[3] * self.stride_px]
 
     def rate_groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
         """Parameters for an optimizer: the head learns at `lr`, the encoder at `encoder_lr`."""
