@@ -24,6 +24,7 @@ from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
 from .record import Record, record_error
 from .record_masks import read_record_mask
+from .seeded import draw_key
 from .tissue_cache import TissueCache, slide_content_key
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,9 @@ class SlideBagDataset(Dataset):
 
     Item ``i`` is a dictionary: ``tiles`` uint8 ``(tiles_per_slide, tile_size_px, tile_size_px, 3)``, ``label`` (int), ``index``
     (``i``), ``xy`` int64 ``(tiles_per_slide, 2)``, the tiles' top-left corners in level-0 pixels, and with `with_shares`
-    ``tumour_share`` float32 ``(tiles_per_slide,)`` from the slide's mask. Places depend on (`seed`, epoch, ``i``) only: an
-    interrupted and resumed training sees what an uninterrupted one does, with any number of workers or processes.
+    ``tumour_share`` float32 ``(tiles_per_slide,)`` from the slide's mask. Places depend on (`seed`, epoch, ``i``, occurrence)
+    only, see `draw`: an interrupted and resumed training sees what an uninterrupted one does, with any number of workers or
+    processes.
 
     Args:
         data: manifest records of whole slides.
@@ -87,18 +89,26 @@ class SlideBagDataset(Dataset):
         self.epoch = epoch
 
     def _transform(self, index: int) -> dict[str, Any]:
+        return self.draw(index)
+
+    def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
+        """Item `index`, which has come `occurrence` times in this epoch, and has its tiles from other places each time."""
         record = self.data[index]
-        rng = np.random.default_rng(np.random.SeedSequence((self.seed, self.epoch, index)))
+        rng = np.random.default_rng(draw_key(self.seed, self.epoch, index, occurrence))
         try:
             slide = self._open(record)
-            xys = self.places(record, slide, rng)
-            tiles = slide.read_regions(xys, self.tile_size_px, mpp=self.mpp)
-            item = {"tiles": torch.from_numpy(tiles), "label": record["label"], "index": index, "xy": torch.from_numpy(xys)}
+            tiles, xys = self.bag(record, slide, rng)
+            item = {"tiles": tiles, "label": record["label"], "index": index, "xy": torch.from_numpy(xys)}
             if self.with_shares:
                 item["tumour_share"] = self._tumour_shares(record, slide, xys)
         except (ValueError, OSError) as error:
             raise record_error(record, error) from error
         return item
+
+    def bag(self, record: Record, slide: Slide, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+        """The tiles of one bag, and their corners as `places` gives them."""
+        xys = self.places(record, slide, rng)
+        return torch.from_numpy(slide.read_regions(xys, self.tile_size_px, mpp=self.mpp)), xys
 
     def _open(self, record: Record) -> Slide:
         slide = open_slide(record["image"], mpp=record.get("mpp"))
@@ -111,16 +121,19 @@ class SlideBagDataset(Dataset):
 
     def places(self, record: Record, slide: Slide, rng: np.random.Generator) -> np.ndarray:
         """Corners of the tiles of one bag, ``(tiles_per_slide, 2)``: (x, y) in level-0 pixels."""
-        extent_px = self.tile_size_px * slide.downsample(self.mpp)
         tissue = self.tissue.get(record["image"], record.get("mpp"))
-        return tissue.sample_tiles(rng, self.tiles_per_slide, extent_px, self.min_tissue)
+        return tissue.sample_tiles(rng, self.tiles_per_slide, self._extent_px(record, slide), self.min_tissue)
+
+    def _extent_px(self, record: Record, slide: Slide) -> float:
+        """Side of a tile in level-0 pixels."""
+        return self.tile_size_px * slide.downsample(self.mpp)
 
     def _tumour_shares(self, record: Record, slide: Slide, xys: np.ndarray) -> Tensor:
         if record.get("mask") is None:
             if record["label"]:
                 raise ValueError("the column 'mask' is empty, and tiles of a tumour slide have no truth without it")
             return torch.zeros(len(xys))
-        step = self.tile_size_px * slide.downsample(self.mpp) / _SHARE_POINTS
+        step = self._extent_px(record, slide) / _SHARE_POINTS
         masks = [read_record_mask(record, (int(x), int(y)), _SHARE_POINTS, slide.size_px, step) for x, y in xys]
         return torch.tensor([float(mask.mean()) for mask in masks])
 

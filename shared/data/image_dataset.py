@@ -19,6 +19,7 @@ from .labels.enriched_labels import decode_instances
 from .labels.lattice import check_lattice, paint_instances
 from .record import Record, label_of, record_error, region_of
 from .record_masks import read_record_mask
+from .seeded import draw_key
 from .transforms.geometric import view_changes
 
 PIXEL_LABELS = ("instances", "mask", "label")
@@ -30,8 +31,8 @@ class RegionDataset(Dataset):
     Item ``i`` is a dictionary: ``image`` uint8 ``(3, H, W)``, ``label`` (int), ``index`` (``i``), and where asked for ``mask``
     uint8 ``(1, H, W)`` in 0..num_classes - 1, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record has
     none).
-    Random transforms draw from a stream that depends on (`seed`, epoch, ``i``) only: an interrupted and resumed training sees
-    what an uninterrupted one does, with any number of workers or processes.
+    Random transforms draw from a stream that depends on (`seed`, epoch, ``i``, occurrence) only, see `draw`: an interrupted and
+    resumed training sees what an uninterrupted one does, with any number of workers or processes.
 
     Args:
         data: manifest records.
@@ -88,21 +89,30 @@ class RegionDataset(Dataset):
         self.epoch = epoch
 
     def _transform(self, index: int) -> dict[str, Any]:
-        record = self.data[index]
-        image = read_image(record, self.mpp, self.size_px)
-        item: dict[str, Any] = {"image": image, "label": record.get("label"), "index": index}
-        if self.pixel_labels is not None:
-            item["mask"] = pixel_target(record, self.pixel_labels, image.shape[-2:], self.mpp, self.num_classes, self.class_names)
-        if item["label"] is None:
-            del item["label"]
+        return self.draw(index)
+
+    def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
+        """Item `index`, which has come `occurrence` times in this epoch, and is transformed by other random numbers each time."""
+        image = read_image(self.data[index], self.mpp, self.size_px)
+        item: dict[str, Any] = {"image": image, **self.targets(index, image.shape[-2:])}
         if self.superpixels is not None:
             item["superpixels"] = self.superpixels(image)
-        if self.with_areas:
-            item["area"] = math.nan if record.get("area") is None else float(record["area"])
-        key = np.random.SeedSequence((self.seed, self.epoch, index))
+        key = draw_key(self.seed, self.epoch, index, occurrence)
         # MONAI's Dataset has made a Compose of whatever came, which hands a seed to each of its random transforms.
         self.transform.set_random_state(seed=int(key.generate_state(1)[0]))
         return dict(self.transform(item))
+
+    def targets(self, index: int, size: Sequence[int]) -> dict[str, Any]:
+        """What an item has beside its image and before its transform; `size`: (height, width) of the image as read."""
+        record = self.data[index]
+        item: dict[str, Any] = {"label": record.get("label"), "index": index}
+        if self.pixel_labels is not None:
+            item["mask"] = pixel_target(record, self.pixel_labels, size, self.mpp, self.num_classes, self.class_names)
+        if item["label"] is None:
+            del item["label"]
+        if self.with_areas:
+            item["area"] = math.nan if record.get("area") is None else float(record["area"])
+        return item
 
 
 def read_image(record: Record, mpp: float | None = None, size_px: int | None = None) -> Tensor:
@@ -127,6 +137,12 @@ def read_image(record: Record, mpp: float | None = None, size_px: int | None = N
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
+def image_size(record: Record, mpp: float | None = None, size_px: int | None = None) -> tuple[int, int]:
+    """(height, width) in pixels of what `read_image` reads of a record, without reading it."""
+    width, height = _locate(record, mpp, size_px)[2]
+    return height, width
+
+
 def _check_view(transform: Any) -> None:
     changes = view_changes(transform)
     if changes:
@@ -137,7 +153,9 @@ def _check_view(transform: Any) -> None:
         )
 
 
-def check_images(datasets: Sequence[RegionDataset | None], instances_per_side: int | None = None) -> None:
+def check_images(
+    datasets: Sequence[RegionDataset | None], instances_per_side: int | None = None, feature_stride_px: int = 1
+) -> None:
     """Open every image of some data sets, and see whether it can be read, has the right size and a mask that fits.
 
     Files are opened, not decoded, so that a run fails before its first stage and not in the middle of an epoch.
@@ -145,6 +163,8 @@ def check_images(datasets: Sequence[RegionDataset | None], instances_per_side: i
     Args:
         datasets: those that are None are passed over.
         instances_per_side: N; images must divide into N x N instances. None: not checked.
+        feature_stride_px: where instances are cut from features, of which there is one every so many pixels: their sides are
+            multiples of it.
 
     Raises:
         ValueError: for the first image that does not fit, naming row and file.
@@ -153,19 +173,32 @@ def check_images(datasets: Sequence[RegionDataset | None], instances_per_side: i
     with tqdm(total=sum(len(dataset) for dataset in present), desc="checking images", unit="image", disable=None) as bar:
         for dataset in present:
             for record in dataset.data:
-                _check_image(record, dataset, instances_per_side)
+                _check_image(record, dataset, instances_per_side, feature_stride_px)
                 bar.update()
 
 
-def _check_image(record: Record, dataset: RegionDataset, instances_per_side: int | None) -> None:
+def _check_image(record: Record, dataset: RegionDataset, instances_per_side: int | None, feature_stride_px: int) -> None:
     try:
         _, _, (width, height) = _locate(record, dataset.mpp, dataset.size_px)
         if instances_per_side is not None:
             check_lattice(height, width, instances_per_side)
+        _check_stride(height, width, instances_per_side or 1, feature_stride_px)
         if dataset.pixel_labels == "mask" and record.get("mask") is not None:
             _read_mask(record, (1, 1), dataset.mpp, dataset.num_classes, dataset.class_names)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
+
+
+def _check_stride(height: int, width: int, instances_per_side: int, feature_stride_px: int) -> None:
+    side = instances_per_side * feature_stride_px
+    if height % side or width % side:
+        what = (
+            f"{instances_per_side} x {instances_per_side} instances of whole features" if instances_per_side > 1 else "features"
+        )
+        raise ValueError(
+            f"the image is read with {width} x {height} px, which do not divide into {what} of {feature_stride_px} px: expected "
+            f"multiples of {side}. Choose another feature_stride_px, image_size_px or instances_per_side"
+        )
 
 
 def _locate(record: Record, mpp: float | None, size_px: int | None) -> tuple[Slide, tuple[int, int], tuple[int, int]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,16 +13,7 @@ import torch.distributed as dist
 from monai.data import DataLoader
 from torch.utils.data import Sampler
 
-
-class SeededDataset(Protocol):
-    """A map-style data set of manifest records whose randomness depends on its seed, the epoch and the index."""
-
-    data: Any
-    epoch: int
-
-    def __getitem__(self, index: int) -> Any: ...
-
-    def set_epoch(self, epoch: int) -> None: ...
+from .seeded import SeededDataset
 
 
 class EvenBatchSampler(Sampler[list[int]]):
@@ -36,7 +28,7 @@ class EvenBatchSampler(Sampler[list[int]]):
         labels: class of each image.
         batch_size: images a step over all processes.
         balance: over-sample every class to the size of the largest (CAMEL, section 4.1): images of a small class come
-            several times an epoch, as evenly often as can be.
+            several times an epoch, as evenly often as can be, and each time anew: see `SeededDataset.draw`.
         shuffle: a new order each epoch.
         seed: of the order.
         rank, num_processes: default to those of `torch.distributed`.
@@ -94,12 +86,23 @@ class EvenBatchSampler(Sampler[list[int]]):
         return np.array_split(order, len(self))
 
     def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.draws():
+            yield [index for index, _ in batch]
+
+    def draws(self) -> Iterator[list[tuple[int, int]]]:
+        """This process' batches: of every image its index and how often it has come before in this epoch, in any process."""
+        seen: Counter[int] = Counter()
         for batch in self.global_batches():
-            yield np.array_split(batch, self.num_processes)[self.rank].tolist()
+            drawn = []
+            for index in batch.tolist():
+                drawn.append((index, seen[index]))
+                seen[index] += 1
+            share = np.array_split(np.arange(len(drawn)), self.num_processes)[self.rank]
+            yield [drawn[position] for position in share]
 
 
 class _OfEpochs:
-    """A data set asked by ``(epoch, index)``: a process that reads on while the epoch changes is never one behind."""
+    """A data set asked by ``(epoch, index, occurrence)``: a process that reads on while the epoch changes is never one behind."""
 
     def __init__(self, dataset: SeededDataset) -> None:
         self.dataset = dataset
@@ -107,14 +110,14 @@ class _OfEpochs:
     def __len__(self) -> int:
         return len(self.dataset.data)
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int, int]) -> Any:
+        epoch, index, occurrence = key
         if self.dataset.epoch != epoch:
             self.dataset.set_epoch(epoch)
-        return self.dataset[index]
+        return self.dataset.draw(index, occurrence)
 
 
-class _BatchesOfEpochs(Sampler[list[tuple[int, int]]]):
+class _BatchesOfEpochs(Sampler[list[tuple[int, int, int]]]):
     """The batches of an `EvenBatchSampler`, as keys of `_OfEpochs`."""
 
     def __init__(self, batches: EvenBatchSampler) -> None:
@@ -123,10 +126,10 @@ class _BatchesOfEpochs(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         epoch = self.batches.epoch
-        for batch in self.batches:
-            yield [(epoch, index) for index in batch]
+        for batch in self.batches.draws():
+            yield [(epoch, index, occurrence) for index, occurrence in batch]
 
 
 class RegionLoader(DataLoader):

@@ -100,10 +100,15 @@ class SlideBags:
         self.augmentation = augmentation
 
     def __call__(self, batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, Tensor]:
-        """A batch of `shared.data.SlideBagDataset` to tiles ``(B, n, 3, H, W)``, channels last, and labels float32 ``(B,)``."""
-        # They travel as bytes; a permuted view of (N, H, W, 3) is channels last already.
+        """A batch of `shared.data.SlideBagDataset` to tiles ``(B, n, 3, H, W)``, channels last, and labels float32 ``(B,)``.
+
+        Of `shared.features.FeatureBagDataset` the tiles are features ``(B, n, C, 1, 1)``.
+        """
         tiles = batch["tiles"].to(device, non_blocking=non_blocking)
-        flat = tiles.flatten(0, 1).permute(0, 3, 1, 2)
+        flat = tiles.flatten(0, 1)
+        if tiles.dtype == torch.uint8:
+            # Pixels travel as bytes; a permuted view of (N, H, W, 3) is channels last already.
+            flat = flat.permute(0, 3, 1, 2)
         if self.augmentation is not None:
             flat = self.augmentation(flat)
         return flat.unflatten(0, tiles.shape[:2]), batch["label"].to(device, dtype=torch.float32, non_blocking=non_blocking)

@@ -31,7 +31,7 @@ class LatticeInferer(Inferer):
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        instances = split_into_instances(inputs, self.instances_per_side)
+        instances = split_into_instances(encoded(inputs, network), self.instances_per_side)
         num_bags, num_instances = instances.shape[:2]
         # Instances are cut as (B, n, C, h, w); the convolutions want channels last.
         flat = instances.flatten(0, 1).contiguous(memory_format=torch.channels_last)
@@ -61,6 +61,7 @@ class SelectedInstanceInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
         """Logits of the picked instances ``(B,)`` from images ``(B, 3, M, M)``; ``labels`` ``(B,)`` come as a keyword."""
+        inputs = encoded(inputs, network)
         picks = self.pick(score_in_eval_mode(self.score, inputs, network), kwargs["labels"])
         picked = gather_instances(inputs, picks[:, None], self.score.instances_per_side)[:, 0]
         return _forward(network, picked.contiguous(memory_format=torch.channels_last))[:, 0]
@@ -82,7 +83,8 @@ class ConstrainedRetrainInferer(Inferer):
 
     def __call__(self, inputs: Any, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """``instances (K, 3, m, m)``, ``images (B, 3, M, M)``, ``image_labels (B,)`` to logits ``(K,)`` and ``(B, 2)``."""
-        instances, images, labels = inputs["instances"], inputs["images"], inputs["image_labels"]
+        instances, images = encoded(inputs["instances"], network), encoded(inputs["images"], network)
+        labels = inputs["image_labels"]
         logits = score_in_eval_mode(self.score, images, network)
         picks = torch.stack([max_max(logits, labels), max_min(logits, labels)], dim=1)
         picked = gather_instances(images, picks, self.score.instances_per_side).flatten(0, 1)
@@ -92,6 +94,12 @@ class ConstrainedRetrainInferer(Inferer):
             "instance_logits": all_logits[: len(instances)],
             "picked_logits": all_logits[len(instances) :].reshape(-1, 2),
         }
+
+
+def encoded(images: Tensor, network: Callable[..., Any]) -> Tensor:
+    """What instances are cut from: the images, or the features that a `shared.networks.EncodedNetwork` makes of whole images."""
+    encode = getattr(unwrap(network), "encode", None) if isinstance(network, nn.Module) else None
+    return images if encode is None else encode(images)
 
 
 def score_in_eval_mode(score: LatticeInferer, images: Tensor, network: nn.Module) -> Tensor:

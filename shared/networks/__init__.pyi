@@ -7,6 +7,10 @@ from .backbones.resnet import BACKBONES as BACKBONES, dilate_resnet as dilate_re
 from .boosted_patches import BoostedPatches as BoostedPatches, tree_scores as tree_scores
 from .dcan import DCAN as DCAN
 from .deeplab_v2 import DeepLabV2 as DeepLabV2
+from .encoded.encoded_classifier import EncodedClassifier as EncodedClassifier
+from .encoded.encoded_network import EncodedNetwork as EncodedNetwork
+from .encoded.encoded_segmentation import EncodedSegmentation as EncodedSegmentation
+from .encoded.heads import pixelwise_head as pixelwise_head
 from .ensemble import ProbabilityEnsemble as ProbabilityEnsemble, load_ensemble as load_ensemble
 from .fcn import FCN as FCN
 from .instance_classifier import InstanceClassifier as InstanceClassifier

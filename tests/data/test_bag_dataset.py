@@ -59,6 +59,10 @@ def test_places_depend_on_seed_epoch_and_slide_only(make_bags, bag_records):
     same = make_bags([bag_records[0]] * 2)
     drawn = [*places(same), *places(same, epoch=1), *places(make_bags([bag_records[0]] * 2, seed=1))]
     assert len({str(bag) for bag in drawn}) == 6
+    # A slide that comes again in the same epoch.
+    again = [make_bags().draw(0, occurrence)["xy"].tolist() for occurrence in range(3)]
+    assert again[0] == first[0]
+    assert len({str(bag) for bag in again}) == 3
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from shared.data import EvenBatchSampler, PairedLoader, RegionDataset, RegionLoader
+from shared.data import EvenBatchSampler, PairedLoader, RegionDataset, RegionLoader, training_augmentation
+from shared.data.seeded import draw_key
 
 WORLDS = [1, 2, 3, 8]
 
@@ -76,6 +77,46 @@ def test_balance_over_samples_others_in_another_epoch():
         return tuple(index for index in range(20, 27) if counts[index] == 3)
 
     assert len({favoured(epoch) for epoch in range(6)}) > 1
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_draws_of_an_image_are_counted_over_all_processes(world):
+    labels = [0] * 17 + [1] * 5 + [2] * 9
+    ranks = [list(sampler.draws()) for sampler in samplers(labels, 8, world, balance=True, seed=3)]
+    drawn = [draw for step in range(len(ranks[0])) for batches in ranks for draw in batches[step]]
+    # In the order of the epoch, and the same however many processes share it.
+    for index in range(len(labels)):
+        occurrences = [occurrence for number, occurrence in drawn if number == index]
+        assert occurrences == list(range(len(occurrences)))
+    alone = EvenBatchSampler(labels, 8, balance=True, seed=3, rank=0, num_processes=1)
+    assert drawn == [draw for batch in alone.draws() for draw in batch]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_over_sampled_image_comes_anew_each_time(write_image, num_workers):
+    """One tumour image among nine is shown nine times an epoch: nine versions of it, the same whoever reads them."""
+    records = [{"image": str(write_image(f"o{i}", (32, 32))), "label": int(i == 0), "row": i + 2} for i in range(10)]
+    dataset = RegionDataset(records, transform=training_augmentation(stain_jitter=0.2), seed=4)
+    loader = RegionLoader(dataset, 3, balance=True, num_workers=num_workers, seed=4)
+    loader.set_epoch(2)
+    seen = [(int(i), image) for batch in loader for i, image in zip(batch["index"], batch["image"], strict=True)]
+    versions = [image for index, image in seen if index == 0]
+    assert len(versions) == 9
+    assert len({image.numpy().tobytes() for image in versions}) == 9
+    dataset.set_epoch(2)
+    assert all(torch.equal(image, dataset.draw(0, occurrence)["image"]) for occurrence, image in enumerate(versions))
+    # Whatever comes once is what it is without over-sampling.
+    assert torch.equal(versions[0], dataset[0]["image"])
+    assert all(torch.equal(image, dataset[index]["image"]) for index, image in seen if index)
+    loader.close()
+
+
+def test_the_key_of_a_first_draw_knows_of_no_occurrence():
+    expected = np.random.SeedSequence((7, 2, 5)).generate_state(4)
+    assert np.array_equal(draw_key(7, 2, 5).generate_state(4), expected)
+    keys = [draw_key(7, 2, 5, occurrence).generate_state(4) for occurrence in range(20)]
+    keys += [draw_key(7, 2, index).generate_state(4) for index in range(6, 26)]
+    assert len({key.tobytes() for key in keys}) == 40
 
 
 def test_errors():
@@ -247,8 +288,8 @@ def test_loaders_that_are_none_are_left_out(dataset):
 class ProcessOfItems(RegionDataset):
     """Says which process read an item, and in which epoch."""
 
-    def _transform(self, index):
-        return {**super()._transform(index), "process": os.getpid(), "epoch": self.epoch}
+    def draw(self, index, occurrence=0):
+        return {**super().draw(index, occurrence), "process": os.getpid(), "epoch": self.epoch}
 
 
 def processes_of(batches):

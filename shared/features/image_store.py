@@ -1,0 +1,119 @@
+"""Features of images in files, each computed once: found again by what they were made of, whoever asks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..writers.atomic import atomic_path
+
+logger = logging.getLogger(__name__)
+
+_FEATURES, _KEYS = "features", "keys"
+
+
+def feature_key(*parts: Any) -> str:
+    """32 hex digits for what a feature was made of, from anything that JSON can write."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class ImageFeatureStore:
+    """Features ``(C, h, w)`` of images in HDF5 files, float16, by key.
+
+    A file holds what one process computed at one go: ``features (n, C, h, w)`` and ``keys (n,)``. It is written under another
+    name and renamed, so that a process that is killed loses that file alone, and several may write into the folder at once.
+
+    Args:
+        folder: of the files, made when something is written. One folder for each encoder's key.
+        memory_bytes: features that have been read are held up to this size.
+    """
+
+    def __init__(self, folder: str | Path, memory_bytes: int = 4 * 2**30) -> None:
+        self.folder, self.memory_bytes = Path(folder), memory_bytes
+        self._places: dict[str, tuple[Path, int]] = {}
+        self._known_files: set[Path] = set()
+        self._held: dict[str, Tensor] = {}
+        self._held_bytes = 0
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """Those of some keys that no file holds."""
+        self._look()
+        return [key for key in keys if key not in self._places]
+
+    def write(self, keys: Sequence[str], features: Sequence[Tensor], description: dict[str, Any]) -> None:
+        """Keep features of one shape; `description` becomes the file's attributes."""
+        values = torch.stack(list(features)).half().cpu().numpy()
+        path = self.folder / f"{uuid.uuid4().hex}.h5"
+        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+            file.create_dataset(_FEATURES, data=values, chunks=(1, *values.shape[1:]), compression="lzf", shuffle=True)
+            file.create_dataset(_KEYS, data=np.array(keys, dtype="S32"))
+            file.attrs.update({name: value for name, value in description.items() if value is not None})
+
+    def read(self, key: str) -> Tensor:
+        """The features of one image, float16 ``(C, h, w)``; not to be changed.
+
+        Raises:
+            ValueError: if they are not there, or their file is damaged.
+        """
+        held = self._held.get(key)
+        if held is not None:
+            return held
+        if key not in self._places:
+            self._look()
+        if key not in self._places:
+            raise ValueError(f"{self.folder} does not hold the features of an image: embed the images first (run_embed)")
+        path, row = self._places[key]
+        with _opened(path) as file:
+            features = torch.from_numpy(file[_FEATURES][row])
+        size = features.numel() * features.element_size()
+        if self._held_bytes + size <= self.memory_bytes:
+            self._held[key] = features
+            self._held_bytes += size
+        return features
+
+    def _look(self) -> None:
+        """Learn of the files that have come since."""
+        for path in sorted(self.folder.glob("*.h5")) if self.folder.is_dir() else []:
+            if path not in self._known_files:
+                with _opened(path) as file:
+                    self._places |= {key.decode(): (path, row) for row, key in enumerate(file[_KEYS][:])}
+                self._known_files.add(path)
+
+
+class _opened:
+    """An HDF5 file of features; what is wrong with it is said by name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: h5py.File | None = None
+
+    def __enter__(self) -> h5py.File:
+        try:
+            self.file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded anew") from error
+        return self.file
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        if self.file is not None:
+            self.file.close()
+        if isinstance(error, OSError | KeyError):
+            raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded anew") from error
+
+
+def in_shapes(features: Sequence[Tensor]) -> Iterator[list[int]]:
+    """Positions of features of the same shape, group by group."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, values in enumerate(features):
+        groups.setdefault(tuple(values.shape), []).append(position)
+    yield from groups.values()

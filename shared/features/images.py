@@ -1,0 +1,234 @@
+"""The features of a data set's images in the images' place: embedded once, then read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..data.image_dataset import RegionDataset, image_size, read_image
+from ..data.record import Record, record_error
+from ..data.seeded import draw_key
+from ..data.tissue_cache import slide_content_key
+from .copies import Copies, turned
+from .image_store import ImageFeatureStore, feature_key, in_shapes
+
+logger = logging.getLogger(__name__)
+
+IMAGE_ONLY = Copies()
+# Images of one file of features: what a process that is killed has to compute again.
+_IMAGES_PER_FILE = 256
+_MOST_TARGET_BYTES = 2**30
+
+
+class EmbeddedImages(Dataset):
+    """The items of a `RegionDataset` with the images' features, float16 ``(C, h, w)``, as ``image``.
+
+    Features are computed when the first item is asked for, or by `run`, and kept in a folder by what they were made of: the
+    content of the image's file, its region and size, the encoder. What is there is not computed again, by whichever run.
+
+    For training, `copies` are embedded too, and an item is one of them, drawn by (seed, epoch, index, occurrence); its pixel
+    labels are turned as its image was.
+
+    Args:
+        images: what is embedded; without a transform, which would have to act on features.
+        encoder: see `shared.encoders.Encoder`.
+        folder: of the features, with a folder in it for each encoder's key.
+        device: to compute on.
+        copies: see `Copies`.
+        batch_size: images a forward pass.
+        num_workers: processes that read.
+        memory_gib: features are held in memory up to this size.
+
+    Raises:
+        ValueError: for a data set with a transform or super-pixels; for an image whose sides are no multiples of the encoder's
+            stride; naming row and file of an image that cannot be read.
+    """
+
+    def __init__(
+        self,
+        images: RegionDataset,
+        encoder: nn.Module,
+        folder: str | Path,
+        device: torch.device | str = "cpu",
+        copies: Copies = IMAGE_ONLY,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        memory_gib: float = 4.0,
+    ) -> None:
+        if images.transform.transforms or images.superpixels is not None:
+            raise ValueError(
+                "features are of the images as they are: expected a data set without a transform and without super-pixels, found "
+                f"{images.transform.transforms or images.superpixels}. Give copies for augmentation"
+            )
+        self.images, self.encoder, self.copies = images, encoder, copies
+        self.device, self.batch_size, self.num_workers = torch.device(device), batch_size, num_workers
+        self.store = ImageFeatureStore(Path(folder) / str(encoder.key), int(memory_gib * 2**30))
+        self.epoch = 0
+        self._keys: dict[int, list[str]] = {}
+        self._sizes: dict[int, tuple[int, int]] = {}
+        self._read_targets: dict[int, dict[str, Any]] = {}
+        self._target_bytes = 0
+        self._is_complete = False
+
+    def __len__(self) -> int:
+        return len(self.images.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.draw(index)
+
+    @property
+    def data(self) -> Sequence[Record]:
+        """Records of the images."""
+        return self.images.data
+
+    @property
+    def pixel_labels(self) -> str | None:
+        """See `RegionDataset`."""
+        return self.images.pixel_labels
+
+    @property
+    def num_classes(self) -> int:
+        """See `RegionDataset`."""
+        return self.images.num_classes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (from 0) whose copies the next items are."""
+        self.epoch = epoch
+
+    def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
+        """Item `index`: a copy of it, another one each time that it comes in an epoch."""
+        features, turn = self.copy_of(index, np.random.default_rng(draw_key(self.images.seed, self.epoch, index, occurrence)))
+        targets = dict(self._targets(index))
+        if "mask" in targets:
+            targets["mask"] = turned(targets["mask"], turn).contiguous()
+        return {"image": features, **targets}
+
+    def copy_of(self, index: int, rng: np.random.Generator) -> tuple[Tensor, int]:
+        """The features of one copy of an image, drawn by `rng`, and its symmetry, see `turned`."""
+        self.run()
+        keys, size = self._copies_of(index)
+        number = int(rng.integers(len(keys))) if len(keys) > 1 else 0
+        return self.store.read(keys[number]), self.copies.of_shape(*size)[number][1]
+
+    def _targets(self, index: int) -> dict[str, Any]:
+        """Labels and masks of an image, which are read once."""
+        if index not in self._read_targets:
+            targets = self.images.targets(index, self._copies_of(index)[1])
+            size = targets["mask"].numel() if "mask" in targets else 0
+            if self._target_bytes + size > _MOST_TARGET_BYTES:
+                return targets
+            self._target_bytes += size
+            self._read_targets[index] = targets
+        return self._read_targets[index]
+
+    def features(self, index: int) -> Tensor:
+        """Features of one image as it is, float16 ``(C, h, w)``."""
+        self.run()
+        return self.store.read(self._copies_of(index)[0][0])
+
+    def run(self) -> None:
+        """Embed what is not there yet; each process of `torch.distributed` its share."""
+        if self._is_complete:
+            return
+        rank, num_processes = _rank_and_processes()
+        wanted = [(index, number, key) for index in range(len(self)) for number, key in enumerate(self._copies_of(index)[0])]
+        missing = set(self.store.missing([key for _, _, key in wanted]))
+        # Two records of one image have one key.
+        todo = list({key: (index, number, key) for index, number, key in wanted if key in missing}.values())
+        if todo:
+            logger.info("%d of %d images and copies are embedded by %s", len(todo), len(wanted), self.encoder.name)
+            self._embed(todo[rank::num_processes])
+        if num_processes > 1:
+            dist.barrier()
+        self._is_complete = True
+
+    def _copies_of(self, index: int) -> tuple[list[str], tuple[int, int]]:
+        """The keys of an image's copies, and its (height, width)."""
+        if index not in self._keys:
+            record = self.data[index]
+            try:
+                height, width = image_size(record, self.images.mpp, self.images.size_px)
+                self._check_size(height, width)
+                region = [record.get(name) for name in ("x", "y", "width_px", "height_px")]
+                what = (slide_content_key(record["image"]), region, record.get("mpp"), self.images.mpp, self.images.size_px)
+            except (ValueError, OSError) as error:
+                raise record_error(record, error) from error
+            shape_copies = self.copies.of_shape(height, width)
+            jitter = [self.copies.stain_jitter if stain else 0.0 for stain, _ in shape_copies]
+            self._keys[index] = [feature_key(*what, *copy, strength) for copy, strength in zip(shape_copies, jitter, strict=True)]
+            self._sizes[index] = height, width
+        return self._keys[index], self._sizes[index]
+
+    def _check_size(self, height: int, width: int) -> None:
+        stride_px = int(self.encoder.stride_px)  # type: ignore[arg-type]
+        if height % stride_px or width % stride_px:
+            raise ValueError(
+                f"the image is read with {width} x {height} px, and {self.encoder.name} gives a feature every {stride_px} px: "
+                f"expected sides that are multiples of {stride_px}. Choose another feature_stride_px or image_size_px"
+            )
+
+    def _embed(self, todo: Sequence[tuple[int, int, str]]) -> None:
+        encoder = self.encoder.to(self.device).eval()
+        reader = _Copied(self, [(index, number) for index, number, _ in todo])
+        # A batch may hold images of several sizes.
+        loader = DataLoader(reader, self.batch_size, num_workers=self.num_workers, collate_fn=list)
+        progress = tqdm(total=len(todo), desc="embedding", unit="image", disable=None)
+        keys = iter(key for _, _, key in todo)
+        pending: list[tuple[str, Tensor]] = []
+        with progress, torch.inference_mode():
+            for batch in loader:
+                features = list(_encoded(encoder, batch, self.device))
+                pending += [(next(keys), values) for values in features]
+                progress.update(len(batch))
+                if len(pending) >= _IMAGES_PER_FILE:
+                    self._write(pending)
+                    pending = []
+        self._write(pending)
+
+    def _write(self, pending: Sequence[tuple[str, Tensor]]) -> None:
+        for group in in_shapes([values for _, values in pending]):
+            description = self.encoder.description()  # type: ignore[operator]
+            self.store.write([pending[place][0] for place in group], [pending[place][1] for place in group], description)
+
+
+class _Copied(Dataset):
+    """Copies of images, as pixels."""
+
+    def __init__(self, embedded: EmbeddedImages, which: Sequence[tuple[int, int]]) -> None:
+        self.images, self.copies, self.which = embedded.images, embedded.copies, which
+        # Of the image as it is: its stains differ in the same way in every run and every split.
+        self.originals = [embedded._copies_of(index)[0][0] for index, _ in which]
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def __getitem__(self, place: int) -> Tensor:
+        index, number = self.which[place]
+        image = read_image(self.images.data[index], self.images.mpp, self.images.size_px)
+        stain, turn = self.copies.of_shape(*image.shape[-2:])[number]
+        return self.copies.image(image, stain, turn, int(self.originals[place], 16))
+
+
+def _encoded(encoder: nn.Module, batch: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """The features of images of any sizes, in their order."""
+    features: dict[int, Tensor] = {}
+    for group in in_shapes(batch):
+        images = torch.stack([batch[place] for place in group]).to(device)
+        # As they are stored: a second run reads what a first one computed.
+        answers = encoder(images.contiguous(memory_format=torch.channels_last)).half().cpu()
+        features |= dict(zip(group, answers.contiguous(), strict=True))
+    yield from (features[place] for place in range(len(batch)))
+
+
+def _rank_and_processes() -> tuple[int, int]:
+    distributed = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)

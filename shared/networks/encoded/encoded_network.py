@@ -1,0 +1,122 @@
+"""An encoder and the head that learns on its features, as one network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["EncodedNetwork"]
+
+_ENCODER = "encoder."
+_KEY = "encoder_key"
+_SMALLEST_STD = 1e-3
+
+
+class EncodedNetwork(nn.Module):
+    """Takes images, which it encodes, or features that the same encoder has made of them before.
+
+    What has three channels is an image. The encoder always runs in eval mode. Unless it is fine-tuned it does not learn, and its
+    weights are not part of the state dict: a checkpoint holds the head, a few hundred kilobytes, and the encoder's key, without
+    which weights would fit features of another encoder and answer nonsense.
+
+    Features are standardised by the mean and deviation of the training data, see `standardise`, which a checkpoint carries.
+
+    Args:
+        encoder: see `shared.encoders.Encoder`: RGB ``(B, 3, H, W)``, 0 to 255, to features ``(B, C, H / stride, W / stride)``.
+        finetune: whether the encoder learns too. The running statistics of its batch normalisation stay.
+    """
+
+    mean: Tensor
+    std: Tensor
+    encoder_key: Tensor
+
+    def __init__(self, encoder: nn.Module, finetune: bool = False) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(finetune)
+        self.channels: int = int(encoder.channels)  # type: ignore[arg-type]
+        self.stride_px: int = int(encoder.stride_px)  # type: ignore[arg-type]
+        self.saves_encoder = finetune
+        self.register_buffer("mean", torch.zeros(1, self.channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, self.channels, 1, 1))
+        self.register_buffer(_KEY, torch.tensor(list(bytes.fromhex(str(encoder.key))), dtype=torch.uint8))
+        self.register_state_dict_post_hook(_leave_the_encoder_out)
+        self.register_load_state_dict_pre_hook(_take_the_encoder_as_it_is)
+
+    def train(self, mode: bool = True) -> EncodedNetwork:
+        """As of any network, but that the encoder stays in eval mode."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """RGB images ``(B, 3, H, W)``, 0 to 255, or features ``(B, C, h, w)``, to features."""
+        return self.encoder(inputs) if inputs.shape[1] == 3 else inputs
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """RGB images ``(B, 3, H, W)`` or features to standardised features ``(B, C, h, w)``, float32."""
+        return (self.encode(inputs).float() - self.mean) / self.std
+
+    @torch.no_grad()
+    def standardise(self, batches: Iterable[Tensor]) -> None:
+        """Take the mean and deviation of every channel from training data, before the first step.
+
+        Args:
+            batches: images ``(B, 3, H, W)`` or features ``(B, C, h, w)``; leading axes may be more.
+        """
+        total = torch.zeros(3, self.channels, dtype=torch.float64)
+        for batch in batches:
+            values = self.encode(batch.flatten(0, -4)).double().transpose(0, 1).flatten(1)
+            total += torch.stack([values.sum(1), values.square().sum(1), torch.full_like(values[:, 0], values.shape[1])]).cpu()
+        mean = total[0] / total[2]
+        deviation = (total[1] / total[2] - mean.square()).clamp(min=0).sqrt()
+        self.mean.copy_(mean.reshape(self.mean.shape))
+        # Channels that are always the same would otherwise be divided by nothing.
+        self.std.copy_(deviation.clamp(min=_SMALLEST_STD).reshape(self.std.shape))
+
+    def to_pixels(self, maps: Tensor, inputs: Tensor) -> Tensor:
+        """Maps with a value for each feature, ``(B, K, h, w)``, to the pixels of the images that they are of, bilinear."""
+        size = (maps.shape[2] * self.stride_px, maps.shape[3] * self.stride_px)
+        pixels = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+        # Of an image whose sides are no multiples of the stride, the last features reach beyond it.
+        return pixels[:, :, : inputs.shape[2], : inputs.shape[3]] if inputs.shape[1] == 3 else pixels
+
+    def rate_groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
+        """Parameters for an optimizer: the head learns at `lr`, the encoder at `encoder_lr`."""
+        return [
+            {"params": list(self._head_parameters()), "lr": lr},
+            {"params": list(self.encoder.parameters()), "lr": encoder_lr},
+        ]
+
+    def _head_parameters(self) -> Iterator[nn.Parameter]:
+        return (parameter for name, parameter in self.named_parameters() if not name.startswith(_ENCODER))
+
+
+def _leave_the_encoder_out(module: EncodedNetwork, state: dict[str, Any], prefix: str, _: Any) -> None:
+    if not module.saves_encoder:
+        for name in [name for name in state if name.startswith(prefix + _ENCODER)]:
+            del state[name]
+
+
+def _take_the_encoder_as_it_is(
+    module: EncodedNetwork, state: dict[str, Any], prefix: str, _: Any, __: bool, ___: Any, ____: Any, problems: list[str]
+) -> None:
+    if any(name.startswith(prefix + _ENCODER) for name in state):
+        # A fine-tuned encoder: it belongs to the weights from now on.
+        module.saves_encoder = True
+        return
+    for name, values in module.encoder.state_dict().items():
+        state[prefix + _ENCODER + name] = values
+    found, own = state.get(prefix + _KEY), module.encoder_key
+    if found is not None and found.tolist() != own.tolist():
+        problems.append(
+            f"they were trained on features of another encoder: expected the key {_hex(own)} of {module.encoder.name}, found "
+            f"{_hex(found)}. Give the encoder, stride_px and smoothing of the training, or train again"
+        )
+
+
+def _hex(key: Tensor) -> str:
+    return bytes(key.tolist()).hex()
