@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..writers.atomic import atomic_path
 from .slide_features import FEATURES_SUFFIX, SlideFeatures
+from .whole_file import whole_file
 
 STAMP_FOLDER = "stamp"
 # The first version that reads files with these attributes; STAMP refuses those of a newer one than itself.
@@ -43,7 +43,8 @@ def _link(features: SlideFeatures, path: Path) -> Path:
     if features.slide_mpp is None or features.mpp is None:
         raise ValueError(f"{features.path} does not say how large its slide's pixels are, and STAMP counts in micrometres")
     side_um = features.patch_px * features.slide_mpp
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking="best-effort") as file:
+    with whole_file(path) as whole:
+        file = whole.file
         file["feats"] = h5py.ExternalLink(os.path.relpath(features.path, path.parent), "features")
         file["coords"] = (features.coords * features.slide_mpp).astype(np.float32)
         file.attrs.update(
