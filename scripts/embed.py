@@ -38,6 +38,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--manifest", type=Path, required=True, help="manifest (.csv), or a slide, an image, a folder of them")
     parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
     parser.add_argument("--out", type=Path, required=True, help="folder of the features")
+    parser.add_argument("--stamp", action="store_true", help="also write <out>/stamp, which STAMP reads as its own")
     encoder = parser.add_argument_group("encoder")
     encoder.add_argument("--encoder", required=True, help="its source, such as efficientnet_lite0")
     encoder.add_argument("--checkpoint_path", type=Path, help="file of its weights")
@@ -75,7 +76,22 @@ def run(arguments: argparse.Namespace) -> int:
     if images is None:
         return 2
     logger.info("%s: %d images; PyTorch is starting", arguments.manifest, len(images))
-    return run_on_engine(options_of(arguments).build, images, arguments, "embedded")
+    status = run_on_engine(options_of(arguments).build, images, arguments, "embedded")
+    return link(arguments.out) if arguments.stamp and status == 0 else status
+
+
+def link(folder: Path) -> int:
+    """Make the features known to STAMP; the exit status."""
+    from shared.features import link_for_stamp
+    from shared.writers import StorageError
+
+    try:
+        written = link_for_stamp(folder)
+    except (ValueError, StorageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{folder / 'stamp'}: {len(written)} files for STAMP")
+    return 0
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """A small encoder, a network of it and a head, and slides of two kinds of tissue."""
 
+import hashlib
+
 import numpy as np
 import torch
 from torch import nn
@@ -23,7 +25,7 @@ class Means(nn.Module):
 
     @property
     def key(self):
-        return f"{self.tokens}-{self.stride_px}-{self.gain.item():g}"
+        return hashlib.sha256(f"{self.tokens} {self.stride_px} {self.gain.item()}".encode()).hexdigest()[:16]
 
     def description(self):
         return {"name": self.name, "key": self.key}

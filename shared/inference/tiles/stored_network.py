@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,11 +31,16 @@ class StoredTileNetwork:
         self.padded_shape = (height, width)
 
     def __call__(self, cells: Tensor, map_shape: tuple[int, int]) -> Tensor:
-        """Cells float16 ``(B, h, w, dim + 1)`` to float32 ``(B, C, *map_shape)``."""
+        """Cells float16 ``(B, h, w, dim + 1)`` to float32 ``(B, C, *map_shape)``.
+
+        Raises:
+            ValueError: for a network with one answer a tile, where only a part of a tile is stored.
+        """
         channels_first = cells.permute(0, 3, 1, 2).float()
         is_stored = channels_first[:, -1:]
         probability = self.tiles.probability(channels_first[:, :-1])
         if probability.shape[2:] == (1, 1):
+            _check_whole(is_stored)
             probability = probability.expand(-1, -1, *is_stored.shape[2:])
         # A head of several strides answers more finely than the cells lie.
         is_known = functional.interpolate(is_stored, size=probability.shape[2:], mode="nearest-exact")
@@ -54,6 +60,14 @@ class StoredTileNetwork:
         height, width = self.grid.tile_shape
         on_pixels = functional.interpolate(is_stored, size=self.padded_shape, mode="nearest-exact")[:, :, :height, :width]
         return (to_map_pixels(on_pixels, map_shape) > 0).to(is_stored.dtype)
+
+
+def _check_whole(is_stored: Tensor) -> None:
+    if not torch.equal(is_stored.amax(dim=(2, 3)), is_stored.amin(dim=(2, 3))):
+        raise ValueError(
+            "a network that gives one answer a tile makes no map from features, which are those of a tile's tissue alone: take "
+            "its form with an answer a cell, or map from pixels"
+        )
 
 
 def encoder_of(network: nn.Module) -> Any:
