@@ -27,10 +27,16 @@ def dinov2_weights(is_gated=False):
     return {name: torch.randn(shape) for name, shape in names.items()}
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "dinov2."])
-def test_names_of_transformers(prefix):
+LATER_NAMES = {"attention.query": "q_proj", "attention.key": "k_proj", "attention.value": "v_proj", "output.dense": "o_proj"}
+
+
+@pytest.mark.parametrize(("prefix", "renamed"), [("", {}), ("module.", {}), ("dinov2.", {}), ("", LATER_NAMES)])
+def test_names_of_transformers(prefix, renamed):
     weights = dinov2_weights(is_gated=True)
-    found = timm_names({prefix + name: value for name, value in weights.items()})
+    published = {prefix + name: value for name, value in weights.items()}
+    for old, new in renamed.items():
+        published = {name.replace(f"attention.{old}.", f"attention.{new}."): value for name, value in published.items()}
+    found = timm_names(published)
     assert set(found) == {
         "cls_token",
         "pos_embed",
@@ -78,3 +84,19 @@ def test_names_of_timm_stay():
 def test_position_embeddings_of_no_square():
     with pytest.raises(ValueError, match="200 position embeddings are those of no square image with 1 prefix tokens"):
         side_of_position_embedding(200, 1)
+
+
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_features_are_those_of_transformers(is_gated):
+    timm = pytest.importorskip("timm", reason="requirements-encoders.txt is not installed")
+    transformers = pytest.importorskip("transformers", reason="only for this comparison")
+    sizes = {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 64, "patch_size": 16}
+    network = transformers.Dinov2Model(transformers.Dinov2Config(**sizes, use_swiglu_ffn=is_gated)).eval()
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    gated = {"mlp_ratio": 1024 / 192, "mlp_layer": timm.layers.SwiGLUPacked, "act_layer": torch.nn.SiLU} if is_gated else {}
+    same = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2, num_classes=0, init_values=1, **gated).eval()
+    same.load_state_dict(timm_names(network.state_dict()))
+    images = torch.randn(1, 3, 64, 64)
+    assert_close(same.forward_features(images), network(images).last_hidden_state, rtol=1e-4, atol=1e-4)
