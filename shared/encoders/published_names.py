@@ -12,17 +12,23 @@ __all__ = ["side_of_position_embedding", "timm_names"]
 TOWER = "visual.trunk."
 # What trainings put before every name.
 WRAPPERS = ("module.", "backbone.", "model.", "dinov2.")
-# Of Dinov2Model in transformers to DINOv2, but for query, key and value.
+# Of Dinov2Model in transformers, but for what is joined.
 OF_TRANSFORMERS = (
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
     (r"^embeddings\.", ""),
     (r"^encoder\.layer\.", "blocks."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
     (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
     (r"\.mlp\.weights_in\.", ".mlp.fc1."),
-    (r"\.mlp\.weights_out\.", ".mlp.fc2."),
+    (r"\.mlp\.(weights_out|down_proj)\.", ".mlp.fc2."),
     (r"^layernorm\.", "norm."),
+)
+# Of earlier and of later versions of transformers.
+JOINED = (
+    (("attention.attention.query", "attention.attention.key", "attention.attention.value"), "attn.qkv"),
+    (("attention.q_proj", "attention.k_proj", "attention.v_proj"), "attn.qkv"),
+    (("mlp.gate_proj", "mlp.up_proj"), "mlp.fc1"),
 )
 OF_DINOV2 = ((r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."), (r"^register_tokens$", "reg_token"))
 
@@ -40,7 +46,7 @@ def timm_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if weights and all(name.startswith(wrapper) for name in weights):
             weights = {name.removeprefix(wrapper): value for name, value in weights.items()}
     if "embeddings.cls_token" in weights:
-        weights = _renamed(_joined_attention(weights), OF_TRANSFORMERS)
+        weights = _renamed(_joined(weights), OF_TRANSFORMERS)
     # The mask's token serves in pretraining alone.
     has_registers = "register_tokens" in weights
     weights = {name: value for name, value in _renamed(weights, OF_DINOV2).items() if name != "mask_token"}
@@ -76,16 +82,14 @@ def _renamed(weights: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) 
     return renamed
 
 
-def _joined_attention(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Query, key and value of each layer in one parameter, in this order."""
-    joined = {}
-    for name, value in weights.items():
-        layer, kind, rest = name.partition(".attention.attention.")
-        if not kind:
-            joined[name] = value
-        elif rest.startswith("query."):
-            parts = [weights[f"{layer}{kind}{part}.{rest.removeprefix('query.')}"] for part in ("query", "key", "value")]
-            joined[f"{layer}.attn.qkv.{rest.removeprefix('query.')}"] = torch.cat(parts)
+def _joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What other names have in parts, in one parameter each."""
+    joined = dict(weights)
+    for parts, whole in JOINED:
+        for name in weights:
+            if f".{parts[0]}." in name:
+                values = [joined.pop(name.replace(f".{parts[0]}.", f".{part}.")) for part in parts]
+                joined[name.replace(f".{parts[0]}.", f".{whole}.")] = torch.cat(values)
     return joined
 
 
