@@ -105,7 +105,7 @@ def _of_kaiko(name: str, architecture: str, prefix_tokens: int = 1) -> Preset:
         url=f"{KAIKO_RELEASE}/{name}.pth",
         mean=HALVES,
         std=HALVES,
-        licence="kaiko.ai model licence",
+        licence="Kaiko Non-Commercial Public License",
         source="https://github.com/kaiko-ai/towards_large_pathology_fms",
         prefix_tokens=prefix_tokens,
     )
@@ -179,7 +179,7 @@ _ALL = (
         {"patch_size": 16, **GIANT},
         hub="prov-gigapath/prov-gigapath",
         files=("pytorch_model.bin",),
-        licence="Apache-2.0",
+        licence="Prov-GigaPath terms, research use alone",
         is_gated=True,
         source="https://huggingface.co/prov-gigapath/prov-gigapath",
     ),

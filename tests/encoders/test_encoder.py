@@ -77,5 +77,5 @@ def test_loading_weights_gives_another_key_and_moving_the_network_does_not():
 
 
 def test_an_unknown_source_is_an_error():
-    with pytest.raises(ValueError, match="there is no encoder 'uni'"):
-        load_encoder("uni")
+    with pytest.raises(ValueError, match="there is no encoder 'unit': expected efficientnet_lite0, resnet18"):
+        load_encoder("unit")

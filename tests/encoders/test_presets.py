@@ -1,6 +1,7 @@
 """Published encoders of pathology: their architectures take state dicts of the published names and shapes."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -152,3 +153,13 @@ def test_a_preset_is_known_by_its_repository_too():
     )
     assert preset_of("timm/resnet50") is None
     assert preset_of("MahmoodLab/UNI2-h") is None
+
+
+def test_the_documentation_has_every_preset():
+    page = (Path(__file__).parents[2] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    for preset in PRESETS.values():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| [`{preset.name}`]({preset.source})")]
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        access = "ask" if preset.is_gated else "open"
+        assert cells[1:4] == [preset.architecture, str(preset.input_size_px), str(preset.mpp)]
+        assert cells[5:] == [preset.embedding or "-", preset.licence, access]
