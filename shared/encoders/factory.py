@@ -7,8 +7,12 @@ from pathlib import Path
 
 from .efficientnet_lite import load_efficientnet_lite0
 from .encoder import Encoder, FeatureOptions
+from .presets import PRESETS, preset_of
 
 __all__ = ["load_encoder"]
+
+IMAGENET_BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "vgg16_bn")
+TIMM_SOURCES = ("timm/", "hf-hub:", "hf_hub:", "local-dir:")
 
 
 def load_encoder(
@@ -22,7 +26,9 @@ def load_encoder(
     """An encoder with trained weights, in eval mode and frozen.
 
     Args:
-        source: "efficientnet_lite0".
+        source: "efficientnet_lite0", or one of `IMAGENET_BACKBONES`, MONAI's ResNets and VGG-16 with
+            torchvision's weights; a published encoder of pathology (`shared.encoders.presets.PRESETS`); any model of timm
+            (``timm/NAME``, ``hf-hub:OWNER/NAME``, ``local-dir:FOLDER``).
         stride_px: see `FeatureOptions`.
         smoothing: the same.
         strides_px: the same.
@@ -35,7 +41,26 @@ def load_encoder(
         RuntimeError: if weights cannot be had: it never starts from random values instead.
     """
     options = FeatureOptions(stride_px, smoothing, strides_px, tokens)
-    if source != "efficientnet_lite0":
-        raise ValueError(f"there is no encoder {source!r}: expected efficientnet_lite0")
-    encoder: Encoder = load_efficientnet_lite0(options, checkpoint_path)
-    return encoder.eval().requires_grad_(False)
+    return _load(source, options, checkpoint_path).eval().requires_grad_(False)
+
+
+def _load(source: str, options: FeatureOptions, checkpoint_path: str | Path | None) -> Encoder:
+    if source == "efficientnet_lite0":
+        return load_efficientnet_lite0(options, checkpoint_path)
+    if source in IMAGENET_BACKBONES:
+        # Here, for it loads MONAI.
+        from .imagenet_backbones import load_imagenet_backbone
+
+        return load_imagenet_backbone(source, options, checkpoint_path)
+    if preset := preset_of(source):
+        from .preset_models import load_preset
+
+        return load_preset(preset, options, checkpoint_path)
+    if source.startswith(TIMM_SOURCES):
+        from .timm_models import load_timm
+
+        return load_timm(source, options, checkpoint_path)
+    raise ValueError(
+        f"there is no encoder {source!r}: expected efficientnet_lite0, {', '.join(IMAGENET_BACKBONES)}; a published one, "
+        f"{', '.join(PRESETS)}; or a model of timm: timm/NAME, hf-hub:OWNER/NAME or local-dir:FOLDER"
+    )

@@ -7,7 +7,7 @@ import math
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .. import __version__
-from ..geometry.pyramid import mpp_to_downsample, snap_downsample
 from ..writers.wsinfer_table import column_name, tile_table
-from ..wsi.formats import is_plain_picture
 from ..wsi.slide import Slide
 from .cohort.cohort import run_cohort
 from .cohort.finished import weights_sha256
@@ -30,18 +28,19 @@ from .mapper_options import BLEND, Compute, Outputs, Tiles, Tissue
 from .outputs.probability_map import ProbabilityMap
 from .outputs.slide_results import TILE_TABLE_SUFFIX, ResultOptions, Scale, write_results
 from .overview import Overview, read_overview
+from .pixel_sizes import PixelSizes, is_tile
 from .row import Row
 from .stopwatch import Stopwatch
+from .stored_slides import StoredSlides
 from .tiles.map_grid import MapGrid
 from .tiles.network_map import fill_map
 from .tiles.stitching import BlendedCores, CroppedCores, Stitching, check_blending
+from .tiles.stored_network import StoredTileNetwork, encoder_of
 from .tiles.tile_network import CompiledTileNetwork, TileNetwork
 from .tiles.tile_reader import Batch, read_batches
 
 MAP_SUFFIX = ".map.part"
 SLIDE_MAP_DOWNSAMPLE = 4
-# Larger untiled TIFF files are exported slides, and without a pixel size an error.
-LARGEST_TILE_PX = 4096
 BINARY_NAMES = ("normal", "tumour")
 
 
@@ -64,9 +63,11 @@ class SlideMapper:
         tissue: where an image is mapped.
         outputs: what is written.
         compute: on what, and how fast.
+        features: a folder of stored features, see `SlideEmbedder`. Slides of which it has a file are mapped from it, without the
+            encoder, whose features they must be; cells that are not stored are glass, and score 0. Others are mapped as usual.
 
     Raises:
-        ValueError: for numbers or names that do not fit.
+        ValueError: for numbers or names that do not fit, and for `features` with a network without an encoder.
     """
 
     def __init__(
@@ -81,11 +82,13 @@ class SlideMapper:
         tissue: Tissue | None = None,
         outputs: Outputs | None = None,
         compute: Compute | None = None,
+        features: str | Path | None = None,
     ) -> None:
         if not 0 < threshold <= 1:
             raise ValueError(f"need 0 < threshold <= 1, got {threshold=}")
         _check_class_names(class_names)
         self.mpp, self.slide_mpp, self.tile_mpp = mpp, slide_mpp, tile_mpp
+        self.pixels = PixelSizes(mpp, slide_mpp, tile_mpp)
         self.threshold = threshold
         self.class_names = list(class_names) if class_names else None
         self.tiles, self.tissue = tiles or Tiles(), tissue or Tissue()
@@ -98,8 +101,14 @@ class SlideMapper:
         self.tile_network: TileNetwork | CompiledTileNetwork = self._network_of_tiles
         if self.compute.compile:
             self.tile_network = CompiledTileNetwork(self._network_of_tiles, self.compute.batch_size, self.tiles.tile_size_px)
+        self._stored = None if features is None else self._stored_slides(features)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
+
+    def _stored_slides(self, folder: str | Path) -> StoredSlides:
+        if self.tiles.tta != "none":
+            raise ValueError(f"a map from features has no symmetries to average: set tta to none, or leave {folder} out")
+        return StoredSlides(folder, encoder_of(self.network))
 
     def _check_grid(self) -> None:
         """Fails here, and not at the first slide, when the numbers do not fit together."""
@@ -152,7 +161,7 @@ class SlideMapper:
             "tissue_dir": None if self.tissue.cache is None else str(self.tissue.cache.folder.absolute()),
             "amp": self.compute.amp,
             "version": __version__,
-        }
+        } | ({} if self._stored is None else {"from_features": True})
 
     def expect(self, image: ImageInput) -> None:
         """Begin to open `image` in the background, for a `map_image` soon to come: what it does first is then done."""
@@ -193,20 +202,28 @@ class SlideMapper:
                 box_of = functools.partial(opened.scale.core_box, grid)
                 table = stack.enter_context(tile_table(path, box_of, self.class_names or BINARY_NAMES))
             progress = stack.enter_context(tqdm(total=int(wanted.sum()), desc=title, unit="tile", leave=False, disable=None))
-            fill_map(stitching, grid, chain(opened.first, opened.others), self.tile_network, progress, self.stopwatch, table)
+            network = (
+                StoredTileNetwork(self._network_of_tiles, opened.stored_stride_px, grid) if opened.stored_stride_px else None
+            )
+            fill_map(stitching, grid, opened.batches, network or self.tile_network, progress, self.stopwatch, table)
 
     def _open_slide(self, image: ImageInput) -> OpenedSlide:
         """Everything of `map_image` that comes before the network."""
         with ExitStack() as stack:
-            slide = stack.enter_context(self._open(image))
+            slide = stack.enter_context(self.pixels.open(image))
             scale = self._scale(slide)
             grid = self._grid(slide, scale)
             overview = self._overview(slide, grid, scale, self.tissue.only)
             wanted = grid.tiles_on(overview.holds_tissue, overview.factor * scale.map_downsample)
-            batches = self._read_batches(slide, grid, wanted, scale)
+            stored = None if self._stored is None else self._stored.find(image, slide, scale.downsample)
+            if stored is None:
+                batches = self._read_batches(slide, grid, wanted, scale)
+            else:
+                stored.check_grid(grid)
+                batches = stored.read_batches(grid, wanted, self.compute.batch_size, self.compute.torch_device)
             first = list(islice(batches, 1))
             stack.pop_all()  # it stays open
-            return OpenedSlide(slide, scale, grid, overview, wanted, first, batches)
+            return OpenedSlide(slide, grid, wanted, first, batches, scale, overview, stored.stride_px if stored else None)
 
     def _read_batches(self, slide: Slide, grid: MapGrid, wanted: NDArray[np.bool_], scale: Scale) -> Generator[Batch, None, None]:
         compute = self.compute
@@ -217,7 +234,7 @@ class SlideMapper:
         longest = max(slide.size_px) / downsample
         if longest <= self.tiles.tile_size_px:
             return True
-        return _is_tile(slide) and longest <= self.tiles.whole_image_px and not self._answers_per_tile
+        return is_tile(slide) and longest <= self.tiles.whole_image_px and not self._answers_per_tile
 
     @functools.cached_property
     def _answers_per_tile(self) -> bool:
@@ -226,8 +243,8 @@ class SlideMapper:
     def _grid(self, slide: Slide, scale: Scale) -> MapGrid:
         """The tiles of a slide, or the one tile of an image that the network gets whole."""
         tile_size_px = self.tiles.tile_size_px
-        size = (math.ceil(slide.size_px[0] / scale.downsample), math.ceil(slide.size_px[1] / scale.downsample))
-        if _is_tile(slide) and self.sees_whole(slide, scale.downsample):
+        size = self.pixels.size_px(slide, scale.downsample)
+        if is_tile(slide) and self.sees_whole(slide, scale.downsample):
             # As `read_image` rounds it: a last pixel that lies for the most part beyond the image is none of it.
             size = (max(1, round(slide.size_px[0] / scale.downsample)), max(1, round(slide.size_px[1] / scale.downsample)))
             tile_size_px = max(tile_size_px, math.ceil(max(size) / scale.map_downsample) * scale.map_downsample)
@@ -237,32 +254,10 @@ class SlideMapper:
         size_px, method = self.outputs.overview_size_px, self.tissue.found_by
         return read_overview(slide, grid, scale.downsample, size_px, tissue_only, method, self.tissue.cache)
 
-    def _open(self, image: ImageInput) -> Slide:
-        slide = Slide(image.path, mpp=image.mpp)
-        if slide.has_mpp:
-            return slide
-        slide.close()
-        fallback = (
-            (self.tile_mpp if is_plain_picture(image.path) else None) or self.slide_mpp or (self.mpp if _is_tile(slide) else None)
-        )
-        if fallback is None:
-            raise ValueError(
-                f"{image.path} has no mpp{slide.mpp_note}: give slide_mpp, or list it in a manifest with a column 'mpp'."
-            )
-        return Slide(image.path, mpp=fallback)
-
     def _scale(self, slide: Slide) -> Scale:
-        downsample = mpp_to_downsample(self.mpp, slide.mpp)
-        # A whole number of level-0 pixels, where one is near, keeps coordinates exact; a level of the slide wins.
-        downsample = snap_downsample([max(1, round(downsample))], downsample)
-        downsample = slide.downsample(slide.mpp * downsample)
-        map_downsample = self.outputs.map_downsample or (1 if _is_tile(slide) else SLIDE_MAP_DOWNSAMPLE)
+        downsample = self.pixels.downsample(slide)
+        map_downsample = self.outputs.map_downsample or (1 if is_tile(slide) else SLIDE_MAP_DOWNSAMPLE)
         return Scale(slide.size_px, slide.mpp, downsample, map_downsample, slide.qupath_origin_px)
-
-
-def _is_tile(slide: Slide) -> bool:
-    """True for PNG, JPEG and BMP, whose pixel size nobody can trust, and for TIFF that is small and not tiled."""
-    return slide.is_picture and (is_plain_picture(slide.path) or max(slide.size_px) <= LARGEST_TILE_PX)
 
 
 def _check_class_names(names: Sequence[str] | None) -> None:

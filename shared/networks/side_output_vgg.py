@@ -27,7 +27,8 @@ class SideOutputVGG(SideOutputs):
 
     Args:
         num_stages: of VGG-16, 1 to 5.
-        pretrained: start these stages from torchvision's ImageNet weights, downloaded once.
+        pretrained: start these stages from torchvision's ImageNet weights, downloaded once: of VGG-16 as it is, or with
+            `norm` "batch" or "frozen" of VGG-16 with batch normalisation.
         side_outputs: stages with a side output, counted from 1, ascending to `num_stages`; None for every stage. The paper's
             baseline has ``(3,)``.
         fusion_weights: fixed weight of each side output, not negative, with sum 1; None for the paper's (0.2, 0.35, 0.45) if
@@ -42,7 +43,7 @@ class SideOutputVGG(SideOutputs):
 
     Raises:
         ValueError: if there are no such stages, the fusion weights or the ImageNet weights do not fit, or `weights_path` is
-            not asked for, or `pretrained` is asked for with a norm.
+            not asked for, or `pretrained` is asked for with the norm "group".
         RuntimeError: if the ImageNet weights cannot be had: it never starts from random values instead.
 
     Reference:
@@ -65,7 +66,7 @@ class SideOutputVGG(SideOutputs):
     ) -> None:
         super().__init__()
         stages = _checked_side_outputs(num_stages, side_outputs)
-        check_vgg_weights(pretrained, norm, weights_path)
+        check_vgg_weights(pretrained, norm, weights_path, norms_with_weights=("batch", "frozen"))
         self.checkpointing = checkpointing
         self.smallest_image_px = 2 ** (num_stages - 1)
         self.normalization = PixelNormalization(mean, std)

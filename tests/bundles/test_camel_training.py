@@ -15,7 +15,7 @@ from PIL import Image
 from .runs import files_of, files_of_training, metrics_of, weights_of
 
 STAGES = ("max_max", "max_min", "retrain", "segmentation")
-RESULTS = files_of_training(*STAGES) | {"construct/picks.csv", "relabel/instance_labels.csv"}
+RESULTS = files_of_training(*STAGES) | {"construct/picks.csv", "relabel/instance_labels.csv", "calibration.json"}
 
 pytestmark = pytest.mark.slow
 

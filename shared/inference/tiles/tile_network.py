@@ -64,7 +64,7 @@ class TileNetwork(nn.Module):
     def _map(self, images: Tensor, shape: tuple[int, int], map_shape: tuple[int, int]) -> Tensor:
         """The probabilities of images that the network gets in this (H, W)."""
         height, width = images.shape[2:]
-        probability = mean_over(self.symmetries, self._probability, mirrored_to(images, shape))
+        probability = mean_over(self.symmetries, self.probability, mirrored_to(images, shape))
         if shape != (height, width) and probability.shape[2:] != (1, 1):
             probability = to_map_pixels(probability, shape)[:, :, :height, :width]
         return to_map_pixels(probability, map_shape)
@@ -87,16 +87,17 @@ class TileNetwork(nn.Module):
         with torch.inference_mode():
             side = self.sizes.accepted((tile_size_px, tile_size_px))[0]
             white = torch.full((1, 3, side, side), 255.0, device=device)
-            return self._probability(white.contiguous(memory_format=torch.channels_last)).shape[2:] == (1, 1)
+            return self.probability(white.contiguous(memory_format=torch.channels_last)).shape[2:] == (1, 1)
 
-    def _probability(self, images: Tensor) -> Tensor:
+    def probability(self, images: Tensor) -> Tensor:
+        """What the network says of images ``(B, 3, H, W)``, float32 ``(B, num_classes, h, w)`` of any size."""
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.uses_bfloat16):
             logits = self.network(images)
         return tumour_probability(logits)[:, None] if self.num_classes == 1 else class_probabilities(logits, self.num_classes)
 
 
 class CompiledTileNetwork:
-    """`TileNetwork` through `torch.compile`, for batches of one shape: it compiles once.
+    """`TileNetwork` or `TileFeatures` through `torch.compile`, for batches of one shape: it compiles once.
 
     A smaller batch is filled up, and tiles of another size - of images smaller than a tile - go through the network as it is.
 
@@ -106,13 +107,14 @@ class CompiledTileNetwork:
         tile_size_px: its tiles' side.
     """
 
-    def __init__(self, tiles: TileNetwork, batch_size: int, tile_size_px: int) -> None:
+    def __init__(self, tiles: nn.Module, batch_size: int, tile_size_px: int) -> None:
         self.plain, self.batch_size, self.tile_shape = tiles, batch_size, (tile_size_px, tile_size_px)
         self._compiled: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
 
     def __call__(self, tiles: Tensor, map_shape: tuple[int, int]) -> Tensor:
         if tuple(tiles.shape[1:3]) != self.tile_shape or len(tiles) > self.batch_size:
-            return self.plain(tiles, map_shape)
+            plain: Tensor = self.plain(tiles, map_shape)
+            return plain
         if self._compiled is None:
             # What the network has to say of its first images it does not say once it is compiled.
             self.plain(tiles[:1], map_shape)
