@@ -1,105 +1,137 @@
-"""Trainings on the features of an encoder that stays as it is: to their end, killed, evaluated, and in use."""
+"""Every bundle of images on the features of an encoder, and together with it: trained, evaluated, in use, on tiny data."""
 
 import json
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 
-from .runs import Bundle, history_of, mapped_row, metrics_of, weights_of
+from .conftest import IMAGE_SIZE_PX, TINY_CDWS, TINY_JOINT
+from .runs import Bundle, assert_same_results, files_of, mapped_row, metrics_of, train_once, weights_of
 
-CONFIGS = sorted(path.parent for path in Bundle("camel", None, {}).root.parent.glob("*/configs/features.json"))
+SIZES: dict[str, Any] = {"image_size_px": IMAGE_SIZE_PX, "mpp": 0.5}
+TINY: dict[str, Any] = {
+    **SIZES,
+    "amp_dtype": "$None",
+    "num_workers": 0,
+    "num_epochs": 4,
+    "batch_size": 8,
+    "lr": 0.01,
+}
+TREES = {**SIZES, "num_workers": 0, "num_trees": 8, "rounds_per_epoch": 4}
+# The key of the network's own numbers that evaluate.json and inference.json are given too.
+NUMBERS = ("num_trees",)
+JOINT = TINY_JOINT | {"mpp": 8.0, "num_epochs": 4, "lr": 0.01, "masked_share": 1.0, "feature_stride_px": 8}
+BUNDLES: dict[str, dict[str, Any]] = {
+    "cdws_mil": TINY,
+    "wildcat": TINY,
+    "fully_supervised": TINY,
+    "mil_boosting": TREES,
+    "joint_seg_cls": JOINT,
+}
+
 pytestmark = pytest.mark.slow
 
-# A second or two of each; squares of 32 px have one feature each at the encoder's own stride.
-FEATURES = {"amp_dtype": "$None", "num_workers": 0, "num_epochs": 3, "feature_stride_px": 32}
-CAMEL = FEATURES | {"instances_per_side": 2, "image_size_px": 64, "cmil::num_epochs": 3, "retrain::num_epochs": 2}
-SLIDES = {"amp_dtype": "$None", "num_workers": 1, "num_epochs": 4, "tiles_per_slide": 20, "tissue_mpp": 4.0}
+
+@pytest.fixture(params=BUNDLES)
+def bundle(request, tmp_path) -> Bundle:
+    data = request.getfixturevalue("easy_breast" if request.param == "joint_seg_cls" else "easy_data")
+    return Bundle(request.param, data, BUNDLES[request.param] | {"features_dir": str(tmp_path / "features")})
 
 
-@pytest.fixture(scope="module")
-def trained_camel(camel, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("camel_features")
-    options = CAMEL | {"features_dir": str(folder / "features")}
-    command = camel.command("train", "features", output_dir=folder / "run", **options)
-    return camel, options, folder / "run", camel.run_well(command)
+def seen(bundle: Bundle) -> dict[str, Any]:
+    """What evaluate.json and inference.json must be told: what the network is, and the pixels that it saw."""
+    names = ("mpp", "image_size_px", "num_trees", "feature_stride_px")
+    return {name: bundle.tiny[name] for name in names if name in bundle.tiny}
 
 
-def test_camel_runs_all_of_its_stages_on_features(trained_camel):
-    _, _, folder, process = trained_camel
-    assert process.stdout.count("images and copies are embedded by efficientnet_lite0") >= 1
-    for stage in ("max_max", "max_min", "retrain", "segmentation"):
-        state = weights_of(folder / stage / "model.pt")
-        assert not [name for name in state if name.startswith("encoder.")]
-        assert state["head.weight"].shape[1] == 1280
-    # Tumour is easy here: painted in a colour of its own.
-    assert metrics_of(folder)["pixels"]["CAMEL"]["iou"] > 0.3
-    assert history_of(folder, "segmentation").train_loss.iloc[-1] < history_of(folder, "segmentation").train_loss.iloc[0]
+def map_here(bundle: Bundle, *overlays: str, output_dir: Path, **options: Any) -> np.ndarray:
+    """inference.json within this process: the map of the first slide."""
+    source = str(bundle.data / "slides/slide_00.tif")
+    folders = {"source": source, "output_dir": str(output_dir), "num_workers": 0}
+    bundle.workflow("inference", *overlays, workflow_type="infer", **folders, **options).run()
+    mapped_row(output_dir, "slide_00")
+    return tifffile.imread(output_dir / "slide_00.ome.tif")
 
 
-def test_camel_on_features_is_the_same_when_it_was_killed(trained_camel, tmp_path):
-    camel, options, folder, _ = trained_camel
-    command = camel.command("train", "features", output_dir=tmp_path / "run", **options)
-    camel.kill_when(tmp_path / "run/retrain/resume.pt", command, tmp_path / "run.log")
-    camel.run_well(command)
-    for name in ("retrain/model.pt", "model.pt"):
-        torch.testing.assert_close(weights_of(tmp_path / "run" / name), weights_of(folder / name), rtol=0, atol=0)
-    assert metrics_of(tmp_path / "run") == metrics_of(folder)
+def test_it_trains_on_features_is_evaluated_and_maps_a_slide(bundle, tmp_path):
+    bundle.train_here("features", output_dir=tmp_path / "run")
+    metrics = metrics_of(tmp_path / "run")
+    pixels = metrics["pixels"]
+    if bundle.name != "joint_seg_cls":
+        # Tumour is painted in a colour of its own.
+        method = next(iter(name for name in pixels if name not in ("Everything is tumour",) and "Side output" not in name))
+        assert pixels[method]["iou"] > pixels["Everything is tumour"]["iou"]
+    # The head alone.
+    assert not [name for name in weights_of(tmp_path / "run/model.pt") if name.startswith("encoder.")]
+    assert (tmp_path / "run/model.pt").stat().st_size < 200_000
+    again = bundle.evaluate_here("features", output_dir=tmp_path / "run", evaluation_dir=tmp_path / "again", **seen(bundle))
+    # Of stored features, in half precision, and of images, in single.
+    assert again.keys() == metrics.keys()
+    assert again["pixels"] == metrics["pixels"]
+    options = {**seen(bundle), "checkpoint": str(tmp_path / "run/model.pt"), "tile_size_px": 256}
+    map_here(bundle, "features", output_dir=tmp_path / "maps", **options)
+    settings = json.loads((tmp_path / "maps/settings.json").read_text())
+    assert settings["margin_px"] == 64
 
 
-def test_camel_is_evaluated_and_maps_slides_with_the_same_overlay(trained_camel, tmp_path):
-    camel, options, folder, _ = trained_camel
-    keys = {name: options[name] for name in ("image_size_px", "instances_per_side", "feature_stride_px")}
-    metrics = camel.evaluate_here("features", output_dir=folder, evaluation_dir=tmp_path / "evaluation", **keys)
-    assert metrics == metrics_of(folder)
-    mapping = {name: options[name] for name in ("image_size_px", "feature_stride_px")}
-    camel.map_slide("features", slide="slide_00", output_dir=tmp_path / "maps", checkpoint=folder / "model.pt", **mapping)
+def test_fine_tuning_begins_with_the_head_of_a_run_on_features(bundle, tmp_path):
+    if bundle.name == "mil_boosting":
+        pytest.skip("trees have no gradient to fine-tune an encoder by")
+    bundle.train_here("features", output_dir=tmp_path / "run", num_epochs=1)
+    options = {"initial_weights": str(tmp_path / "run/model.pt"), "num_epochs": 1, "lr": 0.0, "encoder_lr": 1e-4}
+    bundle.train_here("finetune", output_dir=tmp_path / "tuned", **options)
+    before, after = weights_of(tmp_path / "run/model.pt"), weights_of(tmp_path / "tuned/model.pt")
+    assert torch.equal(before["mean"], after["mean"])
+    trained = [name for name in after if name.startswith("encoder.") and name.endswith("conv_stem.weight")]
+    assert trained
+    # The rate of the head was 0; its running statistics go on.
+    for name, values in before.items():
+        if not name.startswith("classifier."):
+            torch.testing.assert_close(after[name], values, msg=name)
+    again = {"output_dir": tmp_path / "tuned", "evaluation_dir": tmp_path / "again", **seen(bundle)}
+    assert bundle.evaluate_here("finetune", **again)["pixels"] == metrics_of(tmp_path / "tuned")["pixels"]
 
 
-def test_a_checkpoint_of_another_stride_is_refused(trained_camel, tmp_path):
-    camel, _, folder, _ = trained_camel
-    command = camel.command(
-        "inference", "features", checkpoint=folder / "model.pt", output_dir=tmp_path, image_size_px=64, feature_stride_px=16
-    )
-    process = camel.run(command)
-    assert process.returncode != 0
-    assert "they were trained on features of another encoder" in process.stdout + process.stderr
+@pytest.mark.parametrize("overlays", [("image_fsb", "features"), ("instance_fsb", "features"), ("instance_fsb", "finetune")])
+def test_the_baselines_compose(easy_data, tmp_path, overlays):
+    supervised = Bundle("fully_supervised", easy_data, TINY | {"features_dir": str(tmp_path / "features"), "num_epochs": 1})
+    more = {"instances_per_side": 2} if "instance_fsb" in overlays else {}
+    workflow = supervised.train_here(*overlays, output_dir=tmp_path / "run", **more)
+    network = type(workflow.parser.get_parsed_content("network_def")).__name__
+    assert network == ("EncodedClassifier" if more else "EncodedSegmentation")
+    metrics = metrics_of(tmp_path / "run")
+    assert ("instances" in metrics) == bool(more)
+    again = {"output_dir": tmp_path / "run", "evaluation_dir": tmp_path / "again", **SIZES, **more}
+    assert supervised.evaluate_here(*overlays, **again)["pixels"] == metrics["pixels"]
 
 
-@pytest.fixture(scope="module")
-def trained_slides(alpha_beta, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("slides_features")
-    options = SLIDES | {"features_dir": str(folder / "features"), "tissue_dir": str(folder / "tissue")}
-    return options, folder, alpha_beta.run_well(alpha_beta.command("train", "features", output_dir=folder / "run", **options))
+@pytest.mark.parametrize("bundle_name", BUNDLES)
+def test_every_overlay_is_read_behind_the_data(bundle_name, easy_data, easy_breast, tmp_path):
+    """features.json and finetune.json after each other overlay of data or method: everything but the data can be made."""
+    data = easy_breast if bundle_name == "joint_seg_cls" else easy_data
+    bundle = Bundle(bundle_name, data, {})
+    skipped = {"train", "evaluate", "inference", "metadata", "features", "finetune", "multi_gpu_train", "vgg_imagenet"}
+    names = [path.stem for path in sorted((bundle.root / "configs").glob("*.json")) if path.stem not in skipped]
+    options = {"manifest": str(data / "images.csv"), "output_dir": str(tmp_path), "tracking::enabled": False, "bach": None}
+    options.pop("bach")
+    for name in names:
+        for last in ("features", "finetune"):
+            if (bundle.root / f"configs/{last}.json").is_file():
+                network = bundle.workflow("train", name, last, **options).parser.get_parsed_content("network_def")
+                assert type(network).__name__.startswith("Encoded"), (name, last)
 
 
-def test_slides_are_embedded_once_and_mapped_from_their_features(alpha_beta, trained_slides, tmp_path):
-    options, folder, _ = trained_slides
-    (features,) = (folder / "features").iterdir()
-    assert len(list(features.glob("*.h5"))) == 11
-    assert json.loads((folder / "run/evaluation/maps/settings.json").read_text())["from_features"] is True
-    # Not a map was made for the threshold.
-    assert not (folder / "run/calibration/maps").exists()
-    written = {path: path.stat().st_mtime_ns for path in features.glob("*.h5")}
-    again = alpha_beta.run_well(alpha_beta.command("train", "features", output_dir=tmp_path / "run", **options))
-    assert "11 of 11 images are finished: skipped" in again.stdout
-    assert {path: path.stat().st_mtime_ns for path in features.glob("*.h5")} == written
-    torch.testing.assert_close(weights_of(tmp_path / "run/model.pt"), weights_of(folder / "run/model.pt"), rtol=0, atol=0)
-    assert metrics_of(tmp_path / "run") == metrics_of(folder / "run")
-
-
-def test_slides_on_features_are_evaluated_and_mapped_without_their_features_too(alpha_beta, trained_slides, tmp_path):
-    options, folder, _ = trained_slides
-    keys = {name: options[name] for name in ("tissue_dir", "tissue_mpp")}
-    stored = alpha_beta.evaluate_here(
-        "features", output_dir=folder / "run", evaluation_dir=tmp_path / "stored", features_dir=options["features_dir"], **keys
-    )
-    assert stored == metrics_of(folder / "run")
-    encoded = alpha_beta.evaluate_here(
-        "features", output_dir=folder / "run", evaluation_dir=tmp_path / "encoded", features_dir=str(tmp_path / "none"), **keys
-    )
-    of_pixels, of_features = (metrics["tissue"]["Alpha/beta MIL"]["auc"] for metrics in (encoded, stored))
-    assert of_pixels == pytest.approx(of_features, abs=0.002)
-    maps = tmp_path / "maps"
-    checkpoint = folder / "run/model.pt"
-    alpha_beta.map_slide("features", slide="slide_08", output_dir=maps, checkpoints=f"['{checkpoint}']", **keys)
-    assert float(mapped_row(maps, "slide_08")["max_probability"]) > 0
+def test_killed_it_ends_with_the_same_numbers(easy_data, tmp_path):
+    bundle = Bundle("cdws_mil", easy_data, TINY)
+    options = TINY_CDWS | TINY | {"features_dir": tmp_path / "features", "num_epochs": 12}
+    training = train_once(bundle, {**options, "config_file": str(bundle.config_files("train", "features"))}, tmp_path)
+    command = bundle.command("train", "features", output_dir=tmp_path / "killed", **options)
+    resume = tmp_path / "killed/segmentation/resume.pt"
+    bundle.kill_when(resume, command, tmp_path / "killed.log", MLFLOW_TRACKING_URI=training.database)
+    assert not (tmp_path / "killed/segmentation/model.pt").exists(), "killed too late to prove anything"
+    assert "goes on after epoch" in bundle.run_well(command, MLFLOW_TRACKING_URI=training.database).stdout
+    assert_same_results(tmp_path / "killed", training.folder, files_of(training.folder))
