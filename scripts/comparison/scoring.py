@@ -22,7 +22,7 @@ from shared.data.tissue_cache import content_key
 from shared.evaluation.maps.counts import PARTS, count_pixels, least_value
 from shared.evaluation.maps.map_folder import MapFolder
 from shared.evaluation.maps.scoring_grid import ScoringGrid, StripTissue
-from shared.inference.cohort.cohort import SETTINGS_NAME
+from shared.inference.cohort.folder_settings import SETTINGS_NAME
 from shared.inference.cohort.row_store import TABLE_NAME
 from shared.inference.outputs.map_file import MapFile
 from shared.metrics import BOUNDARY_THRESHOLDS, boundary_counts

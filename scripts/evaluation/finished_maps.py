@@ -16,7 +16,7 @@ from shared.evaluation.maps.cohort import MapCohort
 from shared.evaluation.maps.lesion_froc import ISOLATED_UM
 from shared.evaluation.maps.report import FROC_MPP, class_map_report, tumour_map_report
 from shared.evaluation.table import score_blocks
-from shared.inference.cohort.cohort import SETTINGS_NAME
+from shared.inference.cohort.folder_settings import SETTINGS_NAME
 from shared.writers import atomic_path
 
 COLUMNS = {

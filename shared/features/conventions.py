@@ -12,6 +12,7 @@ All hold a vector a patch and the patch's top-left corner:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -180,3 +181,12 @@ def neighbour_distance(coords: NDArray[Any]) -> float | None:
     values, counts = np.unique(np.concatenate(distances), return_counts=True)
     values, counts = values[values > 0], counts[values > 0]
     return float(values[counts.argmax()]) if len(values) else None
+
+
+def num_cells(length_px: int, stride_px: float) -> int:
+    """Cells of a slide along an axis: those whose centre lies on it, at least one.
+
+    >>> num_cells(1000, 300.0), num_cells(1100, 300.0), num_cells(10, 300.0)
+    (3, 4, 1)
+    """
+    return max(1, math.ceil(length_px / stride_px - 0.5))

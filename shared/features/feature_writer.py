@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,10 @@ from ..data.tissue_cache import slide_content_key
 from ..geometry.pyramid import nearest_finer_level
 from ..writers.atomic import atomic_path
 from ..wsi.slide import Slide
-from .conventions import FEATURES_VERSION, UM_PX_AT_1X
+from .compressed_rows import CompressedRows
+from .conventions import FEATURES_VERSION, UM_PX_AT_1X, num_cells
 
-# Of half-precision numbers: a chunk is read, and decoded, as a whole.
-_CHUNK_BYTES = 2**19
-_GZIP_LEVEL = 1
+_COMPRESSED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
 
 class DescribedEncoder(Protocol):
@@ -56,6 +56,12 @@ class CellFrame:
     def stride_px(self) -> float:
         """Side of a cell in level-0 pixels."""
         return self.cell_px * self.downsample
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """(rows, columns) of the cells whose centre lies on the slide, at least one of each."""
+        columns, rows = (num_cells(length, self.stride_px) for length in self.slide.size_px)
+        return rows, columns
 
     def corners(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
         """(x, y) of the top-left corners, in whole level-0 pixels, of cells ``(n, 2)``: (row, column)."""
@@ -93,28 +99,46 @@ class SlideFeatureWriter:
         frame: of the slide's cells.
         encoder: by which the features are made.
         settings: further attributes of the file: what else decides the features.
+        num_workers: threads that compress.
 
     Raises:
         StorageError: if the disk is full, the folder is read-only or the like.
     """
 
     def __init__(
-        self, path: str | Path, frame: CellFrame, encoder: DescribedEncoder, settings: dict[str, Any] | None = None
+        self,
+        path: str | Path,
+        frame: CellFrame,
+        encoder: DescribedEncoder,
+        settings: Mapping[str, Any] | None = None,
+        num_workers: int = 2,
     ) -> None:
         self.path, self.frame, self.encoder = Path(path), frame, encoder
-        self._settings = settings or {}
+        self._settings, self._num_workers = settings or {}, num_workers
+        self._num_features = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> SlideFeatureWriter:
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
             file = stack.enter_context(h5py.File(temporary, "w", locking="best-effort"))
-            self._features, self._coords, self._tissue = self._create(file)
+            file.attrs.update(self._attributes() | dict(self._settings))
+            rows = CompressedRows(file, "features", self.encoder.channels, self._num_workers)
+            rows.dataset.attrs.update({"name": self.path.stem, "encoder": self.encoder.name})
+            self._features = stack.enter_context(rows)
+            self._coords = file.create_dataset("coords", (0, 2), np.int64, maxshape=(None, 2), chunks=(4096, 2), **_COMPRESSED)
+            self._coords.attrs.update(self.frame.attributes(self.path.stem))
+            self._tissue = file.create_dataset("tissue", (0,), np.float16, maxshape=(None,), chunks=(4096,), **_COMPRESSED)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    @property
+    def num_features(self) -> int:
+        """So far, or in the whole file."""
+        return self._num_features
 
     def append(self, features: NDArray[Any], cells: NDArray[np.int64], tissue: NDArray[Any]) -> None:
         """Add cells.
@@ -134,40 +158,29 @@ class SlideFeatureWriter:
                 f"the encoder {self.encoder.name} gives features that are no numbers, or beyond 65504, the most that half "
                 "precision holds"
             )
-        start = len(self._coords)
+        self._features.append(halves)
+        start = self._num_features
+        self._num_features += len(halves)
         for dataset, values in (
-            (self._features, halves),
             (self._coords, self.frame.corners(cells)),
             (self._tissue, np.asarray(tissue, dtype=np.float16)),
         ):
             dataset.resize(start + len(values), axis=0)
             dataset[start:] = values
 
-    def _create(self, file: h5py.File) -> tuple[h5py.Dataset, h5py.Dataset, h5py.Dataset]:
+    def _attributes(self) -> dict[str, Any]:
         slide, frame, encoder = self.frame.slide, self.frame, self.encoder
-        file.attrs.update(
-            {
-                "features_version": FEATURES_VERSION,
-                "encoder_name": encoder.name,
-                "encoder_key": encoder.key,
-                "encoder": json.dumps(encoder.description(), default=str),
-                "slide_key": slide_content_key(slide.path),
-                "slide_mpp": slide.mpp,
-                "slide_width": slide.size_px[0],
-                "slide_height": slide.size_px[1],
-                "mpp": slide.mpp * frame.downsample,
-                "patch_px": frame.stride_px,
-                "stride_px": frame.stride_px,
-                "written_by": __version__,
-            }
-            | self._settings
-        )
-        dim = encoder.channels
-        rows = max(1, _CHUNK_BYTES // (2 * dim))
-        compression = {"compression": "gzip", "compression_opts": _GZIP_LEVEL, "shuffle": True}
-        features = file.create_dataset("features", (0, dim), np.float16, maxshape=(None, dim), chunks=(rows, dim), **compression)
-        features.attrs.update({"name": self.path.stem, "encoder": encoder.name})
-        coords = file.create_dataset("coords", (0, 2), np.int64, maxshape=(None, 2), chunks=(4096, 2), **compression)
-        coords.attrs.update(frame.attributes(self.path.stem))
-        tissue = file.create_dataset("tissue", (0,), np.float16, maxshape=(None,), chunks=(4096,), **compression)
-        return features, coords, tissue
+        return {
+            "features_version": FEATURES_VERSION,
+            "encoder_name": encoder.name,
+            "encoder_key": encoder.key,
+            "encoder": json.dumps(encoder.description(), default=str),
+            "slide_key": slide_content_key(slide.path),
+            "slide_mpp": slide.mpp,
+            "slide_width": slide.size_px[0],
+            "slide_height": slide.size_px[1],
+            "mpp": slide.mpp * frame.downsample,
+            "patch_px": frame.stride_px,
+            "stride_px": frame.stride_px,
+            "written_by": __version__,
+        }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..data.tissue_cache import slide_content_key
 from ..geometry.pyramid import MPP_TOLERANCE
 from ..wsi.slide import Slide
-from .conventions import OWN, Header, neighbour_distance, read_header
+from .conventions import OWN, Header, neighbour_distance, num_cells, read_header
 
 FEATURES_SUFFIX = ".h5"
 # Corners are whole pixels, each rounded on its own.
@@ -219,7 +219,7 @@ class SlideFeatures:
         """(rows, columns) of the grid: of the whole slide where the file says its size, else up to the last patch."""
         size_px = self._header.slide_size_px
         if size_px is not None and self.convention == OWN:
-            columns, rows = (_num_cells(length, self.stride_px) for length in size_px)
+            columns, rows = (num_cells(length, self.stride_px) for length in size_px)
             return rows, columns
         rows, columns = (int(number) + 1 for number in self.grid.max(axis=0)) if len(self) else (0, 0)
         return rows, columns
@@ -283,11 +283,6 @@ class SlideFeatures:
 def has_mpp_of(features: SlideFeatures, mpp: float) -> bool:
     """Whether the encoder got pixels of `mpp` micrometres, to 2 %; files that do not say may have."""
     return features.mpp is None or abs(features.mpp / mpp - 1) <= MPP_TOLERANCE
-
-
-def _num_cells(length_px: int, stride_px: float) -> int:
-    """Cells of a slide: those whose centre lies in it, at least one."""
-    return max(1, int(np.ceil(length_px / stride_px - 0.5)))
 
 
 def _open(path: Path) -> h5py.File:

@@ -3,5 +3,6 @@ from .inputs import ImageInput as ImageInput, find_images as find_images
 from .mapper_options import Compute as Compute, Outputs as Outputs, Tiles as Tiles, Tissue as Tissue
 from .outputs.polygons import tumour_regions as tumour_regions
 from .outputs.probability_map import ProbabilityMap as ProbabilityMap
+from .slide_embedder import SlideEmbedder as SlideEmbedder
 from .slide_mapper import SlideMapper as SlideMapper
 from .tiles.map_grid import MapGrid as MapGrid

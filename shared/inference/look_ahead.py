@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -17,30 +19,34 @@ from .overview import Overview
 from .tiles.map_grid import MapGrid
 from .tiles.tile_reader import Batch
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 @dataclass(frozen=True)
-class OpenedSlide:
+class OpenedTiles:
     """A slide of which the network can start at once. Use as a context manager; leaving it closes the slide.
 
     Args:
         slide: the slide.
-        scale: its frames.
-        grid: its tiles and map.
-        overview: its picture and tissue.
+        grid: its tiles and cells.
         wanted: tiles to compute, bool ``(rows, columns)``.
         first: batch of them, if there is any, see `read_batches`.
         others: batches after it, of which the next are being read.
     """
 
     slide: Slide
-    scale: Scale
     grid: MapGrid
-    overview: Overview
     wanted: np.ndarray
     first: list[Batch]
     others: Generator[Batch, None, None]
 
-    def __enter__(self) -> OpenedSlide:
+    @property
+    def batches(self) -> Iterator[Batch]:
+        """All of them, once."""
+        return chain(self.first, self.others)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -50,13 +56,31 @@ class OpenedSlide:
 
 
 @dataclass(frozen=True)
-class _Begun:
+class OpenedSlide(OpenedTiles):
+    """`OpenedTiles` of a map.
+
+    Args:
+        scale: the slide's frames.
+        overview: its picture and tissue.
+        is_stored: whether the batches are features that were stored, and no tiles.
+    """
+
+    scale: Scale
+    overview: Overview
+    is_stored: bool = False
+
+
+Opened = TypeVar("Opened", bound=OpenedTiles)
+
+
+@dataclass(frozen=True)
+class _Begun(Generic[Opened]):
     image: ImageInput
     file_state: tuple[int, int] | None
-    opened: Future[OpenedSlide]
+    opened: Future[Opened]
 
 
-class LookAhead:
+class LookAhead(Generic[Opened]):
     """Opens slides in the background.
 
     Two at most are kept: the one that is about to be taken and the one after it. What is never taken - because another process
@@ -66,9 +90,9 @@ class LookAhead:
         open_slide: opens an image, up to its first tiles.
     """
 
-    def __init__(self, open_slide: Callable[[ImageInput], OpenedSlide]) -> None:
+    def __init__(self, open_slide: Callable[[ImageInput], Opened]) -> None:
         self._open_slide = open_slide
-        self._begun: list[_Begun] = []
+        self._begun: list[_Begun[Opened]] = []
 
     def begin(self, image: ImageInput) -> None:
         """Start to open `image`; returns at once."""
@@ -78,7 +102,7 @@ class LookAhead:
         while len(self._begun) > 2:
             _close(self._begun.pop(0))
 
-    def take(self, image: ImageInput) -> OpenedSlide:
+    def take(self, image: ImageInput) -> Opened:
         """`image`, from the background if it was begun there and its file is still the same, else opened now.
 
         Raises:
@@ -94,7 +118,7 @@ class LookAhead:
         return self._open_slide(image)
 
 
-def _close(begun: _Begun) -> None:
+def _close(begun: _Begun[Opened]) -> None:
     if begun.opened.exception() is None:
         with begun.opened.result():
             pass

@@ -82,7 +82,7 @@ def clip_box(box: Box, size_px: tuple[int, int]) -> Box:
 
 def _open(mapper: SlideMapper, image: ImageInput, box: Box | None, tissue_only: bool) -> OpenedSlide:
     with ExitStack() as stack:
-        slide = stack.enter_context(mapper._open(image))
+        slide = stack.enter_context(mapper.pixels.open(image))
         scale = mapper._scale(slide)
         grid = mapper._grid(slide, scale)
         touched = _tiles_in(grid, scale, (0, 0, *slide.size_px) if box is None else clip_box(box, slide.size_px))
@@ -90,7 +90,7 @@ def _open(mapper: SlideMapper, image: ImageInput, box: Box | None, tissue_only: 
         wanted = grid.tiles_on(overview.holds_tissue, overview.factor * scale.map_downsample) & touched
         batches = mapper._read_batches(slide, grid, wanted, scale)
         stack.pop_all()  # it stays open
-        return OpenedSlide(slide, scale, grid, overview, wanted, [], batches)
+        return OpenedSlide(slide, grid, wanted, [], batches, scale, overview)
 
 
 def _tiles_in(grid: MapGrid, scale: Scale, box: Box) -> np.ndarray:

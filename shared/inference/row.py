@@ -27,6 +27,9 @@ class Row(TypedDict, total=False):
     height_px: int
     num_tiles: int
     num_regions: int
+    # Of features.
+    num_features: int
+    file_mb: float
     tumour_area_mm2: float
     tissue_area_mm2: float
     tumour_share: float | None

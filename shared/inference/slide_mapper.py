@@ -7,7 +7,7 @@ import math
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .. import __version__
-from ..geometry.pyramid import mpp_to_downsample, snap_downsample
 from ..writers.wsinfer_table import column_name, tile_table
-from ..wsi.formats import is_plain_picture
 from ..wsi.slide import Slide
 from .cohort.cohort import run_cohort
 from .cohort.finished import weights_sha256
@@ -30,6 +28,7 @@ from .mapper_options import BLEND, Compute, Outputs, Tiles, Tissue
 from .outputs.probability_map import ProbabilityMap
 from .outputs.slide_results import TILE_TABLE_SUFFIX, ResultOptions, Scale, write_results
 from .overview import Overview, read_overview
+from .pixel_sizes import PixelSizes, is_tile
 from .row import Row
 from .stopwatch import Stopwatch
 from .tiles.map_grid import MapGrid
@@ -40,8 +39,6 @@ from .tiles.tile_reader import Batch, read_batches
 
 MAP_SUFFIX = ".map.part"
 SLIDE_MAP_DOWNSAMPLE = 4
-# Larger untiled TIFF files are exported slides, and without a pixel size an error.
-LARGEST_TILE_PX = 4096
 BINARY_NAMES = ("normal", "tumour")
 
 
@@ -86,6 +83,7 @@ class SlideMapper:
             raise ValueError(f"need 0 < threshold <= 1, got {threshold=}")
         _check_class_names(class_names)
         self.mpp, self.slide_mpp, self.tile_mpp = mpp, slide_mpp, tile_mpp
+        self.pixels = PixelSizes(mpp, slide_mpp, tile_mpp)
         self.threshold = threshold
         self.class_names = list(class_names) if class_names else None
         self.tiles, self.tissue = tiles or Tiles(), tissue or Tissue()
@@ -193,12 +191,12 @@ class SlideMapper:
                 box_of = functools.partial(opened.scale.core_box, grid)
                 table = stack.enter_context(tile_table(path, box_of, self.class_names or BINARY_NAMES))
             progress = stack.enter_context(tqdm(total=int(wanted.sum()), desc=title, unit="tile", leave=False, disable=None))
-            fill_map(stitching, grid, chain(opened.first, opened.others), self.tile_network, progress, self.stopwatch, table)
+            fill_map(stitching, grid, opened.batches, self.tile_network, progress, self.stopwatch, table)
 
     def _open_slide(self, image: ImageInput) -> OpenedSlide:
         """Everything of `map_image` that comes before the network."""
         with ExitStack() as stack:
-            slide = stack.enter_context(self._open(image))
+            slide = stack.enter_context(self.pixels.open(image))
             scale = self._scale(slide)
             grid = self._grid(slide, scale)
             overview = self._overview(slide, grid, scale, self.tissue.only)
@@ -206,7 +204,7 @@ class SlideMapper:
             batches = self._read_batches(slide, grid, wanted, scale)
             first = list(islice(batches, 1))
             stack.pop_all()  # it stays open
-            return OpenedSlide(slide, scale, grid, overview, wanted, first, batches)
+            return OpenedSlide(slide, grid, wanted, first, batches, scale, overview)
 
     def _read_batches(self, slide: Slide, grid: MapGrid, wanted: NDArray[np.bool_], scale: Scale) -> Generator[Batch, None, None]:
         compute = self.compute
@@ -217,7 +215,7 @@ class SlideMapper:
         longest = max(slide.size_px) / downsample
         if longest <= self.tiles.tile_size_px:
             return True
-        return _is_tile(slide) and longest <= self.tiles.whole_image_px and not self._answers_per_tile
+        return is_tile(slide) and longest <= self.tiles.whole_image_px and not self._answers_per_tile
 
     @functools.cached_property
     def _answers_per_tile(self) -> bool:
@@ -226,8 +224,8 @@ class SlideMapper:
     def _grid(self, slide: Slide, scale: Scale) -> MapGrid:
         """The tiles of a slide, or the one tile of an image that the network gets whole."""
         tile_size_px = self.tiles.tile_size_px
-        size = (math.ceil(slide.size_px[0] / scale.downsample), math.ceil(slide.size_px[1] / scale.downsample))
-        if _is_tile(slide) and self.sees_whole(slide, scale.downsample):
+        size = self.pixels.size_px(slide, scale.downsample)
+        if is_tile(slide) and self.sees_whole(slide, scale.downsample):
             # As `read_image` rounds it: a last pixel that lies for the most part beyond the image is none of it.
             size = (max(1, round(slide.size_px[0] / scale.downsample)), max(1, round(slide.size_px[1] / scale.downsample)))
             tile_size_px = max(tile_size_px, math.ceil(max(size) / scale.map_downsample) * scale.map_downsample)
@@ -237,32 +235,10 @@ class SlideMapper:
         size_px, method = self.outputs.overview_size_px, self.tissue.found_by
         return read_overview(slide, grid, scale.downsample, size_px, tissue_only, method, self.tissue.cache)
 
-    def _open(self, image: ImageInput) -> Slide:
-        slide = Slide(image.path, mpp=image.mpp)
-        if slide.has_mpp:
-            return slide
-        slide.close()
-        fallback = (
-            (self.tile_mpp if is_plain_picture(image.path) else None) or self.slide_mpp or (self.mpp if _is_tile(slide) else None)
-        )
-        if fallback is None:
-            raise ValueError(
-                f"{image.path} has no mpp{slide.mpp_note}: give slide_mpp, or list it in a manifest with a column 'mpp'."
-            )
-        return Slide(image.path, mpp=fallback)
-
     def _scale(self, slide: Slide) -> Scale:
-        downsample = mpp_to_downsample(self.mpp, slide.mpp)
-        # A whole number of level-0 pixels, where one is near, keeps coordinates exact; a level of the slide wins.
-        downsample = snap_downsample([max(1, round(downsample))], downsample)
-        downsample = slide.downsample(slide.mpp * downsample)
-        map_downsample = self.outputs.map_downsample or (1 if _is_tile(slide) else SLIDE_MAP_DOWNSAMPLE)
+        downsample = self.pixels.downsample(slide)
+        map_downsample = self.outputs.map_downsample or (1 if is_tile(slide) else SLIDE_MAP_DOWNSAMPLE)
         return Scale(slide.size_px, slide.mpp, downsample, map_downsample, slide.qupath_origin_px)
-
-
-def _is_tile(slide: Slide) -> bool:
-    """True for PNG, JPEG and BMP, whose pixel size nobody can trust, and for TIFF that is small and not tiled."""
-    return slide.is_picture and (is_plain_picture(slide.path) or max(slide.size_px) <= LARGEST_TILE_PX)
 
 
 def _check_class_names(names: Sequence[str] | None) -> None:

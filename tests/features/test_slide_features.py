@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from shared.features import CellFrame, SlideFeatures, SlideFeatureWriter
+from shared.features.compressed_rows import CompressedRows
 from shared.wsi import Slide
 
 
@@ -144,3 +145,15 @@ def test_what_is_no_file_of_features_is_refused(stored, change, message):
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
     with pytest.raises(ValueError, match=r"none\.h5 is not there"):
         SlideFeatures.open(tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 8191, 8192, 8193, 3 * 8192])
+def test_batches_of_any_size_become_whole_chunks(tmp_path, num_rows):
+    """A chunk of rows of 32 numbers has 8192 of them; HDF5 itself decodes what threads have compressed."""
+    rows = np.random.default_rng(0).integers(0, 3, (num_rows, 32)).astype(np.float16)
+    with h5py.File(tmp_path / "rows.h5", "w") as file, CompressedRows(file, "rows", 32, num_workers=3) as compressed:
+        for start in range(0, num_rows, 1000):
+            compressed.append(rows[start : start + 1000])
+    with h5py.File(tmp_path / "rows.h5") as file:
+        np.testing.assert_array_equal(file["rows"][:], rows)
+        assert file["rows"].chunks == (8192, 32)

@@ -10,21 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import orjson
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ...writers.atomic import contended_path
 from ...writers.storage import StorageError
 from ..device_errors import DeviceFailure, device_error
 from ..inputs import ImageInput
 from ..row import Row
 from .finished import FAILED, FINISHED, NO_TISSUE, OK, UNFINISHED, discard, fingerprint, is_finished, result_suffixes
+from .folder_settings import claim_folder
 from .row_store import RowStore
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_NAME = "settings.json"
 # An image that fails is tried once more, after the others; one whose process dies under it might kill every process.
 MAX_ATTEMPTS, MAX_DEATHS = 2, 3
 POLL_S = 0.5
@@ -32,11 +30,11 @@ SAY_AGAIN_S = 60.0
 
 
 class InferenceFailures(RuntimeError):
-    """Some images of a run could not be mapped; the others are finished."""
+    """Some images of a run could not be mapped or embedded; the others are finished."""
 
 
 class Mapper(Protocol):
-    """What a cohort needs of a `SlideMapper`."""
+    """What a cohort needs of a `SlideMapper` or a `SlideEmbedder`."""
 
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row: ...
 
@@ -65,6 +63,9 @@ class CohortWorker:
     Args:
         mapper: makes the maps.
         output_dir: gets each image's files, ``rows/``, ``slides.csv`` and ``settings.json``.
+
+    Raises:
+        ValueError: if the folder holds features, or is to hold them and holds something else, see `claim_folder`.
     """
 
     def __init__(self, mapper: Mapper, output_dir: str | Path) -> None:
@@ -73,8 +74,7 @@ class CohortWorker:
         self._num_mapped = 0
         self.store = RowStore(output_dir)
         self._suffixes = result_suffixes(self.settings)
-        with contended_path(self.output_dir / SETTINGS_NAME) as temporary:
-            temporary.write_bytes(orjson.dumps(self.settings, option=orjson.OPT_INDENT_2))
+        claim_folder(self.output_dir, self.settings)
 
     def unfinished(self, images: Sequence[ImageInput]) -> list[ImageInput]:
         """The images that are not finished with these settings and this content."""
@@ -121,14 +121,14 @@ class CohortWorker:
                 if num_devices >= MAX_DEATHS:
                     reason = f"the devices of {num_devices} processes that had mapped other images failed at it: {row['reason']}"
                 row = begun | {"status": FAILED, "reason": reason, "attempts": max(attempts, MAX_ATTEMPTS), "fingerprint": key}
-                discard(self.output_dir, image.name)
+                discard(self.output_dir, image.name, self.settings)
             else:
                 self.store.write(begun)
                 if status in FINISHED:
                     # The table must not go on praising files that are removed now.
                     self.store.tabulate(begun)
                     self.store.flush()
-                discard(self.output_dir, image.name)
+                discard(self.output_dir, image.name, self.settings)
                 if following is not None:
                     self.mapper.expect(following)
                 try:
@@ -150,7 +150,7 @@ class CohortWorker:
 
     def _leave(self, row: Row) -> None:
         """Leave an image to others."""
-        discard(self.output_dir, row["slide"])
+        discard(self.output_dir, row["slide"], self.settings)
         self.store.write(row)
         self.store.tabulate(row)
         self.store.flush()
@@ -162,11 +162,12 @@ class CohortWorker:
             row = self.mapper.map_image(image, self.output_dir, title).copy()
             # Whoever asks for whole images gets tiles without tissue too.
             row["status"] = NO_TISSUE if row["num_tiles"] == 0 else OK
-            logger.info("%s: %d regions, %.0f s", title, row["num_regions"], time.perf_counter() - started)
+            found = f"{row['num_features']} features" if "num_features" in row else f"{row['num_regions']} regions"
+            logger.info("%s: %s, %.0f s", title, found, time.perf_counter() - started)
         except Exception as error:
             if isinstance(error, StorageError) and error.concerns_all:
                 # No slide is to blame, and the others would fail as well: it stays unfinished.
-                discard(self.output_dir, image.name)
+                discard(self.output_dir, image.name, self.settings)
                 raise
             sticky = device_error(error)
             if sticky is not None:
@@ -179,7 +180,7 @@ class CohortWorker:
             row = {"status": FAILED, "reason": " ".join(f"{type(error).__name__}: {error}".split())}
             # What the user can mend needs no traceback.
             logger.error("%s failed: %s", title, row["reason"], exc_info=not isinstance(error, ValueError | StorageError))
-            discard(self.output_dir, image.name)
+            discard(self.output_dir, image.name, self.settings)
         return row | {"seconds": round(time.perf_counter() - started, 2)}
 
 

@@ -13,12 +13,18 @@ import torch
 from torch import nn
 
 from ...data.tissue_cache import edited_mask_key, slide_content_key
+from ...features.slide_features import FEATURES_SUFFIX
 from ...writers.volume import VOLUME_SUFFIXES
 from ..inputs import ImageInput
 from ..outputs.slide_results import OPTIONAL_SUFFIXES, RESULT_SUFFIXES, TILE_TABLE_SUFFIX
 
 OK, NO_TISSUE, FAILED, UNFINISHED = "ok", "no tissue", "failed", "unfinished"
 FINISHED = (OK, NO_TISSUE)
+# What `settings` call a result that is features and no map.
+FEATURES = "features"
+MAP_SUFFIX = RESULT_SUFFIXES[0]
+# Settings that say where something lies, and decide nothing.
+PLACES = ("tissue_dir",)
 
 
 def weights_sha256(network: nn.Module) -> str:
@@ -38,13 +44,15 @@ def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
     with suppress(OSError):
         content = slide_content_key(image.path)
     edited = None if settings.get("tissue_dir") is None else edited_mask_key(settings["tissue_dir"], image.path)
-    decisive = {name: value for name, value in settings.items() if name != "tissue_dir"}
+    decisive = {name: value for name, value in settings.items() if name not in PLACES}
     parts = orjson.dumps([decisive, content, image.mpp] + ([edited] if edited else []), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(parts).hexdigest()[:16]
 
 
 def result_suffixes(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Endings of the files that a mapper with these settings writes for every image."""
+    if settings.get("result") == FEATURES:
+        return (FEATURES_SUFFIX,)
     tables = (TILE_TABLE_SUFFIX,) if settings.get("tile_table") else ()
     volumes = (VOLUME_SUFFIXES[settings["volume"]],) if settings.get("volume") else ()
     return (*RESULT_SUFFIXES, *tables, *volumes)
@@ -59,10 +67,11 @@ def is_finished(output_dir: Path, row: Mapping[str, Any], wanted_fingerprint: st
     )
 
 
-def discard(output_dir: Path, name: str) -> None:
-    """Remove the files of an earlier result.
+def discard(output_dir: Path, name: str, settings: Mapping[str, Any]) -> None:
+    """Remove the files of an earlier result of the kind that a mapper with these settings writes.
 
     Its row must no longer call them finished: a run that is killed from here on would leave new files beside an old row.
     """
-    for suffix in (*RESULT_SUFFIXES, *OPTIONAL_SUFFIXES):
+    of_maps = (*RESULT_SUFFIXES, *OPTIONAL_SUFFIXES)
+    for suffix in (FEATURES_SUFFIX,) if settings.get("result") == FEATURES else of_maps:
         (output_dir / f"{name}{suffix}").unlink(missing_ok=True)

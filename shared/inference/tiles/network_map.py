@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ...writers.wsinfer_table import TileTable
 from ..stopwatch import Stopwatch
 from .map_grid import MapGrid
+from .returning import Returning
 from .stitching import Stitching, TilePosition, core_of
 from .tile_reader import Batch
 
@@ -22,18 +23,11 @@ class _Predicted:
     """One batch on its way back from the device."""
 
     def __init__(self, positions: list[TilePosition], values: Tensor, means: Tensor) -> None:
-        self.positions = positions
-        self._values, self._means = (tensor.to("cpu", non_blocking=True) for tensor in (values, means))
-        self._arrived: torch.cuda.Event | None = None
-        if values.is_cuda:
-            self._arrived = torch.cuda.Event()
-            # Without a stream it would be recorded on that of the current device, which need not be the values'.
-            self._arrived.record(torch.cuda.current_stream(values.device))
+        self.positions, self._returning = positions, Returning(values, means)
 
     def store(self, stitching: Stitching, table: TileTable | None) -> None:
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        for position, values, means in zip(self.positions, self._values.numpy(), self._means.tolist(), strict=True):
+        all_values, all_means = self._returning.wait()
+        for position, values, means in zip(self.positions, all_values.numpy(), all_means.tolist(), strict=True):
             stitching.add(position, values)
             if table is not None:
                 table.add(position, means)

@@ -96,7 +96,7 @@ class TileNetwork(nn.Module):
 
 
 class CompiledTileNetwork:
-    """`TileNetwork` through `torch.compile`, for batches of one shape: it compiles once.
+    """`TileNetwork` or `TileFeatures` through `torch.compile`, for batches of one shape: it compiles once.
 
     A smaller batch is filled up, and tiles of another size - of images smaller than a tile - go through the network as it is.
 
@@ -106,13 +106,14 @@ class CompiledTileNetwork:
         tile_size_px: its tiles' side.
     """
 
-    def __init__(self, tiles: TileNetwork, batch_size: int, tile_size_px: int) -> None:
+    def __init__(self, tiles: nn.Module, batch_size: int, tile_size_px: int) -> None:
         self.plain, self.batch_size, self.tile_shape = tiles, batch_size, (tile_size_px, tile_size_px)
         self._compiled: Callable[[Tensor, tuple[int, int]], Tensor] | None = None
 
     def __call__(self, tiles: Tensor, map_shape: tuple[int, int]) -> Tensor:
         if tuple(tiles.shape[1:3]) != self.tile_shape or len(tiles) > self.batch_size:
-            return self.plain(tiles, map_shape)
+            plain: Tensor = self.plain(tiles, map_shape)
+            return plain
         if self._compiled is None:
             # What the network has to say of its first images it does not say once it is compiled.
             self.plain(tiles[:1], map_shape)

@@ -1,0 +1,59 @@
+"""The settings by which the results of an output folder were made: ``settings.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ...features.slide_features import FEATURES_SUFFIX
+from ...writers.atomic import contended_path
+from .finished import FEATURES, MAP_SUFFIX, PLACES
+
+SETTINGS_NAME = "settings.json"
+
+
+def claim_folder(output_dir: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings into a folder that is to hold their results.
+
+    Maps of other settings are replaced one by one. Features, which take much longer, are not: two encoders' features in one
+    folder would be mixed in a training, and it takes but a wrong option to lose the first one's.
+
+    Raises:
+        ValueError: naming the folder and every setting that differs, if it holds features made with others; and if it holds maps
+            where features are to be written, or features where maps are.
+    """
+    known = _read(output_dir / SETTINGS_NAME)
+    if known is not None:
+        is_features = settings.get("result") == FEATURES
+        holds_features = known.get("result") == FEATURES and any(output_dir.glob(f"*{FEATURES_SUFFIX}"))
+        holds_maps = known.get("result") != FEATURES and any(output_dir.glob(f"*{MAP_SUFFIX}"))
+        if (is_features and holds_maps) or (not is_features and holds_features):
+            found, wanted = ("features", "maps") if holds_features else ("maps", "features")
+            raise ValueError(f"{output_dir} holds {found}: give {wanted} a folder of their own")
+        if is_features and holds_features:
+            _check_same(output_dir, known, settings)
+    with contended_path(output_dir / SETTINGS_NAME) as temporary:
+        temporary.write_bytes(orjson.dumps(settings, option=orjson.OPT_INDENT_2))
+
+
+def _check_same(output_dir: Path, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    # As they come back from JSON.
+    wanted = orjson.loads(orjson.dumps(settings))
+    names = [name for name in {**known, **wanted} if name not in PLACES and known.get(name) != wanted.get(name)]
+    if names:
+        differences = "; ".join(f"{name}: expected {wanted.get(name)}, found {known.get(name)}" for name in names)
+        raise ValueError(
+            f"{output_dir} holds features that were made with other settings, and they are never mixed ({differences}). Give "
+            "another folder, or delete this one"
+        )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        settings = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError):
+        return None
+    return settings if isinstance(settings, dict) else None

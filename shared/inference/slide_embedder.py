@@ -1,0 +1,265 @@
+"""Slides in; a file of an encoder's features out for each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_dilation
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..features.conventions import FEATURES_VERSION
+from ..features.feature_writer import CellFrame, SlideFeatureWriter
+from ..features.slide_features import FEATURES_SUFFIX
+from ..geometry.pyramid import MPP_TOLERANCE
+from ..wsi.slide import Slide
+from ..wsi.tissue.tissue_map import TissueMap, find_tissue
+from .cohort.cohort import run_cohort
+from .cohort.finished import FEATURES
+from .inputs import ImageInput, find_images
+from .look_ahead import LookAhead, OpenedTiles
+from .mapper_options import Compute, Tissue
+from .pixel_sizes import PixelSizes
+from .row import Row
+from .stopwatch import Stopwatch
+from .tiles.cell_features import WantedCells, store_features
+from .tiles.map_grid import MapGrid
+from .tiles.tile_features import TileFeatures
+from .tiles.tile_network import CompiledTileNetwork
+from .tiles.tile_reader import read_batches
+
+logger = logging.getLogger(__name__)
+
+USUAL_MPP = 0.5
+USUAL_TILE_PX, USUAL_MARGIN_PX = 512, 64
+# Cells whose tissue is looked up at once.
+_CELLS_AT_ONCE = 2**20
+
+
+class SlideEncoder(Protocol):
+    """What is asked of an encoder, a `torch.nn.Module`, see `shared.encoders.Encoder`."""
+
+    name: str
+    channels: int
+    stride_px: int
+    mpp: float | None
+    input_size_px: int | None
+    tokens: str
+
+    @property
+    def key(self) -> str: ...
+
+    def description(self) -> dict[str, Any]: ...
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class OpenedCells(OpenedTiles):
+    """`OpenedTiles` of features.
+
+    Args:
+        frame: where the cells lie.
+        cells: which are stored.
+    """
+
+    frame: CellFrame
+    cells: WantedCells
+
+
+class SlideEmbedder:
+    """Runs an encoder once over slides of any size and stores its features, see `SlideFeatureWriter`.
+
+    A cell is a square of the encoder's stride in pixels of its image, and the cells of a slide begin at its corner. Stored are
+    those that hold any tissue, so that a training may ask for any share of it later, and their eight neighbours, so that a map
+    can be interpolated up to the border of the tissue; of both only those whose centre lies on the slide. An encoder that gives
+    one feature an image (`tokens` "class") gets tiles side by side, each of which is a cell.
+
+    Args:
+        encoder: see `shared.encoders.load_encoder`.
+        mpp: micrometres per pixel at which slides are read; None is the encoder's own, or 0.5.
+        slide_mpp: level-0 mpp of slides that carry none.
+        tile_mpp: of PNG, JPEG and BMP images without one, before `slide_mpp` and `mpp`.
+        tile_size_px: side of the tiles that the encoder is given; None is the size that it was trained at where that matters, or
+            512. An image that fits into one tile is given as it is.
+        margin_px: by which tiles overlap at each side, and which is thrown away; None is 64, rounded up to whole cells, but 0
+            where the encoder was trained at a size of its own.
+        tissue: where a slide is embedded.
+        compute: on what, and how fast.
+
+    Raises:
+        ValueError: for numbers that do not fit.
+    """
+
+    def __init__(
+        self,
+        encoder: SlideEncoder,
+        mpp: float | None = None,
+        slide_mpp: float | None = None,
+        tile_mpp: float | None = None,
+        tile_size_px: int | None = None,
+        margin_px: int | None = None,
+        tissue: Tissue | None = None,
+        compute: Compute | None = None,
+    ) -> None:
+        if not isinstance(encoder, nn.Module):
+            raise ValueError(f"an encoder is a torch.nn.Module, got {type(encoder).__name__}")
+        self.pixels = PixelSizes(mpp or encoder.mpp or USUAL_MPP, slide_mpp, tile_mpp)
+        self.tile_size_px, self.margin_px = _tiling(encoder, tile_size_px, margin_px)
+        self.cell_px = self.tile_size_px if encoder.tokens == "class" else encoder.stride_px
+        # Fails here, and not at the first slide, when the numbers do not fit together.
+        MapGrid.of_image((self.tile_size_px + 1,) * 2, self.tile_size_px, self.margin_px, self.cell_px)
+        self.tissue, self.compute = tissue or Tissue(), compute or Compute()
+        self._settings = self._all_settings(encoder)
+        device = self.compute.torch_device
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
+        self.encoder = encoder.to(device).eval()
+        network = TileFeatures(self.encoder, self.compute.is_bfloat16)
+        self.tile_network: TileFeatures | CompiledTileNetwork = network
+        if self.compute.compile:
+            self.tile_network = CompiledTileNetwork(network, self.compute.batch_size, self.tile_size_px)
+        self.stopwatch = Stopwatch()
+        self._look_ahead = LookAhead(self._open_slide)
+
+    def run(self, source: str | Path, output_dir: str | Path, split: str | None = None) -> list[Row]:
+        """Embed every image of `source` that is not finished yet, see `run_cohort`: several processes may share an `output_dir`.
+
+        Args:
+            source: an image, a slide, a folder (searched with its subfolders) or a manifest (``*.csv``).
+            output_dir: gets ``<name>.h5`` of every image, ``slides.csv``, ``rows/``, ``settings.json``.
+            split: of a manifest, this split only.
+
+        Returns:
+            the rows of the images that were computed now.
+
+        Raises:
+            ValueError: before anything is computed, for a source that is not there or whose names clash, and for a folder with
+                features that were made with other settings.
+            InferenceFailures: after everything else is done, naming each image that failed; its row says why.
+        """
+        return run_cohort(self, find_images(source, split, output_dir), output_dir)
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the features, see `SlideMapper.settings`."""
+        return dict(self._settings)
+
+    def _all_settings(self, encoder: SlideEncoder) -> dict[str, Any]:
+        cache = self.tissue.cache
+        return {
+            "result": FEATURES,
+            "encoder": encoder.name,
+            "encoder_key": encoder.key,
+            "mpp": self.pixels.mpp,
+            "slide_mpp": self.pixels.slide_mpp,
+            "tile_mpp": self.pixels.tile_mpp,
+            "tile_size_px": self.tile_size_px,
+            "margin_px": self.margin_px,
+            "cell_px": self.cell_px,
+            "tissue_only": self.tissue.only,
+            "tissue_method": self.tissue.found_by,
+            "tissue_mpp": None if cache is None else cache.mpp,
+            "tissue_dir": None if cache is None else str(cache.folder.absolute()),
+            "amp": self.compute.amp,
+            "features_version": FEATURES_VERSION,
+        }
+
+    def expect(self, image: ImageInput) -> None:
+        """Begin to open `image` in the background, for a `map_image` soon to come: what it does first is then done."""
+        self._look_ahead.begin(image)
+
+    def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row:
+        """Embed one image, write its file and return the numbers of its row."""
+        path = Path(output_dir) / f"{image.name}{FEATURES_SUFFIX}"
+        with ExitStack() as stack:
+            with self.stopwatch.measure("tissue"):
+                opened = stack.enter_context(self._look_ahead.take(image))
+            num_tiles = int(opened.wanted.sum())
+            writer = SlideFeatureWriter(path, opened.frame, self.encoder, self._attributes(), self.compute.num_workers)
+            progress = stack.enter_context(tqdm(total=num_tiles, desc=title, unit="tile", leave=False, disable=None))
+            with writer:
+                store_features(writer, opened.cells, opened.batches, self.tile_network, progress, self.stopwatch)
+            slide = opened.slide
+            return {
+                "mpp": slide.mpp,
+                "width_px": slide.size_px[0],
+                "height_px": slide.size_px[1],
+                "num_tiles": num_tiles,
+                "num_features": writer.num_features,
+                "file_mb": round(path.stat().st_size / 1e6, 3),
+            }
+
+    def _attributes(self) -> Mapping[str, Any]:
+        """Of a file: how its slide was cut."""
+        return {name: self._settings[name] for name in ("tile_size_px", "margin_px")}
+
+    def _open_slide(self, image: ImageInput) -> OpenedCells:
+        """Everything of `map_image` that comes before the network."""
+        compute = self.compute
+        with ExitStack() as stack:
+            slide = stack.enter_context(self.pixels.open(image))
+            self._check_mpp(slide)
+            frame = CellFrame(slide, self.pixels.downsample(slide), self.cell_px)
+            size_px = self.pixels.size_px(slide, frame.downsample)
+            grid = MapGrid.of_image(size_px, self.tile_size_px, self.margin_px, self.cell_px)
+            cells = self._cells(frame, grid)
+            wanted = grid.tiles_on(cells.is_wanted, self.cell_px)
+            batches = read_batches(
+                slide, grid, wanted, frame.downsample, compute.batch_size, compute.torch_device, compute.num_workers
+            )
+            first = list(islice(batches, 1))
+            stack.pop_all()  # it stays open
+            return OpenedCells(slide, grid, wanted, first, batches, frame, cells)
+
+    def _check_mpp(self, slide: Slide) -> None:
+        if slide.mpp > self.pixels.mpp * (1 + MPP_TOLERANCE):
+            raise ValueError(
+                f"{slide.path}: its pixels are {slide.mpp:g} um, coarser than the mpp={self.pixels.mpp:g} at which "
+                f"{self.encoder.name} is given images: detail that its features are made of is not there. Give a larger mpp, or "
+                "leave the slide out"
+            )
+
+    def _cells(self, frame: CellFrame, grid: MapGrid) -> WantedCells:
+        shape = frame.grid_shape
+        if not self.tissue.only:
+            return WantedCells(grid, np.ones(shape, bool), np.ones(shape, np.float32))
+        cache, method = self.tissue.cache, self.tissue.found_by
+        found = find_tissue(frame.slide, method=method) if cache is None else cache.of(frame.slide)
+        tissue = _shares(found, frame)
+        return WantedCells(grid, binary_dilation(tissue > 0, np.ones((3, 3), bool)), tissue)
+
+
+def _shares(tissue: TissueMap, frame: CellFrame) -> np.ndarray:
+    """Share of tissue in each cell, float32 ``(rows, columns)``."""
+    rows, columns = frame.grid_shape
+    shares = np.empty((rows, columns), np.float32)
+    step = max(1, _CELLS_AT_ONCE // columns)
+    for top in range(0, rows, step):
+        row, column = np.indices((min(step, rows - top), columns)).reshape(2, -1)
+        corners = np.stack([column, top + row], axis=1) * frame.stride_px
+        shares[top : top + step] = tissue.shares(corners, frame.stride_px).reshape(-1, columns)
+    return shares
+
+
+def _tiling(encoder: SlideEncoder, tile_size_px: int | None, margin_px: int | None) -> tuple[int, int]:
+    """Tile and margin, in whole cells."""
+    stride = encoder.stride_px
+    if tile_size_px is None:
+        tile_size_px = encoder.input_size_px or -(-USUAL_TILE_PX // stride) * stride
+    if margin_px is None:
+        margin_px = 0 if encoder.input_size_px or encoder.tokens == "class" else -(-USUAL_MARGIN_PX // stride) * stride
+    if encoder.tokens == "class" and margin_px:
+        raise ValueError(f"{encoder.name} gives one feature a tile, and such tiles lie side by side; got {margin_px=}")
+    if tile_size_px < 1 or tile_size_px % stride or margin_px % stride:
+        raise ValueError(
+            f"tile_size_px and margin_px must be multiples of the stride of {encoder.name}, {stride}; got {tile_size_px=}, "
+            f"{margin_px=}"
+        )
+    return tile_size_px, margin_px
