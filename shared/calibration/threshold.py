@@ -139,15 +139,18 @@ def map_threshold(histograms: Sequence[Tensor], labels: Sequence[int], alpha: fl
     return max(1, youden_threshold_of_histograms(counts)) / 255
 
 
-def load_threshold(checkpoints: Sequence[str | Path], temperature: float | str | Path = 1.0) -> float:
-    """The threshold that a `Calibration` has written beside a network's weights.
+def load_threshold(
+    checkpoints: Sequence[str | Path], temperature: float | str | Path = 1.0, default: float | None = None
+) -> float:
+    """The threshold that a `Calibration` or an `ImageCalibration` has written beside a network's weights.
 
     Args:
         checkpoints: the network's ``model.pt``, in a list; of several networks that answer together none has the threshold.
         temperature: see `with_temperature`: of the network that makes the maps now. The threshold moves with the probabilities.
+        default: for weights without such a file, of a training that chose no threshold; the log says so. None: there must be one.
 
     Raises:
-        ValueError: for several networks, or if there is no such file, or it holds no threshold.
+        ValueError: for several networks, or if there is no such file and no default, or it holds no threshold.
     """
     if len(checkpoints) != 1:
         raise ValueError(
@@ -156,11 +159,20 @@ def load_threshold(checkpoints: Sequence[str | Path], temperature: float | str |
         )
     file = Path(checkpoints[0]).parent / CALIBRATION
     if not file.is_file():
-        raise ValueError(f"{file} does not exist: train first (its last stage but one writes it), or give --threshold a number")
+        if default is None:
+            raise ValueError(
+                f"{file} does not exist: train first (its last stage but one writes it), or give --threshold a number"
+            )
+        logger.warning(f"{file} does not exist: this training chose no threshold, and {default:g} is taken (--threshold)")
+        return _at_temperature(default, temperature)
     try:
         threshold = float(json.loads(file.read_text())["threshold"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} holds no threshold ({error!r}): delete it and run the training again") from error
+    return _at_temperature(threshold, temperature)
+
+
+def _at_temperature(threshold: float, temperature: float | str | Path) -> float:
     if temperature == 1:
         return threshold
     return float((torch.tensor(threshold, dtype=torch.float64).logit() / temperature_of(temperature)).sigmoid())

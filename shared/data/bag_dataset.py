@@ -40,8 +40,9 @@ class SlideBagDataset(Dataset):
 
     Item ``i`` is a dictionary: ``tiles`` uint8 ``(tiles_per_slide, tile_size_px, tile_size_px, 3)``, ``label`` (int), ``index``
     (``i``), ``xy`` int64 ``(tiles_per_slide, 2)``, the tiles' top-left corners in level-0 pixels, and with `with_shares`
-    ``tumour_share`` float32 ``(tiles_per_slide,)`` from the slide's mask. Places depend on (`seed`, epoch, ``i``, occurrence) only,
-    see `draw`: an interrupted and resumed training sees what an uninterrupted one does, with any number of workers or processes.
+    ``tumour_share`` float32 ``(tiles_per_slide,)`` from the slide's mask. Places depend on (`seed`, epoch, ``i``, occurrence)
+    only, see `draw`: an interrupted and resumed training sees what an uninterrupted one does, with any number of workers or
+    processes.
 
     Args:
         data: manifest records of whole slides.

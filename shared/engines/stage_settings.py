@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,18 +60,31 @@ class Steps:
         batch: ``"mini"`` for a step every batch; ``"full"`` for one an epoch, with the gradients of all batches added up in the
             memory of one: the loss is then the mean over all training images.
         max_gradient_norm: gradients of a step are scaled down to this norm where it is larger; None to leave them.
+        min_steps: a stage whose epochs are fewer steps than this takes more epochs, see `epochs`; 0 for those that it is given.
 
     Raises:
-        ValueError: for another kind of batch.
+        ValueError: for another kind of batch, or a negative number of steps.
     """
 
     final_lr_share: float = 1.0
     batch: str = "mini"
     max_gradient_norm: float | None = None
+    min_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.batch not in BATCHES:
             raise ValueError(f"batch must be 'mini' or 'full', got {self.batch!r}")
+        if self.min_steps < 0:
+            raise ValueError(f"min_steps must be at least 0, got {self.min_steps}")
+
+    def epochs(self, max_epochs: int, batches_per_epoch: int) -> int:
+        """How many epochs a stage takes that was given `max_epochs`: so many more that they make `min_steps` steps.
+
+        >>> Steps(min_steps=200).epochs(max_epochs=12, batches_per_epoch=6)
+        34
+        """
+        steps_per_epoch = 1 if self.batch == "full" else batches_per_epoch
+        return max(max_epochs, math.ceil(self.min_steps / steps_per_epoch))
 
 
 @dataclass(frozen=True)
@@ -80,11 +94,15 @@ class Weights:
     Args:
         initial: a file to begin with, for instance the ``model.pt`` of another stage, see
             `shared.networks.load_initial_weights`; None for those that the network has.
-        keep_best: name of a validation metric (in the validator's ``state.metrics``): the epoch in which it was largest is kept.
-            None: the last epoch, as in the papers.
+        keep_best: name of a validation metric (in the validator's ``state.metrics``): the epoch in which it was largest is kept,
+            of several the last, which has learnt longest and at the lowest rate. Where the metric is NaN, as an area under the
+            curve is without images of both classes, the last epoch is kept. None: the last epoch, as in the papers.
         publish: put a copy of the final weights into the run's folder, where evaluation and inference look for them.
+        ema_decay: the running mean of the weights over the steps is validated and kept in place of the weights themselves, see
+            `AveragedWeights`; None for the weights themselves.
     """
 
     initial: str | Path | None = None
     keep_best: str | None = None
     publish: bool = False
+    ema_decay: float | None = None

@@ -23,6 +23,7 @@ from ..handlers.training import StageEvents, training_handlers
 from ..networks.encoded.encoded_network import EncodedNetwork
 from ..networks.weights import load_initial_weights
 from ..writers.atomic import atomic_path
+from .averaged_weights import AveragedWeights
 from .batches import image_and_label
 from .distributed import average, average_buffers, barrier, is_distributed, num_processes, rank
 from .folder_lock import FolderLock
@@ -40,17 +41,17 @@ DEFAULT_STEPS, DEFAULT_WEIGHTS = Steps(), Weights()
 class StageTrainer(Stage, SupervisedTrainer):
     """A SupervisedTrainer with a folder, run once: after an interruption a new object goes on from the folder.
 
-    After every epoch the folder holds a resume point (network, optimizer, scaler, epoch, history) and ``history.csv``; when the
-    last epoch is done, ``model.pt`` (the network's state dict) replaces the resume point. `run` continues from the resume point,
-    and only loads the weights where ``model.pt`` is there already. Random numbers of an epoch depend on `seed` and the epoch, so
-    a resumed training ends with the weights of an uninterrupted one.
+    After every epoch the folder holds a resume point (network, its average, optimizer, scaler, epoch, history) and
+    ``history.csv``; when the last epoch is done, ``model.pt`` (the network's state dict) replaces the resume point. `run`
+    continues from the resume point, and only loads the weights where ``model.pt`` is there already. Random numbers of an epoch
+    depend on `seed` and the epoch, so a resumed training ends with the weights of an uninterrupted one.
 
     Where inferer or targets are dictionaries, the loss takes what is in them by name.
 
     Args:
         output_dir: folder of the run.
         name: of the stage and of its folder in `output_dir`.
-        max_epochs: number of epochs.
+        max_epochs: number of epochs; there are more where these make fewer steps than `steps` wants.
         train_data_loader: a `shared.data.RegionLoader` or a `shared.data.PairedLoader`.
         network: moved to the device in channels-last order; wrapped for gradient exchange when `torch.distributed` is in use.
         optimizer: of the network's parameters.
@@ -94,9 +95,11 @@ class StageTrainer(Stage, SupervisedTrainer):
         self.folder, self.steps, self.weights, self.seed = Path(output_dir) / name, steps, weights, seed
         self.publish_to = self.folder.parent / WEIGHTS if weights.publish else None
         _check_parameters(optimizer, network, name)
+        self.average = None if weights.ema_decay is None else AveragedWeights(self.plain_network, weights.ema_decay)
+        self.given_epochs = max_epochs
         super().__init__(
             device=device,
-            max_epochs=max_epochs,
+            max_epochs=steps.epochs(max_epochs, len(train_data_loader)),
             train_data_loader=train_data_loader,
             network=_wrap(self.plain_network, device),
             optimizer=optimizer,
@@ -117,6 +120,7 @@ class StageTrainer(Stage, SupervisedTrainer):
         self.best: dict[str, Any] = {}
         self._losses: list[Tensor] = []
         self._scaler_state: dict[str, Any] | None = None
+        self._has_said_nan = False
         self.register_events(*StageEvents)
         # These come first: handlers that are attached later see the seeded epoch and its mean loss.
         self.add_event_handler(Events.STARTED, _restore_scaler)
@@ -125,6 +129,8 @@ class StageTrainer(Stage, SupervisedTrainer):
         if steps.max_gradient_norm is not None:
             self.add_event_handler(IterationEvents.BACKWARD_COMPLETED, _clip_gradients, steps.max_gradient_norm)
         self.add_event_handler(Events.ITERATION_COMPLETED, _note_loss)
+        if self.average is not None:
+            self.add_event_handler(Events.ITERATION_COMPLETED(every=self.accumulation_steps), _take_into_average)
         self.add_event_handler(Events.EPOCH_COMPLETED, _end_epoch)
         self._register_handlers([*training_handlers(name, tracking, self.validator), *(train_handlers or [])])
         # The last: the resume point holds what the validation of this epoch said.
@@ -152,13 +158,22 @@ class StageTrainer(Stage, SupervisedTrainer):
             else:
                 self._restore()
                 if self.state.epoch < self.state.max_epochs:
+                    self._say_epochs()
                     self._run_with_workers()
                 if rank() == 0:
-                    self.save_weights(self.best.get("network") or self.plain_network.state_dict())
+                    mean = self.average.mean if self.average is not None else None
+                    self.save_weights(self.best.get("network") or mean or self.plain_network.state_dict())
             if rank() == 0:
                 self.close()
             barrier()
         self.trained()
+
+    def _say_epochs(self) -> None:
+        if self.state.max_epochs > self.given_epochs and rank() == 0:
+            logger.info(
+                f"{self.folder.name}: {self.given_epochs} epochs would be fewer than {self.steps.min_steps} steps (min_steps): "
+                f"{self.state.max_epochs} epochs are taken"
+            )
 
     def _run_with_workers(self) -> None:
         loaders: list[Any] = [self.data_loader, *([self.validator.data_loader] if self.validator is not None else [])]
@@ -195,6 +210,13 @@ class StageTrainer(Stage, SupervisedTrainer):
         self.optimizer.load_state_dict(saved["optimizer"])
         self._scaler_state = saved["scaler"]
         self.history, self.best = saved["history"], saved["best"]
+        if self.average is not None:
+            if saved.get("average") is None:
+                raise ValueError(
+                    f"{point} is of a training without averaged weights (ema_decay): choose another output_dir, delete it, or "
+                    "give ema_decay null"
+                )
+            self.average.load_state_dict(saved["average"])
         self.load_state_dict(
             {"epoch": saved["epoch"], "max_epochs": self.state.max_epochs, "epoch_length": self.state.epoch_length}
         )
@@ -279,8 +301,16 @@ def _note_loss(engine: StageTrainer) -> None:
     engine._losses.append(engine.state.output["loss"].detach())
 
 
+def _take_into_average(engine: StageTrainer) -> None:
+    engine.average.update()  # type: ignore[union-attr]
+
+
 def _end_epoch(engine: StageTrainer) -> None:
     average_buffers(engine.plain_network)
+    if engine.average is not None:
+        # Until the epoch is saved the network has its averaged weights: they are validated, and kept.
+        engine.average.swap()
+        average_buffers(engine.plain_network)
     loss = float(average(torch.stack(engine._losses).mean()))
     if not math.isfinite(loss):
         raise ValueError(
@@ -296,6 +326,8 @@ def _save_epoch(engine: StageTrainer) -> None:
     engine.history.append({"epoch": float(engine.state.epoch), **{name: float(value) for name, value in metrics.items()}})
     if engine.weights.keep_best is not None:
         _keep_best(engine, engine.weights.keep_best, validation)
+    if engine.average is not None:
+        engine.average.swap()
     if rank() != 0:
         return
     # Before the resume point: it may lead a resume point by an epoch, which is then run again, but never lag behind.
@@ -310,6 +342,7 @@ def _save_epoch(engine: StageTrainer) -> None:
                 "network": engine.plain_network.state_dict(),
                 "optimizer": engine.optimizer.state_dict(),
                 "scaler": engine.scaler.state_dict() if engine.scaler is not None else None,
+                "average": engine.average.state_dict() if engine.average is not None else None,
                 "history": engine.history,
                 "best": engine.best,
             },
@@ -321,7 +354,13 @@ def _keep_best(engine: StageTrainer, metric: str, validation: dict[str, Any]) ->
     if metric not in validation:
         raise ValueError(f"keep_best names {metric!r}; the validation has {', '.join(sorted(validation)) or 'nothing'}")
     score = float(validation[metric])
-    # A score may be 0/0, and no number is larger than NaN.
-    if not engine.best or score > engine.best["score"] or math.isnan(engine.best["score"]):
+    if math.isnan(score) and not engine._has_said_nan and rank() == 0:
+        engine._has_said_nan = True
+        logger.warning(
+            f"{engine.folder.name}: {metric}, by which keep_best chooses the epoch, is NaN, as it is where the validation images "
+            "lack a class: the last epoch is kept, unless it is a number in another"
+        )
+    # No number is larger than NaN. Of epochs that are equally good the last has learnt longest.
+    if not engine.best or score >= engine.best["score"] or math.isnan(engine.best["score"]):
         network = {name: values.clone() for name, values in engine.plain_network.state_dict().items()}
         engine.best = {"score": score, "epoch": engine.state.epoch, "network": network}

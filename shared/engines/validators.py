@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from ignite.metrics import Metric
 from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
 from torch import Tensor, nn
@@ -14,12 +15,14 @@ from ..data.bag_dataset import SlideBagDataset
 from ..data.image_dataset import RegionDataset
 from ..data.labels.lattice import instance_labels_of_masks
 from ..data.loaders import RegionLoader
+from ..losses.power_mean import log_generalized_mean
 from ..metrics.bag_ranking import BagRanking
 from ..metrics.binary import PooledBinaryScores
 from ..metrics.classes import PooledClassScores
+from ..metrics.pooled_ranking import PixelRanking, ScoreRanking
 from ..metrics.region import MeanRegionF
 from ..networks.probabilities import tumour_probability
-from .batches import SlideBags, image_and_label, image_and_mask
+from .batches import SlideBags, image_and_mask
 from .distributed import num_processes
 from .inferers import BagInferer, LatticeInferer, ScoreMapInferer, fast_inferer
 
@@ -34,9 +37,10 @@ def lattice_validator(
 ) -> SupervisedEvaluator:
     """Scores a classifier of instances on whole images.
 
-    Metrics: ``val_image_accuracy`` and its like, of the image's label against its highest instance; and, where the data set has
-    masks, ``val_instance_accuracy`` and its like, of every instance against the mask. The latter do not influence training; they
-    show a selection that has found a short-cut, which the image's label cannot (METHODS: Max-Min).
+    Metrics: ``val_image_auc``, ``val_image_accuracy`` and its like, of the image's label against its highest instance; and, where
+    the data set has masks, ``val_instance_auc``, ``val_instance_accuracy`` and its like, of every instance against the mask. The
+    latter do not influence training; they show a selection that has found a short-cut, which the image's label cannot (METHODS:
+    Max-Min).
 
     Args:
         dataset: validation images; with ``pixel_labels: mask`` if they have masks.
@@ -50,9 +54,13 @@ def lattice_validator(
     def instances(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
         return output["pred"], instance_labels_of_masks(output["label"]["mask"], instances_per_side)
 
-    metrics = {"val_image_accuracy": PooledBinaryScores(threshold=0.0, output_transform=_image_logit_and_label)}
+    metrics: dict[str, Metric] = {
+        "val_image_accuracy": PooledBinaryScores(threshold=0.0, output_transform=_image_logit_and_label),
+        "val_image_auc": ScoreRanking(_image_logit_and_label),
+    }
     if dataset.pixel_labels == "mask":
         metrics["val_instance_accuracy"] = PooledBinaryScores(threshold=0.0, output_transform=instances)
+        metrics["val_instance_auc"] = ScoreRanking(instances)
     return _evaluator(
         RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers),
         network,
@@ -66,12 +74,14 @@ def lattice_validator(
 def pixel_validator(
     dataset: RegionDataset, network: nn.Module, device: torch.device | str, batch_size: int = 4, num_workers: int = 0
 ) -> SupervisedEvaluator | None:
-    """Scores a segmentation network on whole images: ``val_pixel_iou`` and its like, against the data set's pixel labels.
+    """Scores a segmentation network on whole images.
 
-    None for a data set without pixel labels: there is nothing to score then.
+    Metrics: ``val_pixel_auc``, ``val_pixel_iou`` and its like, against the data set's pixel labels; ``val_image_auc``,
+    ``val_image_accuracy`` and its like, of the images' labels against the generalised mean of their pixels' probabilities.
+    Either only where all images have such labels; None where they have neither: there is nothing to score then.
     """
-    metric = PooledBinaryScores(output_transform=lambda output: (tumour_probability(output["pred"]), output["label"]))
-    return _mask_validator(dataset, network, device, batch_size, num_workers, {"val_pixel_iou": metric})
+    metrics = _map_metrics(dataset, lambda output: tumour_probability(output["pred"]))
+    return _map_validator(dataset, network, device, batch_size, num_workers, metrics)
 
 
 def class_validator(
@@ -81,39 +91,59 @@ def class_validator(
 
     None for a data set without pixel labels: there is nothing to score then.
     """
+    if dataset.pixel_labels is None:
+        return None
     metric = PooledClassScores(dataset.num_classes, output_transform=lambda output: (output["pred"], output["label"]))
-    return _mask_validator(dataset, network, device, batch_size, num_workers, {"val_pixel_bach_score": metric})
+    loader = RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers)
+    inferer = fast_inferer(SimpleInferer(), device)
+    return _evaluator(loader, network, device, inferer, image_and_mask, {"val_pixel_bach_score": metric})
 
 
-def _mask_validator(
+def _map_metrics(dataset: RegionDataset, probabilities: Callable[[dict[str, Any]], Tensor]) -> dict[str, Metric]:
+    """What there is to score of maps ``(B, H, W)``, by the labels that all images of a data set have."""
+
+    def images(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        maps = probabilities(output)
+        log_maps = maps.clamp_min(torch.finfo(maps.dtype).tiny).log()
+        return log_generalized_mean(log_maps).exp(), output["label"]["image"]
+
+    def pixels(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return probabilities(output), output["label"]["mask"][:, 0]
+
+    metrics: dict[str, Metric] = {}
+    if dataset.pixel_labels is not None:
+        metrics |= {"val_pixel_iou": PooledBinaryScores(output_transform=pixels), "val_pixel_auc": PixelRanking(pixels)}
+    if all(record.get("label") is not None for record in dataset.data):
+        metrics |= {"val_image_accuracy": PooledBinaryScores(output_transform=images), "val_image_auc": ScoreRanking(images)}
+    return metrics
+
+
+def _map_validator(
     dataset: RegionDataset,
     network: nn.Module,
     device: torch.device | str,
     batch_size: int,
     num_workers: int,
-    metrics: dict[str, Any],
-    prepare_batch: Callable[..., Any] = image_and_mask,
+    metrics: dict[str, Metric],
 ) -> SupervisedEvaluator | None:
-    if dataset.pixel_labels is None:
+    if not metrics:
         return None
     loader = RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers)
-    return _evaluator(loader, network, device, fast_inferer(SimpleInferer(), device), prepare_batch, metrics)
+    return _evaluator(loader, network, device, fast_inferer(SimpleInferer(), device), _image_and_targets, metrics)
 
 
 def region_validator(
     dataset: RegionDataset, network: nn.Module, device: torch.device | str, batch_size: int = 4, num_workers: int = 0
 ) -> SupervisedEvaluator | None:
-    """Scores maps of probabilities ``(B, 1, H, W)`` on whole images: ``val_region_f``, ``val_pixel_iou`` and their like.
+    """Scores maps of probabilities ``(B, 1, H, W)`` on whole images: ``val_region_f`` and what `pixel_validator` gives.
 
     Super-pixels, where the data set has them, are not pooled: the maps are scored pixel by pixel.
-
-    None for a data set without pixel labels: there is nothing to score then.
     """
-    metrics = {
-        "val_region_f": MeanRegionF(output_transform=lambda output: (output["pred"], *_mask_and_label(output["label"]))),
-        "val_pixel_iou": PooledBinaryScores(output_transform=lambda output: (output["pred"], output["label"]["mask"])),
-    }
-    return _mask_validator(dataset, network, device, batch_size, num_workers, metrics, _image_and_targets)
+    metrics = _map_metrics(dataset, lambda output: output["pred"][:, 0])
+    if dataset.pixel_labels is not None:
+        region_f = MeanRegionF(output_transform=lambda output: (output["pred"], *_mask_and_label(output["label"])))
+        metrics = {"val_region_f": region_f, **metrics}
+    return _map_validator(dataset, network, device, batch_size, num_workers, metrics)
 
 
 def score_map_validator(
@@ -121,8 +151,8 @@ def score_map_validator(
 ) -> SupervisedEvaluator:
     """Scores a network that is trained by its image scores, such as `shared.networks.Wildcat`, on whole images.
 
-    Metrics: ``val_image_accuracy`` and its like, of the images' labels; where the data set has pixel labels also
-    ``val_pixel_iou`` and its like, of the maps, which do not influence training.
+    Metrics: ``val_image_auc``, ``val_image_accuracy`` and its like, of the images' labels; where the data set has pixel labels
+    also ``val_pixel_auc``, ``val_pixel_iou`` and its like, of the maps, which do not influence training.
     """
 
     def images(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -131,9 +161,12 @@ def score_map_validator(
     def pixels(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
         return tumour_probability(output["pred"]["maps"]), output["label"]["mask"][:, 0]
 
-    metrics = {"val_image_accuracy": PooledBinaryScores(output_transform=images)}
+    metrics: dict[str, Metric] = {
+        "val_image_accuracy": PooledBinaryScores(output_transform=images),
+        "val_image_auc": ScoreRanking(images),
+    }
     if dataset.pixel_labels is not None:
-        metrics["val_pixel_iou"] = PooledBinaryScores(output_transform=pixels)
+        metrics |= {"val_pixel_iou": PooledBinaryScores(output_transform=pixels), "val_pixel_auc": PixelRanking(pixels)}
     loader = RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers)
     return _evaluator(loader, network, device, fast_inferer(ScoreMapInferer(), device), _image_and_targets, metrics)
 
@@ -164,7 +197,7 @@ def _evaluator(
     device: torch.device | str,
     inferer: Any,
     prepare_batch: Callable[..., Any],
-    metrics: dict[str, Any],
+    metrics: Mapping[str, Metric],
 ) -> SupervisedEvaluator:
     names = list(metrics)
     return SupervisedEvaluator(
@@ -190,10 +223,11 @@ def _mask_and_label(targets: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 def _image_and_targets(
     batch: dict[str, Any], device: Any = None, non_blocking: bool = False, **_: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Images, and what there is to compare with: the images' labels and, where read, their masks."""
-    images, labels = image_and_label(batch, device, non_blocking)
+    """Images, and what there is to compare with: the images' labels, 1 for every one above 0, and their masks, where read."""
+    images = batch["image"].to(device, non_blocking=non_blocking).contiguous(memory_format=torch.channels_last)
+    labels = {"image": (batch["label"] > 0).float().to(device, non_blocking=non_blocking)} if "label" in batch else {}
     masks = {"mask": batch["mask"].to(device, non_blocking=non_blocking)} if "mask" in batch else {}
-    return images, {"image": labels, **masks}
+    return images, labels | masks
 
 
 def _bags_and_truth(

@@ -50,6 +50,7 @@ class LatticeEvaluation(ImageEvaluation):
         training_labels: data set of the *training* images with masks and ``instances``, to score the enriched labels themselves
             (CAMEL, Table 2); None to leave that row out.
         method: the segmentation's name in the table.
+        threshold: a probability of the segmentation's of at least this much is tumour; classifiers decide at 0.5.
     """
 
     dataset: RegionDataset
@@ -59,6 +60,7 @@ class LatticeEvaluation(ImageEvaluation):
     enriched_by: str = "Retrain"
     training_labels: RegionDataset | None = None
     method: str = "Segmentation"
+    threshold: float = 0.5
 
     def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[ImageRow, LatticeCounts]]:
         probability = self._probability(batch["image"])
@@ -69,7 +71,7 @@ class LatticeEvaluation(ImageEvaluation):
             if "mask" in batch:
                 mask = batch["mask"][position]
                 instances = instance_labels_of_masks(mask[None], self.instances_per_side)[0]
-                counts = binary_counts(probability[position] >= 0.5, mask[0])
+                counts = binary_counts(probability[position] >= self.threshold, mask[0])
                 row |= dict(zip(COUNTS, counts.tolist(), strict=True))
             yield row, LatticeCounts({name: scores[position] for name, scores in logits.items()}, instances)
 
@@ -78,10 +80,12 @@ class LatticeEvaluation(ImageEvaluation):
         labels = torch.tensor([int(row["label"] > 0) for row in rows])
         highest = {name: scores.amax(1).sigmoid() for name, scores in logits.items()}
         highest[self.method] = torch.tensor([row["max_probability"] for row in rows])
+        at = dict.fromkeys(logits, 0.5) | {self.method: self.threshold}
         metrics: dict[str, Any] = {
             "split": self.split,
             "num_images": len(rows),
-            "images": {name: pooled_scores(binary_counts(score >= 0.5, labels)) for name, score in highest.items()},
+            "threshold": self.threshold,
+            "images": {name: pooled_scores(binary_counts(score >= at[name], labels)) for name, score in highest.items()},
         }
         if self.dataset.pixel_labels is not None:
             truth = torch.stack([image.instances for image in counts if image.instances is not None])

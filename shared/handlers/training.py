@@ -13,6 +13,8 @@ from .tracking import Tracking
 
 SHOWN = (
     "train_loss",
+    "val_image_auc",
+    "val_image_balanced_accuracy",
     "val_image_accuracy",
     "val_instance_sensitivity",
     "val_instance_specificity",

@@ -31,6 +31,7 @@ from .classes import (
     class_scores as class_scores,
     confusion_matrix as confusion_matrix,
 )
+from .pooled_ranking import PixelRanking as PixelRanking, ScoreRanking as ScoreRanking
 from .ranking import (
     counts_at as counts_at,
     roc_auc as roc_auc,

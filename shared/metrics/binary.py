@@ -89,7 +89,8 @@ class PooledBinaryScores(Metric):
 
     Attach it under a name that ends in a score, such as ``val_instance_accuracy``: that is the score which MONAI's
     ``key_val_metric`` compares, and all the others appear beside it in ``engine.state.metrics`` with the same beginning
-    (``val_instance_sensitivity``, ...). It keeps four numbers, however many pixels there are.
+    (``val_instance_sensitivity``, ...), and ``balanced_accuracy``, the mean of sensitivity and specificity, which a class that
+    is always said cannot lift above 0.5. It keeps four numbers, however many pixels there are.
 
     A NaN score (see `binary_scores`) as key metric of the first epoch would never be surpassed: where a validation set
     may lack tumour, choose the accuracy.
@@ -143,14 +144,15 @@ class PooledBinaryScores(Metric):
 
     @sync_all_reduce("_counts")
     def compute(self) -> dict[str, float]:
-        """All `SCORES` by name, over all ranks.
+        """All `SCORES` and the balanced accuracy by name, over all ranks.
 
         Raises:
             NotComputableError: if nothing was counted.
         """
         if not self._counts.any():
             raise NotComputableError("PooledBinaryScores needs at least one update before compute; got none")
-        return {name: score.item() for name, score in binary_scores(self._counts).items()}
+        scores = {name: score.item() for name, score in binary_scores(self._counts).items()}
+        return scores | {"balanced_accuracy": (scores["sensitivity"] + scores["specificity"]) / 2}
 
     def attach(self, engine: Engine, name: str, usage: str | MetricUsage = "epoch_wise") -> None:
         """Attach under ``<beginning>_<score>``.

@@ -233,7 +233,8 @@ NAN = float("nan")
 
 
 @pytest.mark.parametrize(
-    ("scores", "best"), [([0.1, 0.9, 0.9, 0.3], 2), ([NAN, 0.2, NAN, 0.1], 2), ([NAN] * 4, 4), ([0.1, 0.2, 0.3, 0.4], 4)]
+    ("scores", "best"),
+    [([0.1, 0.9, 0.3, 0.4], 2), ([0.9, 1.0, 1.0, 0.3], 3), ([NAN, 0.2, NAN, 0.1], 2), ([NAN] * 4, 4), ([0.1, 0.2, 0.3, 0.4], 4)],
 )
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_keep_best(tmp_path, make_stage, make_classifier, interrupt_at, interruption, scores, best, interrupted):
@@ -249,6 +250,17 @@ def test_keep_best(tmp_path, make_stage, make_classifier, interrupt_at, interrup
     assert stage.best["epoch"] == best
     assert_equal(weights_of(tmp_path / "model.pt"), validator.seen[best - 1])
     assert_equal(network.state_dict(), validator.seen[best - 1])
+
+
+def test_a_score_that_is_no_number_is_said_once(tmp_path, make_stage, make_classifier, records, caplog):
+    """A validation split with images of one class has no area under a curve."""
+    normal = RegionDataset([record for record in records if record["label"] == 0])
+    validator = partial(lattice_validator, normal, instances_per_side=2, device="cpu")
+    stage = make_stage(tmp_path / "max_max", validator=validator, weights=Weights(keep_best="val_image_auc"))
+    stage.run()
+    assert stage.best["epoch"] == 4
+    (said,) = [record.getMessage() for record in caplog.records if "keep_best" in record.getMessage()]
+    assert said.startswith("max_max: val_image_auc, by which keep_best chooses the epoch, is NaN")
 
 
 def test_keep_best_of_a_metric_that_is_not_there(tmp_path, make_stage, make_classifier):

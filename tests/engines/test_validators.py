@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import accuracy_score, f1_score, jaccard_score, recall_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, jaccard_score, recall_score, roc_auc_score
 from torch import nn
 
 from shared.data import RegionDataset
-from shared.engines import class_validator, lattice_validator, pixel_validator
+from shared.engines import class_validator, lattice_validator, pixel_validator, region_validator
 from shared.metrics import CLASS_SCORES, bach_score
 
 
@@ -40,6 +40,11 @@ def test_lattice_scores_equal_those_of_sklearn(records):
     assert metrics["val_instance_accuracy"] == pytest.approx(accuracy_score(truth.ravel(), predicted.ravel()))
     assert metrics["val_instance_sensitivity"] == pytest.approx(recall_score(truth.ravel(), predicted.ravel()))
     assert metrics["val_image_accuracy"] == pytest.approx(accuracy_score(labels, predicted.any(axis=1)))
+    means = difference.reshape(-1, 2, 4, 2, 4).mean(axis=(2, 4)).reshape(len(records), -1)
+    assert metrics["val_image_auc"] == pytest.approx(roc_auc_score(labels, means.max(axis=1)))
+    assert metrics["val_instance_auc"] == pytest.approx(roc_auc_score(truth.ravel(), means.ravel()))
+    assert metrics["val_image_balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted.any(axis=1)))
+    assert metrics["val_instance_balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth.ravel(), predicted.ravel()))
     # A second run counts anew.
     before = dict(metrics)
     validator.run()
@@ -50,7 +55,7 @@ def test_lattice_scores_equal_those_of_sklearn(records):
 def test_without_masks_the_images_alone_are_scored(records, pixel_labels):
     validator = lattice_validator(RegionDataset(records, pixel_labels=pixel_labels), Redness(), 2, "cpu")
     validator.run()
-    assert {name.rpartition("_")[0] for name in validator.state.metrics} == {"val_image"}
+    assert {"_".join(name.split("_")[:2]) for name in validator.state.metrics} == {"val_image"}
 
 
 def test_validation_leaves_the_weights_alone(records, make_classifier):
@@ -65,11 +70,42 @@ def test_pixel_scores_equal_those_of_sklearn(records):
     validator.run()
     difference, masks = arrays(records)
     predicted = difference >= 20
-    assert validator.state.metrics["val_pixel_iou"] == pytest.approx(jaccard_score(masks.ravel(), predicted.ravel()))
+    metrics = validator.state.metrics
+    assert metrics["val_pixel_iou"] == pytest.approx(jaccard_score(masks.ravel(), predicted.ravel()))
+    assert metrics["val_pixel_auc"] == pytest.approx(roc_auc_score(masks.ravel(), difference.ravel()), abs=0.01)
+    # Of images, the generalised mean of their pixels' probabilities.
+    probability = 1 / (1 + np.exp(-(difference - 20)))
+    scores = (probability**4).mean(axis=(1, 2)) ** 0.25
+    labels = [record["label"] for record in records]
+    assert metrics["val_image_auc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert metrics["val_image_accuracy"] == pytest.approx(accuracy_score(labels, scores >= 0.5))
+    assert validator.state.key_metric_name == "val_pixel_iou"
+
+
+class RedMaps(RedPixels):
+    def forward(self, images):
+        return super().forward(images).sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("make", "network", "known", "scored"),
+    [
+        (pixel_validator, RedPixels(), {"label"}, {"val_image"}),
+        (pixel_validator, RedPixels(), {"mask"}, {"val_pixel"}),
+        (region_validator, RedMaps(), {"label"}, {"val_image"}),
+        (region_validator, RedMaps(), {"label", "mask"}, {"val_image", "val_pixel", "val_region"}),
+    ],
+)
+def test_of_maps_what_all_images_have_labels_for_is_scored(records, make, network, known, scored):
+    hidden = {"label", "mask"} - known
+    given = [{**record, **dict.fromkeys(hidden)} for record in records]
+    validator = make(RegionDataset(given, pixel_labels="mask" if "mask" in known else None), network, "cpu")
+    validator.run()
+    assert {"_".join(name.split("_")[:2]) for name in validator.state.metrics} == scored
 
 
 def test_nothing_to_score(records):
-    assert pixel_validator(RegionDataset(records), RedPixels(), "cpu") is None
+    assert pixel_validator(RegionDataset([{**record, "label": None} for record in records]), RedPixels(), "cpu") is None
     assert class_validator(RegionDataset(records, num_classes=3), Levels(), "cpu") is None
 
 

@@ -106,6 +106,19 @@ def test_metrics_equal_those_of_sklearn(tmp_path, dataset):
     assert (everything["sensitivity"], everything["specificity"], everything["false_positive_share"]) == (1, 0, 1)
 
 
+def test_the_segmentation_has_a_threshold_of_its_own(tmp_path, dataset):
+    """Red from 118 on; the classifier's answers stay."""
+    threshold = torch.tensor((118 - 127.5) / 10).sigmoid().item() - 1e-6
+    metrics = evaluation(tmp_path / "out", dataset, method="Red", threshold=threshold).run()
+    masks, _, truth, bright, labels = truth_and_prediction(dataset)
+    red = np.stack([np.asarray(Image.open(record["image"]))[..., 0] >= 118 for record in dataset.data])
+    assert metrics["threshold"] == threshold
+    pixels = metrics["pixels"]["Red"]
+    assert {name: pixels[name] for name in by_sklearn(masks, red)} == pytest.approx(by_sklearn(masks, red))
+    assert metrics["images"]["Red"] == pytest.approx(by_sklearn(labels, red.any(axis=(1, 2))), nan_ok=True)
+    assert metrics["instances"] == {"Bright": pytest.approx(by_sklearn(truth, bright))}
+
+
 def test_a_row_an_image(tmp_path, dataset):
     dataset.data[1].update(x=0, y=0, width_px=SIZE_PX, height_px=SIZE_PX)
     evaluation(tmp_path / "out", dataset).run()
@@ -143,7 +156,7 @@ def test_without_masks_the_images_alone_are_scored(tmp_path, dataset, capsys):
     plain = RegionDataset(dataset.data, size_px=SIZE_PX)
     metrics = evaluation(tmp_path / "out", plain).run()
     assert "Pixels (%)" not in capsys.readouterr().out
-    assert sorted(metrics) == ["images", "num_images", "split"]
+    assert sorted(metrics) == ["images", "num_images", "split", "threshold"]
     assert metrics["images"] == evaluation(tmp_path / "masks", dataset).run()["images"]
     assert (tmp_path / "out/images.csv").read_text().splitlines()[0] == "image,x,y,width_px,height_px,label,max_probability"
     with Image.open(tmp_path / "out/examples.png"):

@@ -82,7 +82,8 @@ def test_metric_pools_batches_of_different_size():
     for part in (slice(0, 7), slice(7, 60), slice(60, 100)):
         metric.update((probabilities[part, None], target[part].long()))
     expected = binary_scores(binary_counts(probabilities >= 0.5, target))
-    assert metric.compute() == {name: score.item() for name, score in expected.items()}
+    balanced = (expected["sensitivity"] + expected["specificity"]).item() / 2
+    assert metric.compute() == {name: score.item() for name, score in expected.items()} | {"balanced_accuracy": balanced}
     metric.reset()
     with pytest.raises(NotComputableError, match="got none"):
         metric.compute()
@@ -113,6 +114,8 @@ def test_in_an_evaluator(decollate, image_shape):
         evaluator.run(global_epoch=epoch)
     counts = binary_counts(probabilities.flatten() >= 0.5, labels.flatten())
     expected = {f"val_pixel_{name}": score.item() for name, score in binary_scores(counts).items()}
+    assert {f"val_pixel_{name}" for name in SCORES} == set(expected)
+    expected["val_pixel_balanced_accuracy"] = (expected["val_pixel_sensitivity"] + expected["val_pixel_specificity"]) / 2
     assert evaluator.state.metrics == pytest.approx(expected)
     assert evaluator.state.best_metric == pytest.approx(expected["val_pixel_iou"])
 
