@@ -84,8 +84,8 @@ class AttentionMIL(EncodedNetwork):
                 instance; or images ``(B, 3, H, W)`` or their features ``(B, C, h, w)``.
 
         Returns:
-            of bags a dictionary: ``slide_logits (B,)``, ``attention_logits (B, N)`` and ``map_logits (B, N)``, as maps have them, of
-            ``N = n * h * w`` instances; with `instance_classifiers` also ``instance_scores (B, N, 2, 2)``, see
+            of bags, of ``N = n * h * w`` instances each, a dictionary: ``slide_logits (B,)``, ``attention_logits (B, N)``; in
+            eval mode ``map_logits (B, N)``, as maps have them; with `instance_classifiers` ``instance_scores (B, N, 2, 2)``, see
             `shared.losses.attention_instance_loss`. Of images the map's logits ``(B, 1, h, w)``.
         """
         if not torch.jit.is_scripting() and inputs.ndim == 5:
@@ -100,13 +100,11 @@ class AttentionMIL(EncodedNetwork):
         attention = self.attention(instances)
         # The classifier of the mean is the mean of the classifier's logits.
         logits = self.classifier(instances)[..., 0].float()
+        found = {"slide_logits": attention_pooling(logits, attention), "attention_logits": attention}
         if self.training:
             self.attention_scale(attention.detach().reshape(-1, 1))
-        found = {
-            "slide_logits": attention_pooling(logits, attention),
-            "attention_logits": attention,
-            "map_logits": self._map(attention, logits),
-        }
+        else:
+            found["map_logits"] = self._map(attention, logits)
         if self.instance_classifiers is not None:
             found["instance_scores"] = self.instance_classifiers(instances).float().unflatten(-1, [2, 2])
         return found

@@ -1,7 +1,5 @@
 """An encoder and the head that learns on its features, as one network."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -46,7 +44,7 @@ class EncodedNetwork(nn.Module):
         self.register_state_dict_post_hook(_leave_the_encoder_out)
         self.register_load_state_dict_pre_hook(_take_the_encoder_as_it_is)
 
-    def train(self, mode: bool = True) -> EncodedNetwork:
+    def train(self, mode: bool = True) -> "EncodedNetwork":
         """As of any network, but that the encoder stays in eval mode."""
         super().train(mode)
         self.encoder.eval()

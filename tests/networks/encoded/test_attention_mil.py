@@ -111,3 +111,10 @@ def test_instances_are_classified_where_asked_for():
 def test_another_map_is_refused():
     with pytest.raises(ValueError, match="map_shows must be one of product, attention, instance, got 'rank'"):
         AttentionMIL(MeanColours(), map_shows="rank")
+
+
+def test_the_map_as_torchscript():
+    network = make(hidden_channels=5)
+    images = images_of(2)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.script(network)(images), network(images))
