@@ -14,8 +14,8 @@ INSTANCE_LOSSES = ("svm", "cross_entropy")
 def smooth_svm_loss(scores: Tensor, targets: Tensor, margin: float = 1.0, temperature: float = 1.0) -> Tensor:
     """The smooth top-1 SVM loss: how far the scores of other classes come within a margin of the right one's.
 
-    ``temperature * log(sum_j exp((margin * [j != y] + s_j - s_y) / temperature))``, its mean over the instances. As the temperature
-    goes to 0 it becomes the hinge loss of a multi-class SVM; without a margin, at 1, it is the cross entropy.
+    ``temperature * log(sum_j exp((margin * [j != y] + s_j - s_y) / temperature))``, its mean over the instances. As the
+    temperature goes to 0 it becomes the hinge loss of a multi-class SVM; without a margin, at 1, it is the cross entropy.
 
     Args:
         scores: of the classes, ``(n, C)``.

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..layers.gated_attention import GatedAttention, attention_pooling
 from .encoded_network import EncodedNetwork
@@ -26,9 +27,8 @@ class AttentionMIL(EncodedNetwork):
 
     All have the same parameters and load each other's checkpoints.
 
-    Not `monai.networks.nets.MILModel`, which takes tiles or their features alike: its attention has no gate and 2048 channels, and
-    it tells a bag's logits alone, neither attention nor logits of instances. Without the gate and with 2048 channels this network
-    is that one in its mode "att".
+    Not `monai.networks.nets.MILModel`, whose attention has no gate and 2048 channels, and which tells a bag's logit alone and no
+    attention, so that it makes no map. Without the gate and with 2048 channels this network is that one in its mode "att".
 
     Args:
         encoder: see `EncodedNetwork`.
@@ -80,8 +80,8 @@ class AttentionMIL(EncodedNetwork):
         """Bags or images, float32 out.
 
         Args:
-            inputs: bags of RGB tiles ``(B, n, 3, H, W)``, 0 to 255, or of features ``(B, n, C, h, w)``, each of whose places is an
-                instance; or images ``(B, 3, H, W)`` or their features ``(B, C, h, w)``.
+            inputs: bags of RGB tiles ``(B, n, 3, H, W)``, 0 to 255, or of features ``(B, n, C, h, w)``, of which each place is
+                an instance; or images ``(B, 3, H, W)`` or their features ``(B, C, h, w)``.
 
         Returns:
             of bags, of ``N = n * h * w`` instances each, a dictionary: ``slide_logits (B,)``, ``attention_logits (B, N)``; in
@@ -113,8 +113,7 @@ class AttentionMIL(EncodedNetwork):
         if self.map_shows == "instance":
             return logits
         mean, variance = self.attention_scale.running_mean, self.attention_scale.running_var
-        assert mean is not None and variance is not None
-        attention = (attention - mean) / (variance + self.attention_scale.eps).sqrt()
+        attention = F.batch_norm(attention.reshape(-1, 1), mean, variance).reshape(attention.shape)
         if self.map_shows == "attention":
             return attention
         # Of sigmoid(a) * sigmoid(b), without a loss of digits where both are near 1.

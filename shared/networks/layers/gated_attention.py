@@ -9,8 +9,8 @@ __all__ = ["GatedAttention", "attention_pooling"]
 class GatedAttention(nn.Module):
     """How much attention each instance of a bag gets, before the softmax over the bag.
 
-    ``w . (tanh(V h) * sigmoid(U h))``, the gated form of the paper; without the gate ``w . tanh(V h)``. V and U have biases, as in
-    the released code. There w has one too, which is the same for all instances of a bag, so that the softmax does not see it.
+    ``w . (tanh(V h) * sigmoid(U h))``, the gated form of the paper; without the gate ``w . tanh(V h)``. V and U have biases, as
+    in the released code. There w has one too, which is the same for all instances of a bag: the softmax does not see it.
 
     Args:
         in_channels: of an instance.
