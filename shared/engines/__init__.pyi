@@ -35,5 +35,6 @@ from .validators import (
     pixel_validator as pixel_validator,
     region_validator as region_validator,
     score_map_validator as score_map_validator,
+    slide_validator as slide_validator,
 )
 from .warm_start import WarmStart as WarmStart

@@ -191,6 +191,37 @@ def bag_validator(
     return _evaluator(loader, network, device, inferer, _bags_and_truth, {"val_slide_auc": metric})
 
 
+def slide_validator(
+    dataset: SlideBagDataset, network: nn.Module, device: torch.device | str, num_workers: int = 0
+) -> SupervisedEvaluator:
+    """Ranks validation slides by a network that is trained on bags, such as `shared.networks.AttentionMIL`.
+
+    Metrics: ``val_slide_auc``, ``val_slide_accuracy`` and its like, of the slides' logits; of a data set ``with_shares`` also
+    ``val_tile_auc``, of its map's logits, which does not influence training.
+
+    Args:
+        dataset: validation slides.
+        network: the stage's network.
+        device: of the network.
+        num_workers: processes that read.
+    """
+
+    def slides(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return output["pred"]["slide_logits"], output["label"][0]
+
+    def tiles(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return output["pred"]["map_logits"].flatten(), (output["label"][1] >= 0.5).long().flatten()
+
+    metrics: dict[str, Metric] = {
+        "val_slide_auc": ScoreRanking(slides),
+        "val_slide_accuracy": PooledBinaryScores(threshold=0.0, output_transform=slides),
+    }
+    if dataset.with_shares:
+        metrics["val_tile_auc"] = ScoreRanking(tiles)
+    loader = RegionLoader(dataset, num_processes(), shuffle=False, num_workers=num_workers)
+    return _evaluator(loader, network, device, fast_inferer(SimpleInferer(), device), _bags_and_truth, metrics)
+
+
 def _evaluator(
     loader: RegionLoader,
     network: nn.Module,

@@ -6,3 +6,4 @@ from .maps.split_maps import SplitMaps as SplitMaps
 from .patch_evaluation import PatchCamelyonEvaluation as PatchCamelyonEvaluation
 from .region_evaluation import RegionEvaluation as RegionEvaluation
 from .segmenters import InstanceMap as InstanceMap, ProbabilityMaps as ProbabilityMaps, ScoredMaps as ScoredMaps
+from .slide_scores import SlideScores as SlideScores

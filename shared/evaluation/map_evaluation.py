@@ -24,6 +24,7 @@ from .maps.counts import PARTS, MapCounts, least_value
 from .maps.scoring_grid import ScoringGrid
 from .maps.split_maps import SplitMaps
 from .report import COUNTS, example_indices, example_title, number, pooled_scores, write_report
+from .slide_scores import SlideScores
 from .table import score_table
 
 MASK_TRUTHS = ("mask", "masks_where_given")
@@ -47,16 +48,18 @@ class MapEvaluation:
         records: of whole slides; with masks to score pixels, without to score slides' labels only.
         mapper: makes the maps; its threshold decides precision, recall and polygons.
         tissue: where the slides' tissue is found.
-        alpha: a slide's score is the mean of the top alpha share of its tissue's map pixels.
+        alpha: a slide's score is the mean of the top alpha share of its tissue's map pixels, unless there are `slide_scores`.
         method: name in the table.
         num_examples: slides of the figure; 0 for none.
         tracking: MLflow runs to log to.
         truth: ``"mask"``: pixels are scored if every tumour slide has a mask; ``"masks_where_given"``: pixels of the slides
             with a mask or with label 0 are scored, if any slide has a mask, and the labels of all; None: only the labels.
         split: name of the split in ``metrics.json``.
+        slide_scores: of the same slides, for a network that says more of a slide than its map does; None: their maps score them.
 
     Raises:
-        ValueError: before anything is mapped, naming row and file of a mask that cannot be read or does not fit its slide.
+        ValueError: before anything is mapped, naming row and file of a mask that cannot be read or does not fit its slide; if
+            `slide_scores` are of other slides.
 
     Reference:
         Lerousseau et al., MICCAI 2020, section 4, table 1 and figure 2.
@@ -74,7 +77,10 @@ class MapEvaluation:
         tracking: Tracking | None = None,
         truth: str | None = "mask",
         split: str = "test",
+        slide_scores: SlideScores | None = None,
     ) -> None:
+        if slide_scores is not None and [one["image"] for one in slide_scores.dataset.data] != [one["image"] for one in records]:
+            raise ValueError("slide_scores are of other slides, or in another order, than the records that are evaluated")
         if truth not in (*MASK_TRUTHS, None):
             raise ValueError(f"truth must be one of {', '.join(MASK_TRUTHS)} or None, got {truth!r}")
         # Without its mask a record of a tumour slide has no truth.
@@ -87,12 +93,13 @@ class MapEvaluation:
         groups = sorted({group for record in self.records if (group := record.get("group")) is not None})
         self.groups = groups if len(groups) > 1 else []
         self.threshold, self.alpha, self.method, self.split = mapper.threshold, alpha, method, split
-        self.num_examples, self.tracking = num_examples, tracking
+        self.num_examples, self.tracking, self.slide_scores = num_examples, tracking, slide_scores
 
     def run(self) -> dict[str, Any]:
         """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
         counts = self.maps.counts()
-        rows = [self._row(record, of_map) for record, of_map in zip(self.records, counts, strict=True)]
+        scores = [self._map_score(of_map) for of_map in counts] if self.slide_scores is None else self.slide_scores.run()
+        rows = [self._row(*of_slide) for of_slide in zip(self.records, counts, scores, strict=True)]
         metrics = self._metrics(rows, counts)
         title, table = f"{self.method}: slides of the split", score_table(metrics, self.folder)
         write_report(self.folder, metrics, _table(rows), self._examples, title, table, self.tracking)
@@ -101,13 +108,16 @@ class MapEvaluation:
     def _is_known(self, record: Record) -> bool:
         return self.is_scored and has_known_mask(record)
 
-    def _row(self, record: Record, counts: MapCounts) -> dict[str, Any]:
+    def _map_score(self, counts: MapCounts) -> float:
+        return float(top_share_mean_of_histogram(counts.histograms["tissue"].sum(0), self.alpha))
+
+    def _row(self, record: Record, counts: MapCounts, score: float) -> dict[str, Any]:
         """What one slide scores."""
         tissue, everywhere = (counts.histograms[part] for part in PARTS)
         row: dict[str, Any] = {
             "slide": Path(record["image"]).stem,
             "label": record["label"],
-            "score": round(float(top_share_mean_of_histogram(tissue.sum(0), self.alpha)), 6),
+            "score": round(score, 6),
             "tissue_share": round(float(tissue.sum() / everywhere.sum()), 6),
         }
         if self.groups:

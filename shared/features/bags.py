@@ -68,6 +68,7 @@ class FeatureBagDataset(SlideBagDataset):
         self.folder, self.encoder, self.features_per_slide = Path(folder), encoder, features_per_slide
         self._bytes_left = int(memory_gib * 2**30)
         self._held: dict[str, _Held] = {}
+        self._shares: dict[tuple[str, int], Tensor] = {}
 
     def bag(self, record: Record, slide: Slide, rng: np.random.Generator) -> tuple[Tensor, NDArray[np.int64]]:
         """Features of one bag, and the corners of their patches."""
@@ -99,6 +100,15 @@ class FeatureBagDataset(SlideBagDataset):
 
     def _extent_px(self, record: Record, slide: Slide) -> float:
         return self._features_of(record, slide).features.patch_px
+
+    def _tumour_shares(self, record: Record, slide: Slide, xys: NDArray[np.int64]) -> Tensor:
+        if self.features_per_slide is not None:
+            return super()._tumour_shares(record, slide, xys)
+        # The same places come in every epoch, and there are many of them.
+        key = record["image"], len(xys)
+        if key not in self._shares:
+            self._shares[key] = super()._tumour_shares(record, slide, xys)
+        return self._shares[key]
 
     def _features_of(self, record: Record, slide: Slide) -> _Held:
         key = record["image"]

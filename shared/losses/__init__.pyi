@@ -1,4 +1,9 @@
 from .alpha_beta import AlphaBetaLoss as AlphaBetaLoss, alpha_beta_loss as alpha_beta_loss
+from .attention_mil import (
+    AttentionMILLoss as AttentionMILLoss,
+    attention_instance_loss as attention_instance_loss,
+    smooth_svm_loss as smooth_svm_loss,
+)
 from .auxiliary_segmentation import (
     AuxiliarySegmentationLoss as AuxiliarySegmentationLoss,
     auxiliary_segmentation_loss as auxiliary_segmentation_loss,

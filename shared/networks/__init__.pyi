@@ -8,6 +8,7 @@ from .boosted_patches import BoostedPatches as BoostedPatches
 from .dcan import DCAN as DCAN
 from .deeplab_v2 import DeepLabV2 as DeepLabV2
 from .encoded.encoded_boosting import EncodedBoosting as EncodedBoosting
+from .encoded.attention_mil import AttentionMIL as AttentionMIL
 from .encoded.encoded_classifier import EncodedClassifier as EncodedClassifier
 from .encoded.encoded_network import EncodedNetwork as EncodedNetwork
 from .encoded.encoded_seg_cls import EncodedSegCls as EncodedSegCls
@@ -19,6 +20,7 @@ from .ensemble import ProbabilityEnsemble as ProbabilityEnsemble, load_ensemble 
 from .fcn import FCN as FCN
 from .instance_classifier import InstanceClassifier as InstanceClassifier
 from .layers.boosted_trees import tree_scores as tree_scores
+from .layers.gated_attention import GatedAttention as GatedAttention, attention_pooling as attention_pooling
 from .layers.logits_of_probabilities import LogitsOfProbabilities as LogitsOfProbabilities
 from .layers.norm_layers import NORMS as NORMS, FrozenBatchNorm2d as FrozenBatchNorm2d, replace_batch_norm as replace_batch_norm
 from .layers.patch_features import PatchFeatures as PatchFeatures
