@@ -12,7 +12,7 @@ if [ "${1:-}" = --encoders ]; then
     shift
     prepare_encoders_environment
     export OMP_NUM_THREADS=1
-    exec "$PYTHON" -m pytest tests/encoders "$@"
+    exec "$PYTHON" -m pytest -n 2 --dist loadfile tests/encoders "$@"
 fi
 prepare_environment requirements-dev.txt requirements-monailabel-no-deps.txt
 if [ "${1:-}" = --fast ]; then

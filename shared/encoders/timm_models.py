@@ -122,6 +122,11 @@ def load_timm(source: str, options: FeatureOptions | None = None, checkpoint_pat
     """
     timm = imported_timm(source)
     model = source.removeprefix("timm/")
+    folder = Path(source.removeprefix("local-dir:"))
+    if source.startswith("local-dir:") and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} is no model of timm: expected its config.json there, beside model.safetensors or pytorch_model.bin"
+        )
     with explained_hub_errors(source):
         twin, arguments = _without_weights(timm, model)
         if checkpoint_path is None and not any(twin.pretrained_cfg.get(place) for place in ("url", "file", "hf_hub_id")):

@@ -130,6 +130,11 @@ def test_a_folder_with_a_configuration_of_timm(saved, images, tmp_path):
     assert_close(encoder(images), expected)
 
 
+def test_a_folder_without_a_configuration(tmp_path):
+    with pytest.raises(ValueError, match=r"is no model of timm: expected its config.json there"):
+        load_encoder(f"local-dir:{tmp_path}")
+
+
 @pytest.mark.parametrize(
     ("source", "options", "said"),
     [
