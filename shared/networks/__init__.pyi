@@ -7,8 +7,8 @@ from .backbones.resnet import BACKBONES as BACKBONES, dilate_resnet as dilate_re
 from .boosted_patches import BoostedPatches as BoostedPatches
 from .dcan import DCAN as DCAN
 from .deeplab_v2 import DeepLabV2 as DeepLabV2
-from .encoded.encoded_boosting import EncodedBoosting as EncodedBoosting
 from .encoded.attention_mil import AttentionMIL as AttentionMIL
+from .encoded.encoded_boosting import EncodedBoosting as EncodedBoosting
 from .encoded.encoded_classifier import EncodedClassifier as EncodedClassifier
 from .encoded.encoded_network import EncodedNetwork as EncodedNetwork
 from .encoded.encoded_seg_cls import EncodedSegCls as EncodedSegCls
