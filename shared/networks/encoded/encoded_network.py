@@ -1,5 +1,6 @@
 """An encoder and the head that learns on its features, as one network."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ class EncodedNetwork(nn.Module):
 
     Args:
         encoder: see `shared.encoders.Encoder`: RGB ``(B, 3, H, W)``, 0 to 255, to features ``(B, C, H / stride, W / stride)``.
-        finetune: whether the encoder learns too. The running statistics of its batch normalisation stay.
+        finetune: whether the encoder learns too, a copy of the one that is given. The running statistics of its batch normalisation stay.
     """
 
     mean: Tensor
@@ -34,7 +35,8 @@ class EncodedNetwork(nn.Module):
 
     def __init__(self, encoder: nn.Module, finetune: bool = False) -> None:
         super().__init__()
-        self.encoder = encoder.requires_grad_(finetune)
+        # A copy: whoever else has the encoder goes on with the one that does not learn.
+        self.encoder = copy.deepcopy(encoder).requires_grad_(True) if finetune else encoder.requires_grad_(False)
         self.channels: int = int(encoder.channels)  # type: ignore[arg-type]
         self.stride_px: int = int(encoder.stride_px)  # type: ignore[arg-type]
         self.saves_encoder = finetune
