@@ -15,6 +15,7 @@ from .layers.side_outputs import SideOutputs, checked_side_outputs
 
 __all__ = ["SideOutputVGG"]
 
+
 class SideOutputVGG(SideOutputs):
     """Tumour probability of every pixel from several depths of VGG-16, on raw pixel values.
 

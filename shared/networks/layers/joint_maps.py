@@ -2,7 +2,6 @@
 
 from typing import Dict, Optional, Union  # noqa: UP035  TorchScript reads these
 
-import torch
 from torch import Tensor, nn
 
 __all__ = ["HEADS", "JointMaps"]
