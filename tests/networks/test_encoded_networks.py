@@ -1,4 +1,4 @@
-"""Networks on the features of an encoder: the same answers from an image and from its features; checkpoints without the encoder."""
+"""Networks on the features of an encoder: an image and its features have one answer; checkpoints hold no encoder."""
 
 import functools
 from collections.abc import Callable
