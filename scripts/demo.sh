@@ -22,5 +22,11 @@ Done. What to look at:
   $PWD/$bundle/output/*.png                     each slide with its tumour map
   $PWD/$bundle/output/*.ome.tif, *.geojson      the maps and tumour outlines, for QuPath
   $PWD/$bundle/output/slides.csv                one row per slide: tumour area, share, seconds
+
+A slide of your own, of colorectal tissue, is mapped without any training by the head in $bundle/models/ebhi_seg (its README.md
+says what it was trained on; research only):
+  "$PYTHON" -m monai.bundle run --config_file "['$bundle/configs/inference.json','$bundle/models/ebhi_seg/inference.json']" \\
+      --source slide.svs --output_dir maps
+
   MLflow: "$PWD/.venv/bin/mlflow" ui --backend-store-uri "sqlite:///$PWD/$bundle/models/mlruns.db"
 END

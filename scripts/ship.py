@@ -28,7 +28,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--run", type=Path, required=True, help="output folder of the training, with its evaluation")
     parser.add_argument(
-        "--overlay", nargs="+", required=True, dest="overlays", help="of the training, in their order; the first one is the data's"
+        "--overlay",
+        nargs="+",
+        required=True,
+        dest="overlays",
+        help="of the training, in their order; the first one is the data's",
     )
     parser.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: that of the training)")
     parser.add_argument("--mpp_reason", help="why, where the training had another; the card says it")

@@ -80,7 +80,9 @@ def _pack_into(
         stage_weights(training, folder / "models", settings_changed(bundles / name, training))
         stage_encoder(folder, training)
     # In a process of its own for each: the names in a TorchScript file count what its process has scripted before.
-    results = run_tasks([Task(name, folder, "export_torchscript", {}) for name, folder in staged.items() if is_exported(folder / "models")])
+    results = run_tasks(
+        [Task(name, folder, "export_torchscript", {}) for name, folder in staged.items() if is_exported(folder / "models")]
+    )
     failed = [f"{result.name}: its network cannot be exported: {result.error}" for result in results if result.error]
     if failed:
         raise ValueError("\n".join(failed))

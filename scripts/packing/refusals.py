@@ -16,8 +16,7 @@ from shared import __version__
 from shared.engines.run_record import FILES, VOLATILE, differences
 
 from .contents import TRAINING, WEIGHTS, read_training, shipped_heads
-from .encoders import KEY, terms_of
-from .encoders import WEIGHTS as ENCODER_WEIGHTS
+from .encoders import KEY, WEIGHTS as ENCODER_WEIGHTS, terms_of
 
 REQUIRED = (
     "LICENSE",
@@ -125,8 +124,8 @@ def _of_encoder(training: Path, state: Mapping[str, Any]) -> list[str]:
     if terms.is_given_on:
         return []
     return [
-        f"{training / WEIGHTS} holds fine-tuned weights of the encoder {terms}, and these are not given on: pack a head on its features "
-        "(features.json), which names the encoder"
+        f"{training / WEIGHTS} holds fine-tuned weights of the encoder {terms}, and these are not given on: pack a head on its "
+        "features (features.json), which names the encoder"
     ]
 
 

@@ -54,11 +54,11 @@ def card(facts: CardFacts, scores: Mapping[str, Any]) -> str:
     data = title.partition(" (")[0]
     parts = [
         f"# {facts.method} on {data}: a head for {facts.encoder['name']}",
-        f"{facts.task}. This folder holds the head alone, trained on {data}; the encoder comes from its own package. **Research only; "
-        "not a medical device, not for diagnosis.**",
+        f"{facts.task}. This folder holds the head alone, trained on {data}. **Research only; not a medical device, not for "
+        "diagnosis.**",
         _use(facts),
-        f"## Data and licence\n\n{title}  \n{' '.join(source.split())}\n\nThe head was learned from these data, whose authors are to be "
-        "named wherever it is used. The head itself is given under the bundle's licence, Apache-2.0.",
+        f"## Data and licence\n\n{data}: {' '.join(source.split())}\n\nThe head was learned from these data, whose authors are "
+        "to be named wherever it is used. It is itself under the bundle's licence, Apache-2.0.",
         f"## Encoder\n\n{_encoder(facts.encoder)}",
         _training(facts),
         _scores(facts, scores, data),
@@ -76,7 +76,8 @@ def _use(facts: CardFacts) -> str:
             "## Use",
             "",
             "```bash",
-            f"python -m monai.bundle run --config_file \"['{folder}/configs/inference.json','{overlay}']\" --source slide.tif --output_dir maps",
+            f"python -m monai.bundle run --config_file \"['{folder}/configs/inference.json','{overlay}']\" \\",
+            "    --source slide.tif --output_dir maps",
             f"python scripts/infer.py --manifest my/slides.csv --bundle {folder} --overlay {overlay} --out maps",
             "```",
             "",
@@ -88,8 +89,8 @@ def _use(facts: CardFacts) -> str:
 def _encoder(encoder: Mapping[str, Any]) -> str:
     gated = ", given to those alone who accepted its terms" if encoder.get("is_gated") else ""
     return (
-        f"`{encoder['name']}`, frozen, licence of its weights: {encoder.get('licence') or 'not known'}{gated}. It is not part of this "
-        f"folder. Its key is `{encoder['key']}`: weights or settings of another key are refused."
+        f"`{encoder['name']}`, frozen, licence of its weights: {encoder.get('licence') or 'not known'}{gated}. It is no part of "
+        f"this folder. Its key is `{encoder['key']}`: weights or settings of another key are refused."
     )
 
 
@@ -125,9 +126,9 @@ def _scores(facts: CardFacts, scores: Mapping[str, Any], data: str) -> str:
         [
             "## Scores",
             "",
-            f"{scores['num_images']} test images of {data}, of {scores['num_cases']} cases that took no part in the training; in per cent, "
-            f"pixels of all images together at a threshold of {scores['threshold']:.4g}. In brackets {100 * interval['level']:.0f} % "
-            f"intervals over cases ({interval['draws']} bootstrap draws of one training).",
+            f"{scores['num_images']} test images of {data}, of {scores['num_cases']} cases that took no part in the training; in "
+            f"per cent, pixels of all images together, at a threshold of {scores['threshold']:.4g}. In brackets "
+            f"{100 * interval['level']:.0f} % intervals over cases ({interval['draws']} bootstrap draws, one training).",
             "",
             *_table(["pixels", *TITLES.values(), *SINGLE.values()], rows),
             "",
@@ -150,8 +151,8 @@ def _limits(facts: CardFacts, scores: Mapping[str, Any], data: str) -> str:
         [
             "## Limits",
             "",
-            f"- Known are the scores on {scores['num_cases']} cases of one data set, {data}. Of other organs, scanners, stains and diagnoses "
-            "nothing is known.",
+            f"- Known are the scores on {scores['num_cases']} cases of one data set, {data}. Nothing is known of other organs, "
+            "scanners, stains and diagnoses.",
             f"- {size}",
             "- What is no tissue of the kinds that the data hold gets an answer too.",
             "- Research only: no clinical model, and no map is a diagnosis.",

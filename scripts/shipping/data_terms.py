@@ -17,12 +17,16 @@ def data_terms(bundle: Path, overlay: str) -> str:
         ValueError: if there is none, or its licence does not let what was learned from the data be given on.
     """
     path = bundle / FILE
-    named = [text.strip() for text in path.read_text(encoding="utf-8").split("\n\n") if f"{overlay}.json" in text.partition("\n")[0]]
+    named = [
+        text.strip() for text in path.read_text(encoding="utf-8").split("\n\n") if f"{overlay}.json" in text.partition("\n")[0]
+    ]
     if not named:
-        raise ValueError(f"{path} does not say under which terms the data of {overlay}.json are given: add a paragraph that names it")
+        raise ValueError(
+            f"{path} does not say under which terms the data of {overlay}.json are given: add a paragraph that names it"
+        )
     if not _FREE.search(named[0]):
         raise ValueError(
-            f"{path} says of the data of {overlay}.json: {' '.join(named[0].split())}. Expected CC0 or CC BY 4.0: what was learned from "
-            "these data is not given on"
+            f"{path} says of the data of {overlay}.json: {' '.join(named[0].split())}. Expected CC0 or CC BY 4.0: what was "
+            "learned from these data is not given on"
         )
     return named[0]

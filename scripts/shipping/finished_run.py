@@ -93,8 +93,8 @@ def _head(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is no head on an encoder's features: train with the overlay features.json")
     if any(name.startswith(ENCODER) for name in state):
         raise ValueError(
-            f"{path} holds the weights of its encoder, which was fine-tuned: heads alone are shipped, with the encoder's name. Train "
-            "with the overlay features.json"
+            f"{path} holds the weights of its encoder, which was fine-tuned: heads alone are shipped, with the encoder's name. "
+            "Train with the overlay features.json"
         )
     size = sum(value.numel() * value.element_size() for value in state.values())
     if size > LARGEST_BYTES:

@@ -72,7 +72,9 @@ def ship(request: Request) -> Path:
     """
     terms = data_terms(request.bundle, request.name)
     if request.slides is not None and not request.slides_note:
-        raise ValueError("--slides needs --slides_note: what slides these are, and whether the training has seen any of their tissue")
+        raise ValueError(
+            "--slides needs --slides_note: what slides these are, and whether the training has seen any of their tissue"
+        )
     run = read_run(request.run)
     mpp = _mpp(request, run.config)
     command = training_command(request.bundle, request.overlays, run.config)
@@ -99,11 +101,14 @@ def _mpp(request: Request, config: Mapping[str, Any]) -> float:
     trained = ConfigParser(dict(config)).get_parsed_content("mpp")
     if request.mpp is None and trained is None:
         raise ValueError(
-            f"the training read its images as stored (mpp null): give --mpp, um per pixel at which slides are read, and --mpp_reason"
+            "the training read its images as stored (mpp null): give --mpp, um per pixel at which slides are read, and "
+            "--mpp_reason"
         )
     mpp = float(trained if request.mpp is None else request.mpp)
     if mpp != trained and not request.mpp_reason:
-        raise ValueError(f"the training had mpp {trained}, and slides are read at {mpp:g}: give --mpp_reason, which the card will say")
+        raise ValueError(
+            f"the training had mpp {trained}, and slides are read at {mpp:g}: give --mpp_reason, which the card will say"
+        )
     return mpp
 
 
@@ -129,8 +134,8 @@ def _loaded(request: Request, run: FinishedRun, folder: Path) -> SlideMapper:
     mapper = load_slide_mapper(request.bundle, [str(folder / OVERLAY)], given)
     if abs(mapper.threshold - run.threshold) > _SAME_THRESHOLD:
         raise ValueError(
-            f"{run.folder / 'evaluation'}: the test images were scored at a threshold of {run.threshold:g}, and maps would be made at "
-            f"{mapper.threshold:g}: score the run again without --threshold"
+            f"{run.folder / 'evaluation'}: the test images were scored at a threshold of {run.threshold:g}, and maps would be "
+            f"made at {mapper.threshold:g}: score the run again without --threshold"
         )
     return mapper
 

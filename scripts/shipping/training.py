@@ -33,11 +33,13 @@ def training_command(bundle: Path, overlays: Sequence[str], config: Mapping[str,
         raise ValueError(f"{', '.join(missing)} does not exist: give the overlays of the training by their names")
     parser = ConfigParser()
     parser.read_config([str(file) for file in files])
+    # As the training recorded it.
+    parser.resolve_macro_and_relative_ids()
     given = _changes(parser.get(), config)
     names = [f"bundles/{bundle.name}/configs/{file.name}" for file in files]
-    words = ["python -m monai.bundle run --config_file", shlex.quote(str(names).replace(" ", "").replace("'", '"'))]
-    words[1] = '"' + str(names).replace(" ", "") + '"'
-    return " ".join([*words, *(f"--{key} {_word(value)}" for key, value in given.items())])
+    listed = str(names).replace(" ", "")
+    words = [f'python -m monai.bundle run --config_file "{listed}"', *(f"--{key} {_word(value)}" for key, value in given.items())]
+    return " ".join(words)
 
 
 def _changes(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,8 +49,8 @@ def _changes(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, A
     gone = [key for key in then if key not in now]
     if unknown or gone:
         raise ValueError(
-            f"the training differs from its overlays in {', '.join((unknown + gone)[:5])}: give --overlay as the training had it, in the "
-            "same order, and ship with the code that it was trained with"
+            f"the training differs from its overlays in {', '.join((unknown + gone)[:5])}: give --overlay as the training had "
+            "it, in the same order, and ship with the code that it was trained with"
         )
     return changed
 

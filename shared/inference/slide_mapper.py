@@ -264,8 +264,8 @@ class SlideMapper:
 def _check_mpp(mpp: float | None) -> None:
     if mpp is None:
         raise ValueError(
-            "the network was trained on tiles as they are stored (mpp null), and nothing says at which pixel size it wants slides: "
-            "give --mpp, micrometres per pixel of those tiles"
+            "the network was trained on tiles as they are stored (mpp null), and nothing says at which pixel size it wants "
+            "slides: give --mpp, micrometres per pixel of those tiles"
         )
     if mpp <= 0:
         raise ValueError(f"mpp must be above 0, got {mpp}")

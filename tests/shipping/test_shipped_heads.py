@@ -1,0 +1,89 @@
+"""Heads that lie in the repository: small, with a card of their own numbers, and as good on real tissue as the card says."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from scripts.packing.contents import shipped_heads
+from scripts.shipping.data_terms import data_terms
+from scripts.shipping.slides import slide_scores
+from shared.evaluation.maps.counts import least_value
+from shared.inference import ImageInput
+from shared.inference.bundle_mapper import load_slide_mapper
+from tests.bundles.runs import REPOSITORY
+
+HEADS = [head for bundle in sorted(REPOSITORY.glob("bundles/*")) for head in shipped_heads(bundle)]
+REAL = os.environ.get("WSI_TEST_DATA")
+COUNTS = ["tp", "fp", "fn", "tn"]
+
+each_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: f"{head.parents[1].name}/{head.name}")
+on_real_tissue = pytest.mark.skipif(REAL is None, reason="WSI_TEST_DATA names no folder of real tissue")
+
+
+def mapper_of(head):
+    return load_slide_mapper(head.parents[1], [str(head / "inference.json")], {"device": "cpu"})
+
+
+@each_head
+def test_a_head_is_small_and_loads_without_its_encoder(head):
+    assert sum(path.stat().st_size for path in head.iterdir()) < 500_000
+    state = torch.load(head / "model.pt", weights_only=True)
+    assert "encoder_key" in state
+    assert not [name for name in state if name.startswith("encoder.")]
+    assert mapper_of(head).threshold == json.loads((head / "metrics.json").read_text())["threshold"]
+
+
+@each_head
+def test_the_card_names_data_licence_and_scores(head):
+    text = (head / "README.md").read_text(encoding="utf-8")
+    terms = data_terms(head.parents[1], head.name)
+    assert f"models/{head.name}" in terms
+    assert " ".join(terms.partition("\n")[2].split()) in text
+    for scores in json.loads((head / "metrics.json").read_text())["pixels"].values():
+        assert f"{100 * scores['iou']['mean']:.1f} ({100 * scores['iou']['low']:.1f} to {100 * scores['iou']['high']:.1f})" in text
+    assert "not a medical device, not for diagnosis" in text
+
+
+@on_real_tissue
+@each_head
+def test_test_images_score_what_the_card_says(head, tmp_path):
+    folder = Path(REAL) / head.name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    table = pd.read_csv(head / "test_images.csv")
+    table = table[table.label > 0].iloc[:: max(1, len(table) // 8)]
+    mapper = mapper_of(head)
+    for row in table.itertuples():
+        mapper.map_image(ImageInput(folder / "images" / row.image, "tile"), tmp_path)
+        is_tumour = tifffile.imread(tmp_path / "tile.ome.tif", level=0) >= least_value(mapper.threshold)
+        truth = np.array(Image.open(folder / "masks" / row.image)) > 0
+        found = [(is_tumour & truth).sum(), (is_tumour & ~truth).sum(), (~is_tumour & truth).sum(), (~is_tumour & ~truth).sum()]
+        # Maps have 256 values, and some processors compute in bfloat16.
+        difference = np.abs(np.array(found) - [getattr(row, name) for name in COUNTS]).sum()
+        assert difference < 0.02 * truth.size, row.image
+
+
+@pytest.mark.slow
+@on_real_tissue
+@each_head
+def test_a_slide_scores_what_the_card_says(head, tmp_path):
+    """The smallest of the slides that the card's scores are of."""
+    slides = json.loads((head / "metrics.json").read_text()).get("slides")
+    if slides is None:
+        pytest.skip("the card has no scores of slides")
+    folder = Path(REAL) / "case_mosaics"
+    paths = [folder / "slides" / f"{name}.tif" for name in slides["each"] if (folder / "slides" / f"{name}.tif").is_file()]
+    with_tumour = [path for path in paths if slides["each"][path.stem]["tissue_auc"] is not None]
+    slide = min(with_tumour, key=lambda path: path.stat().st_size)
+    manifest = pd.read_csv(folder / "manifest.csv")
+    row = manifest[manifest.image == f"slides/{slide.name}"].assign(image=str(slide), mask=str(folder / "masks" / f"{slide.stem}.png"))
+    row.to_csv(tmp_path / "slides.csv", index=False)
+    found = slide_scores(mapper_of(head), tmp_path / "slides.csv", None, tmp_path / "maps")["each"][slide.stem]
+    assert found == pytest.approx(slides["each"][slide.stem], abs=0.01)
