@@ -6,6 +6,7 @@ python scripts/benchmark.py alpha-beta      trains over the grid of alpha and be
 python scripts/benchmark.py shares          a method of a few masks and many labels with few to all masks, in its three modes
 python scripts/benchmark.py area-noise      region F with areas that an annotator gives too small or too large
 python scripts/benchmark.py inference       tiles a second of a whole slide's map, against the network's pure forward rate
+python scripts/benchmark.py embedding       tiles a second of a slide's features, against the encoder's pure forward rate
 python scripts/benchmark.py synthetic       milliseconds to generate an image
 """
 
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.front_door import begin_script
 
-COMMANDS = ("cmil", "tiles", "alpha-beta", "shares", "area-noise", "inference", "synthetic")
+COMMANDS = ("cmil", "tiles", "alpha-beta", "shares", "area-noise", "inference", "embedding", "synthetic")
 
 
 def module_of(command: str) -> ModuleType:

@@ -9,22 +9,42 @@
 id -un >/dev/null 2>&1 || export LOGNAME="${LOGNAME:-user$(id -u)}"
 export HOME="${HOME:-${TMPDIR:-/tmp}}"
 
+python_for_venv() {
+    local candidate
+    if [ -n "${PYTHON_FOR_VENV:-}" ]; then
+        echo "$PYTHON_FOR_VENV"
+        return 0
+    fi
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
+            echo "$candidate"
+            return 0
+        fi
+    done
+    echo "No Python 3.10 to 3.14 with venv found: install one (Debian: python3-venv) or set PYTHON_FOR_VENV." >&2
+    return 1
+}
+
+# Sets PYTHON to that of .venv-encoders, which holds requirements-encoders-test.txt and nothing of .venv.
+prepare_encoders_environment() {
+    local stamp=.venv-encoders/installed digest interpreter
+    interpreter=$(python_for_venv) || return 1
+    PYTHON=$PWD/.venv-encoders/bin/python
+    digest=$(cat requirements-encoders*.txt | cksum)
+    if [ -x "$PYTHON" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && "$PYTHON" -c 'import torch, timm' 2>/dev/null; then
+        echo "Environment .venv-encoders is up to date with requirements-encoders-test.txt."
+        return 0
+    fi
+    echo "Installing requirements-encoders-test.txt into .venv-encoders (once; it takes 6 GB) ..."
+    [ -x "$PYTHON" ] || "$interpreter" -m venv --clear .venv-encoders
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements-encoders-test.txt
+    printf '%s\n' "$digest" > "$stamp"
+}
+
 prepare_environment() {
     local requirements=$1 base=${BASE_REQUIREMENTS:-requirements.txt} stamp interpreter digest
     [ "$requirements" != requirements.txt ] || requirements=$base
-    interpreter=${PYTHON_FOR_VENV:-}
-    if [ -z "$interpreter" ]; then
-        for candidate in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
-            if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
-                interpreter=$candidate
-                break
-            fi
-        done
-    fi
-    if [ -z "$interpreter" ]; then
-        echo "No Python 3.10 to 3.14 with venv found: install one (Debian: python3-venv) or set PYTHON_FOR_VENV." >&2
-        return 1
-    fi
+    interpreter=$(python_for_venv) || return 1
     PYTHON=$PWD/.venv/bin/python
     stamp=.venv/installed-$(basename "$requirements" .txt)
     # Of every file, since one names another.

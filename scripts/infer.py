@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.options.engine import add_engine_options, checked_images, run_on_engine
 from shared.front_door import begin_script
-from shared.writers import StorageError, check_writable
 
 if TYPE_CHECKING:
     from shared.inference import ImageInput
@@ -79,11 +79,7 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--model_dir", type=Path, help="output folder of the training, with its model.pt")
     weights.add_argument("--checkpoint", nargs="+", type=Path, help="model.pt; several where the bundle takes several")
-    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="(default local: this process)")
-    ray = parser.add_argument_group("with --engine ray; code, bundle, slides and --out at the same paths on every machine")
-    ray.add_argument("--address", help="of the cluster ('auto': the one of this machine); without it one of this machine alone")
-    ray.add_argument("--cpus_per_slide", type=float, default=2, help="cores a slide (default 2)")
-    ray.add_argument("--gpus_per_slide", type=float, default=0, help="GPUs a slide, also a part of one (default 0)")
+    add_engine_options(parser, "code, bundle, slides and --out")
     arguments, rest = parser.parse_known_args()
     try:
         overrides = overrides_of(rest)
@@ -98,14 +94,8 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
 
 def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """Find the images and map them; the exit status."""
-    from shared.inference import find_images
-    from shared.synthetic import demo_manifest
-
-    try:
-        images = find_images(demo_manifest(arguments.manifest), arguments.split, arguments.out)
-        check_writable(arguments.out)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    images = checked_images(arguments.manifest, arguments.split, arguments.out)
+    if images is None:
         return 2
     logger.info("%s: %d images; PyTorch and MONAI are starting", arguments.manifest, len(images))
     return map_images(images, arguments, overrides)
@@ -114,37 +104,10 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
 def map_images(images: Sequence[ImageInput], arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """Map images; the exit status."""
     # Here, because PyTorch and MONAI take seconds to start: what is wrong with the options is said before.
-    from shared.inference.bundle_mapper import first_cause, load_slide_mapper
-    from shared.inference.cohort.cohort import InferenceFailures, run_cohort
-    from shared.inference.cohort.finished import FINISHED
-    from shared.inference.cohort.ray_cohort import RayCohort
-    from shared.inference.device_errors import DeviceFailure
+    from shared.inference.bundle_mapper import load_slide_mapper
 
     build = functools.partial(load_slide_mapper, str(arguments.bundle), arguments.overlay, overrides)
-    try:
-        mapper = None if arguments.engine == "ray" else build()
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {first_cause(error)}", file=sys.stderr)
-        return 2
-    try:
-        if mapper is None:
-            ray = RayCohort(build, arguments.address, arguments.cpus_per_slide, arguments.gpus_per_slide)
-            rows = ray.run(images, arguments.out)
-        else:
-            rows = run_cohort(mapper, images, arguments.out)
-    except (InferenceFailures, StorageError) as failures:
-        print(f"error: {failures}", file=sys.stderr)
-        return 1
-    except DeviceFailure as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 3
-    except (ValueError, ImportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    counts = {status: sum(row["status"] == status for row in rows) for status in FINISHED}
-    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    print(f"{arguments.out}: {len(images)} images, {len(rows)} mapped now{f' ({said})' if said else ''}")
-    return 0
+    return run_on_engine(build, images, arguments, "mapped")
 
 
 def main() -> None:

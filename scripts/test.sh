@@ -3,10 +3,17 @@
 #   bash scripts/test.sh                 everything
 #   bash scripts/test.sh --fast          without the tests that are marked slow: under 3 minutes on 2 cores
 #   bash scripts/test.sh tests/wsi -x    the checks, then pytest with these arguments
+#   bash scripts/test.sh --encoders      the tests of encoders alone, in an environment of their own that has timm and a later torch
 # The tests that need real tiles and slides run when WSI_TEST_DATA names their folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
+if [ "${1:-}" = --encoders ]; then
+    shift
+    prepare_encoders_environment
+    export OMP_NUM_THREADS=1
+    exec "$PYTHON" -m pytest -n 2 --dist loadfile tests/encoders "$@"
+fi
 prepare_environment requirements-dev.txt requirements-monailabel-no-deps.txt
 if [ "${1:-}" = --fast ]; then
     shift

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     startup = {"import": time.perf_counter() - started}
     device = torch.device(arguments.device)
     network = InstanceClassifier(arguments.backbone).eval()
-    kinds = _forward_kinds(copy.deepcopy(network), arguments, device)
+    kinds = forward_kinds(copy.deepcopy(network), device, is_compiled=not arguments.no_compile)
     images = torch.randint(0, 256, (arguments.batch_size, 3, TILE_PX, TILE_PX), device=device).float()
     alone = PureForward(kinds, images.contiguous(memory_format=torch.channels_last), device)
     mapper = SlideMapper(
@@ -71,8 +71,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         mapper.tile_network(tiles, (TILE_PX // 4, TILE_PX // 4))
         startup["first batch"] = time.perf_counter() - started
         alone.measure(arguments.pause_batches)
-    alone.seconds = dict.fromkeys(kinds, 0.0)
-    alone.batches = dict.fromkeys(kinds, 0)
+    alone.reset()
     with tempfile.TemporaryDirectory() as folder:
         startup["first slide"] = _map_one_patch(mapper, Path(folder))
         slide = arguments.slide or Path(folder, "slide.tif")
@@ -102,9 +101,7 @@ def _map_one_patch(mapper: SlideMapper, folder: Path) -> float:
     return max(0.0, seconds[0] - seconds[1])
 
 
-def _forward_kinds(
-    network: nn.Module, arguments: argparse.Namespace, device: torch.device
-) -> dict[str, Callable[[Tensor], Tensor]]:
+def forward_kinds(network: nn.Module, device: torch.device, is_compiled: bool) -> dict[str, Callable[[Tensor], Tensor]]:
     """The network alone, on images that lie on the device already."""
     nchw, nhwc = network.to(device), copy.deepcopy(network).to(device)
     nhwc.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
@@ -115,7 +112,7 @@ def _forward_kinds(
 
     kinds: dict[str, Callable[[Tensor], Tensor]] = {"fp32 NCHW": lambda images: nchw(images.contiguous())}
     kinds["bf16 NHWC" if computes_bfloat16(device) else "fp32 NHWC"] = bfloat16
-    if not arguments.no_compile:
+    if is_compiled:
         kinds["compiled"] = torch.compile(bfloat16, dynamic=False, options={"freezing": device.type == "cpu"})
     return kinds
 
@@ -125,8 +122,12 @@ class PureForward:
 
     def __init__(self, kinds: dict[str, Callable[[Tensor], Tensor]], images: Tensor, device: torch.device) -> None:
         self.kinds, self.images, self.device = kinds, images, device
-        self.seconds = dict.fromkeys(kinds, 0.0)
-        self.batches = dict.fromkeys(kinds, 0)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was timed so far."""
+        self.seconds = dict.fromkeys(self.kinds, 0.0)
+        self.batches = dict.fromkeys(self.kinds, 0)
 
     def measure(self, num_batches: int) -> None:
         for kind, forward in self.kinds.items():

@@ -24,6 +24,7 @@ _NOT_OF_INFERENCE = {
     *("bundle_root", "dataset_dir", "output_dir", "split", "imports", "initialize", "run", "finalize"),
     *("batch_size", "pretrained"),
 }
+_STAGES = {"run", "initialize", "finalize"}
 # An overlay that a bundle may have: what differs from its training when it is compared.
 _OVERLAY = "comparison"
 
@@ -69,8 +70,15 @@ class Method:
     @cached_property
     def overlaid(self) -> dict[str, Any]:
         """What the overlays say."""
-        files = (self.bundle / "configs" / f"{name}.json" for name in self.overlays)
-        return {name: value for file in files for name, value in json.loads(file.read_text()).items()}
+        return {name: value for overlay in self.overlays for name, value in self._overlay(overlay).items()}
+
+    @cached_property
+    def inference_overlays(self) -> tuple[str, ...]:
+        """The overlays that stand behind the inference too: those that leave the stages of the training as they are."""
+        return tuple(overlay for overlay in self.overlays if not _STAGES & self._overlay(overlay).keys())
+
+    def _overlay(self, name: str) -> dict[str, Any]:
+        return dict(json.loads((self.bundle / "configs" / f"{name}.json").read_text()))
 
     @cached_property
     def supervision(self) -> Supervision:
@@ -203,6 +211,9 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
     records = data.training[method.kind]
     if "tissue_dir" in method.training:
         settings["tissue_dir"] = str(tissue)
+    if "features_dir" in method.training:
+        # Of every method and seed: nothing is embedded twice.
+        settings["features_dir"] = str(tissue.with_name("features"))
     if not _has_masks(data, method.kind):
         settings["truth"] = None
     settings |= _image_size(method, data, given) | dict(given)
@@ -278,8 +289,9 @@ def _learned_records(method: Method, settings: Mapping[str, Any]) -> dict[str, l
 def _inference_keys(method: Method, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the training's settings that its inference has too, in their sense."""
     inference = json.loads((method.bundle / "configs" / "inference.json").read_text())
-    # Overlays one by one: a whole one may hold stages of the training, which are nothing to the inference.
-    chosen = {**method.overlaid, **settings}
+    # Of overlays that do not stand behind the inference as a whole, what it has too; of the others it is there already.
+    chosen = {} if method.inference_overlays == method.overlays else dict(method.overlaid)
+    chosen |= settings
     keys = {
         name: value
         for name, value in chosen.items()

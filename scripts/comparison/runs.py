@@ -33,6 +33,8 @@ from .scoring import MapScorer, Scores
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
+# Settings that say where something lies, and not what it is.
+_FOLDERS = ("manifest", "tissue_dir", "features_dir")
 DONE, SKIPPED, FAILED = "ok", "skipped", "failed"
 USAGE, INFERENCE_USAGE, INFERENCE_LOG = "usage.json", "inference_usage.json", "inference_log.txt"
 
@@ -160,7 +162,7 @@ class Comparison:
             logger.warning("%s is skipped: it %s", method.title, error)
             return
         row.effort = planned.effort
-        row.settings = {name: value for name, value in planned.settings.items() if name not in ("manifest", "tissue_dir")}
+        row.settings = {name: value for name, value in planned.settings.items() if name not in _FOLDERS}
         fixed = {
             "bundle_root": str(method.bundle),
             **planned.settings,
@@ -195,6 +197,8 @@ class Comparison:
         """Map the test images with one training's network; the exit status."""
         command = [sys.executable, str(ROOT / "scripts" / "infer.py"), "--bundle", str(planned.method.bundle)]
         command += ["--manifest", str(self.data.test_manifest), "--model_dir", str(folder), "--out", str(maps)]
+        if planned.method.inference_overlays:
+            command += ["--overlay", *planned.method.inference_overlays]
         for name, value in planned.inference.items():
             command += [f"--{name}", "None" if value is None else str(value)]
         return self._run(command, folder / INFERENCE_USAGE, folder / INFERENCE_LOG, maps)

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.validation import check_is_fitted
 
-from ..networks.boosted_patches import tree_scores
+from ..networks.layers.boosted_trees import tree_scores
 from .bag_loss import BagLoss
 from .tree_arrays import complete_tree
 

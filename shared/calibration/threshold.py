@@ -17,6 +17,7 @@ from ..data.record import label_of
 from ..engines.batches import SlideBags
 from ..engines.distributed import barrier, over_dataset, rank, unwrap
 from ..engines.inferers import BagInferer, fast_inferer
+from ..evaluation.maps.feature_maps import FeatureMaps
 from ..evaluation.maps.split_maps import SplitMaps
 from ..evaluation.report import number
 from ..handlers.tracking import Tracking
@@ -47,7 +48,7 @@ class Calibration:
         network: trained; not changed.
         alpha: share of a tumour slide's tiles, and of its map, that is taken for tumour.
         device: to compute on.
-        maps: the same slides, to be mapped by the network as it makes maps.
+        maps: the same slides, to be mapped by the network as it makes maps; of stored features `FeatureMaps`, which writes none.
         num_workers: processes that read.
         tracking: MLflow runs to log to.
     """
@@ -59,7 +60,7 @@ class Calibration:
         network: nn.Module,
         alpha: float,
         device: torch.device | str,
-        maps: SplitMaps,
+        maps: SplitMaps | FeatureMaps,
         num_workers: int = 0,
         tracking: Tracking | None = None,
     ) -> None:

@@ -15,9 +15,7 @@ from torch.nn import functional as F
 from ..networks.layers.packed_strides import pack_strides, packed_channels
 from ..networks.layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 
-__all__ = ["TOKENS", "Encoder", "EncoderFacts", "FeatureOptions"]
-
-TOKENS = ("dense", "class", "dense+class")
+__all__ = ["Encoder", "EncoderFacts", "FeatureOptions"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,9 @@ class FeatureOptions:
         smoothing: odd number of places; each feature is the mean over the ``smoothing x smoothing`` places around it that exist.
         strides_px: strides of the network's own maps, finest first, that are packed into one (see `pack_strides`); None for
             its last map.
-        tokens: of a vision transformer: "dense" for the token of each patch, "class" for the image's own token, repeated on the
-            grid, "dense+class" for both. A convolutional network has "dense" alone.
+        tokens: "dense" for a feature of each place: a convolutional network's map, a vision transformer's patch tokens. Of the
+            latter also "class" for the image's own token, repeated on the grid, and "dense+class" for both. "embedding" cuts
+            the image into tiles of the encoder's input size and gives one feature of each, by the rule of its authors.
     """
 
     stride_px: int | None = None
@@ -69,6 +68,7 @@ class Encoder(nn.Module):
         facts: what is known of the encoder.
         channels_of_stride: channels of each map that the network has, by its stride in pixels.
         options: which of them are taken, and how densely.
+        tokens: what `options` may ask for, see `FeatureOptions`.
 
     Attributes:
         channels: of a feature, of the packed one where several strides are asked for.
@@ -86,9 +86,17 @@ class Encoder(nn.Module):
     # TorchScript compiles properties unless they are named here.
     __jit_unused_properties__ = ("key",)
 
-    def __init__(self, facts: EncoderFacts, channels_of_stride: Mapping[int, int], options: FeatureOptions | None = None) -> None:
+    def __init__(
+        self,
+        facts: EncoderFacts,
+        channels_of_stride: Mapping[int, int],
+        options: FeatureOptions | None = None,
+        tokens: Sequence[str] = ("dense",),
+    ) -> None:
         super().__init__()
         options = options or FeatureOptions()
+        if options.tokens not in tokens:
+            raise ValueError(f"the tokens of {facts.name} must be one of {', '.join(tokens)}; got {options.tokens!r}")
         self.facts, self.tokens = facts, options.tokens
         self.name, self.mpp, self.input_size_px = facts.name, facts.mpp, facts.input_size_px
         self.licence, self.is_gated = facts.licence, facts.is_gated

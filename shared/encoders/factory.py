@@ -7,8 +7,13 @@ from pathlib import Path
 
 from .efficientnet_lite import load_efficientnet_lite0
 from .encoder import Encoder, FeatureOptions
+from .presets import PRESETS, preset_of
 
 __all__ = ["load_encoder"]
+
+IMAGENET_BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "vgg16_bn")
+FILES = (".pt", ".ts", ".pt2")
+TIMM_SOURCES = ("timm/", "hf-hub:", "hf_hub:", "local-dir:")
 
 
 def load_encoder(
@@ -18,16 +23,29 @@ def load_encoder(
     strides_px: Sequence[int] | None = None,
     tokens: str = "dense",
     checkpoint_path: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    mpp: float | None = None,
+    input_size_px: int | None = None,
+    licence: str | None = None,
 ) -> Encoder:
     """An encoder with trained weights, in eval mode and frozen.
 
     Args:
-        source: "efficientnet_lite0".
+        source: "efficientnet_lite0", or one of `IMAGENET_BACKBONES`, MONAI's ResNets and VGG-16 with
+            torchvision's weights; a published encoder of pathology (`shared.encoders.presets.PRESETS`); any model of timm
+            (``timm/NAME``, ``hf-hub:OWNER/NAME``, ``local-dir:FOLDER``); the path of a TorchScript (``.pt``, ``.ts``) or
+            torch.export file (``.pt2``).
         stride_px: see `FeatureOptions`.
         smoothing: the same.
         strides_px: the same.
         tokens: the same.
         checkpoint_path: a local file of the encoder's weights, instead of those that are installed or downloaded.
+        mean: of a TorchScript or torch.export file, which does not say it, see `load_exported`.
+        std: the same.
+        mpp: the same.
+        input_size_px: the same.
+        licence: the same.
 
     Raises:
         ValueError: if there is no such source, an option does not fit it, or weights do not.
@@ -35,7 +53,38 @@ def load_encoder(
         RuntimeError: if weights cannot be had: it never starts from random values instead.
     """
     options = FeatureOptions(stride_px, smoothing, strides_px, tokens)
-    if source != "efficientnet_lite0":
-        raise ValueError(f"there is no encoder {source!r}: expected efficientnet_lite0")
-    encoder: Encoder = load_efficientnet_lite0(options, checkpoint_path)
-    return encoder.eval().requires_grad_(False)
+    facts = {"mean": mean, "std": std, "mpp": mpp, "input_size_px": input_size_px, "licence": licence}
+    given = {name: value for name, value in facts.items() if value is not None}
+    if source.endswith(FILES):
+        if checkpoint_path is not None:
+            raise ValueError(f"{source} holds its weights itself; got checkpoint_path={str(checkpoint_path)!r}")
+        # Here, for only those who have such a file need it.
+        from .exported import load_exported
+
+        return load_exported(source, options, **given).eval().requires_grad_(False)  # type: ignore[arg-type]
+    if given:
+        raise ValueError(f"{', '.join(given)} are for TorchScript and torch.export files; {source} has its own")
+    return _load(source, options, checkpoint_path).eval().requires_grad_(False)
+
+
+def _load(source: str, options: FeatureOptions, checkpoint_path: str | Path | None) -> Encoder:
+    if source == "efficientnet_lite0":
+        return load_efficientnet_lite0(options, checkpoint_path)
+    if source in IMAGENET_BACKBONES:
+        # Here, for it loads MONAI.
+        from .imagenet_backbones import load_imagenet_backbone
+
+        return load_imagenet_backbone(source, options, checkpoint_path)
+    if preset := preset_of(source):
+        from .preset_models import load_preset
+
+        return load_preset(preset, options, checkpoint_path)
+    if source.startswith(TIMM_SOURCES):
+        from .timm_models import load_timm
+
+        return load_timm(source, options, checkpoint_path)
+    raise ValueError(
+        f"there is no encoder {source!r}: expected efficientnet_lite0, {', '.join(IMAGENET_BACKBONES)}; a published one, "
+        f"{', '.join(PRESETS)}; a model of timm, timm/NAME, hf-hub:OWNER/NAME or local-dir:FOLDER; or a file of "
+        "TorchScript (.pt) or torch.export (.pt2)"
+    )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 __all__ = ["load_weights_into", "read_weights"]
 
+COUNTER = "num_batches_tracked"
 # Under which a training's checkpoint keeps the network, in files of which it is but a part.
 NESTED_IN = ("state_dict", "model", "teacher")
 
@@ -34,7 +35,7 @@ def load_weights_into(network: nn.Module, weights: Mapping[str, Tensor], path: s
     """Load weights into a network, strictly but for batch normalisation's counters, which have no part in features.
 
     Args:
-        network: changed in place.
+        network: changed in place; one on the meta device takes the tensors themselves.
         weights: by the network's parameter names.
         path: where they are from, for the errors.
 
@@ -42,7 +43,9 @@ def load_weights_into(network: nn.Module, weights: Mapping[str, Tensor], path: s
         ValueError: naming the file, if names or shapes differ.
     """
     expected = network.state_dict()
-    missing = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
+    counters = {name: torch.zeros_like(value, device="cpu") for name, value in expected.items() if name.endswith(COUNTER)}
+    weights = {**counters, **weights}
+    missing = [name for name in expected if name not in weights]
     unexpected = [name for name in weights if name not in expected]
     if missing or unexpected:
         raise ValueError(
@@ -52,7 +55,8 @@ def load_weights_into(network: nn.Module, weights: Mapping[str, Tensor], path: s
     for name, value in weights.items():
         if value.shape != expected[name].shape:
             raise ValueError(f"{path}: {name} must be {tuple(expected[name].shape)}; found {tuple(value.shape)}")
-    network.load_state_dict({**expected, **weights})
+    is_empty = any(value.is_meta for value in expected.values())
+    network.load_state_dict({name: value.to(expected[name].dtype) for name, value in weights.items()}, assign=is_empty)
 
 
 def _read_checkpoint(path: Path) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.inferers import Inferer, SimpleInferer
 from numpy.typing import NDArray
 from sklearn.base import clone
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
@@ -22,6 +23,7 @@ from ..data.image_dataset import RegionDataset
 from ..handlers.tracking import Tracking
 from ..handlers.training import StageEvents, training_handlers
 from ..networks.boosted_patches import BoostedPatches
+from ..networks.encoded.encoded_boosting import EncodedBoosting
 from ..writers.atomic import atomic_path
 from .distributed import barrier, broadcast_from_first, gather_on_first, num_processes, rank
 from .folder_lock import FolderLock
@@ -34,7 +36,7 @@ FEATURES = "features.csv"
 
 def patch_bags(
     dataset: RegionDataset,
-    features: nn.Module,
+    features: Callable[[Tensor], Tensor],
     patches_per_image: int | None,
     device: torch.device | str = "cpu",
     inferer: Inferer | None = None,
@@ -46,7 +48,7 @@ def patch_bags(
 
     Args:
         dataset: of images with labels.
-        features: images ``(B, 3, H, W)`` to features of their patches ``(B, F, h, w)``.
+        features: images ``(B, 3, H, W)`` to features of their patches ``(B, F, h, w)``; a module is moved to the device.
         patches_per_image: drawn without replacement from an image's patches; None, or as many as there are, for all.
         device: to compute on.
         inferer: of ``(images, features)``; default: the module itself.
@@ -58,7 +60,9 @@ def patch_bags(
         a bag ``(num_patches, F)`` for each image of each pass, and their labels 0 or 1. Of several processes each computes its
         share of the images, and the first one has them all.
     """
-    module, infer = features.to(device).eval(), inferer or SimpleInferer()
+    if isinstance(features, nn.Module):
+        features.to(device).eval()
+    infer = inferer or SimpleInferer()
     share = range(rank(), len(dataset), num_processes())
     found: list[tuple[NDArray[np.float32], int]] = []
     is_silent = None if rank() == 0 else True
@@ -67,7 +71,7 @@ def patch_bags(
             dataset.set_epoch(number)
             of_pass = []
             for batch in DataLoader(Subset(dataset, share), 1, num_workers=num_workers):
-                patches = infer(batch["image"].to(device), module)[0].flatten(1).T
+                patches = infer(batch["image"].to(device), features)[0].flatten(1).T
                 index = int(batch["index"])
                 if patches_per_image is not None and patches_per_image < len(patches):
                     drawn = np.random.default_rng((seed, number, index)).permutation(len(patches))[:patches_per_image]
@@ -120,7 +124,7 @@ class BoostingTrainer(Stage, Engine):
         max_epochs: int,
         rounds_per_epoch: int,
         dataset: RegionDataset,
-        network: BoostedPatches,
+        network: BoostedPatches | EncodedBoosting,
         booster: MILBoost,
         patches_per_image: int | None = None,
         passes: int = 1,
@@ -140,7 +144,7 @@ class BoostingTrainer(Stage, Engine):
             raise ValueError(f"the network has room for {len(network.feature)} trees, and {self.num_trees} are to be grown")
         self.folder, self.publish_to = Path(output_dir) / name, Path(output_dir) / WEIGHTS
         self.device, self.max_epochs, self.rounds_per_epoch = device, max_epochs, rounds_per_epoch
-        self.dataset, self.network, self.validator = dataset, network.to(device), validator
+        self.dataset, self.network, self.validator = dataset, network.to(device).eval(), validator
         self.booster = clone(booster).set_params(warm_start=True)
         self.patches_per_image, self.passes, self.num_workers, self.seed = patches_per_image, passes, num_workers, seed
         self.inferer = inferer
@@ -197,7 +201,7 @@ class BoostingTrainer(Stage, Engine):
 
     def _save_trees(self) -> None:
         with atomic_path(self.folder / FEATURES) as temporary:
-            spoken_features(self.booster, self.network.features.names).to_csv(temporary, index=False)
+            spoken_features(self.booster, self.network.feature_names).to_csv(temporary, index=False)
         self.save_weights({name: values.cpu() for name, values in self.network.state_dict().items()})
 
     def _has_ended(self) -> bool:

@@ -4,3 +4,4 @@ from .feature_writer import CellFrame as CellFrame, SlideFeatureWriter as SlideF
 from .images import EmbeddedImages as EmbeddedImages
 from .instances import EmbeddedInstances as EmbeddedInstances
 from .slide_features import SlideFeatures as SlideFeatures
+from .stamp import link_for_stamp as link_for_stamp

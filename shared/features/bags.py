@@ -16,7 +16,7 @@ from ..data.record import Record, record_error
 from ..data.tissue_cache import TissueCache
 from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
-from .slide_features import FEATURES_SUFFIX, SlideFeatures
+from .slide_features import SlideFeatures, features_file
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class FeatureBagDataset(SlideBagDataset):
     def _features_of(self, record: Record, slide: Slide) -> _Held:
         key = record["image"]
         if key not in self._held:
-            features = SlideFeatures.open(self.folder / f"{Path(key).stem}{FEATURES_SUFFIX}", slide.mpp)
+            features = SlideFeatures.open(features_file(self.folder, key), slide.mpp)
             features.check(slide, self.encoder)  # type: ignore[arg-type]
             tissue = self.tissue.get(record["image"], record.get("mpp"))
             shares = tissue.shares(features.coords, features.patch_px) if len(features) else np.zeros(0)

@@ -10,17 +10,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
 from ..data.tissue_cache import slide_content_key
 from ..geometry.pyramid import nearest_finer_level
-from ..writers.atomic import atomic_path
 from ..wsi.slide import Slide
 from .compressed_rows import CompressedRows
 from .conventions import FEATURES_VERSION, UM_PX_AT_1X, num_cells
+from .whole_file import whole_file
 
 _COMPRESSED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
@@ -120,8 +119,8 @@ class SlideFeatureWriter:
 
     def __enter__(self) -> SlideFeatureWriter:
         with ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self.path))
-            file = stack.enter_context(h5py.File(temporary, "w", locking="best-effort"))
+            self._whole = stack.enter_context(whole_file(self.path))
+            file = self._whole.file
             file.attrs.update(self._attributes() | dict(self._settings))
             rows = CompressedRows(file, "features", self.encoder.channels, self._num_workers)
             rows.dataset.attrs.update({"name": self.path.stem, "encoder": self.encoder.name})
@@ -150,6 +149,7 @@ class SlideFeatureWriter:
 
         Raises:
             ValueError: if a feature is no number, or too large for half precision.
+            OSError: if the disk is full or the like.
         """
         with np.errstate(over="ignore"):
             halves = np.asarray(features, dtype=np.float16)
@@ -167,6 +167,7 @@ class SlideFeatureWriter:
         ):
             dataset.resize(start + len(values), axis=0)
             dataset[start:] = values
+        self._whole.check()
 
     def _attributes(self) -> dict[str, Any]:
         slide, frame, encoder = self.frame.slide, self.frame, self.encoder

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..writers.atomic import atomic_path
+from .whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ class ImageFeatureStore:
         """Keep features of one shape; `description` becomes the file's attributes."""
         values = torch.stack(list(features)).half().cpu().numpy()
         path = self.folder / f"{uuid.uuid4().hex}.h5"
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        with whole_file(path) as whole:
+            file = whole.file
             file.create_dataset(_FEATURES, data=values, chunks=(1, *values.shape[1:]), compression="lzf", shuffle=True)
             file.create_dataset(_KEYS, data=np.array(keys, dtype="S32"))
             file.attrs.update({name: value for name, value in description.items() if value is not None})

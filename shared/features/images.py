@@ -100,6 +100,21 @@ class EmbeddedImages(Dataset):
         """See `RegionDataset`."""
         return self.images.num_classes
 
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """See `RegionDataset`."""
+        return self.images.class_names
+
+    @property
+    def size_px(self) -> int | None:
+        """See `RegionDataset`: of the images."""
+        return self.images.size_px
+
+    @property
+    def mpp(self) -> float | None:
+        """See `RegionDataset`: of the images."""
+        return self.images.mpp
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) whose copies the next items are."""
         self.epoch = epoch
@@ -159,7 +174,7 @@ class EmbeddedImages(Dataset):
                 height, width = image_size(record, self.images.mpp, self.images.size_px)
                 self._check_size(height, width)
                 region = [record.get(name) for name in ("x", "y", "width_px", "height_px")]
-                what = (slide_content_key(record["image"]), region, record.get("mpp"), self.images.mpp, self.images.size_px)
+                what = (slide_content_key(record["image"]), region, *self._scale(record), self.images.size_px)
             except (ValueError, OSError) as error:
                 raise record_error(record, error) from error
             shape_copies = self.copies.of_shape(height, width)
@@ -167,6 +182,11 @@ class EmbeddedImages(Dataset):
             self._keys[index] = [feature_key(*what, *copy, strength) for copy, strength in zip(shape_copies, jitter, strict=True)]
             self._sizes[index] = height, width
         return self._keys[index], self._sizes[index]
+
+    def _scale(self, record: Record) -> tuple[Any, Any]:
+        """The image's own micrometres per pixel and the wanted ones, None where it is read as it is stored."""
+        own, wanted = record.get("mpp"), self.images.mpp
+        return (None, None) if wanted is None or own == wanted else (own, wanted)
 
     def _check_size(self, height: int, width: int) -> None:
         stride_px = int(self.encoder.stride_px)  # type: ignore[arg-type]

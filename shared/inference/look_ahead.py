@@ -62,12 +62,13 @@ class OpenedSlide(OpenedTiles):
     Args:
         scale: the slide's frames.
         overview: its picture and tissue.
-        is_stored: whether the batches are features that were stored, and no tiles.
+        stored_stride_px: the encoder's stride where the batches are features that were stored, see `StoredCells`; None for tiles
+            of pixels.
     """
 
     scale: Scale
     overview: Overview
-    is_stored: bool = False
+    stored_stride_px: int | None = None
 
 
 Opened = TypeVar("Opened", bound=OpenedTiles)

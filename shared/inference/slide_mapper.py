@@ -31,9 +31,11 @@ from .overview import Overview, read_overview
 from .pixel_sizes import PixelSizes, is_tile
 from .row import Row
 from .stopwatch import Stopwatch
+from .stored_slides import StoredSlides
 from .tiles.map_grid import MapGrid
 from .tiles.network_map import fill_map
 from .tiles.stitching import BlendedCores, CroppedCores, Stitching, check_blending
+from .tiles.stored_network import StoredTileNetwork, encoder_of
 from .tiles.tile_network import CompiledTileNetwork, TileNetwork
 from .tiles.tile_reader import Batch, read_batches
 
@@ -61,9 +63,11 @@ class SlideMapper:
         tissue: where an image is mapped.
         outputs: what is written.
         compute: on what, and how fast.
+        features: a folder of stored features, see `SlideEmbedder`. Slides of which it has a file are mapped from it, without the
+            encoder, whose features they must be; cells that are not stored are glass, and score 0. Others are mapped as usual.
 
     Raises:
-        ValueError: for numbers or names that do not fit.
+        ValueError: for numbers or names that do not fit, and for `features` with a network without an encoder.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class SlideMapper:
         tissue: Tissue | None = None,
         outputs: Outputs | None = None,
         compute: Compute | None = None,
+        features: str | Path | None = None,
     ) -> None:
         if not 0 < threshold <= 1:
             raise ValueError(f"need 0 < threshold <= 1, got {threshold=}")
@@ -96,8 +101,14 @@ class SlideMapper:
         self.tile_network: TileNetwork | CompiledTileNetwork = self._network_of_tiles
         if self.compute.compile:
             self.tile_network = CompiledTileNetwork(self._network_of_tiles, self.compute.batch_size, self.tiles.tile_size_px)
+        self._stored = None if features is None else self._stored_slides(features)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
+
+    def _stored_slides(self, folder: str | Path) -> StoredSlides:
+        if self.tiles.tta != "none":
+            raise ValueError(f"a map from features has no symmetries to average: set tta to none, or leave {folder} out")
+        return StoredSlides(folder, encoder_of(self.network))
 
     def _check_grid(self) -> None:
         """Fails here, and not at the first slide, when the numbers do not fit together."""
@@ -150,7 +161,7 @@ class SlideMapper:
             "tissue_dir": None if self.tissue.cache is None else str(self.tissue.cache.folder.absolute()),
             "amp": self.compute.amp,
             "version": __version__,
-        }
+        } | ({} if self._stored is None else {"from_features": True})
 
     def expect(self, image: ImageInput) -> None:
         """Begin to open `image` in the background, for a `map_image` soon to come: what it does first is then done."""
@@ -191,7 +202,10 @@ class SlideMapper:
                 box_of = functools.partial(opened.scale.core_box, grid)
                 table = stack.enter_context(tile_table(path, box_of, self.class_names or BINARY_NAMES))
             progress = stack.enter_context(tqdm(total=int(wanted.sum()), desc=title, unit="tile", leave=False, disable=None))
-            fill_map(stitching, grid, opened.batches, self.tile_network, progress, self.stopwatch, table)
+            network = (
+                StoredTileNetwork(self._network_of_tiles, opened.stored_stride_px, grid) if opened.stored_stride_px else None
+            )
+            fill_map(stitching, grid, opened.batches, network or self.tile_network, progress, self.stopwatch, table)
 
     def _open_slide(self, image: ImageInput) -> OpenedSlide:
         """Everything of `map_image` that comes before the network."""
@@ -201,10 +215,15 @@ class SlideMapper:
             grid = self._grid(slide, scale)
             overview = self._overview(slide, grid, scale, self.tissue.only)
             wanted = grid.tiles_on(overview.holds_tissue, overview.factor * scale.map_downsample)
-            batches = self._read_batches(slide, grid, wanted, scale)
+            stored = None if self._stored is None else self._stored.find(image, slide, scale.downsample)
+            if stored is None:
+                batches = self._read_batches(slide, grid, wanted, scale)
+            else:
+                stored.check_grid(grid)
+                batches = stored.read_batches(grid, wanted, self.compute.batch_size, self.compute.torch_device)
             first = list(islice(batches, 1))
             stack.pop_all()  # it stays open
-            return OpenedSlide(slide, grid, wanted, first, batches, scale, overview)
+            return OpenedSlide(slide, grid, wanted, first, batches, scale, overview, stored.stride_px if stored else None)
 
     def _read_batches(self, slide: Slide, grid: MapGrid, wanted: NDArray[np.bool_], scale: Scale) -> Generator[Batch, None, None]:
         compute = self.compute

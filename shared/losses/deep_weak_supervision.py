@@ -94,6 +94,7 @@ class DeepWeakSupervisionLoss(nn.Module):
         r: sharpness of the generalised mean, > 0.
         area_weighted_superpixels: weight super-pixels by their numbers of pixels.
         num_side_outputs: of the network, to check `etas` before anything is trained; None for no check.
+        eta_scale: all of the constraint's weights are multiplied by it, >= 0.
 
     Raises:
         ValueError: if a weight of the constraint is negative, r is not positive and finite, or there is not one eta for each side
@@ -107,6 +108,7 @@ class DeepWeakSupervisionLoss(nn.Module):
         r: float = 4,
         area_weighted_superpixels: bool = False,
         num_side_outputs: int | None = None,
+        eta_scale: float = 1.0,
     ) -> None:
         super().__init__()
         _check_etas(etas, eta_fuse)
@@ -117,8 +119,11 @@ class DeepWeakSupervisionLoss(nn.Module):
             )
         if not 0 < r < math.inf:
             raise ValueError(f"r must be > 0 and finite; got {r}")
-        self.etas = tuple(etas)
-        self.eta_fuse = eta_fuse
+        if not 0 <= eta_scale < math.inf:
+            raise ValueError(f"eta_scale must be >= 0 and finite; got {eta_scale}")
+        # As they were given where they are not scaled.
+        self.etas = tuple(etas) if eta_scale == 1 else tuple(eta * eta_scale for eta in etas)
+        self.eta_fuse = eta_fuse if eta_scale == 1 else eta_fuse * eta_scale
         self.r = r
         self.area_weighted_superpixels = area_weighted_superpixels
 

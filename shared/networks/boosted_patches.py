@@ -1,52 +1,16 @@
 """Boosted trees on the features of every patch, as a network: images in, logits out, trees in its state dict."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from .layers.boosted_trees import BoostedTrees
 from .layers.patch_features import PatchFeatures
 
-__all__ = ["BoostedPatches", "tree_scores"]
+__all__ = ["BoostedPatches"]
 
 
-def tree_scores(features: Tensor, feature: Tensor, threshold: Tensor, value: Tensor) -> Tensor:
-    """Sum of what each tree says of each sample.
-
-    Trees are complete: node n has the children 2 n + 1 (left, where ``feature <= threshold``) and 2 n + 2. A branch that ends
-    early goes on with the same value on both sides.
-
-    Args:
-        features: ``(B, F, N)``, B times N samples, float32.
-        feature: index of the feature that each inner node looks at, ``(T, 2^d - 1)``, int64.
-        threshold: of each inner node, same shape, float32.
-        value: of each leaf, from left to right, ``(T, 2^d)``.
-
-    Returns:
-        ``(B, N)``, of the type of `value`.
-
-    >>> stump = torch.tensor([[0]]), torch.tensor([[0.5]]), torch.tensor([[-1.0, 2.0]])
-    >>> tree_scores(torch.tensor([[[0.5, 0.6]]]), *stump)
-    tensor([[-1.,  2.]])
-    """
-    num_trees, num_nodes = feature.shape[0], feature.shape[1]
-    scores = torch.zeros(features.shape[0], features.shape[2], dtype=value.dtype, device=features.device)
-    at_once = 16
-    for start in range(0, num_trees, at_once):
-        chosen, limits = feature[start : start + at_once], threshold[start : start + at_once]
-        seen = features.index_select(1, chosen.flatten()).unflatten(1, [chosen.shape[0], num_nodes])
-        goes_right = seen > limits[None, :, :, None]
-        values = value[start : start + at_once][None, :, :, None]
-        # From the leaves to the root, level by level: every inner node takes the value of the side that the sample goes to.
-        num_parents = (num_nodes + 1) // 2
-        while num_parents > 0:
-            is_right = goes_right[:, :, num_parents - 1 : 2 * num_parents - 1]
-            values = torch.where(is_right, values[:, :, 1::2], values[:, :, 0::2])
-            num_parents = num_parents // 2
-        scores = scores + values[:, :, 0].sum(dim=1)
-    return scores
-
-
-class BoostedPatches(nn.Module):
+class BoostedPatches(BoostedTrees):
     """Tumour logits of every pixel, by boosted trees on `PatchFeatures`.
 
     The trees are buffers: a checkpoint or an exported model carries them. Fresh, there are none: every logit is 0. A patch's
@@ -66,40 +30,23 @@ class BoostedPatches(nn.Module):
         MIL-Boosting, the comparator of Jia et al., IEEE TMI 2017, section V.B.4: patches of 64 px, 4 px apart.
     """
 
-    feature: Tensor
-    threshold: Tensor
-    value: Tensor
-
     def __init__(
         self, num_trees: int, max_depth: int = 1, patch_size_px: int = 64, stride_px: int = 4, num_bins: int = 8
     ) -> None:
         super().__init__()
-        if num_trees < 1 or max_depth < 1:
-            raise ValueError(f"num_trees and max_depth must be at least 1; got {num_trees=}, {max_depth=}")
         self.features = PatchFeatures(patch_size_px, stride_px, num_bins)
-        num_nodes = 2**max_depth - 1
-        self.register_buffer("feature", torch.zeros(num_trees, num_nodes, dtype=torch.int64))
-        self.register_buffer("threshold", torch.full((num_trees, num_nodes), torch.inf))
-        self.register_buffer("value", torch.zeros(num_trees, num_nodes + 1))
+        self.add_trees(num_trees, max_depth)
 
+    @property
     @torch.jit.unused
-    def set_trees(self, feature: Tensor, threshold: Tensor, value: Tensor) -> None:
-        """Take the trees of a fitted `shared.boosting.MILBoost`: up to `num_trees`, in its arrays' shapes.
-
-        Raises:
-            ValueError: if there are more, or of another depth.
-        """
-        if len(feature) > len(self.feature) or feature.shape[1:] != self.feature.shape[1:]:
-            raise ValueError(f"there is room for trees {tuple(self.feature.shape)}; got {tuple(feature.shape)}")
-        for buffer, given, empty in ((self.feature, feature, 0), (self.threshold, threshold, torch.inf), (self.value, value, 0)):
-            buffer.fill_(empty)
-            buffer[: len(given)] = given.to(buffer)
+    def feature_names(self) -> list[str]:
+        """Of the features, in their order."""
+        return self.features.names
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to logits ``(B, 1, H, W)``, float32."""
         features = self.features(images)
-        scores = tree_scores(features.flatten(2), self.feature, self.threshold, self.value)
-        patches = scores.unflatten(1, [1, features.shape[2], features.shape[3]])
+        patches = self.scores(features)
         height, width = images.shape[2], images.shape[3]
         stride = self.features.stride_px
         size = [features.shape[2] * stride, features.shape[3] * stride]

@@ -1,6 +1,5 @@
 """The first stages of VGG-16 with a side output each and their fusion."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,34 +11,12 @@ from torch.utils.checkpoint import checkpoint
 from .backbones.imagenet_weights import load_imagenet_vgg16
 from .backbones.vgg16 import STAGE_CHANNELS, check_vgg_weights, vgg_convolutions
 from .layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
+from .layers.side_outputs import SideOutputs, checked_side_outputs
 
-__all__ = ["SideOutputVGG", "fuse_probabilities"]
-
-# Of three side outputs, found by cross-validation: section III.B.3 of the paper.
-PAPER_WEIGHTS = (0.2, 0.35, 0.45)
+__all__ = ["SideOutputVGG"]
 
 
-def fuse_probabilities(side_probabilities: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean over the side outputs, ``sum_t weights[t] * side_probabilities[:, t]``.
-
-    Args:
-        side_probabilities: ``(B, T, H, W)``.
-        weights: ``(T,)``, not negative, with sum 1.
-
-    Returns:
-        probabilities ``(B, 1, H, W)``.
-
-    Reference:
-        Jia et al., IEEE TMI 2017, equation (10).
-
-    >>> fuse_probabilities(torch.tensor([0.5, 1.0]).view(1, 2, 1, 1), torch.tensor([0.25, 0.75])).item()
-    0.875
-    """
-    # Rounded weights may give a little more than 1.
-    return (side_probabilities * weights[:, None, None]).sum(dim=1, keepdim=True).clamp(max=1)
-
-
-class SideOutputVGG(nn.Module):
+class SideOutputVGG(SideOutputs):
     """Tumour probability of every pixel from several depths of VGG-16, on raw pixel values.
 
     A side output is a 1 x 1 convolution to one logit on a stage's last features, before pooling. Learned fusion weights
@@ -51,7 +28,8 @@ class SideOutputVGG(nn.Module):
 
     Args:
         num_stages: of VGG-16, 1 to 5.
-        pretrained: start these stages from torchvision's ImageNet weights, downloaded once.
+        pretrained: start these stages from torchvision's ImageNet weights, downloaded once: of VGG-16 as it is, or with
+            `norm` "batch" or "frozen" of VGG-16 with batch normalisation.
         side_outputs: stages with a side output, counted from 1, ascending to `num_stages`; None for every stage. The paper's
             baseline has ``(3,)``.
         fusion_weights: fixed weight of each side output, not negative, with sum 1; None for the paper's (0.2, 0.35, 0.45) if
@@ -66,7 +44,7 @@ class SideOutputVGG(nn.Module):
 
     Raises:
         ValueError: if there are no such stages, the fusion weights or the ImageNet weights do not fit, or `weights_path` is
-            not asked for, or `pretrained` is asked for with a norm.
+            not asked for, or `pretrained` is asked for with the norm "group".
         RuntimeError: if the ImageNet weights cannot be had: it never starts from random values instead.
 
     Reference:
@@ -74,9 +52,6 @@ class SideOutputVGG(nn.Module):
         the size of the image, then the sigmoid is taken, as in HED (Xie & Tu, ICCV 2015): losses can be computed from logits;
         the learned weights stay positive with sum 1; torchvision's weights and pixel normalisation in place of Caffe's.
     """
-
-    fusion_weights: Tensor
-    fusion_logits: Tensor | None
 
     def __init__(
         self,
@@ -91,16 +66,14 @@ class SideOutputVGG(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
-        self.side_outputs = _checked_side_outputs(num_stages, side_outputs)
-        check_vgg_weights(pretrained, norm, weights_path)
-        num_sides = len(self.side_outputs)
+        stages = _checked_side_outputs(num_stages, side_outputs)
+        check_vgg_weights(pretrained, norm, weights_path, norms_with_weights=("batch", "frozen"))
         self.checkpointing = checkpointing
         self.smallest_image_px = 2 ** (num_stages - 1)
         self.normalization = PixelNormalization(mean, std)
         self.stages = nn.ModuleList(_vgg_stage(stage, norm) for stage in range(1, num_stages + 1))
-        self.side_layers = nn.ModuleList(_side_layer(stage) for stage in self.side_outputs)
-        self.register_parameter("fusion_logits", nn.Parameter(torch.zeros(num_sides)) if num_sides > 1 else None)
-        self.register_buffer("fusion_weights", _checked_fusion_weights(num_sides, fusion_weights))
+        self.side_layers = nn.ModuleList(_side_layer(stage) for stage in stages)
+        self.add_fusion(stages, fusion_weights)
         if pretrained:
             load_imagenet_vgg16(self.stages, weights_path)
 
@@ -125,34 +98,6 @@ class SideOutputVGG(nn.Module):
             logits.append(F.interpolate(coarse, size=images.shape[-2:], mode="bilinear", align_corners=False))
         return torch.cat(logits, dim=1)
 
-    def side_probabilities(self, images: Tensor) -> Tensor:
-        """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to the side outputs' probabilities ``(B, T, H, W)``."""
-        return self.side_logits(images).sigmoid()
-
-    def maps(self, images: Tensor) -> Tensor:
-        """RGB images ``(B, 3, H, W)`` to the side outputs' probabilities and, last, their fusion with the fixed weights.
-
-        Returns:
-            ``(B, T + 1, H, W)``, float32, in either mode.
-        """
-        sides = self.side_probabilities(images)
-        return torch.cat([sides, fuse_probabilities(sides, self.fusion_weights.float())], dim=1)
-
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
-        """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to maps of the same size, float32.
-
-        Returns:
-            in train mode logits of the side outputs ``(B, T, H, W)`` and the probabilities ``(B, 1, H, W)`` of their fusion with
-            the learned weights, None if there is one side output only; in eval mode, and from a scripted network, the
-            probabilities ``(B, 1, H, W)`` of their fusion with the fixed weights.
-        """
-        if not torch.jit.is_scripting() and self.training:
-            side_logits = self.side_logits(images)
-            if self.fusion_logits is None:
-                return side_logits, None
-            return side_logits, fuse_probabilities(side_logits.sigmoid(), self.fusion_logits.float().softmax(dim=0))
-        return fuse_probabilities(self.side_probabilities(images), self.fusion_weights.float())
-
 
 def _vgg_stage(stage: int, norm: str | None) -> nn.Module:
     """Pooling (not in the first stage), so that the stage ends with the features before pooling, and the convolutions."""
@@ -170,17 +115,4 @@ def _side_layer(stage: int) -> nn.Conv2d:
 def _checked_side_outputs(num_stages: int, side_outputs: Sequence[int] | None) -> list[int]:
     if not 1 <= num_stages <= len(STAGE_CHANNELS):
         raise ValueError(f"num_stages must be 1 to {len(STAGE_CHANNELS)}; got {num_stages}")
-    stages = list(range(1, num_stages + 1)) if side_outputs is None else list(side_outputs)
-    # A stage behind the last side output would be computed for nothing and learn nothing.
-    if not stages or stages != sorted(set(stages)) or stages[0] < 1 or stages[-1] != num_stages:
-        raise ValueError(f"side_outputs must ascend from 1 or more to num_stages={num_stages}; got {side_outputs}")
-    return stages
-
-
-def _checked_fusion_weights(num_sides: int, fusion_weights: Sequence[float] | None) -> Tensor:
-    if fusion_weights is None:
-        fusion_weights = PAPER_WEIGHTS if num_sides == len(PAPER_WEIGHTS) else [1 / num_sides] * num_sides
-    is_mean = len(fusion_weights) == num_sides and min(fusion_weights) >= 0 and math.isclose(sum(fusion_weights), 1, abs_tol=1e-6)
-    if not is_mean:
-        raise ValueError(f"fusion_weights must be {num_sides} numbers >= 0 with sum 1; got {fusion_weights}")
-    return torch.tensor(fusion_weights, dtype=torch.float32)
+    return checked_side_outputs(num_stages, side_outputs)

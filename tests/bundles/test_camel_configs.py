@@ -1,5 +1,7 @@
 """What CAMEL's configurations say before anything is trained: MONAI's properties, refusals."""
 
+from collections import Counter
+
 import pandas as pd
 import pytest
 
@@ -12,6 +14,14 @@ def test_training_has_the_properties_that_monai_asks_for(camel, trained):
     assert workflow.check_properties() == []
     assert workflow.max_epochs == trained.options["num_epochs"]
     assert len(workflow.train_dataset) == 16
+
+
+@pytest.mark.parametrize(("overlays", "balanced"), [((), True), (("retrain_unconstrained", "instance_fsb"), False)])
+def test_picks_are_balanced_and_instances_are_not(camel, trained, overlays, balanced):
+    workflow = camel.workflow("train", *overlays, **{**trained.options, "output_dir": str(trained.folder)})
+    loader = workflow.parser.get_parsed_content("retrain::instances")
+    counts = Counter(record["label"] for record in workflow.parser.get_parsed_content("retrain::dataset::data"))
+    assert loader.num_samples == (2 * max(counts.values()) if balanced else sum(counts.values()))
 
 
 def test_inference_has_the_properties_that_monai_asks_for(camel, trained):

@@ -1,6 +1,8 @@
 """The trained network in use: evaluate.json from the bundle's own folder, inference.json on everything that it takes."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,20 @@ def test_evaluate_repeats_the_numbers_of_the_training(camel, trained, tmp_path):
     options = {name: trained.options[name] for name in names}
     command = trained.assert_evaluated_the_same(tmp_path, cwd=camel.root, **options)
     assert "configs/evaluate.json" in command
+
+
+@pytest.mark.parametrize("name", ["inference", "evaluate"])
+@pytest.mark.parametrize(("written", "given", "expected"), [(0.3, {}, 0.3), (None, {}, 0.5), (0.3, {"threshold": 0.4}, 0.4)])
+def test_the_threshold_is_that_of_the_training(camel, trained, tmp_path, caplog, name, written, given, expected):
+    """Of a checkpoint without calibration.json, from a training that chose none, it is 0.5, and the log says so."""
+    shutil.copyfile(trained.folder / "model.pt", tmp_path / "model.pt")
+    if written is not None:
+        (tmp_path / "calibration.json").write_text(json.dumps({"threshold": written}))
+    options = {**options_of(trained, tmp_path), "checkpoint": str(tmp_path / "model.pt"), **given}
+    workflow = camel.workflow(name, **({"workflow_type": "infer"} if name == "inference" else {}), **options)
+    part = "slide_mapper" if name == "inference" else "evaluator"
+    assert workflow.parser.get_parsed_content(part).threshold == expected
+    assert ("calibration.json does not exist" in caplog.text) == (written is None)
 
 
 def test_evaluate_of_another_network_behind_its_overlay(camel, tmp_path):

@@ -101,7 +101,7 @@ def test_adenoma_trains_on_image_labels_alone(camel, tmp_path):
     table.to_csv(manifest, index=False)
     camel.train_here("adenoma", output_dir=tmp_path, manifest=str(manifest))
     metrics = metrics_of(tmp_path)
-    assert metrics.keys() == {"split", "num_images", "images"}
+    assert metrics.keys() == {"split", "num_images", "threshold", "images"}
     assert metrics["images"].keys() == {"Max-Max", "Max-Min", "Retrain", "CAMEL"}
     columns = pd.read_csv(tmp_path / "evaluation" / "images.csv").columns
     assert {"image", "label", "max_probability"} <= set(columns)

@@ -15,7 +15,7 @@ from PIL import Image
 from .runs import files_of, files_of_training, metrics_of, weights_of
 
 STAGES = ("max_max", "max_min", "retrain", "segmentation")
-RESULTS = files_of_training(*STAGES) | {"construct/picks.csv", "relabel/instance_labels.csv"}
+RESULTS = files_of_training(*STAGES) | {"construct/picks.csv", "relabel/instance_labels.csv", "calibration.json"}
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +52,14 @@ def test_the_whole_pipeline_learns_what_is_easy(trained):
     assert metrics["images"]["Max-Max"]["accuracy"] >= 0.75
 
 
+def test_the_threshold_stands_beside_the_weights(trained):
+    """Four validation images of each label are too few to choose it on."""
+    found = json.loads((trained.folder / "calibration.json").read_text())
+    assert (found["threshold"], found["num_normal_images"], found["num_tumour_images"]) == (0.5, 4, 4)
+    assert "at least 5 of each" in found["reason"]
+    assert metrics_of(trained.folder)["threshold"] == 0.5
+
+
 def test_the_closing_table_is_printed_once(trained):
     lines = trained.process.stdout.splitlines()
     start = [number for number, line in enumerate(lines) if line.startswith("Instance labels (%)")]
@@ -75,7 +83,7 @@ def test_mlflow_has_a_run_with_a_child_for_each_stage(trained):
     assert parent.info.status == "FINISHED"
     assert parent.data.params["cmil.lr"] == "0.003"
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["config.json"]
-    assert children.keys() == {*STAGES, "evaluation"}
+    assert children.keys() == {*STAGES, "calibration", "evaluation"}
     assert {run.info.status for run in children.values()} == {"FINISHED"}
     for stage in STAGES:
         run_id = children[stage].info.run_id
@@ -93,7 +101,8 @@ def test_killed_in_two_stages_it_ends_with_the_same_numbers(trained, tmp_path):
     trained.assert_same_when_killed(folder, ["max_min", "segmentation"], RESULTS)
     parents, children = runs_of(trained.database, folder)
     assert [run.info.status for run in parents] == ["FINISHED"]
-    assert {name: run.info.status for name, run in children.items()} == dict.fromkeys((*STAGES, "evaluation"), "FINISHED")
+    assert children.keys() == {*STAGES, "calibration", "evaluation"}
+    assert {run.info.status for run in children.values()} == {"FINISHED"}
 
 
 def test_two_processes_train_as_one(camel, trained, tmp_path):
@@ -106,7 +115,7 @@ def test_two_processes_train_as_one(camel, trained, tmp_path):
     assert files_of(folder) == RESULTS
     parents, children = runs_of(trained.database, folder)
     assert [run.info.status for run in parents] == ["FINISHED"]
-    assert children.keys() == {*STAGES, "evaluation"}
+    assert children.keys() == {*STAGES, "calibration", "evaluation"}
     camel.train_here(output_dir=tmp_path / "one", run="$@max_max::trainer.run()", **options)
     two, one = folder / "max_max", tmp_path / "one/max_max"
     torch.testing.assert_close(weights_of(two / "model.pt"), weights_of(one / "model.pt"), rtol=1e-4, atol=1e-5)

@@ -150,6 +150,19 @@ def test_what_does_not_fit_is_said_before_anything_is_written(cdws, tmp_path, ov
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("norm", "share"), [("$None", 0.01), ("batch", 1.0), ("group", 1.0)])
+def test_side_layers_learn_at_the_papers_share_without_normalisation_alone(cdws, tmp_path, norm, share):
+    workflow = cdws.workflow("train", norm=norm, output_dir=str(tmp_path))
+    rates = [group["lr"] for group in workflow.parser.get_parsed_content("optimizer").param_groups]
+    assert sorted(rates) == pytest.approx(sorted([0.001, 0.001 * share]))
+
+
+def test_a_tenth_of_the_constraint_on_real_tiles(cdws, tmp_path):
+    workflow = cdws.workflow("train", "ebhi_seg", output_dir=str(tmp_path))
+    assert workflow.parser["eta_scale"] == 0.1
+    assert workflow.parser.get_parsed_content("loss_function").etas == pytest.approx((0.25, 0.5, 1.0))
+
+
 def test_a_single_side_output_needs_no_areas_for_a_fusion_it_does_not_have(cdws, tmp_path):
     workflow = cdws.workflow("train", "baseline", eta_fuse=10, output_dir=str(tmp_path))
     assert not workflow.parser.get_parsed_content("loss_function").needs_areas

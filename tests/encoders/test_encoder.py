@@ -36,6 +36,7 @@ def test_features_of_an_enlarged_image_lie_over_its_pixels():
         (FeatureOptions(strides_px=(8, 4)), r"strides_px must ascend and be among those of averages, \[4, 8\]; got \[8, 4\]"),
         (FeatureOptions(strides_px=(16,)), r"must ascend and be among those of averages, \[4, 8\]; got \[16\]"),
         (FeatureOptions(strides_px=()), r"got \[\]"),
+        (FeatureOptions(tokens="class"), "the tokens of averages must be one of dense; got 'class'"),
     ],
 )
 def test_rejects_what_it_cannot_give(options, said):
@@ -76,5 +77,5 @@ def test_loading_weights_gives_another_key_and_moving_the_network_does_not():
 
 
 def test_an_unknown_source_is_an_error():
-    with pytest.raises(ValueError, match="there is no encoder 'uni'"):
-        load_encoder("uni")
+    with pytest.raises(ValueError, match="there is no encoder 'unit': expected efficientnet_lite0, resnet18"):
+        load_encoder("unit")

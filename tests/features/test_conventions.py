@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from shared.features import CellFrame, SlideFeatures, SlideFeatureWriter
+from shared.features import CellFrame, SlideFeatures, SlideFeatureWriter, link_for_stamp
 from shared.wsi import Slide
 
 CORNERS = np.array([[512, 256], [768, 256], [512, 512], [1280, 1024]])
@@ -123,3 +123,23 @@ def test_corners_beyond_the_slide_are_refused(write_h5, slide_path, encoder, cor
             features.check(slide)
         with pytest.raises(ValueError, match="another encoder: four_numbers gives 4 values, found 6"):
             features.check(encoder=encoder)
+
+
+def test_stamp_reads_ours(ours, tmp_path):
+    """By `BagDataset.__getitem__` and `get_coords`, after the folder was moved."""
+    assert link_for_stamp(ours.parent) == [ours.parent / "stamp" / "slide.h5"]
+    moved = ours.parent.rename(tmp_path / "moved")
+    with h5py.File(moved / "stamp" / "slide.h5", "r", swmr=True, libver="latest") as h5:
+        assert "feats" in h5
+        assert isinstance(h5["feats"], h5py.Dataset)
+        np.testing.assert_array_equal(h5["feats"][()], VECTORS[:, :4].astype(np.float16))
+        # Cells of 64 level-0 pixels of 0.25 um, of 32 px at 0.5 um.
+        assert (h5.attrs["tile_size_um"], h5.attrs["tile_size_px"], h5.attrs["unit"]) == (16, 32, "um")
+        np.testing.assert_array_equal(h5["coords"][:], np.array([[0, 0], [1, 0], [1, 1], [5, 4]]) * 16)
+    with (
+        SlideFeatures.open(moved / "stamp" / "slide.h5", slide_mpp=0.25) as again,
+        SlideFeatures.open(moved / "slide.h5") as first,
+    ):
+        assert (again.convention, again.encoder_name, again.mpp) == ("STAMP", "four_numbers", 0.5)
+        np.testing.assert_array_equal(again.coords, first.coords)
+        np.testing.assert_array_equal(again.read([1, 3]), first.read([1, 3]))

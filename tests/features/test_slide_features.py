@@ -1,6 +1,7 @@
 """Files of features: ours come back as they were, and say what does not fit."""
 
 import pickle
+import textwrap
 
 import h5py
 import numpy as np
@@ -157,3 +158,39 @@ def test_batches_of_any_size_become_whole_chunks(tmp_path, num_rows):
     with h5py.File(tmp_path / "rows.h5") as file:
         np.testing.assert_array_equal(file["rows"][:], rows)
         assert file["rows"].chunks == (8192, 32)
+
+
+FULL = """
+    import resource, signal, sys
+    import numpy as np
+    from shared.features import CellFrame, SlideFeatureWriter
+    from shared.wsi import Slide
+    from shared.writers import StorageError
+    from tests.features.conftest import StoredEncoder
+
+    # Writing fails then with an error and not with a signal.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+    noise = np.random.default_rng(0).normal(size=(10_000, 4))
+    with Slide({slide!r}) as slide:
+        try:
+            with SlideFeatureWriter({path!r}, CellFrame(slide, 2.0, 32), StoredEncoder()) as writer:
+                for batch in range({batches}):
+                    writer.append(noise, np.zeros((10_000, 2), np.int64), np.ones(10_000))
+        except StorageError as error:
+            sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize(("limit", "batches"), [(200_000, 100), (200_000, 3), (1000, 0)])
+def test_where_there_is_no_room_there_is_one_error_and_no_file(run_python, tmp_path, slide_path, limit, batches):
+    """While it is written, and only when it is closed; HDF5 by itself ends the process in a segmentation fault."""
+    path = tmp_path / "features" / "slide.h5"
+    code = textwrap.dedent(FULL).format(limit=limit, slide=str(slide_path), path=str(path), batches=batches)
+    finished = run_python("-c", code)
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1] == (
+        f"{path} cannot be written: the file is larger than the system allows. Raise the limit (ulimit -f), or write to another "
+        "file system."
+    )
+    assert not list(path.parent.iterdir())

@@ -201,7 +201,7 @@ def cause_of(**arguments):
     ("values", "said"),
     [
         ({"treshold": 0.9}, "--treshold 0.9: "),
-        ({"cmil::keep_best": None}, "MONAI leaves it out, and cmil::keep_best would stay 'val_image_accuracy'."),
+        ({"cmil::keep_best": None}, "MONAI leaves it out, and cmil::keep_best would stay 'val_image_auc'."),
         ({"manifest": "data/#1.csv"}, "MONAI reads 'data/#1.csv' as 'data/::1.csv'"),
         ({"device": "cuda:77"}, "--device: "),
         ({"device": "gpu"}, "'gpu' is no device. Say cuda, cuda:1 or cpu"),

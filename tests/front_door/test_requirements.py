@@ -30,7 +30,10 @@ def constrained() -> dict[str, str]:
     return versions
 
 
-@pytest.mark.parametrize("name", ["requirements-core.txt", "requirements.txt", "requirements-ray.txt", "requirements-dev.txt"])
+RANGES = ("core", "encoders", "ray", "dev")
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", *(f"requirements-{part}.txt" for part in RANGES)])
 def test_constraints_lie_in_the_ranges(name):
     versions = constrained()
     outside = [

@@ -209,6 +209,18 @@ def test_float32_of_half_outputs_and_under_autocast():
     assert pooled == expected_pooled
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 3.0])
+def test_a_scale_multiplies_every_weight_of_the_constraint(scale):
+    outputs = network_outputs()
+    scaled = DeepWeakSupervisionLoss(etas=[2.5, 5, 10], eta_fuse=10, eta_scale=scale)
+    expected = deep_weak_supervision_loss(*outputs, LABELS, AREAS, etas=[2.5 * scale, 5 * scale, 10 * scale], eta_fuse=10 * scale)
+    assert torch.equal(scaled(outputs, LABELS, AREAS), expected)
+    assert scaled.needs_areas == (scale > 0)
+    for wrong in (-1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="eta_scale must be >= 0 and finite"):
+            DeepWeakSupervisionLoss(eta_scale=wrong)
+
+
 def test_rejects_weights_that_do_not_fit():
     with pytest.raises(ValueError, match=r"etas must be >= 0; got etas=\(1, -2\), eta_fuse=10"):
         DeepWeakSupervisionLoss(etas=[1, -2])

@@ -5,6 +5,7 @@ from torch import nn
 from shared.networks import IMAGENET_URLS, SideOutputVGG, load_imagenet_vgg16
 
 FILE_NAME = "vgg16-397923af.pth"
+FILE_NAME_WITH_BATCH_NORM = "vgg16_bn-6c64b313.pth"
 # torchvision's cfgs["D"]: channels of the convolutions, "M" for pooling.
 CONFIGURATION = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 
@@ -20,22 +21,28 @@ def torchvision_weights(configuration=CONFIGURATION, with_batch_norm=False):
         weights[f"features.{number}.weight"] = torch.randn(entry, in_channels, 3, 3)
         weights[f"features.{number}.bias"] = torch.randn(entry)
         if with_batch_norm:
-            weights[f"features.{number + 1}.weight"] = torch.randn(entry)
+            norm = nn.BatchNorm2d(entry).state_dict() | {
+                name: torch.rand(entry) for name in ("weight", "running_mean", "running_var")
+            }
+            weights |= {f"features.{number + 1}.{name}": value for name, value in norm.items()}
         number, in_channels = number + (3 if with_batch_norm else 2), entry
     # The first linear layer's real 4096 x 25088 would only take time.
     weights["classifier.0.weight"], weights["classifier.0.bias"] = torch.randn(2, 25088), torch.randn(2)
     return weights
 
 
-@pytest.mark.parametrize(("num_stages", "last_number"), [(1, 2), (3, 14), (5, 28)])
-def test_every_convolution_takes_its_weights(hub, num_stages, last_number):
-    weights = torchvision_weights()
-    torch.save(weights, hub / FILE_NAME)
-    network = SideOutputVGG(num_stages, pretrained=True)
+@pytest.mark.parametrize(
+    ("num_stages", "norm", "last_number"),
+    [(1, None, 2), (3, None, 14), (5, None, 28), (1, "batch", 4), (3, "batch", 21), (5, "frozen", 41)],
+)
+def test_every_convolution_takes_its_weights(hub, num_stages, norm, last_number):
+    weights = torchvision_weights(with_batch_norm=norm is not None)
+    torch.save(weights, hub / (FILE_NAME_WITH_BATCH_NORM if norm else FILE_NAME))
+    network = SideOutputVGG(num_stages, pretrained=True, norm=norm)
     # Layer by layer in torchvision's order: pooling is the first layer of our stages and the last one of its.
     layers = [layer for stage in network.stages for layer in stage]
     assert len(layers) == last_number + 2
-    assert isinstance(layers[last_number], nn.Conv2d)
+    assert layers[last_number].state_dict()
     arrived = set()
     for number, layer in enumerate(layers):
         for key, value in layer.state_dict().items():
@@ -98,6 +105,12 @@ def test_nothing_is_loaded_if_something_does_not_fit(tmp_path):
     with pytest.raises(ValueError, match=r"features.14.bias"):
         load_imagenet_vgg16(stages, tmp_path / "own.pth")
     assert all(torch.equal(value, before[key]) for key, value in stages.state_dict().items())
+
+
+def test_weights_without_batch_normalisation_are_no_start_for_a_network_with_it(tmp_path):
+    torch.save(torchvision_weights(), tmp_path / "own.pth")
+    with pytest.raises(ValueError, match=r"keys of vgg16_bn; \d+ missing"):
+        SideOutputVGG(pretrained=True, norm="batch", weights_path=tmp_path / "own.pth")
 
 
 def test_rejects_files_that_cannot_be_had(tmp_path):

@@ -189,9 +189,9 @@ def test_normalisation_stands_behind_every_convolution(norm):
     assert normalised.eval()(random_images(20, 24)).shape[1:] == (1, 20, 24)
 
 
-def test_imagenet_weights_have_no_normalisation():
-    with pytest.raises(ValueError, match="of VGG-16 without normalisation; got pretrained=True and norm='batch'"):
-        SideOutputVGG(pretrained=True, norm="batch")
+def test_imagenet_weights_have_no_group_normalisation():
+    with pytest.raises(ValueError, match="of VGG-16 without normalisation; got pretrained=True and norm='group'"):
+        SideOutputVGG(pretrained=True, norm="group")
 
 
 def test_checkpointing_computes_again_and_gives_the_same_gradients():

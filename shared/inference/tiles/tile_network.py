@@ -64,7 +64,7 @@ class TileNetwork(nn.Module):
     def _map(self, images: Tensor, shape: tuple[int, int], map_shape: tuple[int, int]) -> Tensor:
         """The probabilities of images that the network gets in this (H, W)."""
         height, width = images.shape[2:]
-        probability = mean_over(self.symmetries, self._probability, mirrored_to(images, shape))
+        probability = mean_over(self.symmetries, self.probability, mirrored_to(images, shape))
         if shape != (height, width) and probability.shape[2:] != (1, 1):
             probability = to_map_pixels(probability, shape)[:, :, :height, :width]
         return to_map_pixels(probability, map_shape)
@@ -87,9 +87,10 @@ class TileNetwork(nn.Module):
         with torch.inference_mode():
             side = self.sizes.accepted((tile_size_px, tile_size_px))[0]
             white = torch.full((1, 3, side, side), 255.0, device=device)
-            return self._probability(white.contiguous(memory_format=torch.channels_last)).shape[2:] == (1, 1)
+            return self.probability(white.contiguous(memory_format=torch.channels_last)).shape[2:] == (1, 1)
 
-    def _probability(self, images: Tensor) -> Tensor:
+    def probability(self, images: Tensor) -> Tensor:
+        """What the network says of images ``(B, 3, H, W)``, float32 ``(B, num_classes, h, w)`` of any size."""
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.uses_bfloat16):
             logits = self.network(images)
         return tumour_probability(logits)[:, None] if self.num_classes == 1 else class_probabilities(logits, self.num_classes)

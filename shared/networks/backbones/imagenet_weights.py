@@ -1,4 +1,5 @@
-"""ImageNet weights for MONAI's 2-D ResNets, whose parameters have torchvision's names and shapes, and for VGG-16."""
+"""ImageNet weights for MONAI's 2-D ResNets, whose parameters have torchvision's names and shapes, and for VGG-16 with or without
+batch normalisation."""
 
 import pickle
 from collections.abc import Mapping
@@ -7,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..layers.norm_layers import FrozenBatchNorm2d
 
 __all__ = ["IMAGENET_URLS", "load_imagenet_vgg16", "load_imagenet_vgg16_classifier", "load_imagenet_weights"]
 
@@ -18,9 +21,12 @@ IMAGENET_URLS = {
     "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
     "resnet152": "https://download.pytorch.org/models/resnet152-394f9c45.pth",
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "vgg16_bn": "https://download.pytorch.org/models/vgg16_bn-6c64b313.pth",
 }
 # The convolutions' numbers in torchvision's `features`, which counts ReLUs and pooling too.
 VGG16_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+# The same with batch normalisation, which has the number after its convolution's.
+VGG16_BN_CONVOLUTIONS = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
 # And those of its first two linear layers in `classifier`.
 VGG16_LINEAR_LAYERS = (0, 3)
 
@@ -49,22 +55,27 @@ def load_imagenet_vgg16(stages: nn.Module, weights_path: str | Path | None = Non
     """Load torchvision's ImageNet weights into the first convolutions of VGG-16, whatever their names.
 
     Args:
-        stages: its convolutions are the first ones of VGG-16, in order; changed in place.
+        stages: its convolutions are the first ones of VGG-16, in order; changed in place. Where batch normalisation (or
+            `FrozenBatchNorm2d`) stands behind each, both take the weights of ``vgg16_bn``.
         weights_path: see `load_imagenet_weights`.
 
     Raises:
-        ValueError: if the file's keys or shapes are not those of VGG-16 (without batch normalisation).
+        ValueError: if the file's keys or shapes are not those of VGG-16 (with batch normalisation where `stages` has it).
         RuntimeError: if the weights cannot be had; it names the file and where to put it.
     """
     convolutions = [module for module in stages.modules() if isinstance(module, nn.Conv2d)]
-    prefixes = [f"features.{number}." for number in VGG16_CONVOLUTIONS]
-    ignored = ("classifier.", *prefixes[len(convolutions) :])
-    named = dict(zip(prefixes, convolutions, strict=False))
-    weights = {key: value for key, value in _weights_of("vgg16", weights_path).items() if not key.startswith(ignored)}
+    norms = [module for module in stages.modules() if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d))]
+    backbone, numbers = ("vgg16_bn", VGG16_BN_CONVOLUTIONS) if norms else ("vgg16", VGG16_CONVOLUTIONS)
+    named: dict[str, nn.Module] = {f"features.{n}.": layer for n, layer in zip(numbers, convolutions, strict=False)}
+    named |= {f"features.{n + 1}.": layer for n, layer in zip(numbers, norms, strict=False)}
+    deeper = tuple(f"features.{n + offset}." for n in numbers[len(convolutions) :] for offset in range(1 + bool(norms)))
+    ignored = ("classifier.", *deeper)
+    weights = {key: value for key, value in _weights_of(backbone, weights_path).items() if not key.startswith(ignored)}
     expected = {prefix + key: value for prefix, layer in named.items() for key, value in layer.state_dict().items()}
-    _check_weights(weights, expected, "vgg16")
+    _check_weights(weights, expected, backbone)
     for prefix, layer in named.items():
-        layer.load_state_dict({key: weights[prefix + key] for key in layer.state_dict()})
+        state = layer.state_dict()
+        layer.load_state_dict({key: weights.get(prefix + key, value) for key, value in state.items()})
 
 
 def load_imagenet_vgg16_classifier(head: nn.Module, weights_path: str | Path | None = None) -> None:

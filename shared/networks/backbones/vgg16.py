@@ -97,9 +97,11 @@ class VGG16Trunk(nn.Module):
         return convolved, pooled
 
 
-def check_vgg_weights(pretrained: bool, norm: str | None, weights_path: str | Path | None) -> None:
-    """Raise a ValueError where the ImageNet weights are asked for with a norm, or a path to them without them."""
-    if pretrained and norm is not None:
+def check_vgg_weights(
+    pretrained: bool, norm: str | None, weights_path: str | Path | None, norms_with_weights: tuple[str, ...] = ()
+) -> None:
+    """Raise a ValueError where the ImageNet weights are asked for with a norm that has none, or a path to them without them."""
+    if pretrained and norm is not None and norm not in norms_with_weights:
         raise ValueError(f"the ImageNet weights are of VGG-16 without normalisation; got pretrained=True and {norm=}")
     if weights_path is not None and not pretrained:
         raise ValueError(f"weights_path needs pretrained=True; got {pretrained=}, weights_path={str(weights_path)!r}")

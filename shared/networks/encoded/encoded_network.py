@@ -1,5 +1,6 @@
 """An encoder and the head that learns on its features, as one network."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ class EncodedNetwork(nn.Module):
 
     Args:
         encoder: see `shared.encoders.Encoder`: RGB ``(B, 3, H, W)``, 0 to 255, to features ``(B, C, H / stride, W / stride)``.
-        finetune: whether the encoder learns too. The running statistics of its batch normalisation stay.
+        finetune: whether the encoder learns too, a copy of the one that is given. The running statistics of its batch normalisation stay.
     """
 
     mean: Tensor
@@ -34,7 +35,8 @@ class EncodedNetwork(nn.Module):
 
     def __init__(self, encoder: nn.Module, finetune: bool = False) -> None:
         super().__init__()
-        self.encoder = encoder.requires_grad_(finetune)
+        # A copy: whoever else has the encoder goes on with the one that does not learn.
+        self.encoder = copy.deepcopy(encoder).requires_grad_(True) if finetune else encoder.requires_grad_(False)
         self.channels: int = int(encoder.channels)  # type: ignore[arg-type]
         self.stride_px: int = int(encoder.stride_px)  # type: ignore[arg-type]
         self.saves_encoder = finetune
@@ -77,10 +79,13 @@ class EncodedNetwork(nn.Module):
 
     def to_pixels(self, maps: Tensor, inputs: Tensor) -> Tensor:
         """Maps with a value for each feature, ``(B, K, h, w)``, to the pixels of the images that they are of, bilinear."""
-        size = (maps.shape[2] * self.stride_px, maps.shape[3] * self.stride_px)
-        pixels = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-        # Of an image whose sides are no multiples of the stride, the last features reach beyond it.
-        return pixels[:, :, : inputs.shape[2], : inputs.shape[3]] if inputs.shape[1] == 3 else pixels
+        return F.interpolate(maps, size=self.image_size(inputs), mode="bilinear", align_corners=False)
+
+    def image_size(self, inputs: Tensor) -> list[int]:
+        """Height and width of the images that are given, or that features are of, whose sides are multiples of the stride."""
+        if inputs.shape[1] == 3:
+            return [inputs.shape[2], inputs.shape[3]]
+        return [inputs.shape[2] * self.stride_px, inputs.shape[3] * self.stride_px]
 
     def rate_groups(self, lr: float, encoder_lr: float) -> list[dict[str, Any]]:
         """Parameters for an optimizer: the head learns at `lr`, the encoder at `encoder_lr`."""

@@ -24,10 +24,7 @@ def pack_strides(maps: List[Tensor], strides_px: Optional[List[int]] = None) -> 
     """
     packed: List[Tensor] = []  # noqa: UP006
     for index, one in enumerate(maps):
-        if strides_px is None:
-            factor = one.shape[-1] // maps[-1].shape[-1]
-        else:
-            factor = strides_px[-1] // strides_px[index]
+        factor = one.shape[-1] // maps[-1].shape[-1] if strides_px is None else strides_px[-1] // strides_px[index]
         packed.append(one if factor == 1 else F.pixel_unshuffle(one, factor))
     return packed[0] if len(packed) == 1 else torch.cat(packed, dim=1)
 

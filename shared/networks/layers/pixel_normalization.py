@@ -24,7 +24,8 @@ class PixelRange:
 
     def look(self, images: Tensor) -> None:
         """Warn, once, of images in 0..1, of standardised ones and of those of more than 8 bits."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or self._is_known or images.numel() == 0:
+        has_values = images.numel() > 0 and not images.is_meta
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or self._is_known or not has_values:
             return
         lowest, highest = (float(value) for value in torch.aminmax(images.detach()))
         self._is_known = (lowest, highest) != (0, 0)

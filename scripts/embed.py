@@ -1,0 +1,109 @@
+"""Computes an encoder's features of slides once and stores them: restartable, on one process, several, or a Ray cluster.
+
+python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out features
+python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --stride_px 16 --mpp 1 --split train --out features
+python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out features --engine ray --gpus_per_slide 1
+
+Every slide gets <name>.h5, which docs/features.md describes; trainings and maps read it, and so do TRIDENT and CLAM.
+
+The same command again resumes where an earlier one stopped, by kill -9 too; finished slides are skipped. Several such commands on
+one output folder share the slides, also from several machines with a common file system. A slide that fails is tried once more at
+the end; its row in slides.csv says why. A folder holds features of one encoder with one set of options: others are refused.
+
+Exit status: 0 when every slide is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 3 when the
+GPU stopped working, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.options.embedding import EmbeddingOptions
+from scripts.options.engine import add_engine_options, checked_images, run_on_engine
+from shared.front_door import begin_script
+
+logger = logging.getLogger("embed")
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest (.csv), or a slide, an image, a folder of them")
+    parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the features")
+    parser.add_argument("--stamp", action="store_true", help="also write <out>/stamp, which STAMP reads as its own")
+    encoder = parser.add_argument_group("encoder")
+    encoder.add_argument("--encoder", required=True, help="its source, such as efficientnet_lite0")
+    encoder.add_argument("--checkpoint_path", type=Path, help="file of its weights")
+    encoder.add_argument("--stride_px", type=int, help="a feature every so many pixels (default: the encoder's own stride)")
+    encoder.add_argument("--strides_px", type=int, nargs="+", help="of maps of several strides, finest first")
+    encoder.add_argument("--smoothing", type=int, default=1, help="cells along a side whose mean a feature is (default 1)")
+    encoder.add_argument("--tokens", default="dense", help="of a transformer: dense, class or dense+class (default dense)")
+    slides = parser.add_argument_group("slides")
+    slides.add_argument("--mpp", type=float, help="um per pixel at which they are read (default: the encoder's own, else 0.5)")
+    slides.add_argument("--slide_mpp", type=float, help="um per level-0 pixel of slides that carry none")
+    slides.add_argument("--tile_mpp", type=float, help="of PNG, JPEG and BMP images that carry none")
+    slides.add_argument("--tile_size_px", type=int, help="side of the encoder's images (default: its own, else about 512)")
+    slides.add_argument("--margin_px", type=int, help="overlap of tiles at each side (default 64, 0 for an encoder with a size)")
+    slides.add_argument("--whole_slides", dest="tissue_only", action="store_false", help="also what is not tissue")
+    slides.add_argument("--tissue_method", help="how tissue is found (default otsu)")
+    slides.add_argument("--tissue_dir", type=Path, help="where training keeps the slides' tissue, or shall keep it")
+    slides.add_argument("--tissue_mpp", type=float, default=8.0, help="um per pixel of the tissue in --tissue_dir (default 8)")
+    compute = parser.add_argument_group("compute")
+    compute.add_argument("--batch_size", type=int, default=16, help="tiles a batch (default 16)")
+    compute.add_argument("--num_workers", type=int, default=2, help="threads that read ahead, and that compress (default 2)")
+    compute.add_argument("--device", help="(default: cuda where there is one, else cpu)")
+    compute.add_argument("--compile", action="store_true", help="the encoder by torch.compile: a minute once, then faster")
+    add_engine_options(parser, "code, weights, slides and --out")
+    return parser.parse_args()
+
+
+def options_of(arguments: argparse.Namespace) -> EmbeddingOptions:
+    given = {field.name: getattr(arguments, field.name) for field in fields(EmbeddingOptions)}
+    return EmbeddingOptions(**given | {"strides_px": arguments.strides_px and tuple(arguments.strides_px)})
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find the images and embed them; the exit status."""
+    images = checked_images(arguments.manifest, arguments.split, arguments.out)
+    if images is None:
+        return 2
+    logger.info("%s: %d images; PyTorch is starting", arguments.manifest, len(images))
+    status = run_on_engine(options_of(arguments).build, images, arguments, "embedded")
+    return link(arguments.out) if arguments.stamp and status == 0 else status
+
+
+def link(folder: Path) -> int:
+    """Make the features known to STAMP; the exit status."""
+    from shared.features import link_for_stamp
+    from shared.writers import StorageError
+
+    try:
+        written = link_for_stamp(folder)
+    except (ValueError, StorageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{folder / 'stamp'}: {len(written)} files for STAMP")
+    return 0
+
+
+def main() -> None:
+    begin_script()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    arguments = parsed()
+    try:
+        sys.exit(run(arguments))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Weights from Hugging Face and from releases: downloaded once, with one clear error where they cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+__all__ = ["downloaded", "explained_hub_errors", "from_hub"]
+
+PAGE = "https://huggingface.co/"
+
+
+@contextmanager
+def explained_hub_errors(source: str, repository: str | None = None) -> Iterator[None]:
+    """Turn what goes wrong with a download from Hugging Face into a RuntimeError that says what to do.
+
+    Args:
+        source: of the encoder, as its user named it.
+        repository: on Hugging Face; None reads it from `source`.
+    """
+    try:
+        from huggingface_hub import errors
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the encoder {source} needs huggingface_hub, which is not installed: pip install -r requirements-encoders.txt"
+        ) from error
+    page = PAGE + (repository or source.removeprefix("hf-hub:").removeprefix("hf_hub:"))
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise RuntimeError(
+            f"the weights of {source} are given to those alone who were granted access. Ask for it at {page}, log in with "
+            f"`huggingface-cli login` (or set HF_TOKEN) and start again, or name a local file of them by checkpoint_path"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise RuntimeError(
+            f"there is no {page}, or it is private: check the name {source}, or log in with `huggingface-cli login`"
+        ) from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RuntimeError(
+            f"cannot get the weights of {source}: {first}. Download them from {page} where there is a network and name the file "
+            "by checkpoint_path"
+        ) from error
+
+
+def from_hub(source: str, repository: str, files: Sequence[str]) -> Path:
+    """The first of `files` that a repository on Hugging Face has, in the cache of huggingface_hub.
+
+    Raises:
+        RuntimeError: if it cannot be had.
+    """
+    with explained_hub_errors(source, repository):
+        from huggingface_hub import errors, hf_hub_download
+
+        for name in files[:-1]:
+            try:
+                return Path(hf_hub_download(repository, name))
+            except errors.LocalEntryNotFoundError:
+                raise
+            except errors.EntryNotFoundError:
+                continue
+        return Path(hf_hub_download(repository, files[-1]))
+
+
+def downloaded(source: str, url: str) -> Path:
+    """The file at `url`, in ``<torch.hub.get_dir()>/checkpoints``.
+
+    Raises:
+        RuntimeError: if it cannot be had; it names the file and where to put it.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / f"{source}-{Path(url).name}"
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path), progress=True)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(
+            f"cannot get the weights of {source}: {error}. Download {url} where there is a network, put it at {path} and start "
+            "again, or name it by checkpoint_path"
+        ) from error
+    return path

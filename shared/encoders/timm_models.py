@@ -1,0 +1,215 @@
+"""Any model of timm as an encoder: convolutional networks by their maps, vision transformers by their tokens."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .encoder import Encoder, EncoderFacts, FeatureOptions
+from .hub import explained_hub_errors
+from .published_names import timm_names
+from .weights import load_weights_into, read_weights
+
+__all__ = ["TimmEncoder", "imported_timm", "load_timm"]
+
+INSTALL = "pip install -r requirements-encoders.txt"
+
+
+class TimmEncoder(Encoder):
+    """Features of a timm model.
+
+    The last map of a convolutional network is what its ``forward_features`` returns, the finer ones are the last of their stride.
+    Tokens of a transformer are those behind its last norm, without registers; its position embeddings are interpolated to the
+    size of the image.
+
+    Args:
+        facts: what is known of the encoder.
+        network: made with ``num_classes=0``.
+        options: which features are taken. Tokens "embedding" give one feature of each tile of `EncoderFacts.input_size_px`.
+        embedding: rule of tokens "embedding": "class", "class+mean" (the class token and the mean of the patch tokens), or
+            "pooled", as timm pools; None where the published rule needs more than the network.
+
+    Raises:
+        ValueError: if the network has no such strides or tokens.
+    """
+
+    def __init__(
+        self,
+        facts: EncoderFacts,
+        network: Any,
+        options: FeatureOptions | None = None,
+        embedding: str | None = "pooled",
+    ) -> None:
+        options = options or FeatureOptions()
+        prefix_tokens = getattr(network, "num_prefix_tokens", None)
+        kinds = ["dense"]
+        if prefix_tokens:
+            kinds += ["class", "dense+class"]
+        if embedding is not None and facts.input_size_px is not None:
+            kinds.append("embedding")
+        super().__init__(facts, _channels_of_stride(facts, network, options.tokens, embedding), options, kinds)
+        self.network: Any = network
+        self.embedding, self.prefix_tokens = embedding, prefix_tokens
+        self.is_channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+
+    def _settings(self) -> dict[str, Any]:
+        rule = {"embedding": self.embedding} if self.tokens == "embedding" else {}
+        return {**super()._settings(), **rule}
+
+    def native_features(self, images: Tensor) -> list[Tensor]:
+        if self.tokens == "embedding":
+            return [self._embeddings(images)]
+        if self.prefix_tokens is not None:
+            return [self._token_grid(images)]
+        return self._maps(images)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        reductions = [stage["reduction"] for stage in self.network.feature_info]
+        is_to_the_end = self.native_stride_px == max(reductions)
+        if self.native_strides_px == (max(reductions),):
+            return [self._map(self.network.forward_features(images))]
+        last_of_stride = {reduction: index for index, reduction in enumerate(reductions)}
+        indices = [last_of_stride[stride] for stride in self.native_strides_px]
+        if not is_to_the_end:
+            return self.network.forward_intermediates(images, indices=indices, intermediates_only=True, stop_early=True)
+        last, maps = self.network.forward_intermediates(images, indices=indices)
+        return [*maps[:-1], self._map(last)]
+
+    def _map(self, features: Tensor) -> Tensor:
+        return features.permute(0, 3, 1, 2) if self.is_channels_last else features
+
+    def _token_grid(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2] // self.native_stride_px, images.shape[-1] // self.native_stride_px
+        tokens = self.network.forward_features(images)
+        patches = tokens[:, self.prefix_tokens :].transpose(1, 2).unflatten(2, (height, width))
+        if self.tokens == "dense":
+            return patches
+        of_class = tokens[:, 0, :, None, None].expand(-1, -1, height, width)
+        return of_class if self.tokens == "class" else torch.cat([patches, of_class], dim=1)
+
+    def _embeddings(self, images: Tensor) -> Tensor:
+        side = self.native_stride_px
+        batch, rows, columns = images.shape[0], images.shape[-2] // side, images.shape[-1] // side
+        tiles = images.unflatten(3, (columns, side)).unflatten(2, (rows, side)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        features = self.network.forward_features(tiles)
+        if self.embedding == "pooled":
+            embedded = self.network.forward_head(features, pre_logits=True)
+        elif self.embedding == "class":
+            embedded = features[:, 0]
+        else:
+            embedded = torch.cat([features[:, 0], features[:, self.prefix_tokens :].mean(dim=1)], dim=1)
+        return embedded.unflatten(0, (batch, rows, columns)).permute(0, 3, 1, 2)
+
+
+def load_timm(source: str, options: FeatureOptions | None = None, checkpoint_path: str | Path | None = None) -> TimmEncoder:
+    """A timm model with its pretrained weights.
+
+    Args:
+        source: ``timm/NAME``, ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``, the latter two with a ``config.json`` of timm.
+        options: which features are taken.
+        checkpoint_path: a local state dict, instead of the pretrained weights.
+
+    Raises:
+        ModuleNotFoundError: if timm is missing; it names the remedy.
+        ValueError: if timm has no such model, it gives no features of images of any size, or the weights do not fit.
+        RuntimeError: if the weights cannot be had.
+    """
+    timm = imported_timm(source)
+    model = source.removeprefix("timm/")
+    folder = Path(source.removeprefix("local-dir:"))
+    if source.startswith("local-dir:") and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} is no model of timm: expected its config.json there, beside model.safetensors or pytorch_model.bin"
+        )
+    with explained_hub_errors(source):
+        twin, arguments = _without_weights(timm, model)
+        if checkpoint_path is None and not any(twin.pretrained_cfg.get(place) for place in ("url", "file", "hf_hub_id")):
+            raise ValueError(f"timm has no weights for {model}: name a file of them by checkpoint_path, or a model that has some")
+        network = _created(timm, model, pretrained=checkpoint_path is None, **arguments)
+    if checkpoint_path is not None:
+        classifiers = _classifiers(network)
+        weights = timm_names(read_weights(checkpoint_path))
+        load_weights_into(network, {n: v for n, v in weights.items() if not n.startswith(classifiers)}, checkpoint_path)
+    facts = _facts(source, network, options or FeatureOptions())
+    _check_any_size(TimmEncoder(facts, twin, options))
+    return TimmEncoder(facts, network, options)
+
+
+def imported_timm(source: str) -> types.ModuleType:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"the encoder {source} needs timm, which is not installed: {INSTALL}") from error
+    return timm
+
+
+def _without_weights(timm: types.ModuleType, model: str, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+    """A network on the meta device, where it takes no memory, and the arguments with which it accepts images of any size."""
+    with torch.device("meta"):
+        network = _created(timm, model, pretrained=False, **arguments)
+        known = inspect.signature(type(network).__init__).parameters
+        if "dynamic_img_size" in known:
+            arguments["dynamic_img_size"] = True
+        if "strict_img_size" in known:
+            arguments["strict_img_size"] = False
+        return _created(timm, model, pretrained=False, **arguments).eval(), arguments
+
+
+def _created(timm: types.ModuleType, model: str, pretrained: bool, **arguments: Any) -> Any:
+    try:
+        return timm.create_model(model, pretrained=pretrained, num_classes=0, **arguments)
+    except RuntimeError as error:
+        if "Unknown model" not in str(error) and "Invalid pretrained tag" not in str(error):
+            raise
+        near = timm.list_models(f"{model.split('.')[0].split('_')[0]}*", pretrained=True)[:5]
+        raise ValueError(f"timm {timm.__version__} has no model {model!r}; near it are {', '.join(near) or 'none'}") from error
+
+
+def _facts(source: str, network: Any, options: FeatureOptions) -> EncoderFacts:
+    known = network.pretrained_cfg
+    name = f"local-dir:{Path(source).name}" if source.startswith("local-dir:") else source
+    # A convolutional network has no size of its own but where tiles are embedded.
+    has_size = hasattr(network, "num_prefix_tokens") or options.tokens == "embedding"
+    size = known["input_size"][-1] if has_size else None
+    return EncoderFacts(name, known["mean"], known["std"], input_size_px=size, licence=known.get("license"))
+
+
+def _channels_of_stride(facts: EncoderFacts, network: Any, tokens: str, embedding: str | None) -> Mapping[int, int]:
+    width = network.num_features
+    if tokens == "embedding":
+        return {facts.input_size_px or 1: 2 * width if embedding == "class+mean" else width}
+    if getattr(network, "num_prefix_tokens", None) is not None:
+        side = network.patch_embed.patch_size
+        side = side if isinstance(side, int) else side[0]
+        return {side: 2 * width if tokens == "dense+class" else width}
+    channels = {stage["reduction"]: stage["num_chs"] for stage in network.feature_info}
+    return {**channels, max(channels): width}
+
+
+def _classifiers(network: Any) -> tuple[str, ...]:
+    names = network.pretrained_cfg.get("classifier") or ()
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
+def _check_any_size(twin: TimmEncoder) -> None:
+    """Raise a ValueError unless the features of images of two sizes have the shapes that they should have."""
+    twin = twin.to("meta").eval()
+    multiple, usual = twin.size_multiple_px, twin.input_size_px or 224
+    height = -(-usual // multiple) * multiple
+    for size in [(height, height), (height, height + 2 * multiple)]:
+        expected = (1, twin.channels, size[0] // twin.stride_px, size[1] // twin.stride_px)
+        try:
+            with torch.no_grad():
+                found = tuple(twin(torch.zeros(1, 3, *size, device="meta")).shape)
+        except Exception as error:  # each architecture has its own
+            raise ValueError(
+                f"{twin.name} gives no {twin.tokens} features of images of {size[0]} x {size[1]} px: {error}"
+            ) from error
+        if found != expected:
+            raise ValueError(f"{twin.name} must give features {expected} of images of {size[0]} x {size[1]} px; found {found}")

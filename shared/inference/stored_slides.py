@@ -1,0 +1,73 @@
+"""Features that were stored, found for the slides that are to be mapped."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ..features.conventions import OWN
+from ..features.slide_features import FEATURES_SUFFIX, SlideFeatures
+from ..wsi.slide import Slide
+from .inputs import ImageInput
+from .tiles.stored_tiles import StoredCells
+
+logger = logging.getLogger(__name__)
+
+# Of the distance between cells, relative.
+_SAME = 1e-6
+
+
+class StoredSlides:
+    """A folder of features, ``<name>.h5`` a slide, as `SlideEmbedder` writes them.
+
+    Args:
+        folder: where they are.
+        encoder: of the network, by which they must have been made.
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
+
+    def __init__(self, folder: str | Path, encoder: Any) -> None:
+        self.folder, self.encoder = Path(folder), encoder
+        if not self.folder.is_dir():
+            raise ValueError(f"there is no folder {folder} of features: embed the slides first, or leave it out")
+        self._has_said = False
+
+    def find(self, image: ImageInput, slide: Slide, downsample: float) -> StoredCells | None:
+        """The features of a slide; None where there is no file of them, which is said once.
+
+        Args:
+            image: the slide's name.
+            slide: the slide, open.
+            downsample: level-0 pixels per model pixel.
+
+        Raises:
+            ValueError: naming the file, if it does not fit: half-written, of another slide or encoder, at other coordinates.
+        """
+        path = self.folder / f"{image.name}{FEATURES_SUFFIX}"
+        if not path.is_file():
+            if not self._has_said:
+                logger.info("%s has no features of %s, nor maybe of others: such slides are encoded", self.folder, image.name)
+                self._has_said = True
+            return None
+        features = SlideFeatures.open(path, slide.mpp)
+        if features.convention != OWN:
+            raise ValueError(
+                f"{path} was written by {features.convention} and does not say by which weights: a map from it would be a guess. "
+                f"Embed the slides with {self.encoder.name}"
+            )
+        features.check(slide, self.encoder)
+        return StoredCells(features, self.encoder.stride_px, self._repeats(features, downsample))
+
+    def _repeats(self, features: SlideFeatures, downsample: float) -> int:
+        place_px = self.encoder.stride_px * downsample
+        repeats = max(1, round(features.stride_px / place_px))
+        if abs(repeats * place_px / features.stride_px - 1) > _SAME or (repeats > 1 and self.encoder.tokens != "class"):
+            raise ValueError(
+                f"{features.path} holds features at other coordinates: expected one every {place_px:g} level-0 pixels, found one "
+                f"every {features.stride_px:g}, of images of {features.mpp:g} um per pixel. Embed the slides at the network's "
+                "mpp"
+            )
+        return repeats

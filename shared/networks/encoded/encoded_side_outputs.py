@@ -1,0 +1,76 @@
+"""CDWS-MIL on features: a side output at each of several strides of an encoder, and their fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..layers.packed_strides import unpack_strides
+from ..layers.side_outputs import SideOutputs, checked_side_outputs
+from .encoded_network import EncodedNetwork
+from .heads import pixelwise_head
+
+__all__ = ["EncodedSideOutputs"]
+
+
+class EncodedSideOutputs(EncodedNetwork, SideOutputs):
+    """Tumour probability of every pixel from several strides of an encoder, as `SideOutputVGG` gives it from several depths.
+
+    Each stride of the encoder that has a side output has a head of its own. In training on features the side outputs stay at the
+    finest of these strides, whose places stand for equally many pixels each, so that means over them are means over pixels.
+
+    Args:
+        encoder: see `EncodedNetwork`; its features may be packed from several strides.
+        side_outputs: strides with a side output, counted from 1, ascending to the last one; None for every stride.
+        fusion_weights: see `SideOutputVGG`.
+        hidden_channels: see `pixelwise_head`.
+        finetune: see `EncodedNetwork`.
+
+    Raises:
+        ValueError: if there are no such strides, or the fusion weights do not fit.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        side_outputs: Sequence[int] | None = None,
+        fusion_weights: Sequence[float] | None = None,
+        hidden_channels: int | None = None,
+        finetune: bool = False,
+    ) -> None:
+        super().__init__(encoder, finetune)
+        self.map_channels = [int(channels) for channels in encoder.map_channels]  # type: ignore[union-attr, arg-type]
+        self.strides_px = [int(stride) for stride in encoder.strides_px]  # type: ignore[union-attr, arg-type]
+        # As whole factors: a stride of an enlarged image may be no whole number of pixels.
+        self.native_strides_px = [int(stride) for stride in encoder.native_strides_px]  # type: ignore[union-attr, arg-type]
+        sides = checked_side_outputs(len(self.map_channels), side_outputs)
+        self.side_layers = nn.ModuleList(pixelwise_head(self.map_channels[side - 1], 1, hidden_channels) for side in sides)
+        self.add_fusion(sides, fusion_weights)
+
+    def side_logits(self, inputs: Tensor) -> Tensor:
+        """Images or features to the side outputs' logits, float32.
+
+        Args:
+            inputs: RGB images ``(B, 3, H, W)``, 0 to 255, or features ``(B, C, h, w)``.
+
+        Returns:
+            ``(B, T, H, W)``; from features in train mode at the finest stride s that has a side output, ``(B, T, H / s, W / s)``.
+        """
+        maps = unpack_strides(self.features(inputs), self.map_channels, self.native_strides_px)
+        finest = maps[self.side_outputs[0] - 1].shape[-2:]
+        is_coarse = self.training and inputs.shape[1] != 3
+        logits: list[Tensor] = []
+        for index, layer in enumerate(self.side_layers):
+            coarse = layer(maps[self.side_outputs[index] - 1]).float()
+            if is_coarse:
+                logits.append(F.interpolate(coarse, size=finest, mode="bilinear", align_corners=False))
+            else:
+                logits.append(self.to_pixels(coarse, inputs))
+        return torch.cat(logits, dim=1)
+
+    def to_pixels(self, maps: Tensor, inputs: Tensor) -> Tensor:
+        """Maps ``(B, K, h', w')`` of any stride at the pixels of the images that they are of, bilinear."""
+        return F.interpolate(maps, size=self.image_size(inputs), mode="bilinear", align_corners=False)

@@ -1,0 +1,100 @@
+"""What a user reads where weights cannot be had: against a server that answers as Hugging Face does, in a process of its own."""
+
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from shared.encoders import load_encoder
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def answering(tmp_path, run_python):
+    """Runs `load_encoder` with a hub that answers with a status and an error code, and returns the error's kind and text."""
+    servers = []
+
+    def run(source, status, code):
+        class Hub(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status)
+                self.send_header("X-Error-Code", code)
+                self.send_header("X-Error-Message", f"{code} of a test")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_HEAD = do_GET
+
+            def log_message(self, *arguments):
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Hub))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        program = (
+            "import json, sys\nfrom shared.encoders import load_encoder\n"
+            "try:\n    load_encoder(sys.argv[1])\n"
+            "except Exception as error:\n    print(json.dumps([type(error).__name__, str(error)]))"
+        )
+        endpoint = f"http://127.0.0.1:{servers[-1].server_port}"
+        home = tmp_path / f"hub{len(servers)}"
+        finished = run_python("-c", program, source, HF_ENDPOINT=endpoint, HF_HOME=str(home), HF_TOKEN="", PYTHONPATH=str(ROOT))
+        assert finished.returncode == 0, finished.stderr
+        return json.loads(finished.stdout.splitlines()[-1])
+
+    yield run
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.mark.parametrize("source", ["uni2-h", "hf-hub:MahmoodLab/UNI2-h", "hf-hub:someone/gated"])
+def test_a_gated_model_names_the_page_and_the_remedies(answering, source):
+    pytest.importorskip("timm", reason="requirements-encoders.txt is not installed")
+    kind, text = answering(source, 401, "GatedRepo")
+    assert kind == "RuntimeError"
+    page = "https://huggingface.co/someone/gated" if "someone" in source else "https://huggingface.co/MahmoodLab/UNI2-h"
+    for said in (page, "access", "huggingface-cli login", "checkpoint_path"):
+        assert said in text
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "code", "said"),
+    [
+        ("hf-hub:someone/nothing", 404, "RepoNotFound", "there is no https://huggingface.co/someone/nothing, or it is private"),
+        ("phikon-v2", 404, "EntryNotFound", "cannot get the weights of phikon-v2"),
+        ("timm/resnet18.a1_in1k", 401, "RepoNotFound", "check the name"),
+    ],
+)
+def test_a_model_that_is_not_there(answering, source, status, code, said):
+    pytest.importorskip("timm", reason="requirements-encoders.txt is not installed")
+    kind, text = answering(source, status, code)
+    assert kind == "RuntimeError"
+    assert said in text
+
+
+def test_a_release_that_cannot_be_reached(tmp_path, monkeypatch):
+    pytest.importorskip("timm", reason="requirements-encoders.txt is not installed")
+
+    def no_network(*arguments, **options):
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub._hub_dir", None)
+    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    with pytest.raises(
+        RuntimeError, match=r"no network. Download https://github.com/kaiko-ai/.*/vits16.pth where .* put it at .*"
+    ) as told:
+        load_encoder("kaiko-vits16")
+    assert str(tmp_path) in str(told.value)
+
+
+@pytest.mark.parametrize("source", ["timm/resnet18", "uni", "hf-hub:MahmoodLab/UNI2-h"])
+def test_a_missing_timm_is_said_in_one_sentence(monkeypatch, source):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"needs timm, which is not installed: pip install -r requirements-encoders.txt"
+    ):
+        load_encoder(source)

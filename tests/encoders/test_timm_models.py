@@ -1,0 +1,164 @@
+"""timm's models as encoders, against what timm itself computes."""
+
+import json
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from shared.encoders import load_encoder
+from shared.networks.layers.packed_strides import unpack_strides
+from shared.networks.layers.pixel_normalization import PixelNormalization
+
+timm = pytest.importorskip("timm", reason="requirements-encoders.txt is not installed")
+
+VIT = "vit_tiny_patch16_224"
+DINOV2 = "vit_small_patch14_reg4_dinov2"
+
+
+@pytest.fixture
+def images():
+    return torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Makes a model of timm, and a file of its state dict."""
+
+    def make(name, **arguments):
+        torch.manual_seed(0)
+        network = timm.create_model(name, pretrained=False, **arguments).eval()
+        torch.save(network.state_dict(), tmp_path / "weights.pth")
+        return network, tmp_path / "weights.pth"
+
+    return make
+
+
+def normalised(network, images):
+    return PixelNormalization(network.pretrained_cfg["mean"], network.pretrained_cfg["std"])(images)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenetv3_small_050", "convnext_atto", "swin_tiny_patch4_window7_224", "pvt_v2_b0"]
+)
+def test_maps_of_convolutional_networks(saved, images, name):
+    network, file = saved(name)
+    # timm's own way to maps of several strides, and its last map.
+    arguments = {"strict_img_size": False} if name.startswith("swin") else {}
+    backbone = timm.create_model(name, features_only=True, pretrained=False, **arguments).eval()
+    # It joins the names of nested layers by underscores.
+    weights = {key.replace(".", "_"): value for key, value in network.state_dict().items()}
+    backbone.load_state_dict({key: weights[key.removeprefix("model.").replace(".", "_")] for key in backbone.state_dict()})
+    maps = [m.permute(0, 3, 1, 2) if name.startswith("swin") else m for m in backbone(normalised(network, images))]
+    strides = backbone.feature_info.reduction()
+    encoder = load_encoder(f"timm/{name}", strides_px=strides[-3:-1], checkpoint_path=file)
+    for found, expected in zip(
+        unpack_strides(encoder(images), list(encoder.map_channels), list(encoder.strides_px)), maps[-3:-1], strict=True
+    ):
+        assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    whole = load_encoder(f"timm/{name}", checkpoint_path=file)
+    assert (whole.stride_px, whole.channels, whole.input_size_px) == (strides[-1], network.num_features, None)
+    several = load_encoder(f"timm/{name}", strides_px=strides[-2:], checkpoint_path=file)
+    packed = unpack_strides(several(images), list(several.map_channels), list(several.strides_px))
+    assert_close(packed[0], maps[-2], rtol=1e-4, atol=1e-4)
+    assert_close(packed[1], whole(images))
+
+
+def test_the_last_map_is_that_of_forward_features(saved, images):
+    network, file = saved("efficientnet_b0")
+    encoder = load_encoder("timm/efficientnet_b0", checkpoint_path=file)
+    assert_close(encoder(images), network.forward_features(normalised(network, images)))
+
+
+@pytest.mark.parametrize("name", [VIT, DINOV2])
+@pytest.mark.parametrize("patches", [(4, 6), (5, 3)])
+def test_patch_tokens_at_any_size(saved, name, patches):
+    network, file = saved(name)
+    side = network.patch_embed.patch_size[0]
+    images = torch.randint(0, 256, (1, 3, patches[0] * side, patches[1] * side), dtype=torch.uint8)
+    # timm's own interpolation of the position embeddings, of a network for this size alone.
+    network.set_input_size(img_size=tuple(images.shape[2:]))
+    tokens = network.forward_features(normalised(network, images))
+    prefix = 5 if name == DINOV2 else 1
+    assert tokens.shape[1] == prefix + patches[0] * patches[1]
+    dense = load_encoder(f"timm/{name}", checkpoint_path=file)
+    assert (dense.channels, dense.stride_px, dense.name) == (network.embed_dim, side, f"timm/{name}")
+    found = dense(images)
+    assert found.shape == (1, network.embed_dim, *patches)
+    assert_close(found.flatten(2).transpose(1, 2), tokens[:, prefix:], rtol=1e-4, atol=1e-4)
+    both = load_encoder(f"timm/{name}", tokens="dense+class", checkpoint_path=file)(images)
+    assert_close(both[:, : network.embed_dim], found)
+    of_class = load_encoder(f"timm/{name}", tokens="class", checkpoint_path=file)(images)
+    assert_close(both[:, network.embed_dim :], of_class)
+    assert_close(of_class, tokens[:, 0, :, None, None].expand_as(of_class), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [VIT, "resnet18"])
+def test_embeddings_are_those_of_each_tile(saved, name):
+    network, file = saved(name, num_classes=0)
+    images = torch.randint(0, 256, (2, 3, 448, 224), dtype=torch.uint8)
+    encoder = load_encoder(f"timm/{name}", tokens="embedding", checkpoint_path=file)
+    assert (encoder.stride_px, encoder.size_multiple_px) == (224, 224)
+    found = encoder(images)
+    assert found.shape == (2, network.num_features, 2, 1)
+    for row in range(2):
+        tile = images[:, :, 224 * row : 224 * (row + 1)]
+        assert_close(found[:, :, row, 0], network(normalised(network, tile)), rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_and_weights_belong_to_the_key(saved):
+    _, file = saved(VIT)
+    keys = {
+        load_encoder(f"timm/{VIT}", tokens=t, checkpoint_path=file).key for t in ("dense", "class", "dense+class", "embedding")
+    }
+    _, other = saved(VIT, num_classes=0)
+    torch.save({k: v + 1 for k, v in torch.load(other, weights_only=True).items()}, other)
+    assert len({*keys, load_encoder(f"timm/{VIT}", checkpoint_path=other).key}) == 5
+
+
+def test_a_folder_with_a_configuration_of_timm(saved, images, tmp_path):
+    """timm's own loading of pretrained weights, as it does it for those of Hugging Face."""
+    network, file = saved("resnet18", num_classes=0)
+    (tmp_path / "own").mkdir()
+    file.rename(tmp_path / "own" / "pytorch_model.bin")
+    normalisation = {"mean": [0.7, 0.5, 0.6], "std": [0.2, 0.3, 0.1], "license": "mit", "input_size": [3, 224, 224]}
+    configuration = {"architecture": "resnet18", "num_classes": 0, "pretrained_cfg": normalisation}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(configuration))
+    encoder = load_encoder(f"local-dir:{tmp_path / 'own'}")
+    assert (encoder.name, encoder.licence, encoder.mean) == ("local-dir:own", "mit", (0.7, 0.5, 0.6))
+    expected = network.forward_features(PixelNormalization([0.7, 0.5, 0.6], [0.2, 0.3, 0.1])(images))
+    assert_close(encoder(images), expected)
+
+
+def test_a_folder_without_a_configuration(tmp_path):
+    with pytest.raises(ValueError, match=r"is no model of timm: expected its config.json there"):
+        load_encoder(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "said"),
+    [
+        ("timm/resnet18", {"tokens": "class"}, "the tokens of timm/resnet18 must be one of dense"),
+        ("timm/resnet18", {"strides_px": (3,)}, r"be among those of timm/resnet18, \[2, 4, 8, 16, 32\]; got \[3\]"),
+        ("timm/resnet1x", {}, r"timm .* has no model 'resnet1x'; near it are none|near it are resnet"),
+        ("timm/resnet18.none", {}, "timm .* has no model 'resnet18.none'"),
+        ("timm/cait_xxs24_224", {}, r"gives no dense features of images of 224 x 256 px: Input width \(256\)"),
+    ],
+)
+def test_what_timm_cannot_give_is_an_error(saved, source, options, said):
+    name = source.removeprefix("timm/")
+    _, file = saved(name if name in timm.list_models() else "resnet18")
+    with pytest.raises(ValueError, match=said):
+        load_encoder(source, checkpoint_path=file, **options)
+
+
+def test_weights_of_another_model_are_refused(saved):
+    _, file = saved(VIT)
+    with pytest.raises(ValueError, match=r"weights.pth does not hold the weights of this encoder: \d+ of \d+ are missing"):
+        load_encoder("timm/resnet18", checkpoint_path=file)
+
+
+def test_a_model_without_weights_is_never_started_from_random_ones():
+    name = sorted(set(timm.list_models("resnet*")) - {n.split(".")[0] for n in timm.list_pretrained("resnet*")})[0]
+    with pytest.raises(ValueError, match=f"timm has no weights for {name}: name a file of them by checkpoint_path"):
+        load_encoder(f"timm/{name}")

@@ -1,0 +1,148 @@
+"""Images are embedded once, by what they hold; items are their features, with labels that fit."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from shared.data import RegionDataset, training_augmentation
+from shared.encoders import load_encoder
+from shared.features import Copies, EmbeddedImages, EmbeddedInstances
+from shared.features.copies import turned
+
+SIDE_PX, STRIDE_PX = 64, 32
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder("efficientnet_lite0")
+
+
+@pytest.fixture
+def records(tmp_path):
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(3):
+        Image.fromarray(rng.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+        mask[: SIDE_PX // 2, : SIDE_PX // 2] = 255
+        Image.fromarray(mask).save(tmp_path / f"{number}_mask.png")
+        image, truth = str(tmp_path / f"{number}.png"), str(tmp_path / f"{number}_mask.png")
+        found.append({"image": image, "mask": truth, "label": 1, "row": number + 2, "manifest": "m.csv"})
+    return found
+
+
+def embedded(records, encoder, folder, copies=None, **options):
+    images = RegionDataset(records, size_px=SIDE_PX, pixel_labels="mask", **options)
+    return EmbeddedImages(images, encoder, folder, copies=copies or Copies(), batch_size=2)
+
+
+def test_features_are_those_of_the_encoder(records, encoder, tmp_path):
+    dataset = embedded(records, encoder, tmp_path / "features")
+    item = dataset[1]
+    expected = encoder(dataset.images[1]["image"][None])[0]
+    assert item["image"].dtype == torch.float16
+    torch.testing.assert_close(item["image"].float(), expected, atol=2e-2, rtol=2e-3)
+    assert (item["label"], item["index"], item["mask"].shape) == (1, 1, (1, SIDE_PX, SIDE_PX))
+
+
+class CountingEncoder(torch.nn.Module):
+    """Counts the images that it is given."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.seen = encoder, 0
+        self.key, self.name, self.stride_px, self.channels = encoder.key, encoder.name, encoder.stride_px, encoder.channels
+        self.description = encoder.description
+
+    def forward(self, images):
+        self.seen += len(images)
+        return self.encoder(images)
+
+
+def test_nothing_is_embedded_twice(records, encoder, tmp_path):
+    counting = CountingEncoder(encoder)
+    embedded(records[:2], counting, tmp_path / "features").run()
+    assert counting.seen == 2
+    # Another run with one image more, and one that is there twice.
+    embedded([*records, records[0]], counting, tmp_path / "features").run()
+    assert counting.seen == 3
+    # An image that changes is another one.
+    Image.fromarray(np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)).save(records[0]["image"])
+    embedded(records, counting, tmp_path / "features").run()
+    assert counting.seen == 4
+
+
+def test_each_encoder_has_features_of_its_own(records, encoder, tmp_path):
+    plain = embedded(records, encoder, tmp_path / "features")[0]["image"]
+    smooth = embedded(records, load_encoder("efficientnet_lite0", smoothing=3), tmp_path / "features")[0]["image"]
+    assert not torch.equal(plain, smooth)
+
+
+def test_copies_are_features_of_turned_images_with_masks_turned_alike(records, encoder, tmp_path):
+    dataset = embedded(records, encoder, tmp_path / "features", Copies(symmetries=True))
+    image, mask = dataset.images[0]["image"], dataset.images[0]["mask"]
+    seen = set()
+    for epoch in range(40):
+        dataset.set_epoch(epoch)
+        item = dataset.draw(0)
+        (turn,) = [turn for turn in range(8) if is_of(turn, image, item, encoder)]
+        assert torch.equal(turned(mask, turn), item["mask"])
+        seen.add(turn)
+    assert seen == set(range(8))
+
+
+def is_of(turn, image, item, encoder):
+    return torch.allclose(encoder(turned(image, turn)[None])[0], item["image"].float(), atol=5e-2)
+
+
+def test_a_copy_is_drawn_by_seed_epoch_index_and_occurrence(records, encoder, tmp_path):
+    copies = Copies(symmetries=True, stain_copies=1)
+    first, second = (embedded(records, encoder, tmp_path / "features", copies) for _ in range(2))
+    draws = [first.draw(0, occurrence)["image"] for occurrence in range(12)]
+    again = [second.draw(0, occurrence)["image"] for occurrence in range(12)]
+    assert all(torch.equal(one, other) for one, other in zip(draws, again, strict=True))
+    assert len({draw.numpy().tobytes() for draw in draws}) > 4
+    assert len(Copies(symmetries=True, stain_copies=1).of_shape(64, 64)) == 16
+    assert len(Copies(symmetries=True).of_shape(64, 32)) == 4
+
+
+def test_instances_are_cut_from_the_features_of_their_image(records, encoder, tmp_path):
+    half = SIDE_PX // 2
+    picks = [
+        {"image": records[1]["image"], "x": half, "y": 0, "width_px": half, "height_px": half, "label": 0, "row": 2},
+        {"image": records[2]["image"], "x": 0, "y": 0, "width_px": half, "height_px": half, "label": 1, "row": 3},
+    ]
+    images = embedded(records, encoder, tmp_path / "features")
+    instances = EmbeddedInstances(images, picks, instances_per_side=2)
+    assert torch.equal(instances[0]["image"], images[1]["image"][:, :1, 1:])
+    assert torch.equal(instances[1]["image"], images[2]["image"][:, :1, :1])
+    assert [instances[index]["label"] for index in (0, 1)] == [0, 1]
+    # In a turned copy, the instance is where it has been turned to: it holds the mask's corner wherever that lies.
+    copied = embedded(records, encoder, tmp_path / "features", Copies(symmetries=True))
+    turning = EmbeddedInstances(copied, picks, instances_per_side=2)
+    for epoch in range(10):
+        turning.set_epoch(epoch)
+        cut = turning.draw(1)["image"]
+        # Its place in that copy, whatever the copy is: one of the four corners.
+        assert cut.shape == (encoder.channels, 1, 1)
+    with pytest.raises(ValueError, match=r"row 2.*no instance of a training image with N = 4"):
+        EmbeddedInstances(images, picks, instances_per_side=4)
+
+
+def test_what_does_not_go_with_features_is_an_error(records, encoder, tmp_path):
+    with pytest.raises(ValueError, match="without a transform and without super-pixels"):
+        embedded(records, encoder, tmp_path, transform=training_augmentation())
+    with pytest.raises(ValueError, match="stain_copies >= 0"):
+        Copies(stain_copies=-1)
+    images = EmbeddedImages(RegionDataset(records), load_encoder("efficientnet_lite0", stride_px=24), tmp_path)
+    with pytest.raises(ValueError, match=r"m\.csv, row 2, .*0\.png: .*a feature every 24 px.*multiples of 24"):
+        images.run()
+
+
+def test_a_damaged_file_is_named(records, encoder, tmp_path):
+    embedded(records, encoder, tmp_path / "features").run()
+    (file,) = (tmp_path / "features" / encoder.key).glob("*.h5")
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=rf"{file.name} is damaged .*delete it, and its images are embedded anew"):
+        embedded(records, encoder, tmp_path / "features").run()

@@ -1,0 +1,214 @@
+"""A map from stored features is the map from pixels where there is tissue, and what does not fit is refused."""
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from scipy.ndimage import binary_dilation, binary_erosion
+
+from shared.encoders import load_encoder
+from shared.features import SlideFeatures
+from shared.inference import Compute, ImageInput, SlideEmbedder, SlideMapper
+from shared.networks import EncodedClassifier, EncodedSegmentation, ProbabilityEnsemble
+from tests.inference.stored import Headed, Means, options, picture
+
+CPU = Compute(device="cpu", amp=False, num_workers=1)
+
+
+@pytest.fixture
+def slide(tmp_path, write_slide):
+    return write_slide(tmp_path / "a.tif", picture(), mpp=0.5)
+
+
+def embed(encoder, slide, folder, **changed):
+    given = {"tile_size_px": 128, "margin_px": 32, "compute": CPU, "mpp": 0.5} | changed
+    SlideEmbedder(encoder, **given).run(slide, folder)
+    return folder
+
+
+def mapped(network, slide, folder, features=None, **changed):
+    """The map of a slide, uint8 (H, W)."""
+    folder.mkdir()
+    SlideMapper(network, features=features, **options(**changed)).map_image(ImageInput(slide, "a"), folder)
+    return tifffile.imread(folder / "a.ome.tif", level=0).astype(int)
+
+
+def stored_cells(path, cell_px, map_downsample=4):
+    """Which map pixels lie on stored cells alone, and which on cells whose neighbours are all stored too."""
+    with SlideFeatures.open(path) as features:
+        is_stored = features.lay_out(np.ones(len(features), bool))
+    is_inner = ~binary_dilation(np.pad(~is_stored, 1), np.ones((3, 3)))[1:-1, 1:-1]
+    return (_on_map(cells, cell_px, map_downsample) for cells in (is_stored, is_inner))
+
+
+def _on_map(cells, cell_px, map_downsample):
+    if map_downsample <= cell_px:
+        return np.kron(cells, np.ones((cell_px // map_downsample,) * 2, bool))
+    step = map_downsample // cell_px
+    height, width = (side // step for side in cells.shape)
+    return cells[: height * step, : width * step].reshape(height, step, width, step).all(axis=(1, 3))
+
+
+def difference(pixels, stored, where):
+    """The largest difference of two maps where a mask, which may end elsewhere at the slide's border, is True."""
+    height, width = np.minimum(pixels.shape, where.shape)
+    return np.abs(pixels - stored)[:height, :width][where[:height, :width]].max()
+
+
+@pytest.mark.parametrize("stitching", ["crop", "blend"])
+@pytest.mark.parametrize(("stride_px", "map_downsample"), [(16, 4), (32, 4), (16, 16), (16, 32)])
+def test_the_map_is_that_of_the_pixels(tmp_path, slide, stride_px, map_downsample, stitching):
+    network = Headed(Means(stride_px))
+    features = embed(network.encoder, slide, tmp_path / "features")
+    given = {"map_downsample": map_downsample, "stitching": stitching}
+    pixels = mapped(network, slide, tmp_path / "pixels", **given)
+    stored = mapped(network, slide, tmp_path / "stored", features, **given)
+    is_stored, is_inner = stored_cells(features / "a.h5", stride_px, map_downsample)
+    assert is_inner.mean() > 0.3
+    # Up to half precision of the features.
+    assert difference(pixels, stored, is_inner) <= 1
+    assert np.ptp(stored[stored > 0]) > 150
+    if map_downsample <= stride_px:
+        # Glass, of which the network thinks otherwise.
+        assert not difference(stored, 0, ~is_stored)
+
+
+def test_the_default_encoder_s_map_is_that_of_the_pixels(tmp_path, slide):
+    """Of an encoder that sees far beyond a cell, in tiles of the same size and margin: one map pixel a cell.
+
+    Between the cells of two tiles' cores the map from pixels is interpolated with the cells in the margin of one tile, of which
+    the other tile saw more.
+    """
+    network = Headed(load_encoder("efficientnet_lite0"))
+    given = {"tile_size_px": 256, "margin_px": 64}
+    features = embed(network.encoder, slide, tmp_path / "features", **given)
+    pixels = mapped(network, slide, tmp_path / "pixels", map_downsample=32, **given)
+    stored = mapped(network, slide, tmp_path / "stored", features, map_downsample=32, **given)
+    is_stored, _ = stored_cells(features / "a.h5", 32, 32)
+    assert difference(pixels, stored, is_stored) <= 1
+    assert np.ptp(pixels[pixels > 0]) > 20
+
+
+def test_a_feature_of_a_whole_tile_makes_the_same_map(tmp_path, slide):
+    network = Headed(Means(16, tokens="class"))
+    given = {"tile_size_px": 64, "margin_px": 0}
+    features = embed(network.encoder, slide, tmp_path / "features", **given)
+    with SlideFeatures.open(features / "a.h5") as opened:
+        assert (opened.stride_px, opened.patch_px, opened.grid_shape) == (64, 64, (11, 14))
+    pixels = mapped(network, slide, tmp_path / "pixels", **given)
+    stored = mapped(network, slide, tmp_path / "stored", features, **given)
+    is_stored, _ = stored_cells(features / "a.h5", 64)
+    assert difference(pixels, stored, is_stored) <= 1
+
+
+def test_pixels_are_not_encoded_where_features_are_stored(tmp_path, slide, write_slide, caplog):
+    network = Headed(Means())
+    features = embed(network.encoder, slide, tmp_path / "features")
+    other = write_slide(tmp_path / "b.tif", picture(seed=1), mpp=0.5)
+    network.encoder.forward = lambda images: pytest.fail("the encoder was called")
+    mapper = SlideMapper(network, features=features, **options())
+    assert mapper.map_image(ImageInput(slide, "a"), tmp_path)["num_tiles"] > 0
+    caplog.set_level("INFO")
+    for name in ("b", "c"):
+        with pytest.raises(pytest.fail.Exception, match="the encoder was called"):
+            mapper.map_image(ImageInput(other, name), tmp_path)
+    (said,) = [record.message for record in caplog.records if "no features of" in record.message]
+    assert "no features of b" in said
+
+
+def test_an_ensemble_of_heads_shares_the_features(tmp_path, slide):
+    encoder = Means()
+    ensemble = ProbabilityEnsemble([Headed(encoder), Headed(encoder)])
+    features = embed(encoder, slide, tmp_path / "features")
+    one = mapped(Headed(encoder), slide, tmp_path / "one", features)
+    np.testing.assert_array_equal(mapped(ensemble, slide, tmp_path / "both", features), one)
+    with pytest.raises(ValueError, match="different encoders"):
+        SlideMapper(ProbabilityEnsemble([Headed(encoder), Headed(Means(gain=2.0))]), features=features, **options())
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_a_segmentation_that_answers_at_every_pixel_makes_the_same_map(tmp_path, slide, kernel_size):
+    torch.manual_seed(0)
+    network = EncodedSegmentation(Means(), out_channels=2, kernel_size=kernel_size)
+    network.standardise([torch.from_numpy(picture()[:640, :640]).permute(2, 0, 1)[None].float()])
+    torch.nn.init.normal_(next(iter(network.head.parameters())))
+    features = embed(network.encoder, slide, tmp_path / "features")
+    pixels = mapped(network, slide, tmp_path / "pixels")
+    stored = mapped(network, slide, tmp_path / "stored", features)
+    _, is_inner = stored_cells(features / "a.h5", 16)
+    if kernel_size == 3:
+        # The ring of neighbours is of use to the head: one of its own is missing then.
+        is_inner = binary_erosion(is_inner, np.ones((3, 3)), iterations=4)
+    assert is_inner.mean() > 0.2
+    assert difference(pixels, stored, is_inner) <= 1
+    assert np.ptp(stored[stored > 0]) > 20
+
+
+def test_one_answer_a_tile_is_not_made_from_parts_of_tiles(tmp_path, slide):
+    network = EncodedClassifier(Means())
+    features = embed(network.encoder, slide, tmp_path / "features")
+    with pytest.raises(ValueError, match="one answer a tile makes no map from features"):
+        mapped(network, slide, tmp_path / "maps", features)
+    dense = EncodedClassifier(network.encoder, dense=True)
+    assert mapped(dense, slide, tmp_path / "dense", features).max() > 0
+
+
+def test_features_are_a_setting(tmp_path, slide):
+    network = Headed(Means())
+    features = embed(network.encoder, slide, tmp_path / "features")
+    without, with_features = (SlideMapper(network, features=folder, **options()).settings() for folder in (None, features))
+    assert with_features == without | {"from_features": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": Means(gain=2.0)}, rf"a\.h5 holds features of another encoder: expected means \({Means().key}\)"),
+        ({"mpp": 1.0}, r"a\.h5 holds features at other coordinates: expected one every 16 level-0 pixels, found one every 32"),
+    ],
+)
+def test_features_that_do_not_fit_the_network_are_refused(tmp_path, slide, change, message):
+    given = {"encoder": Means(), "slide": slide, "folder": tmp_path / "features"} | change
+    features = embed(**given)
+    with pytest.raises(ValueError, match=message):
+        mapped(Headed(Means()), slide, tmp_path / "maps", features)
+
+
+def test_features_of_another_slide_or_half_a_file_are_refused(tmp_path, slide, write_slide):
+    network = Headed(Means())
+    features = embed(network.encoder, slide, tmp_path / "features")
+    write_slide(slide, picture(seed=3), mpp=0.5)
+    with pytest.raises(ValueError, match=r"a\.h5 holds features of another slide than .*a\.tif"):
+        mapped(network, slide, tmp_path / "maps", features)
+    (features / "a.h5").write_bytes((features / "a.h5").read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"a\.h5 is no whole HDF5 file"):
+        mapped(network, slide, tmp_path / "again", features)
+
+
+def test_features_of_another_program_make_no_map(tmp_path, slide, write_slide):
+    import h5py
+
+    (tmp_path / "features").mkdir()
+    with h5py.File(tmp_path / "features" / "a.h5", "w") as file:
+        file["features"], file["coords"] = np.zeros((2, 4)), np.array([[0, 0], [16, 0]])
+    with pytest.raises(ValueError, match="written by CLAM and does not say by which weights"):
+        mapped(Headed(Means()), slide, tmp_path / "maps", tmp_path / "features")
+
+
+def test_what_cannot_be_made_of_features_is_said_at_once(tmp_path, redness):
+    (tmp_path / "features").mkdir()
+    for network, changed, message in (
+        (redness, {}, "Redness has no encoder"),
+        (Headed(Means()), {"tta": "flips"}, "no symmetries"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SlideMapper(network, features=tmp_path / "features", **options(**changed))
+    with pytest.raises(ValueError, match="no folder"):
+        SlideMapper(Headed(Means()), features=tmp_path / "none", **options())
+
+
+def test_tiles_of_broken_cells_are_refused(tmp_path, slide):
+    network = Headed(Means(32))
+    features = embed(network.encoder, slide, tmp_path / "features")
+    with pytest.raises(ValueError, match=r"tiles of whole cells.*multiples of 32.*got 128 and 16"):
+        mapped(network, slide, tmp_path / "maps", features, margin_px=16)

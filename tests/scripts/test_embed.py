@@ -1,0 +1,95 @@
+"""`scripts/embed.py` as a user starts it, with the default encoder."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+
+from scripts import embed
+from shared.features import SlideFeatures
+
+SMALL = ["--encoder", "efficientnet_lite0", "--tile_size_px", 128, "--margin_px", 0, "--device", "cpu"]
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Two slides of 256 x 128 px with tissue at the left."""
+    for number, name in enumerate("ab"):
+        rgb = np.full((128, 256, 3), 245, np.uint8)
+        rgb[:, :100] = np.random.default_rng(number).integers((180, 60, 120), (240, 140, 200), (128, 100, 3))
+        tifffile.imwrite(
+            tmp_path / f"{name}.tif", rgb, photometric="rgb", tile=(64, 64), resolution=(2e4, 2e4), resolutionunit="CENTIMETER"
+        )
+    (tmp_path / "slides.csv").write_text("image,split\na.tif,train\nb.tif,test\n")
+    return tmp_path / "slides.csv"
+
+
+@pytest.fixture
+def start(monkeypatch, capsys):
+    """Run the script in this process; its exit status and what it printed."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["embed.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            embed.main()
+        return stopped.value.code, capsys.readouterr()
+
+    return run
+
+
+def test_slides_are_embedded_once(run_python, tmp_path, manifest, start):
+    options = ["--manifest", manifest, "--out", tmp_path / "features", *SMALL]
+    finished = run_python("scripts/embed.py", *options, "--split", "train")
+    assert finished.returncode == 0, finished.stderr
+    assert "1 images, 1 embedded now (1 ok)" in finished.stdout
+    code, printed = start(*options)
+    assert code == 0
+    assert "2 images, 1 embedded now (1 ok)" in printed.out
+    with (tmp_path / "features" / "slides.csv").open(newline="") as file:
+        rows = {row["slide"]: row for row in csv.DictReader(file)}
+    for name in "ab":
+        with SlideFeatures.open(tmp_path / "features" / f"{name}.h5") as features:
+            assert (features.encoder_name, features.dim, features.stride_px, features.mpp) == (
+                "efficientnet_lite0",
+                1280,
+                32,
+                0.5,
+            )
+            assert len(features) == int(rows[name]["num_features"]) > 0
+            assert np.abs(features.read()).max() > 0
+
+
+def test_options_reach_the_encoder(tmp_path, manifest, start):
+    code, _ = start(
+        *("--manifest", tmp_path / "a.tif", "--out", tmp_path / "features", *SMALL, "--mpp", 1, "--strides_px", 8, 16),
+        *("--smoothing", 3, "--tissue_dir", tmp_path / "tissue", "--tissue_mpp", 4),
+    )
+    assert code == 0
+    with SlideFeatures.open(tmp_path / "features" / "a.h5") as features:
+        # Four places of stride 8 in one of stride 16.
+        assert (features.dim, features.stride_px, features.mpp) == (4 * 40 + 112, 32, 1.0)
+    assert len(list((tmp_path / "tissue").glob("a.*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--encoder", "nobody/knows"], "nobody/knows"),
+        (["--margin_px", 20], "multiples of the stride of efficientnet_lite0, 32"),
+        (["--tissue_method", "magic"], "tissue_method must be one of"),
+        (["--manifest", "none.csv"], "none.csv does not exist"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_computed(tmp_path, manifest, start, changed, message):
+    code, printed = start("--manifest", manifest, "--out", tmp_path / "features", *SMALL, *changed)
+    assert code == 2
+    assert message in printed.err
+    assert not list(tmp_path.glob("features/*.h5"))
+
+
+def test_a_slide_that_is_too_coarse_fails_alone(tmp_path, manifest, start):
+    code, printed = start("--manifest", manifest, "--out", tmp_path / "features", *SMALL, "--mpp", 0.25)
+    assert code == 1
+    assert "a.tif: its pixels are 0.5 um, coarser than the mpp=0.25 at which efficientnet_lite0 is given images" in printed.err
