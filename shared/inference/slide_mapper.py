@@ -84,6 +84,7 @@ class SlideMapper:
         compute: Compute | None = None,
         features: str | Path | None = None,
     ) -> None:
+        _check_mpp(mpp)
         if not 0 < threshold <= 1:
             raise ValueError(f"need 0 < threshold <= 1, got {threshold=}")
         _check_class_names(class_names)
@@ -258,6 +259,16 @@ class SlideMapper:
         downsample = self.pixels.downsample(slide)
         map_downsample = self.outputs.map_downsample or (1 if is_tile(slide) else SLIDE_MAP_DOWNSAMPLE)
         return Scale(slide.size_px, slide.mpp, downsample, map_downsample, slide.qupath_origin_px)
+
+
+def _check_mpp(mpp: float | None) -> None:
+    if mpp is None:
+        raise ValueError(
+            "the network was trained on tiles as they are stored (mpp null), and nothing says at which pixel size it wants slides: "
+            "give --mpp, micrometres per pixel of those tiles"
+        )
+    if mpp <= 0:
+        raise ValueError(f"mpp must be above 0, got {mpp}")
 
 
 def _check_class_names(names: Sequence[str] | None) -> None:

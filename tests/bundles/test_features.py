@@ -9,6 +9,9 @@ import pytest
 import tifffile
 import torch
 
+from shared.inference import SlideEmbedder
+from shared.inference.tiles.stored_network import encoder_of
+
 from .conftest import CLASS_NAMES, IMAGE_SIZE_PX, TINY_CDWS, TINY_JOINT
 from .runs import Bundle, assert_same_results, files_of, mapped_row, metrics_of, train_once, weights_of
 
@@ -72,6 +75,23 @@ def test_it_trains_on_features_is_evaluated_and_maps_a_slide(bundle, tmp_path):
     map_here(bundle, "features", output_dir=tmp_path / "maps", **options)
     settings = json.loads((tmp_path / "maps/settings.json").read_text())
     assert settings["margin_px"] == 64
+    assert_the_map_is_that_of_stored_features(bundle, tmp_path, options)
+
+
+def assert_the_map_is_that_of_stored_features(bundle: Bundle, folder: Path, options: dict[str, Any]) -> None:
+    mapper = bundle.workflow("inference", "features", workflow_type="infer", **options).parser.get_parsed_content("slide_mapper")
+    tiles = {"tile_size_px": mapper.tiles.tile_size_px, "margin_px": mapper.tiles.margin_px}
+    embedder = SlideEmbedder(encoder_of(mapper.network), mapper.mpp, compute=mapper.compute, **tiles)
+    embedder.run(bundle.data / "slides/slide_00.tif", folder / "stored")
+    stored = map_here(bundle, "features", output_dir=folder / "from", stored_features=str(folder / "stored"), **options)
+    assert json.loads((folder / "from/settings.json").read_text())["from_features"]
+    pixels = tifffile.imread(folder / "maps/slide_00.ome.tif").astype(int)
+    is_tissue = stored > 0
+    assert is_tissue.mean() > 0.1
+    # Beside the seams of the tiles, where a map from features sees more, they are one up to half precision.
+    difference = np.abs(pixels - stored)[is_tissue]
+    assert np.median(difference) <= 1
+    assert (difference <= 3).mean() > 0.9
 
 
 def test_fine_tuning_begins_with_the_head_of_a_run_on_features(bundle, tmp_path):
