@@ -10,14 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from scripts.shipping.overlay import NETWORK, network_items
 from shared import BUILD_FILE
 from shared.engines.run_record import VOLATILE
+
+from .encoders import KEY, terms_of
 
 WEIGHTS = "model.pt"
 TORCHSCRIPT = "model.ts"
 TRAINING = "config.json"
 TRACKING = "mlflow.json"
 NOTE = "TRAINED_ON_GENERATED_DATA.txt"
+ENCODER = "encoder.json"
+# What the network of a training on features is read from, and its tiles.
+NETWORK_CONFIGS = ("inference", "evaluate")
+TILES = ("margin_px", "tile_size_px")
 # Of the bundle's own folders those that runs write.
 WRITTEN_BY_RUNS = frozenset({"models", "output", "mlruns"})
 LEFT_OUT_SUFFIXES = (".pyc", ".part", ".log", ".db")
@@ -48,12 +57,19 @@ def stage(bundle: Path, target: Path) -> None:
 
 
 def files_of(bundle: Path) -> list[Path]:
-    """The files of a bundle that are packed, relative to it and sorted; weights are none of them."""
+    """The files of a bundle that are packed, relative to it and sorted; of weights those of shipped heads alone."""
     files = list(_walk(bundle))
+    for head in shipped_heads(bundle):
+        files += [head.relative_to(bundle) / file for file in _walk(head)]
     links = [file for file in files if (bundle / file).is_symlink()]
     if links:
         raise ValueError(f"{bundle / links[0]} is a link: of a bundle's entries shared alone may be one")
     return sorted(files)
+
+
+def shipped_heads(bundle: Path) -> list[Path]:
+    """The folders of `scripts/ship.py` in a bundle's ``models``: small heads, each with a configuration and a model card."""
+    return sorted(path.parent for path in bundle.glob("models/*/inference.json") if path.with_name("README.md").is_file())
 
 
 def code_digest(shared: Path) -> str:
@@ -72,7 +88,7 @@ def stage_weights(training: Path, target: Path, settings: list[str]) -> None:
         target: the packed bundle's ``models``.
         settings: lines that say where the training's settings differ from the bundle's ``train.json``.
     """
-    target.mkdir()
+    target.mkdir(exist_ok=True)
     _copy(training / WEIGHTS, target / WEIGHTS)
     for file in sorted(training.glob("*.json")):
         if file.name not in (TRAINING, TRACKING):
@@ -81,6 +97,41 @@ def stage_weights(training: Path, target: Path, settings: list[str]) -> None:
     (target / TRAINING).write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     digest = hashlib.sha256((target / WEIGHTS).read_bytes()).hexdigest()
     (target / NOTE).write_text(_note(kept["dataset_dir"], settings, digest), encoding="utf-8")
+
+
+def stage_encoder(folder: Path, training: Path) -> None:
+    """Of a head on features: say which encoder it needs, and make it the network of the packed configurations.
+
+    Args:
+        folder: of the staged bundle, with its weights.
+        training: output folder of the training.
+    """
+    state = torch.load(folder / "models" / WEIGHTS, map_location="cpu", weights_only=True)
+    if KEY not in state:
+        return
+    config = read_training(training)
+    entry = terms_of(config).entry(bytes(state[KEY].tolist()).hex())
+    (folder / "models" / ENCODER).write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+    for name in NETWORK_CONFIGS:
+        _make_network(folder / "configs" / f"{name}.json", config)
+
+
+def _make_network(path: Path, config: dict[str, Any]) -> None:
+    known = json.loads(path.read_text(encoding="utf-8"))
+    items = network_items(known, config)
+    if len(items) > 1 or _without_notes(items[NETWORK]) != _without_notes(known[NETWORK]):
+        tiles = {key: config[key] for key in TILES if key in config and key in known}
+        path.write_text(json.dumps(known | items | tiles, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _without_notes(network: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in network.items() if key == "_target_" or not key.startswith("_")}
+
+
+def is_exported(models: Path) -> bool:
+    """Whether an entry has a TorchScript file: it would hold the encoder's weights, which are not always given on."""
+    path = models / ENCODER
+    return not path.is_file() or bool(json.loads(path.read_text(encoding="utf-8"))["is_packed"])
 
 
 def read_training(training: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .archive import checksum, unpack, write_archive
-from .contents import TORCHSCRIPT, WEIGHTS, stage, stage_weights
+from .contents import TORCHSCRIPT, WEIGHTS, is_exported, stage, stage_encoder, stage_weights
 from .model_info import LARGE_BYTES, check_unchanged, record, write_large_files
 from .refusals import reasons, settings_changed
 from .zoo_process import Task, run_tasks
@@ -78,8 +78,9 @@ def _pack_into(
         training = training_of(name)
         stage(bundles / name, folder)
         stage_weights(training, folder / "models", settings_changed(bundles / name, training))
+        stage_encoder(folder, training)
     # In a process of its own for each: the names in a TorchScript file count what its process has scripted before.
-    results = run_tasks([Task(name, folder, "export_torchscript", {}) for name, folder in staged.items()])
+    results = run_tasks([Task(name, folder, "export_torchscript", {}) for name, folder in staged.items() if is_exported(folder / "models")])
     failed = [f"{result.name}: its network cannot be exported: {result.error}" for result in results if result.error]
     if failed:
         raise ValueError("\n".join(failed))
@@ -100,7 +101,7 @@ def _publish(bundle: Path, entry: str, made: Path, out: Path, model_info: Path, 
         folder = unpack(made, Path(temporary))
         for name in LARGE_NAMES:
             file = folder / "models" / name
-            if file.stat().st_size > LARGE_BYTES:
+            if file.is_file() and file.stat().st_size > LARGE_BYTES:
                 # Not _v: MONAI would take it for a version of the bundle.
                 asset = out / f"{entry.replace('_v', '-')}-generated-data-{name}"
                 file.replace(asset)

@@ -15,7 +15,9 @@ from scripts.declarations.supervision import read_supervision
 from shared import __version__
 from shared.engines.run_record import FILES, VOLATILE, differences
 
-from .contents import TRAINING, WEIGHTS, read_training
+from .contents import TRAINING, WEIGHTS, read_training, shipped_heads
+from .encoders import KEY, terms_of
+from .encoders import WEIGHTS as ENCODER_WEIGHTS
 
 REQUIRED = (
     "LICENSE",
@@ -47,7 +49,7 @@ def reasons(bundle: Path, training: Path) -> list[str]:
     if missing:
         return [f"{bundle} lacks {', '.join(missing)}"]
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    found = [*_of_metadata(bundle, metadata), *_of_weights(bundle, training)]
+    found = [*_of_metadata(bundle, metadata), *_of_heads(bundle), *_of_weights(bundle, training)]
     return found or _of_data(bundle, training)
 
 
@@ -88,6 +90,14 @@ def _of_metadata(bundle: Path, metadata: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _of_heads(bundle: Path) -> list[str]:
+    """Heads that lie in the repository are of real data, which the bundle's documents must say too."""
+    path = bundle / "docs" / "data_license.txt"
+    text = path.read_text(encoding="utf-8")
+    silent = [head.name for head in shipped_heads(bundle) if f"models/{head.name}" not in text]
+    return [f"{path} does not say of which data models/{name} was learned: name the folder there" for name in silent]
+
+
 def _of_weights(bundle: Path, training: Path) -> list[str]:
     path = training / WEIGHTS
     if not path.is_file():
@@ -102,7 +112,22 @@ def _of_weights(bundle: Path, training: Path) -> list[str]:
     if not isinstance(state, Mapping) or not state:
         return [f"{path} holds a {type(state).__name__}, wanted a dictionary of tensors by name"]
     foreign = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]
-    return [f"{path} is no dictionary of tensors alone: {', '.join(foreign[:3])}"] if foreign else []
+    if foreign:
+        return [f"{path} is no dictionary of tensors alone: {', '.join(foreign[:3])}"]
+    return _of_encoder(training, state) if any(name.startswith(ENCODER_WEIGHTS) for name in state) else []
+
+
+def _of_encoder(training: Path, state: Mapping[str, Any]) -> list[str]:
+    """A fine-tuned encoder is given on with the head."""
+    if KEY not in state or not (training / TRAINING).is_file():
+        return []
+    terms = terms_of(read_training(training))
+    if terms.is_given_on:
+        return []
+    return [
+        f"{training / WEIGHTS} holds fine-tuned weights of the encoder {terms}, and these are not given on: pack a head on its features "
+        "(features.json), which names the encoder"
+    ]
 
 
 def _of_data(bundle: Path, training: Path) -> list[str]:

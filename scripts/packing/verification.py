@@ -20,6 +20,7 @@ CHECKS = (
     "weights",
     "net_in_out",
     "torchscript",
+    "shipped",
     "onnx",
     "trial_data",
     "train",

@@ -29,6 +29,8 @@ CONFIGS = Path("configs")
 SMALL = "small"
 METADATA, INFERENCE = str(CONFIGS / "metadata.json"), str(CONFIGS / "inference.json")
 WEIGHTS, TORCHSCRIPT = Path("models", "model.pt"), Path("models", "model.ts")
+# Of a head on features: which encoder it needs, and whether model.ts holds it.
+ENCODER = Path("models", "encoder.json")
 DOCUMENTS = ("LICENSE", "docs/README.md", "docs/data_license.txt")
 REQUIRED = (
     METADATA,
@@ -37,7 +39,6 @@ REQUIRED = (
     f"configs/{SMALL}.json",
     "configs/logging.conf",
     str(WEIGHTS),
-    str(TORCHSCRIPT),
     "shared/__init__.py",
 )
 LOG_TAIL = 3000
@@ -46,7 +47,8 @@ SMALL_SLIDE_PX = (900, 1100)
 
 def directory() -> None:
     """Every file that a bundle needs is there and nothing that runs leave behind; no link leads out of it."""
-    missing = [name for name in (*REQUIRED, *DOCUMENTS) if not Path(name).is_file()]
+    wanted = (*REQUIRED, *DOCUMENTS, *([str(TORCHSCRIPT)] if _holds_its_encoder() else []))
+    missing = [name for name in wanted if not Path(name).is_file()]
     _refuse(missing, "missing")
     files = [path for path in Path().rglob("*") if "data" not in path.parts[:1]]
     _refuse([path for path in files if path.is_symlink()], "links")
@@ -112,12 +114,19 @@ def torchscript() -> None:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         exported = Path(folder, "exported.ts")
         _ckpt_export(exported)
-        for path in (exported, TORCHSCRIPT):
+        for path in (exported, *([TORCHSCRIPT] if _holds_its_encoder() else [])):
             answer = torch.jit.load(path, map_location="cpu").eval()(image)
             try:
                 torch.testing.assert_close(answer, network(image))
             except AssertionError as error:
                 raise ValueError(f"{path.name} answers otherwise than the network: {error}") from error
+
+
+def shipped() -> None:
+    """Every head that lies in ``models`` in a folder of its own loads behind inference.json, and has a model card."""
+    for overlay in sorted(Path("models").glob("*/inference.json")):
+        _refuse([name for name in ("README.md", "model.pt") if not overlay.with_name(name).is_file()], f"{overlay.parent} lacks")
+        _parser(str(overlay)).get_parsed_content("slide_mapper")
 
 
 def onnx() -> None:
@@ -250,11 +259,16 @@ def _metadata() -> dict[str, Any]:
     return _config("metadata")
 
 
-def _parser() -> Any:
+def _holds_its_encoder() -> bool:
+    """Whether model.ts is packed: not where it would hold an encoder whose weights are not given on."""
+    return not ENCODER.is_file() or bool(json.loads(ENCODER.read_text(encoding="utf-8"))["is_packed"])
+
+
+def _parser(*overlays: str) -> Any:
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
-    parser.read_config(INFERENCE)
+    parser.read_config([INFERENCE, *overlays])
     parser.read_meta(METADATA)
     parser["bundle_root"] = "."
     return parser
@@ -308,6 +322,7 @@ CHECKS: dict[str, Callable[..., None]] = {
         net_in_out,
         export_torchscript,
         torchscript,
+        shipped,
         onnx,
         trial_data,
         train,

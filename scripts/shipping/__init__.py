@@ -1,0 +1,1 @@
+"""Small trained heads that lie in the repository, each with its model card."""

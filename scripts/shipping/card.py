@@ -1,0 +1,174 @@
+"""The model card of a shipped head, of which every number comes from the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TITLES = {"iou": "IoU", "f1": "F1", "sensitivity": "sensitivity", "specificity": "specificity", "accuracy": "accuracy"}
+SINGLE = {"dice_positive": "mean Dice of tumour images", "false_positive_share": "false positives in normal images"}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says beside the scores.
+
+    Attributes:
+        bundle: name of its folder.
+        name: of the head's folder.
+        method: in words.
+        task: of the bundle.
+        terms: of the data, with their source.
+        encoder: what its `description` says.
+        overlay: the head's own ``inference.json``.
+        command: that trains it.
+        seed: of the training.
+        version: of the bundle.
+        calibration: how the threshold was chosen.
+        mpp_reason: why slides are read at that pixel size; None where the training's images say it.
+    """
+
+    bundle: str
+    name: str
+    method: str
+    task: str
+    terms: str
+    encoder: Mapping[str, Any]
+    overlay: Mapping[str, Any]
+    command: str
+    seed: Any
+    version: str
+    calibration: str
+    mpp_reason: str | None
+
+
+def card(facts: CardFacts, scores: Mapping[str, Any]) -> str:
+    """The card as Markdown.
+
+    Args:
+        facts: of the head.
+        scores: as `scores_of_test_images` gives them, with ``slides`` where slides were mapped.
+    """
+    title, _, source = facts.terms.partition("\n")
+    data = title.partition(" (")[0]
+    parts = [
+        f"# {facts.method} on {data}: a head for {facts.encoder['name']}",
+        f"{facts.task}. This folder holds the head alone, trained on {data}; the encoder comes from its own package. **Research only; "
+        "not a medical device, not for diagnosis.**",
+        _use(facts),
+        f"## Data and licence\n\n{title}  \n{' '.join(source.split())}\n\nThe head was learned from these data, whose authors are to be "
+        "named wherever it is used. The head itself is given under the bundle's licence, Apache-2.0.",
+        f"## Encoder\n\n{_encoder(facts.encoder)}",
+        _training(facts),
+        _scores(facts, scores, data),
+        *([_slides(scores["slides"])] if "slides" in scores else []),
+        _limits(facts, scores, data),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _use(facts: CardFacts) -> str:
+    folder = f"bundles/{facts.bundle}"
+    overlay = f"{folder}/models/{facts.name}/inference.json"
+    return "\n".join(
+        [
+            "## Use",
+            "",
+            "```bash",
+            f"python -m monai.bundle run --config_file \"['{folder}/configs/inference.json','{overlay}']\" --source slide.tif --output_dir maps",
+            f"python scripts/infer.py --manifest my/slides.csv --bundle {folder} --overlay {overlay} --out maps",
+            "```",
+            "",
+            f"In the folder of a downloaded bundle leave `{folder}/` out.",
+        ]
+    )
+
+
+def _encoder(encoder: Mapping[str, Any]) -> str:
+    gated = ", given to those alone who accepted its terms" if encoder.get("is_gated") else ""
+    return (
+        f"`{encoder['name']}`, frozen, licence of its weights: {encoder.get('licence') or 'not known'}{gated}. It is not part of this "
+        f"folder. Its key is `{encoder['key']}`: weights or settings of another key are refused."
+    )
+
+
+def _training(facts: CardFacts) -> str:
+    shown = ("encoder", "feature_stride_px", "smoothing", "hidden_channels", "mpp", "tile_size_px", "margin_px")
+    rows = [f"| `{name}` | {facts.overlay[name]} |" for name in shown if facts.overlay.get(name) is not None]
+    return "\n".join(
+        [
+            "## Training",
+            "",
+            f"Version {facts.version} of the bundle, seed {facts.seed}:",
+            "",
+            "```bash",
+            facts.command,
+            "```",
+            "",
+            "| of inference.json | |",
+            "|---|---|",
+            *rows,
+            "",
+            facts.calibration,
+        ]
+    )
+
+
+def _scores(facts: CardFacts, scores: Mapping[str, Any], data: str) -> str:
+    rows = [
+        [name, *(_interval(values[key]) for key in TITLES), *(_share(values.get(key)) for key in SINGLE)]
+        for name, values in scores["pixels"].items()
+    ]
+    interval = scores["interval"]
+    return "\n".join(
+        [
+            "## Scores",
+            "",
+            f"{scores['num_images']} test images of {data}, of {scores['num_cases']} cases that took no part in the training; in per cent, "
+            f"pixels of all images together at a threshold of {scores['threshold']:.4g}. In brackets {100 * interval['level']:.0f} % "
+            f"intervals over cases ({interval['draws']} bootstrap draws of one training).",
+            "",
+            *_table(["pixels", *TITLES.values(), *SINGLE.values()], rows),
+            "",
+            "`metrics.json` holds these numbers, `test_images.csv` the counts of each image.",
+        ]
+    )
+
+
+def _slides(slides: Mapping[str, Any]) -> str:
+    titles = ["IoU", "F1", "sensitivity", "specificity", "AUC"]
+    row = [f"{slides['num_slides']} slides, tissue", *(_share(value) for value in slides["all"].values())]
+    return "\n".join(["### Slides", "", slides["note"], "", *_table(["pixels", *titles], [row])])
+
+
+def _limits(facts: CardFacts, scores: Mapping[str, Any], data: str) -> str:
+    size = f"Slides are read at {facts.overlay['mpp']:g} um per pixel."
+    if facts.mpp_reason:
+        size += f" That is an assumption: {facts.mpp_reason.rstrip('.')}. Another size is given by `--mpp`."
+    return "\n".join(
+        [
+            "## Limits",
+            "",
+            f"- Known are the scores on {scores['num_cases']} cases of one data set, {data}. Of other organs, scanners, stains and diagnoses "
+            "nothing is known.",
+            f"- {size}",
+            "- What is no tissue of the kinds that the data hold gets an answer too.",
+            "- Research only: no clinical model, and no map is a diagnosis.",
+        ]
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _interval(score: Mapping[str, float | None]) -> str:
+    if score["mean"] is None:
+        return "-"
+    bounds = "" if score["low"] is None else f" ({_share(score['low'])} to {_share(score['high'])})"
+    return _share(score["mean"]) + bounds
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"

@@ -1,0 +1,126 @@
+"""A finished training on features, as it lies in its output folder, and why its head cannot be shipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from monai.bundle import ConfigParser
+from torch import Tensor
+
+from shared.calibration.threshold import CALIBRATION
+from shared.data import load_manifest
+from shared.data.record import Record
+from shared.evaluation.report import COUNTS
+
+WEIGHTS, CONFIG = "model.pt", "config.json"
+EVALUATION = "evaluation"
+ENCODER, ENCODER_KEY = "encoder.", "encoder_key"
+# A head of a few channels on any of the encoders is far below it.
+LARGEST_BYTES = 2_000_000
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a training has left.
+
+    Attributes:
+        folder: its output folder.
+        config: the configuration that it recorded.
+        weights: state dict of the head.
+        metrics: of its evaluation on the test split.
+        images: a row a test image, with counts of pixels.
+        records: the manifest's rows of these images, in their order.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    metrics: Mapping[str, Any]
+    images: pd.DataFrame
+    records: list[Record]
+
+    @property
+    def method(self) -> str:
+        """The method's name in the tables: of several, such as the stages of CAMEL, the last is the network that is shipped."""
+        return list(self.metrics["images"])[-1]
+
+    @property
+    def threshold(self) -> float:
+        """At which the test images were scored."""
+        return float(self.metrics.get("threshold", DEFAULT_THRESHOLD))
+
+    @property
+    def calibration(self) -> Path | None:
+        """Where the training has kept the threshold that it chose; None if it chose none."""
+        path = self.folder / CALIBRATION
+        return path if path.is_file() else None
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """Read the output folder of a training.
+
+    Raises:
+        ValueError: naming the file, if the training or its evaluation has not ended, the network has no encoder, its weights
+            hold those of the encoder, or the data that it was scored on are not at hand.
+    """
+    weights, config = _head(folder / WEIGHTS), _json(folder / CONFIG, "give the output folder of a finished training")
+    remedy = f"score the run on the test split first (evaluate.json with --output_dir {folder})"
+    metrics = _json(folder / EVALUATION / "metrics.json", remedy)
+    if metrics.get("split", "test") != "test":
+        raise ValueError(f"{folder / EVALUATION}: expected scores of the test split, found those of {metrics['split']}; {remedy}")
+    path = folder / EVALUATION / "images.csv"
+    if not path.is_file() or "images" not in metrics or "pixels" not in metrics:
+        raise ValueError(f"{folder / EVALUATION} holds no scores of pixels, image by image (images.csv, metrics.json); {remedy}")
+    images = pd.read_csv(path)
+    missing = [name for name in COUNTS if name not in images]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}: the test images need masks")
+    return FinishedRun(folder, config, weights, metrics, images, _records(config, images, path))
+
+
+def _head(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: give the output folder of a finished training")
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    if ENCODER_KEY not in state:
+        raise ValueError(f"{path} is no head on an encoder's features: train with the overlay features.json")
+    if any(name.startswith(ENCODER) for name in state):
+        raise ValueError(
+            f"{path} holds the weights of its encoder, which was fine-tuned: heads alone are shipped, with the encoder's name. Train "
+            "with the overlay features.json"
+        )
+    size = sum(value.numel() * value.element_size() for value in state.values())
+    if size > LARGEST_BYTES:
+        raise ValueError(f"{path} has {size} bytes, too many for the repository: expected a head of at most {LARGEST_BYTES}")
+    return state
+
+
+def _json(path: Path, remedy: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: {remedy}")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _records(config: Mapping[str, Any], images: pd.DataFrame, path: Path) -> list[Record]:
+    """The manifest's rows of the images that were scored."""
+    parser = ConfigParser(dict(config))
+    records = load_manifest(parser.get_parsed_content("manifest"), split="test", require=())
+    by_region = {_region(record): record for record in records}
+    rows = images.astype(object).where(images.notna(), None).to_dict("records")
+    unknown = [row["image"] for row in rows if _region(row) not in by_region]
+    if unknown:
+        raise ValueError(f"{path}: {unknown[0]} is no test image of {parser.get_parsed_content('manifest')}: score the run again")
+    return [by_region[_region(row)] for row in rows]
+
+
+def _region(row: Mapping[str, Any]) -> tuple[str, int | None, int | None]:
+    x, y = row.get("x"), row.get("y")
+    return Path(row["image"]).name, None if x is None else int(x), None if y is None else int(y)

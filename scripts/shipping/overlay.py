@@ -1,0 +1,98 @@
+"""The one configuration behind a bundle's ``inference.json`` that maps with a shipped head."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from shared.encoders import Encoder
+
+NETWORK = "network_def"
+# Of the network's definition in training: nothing is drawn here.
+_CHECKED = "@check_version"
+_LEFT_TO_INFERENCE = frozenset({"check_version", "seed", "device", "bundle_root"})
+# A map pixel of a slide is the mean of as many along each side.
+_MAP_DOWNSAMPLE = 4
+_LEAST_MARGIN_PX, _LEAST_TILE_PX = 64, 512
+
+
+def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder: Encoder, mpp: float) -> dict[str, Any]:
+    """What inference needs to know of a training: the network, where its weights lie, and what it sees.
+
+    Args:
+        bundle: its folder.
+        name: of the folder in the bundle's ``models``.
+        config: that the training recorded.
+        encoder: of the network.
+        mpp: micrometres per pixel at which slides are read.
+
+    Returns:
+        keys and values; every other key is that of ``inference.json``.
+    """
+    inference = json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))
+    checkpoint = f"$@bundle_root + '/models/{name}/model.pt'"
+    overlay: dict[str, Any] = {
+        "_desc_": [
+            "Behind inference.json of the bundle: maps with the head that lies beside this file, see README.md.",
+        ],
+        **({"checkpoint": checkpoint} if "checkpoint" in inference else {"checkpoints": [checkpoint]}),
+        "mpp": mpp,
+        **({"tile_mpp": None} if "tile_mpp" in inference else {}),
+        **tile_sizes(encoder),
+    }
+    overlay |= network_items(inference, config)
+    if overlay.get("encoder_file") is not None:
+        # Of that machine: the head's key of the encoder says whether another file is the same.
+        overlay["encoder_file"] = None
+    return overlay
+
+
+def network_items(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The network of a training and every item that its definition refers to, but those that are known and the same.
+
+    Args:
+        known: a configuration that they are to be read behind.
+        config: that the training recorded.
+    """
+    network = {key: value for key, value in config[NETWORK].items() if not key.startswith("_desc")} | {"_requires_": _CHECKED}
+    needed = {key: value for key, value in _needed(network, config).items() if known.get(key, ...) != value}
+    return needed | {NETWORK: network}
+
+
+def tile_sizes(encoder: Encoder) -> dict[str, int]:
+    """Tiles of whole features and whole map pixels, of the encoder's own size where it has one.
+
+    >>> class Encoder: stride_px, input_size_px = 14, None
+    >>> tile_sizes(Encoder)
+    {'tile_size_px': 532, 'margin_px': 84}
+    """
+    unit_px = math.lcm(encoder.stride_px, _MAP_DOWNSAMPLE)
+    margin_px = -(-_LEAST_MARGIN_PX // unit_px) * unit_px
+    return {"tile_size_px": -(-_LEAST_TILE_PX // unit_px) * unit_px, "margin_px": margin_px}
+
+
+def _needed(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The items of a configuration that a value refers to, and those that these refer to."""
+    found: dict[str, Any] = {}
+    left = list(_references(value))
+    while left:
+        name = left.pop()
+        if name in found or name not in config or name in _LEFT_TO_INFERENCE:
+            continue
+        found[name] = config[name]
+        left += _references(config[name])
+    return found
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+    elif isinstance(value, str) and value.startswith(("@", "$", "%")):
+        yield from re.findall(r"[@%](\w+)", value)

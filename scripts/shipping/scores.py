@@ -1,0 +1,84 @@
+"""What a head scores on the test images of its training, with intervals over their cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scripts.comparison.intervals import LEVEL, NUM_DRAWS, Interval, intervals
+from scripts.comparison.scoring import Scores
+from shared.data.record import Record
+from shared.evaluation.report import COUNTS, everything_is_tumour
+from shared.metrics import BOUNDARY_THRESHOLDS
+
+from .finished_run import FinishedRun
+
+SCORES = ("iou", "f1", "sensitivity", "specificity", "accuracy")
+EVERYTHING = "Everything is tumour"
+_SAME = 1e-6
+
+
+def scores_of_test_images(run: FinishedRun) -> dict[str, Any]:
+    """Scores of pixels pooled over the test images, each with its interval, and what they are compared with.
+
+    Raises:
+        ValueError: if the images' counts are not those of the scores.
+    """
+    counts = torch.from_numpy(run.images[list(COUNTS)].to_numpy(np.int64))
+    pixels = {run.method: _of(counts, run.records), EVERYTHING: _of(everything_is_tumour(counts), run.records)}
+    known, found = run.metrics["pixels"][run.method]["iou"], pixels[run.method]["iou"]["mean"]
+    if abs(known - found) > _SAME:
+        raise ValueError(
+            f"{run.folder / 'evaluation'}: images.csv gives an IoU of {found:.6f}, metrics.json {known:.6f}: score the run again"
+        )
+    whole_images = {name: run.metrics["pixels"][name] for name in pixels}
+    for name, scores in pixels.items():
+        scores |= {key: whole_images[name][key] for key in ("dice_positive", "false_positive_share") if key in whole_images[name]}
+    return {
+        "num_images": len(run.records),
+        "num_cases": len(set(_cases(run.records))),
+        "threshold": run.threshold,
+        "interval": {"level": LEVEL, "draws": NUM_DRAWS, "resampled": "cases"},
+        "pixels": pixels,
+        "images": {run.method: run.metrics["images"][run.method]},
+    }
+
+
+def image_scores(run: FinishedRun) -> pd.DataFrame:
+    """A row a test image, by the name of its file alone."""
+    table = run.images[[name for name in ("image", "x", "y", "label", "max_probability", *COUNTS) if name in run.images]].copy()
+    table["image"] = [record["image"].rpartition("/")[2] for record in run.records]
+    return table.dropna(axis="columns", how="all")
+
+
+def _of(counts: torch.Tensor, records: Sequence[Record]) -> dict[str, Any]:
+    found = intervals([_scores(counts, records)])
+    return {name: _plain(found[name]) for name in SCORES}
+
+
+def _plain(interval: Interval) -> Mapping[str, float | None]:
+    values = {"mean": interval.mean, "low": interval.low, "high": interval.high}
+    return {name: None if np.isnan(value) else value for name, value in values.items()}
+
+
+def _scores(counts: torch.Tensor, records: Sequence[Record]) -> Scores:
+    """Counts as the comparison has them, without what its other scores are made of."""
+    number = len(counts)
+    values = np.zeros((number, 2, 256), np.int64)
+    return Scores(
+        counts=counts.numpy(),
+        tissue=values,
+        everywhere=values,
+        region_f=np.zeros(number),
+        boundary=np.zeros((number, len(BOUNDARY_THRESHOLDS), 4), np.int64),
+        confusion=np.zeros((number, 2, 2), np.int64),
+        cases=np.array(_cases(records), dtype=np.str_),
+    )
+
+
+def _cases(records: Sequence[Record]) -> list[str]:
+    return [str(record.get("case_id") or record["image"]) for record in records]
