@@ -237,6 +237,8 @@ def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) 
             return {}
         raise NotComparable(f"needs square images of one size: these are {data.why_not_square}")
     mpp = given.get("mpp", method.training.get("mpp"))
+    if isinstance(mpp, str):
+        mpp = method.parser(given).get_parsed_content("mpp")
     if mpp is None:
         mpp = data.image_mpp
     elif "mpp" not in {*method.overlaid, *given}:
