@@ -261,8 +261,17 @@ def target_of(component, config):
     """The function or class behind a ``_target_``, through ``@`` references to callables of the same configuration."""
     name = component["_target_"]
     while name.startswith("@"):
-        name = config[name[1:]]["_target_"]
+        item = config[name[1:]]
+        name = item if isinstance(item, str) else item["_target_"]
     return located(name)
+
+
+def base_of(path):
+    """What an overlay stands behind: train.json, and the overlay that it names as ``_behind_``; nothing for the three others."""
+    if path not in OVERLAYS:
+        return {}
+    behind = read(path).get("_behind_")
+    return read(path.parent / "train.json") | (read(path.with_name(f"{behind}.json")) if behind else {})
 
 
 def arguments_of(component):
@@ -277,9 +286,10 @@ def test_a_configuration_says_what_it_is_for(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=identify)
 def test_every_target_exists_and_takes_its_arguments(path):
     config = read(path)
-    base = read(path.parent / "train.json") if path in OVERLAYS else {}
+    # What an overlay refers to may be another's, whatever stands behind what.
+    together = {key: value for file in path.parent.glob("*.json") for key, value in read(file).items()}
     for place, component in components(config):
-        target = target_of(component, base | config)
+        target = target_of(component, together | base_of(path) | config)
         parameters = inspect.signature(target).parameters
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             continue
@@ -292,14 +302,14 @@ def test_every_key_of_an_overlay_has_something_to_replace(path):
     """MONAI takes a mistyped key for a new one and says nothing."""
     # An overlay stands behind train.json, or behind one of the other two.
     files = [path.parent / name for name in ("train.json", "evaluate.json", "inference.json")]
-    base, overlay = {key: value for file in reversed(files) for key, value in read(file).items()}, read(path)
-    text = json.dumps(overlay)
+    base, overlay = {key: value for file in reversed(files) for key, value in read(file).items()} | base_of(path), read(path)
+    text = "".join(file.read_text(encoding="utf-8") for file in path.parent.glob("*.json"))
     for key in overlay:
         if key.startswith("_") or key in RESERVED or key in base:
             continue
         if "::" not in key:
             is_used = re.search(rf"[@%]{re.escape(key)}\b", text) is not None
-            assert is_used or key.startswith("run_"), f"{key} is not in train.json, and this overlay does not refer to it"
+            assert is_used or key.startswith("run_"), f"{key} is not in train.json, and nothing refers to it"
             continue
         *parents, leaf = key.split("::")
         parent = base
@@ -313,7 +323,9 @@ def test_every_key_of_an_overlay_has_something_to_replace(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=identify)
 def test_every_reference_has_something_to_refer_to(path):
     config = read(path)
-    known = (read(path.parent / "train.json") if path in OVERLAYS else {}) | config
+    # Overlays refer to what other overlays bring, and a stage may be there for one of them alone.
+    others = path.parent.glob("*.json") if path in OVERLAYS else path.parent.glob("features.json")
+    known = {key: value for file in others for key, value in read(file).items()} | base_of(path) | config
     for name in set(re.findall(r"[@%]([A-Za-z_]\w*(?:::\w+)*)", json.dumps(config))):
         item = known
         for part in name.split("::"):

@@ -77,6 +77,12 @@ class Method:
         """The overlays that stand behind the inference too: those that leave the stages of the training as they are."""
         return tuple(overlay for overlay in self.overlays if not _STAGES & self._overlay(overlay).keys())
 
+    @cached_property
+    def inference(self) -> dict[str, Any]:
+        """The configuration of the inference, with the overlays that stand behind it."""
+        files = [self.bundle / "configs" / f"{name}.json" for name in ("inference", *self.inference_overlays)]
+        return {name: value for file in files for name, value in json.loads(file.read_text()).items()}
+
     def _overlay(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self.bundle / "configs" / f"{name}.json").read_text()))
 
@@ -231,6 +237,8 @@ def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) 
             return {}
         raise NotComparable(f"needs square images of one size: these are {data.why_not_square}")
     mpp = given.get("mpp", method.training.get("mpp"))
+    if isinstance(mpp, str):
+        mpp = method.parser(given).get_parsed_content("mpp")
     if mpp is None:
         mpp = data.image_mpp
     elif "mpp" not in {*method.overlaid, *given}:
@@ -288,7 +296,7 @@ def _learned_records(method: Method, settings: Mapping[str, Any]) -> dict[str, l
 
 def _inference_keys(method: Method, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the training's settings that its inference has too, in their sense."""
-    inference = json.loads((method.bundle / "configs" / "inference.json").read_text())
+    inference = method.inference
     # Of overlays that do not stand behind the inference as a whole, what it has too; of the others it is there already.
     chosen = {} if method.inference_overlays == method.overlays else dict(method.overlaid)
     chosen |= settings

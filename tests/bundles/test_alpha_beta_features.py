@@ -44,7 +44,7 @@ def test_slides_on_features_are_evaluated_and_mapped_without_their_features_too(
     encoded = alpha_beta.evaluate_here(
         "features", output_dir=folder / "run", evaluation_dir=tmp_path / "encoded", features_dir=str(tmp_path / "none"), **keys
     )
-    of_pixels, of_features = (metrics["tissue"]["Alpha/beta MIL"]["auc"] for metrics in (encoded, stored))
+    of_pixels, of_features = (metrics["pixels_tissue"]["Alpha/beta MIL"]["auc"] for metrics in (encoded, stored))
     assert of_pixels == pytest.approx(of_features, abs=0.002)
     maps = tmp_path / "maps"
     checkpoint = folder / "run/model.pt"

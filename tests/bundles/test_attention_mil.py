@@ -45,8 +45,9 @@ def of_network(tiny=TINY):
     return {name: tiny[name] for name in OF_NETWORK}
 
 
-def test_slides_are_embedded_once_beside_their_tissue(attention, trained):
-    folder = attention.data / "features"
+def test_slides_are_embedded_once(attention, trained):
+    key = bytes(weights_of(trained.folder / "model.pt")["encoder_key"].tolist()).hex()
+    folder = attention.data / f"features/slides_{key}_0.5um"
     slides = sorted(path.stem for path in (attention.data / "slides").glob("*.tif"))
     assert sorted(path.stem for path in folder.glob("*.h5")) == slides
     with h5py.File(folder / "slide_08.h5") as file:

@@ -112,7 +112,9 @@ def test_fine_tuning_begins_with_the_head_of_a_run_on_features(bundle, tmp_path)
     assert bundle.evaluate_here("finetune", **again) == metrics_of(tmp_path / "tuned")
 
 
-@pytest.mark.parametrize("overlays", [("image_fsb", "features"), ("instance_fsb", "features"), ("instance_fsb", "finetune")])
+@pytest.mark.parametrize(
+    "overlays", [("image_fsb", "features"), ("image_fsb", "finetune"), ("instance_fsb", "instance_features")]
+)
 def test_the_baselines_compose(easy_data, tmp_path, overlays):
     supervised = Bundle("fully_supervised", easy_data, TINY | {"features_dir": str(tmp_path / "features"), "num_epochs": 1})
     more = {"instances_per_side": 2} if "instance_fsb" in overlays else {}
@@ -130,7 +132,17 @@ def test_every_overlay_is_read_behind_the_data(bundle_name, easy_data, easy_brea
     """features.json and finetune.json after each other overlay of data or method: everything but the data can be made."""
     data = easy_breast if bundle_name == "joint_seg_cls" else easy_data
     bundle = Bundle(bundle_name, data, {})
-    skipped = {"train", "evaluate", "inference", "metadata", "features", "finetune", "multi_gpu_train", "vgg_imagenet"}
+    skipped = {
+        "train",
+        "evaluate",
+        "inference",
+        "metadata",
+        "features",
+        "finetune",
+        "instance_features",
+        "multi_gpu_train",
+        "vgg_imagenet",
+    }
     names = [path.stem for path in sorted((bundle.root / "configs").glob("*.json")) if path.stem not in skipped]
     options: dict[str, Any] = {"manifest": str(data / "images.csv"), "output_dir": str(tmp_path), "tracking::enabled": False}
     if bundle_name == "joint_seg_cls":

@@ -20,7 +20,10 @@ def test_tissue_is_taken_by_key(path):
     evaluation = json.loads(path.with_name("evaluate.json").read_text())
     mappers = (mapper, evaluation["evaluator"]["mapper"], training["mapper"])
     assert [one["tissue"]["cache"] for one in mappers] == ["@tissue"] * 3
-    scored = (inference["dataset"], evaluation["evaluator"], training["evaluation"], training["calibration"]["maps"])
+    maps = training["calibration"]["maps"]
+    # Of stored features the data set has the tissue.
+    calibrated = training["bags"] if maps["_target_"].endswith("FeatureMaps") else maps
+    scored = (inference["dataset"], evaluation["evaluator"], training["evaluation"], calibrated)
     assert [one["tissue"] for one in scored] == ["@tissue"] * 4
     for config in (inference, evaluation):
         assert "tissue_method" in config["checked_keys"]

@@ -68,7 +68,10 @@ def test_every_bundle_is_a_method():
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("resnet", "there is no bundle 'resnet' in .*; there are: alpha_beta_mil, .*camel"), ("camel+vnet", "has no overlay 'vnet'")],
+    [
+        ("resnet", "there is no bundle 'resnet' in .*; there are: alpha_beta_mil, .*camel"),
+        ("camel+vnet", "has no overlay 'vnet'"),
+    ],
 )
 def test_a_method_that_is_not_there(name, problem):
     with pytest.raises(ValueError, match=problem):

@@ -26,7 +26,8 @@ class EncodedNetwork(nn.Module):
 
     Args:
         encoder: see `shared.encoders.Encoder`: RGB ``(B, 3, H, W)``, 0 to 255, to features ``(B, C, H / stride, W / stride)``.
-        finetune: whether the encoder learns too, a copy of the one that is given. The running statistics of its batch normalisation stay.
+        finetune: whether the encoder learns too, a copy of the one that is given. The running statistics of its batch
+            normalisation stay.
     """
 
     mean: Tensor

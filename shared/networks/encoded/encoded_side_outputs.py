@@ -42,10 +42,10 @@ class EncodedSideOutputs(EncodedNetwork, SideOutputs):
         finetune: bool = False,
     ) -> None:
         super().__init__(encoder, finetune)
-        self.map_channels = [int(channels) for channels in encoder.map_channels]  # type: ignore[union-attr, arg-type]
-        self.strides_px = [int(stride) for stride in encoder.strides_px]  # type: ignore[union-attr, arg-type]
+        self.map_channels = [int(channels) for channels in encoder.map_channels]  # type: ignore[union-attr]
+        self.strides_px = [int(stride) for stride in encoder.strides_px]  # type: ignore[union-attr]
         # As whole factors: a stride of an enlarged image may be no whole number of pixels.
-        self.native_strides_px = [int(stride) for stride in encoder.native_strides_px]  # type: ignore[union-attr, arg-type]
+        self.native_strides_px = [int(stride) for stride in encoder.native_strides_px]  # type: ignore[union-attr]
         sides = checked_side_outputs(len(self.map_channels), side_outputs)
         self.side_layers = nn.ModuleList(pixelwise_head(self.map_channels[side - 1], 1, hidden_channels) for side in sides)
         self.add_fusion(sides, fusion_weights)
