@@ -72,7 +72,10 @@ class ImageFeatureStore:
         if key not in self._places:
             self._look()
         if key not in self._places:
-            raise ValueError(f"{self.folder} does not hold the features of an image: embed the images first (run_embed)")
+            raise ValueError(
+                f"{self.folder} holds the features of an image no more: they were there when the run began. Run it again, and "
+                "they are embedded anew"
+            )
         path, row = self._places[key]
         with _opened(path) as file:
             features = torch.from_numpy(file[_FEATURES][row])
