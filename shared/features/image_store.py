@@ -103,7 +103,8 @@ class _opened:
 
     def __enter__(self) -> h5py.File:
         try:
-            self.file = h5py.File(self.path, "r")
+            # Readers need no lock, and file systems of networks do not always give one.
+            self.file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
             raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded anew") from error
         return self.file
