@@ -42,7 +42,7 @@ def test_a_head_that_comes_with_the_bundle_answers_and_is_not_trained(monai_labe
 @pytest.mark.slow
 def test_a_training_on_features_is_trained_on_from_a_viewers_labels(monai_label, generated, truth, asap_annotation, tmp_path):
     checkpoint = tmp_path / "camel"
-    write_head(checkpoint, merged("train", "features"), image_size_px=IMAGE_SIZE_PX, feature_stride_px=32)
+    write_head(checkpoint, merged("train", "features"), image_size_px=IMAGE_SIZE_PX, feature_stride_px=32, instances_per_side=2)
     shutil.copytree(generated / "slides", tmp_path / "studies")
     arguments = ["--models", "camel", "--overlay", "camel=features", "--checkpoint", f"camel={checkpoint}"]
     short = {name: value for name, value in TINY_CAMEL.items() if name not in ("backbone", "segmentation_backbone", "image_size_px")}
