@@ -10,6 +10,8 @@ from typing import Any
 
 from scripts.declarations.supervision import SLIDES, Supervision, read_supervision
 
+from .refusal import Refusal
+
 OVERLAY = "from_viewer"
 KEYS = "_keys_"
 # Of a manifest: what is known of a slide on which somebody has drawn, or of which a label and a fraction are said.
@@ -38,8 +40,19 @@ class Recipe:
         return "area" in self.supervision.learns_from
 
     def region(self, config: Mapping[str, Any]) -> tuple[int, float] | None:
-        """Side in pixels and micrometres per pixel of a region; None where slides are trained on."""
-        return None if self.supervision.unit == SLIDES else (int(config["image_size_px"]), float(config["mpp"]))
+        """Side in pixels and micrometres per pixel of a region; None where slides are trained on.
+
+        Raises:
+            Refusal: if the configuration reads images as they are stored, and so says no pixel size for regions of slides.
+        """
+        if self.supervision.unit == SLIDES:
+            return None
+        if config["mpp"] is None:
+            raise Refusal(
+                "the model was trained on images as they are stored (mpp null), and regions of slides need a pixel size: start the "
+                "server with --train_set mpp NUMBER, micrometres per pixel"
+            )
+        return int(config["image_size_px"]), float(config["mpp"])
 
 
 def read_recipe(bundle: Path) -> Recipe | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from scripts.declarations.network_items import NETWORK, needed_items
 from shared.inference.bundle_mapper import CHECKPOINT_NAME, load_slide_mapper
 from shared.inference.slide_mapper import SlideMapper
 from shared.writers.geojson import TUMOUR_CLASS
@@ -22,6 +23,8 @@ from .versions import ModelVersions, Version
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
+# Beside the weights of a head that comes with the repository, see `scripts/ship.py`.
+HEAD = "inference.json"
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class BundleSource:
         folder: of the bundle.
         checkpoint: of its network.
         overlays: behind its ``train.json`` and ``inference.json``: names in its ``configs`` (``unet``), or paths.
+        head: the configuration of a shipped head, behind ``inference.json`` alone; None for the network of a training.
     """
 
     folder: Path
     checkpoint: Path
     overlays: tuple[str, ...] = ()
+    head: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ class ServedModel:
         logger.info("%s: loading version %s from %s", self.name, version.name, version.checkpoint)
         trained_with = inference_settings(self.source, version.checkpoint)
         overrides = trained_with | self.overrides | {"checkpoint": str(version.checkpoint)}
-        mapper = load_slide_mapper(self.source.folder, self.source.overlays, overrides)
+        head = [] if self.source.head is None else [str(self.source.head)]
+        mapper = load_slide_mapper(self.source.folder, [*self.source.overlays, *head], overrides)
         return LoadedModel(mapper, version, mapper.settings())
 
 
@@ -109,7 +115,8 @@ def find_bundles(
     Args:
         folder: of bundles, of this repository or unpacked.
         names: of those wanted; none for all that have a checkpoint.
-        checkpoints: by bundle, instead of its ``models/model.pt``: a file, or the output folder of a training.
+        checkpoints: by bundle, instead of its ``models/model.pt``: a file, or the output folder of a training, or that of a head
+            that comes with the bundle.
         overlays: by bundle.
 
     Raises:
@@ -125,16 +132,27 @@ def find_bundles(
         given = checkpoints.get(name, folder / name / "models" / CHECKPOINT_NAME)
         checkpoint = given / CHECKPOINT_NAME if given.is_dir() else given
         if checkpoint.is_file():
-            found[name] = BundleSource((folder / name).resolve(), checkpoint.resolve(), tuple(overlays.get(name, ())))
+            head = checkpoint.resolve().with_name(HEAD)
+            given_overlays = tuple(overlays.get(name, ()))
+            found[name] = BundleSource(
+                (folder / name).resolve(), checkpoint.resolve(), given_overlays, head if head.is_file() else None
+            )
         elif names or name in checkpoints:
             raise ValueError(
                 f"{name} has no trained network: {checkpoint} does not exist. Train it, or give --checkpoint {name}=PATH"
+                f"{_heads_of(folder / name)}"
             )
         else:
-            logger.warning("%s is left out: it has no trained network (%s)", name, checkpoint)
+            logger.warning("%s is left out: it has no trained network (%s)%s", name, checkpoint, _heads_of(folder / name))
     if not found:
         raise ValueError(f"no bundle of {folder} has a trained network: train one, or give --checkpoint NAME=PATH")
     return found
+
+
+def _heads_of(bundle: Path) -> str:
+    """Of the heads that come with a bundle, for messages."""
+    heads = sorted(path.parent for path in bundle.glob(f"models/*/{HEAD}"))
+    return "".join(f"; --checkpoint {bundle.name}={head} is a head that comes with it, see its README.md" for head in heads)
 
 
 def training_config(checkpoint: Path) -> dict[str, Any]:
@@ -144,14 +162,18 @@ def training_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def inference_settings(source: BundleSource, checkpoint: Path) -> dict[str, Any]:
-    """The keys that a bundle's inference compares with the training (``check_training``), with the values of the training."""
+    """Keys of a bundle's inference, with the values of the training.
+
+    They are those that it compares with the training (``check_training``), and those that its network is made of.
+    """
     trained = training_config(checkpoint)
     parser = ConfigParser()
     parser.read_config([str(path) for path in config_files(source, "inference")])
     config = parser.get()
     check = config.get("check_training", {})
     optional = set(_names(config, check.get("unless_null")))
-    names = {*_names(config, check.get("keys")), *optional}
+    of_network = needed_items(config.get(NETWORK), config) if source.head is None else {}
+    names = {*_names(config, check.get("keys")), *optional, *of_network}
     found = {name: plain_value(trained[name]) for name in sorted(names) if name in config and is_plain(trained.get(name, "@"))}
     return {name: value for name, value in found.items() if not (name in optional and value is None)}
 
@@ -159,7 +181,8 @@ def inference_settings(source: BundleSource, checkpoint: Path) -> dict[str, Any]
 def config_files(source: BundleSource, kind: str) -> list[Path]:
     """The bundle's configuration of a kind (``train``, ``inference``), and its overlays."""
     configs = source.folder / "configs"
-    named = [(configs / f"{overlay}.json", Path(overlay)) for overlay in source.overlays]
+    head = [str(source.head)] if source.head is not None and kind == "inference" else []
+    named = [(configs / f"{overlay}.json", Path(overlay)) for overlay in (*source.overlays, *head)]
     return [configs / f"{kind}.json", *(inside if inside.is_file() else path for inside, path in named)]
 
 

@@ -36,8 +36,8 @@ _LAST_LINES = 20
 
 
 def recipe_of(model: ServedModel) -> Recipe | None:
-    """How a served bundle is trained; None if it cannot be from a viewer's labels."""
-    return read_recipe(model.source.folder)
+    """How a served bundle is trained; None if it cannot be from a viewer's labels, nor a head that comes with it."""
+    return None if model.source.head is not None else read_recipe(model.source.folder)
 
 
 def base_config(model: ServedModel, recipe: Recipe) -> dict[str, Any]:
@@ -142,6 +142,11 @@ class Trainings:
                 request is wrong.
         """
         recipe = recipe_of(model)
+        if recipe is None and model.source.head is not None:
+            raise Refusal(
+                f"{model.name} answers by the head in {model.source.head.parent}, which is not trained here: serve a training of your "
+                f"own on features (--overlay {model.name}=features --checkpoint {model.name}=PATH)"
+            )
         if recipe is None:
             raise Refusal(f"{model.name} cannot be trained from a viewer's labels: it has no configs/from_viewer.json")
         options = check_options(request)

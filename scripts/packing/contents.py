@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from scripts.shipping.overlay import NETWORK, network_items
+from scripts.declarations.network_items import NETWORK, network_items
 from shared import BUILD_FILE
 from shared.engines.run_record import VOLATILE
 

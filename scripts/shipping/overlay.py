@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.declarations.network_items import network_items
 from shared.encoders import Encoder
 
-NETWORK = "network_def"
-# Of the network's definition in training: nothing is drawn here.
-_CHECKED = "@check_version"
-_LEFT_TO_INFERENCE = frozenset({"check_version", "seed", "device", "bundle_root"})
 # A map pixel of a slide is the mean of as many along each side.
 _MAP_DOWNSAMPLE = 4
 _LEAST_MARGIN_PX, _LEAST_TILE_PX = 64, 512
@@ -51,18 +47,6 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
     return overlay
 
 
-def network_items(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The network of a training and every item that its definition refers to, but those that are known and the same.
-
-    Args:
-        known: a configuration that they are to be read behind.
-        config: that the training recorded.
-    """
-    network = {key: value for key, value in config[NETWORK].items() if not key.startswith("_desc")} | {"_requires_": _CHECKED}
-    needed = {key: value for key, value in _needed(network, config).items() if known.get(key, ...) != value}
-    return needed | {NETWORK: network}
-
-
 def tile_sizes(encoder: Encoder) -> dict[str, int]:
     """Tiles of whole features and whole map pixels, of the encoder's own size where it has one.
 
@@ -73,26 +57,3 @@ def tile_sizes(encoder: Encoder) -> dict[str, int]:
     unit_px = math.lcm(encoder.stride_px, _MAP_DOWNSAMPLE)
     margin_px = -(-_LEAST_MARGIN_PX // unit_px) * unit_px
     return {"tile_size_px": -(-_LEAST_TILE_PX // unit_px) * unit_px, "margin_px": margin_px}
-
-
-def _needed(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The items of a configuration that a value refers to, and those that these refer to."""
-    found: dict[str, Any] = {}
-    left = list(_references(value))
-    while left:
-        name = left.pop()
-        if name in found or name not in config or name in _LEFT_TO_INFERENCE:
-            continue
-        found[name] = config[name]
-        left += _references(config[name])
-    return found
-
-
-def _references(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _references(item)
-    elif isinstance(value, str) and value.startswith(("@", "$", "%")):
-        yield from re.findall(r"[@%](\w+)", value)

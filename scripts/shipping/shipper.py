@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from scripts.declarations.network_items import NETWORK
 from shared.encoders import Encoder
 from shared.inference import SlideMapper
 from shared.inference.bundle_mapper import load_slide_mapper
@@ -20,7 +21,7 @@ from shared.inference.bundle_mapper import load_slide_mapper
 from .card import CardFacts, card
 from .data_terms import data_terms
 from .finished_run import WEIGHTS, FinishedRun, read_run
-from .overlay import NETWORK, shipped_overlay
+from .overlay import shipped_overlay
 from .scores import image_scores, scores_of_test_images
 from .slides import slide_scores
 from .training import training_command

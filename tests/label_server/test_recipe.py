@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from scripts.label_server.recipe import read_recipe
+from scripts.label_server.refusal import Refusal
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SUPERVISION = {"you_have": "labels", "unit": "images", "learns_from": ["label", "area"], "of_some": [], "chooses_by": []}
@@ -63,3 +64,8 @@ def test_a_bundle_without_the_file_has_no_recipe(tmp_path):
 def test_what_is_declared_wrongly_is_named(bundle, overlay, supervision, problem):
     with pytest.raises(ValueError, match=problem):
         read_recipe(bundle(overlay, **supervision))
+
+
+def test_regions_need_a_pixel_size(bundle):
+    with pytest.raises(Refusal, match=r"trained on images as they are stored \(mpp null\).*--train_set mpp NUMBER"):
+        read_recipe(bundle({})).region(CONFIG | {"mpp": None})

@@ -32,14 +32,9 @@ def write_tiles(folder):
         csv.writer(file).writerows([["image", "label", "mask", "case_id", "split"], *rows])
 
 
-def write_run(tiles, folder, **given):
-    """As the training leaves it that ends before its first step, and is evaluated."""
-    bundle = Bundle("camel", tiles, {})
-    keys = {"dataset_dir": str(tiles), "image_size_px": SIDE_PX, "output_dir": str(folder), **given}
-    parser = ConfigParser()
-    parser.read_config(bundle.config_files("train", *OVERLAYS))
-    parser.read_meta(str(bundle.root / "configs" / "metadata.json"))
-    parser.update(keys)
+def write_head(folder, parser, **given):
+    """As a training of this configuration leaves it that ends before its first step."""
+    parser.update(given)
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(parser.get(), default=str))
     torch.manual_seed(0)
@@ -47,6 +42,15 @@ def write_run(tiles, folder, **given):
     torch.nn.init.normal_(network.head.weight, std=0.05)
     torch.save(network.state_dict(), folder / "model.pt")
     (folder / "calibration.json").write_text(json.dumps({"threshold": 0.45, "reason": "given"}))
+
+
+def write_run(tiles, folder):
+    """The same on the tiles, evaluated."""
+    bundle = Bundle("camel", tiles, {})
+    parser = ConfigParser()
+    parser.read_config(bundle.config_files("train", *OVERLAYS))
+    parser.read_meta(str(bundle.root / "configs" / "metadata.json"))
+    write_head(folder, parser, dataset_dir=str(tiles), image_size_px=SIDE_PX, output_dir=str(folder))
     bundle.evaluate_here(*OVERLAYS, evaluation_dir=folder / "evaluation", image_size_px=SIDE_PX, output_dir=folder)
     return folder
 

@@ -1,0 +1,51 @@
+"""What of a configuration makes its network: the definition, and every item that it refers to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+NETWORK = "network_def"
+# Of the network's definition in training: nothing is drawn here.
+_CHECKED = "@check_version"
+_LEFT_TO_INFERENCE = frozenset({"check_version", "seed", "device", "bundle_root"})
+
+
+def network_items(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The network of a training and every item that its definition refers to, but those that are known and the same.
+
+    Args:
+        known: a configuration that they are to be read behind.
+        config: that the training recorded.
+    """
+    network = {key: value for key, value in config[NETWORK].items() if not key.startswith("_desc")} | {"_requires_": _CHECKED}
+    needed = {key: value for key, value in needed_items(network, config).items() if known.get(key, ...) != value}
+    return needed | {NETWORK: network}
+
+
+def needed_items(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The items of a configuration that a value refers to, and those that these refer to.
+
+    >>> needed_items({"encoder": "@encoder_def"}, {"encoder_def": {"source": "@encoder"}, "encoder": "resnet18", "lr": 0.1})
+    {'encoder_def': {'source': '@encoder'}, 'encoder': 'resnet18'}
+    """
+    found: dict[str, Any] = {}
+    left = list(_references(value))
+    while left:
+        name = left.pop()
+        if name in found or name not in config or name in _LEFT_TO_INFERENCE:
+            continue
+        found[name] = config[name]
+        left += _references(config[name])
+    return found
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+    elif isinstance(value, str) and value.startswith(("@", "$", "%")):
+        yield from re.findall(r"[@%](\w+)", value)
