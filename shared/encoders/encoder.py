@@ -29,7 +29,7 @@ class EncoderFacts:
         mpp: micrometres per pixel that it was trained at; None for any.
         input_size_px: side of the images that it was trained on, where that matters; None for any.
         licence: of its weights; None where it is not known.
-        is_gated: whether its weights are given to those alone who accepted its terms.
+        is_gated: whether its weights are only given to people who have accepted its terms.
     """
 
     name: str

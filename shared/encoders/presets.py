@@ -179,7 +179,7 @@ _ALL = (
         {"patch_size": 16, **GIANT},
         hub="prov-gigapath/prov-gigapath",
         files=("pytorch_model.bin",),
-        licence="Prov-GigaPath terms, research use alone",
+        licence="Prov-GigaPath terms, research use only",
         is_gated=True,
         source="https://huggingface.co/prov-gigapath/prov-gigapath",
     ),

@@ -49,7 +49,9 @@ class StoredSlides:
         path = self.folder / f"{image.name}{FEATURES_SUFFIX}"
         if not path.is_file():
             if not self._has_said:
-                logger.info("%s has no features of %s, nor maybe of others: such slides are encoded", self.folder, image.name)
+                logger.info(
+                    "%s has no features of %s: slides without a file are mapped from their pixels", self.folder, image.name
+                )
                 self._has_said = True
             return None
         features = SlideFeatures.open(path, slide.mpp)
