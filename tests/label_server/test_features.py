@@ -1,4 +1,5 @@
-"""Networks on features behind a real server: a head that comes with a bundle answers, and a training on features is trained on."""
+"""Networks on features behind a real server: a head that comes with a bundle answers, and a training on features is trained "
+"on."""
 
 import json
 import os
@@ -45,7 +46,9 @@ def test_a_training_on_features_is_trained_on_from_a_viewers_labels(monai_label,
     write_head(checkpoint, merged("train", "features"), image_size_px=IMAGE_SIZE_PX, feature_stride_px=32, instances_per_side=2)
     shutil.copytree(generated / "slides", tmp_path / "studies")
     arguments = ["--models", "camel", "--overlay", "camel=features", "--checkpoint", f"camel={checkpoint}"]
-    short = {name: value for name, value in TINY_CAMEL.items() if name not in ("backbone", "segmentation_backbone", "image_size_px")}
+    short = {
+        name: value for name, value in TINY_CAMEL.items() if name not in ("backbone", "segmentation_backbone", "image_size_px")
+    }
     for key, value in {**short, "tracking::enabled": False, "amp_dtype": None}.items():
         arguments += ["--train_set", key, json.dumps(value)]
     with running(Server(tmp_path / "studies", tmp_path / "work", arguments)) as server:

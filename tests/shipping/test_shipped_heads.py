@@ -47,7 +47,9 @@ def test_the_card_names_data_licence_and_scores(head):
     assert f"models/{head.name}" in terms
     assert " ".join(terms.partition("\n")[2].split()) in text
     for scores in json.loads((head / "metrics.json").read_text())["pixels"].values():
-        assert f"{100 * scores['iou']['mean']:.1f} ({100 * scores['iou']['low']:.1f} to {100 * scores['iou']['high']:.1f})" in text
+        assert (
+            f"{100 * scores['iou']['mean']:.1f} ({100 * scores['iou']['low']:.1f} to {100 * scores['iou']['high']:.1f})" in text
+        )
     assert "not a medical device, not for diagnosis" in text
 
 
@@ -83,7 +85,9 @@ def test_a_slide_scores_what_the_card_says(head, tmp_path):
     with_tumour = [path for path in paths if slides["each"][path.stem]["tissue_auc"] is not None]
     slide = min(with_tumour, key=lambda path: path.stat().st_size)
     manifest = pd.read_csv(folder / "manifest.csv")
-    row = manifest[manifest.image == f"slides/{slide.name}"].assign(image=str(slide), mask=str(folder / "masks" / f"{slide.stem}.png"))
+    row = manifest[manifest.image == f"slides/{slide.name}"].assign(
+        image=str(slide), mask=str(folder / "masks" / f"{slide.stem}.png")
+    )
     row.to_csv(tmp_path / "slides.csv", index=False)
     found = slide_scores(mapper_of(head), tmp_path / "slides.csv", None, tmp_path / "maps")["each"][slide.stem]
     assert found == pytest.approx(slides["each"][slide.stem], abs=0.01)
