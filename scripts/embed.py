@@ -3,6 +3,7 @@
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out features
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --stride_px 16 --mpp 1 --split train --out features
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out features --engine ray --gpus_per_slide 1
+python scripts/embed.py --manifest slides.csv --encoder my/encoder.pt2 --mean 0.7 0.5 0.7 --std 0.2 0.2 0.2 --encoder_mpp 0.5 --out features
 
 Every slide gets <name>.h5, which docs/features.md describes; trainings and maps read it, and so do TRIDENT and CLAM.
 
@@ -45,7 +46,15 @@ def parsed() -> argparse.Namespace:
     encoder.add_argument("--stride_px", type=int, help="a feature every so many pixels (default: the encoder's own stride)")
     encoder.add_argument("--strides_px", type=int, nargs="+", help="of maps of several strides, finest first")
     encoder.add_argument("--smoothing", type=int, default=1, help="cells along a side whose mean a feature is (default 1)")
-    encoder.add_argument("--tokens", default="dense", help="of a transformer: dense, class or dense+class (default dense)")
+    encoder.add_argument(
+        "--tokens", default="dense", help="see docs/encoders.md: dense, class, dense+class or embedding (default dense)"
+    )
+    exported = parser.add_argument_group("encoder of a TorchScript or torch.export file, which does not say it")
+    exported.add_argument("--mean", type=float, nargs=3, help="of red, green and blue, as shares of 255")
+    exported.add_argument("--std", type=float, nargs=3, help="the same")
+    exported.add_argument("--encoder_mpp", type=float, help="um per pixel that it was trained at (default: any)")
+    exported.add_argument("--input_size_px", type=int, help="side of the images that it was trained on (default: any)")
+    exported.add_argument("--licence", help="of its weights, which the files of features say")
     slides = parser.add_argument_group("slides")
     slides.add_argument("--mpp", type=float, help="um per pixel at which they are read (default: the encoder's own, else 0.5)")
     slides.add_argument("--slide_mpp", type=float, help="um per level-0 pixel of slides that carry none")
@@ -54,7 +63,9 @@ def parsed() -> argparse.Namespace:
     slides.add_argument("--margin_px", type=int, help="overlap of tiles at each side (default 64, 0 for an encoder with a size)")
     slides.add_argument("--whole_slides", dest="tissue_only", action="store_false", help="also what is not tissue")
     slides.add_argument("--tissue_method", help="how tissue is found (default otsu)")
-    slides.add_argument("--tissue_dir", type=Path, help="where training keeps the slides' tissue, or shall keep it")
+    slides.add_argument(
+        "--tissue_dir", type=Path, help="where training keeps the slides' tissue masks; new ones are kept there too"
+    )
     slides.add_argument("--tissue_mpp", type=float, default=8.0, help="um per pixel of the tissue in --tissue_dir (default 8)")
     compute = parser.add_argument_group("compute")
     compute.add_argument("--batch_size", type=int, default=16, help="tiles a batch (default 16)")

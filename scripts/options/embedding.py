@@ -24,6 +24,11 @@ class EmbeddingOptions:
     strides_px: tuple[int, ...] | None = None
     smoothing: int = 1
     tokens: str = "dense"
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    encoder_mpp: float | None = None
+    input_size_px: int | None = None
+    licence: str | None = None
     mpp: float | None = None
     slide_mpp: float | None = None
     tile_mpp: float | None = None
@@ -50,7 +55,17 @@ class EmbeddingOptions:
         from shared.inference import Compute, SlideEmbedder, Tissue
 
         encoder = load_encoder(
-            self.encoder, self.stride_px, self.smoothing, self.strides_px, self.tokens, checkpoint_path=self.checkpoint_path
+            self.encoder,
+            self.stride_px,
+            self.smoothing,
+            self.strides_px,
+            self.tokens,
+            checkpoint_path=self.checkpoint_path,
+            mean=self.mean,
+            std=self.std,
+            mpp=self.encoder_mpp,
+            input_size_px=self.input_size_px,
+            licence=self.licence,
         )
         method = self.tissue_method or "otsu"
         cache = None if self.tissue_dir is None else TissueCache(self.tissue_dir, self.tissue_mpp, method)

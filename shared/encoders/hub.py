@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
+import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import torch
+from tqdm import tqdm
 
 __all__ = ["downloaded", "explained_hub_errors", "from_hub"]
 
 PAGE = "https://huggingface.co/"
+# Of a server that says nothing any more.
+TIMEOUT_S = 60.0
 
 
 @contextmanager
@@ -32,7 +39,7 @@ def explained_hub_errors(source: str, repository: str | None = None) -> Iterator
         yield
     except errors.GatedRepoError as error:
         raise RuntimeError(
-            f"the weights of {source} are given to those alone who were granted access. Ask for it at {page}, log in with "
+            f"the weights of {source} are only given to people who have been granted access. Ask for it at {page}, log in with "
             f"`huggingface-cli login` (or set HF_TOKEN) and start again, or name a local file of them by checkpoint_path"
         ) from error
     except errors.RepositoryNotFoundError as error:
@@ -77,10 +84,31 @@ def downloaded(source: str, url: str) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.hub.download_url_to_file(url, str(path), progress=True)
-    except (OSError, RuntimeError) as error:
+        _download(url, path)
+    except (OSError, http.client.HTTPException) as error:
         raise RuntimeError(
             f"cannot get the weights of {source}: {error}. Download {url} where there is a network, put it at {path} and start "
             "again, or name it by checkpoint_path"
         ) from error
     return path
+
+
+def _download(url: str, path: Path) -> None:
+    """Download to a name of this process's own, and rename what has come whole.
+
+    Raises:
+        OSError: if the server cannot be reached, or fewer bytes come than it announced, which `urllib` passes over in silence.
+    """
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        with urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as file:
+            announced = answer.headers.get("Content-Length")
+            total = None if announced is None else int(announced)
+            with tqdm.wrapattr(file, "write", total=total, desc=path.name, leave=False, disable=None) as written:
+                shutil.copyfileobj(answer, written)
+            size = file.tell()
+        if total is not None and size != total:
+            raise OSError(f"the download was cut short: expected {total} bytes, found {size}")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

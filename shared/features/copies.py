@@ -52,14 +52,14 @@ class Copies:
 
 
 def turned(values: Tensor, turn: int) -> Tensor:
-    """One of the eight symmetries of the last two axes: `turn` // 2 quarter turns in its even numbers, mirrored in its odd ones.
+    """One of the eight symmetries of the last two axes.
 
-    Even halves of the numbers (0, 2, 4, 6) keep a rectangle's shape.
+    0 leaves them, 2 mirrors, 4 turns by half, 6 does both; the odd numbers do the same after a quarter turn. So the even ones
+    keep a rectangle's shape.
 
     >>> [turned(torch.tensor([[1, 2], [3, 4]]), turn).flatten().tolist() for turn in (0, 2, 4, 1)]
     [[1, 2, 3, 4], [2, 1, 4, 3], [4, 3, 2, 1], [2, 4, 1, 3]]
     """
-    # 0: as it is, 2: mirrored, 4: half a turn, 6: both; the odd ones are these after a quarter turn.
     if turn % 2:
         values = torch.rot90(values, 1, (-2, -1))
     half, is_mirrored = turn // 4, turn // 2 % 2

@@ -72,7 +72,10 @@ class ImageFeatureStore:
         if key not in self._places:
             self._look()
         if key not in self._places:
-            raise ValueError(f"{self.folder} does not hold the features of an image: embed the images first (run_embed)")
+            raise ValueError(
+                f"{self.folder} holds the features of an image no more: they were there when the run began. Run it again, and "
+                "they are embedded anew"
+            )
         path, row = self._places[key]
         with _opened(path) as file:
             features = torch.from_numpy(file[_FEATURES][row])
@@ -100,7 +103,8 @@ class _opened:
 
     def __enter__(self) -> h5py.File:
         try:
-            self.file = h5py.File(self.path, "r")
+            # Readers need no lock, and file systems of networks do not always give one.
+            self.file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
             raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded anew") from error
         return self.file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ IMAGE_ONLY = Copies()
 # Images of one file of features: what a process that is killed has to compute again.
 _IMAGES_PER_FILE = 256
 _MOST_TARGET_BYTES = 2**30
+_POLL_S, _PATIENCE_S = 0.2, 30.0
 
 
 class EmbeddedImages(Dataset):
@@ -151,20 +153,30 @@ class EmbeddedImages(Dataset):
         return self.store.read(self._copies_of(index)[0][0])
 
     def run(self) -> None:
-        """Embed what is not there yet; each process of `torch.distributed` its share."""
+        """Embed what is not there yet; each process of `torch.distributed` the images that are its own by their keys.
+
+        Processes wait for each other's files, not for each other: what nobody has written for a while they embed themselves.
+        """
         if self._is_complete:
             return
-        rank, num_processes = _rank_and_processes()
         wanted = [(index, number, key) for index in range(len(self)) for number, key in enumerate(self._copies_of(index)[0])]
-        missing = set(self.store.missing([key for _, _, key in wanted]))
-        # Two records of one image have one key.
-        todo = list({key: (index, number, key) for index, number, key in wanted if key in missing}.values())
-        if todo:
-            logger.info("%d of %d images and copies are embedded by %s", len(todo), len(wanted), self.encoder.name)
-            self._embed(todo[rank::num_processes])
-        if num_processes > 1:
-            dist.barrier()
+        rank, num_processes = _rank_and_processes()
+        missing = self._missing(wanted)
+        if missing:
+            logger.info("%d of %d images and copies are embedded by %s", len(missing), len(wanted), self.encoder.name)
+            self._embed([place for place in missing if int(place[2], 16) % num_processes == rank])
+        waited_s, num_left = 0.0, len(missing)
+        while missing := self._missing(wanted):
+            if waited_s >= _PATIENCE_S:
+                self._embed(missing)
+            time.sleep(_POLL_S)
+            waited_s, num_left = (waited_s + _POLL_S, num_left) if len(missing) == num_left else (0.0, len(missing))
         self._is_complete = True
+
+    def _missing(self, wanted: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+        """Those that no file holds, each key once: two records of one image have one key."""
+        keys = set(self.store.missing([key for _, _, key in wanted]))
+        return list({place[2]: place for place in wanted if place[2] in keys}.values())
 
     def _copies_of(self, index: int) -> tuple[list[str], tuple[int, int]]:
         """The keys of an image's copies, and its (height, width)."""
@@ -215,6 +227,11 @@ class EmbeddedImages(Dataset):
         self._write(pending)
 
     def _write(self, pending: Sequence[tuple[str, Tensor]]) -> None:
+        if not all(torch.isfinite(values).all() for _, values in pending):
+            raise ValueError(
+                f"the encoder {self.encoder.name} gives features that are no numbers, or beyond 65504, the most that half "
+                "precision holds"
+            )
         for group in in_shapes([values for _, values in pending]):
             description = self.encoder.description()  # type: ignore[operator]
             self.store.write([pending[place][0] for place in group], [pending[place][1] for place in group], description)

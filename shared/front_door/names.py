@@ -19,13 +19,23 @@ RESERVED = {"imports", "initialize", "run", "finalize"}
 STAGE_PREFIX = "run_"
 
 
+# What an overlay says of its place: behind which other one it is given, and with which it is not.
+BEHIND, WITHOUT = "_behind_", "_without_"
+
+
 def misplaced_overlays(given: Given) -> list[str]:
-    """Overlays that stand before their base, which then overwrites what they say."""
+    """Overlays that stand before their base, without another one that they need, or beside one that they replace."""
     problems = []
     for index, file in enumerate(given.files):
         base = next((place for place in given.bases if place > index), None)
         if base is not None and index not in given.bases:
             problems.append(f"{file} stands before {given.files[base]}, which overwrites it: give the overlay behind its base")
+        content, earlier = given.contents[index], [other.stem for other in given.files[:index]]
+        needed, replaced = content.get(BEHIND), content.get(WITHOUT)
+        if needed is not None and needed not in earlier:
+            problems.append(f"{file} changes what {needed}.json brings: give {needed}.json before it")
+        if replaced is not None and replaced in [other.stem for other in given.files]:
+            problems.append(f"{file} takes the place of {replaced}.json: leave that one out")
     return problems
 
 

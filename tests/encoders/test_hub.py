@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.encoders import load_encoder
+from shared.encoders.hub import downloaded
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,12 +84,47 @@ def test_a_release_that_cannot_be_reached(tmp_path, monkeypatch):
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub._hub_dir", None)
-    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    monkeypatch.setattr("shared.encoders.hub.urlopen", no_network)
     with pytest.raises(
         RuntimeError, match=r"no network. Download https://github.com/kaiko-ai/.*/vits16.pth where .* put it at .*"
     ) as told:
         load_encoder("kaiko-vits16")
     assert str(tmp_path) in str(told.value)
+
+
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    """An address whose server announces 1000 bytes and sends as many as it is told, and the folder of what is downloaded."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub._hub_dir", None)
+    sent = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"w" * sent[0])
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/weights.pth", sent, tmp_path / "hub" / "checkpoints"
+        server.shutdown()
+
+
+def test_a_download_that_is_cut_short_leaves_no_file(release):
+    url, sent, folder = release
+    sent[:] = [400]
+    with pytest.raises(RuntimeError, match="expected 1000 bytes, found 400") as told:
+        downloaded("mine", url)
+    assert "put it at" in str(told.value)
+    assert list(folder.iterdir()) == []
+    sent[:] = [1000]
+    assert downloaded("mine", url).read_bytes() == b"w" * 1000
+    assert [path.name for path in folder.iterdir()] == ["mine-weights.pth"]
 
 
 @pytest.mark.parametrize("source", ["timm/resnet18", "uni", "hf-hub:MahmoodLab/UNI2-h"])

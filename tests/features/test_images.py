@@ -1,5 +1,7 @@
 """Images are embedded once, by what they hold; items are their features, with labels that fit."""
 
+import fcntl
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from shared.data import RegionDataset, training_augmentation
 from shared.encoders import load_encoder
 from shared.features import Copies, EmbeddedImages, EmbeddedInstances
 from shared.features.copies import turned
+from shared.features.image_store import ImageFeatureStore
 
 SIDE_PX, STRIDE_PX = 64, 32
 
@@ -146,3 +149,12 @@ def test_a_damaged_file_is_named(records, encoder, tmp_path):
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match=rf"{file.name} is damaged .*delete it, and its images are embedded anew"):
         embedded(records, encoder, tmp_path / "features").run()
+
+
+def test_a_file_is_read_while_another_process_has_it_locked(tmp_path):
+    store = ImageFeatureStore(tmp_path)
+    store.write(["a"], [torch.ones(2, 1, 1)], {})
+    (path,) = tmp_path.glob("*.h5")
+    with path.open("rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert torch.equal(ImageFeatureStore(tmp_path).read("a"), torch.ones(2, 1, 1).half())

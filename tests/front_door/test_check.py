@@ -44,6 +44,13 @@ def replaces_what_is_not_there(base, overlay):
     return False
 
 
+@pytest.mark.parametrize("overlay", [one for one in OVERLAYS if "_without_" in one.read_text()], ids=identify)
+def test_an_overlay_is_not_given_beside_one_whose_place_it_takes(overlay):
+    replaced = json.loads(overlay.read_text())["_without_"]
+    problem = problems_of(overlay.with_name("train.json"), overlay.with_name(f"{replaced}.json"), overlay)
+    assert f"{overlay} takes the place of {replaced}.json: leave that one out" in problem
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=identify)
 def test_every_configuration_passes_as_it_is_and_begins_with_the_check(config):
     content = json.loads(config.read_text())
@@ -58,11 +65,15 @@ def test_every_configuration_passes_as_it_is_and_begins_with_the_check(config):
 @pytest.mark.parametrize("base", BASES)
 def test_every_overlay_passes_behind_its_base_and_no_other_place(base, overlay):
     config = overlay.parent / f"{base}.json"
+    needed = json.loads(overlay.read_text()).get("_behind_")
+    between = [overlay.with_name(f"{needed}.json")] if needed else []
     if replaces_what_is_not_there(config, overlay):
         assert base != "train"
         assert f"{overlay} does not fit {config}" in problems_of(config, overlay)
     else:
-        assert problems_of(config, overlay) == ""
+        assert problems_of(config, *between, overlay) == ""
+        if needed:
+            assert f"{overlay} changes what {needed}.json brings: give {needed}.json before it" in problems_of(config, overlay)
     assert f"{overlay} stands before {config}" in problems_of(overlay, config)
 
 

@@ -1,11 +1,14 @@
 """`scripts/embed.py` as a user starts it, with the default encoder."""
 
 import csv
+import json
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from scripts import embed
 from shared.features import SlideFeatures
@@ -73,9 +76,28 @@ def test_options_reach_the_encoder(tmp_path, manifest, start):
     assert len(list((tmp_path / "tissue").glob("a.*.png"))) == 1
 
 
+def test_an_exported_encoder_is_told_what_its_file_does_not_say(tmp_path, manifest, start):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 16, stride=16), torch.nn.Flatten(), torch.nn.Linear(5 * 16, 7))
+    torch.jit.trace(network, torch.rand(2, 3, 64, 64)).save(str(tmp_path / "mine.pt"))
+    options = ["--manifest", tmp_path / "a.tif", "--out", tmp_path / "features", "--device", "cpu"]
+    options += ["--encoder", tmp_path / "mine.pt", "--tokens", "embedding", "--encoder_mpp", 1, "--input_size_px", 64]
+    code, printed = start(*options)
+    assert code == 2
+    assert "give mean and std" in printed.err
+    code, _ = start(*options, "--mean", 0.7, 0.5, 0.7, "--std", 0.2, 0.2, 0.2, "--licence", "mine")
+    assert code == 0
+    with SlideFeatures.open(tmp_path / "features" / "a.h5") as features:
+        # A vector of each tile of 64 px at 1 um, of a slide at 0.5 um.
+        assert (features.dim, features.stride_px, features.mpp) == (7, 128, 1.0)
+    with h5py.File(tmp_path / "features" / "a.h5") as file:
+        said = json.loads(file.attrs["encoder"])
+    assert (said["mean"], said["std"], said["licence"]) == ([0.7, 0.5, 0.7], [0.2, 0.2, 0.2], "mine")
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        (["--mean", 0.5, 0.5, 0.5], "mean are for TorchScript and torch.export files; efficientnet_lite0 has its own"),
         (["--encoder", "nobody/knows"], "nobody/knows"),
         (["--margin_px", 20], "multiples of the stride of efficientnet_lite0, 32"),
         (["--tissue_method", "magic"], "tissue_method must be one of"),

@@ -55,7 +55,13 @@ class EncodedNetwork(nn.Module):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)``, 0 to 255, or features ``(B, C, h, w)``, to features."""
-        return self.encoder(inputs) if inputs.shape[1] == 3 else inputs
+        if inputs.shape[1] == 3:
+            return self.encoder(inputs)
+        if inputs.shape[1] != self.channels:
+            raise ValueError(f"features must have {self.channels} channels, as those of the encoder; found {inputs.shape[1]}")
+        if self.saves_encoder:
+            raise ValueError("an encoder that learns takes images: stored features are those of the encoder that it was")
+        return inputs
 
     def features(self, inputs: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)`` or features to standardised features ``(B, C, h, w)``, float32."""
@@ -108,12 +114,15 @@ def _leave_the_encoder_out(module: EncodedNetwork, state: dict[str, Any], prefix
 def _take_the_encoder_as_it_is(
     module: EncodedNetwork, state: dict[str, Any], prefix: str, _: Any, __: bool, ___: Any, ____: Any, problems: list[str]
 ) -> None:
-    if any(name.startswith(prefix + _ENCODER) for name in state):
-        # A fine-tuned encoder: it belongs to the weights from now on.
-        module.saves_encoder = True
-        return
-    for name, values in module.encoder.state_dict().items():
-        state[prefix + _ENCODER + name] = values
+    if not any(name.startswith(prefix + _ENCODER) for name in state):
+        for name, values in module.encoder.state_dict().items():
+            state[prefix + _ENCODER + name] = values
+    elif not module.saves_encoder:
+        # It may belong to other networks too, and features may be stored of it.
+        problems.append(
+            "they hold an encoder that has learned, and this network's stays as it is: give finetune.json, as in the training "
+            "(finetune: true)"
+        )
     found, own = state.get(prefix + _KEY), module.encoder_key
     if found is not None and found.tolist() != own.tolist():
         problems.append(
