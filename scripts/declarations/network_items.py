@@ -16,12 +16,14 @@ def network_items(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
     """The network of a training and every item that its definition refers to, but those that are known and the same.
 
     Args:
-        known: a configuration that they are to be read behind.
+        known: a configuration that they are to be read behind. What it defines by an expression or a component in its own way,
+            such as what of the network's depends on the training's data, stays as it is there.
         config: that the training recorded.
     """
     network = {key: value for key, value in config[NETWORK].items() if not key.startswith("_desc")} | {"_requires_": _CHECKED}
-    needed = {key: value for key, value in needed_items(network, config).items() if known.get(key, ...) != value}
-    return needed | {NETWORK: network}
+    own = {key: known[key] for key, value in config.items() if key in known and not _is_plain(value)}
+    needed = needed_items(network, {**config, **own})
+    return {key: value for key, value in needed.items() if known.get(key, ...) != value} | {NETWORK: network}
 
 
 def needed_items(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +41,12 @@ def needed_items(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         found[name] = config[name]
         left += _references(config[name])
     return found
+
+
+def _is_plain(value: Any) -> bool:
+    return (
+        not isinstance(value, Mapping) and not list(_references(value)) and not (isinstance(value, str) and value.startswith("$"))
+    )
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -49,8 +49,8 @@ class Recipe:
             return None
         if config["mpp"] is None:
             raise Refusal(
-                "the model was trained on images as they are stored (mpp null), and regions of slides need a pixel size: start the "
-                "server with --train_set mpp NUMBER, micrometres per pixel"
+                "the model was trained on images as they are stored (mpp null), and regions of slides need a pixel size: start "
+                "the server with --train_set mpp NUMBER, micrometres per pixel"
             )
         return int(config["image_size_px"]), float(config["mpp"])
 

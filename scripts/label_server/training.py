@@ -144,8 +144,8 @@ class Trainings:
         recipe = recipe_of(model)
         if recipe is None and model.source.head is not None:
             raise Refusal(
-                f"{model.name} answers by the head in {model.source.head.parent}, which is not trained here: serve a training of your "
-                f"own on features (--overlay {model.name}=features --checkpoint {model.name}=PATH)"
+                f"{model.name} answers by the head in {model.source.head.parent}, which is not trained here: serve a training of "
+                f"your own on features (--overlay {model.name}=features --checkpoint {model.name}=PATH)"
             )
         if recipe is None:
             raise Refusal(f"{model.name} cannot be trained from a viewer's labels: it has no configs/from_viewer.json")

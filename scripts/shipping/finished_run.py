@@ -18,6 +18,8 @@ from shared.data import load_manifest
 from shared.data.record import Record
 from shared.evaluation.report import COUNTS
 
+from .two_classes import as_tumour
+
 WEIGHTS, CONFIG = "model.pt", "config.json"
 EVALUATION = "evaluation"
 ENCODER, ENCODER_KEY = "encoder.", "encoder_key"
@@ -76,9 +78,11 @@ def read_run(folder: Path) -> FinishedRun:
     if metrics.get("split", "test") != "test":
         raise ValueError(f"{folder / EVALUATION}: expected scores of the test split, found those of {metrics['split']}; {remedy}")
     path = folder / EVALUATION / "images.csv"
-    if not path.is_file() or "images" not in metrics or "pixels" not in metrics:
+    if not path.is_file() or not ({"images", "pixels"} <= metrics.keys() or "confusion" in metrics):
         raise ValueError(f"{folder / EVALUATION} holds no scores of pixels, image by image (images.csv, metrics.json); {remedy}")
     images = pd.read_csv(path)
+    if "confusion" in metrics:
+        metrics, images = as_tumour(metrics, images)
     missing = [name for name in COUNTS if name not in images]
     if missing:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}: the test images need masks")

@@ -40,7 +40,7 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
         **({"tile_mpp": None} if "tile_mpp" in inference else {}),
         **tile_sizes(encoder),
     }
-    overlay |= network_items(inference, config)
+    overlay |= {key: value for key, value in network_items(inference, config).items() if key not in overlay}
     if overlay.get("encoder_file") is not None:
         # Of that machine: the head's key of the encoder says whether another file is the same.
         overlay["encoder_file"] = None

@@ -35,7 +35,7 @@ def scores_of_test_images(run: FinishedRun) -> dict[str, Any]:
         raise ValueError(
             f"{run.folder / 'evaluation'}: images.csv gives an IoU of {found:.6f}, metrics.json {known:.6f}: score the run again"
         )
-    whole_images = {name: run.metrics["pixels"][name] for name in pixels}
+    whole_images = {name: run.metrics["pixels"].get(name, {}) for name in pixels}
     for name, scores in pixels.items():
         scores |= {key: whole_images[name][key] for key in ("dice_positive", "false_positive_share") if key in whole_images[name]}
     return {

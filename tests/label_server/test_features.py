@@ -1,4 +1,5 @@
-"""Networks on features behind a real server: a head that comes with a bundle answers, and a training on features is trained on."""
+"""Networks on features behind a real server: a head that comes with a bundle answers, and a training on features is trained "
+"on."""
 
 import json
 import os

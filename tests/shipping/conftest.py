@@ -27,9 +27,9 @@ def write_tiles(folder):
         Image.fromarray(tile.image).save(folder / "images" / name)
         Image.fromarray((tile.mask > 0).astype("uint8") * 255).save(folder / "masks" / name)
         # Two images a case.
-        rows.append([f"images/{name}", index % 2, f"masks/{name}", f"case {index // 2}", split])
+        rows.append([f"images/{name}", index % 2, 0.4 * (index % 2), f"masks/{name}", f"case {index // 2}", split])
     with (folder / "manifest.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["image", "label", "mask", "case_id", "split"], *rows])
+        csv.writer(file).writerows([["image", "label", "area", "mask", "case_id", "split"], *rows])
 
 
 def write_head(folder, parser, **given):
@@ -75,10 +75,19 @@ def run(finished, tmp_path):
 
 
 @pytest.fixture
-def bundle(tmp_path):
-    """A copy of CAMEL beside `shared`, without any head."""
-    folder = tmp_path / "bundles" / "camel"
-    ignored = shutil.ignore_patterns("models", "output")
-    shutil.copytree(REPOSITORY / "bundles" / "camel", folder, symlinks=True, ignore=ignored)
-    (tmp_path / "shared").symlink_to(REPOSITORY / "shared")
-    return folder
+def copy_of(tmp_path):
+    """A copy of a bundle beside `shared`, without any head."""
+
+    def copy(name):
+        folder = tmp_path / "bundles" / name
+        ignored = shutil.ignore_patterns("models", "output")
+        shutil.copytree(REPOSITORY / "bundles" / name, folder, symlinks=True, ignore=ignored)
+        (tmp_path / "shared").symlink_to(REPOSITORY / "shared")
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def bundle(copy_of):
+    return copy_of("camel")
