@@ -257,8 +257,8 @@ class SlideFeatures:
     def check(self, slide: Slide | None = None, encoder: KeyedEncoder | None = None) -> None:
         """Check that these are features of this slide, of these coordinates and by this encoder.
 
-        Files of TRIDENT, CLAM and STAMP carry no key. What can be told of them: whether the name of the encoder and the length of the
-        vectors are those of this one, and the patches lie on the slide. Where no name can be compared, that is said once.
+        Files of TRIDENT, CLAM and STAMP carry no key. What can be told of them: whether the name of the encoder and the length
+        of the vectors are those of this one, and the patches lie on the slide. Where no name can be compared, that is said once.
 
         Raises:
             ValueError: naming the file, what is expected, what is found, and the remedy.
@@ -287,7 +287,7 @@ class SlideFeatures:
             _warn_of_nameless(self.path.parent, self.convention, encoder.name)
         elif is_other_name(self.encoder_name, encoder.aliases):
             raise ValueError(
-                f"{self.path} holds features of another encoder: expected {encoder.name} (also called "
+                f"{self.path} holds features of another encoder: expected {encoder.name} (called "
                 f"{', '.join(encoder.aliases)}), found {self.encoder_name}. Give that encoder, or a folder of this one's features"
             )
 

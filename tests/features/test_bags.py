@@ -1,0 +1,110 @@
+"""Bags of features: what is stored must be of this encoder, at one pixel size, and hold the tissue as it is now."""
+
+import h5py
+import numpy as np
+import pytest
+
+from shared.data import TissueCache
+from shared.features import CellFrame, FeatureBagDataset, SlideFeatureWriter
+from shared.wsi import Slide, TissueMap
+
+
+class WholeTissue(TissueCache):
+    """Tissue of the whole slide."""
+
+    def get(self, path, slide_mpp=None):
+        with Slide(path) as slide:
+            return TissueMap(np.ones((30, 40), bool), slide.size_px[0] / 40)
+
+
+@pytest.fixture
+def record(slide_path):
+    return {"image": str(slide_path), "label": 1, "row": 2, "manifest": "m.csv"}
+
+
+def bag_of(record, tmp_path, encoder, **options):
+    dataset = FeatureBagDataset([record], WholeTissue(tmp_path / "tissue"), tmp_path, encoder, features_per_slide=None, **options)
+    return dataset.all_of(0)[0]
+
+
+def write_own(tmp_path, slide_path, encoder, num_left_out, mpp=0.5):
+    """All 6 x 5 cells of the slide but some."""
+    with (
+        Slide(slide_path) as slide,
+        SlideFeatureWriter(tmp_path / "slide.h5", CellFrame(slide, mpp / 0.25, 32), encoder) as writer,
+    ):
+        cells = np.stack(np.indices((5, 6)), axis=-1).reshape(-1, 2)[: 30 - num_left_out]
+        writer.append(np.ones((len(cells), 4)), cells, np.ones(len(cells)))
+
+
+def write_trident(tmp_path, encoder_name, level0=40.0, target=20.0, name="slide.h5"):
+    with h5py.File(tmp_path / name, "w") as file:
+        file["features"] = np.ones((3, 4), np.float16)
+        file["coords"] = np.array([[0, 0], [64, 0], [128, 64]])
+        file["features"].attrs["encoder"] = encoder_name
+        file["coords"].attrs.update(
+            {"patch_size": 32, "patch_size_level0": 64, "level0_magnification": level0, "target_magnification": target}
+        )
+
+
+def test_tissue_that_was_not_embedded_is_refused(record, slide_path, tmp_path, encoder):
+    write_own(tmp_path, slide_path, encoder, num_left_out=0)
+    assert len(bag_of(record, tmp_path, encoder)) == 30
+    write_own(tmp_path, slide_path, encoder, num_left_out=3)
+    with pytest.raises(ValueError, match=r"slide\.h5 lacks 3 of the 30 cells of tissue.*Embed the slides again with this tissue"):
+        bag_of(record, tmp_path, encoder)
+
+
+def test_other_programs_have_their_own_tissue(record, tmp_path, encoder):
+    write_trident(tmp_path, "four_numbers")
+    assert len(bag_of(record, tmp_path, encoder)) == 3
+
+
+@pytest.mark.parametrize("name", ["four_numbers", "Four-Numbers", "four_v1", "four-numbers-0b1d4bf2"])
+def test_the_encoder_s_names_are_known(record, tmp_path, encoder, name, caplog):
+    write_trident(tmp_path, name)
+    assert len(bag_of(record, tmp_path, encoder)) == 3
+    assert not caplog.records
+
+
+def test_features_that_are_named_as_another_encoder_s_are_refused(record, tmp_path, encoder):
+    write_trident(tmp_path, "four_numbers_2")
+    with pytest.raises(
+        ValueError, match=r"another encoder: expected four_numbers \(called four_numbers, four_v1\), found four_numbers_2"
+    ):
+        bag_of(record, tmp_path, encoder)
+
+
+def test_features_without_a_name_are_taken_with_one_warning(record, tmp_path, encoder, caplog):
+    write_trident(tmp_path, "None")
+    for _ in range(2):
+        assert len(bag_of(record, tmp_path, encoder)) == 3
+    (said,) = [entry.message for entry in caplog.records]
+    assert "its files of TRIDENT are features of four_numbers cannot be told" in said
+
+
+def test_features_of_another_pixel_size_are_refused(record, slide_path, tmp_path, encoder):
+    write_own(tmp_path, slide_path, encoder, num_left_out=0)
+    assert len(bag_of(record, tmp_path, encoder, mpp=0.5)) == 30
+    with pytest.raises(ValueError, match=r"slide\.h5 holds features .* another pixel size: expected mpp 1, found 0\.5"):
+        bag_of(record, tmp_path, encoder, mpp=1.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "level0", "message"),
+    [
+        (10.0, 40.0, r"expected 0\.5 um per pixel, found 1"),
+        (20.0, 20.0, r"expected 16 um from patch to patch, found 32"),
+    ],
+)
+def test_files_that_do_not_go_together_are_named_both(record, slide_path, tmp_path, encoder, target, level0, message):
+    other = tmp_path / "other.tif"
+    other.write_bytes(slide_path.read_bytes())
+    write_trident(tmp_path, "four_numbers")
+    write_trident(tmp_path, "four_numbers", level0=level0, target=target, name="other.h5")
+    # Its own pixel size is that of the file, unless the manifest says another.
+    records = [record, record | {"image": str(other), "mpp": 10 / level0}]
+    dataset = FeatureBagDataset(records, WholeTissue(tmp_path / "tissue"), tmp_path, encoder, features_per_slide=None)
+    dataset.all_of(0)
+    with pytest.raises(ValueError, match=rf"other\.h5 and .*slide\.h5 hold features that do not go together: {message}"):
+        dataset.all_of(1)
