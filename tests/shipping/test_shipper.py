@@ -12,7 +12,6 @@ import torch
 from scripts.shipping.shipper import Request, ship
 from shared.inference import ImageInput
 from shared.inference.bundle_mapper import load_slide_mapper
-
 from tests.bundles.runs import REPOSITORY
 
 from .conftest import OVERLAYS
