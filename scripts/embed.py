@@ -3,7 +3,7 @@
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out features
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --stride_px 16 --mpp 1 --split train --out features
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out features --engine ray --gpus_per_slide 1
-python scripts/embed.py --manifest slides.csv --encoder my/encoder.pt2 --mean 0.7 0.5 0.7 --std 0.2 0.2 0.2 --encoder_mpp 0.5 --out features
+python scripts/embed.py --manifest slides.csv --encoder my/encoder.pt2 --mean 0.7 0.5 0.7 --std 0.2 0.2 0.2 --out features
 
 Every slide gets <name>.h5, which docs/features.md describes; trainings and maps read it, and so do TRIDENT and CLAM.
 

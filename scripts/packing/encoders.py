@@ -25,7 +25,7 @@ class EncoderTerms:
     Attributes:
         name: as `shared.encoders.load_encoder` takes it.
         licence: of the weights; None where it is not known.
-        is_gated: whether they are given to those alone who accepted the terms.
+        is_gated: whether they are only given to people who have accepted the terms.
     """
 
     name: str

@@ -87,7 +87,7 @@ def _use(facts: CardFacts) -> str:
 
 
 def _encoder(encoder: Mapping[str, Any]) -> str:
-    gated = ", given to those alone who accepted its terms" if encoder.get("is_gated") else ""
+    gated = ", only given to people who have accepted its terms" if encoder.get("is_gated") else ""
     return (
         f"`{encoder['name']}`, frozen, licence of its weights: {encoder.get('licence') or 'not known'}{gated}. It is no part of "
         f"this folder. Its key is `{encoder['key']}`: weights or settings of another key are refused."

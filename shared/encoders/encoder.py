@@ -29,7 +29,8 @@ class EncoderFacts:
         mpp: micrometres per pixel that it was trained at; None for any.
         input_size_px: side of the images that it was trained on, where that matters; None for any.
         licence: of its weights; None where it is not known.
-        is_gated: whether its weights are given to those alone who accepted its terms.
+        is_gated: whether its weights are only given to people who have accepted its terms.
+        aliases: names that other programs have for it, beside this one.
     """
 
     name: str
@@ -39,6 +40,7 @@ class EncoderFacts:
     input_size_px: int | None = None
     licence: str | None = None
     is_gated: bool = False
+    aliases: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Encoder(nn.Module):
     """
 
     # TorchScript compiles properties unless they are named here.
-    __jit_unused_properties__ = ("key",)
+    __jit_unused_properties__ = ("aliases", "key")
 
     def __init__(
         self,
@@ -141,6 +143,15 @@ class Encoder(nn.Module):
         if self.smoothing > 1:
             maps = [_means_around(one, self.smoothing) for one in maps]
         return pack_strides(maps, list(self.native_strides_px))
+
+    @property
+    def aliases(self) -> list[str]:
+        """All its names, by which files of features may call it; none where its name is only that of a file."""
+        name = self.name
+        if "/" in name:
+            model = name.rsplit("/", 1)[1]
+            return list(dict.fromkeys([name, model, model.split(".")[0], *self.facts.aliases]))
+        return [name, *self.facts.aliases]
 
     @property
     def key(self) -> str:

@@ -68,6 +68,11 @@ class ExportedEncoder(Encoder):
         super().__init__(facts, {output.stride_px: channels}, options, kinds)
         self.network, self.output, self.file_hash = network, output, file_hash
 
+    @property
+    def aliases(self) -> list[str]:
+        """None: a file may have any name."""
+        return []
+
     def _settings(self) -> dict[str, Any]:
         return {**super()._settings(), "file": self.file_hash}
 

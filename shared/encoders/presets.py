@@ -41,6 +41,7 @@ class Preset:
         source: the model card or paper.
         mpp: micrometres per pixel that its authors recommend, or trained at.
         prefix_tokens: class and register tokens.
+        aliases: its names in TRIDENT and STAMP, where they are others, but for case and separators.
     """
 
     name: str
@@ -58,9 +59,12 @@ class Preset:
     input_size_px: int = 224
     mpp: float | None = 0.5
     prefix_tokens: int = 1
+    aliases: Sequence[str] = ()
 
     def facts(self) -> EncoderFacts:
-        return EncoderFacts(self.name, self.mean, self.std, self.mpp, self.input_size_px, self.licence, self.is_gated)
+        return EncoderFacts(
+            self.name, self.mean, self.std, self.mpp, self.input_size_px, self.licence, self.is_gated, self.aliases
+        )
 
 
 def _of_mahmood(name: str, architecture: str, hub: str, **facts: Any) -> Preset:
@@ -68,7 +72,7 @@ def _of_mahmood(name: str, architecture: str, hub: str, **facts: Any) -> Preset:
     return Preset(name, architecture, hub=hub, files=files, licence=CC_BY_NC_ND, is_gated=True, source=source, **facts)
 
 
-def _of_paige(name: str, hub: str, licence: str, registers: int) -> Preset:
+def _of_paige(name: str, hub: str, licence: str, registers: int, aliases: Sequence[str] = ()) -> Preset:
     arguments = {"init_values": 1e-5, "mlp_ratio": 5.3375, "reg_tokens": registers, **SWIGLU}
     return Preset(
         name,
@@ -80,6 +84,7 @@ def _of_paige(name: str, hub: str, licence: str, registers: int) -> Preset:
         is_gated=True,
         source=f"https://huggingface.co/{hub}",
         prefix_tokens=1 + registers,
+        aliases=aliases,
     )
 
 
@@ -139,19 +144,24 @@ UNI2 = {
 }
 
 _ALL = (
-    _of_mahmood("uni", "vit_large_patch16_224", "MahmoodLab/UNI", arguments={"init_values": 1e-5}),
-    _of_mahmood("uni2-h", "vit_giant_patch14_224", "MahmoodLab/UNI2-h", arguments=UNI2, prefix_tokens=9),
+    _of_mahmood(
+        "uni", "vit_large_patch16_224", "MahmoodLab/UNI", arguments={"init_values": 1e-5}, aliases=("uni_v1", "mahmood-uni")
+    ),
+    _of_mahmood(
+        "uni2-h", "vit_giant_patch14_224", "MahmoodLab/UNI2-h", arguments=UNI2, prefix_tokens=9, aliases=("uni_v2", "uni2")
+    ),
     # Its own embedding is attention pooling behind the transformer, which is no part of it here.
     _of_mahmood(
         "conch",
         "vit_base_patch16_224",
         "MahmoodLab/CONCH",
+        aliases=("conch_v1", "mahmood-conch"),
         mean=CLIP_MEAN,
         std=CLIP_STD,
         input_size_px=448,
         embedding=None,
     ),
-    _of_paige("virchow", "paige-ai/Virchow", "Apache-2.0", registers=0),
+    _of_paige("virchow", "paige-ai/Virchow", "Apache-2.0", registers=0, aliases=("virchow-full",)),
     _of_paige("virchow2", "paige-ai/Virchow2", CC_BY_NC_ND, registers=4),
     _of_bioptimus("h-optimus-0", "vit_giant_patch14_reg4_dinov2", "bioptimus/H-optimus-0", "Apache-2.0", init_values=1e-5),
     _of_bioptimus("h-optimus-1", "vit_giant_patch14_reg4_dinov2", "bioptimus/H-optimus-1", CC_BY_NC_ND, init_values=1e-5),
@@ -179,7 +189,8 @@ _ALL = (
         {"patch_size": 16, **GIANT},
         hub="prov-gigapath/prov-gigapath",
         files=("pytorch_model.bin",),
-        licence="Prov-GigaPath terms, research use alone",
+        aliases=("gigapath",),
+        licence="Prov-GigaPath terms, research use only",
         is_gated=True,
         source="https://huggingface.co/prov-gigapath/prov-gigapath",
     ),

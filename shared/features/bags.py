@@ -16,7 +16,10 @@ from ..data.record import Record, record_error
 from ..data.tissue_cache import TissueCache
 from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
-from .slide_features import SlideFeatures, features_file
+from ..wsi.tissue.tissue_map import TissueMap
+from .conventions import OWN
+from .coverage import COVERAGE_TOLERANCE, missing_cells
+from .slide_features import SlideFeatures, check_alike, features_file, has_mpp_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class FeatureBagDataset(SlideBagDataset):
         tissue: where to find the slides' tissue.
         folder: of the slides' files, ``<slide>.h5``, of this project, TRIDENT, CLAM or STAMP.
         encoder: see `shared.encoders.Encoder`: files of another encoder are an error.
+        mpp: micrometres per pixel of the images that the encoder must have been given; None for any. All files have the same.
         features_per_slide: in a bag; where a slide has fewer, some come twice. None for all, once each and in their order: bags
             then differ in size, and a step takes one slide.
         min_tissue: least share of tissue in a patch, in (0, 1].
@@ -48,8 +52,9 @@ class FeatureBagDataset(SlideBagDataset):
         memory_gib: features that have been read are held up to this size.
 
     Raises:
-        ValueError: naming the row and the file of a slide whose features are missing, are of another slide or encoder, or lie on
-            no tissue.
+        ValueError: naming the row and the file of a slide whose features are missing, are of another slide or encoder, at
+            another pixel size, or lie on no tissue; and of one whose tissue is not that of when it was embedded. Files of other
+            programs have their own tissue and are taken as they are.
     """
 
     def __init__(
@@ -63,10 +68,13 @@ class FeatureBagDataset(SlideBagDataset):
         with_shares: bool = False,
         seed: int = 0,
         memory_gib: float = 4.0,
+        mpp: float | None = None,
     ) -> None:
         super().__init__(data, tissue, features_per_slide or 1, min_tissue=min_tissue, with_shares=with_shares, seed=seed)
         self.folder, self.encoder, self.features_per_slide = Path(folder), encoder, features_per_slide
         self._bytes_left = int(memory_gib * 2**30)
+        self._encoder_mpp = mpp
+        self._first: SlideFeatures | None = None
         self._held: dict[str, _Held] = {}
         self._shares: dict[tuple[str, int], Tensor] = {}
 
@@ -115,7 +123,9 @@ class FeatureBagDataset(SlideBagDataset):
         if key not in self._held:
             features = SlideFeatures.open(features_file(self.folder, key), slide.mpp)
             features.check(slide, self.encoder)  # type: ignore[arg-type]
+            self._check_scale(features)
             tissue = self.tissue.get(record["image"], record.get("mpp"))
+            self._check_coverage(features, tissue)
             shares = tissue.shares(features.coords, features.patch_px) if len(features) else np.zeros(0)
             rows = np.flatnonzero(shares >= self.min_tissue)
             if not len(rows):
@@ -128,3 +138,24 @@ class FeatureBagDataset(SlideBagDataset):
             self._bytes_left -= size if vectors is not None else 0
             self._held[key] = _Held(features, rows, shares[rows], vectors)
         return self._held[key]
+
+    def _check_scale(self, features: SlideFeatures) -> None:
+        if self._encoder_mpp is not None and not has_mpp_of(features, self._encoder_mpp):
+            raise ValueError(
+                f"{features.path} holds features of images at another pixel size: expected mpp {self._encoder_mpp:g}, found "
+                f"{features.mpp:g}. Set mpp to that of the features, or embed the slides at this one"
+            )
+        if len(features):
+            self._first = self._first or features
+            check_alike(self._first, features)
+
+    def _check_coverage(self, features: SlideFeatures, tissue: TissueMap) -> None:
+        if features.convention != OWN:
+            return
+        missing, wanted = missing_cells(features, tissue, self.min_tissue)
+        if missing > COVERAGE_TOLERANCE * wanted:
+            raise ValueError(
+                f"{features.path} lacks {missing} of the {wanted} cells of tissue (share of at least {self.min_tissue:g}): the "
+                "tissue mask was edited, or found in another way, after the slide was embedded. Embed the slides again with this "
+                "tissue"
+            )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -17,6 +19,8 @@ from ..data.tissue_cache import slide_content_key
 from ..geometry.pyramid import MPP_TOLERANCE
 from ..wsi.slide import Slide
 from .conventions import OWN, Header, neighbour_distance, num_cells, read_header
+
+logger = logging.getLogger(__name__)
 
 FEATURES_SUFFIX = ".h5"
 # Corners are whole pixels, each rounded on its own.
@@ -38,6 +42,9 @@ class KeyedEncoder(Protocol):
 
     name: str
     channels: int
+
+    @property
+    def aliases(self) -> Sequence[str]: ...
 
     @property
     def key(self) -> str: ...
@@ -195,6 +202,13 @@ class SlideFeatures:
         return distance
 
     @property
+    def stride_um(self) -> float | None:
+        """Distance between neighbouring patches in micrometres; None where it, or the pixel size, is not known."""
+        if self._header.stride is None or self._header.is_in_um:
+            return self._header.stride
+        return None if self.slide_mpp is None else self._header.stride * self.slide_mpp
+
+    @property
     def patch_px(self) -> float:
         """Side of the patch that a feature stands for, in level-0 pixels; of CLAM's files the distance between neighbours."""
         return self.stride_px if self._header.patch is None else self._header.patch * self._to_level0
@@ -243,8 +257,8 @@ class SlideFeatures:
     def check(self, slide: Slide | None = None, encoder: KeyedEncoder | None = None) -> None:
         """Check that these are features of this slide, of these coordinates and by this encoder.
 
-        Files of TRIDENT, CLAM and STAMP carry no key: what can be told of them is whether the vectors have the encoder's length,
-        and the patches lie on the slide.
+        Files of TRIDENT, CLAM and STAMP carry no key. What can be told of them: whether the name of the encoder and the length of the
+        vectors are those of this one, and the patches lie on the slide. Where no name can be compared, that is said once.
 
         Raises:
             ValueError: naming the file, what is expected, what is found, and the remedy.
@@ -260,14 +274,30 @@ class SlideFeatures:
                 f"{self.path} holds features of another encoder: expected {encoder.name} ({encoder.key}), found "
                 f"{self.encoder_name} ({self.encoder_key}). Embed the slides with this encoder, into another folder"
             )
+        if self.encoder_key is None:
+            self._check_name(encoder)
         if len(self) and self.dim != encoder.channels:
             raise ValueError(
                 f"{self.path} holds features of another encoder: {encoder.name} gives {encoder.channels} values, found {self.dim}"
                 f"{f' of {self.encoder_name}' if self.encoder_name else ''}"
             )
 
+    def _check_name(self, encoder: KeyedEncoder) -> None:
+        if self.encoder_name is None or not encoder.aliases:
+            _warn_of_nameless(self.path.parent, self.convention, encoder.name)
+        elif is_other_name(self.encoder_name, encoder.aliases):
+            raise ValueError(
+                f"{self.path} holds features of another encoder: expected {encoder.name} (also called "
+                f"{', '.join(encoder.aliases)}), found {self.encoder_name}. Give that encoder, or a folder of this one's features"
+            )
+
+    def is_of(self, slide: Slide) -> bool:
+        """Whether the features are of a slide with this content; files that do not say may be."""
+        return self.slide_key in (None, slide_content_key(slide.path))
+
     def _check_slide(self, slide: Slide) -> None:
-        if self.slide_key is not None and self.slide_key != (key := slide_content_key(slide.path)):
+        if self.slide_key is not None and not self.is_of(slide):
+            key = slide_content_key(slide.path)
             raise ValueError(
                 f"{self.path} holds features of another slide than {slide.path}: expected the content {key[:16]}, found "
                 f"{self.slide_key[:16]}. Embed the slide again"
@@ -290,9 +320,52 @@ class SlideFeatures:
             )
 
 
+def is_other_name(name: str, names: Sequence[str]) -> bool:
+    """Whether an encoder's name in a file is none of these, whatever their case and separators.
+
+    STAMP appends the begin of a hash to its names.
+
+    >>> is_other_name("UNI_v1", ["uni", "uni_v1"]), is_other_name("mahmood-uni-0b1d4bf2", ["mahmood-uni"])
+    (False, False)
+    >>> is_other_name("virchow", ["virchow2"])
+    True
+    """
+    without_hash = re.sub(r"-[0-9a-f]{8,}$", "", name)
+    return {_bare(name), _bare(without_hash)}.isdisjoint(map(_bare, names))
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@cache
+def _warn_of_nameless(folder: Path, convention: str, encoder: str) -> None:
+    logger.warning(
+        "%s: whether its files of %s are features of %s cannot be told from their names; only the vectors' length is checked",
+        *(folder, convention, encoder),
+    )
+
+
 def has_mpp_of(features: SlideFeatures, mpp: float) -> bool:
     """Whether the encoder got pixels of `mpp` micrometres, to 2 %; files that do not say may have."""
     return features.mpp is None or abs(features.mpp / mpp - 1) <= MPP_TOLERANCE
+
+
+def check_alike(first: SlideFeatures, second: SlideFeatures) -> None:
+    """Check that two files are of the same pixel size and stride, to 2 %, as far as they say.
+
+    Raises:
+        ValueError: naming both files.
+    """
+    for what, one, other in (
+        ("um per pixel", first.mpp, second.mpp),
+        ("um from patch to patch", first.stride_um, second.stride_um),
+    ):
+        if one is not None and other is not None and abs(other / one - 1) > MPP_TOLERANCE:
+            raise ValueError(
+                f"{second.path} and {first.path} hold features that do not go together: expected {one:g} {what}, found {other:g}"
+                ". Embed all slides in the same way"
+            )
 
 
 def _open(path: Path) -> h5py.File:

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..features.conventions import FEATURES_VERSION
+from ..features.coverage import cell_shares
 from ..features.feature_writer import CellFrame, SlideFeatureWriter
 from ..features.slide_features import FEATURES_SUFFIX
 from ..geometry.pyramid import MPP_TOLERANCE
 from ..wsi.slide import Slide
-from ..wsi.tissue.tissue_map import TissueMap, find_tissue
+from ..wsi.tissue.tissue_map import find_tissue
 from .cohort.cohort import run_cohort
 from .cohort.finished import FEATURES
 from .inputs import ImageInput, find_images
@@ -40,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 USUAL_MPP = 0.5
 USUAL_TILE_PX, USUAL_MARGIN_PX = 512, 64
-# Cells whose tissue is looked up at once.
-_CELLS_AT_ONCE = 2**20
 
 
 class SlideEncoder(Protocol):
@@ -232,20 +231,8 @@ class SlideEmbedder:
             return WantedCells(grid, np.ones(shape, bool), np.ones(shape, np.float32))
         cache, method = self.tissue.cache, self.tissue.found_by
         found = find_tissue(frame.slide, method=method) if cache is None else cache.of(frame.slide)
-        tissue = _shares(found, frame)
+        tissue = cell_shares(found, shape, frame.stride_px)
         return WantedCells(grid, binary_dilation(tissue > 0, np.ones((3, 3), bool)), tissue)
-
-
-def _shares(tissue: TissueMap, frame: CellFrame) -> np.ndarray:
-    """Share of tissue in each cell, float32 ``(rows, columns)``."""
-    rows, columns = frame.grid_shape
-    shares = np.empty((rows, columns), np.float32)
-    step = max(1, _CELLS_AT_ONCE // columns)
-    for top in range(0, rows, step):
-        row, column = np.indices((min(step, rows - top), columns)).reshape(2, -1)
-        corners = np.stack([column, top + row], axis=1) * frame.stride_px
-        shares[top : top + step] = tissue.shares(corners, frame.stride_px).reshape(-1, columns)
-    return shares
 
 
 def _tiling(encoder: SlideEncoder, tile_size_px: int | None, margin_px: int | None) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..writers.wsinfer_table import column_name, tile_table
 from ..wsi.slide import Slide
+from ..wsi.tissue.tissue_map import TissueMap
 from .cohort.cohort import run_cohort
 from .cohort.finished import weights_sha256
 from .inputs import ImageInput, find_images
@@ -38,6 +40,8 @@ from .tiles.stitching import BlendedCores, CroppedCores, Stitching, check_blendi
 from .tiles.stored_network import StoredTileNetwork, encoder_of
 from .tiles.tile_network import CompiledTileNetwork, TileNetwork
 from .tiles.tile_reader import Batch, read_batches
+
+logger = logging.getLogger(__name__)
 
 MAP_SUFFIX = ".map.part"
 SLIDE_MAP_DOWNSAMPLE = 4
@@ -64,7 +68,8 @@ class SlideMapper:
         outputs: what is written.
         compute: on what, and how fast.
         features: a folder of stored features, see `SlideEmbedder`. Slides of which it has a file are mapped from it, without the
-            encoder, whose features they must be; cells that are not stored are glass, and score 0. Others are mapped as usual.
+            encoder, whose features they must be; cells that are not stored are glass, and score 0. Others are mapped as usual, as
+            is every slide with `tta`.
 
     Raises:
         ValueError: for numbers or names that do not fit, and for `features` with a network without an encoder.
@@ -106,9 +111,14 @@ class SlideMapper:
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
 
-    def _stored_slides(self, folder: str | Path) -> StoredSlides:
+    def _stored_slides(self, folder: str | Path) -> StoredSlides | None:
         if self.tiles.tta != "none":
-            raise ValueError(f"a map from features has no symmetries to average: set tta to none, or leave {folder} out")
+            # The folder may have been found, and not asked for.
+            logger.warning(
+                "tta %s averages over symmetries of pixels: the features in %s are not used, and maps are made from the slides",
+                *(self.tiles.tta, folder),
+            )
+            return None
         return StoredSlides(folder, encoder_of(self.network))
 
     def _check_grid(self) -> None:
@@ -216,7 +226,8 @@ class SlideMapper:
             grid = self._grid(slide, scale)
             overview = self._overview(slide, grid, scale, self.tissue.only)
             wanted = grid.tiles_on(overview.holds_tissue, overview.factor * scale.map_downsample)
-            stored = None if self._stored is None else self._stored.find(image, slide, scale.downsample)
+            tissue = TissueMap(overview.tissue, overview.factor * scale.map_downsample * scale.downsample)
+            stored = None if self._stored is None else self._stored.find(image, slide, scale.downsample, tissue)
             if stored is None:
                 batches = self._read_batches(slide, grid, wanted, scale)
             else:

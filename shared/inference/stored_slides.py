@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..features.conventions import OWN
+from ..features.coverage import COVERAGE_TOLERANCE, missing_cells
 from ..features.slide_features import FEATURES_SUFFIX, SlideFeatures
 from ..wsi.slide import Slide
+from ..wsi.tissue.tissue_map import TissueMap
 from .inputs import ImageInput
 from .tiles.stored_tiles import StoredCells
 
@@ -33,23 +35,29 @@ class StoredSlides:
         self.folder, self.encoder = Path(folder), encoder
         if not self.folder.is_dir():
             raise ValueError(f"there is no folder {folder} of features: embed the slides first, or leave it out")
-        self._has_said = False
+        self._has_said = self._has_warned = False
 
-    def find(self, image: ImageInput, slide: Slide, downsample: float) -> StoredCells | None:
-        """The features of a slide; None where there is no file of them, which is said once.
+    def find(self, image: ImageInput, slide: Slide, downsample: float, tissue: TissueMap) -> StoredCells | None:
+        """The features of a slide; None where it is to be mapped from its pixels, which is said.
+
+        That is so where there is no file of its name, where that file is of another slide, which may well have the same name, and
+        where cells are missing that are tissue now: they would score 0.
 
         Args:
             image: the slide's name.
             slide: the slide, open.
             downsample: level-0 pixels per model pixel.
+            tissue: where the slide is to be mapped.
 
         Raises:
-            ValueError: naming the file, if it does not fit: half-written, of another slide or encoder, at other coordinates.
+            ValueError: naming the file, if it does not fit: half-written, of another encoder, at other coordinates.
         """
         path = self.folder / f"{image.name}{FEATURES_SUFFIX}"
         if not path.is_file():
             if not self._has_said:
-                logger.info("%s has no features of %s, nor maybe of others: such slides are encoded", self.folder, image.name)
+                logger.info(
+                    "%s has no features of %s: slides without a file are mapped from their pixels", self.folder, image.name
+                )
                 self._has_said = True
             return None
         features = SlideFeatures.open(path, slide.mpp)
@@ -58,7 +66,22 @@ class StoredSlides:
                 f"{path} was written by {features.convention} and does not say by which weights: a map from it would be a guess. "
                 f"Embed the slides with {self.encoder.name}"
             )
+        if not features.is_of(slide):
+            if not self._has_warned:
+                logger.warning(
+                    "%s holds features of another slide than %s: such slides are mapped from their pixels", path, slide.path
+                )
+                self._has_warned = True
+            return None
         features.check(slide, self.encoder)
+        missing, wanted = missing_cells(features, tissue)
+        if missing > COVERAGE_TOLERANCE * wanted:
+            logger.warning(
+                "%s: %s lacks %d of the %d cells that are to be mapped, so it is mapped from its pixels",
+                *(image.name, path, missing, wanted),
+            )
+            features.close()
+            return None
         return StoredCells(features, self.encoder.stride_px, self._repeats(features, downsample))
 
     def _repeats(self, features: SlideFeatures, downsample: float) -> int:

@@ -50,3 +50,11 @@ def test_slides_on_features_are_evaluated_and_mapped_without_their_features_too(
     checkpoint = folder / "run/model.pt"
     alpha_beta.map_slide("features", slide="slide_08", output_dir=maps, checkpoints=f"['{checkpoint}']", **keys)
     assert float(mapped_row(maps, "slide_08")["max_probability"]) > 0
+
+
+def test_slides_are_fine_tuned_from_the_head_of_features(alpha_beta, trained_slides, tmp_path):
+    options, folder, _ = trained_slides
+    tuned = options | {"num_epochs": 1, "tiles_per_slide": 6, "bag_tile_px": 64, "initial_weights": str(folder / "run/model.pt")}
+    alpha_beta.run_well(alpha_beta.command("train", "features", "finetune", output_dir=tmp_path / "run", **tuned))
+    assert [name for name in weights_of(tmp_path / "run/model.pt") if name.startswith("encoder.")]
+    assert "from_features" not in json.loads((tmp_path / "run/evaluation/maps/settings.json").read_text())

@@ -68,3 +68,18 @@ def test_a_checkpoint_of_another_stride_is_refused(trained_camel, tmp_path):
     process = camel.run(command)
     assert process.returncode != 0
     assert "they were trained on features of another encoder" in process.stdout + process.stderr
+
+
+def test_the_segmentation_is_fine_tuned_from_the_head_of_features(trained_camel, tmp_path):
+    camel, options, folder, _ = trained_camel
+    tuned = options | {"num_epochs": 1, "batch_size": 8, "initial_weights": str(folder / "model.pt")}
+    camel.run_well(camel.command("train", "features", "finetune", output_dir=tmp_path / "run", **tuned))
+    state = weights_of(tmp_path / "run/model.pt")
+    assert [name for name in state if name.startswith("encoder.")]
+    # The stages before it are those of the frozen encoder.
+    assert not [name for name in weights_of(tmp_path / "run/retrain/model.pt") if name.startswith("encoder.")]
+    keys = {name: options[name] for name in ("image_size_px", "instances_per_side", "feature_stride_px")}
+    again = camel.evaluate_here(
+        "features", "finetune", output_dir=tmp_path / "run", evaluation_dir=tmp_path / "evaluation", **keys
+    )
+    assert again == metrics_of(tmp_path / "run")

@@ -10,6 +10,7 @@ class StoredEncoder:
     """What is asked of an encoder where features are written and checked."""
 
     name, key, channels, stride_px, mpp = "four_numbers", "0123456789abcdef", 4, 32, 0.5
+    aliases = ("four_numbers", "four_v1")
 
     def description(self):
         return {"name": self.name, "key": self.key, "licence": "none"}

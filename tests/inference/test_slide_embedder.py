@@ -298,3 +298,16 @@ def test_the_next_slide_is_opened_while_this_one_is_embedded(tmp_path, slides):
     Watched(Means(), compute=Compute(**CPU), **GIVEN).run(slides, tmp_path / "out")
     # The second while the first one waits.
     assert opened == ["b", "a", "c", "d"]
+
+
+@pytest.mark.parametrize("settings", [None, "{}"], ids=["alone", "beside settings that are not of features"])
+def test_features_that_another_program_wrote_are_not_replaced(tmp_path, slides, settings):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.h5").write_bytes(b"of another program")
+    if settings:
+        (out / "settings.json").write_text(settings)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(ValueError, match=r"out holds 1 files of features \(a\.h5\).*Give another folder.*--run_embed '\$None'"):
+        embedder().run(slides, out)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from shared.data import TissueCache
 from shared.encoders import load_encoder
 from shared.features import SlideFeatures
-from shared.inference import Compute, ImageInput, SlideEmbedder, SlideMapper
+from shared.inference import Compute, ImageInput, SlideEmbedder, SlideMapper, Tissue
 from shared.networks import EncodedClassifier, EncodedSegmentation, ProbabilityEnsemble
 from tests.inference.stored import Headed, Means, options, picture
 
@@ -174,12 +176,48 @@ def test_features_that_do_not_fit_the_network_are_refused(tmp_path, slide, chang
         mapped(Headed(Means()), slide, tmp_path / "maps", features)
 
 
-def test_features_of_another_slide_or_half_a_file_are_refused(tmp_path, slide, write_slide):
+def test_a_slide_of_the_same_name_is_mapped_from_its_pixels(tmp_path, slide, write_slide, caplog):
     network = Headed(Means())
     features = embed(network.encoder, slide, tmp_path / "features")
     write_slide(slide, picture(seed=3), mpp=0.5)
-    with pytest.raises(ValueError, match=r"a\.h5 holds features of another slide than .*a\.tif"):
-        mapped(network, slide, tmp_path / "maps", features)
+    stored = mapped(network, slide, tmp_path / "stored", features)
+    (said,) = [record.message for record in caplog.records if "holds features of another slide than" in record.message]
+    assert "a.h5" in said
+    assert "a.tif" in said
+    np.testing.assert_array_equal(stored, mapped(network, slide, tmp_path / "pixels"))
+
+
+def test_tissue_that_was_not_embedded_is_mapped_from_pixels(tmp_path, slide, caplog):
+    """A mask that was edited, and whole slides: what is not stored would score 0."""
+    network = Headed(Means())
+    cache = TissueCache(tmp_path / "tissue", mpp=4.0)
+    features = embed(network.encoder, slide, tmp_path / "features", tissue=Tissue(cache=cache))
+    with SlideFeatures.open(features / "a.h5") as opened:
+        num_cells = len(opened)
+    mapped(network, slide, tmp_path / "as embedded", features, tissue=cache)
+    assert "is mapped from its pixels" not in caplog.text
+    (file,) = (tmp_path / "tissue").glob("a.*.png")
+    Image.fromarray(np.ones_like(np.asarray(Image.open(file)))).save(file)
+    for name, changed in (("edited", {"tissue": cache}), ("whole", {"tissue_only": False})):
+        caplog.clear()
+        stored = mapped(network, slide, tmp_path / name, features, **changed)
+        rows, columns = np.ceil(np.array([700, 900]) / 16 - 0.5).astype(int)
+        (said,) = [record.message for record in caplog.records if "is mapped from its pixels" in record.message]
+        assert f"a.h5 lacks {rows * columns - num_cells} of the {rows * columns} cells" in said
+        np.testing.assert_array_equal(stored, mapped(network, slide, tmp_path / f"pixels {name}", **changed))
+
+
+def test_with_augmentation_features_are_left_alone(tmp_path, slide, caplog):
+    network = Headed(Means())
+    features = embed(network.encoder, slide, tmp_path / "features")
+    stored = mapped(network, slide, tmp_path / "stored", features, tta="flips")
+    assert len([record for record in caplog.records if "tta flips averages over symmetries" in record.message]) == 1
+    np.testing.assert_array_equal(stored, mapped(network, slide, tmp_path / "pixels", tta="flips"))
+
+
+def test_half_a_file_is_refused(tmp_path, slide):
+    network = Headed(Means())
+    features = embed(network.encoder, slide, tmp_path / "features")
     (features / "a.h5").write_bytes((features / "a.h5").read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"a\.h5 is no whole HDF5 file"):
         mapped(network, slide, tmp_path / "again", features)
@@ -197,12 +235,8 @@ def test_features_of_another_program_make_no_map(tmp_path, slide, write_slide):
 
 def test_what_cannot_be_made_of_features_is_said_at_once(tmp_path, redness):
     (tmp_path / "features").mkdir()
-    for network, changed, message in (
-        (redness, {}, "Redness has no encoder"),
-        (Headed(Means()), {"tta": "flips"}, "no symmetries"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            SlideMapper(network, features=tmp_path / "features", **options(**changed))
+    with pytest.raises(ValueError, match="Redness has no encoder"):
+        SlideMapper(redness, features=tmp_path / "features", **options())
     with pytest.raises(ValueError, match="no folder"):
         SlideMapper(Headed(Means()), features=tmp_path / "none", **options())
 

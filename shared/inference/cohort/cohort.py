@@ -72,9 +72,10 @@ class CohortWorker:
         self.mapper, self.output_dir = mapper, Path(output_dir)
         self.settings = mapper.settings()
         self._num_mapped = 0
-        self.store = RowStore(output_dir)
         self._suffixes = result_suffixes(self.settings)
+        # Before anything else is written there.
         claim_folder(self.output_dir, self.settings)
+        self.store = RowStore(output_dir)
 
     def unfinished(self, images: Sequence[ImageInput]) -> list[ImageInput]:
         """The images that are not finished with these settings and this content."""

@@ -22,12 +22,13 @@ def claim_folder(output_dir: Path, settings: Mapping[str, Any]) -> None:
     folder would be mixed in a training, and it takes but a wrong option to lose the first one's.
 
     Raises:
-        ValueError: naming the folder and every setting that differs, if it holds features made with others; and if it holds maps
-            where features are to be written, or features where maps are.
+        ValueError: naming the folder and every setting that differs, if it holds features made with others; if it holds maps
+            where features are to be written, or features where maps are; and if features are to be written where there are files
+            of features without settings, which are not this project's to replace.
     """
     known = _read(output_dir / SETTINGS_NAME)
+    is_features = settings.get("result") == FEATURES
     if known is not None:
-        is_features = settings.get("result") == FEATURES
         holds_features = known.get("result") == FEATURES and any(output_dir.glob(f"*{FEATURES_SUFFIX}"))
         holds_maps = known.get("result") != FEATURES and any(output_dir.glob(f"*{MAP_SUFFIX}"))
         if (is_features and holds_maps) or (not is_features and holds_features):
@@ -35,8 +36,21 @@ def claim_folder(output_dir: Path, settings: Mapping[str, Any]) -> None:
             raise ValueError(f"{output_dir} holds {found}: give {wanted} a folder of their own")
         if is_features and holds_features:
             _check_same(output_dir, known, settings)
+    if is_features and (known is None or known.get("result") != FEATURES):
+        _check_free(output_dir)
     with contended_path(output_dir / SETTINGS_NAME) as temporary:
         temporary.write_bytes(orjson.dumps(settings, option=orjson.OPT_INDENT_2))
+
+
+def _check_free(output_dir: Path) -> None:
+    found = sorted(path.name for path in output_dir.glob(f"*{FEATURES_SUFFIX}"))
+    if found:
+        names = ", ".join([*found[:3], "..."][: len(found)])
+        raise ValueError(
+            f"{output_dir} holds {len(found)} files of features ({names}) and no "
+            f"{SETTINGS_NAME} that says how they were made: they may be another program's, and would be replaced. Give another "
+            "folder; to train on them as they are, switch embedding off (--run_embed '$None')"
+        )
 
 
 def _check_same(output_dir: Path, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
