@@ -31,7 +31,6 @@ def parsed() -> argparse.Namespace:
         "--overlay",
         nargs="+",
         required=True,
-        dest="overlays",
         help="of the training, in their order; the first one is the data's",
     )
     parser.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: that of the training)")
@@ -48,7 +47,8 @@ def main() -> None:
     # Takes seconds to import, which --help and wrong options need not wait for.
     from scripts.shipping.shipper import Request, ship
 
-    given = vars(arguments) | {"overlays": tuple(arguments.overlays)}
+    given = vars(arguments)
+    given["overlays"] = tuple(given.pop("overlay"))
     try:
         folder = ship(Request(**given))
     except (ValueError, RuntimeError, ModuleNotFoundError) as error:

@@ -58,7 +58,9 @@ def values_of(words: Sequence[str]) -> dict[str, Any]:
 
 
 def configs_of(bundle: str | Path, *names: str) -> tuple[Path, ...]:
-    return tuple(ROOT / bundle / "configs" / f"{name}.json" for name in names)
+    """Configurations of a bundle, by their names or paths."""
+    named = ((ROOT / bundle / "configs" / f"{name}.json", ROOT / name) for name in names)
+    return tuple(path if path.is_file() else inside for inside, path in named)
 
 
 def given_to(options: Mapping[str, Any], rest: Sequence[str]) -> Iterator[Given]:
@@ -75,7 +77,9 @@ def given_to(options: Mapping[str, Any], rest: Sequence[str]) -> Iterator[Given]
         for key, value in [*options["set"], *varied]:
             yield Given(tuple(ROOT / file for file in options["config_file"]), values_of([f"--{key}", value]))
     elif "bundle" in options:
-        yield Given(configs_of(options["bundle"], "inference", *options["overlay"]), values_of(rest))
+        # What is shipped was trained.
+        base = "train" if "run" in options else "inference"
+        yield Given(configs_of(options["bundle"], base, *options["overlay"]), values_of(rest))
         return
     assert not rest
 

@@ -1,6 +1,8 @@
 """What a shipped head is: small, whole, with a card whose numbers are those of the run; and what is refused."""
 
 import json
+import runpy
+import sys
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import torch
 from scripts.shipping.shipper import Request, ship
 from shared.inference import ImageInput
 from shared.inference.bundle_mapper import load_slide_mapper
+from tests.bundles.runs import REPOSITORY
 
 from .conftest import OVERLAYS
 
@@ -154,3 +157,15 @@ def test_requests_that_are_refused(bundle, run, changed, message):
     with pytest.raises(ValueError, match=message):
         ship(request_of(bundle, run, **changed))
     assert not list(bundle.glob("models/*"))
+
+
+def test_the_command_ships_and_says_what_is_wrong(bundle, run, monkeypatch, capsys):
+    def command(*words):
+        given = ["--bundle", bundle, "--run", run, "--overlay", *OVERLAYS, *words]
+        monkeypatch.setattr(sys, "argv", ["ship.py", *map(str, given)])
+        runpy.run_path(str(REPOSITORY / "scripts" / "ship.py"), run_name="__main__")
+
+    with pytest.raises(SystemExit, match=r"^error: the training read its images as stored"):
+        command()
+    command("--mpp", 0.5, "--mpp_reason", REASON)
+    assert "models/ebhi_seg: " in capsys.readouterr().out
