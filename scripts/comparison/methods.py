@@ -303,12 +303,21 @@ def _inference_keys(method: Method, settings: Mapping[str, Any]) -> dict[str, An
     keys = {
         name: value
         for name, value in chosen.items()
-        if name.split("::")[0] in inference and name.split("::")[0] not in _NOT_OF_INFERENCE and "_desc_" not in name
+        if name.split("::")[0] not in _NOT_OF_INFERENCE and "_desc_" not in name and _has(inference, name)
     }
     if "num_workers" in keys:
         # Threads that read ahead, not processes: there is one at least.
         keys["num_workers"] = max(1, int(keys["num_workers"]))
     return keys
+
+
+def _has(inference: Mapping[str, Any], name: str) -> bool:
+    """Whether a key has a use there: groups of the training are empty, so that its overlays find them."""
+    top, _, rest = name.partition("::")
+    item = inference.get(top)
+    return top in inference and not (
+        rest and isinstance(item, dict) and "_target_" not in item and rest.split("::")[0] not in item
+    )
 
 
 def _given(value: Any) -> Any:
