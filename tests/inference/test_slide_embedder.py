@@ -311,3 +311,14 @@ def test_features_that_another_program_wrote_are_not_replaced(tmp_path, slides, 
     with pytest.raises(ValueError, match=r"out holds 1 files of features \(a\.h5\).*Give another folder.*--run_embed '\$None'"):
         embedder().run(slides, out)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_file_that_another_program_put_beside_ours_is_not_replaced(tmp_path, slides):
+    out = tmp_path / "out"
+    embedder().run(slides / "b.tif", out)
+    (out / "a.h5").write_bytes(b"of another program")
+    with pytest.raises(InferenceFailures, match=r"a\.h5 is there and was not written by these runs: move it away"):
+        embedder().run(slides, out)
+    assert (out / "a.h5").read_bytes() == b"of another program"
+    (out / "a.h5").unlink()
+    assert "a" in [row["slide"] for row in embedder().run(slides, out)]

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, Protocol
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ...features.slide_features import FEATURES_SUFFIX
 from ...writers.storage import StorageError
 from ..device_errors import DeviceFailure, device_error
 from ..inputs import ImageInput
 from ..row import Row
-from .finished import FAILED, FINISHED, NO_TISSUE, OK, UNFINISHED, discard, fingerprint, is_finished, result_suffixes
+from .finished import FAILED, FEATURES, FINISHED, NO_TISSUE, OK, UNFINISHED, discard, fingerprint, is_finished, result_suffixes
 from .folder_settings import claim_folder
 from .row_store import RowStore
 
@@ -117,6 +118,10 @@ class CohortWorker:
                 # Its result, whatever it was made with, is all that there is: it stays, and so does its row.
                 reason = f"ValueError: {image.path} is not there any more; what was made of it before stays"
                 return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
+            foreign = self._foreign_features(image) if row is None else None
+            if foreign is not None:
+                reason = f"ValueError: {foreign} is there and was not written by these runs: move it away to embed the slide"
+                return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
             if row is not None and status == UNFINISHED and max(attempts, num_devices) >= MAX_DEATHS:
                 reason = f"{attempts} processes died while they mapped it, the last one {row.get('worker')}"
                 if num_devices >= MAX_DEATHS:
@@ -148,6 +153,11 @@ class CohortWorker:
         if row is None or row["status"] not in FINISHED:
             return None
         return row if is_finished(self.output_dir, row, fingerprint(self.settings, image), self._suffixes) else None
+
+    def _foreign_features(self, image: ImageInput) -> Path | None:
+        """A file of features in the place of an image's, which has no row: whoever wrote it, it is not ours to replace."""
+        path = self.output_dir / f"{image.name}{FEATURES_SUFFIX}"
+        return path if self.settings.get("result") == FEATURES and path.exists() else None
 
     def _leave(self, row: Row) -> None:
         """Leave an image to others."""
