@@ -14,8 +14,9 @@ from ..data.image_dataset import RegionDataset
 from ..data.labels.enriched_labels import decode_instances
 from ..data.labels.lattice import instance_labels_of_masks, paint_instances
 from ..engines.distributed import unwrap
-from ..engines.inferers import LatticeInferer
+from ..engines.inferers import LatticeInferer, encoded
 from ..metrics.binary import binary_counts
+from ..networks.encoded.encoded_network import EncodedNetwork
 from ..networks.probabilities import tumour_probability
 from .image_evaluation import ImageEvaluation, ImageRow, Panels
 from .report import COUNTS, everything_is_tumour, image_columns, image_table, pixel_scores, pooled_scores
@@ -63,8 +64,9 @@ class LatticeEvaluation(ImageEvaluation):
     threshold: float = 0.5
 
     def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[ImageRow, LatticeCounts]]:
-        probability = self._probability(batch["image"])
-        logits = self._logits(batch["image"])
+        inputs = self._encoded_once(batch["image"])
+        probability = self._probability(inputs)
+        logits = self._logits(inputs)
         for position, index in enumerate(batch["index"].tolist()):
             row = image_columns(self.dataset.data[index]) | {"max_probability": float(probability[position].max())}
             instances = None
@@ -112,6 +114,15 @@ class LatticeEvaluation(ImageEvaluation):
 
     def image_rows(self, rows: Sequence[ImageRow]) -> pd.DataFrame:
         return image_table(rows)
+
+    def _encoded_once(self, images: Tensor) -> Tensor:
+        """Features of images where all networks have the same frozen encoder, so that it runs once; else the images."""
+        networks = [unwrap(network) for network in (self.segmenter, *self.classifiers.values()) if network is not None]
+        keys = {network.frozen_key if isinstance(network, EncodedNetwork) else None for network in networks}
+        if len(keys) != 1 or None in keys:
+            return images
+        encoder: Any = networks[0].to(self.device).eval()
+        return encoded(self.on_device(images), encoder)
 
     def _probability(self, images: Tensor) -> Tensor:
         """``(B, H, W)`` on the CPU."""

@@ -30,6 +30,9 @@ class EncodedNetwork(nn.Module):
             normalisation stay.
     """
 
+    # TorchScript compiles properties unless they are named here.
+    __jit_unused_properties__ = ("frozen_key",)
+
     mean: Tensor
     std: Tensor
     encoder_key: Tensor
@@ -46,6 +49,11 @@ class EncodedNetwork(nn.Module):
         self.register_buffer(_KEY, torch.tensor(list(bytes.fromhex(str(encoder.key))), dtype=torch.uint8))
         self.register_state_dict_post_hook(_leave_the_encoder_out)
         self.register_load_state_dict_pre_hook(_take_the_encoder_as_it_is)
+
+    @property
+    def frozen_key(self) -> str | None:
+        """The key of the encoder, by which features are known; None of one that learns."""
+        return None if self.saves_encoder else _hex(self.encoder_key)
 
     def train(self, mode: bool = True) -> "EncodedNetwork":
         """As of any network, but that the encoder stays in eval mode."""
