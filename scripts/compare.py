@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from scripts.options.annotation import add_annotation_options
+from scripts.options.interruption import exit_with
 from shared.front_door import begin_script
 
 
@@ -75,11 +76,7 @@ def main() -> None:
     # Takes seconds to import, which --help and wrong options need not wait for.
     from scripts.comparison.command import run
 
-    try:
-        sys.exit(run(arguments))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    exit_with(lambda: run(arguments))
 
 
 if __name__ == "__main__":

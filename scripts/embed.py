@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.options.embedding import EmbeddingOptions
 from scripts.options.engine import add_engine_options, checked_images, run_on_engine
+from scripts.options.interruption import exit_with
 from shared.front_door import begin_script
 
 logger = logging.getLogger("embed")
@@ -109,11 +110,7 @@ def main() -> None:
     begin_script()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     arguments = parsed()
-    try:
-        sys.exit(run(arguments))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    exit_with(lambda: run(arguments))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.options.engine import add_engine_options, checked_images, run_on_engine
+from scripts.options.interruption import exit_with
 from shared.front_door import begin_script
 
 if TYPE_CHECKING:
@@ -114,11 +115,7 @@ def main() -> None:
     begin_script()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     arguments, overrides = parsed()
-    try:
-        sys.exit(run(arguments, overrides))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    exit_with(lambda: run(arguments, overrides))
 
 
 if __name__ == "__main__":

@@ -77,8 +77,8 @@ def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
             for found in grids
             for source, rows in found.get(score, {}).items()
         }
-        panels[score] = {"ours": ours, **published}
-    write_matrices(panels, folder / "grid.png", title=f"{method}: ours beside the published numbers (of other data)")
+        panels[score] = {"measured": ours, **published}
+    write_matrices(panels, folder / "grid.png", title=f"{method}: measured here and published (on other data)")
     names = {f"{column} {part}": f"{score} {part}" for score, column in columns.items() for part in ("mean", "std")}
     print(summary.rename(columns=names).to_string(index=False, float_format="%.3f"))
     print(f"{folder / 'grid.png'}")

@@ -1,4 +1,4 @@
-"""One page that tells what a comparison found: it needs no other file and asks nothing of the network."""
+"""One self-contained page that shows what a comparison found: it needs no other file and loads nothing from the network."""
 
 from __future__ import annotations
 

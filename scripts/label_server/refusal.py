@@ -7,7 +7,7 @@ class Refusal(ValueError):
     """A request that cannot be answered, with the reason for the client.
 
     Args:
-        message: names what was wanted and what came.
+        message: says what was expected and what was received.
         status: HTTP status, 4xx.
     """
 

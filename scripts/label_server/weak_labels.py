@@ -122,7 +122,7 @@ def stated_label(info: Mapping[str, Any]) -> StatedLabel | None:
     """The ``weak_label`` of a slide's info or metadata; None if it has none.
 
     Raises:
-        Refusal: naming what was wanted and what came.
+        Refusal: saying what was expected and what was received.
 
     >>> stated_label({"weak_label": {"tumor": 1, "fraction": 0.08}})
     StatedLabel(label=1, fraction=0.08)

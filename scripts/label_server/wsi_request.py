@@ -45,7 +45,7 @@ def parse_wsi_request(body: Any) -> WsiRequest:
     tissue, stand for the rectangle around them.
 
     Raises:
-        Refusal: naming the key, what was wanted and what came.
+        Refusal: naming the key, and what was expected and received.
     """
     if not isinstance(body, Mapping):
         raise Refusal(f"the request's body must be a JSON object, got {type(body).__name__}")

@@ -8,7 +8,7 @@ images.csv    the photos of part A: one of four labels each, no masks
 slides.csv    the annotated slides of part B, the annotations as masks: 3 for training, 1 for validation, 6 to test on
 patches.csv   what trains: patches of these slides centred on their lesions, and the photos
 annotations   the slides' annotations with one name for each class, as GeoJSON
-tissue        where the slides' tissue is; a second run goes on from here
+tissue        where the slides' tissue is; a second run resumes from here
 
 No pixel is copied. The paper's patches are 128 px of the slides' third level, 16 times 0.467 um per pixel: --mpp 7.472.
 """

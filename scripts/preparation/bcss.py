@@ -6,7 +6,7 @@ Download: https://github.com/PathologyDataScience/BCSS (CC0 1.0). In the folder 
 
 images.csv     regions with any tumour (1) and without (0), masks of the tumour
 classes.csv    the same regions with their main class, masks of other, tumour, stroma, inflammatory, necrosis
-masks          both kinds of masks; a second run goes on from here
+masks          both kinds of masks; a second run resumes from here
 
 No image is copied: the regions, all of one size, are read from the images. What is not annotated has no class: regions with more
 of it than --max_unlabelled are left out. The split goes by tissue source site, that is by hospital.

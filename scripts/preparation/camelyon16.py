@@ -7,7 +7,7 @@ Download: https://camelyon17.grand-challenge.org/Data (CC0). In the folder data/
 slides.csv    the slides, those with tumour with their annotations as masks
 regions.csv   what CAMEL trains on: regions of 1280 px at 20x, labelled by the annotations; of validation and test all regions
               with tumour and as many without
-tissue        where the slides' tissue is; a second run goes on from here
+tissue        where the slides' tissue is; a second run resumes from here
 
 No pixel is copied, and masks are drawn region by region from the annotations, in training too.
 """

@@ -6,7 +6,7 @@ Download: https://doi.org/10.6084/m9.figshare.21540159 (CC BY 4.0). In the folde
 
 manifest.csv    tumour (1) and normal (0) tiles, by default adenocarcinoma against normal and polyp, masks as published
 classes.csv     the tiles of all six classes, masks of their indices
-masks           these masks; a second run goes on from here
+masks           these masks; a second run resumes from here
 
 No image is copied. The release has no split: cases are dealt out by --seed, the same way in both manifests.
 """

@@ -6,7 +6,7 @@ Download: https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest (for research
 
 images.csv     regions of malignant (1) and benign (0) images; a malignant one's mask is its annotated glands, as published
 classes.csv    the same regions, masks of background, benign gland, malignant gland
-masks          these masks; a second run goes on from here
+masks          these masks; a second run resumes from here
 
 No image is copied: the regions, all of one size, are read from the images. The official split shares patients, so that they are
 dealt out anew by --seed; --official keeps its test images, and names no patients.

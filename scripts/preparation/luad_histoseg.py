@@ -6,7 +6,7 @@ Download: https://github.com/ChuHan89/WSSS-Tissue names the place. In the folder
 
 images.csv     patches with tumour (1) and without (0), from their names; masks of the tumour to validate and test
 classes.csv    training patches of one tissue alone, and patches with masks of background, tumour, necrosis, lymphocytes, stroma
-masks          both kinds of masks; a second run goes on from here
+masks          both kinds of masks; a second run resumes from here
 
 No image is copied. The release has no masks to train on: --train_masks takes some of the validation images for that.
 """

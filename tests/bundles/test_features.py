@@ -94,9 +94,9 @@ def assert_the_map_is_that_of_stored_features(bundle: Bundle, folder: Path, opti
     assert (difference <= 3).mean() > 0.9
 
 
+# Trees have no gradient to fine-tune an encoder by.
+@pytest.mark.parametrize("bundle", [name for name in BUNDLES if name != "mil_boosting"], indirect=True)
 def test_fine_tuning_begins_with_the_head_of_a_run_on_features(bundle, tmp_path):
-    if bundle.name == "mil_boosting":
-        pytest.skip("trees have no gradient to fine-tune an encoder by")
     bundle.train_here("features", output_dir=tmp_path / "run", num_epochs=1)
     options = {"initial_weights": str(tmp_path / "run/model.pt"), "num_epochs": 1, "lr": 0.0, "encoder_lr": 1e-4}
     bundle.train_here("finetune", output_dir=tmp_path / "tuned", **options)

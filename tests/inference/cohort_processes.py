@@ -26,10 +26,10 @@ SETUP = f"""
 """
 
 
-def start(body):
-    """A process of its own that can import the project."""
+def start(body, setup=SETUP):
+    """A process of its own that can import the project, and runs `body` behind `setup`."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    code = textwrap.dedent(SETUP) + textwrap.dedent(body)
+    code = textwrap.dedent(setup) + textwrap.dedent(body)
     return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
 
 

@@ -1,14 +1,9 @@
 """Slides are embedded once: the right cells, with the encoder's own features, whatever interrupts it."""
 
-import csv
 import json
-import os
 import signal
-import subprocess
 import sys
-import textwrap
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +13,9 @@ from shared.data import TissueCache
 from shared.features import SlideFeatures
 from shared.inference import Compute, InferenceFailures, SlideEmbedder, SlideMapper, Tissue, find_images
 from shared.wsi import Slide, find_tissue
+from tests.inference.cohort_processes import start, table_of
 from tests.inference.stored import Headed, Means, options, picture
 
-ROOT = Path(__file__).parents[2]
 CPU = {"device": "cpu", "amp": False, "num_workers": 1}
 GIVEN = {"mpp": 0.5, "tile_size_px": 128, "margin_px": 32}
 SETUP = f"""
@@ -38,18 +33,6 @@ SETUP = f"""
 
 def embedder(encoder=None, batch_size=4, **changed):
     return SlideEmbedder(encoder or Means(), **GIVEN | {"compute": Compute(batch_size=batch_size, **CPU)} | changed)
-
-
-def start(body):
-    """A process of its own that embeds."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    code = textwrap.dedent(SETUP) + textwrap.dedent(body)
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def table_of(folder):
-    with (folder / "slides.csv").open(newline="") as file:
-        return {row["slide"]: row for row in csv.DictReader(file)}
 
 
 @pytest.fixture
@@ -191,7 +174,8 @@ def test_a_folder_holds_features_of_one_encoder_with_one_set_of_options(tmp_path
 
 def test_a_killed_run_leaves_no_half_file_and_is_resumed(tmp_path, slides):
     out = tmp_path / "out"
-    process = start(f"""
+    process = start(
+        f"""
         class Standing(Means):
             calls = 0
             def forward(self, images):
@@ -202,7 +186,9 @@ def test_a_killed_run_leaves_no_half_file_and_is_resumed(tmp_path, slides):
                     time.sleep(600)
                 return super().forward(images)
         embedder(Standing()).run({str(slides)!r}, {str(out)!r})
-    """)
+    """,
+        SETUP,
+    )
     assert process.stdout.readline() == "busy\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -228,7 +214,8 @@ def test_two_processes_share_the_slides(tmp_path, slides, write_slide):
         write_slide(slides / f"{seed}.tif", picture((600, 400), seed))
     out = tmp_path / "out"
     processes = [
-        start(f"""
+        start(
+            f"""
             class Slow(Means):
                 def forward(self, images):
                     time.sleep(0.1)
@@ -238,7 +225,9 @@ def test_two_processes_share_the_slides(tmp_path, slides, write_slide):
             while not Path({str(tmp_path / "go")!r}).exists():
                 time.sleep(0.01)
             print(*(row["slide"] for row in ready.run({str(slides)!r}, {str(out)!r})))
-        """)
+        """,
+            SETUP,
+        )
         for _ in range(2)
     ]
     for process in processes:
