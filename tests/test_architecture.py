@@ -94,6 +94,16 @@ def test_imports_point_one_way(module):
     assert imported <= ALLOWED[part], f"shared/{module} imports {', '.join(sorted(imported - ALLOWED[part]))}"
 
 
+def test_tests_of_encoders_need_the_packages_of_encoders_alone():
+    """They also run in the environment that `scripts/test.sh --encoders` makes, which has no more."""
+    imported = {
+        room
+        for file in (ROOT / "tests/encoders").glob("*.py")
+        for room in re.findall(r"^\s*from shared\.(\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert imported <= {"encoders"} | ALLOWED["encoders"]
+
+
 def test_the_allowed_directions_have_no_circle():
     order = []
     while len(order) < len(ALLOWED):
