@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from torch.utils.data import Sampler
 
 from .seeded import SeededDataset
 
+logger = logging.getLogger(__name__)
+
 
 class EvenBatchSampler(Sampler[list[int]]):
     """Splits an epoch into global batches, and each global batch over the processes, without padding or dropping.
@@ -22,7 +25,7 @@ class EvenBatchSampler(Sampler[list[int]]):
     An epoch of n images takes ``ceil(n / batch_size)`` steps of (nearly) equal size, so that every process has the same number
     of steps and every image is seen exactly once over all processes - whereas `torch`'s DistributedSampler repeats images to
     fill up. A single process sees the very batches that several share, unless these would leave a process without an image:
-    then there are fewer and larger ones.
+    then there are fewer and larger ones. Where `batch_size` is below the number of processes, each has one image a step.
 
     Args:
         labels: class of each image.
@@ -32,6 +35,10 @@ class EvenBatchSampler(Sampler[list[int]]):
         shuffle: a new order each epoch.
         seed: of the order.
         rank, num_processes: default to those of `torch.distributed`.
+        may_idle: of fewer images than processes each goes to one of the first, and the others have no batch.
+
+    Raises:
+        ValueError: if there are fewer images than processes, and none may idle.
     """
 
     def __init__(
@@ -43,19 +50,21 @@ class EvenBatchSampler(Sampler[list[int]]):
         seed: int = 0,
         rank: int | None = None,
         num_processes: int | None = None,
+        may_idle: bool = False,
     ) -> None:
         distributed = dist.is_available() and dist.is_initialized()
         self.rank = rank if rank is not None else (dist.get_rank() if distributed else 0)
         self.num_processes = num_processes if num_processes is not None else (dist.get_world_size() if distributed else 1)
-        if batch_size < self.num_processes:
-            raise ValueError(
-                f"a step's images or slides (batch_size, slides_per_step) are counted over all processes: "
-                f"{batch_size} is fewer than {self.num_processes} processes"
+        if batch_size < self.num_processes and shuffle and self.rank == 0:
+            logger.warning(
+                f"a step's images or slides (batch_size, slides_per_step) are counted over all processes: {batch_size} is fewer "
+                f"than {self.num_processes} processes, and a step takes {self.num_processes}, one for each"
             )
         self.labels = np.asarray(labels)
-        if len(self.labels) < self.num_processes:
+        if len(self.labels) < (1 if may_idle else self.num_processes):
             raise ValueError(f"{len(self.labels)} images are too few for {self.num_processes} processes")
-        self.batch_size, self.balance, self.shuffle, self.seed = batch_size, balance, shuffle, seed
+        self.batch_size = max(batch_size, self.num_processes)
+        self.balance, self.shuffle, self.seed = balance, shuffle, seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -69,10 +78,16 @@ class EvenBatchSampler(Sampler[list[int]]):
         counts = np.unique(self.labels, return_counts=True)[1]
         return int(counts.max() * len(counts))
 
-    def __len__(self) -> int:
+    @property
+    def num_steps(self) -> int:
+        """Of an epoch, over all processes."""
         steps = math.ceil(self.num_samples / self.batch_size)
         # Spread evenly, a step must still hold an image for every process.
         return max(1, min(steps, self.num_samples // self.num_processes))
+
+    def __len__(self) -> int:
+        """Batches of this process: as many as there are steps, or none where it idles."""
+        return self.num_steps if self.rank < self.num_samples else 0
 
     def global_batches(self) -> list[np.ndarray]:
         """Image indices of every step of this epoch, over all processes."""
@@ -83,7 +98,7 @@ class EvenBatchSampler(Sampler[list[int]]):
             order = np.concatenate([_oversample(np.flatnonzero(self.labels == c), counts.max(), rng) for c in classes])
         if self.shuffle:
             order = rng.permutation(order)
-        return np.array_split(order, len(self))
+        return np.array_split(order, self.num_steps)
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.draws():
@@ -98,7 +113,8 @@ class EvenBatchSampler(Sampler[list[int]]):
                 drawn.append((index, seen[index]))
                 seen[index] += 1
             share = np.array_split(np.arange(len(drawn)), self.num_processes)[self.rank]
-            yield [drawn[position] for position in share]
+            if len(share):
+                yield [drawn[position] for position in share]
 
 
 class _OfEpochs:
@@ -143,6 +159,7 @@ class RegionLoader(DataLoader):
         balance, shuffle: see `EvenBatchSampler`.
         num_workers: processes that read and augment; 0 reads in this one.
         seed: of the order.
+        may_idle: see `EvenBatchSampler`.
     """
 
     def __init__(
@@ -153,9 +170,10 @@ class RegionLoader(DataLoader):
         shuffle: bool = True,
         num_workers: int = 0,
         seed: int = 0,
+        may_idle: bool = False,
     ) -> None:
         labels = [record.get("label") or 0 for record in dataset.data]
-        self._batches = EvenBatchSampler(labels, batch_size, balance=balance, shuffle=shuffle, seed=seed)
+        self._batches = EvenBatchSampler(labels, batch_size, balance, shuffle, seed, may_idle=may_idle)
         self._started: tuple[int, Iterator[Any]] | None = None
         super().__init__(
             _OfEpochs(dataset),  # type: ignore[arg-type]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -13,7 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
+logger = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
+
+# A slide may take an hour, and the processes that have none left wait for it. One that dies is no matter of patience: torchrun
+# ends the others.
+PATIENCE = timedelta(hours=12)
 
 
 def is_distributed() -> bool:
@@ -96,10 +104,17 @@ def unwrap(network: nn.Module) -> nn.Module:
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
+def add_up(value: Tensor) -> Tensor:
+    """The sum of all processes' tensors; changes `value`."""
+    if is_distributed():
+        dist.all_reduce(value)
+    return value
+
+
 def average(value: Tensor) -> Tensor:
     """The mean of all processes' tensors; changes `value`."""
     if is_distributed():
-        dist.all_reduce(value)
+        add_up(value)
         value /= num_processes()
     return value
 
@@ -112,22 +127,60 @@ def average_buffers(network: nn.Module) -> None:
 
 
 def initialize_distributed(backend: str | None = None) -> torch.device:
-    """Join the process group that ``torchrun`` describes, and choose this process' device.
+    """Join the process group that ``torchrun`` describes, or SLURM's tasks, and choose this process' device.
+
+    The device is the visible one of the process' number on its machine. Where fewer are visible, as where SLURM shows each task
+    its own GPU alone, the visible ones are taken in turn.
+
+    Tensors on GPUs are exchanged by NCCL where every process has a GPU of its own, else by gloo, as are those in the memory of
+    the machine, and objects. Processes wait for each other for hours, as their shares of a work may be unequal.
 
     Args:
-        backend: ``"nccl"`` or ``"gloo"``; by default nccl where every process of this machine has a CUDA device of its own, else
-            gloo on the CPU.
+        backend: ``"nccl"`` or ``"gloo"``, for GPUs; by default the one said above.
 
     Returns:
-        The device for this process.
+        The device for this process: the CPU where any process sees no GPU.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0")
+    num_visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = torch.device("cuda", local_rank % num_visible) if num_visible else torch.device("cpu")
+    if dist.is_initialized():
+        return device
+    store, number, world = next(dist.rendezvous("env://", timeout=PATIENCE))
     # The same answer on every rank, or they would wait for each other with different backends.
-    num_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    has_device = torch.cuda.is_available() and max(num_local, local_rank + 1) <= torch.cuda.device_count()
-    device = torch.device("cuda", local_rank) if has_device else torch.device("cpu")
-    if has_device:
+    seen = _seen_by_all(dist.PrefixStore("devices", store), number, world, device)
+    if "" in seen:
+        device = torch.device("cpu")
+    if number == 0:
+        _say_what_is_missing(seen)
+    if device.type == "cuda":
         torch.cuda.set_device(device)
-    if not dist.is_initialized():
-        dist.init_process_group(backend or ("nccl" if has_device else "gloo"))
+        on_devices = backend or ("nccl" if len(set(seen)) == world else "gloo")
+        backend = f"cpu:gloo,cuda:{on_devices}"
+    dist.init_process_group(
+        backend or "gloo",
+        store=dist.PrefixStore("default_pg", store),
+        rank=number,
+        world_size=world,
+        timeout=PATIENCE,
+        device_id=device if backend == "cpu:gloo,cuda:nccl" else None,
+    )
     return device
+
+
+def _seen_by_all(store: dist.Store, number: int, world: int, device: torch.device) -> list[str]:
+    """Of every process which GPU it has, by the number that the GPU has worldwide; "" for none."""
+    own = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
+    store.set(str(number), own)
+    return [store.get(str(other)).decode() for other in range(world)]
+
+
+def _say_what_is_missing(seen: list[str]) -> None:
+    without, num_devices = seen.count(""), len({*seen} - {""})
+    if 0 < without < len(seen):
+        logger.warning(f"{without} of {len(seen)} processes see no GPU: all compute on the CPU")
+    elif 0 < num_devices < len(seen):
+        logger.warning(
+            f"{len(seen)} processes share {num_devices} GPU(s), which is slow and for trials only: start one process a GPU "
+            f"(--nproc_per_node={num_devices})"
+        )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Events
 from monai.engines import Evaluator, SupervisedTrainer
@@ -25,7 +26,7 @@ from ..networks.weights import load_initial_weights
 from ..writers.atomic import atomic_path
 from .averaged_weights import AveragedWeights
 from .batches import image_and_label
-from .distributed import average, average_buffers, barrier, is_distributed, num_processes, rank
+from .distributed import add_up, average, average_buffers, barrier, is_distributed, num_processes, rank
 from .folder_lock import FolderLock
 from .inferers import AutocastInferer
 from .stage import WEIGHTS, Stage
@@ -103,7 +104,7 @@ class StageTrainer(Stage, SupervisedTrainer):
             train_data_loader=train_data_loader,
             network=_wrap(self.plain_network, device),
             optimizer=optimizer,
-            loss_function=StageLoss(self, loss_function),
+            loss_function=StageLoss(self, loss_function, device),
             accumulation_steps=len(train_data_loader) if steps.batch == "full" else 1,
             prepare_batch=prepare_batch or image_and_label,
             inferer=AutocastInferer(inferer or SimpleInferer(), "cpu", torch.bfloat16) if compute.autocasts_cpu else inferer,
@@ -199,8 +200,7 @@ class StageTrainer(Stage, SupervisedTrainer):
             if self.weights.initial is not None:
                 load_initial_weights(self.plain_network, self.weights.initial)
             elif isinstance(self.plain_network, EncodedNetwork):
-                self.plain_network.standardise(self._inputs())
-                average_buffers(self.plain_network)
+                self.plain_network.standardise(self._inputs(), add_up)
             return
         saved = torch.load(point, map_location=self.state.device, weights_only=True)
         try:
@@ -243,19 +243,53 @@ class StageLoss:
     """A stage's loss, given by name what inferer and targets name.
 
     With full batches a batch weighs by its images, so that the mean over an epoch's batches is the mean over its images.
+
+    Of several processes, whose gradients are averaged, each weighs by its share of the step, so that the average is the gradient
+    of one process that has all of the step's images. The share is that of the images, of which most losses are the mean; a loss
+    that is a mean over something else, or a sum of such means, has a method ``terms`` beside its call, which gives each of them
+    as a sum and what it is to be divided by.
     """
 
-    def __init__(self, engine: StageTrainer, function: Callable[..., Tensor]) -> None:
+    def __init__(self, engine: StageTrainer, function: Callable[..., Tensor], device: torch.device) -> None:
         self.engine, self.function = engine, function
+        if isinstance(function, nn.Module):
+            # Weights of classes, which would else be copied there in every step.
+            function.to(device)
 
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
         named = {name: value for given in (outputs, targets) if isinstance(given, dict) for name, value in given.items()}
-        loss = self.function(*(given for given in (outputs, targets) if not isinstance(given, dict)), **named)
-        if self.engine.steps.batch != "full":
+        unnamed = [given for given in (outputs, targets) if not isinstance(given, dict)]
+        batch, is_full = self.engine.state.batch, self.engine.steps.batch == "full"
+        terms = getattr(self.function, "terms", None)
+        if num_processes() > 1 and terms is not None and not is_full:
+            return _of_all_processes(terms(*unnamed, **named))
+        loss = self.function(*unnamed, **named)
+        if is_full:
+            loader = self.engine.data_loader
+            mean_images = loader.num_samples / (len(loader) * num_processes())  # type: ignore[union-attr, arg-type]
+            return loss * (len(batch["label"]) / mean_images)
+        if num_processes() == 1:
             return loss
-        loader, batch = self.engine.data_loader, self.engine.state.batch
-        mean_images = loader.num_samples / (len(loader) * num_processes())  # type: ignore[union-attr, arg-type]
-        return loss * (len(batch["label"]) / mean_images)
+        count = loss.detach().new_full((), _num_images(batch))
+        return _of_all_processes([(loss * count, count)])
+
+
+def _of_all_processes(terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """What every process adds to a sum of means over all of them; the mean of it over the processes is that sum."""
+    totals, weights = (torch.stack(values) for values in zip(*terms, strict=True))
+    mean_weights = average(weights.detach().clone())
+    # Where nothing has a weight there is nothing to learn.
+    return (totals / mean_weights.clamp(min=torch.finfo(mean_weights.dtype).tiny)).sum()
+
+
+def _num_images(batch: Any) -> int:
+    sizes = {len(values) for values in batch.values() if isinstance(values, Tensor)} if isinstance(batch, dict) else set()
+    if len(sizes) != 1:
+        raise ValueError(
+            "several processes weigh by the images of their batches: expected a dictionary of tensors with an entry an image, or "
+            f"a loss with a method 'terms', found {sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
+        )
+    return sizes.pop()
 
 
 def _check_parameters(optimizer: Optimizer, network: nn.Module, stage: str) -> None:
@@ -284,9 +318,15 @@ def _restore_scaler(engine: StageTrainer) -> None:
 
 def _start_epoch(engine: StageTrainer) -> None:
     epoch = engine.state.epoch - 1
-    torch.manual_seed(engine.seed * 1_000_003 + epoch)
+    torch.manual_seed(epoch_seed(engine.seed, epoch, rank()))
     engine.data_loader.set_epoch(epoch)  # type: ignore[union-attr]
     engine._losses = []
+
+
+def epoch_seed(seed: int, epoch: int, process: int = 0) -> int:
+    """What dropout and the augmentation of tiles on the device draw from, in each process of a training something else."""
+    first = seed * 1_000_003 + epoch
+    return first if process == 0 else int(np.random.SeedSequence((seed, epoch, process)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _set_learning_rate(engine: StageTrainer) -> None:

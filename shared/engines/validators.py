@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from ignite.metrics import Metric
 from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
@@ -62,7 +63,7 @@ def lattice_validator(
         metrics["val_instance_accuracy"] = PooledBinaryScores(threshold=0.0, output_transform=instances)
         metrics["val_instance_auc"] = ScoreRanking(instances)
     return _evaluator(
-        RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers),
+        _loader(dataset, batch_size, num_workers),
         network,
         device,
         fast_inferer(LatticeInferer(instances_per_side), device),
@@ -94,7 +95,7 @@ def class_validator(
     if dataset.pixel_labels is None:
         return None
     metric = PooledClassScores(dataset.num_classes, output_transform=lambda output: (output["pred"], output["label"]))
-    loader = RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers)
+    loader = _loader(dataset, batch_size, num_workers)
     inferer = fast_inferer(SimpleInferer(), device)
     return _evaluator(loader, network, device, inferer, image_and_mask, {"val_pixel_bach_score": metric})
 
@@ -128,7 +129,7 @@ def _map_validator(
 ) -> SupervisedEvaluator | None:
     if not metrics:
         return None
-    loader = RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers)
+    loader = _loader(dataset, batch_size, num_workers)
     return _evaluator(loader, network, device, fast_inferer(SimpleInferer(), device), _image_and_targets, metrics)
 
 
@@ -167,7 +168,7 @@ def score_map_validator(
     }
     if dataset.pixel_labels is not None:
         metrics |= {"val_pixel_iou": PooledBinaryScores(output_transform=pixels), "val_pixel_auc": PixelRanking(pixels)}
-    loader = RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers)
+    loader = _loader(dataset, batch_size, num_workers)
     return _evaluator(loader, network, device, fast_inferer(ScoreMapInferer(), device), _image_and_targets, metrics)
 
 
@@ -186,7 +187,7 @@ def bag_validator(
         num_workers: processes that read.
     """
     metric = BagRanking(alpha, output_transform=lambda output: (output["pred"], *output["label"]))
-    loader = RegionLoader(dataset, num_processes(), shuffle=False, num_workers=num_workers)
+    loader = _loader(dataset, num_processes(), num_workers)
     inferer = fast_inferer(BagInferer(per_tile=True), device)
     return _evaluator(loader, network, device, inferer, _bags_and_truth, {"val_slide_auc": metric})
 
@@ -218,8 +219,27 @@ def slide_validator(
     }
     if dataset.with_shares:
         metrics["val_tile_auc"] = ScoreRanking(tiles)
-    loader = RegionLoader(dataset, num_processes(), shuffle=False, num_workers=num_workers)
+    loader = _loader(dataset, num_processes(), num_workers)
     return _evaluator(loader, network, device, fast_inferer(SimpleInferer(), device), _bags_and_truth, metrics)
+
+
+class SharedEvaluator(SupervisedEvaluator):
+    """An evaluator that joins in the metrics of all processes also where it has no image of its own, as the last of five has
+    where there are four."""
+
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        """Evaluate, see MONAI's `Evaluator`."""
+        if len(self.data_loader):  # type: ignore[arg-type]
+            super().run(global_epoch)
+            return
+        self.state.epoch = global_epoch
+        # Metrics forget at the second what they knew, and are computed, by all processes together, at the third.
+        for event in (Events.STARTED, Events.EPOCH_STARTED, Events.EPOCH_COMPLETED, Events.COMPLETED):
+            self.fire_event(event)
+
+
+def _loader(dataset: RegionDataset | SlideBagDataset, batch_size: int, num_workers: int) -> RegionLoader:
+    return RegionLoader(dataset, batch_size, shuffle=False, num_workers=num_workers, may_idle=True)
 
 
 def _evaluator(
@@ -231,7 +251,7 @@ def _evaluator(
     metrics: Mapping[str, Metric],
 ) -> SupervisedEvaluator:
     names = list(metrics)
-    return SupervisedEvaluator(
+    return SharedEvaluator(
         device=torch.device(device),
         val_data_loader=loader,
         network=network,

@@ -64,10 +64,14 @@ def constrained_retrain_loss(
     >>> constrained_retrain_loss(torch.zeros(3), torch.ones(3), torch.zeros(2, 2), torch.tensor([0, 1]))
     tensor(2.0794)
     """
-    if picked_logits.ndim != 2 or picked_logits.shape[1] != 2:
-        raise ValueError(f"picked_logits must be (num_images, 2); got {tuple(picked_logits.shape)}")
-    constraint = image_constraint_loss(picked_logits[:, 0], picked_logits[:, 1], image_labels)
+    constraint = image_constraint_loss(*_picks(picked_logits), image_labels)
     return constraint_weight * constraint + retrain_weight * binary_cross_entropy(instance_logits, instance_labels)
+
+
+def _picks(logits: Tensor) -> tuple[Tensor, Tensor]:
+    if logits.ndim != 2 or logits.shape[1] != 2:
+        raise ValueError(f"picked_logits must be (num_images, 2); got {tuple(logits.shape)}")
+    return logits[:, 0], logits[:, 1]
 
 
 class ConstrainedRetrainLoss(nn.Module):
@@ -93,3 +97,14 @@ class ConstrainedRetrainLoss(nn.Module):
         return constrained_retrain_loss(
             instance_logits, instance_labels, picked_logits, image_labels, self.constraint_weight, self.retrain_weight
         )
+
+    def terms(
+        self, instance_logits: Tensor, instance_labels: Tensor, picked_logits: Tensor, image_labels: Tensor
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The two losses, each as a sum and how many images or instances it is of, where several processes share a step."""
+        means = (
+            self.constraint_weight * image_constraint_loss(*_picks(picked_logits), image_labels),
+            self.retrain_weight * binary_cross_entropy(instance_logits, instance_labels),
+        )
+        counts = [mean.new_full((), len(of)) for mean, of in zip(means, (image_labels, instance_labels), strict=True)]
+        return [(mean * count, count) for mean, count in zip(means, counts, strict=True)]

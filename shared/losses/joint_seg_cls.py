@@ -110,13 +110,37 @@ class JointSegClsLoss(nn.Module):
         Raises:
             ValueError: if there are neither masked nor labelled images, logits without targets, or targets of another shape.
         """
+        return _sum_of_means(
+            self.terms(
+                pixel_logits,
+                masks,
+                image_logits,
+                labels,
+                image_logits_of_masked,
+                labels_of_masked,
+                pixel_logits_of_labelled,
+            )
+        )
+
+    def terms(
+        self,
+        pixel_logits: Tensor | None = None,
+        masks: Tensor | None = None,
+        image_logits: Tensor | None = None,
+        labels: Tensor | None = None,
+        image_logits_of_masked: Tensor | None = None,
+        labels_of_masked: Tensor | None = None,
+        pixel_logits_of_labelled: Tensor | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """L_seg and L_cls, of those that there are, each as a weighted sum and the sum of its weights: see `forward`."""
         pixels, images = [], []
         if pixel_logits is not None:
             pixels.append((_rows(pixel_logits), _wanted(masks, "masks", pixel_logits[:, 0].shape).flatten()))
         if pixel_logits_of_labelled is not None:
             size = pixel_logits_of_labelled.shape[-2:].numel()
-            constant = _wanted(labels, "labels", pixel_logits_of_labelled.shape[:1]).repeat_interleave(size)
-            pixels.append((_rows(pixel_logits_of_labelled), constant))
+            # Not `repeat_interleave`, which waits for the device to say how long its result is.
+            constant = _wanted(labels, "labels", pixel_logits_of_labelled.shape[:1])[:, None].expand(-1, size)
+            pixels.append((_rows(pixel_logits_of_labelled), constant.flatten()))
         if image_logits is not None:
             images.append((image_logits, _wanted(labels, "labels", image_logits.shape[:1])))
         if image_logits_of_masked is not None:
@@ -129,7 +153,7 @@ class JointSegClsLoss(nn.Module):
         ]
         if not terms:
             raise ValueError("a step needs masked images, labelled images, or both")
-        return torch.stack(terms).sum()
+        return terms
 
 
 def _rows(logits: Tensor) -> Tensor:
@@ -145,13 +169,19 @@ def _wanted(targets: Tensor | None, name: str, shape: torch.Size) -> Tensor:
     return targets
 
 
-def _cross_entropy(rows: list[tuple[Tensor, Tensor]], weights: Tensor | None) -> Tensor:
+def _sum_of_means(terms: list[tuple[Tensor, Tensor]]) -> Tensor:
+    # Targets that all weigh nothing teach nothing.
+    return torch.stack([total / weight.clamp(min=torch.finfo(weight.dtype).tiny) for total, weight in terms]).sum()
+
+
+def _cross_entropy(rows: list[tuple[Tensor, Tensor]], weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The weighted sum of the targets' cross entropies, and the sum of their weights."""
     # Not under autocast: float32 sums of many pixels.
     with torch.autocast(rows[0][0].device.type, enabled=False):
         logits, targets = (torch.cat(parts) for parts in zip(*rows, strict=True))
         precision = torch.promote_types(logits.dtype, torch.float32)
         weights = None if weights is None else weights.to(logits.device, precision)
         losses = F.cross_entropy(logits.to(precision), targets.long(), weight=weights, reduction="sum")
-        total = len(targets) if weights is None else weights[targets.long()].sum()
-        # Targets that all weigh nothing teach nothing.
-        return losses / torch.as_tensor(total, device=logits.device).clamp(min=torch.finfo(precision).tiny)
+        # A number that is filled in on the device, not copied there.
+        count = losses.new_full((), len(targets))
+        return losses, count if weights is None else weights[targets.long()].sum()

@@ -21,7 +21,7 @@ def samplers(labels, batch_size, world, **options):
 @pytest.mark.parametrize("batch_size", [1, 4, 8, 24])
 @pytest.mark.parametrize("num_images", [1, 5, 8, 23, 100])
 def test_every_image_once_in_equal_steps(num_images, batch_size, world):
-    if batch_size < world or num_images < world:
+    if num_images < world:
         with pytest.raises(ValueError, match="processes"):
             samplers([0] * num_images, batch_size, world)
         return
@@ -33,6 +33,7 @@ def test_every_image_once_in_equal_steps(num_images, batch_size, world):
     assert all(batches[step] for batches in ranks for step in range(steps))
     sizes = [sum(len(batches[step]) for batches in ranks) for step in range(steps)]
     assert max(sizes) - min(sizes) <= 1
+    batch_size = max(batch_size, world)
     if num_images // world >= math.ceil(num_images / batch_size):
         assert max(sizes) <= batch_size
         alone = list(EvenBatchSampler([0] * num_images, batch_size, seed=7, rank=0, num_processes=1))
@@ -119,11 +120,31 @@ def test_the_key_of_a_first_draw_knows_of_no_occurrence():
     assert len({key.tobytes() for key in keys}) == 40
 
 
+def test_each_process_has_an_image_of_a_step_that_is_too_small(caplog):
+    """The paper's one slide a step, on four processes: four a step, which is said once."""
+    ranks = [EvenBatchSampler([0] * 9, 1, seed=3, rank=rank, num_processes=4) for rank in range(4)]
+    steps = [[index for batch in step for index in batch] for step in zip(*ranks, strict=True)]
+    # A single process, which is given four a step, may have a smaller last one.
+    assert [len(step) for step in steps] == [5, 4]
+    assert sorted(index for step in steps for index in step) == list(range(9))
+    (said,) = caplog.messages
+    assert "counted over all processes: 1 is fewer than 4 processes, and a step takes 4" in said
+
+
+@pytest.mark.parametrize(("num_images", "num_batches"), [(1, [1, 0, 0, 0, 0]), (4, [1, 1, 1, 1, 0]), (6, [1] * 5), (10, [2] * 5)])
+def test_processes_without_an_image(num_images, num_batches):
+    """As validation has them: each image still comes once."""
+    ranks = [EvenBatchSampler([0] * num_images, 4, shuffle=False, rank=rank, num_processes=5, may_idle=True) for rank in range(5)]
+    assert [len(sampler) for sampler in ranks] == [len(list(sampler)) for sampler in ranks] == num_batches
+    assert sorted(index for sampler in ranks for batch in sampler for index in batch) == list(range(num_images))
+
+
 def test_errors():
-    with pytest.raises(ValueError, match="3 is fewer than 4 processes"):
-        EvenBatchSampler([0] * 9, 3, rank=0, num_processes=4)
-    with pytest.raises(ValueError, match="0 images are too few"):
-        EvenBatchSampler([], 4)
+    with pytest.raises(ValueError, match="3 images are too few for 4 processes"):
+        EvenBatchSampler([0] * 3, 4, rank=0, num_processes=4)
+    for may_idle in (False, True):
+        with pytest.raises(ValueError, match="0 images are too few"):
+            EvenBatchSampler([], 4, may_idle=may_idle)
 
 
 @pytest.fixture

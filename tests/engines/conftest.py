@@ -110,10 +110,13 @@ def _free_port():
         return listener.getsockname()[1]
 
 
-def _process(number, world, port, work):
+def _process(number, world, port, work, join):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+    if not join:
+        work(number)
+        return
     assert initialize_distributed("gloo") == torch.device("cpu")
     try:
         work(number)
@@ -121,6 +124,7 @@ def _process(number, world, port, work):
         dist.destroy_process_group()
 
 
-def in_processes(work, world=2):
-    """Call ``work(rank)`` in real processes of one group, forked so that they need not import everything again."""
-    mp.start_processes(partial(_process, world=world, port=_free_port(), work=work), nprocs=world, start_method="fork")
+def in_processes(work, world=2, join=True):
+    """Call ``work(rank)`` in real processes, forked so that they need not import everything again; of one group, if they join."""
+    process = partial(_process, world=world, port=_free_port(), work=work, join=join)
+    mp.start_processes(process, nprocs=world, start_method="fork")

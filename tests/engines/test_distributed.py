@@ -1,15 +1,19 @@
 """Two real processes, forked so that they need not import everything again."""
 
+import re
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
+from ignite.engine import Events
 from torch import nn
 
 from shared.data import RegionDataset, RegionLoader
-from shared.engines import LatticeScorer, initialize_distributed
+from shared.engines import LatticeScorer, initialize_distributed, region_validator
 from shared.engines.distributed import (
+    average,
     average_buffers,
     barrier,
     broadcast_from_first,
@@ -79,19 +83,108 @@ def test_a_training_shared_by_two(tmp_path, make_stage, make_classifier, records
     assert not (tmp_path / "two/resume.pt").exists()
 
 
+OWN = "cpu:gloo,cuda:nccl"
+SHARED = "cpu:gloo,cuda:gloo"
+
+
 @pytest.mark.parametrize(
-    ("num_devices", "kind", "backend"), [(0, "cpu", "gloo"), (1, "cpu", "gloo"), (2, "cuda", "nccl"), (3, "cuda", "nccl")]
+    ("visible", "devices", "backend", "said"),
+    [
+        (["", ""], ["cpu", "cpu"], "gloo", None),
+        (["ab", "ab"], ["cuda:0", "cuda:1"], OWN, None),
+        (["abc", "abc"], ["cuda:0", "cuda:1"], OWN, None),
+        # SLURM shows each task its own.
+        (["a", "b"], ["cuda:0", "cuda:0"], OWN, None),
+        (["a", "a"], ["cuda:0", "cuda:0"], SHARED, r"2 processes share 1 GPU\(s\), .* \(--nproc_per_node=1\)"),
+        (["ab", "ab", "ab"], ["cuda:0", "cuda:1", "cuda:0"], SHARED, r"3 processes share 2 GPU\(s\)"),
+        (["a", ""], ["cpu", "cpu"], "gloo", "1 of 2 processes see no GPU: all compute on the CPU"),
+    ],
 )
-def test_every_rank_chooses_the_same_backend(num_devices, kind, backend, monkeypatch):
-    """Also where there are fewer devices than processes."""
-    chosen = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_devices > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_devices)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    monkeypatch.setattr(dist, "init_process_group", chosen.append)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    for local_rank in range(2):
-        monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+def test_devices_and_how_they_are_joined(visible, devices, backend, said, monkeypatch, caplog):
+    """The GPUs that each process sees, a letter each; all processes choose the same backend."""
+
+    def work(number):
+        chosen = {}
+        seen = visible[number]
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(seen))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(seen))
+        monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.update(current=device))
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=seen[device.index]))
+        monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: chosen.update(options, backend=backend))
         device = initialize_distributed()
-        assert (device.type, device.index) == (kind, local_rank if kind == "cuda" else None)
-    assert chosen == [backend, backend]
+        assert (device, chosen["backend"]) == (torch.device(devices[number]), backend)
+        assert chosen["device_id"] == (device if backend == OWN else None)
+        assert chosen.get("current") == (device if device.type == "cuda" else None)
+        assert (chosen["rank"], chosen["world_size"]) == (number, len(visible))
+        assert chosen["timeout"].total_seconds() > 3600
+        expected = [said] if said and number == 0 else []
+        assert len(caplog.messages) == len(expected)
+        assert all(re.match(pattern, message) for pattern, message in zip(expected, caplog.messages, strict=True))
+
+    in_processes(work, len(visible), join=False)
+
+
+def test_objects_and_tensors_of_a_group_with_two_backends():
+    """As on GPUs, where the one is NCCL."""
+
+    def work(number):
+        dist.init_process_group("cpu:gloo,cuda:gloo")
+        barrier()
+        assert gather_in_order([number]) == [0, 1]
+        assert broadcast_from_first(number) == 0
+        assert average(torch.tensor([2.0 * number])) == 1
+        dist.destroy_process_group()
+
+    in_processes(work, join=False)
+
+
+def test_validation_of_fewer_images_than_processes(records):
+    """Five processes and four images: the last one has none, and all have the metrics of one process."""
+    datasets = [RegionDataset(records[:number], pixel_labels="mask") for number in (4, 12)]
+
+    def metrics_of(dataset):
+        network = nn.Conv2d(3, 1, 1, bias=False)
+        nn.init.constant_(network.weight, 0.01)
+        validator = region_validator(dataset, FloatOf(network), "cpu", batch_size=4)
+        validator.run(3)
+        validator.run(4)
+        return validator.state.metrics
+
+    alone = [metrics_of(dataset) for dataset in datasets]
+    assert all(len(metrics) > 8 for metrics in alone)
+
+    def work(_):
+        for dataset, expected in zip(datasets, alone, strict=True):
+            assert metrics_of(dataset) == pytest.approx(expected, nan_ok=True)
+
+    in_processes(work, 5)
+
+
+class FloatOf(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return (self.network(images.float()) - 3).sigmoid()
+
+
+def test_each_process_draws_its_own_augmentation(tmp_path, make_stage):
+    """Dropout and the tiles that are augmented on the device draw from torch's generator."""
+    drawn = []
+
+    class Draw:
+        def attach(self, engine):
+            engine.add_event_handler(Events.EPOCH_STARTED, lambda _: drawn.append(torch.rand(3).tolist()))
+
+    def work(number):
+        make_stage(tmp_path / "stage", max_epochs=2, train_handlers=[Draw()]).run()
+        draws = gather_in_order([drawn])
+        epochs = [tuple(draw) for process in draws for draw in process]
+        assert len(epochs) == len(set(epochs)) == 4
+        # A single process, which has the numbers of the first one, ends as it always did.
+        for epoch, draw in enumerate(draws[0]):
+            torch.manual_seed(epoch)
+            assert torch.rand(3).tolist() == draw
+
+    in_processes(work)

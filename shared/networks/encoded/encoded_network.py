@@ -1,7 +1,7 @@
 """An encoder and the head that learns on its features, as one network."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -76,16 +76,20 @@ class EncodedNetwork(nn.Module):
         return (self.encode(inputs).float() - self.mean) / self.std
 
     @torch.no_grad()
-    def standardise(self, batches: Iterable[Tensor]) -> None:
+    def standardise(self, batches: Iterable[Tensor], add_up: Callable[[Tensor], Tensor] | None = None) -> None:
         """Take the mean and deviation of every channel from training data, before the first step.
 
         Args:
             batches: images ``(B, 3, H, W)`` or features ``(B, C, h, w)``; leading axes may be more.
+            add_up: where several processes have batches of their own, what makes the sum of all processes' tensors of one; it is
+                given a tensor on the network's device.
         """
         total = torch.zeros(3, self.channels, dtype=torch.float64)
         for batch in batches:
             values = self.encode(batch.flatten(0, -4)).double().transpose(0, 1).flatten(1)
             total += torch.stack([values.sum(1), values.square().sum(1), torch.full_like(values[:, 0], values.shape[1])]).cpu()
+        if add_up is not None:
+            total = add_up(total.to(self.mean.device)).cpu()
         mean = total[0] / total[2]
         deviation = (total[1] / total[2] - mean.square()).clamp(min=0).sqrt()
         self.mean.copy_(mean.reshape(self.mean.shape))
