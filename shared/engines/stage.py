@@ -71,7 +71,8 @@ class Stage(Engine):
                 shutil.copyfile(self.weights_file, temporary)
 
     def save_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Publish the final weights and finish the stage."""
+        """Publish the final weights, as tensors of no device, and finish the stage."""
+        weights = {name: values.cpu() if isinstance(values, Tensor) else values for name, values in weights.items()}
         # Last the file that says that the stage is finished.
         for file in (self.publish_to, self.weights_file):
             if file is not None:

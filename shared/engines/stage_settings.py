@@ -21,9 +21,9 @@ class TrainingDevice:
 
     Args:
         device: to train on.
-        amp_dtype: ``"bfloat16"`` or ``"float16"`` for autocast on CUDA, None (on the command line ``'$None'``) for float32. On a
-            CPU bfloat16 is used where it is fast (see `computes_bfloat16`), for images and instances above 32 px, and float16
-            never.
+        amp_dtype: ``"bfloat16"`` or ``"float16"`` for autocast on CUDA, None (on the command line ``'$None'``) for float32.
+            bfloat16 is used where it is fast (see `computes_bfloat16`), on a CPU for images and instances above 32 px; float16 on
+            a CPU never.
 
     Raises:
         ValueError: for another precision.
@@ -43,7 +43,10 @@ class TrainingDevice:
     @property
     def amp_kwargs(self) -> dict[str, Any] | None:
         """Of the autocast of MONAI's trainer, which is for CUDA alone; None without it."""
-        return {"dtype": getattr(torch, self.amp_dtype)} if self.amp_dtype and self.torch_device.type == "cuda" else None
+        is_slow = self.amp_dtype == "bfloat16" and not computes_bfloat16(self.torch_device)
+        if self.amp_dtype is None or self.torch_device.type != "cuda" or is_slow:
+            return None
+        return {"dtype": getattr(torch, self.amp_dtype)}
 
     @property
     def autocasts_cpu(self) -> bool:

@@ -7,6 +7,7 @@ from monai.inferers import SimpleInferer
 from shared.data import split_into_instances
 from shared.engines import ConstrainedRetrainInferer, LatticeInferer, SelectedInstanceInferer
 from shared.engines.inferers import AutocastInferer, computes_bfloat16, fast_inferer
+from shared.engines.stage_settings import TrainingDevice
 from shared.losses import ConstrainedRetrainLoss, SelectedInstanceLoss, binary_cross_entropy
 from shared.selection import max_max, max_min
 
@@ -161,10 +162,15 @@ def test_unknown_criterion():
         SelectedInstanceInferer("mean", N)
 
 
-def test_bfloat16_where_the_device_is_fast_at_it():
+@pytest.mark.parametrize("has_units", [True, False])
+def test_bfloat16_where_the_device_is_fast_at_it(has_units, monkeypatch):
+    """A GPU without units for bfloat16, which emulates it, computes in float32 faster."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_units)
     inferer = SimpleInferer()
-    assert computes_bfloat16(torch.device("cuda"))
-    assert isinstance(fast_inferer(inferer, "cuda"), AutocastInferer)
+    assert computes_bfloat16(torch.device("cuda")) == has_units
+    assert isinstance(fast_inferer(inferer, "cuda"), AutocastInferer) == has_units
+    assert TrainingDevice("cuda", "bfloat16").amp_kwargs == ({"dtype": torch.bfloat16} if has_units else None)
+    assert TrainingDevice("cuda", "float16").amp_kwargs == {"dtype": torch.float16}
     on_cpu = fast_inferer(inferer, torch.device("cpu"))
     assert isinstance(on_cpu, AutocastInferer) == computes_bfloat16(torch.device("cpu"))
 
