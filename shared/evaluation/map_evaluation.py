@@ -167,7 +167,7 @@ class MapEvaluation:
     def _examples(self) -> list[ExampleRow]:
         rows = []
         for index in example_indices([label_of(record) for record in self.records], self.num_examples):
-            record, folder = self.records[index], self.maps.of_slide(index)
+            record, folder = self.records[index], self.maps.finished
             with Slide(record["image"], mpp=record.get("mpp")) as slide, folder.open(record) as source:
                 picture = slide.thumbnail(_EXAMPLE_PX)
                 shape = picture.shape[:2]

@@ -1,4 +1,4 @@
-"""The maps of a split's slides: made where there are none, and counted, by every process of a distributed run its share."""
+"""The maps of a split's slides: made where there are none, and counted, by all processes of a distributed run together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ...data.manifest import write_manifest
 from ...data.record import Record
 from ...data.tissue_cache import TissueCache
-from ...engines.distributed import gather_in_order, num_processes, rank
+from ...engines.distributed import barrier, gather_in_order, num_processes, rank
 from ...inference.slide_mapper import SlideMapper
 from .counts import MapCounts
 from .map_folder import MapFolder, check_mask
@@ -19,6 +19,9 @@ from .map_folder import MapFolder, check_mask
 
 class SplitMaps:
     """Maps the slides of a split, and counts the pixels of their maps.
+
+    The processes of a distributed run work in one folder, and each takes the slides that no other has begun: slides differ in
+    size, and shares of a fixed number would make all wait for the one with the largest.
 
     Args:
         folder: gets the maps of `SlideMapper`, in ``maps/``; finished ones are not made again.
@@ -49,13 +52,11 @@ class SplitMaps:
             ValueError: before anything is mapped, naming row and file of a mask that cannot be read or does not fit its slide.
         """
         share = self.records[rank() :: num_processes()]
-        for record in share:
-            check_mask(record)
-        maps = self._maps(rank())
-        if share:
-            write_manifest(share, maps / "slides_to_map.csv")
-            self.mapper.run(maps / "slides_to_map.csv", maps)
-        found = MapFolder(maps)
+        problems = gather_in_order([_problem(record) for record in share])
+        if any(problems):
+            raise ValueError(next(filter(None, problems)))
+        self._map()
+        found = self.finished
         progress = tqdm(share, "scoring maps", unit="slide", disable=None)
         return gather_in_order([found.count(record, self.tissue) for record in progress])
 
@@ -63,11 +64,27 @@ class SplitMaps:
         """Of every slide how many tissue pixels of its map have each value: int64 ``(256,)``."""
         return [counts.histograms["tissue"].sum(0) for counts in self.counts()]
 
-    def of_slide(self, index: int) -> MapFolder:
-        """The folder in which the map of one slide lies, once it is mapped."""
-        return MapFolder(self._maps(index % num_processes()))
+    @property
+    def finished(self) -> MapFolder:
+        """The folder of the maps."""
+        return MapFolder(self.folder / "maps")
 
-    def _maps(self, number: int) -> Path:
-        """The folder of one process's maps."""
-        maps = self.folder / "maps"
-        return maps if num_processes() == 1 else maps / f"share_{number}_of_{num_processes()}"
+    def _map(self) -> None:
+        """Map what is not mapped yet; returns when all processes have done so."""
+        if not self.records:
+            return
+        slides = self.folder / "maps/slides_to_map.csv"
+        if rank() == 0:
+            write_manifest(self.records, slides)
+        barrier()
+        self.mapper.run(slides, slides.parent)
+        barrier()
+
+
+def _problem(record: Record) -> str | None:
+    """What is wrong with a slide's mask; None where nothing is."""
+    try:
+        check_mask(record)
+    except ValueError as error:
+        return str(error)
+    return None
