@@ -2,11 +2,12 @@
 
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --model_dir runs/mine
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --checkpoint model.pt --threshold 0.4
+python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --model_dir runs/mine --gpus all
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --engine ray --address auto --gpus_per_slide 1
 
 The same command again resumes where an earlier one stopped, by kill -9 too; finished slides are skipped, those without tissue
 among them. Several such commands on one output folder share the slides, also from several machines with a common file system (see
-`shared.inference.cohort.row_store.RowStore` on its locks). A slide that fails is tried once more at the end; its row in
+`shared.inference.cohort.row_store.RowStore` on its locks); --gpus starts one for each GPU of this machine. A slide that fails is tried once more at the end; its row in
 slides.csv says why.
 
 Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.options.engine import add_engine_options, checked_images, run_on_engine
+from scripts.options.gpus import ALL, chosen_gpus, run_on_gpus
 from scripts.options.interruption import exit_with
 from shared.front_door import begin_script
 
@@ -80,10 +82,13 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--model_dir", type=Path, help="output folder of the training, with its model.pt")
     weights.add_argument("--checkpoint", nargs="+", type=Path, help="model.pt; several where the bundle takes several")
+    parser.add_argument("--gpus", help=f"a process for each of these GPUs: {ALL}, or numbers such as 0,1")
     add_engine_options(parser, "code, bundle, slides and --out")
     arguments, rest = parser.parse_known_args()
     try:
         overrides = overrides_of(rest)
+        if arguments.gpus is not None and (arguments.engine == "ray" or "device" in overrides):
+            raise ValueError("--gpus says where the work is done: give it without --engine ray (--gpus_per_slide) and --device")
         if arguments.model_dir is not None:
             overrides["checkpoint"] = str(checkpoint_of(arguments.model_dir))
         elif arguments.checkpoint is not None:
@@ -99,7 +104,21 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
     if images is None:
         return 2
     logger.info("%s: %d images; PyTorch and MONAI are starting", arguments.manifest, len(images))
-    return map_images(images, arguments, overrides)
+    return map_images(images, arguments, overrides) if arguments.gpus is None else share_among_gpus(arguments.gpus)
+
+
+def share_among_gpus(given: str) -> int:
+    """This command once more for each GPU, without ``--gpus``; the exit status."""
+    try:
+        gpus = chosen_gpus(given)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    options = [*sys.argv[1:]]
+    place = next(index for index, word in enumerate(options) if word.partition("=")[0] == "--gpus")
+    del options[place : place + (1 if "=" in options[place] else 2)]
+    # Not a CPU in silence, where the process does not see its GPU.
+    return run_on_gpus([sys.executable, str(Path(__file__).resolve()), *options, "--device", "cuda"], gpus)
 
 
 def map_images(images: Sequence[ImageInput], arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
