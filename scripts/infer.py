@@ -7,8 +7,8 @@ python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps 
 
 The same command again resumes where an earlier one stopped, by kill -9 too; finished slides are skipped, those without tissue
 among them. Several such commands on one output folder share the slides, also from several machines with a common file system (see
-`shared.inference.cohort.row_store.RowStore` on its locks); --gpus starts one for each GPU of this machine. A slide that fails is tried once more at the end; its row in
-slides.csv says why.
+`shared.inference.cohort.row_store.RowStore` on its locks); --gpus starts one for each GPU of this machine. A slide that fails is
+tried once more at the end; its row in slides.csv says why.
 
 Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
 

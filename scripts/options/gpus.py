@@ -26,8 +26,8 @@ def chosen_gpus(given: str) -> list[str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         raise ValueError(
-            f"--gpus {given} needs CUDA GPUs, and PyTorch {torch.__version__} finds none (see nvidia-smi). Leave it out to compute "
-            "on the CPU"
+            f"--gpus {given} needs CUDA GPUs, and PyTorch {torch.__version__} finds none (see nvidia-smi). Leave it out to "
+            "compute on the CPU"
         )
     named = range(count) if given == ALL else [_number(word.strip(), given) for word in given.split(",")]
     wrong = [number for number in named if number >= count]
