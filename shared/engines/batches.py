@@ -1,4 +1,8 @@
-"""From a loader's batch to what a stage's inferer and loss take: the ``prepare_batch`` of each kind of training."""
+"""From a loader's batch to what a stage's inferer and loss take: the ``prepare_batch`` of each kind of training.
+
+Losses look at values on the CPU only, as to look at those of another device would wait for it: what they would refuse is refused
+here, before it is moved there.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..losses.cancer_area import check_areas
+from ..losses.superpixels import num_ids
+from ..losses.tumour_images import check_labels
+from ..selection.criteria import check_bag_labels
 
 Device = torch.device | str | None
 
@@ -27,6 +36,7 @@ def bag_and_label(
     batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
 ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Tensor]]:
     """As `image_and_label`, and the labels for the inferer too: Max-Min cannot pick without them."""
+    check_bag_labels(batch["label"])
     images, labels = image_and_label(batch, device, non_blocking)
     return images, labels, (), {"labels": labels}
 
@@ -47,13 +57,20 @@ def image_and_mask(batch: dict[str, Any], device: Device = None, non_blocking: b
 
 def image_and_area(
     batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """As `image_and_label`, with the cancer areas ``(B,)`` (NaN where not known) and super-pixels where the batch has them."""
+) -> tuple[Tensor, dict[str, Any]]:
+    """As `image_and_label`, with the cancer areas ``(B,)`` (NaN where not known) and super-pixels where the batch has them.
+
+    Raises:
+        ValueError: for labels, areas of tumour images or super-pixels that `shared.losses` refuse.
+    """
+    check_labels(batch["label"])
     images, labels = image_and_label(batch, device, non_blocking)
-    targets = {"labels": labels}
+    targets: dict[str, Any] = {"labels": labels}
     if "area" in batch:
+        check_areas(batch["area"], batch["label"] == 1)
         targets["areas"] = batch["area"].to(device, dtype=torch.float32, non_blocking=non_blocking)
     if "superpixels" in batch:
+        targets["num_superpixels"] = num_ids(batch["superpixels"])
         targets["superpixels"] = batch["superpixels"].to(device, non_blocking=non_blocking)
     return images, targets
 
@@ -62,6 +79,7 @@ def constrained_instances(
     batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A batch of `shared.data.PairedLoader`, for `ConstrainedRetrainInferer` and `shared.losses.ConstrainedRetrainLoss`."""
+    check_bag_labels(batch["images"]["label"])
     instances, instance_labels = image_and_label(batch["instances"], device, non_blocking)
     images, image_labels = image_and_label(batch["images"], device, non_blocking)
     inputs = {"instances": instances, "images": images, "image_labels": image_labels}

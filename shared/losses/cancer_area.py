@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from .tumour_images import tumour_images
 
-__all__ = ["AreaConstraintLoss", "area_constraint"]
+__all__ = ["AreaConstraintLoss", "area_constraint", "check_areas"]
 
 
 def area_constraint(probabilities: Tensor, labels: Tensor, areas: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -22,8 +22,8 @@ def area_constraint(probabilities: Tensor, labels: Tensor, areas: Tensor, weight
         scalar, float32 (float64 for float64 probabilities).
 
     Raises:
-        ValueError: if a shape does not fit, there is no image or no instance, a label is neither 0 nor 1, or the area of an
-            image of label 1 is NaN or out of range.
+        ValueError: if a shape does not fit, there is no image or no instance, or, on the CPU, a label is neither 0 nor 1, or the
+            area of an image of label 1 is NaN or out of range. On another device a NaN makes the loss NaN.
 
     Reference:
         Jia et al., IEEE TMI 2017, equations 7 and 8. Deviation: the mean over the images, those without a penalty included,
@@ -37,7 +37,10 @@ def area_constraint(probabilities: Tensor, labels: Tensor, areas: Tensor, weight
     if weights is not None and weights.shape != probabilities.shape:
         raise ValueError(f"weights must be {tuple(probabilities.shape)}; got {tuple(weights.shape)}")
     is_tumour = tumour_images(labels, len(probabilities))
-    _check_areas(areas, is_tumour)
+    if areas.shape != is_tumour.shape:
+        raise ValueError(f"areas must be {tuple(is_tumour.shape)}, one an image; got {tuple(areas.shape)}")
+    if areas.device.type == "cpu":
+        check_areas(areas, is_tumour)
     precision = torch.promote_types(probabilities.dtype, torch.float32)
     with torch.autocast(probabilities.device.type, enabled=False):
         instances = probabilities.to(precision).flatten(1)
@@ -58,9 +61,8 @@ class AreaConstraintLoss(nn.Module):
         return area_constraint(probabilities, labels, areas)
 
 
-def _check_areas(areas: Tensor, is_tumour: Tensor) -> None:
-    if areas.shape != is_tumour.shape:
-        raise ValueError(f"areas must be {tuple(is_tumour.shape)}, one an image; got {tuple(areas.shape)}")
+def check_areas(areas: Tensor, is_tumour: Tensor) -> None:
+    """Raise a ValueError unless the areas ``(B,)`` of tumour images, ``(B,)`` bool, are in [0, 1]."""
     # NaN is in no range.
     wrong = (is_tumour & ~((areas >= 0) & (areas <= 1))).nonzero()
     if len(wrong):

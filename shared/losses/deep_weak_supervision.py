@@ -24,6 +24,7 @@ def deep_weak_supervision_loss(
     eta_fuse: float = 10,
     r: float = 4,
     area_weighted_superpixels: bool = False,
+    num_superpixels: int | None = None,
 ) -> Tensor:
     """``sum_t (mil_t + etas[t] * ac_t) + mil_fuse + eta_fuse * ac_fuse`` over side outputs and fusion.
 
@@ -44,6 +45,7 @@ def deep_weak_supervision_loss(
         eta_fuse: the same at the fusion, >= 0; without effect if there is none.
         r: sharpness of the generalised mean, > 0.
         area_weighted_superpixels: weight super-pixels by their numbers of pixels; as the paper writes it they count alike.
+        num_superpixels: see `superpixel_means`.
 
     Returns:
         scalar, float32 (float64 for float64 logits).
@@ -74,7 +76,7 @@ def deep_weak_supervision_loss(
         if superpixels is None:
             log_maps, weights = _log_of_pixels(sides, fusion), None
         else:
-            log_maps, counts = _log_of_superpixels(sides, fusion, superpixels)
+            log_maps, counts = _log_of_superpixels(sides, fusion, superpixels, num_superpixels)
             weights = (counts if area_weighted_superpixels else counts > 0).to(precision)
         total = sides.new_zeros(())
         for log_probabilities, eta in zip(log_maps, map_etas, strict=True):
@@ -138,9 +140,10 @@ class DeepWeakSupervisionLoss(nn.Module):
         labels: Tensor,
         areas: Tensor | None = None,
         superpixels: Tensor | None = None,
+        num_superpixels: int | None = None,
     ) -> Tensor:
         """Side logits ``(B, T, H, W)`` with fusion probabilities ``(B, 1, H, W)`` or None, image labels ``(B,)``, cancer areas
-        ``(B,)`` and super-pixel ids ``(B, 1, H, W)`` to a scalar."""
+        ``(B,)`` and super-pixel ids ``(B, 1, H, W)``, with their `num_ids`, to a scalar."""
         side_logits, fusion_probabilities = outputs
         return deep_weak_supervision_loss(
             side_logits,
@@ -152,6 +155,7 @@ class DeepWeakSupervisionLoss(nn.Module):
             self.eta_fuse,
             self.r,
             self.area_weighted_superpixels,
+            num_superpixels,
         )
 
 
@@ -175,12 +179,14 @@ def _log_of_pixels(sides: Tensor, fusion: Tensor | None) -> list[Tensor]:
     return log_maps if fusion is None else [*log_maps, _log(fusion.flatten(1))]
 
 
-def _log_of_superpixels(sides: Tensor, fusion: Tensor | None, superpixels: Tensor) -> tuple[list[Tensor], Tensor]:
+def _log_of_superpixels(
+    sides: Tensor, fusion: Tensor | None, superpixels: Tensor, num_superpixels: int | None
+) -> tuple[list[Tensor], Tensor]:
     """The same of each map's super-pixels, ``(B, N)`` each, and their numbers of pixels ``(B, N)``."""
     tumour, normal = sides.sigmoid(), (-sides).sigmoid()
     if fusion is not None:
         tumour, normal = torch.cat([tumour, fusion], dim=1), torch.cat([normal, 1 - fusion], dim=1)
-    means, counts = superpixel_means(torch.cat([tumour, normal], dim=1), superpixels)
+    means, counts = superpixel_means(torch.cat([tumour, normal], dim=1), superpixels, num_superpixels)
     tumour, normal = means.chunk(2, dim=1)
     # Close to 1 the mean of p has lost what the mean of 1 - p still has. The clamp does not touch what is picked.
     log_tumour = torch.where(tumour < 0.5, _log(tumour), torch.log1p(-normal.clamp(max=0.75)))

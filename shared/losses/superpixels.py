@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-__all__ = ["superpixel_means"]
+__all__ = ["num_ids", "superpixel_means"]
 
 
-def superpixel_means(values: Tensor, superpixels: Tensor) -> tuple[Tensor, Tensor]:
+def superpixel_means(values: Tensor, superpixels: Tensor, num_superpixels: int | None = None) -> tuple[Tensor, Tensor]:
     """Mean over the pixels of each super-pixel, of each map.
 
     Images of a batch may have different numbers of super-pixels, and an image's ids may have gaps.
@@ -14,6 +14,7 @@ def superpixel_means(values: Tensor, superpixels: Tensor) -> tuple[Tensor, Tenso
     Args:
         values: maps of pixel values, ``(B, C, H, W)``.
         superpixels: id of each pixel's super-pixel, ``(B, 1, H, W)``, integer, >= 0.
+        num_superpixels: `num_ids` of them, where it is known: to look at ids on a GPU would wait for it.
 
     Returns:
         means ``(B, C, N)``, float32 (float64 for float64 values), and counts of pixels ``(B, N)``, int64, where N is the
@@ -34,15 +35,25 @@ def superpixel_means(values: Tensor, superpixels: Tensor) -> tuple[Tensor, Tenso
     num_images, num_maps, height, width = values.shape
     if superpixels.shape != (num_images, 1, height, width):
         raise ValueError(f"superpixels must be {(num_images, 1, height, width)}; got {tuple(superpixels.shape)}")
-    if superpixels.dtype == torch.bool or superpixels.is_floating_point() or superpixels.is_complex():
-        raise ValueError(f"superpixels must be integers; got {superpixels.dtype}")
+    size = num_ids(superpixels) if num_superpixels is None else num_superpixels
     ids = superpixels.long().flatten(1)
-    if (lowest := int(ids.min())) < 0:
-        raise ValueError(f"super-pixel ids must be >= 0; got {lowest}")
-    num_ids = int(ids.max()) + 1
     # In float64: one after another, in float32 the sum of ten thousand pixels would lose four digits.
     pixels = values.double().flatten(2)
-    counts = ids.new_zeros(num_images, num_ids).scatter_add(1, ids, torch.ones_like(ids))
-    sums = pixels.new_zeros(num_images, num_maps, num_ids).scatter_add(2, ids.unsqueeze(1).expand_as(pixels), pixels)
+    counts = ids.new_zeros(num_images, size).scatter_add(1, ids, torch.ones_like(ids))
+    sums = pixels.new_zeros(num_images, num_maps, size).scatter_add(2, ids.unsqueeze(1).expand_as(pixels), pixels)
     means = sums / counts.clamp(min=1).unsqueeze(1)
     return means.to(torch.promote_types(values.dtype, torch.float32)), counts
+
+
+def num_ids(superpixels: Tensor) -> int:
+    """A batch's highest id + 1.
+
+    Raises:
+        ValueError: if the ids are no integers or negative.
+    """
+    if superpixels.dtype == torch.bool or superpixels.is_floating_point() or superpixels.is_complex():
+        raise ValueError(f"superpixels must be integers; got {superpixels.dtype}")
+    lowest, highest = (int(value) for value in superpixels.aminmax())
+    if lowest < 0:
+        raise ValueError(f"super-pixel ids must be >= 0; got {lowest}")
+    return highest + 1

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["CRITERIA", "Criterion", "criterion", "max_max", "max_min"]
+__all__ = ["CRITERIA", "Criterion", "check_bag_labels", "criterion", "max_max", "max_min"]
 
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -22,7 +22,8 @@ def max_max(logits: Tensor, labels: Tensor) -> Tensor:
         index of the picked instance, ``(num_bags,)``, int64. Of equal logits the lowest index wins, on every device.
 
     Raises:
-        ValueError: if a shape does not fit, a label is neither 0 nor 1, or a logit is NaN.
+        ValueError: if a shape does not fit, or, on the CPU, a label is neither 0 nor 1 or a logit is NaN. On another device the
+            first NaN of a bag is picked.
 
     Reference:
         Xu et al., CAMEL, ICCV 2019, equation 2. Picked on logits, which unlike probabilities do not saturate to ties.
@@ -45,7 +46,8 @@ def max_min(logits: Tensor, labels: Tensor) -> Tensor:
         index of the picked instance, ``(num_bags,)``, int64. Of equal logits the lowest index wins, on every device.
 
     Raises:
-        ValueError: if a shape does not fit, a label is neither 0 nor 1, or a logit is NaN.
+        ValueError: if a shape does not fit, or, on the CPU, a label is neither 0 nor 1 or a logit is NaN. On another device the
+            first NaN of a bag is picked.
 
     Reference:
         Xu et al., CAMEL, ICCV 2019, equation 3.
@@ -83,6 +85,12 @@ def _check_bags(logits: Tensor, labels: Tensor) -> None:
         raise ValueError(f"logits must be (num_bags, num_instances >= 1); got {tuple(logits.shape)}")
     if labels.shape != logits.shape[:1]:
         raise ValueError(f"labels must be ({logits.shape[0]},), one a bag; got {tuple(labels.shape)}")
+    if labels.device.type == "cpu":
+        check_bag_labels(labels)
+
+
+def check_bag_labels(labels: Tensor) -> None:
+    """Raise a ValueError unless all labels are 0 or 1."""
     wrong = labels[(labels != 0) & (labels != 1)]
     if len(wrong):
         raise ValueError(f"bag labels must be 0 or 1; got {wrong[0].item()}")
@@ -93,10 +101,9 @@ def _first_argmax(scores: Tensor) -> Tensor:
     scores = scores.detach()
     num_instances = scores.shape[1]
     indices = torch.arange(num_instances, device=scores.device).expand_as(scores)
-    is_maximum = scores == scores.amax(dim=1, keepdim=True)
-    first = torch.where(is_maximum, indices, num_instances).amin(dim=1)
-    # A maximum that equals none of its scores, itself included, is NaN.
-    if (first == num_instances).any():
-        bag = int((first == num_instances).nonzero()[0])
-        raise ValueError(f"logits must be numbers; got NaN in bag {bag}")
-    return first
+    is_nan = scores.isnan()
+    # On another device, which to look at would wait for, a NaN is picked, and makes the loss NaN.
+    if scores.device.type == "cpu" and is_nan.any():
+        raise ValueError(f"logits must be numbers; got NaN in bag {int(is_nan.any(dim=1).nonzero()[0])}")
+    is_maximum = (scores == scores.amax(dim=1, keepdim=True)) | is_nan
+    return torch.where(is_maximum, indices, num_instances).amin(dim=1)

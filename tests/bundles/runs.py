@@ -163,15 +163,14 @@ class Bundle:
         return mapped_row(output_dir, slide)
 
     def workflow(self, *names: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
-        """The same within this process, on the CPU."""
+        """The same within this process, on the CPU unless another device is given."""
         workflow = ConfigWorkflow(
             config_file=self.config_files(*names),
             workflow_type=workflow_type,
             logging_file=False,
             bundle_root=str(self.root),
             dataset_dir=str(self.data),
-            device="$torch.device('cpu')",
-            **overrides,
+            **{"device": "$torch.device('cpu')", **overrides},
         )
         workflow.initialize()
         return workflow

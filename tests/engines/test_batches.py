@@ -1,6 +1,17 @@
+from math import nan
+
+import pytest
 import torch
 
-from shared.engines import bag_and_label, constrained_instances, image_and_label, image_and_mask, instance_and_label
+from shared.engines import (
+    bag_and_label,
+    constrained_instances,
+    image_and_area,
+    image_and_label,
+    image_and_mask,
+    instance_and_label,
+)
+from tests.simulated_device import simulated_device
 
 
 def batch(num_images=4, size_px=6):
@@ -43,3 +54,23 @@ def test_a_pair_for_the_constrained_step():
     assert torch.equal(inputs["images"], images["image"])
     assert torch.equal(inputs["image_labels"], targets["image_labels"])
     assert (targets["instance_labels"].tolist(), targets["image_labels"].tolist()) == ([0, 1, 0, 1, 0], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "wrong", "message"),
+    [
+        (image_and_area, {"label": [0, 2]}, "image labels must be 0 or 1; got 2"),
+        (image_and_area, {"area": [nan, 1.5]}, "must be in \\[0, 1\\]; got 1.5 at position 1"),
+        (image_and_area, {"area": [0.5, nan]}, "must be in \\[0, 1\\]; got nan at position 1"),
+        (image_and_area, {"superpixels": [[[[0, -1]]]] * 2}, "ids must be >= 0; got -1"),
+        (bag_and_label, {"label": [0, 3]}, "bag labels must be 0 or 1; got 3"),
+    ],
+)
+def test_values_are_refused_before_they_are_moved(prepare, wrong, message, monkeypatch):
+    """On a device the losses do not look at them."""
+    right = {"area": torch.tensor([nan, 0.5]), "superpixels": torch.tensor([[[[0, 2]]], [[[1, 0]]]])}
+    with simulated_device(monkeypatch):
+        targets = image_and_area(batch(2) | right, "cuda", True)[1]
+        assert targets["num_superpixels"] == 3
+        with pytest.raises(ValueError, match=message):
+            prepare(batch(2) | right | {name: torch.tensor(values) for name, values in wrong.items()}, "cuda", True)

@@ -118,7 +118,7 @@ def _dihedral_by_tile(tiles: Tensor, which: Tensor) -> Tensor:
 def _dihedral_by_masks(tiles: Tensor, which: Tensor) -> Tensor:
     """For the GPU: a handful of kernels for the whole batch."""
     turned = tiles
-    bits = which.to(tiles.device)[:, None, None, None]
+    bits = which.to(tiles.device, non_blocking=True)[:, None, None, None]
     turned = torch.where((bits & 1).bool(), turned.flip(2), turned)
     turned = torch.where((bits & 2).bool(), turned.flip(3), turned)
     turned = torch.where((bits & 4).bool(), turned.mT, turned)
@@ -168,8 +168,8 @@ def apply_colour(tiles: Tensor, matrices: Tensor, grey_shares: Tensor) -> Tensor
     """
     result = torch.empty_like(tiles, dtype=torch.float32, memory_format=_format_of(tiles))
     # For colours as rows.
-    matrices = matrices.mT.contiguous().to(tiles.device)
-    grey_of = (grey_shares[:, None] * LUMA.float()).to(tiles.device)
+    matrices = matrices.mT.contiguous().to(tiles.device, non_blocking=True)
+    grey_of = (grey_shares[:, None] * LUMA.float()).to(tiles.device, non_blocking=True)
     for block in _blocks(tiles):
         colours = tiles[block].permute(0, 2, 3, 1).float()
         # Over rows first, which adds up contiguous memory.
@@ -193,7 +193,8 @@ def scale_tile_stains(tiles: Tensor, factors: Tensor, shifts: Tensor) -> Tensor:
     """
     result = torch.empty_like(tiles, dtype=torch.float32, memory_format=_format_of(tiles))
     matrices, offsets = density_map(factors, shifts)
-    matrices, offsets = matrices.mT.contiguous().to(tiles.device), offsets.to(tiles.device)
+    matrices = matrices.mT.contiguous().to(tiles.device, non_blocking=True)
+    offsets = offsets.to(tiles.device, non_blocking=True)
     for block in _blocks(tiles):
         colours = tiles[block].permute(0, 2, 3, 1).flatten(1, 2).float()
         # Not in place here: the tiles may be float32 already.
