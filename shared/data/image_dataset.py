@@ -21,6 +21,7 @@ from .record import Record, label_of, record_error, region_of
 from .record_masks import read_record_mask
 from .seeded import draw_key
 from .transforms.geometric import view_changes
+from .transforms.view_sampling import defer_views
 
 PIXEL_LABELS = ("instances", "mask", "label")
 
@@ -87,6 +88,14 @@ class RegionDataset(Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) whose random transforms the next items get."""
         self.epoch = epoch
+
+    def defer_augmentation(self) -> None:
+        """Give images as they are read, with the views that `sample_views` then takes of a whole batch, on its device.
+
+        Images of several sizes, which make no batch before they are cropped, are augmented one by one as before.
+        """
+        if self.size_px is not None:
+            self.transform = defer_views(self.transform)
 
     def _transform(self, index: int) -> dict[str, Any]:
         return self.draw(index)

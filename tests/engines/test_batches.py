@@ -1,6 +1,8 @@
 import torch
 
+from shared.data import PairedLoader, RegionDataset, RegionLoader, training_augmentation
 from shared.engines import bag_and_label, constrained_instances, image_and_label, image_and_mask, instance_and_label
+from shared.engines.batches import AugmentedOnDevice
 
 
 def batch(num_images=4, size_px=6):
@@ -43,3 +45,18 @@ def test_a_pair_for_the_constrained_step():
     assert torch.equal(inputs["images"], images["image"])
     assert torch.equal(inputs["image_labels"], targets["image_labels"])
     assert (targets["instance_labels"].tolist(), targets["image_labels"].tolist()) == ([0, 1, 0, 1, 0], [0, 1])
+
+
+def test_deferred_augmentation_is_done_before_batches_are_prepared(records):
+    dataset = RegionDataset(records, size_px=8, transform=training_augmentation(stain_jitter=0.1))
+    pairs = []
+    for _ in range(2):
+        loaders = {"instances": RegionLoader(dataset, 5), "images": RegionLoader(dataset, 5, shuffle=False)}
+        pairs.append(list(PairedLoader(loaders)))
+        PairedLoader(loaders).defer_augmentation()
+    prepare = AugmentedOnDevice(constrained_instances)
+    for at_once, deferred in zip(*pairs, strict=True):
+        expected, got = (prepare(batch, torch.device("cpu"), non_blocking=True)[0] for batch in (at_once, deferred))
+        assert not torch.equal(deferred["images"]["image"], expected["images"])
+        for name in ("instances", "images", "image_labels"):
+            assert torch.equal(got[name], expected[name])
