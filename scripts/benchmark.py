@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py cmil            a cMIL training step against back-propagating through all N * N instances
 python scripts/benchmark.py tiles           tiles a second: the slide loader alone, a training step alone, both together
+python scripts/benchmark.py loaders         CPU-milliseconds a sample of each training, now and by decoding and augmenting anew
 python scripts/benchmark.py alpha-beta      trains over the grid of alpha and beta and shows the published numbers next to ours
 python scripts/benchmark.py shares          a method of a few masks and many labels with few to all masks, in its three modes
 python scripts/benchmark.py area-noise      region F with areas that an annotator gives too small or too large
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.front_door import begin_script
 
-COMMANDS = ("cmil", "tiles", "alpha-beta", "shares", "area-noise", "inference", "embedding", "synthetic")
+COMMANDS = ("cmil", "tiles", "loaders", "alpha-beta", "shares", "area-noise", "inference", "embedding", "synthetic")
 
 
 def module_of(command: str) -> ModuleType:

@@ -34,6 +34,7 @@ from .patches.centred_patches import (
 )
 from .patches.lesion_patches import slide_patches as slide_patches
 from .patches.tissue_regions import slide_regions as slide_regions
+from .pixel_cache import PixelCache as PixelCache
 from .public.bach import bach_photos as bach_photos, bach_slides as bach_slides
 from .public.bach_annotations import BACH_CLASSES as BACH_CLASSES
 from .public.patch_camelyon import PatchCamelyonDataset as PatchCamelyonDataset

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -17,10 +18,12 @@ from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
 from .labels.enriched_labels import decode_instances
 from .labels.lattice import check_lattice, paint_instances
+from .pixel_cache import LEAST_DECODED_PX, PixelCache
 from .record import Record, label_of, record_error, region_of
 from .record_masks import read_record_mask
 from .seeded import draw_key
 from .transforms.geometric import view_changes
+from .transforms.view_sampling import defer_views
 
 PIXEL_LABELS = ("instances", "mask", "label")
 
@@ -49,6 +52,7 @@ class RegionDataset(Dataset):
             rotate it but by quarter turns.
         num_classes: classes of the masks and labels, from 2 to 255. With two, whatever is not 0 is 1.
         class_names: the class of each index in annotation files, see `read_record_mask`.
+        cache: keeps what is read of large pictures and of masks; None for none.
 
     Raises:
         ValueError: naming the manifest, the row and the file of an image or mask that cannot be read or has another size; and
@@ -67,6 +71,7 @@ class RegionDataset(Dataset):
         with_areas: bool = False,
         num_classes: int = 2,
         class_names: Sequence[str] | None = None,
+        cache: PixelCache | None = None,
     ) -> None:
         if pixel_labels is not None and pixel_labels not in PIXEL_LABELS:
             raise ValueError(f"pixel_labels must be one of {', '.join(PIXEL_LABELS)}, got {pixel_labels!r}")
@@ -82,18 +87,27 @@ class RegionDataset(Dataset):
         check_classes(num_classes, class_names)
         self.num_classes = num_classes
         self.class_names = class_names
+        self.cache = cache
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) whose random transforms the next items get."""
         self.epoch = epoch
 
+    def defer_augmentation(self) -> None:
+        """Give images as they are read, with the views that `sample_views` then takes of a whole batch, on its device.
+
+        Images of several sizes, which make no batch before they are cropped, are augmented one by one as before.
+        """
+        if self.size_px is not None:
+            self.transform = defer_views(self.transform)
+
     def _transform(self, index: int) -> dict[str, Any]:
         return self.draw(index)
 
     def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
         """Item `index`, which has come `occurrence` times in this epoch, and is transformed by other random numbers each time."""
-        image = read_image(self.data[index], self.mpp, self.size_px)
+        image = read_image(self.data[index], self.mpp, self.size_px, self.cache)
         item: dict[str, Any] = {"image": image, **self.targets(index, image.shape[-2:])}
         if self.superpixels is not None:
             item["superpixels"] = self.superpixels(image)
@@ -107,7 +121,7 @@ class RegionDataset(Dataset):
         record = self.data[index]
         item: dict[str, Any] = {"label": record.get("label"), "index": index}
         if self.pixel_labels is not None:
-            item["mask"] = pixel_target(record, self.pixel_labels, size, self.mpp, self.num_classes, self.class_names)
+            item["mask"] = pixel_target(record, self.pixel_labels, size, self.mpp, self.num_classes, self.class_names, self.cache)
         if item["label"] is None:
             del item["label"]
         if self.with_areas:
@@ -115,13 +129,14 @@ class RegionDataset(Dataset):
         return item
 
 
-def read_image(record: Record, mpp: float | None = None, size_px: int | None = None) -> Tensor:
+def read_image(record: Record, mpp: float | None = None, size_px: int | None = None, cache: PixelCache | None = None) -> Tensor:
     """Read the image of one record.
 
     Args:
         record: of a manifest; ``x, y, width_px, height_px`` in level-0 pixels, or all None for the whole file.
         mpp: micrometres per pixel wanted; ignored for plain images that do not know theirs.
         size_px: the side in pixels that the result must have.
+        cache: keeps what is read of large pictures, which are decoded whole; None for none.
 
     Returns:
         uint8 ``(3, H, W)``.
@@ -131,10 +146,25 @@ def read_image(record: Record, mpp: float | None = None, size_px: int | None = N
     """
     try:
         slide, origin, read_px = _locate(record, mpp, size_px)
-        pixels = slide.read_region(origin, read_px, mpp=mpp if _knows_mpp(slide) else None)
+        mpp = mpp if _knows_mpp(slide) else None
+        if cache is None or not (slide.is_picture and _is_large(slide)):
+            pixels = slide.read_region(origin, read_px, mpp=mpp)
+        else:
+            settings = [origin, read_px, mpp, record.get("mpp")]
+            pixels = cache.get([record["image"]], settings, lambda: _read_anew(record, origin, read_px, mpp))
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def _read_anew(record: Record, origin: tuple[int, int], size_px: tuple[int, int], mpp: float | None) -> NDArray[np.uint8]:
+    # Not from the slide that this process holds open: its file may have been replaced meanwhile.
+    with Slide(record["image"], mpp=record.get("mpp")) as fresh:
+        return fresh.read_region(origin, size_px, mpp=mpp)
+
+
+def _is_large(slide: Slide) -> bool:
+    return slide.size_px[0] * slide.size_px[1] >= LEAST_DECODED_PX
 
 
 def image_size(record: Record, mpp: float | None = None, size_px: int | None = None) -> tuple[int, int]:
@@ -232,6 +262,7 @@ def pixel_target(
     mpp: float | None = None,
     num_classes: int = 2,
     class_names: Sequence[str] | None = None,
+    cache: PixelCache | None = None,
 ) -> Tensor:
     """The pixel labels that a record offers, see `RegionDataset`.
 
@@ -242,6 +273,7 @@ def pixel_target(
         mpp: at which it was read, as for `read_image`.
         num_classes: classes of masks and labels.
         class_names: the class of each index in annotation files, see `read_record_mask`.
+        cache: keeps the masks of large images; None for none.
 
     Returns:
         uint8 ``(1, height, width)``, class indices; a record with label 0 and no mask is of class 0 everywhere.
@@ -262,18 +294,31 @@ def pixel_target(
             if label not in range(num_classes):
                 raise ValueError(f"label must be one of 0..{num_classes - 1}, got {label}")
             return torch.full((1, height, width), label, dtype=torch.uint8)
-        return _read_mask(record, (width, height), mpp, num_classes, class_names)
+        return _read_mask(record, (width, height), mpp, num_classes, class_names, cache)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
 
 
 def _read_mask(
-    record: Record, size_px: tuple[int, int], mpp: float | None, num_classes: int, class_names: Sequence[str] | None
+    record: Record,
+    size_px: tuple[int, int],
+    mpp: float | None,
+    num_classes: int,
+    class_names: Sequence[str] | None,
+    cache: PixelCache | None = None,
 ) -> Tensor:
     slide = open_slide(record["image"], mpp=record.get("mpp"))
     corner = (record.get("x") or 0, record.get("y") or 0)
-    mask = read_record_mask(record, corner, size_px, slide.size_px, _downsample(slide, mpp), num_classes, class_names)
-    return torch.from_numpy(mask)[None]
+    downsample = _downsample(slide, mpp)
+
+    def read() -> NDArray[np.uint8]:
+        return read_record_mask(record, corner, size_px, slide.size_px, downsample, num_classes, class_names)
+
+    if cache is None or not _is_large(slide):
+        return torch.from_numpy(read())[None]
+    row = [record.get(name) for name in ("label", "x", "mpp", "tumour_classes", "annotation_frame")]
+    settings = [corner, size_px, slide.size_px, downsample, num_classes, class_names, row]
+    return torch.from_numpy(cache.get([record["mask"] or "", record["image"]], settings, read))[None]
 
 
 def _knows_mpp(slide: Slide) -> bool:

@@ -195,6 +195,12 @@ class RegionLoader(DataLoader):
         """Choose the epoch (from 0) that the next iteration goes through."""
         self._batches.set_epoch(epoch)
 
+    def defer_augmentation(self) -> None:
+        """See `RegionDataset.defer_augmentation`; data sets that augment nothing stay as they are."""
+        dataset = self.dataset.dataset  # type: ignore[attr-defined]
+        if hasattr(dataset, "defer_augmentation"):
+            dataset.defer_augmentation()
+
     def start(self) -> None:
         """Start the worker processes, and let them read ahead for the next iteration, if that is of the present epoch.
 
@@ -252,6 +258,11 @@ class PairedLoader:
         self.epoch = epoch
         for name, loader in self.loaders.items():
             loader.set_epoch(self._pass(name, 0))
+
+    def defer_augmentation(self) -> None:
+        """See `RegionLoader.defer_augmentation`."""
+        for loader in self.loaders.values():
+            loader.defer_augmentation()
 
     def start(self) -> None:
         """See `RegionLoader.start`."""

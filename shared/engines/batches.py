@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.transforms.view_sampling import sample_views
 from ..losses.cancer_area import check_areas
 from ..losses.superpixels import num_ids
 from ..losses.tumour_images import check_labels
@@ -105,6 +106,21 @@ def masked_and_labelled(
         inputs["labelled"] = images.contiguous(memory_format=torch.channels_last)
         targets["labels"] = batch["labelled"]["label"].to(device, non_blocking=non_blocking)
     return inputs, targets
+
+
+class AugmentedOnDevice:
+    """A ``prepare_batch`` before which deferred augmentation is done, see `shared.data.RegionDataset.defer_augmentation`.
+
+    Args:
+        prepare_batch: of the augmented batch.
+    """
+
+    def __init__(self, prepare_batch: Callable[..., Any]) -> None:
+        self.prepare_batch = prepare_batch
+
+    def __call__(self, batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **options: Any) -> Any:
+        """What the ``prepare_batch`` makes of the batch."""
+        return self.prepare_batch(sample_views(batch, device, non_blocking), device, non_blocking, **options)
 
 
 class SlideBags:

@@ -28,6 +28,8 @@ VOLATILE = (
     "output_dir",
     "device",
     "num_workers",
+    "pixels_dir",
+    "pixels_gb",
     "amp_dtype",
     "tracking",
     "tracking_uri",

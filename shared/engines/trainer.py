@@ -25,7 +25,7 @@ from ..networks.encoded.encoded_network import EncodedNetwork
 from ..networks.weights import load_initial_weights
 from ..writers.atomic import atomic_path
 from .averaged_weights import AveragedWeights
-from .batches import image_and_label
+from .batches import AugmentedOnDevice, image_and_label
 from .distributed import add_up, average, average_buffers, barrier, is_distributed, num_processes, rank
 from .folder_lock import FolderLock
 from .inferers import AutocastInferer
@@ -98,6 +98,11 @@ class StageTrainer(Stage, SupervisedTrainer):
         _check_parameters(optimizer, network, name)
         self.average = None if weights.ema_decay is None else AveragedWeights(self.plain_network, weights.ema_decay)
         self.given_epochs = max_epochs
+        prepare_batch = prepare_batch or image_and_label
+        if device.type != "cpu":
+            # A device samples a batch in the time in which a worker reads an image.
+            train_data_loader.defer_augmentation()
+            prepare_batch = AugmentedOnDevice(prepare_batch)
         super().__init__(
             device=device,
             max_epochs=steps.epochs(max_epochs, len(train_data_loader)),
@@ -106,7 +111,7 @@ class StageTrainer(Stage, SupervisedTrainer):
             optimizer=optimizer,
             loss_function=StageLoss(self, loss_function, device),
             accumulation_steps=len(train_data_loader) if steps.batch == "full" else 1,
-            prepare_batch=prepare_batch or image_and_label,
+            prepare_batch=prepare_batch,
             inferer=AutocastInferer(inferer or SimpleInferer(), "cpu", torch.bfloat16) if compute.autocasts_cpu else inferer,
             amp=compute.amp_kwargs is not None,
             amp_kwargs=compute.amp_kwargs,

@@ -3,6 +3,7 @@ from math import nan
 import pytest
 import torch
 
+from shared.data import PairedLoader, RegionDataset, RegionLoader, training_augmentation
 from shared.engines import (
     bag_and_label,
     constrained_instances,
@@ -11,6 +12,7 @@ from shared.engines import (
     image_and_mask,
     instance_and_label,
 )
+from shared.engines.batches import AugmentedOnDevice
 from tests.simulated_device import simulated_device
 
 
@@ -74,3 +76,18 @@ def test_values_are_refused_before_they_are_moved(prepare, wrong, message, monke
         assert targets["num_superpixels"] == 3
         with pytest.raises(ValueError, match=message):
             prepare(batch(2) | right | {name: torch.tensor(values) for name, values in wrong.items()}, "cuda", True)
+
+
+def test_deferred_augmentation_is_done_before_batches_are_prepared(records):
+    dataset = RegionDataset(records, size_px=8, transform=training_augmentation(stain_jitter=0.1))
+    pairs = []
+    for _ in range(2):
+        loaders = {"instances": RegionLoader(dataset, 5), "images": RegionLoader(dataset, 5, shuffle=False)}
+        pairs.append(list(PairedLoader(loaders)))
+        PairedLoader(loaders).defer_augmentation()
+    prepare = AugmentedOnDevice(constrained_instances)
+    for at_once, deferred in zip(*pairs, strict=True):
+        expected, got = (prepare(batch, torch.device("cpu"), non_blocking=True)[0] for batch in (at_once, deferred))
+        assert not torch.equal(deferred["images"]["image"], expected["images"])
+        for name in ("instances", "images", "image_labels"):
+            assert torch.equal(got[name], expected[name])

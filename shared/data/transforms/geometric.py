@@ -25,6 +25,7 @@ from monai.transforms import (
 
 from .stain_jitter import RandomStainJitterd
 from .stain_normalization import NormalizeStainsd
+from .view_sampling import ViewSampling
 
 # Every pixel of the image is still there behind them, or its share of the image is.
 _KEEP_THE_VIEW = (Flipd, RandAxisFlipd, RandFlipd, RandRotate90d, Resized, Rotate90d)
@@ -67,7 +68,8 @@ def training_augmentation(
         stain_jitter: strength of `RandomStainJitterd`; 0 (the paper) for none.
 
     Returns:
-        A MONAI transform of dictionaries that gives tensors of the same types again.
+        A MONAI transform of dictionaries that gives tensors of the same types again: its steps are drawn one by one and done at
+        once, see `ViewSampling`.
     """
     steps: list[Transform] = [
         RandQuarterTurnd(keys, prob=0.75, max_k=3),
@@ -93,7 +95,7 @@ def training_augmentation(
     # The cast alone would cut off the decimals and darken the image by half a grey value.
     dtypes = [torch.int32 if key == "superpixels" else torch.uint8 for key in keys]
     steps += [Lambdad("image", torch.round), CastToTyped(keys, dtype=dtypes), ToTensord(keys, track_meta=False)]
-    return Compose(steps)
+    return ViewSampling(steps)
 
 
 def view_changes(transform: Any) -> list[str]:

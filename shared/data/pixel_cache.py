@@ -1,0 +1,129 @@
+"""Pixels as they were read from files that are decoded whole, kept on disk: later epochs and runs read these alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..writers.atomic import contended_path
+from ..writers.storage import StorageError
+
+logger = logging.getLogger(__name__)
+
+# Raise it when the same files and settings give other pixels: those in the folder are then read anew.
+PIXELS_VERSION = 1
+# A file of fewer pixels is decoded nearly as fast as another one is read.
+LEAST_DECODED_PX = 512 * 512
+_SUFFIX = ".npy"
+_RECOUNTS = 64
+_ABANDONED_S = 24 * 3600
+
+
+class PixelCache:
+    """Images and masks in files of their own, uint8, not compressed: what is read often stays in the system's memory.
+
+    A file's name is a hash of which files its pixels are from, with their sizes and times of change, and of how they were read:
+    an image that is changed is read anew. Files appear whole, so that several processes and runs may use a folder at the same
+    time. One that is damaged is written again.
+
+    Nothing is ever pushed out: where an epoch is larger than the folder may become, what was kept last would be pushed out before
+    it is read again, and nothing would be gained. The rest is read as without a cache.
+
+    Args:
+        folder: of the files, made when the first is written; it may be deleted at any time.
+        max_gb: what it may hold, in 10^9 bytes; 0 keeps nothing, and reads nothing that is there.
+    """
+
+    def __init__(self, folder: str | Path, max_gb: float = 20.0) -> None:
+        if not max_gb >= 0:
+            raise ValueError(f"a cache of pixels holds max_gb >= 0; got max_gb={max_gb}")
+        self.folder, self.max_bytes = Path(folder), round(max_gb * 1e9)
+        # What the folder held when this process counted last, and what it has written since.
+        self._counted: int | None = None
+        self._written = 0
+        self._is_closed = self.max_bytes == 0
+
+    def get(
+        self, files: Sequence[str | Path], settings: Sequence[Any], read: Callable[[], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        """What `read` returns: from the folder, or else read now and kept.
+
+        Args:
+            files: that it reads.
+            settings: how it reads them; numbers, texts and lists of them.
+            read: gives pixels of any shape, uint8. What it raises, this raises.
+        """
+        if self.max_bytes == 0:
+            return read()
+        path = self.folder / f"{_key(files, settings)}{_SUFFIX}"
+        known = _load(path)
+        if known is not None:
+            return known
+        pixels = read()
+        if not self._is_closed:
+            self._keep(pixels, path)
+        return pixels
+
+    def _keep(self, pixels: NDArray[np.uint8], path: Path) -> None:
+        try:
+            if self._counted is None or self._written > self.max_bytes // _RECOUNTS:
+                self._counted, self._written = _size_of(self.folder), 0
+            if self._counted + self._written + pixels.nbytes > self.max_bytes:
+                self._close(f"it holds {self._counted / 1e9:.1f} GB, and {self.max_bytes / 1e9:g} GB are allowed (pixels_gb)")
+                return
+            with contended_path(path) as temporary, temporary.open("wb") as file:
+                np.save(file, pixels)
+        except StorageError as error:
+            # A training needs no cache.
+            self._close(str(error))
+        else:
+            self._written += pixels.nbytes
+
+    def _close(self, reason: str) -> None:
+        self._is_closed = True
+        logger.warning("no more pixels are kept in %s: %s. What is not there is decoded anew in every epoch", self.folder, reason)
+
+
+def _key(files: Sequence[str | Path], settings: Sequence[Any]) -> str:
+    parts = [PIXELS_VERSION, [_state(Path(file)) for file in files], list(settings)]
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
+
+
+def _state(file: Path) -> tuple[str, int, int]:
+    try:
+        status = file.stat()
+    except OSError:  # for whoever reads it to say
+        return str(file.absolute()), 0, 0
+    return str(file.absolute()), status.st_size, status.st_mtime_ns
+
+
+def _load(path: Path) -> NDArray[np.uint8] | None:
+    try:
+        pixels: NDArray[np.uint8] = np.load(path)
+    except (OSError, ValueError, EOFError):
+        # There is none, or it is damaged: it is written again.
+        return None
+    return pixels if pixels.dtype == np.uint8 else None
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of the files in a folder, without those that killed processes have left, which go."""
+    total = 0
+    for file in folder.iterdir() if folder.is_dir() else []:
+        try:
+            status = file.stat()
+            if file.suffix != _SUFFIX and time.time() - status.st_mtime > _ABANDONED_S:
+                file.unlink()
+                continue
+        except OSError:  # another process was quicker
+            continue
+        total += status.st_size
+    return total
