@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +26,7 @@ READ_AHEAD = 4  # bags a worker, as `RegionLoader` does
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", default="data/demo_slides/slides.csv", help="slides; their train split is read")
+    parser.add_argument("--slide", help="measure this slide's reading alone, one tile a call, against OpenSlide")
     parser.add_argument("--tissue_dir", default="data/demo_slides/tissue")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--tiles_per_slide", type=int, default=150)
@@ -39,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure turn by turn, so that what else runs on the machine disturbs all kinds alike."""
+    if arguments.slide is not None:
+        return _one_slide(arguments)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     records = load_manifest(demo_manifest(arguments.manifest), split="train")
@@ -102,6 +106,47 @@ def _one_by_one(dataset: SlideBagDataset) -> int:
         for x, y in places.tolist():
             slide.read_region((x, y), dataset.tile_size_px, dataset.mpp)
     return len(places)
+
+
+def _one_slide(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Tiles a CPU second of a slide through `Slide` and through OpenSlide alone, at the same places, anywhere in the slide."""
+    cost, rng = dict.fromkeys(("ours", "openslide"), math.inf), np.random.default_rng(0)
+    with Slide(arguments.slide) as slide:
+        mpp = arguments.mpp if slide.has_mpp else None
+        side = round(arguments.tile_size_px * slide.downsample(mpp))
+        corner_px = np.array(slide.size_px) - side
+        if (corner_px < 0).any():
+            raise ValueError(f"{arguments.slide}: expected at least {side} px a side, found {slide.size_px}")
+        for _ in range(arguments.rounds):
+            places = rng.integers(0, corner_px + 1, (arguments.tiles_per_slide, 2)).tolist()
+            cost["ours"] = min(cost["ours"], _ours(arguments, mpp, places))
+            cost["openslide"] = min(cost["openslide"], _openslide_alone(arguments.slide, places, side))
+    speeds = {name: arguments.tiles_per_slide / seconds for name, seconds in cost.items()}
+    ratio = speeds["ours"] / speeds["openslide"]
+    print(f"tiles of {arguments.tile_size_px} px, of {side} px at level 0")
+    said = f"{speeds['ours']:.1f} tiles a CPU second, OpenSlide alone, which does not resample, {speeds['openslide']:.1f}"
+    print(f"{said}: {ratio:.2f} times")
+    return {"tiles_per_cpu_s": speeds, "of_openslide": ratio}
+
+
+def _ours(arguments: argparse.Namespace, mpp: float | None, places: list[list[int]]) -> float:
+    """CPU seconds of the tiles through this project's reader, of a slide that is just opened."""
+    with Slide(arguments.slide) as slide:
+        started = time.process_time()
+        for x, y in places:
+            slide.read_region((x, y), arguments.tile_size_px, mpp)
+        return time.process_time() - started
+
+
+def _openslide_alone(path: str, places: list[list[int]], side: int) -> float:
+    """CPU seconds of the tiles at level 0."""
+    import openslide
+
+    with openslide.OpenSlide(path) as slide:
+        started = time.process_time()
+        for x, y in places:
+            np.asarray(slide.read_region((x, y), 0, (side, side)).convert("RGB"))
+        return time.process_time() - started
 
 
 def _training_step(arguments: argparse.Namespace) -> Step:

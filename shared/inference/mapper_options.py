@@ -132,7 +132,7 @@ class Compute:
     Args:
         batch_size: tiles a batch.
         device: None is CUDA where there is one.
-        amp: compute in bfloat16 on GPUs and on CPUs with matrix units for it, where it is two to three times as fast.
+        amp: compute in bfloat16 on GPUs and on CPUs that are two to three times as fast so, see `computes_bfloat16`.
         compile: the network through `torch.compile`: once a minute or so at the first slide, then about 1.5 times as fast. Needs
             a C++ compiler.
         num_workers: threads that read ahead.

@@ -14,6 +14,7 @@ from .failures import remedy
 from .notices import warn_once
 from .readers import order
 from .readers.cucim_support import PLAIN_TILE_VENDORS
+from .readers.jpeg_2000 import with_jpeg_2000
 from .readers.openslide import openslide_vendor
 from .readers.reader import LevelReader, Reader, SlideFile
 from .readers.sub_levels import with_sub_levels
@@ -78,7 +79,9 @@ def open_file(path: Path, backend: str) -> OpenedFile:
 def open_reader(library: type[Reader], file: SlideFile) -> LevelReader:
     """A file, opened with a library that is known to read it."""
     with _opening:
-        reader = library(file)
+        reader: LevelReader = library(file)
+        if not library.reads_pictures:
+            reader = with_jpeg_2000(reader, file)
         return with_sub_levels(reader, file.path, file.layout) if file.layout and file.layout.sub_levels else reader
 
 

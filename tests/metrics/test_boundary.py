@@ -2,9 +2,19 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
+from skimage.morphology import thin
 
-from shared.metrics import BOUNDARY_THRESHOLDS, BoundaryScore, boundary_counts, ods_of_counts, region_boundary
+from shared.metrics import (
+    BOUNDARY_THRESHOLDS,
+    BoundaryScore,
+    boundary as boundary_module,
+    boundary_counts,
+    ods_of_counts,
+    region_boundary,
+)
+from shared.metrics.thinning import thin_pixels
 
 # Of a 30 x 40 px image, whose diagonal is 50 px.
 SHAPE = (30, 40)
@@ -184,14 +194,32 @@ def test_the_sweep_finds_the_best_threshold():
     assert f[0.55] == 1 > max(f[0.2], f[0.8])
 
 
-def test_equal_regions_are_computed_once(monkeypatch):
+def test_equal_regions_are_matched_once(monkeypatch):
     calls = []
-    monkeypatch.setattr("shared.metrics.boundary.region_boundary", lambda region: calls.append(1) or region_boundary(region))
+    match = boundary_module._Matcher.num_matched
+    monkeypatch.setattr(boundary_module._Matcher, "num_matched", lambda self, pixels: calls.append(1) or match(self, pixels))
     counts = boundary_counts(np.where(block(), 0.7, 0.2), block())
-    # The target's and those of the regions: everything, the block, nothing.
-    assert len(calls) == 4
+    # Everything, the block, nothing.
+    assert len(calls) == 3
     assert counts.shape == (99, 4)
     assert np.array_equal(np.flatnonzero(np.diff(counts[:, 1])), [19, 69])
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.7, 2.0, 5.0])
+def test_lines_are_thinned_as_by_scikit_image(sigma):
+    """Whose `thin` looks at every pixel of the image: the rims of regions of all kinds, and the regions themselves."""
+    rng = np.random.default_rng(7)
+    for _ in range(40):
+        height, width = rng.integers(1, 60, 2)
+        field = gaussian_filter(rng.normal(size=(height, width)), sigma)
+        region = field > np.quantile(field, rng.uniform(0.05, 0.95))
+        near = np.pad(region, 1, mode="edge")
+        rim = region & ~(near[:-2, 1:-1] & near[2:, 1:-1] & near[1:-1, :-2] & near[1:-1, 2:])
+        assert np.array_equal(region_boundary(region), thin(rim))
+        canvas = np.zeros((height + 2, width + 2), np.uint8)
+        left = thin_pixels(np.flatnonzero(np.pad(region, 1)), canvas)
+        assert not canvas.any()
+        assert np.array_equal(left, np.flatnonzero(np.pad(thin(region), 1)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

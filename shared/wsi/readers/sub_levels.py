@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from ..tiff.layout import TiffLayout, TiffPageLayout, sub_level_pages
-from ..tiff.tiles import TileCheck, decode_stream
+from ..tiff.tile_regions import TileRegions
+from ..tiff.tiles import JPEG, TileCheck, decode_stream, has_hole
 from .reader import GLASS, LevelReader
 
 
@@ -42,7 +41,7 @@ class SubLevelReader:
         self._num_others = len(reader.level_sizes_px)
         self.level_sizes_px = (*reader.level_sizes_px, *(page.size_px for page in pages))
         self._check = TileCheck(path)
-        self._file = os.open(path, os.O_RDONLY)
+        self._regions = TileRegions(path, self._decode, GLASS)
         self._tiff = tifffile.TiffFile(path)
         self._decoders = {(page.imagewidth, page.imagelength): page for page in reversed(sub_level_pages(self._tiff))}
         for page in self._decoders.values():  # read now, in one thread
@@ -52,33 +51,17 @@ class SubLevelReader:
         if level < self._num_others:
             return self._reader.read(level, origins, size_px, num_workers)
         page = self._pages[level - self._num_others]
-        self._check.check(page, origins, size_px)
-        regions = np.full((len(origins), size_px[1], size_px[0], 3), GLASS, dtype=np.uint8)
-        with ThreadPoolExecutor(max(1, num_workers)) as pool:
-            list(pool.map(lambda one: self._fill(one[0], page, one[1]), zip(regions, origins.tolist(), strict=True)))
-        return regions
+        if page.compression == JPEG:  # the decoder of tifffile reads on behind a hole
+            self._check.check(page, origins, size_px)
+        return self._regions.read(page, origins, size_px, num_workers)
 
-    def _fill(self, region: NDArray[np.uint8], page: TiffPageLayout, origin: list[int]) -> None:
-        """Copy what a region ``(H, W, 3)`` at (x, y) `origin` has of each tile that it touches; glass where one was left out."""
-        (left, top), (width, height) = origin, page.tile_size_px
-        bottom, right = top + region.shape[0], left + region.shape[1]
-        for row in range(top // height, -(-bottom // height)):
-            for column in range(left // width, -(-right // width)):
-                tile = self._tile(page, row * -(-page.size_px[0] // width) + column)
-                if tile is not None:
-                    y, x = row * height, column * width
-                    part = tile[max(0, top - y) : bottom - y, max(0, left - x) : right - x]
-                    y, x = max(y, top) - top, max(x, left) - left
-                    region[y : y + part.shape[0], x : x + part.shape[1]] = part
-
-    def _tile(self, page: TiffPageLayout, index: int) -> NDArray[np.generic] | None:
-        offset, length = page.tile_spans[index].tolist()
-        if not length:
-            return None
-        try:
-            return decode_stream(self._decoders[page.size_px], index, os.pread(self._file, length, offset))
-        except Exception as error:  # each codec has errors of its own
-            raise RuntimeError(f"tile {index} is damaged: {error}") from error
+    def _decode(self, page: TiffPageLayout, index: int, stream: bytes) -> NDArray[np.generic]:
+        if has_hole(page, stream):
+            raise RuntimeError("there is a hole of zeros in it")
+        tile = decode_stream(self._decoders[page.size_px], index, stream)
+        if tile is None:
+            raise RuntimeError("there is nothing in it")
+        return tile
 
     def properties(self) -> Mapping[str, str]:
         return self._reader.properties()
@@ -86,5 +69,5 @@ class SubLevelReader:
     def close(self) -> None:
         self._reader.close()
         self._check.close()
-        os.close(self._file)
+        self._regions.close()
         self._tiff.close()

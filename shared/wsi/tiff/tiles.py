@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 from .layout import TiffPageLayout, first_pages
 
 _UNCOMPRESSED = 1
-_JPEG = 7
+JPEG = 7
 _JPEG_2000 = (33003, 33004, 33005, 34712)
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 # Within a scan 0xFF is followed by 0 or by a restart marker; the next marker ends it.
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7]")
-# Of a JPEG 2000 codestream: the segments of the image's size and of the coding style.
-_SIZE, _CODING_STYLE = b"\xff\x51", b"\xff\x52"
+# Of a JPEG 2000 codestream: its first bytes, the segments of the image's size and of the coding style.
+_START_OF_CODESTREAM, _SIZE, _CODING_STYLE = b"\xff\x4f", b"\xff\x51", b"\xff\x52"
 # Zeros in a row that arithmetic coding may leave beside those of empty packets.
 _CODED_ZEROS = 32
 
@@ -76,8 +77,7 @@ class TileCheck:
         sound = self._sound.get(page.size_px)
         if sound is None:
             sound = self._sound[page.size_px] = page.tile_spans[:, 1] == 0
-        columns, rows = (_touched(origins[:, axis], size_px[axis], page.tile_size_px[axis]) for axis in (0, 1))
-        indices = rows[:, :, None] * -(-page.size_px[0] // page.tile_size_px[0]) + columns[:, None, :]
+        indices = touched_tiles(page, origins, size_px)
         for index in np.unique(indices[~sound[indices]]).tolist():
             if not self._is_whole(page, index):
                 self._decode(page, index)
@@ -91,16 +91,19 @@ class TileCheck:
         stream = self._stream(page, index)
         if has_hole(page, stream):
             raise RuntimeError(f"tile {index} is damaged: there is a hole of zeros in it")
-        return page.compression == _JPEG and _is_whole_jpeg(stream)
+        return page.compression == JPEG and _is_whole_jpeg(stream)
 
     def _decode(self, page: TiffPageLayout, index: int) -> None:
         try:
+            if page.compression in _JPEG_2000:  # tifffile refuses those whose tags speak of sparse channels
+                imagecodecs.jpeg2k_decode(self._stream(page, index))
+                return
             if self._tiff is None:
                 self._tiff = tifffile.TiffFile(self._path)
                 tiled = [found for found in first_pages(self._tiff) if found.is_tiled]
                 self._decoders = {(found.imagewidth, found.imagelength): found for found in reversed(tiled)}
             decode_stream(self._decoders[page.size_px], index, self._stream(page, index))
-            if page.compression == _JPEG:
+            if page.compression == JPEG:
                 self._read_through_openslide(page, index)
         except Exception as error:  # each codec has errors of its own
             raise RuntimeError(f"tile {index} is damaged: {error}") from error
@@ -133,6 +136,16 @@ class TileCheck:
             self._tiff.close()
 
 
+def touched_tiles(page: TiffPageLayout, origins: NDArray[np.int64], size_px: tuple[int, int]) -> NDArray[np.int64]:
+    """Which tiles regions of (width, height) `size_px` at `origins` ``(n, 2)``, (x, y) in pixels of the page, touch.
+
+    Returns:
+        ``(n, rows, columns)``; where a region touches fewer, it names some twice.
+    """
+    columns, rows = (_touched(origins[:, axis], size_px[axis], page.tile_size_px[axis]) for axis in (0, 1))
+    return rows[:, :, None] * -(-page.size_px[0] // page.tile_size_px[0]) + columns[:, None, :]
+
+
 def _touched(starts: NDArray[np.int64], length: int, tile_px: int) -> NDArray[np.int64]:
     """Along one side, the tiles that each region touches ``(n, k)``; regions with fewer name their last one again."""
     first, last = starts // tile_px, (starts + length - 1) // tile_px
@@ -141,7 +154,7 @@ def _touched(starts: NDArray[np.int64], length: int, tile_px: int) -> NDArray[np
 
 def has_hole(page: TiffPageLayout, stream: bytes) -> bool:
     """Whether more zeros follow each other in a JPEG or JPEG 2000 tile than its coding explains: a part of it was lost."""
-    if page.compression == _JPEG:
+    if page.compression == JPEG:
         # Three channels of 8 x 8 blocks, at two bits the least, are the longest run of zeros.
         longest = 3 * page.tile_size_px[0] * page.tile_size_px[1] // 256
     elif page.compression in _JPEG_2000:
@@ -164,6 +177,20 @@ def _num_packets(tile_size_px: tuple[int, int], stream: bytes) -> int:
         sizes = stream[style + 14 : style + 14 + num_resolutions]
         precincts = sum(((tile_size_px[0] >> (s & 15)) + 1) * ((tile_size_px[1] >> (s >> 4)) + 1) for s in sizes)
     return num_channels * num_layers * precincts
+
+
+def channel_steps(stream: bytes) -> set[int]:
+    """Pixels from one sample to the next, of all channels and both axes of a bare JPEG 2000 codestream (ISO/IEC 15444-1, A.5.1).
+
+    Returns:
+        {1} where every pixel has a sample of every channel; nothing for what is no bare codestream.
+    """
+    size = stream.find(_SIZE)
+    if not stream.startswith(_START_OF_CODESTREAM) or size < 0:
+        return set()
+    num_channels = int.from_bytes(stream[size + 38 : size + 40], "big")
+    channels = stream[size + 40 : size + 40 + 3 * num_channels]
+    return set(channels[1::3] + channels[2::3])
 
 
 def _is_whole_jpeg(stream: bytes) -> bool:
