@@ -11,7 +11,9 @@ that are not all squares of one size are cut into such squares.
 
 Every training is a process of its own and an MLflow run of one experiment; the same command again resumes where it stopped
 interrupted, by kill -9 too, and takes nothing that was made with another manifest or other settings. Into --out go table.csv,
-table.md and report.html (one file that needs nothing else), written anew after every method, and what they were made from.
+table.md, differences.csv and report.html (one file that needs nothing else), written anew after every method, and what they were
+made from. Methods are told apart by their paired differences, over the same draws of the same cases: to the best one or to
+--reference in the table, of each two in differences.csv.
 
 Exit status: 0 when every method that was not skipped has a result, 1 when any failed, 2 when nothing could be started or every
 method was skipped.
@@ -54,6 +56,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--region_size_px", type=int, default=320, help="of the regions that slides are cut into (default 320)")
     parser.add_argument("--region_mpp", type=float, default=0.5, help="micrometres per pixel of their size (default 0.5)")
     parser.add_argument("--dataset", help="the data are those of this overlay of the bundles: show what was published on them")
+    parser.add_argument("--reference", metavar="METHOD", help="that the others are compared with (default: the best one)")
     parser.add_argument("--no_baselines", action="store_true", help="without 'everything is tumour' and 'colour only'")
     parser.add_argument("--experiment", default="comparison", help="MLflow experiment of all runs")
     parser.add_argument("--tracking_uri", help="of MLflow (default: MLFLOW_TRACKING_URI, else a database in --out)")

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from shared.handlers import database_uri
 from shared.sweeps.sweep import parse_value
 
 from ..declarations.published import PublishedData, published_data
+from .baselines import BASELINES
 from .data import prepare_data
 from .methods import check_given, find_methods
 from .report import Report
@@ -53,6 +55,7 @@ def compare(arguments: argparse.Namespace) -> int:
         published = _published(bundles, arguments.dataset)
         methods = find_methods(bundles, arguments.methods)
         check_given(methods, given)
+        _check_reference(arguments.reference, [method.key for method in methods], not arguments.no_baselines)
         data = prepare_data(
             manifest,
             out / "data",
@@ -79,6 +82,7 @@ def compare(arguments: argparse.Namespace) -> int:
         mlflow_url=arguments.mlflow_url,
         num_examples=arguments.examples,
         experiment=arguments.experiment,
+        reference=arguments.reference,
     )
     # After every method: what is known can be read while the next one trains.
     rows = comparison.run(baselines=not arguments.no_baselines, tell=partial(report.write, out))
@@ -90,6 +94,12 @@ def compare(arguments: argparse.Namespace) -> int:
         print(*(f"  {row.key} {row.reason}" for row in skipped), sep="\n", file=sys.stderr)
         return 2
     return int(any(row.status == FAILED for row in rows))
+
+
+def _check_reference(reference: str | None, methods: Sequence[str], baselines: bool) -> None:
+    known = [*methods, *(BASELINES if baselines else ())]
+    if reference is not None and reference not in known:
+        raise ValueError(f"--reference {reference}: expected one of what is compared: {', '.join(known)}")
 
 
 def _published(bundles: Path, dataset: str | None) -> PublishedData | None:

@@ -20,14 +20,15 @@ from shared.handlers import experiment_id
 from shared.writers import atomic_path
 
 from .data import ComparisonData
+from .differences import FLOOR, difference_text, differences_to, reference_of, write_differences
 from .gallery import examples, shown_size
 from .intervals import Interval, score_names
 from .plots import Point, reliability_plot, scatter
 from .runs import DONE, MethodRow
-from .table import effort_minutes, effort_text, write_csv, write_markdown
+from .table import caution, effort_minutes, effort_text, range_text, trainings_text, write_csv, write_markdown
 
 _TEMPLATE = "report.html.jinja"
-# What the plots show first, of those that there are.
+# What the plots show first and methods are told apart by, of those that there are.
 _FIRST_SCORE = "iou"
 
 
@@ -53,7 +54,7 @@ class Cell:
 
 
 class Report:
-    """Writes ``table.csv``, ``table.md`` and ``report.html``.
+    """Writes ``table.csv``, ``differences.csv``, ``table.md`` and ``report.html``.
 
     Args:
         data: that were compared on.
@@ -64,6 +65,7 @@ class Report:
         mlflow_url: where its pages are, for the links.
         num_examples: images of the gallery.
         experiment: of the runs.
+        reference: method or baseline that all others are compared with; None for the best one.
     """
 
     def __init__(
@@ -76,22 +78,34 @@ class Report:
         mlflow_url: str,
         num_examples: int,
         experiment: str,
+        reference: str | None = None,
     ) -> None:
         self.rows: list[MethodRow] = []
         self._experiment_id = "0"
         self.data, self.mpp, self.seconds, self.published = data, mpp, seconds, published
         self.tracking_uri, self.num_examples, self.experiment = tracking_uri, num_examples, experiment
+        self.reference = reference
         self.mlflow_url = shown_uri(tracking_uri) if tracking_uri.startswith(("http://", "https://")) else mlflow_url
         self.names = score_names(data.num_classes)
         self.unit = "slide" if data.is_slides else "image"
 
     def write(self, out: Path, rows: Sequence[MethodRow]) -> None:
-        """Write the three files into `out`, of these rows of the comparison."""
+        """Write the four files into `out`, of these rows of the comparison."""
         self.rows = list(rows)
+        reference = reference_of(rows, self.reference, self.first_score)
         write_csv(self.rows, out / "table.csv", self.names, self.seconds, self.published)
-        write_markdown(self.rows, out / "table.md", self.names, self.published, self.unit, self._origin())
+        write_differences(self.rows, out / "differences.csv", self.names)
+        write_markdown(
+            self.rows, out / "table.md", self.names, self.published, self.unit, self._origin(), reference, self.first_score
+        )
         with atomic_path(out / "report.html") as temporary:
             temporary.write_text(self.page(), encoding="utf-8")
+
+    @property
+    def first_score(self) -> str:
+        """What the plots show first, and which difference stands beside the scores."""
+        known = [name for name in self.names if any(_is_number(row.scores.get(name)) for row in self.rows)]
+        return _FIRST_SCORE if _FIRST_SCORE in known else next(iter(known), _FIRST_SCORE)
 
     def page(self) -> str:
         """The page."""
@@ -123,7 +137,9 @@ class Report:
             published=self.published,
             plots=self._plots(done, names),
             curves=self._curves(done),
-            first_score=_FIRST_SCORE if _FIRST_SCORE in names else next(iter(names), ""),
+            first_score=self.first_score,
+            against=self._against(done, names),
+            caution=caution(done),
             examples=examples(self.rows, self.data, self.num_examples),
             shown_size=shown_size,
             tracking_uri=shown_uri(self.tracking_uri),
@@ -154,12 +170,29 @@ class Report:
         return {
             "row": row,
             "effort": effort_text(row.effort),
+            "trainings": trainings_text(row),
             "scores": [_score_cell(row.scores.get(name), published.get(name)) for name in names],
             "costs": [
                 Cell(None if math.isnan(cost) else cost, "–" if math.isnan(cost) else f"{cost:.{n}f}") for cost, n in costs
             ],
             "links": list(zip(row.seeds, (self._run_url(run_id) for run_id in row.mlflow_runs), strict=True)),
         }
+
+    def _against(self, rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Tables of paired differences: to the reference, and to what every method has to beat."""
+        reference = reference_of(rows, self.reference, self.first_score)
+        floors = [row for row in rows if row.key == FLOOR and row is not reference]
+        tables = []
+        for other in [reference, *floors]:
+            found = differences_to(other, rows, list(names)) if other is not None else {}
+            if other is not None and found:
+                lines = [
+                    {"title": row.title, "cells": [difference_text(found[row.key].get(name)) for name in names]}
+                    for row in rows
+                    if row.key in found
+                ]
+                tables.append({"title": other.title, "rows": lines})
+        return tables
 
     def _plots(self, rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
         """Of each score two plots: against the labelling effort, and against the training."""
@@ -205,9 +238,10 @@ def _score_cell(score: Interval | None, published: float | None) -> Cell:
     if not _is_number(score) or score is None:
         return Cell(None, "–", published=paper)
     mean, low, high = (100 * value for value in (score.mean, score.low, score.high))
-    if math.isnan(low):
-        return Cell(mean, f"{mean:.1f}", published=paper)
-    return Cell(mean, f"{mean:.1f}", f"{low:.1f}–{high:.1f}", low, high, paper)
+    ends = range_text(score, "–")
+    if not ends:
+        return Cell(mean, f"{mean:.1f}", "–", published=paper)
+    return Cell(mean, f"{mean:.1f}", ends, low, high, paper)
 
 
 def _is_number(score: Interval | None) -> bool:

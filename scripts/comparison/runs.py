@@ -23,9 +23,9 @@ from shared.sweeps.child_process import run_child
 from shared.sweeps.sweep import LOG, METRICS, Sweep
 from shared.writers import atomic_path, read_rows
 
-from .baselines import BASELINES, TRAINED
+from .baselines import BASELINES, TRAINED, UNTRAINED
 from .data import ComparisonData
-from .intervals import NUM_DRAWS, Interval, intervals, pooled_reliability
+from .intervals import NUM_DRAWS, Draws, Interval, draw, intervals, pooled_reliability
 from .measured_process import command_line, read_attempts
 from .methods import Method, NotComparable, Plan, plan
 from .scoring import MapScorer, Scores
@@ -52,6 +52,7 @@ class MethodRow:
         settings: keys of its training that are not the bundle's own.
         seeds: whose maps are scored.
         scores: by name.
+        draws: what they are made of, to compare them with another method's.
         training_minutes: mean over seeds, of the process, with the bundle's own evaluation.
         seconds_per_image: mean over test images and seeds.
         peak_bytes: of the largest process of any seed's training and inference.
@@ -67,6 +68,7 @@ class MethodRow:
     settings: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
     scores: dict[str, Interval] = field(default_factory=dict)
+    draws: Draws | None = None
     reliability: Reliability | None = None
     training_minutes: float = math.nan
     seconds_per_image: float = math.nan
@@ -77,6 +79,11 @@ class MethodRow:
     @property
     def is_baseline(self) -> bool:
         return self.key in BASELINES
+
+    @property
+    def is_of_one_training(self) -> bool:
+        """Whether nothing is known of what another training would score; what is not trained would score the same."""
+        return len(self.seeds) == 1 and self.key not in UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -250,7 +257,7 @@ class Comparison:
         """Fill in what the maps score, of the seeds that have no problem."""
         row.reason = "; ".join(f"seed {seed}: {reason}" for seed, reason in problems.items())
         scored: list[Scores] = []
-        seeds = self.seeds[:1] if row.key == "everything_is_tumour" else self.seeds
+        seeds = self.seeds[:1] if row.key in UNTRAINED else self.seeds
         for seed in (seed for seed in seeds if seed not in problems):
             maps, folder = self._maps(row.key, seed), self.out / "runs" / row.key / f"seed={seed}"
             try:
@@ -265,7 +272,8 @@ class Comparison:
         if not scored:
             row.status = FAILED
             return
-        row.scores = intervals(scored, self.num_draws)
+        row.draws = draw(scored, self.num_draws, stream=row.key)
+        row.scores = {name: row.draws.interval(name) for name in row.draws.trainings}
         row.reliability = pooled_reliability(scored)
         row.training_minutes = sum(minutes) / len(minutes) if minutes else math.nan
         row.seconds_per_image = _mean_seconds(row.maps)

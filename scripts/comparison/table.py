@@ -12,7 +12,8 @@ import pandas as pd
 from scripts.declarations.published import PublishedData
 from shared.writers import atomic_path
 
-from .intervals import Interval
+from .differences import FLOOR, difference_text, differences_to
+from .intervals import FEW_CASES, Interval
 from .runs import DONE, MethodRow
 
 EFFORTS = ("labels", "areas", "masks")
@@ -43,12 +44,38 @@ def percent(interval: Interval | None) -> str:
     """A score in per cent with its interval.
 
     >>> percent(Interval(0.5, 0.4, 0.61)), percent(Interval(0.5, float("nan"), float("nan"))), percent(None)
-    ('50.0 (40.0 to 61.0)', '50.0', '-')
+    ('50.0 (40.0 to 61.0)', '50.0 (-)', '-')
+    >>> percent(Interval(1.0, 0.9999, 1.0))
+    '100.0 (-)'
     """
     if interval is None or math.isnan(interval.mean):
         return "-"
-    text = f"{100 * interval.mean:.1f}"
-    return text if math.isnan(interval.low) else f"{text} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    ends = range_text(interval, " to ")
+    return f"{100 * interval.mean:.1f} ({ends or '-'})"
+
+
+def range_text(interval: Interval, between: str) -> str:
+    """The ends of an interval in per cent; nothing where there are none, or they read the same."""
+    if not interval.is_known:
+        return ""
+    low, high = (f"{100 * end:.1f}" for end in (interval.low, interval.high))
+    return "" if low == high else f"{low}{between}{high}"
+
+
+def trainings_text(row: MethodRow) -> str:
+    """How many trainings a row is the mean of, and what its intervals leave out."""
+    if row.is_of_one_training:
+        return "over patients only (1 seed)"
+    return f"{len(row.seeds)} seeds" if len(row.seeds) > 1 else ""
+
+
+def caution(rows: Sequence[MethodRow]) -> str:
+    """What readers of the intervals must know: few cases, and methods of one training; nothing where all is well."""
+    drawn = [row.draws for row in rows if row.draws is not None]
+    few = f"Only {drawn[0].num_cases} test cases: below {FEW_CASES} the intervals are rough." if drawn else ""
+    alone = "Of one training nobody knows what another would score: its intervals are over patients only, and too narrow."
+    said = [few if drawn and drawn[0].num_cases < FEW_CASES else "", alone if any(row.is_of_one_training for row in rows) else ""]
+    return " ".join(filter(None, said))
 
 
 def write_csv(
@@ -85,29 +112,88 @@ def write_csv(
 
 
 def write_markdown(
-    rows: Sequence[MethodRow], path: Path, names: Mapping[str, str], published: PublishedData | None, unit: str, origin: str
+    rows: Sequence[MethodRow],
+    path: Path,
+    names: Mapping[str, str],
+    published: PublishedData | None,
+    unit: str,
+    origin: str,
+    reference: MethodRow | None = None,
+    first_score: str = "iou",
 ) -> None:
-    """The table for a README: scores in per cent with their intervals, what they are of, then what was skipped or failed."""
+    """The table for a README: scores in per cent with their intervals, what they are of, the differences to the reference, then
+    what was skipped or failed.
+
+    Args:
+        rows: of the comparison.
+        path: to write to.
+        names: scores and their titles.
+        published: of the papers.
+        unit: of the test data, ``"image"`` or ``"slide"``.
+        origin: of the numbers, a line.
+        reference: that the others are compared with.
+        first_score: the one whose differences stand beside the scores.
+    """
     done = [row for row in rows if row.status == DONE]
     columns = {name: title for name, title in names.items() if any(name in row.scores for row in done)}
-    header = ["method", "labels", *columns.values(), "training, min", f"s a {unit}", "memory, GiB"]
+    against = _against(done, reference, columns, first_score)
+    header = ["method", "labels", *columns.values(), *against, "training, min", f"s a {unit}", "memory, GiB"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in done:
-        seeds = f" ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else ""
-        cells = [row.title + seeds, effort_text(row.effort), *(percent(row.scores.get(name)) for name in columns)]
+        trainings = trainings_text(row)
+        title = row.title + (f" ({trainings})" if trainings else "")
+        cells = [title, effort_text(row.effort), *(percent(row.scores.get(name)) for name in columns)]
+        cells += [of_rows[row.key] for of_rows in against.values()]
         cells += [_cell(row.training_minutes, 1), _cell(row.seconds_per_image, 2)]
         cells += [f"{row.peak_bytes / 2**30:.1f}" if row.peak_bytes else "-"]
         lines.append("| " + " | ".join(cells) + " |")
         of_method = published.of(row.key) if published is not None else {}
         if of_method:
             cells = [f"{row.title}, published", "", *(f"{100 * of_method[n]:.1f}" if n in of_method else "" for n in columns)]
-            lines.append("| " + " | ".join([*cells, "", "", ""]) + " |")
-    lines += ["", f"Scores in per cent, in brackets the 95 % interval over patients and seeds. {origin}"]
+            lines.append("| " + " | ".join([*cells, *("" for _ in against), "", "", ""]) + " |")
+    several = any(len(row.seeds) > 1 for row in done)
+    of_what = "patients and seeds" if several else "patients"
+    lines += ["", f"Scores in per cent, in brackets the 95 % interval over {of_what}. {origin}"]
+    lines += [caution(done)] if caution(done) else []
     if published is not None:
         lines.append(f"Published: {published.citation}; {published.title}. {published.note}".strip())
-    lines += [f"- {row.title} {row.status}: {row.reason}" for row in rows if row.reason]
+    lines += _difference_lines(done, reference, columns)
+    lines += ["", *(f"- {row.title} {row.status}: {row.reason}" for row in rows if row.reason)]
     with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
+        temporary.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def _against(
+    rows: Sequence[MethodRow], reference: MethodRow | None, columns: Mapping[str, str], name: str
+) -> dict[str, dict[str, str]]:
+    """Heads of the columns of differences in one score, each with a text a row: to the reference, and to the floor."""
+    floors = [row for row in rows if row.key == FLOOR]
+    found = {}
+    for other in dict.fromkeys(row.key for row in [reference, *floors] if row is not None):
+        row = next(row for row in rows if row.key == other)
+        of_rows = differences_to(row, rows, [name])
+        found[f"{columns.get(name, name)} against {row.title}"] = {
+            one.key: "-" if one.key == other else difference_text(of_rows.get(one.key, {}).get(name)) for one in rows
+        }
+    return found
+
+
+def _difference_lines(rows: Sequence[MethodRow], reference: MethodRow | None, columns: Mapping[str, str]) -> list[str]:
+    """The table of differences in every score to the reference."""
+    if reference is None or len(rows) < 2:
+        return []
+    of_rows = differences_to(reference, rows, list(columns))
+    lines = [
+        "",
+        f"Differences to {reference.title}, in points: paired, over the same draws of the same cases; in brackets the 95 %",
+    ]
+    lines[-1] += " interval, then in how many draws the method is ahead. They, not overlaps of two intervals, tell methods apart."
+    lines += ["", "| method | " + " | ".join(columns.values()) + " |", "|" + "---|" * (len(columns) + 1)]
+    for row in rows:
+        if row.key in of_rows:
+            cells = [difference_text(of_rows[row.key].get(name)) for name in columns]
+            lines.append("| " + " | ".join([row.title, *cells]) + " |")
+    return lines
 
 
 def _number(value: float, digits: int = 6) -> float | None:

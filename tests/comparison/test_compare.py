@@ -144,6 +144,10 @@ def test_what_cannot_be_started(images_csv, tmp_path, monkeypatch, capsys):
         (["--manifest", tmp_path / "none.csv"], "none.csv does not exist"),
         (["--manifest", images_csv, "--methods", "resnet"], "there is no bundle 'resnet'"),
         (["--manifest", images_csv, "--methods", "camel", "--set", "camle", "seed", 1], "--set names camle"),
+        (
+            ["--manifest", images_csv, "--methods", "camel", "--reference", "wildcat"],
+            "--reference wildcat: expected one of what is compared: camel, everything_is_tumour, colour_only",
+        ),
     ):
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, options), "--out", str(tmp_path / "out")])

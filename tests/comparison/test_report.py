@@ -5,6 +5,7 @@ import csv
 import math
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from scripts.comparison.gallery import examples
-from scripts.comparison.intervals import Interval, intervals, pooled_reliability, score_names
+from scripts.comparison.intervals import Interval, draw, pooled_reliability, score_names
 from scripts.comparison.methods import find_methods
 from scripts.comparison.plots import Point, label_places, scatter
 from scripts.comparison.report import Report
@@ -32,20 +33,32 @@ PAPER = PublishedData("Some <data>", "Somebody et al., 2020", {"cdws_mil": {"iou
 def rows(data, maps, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scores")
     scores = MapScorer(data, 0.5, TissueCache(folder / "tissue")).score(maps, folder / "scores.npz")
-    found = intervals([scores], num_draws=50)
-    worse = {name: Interval(one.mean - 0.2, one.low - 0.2, one.high - 0.2) for name, one in found.items()}
+    scores = replace(scores, cases=np.array(["a", "b", "c", "d"]))
+    found, worse, floor = (_drawn(scores, share) for share in (0.1, 0.3, None))
     effort = {"labels": 4, "areas": 2, "masks": 0}
     common = {"seeds": [0], "maps": [maps], "mlflow_runs": ["abc"], "peak_bytes": 2**30, "seconds_per_image": 0.5}
     common["reliability"] = pooled_reliability([scores])
+    unknown = {"ods": Interval(math.nan, math.nan, math.nan)}
     return [
-        MethodRow("cdws_mil", "CDWS-MIL", effort=effort, scores=worse, training_minutes=2.0, settings={"mpp": 0.5}, **common),
-        MethodRow("camel", "CAMEL", effort=effort | {"areas": 0}, scores=found, training_minutes=30.0, **common),
-        MethodRow(
-            "colour_only", "Colour only", effort=effort, scores=worse | {"ods": Interval(math.nan, math.nan, math.nan)}, **common
-        ),
+        MethodRow("cdws_mil", "CDWS-MIL", effort=effort, training_minutes=2.0, settings={"mpp": 0.5}, **common, **worse),
+        MethodRow("camel", "CAMEL", effort=effort | {"areas": 0}, training_minutes=30.0, **common, **found),
+        MethodRow("everything_is_tumour", "Everything is tumour", effort={}, **common, **floor),
+        MethodRow("colour_only", "Colour only", effort=effort, **common, **worse | {"scores": worse["scores"] | unknown}),
         MethodRow("joint_seg_cls", "Joint", SKIPPED, "needs label 'mask': 2 of 2 training images with tumour have none"),
         MethodRow("wildcat", "WILDCAT", FAILED, "seed 0: ValueError: <b>odd</b>"),
     ]
+
+
+def _drawn(scores, share):
+    """Of maps that miss a share of the tumour in each image, the first image's twice; None: that call everything tumour."""
+    tp, fp, fn, tn = scores.counts.T
+    missed = (tp * np.resize([share, 2 * share, share, share / 2], len(tp))).astype(int) if share else 0
+    alarms = tn if share is None else 0
+    counts = np.stack([tp - missed, fp + alarms, fn + missed, tn - alarms], 1)
+    ods = scores.boundary.copy()
+    ods[..., [0, 2]] = (ods[..., [0, 2]] * (1 - (share or 0.9))).astype(int)
+    drawn = draw([replace(scores, counts=counts, boundary=ods)], 200)
+    return {"draws": drawn, "scores": {name: drawn.interval(name) for name in drawn.trainings}}
 
 
 @pytest.fixture
@@ -97,7 +110,34 @@ def test_tables_for_programs_and_people(report, rows):
     text = (report / "table.md").read_text()
     assert "| CDWS-MIL, published |" in text
     assert "- Joint skipped: needs label 'mask'" in text
-    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+    scores, differences = (block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE))
+    assert len({line.count("|") for line in scores}) == len({line.count("|") for line in differences}) == 1
+    assert "IoU against CAMEL | IoU against Everything is tumour |" in scores[0]
+    assert "| CDWS-MIL (over patients only (1 seed)) |" in scores[2]
+    assert "Only 4 test cases: below 20 the intervals are rough." in text
+    # All that is tumour is found in every draw.
+    assert "| Everything is tumour | none | 100.0 (-) | 0.0 (-) |" in text
+
+
+def test_differences_are_of_each_two(report, rows):
+    with (report / "differences.csv").open(newline="") as file:
+        table = {(row["method"], row["reference"], row["score"]): row for row in csv.DictReader(file)}
+    one, other = table["cdws_mil", "camel", "iou"], table["camel", "cdws_mil", "iou"]
+    assert float(one["difference"]) == pytest.approx(rows[0].scores["iou"].mean - rows[1].scores["iou"].mean, abs=1e-6)
+    assert float(one["difference"]) == -float(other["difference"]) < 0
+    assert float(one["low"]) < float(one["difference"]) < float(one["high"])
+    assert float(one["ahead"]) + float(other["ahead"]) == pytest.approx(1)
+    assert len(table) == 4 * 3 * len(score_names(2))
+
+
+def test_the_reference_that_was_asked_for(data, rows, migrated_database, tmp_path):
+    """Or the best one, until it has a result."""
+    shutil.copy(migrated_database, tmp_path / "mlruns.db")
+    options = {"tracking_uri": f"sqlite:///{tmp_path}/mlruns.db", "mlflow_url": "http://127.0.0.1:5000", "num_examples": 0}
+    report = Report(data, 0.5, SECONDS, None, experiment="comparison", reference="cdws_mil", **options)
+    for known, title in ((rows[1:], "CAMEL"), (rows, "CDWS-MIL")):
+        report.write(tmp_path, known)
+        assert f"Differences to {title}, in points" in (tmp_path / "table.md").read_text()
 
 
 def test_layers_show_truth_and_maps(rows, data):
@@ -210,16 +250,16 @@ def test_sorting(open_report):
     page = open_report()
     names = "[...document.querySelectorAll('#scores tbody tr')].map(row => row.cells[0].dataset.value)"
     head = page.locator("th[data-score=ods]")
-    assert page.evaluate(names) == ["CDWS-MIL", "CAMEL", "Colour only"]
+    assert page.evaluate(names) == ["CDWS-MIL", "CAMEL", "Everything is tumour", "Colour only"]
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "descending"
-    assert page.evaluate(names) == ["CAMEL", "CDWS-MIL", "Colour only"]
+    assert page.evaluate(names) == ["CAMEL", "CDWS-MIL", "Everything is tumour", "Colour only"]
     # By the keyboard too; what has no number stays last.
     head.locator("button").press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
-    assert page.evaluate(names) == ["CDWS-MIL", "CAMEL", "Colour only"]
+    assert page.evaluate(names) == ["Everything is tumour", "CDWS-MIL", "CAMEL", "Colour only"]
     page.locator("#scores th button").first.click()
-    assert page.evaluate(names) == ["CAMEL", "CDWS-MIL", "Colour only"]
+    assert page.evaluate(names) == ["CAMEL", "CDWS-MIL", "Colour only", "Everything is tumour"]
     assert head.get_attribute("aria-sort") is None
 
 
@@ -243,7 +283,7 @@ def test_slider_and_plots(open_report):
 def test_reliability_curves(open_report, rows):
     page = open_report()
     figures = page.locator("#reliability figure")
-    assert figures.count() == 3
+    assert figures.count() == 4
     curve = rows[1].reliability
     assert figures.nth(1).locator("figcaption").inner_text() == f"CAMEL: ECE {100 * curve.ece:.1f} %"
     dots = figures.nth(1).locator("circle")
@@ -264,7 +304,7 @@ def test_light_and_dark(open_report):
             shown = page.locator(element).first.evaluate(
                 "element => element instanceof SVGElement ? getComputedStyle(element).fill : getComputedStyle(element).color"
             )
-            behind = page.locator(".scroll").evaluate("element => getComputedStyle(element).backgroundColor")
+            behind = page.locator(".scroll").first.evaluate("element => getComputedStyle(element).backgroundColor")
             lighter, darker = sorted((_luminance(shown), _luminance(behind)), reverse=True)
             # WCAG 2.2, level AA.
             assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (scheme, element, shown, behind)
@@ -283,7 +323,7 @@ def test_nothing_is_wider_than_the_page(open_report, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     # The table is, and is moved within its frame; its first column stays.
     if width < 600:
-        table = page.locator(".scroll")
+        table = page.locator(".scroll").first
         assert table.evaluate("element => element.scrollWidth > element.clientWidth")
         table.evaluate("element => { element.scrollLeft = 300; }")
         left = page.locator("#scores tbody th").first.bounding_box()["x"]
