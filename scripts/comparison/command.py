@@ -18,9 +18,12 @@ from shared.sweeps.sweep import parse_value
 from ..declarations.published import PublishedData, published_data
 from .baselines import BASELINES
 from .data import prepare_data
+from .kept_rows import check_folder, note_folder
+from .method_row import FAILED, SKIPPED
 from .methods import check_given, find_methods
+from .origin import command_text
 from .report import Report
-from .runs import FAILED, SKIPPED, Comparison, Tracker
+from .runs import Comparison, Tracker
 
 logger = logging.getLogger("compare")
 
@@ -56,6 +59,7 @@ def compare(arguments: argparse.Namespace) -> int:
         methods = find_methods(bundles, arguments.methods)
         check_given(methods, given)
         _check_reference(arguments.reference, [method.key for method in methods], not arguments.no_baselines)
+        check_folder(out, manifest, arguments.class_names)
         data = prepare_data(
             manifest,
             out / "data",
@@ -66,6 +70,7 @@ def compare(arguments: argparse.Namespace) -> int:
             arguments.tumour_classes,
             arguments.annotation_frame,
         )
+        note_folder(out, manifest, arguments.class_names)
         comparison = Comparison(
             data, out, methods, range(arguments.seeds), arguments.mpp, given, Tracker(uri, arguments.experiment)
         )
@@ -83,6 +88,7 @@ def compare(arguments: argparse.Namespace) -> int:
         num_examples=arguments.examples,
         experiment=arguments.experiment,
         reference=arguments.reference,
+        command=command_text(sys.argv[1:]),
     )
     # After every method: what is known can be read while the next one trains.
     rows = comparison.run(baselines=not arguments.no_baselines, tell=partial(report.write, out))

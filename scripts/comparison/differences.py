@@ -11,7 +11,7 @@ import pandas as pd
 from shared.writers import atomic_path
 
 from .intervals import Difference, best_method
-from .runs import DONE, MethodRow
+from .method_row import DONE, MethodRow
 
 # What every method has to beat.
 FLOOR = "everything_is_tumour"
@@ -45,6 +45,26 @@ def differences_to(reference: MethodRow, rows: Sequence[MethodRow], names: Seque
         for row in rows
         if row.draws is not None and row.key != reference.key
     }
+
+
+def verdict(row: MethodRow, rows: Sequence[MethodRow], name: str) -> str:
+    """What has to be said of a method that is not ahead of the floor by its paired interval; nothing of one that is.
+
+    Args:
+        row: the method.
+        rows: the floor among them, or there is nothing to say.
+        name: of the score.
+    """
+    floor = next((one for one in rows if one.key == FLOOR and one.draws is not None), None)
+    if floor is None or row.draws is None or row.key == FLOOR or name not in row.draws.trainings:
+        return ""
+    difference = row.draws.difference(floor.draws, name) if floor.draws is not None else None
+    if difference is None or math.isnan(difference.mean):
+        return ""
+    title = f"“{floor.title[0].lower()}{floor.title[1:]}”"
+    if difference.mean < 0:
+        return f"below {title}"
+    return "" if difference.is_known and difference.low > 0 else f"not told from {title}"
 
 
 def difference_text(difference: Difference | None) -> str:

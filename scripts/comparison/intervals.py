@@ -61,13 +61,19 @@ class Draws:
         of_cases: score -> on each draw of cases, mean over the trainings, ``(B,)``; the draws are the same for every method.
         noise: the mean of K trainings, in standard errors from the mean of all trainings that there could be, ``(B,)``; zeros
             where the spread of trainings is unknown.
-        num_cases: that are drawn.
+        cases: names of those that are drawn.
+        of_each_case: score -> on each case alone, mean over the trainings, ``(num_cases,)``.
     """
 
     trainings: dict[str, Array]
     of_cases: dict[str, Array]
     noise: Array
-    num_cases: int
+    cases: tuple[str, ...]
+    of_each_case: dict[str, Array]
+
+    @property
+    def num_cases(self) -> int:
+        return len(self.cases)
 
     @property
     def num_trainings(self) -> int:
@@ -143,10 +149,16 @@ def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, st
     own = np.random.default_rng([seed, zlib.crc32(stream.encode())])
     return Draws(
         trainings={name: np.array([one[name][0] for one in whole]) for name in whole[0]},
-        of_cases={name: nanmean(np.stack([one[name] for one in drawn]), axis=0) for name in whole[0]},
+        of_cases=_mean_scores(drawn),
         noise=own.standard_t(len(scores) - 1, num_draws) if len(scores) > 1 else np.zeros(num_draws),
-        num_cases=num_cases,
+        cases=tuple(map(str, names)),
+        of_each_case=_mean_scores([pooled_scores(one.total(np.eye(num_cases))) for one in sums]),
     )
+
+
+def _mean_scores(found: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Of several trainings the mean of every score."""
+    return {name: nanmean(np.stack([one[name] for one in found]), axis=0) for name in found[0]}
 
 
 def intervals(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0) -> dict[str, Interval]:

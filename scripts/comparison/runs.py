@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,16 @@ from shared.data import TissueCache
 from shared.handlers import Tracking
 from shared.inference.cohort.finished import FINISHED
 from shared.inference.cohort.row_store import TABLE_NAME
-from shared.metrics import Reliability
 from shared.sweeps.child_process import run_child
 from shared.sweeps.sweep import LOG, METRICS, Sweep
 from shared.writers import atomic_path, read_rows
 
 from .baselines import BASELINES, TRAINED, UNTRAINED
 from .data import ComparisonData
-from .intervals import NUM_DRAWS, Draws, Interval, draw, intervals, pooled_reliability
+from .intervals import NUM_DRAWS, draw, intervals, pooled_reliability
+from .kept_rows import keep_row, kept_rows
 from .measured_process import command_line, read_attempts
+from .method_row import FAILED, SKIPPED, MethodRow
 from .methods import Method, NotComparable, Plan, plan
 from .scoring import MapScorer, Scores
 
@@ -35,55 +36,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 # Settings that say where something lies, and not what it is.
 _FOLDERS = ("manifest", "tissue_dir", "features_dir")
-DONE, SKIPPED, FAILED = "ok", "skipped", "failed"
 USAGE, INFERENCE_USAGE, INFERENCE_LOG = "usage.json", "inference_usage.json", "inference_log.txt"
-
-
-@dataclass
-class MethodRow:
-    """A method of the table.
-
-    Attributes:
-        key: as on the command line.
-        title: for people.
-        status: ``"ok"``, ``"skipped"`` or ``"failed"``.
-        reason: why it is not ok; of an ok one, which seeds failed and why.
-        effort: ``labels``, ``areas`` and ``masks`` that it learned from.
-        settings: keys of its training that are not the bundle's own.
-        seeds: whose maps are scored.
-        scores: by name.
-        draws: what they are made of, to compare them with another method's.
-        training_minutes: mean over seeds, of the process, with the bundle's own evaluation.
-        seconds_per_image: mean over test images and seeds.
-        peak_bytes: of the largest process of any seed's training and inference.
-        maps: folder of each seed's maps.
-        mlflow_runs: id of each seed's run.
-    """
-
-    key: str
-    title: str
-    status: str = DONE
-    reason: str = ""
-    effort: dict[str, int] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    seeds: list[int] = field(default_factory=list)
-    scores: dict[str, Interval] = field(default_factory=dict)
-    draws: Draws | None = None
-    reliability: Reliability | None = None
-    training_minutes: float = math.nan
-    seconds_per_image: float = math.nan
-    peak_bytes: int | None = None
-    maps: list[Path] = field(default_factory=list)
-    mlflow_runs: list[str] = field(default_factory=list)
-
-    @property
-    def is_baseline(self) -> bool:
-        return self.key in BASELINES
-
-    @property
-    def is_of_one_training(self) -> bool:
-        """Whether nothing is known of what another training would score; what is not trained would score the same."""
-        return len(self.seeds) == 1 and self.key not in UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -145,11 +98,13 @@ class Comparison:
             tell: called with the rows so far whenever one is added.
 
         Returns:
-            a row a method, and a row a trivial baseline. Whatever goes wrong with one is that row's reason.
+            a row a method, and a row a trivial baseline. Whatever goes wrong with one is that row's reason. Behind them the rows
+            of what earlier calls have compared in the same folder.
         """
         rows: list[MethodRow] = []
         begun = [(MethodRow(method.key, method.title), partial(self._method, method)) for method in self.methods]
         begun += [(MethodRow(name, BASELINES[name]), partial(self._baseline, name)) for name in BASELINES if baselines]
+        kept = [row for row in kept_rows(self.out, [row.key for row, _ in begun]) if self._keep(row)]
         for row, fill in begun:
             try:
                 fill(row)
@@ -157,8 +112,20 @@ class Comparison:
                 row.status, row.reason = FAILED, _one_line(error)
                 logger.exception("%s failed", row.title)
             rows.append(row)
-            tell(rows)
-        return rows
+            keep_row(row, self.out)
+            tell([*rows, *kept])
+        return [*rows, *kept]
+
+    def _keep(self, row: MethodRow) -> bool:
+        """Score the maps of an earlier call, as all others are scored now; whether they could be."""
+        try:
+            scored = [self._scores(row.key, seed) for seed in row.seeds]
+        except (ValueError, OSError, KeyError) as error:
+            logger.warning("%s of an earlier call is left out: %s", row.title, _one_line(error))
+            return False
+        row.maps = [self._maps(row.key, seed) for seed in row.seeds]
+        self._fill(row, scored)
+        return True
 
     def _method(self, method: Method, row: MethodRow) -> None:
         keys = {name: value for who in ("all", method.key) for name, value in self.given.get(who, {}).items()}
@@ -261,7 +228,7 @@ class Comparison:
         for seed in (seed for seed in seeds if seed not in problems):
             maps, folder = self._maps(row.key, seed), self.out / "runs" / row.key / f"seed={seed}"
             try:
-                scores = self.scorer.score(maps, self.out / "scores" / row.key / f"seed={seed}.npz")
+                scores = self._scores(row.key, seed)
             except (ValueError, OSError, KeyError) as error:
                 row.reason = "; ".join(filter(None, [row.reason, f"seed {seed}: {_one_line(error)}"]))
                 continue
@@ -272,12 +239,19 @@ class Comparison:
         if not scored:
             row.status = FAILED
             return
+        self._fill(row, scored)
+        row.training_minutes = sum(minutes) / len(minutes) if minutes else math.nan
+        row.seconds_per_image = _mean_seconds(row.maps)
+        folders = [self.out / "runs" / row.key / f"seed={seed}" for seed in row.seeds]
+        row.peak_bytes, row.gpu_bytes = (_peak(folders, what) for what in ("peak_bytes", "gpu_bytes"))
+
+    def _scores(self, key: str, seed: int) -> Scores:
+        return self.scorer.score(self._maps(key, seed), self.out / "scores" / key / f"seed={seed}.npz")
+
+    def _fill(self, row: MethodRow, scored: Sequence[Scores]) -> None:
         row.draws = draw(scored, self.num_draws, stream=row.key)
         row.scores = {name: row.draws.interval(name) for name in row.draws.trainings}
         row.reliability = pooled_reliability(scored)
-        row.training_minutes = sum(minutes) / len(minutes) if minutes else math.nan
-        row.seconds_per_image = _mean_seconds(row.maps)
-        row.peak_bytes = _peak([self.out / "runs" / row.key / f"seed={seed}" for seed in row.seeds])
 
     def _log(self, folder: Path, scores: Scores) -> str:
         """Log one training's scores below its MLflow run; the id of that run, or nothing where MLflow cannot be reached."""
@@ -326,9 +300,9 @@ def _seconds(usage: Path) -> float:
     return sum(attempt["seconds"] for attempt in read_attempts(usage))
 
 
-def _peak(folders: Sequence[Path]) -> int | None:
+def _peak(folders: Sequence[Path], what: str) -> int | None:
     attempts = [attempt for folder in folders for name in (USAGE, INFERENCE_USAGE) for attempt in read_attempts(folder / name)]
-    return max((attempt["peak_bytes"] for attempt in attempts if attempt["peak_bytes"]), default=None)
+    return max((attempt[what] for attempt in attempts if attempt.get(what)), default=None)
 
 
 def _mean_seconds(folders: Sequence[Path]) -> float:

@@ -12,9 +12,9 @@ import pandas as pd
 from scripts.declarations.published import PublishedData
 from shared.writers import atomic_path
 
-from .differences import FLOOR, difference_text, differences_to
+from .differences import FLOOR, difference_text, differences_to, verdict
 from .intervals import FEW_CASES, Interval
-from .runs import DONE, MethodRow
+from .method_row import DONE, MethodRow
 
 EFFORTS = ("labels", "areas", "masks")
 
@@ -84,12 +84,14 @@ def write_csv(
     names: Mapping[str, str],
     seconds: Mapping[str, float],
     published: PublishedData | None,
+    first_score: str = "iou",
 ) -> None:
     """A row a method; scores are shares of 1, with the ends of their intervals beside them."""
     table = []
     for row in rows:
         cells: dict[str, Any] = {"method": row.key, "title": row.title, "status": row.status, "reason": row.reason}
         cells["seeds"] = " ".join(map(str, row.seeds))
+        cells["verdict"] = verdict(row, rows, first_score)
         for name in names:
             score = row.scores.get(name)
             for part in ("mean", "low", "high"):
@@ -104,6 +106,7 @@ def write_csv(
         cells["training_minutes"] = _number(row.training_minutes, 3)
         cells["seconds_per_image"] = _number(row.seconds_per_image, 3)
         cells["peak_gib"] = round(row.peak_bytes / 2**30, 3) if row.peak_bytes else None
+        cells["gpu_gib"] = round(row.gpu_bytes / 2**30, 3) if row.gpu_bytes is not None else None
         cells["settings"] = "; ".join(f"{name}={value}" for name, value in row.settings.items())
         table.append(cells)
     with atomic_path(path) as temporary:
@@ -137,20 +140,22 @@ def write_markdown(
     done = [row for row in rows if row.status == DONE]
     columns = {name: title for name, title in names.items() if any(name in row.scores for row in done)}
     against = _against(done, reference, columns, first_score)
-    header = ["method", "labels", *columns.values(), *against, "training, min", f"s a {unit}", "memory, GiB"]
+    with_gpu = any(row.gpu_bytes is not None for row in done)
+    costs = ["training, min", f"s a {unit}", "memory, GiB", *(["GPU, GiB"] if with_gpu else [])]
+    header = ["method", "labels", *columns.values(), *against, *costs]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in done:
-        trainings = trainings_text(row)
-        title = row.title + (f" ({trainings})" if trainings else "")
+        notes = "; ".join(filter(None, [trainings_text(row), verdict(row, rows, first_score)]))
+        title = row.title + (f" ({notes})" if notes else "")
         cells = [title, effort_text(row.effort), *(percent(row.scores.get(name)) for name in columns)]
         cells += [of_rows[row.key] for of_rows in against.values()]
         cells += [_cell(row.training_minutes, 1), _cell(row.seconds_per_image, 2)]
-        cells += [f"{row.peak_bytes / 2**30:.1f}" if row.peak_bytes else "-"]
+        cells += [_gib(row.peak_bytes), *([_gib(row.gpu_bytes)] if with_gpu else [])]
         lines.append("| " + " | ".join(cells) + " |")
         of_method = published.of(row.key) if published is not None else {}
         if of_method:
             cells = [f"{row.title}, published", "", *(f"{100 * of_method[n]:.1f}" if n in of_method else "" for n in columns)]
-            lines.append("| " + " | ".join([*cells, *("" for _ in against), "", "", ""]) + " |")
+            lines.append("| " + " | ".join([*cells, *("" for _ in [*against, *costs])]) + " |")
     several = any(len(row.seeds) > 1 for row in done)
     of_what = "patients and seeds" if several else "patients"
     lines += ["", f"Scores in per cent, in brackets the 95 % interval over {of_what}. {origin}"]
@@ -198,6 +203,10 @@ def _difference_lines(rows: Sequence[MethodRow], reference: MethodRow | None, co
 
 def _number(value: float, digits: int = 6) -> float | None:
     return None if math.isnan(value) else round(value, digits)
+
+
+def _gib(size: int | None) -> str:
+    return f"{size / 2**30:.1f}" if size else "-"
 
 
 def _cell(value: float, digits: int) -> str:

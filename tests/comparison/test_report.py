@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scripts.comparison.differences import verdict
 from scripts.comparison.gallery import examples
 from scripts.comparison.intervals import Interval, draw, pooled_reliability, score_names
+from scripts.comparison.method_row import FAILED, SKIPPED, MethodRow
 from scripts.comparison.methods import find_methods
+from scripts.comparison.origin import command_text
+from scripts.comparison.parts import case_values, worst_cases
 from scripts.comparison.plots import Point, label_places, scatter
 from scripts.comparison.report import Report
-from scripts.comparison.runs import FAILED, SKIPPED, MethodRow
 from scripts.comparison.scoring import MapScorer
 from scripts.declarations.published import PublishedData, published_data
 from shared.data import TissueCache
@@ -65,7 +68,7 @@ def _drawn(scores, share):
 def report(rows, data, migrated_database, tmp_path):
     shutil.copy(migrated_database, tmp_path / "mlruns.db")
     uri = f"sqlite:///{tmp_path}/mlruns.db"
-    Report(data, 0.5, SECONDS, PAPER, uri, "http://127.0.0.1:5000", 3, "comparison").write(tmp_path, rows)
+    Report(data, 0.5, SECONDS, PAPER, uri, None, 3, "comparison", command=command_text(["--out", "a b"])).write(tmp_path, rows)
     return tmp_path
 
 
@@ -83,10 +86,49 @@ class Page(HTMLParser):
 def test_the_page_needs_no_other_file(report):
     text = (report / "report.html").read_text()
     page = Page(text)
-    assert {tag for tag, value in page.references if not value.startswith("data:")} == {"a"}
+    assert {tag for tag, value in page.references if not value.startswith("data:")} == set()
     assert all(url.startswith("data:") for url in re.findall(r"url\(([^)]*)\)", text))
     assert "@import" not in text
-    assert "http://127.0.0.1:5000/#/experiments/0/runs/abc" in text
+    assert "127.0.0.1" not in text
+    assert "<code>python scripts/compare.py --out &#39;a b&#39;</code>" in text
+    assert re.search(r"version \d+\.\d+\.\d+, commit [0-9a-f]{12}", text)
+
+
+def test_links_lead_where_readers_can_go(data, rows, migrated_database, tmp_path):
+    shutil.copy(migrated_database, tmp_path / "mlruns.db")
+    uri = f"sqlite:///{tmp_path}/mlruns.db"
+    Report(data, 0.5, SECONDS, None, uri, "https://mlflow.example.org", 0, "comparison").write(tmp_path, rows)
+    assert "https://mlflow.example.org/#/experiments/0/runs/abc" in (tmp_path / "report.html").read_text()
+
+
+def test_what_does_not_beat_everything_is_tumour_is_marked(report, rows):
+    with (report / "table.csv").open(newline="") as file:
+        found = {row["method"]: row["verdict"] for row in csv.DictReader(file)}
+    ahead = {row.key: row.draws.difference(rows[2].draws, "iou") for row in rows[:4]}
+    assert ahead["camel"].low > 0
+    assert found["camel"] == found["everything_is_tumour"] == ""
+    few = replace(rows[0], draws=rows[2].draws)
+    worse = replace(rows[0], draws=_drawn_less(rows[2].draws))
+    title = "“everything is tumour”"
+    assert [verdict(row, [row, rows[2]], "iou") for row in (few, worse)] == [f"not told from {title}", f"below {title}"]
+
+
+def _drawn_less(draws):
+    return replace(draws, trainings={"iou": draws.trainings["iou"] - 0.01})
+
+
+def test_seeds_and_cases_have_their_rows(report, rows):
+    seeds, cases = (list(csv.DictReader((report / name).open(newline=""))) for name in ("seeds.csv", "cases.csv"))
+    assert [(row["method"], row["seed"]) for row in seeds] == [(row.key, "0") for row in rows[:4]]
+    assert float(seeds[1]["iou"]) == pytest.approx(rows[1].scores["iou"].mean, abs=1e-6)
+    camel = {row["case"]: row for row in cases if row["method"] == "camel"}
+    # The tumour of the second image is missed twice as much; a case without tumour has no sensitivity.
+    assert float(camel["b"]["sensitivity"]) == pytest.approx(0.8, abs=0.01)
+    assert (camel["a"]["sensitivity"], camel["a"]["specificity"]) == ("", "1.0")
+    values = case_values(rows[1].draws, 2)
+    assert [(one.case, one.has_tumour) for one in values] == [("b", True), ("d", True), ("a", False), ("c", False)]
+    assert worst_cases(rows, 2, 1) == ["b"]
+    assert "Worst: b 80, d 95, a 100" in (report / "report.html").read_text()
 
 
 def test_what_was_not_compared_says_why(report):
@@ -133,7 +175,7 @@ def test_differences_are_of_each_two(report, rows):
 def test_the_reference_that_was_asked_for(data, rows, migrated_database, tmp_path):
     """Or the best one, until it has a result."""
     shutil.copy(migrated_database, tmp_path / "mlruns.db")
-    options = {"tracking_uri": f"sqlite:///{tmp_path}/mlruns.db", "mlflow_url": "http://127.0.0.1:5000", "num_examples": 0}
+    options = {"tracking_uri": f"sqlite:///{tmp_path}/mlruns.db", "mlflow_url": None, "num_examples": 0}
     report = Report(data, 0.5, SECONDS, None, experiment="comparison", reference="cdws_mil", **options)
     for known, title in ((rows[1:], "CAMEL"), (rows, "CDWS-MIL")):
         report.write(tmp_path, known)
@@ -142,7 +184,7 @@ def test_the_reference_that_was_asked_for(data, rows, migrated_database, tmp_pat
 
 def test_layers_show_truth_and_maps(rows, data):
     found = examples(rows, data, 3)
-    assert [example.label for example in found] == ["tumour", "tumour", "normal"]
+    assert [example.label for example in found] == ["tumour, case case2", "tumour, case case3", "normal, case case3"]
     assert [panel.title for panel in found[0].panels] == ["Truth", "CDWS-MIL", "CAMEL", "Colour only"]
     truth = _picture(found[0].panels[0].uri)
     mask = np.asarray(Image.open(data.records[1]["mask"]).resize((found[0].width, found[0].height), Image.Resampling.NEAREST))
@@ -317,14 +359,24 @@ def _luminance(colour):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [375, 1400])
 def test_nothing_is_wider_than_the_page(open_report, width):
     page = open_report(width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    # The table is, and is moved within its frame; its first column stays.
+    # Nothing that is written in a plot stands outside it.
+    outside = """[...document.querySelectorAll('svg text')].filter(text => {
+        const [plot, box] = [text.ownerSVGElement.getBoundingClientRect(), text.getBoundingClientRect()];
+        return plot.width && (box.left < plot.left - 1 || box.right > plot.right + 1 || box.bottom > plot.bottom + 1);
+    }).map(text => text.textContent)"""
+    assert page.evaluate(outside) == []
+    # The table is, and is moved within its frame; its first column stays. An arrow says that there is more.
+    table, more = page.locator(".scroll").first, page.locator(".frame .more").first
+    is_wider = table.evaluate("element => element.scrollWidth > element.clientWidth + 4")
+    assert more.is_visible() == is_wider
     if width < 600:
-        table = page.locator(".scroll").first
-        assert table.evaluate("element => element.scrollWidth > element.clientWidth")
+        assert is_wider
         table.evaluate("element => { element.scrollLeft = 300; }")
         left = page.locator("#scores tbody th").first.bounding_box()["x"]
         assert left == pytest.approx(table.bounding_box()["x"], abs=2)
+        table.evaluate("element => { element.scrollLeft = element.scrollWidth; }")
+        more.wait_for(state="hidden")
