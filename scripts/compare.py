@@ -56,9 +56,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--tile_mpp", type=float, help="of PNG and JPEG images in a manifest without the column mpp")
     parser.add_argument("--region_size_px", type=int, default=320, help="of the regions that slides are cut into (default 320)")
     parser.add_argument("--region_mpp", type=float, default=0.5, help="micrometres per pixel of their size (default 0.5)")
-    parser.add_argument("--dataset", help="the data are those of this overlay of the bundles: show what was published on them")
+    parser.add_argument(
+        "--dataset",
+        help="the data are those of this overlay of the bundles: methods get it where their bundle has it, and what was "
+        "published on them is shown (default: the overlay, if there is one of the name of the manifest's folder; none: no overlay)",
+    )
     parser.add_argument("--reference", metavar="METHOD", help="that the others are compared with (default: the best one)")
-    parser.add_argument("--no_baselines", action="store_true", help="without 'everything is tumour' and 'colour only'")
+    parser.add_argument(
+        "--no_baselines", action="store_true", help="without 'everything is tumour', 'colour only' and the ceilings"
+    )
     parser.add_argument("--experiment", default="comparison", help="MLflow experiment of all runs")
     parser.add_argument("--tracking_uri", help="of MLflow (default: MLFLOW_TRACKING_URI, else a database in --out)")
     parser.add_argument("--mlflow_url", help="where readers of the report can see MLflow, for links to the trainings")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from shared.writers import atomic_path
 
+from .ceilings import CEILINGS
 from .intervals import Difference, best_method
 from .method_row import DONE, MethodRow
 
@@ -56,7 +57,7 @@ def verdict(row: MethodRow, rows: Sequence[MethodRow], name: str) -> str:
         name: of the score.
     """
     floor = next((one for one in rows if one.key == FLOOR and one.draws is not None), None)
-    if floor is None or row.draws is None or row.key == FLOOR or name not in row.draws.trainings:
+    if floor is None or row.draws is None or row.key in (FLOOR, *CEILINGS) or name not in row.draws.trainings:
         return ""
     difference = row.draws.difference(floor.draws, name) if floor.draws is not None else None
     if difference is None or math.isnan(difference.mean):

@@ -10,6 +10,7 @@ from typing import Any
 from shared.metrics import Reliability
 
 from .baselines import BASELINES, UNTRAINED
+from .ceilings import CEILINGS
 from .intervals import Draws, Interval
 
 DONE, SKIPPED, FAILED = "ok", "skipped", "failed"
@@ -25,6 +26,8 @@ class MethodRow:
         status: ``"ok"``, ``"skipped"`` or ``"failed"``.
         reason: why it is not ok; of an ok one, which seeds failed and why.
         effort: ``labels``, ``areas`` and ``masks`` that it learned from.
+        mpp: micrometres per pixel at which it reads; None where that is not known.
+        overlays: of its bundle.
         settings: keys of its training that are not the bundle's own.
         seeds: whose maps are scored.
         scores: by name.
@@ -42,6 +45,8 @@ class MethodRow:
     status: str = DONE
     reason: str = ""
     effort: dict[str, int] = field(default_factory=dict)
+    mpp: float | None = None
+    overlays: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
     scores: dict[str, Interval] = field(default_factory=dict)
@@ -56,9 +61,9 @@ class MethodRow:
 
     @property
     def is_baseline(self) -> bool:
-        return self.key in BASELINES
+        return self.key in BASELINES or self.key in CEILINGS
 
     @property
     def is_of_one_training(self) -> bool:
         """Whether nothing is known of what another training would score; what is not trained would score the same."""
-        return len(self.seeds) == 1 and self.key not in UNTRAINED
+        return len(self.seeds) == 1 and self.key not in UNTRAINED and self.key not in CEILINGS

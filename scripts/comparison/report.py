@@ -20,6 +20,7 @@ from scripts.declarations.published import PublishedData
 from shared.handlers import experiment_id
 from shared.writers import atomic_path
 
+from .ceilings import CEILINGS
 from .data import ComparisonData
 from .differences import FLOOR, difference_text, differences_to, reference_of, verdict, write_differences
 from .gallery import examples, shown_size
@@ -187,6 +188,7 @@ class Report:
             "row": row,
             "effort": effort_text(row.effort),
             "trainings": trainings_text(row),
+            "reading": ", ".join([f"{row.mpp:g} µm per pixel", *row.overlays]) if row.mpp is not None else "",
             "verdict": verdict(row, rows, self.first_score),
             "scores": [_score_cell(row.scores.get(name), published.get(name)) for name in names],
             "costs": [
@@ -245,7 +247,11 @@ class Report:
         """Of each method a dot a test case, and the worst of them by name."""
         strips = []
         for row in rows:
-            values = case_values(row.draws, self.data.num_classes) if row.draws is not None and row.key != FLOOR else []
+            values = (
+                case_values(row.draws, self.data.num_classes)
+                if row.draws is not None and row.key not in (FLOOR, *CEILINGS)
+                else []
+            )
             if values:
                 dots = [(one.case, one.value, one.has_tumour) for one in values]
                 score = row.scores.get("accuracy" if self.data.num_classes > 2 else "iou")

@@ -23,6 +23,7 @@ from shared.sweeps.sweep import LOG, METRICS, Sweep
 from shared.writers import atomic_path, read_rows
 
 from .baselines import BASELINES, TRAINED, UNTRAINED
+from .ceilings import CEILINGS, INSTANCES_PER_SIDE
 from .data import ComparisonData
 from .intervals import NUM_DRAWS, draw, intervals, pooled_reliability
 from .kept_rows import keep_row, kept_rows
@@ -94,7 +95,7 @@ class Comparison:
         """Train, map and score what is not finished.
 
         Args:
-            baselines: whether the trivial baselines get a row too.
+            baselines: whether the trivial baselines and the ceilings get a row too.
             tell: called with the rows so far whenever one is added.
 
         Returns:
@@ -102,8 +103,10 @@ class Comparison:
             of what earlier calls have compared in the same folder.
         """
         rows: list[MethodRow] = []
+        begun: list[tuple[MethodRow, Callable[[MethodRow], None]]]
         begun = [(MethodRow(method.key, method.title), partial(self._method, method)) for method in self.methods]
         begun += [(MethodRow(name, BASELINES[name]), partial(self._baseline, name)) for name in BASELINES if baselines]
+        begun += [(MethodRow(name, self._ceiling_title(name)), self._ceiling) for name in CEILINGS if baselines]
         kept = [row for row in kept_rows(self.out, [row.key for row, _ in begun]) if self._keep(row)]
         for row, fill in begun:
             try:
@@ -123,7 +126,7 @@ class Comparison:
         except (ValueError, OSError, KeyError) as error:
             logger.warning("%s of an earlier call is left out: %s", row.title, _one_line(error))
             return False
-        row.maps = [self._maps(row.key, seed) for seed in row.seeds]
+        row.maps = [] if row.key in CEILINGS else [self._maps(row.key, seed) for seed in row.seeds]
         self._fill(row, scored)
         return True
 
@@ -135,7 +138,7 @@ class Comparison:
             row.status, row.reason = SKIPPED, str(error)
             logger.warning("%s is skipped: it %s", method.title, error)
             return
-        row.effort = planned.effort
+        row.effort, row.mpp, row.overlays = planned.effort, planned.mpp, list(method.overlays)
         row.settings = {name: value for name, value in planned.settings.items() if name not in _FOLDERS}
         fixed = {
             "bundle_root": str(method.bundle),
@@ -245,7 +248,22 @@ class Comparison:
         folders = [self.out / "runs" / row.key / f"seed={seed}" for seed in row.seeds]
         row.peak_bytes, row.gpu_bytes = (_peak(folders, what) for what in ("peak_bytes", "gpu_bytes"))
 
+    def _ceiling_title(self, name: str) -> str:
+        size_um = self.data.region_size_um
+        instances = f"{INSTANCES_PER_SIDE} x {INSTANCES_PER_SIDE} instances"
+        if self.data.is_slides and size_um is not None:
+            instances = f"regions of {size_um[0]:g} um"
+        return CEILINGS[name].format(unit="slide" if self.data.is_slides else "image", instances=instances)
+
+    def _ceiling(self, row: MethodRow) -> None:
+        """Fill in what labels that are all right would score."""
+        row.seeds = [0]
+        self._fill(row, [self._scores(row.key, 0)])
+        row.mlflow_runs = [""]
+
     def _scores(self, key: str, seed: int) -> Scores:
+        if key in CEILINGS:
+            return self.scorer.ceiling(key, self.out / "scores" / f"{key}.npz")
         return self.scorer.score(self._maps(key, seed), self.out / "scores" / key / f"seed={seed}.npz")
 
     def _fill(self, row: MethodRow, scored: Sequence[Scores]) -> None:

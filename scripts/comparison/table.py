@@ -62,6 +62,15 @@ def range_text(interval: Interval, between: str) -> str:
     return "" if low == high else f"{low}{between}{high}"
 
 
+def reading_text(row: MethodRow) -> str:
+    """At which pixel size a method reads, and with which overlays of its bundle.
+
+    >>> reading_text(MethodRow("camel+ebhi_seg", "CAMEL", mpp=0.25, overlays=["ebhi_seg"]))
+    '0.25, ebhi_seg'
+    """
+    return ", ".join([f"{row.mpp:g}" if row.mpp is not None else "-", *row.overlays])
+
+
 def trainings_text(row: MethodRow) -> str:
     """How many trainings a row is the mean of, and what its intervals leave out."""
     if row.is_of_one_training:
@@ -107,6 +116,7 @@ def write_csv(
         cells["seconds_per_image"] = _number(row.seconds_per_image, 3)
         cells["peak_gib"] = round(row.peak_bytes / 2**30, 3) if row.peak_bytes else None
         cells["gpu_gib"] = round(row.gpu_bytes / 2**30, 3) if row.gpu_bytes is not None else None
+        cells["mpp"], cells["overlays"] = row.mpp, " ".join(row.overlays)
         cells["settings"] = "; ".join(f"{name}={value}" for name, value in row.settings.items())
         table.append(cells)
     with atomic_path(path) as temporary:
@@ -142,19 +152,19 @@ def write_markdown(
     against = _against(done, reference, columns, first_score)
     with_gpu = any(row.gpu_bytes is not None for row in done)
     costs = ["training, min", f"s a {unit}", "memory, GiB", *(["GPU, GiB"] if with_gpu else [])]
-    header = ["method", "labels", *columns.values(), *against, *costs]
+    header = ["method", "labels", "um per pixel, overlays", *columns.values(), *against, *costs]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in done:
         notes = "; ".join(filter(None, [trainings_text(row), verdict(row, rows, first_score)]))
         title = row.title + (f" ({notes})" if notes else "")
-        cells = [title, effort_text(row.effort), *(percent(row.scores.get(name)) for name in columns)]
+        cells = [title, effort_text(row.effort), reading_text(row), *(percent(row.scores.get(name)) for name in columns)]
         cells += [of_rows[row.key] for of_rows in against.values()]
         cells += [_cell(row.training_minutes, 1), _cell(row.seconds_per_image, 2)]
         cells += [_gib(row.peak_bytes), *([_gib(row.gpu_bytes)] if with_gpu else [])]
         lines.append("| " + " | ".join(cells) + " |")
         of_method = published.of(row.key) if published is not None else {}
         if of_method:
-            cells = [f"{row.title}, published", "", *(f"{100 * of_method[n]:.1f}" if n in of_method else "" for n in columns)]
+            cells = [f"{row.title}, published", "", "", *(f"{100 * of_method[n]:.1f}" if n in of_method else "" for n in columns)]
             lines.append("| " + " | ".join([*cells, *("" for _ in [*against, *costs])]) + " |")
     several = any(len(row.seeds) > 1 for row in done)
     of_what = "patients and seeds" if several else "patients"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from scripts.comparison.data import prepare_data
-from scripts.comparison.methods import NotComparable, check_given, find_methods, plan
+from scripts.comparison.methods import NotComparable, check_given, dataset_of, find_methods, plan, with_dataset
 from shared.data import RegionDataset, check_images, load_manifest
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -132,6 +132,37 @@ def test_a_key_that_is_not_there(given, problem):
         check_given(methods, given)
     assert "_desc_" not in str(raised.value)
     check_given(methods, {"all": {"cmil::num_epochs": 1}, "camel": {"train::trainer::max_epochs": 2}, "cdws_mil": {"seed": 1}})
+
+
+def test_the_overlay_of_a_data_set(images_csv, tmp_path):
+    """By the folder of the manifest; the bundles' own pixel sizes are read then, of 224 px at 0.25 um."""
+    folder = tmp_path / "ebhi_seg"
+    folder.mkdir()
+    lines = images_csv.read_text().splitlines()
+    for name in [part for line in lines[1:] for part in (line.split(",")[0], line.split(",")[3])]:
+        Image.open(images_csv.parent / name).resize((224, 224)).save(folder / name)
+    (folder / "manifest.csv").write_text("\n".join([lines[0], *(line.replace(",0.5", ",0.25") for line in lines[1:])]) + "\n")
+    assert dataset_of(BUNDLES, folder / "manifest.csv") == "ebhi_seg"
+    assert dataset_of(BUNDLES, images_csv) is None
+    data = prepare_data(folder / "manifest.csv", tmp_path / "data")
+    for name, key, size, mpp in (
+        ("camel", "camel+ebhi_seg", 224, 0.25),
+        ("camel+unet", "camel+ebhi_seg+unet", 224, 0.25),
+        ("cdws_mil+ebhi_seg", "cdws_mil+ebhi_seg", 56, 1.0),
+    ):
+        found = with_dataset(method(name), "ebhi_seg")
+        planned = plan(found, data, tmp_path, {})
+        assert (found.key, planned.settings["image_size_px"], planned.mpp) == (key, size, mpp)
+    assert with_dataset(method("attention_mil"), "ebhi_seg").key == "attention_mil"
+    assert with_dataset(method("cdws_mil"), "superpixels").key == "cdws_mil"
+    # Without the overlay images are no smaller than the bundle says that it can see in.
+    assert [
+        plan(method(name), data, tmp_path, {}).settings["image_size_px"] for name in ("camel", "cdws_mil", "mil_boosting")
+    ] == [
+        224,
+        56,
+        112,
+    ]
 
 
 def test_supervision_by_some_masks(data, tmp_path):
