@@ -59,7 +59,13 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--dataset",
         help="the data are those of this overlay of the bundles: methods get it where their bundle has it, and what was "
-        "published on them is shown (default: the overlay, if there is one of the name of the manifest's folder; none: no overlay)",
+        "published on them is shown (default: the overlay of the name of the manifest's folder; none: no overlay)",
+    )
+    parser.add_argument(
+        "--select",
+        choices=("own", "labels"),
+        default="own",
+        help="by what of the validation split epochs and thresholds are chosen: as each bundle says, or by labels alone",
     )
     parser.add_argument("--reference", metavar="METHOD", help="that the others are compared with (default: the best one)")
     parser.add_argument(

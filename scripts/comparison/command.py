@@ -80,7 +80,14 @@ def compare(arguments: argparse.Namespace) -> int:
         )
         note_folder(out, manifest, arguments.class_names)
         comparison = Comparison(
-            data, out, methods, range(arguments.seeds), arguments.mpp, given, Tracker(uri, arguments.experiment)
+            data,
+            out,
+            methods,
+            range(arguments.seeds),
+            arguments.mpp,
+            given,
+            Tracker(uri, arguments.experiment),
+            by_labels_alone=arguments.select == "labels",
         )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

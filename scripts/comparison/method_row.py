@@ -26,6 +26,7 @@ class MethodRow:
         status: ``"ok"``, ``"skipped"`` or ``"failed"``.
         reason: why it is not ok; of an ok one, which seeds failed and why.
         effort: ``labels``, ``areas`` and ``masks`` that it learned from.
+        selection: the same, of the validation split, by which it chose its epoch and threshold.
         mpp: micrometres per pixel at which it reads; None where that is not known.
         overlays: of its bundle.
         settings: keys of its training that are not the bundle's own.
@@ -45,6 +46,7 @@ class MethodRow:
     status: str = DONE
     reason: str = ""
     effort: dict[str, int] = field(default_factory=dict)
+    selection: dict[str, int] = field(default_factory=dict)
     mpp: float | None = None
     overlays: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -58,6 +60,11 @@ class MethodRow:
     gpu_bytes: int | None = None
     maps: list[Path] = field(default_factory=list)
     mlflow_runs: list[str] = field(default_factory=list)
+
+    @property
+    def whole_effort(self) -> dict[str, int]:
+        """All that an annotator gave: to learn from and to choose by."""
+        return {name: count + self.selection.get(name, 0) for name, count in self.effort.items()}
 
     @property
     def is_baseline(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from shared.data.manifest import REGION, has_known_mask
 from shared.data.record import Record, label_of
 
 from .data import ComparisonData
+from .selection import chosen_by, selection_effort
 
 _NOT_OF_INFERENCE = {
     *("bundle_root", "dataset_dir", "output_dir", "split", "imports", "initialize", "run", "finalize"),
@@ -131,6 +132,7 @@ class Plan:
         inference: keys of its inference.
         effort: how many ``labels``, ``areas`` and ``masks`` of the training split it learns from.
         mpp: micrometres per pixel at which it reads; None for as they are.
+        selection: how many of the validation split it chooses its epoch and threshold by.
     """
 
     method: Method
@@ -138,6 +140,7 @@ class Plan:
     inference: dict[str, Any]
     effort: dict[str, int]
     mpp: float | None = None
+    selection: dict[str, int] = field(default_factory=dict)
 
 
 def find_methods(bundles: Path, wanted: Sequence[str] = ()) -> list[Method]:
@@ -212,7 +215,7 @@ def check_given(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]
                 raise ValueError(f"--set {name} {key}: {whose} key {key!r}" + ("" if name == "all" else f"; it has: {known}"))
 
 
-def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str, Any]) -> Plan:
+def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str, Any], by_labels_alone: bool = False) -> Plan:
     """How a method is trained on the data.
 
     What the user or an overlay gives stays. Else images are read at the pixel size of the bundle - finer, by halves, where they
@@ -224,6 +227,7 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
         data: to train on.
         tissue: folder for the tissue masks of slides.
         given: keys and values of the user.
+        by_labels_alone: choose epochs and thresholds without the masks of the validation images.
 
     Raises:
         NotComparable: if the data lack what it needs.
@@ -250,9 +254,16 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
         settings["truth"] = None
     settings |= _image_size(method, data, given) | dict(given)
     settings = {name: value for name, value in settings.items() if name.split("::")[0] in method.training}
+    columns = chosen_by(method.training, method.parser(settings))
+    if by_labels_alone and "mask" in columns:
+        settings |= {"truth": None} if "truth" in method.training else {}
+        columns = chosen_by(method.training, method.parser(settings))
+        if "mask" in columns:
+            raise NotComparable("chooses by masks of validation images, and its bundle has no other way")
     _check_labels(method, records, settings)
+    selection = selection_effort(columns, data.validation[method.kind])
     mpp = method.parser(settings).get_parsed_content("mpp") if "mpp" in method.training else None
-    return Plan(method, settings, _inference_keys(method, settings), _effort(method, settings), mpp)
+    return Plan(method, settings, _inference_keys(method, settings), _effort(method, settings), mpp, selection)
 
 
 def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -180,13 +180,14 @@ class Report:
 
     def _table_row(self, row: MethodRow, names: Mapping[str, str], rows: Sequence[MethodRow]) -> dict[str, Any]:
         published = self.published.of(row.key) if self.published else {}
-        minutes = effort_minutes(row.effort, self.seconds)
+        minutes = effort_minutes(row.whole_effort, self.seconds)
         memory, gpu = (size / 2**30 if size is not None else math.nan for size in (row.peak_bytes, row.gpu_bytes))
         costs = [(minutes, 1), (row.training_minutes, 1), (row.seconds_per_image, 2), (memory, 1), (gpu, 1)]
         costs = costs[: len(self._cost_titles(rows))]
         return {
             "row": row,
             "effort": effort_text(row.effort),
+            "selection": effort_text(row.selection),
             "trainings": trainings_text(row),
             "reading": ", ".join([f"{row.mpp:g} µm per pixel", *row.overlays]) if row.mpp is not None else "",
             "verdict": verdict(row, rows, self.first_score),
@@ -220,7 +221,7 @@ class Report:
         plots = []
         for name, title in names.items():
             scored = [row for row in rows if name in row.scores]
-            effort = [_point(row, effort_minutes(row.effort, self.seconds), name) for row in scored]
+            effort = [_point(row, effort_minutes(row.whole_effort, self.seconds), name) for row in scored]
             cost = [_point(row, row.training_minutes, name) for row in scored]
             plots.append(
                 {

@@ -73,6 +73,7 @@ class Comparison:
         given: method, or ``all``, -> keys and values over those that are derived from the data.
         tracker: MLflow.
         num_draws: of the intervals.
+        by_labels_alone: whether all methods choose their epochs and thresholds by labels of the validation split alone.
     """
 
     def __init__(
@@ -85,9 +86,11 @@ class Comparison:
         given: Mapping[str, Mapping[str, Any]],
         tracker: Tracker,
         num_draws: int = NUM_DRAWS,
+        by_labels_alone: bool = False,
     ) -> None:
         self.data, self.out, self.methods, self.seeds, self.mpp = data, out, methods, list(seeds), mpp
         self.given, self.tracker, self.num_draws = given, tracker, num_draws
+        self.by_labels_alone = by_labels_alone
         self.tissue = TissueCache(out / "data" / "tissue")
         self.scorer = MapScorer(data, mpp, self.tissue)
 
@@ -133,12 +136,13 @@ class Comparison:
     def _method(self, method: Method, row: MethodRow) -> None:
         keys = {name: value for who in ("all", method.key) for name, value in self.given.get(who, {}).items()}
         try:
-            planned = plan(method, self.data, self.out / "data" / "tissue", keys)
+            planned = plan(method, self.data, self.out / "data" / "tissue", keys, self.by_labels_alone)
         except NotComparable as error:
             row.status, row.reason = SKIPPED, str(error)
             logger.warning("%s is skipped: it %s", method.title, error)
             return
-        row.effort, row.mpp, row.overlays = planned.effort, planned.mpp, list(method.overlays)
+        row.effort, row.selection = planned.effort, planned.selection
+        row.mpp, row.overlays = planned.mpp, list(method.overlays)
         row.settings = {name: value for name, value in planned.settings.items() if name not in _FOLDERS}
         fixed = {
             "bundle_root": str(method.bundle),

@@ -111,7 +111,8 @@ def write_csv(
                 f"published_{name}": of_method.get(name) for name in names if any(name in s for s in published.scores.values())
             }
         cells |= {name: row.effort.get(name) for name in EFFORTS}
-        cells["annotation_minutes"] = round(effort_minutes(row.effort, seconds), 2) if row.effort else None
+        cells |= {f"{name}_to_select": row.selection.get(name) for name in EFFORTS}
+        cells["annotation_minutes"] = round(effort_minutes(row.whole_effort, seconds), 2) if row.effort else None
         cells["training_minutes"] = _number(row.training_minutes, 3)
         cells["seconds_per_image"] = _number(row.seconds_per_image, 3)
         cells["peak_gib"] = round(row.peak_bytes / 2**30, 3) if row.peak_bytes else None
@@ -120,8 +121,9 @@ def write_csv(
         cells["settings"] = "; ".join(f"{name}={value}" for name, value in row.settings.items())
         table.append(cells)
     with atomic_path(path) as temporary:
+        whole = [*EFFORTS, *(f"{name}_to_select" for name in EFFORTS)]
         # Whole numbers stay whole where some rows have none.
-        pd.DataFrame(table).astype(dict.fromkeys(EFFORTS, "Int64")).to_csv(temporary, index=False)
+        pd.DataFrame(table).astype(dict.fromkeys(whole, "Int64")).to_csv(temporary, index=False)
 
 
 def write_markdown(
@@ -152,19 +154,31 @@ def write_markdown(
     against = _against(done, reference, columns, first_score)
     with_gpu = any(row.gpu_bytes is not None for row in done)
     costs = ["training, min", f"s a {unit}", "memory, GiB", *(["GPU, GiB"] if with_gpu else [])]
-    header = ["method", "labels", "um per pixel, overlays", *columns.values(), *against, *costs]
+    header = ["method", "labels", "labels to select", "um per pixel, overlays", *columns.values(), *against, *costs]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in done:
         notes = "; ".join(filter(None, [trainings_text(row), verdict(row, rows, first_score)]))
         title = row.title + (f" ({notes})" if notes else "")
-        cells = [title, effort_text(row.effort), reading_text(row), *(percent(row.scores.get(name)) for name in columns)]
+        cells = [
+            title,
+            effort_text(row.effort),
+            effort_text(row.selection),
+            reading_text(row),
+            *(percent(row.scores.get(name)) for name in columns),
+        ]
         cells += [of_rows[row.key] for of_rows in against.values()]
         cells += [_cell(row.training_minutes, 1), _cell(row.seconds_per_image, 2)]
         cells += [_gib(row.peak_bytes), *([_gib(row.gpu_bytes)] if with_gpu else [])]
         lines.append("| " + " | ".join(cells) + " |")
         of_method = published.of(row.key) if published is not None else {}
         if of_method:
-            cells = [f"{row.title}, published", "", "", *(f"{100 * of_method[n]:.1f}" if n in of_method else "" for n in columns)]
+            cells = [
+                f"{row.title}, published",
+                "",
+                "",
+                "",
+                *(f"{100 * of_method[n]:.1f}" if n in of_method else "" for n in columns),
+            ]
             lines.append("| " + " | ".join([*cells, *("" for _ in [*against, *costs])]) + " |")
     several = any(len(row.seeds) > 1 for row in done)
     of_what = "patients and seeds" if several else "patients"

@@ -10,6 +10,7 @@ from PIL import Image
 
 from scripts.comparison.data import prepare_data
 from scripts.comparison.methods import NotComparable, check_given, dataset_of, find_methods, plan, with_dataset
+from scripts.comparison.selection import chosen_by
 from shared.data import RegionDataset, check_images, load_manifest
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -170,6 +171,41 @@ def test_supervision_by_some_masks(data, tmp_path):
     assert joint.settings["class_names"] == ["normal", "tumour"]
     # One mask of a tumour image; the other three images are known by their labels.
     assert joint.effort == {"labels": 3, "areas": 0, "masks": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "own", "by_labels"),
+    [
+        ("joint_seg_cls", {}, {"labels": 1, "masks": 1}, {"labels": 0, "masks": 0}),
+        ("joint_seg_cls", {"keep_best": None}, {"labels": 0, "masks": 0}, {"labels": 0, "masks": 0}),
+        ("fully_supervised", {}, {"labels": 1, "masks": 1}, {"labels": 2, "masks": 0}),
+        ("fully_supervised+instance_fsb", {}, {"labels": 1, "masks": 1}, {"labels": 2, "masks": 0}),
+        ("fully_supervised+features", {}, {"labels": 0, "masks": 0}, {"labels": 0, "masks": 0}),
+        ("camel", {}, {"labels": 2, "masks": 0}, {"labels": 2, "masks": 0}),
+        ("camel", {"threshold": 0.5, "cmil::keep_best": None, "retrain::keep_best": None}, *[{"labels": 0, "masks": 0}] * 2),
+        ("cdws_mil", {}, {"labels": 2, "masks": 0}, {"labels": 2, "masks": 0}),
+        ("mil_boosting", {}, {"labels": 0, "masks": 0}, {"labels": 0, "masks": 0}),
+    ],
+)
+def test_what_is_used_to_select(data, tmp_path, name, given, own, by_labels):
+    """Of the two validation images one has tumour; without tumour the label is the mask."""
+    plans = [plan(method(name), data, tmp_path, given, by_labels_alone=alone) for alone in (False, True)]
+    assert [planned.selection for planned in plans] == [own | {"areas": 0}, by_labels | {"areas": 0}]
+    # Who does not choose by masks is trained in the same way.
+    assert (plans[0].settings == plans[1].settings) == (own["masks"] == 0)
+
+
+def test_methods_of_slides_choose_by_labels():
+    for name in ("alpha_beta_mil", "attention_mil"):
+        found = method(name)
+        assert (
+            chosen_by(found.training, found.parser({"keep_best": None})) == {"label"} == chosen_by(found.training, found.parser())
+        )
+
+
+def test_selecting_is_what_bundles_declare():
+    for found in find_methods(BUNDLES):
+        assert chosen_by(found.training, found.parser()) == set(found.supervision.chooses_by), found.key
 
 
 JOINT_MODES = [("joint_seg_cls", {"mode": mode, "masked_share": 1.0}) for mode in ("S", "S+C", "S+C*")]

@@ -158,7 +158,7 @@ def test_tables_for_programs_and_people(report, rows):
     assert "| CDWS-MIL (over patients only (1 seed)) |" in scores[2]
     assert "Only 4 test cases: below 20 the intervals are rough." in text
     # All that is tumour is found in every draw.
-    assert "| Everything is tumour | none | - | 100.0 (-) | 0.0 (-) |" in text
+    assert "| Everything is tumour | none | none | - | 100.0 (-) | 0.0 (-) |" in text
 
 
 def test_differences_are_of_each_two(report, rows):
