@@ -11,7 +11,10 @@ that are not all squares of one size are cut into such squares.
 
 Every training is a process of its own and an MLflow run of one experiment; the same command again resumes where it stopped
 interrupted, by kill -9 too, and takes nothing that was made with another manifest or other settings. Into --out go table.csv,
-table.md and report.html (one file that needs nothing else), written anew after every method, and what they were made from.
+table.md, differences.csv, seeds.csv, cases.csv and report.html (one file that needs nothing else), written anew after every
+method, and what they were made from. Fewer methods into the same --out keep the rows of the others. Methods are told apart by
+their paired differences, over the same draws of the same cases: to the best one or to --reference in the table, of each two in
+differences.csv.
 
 Exit status: 0 when every method that was not skipped has a result, 1 when any failed, 2 when nothing could be started or every
 method was skipped.
@@ -53,11 +56,24 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--tile_mpp", type=float, help="of PNG and JPEG images in a manifest without the column mpp")
     parser.add_argument("--region_size_px", type=int, default=320, help="of the regions that slides are cut into (default 320)")
     parser.add_argument("--region_mpp", type=float, default=0.5, help="micrometres per pixel of their size (default 0.5)")
-    parser.add_argument("--dataset", help="the data are those of this overlay of the bundles: show what was published on them")
-    parser.add_argument("--no_baselines", action="store_true", help="without 'everything is tumour' and 'colour only'")
+    parser.add_argument(
+        "--dataset",
+        help="the data are those of this overlay of the bundles: methods get it where their bundle has it, and what was "
+        "published on them is shown (default: the overlay of the name of the manifest's folder; none: no overlay)",
+    )
+    parser.add_argument(
+        "--select",
+        choices=("own", "labels"),
+        default="own",
+        help="by what of the validation split epochs and thresholds are chosen: as each bundle says, or by labels alone",
+    )
+    parser.add_argument("--reference", metavar="METHOD", help="that the others are compared with (default: the best one)")
+    parser.add_argument(
+        "--no_baselines", action="store_true", help="without 'everything is tumour', 'colour only' and the ceilings"
+    )
     parser.add_argument("--experiment", default="comparison", help="MLflow experiment of all runs")
     parser.add_argument("--tracking_uri", help="of MLflow (default: MLFLOW_TRACKING_URI, else a database in --out)")
-    parser.add_argument("--mlflow_url", default="http://127.0.0.1:5000", help="where `mlflow ui` will show it, for the links")
+    parser.add_argument("--mlflow_url", help="where readers of the report can see MLflow, for links to the trainings")
     parser.add_argument("--examples", type=int, default=6, help="test images in the gallery (default 6)")
     for name, seconds, what in (("label", 5.0, "an image"), ("area", 10.0, "a rough area"), ("mask", 240.0, "a mask")):
         parser.add_argument(

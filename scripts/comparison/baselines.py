@@ -32,6 +32,8 @@ from shared.writers import atomic_path
 from shared.wsi import open_slide, tissue_mask
 
 BASELINES = {"everything_is_tumour": "Everything is tumour", "colour_only": "Colour only"}
+# Always the same, whatever the seed.
+UNTRAINED = frozenset({"everything_is_tumour"})
 WEIGHTS, TRAINED = "model.pt", "training.json"
 # Colours are means over a square of this side: single pixels are nuclei or not, tumour or not they are not.
 SQUARE_UM = 16.0

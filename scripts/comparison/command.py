@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,19 @@ from shared.handlers import database_uri
 from shared.sweeps.sweep import parse_value
 
 from ..declarations.published import PublishedData, published_data
+from .baselines import BASELINES
+from .ceilings import CEILINGS
 from .data import prepare_data
-from .methods import check_given, find_methods
+from .kept_rows import check_folder, note_folder
+from .method_row import FAILED, SKIPPED
+from .methods import check_given, dataset_of, datasets, find_methods, with_dataset
+from .origin import command_text
 from .report import Report
-from .runs import FAILED, SKIPPED, Comparison, Tracker
+from .runs import Comparison, Tracker
 
 logger = logging.getLogger("compare")
 
+NO_DATASET = "none"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -51,8 +58,16 @@ def compare(arguments: argparse.Namespace) -> int:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or arguments.tracking_uri or database_uri(out)
     try:
         published = _published(bundles, arguments.dataset)
-        methods = find_methods(bundles, arguments.methods)
+        dataset = _dataset(bundles, manifest, arguments.dataset)
+        asked = find_methods(bundles, arguments.methods)
+        methods = list({method.key: method for method in (with_dataset(one, dataset) for one in asked)}.values())
+        # Methods are called as on the command line, or as the table calls them.
+        called = {one.key: with_dataset(one, dataset).key for one in asked}
+        given = {called.get(name, name): keys for name, keys in given.items()}
+        arguments.reference = called.get(arguments.reference, arguments.reference)
         check_given(methods, given)
+        _check_reference(arguments.reference, [method.key for method in methods], not arguments.no_baselines)
+        check_folder(out, manifest, arguments.class_names)
         data = prepare_data(
             manifest,
             out / "data",
@@ -63,8 +78,16 @@ def compare(arguments: argparse.Namespace) -> int:
             arguments.tumour_classes,
             arguments.annotation_frame,
         )
+        note_folder(out, manifest, arguments.class_names)
         comparison = Comparison(
-            data, out, methods, range(arguments.seeds), arguments.mpp, given, Tracker(uri, arguments.experiment)
+            data,
+            out,
+            methods,
+            range(arguments.seeds),
+            arguments.mpp,
+            given,
+            Tracker(uri, arguments.experiment),
+            by_labels_alone=arguments.select == "labels",
         )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -79,6 +102,8 @@ def compare(arguments: argparse.Namespace) -> int:
         mlflow_url=arguments.mlflow_url,
         num_examples=arguments.examples,
         experiment=arguments.experiment,
+        reference=arguments.reference,
+        command=command_text(sys.argv[1:]),
     )
     # After every method: what is known can be read while the next one trains.
     rows = comparison.run(baselines=not arguments.no_baselines, tell=partial(report.write, out))
@@ -92,14 +117,30 @@ def compare(arguments: argparse.Namespace) -> int:
     return int(any(row.status == FAILED for row in rows))
 
 
+def _check_reference(reference: str | None, methods: Sequence[str], baselines: bool) -> None:
+    known = [*methods, *([*BASELINES, *CEILINGS] if baselines else ())]
+    if reference is not None and reference not in known:
+        raise ValueError(f"--reference {reference}: expected one of what is compared: {', '.join(known)}")
+
+
+def _dataset(bundles: Path, manifest: Path, named: str | None) -> str | None:
+    """The data set whose overlays the methods get: the named one, or that whose folder the manifest is in."""
+    if named is not None:
+        return None if named == NO_DATASET else named
+    found = dataset_of(bundles, manifest)
+    if found is not None:
+        logger.info("methods get their bundles' overlay %s, after the manifest's folder; --dataset none keeps it away", found)
+    return found
+
+
 def _published(bundles: Path, dataset: str | None) -> PublishedData | None:
-    """What the bundles say was published on a data set; None for no data set."""
-    if dataset is None:
+    """What the bundles say was published on a data set; None for no data set, and for one of which nothing is."""
+    if dataset is None or dataset == NO_DATASET:
         return None
     known = published_data(bundles)
-    if dataset not in known:
+    if dataset not in known and dataset_of(bundles, Path(dataset, "manifest.csv")) is None:
         raise ValueError(
-            f"--dataset {dataset}: expected a data set on which a bundle of {bundles} has docs/published.json: "
-            f"{', '.join(sorted(known)) or 'there is none'}"
+            f"--dataset {dataset}: expected a data set of which a bundle of {bundles} has an overlay or docs/published.json: "
+            f"{', '.join(sorted({*known, *datasets(bundles)})) or 'there is none'}"
         )
-    return known[dataset]
+    return known.get(dataset)

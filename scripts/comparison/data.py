@@ -44,6 +44,7 @@ class ComparisonData:
         is_slides: whether the rows are whole slides.
         manifests: ``"images"`` and ``"slides"`` -> the manifest that methods of this kind train on, of those that there are.
         training: the same -> its records of the training split.
+        validation: the same of the validation split.
         test_manifest: whole images and slides of the test split, to map.
         class_names: class 0 is the background.
         region_size_um: sides (width, height) of the images that methods of images train on; None where they are not squares of
@@ -56,6 +57,7 @@ class ComparisonData:
     is_slides: bool
     manifests: dict[str, Path]
     training: dict[str, list[Record]]
+    validation: dict[str, list[Record]]
     test_manifest: Path
     class_names: tuple[str, ...] = BINARY_NAMES
     region_size_um: tuple[float, float] | None = None
@@ -141,13 +143,16 @@ def prepare_data(
     scored = [record for record in test if has_known_mask(record)]
     if not scored:
         raise ValueError(f"{file} has no image of the split 'test' with a mask or label 0: there is nothing to score")
-    training = {name: [row for row in rows if row["split"] == "train"] for name, rows in of_kind.items()}
+    training, validation = (
+        {name: [row for row in rows if row["split"] == split] for name, rows in of_kind.items()} for split in ("train", "val")
+    )
     return ComparisonData(
         manifest=file,
         records=scored,
         is_slides=is_slides,
         manifests=manifests,
         training=training,
+        validation=validation,
         test_manifest=out / "test.csv",
         class_names=tuple(class_names),
         region_size_um=None if size_um is None else (size_um, size_um),

@@ -23,7 +23,7 @@ from shared.writers.palette import class_colour
 from shared.wsi import open_slide
 
 from .data import ComparisonData
-from .runs import MethodRow
+from .method_row import MethodRow
 from .scoring import map_class_names
 
 _SIDE_PX = 320
@@ -65,18 +65,31 @@ class Example:
     panels: list[Panel]
 
 
-def examples(rows: Sequence[MethodRow], data: ComparisonData, count: int) -> list[Example]:
+def examples(rows: Sequence[MethodRow], data: ComparisonData, count: int, worst: Sequence[str] = ()) -> list[Example]:
     """Some test images, two of three with tumour, with the map of each method's first seed; one that is always the same is not
-    shown."""
+    shown. Behind them an image of each of the worst cases, of those that are named.
+
+    Args:
+        rows: of the comparison.
+        data: that were compared on.
+        count: of images.
+        worst: names of cases.
+    """
     mapped = [row for row in rows if row.maps and row.key != "everything_is_tumour"]
     if not mapped:
         return []
     labels = [1 if record["label"] is None else record["label"] for record in data.records]
     folders = [(row.title, MapFolder(row.maps[0], map_class_names(data))) for row in mapped]
-    return [_example(data.records[index], folders, data) for index in example_indices(labels, min(count, len(labels)))]
+    chosen = dict.fromkeys(example_indices(labels, min(count, len(labels))), "")
+    for case in worst if count else ():
+        of_case = [index for index, record in enumerate(data.records) if case in (record["case_id"], record["image"])]
+        if of_case:
+            # With tumour, if there is one.
+            chosen[max(of_case, key=lambda index: (labels[index] > 0, -index))] = "among the worst cases"
+    return [_example(data.records[index], folders, data, note) for index, note in chosen.items()]
 
 
-def _example(record: Record, folders: Sequence[tuple[str, MapFolder]], data: ComparisonData) -> Example:
+def _example(record: Record, folders: Sequence[tuple[str, MapFolder]], data: ComparisonData, note: str) -> Example:
     slide = open_slide(record["image"], mpp=record["mpp"])
     size = region_of(record, slide.size_px)[2:]
     mpp = slide.mpp * max(size) / _SIDE_PX
@@ -89,6 +102,7 @@ def _example(record: Record, folders: Sequence[tuple[str, MapFolder]], data: Com
             panels.append(Panel(title, _layer(_chances(grid.decisions(source, 0, height), data.num_classes))))
     name = image_name(Path(record["image"])) + (f" at {record['x']}, {record['y']}" if record["x"] is not None else "")
     label = "unknown" if record["label"] is None else data.class_names[record["label"]]
+    label = ", ".join(filter(None, [label, record["case_id"] and f"case {record['case_id']}", note]))
     return Example(name, label, _jpeg(picture), width, height, panels)
 
 

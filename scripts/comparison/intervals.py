@@ -1,72 +1,184 @@
-"""Scores of many images, with intervals by resampling patients and seeds."""
+"""Intervals of scores and of their differences, by resampling patients and by the spread of trainings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan, nan, sqrt
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import norm, t as student
 
 from shared.metrics import Reliability, reliability_of_map_histograms
 
+from .pooled_scores import ECE_BINS, nanmean, pooled_scores, sums_of_cases
 from .scoring import Scores
 
 Array = NDArray[np.float64]
 
 NUM_DRAWS = 2000
 LEVEL = 0.95
-ECE_BINS = 15
+# Below this many cases an interval by resampling is itself uncertain.
+FEW_CASES = 20
+# Of these the lower one is ahead.
+LOWER_IS_BETTER = frozenset({"ece"})
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A score: its mean over seeds, and the interval in which resampling leaves it; NaN where there is none."""
+    """A score: its mean over seeds, and the interval that holds the true one; NaN where there is none."""
 
     mean: float
     low: float
     high: float
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there are ends."""
+        return not isnan(self.low)
 
-def intervals(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0) -> dict[str, Interval]:
-    """Every score of a method, mean over seeds, with its 95 % interval over patients and seeds.
 
-    A draw takes as many cases as there are, with replacement - a patient with all images or not at all - and as many of the
-    trainings, with replacement too; its score is the mean over these trainings of the score on these cases. The interval is from
-    the 2.5th to the 97.5th percentile of the draws. Draws in which a score is 0/0 - no tumour, say - are left out of it. With a
-    single case there is no interval. The same `seed` draws the same cases for every method.
+@dataclass(frozen=True)
+class Difference(Interval):
+    """How far a method is from another in a score, over the same draws of cases.
+
+    Attributes:
+        ahead: share of the draws in which the method is better; draws in which both are the same count half.
+    """
+
+    ahead: float
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What a method's trainings score on the test cases, and on draws of them.
+
+    Attributes:
+        trainings: score -> that of each training on all cases, ``(K,)``.
+        of_cases: score -> on each draw of cases, mean over the trainings, ``(B,)``; the draws are the same for every method.
+        noise: the mean of K trainings, in standard errors from the mean of all trainings that there could be, ``(B,)``; zeros
+            where the spread of trainings is unknown.
+        cases: names of those that are drawn.
+        of_each_case: score -> on each case alone, mean over the trainings, ``(num_cases,)``.
+    """
+
+    trainings: dict[str, Array]
+    of_cases: dict[str, Array]
+    noise: Array
+    cases: tuple[str, ...]
+    of_each_case: dict[str, Array]
+
+    @property
+    def num_cases(self) -> int:
+        return len(self.cases)
+
+    @property
+    def num_trainings(self) -> int:
+        return len(next(iter(self.trainings.values())))
+
+    def mean(self, name: str) -> float:
+        """A score on all cases, mean over the trainings."""
+        return float(nanmean(self.trainings[name], axis=0))
+
+    def interval(self, name: str) -> Interval:
+        """A score with its interval, whose ends are shares of 1."""
+        mean = self.mean(name)
+        low, high = self._ends(_stretched(self.of_cases[name], mean, self.num_cases) + self._noise(name))
+        return Interval(mean, max(0.0, low), min(1.0, high)) if not isnan(low) else Interval(mean, nan, nan)
+
+    def difference(self, reference: Draws, name: str) -> Difference:
+        """How far this method is from another, in a score, and in how many draws it is ahead."""
+        mean = self.mean(name) - reference.mean(name)
+        drawn = _stretched(self.of_cases[name] - reference.of_cases[name], mean, self.num_cases)
+        drawn = drawn + self._noise(name) - reference._noise(name)
+        low, high = self._ends(drawn)
+        known = drawn[~np.isnan(drawn)] * (-1 if name in LOWER_IS_BETTER else 1)
+        has_ends = self.num_cases > 1 and len(known) and not isnan(mean)
+        ahead = float((known > 0).mean() + (known == 0).mean() / 2) if has_ends else nan
+        return Difference(mean, low, high, ahead)
+
+    def _noise(self, name: str) -> Array:
+        """What another K trainings would change, of each draw ``(B,)``."""
+        known = self.trainings[name][~np.isnan(self.trainings[name])]
+        error = known.std(ddof=1) / sqrt(len(known)) if len(known) > 1 else 0.0
+        return np.asarray(error * self.noise)
+
+    def _ends(self, drawn: Array) -> tuple[float, float]:
+        """Percentiles of the draws that are numbers; NaN for a single case, and where all draws are the same."""
+        known = drawn[~np.isnan(drawn)]
+        tail = 100 * (1 - LEVEL) / 2
+        if self.num_cases < 2 or not len(known):
+            return nan, nan
+        low, high = np.percentile(known, [tail, 100 - tail])
+        return (float(low), float(high)) if high > low else (nan, nan)
+
+
+def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, stream: str = "") -> Draws:
+    """Every score of a method on draws of the test cases.
+
+    A draw takes as many cases as there are, with replacement - a patient with all images or not at all; its score is the mean
+    over the trainings of the score on these cases. The same `seed` draws the same cases for every method.
+
+    Few patients vary less among themselves than those that they are drawn from: draws are stretched about the mean so that those
+    of a mean of normal numbers have the ends of Student's t. And few trainings do: their mean is Student's t with K - 1 degrees
+    of freedom away from that of all trainings, in standard errors, and each draw gets such a distance. Of one training the spread
+    is unknown: its interval is over patients only.
 
     Args:
         scores: of each training's maps of the same test images, in the same order.
         num_draws: draws.
         seed: of the draws.
+        stream: of the distances between trainings, which are others for every method: its name.
+
+    References:
+        Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3 (percentile intervals), with patients as the
+        sampling units. Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 69, 2015 (percentile
+        intervals are too narrow for few of them). Adding distances of two t distributions: Fisher, The Comparison of Samples with
+        Possibly Unequal Variances, Annals of Eugenics 9, 1939.
+    """
+    names, index = np.unique(scores[0].cases, return_inverse=True)
+    num_cases = len(names)
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=num_draws).astype(np.float64)
+    sums = [sums_of_cases(one, index, num_cases) for one in scores]
+    whole = [pooled_scores(one.total(np.ones((1, num_cases)))) for one in sums]
+    drawn = [pooled_scores(one.total(weights)) for one in sums]
+    own = np.random.default_rng([seed, zlib.crc32(stream.encode())])
+    return Draws(
+        trainings={name: np.array([one[name][0] for one in whole]) for name in whole[0]},
+        of_cases=_mean_scores(drawn),
+        noise=own.standard_t(len(scores) - 1, num_draws) if len(scores) > 1 else np.zeros(num_draws),
+        cases=tuple(map(str, names)),
+        of_each_case=_mean_scores([pooled_scores(one.total(np.eye(num_cases))) for one in sums]),
+    )
+
+
+def _mean_scores(found: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Of several trainings the mean of every score."""
+    return {name: nanmean(np.stack([one[name] for one in found]), axis=0) for name in found[0]}
+
+
+def intervals(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0) -> dict[str, Interval]:
+    """Every score of a method, mean over seeds, with its 95 % interval over patients and seeds, see `draw`.
+
+    The interval is from the 2.5th to the 97.5th percentile of the draws. Draws in which a score is 0/0 - no tumour, say - are
+    left out of it. With a single case there is no interval, nor where all draws are the same.
 
     Returns:
         intervals by the names of `score_names`.
-
-    Reference:
-        Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3 (percentile intervals), with patients as the
-        sampling units.
     """
-    names, index = np.unique(scores[0].cases, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    num_cases = len(names)
-    weights = rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=num_draws).astype(np.float64)
-    trainings = rng.integers(len(scores), size=(num_draws, len(scores)))
-    found: dict[str, Interval] = {}
-    whole = [_scores(_sums(one, index, num_cases).total(np.ones((1, num_cases)))) for one in scores]
-    drawn = [_scores(_sums(one, index, num_cases).total(weights)) for one in scores]
-    for name in whole[0]:
-        mean = _nanmean(np.array([one[name][0] for one in whole]), axis=0)
-        # (draws, trainings): the score of each training that a draw takes, on the cases that it takes.
-        of_draws = np.stack([one[name] for one in drawn], axis=1)
-        means = _nanmean(np.take_along_axis(of_draws, trainings, axis=1), axis=1)
-        means = means[~np.isnan(means)]
-        tail = 100 * (1 - LEVEL) / 2
-        low, high = np.percentile(means, [tail, 100 - tail]) if num_cases > 1 and len(means) else (np.nan, np.nan)
-        found[name] = Interval(float(mean), float(low), float(high))
-    return found
+    found = draw(scores, num_draws, seed)
+    return {name: found.interval(name) for name in found.trainings}
+
+
+def best_method(draws: Mapping[str, Draws], name: str) -> str | None:
+    """The method whose score is best; None where none has it."""
+    known = {key: one.mean(name) for key, one in draws.items() if name in one.trainings and not isnan(one.mean(name))}
+    sign = -1 if name in LOWER_IS_BETTER else 1
+    return max(known, key=lambda key: sign * known[key]) if known else None
 
 
 def pooled_reliability(scores: Sequence[Scores]) -> Reliability:
@@ -96,98 +208,10 @@ def score_names(num_classes: int) -> dict[str, str]:
     return names | ({"bach_score": "BACH score"} if num_classes > 2 else {})
 
 
-@dataclass(frozen=True)
-class _Totals:
-    """Weighted sums over cases, a row a draw."""
-
-    counts: Array  # (B, 4)
-    tissue: Array  # (B, 2, 256)
-    everywhere: Array  # (B, 2, 256)
-    boundary: Array  # (B, 99, 4)
-    confusion: Array  # (B, C, C)
-    region_f: Array  # (B, 2): sum, number of images
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Sums of each case."""
-
-    of_case: dict[str, Array]
-
-    def total(self, weights: Array) -> _Totals:
-        """How often each case counts, ``(B, num_cases)`` -> sums."""
-        return _Totals(
-            **{name: (weights @ sums.reshape(len(sums), -1)).reshape(-1, *sums.shape[1:]) for name, sums in self.of_case.items()}
-        )
-
-
-def _sums(scores: Scores, index: NDArray[np.int64], num_cases: int) -> _Sums:
-    values = {name: getattr(scores, name) for name in ("counts", "tissue", "everywhere", "boundary", "confusion")}
-    values["region_f"] = np.stack([scores.region_f, np.ones_like(scores.region_f)], axis=1)
-    sums = {}
-    for name, of_images in values.items():
-        sums[name] = np.zeros((num_cases, *of_images.shape[1:]))
-        np.add.at(sums[name], index, of_images)
-    return _Sums(sums)
-
-
-def _scores(totals: _Totals) -> dict[str, Array]:
-    """Every score ``(B,)`` of pooled pixels and boundaries; region F is a mean over images. NaN where it is 0/0."""
-    tp, fp, fn, tn = np.moveaxis(totals.counts, -1, 0)
-    sums, numbers = totals.region_f.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = {
-            "sensitivity": tp / (tp + fn),
-            "specificity": tn / (tn + fp),
-            "accuracy": (tp + tn) / (tp + fp + fn + tn),
-            "f1": 2 * tp / (2 * tp + fp + fn),
-            "iou": tp / (tp + fp + fn),
-            "region_f": sums / numbers,
-            "ods": _ods(totals.boundary),
-            "auc_tissue": _auc(totals.tissue),
-            "auc_all": _auc(totals.everywhere),
-            "ece": _ece(totals.tissue),
-        }
-        if totals.confusion.shape[-1] > 2:
-            found["bach_score"] = _bach_score(totals.confusion)
-    return found
-
-
-def _auc(histograms: Array) -> Array:
-    """As `shared.metrics.ranking.roc_auc_of_histograms`, of many: ``(B, 2, 256)`` -> ``(B,)``."""
-    negatives, positives = histograms[:, 0], histograms[:, 1]
-    below = negatives.cumsum(axis=1) - negatives
-    return (positives * (below + negatives / 2)).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
-
-
-def _ece(histograms: Array) -> Array:
-    """As `shared.metrics.calibration_error.reliability_of_map_histograms`, of many: ``(B, 2, 256)`` -> ``(B,)``."""
-    probability = np.arange(256) / 255
-    bins = np.minimum(np.floor(probability * ECE_BINS), ECE_BINS - 1)
-    counts = histograms.sum(axis=1)
-    gaps = (counts * probability - histograms[:, 1]) @ (bins[:, None] == np.arange(ECE_BINS)).astype(np.float64)
-    return np.abs(gaps).sum(axis=1) / counts.sum(axis=1)
-
-
-def _ods(boundary: Array) -> Array:
-    """As `shared.metrics.ods_of_counts`, of many: ``(B, thresholds, 4)`` -> ``(B,)``; NaN without a true boundary."""
-    matched_predicted, predicted, matched_true, true = np.moveaxis(boundary, -1, 0)
-    precision, recall = matched_predicted / np.maximum(predicted, 1), matched_true / np.maximum(true, 1)
-    f = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
-    return np.where(true[:, 0] > 0, f.max(axis=1), np.nan)
-
-
-def _bach_score(confusion: Array) -> Array:
-    """As `shared.metrics.classes.bach_score_of_confusion`, of many: ``(B, C, C)`` -> ``(B,)``."""
-    classes = np.arange(confusion.shape[-1])
-    true, predicted = classes[:, None], classes[None, :]
-    worst = np.broadcast_to(np.maximum(true, np.abs(true - classes[-1])), confusion.shape[1:]).copy()
-    worst[0, 0] = 0
-    return 1 - (confusion * np.abs(true - predicted)).sum(axis=(1, 2)) / (confusion * worst).sum(axis=(1, 2))
-
-
-def _nanmean(values: Array, axis: int) -> Array:
-    """Mean over what is no number left out; NaN of nothing, without a warning."""
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, values, 0).sum(axis=axis) / known.sum(axis=axis))
+def _stretched(drawn: Array, mean: float, num_cases: int) -> Array:
+    """Draws of cases, as far from the mean as Student's t says for so few."""
+    if num_cases < 2:
+        return drawn
+    tail = 1 - (1 - LEVEL) / 2
+    factor = student.ppf(tail, num_cases - 1) / norm.ppf(tail) * sqrt(num_cases / (num_cases - 1))
+    return np.asarray(mean + factor * (drawn - mean))

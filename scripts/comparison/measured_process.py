@@ -1,9 +1,10 @@
-"""Runs a command and keeps what it cost: seconds and peak memory, attempt by attempt.
+"""Runs a command and keeps what it cost: seconds and peak memory, of the GPUs too, attempt by attempt.
 
 python scripts/comparison/measured_process.py usage.json python -m monai.bundle run ...
 
 A process of its own, and a small one: what a process is forked from counts as its memory, and the peak that the system keeps of
-ended children is that of the largest one. Attempts that were killed count with the seconds that were last written down.
+ended children is that of the largest one. Attempts that were killed count with the seconds that were last written down. Memory of
+the GPUs is what nvidia-smi says is in use, over what was in use before: on a GPU that others use too, theirs counts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import importlib.util
 import json
 import os
 import resource
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +23,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 _HEARTBEAT_S = 5.0
+# What PyTorch has taken on a GPU it keeps: a look a second misses little.
+_GPU_HEARTBEAT_S = 1.0
 # ru_maxrss is in KiB on Linux, in bytes on macOS.
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -27,17 +32,21 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 def measure(path: Path, command: Sequence[str]) -> int:
     """Run the command with this process's output; note its cost in a JSON file; return its exit status."""
     attempts: list[dict[str, Any]] = read_attempts(path)
-    attempts.append({"seconds": 0.0, "peak_bytes": None, "status": None})
+    attempts.append({"seconds": 0.0, "peak_bytes": None, "gpu_bytes": None, "status": None})
+    in_use = gpu_bytes_in_use()
     started, ended = time.perf_counter(), threading.Event()
 
     def note() -> None:
         attempts[-1]["seconds"] = round(time.perf_counter() - started, 2)
+        now = gpu_bytes_in_use() if in_use is not None else None
+        if in_use is not None and now is not None:
+            attempts[-1]["gpu_bytes"] = max(attempts[-1]["gpu_bytes"] or 0, now - in_use)
         temporary = path.with_name(path.name + ".part")
         temporary.write_text(json.dumps(attempts) + "\n")
         temporary.replace(path)
 
     def keep_noting() -> None:
-        while not ended.wait(_HEARTBEAT_S):
+        while not ended.wait(_HEARTBEAT_S if in_use is None else _GPU_HEARTBEAT_S):
             note()
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +62,19 @@ def measure(path: Path, command: Sequence[str]) -> int:
     attempts[-1]["status"] = status
     note()
     return status
+
+
+def gpu_bytes_in_use() -> int | None:
+    """Of all GPUs together; None where there are none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    query = [program, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=_HEARTBEAT_S * 4, check=True)
+        return sum(int(line) for line in found.stdout.split()) * 2**20
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
 
 
 def read_attempts(path: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from shared.data.manifest import REGION, has_known_mask
 from shared.data.record import Record, label_of
 
 from .data import ComparisonData
+from .selection import chosen_by, selection_effort
 
-# Smaller images than this lose what a network could see in them: they are read finer then.
-LEAST_IMAGE_PX = 96
 _NOT_OF_INFERENCE = {
     *("bundle_root", "dataset_dir", "output_dir", "split", "imports", "initialize", "run", "finalize"),
     *("batch_size", "pretrained"),
 }
+# No overlays of data sets.
+_CONFIGS = {"train", "inference", "evaluate", "metadata", "multi_gpu_train", "features"}
 _STAGES = {"run", "initialize", "finalize"}
 # An overlay that a bundle may have: what differs from its training when it is compared.
 _OVERLAY = "comparison"
@@ -130,12 +131,16 @@ class Plan:
         settings: keys of its training.
         inference: keys of its inference.
         effort: how many ``labels``, ``areas`` and ``masks`` of the training split it learns from.
+        mpp: micrometres per pixel at which it reads; None for as they are.
+        selection: how many of the validation split it chooses its epoch and threshold by.
     """
 
     method: Method
     settings: dict[str, Any]
     inference: dict[str, Any]
     effort: dict[str, int]
+    mpp: float | None = None
+    selection: dict[str, int] = field(default_factory=dict)
 
 
 def find_methods(bundles: Path, wanted: Sequence[str] = ()) -> list[Method]:
@@ -163,6 +168,30 @@ def find_methods(bundles: Path, wanted: Sequence[str] = ()) -> list[Method]:
     return methods
 
 
+def dataset_of(bundles: Path, manifest: Path) -> str | None:
+    """The data set whose overlays read from the folder of a manifest, by its name: ``ebhi_seg`` for data/ebhi_seg."""
+    name = manifest.parent.name
+    return name if any(_reads_data(path) for path in bundles.glob(f"*/configs/{name}.json")) else None
+
+
+def datasets(bundles: Path) -> list[str]:
+    """Names of the data sets that any bundle of a folder has an overlay of."""
+    return sorted({path.stem for path in bundles.glob("*/configs/*.json") if _reads_data(path)})
+
+
+def with_dataset(method: Method, dataset: str | None) -> Method:
+    """The method with its bundle's overlay of a data set before its own overlays, if the bundle has one."""
+    path = method.bundle / "configs" / f"{dataset}.json"
+    if dataset is None or dataset in method.overlays or not _reads_data(path):
+        return method
+    return Method(method.bundle, (dataset, *method.overlays))
+
+
+def _reads_data(overlay: Path) -> bool:
+    """Whether a configuration is an overlay that says where a data set is."""
+    return overlay.is_file() and overlay.stem not in _CONFIGS and "dataset_dir" in json.loads(overlay.read_text())
+
+
 def check_given(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]]) -> None:
     """Check the user's keys: those for one method are keys of its training, those for all are keys of one at least.
 
@@ -186,18 +215,19 @@ def check_given(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]
                 raise ValueError(f"--set {name} {key}: {whose} key {key!r}" + ("" if name == "all" else f"; it has: {known}"))
 
 
-def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str, Any]) -> Plan:
+def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str, Any], by_labels_alone: bool = False) -> Plan:
     """How a method is trained on the data.
 
     What the user or an overlay gives stays. Else images are read at the pixel size of the bundle - finer, by halves, where they
-    would be smaller than 96 px, and as they are where the bundle names none - and at their full size; class names are those of
-    the data; masks of validation and test images are used where all have one.
+    would be smaller than the bundle says (`Supervision.least_image_px`), and as they are where it names none - and at their full
+    size; class names are those of the data; masks of validation and test images are used where all have one.
 
     Args:
         method: the method.
         data: to train on.
         tissue: folder for the tissue masks of slides.
         given: keys and values of the user.
+        by_labels_alone: choose epochs and thresholds without the masks of the validation images.
 
     Raises:
         NotComparable: if the data lack what it needs.
@@ -224,8 +254,16 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
         settings["truth"] = None
     settings |= _image_size(method, data, given) | dict(given)
     settings = {name: value for name, value in settings.items() if name.split("::")[0] in method.training}
+    columns = chosen_by(method.training, method.parser(settings))
+    if by_labels_alone and "mask" in columns:
+        settings |= {"truth": None} if "truth" in method.training else {}
+        columns = chosen_by(method.training, method.parser(settings))
+        if "mask" in columns:
+            raise NotComparable("chooses by masks of validation images, and its bundle has no other way")
     _check_labels(method, records, settings)
-    return Plan(method, settings, _inference_keys(method, settings), _effort(method, settings))
+    selection = selection_effort(columns, data.validation[method.kind])
+    mpp = method.parser(settings).get_parsed_content("mpp") if "mpp" in method.training else None
+    return Plan(method, settings, _inference_keys(method, settings), _effort(method, settings), mpp, selection)
 
 
 def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,7 +280,7 @@ def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) 
     if mpp is None:
         mpp = data.image_mpp
     elif "mpp" not in {*method.overlaid, *given}:
-        while min(data.region_size_um) / mpp < LEAST_IMAGE_PX and mpp / 2 >= data.image_mpp:
+        while min(data.region_size_um) / mpp < method.supervision.least_image_px and mpp / 2 >= data.image_mpp:
             mpp /= 2
     width = round(data.region_size_um[0] / mpp)
     return {"mpp": mpp, "image_size_px": width}

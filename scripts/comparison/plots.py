@@ -13,6 +13,7 @@ from .intervals import Interval
 
 _WIDTH, _HEIGHT = 440, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 30, 46
+_STRIP = (400, 90)
 _SQUARE, _SQUARE_LEFT, _SQUARE_TOP = 180, 30, 24
 # Of a letter, of a line of text; good enough to keep labels apart.
 _LETTER_PX, _LINE_PX = 6.3, 15
@@ -84,6 +85,45 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, description: st
         kind = " baseline" if point.is_baseline else ""
         parts.append(f'<text class="name{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(point.name)}</text>')
     return _svg(parts, description)
+
+
+def strip(values: Sequence[tuple[str, float, bool]], mean: float, description: str) -> str:
+    """A line from 0 to 100 % with a dot a case; dots that would cover each other are piled up.
+
+    Args:
+        values: name, share of 1, and whether the case has tumour.
+        mean: that a stroke marks; NaN for none.
+        description: for those who do not see it.
+
+    Returns:
+        an ``<svg>`` element; its parts carry the classes ``axis``, ``grid``, ``whisker``, and ``point`` and ``none`` for cases
+        without tumour.
+    """
+    left, width, radius = 8.0, _STRIP[0] - 16.0, 3.5
+    places: list[tuple[float, int]] = []
+    for _, value, _ in values:
+        x = left + value * width
+        taken = {level for other, level in places if abs(other - x) < 2 * radius}
+        places.append((x, next(level for level in range(len(places) + 1) if level not in taken)))
+    highest = max((level for _, level in places), default=0)
+    step = min(2 * radius, (_STRIP[1] - 34) / max(1, highest))
+    base = _STRIP[1] - 26
+    parts = [f"<title>{escape(description)}</title>"]
+    parts.append(f'<line class="grid" x1="{left}" x2="{left + width}" y1="{base + 5}" y2="{base + 5}"/>')
+    for tick, anchor in ((0, "start"), (50, "middle"), (100, "end")):
+        x = left + tick / 100 * width
+        x_text = x - left + 2 if anchor == "start" else x + left - 2 if anchor == "end" else x
+        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{base + 5}" y2="{base + 8}"/>')
+        parts.append(f'<text class="axis" x="{x_text}" y="{base + 19}" text-anchor="{anchor}">{tick}</text>')
+    if not math.isnan(mean):
+        x = left + mean * width
+        parts.append(f'<line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{base + 5}"/>')
+    for (name, value, has_tumour), (x, level) in zip(values, places, strict=True):
+        kind = "" if has_tumour else " none"
+        tip = f"{name}: {100 * value:.1f} %" + ("" if has_tumour else ", without tumour")
+        y = base - level * step
+        parts.append(f'<circle class="point{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>{escape(tip)}</title></circle>')
+    return _svg(parts, description, _STRIP)
 
 
 def reliability_plot(curve: Reliability, description: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,15 +20,22 @@ from scripts.declarations.published import PublishedData
 from shared.handlers import experiment_id
 from shared.writers import atomic_path
 
+from .ceilings import CEILINGS
 from .data import ComparisonData
+from .differences import FLOOR, difference_text, differences_to, reference_of, verdict, write_differences
 from .gallery import examples, shown_size
-from .intervals import Interval, score_names
-from .plots import Point, reliability_plot, scatter
-from .runs import DONE, MethodRow
-from .table import effort_minutes, effort_text, write_csv, write_markdown
+from .intervals import Difference, Interval, score_names
+from .method_row import DONE, MethodRow
+from .origin import code_text
+from .parts import case_values, worst_cases, write_cases, write_seeds
+from .plots import Point, reliability_plot, scatter, strip
+from .table import caution, effort_minutes, effort_text, range_text, trainings_text, write_csv, write_markdown
 
 _TEMPLATE = "report.html.jinja"
-# What the plots show first, of those that there are.
+_ROOT = Path(__file__).resolve().parents[2]
+# Cases that are named, and shown.
+_NUM_WORST = 3
+# What the plots show first and methods are told apart by, of those that there are.
 _FIRST_SCORE = "iou"
 
 
@@ -53,7 +61,7 @@ class Cell:
 
 
 class Report:
-    """Writes ``table.csv``, ``table.md`` and ``report.html``.
+    """Writes ``table.csv``, ``differences.csv``, ``seeds.csv``, ``cases.csv``, ``table.md`` and ``report.html``.
 
     Args:
         data: that were compared on.
@@ -61,9 +69,11 @@ class Report:
         seconds: an annotator's, for ``labels``, ``areas`` and ``masks``.
         published: what a paper reports on these data; None where they are no paper's.
         tracking_uri: of MLflow.
-        mlflow_url: where its pages are, for the links.
+        mlflow_url: where its pages are, for the links; None where who reads the report cannot open them.
         num_examples: images of the gallery.
         experiment: of the runs.
+        reference: method or baseline that all others are compared with; None for the best one.
+        command: that made the report, to be shown.
     """
 
     def __init__(
@@ -73,25 +83,40 @@ class Report:
         seconds: Mapping[str, float],
         published: PublishedData | None,
         tracking_uri: str,
-        mlflow_url: str,
+        mlflow_url: str | None,
         num_examples: int,
         experiment: str,
+        reference: str | None = None,
+        command: str = "",
     ) -> None:
         self.rows: list[MethodRow] = []
         self._experiment_id = "0"
         self.data, self.mpp, self.seconds, self.published = data, mpp, seconds, published
         self.tracking_uri, self.num_examples, self.experiment = tracking_uri, num_examples, experiment
-        self.mlflow_url = shown_uri(tracking_uri) if tracking_uri.startswith(("http://", "https://")) else mlflow_url
+        self.reference, self.command, self.code = reference, command, code_text(_ROOT)
+        self.mlflow_url = mlflow_url or (shown_uri(tracking_uri) if _is_shared(tracking_uri) else None)
         self.names = score_names(data.num_classes)
         self.unit = "slide" if data.is_slides else "image"
 
     def write(self, out: Path, rows: Sequence[MethodRow]) -> None:
-        """Write the three files into `out`, of these rows of the comparison."""
+        """Write the files into `out`, of these rows of the comparison."""
         self.rows = list(rows)
-        write_csv(self.rows, out / "table.csv", self.names, self.seconds, self.published)
-        write_markdown(self.rows, out / "table.md", self.names, self.published, self.unit, self._origin())
+        reference = reference_of(rows, self.reference, self.first_score)
+        write_csv(self.rows, out / "table.csv", self.names, self.seconds, self.published, self.first_score)
+        write_differences(self.rows, out / "differences.csv", self.names)
+        write_seeds(self.rows, out / "seeds.csv", self.names)
+        write_cases(self.rows, out / "cases.csv", self.names)
+        write_markdown(
+            self.rows, out / "table.md", self.names, self.published, self.unit, self._origin(), reference, self.first_score
+        )
         with atomic_path(out / "report.html") as temporary:
             temporary.write_text(self.page(), encoding="utf-8")
+
+    @property
+    def first_score(self) -> str:
+        """What the plots show first, and which difference stands beside the scores."""
+        known = [name for name in self.names if any(_is_number(row.scores.get(name)) for row in self.rows)]
+        return _FIRST_SCORE if _FIRST_SCORE in known else next(iter(known), _FIRST_SCORE)
 
     def page(self) -> str:
         """The page."""
@@ -115,16 +140,22 @@ class Report:
             mpp=self.mpp,
             seconds=self.seconds,
             columns=names,
-            costs=self._cost_titles(),
-            rows=[self._table_row(row, names) for row in done],
+            costs=self._cost_titles(done),
+            rows=[self._table_row(row, names, done) for row in done],
+            command=self.command,
+            code=self.code,
+            seed_rows=_seed_rows(done, names),
+            strips=self._strips(done),
             others=[row for row in self.rows if row.status != DONE],
             notes=[row for row in done if row.reason],
             settings=[(row, sorted(row.settings.items())) for row in done if row.settings],
             published=self.published,
             plots=self._plots(done, names),
             curves=self._curves(done),
-            first_score=_FIRST_SCORE if _FIRST_SCORE in names else next(iter(names), ""),
-            examples=examples(self.rows, self.data, self.num_examples),
+            first_score=self.first_score,
+            against=self._against(done, names),
+            caution=caution(done),
+            examples=examples(self.rows, self.data, self.num_examples, worst_cases(self.rows, self.data.num_classes, _NUM_WORST)),
             shown_size=shown_size,
             tracking_uri=shown_uri(self.tracking_uri),
             experiment_url=self._experiment_url(),
@@ -138,35 +169,59 @@ class Report:
         )
         return f"{title}: {splits}; scored at {self.mpp:g} um per pixel. {_machine()}; {_now()}."
 
-    def _cost_titles(self) -> dict[str, str]:
-        return {
+    def _cost_titles(self, rows: Sequence[MethodRow]) -> dict[str, str]:
+        titles = {
             "annotation": "Annotation, min",
             "training": "Training, min",
             "seconds": f"Seconds a {self.unit}",
             "memory": "Peak memory, GiB",
         }
+        return titles | ({"gpu": "Peak GPU memory, GiB"} if any(row.gpu_bytes is not None for row in rows) else {})
 
-    def _table_row(self, row: MethodRow, names: Mapping[str, str]) -> dict[str, Any]:
+    def _table_row(self, row: MethodRow, names: Mapping[str, str], rows: Sequence[MethodRow]) -> dict[str, Any]:
         published = self.published.of(row.key) if self.published else {}
-        minutes = effort_minutes(row.effort, self.seconds)
-        memory = row.peak_bytes / 2**30 if row.peak_bytes else math.nan
-        costs = [(minutes, 1), (row.training_minutes, 1), (row.seconds_per_image, 2), (memory, 1)]
+        minutes = effort_minutes(row.whole_effort, self.seconds)
+        memory, gpu = (size / 2**30 if size is not None else math.nan for size in (row.peak_bytes, row.gpu_bytes))
+        costs = [(minutes, 1), (row.training_minutes, 1), (row.seconds_per_image, 2), (memory, 1), (gpu, 1)]
+        costs = costs[: len(self._cost_titles(rows))]
         return {
             "row": row,
             "effort": effort_text(row.effort),
+            "selection": effort_text(row.selection),
+            "trainings": trainings_text(row),
+            "reading": ", ".join([f"{row.mpp:g} µm per pixel", *row.overlays]) if row.mpp is not None else "",
+            "verdict": verdict(row, rows, self.first_score),
             "scores": [_score_cell(row.scores.get(name), published.get(name)) for name in names],
             "costs": [
                 Cell(None if math.isnan(cost) else cost, "–" if math.isnan(cost) else f"{cost:.{n}f}") for cost, n in costs
             ],
-            "links": list(zip(row.seeds, (self._run_url(run_id) for run_id in row.mlflow_runs), strict=True)),
+            "links": [(seed, self._run_url(run_id)) for seed, run_id in zip(row.seeds, row.mlflow_runs, strict=True) if run_id]
+            if self.mlflow_url
+            else [],
         }
+
+    def _against(self, rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Tables of paired differences: to the reference, and to what every method has to beat."""
+        reference = reference_of(rows, self.reference, self.first_score)
+        floors = [row for row in rows if row.key == FLOOR and row is not reference]
+        tables = []
+        for other in [reference, *floors]:
+            found = differences_to(other, rows, list(names)) if other is not None else {}
+            if other is not None and found:
+                lines = [
+                    {"title": row.title, "cells": [_difference_lines(found[row.key].get(name)) for name in names]}
+                    for row in rows
+                    if row.key in found
+                ]
+                tables.append({"title": other.title, "rows": lines})
+        return tables
 
     def _plots(self, rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
         """Of each score two plots: against the labelling effort, and against the training."""
         plots = []
         for name, title in names.items():
             scored = [row for row in rows if name in row.scores]
-            effort = [_point(row, effort_minutes(row.effort, self.seconds), name) for row in scored]
+            effort = [_point(row, effort_minutes(row.whole_effort, self.seconds), name) for row in scored]
             cost = [_point(row, row.training_minutes, name) for row in scored]
             plots.append(
                 {
@@ -189,11 +244,69 @@ class Report:
             if row.reliability is not None
         ]
 
+    def _strips(self, rows: Sequence[MethodRow]) -> list[dict[str, Any]]:
+        """Of each method a dot a test case, and the worst of them by name."""
+        strips = []
+        for row in rows:
+            values = (
+                case_values(row.draws, self.data.num_classes)
+                if row.draws is not None and row.key not in (FLOOR, *CEILINGS)
+                else []
+            )
+            if values:
+                dots = [(one.case, one.value, one.has_tumour) for one in values]
+                score = row.scores.get("accuracy" if self.data.num_classes > 2 else "iou")
+                mean = score.mean if score is not None else math.nan
+                worst = ", ".join(f"{_short(one.case)} {100 * one.value:.0f}" for one in values[:_NUM_WORST])
+                strips.append({"title": row.title, "plot": Markup(strip(dots, mean, f"Cases of {row.title}")), "worst": worst})
+        return strips
+
     def _experiment_url(self) -> str:
+        if self.mlflow_url is None:
+            return ""
         return f"{self.mlflow_url.rstrip('/')}/#/experiments/{self._experiment_id}"
 
     def _run_url(self, run_id: str) -> str:
         return f"{self._experiment_url()}/runs/{run_id}"
+
+
+def _seed_rows(rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Of each training of methods with several its scores, to read."""
+    return [
+        {
+            "title": row.title,
+            "seed": seed,
+            "cells": [_percent(row.draws.trainings[name][index]) if name in row.draws.trainings else "–" for name in names],
+        }
+        for row in rows
+        if row.draws is not None and len(row.seeds) > 1
+        for index, seed in enumerate(row.seeds)
+    ]
+
+
+def _difference_lines(difference: Difference | None) -> list[str]:
+    """As `difference_text`, a line a part: points, interval, draws ahead."""
+    text, *rest = difference_text(difference).split(" (", 1)
+    return [text, *("".join(rest).replace("),", ",").split(", ") if rest else [])]
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _short(case: str) -> str:
+    """A case's name; of one that is the path of its image the file's."""
+    return case.rpartition("/")[2]
+
+
+def _is_shared(uri: str) -> bool:
+    """Whether an address of MLflow is a server that others reach too.
+
+    >>> [_is_shared(uri) for uri in ("https://mlflow.example.org", "http://127.0.0.1:5000", "sqlite:///out/mlruns.db")]
+    [True, False, False]
+    """
+    address = urlsplit(uri)
+    return address.scheme in ("http", "https") and address.hostname not in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
 def _point(row: MethodRow, x: float, name: str) -> Point:
@@ -205,9 +318,10 @@ def _score_cell(score: Interval | None, published: float | None) -> Cell:
     if not _is_number(score) or score is None:
         return Cell(None, "–", published=paper)
     mean, low, high = (100 * value for value in (score.mean, score.low, score.high))
-    if math.isnan(low):
-        return Cell(mean, f"{mean:.1f}", published=paper)
-    return Cell(mean, f"{mean:.1f}", f"{low:.1f}–{high:.1f}", low, high, paper)
+    ends = range_text(score, "–")
+    if not ends:
+        return Cell(mean, f"{mean:.1f}", "–", published=paper)
+    return Cell(mean, f"{mean:.1f}", ends, low, high, paper)
 
 
 def _is_number(score: Interval | None) -> bool:

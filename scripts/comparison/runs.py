@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,17 @@ from shared.data import TissueCache
 from shared.handlers import Tracking
 from shared.inference.cohort.finished import FINISHED
 from shared.inference.cohort.row_store import TABLE_NAME
-from shared.metrics import Reliability
 from shared.sweeps.child_process import run_child
 from shared.sweeps.sweep import LOG, METRICS, Sweep
 from shared.writers import atomic_path, read_rows
 
-from .baselines import BASELINES, TRAINED
+from .baselines import BASELINES, TRAINED, UNTRAINED
+from .ceilings import CEILINGS, INSTANCES_PER_SIDE
 from .data import ComparisonData
-from .intervals import NUM_DRAWS, Interval, intervals, pooled_reliability
+from .intervals import NUM_DRAWS, draw, intervals, pooled_reliability
+from .kept_rows import keep_row, kept_rows
 from .measured_process import command_line, read_attempts
+from .method_row import FAILED, SKIPPED, MethodRow
 from .methods import Method, NotComparable, Plan, plan
 from .scoring import MapScorer, Scores
 
@@ -35,48 +37,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 # Settings that say where something lies, and not what it is.
 _FOLDERS = ("manifest", "tissue_dir", "features_dir")
-DONE, SKIPPED, FAILED = "ok", "skipped", "failed"
 USAGE, INFERENCE_USAGE, INFERENCE_LOG = "usage.json", "inference_usage.json", "inference_log.txt"
-
-
-@dataclass
-class MethodRow:
-    """A method of the table.
-
-    Attributes:
-        key: as on the command line.
-        title: for people.
-        status: ``"ok"``, ``"skipped"`` or ``"failed"``.
-        reason: why it is not ok; of an ok one, which seeds failed and why.
-        effort: ``labels``, ``areas`` and ``masks`` that it learned from.
-        settings: keys of its training that are not the bundle's own.
-        seeds: whose maps are scored.
-        scores: by name.
-        training_minutes: mean over seeds, of the process, with the bundle's own evaluation.
-        seconds_per_image: mean over test images and seeds.
-        peak_bytes: of the largest process of any seed's training and inference.
-        maps: folder of each seed's maps.
-        mlflow_runs: id of each seed's run.
-    """
-
-    key: str
-    title: str
-    status: str = DONE
-    reason: str = ""
-    effort: dict[str, int] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    seeds: list[int] = field(default_factory=list)
-    scores: dict[str, Interval] = field(default_factory=dict)
-    reliability: Reliability | None = None
-    training_minutes: float = math.nan
-    seconds_per_image: float = math.nan
-    peak_bytes: int | None = None
-    maps: list[Path] = field(default_factory=list)
-    mlflow_runs: list[str] = field(default_factory=list)
-
-    @property
-    def is_baseline(self) -> bool:
-        return self.key in BASELINES
 
 
 @dataclass(frozen=True)
@@ -112,6 +73,7 @@ class Comparison:
         given: method, or ``all``, -> keys and values over those that are derived from the data.
         tracker: MLflow.
         num_draws: of the intervals.
+        by_labels_alone: whether all methods choose their epochs and thresholds by labels of the validation split alone.
     """
 
     def __init__(
@@ -124,9 +86,11 @@ class Comparison:
         given: Mapping[str, Mapping[str, Any]],
         tracker: Tracker,
         num_draws: int = NUM_DRAWS,
+        by_labels_alone: bool = False,
     ) -> None:
         self.data, self.out, self.methods, self.seeds, self.mpp = data, out, methods, list(seeds), mpp
         self.given, self.tracker, self.num_draws = given, tracker, num_draws
+        self.by_labels_alone = by_labels_alone
         self.tissue = TissueCache(out / "data" / "tissue")
         self.scorer = MapScorer(data, mpp, self.tissue)
 
@@ -134,15 +98,19 @@ class Comparison:
         """Train, map and score what is not finished.
 
         Args:
-            baselines: whether the trivial baselines get a row too.
+            baselines: whether the trivial baselines and the ceilings get a row too.
             tell: called with the rows so far whenever one is added.
 
         Returns:
-            a row a method, and a row a trivial baseline. Whatever goes wrong with one is that row's reason.
+            a row a method, and a row a trivial baseline. Whatever goes wrong with one is that row's reason. Behind them the rows
+            of what earlier calls have compared in the same folder.
         """
         rows: list[MethodRow] = []
+        begun: list[tuple[MethodRow, Callable[[MethodRow], None]]]
         begun = [(MethodRow(method.key, method.title), partial(self._method, method)) for method in self.methods]
         begun += [(MethodRow(name, BASELINES[name]), partial(self._baseline, name)) for name in BASELINES if baselines]
+        begun += [(MethodRow(name, self._ceiling_title(name)), self._ceiling) for name in CEILINGS if baselines]
+        kept = [row for row in kept_rows(self.out, [row.key for row, _ in begun]) if self._keep(row)]
         for row, fill in begun:
             try:
                 fill(row)
@@ -150,18 +118,31 @@ class Comparison:
                 row.status, row.reason = FAILED, _one_line(error)
                 logger.exception("%s failed", row.title)
             rows.append(row)
-            tell(rows)
-        return rows
+            keep_row(row, self.out)
+            tell([*rows, *kept])
+        return [*rows, *kept]
+
+    def _keep(self, row: MethodRow) -> bool:
+        """Score the maps of an earlier call, as all others are scored now; whether they could be."""
+        try:
+            scored = [self._scores(row.key, seed) for seed in row.seeds]
+        except (ValueError, OSError, KeyError) as error:
+            logger.warning("%s of an earlier call is left out: %s", row.title, _one_line(error))
+            return False
+        row.maps = [] if row.key in CEILINGS else [self._maps(row.key, seed) for seed in row.seeds]
+        self._fill(row, scored)
+        return True
 
     def _method(self, method: Method, row: MethodRow) -> None:
         keys = {name: value for who in ("all", method.key) for name, value in self.given.get(who, {}).items()}
         try:
-            planned = plan(method, self.data, self.out / "data" / "tissue", keys)
+            planned = plan(method, self.data, self.out / "data" / "tissue", keys, self.by_labels_alone)
         except NotComparable as error:
             row.status, row.reason = SKIPPED, str(error)
             logger.warning("%s is skipped: it %s", method.title, error)
             return
-        row.effort = planned.effort
+        row.effort, row.selection = planned.effort, planned.selection
+        row.mpp, row.overlays = planned.mpp, list(method.overlays)
         row.settings = {name: value for name, value in planned.settings.items() if name not in _FOLDERS}
         fixed = {
             "bundle_root": str(method.bundle),
@@ -250,11 +231,11 @@ class Comparison:
         """Fill in what the maps score, of the seeds that have no problem."""
         row.reason = "; ".join(f"seed {seed}: {reason}" for seed, reason in problems.items())
         scored: list[Scores] = []
-        seeds = self.seeds[:1] if row.key == "everything_is_tumour" else self.seeds
+        seeds = self.seeds[:1] if row.key in UNTRAINED else self.seeds
         for seed in (seed for seed in seeds if seed not in problems):
             maps, folder = self._maps(row.key, seed), self.out / "runs" / row.key / f"seed={seed}"
             try:
-                scores = self.scorer.score(maps, self.out / "scores" / row.key / f"seed={seed}.npz")
+                scores = self._scores(row.key, seed)
             except (ValueError, OSError, KeyError) as error:
                 row.reason = "; ".join(filter(None, [row.reason, f"seed {seed}: {_one_line(error)}"]))
                 continue
@@ -265,11 +246,34 @@ class Comparison:
         if not scored:
             row.status = FAILED
             return
-        row.scores = intervals(scored, self.num_draws)
-        row.reliability = pooled_reliability(scored)
+        self._fill(row, scored)
         row.training_minutes = sum(minutes) / len(minutes) if minutes else math.nan
         row.seconds_per_image = _mean_seconds(row.maps)
-        row.peak_bytes = _peak([self.out / "runs" / row.key / f"seed={seed}" for seed in row.seeds])
+        folders = [self.out / "runs" / row.key / f"seed={seed}" for seed in row.seeds]
+        row.peak_bytes, row.gpu_bytes = (_peak(folders, what) for what in ("peak_bytes", "gpu_bytes"))
+
+    def _ceiling_title(self, name: str) -> str:
+        size_um = self.data.region_size_um
+        instances = f"{INSTANCES_PER_SIDE} x {INSTANCES_PER_SIDE} instances"
+        if self.data.is_slides and size_um is not None:
+            instances = f"regions of {size_um[0]:g} um"
+        return CEILINGS[name].format(unit="slide" if self.data.is_slides else "image", instances=instances)
+
+    def _ceiling(self, row: MethodRow) -> None:
+        """Fill in what labels that are all right would score."""
+        row.seeds = [0]
+        self._fill(row, [self._scores(row.key, 0)])
+        row.mlflow_runs = [""]
+
+    def _scores(self, key: str, seed: int) -> Scores:
+        if key in CEILINGS:
+            return self.scorer.ceiling(key, self.out / "scores" / f"{key}.npz")
+        return self.scorer.score(self._maps(key, seed), self.out / "scores" / key / f"seed={seed}.npz")
+
+    def _fill(self, row: MethodRow, scored: Sequence[Scores]) -> None:
+        row.draws = draw(scored, self.num_draws, stream=row.key)
+        row.scores = {name: row.draws.interval(name) for name in row.draws.trainings}
+        row.reliability = pooled_reliability(scored)
 
     def _log(self, folder: Path, scores: Scores) -> str:
         """Log one training's scores below its MLflow run; the id of that run, or nothing where MLflow cannot be reached."""
@@ -318,9 +322,9 @@ def _seconds(usage: Path) -> float:
     return sum(attempt["seconds"] for attempt in read_attempts(usage))
 
 
-def _peak(folders: Sequence[Path]) -> int | None:
+def _peak(folders: Sequence[Path], what: str) -> int | None:
     attempts = [attempt for folder in folders for name in (USAGE, INFERENCE_USAGE) for attempt in read_attempts(folder / name)]
-    return max((attempt["peak_bytes"] for attempt in attempts if attempt["peak_bytes"]), default=None)
+    return max((attempt[what] for attempt in attempts if attempt.get(what)), default=None)
 
 
 def _mean_seconds(folders: Sequence[Path]) -> float:

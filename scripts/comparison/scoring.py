@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from shared.metrics.region import region_f_of_counts
 from shared.writers import atomic_path, read_rows
 from shared.wsi import open_slide, tissue_mask
 
+from .ceilings import INSTANCES_PER_SIDE, CeilingGrid
 from .data import ComparisonData
 
 # Raise it when the same maps score differently.
@@ -89,18 +91,50 @@ class MapScorer:
         Raises:
             ValueError: naming row and file of what cannot be read, or has no finished map.
         """
-        key = self._key(maps)
+        rows = read_rows(maps / TABLE_NAME) if (maps / TABLE_NAME).is_file() else {}
+        key = self._key(sorted((name, row.get("status"), row.get("fingerprint")) for name, row in rows.items()))
         known = read_scores(file, key)
         if known is not None:
             return known
         least = least_value(float(json.loads((maps / SETTINGS_NAME).read_text())["threshold"]))
         folder = MapFolder(maps, self.class_names)
+
+        def of_map(record: Record) -> dict[str, NDArray[Any]]:
+            if not folder.is_finished(record):
+                raise ValueError(f"has no finished map in {maps} ({folder.status(record)})")
+            with folder.open(record) as source:
+                return self._score(ScoringGrid.of_mpp(record, folder.row(record), self.mpp, self.class_names), source, least)
+
+        return self._kept(of_map, file, key)
+
+    def ceiling(self, name: str, file: Path) -> Scores:
+        """Score what labels that are all right would give, see `CEILINGS`; keep the scores in a file.
+
+        Raises:
+            ValueError: naming row and file of what cannot be read.
+        """
+        key = self._key([[name, INSTANCES_PER_SIDE, self.data.region_size_um]])
+        return read_scores(file, key) or self._kept(partial(self._of_truth, name), file, key)
+
+    def _of_truth(self, name: str, record: Record) -> dict[str, NDArray[Any]]:
+        slide = open_slide(record["image"], mpp=record["mpp"])
+        size = dict(zip(("width_px", "height_px"), map(str, slide.size_px), strict=True))
+        row = {**size, "mpp": str(slide.mpp), "map_mpp": str(self.mpp)}
+        grid = CeilingGrid.of_mpp(record, row, self.mpp, self.class_names)
+        assert isinstance(grid, CeilingGrid)
+        if name == "true_instances":
+            sides = [side / INSTANCES_PER_SIDE for side in grid.shape]
+            if self.data.is_slides and self.data.region_size_um is not None:
+                sides = [side / self.mpp for side in self.data.region_size_um]
+            grid = replace(grid, cell_px=(sides[0], sides[1]))
+        return self._score(grid, None, least=128)
+
+    def _kept(self, score: Callable[[Record], dict[str, NDArray[Any]]], file: Path, key: str) -> Scores:
+        """Score every record, and keep the scores."""
         images = []
         for record in tqdm(self.data.records, "scoring maps", unit="image", disable=None, leave=False):
-            if not folder.is_finished(record):
-                raise record_error(record, f"has no finished map in {maps} ({folder.status(record)})")
             try:
-                images.append(self._score(record, folder, least))
+                images.append(score(record))
             except (ValueError, OSError) as error:
                 raise record_error(record, error) from error
         scores = Scores(
@@ -110,15 +144,15 @@ class MapScorer:
         write_scores(scores, file, key)
         return scores
 
-    def _score(self, record: Record, folder: MapFolder, least: int) -> dict[str, NDArray[Any]]:
-        grid = ScoringGrid.of_mpp(record, folder.row(record), self.mpp, self.class_names)
-        with folder.open(record) as source:
-            counts = count_pixels(grid, source, self._tissue(grid), with_glass=not self.data.is_slides)
-            tissue, everywhere = (counts.histograms[part] for part in PARTS)
-            has_tumour = bool(everywhere[1].sum())
-            factor = max(1, math.ceil(max(grid.shape) / BOUNDARY_SIDE_PX))
-            coarse = ScoringGrid.of_mpp(record, folder.row(record), self.mpp * factor, self.class_names)
-            boundary = self._boundary(coarse, source) if has_tumour else np.zeros((len(BOUNDARY_THRESHOLDS), 4), np.int64)
+    def _score(self, grid: ScoringGrid, source: MapFile | None, least: int) -> dict[str, NDArray[Any]]:
+        counts = count_pixels(grid, source, self._tissue(grid), with_glass=not self.data.is_slides)
+        tissue, everywhere = (counts.histograms[part] for part in PARTS)
+        has_tumour = bool(everywhere[1].sum())
+        factor = max(1, math.ceil(max(grid.shape) / BOUNDARY_SIDE_PX))
+        coarse = type(grid).of_mpp(grid.record, grid.row, self.mpp * factor, self.class_names)
+        if isinstance(coarse, CeilingGrid) and isinstance(grid, CeilingGrid) and grid.cell_px is not None:
+            coarse = replace(coarse, cell_px=(grid.cell_px[0] / factor, grid.cell_px[1] / factor))
+        boundary = self._boundary(coarse, source) if has_tumour else np.zeros((len(BOUNDARY_THRESHOLDS), 4), np.int64)
         inside = "tissue" if self.data.is_slides else "all"
         decided = counts.decided(inside, least)
         return {
@@ -131,7 +165,7 @@ class MapScorer:
             "confusion": counts.confusions.get(inside, decided.flip(0).reshape(2, 2).T).numpy(),
         }
 
-    def _boundary(self, grid: ScoringGrid, source: MapFile) -> NDArray[np.int64]:
+    def _boundary(self, grid: ScoringGrid, source: MapFile | None) -> NDArray[np.int64]:
         strip = (0, grid.shape[0])
         values = grid.decisions(source, *strip)[0]
         if self.data.is_slides:
@@ -142,13 +176,11 @@ class MapScorer:
         """Of a slide the tissue that was found on it, of an image what is not white."""
         return grid.slide_tissue(self.tissue) if self.data.is_slides else partial(_not_white, grid)
 
-    def _key(self, maps: Path) -> str:
+    def _key(self, made: Sequence[Any]) -> str:
         """What the scores depend on: the maps by their settings, the truth by its files, the patients."""
         truth = [None if mask is None else _file_key(Path(mask)) for mask in (record["mask"] for record in self.data.records)]
-        rows = read_rows(maps / TABLE_NAME) if (maps / TABLE_NAME).is_file() else {}
         columns = ("image", "x", "y", "width_px", "height_px", "mpp", "label", "case_id", *MASK_COLUMNS[1:])
         regions = [[record.get(name) for name in columns] for record in self.data.records]
-        made = sorted((name, row.get("status"), row.get("fingerprint")) for name, row in rows.items())
         parts = [SCORES_VERSION, self.mpp, self.data.class_names, self.tissue.mpp, self.tissue.method, truth, regions, made]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

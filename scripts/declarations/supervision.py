@@ -11,6 +11,9 @@ from typing import Any
 IMAGES, SLIDES = "images", "slides"
 UNITS = (IMAGES, SLIDES)
 COLUMNS = ("label", "area", "mask")
+# For bundles that do not say it.
+LEAST_IMAGE_PX = 96
+_LEAST = "least_image_px"
 _LISTS = ("learns_from", "of_some", "chooses_by")
 
 
@@ -24,6 +27,8 @@ class Supervision:
         learns_from: columns of the manifest that the training learns from, of `COLUMNS`.
         of_some: those of them that only some of the training rows need.
         chooses_by: columns of the validation rows that choose its epoch or threshold; none where the last epoch is kept.
+        least_image_px: side below which an image has lost what the method could see in it: where nobody names a pixel size,
+            smaller ones are read finer.
     """
 
     you_have: str
@@ -31,6 +36,7 @@ class Supervision:
     learns_from: tuple[str, ...]
     of_some: tuple[str, ...] = ()
     chooses_by: tuple[str, ...] = ()
+    least_image_px: int = LEAST_IMAGE_PX
 
 
 def read_supervision(bundle: Path) -> Supervision:
@@ -51,7 +57,7 @@ def read_supervision(bundle: Path) -> Supervision:
 
 def _checked(entry: Any) -> Supervision:
     names = ("you_have", "unit", *_LISTS)
-    if not isinstance(entry, Mapping) or set(entry) != set(names):
+    if not isinstance(entry, Mapping) or set(entry) - {_LEAST} != set(names):
         found = ", ".join(entry) if isinstance(entry, Mapping) else repr(entry)
         raise ValueError(f"expected an object with the entries {', '.join(names)}; found {found}")
     if not isinstance(entry["you_have"], str) or not entry["you_have"]:
@@ -63,4 +69,8 @@ def _checked(entry: Any) -> Supervision:
             raise ValueError(f"expected as {name} a list of columns of {', '.join(COLUMNS)}, found {entry[name]!r}")
     if not set(entry["of_some"]) <= set(entry["learns_from"]):
         raise ValueError(f"expected in of_some columns of learns_from, {entry['learns_from']}, found {entry['of_some']}")
-    return Supervision(entry["you_have"], entry["unit"], *(tuple(entry[name]) for name in _LISTS))
+    least = entry.get(_LEAST, LEAST_IMAGE_PX)
+    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
+        raise ValueError(f"expected as {_LEAST} a number of pixels, found {least!r}")
+    learns_from, of_some, chooses_by = (tuple(entry[name]) for name in _LISTS)
+    return Supervision(entry["you_have"], entry["unit"], learns_from, of_some, chooses_by, least)

@@ -108,7 +108,8 @@ def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_pa
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert {"cdws_mil", "seed=0", "seed=0/comparison"} <= runs.keys()
     assert runs["seed=0/comparison"].data.metrics["iou"] == pytest.approx(float(row["iou"]), abs=1e-6)
-    assert runs["seed=0"].info.run_id in (tracked_folder / "report.html").read_text()
+
+    kept = (tracked_folder / "rows" / "cdws_mil.json").read_text()
 
     # Once more: nothing is trained, mapped or scored again.
     before = {path: path.stat().st_mtime_ns for path in tracked_folder.glob("[rms]*/cdws_mil/seed=0*/*") if path.is_file()}
@@ -133,10 +134,27 @@ def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_pa
         record["split"] = {"train": "test", "test": "train"}.get(record["split"], record["split"])
     write_manifest(records, tmp_path / "swapped.csv")
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "swapped.csv") if part == str(images_csv) else part for part in command])
+    before = (tracked_folder / "data" / "images.csv").read_bytes()
     with pytest.raises(SystemExit) as stop:
         compare.main()
-    assert stop.value.code == 1
-    assert "holds a run of another sweep (manifest sha256: " in (tracked_folder / "table.md").read_text()
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert f"error: {tracked_folder} holds a comparison on {images_csv} (sha256 " in said
+    assert f"found {tmp_path}/swapped.csv (sha256 " in said
+    assert (tracked_folder / "data" / "images.csv").read_bytes() == before
+
+    # Other methods into the same folder: the rows of before stay, scored as they were.
+    options = ["--methods", "alpha_beta_mil", "--no_baselines", "--seeds", "1", "--mpp", "0.5", "--examples", "0"]
+    options += ["--manifest", str(images_csv), "--bundles", str(bundles), "--out", str(tracked_folder)]
+    for path in (tracked_folder / "rows").glob("cdws_mil.json"):
+        path.write_text(kept)
+    monkeypatch.setattr(sys, "argv", [command[0], *options])
+    with pytest.raises(SystemExit) as stop:
+        compare.main()
+    with (tracked_folder / "table.csv").open(newline="") as file:
+        again = {found["method"]: found for found in csv.DictReader(file)}
+    assert list(again) == ["alpha_beta_mil", "cdws_mil"]
+    assert again["cdws_mil"] == row
 
 
 def test_what_cannot_be_started(images_csv, tmp_path, monkeypatch, capsys):
@@ -144,6 +162,10 @@ def test_what_cannot_be_started(images_csv, tmp_path, monkeypatch, capsys):
         (["--manifest", tmp_path / "none.csv"], "none.csv does not exist"),
         (["--manifest", images_csv, "--methods", "resnet"], "there is no bundle 'resnet'"),
         (["--manifest", images_csv, "--methods", "camel", "--set", "camle", "seed", 1], "--set names camle"),
+        (
+            ["--manifest", images_csv, "--methods", "camel", "--reference", "wildcat"],
+            "--reference wildcat: expected one of what is compared: camel, everything_is_tumour, colour_only, true_labels",
+        ),
     ):
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, options), "--out", str(tmp_path / "out")])

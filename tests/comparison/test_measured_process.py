@@ -33,6 +33,18 @@ def test_seconds_memory_and_status_of_every_attempt(tmp_path):
     assert attempts[1]["peak_bytes"] < 60 * MIB
 
 
+def test_memory_of_the_gpus_is_what_is_added(tmp_path, monkeypatch):
+    """nvidia-smi says of two GPUs what a file says, which the process changes."""
+    program, used = tmp_path / "nvidia-smi", tmp_path / "used"
+    program.write_text(f"#!/bin/sh\ncat {used}\n")
+    program.chmod(0o755)
+    used.write_text("100\n20\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    code = f"import pathlib, time; pathlib.Path({str(used)!r}).write_text('1124\\n532\\n'); time.sleep(2.5)"
+    assert start(tmp_path / "usage.json", code).wait(60) == 0
+    assert read_attempts(tmp_path / "usage.json")[0]["gpu_bytes"] == (1024 + 512) * MIB
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a killed process leaves its child behind")
 def test_a_killed_attempt_counts_and_ends_its_child(tmp_path):
     usage, pid_file = tmp_path / "usage.json", tmp_path / "pid"

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from scripts.comparison.data import prepare_data
-from scripts.comparison.methods import NotComparable, check_given, find_methods, plan
+from scripts.comparison.methods import NotComparable, check_given, dataset_of, find_methods, plan, with_dataset
+from scripts.comparison.selection import chosen_by
 from shared.data import RegionDataset, check_images, load_manifest
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -134,11 +135,77 @@ def test_a_key_that_is_not_there(given, problem):
     check_given(methods, {"all": {"cmil::num_epochs": 1}, "camel": {"train::trainer::max_epochs": 2}, "cdws_mil": {"seed": 1}})
 
 
+def test_the_overlay_of_a_data_set(images_csv, tmp_path):
+    """By the folder of the manifest; the bundles' own pixel sizes are read then, of 224 px at 0.25 um."""
+    folder = tmp_path / "ebhi_seg"
+    folder.mkdir()
+    lines = images_csv.read_text().splitlines()
+    for name in [part for line in lines[1:] for part in (line.split(",")[0], line.split(",")[3])]:
+        Image.open(images_csv.parent / name).resize((224, 224)).save(folder / name)
+    (folder / "manifest.csv").write_text("\n".join([lines[0], *(line.replace(",0.5", ",0.25") for line in lines[1:])]) + "\n")
+    assert dataset_of(BUNDLES, folder / "manifest.csv") == "ebhi_seg"
+    assert dataset_of(BUNDLES, images_csv) is None
+    data = prepare_data(folder / "manifest.csv", tmp_path / "data")
+    for name, key, size, mpp in (
+        ("camel", "camel+ebhi_seg", 224, 0.25),
+        ("camel+unet", "camel+ebhi_seg+unet", 224, 0.25),
+        ("cdws_mil+ebhi_seg", "cdws_mil+ebhi_seg", 56, 1.0),
+    ):
+        found = with_dataset(method(name), "ebhi_seg")
+        planned = plan(found, data, tmp_path, {})
+        assert (found.key, planned.settings["image_size_px"], planned.mpp) == (key, size, mpp)
+    assert with_dataset(method("attention_mil"), "ebhi_seg").key == "attention_mil"
+    assert with_dataset(method("cdws_mil"), "superpixels").key == "cdws_mil"
+    # Without the overlay images are no smaller than the bundle says that it can see in.
+    assert [
+        plan(method(name), data, tmp_path, {}).settings["image_size_px"] for name in ("camel", "cdws_mil", "mil_boosting")
+    ] == [
+        224,
+        56,
+        112,
+    ]
+
+
 def test_supervision_by_some_masks(data, tmp_path):
     joint = plan(method("joint_seg_cls"), data, tmp_path, {"masked_share": 0.5})
     assert joint.settings["class_names"] == ["normal", "tumour"]
     # One mask of a tumour image; the other three images are known by their labels.
     assert joint.effort == {"labels": 3, "areas": 0, "masks": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "own", "by_labels"),
+    [
+        ("joint_seg_cls", {}, {"labels": 1, "masks": 1}, {"labels": 0, "masks": 0}),
+        ("joint_seg_cls", {"keep_best": None}, {"labels": 0, "masks": 0}, {"labels": 0, "masks": 0}),
+        ("fully_supervised", {}, {"labels": 1, "masks": 1}, {"labels": 2, "masks": 0}),
+        ("fully_supervised+instance_fsb", {}, {"labels": 1, "masks": 1}, {"labels": 2, "masks": 0}),
+        ("fully_supervised+features", {}, {"labels": 0, "masks": 0}, {"labels": 0, "masks": 0}),
+        ("camel", {}, {"labels": 2, "masks": 0}, {"labels": 2, "masks": 0}),
+        ("camel", {"threshold": 0.5, "cmil::keep_best": None, "retrain::keep_best": None}, *[{"labels": 0, "masks": 0}] * 2),
+        ("cdws_mil", {}, {"labels": 2, "masks": 0}, {"labels": 2, "masks": 0}),
+        ("mil_boosting", {}, {"labels": 0, "masks": 0}, {"labels": 0, "masks": 0}),
+    ],
+)
+def test_what_is_used_to_select(data, tmp_path, name, given, own, by_labels):
+    """Of the two validation images one has tumour; without tumour the label is the mask."""
+    plans = [plan(method(name), data, tmp_path, given, by_labels_alone=alone) for alone in (False, True)]
+    assert [planned.selection for planned in plans] == [own | {"areas": 0}, by_labels | {"areas": 0}]
+    # Who does not choose by masks is trained in the same way.
+    assert (plans[0].settings == plans[1].settings) == (own["masks"] == 0)
+
+
+def test_methods_of_slides_choose_by_labels():
+    for name in ("alpha_beta_mil", "attention_mil"):
+        found = method(name)
+        assert (
+            chosen_by(found.training, found.parser({"keep_best": None})) == {"label"} == chosen_by(found.training, found.parser())
+        )
+
+
+def test_selecting_is_what_bundles_declare():
+    for found in find_methods(BUNDLES):
+        assert chosen_by(found.training, found.parser()) == set(found.supervision.chooses_by), found.key
 
 
 JOINT_MODES = [("joint_seg_cls", {"mode": mode, "masked_share": 1.0}) for mode in ("S", "S+C", "S+C*")]

@@ -5,6 +5,7 @@ import csv
 import math
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -13,12 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scripts.comparison.differences import verdict
 from scripts.comparison.gallery import examples
-from scripts.comparison.intervals import Interval, intervals, pooled_reliability, score_names
+from scripts.comparison.intervals import Interval, draw, pooled_reliability, score_names
+from scripts.comparison.method_row import FAILED, SKIPPED, MethodRow
 from scripts.comparison.methods import find_methods
+from scripts.comparison.origin import command_text
+from scripts.comparison.parts import case_values, worst_cases
 from scripts.comparison.plots import Point, label_places, scatter
 from scripts.comparison.report import Report
-from scripts.comparison.runs import FAILED, SKIPPED, MethodRow
 from scripts.comparison.scoring import MapScorer
 from scripts.declarations.published import PublishedData, published_data
 from shared.data import TissueCache
@@ -32,27 +36,39 @@ PAPER = PublishedData("Some <data>", "Somebody et al., 2020", {"cdws_mil": {"iou
 def rows(data, maps, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scores")
     scores = MapScorer(data, 0.5, TissueCache(folder / "tissue")).score(maps, folder / "scores.npz")
-    found = intervals([scores], num_draws=50)
-    worse = {name: Interval(one.mean - 0.2, one.low - 0.2, one.high - 0.2) for name, one in found.items()}
+    scores = replace(scores, cases=np.array(["a", "b", "c", "d"]))
+    found, worse, floor = (_drawn(scores, share) for share in (0.1, 0.3, None))
     effort = {"labels": 4, "areas": 2, "masks": 0}
     common = {"seeds": [0], "maps": [maps], "mlflow_runs": ["abc"], "peak_bytes": 2**30, "seconds_per_image": 0.5}
     common["reliability"] = pooled_reliability([scores])
+    unknown = {"ods": Interval(math.nan, math.nan, math.nan)}
     return [
-        MethodRow("cdws_mil", "CDWS-MIL", effort=effort, scores=worse, training_minutes=2.0, settings={"mpp": 0.5}, **common),
-        MethodRow("camel", "CAMEL", effort=effort | {"areas": 0}, scores=found, training_minutes=30.0, **common),
-        MethodRow(
-            "colour_only", "Colour only", effort=effort, scores=worse | {"ods": Interval(math.nan, math.nan, math.nan)}, **common
-        ),
+        MethodRow("cdws_mil", "CDWS-MIL", effort=effort, training_minutes=2.0, settings={"mpp": 0.5}, **common, **worse),
+        MethodRow("camel", "CAMEL", effort=effort | {"areas": 0}, training_minutes=30.0, **common, **found),
+        MethodRow("everything_is_tumour", "Everything is tumour", effort={}, **common, **floor),
+        MethodRow("colour_only", "Colour only", effort=effort, **common, **worse | {"scores": worse["scores"] | unknown}),
         MethodRow("joint_seg_cls", "Joint", SKIPPED, "needs label 'mask': 2 of 2 training images with tumour have none"),
         MethodRow("wildcat", "WILDCAT", FAILED, "seed 0: ValueError: <b>odd</b>"),
     ]
+
+
+def _drawn(scores, share):
+    """Of maps that miss a share of the tumour in each image, the first image's twice; None: that call everything tumour."""
+    tp, fp, fn, tn = scores.counts.T
+    missed = (tp * np.resize([share, 2 * share, share, share / 2], len(tp))).astype(int) if share else 0
+    alarms = tn if share is None else 0
+    counts = np.stack([tp - missed, fp + alarms, fn + missed, tn - alarms], 1)
+    ods = scores.boundary.copy()
+    ods[..., [0, 2]] = (ods[..., [0, 2]] * (1 - (share or 0.9))).astype(int)
+    drawn = draw([replace(scores, counts=counts, boundary=ods)], 200)
+    return {"draws": drawn, "scores": {name: drawn.interval(name) for name in drawn.trainings}}
 
 
 @pytest.fixture
 def report(rows, data, migrated_database, tmp_path):
     shutil.copy(migrated_database, tmp_path / "mlruns.db")
     uri = f"sqlite:///{tmp_path}/mlruns.db"
-    Report(data, 0.5, SECONDS, PAPER, uri, "http://127.0.0.1:5000", 3, "comparison").write(tmp_path, rows)
+    Report(data, 0.5, SECONDS, PAPER, uri, None, 3, "comparison", command=command_text(["--out", "a b"])).write(tmp_path, rows)
     return tmp_path
 
 
@@ -70,10 +86,49 @@ class Page(HTMLParser):
 def test_the_page_needs_no_other_file(report):
     text = (report / "report.html").read_text()
     page = Page(text)
-    assert {tag for tag, value in page.references if not value.startswith("data:")} == {"a"}
+    assert {tag for tag, value in page.references if not value.startswith("data:")} == set()
     assert all(url.startswith("data:") for url in re.findall(r"url\(([^)]*)\)", text))
     assert "@import" not in text
-    assert "http://127.0.0.1:5000/#/experiments/0/runs/abc" in text
+    assert "127.0.0.1" not in text
+    assert "<code>python scripts/compare.py --out &#39;a b&#39;</code>" in text
+    assert re.search(r"version \d+\.\d+\.\d+, commit [0-9a-f]{12}", text)
+
+
+def test_links_lead_where_readers_can_go(data, rows, migrated_database, tmp_path):
+    shutil.copy(migrated_database, tmp_path / "mlruns.db")
+    uri = f"sqlite:///{tmp_path}/mlruns.db"
+    Report(data, 0.5, SECONDS, None, uri, "https://mlflow.example.org", 0, "comparison").write(tmp_path, rows)
+    assert "https://mlflow.example.org/#/experiments/0/runs/abc" in (tmp_path / "report.html").read_text()
+
+
+def test_what_does_not_beat_everything_is_tumour_is_marked(report, rows):
+    with (report / "table.csv").open(newline="") as file:
+        found = {row["method"]: row["verdict"] for row in csv.DictReader(file)}
+    ahead = {row.key: row.draws.difference(rows[2].draws, "iou") for row in rows[:4]}
+    assert ahead["camel"].low > 0
+    assert found["camel"] == found["everything_is_tumour"] == ""
+    few = replace(rows[0], draws=rows[2].draws)
+    worse = replace(rows[0], draws=_drawn_less(rows[2].draws))
+    title = "“everything is tumour”"
+    assert [verdict(row, [row, rows[2]], "iou") for row in (few, worse)] == [f"not told from {title}", f"below {title}"]
+
+
+def _drawn_less(draws):
+    return replace(draws, trainings={"iou": draws.trainings["iou"] - 0.01})
+
+
+def test_seeds_and_cases_have_their_rows(report, rows):
+    seeds, cases = (list(csv.DictReader((report / name).open(newline=""))) for name in ("seeds.csv", "cases.csv"))
+    assert [(row["method"], row["seed"]) for row in seeds] == [(row.key, "0") for row in rows[:4]]
+    assert float(seeds[1]["iou"]) == pytest.approx(rows[1].scores["iou"].mean, abs=1e-6)
+    camel = {row["case"]: row for row in cases if row["method"] == "camel"}
+    # The tumour of the second image is missed twice as much; a case without tumour has no sensitivity.
+    assert float(camel["b"]["sensitivity"]) == pytest.approx(0.8, abs=0.01)
+    assert (camel["a"]["sensitivity"], camel["a"]["specificity"]) == ("", "1.0")
+    values = case_values(rows[1].draws, 2)
+    assert [(one.case, one.has_tumour) for one in values] == [("b", True), ("d", True), ("a", False), ("c", False)]
+    assert worst_cases(rows, 2, 1) == ["b"]
+    assert "Worst: b 80, d 95, a 100" in (report / "report.html").read_text()
 
 
 def test_what_was_not_compared_says_why(report):
@@ -97,12 +152,39 @@ def test_tables_for_programs_and_people(report, rows):
     text = (report / "table.md").read_text()
     assert "| CDWS-MIL, published |" in text
     assert "- Joint skipped: needs label 'mask'" in text
-    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+    scores, differences = (block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE))
+    assert len({line.count("|") for line in scores}) == len({line.count("|") for line in differences}) == 1
+    assert "IoU against CAMEL | IoU against Everything is tumour |" in scores[0]
+    assert "| CDWS-MIL (over patients only (1 seed)) |" in scores[2]
+    assert "Only 4 test cases: below 20 the intervals are rough." in text
+    # All that is tumour is found in every draw.
+    assert "| Everything is tumour | none | none | - | 100.0 (-) | 0.0 (-) |" in text
+
+
+def test_differences_are_of_each_two(report, rows):
+    with (report / "differences.csv").open(newline="") as file:
+        table = {(row["method"], row["reference"], row["score"]): row for row in csv.DictReader(file)}
+    one, other = table["cdws_mil", "camel", "iou"], table["camel", "cdws_mil", "iou"]
+    assert float(one["difference"]) == pytest.approx(rows[0].scores["iou"].mean - rows[1].scores["iou"].mean, abs=1e-6)
+    assert float(one["difference"]) == -float(other["difference"]) < 0
+    assert float(one["low"]) < float(one["difference"]) < float(one["high"])
+    assert float(one["ahead"]) + float(other["ahead"]) == pytest.approx(1)
+    assert len(table) == 4 * 3 * len(score_names(2))
+
+
+def test_the_reference_that_was_asked_for(data, rows, migrated_database, tmp_path):
+    """Or the best one, until it has a result."""
+    shutil.copy(migrated_database, tmp_path / "mlruns.db")
+    options = {"tracking_uri": f"sqlite:///{tmp_path}/mlruns.db", "mlflow_url": None, "num_examples": 0}
+    report = Report(data, 0.5, SECONDS, None, experiment="comparison", reference="cdws_mil", **options)
+    for known, title in ((rows[1:], "CAMEL"), (rows, "CDWS-MIL")):
+        report.write(tmp_path, known)
+        assert f"Differences to {title}, in points" in (tmp_path / "table.md").read_text()
 
 
 def test_layers_show_truth_and_maps(rows, data):
     found = examples(rows, data, 3)
-    assert [example.label for example in found] == ["tumour", "tumour", "normal"]
+    assert [example.label for example in found] == ["tumour, case case2", "tumour, case case3", "normal, case case3"]
     assert [panel.title for panel in found[0].panels] == ["Truth", "CDWS-MIL", "CAMEL", "Colour only"]
     truth = _picture(found[0].panels[0].uri)
     mask = np.asarray(Image.open(data.records[1]["mask"]).resize((found[0].width, found[0].height), Image.Resampling.NEAREST))
@@ -210,16 +292,16 @@ def test_sorting(open_report):
     page = open_report()
     names = "[...document.querySelectorAll('#scores tbody tr')].map(row => row.cells[0].dataset.value)"
     head = page.locator("th[data-score=ods]")
-    assert page.evaluate(names) == ["CDWS-MIL", "CAMEL", "Colour only"]
+    assert page.evaluate(names) == ["CDWS-MIL", "CAMEL", "Everything is tumour", "Colour only"]
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "descending"
-    assert page.evaluate(names) == ["CAMEL", "CDWS-MIL", "Colour only"]
+    assert page.evaluate(names) == ["CAMEL", "CDWS-MIL", "Everything is tumour", "Colour only"]
     # By the keyboard too; what has no number stays last.
     head.locator("button").press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
-    assert page.evaluate(names) == ["CDWS-MIL", "CAMEL", "Colour only"]
+    assert page.evaluate(names) == ["Everything is tumour", "CDWS-MIL", "CAMEL", "Colour only"]
     page.locator("#scores th button").first.click()
-    assert page.evaluate(names) == ["CAMEL", "CDWS-MIL", "Colour only"]
+    assert page.evaluate(names) == ["CAMEL", "CDWS-MIL", "Colour only", "Everything is tumour"]
     assert head.get_attribute("aria-sort") is None
 
 
@@ -243,7 +325,7 @@ def test_slider_and_plots(open_report):
 def test_reliability_curves(open_report, rows):
     page = open_report()
     figures = page.locator("#reliability figure")
-    assert figures.count() == 3
+    assert figures.count() == 4
     curve = rows[1].reliability
     assert figures.nth(1).locator("figcaption").inner_text() == f"CAMEL: ECE {100 * curve.ece:.1f} %"
     dots = figures.nth(1).locator("circle")
@@ -264,7 +346,7 @@ def test_light_and_dark(open_report):
             shown = page.locator(element).first.evaluate(
                 "element => element instanceof SVGElement ? getComputedStyle(element).fill : getComputedStyle(element).color"
             )
-            behind = page.locator(".scroll").evaluate("element => getComputedStyle(element).backgroundColor")
+            behind = page.locator(".scroll").first.evaluate("element => getComputedStyle(element).backgroundColor")
             lighter, darker = sorted((_luminance(shown), _luminance(behind)), reverse=True)
             # WCAG 2.2, level AA.
             assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (scheme, element, shown, behind)
@@ -277,14 +359,24 @@ def _luminance(colour):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [375, 1400])
 def test_nothing_is_wider_than_the_page(open_report, width):
     page = open_report(width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    # The table is, and is moved within its frame; its first column stays.
+    # Nothing that is written in a plot stands outside it.
+    outside = """[...document.querySelectorAll('svg text')].filter(text => {
+        const [plot, box] = [text.ownerSVGElement.getBoundingClientRect(), text.getBoundingClientRect()];
+        return plot.width && (box.left < plot.left - 1 || box.right > plot.right + 1 || box.bottom > plot.bottom + 1);
+    }).map(text => text.textContent)"""
+    assert page.evaluate(outside) == []
+    # The table is, and is moved within its frame; its first column stays. An arrow says that there is more.
+    table, more = page.locator(".scroll").first, page.locator(".frame .more").first
+    is_wider = table.evaluate("element => element.scrollWidth > element.clientWidth + 4")
+    assert more.is_visible() == is_wider
     if width < 600:
-        table = page.locator(".scroll")
-        assert table.evaluate("element => element.scrollWidth > element.clientWidth")
+        assert is_wider
         table.evaluate("element => { element.scrollLeft = 300; }")
         left = page.locator("#scores tbody th").first.bounding_box()["x"]
         assert left == pytest.approx(table.bounding_box()["x"], abs=2)
+        table.evaluate("element => { element.scrollLeft = element.scrollWidth; }")
+        more.wait_for(state="hidden")

@@ -55,12 +55,12 @@ class MapCounts:
         return {"auc": self.auc(part), **pooled_scores(self.decided(part, least))}
 
 
-def count_pixels(grid: ScoringGrid, source: MapFile, tissue: StripTissue, with_glass: bool = False) -> MapCounts:
+def count_pixels(grid: ScoringGrid, source: MapFile | None, tissue: StripTissue, with_glass: bool = False) -> MapCounts:
     """Count the pixels of a grid.
 
     Args:
         grid: with the truth.
-        source: the map.
+        source: the map; None for a grid whose decisions come from elsewhere.
         tissue: of the grid's strips.
         with_glass: what the map says of the background counts too; else the background scores 0, and is of class 0.
     """

@@ -1,0 +1,67 @@
+"""Rows of earlier calls into the same folder: who compares fewer methods there keeps the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from shared.synthetic import demo_manifest
+from shared.writers import atomic_path
+
+from .method_row import DONE, MethodRow
+
+_NOTE = "comparison.json"
+# What is made anew from the scores of each training.
+_DERIVED = {"scores", "draws", "reliability", "maps"}
+
+
+def check_folder(out: Path, manifest: Path, class_names: Sequence[str]) -> None:
+    """Check that a folder holds no comparison of other data.
+
+    Raises:
+        ValueError: naming what it holds and what is to be compared.
+    """
+    note = out / _NOTE
+    if not note.is_file():
+        return
+    before, now = json.loads(note.read_text()), _identity(manifest, class_names)
+    if any(before.get(name) != now[name] for name in ("sha256", "class_names")):
+        raise ValueError(
+            f"{out} holds a comparison on {before['manifest']} (sha256 {before['sha256'][:12]}, classes "
+            f"{', '.join(before['class_names'])}); found {manifest} (sha256 {now['sha256'][:12]}, classes "
+            f"{', '.join(class_names)}). Give another --out, or delete the folder; nothing was changed"
+        )
+
+
+def note_folder(out: Path, manifest: Path, class_names: Sequence[str]) -> None:
+    """Note what a folder holds a comparison of, for `check_folder`."""
+    with atomic_path(out / _NOTE) as temporary:
+        temporary.write_text(json.dumps(_identity(manifest, class_names), indent=2) + "\n")
+
+
+def _identity(manifest: Path, class_names: Sequence[str]) -> dict[str, Any]:
+    content = Path(demo_manifest(manifest))
+    digest = hashlib.sha256(content.read_bytes()).hexdigest() if content.is_file() else ""
+    return {"manifest": str(manifest), "sha256": digest, "class_names": list(class_names)}
+
+
+def keep_row(row: MethodRow, out: Path) -> None:
+    """Write what cannot be made again from a method's scores."""
+    values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name not in _DERIVED}
+    with atomic_path(out / "rows" / f"{row.key}.json") as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def kept_rows(out: Path, others: Collection[str]) -> list[MethodRow]:
+    """The rows, without scores, of methods that have a result from an earlier call, but those that are compared now.
+
+    Args:
+        out: folder of the comparison.
+        others: methods that are compared now.
+    """
+    rows = [MethodRow(**json.loads(path.read_text())) for path in sorted((out / "rows").glob("*.json"))]
+    return [row for row in rows if row.key not in others and row.status == DONE]

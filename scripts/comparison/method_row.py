@@ -1,0 +1,76 @@
+"""A row of a comparison's table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.metrics import Reliability
+
+from .baselines import BASELINES, UNTRAINED
+from .ceilings import CEILINGS
+from .intervals import Draws, Interval
+
+DONE, SKIPPED, FAILED = "ok", "skipped", "failed"
+
+
+@dataclass
+class MethodRow:
+    """A method of the table.
+
+    Attributes:
+        key: as on the command line.
+        title: for people.
+        status: ``"ok"``, ``"skipped"`` or ``"failed"``.
+        reason: why it is not ok; of an ok one, which seeds failed and why.
+        effort: ``labels``, ``areas`` and ``masks`` that it learned from.
+        selection: the same, of the validation split, by which it chose its epoch and threshold.
+        mpp: micrometres per pixel at which it reads; None where that is not known.
+        overlays: of its bundle.
+        settings: keys of its training that are not the bundle's own.
+        seeds: whose maps are scored.
+        scores: by name.
+        draws: what they are made of, to compare them with another method's.
+        training_minutes: mean over seeds, of the process, with the bundle's own evaluation.
+        seconds_per_image: mean over test images and seeds.
+        peak_bytes: of the largest process of any seed's training and inference.
+        gpu_bytes: the same on the GPUs; None where there is none.
+        maps: folder of each seed's maps.
+        mlflow_runs: id of each seed's run.
+    """
+
+    key: str
+    title: str
+    status: str = DONE
+    reason: str = ""
+    effort: dict[str, int] = field(default_factory=dict)
+    selection: dict[str, int] = field(default_factory=dict)
+    mpp: float | None = None
+    overlays: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
+    scores: dict[str, Interval] = field(default_factory=dict)
+    draws: Draws | None = None
+    reliability: Reliability | None = None
+    training_minutes: float = math.nan
+    seconds_per_image: float = math.nan
+    peak_bytes: int | None = None
+    gpu_bytes: int | None = None
+    maps: list[Path] = field(default_factory=list)
+    mlflow_runs: list[str] = field(default_factory=list)
+
+    @property
+    def whole_effort(self) -> dict[str, int]:
+        """All that an annotator gave: to learn from and to choose by."""
+        return {name: count + self.selection.get(name, 0) for name, count in self.effort.items()}
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.key in BASELINES or self.key in CEILINGS
+
+    @property
+    def is_of_one_training(self) -> bool:
+        """Whether nothing is known of what another training would score; what is not trained would score the same."""
+        return len(self.seeds) == 1 and self.key not in UNTRAINED and self.key not in CEILINGS

@@ -1,0 +1,41 @@
+"""What a report was made by: the command, and the state of the code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import shared
+
+_ADDRESS = re.compile(r"^(--\w+=)?(\w[\w+.-]*://)([^/@]*@)")
+
+
+def command_text(arguments: Sequence[str]) -> str:
+    """The command line, to be copied; without the password of an address.
+
+    >>> command_text(["--methods", "a b", "--tracking_uri", "http://me:secret@host/"])
+    "python scripts/compare.py --methods 'a b' --tracking_uri http://host/"
+    """
+    shown = [_ADDRESS.sub(r"\1\2", argument) for argument in arguments]
+    return shlex.join(["python", "scripts/compare.py", *shown])
+
+
+def code_text(folder: Path) -> str:
+    """Version of the code, and its commit where the folder is a checkout."""
+    version = f"version {shared.__version__}"
+    commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+    if not commit:
+        return version
+    changed = " with changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else ""
+    return f"{version}, commit {commit}{changed}"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        found = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip() if not found.returncode else ""

@@ -1,0 +1,81 @@
+"""What a method's scores are made of: its trainings one by one, and the test cases one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+
+import pandas as pd
+
+from shared.writers import atomic_path
+
+from .intervals import Draws
+from .method_row import DONE, MethodRow
+
+
+@dataclass(frozen=True)
+class CaseValue:
+    """How a method does on one test case, mean over its trainings.
+
+    Attributes:
+        case: its name.
+        value: share of 1.
+        has_tumour: of one without, the value is its specificity.
+    """
+
+    case: str
+    value: float
+    has_tumour: bool
+
+
+def case_values(draws: Draws, num_classes: int) -> list[CaseValue]:
+    """Of each case one number, the worst case first: the IoU, where there is no tumour the specificity; of several classes the
+    accuracy."""
+    each = draws.of_each_case
+    found = []
+    for index, case in enumerate(draws.cases):
+        has_tumour = not isnan(each["sensitivity"][index])
+        name = "accuracy" if num_classes > 2 else "iou" if has_tumour else "specificity"
+        found.append(CaseValue(case, float(each[name][index]), has_tumour))
+    return sorted((one for one in found if not isnan(one.value)), key=lambda one: one.value)
+
+
+def worst_cases(rows: Sequence[MethodRow], num_classes: int, count: int) -> list[str]:
+    """Names of the cases on which the methods do worst in the mean, the worst first."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row.status == DONE and row.draws is not None and not row.is_baseline:
+            for one in case_values(row.draws, num_classes):
+                values.setdefault(one.case, []).append(one.value)
+    return sorted(values, key=lambda case: sum(values[case]) / len(values[case]))[:count]
+
+
+def write_seeds(rows: Sequence[MethodRow], path: Path, names: Mapping[str, str]) -> None:
+    """A row a training: its scores on all test cases, shares of 1."""
+    table = [
+        {"method": row.key, "seed": seed}
+        | {name: row.draws.trainings[name][index] for name in names if name in row.draws.trainings}
+        for row in rows
+        if row.draws is not None
+        for index, seed in enumerate(row.seeds)
+    ]
+    _write(pd.DataFrame(table, columns=["method", "seed", *names]), path)
+
+
+def write_cases(rows: Sequence[MethodRow], path: Path, names: Mapping[str, str]) -> None:
+    """A row a method and test case: its scores, means over the trainings; empty where one is 0/0."""
+    table = [
+        {"method": row.key, "case": case}
+        | {name: row.draws.of_each_case[name][index] for name in names if name in row.draws.of_each_case}
+        for row in rows
+        if row.draws is not None
+        for index, case in enumerate(row.draws.cases)
+    ]
+    _write(pd.DataFrame(table, columns=["method", "case", *names]), path)
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        table.round(6).to_csv(temporary, index=False)

@@ -1,0 +1,111 @@
+"""Scores of pooled pixels and boundaries, of many draws of cases at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .scoring import Scores
+
+Array = NDArray[np.float64]
+
+ECE_BINS = 15
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Weighted sums over cases, a row a draw."""
+
+    counts: Array  # (B, 4)
+    tissue: Array  # (B, 2, 256)
+    everywhere: Array  # (B, 2, 256)
+    boundary: Array  # (B, 99, 4)
+    confusion: Array  # (B, C, C)
+    region_f: Array  # (B, 2): sum, number of images
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums of each case."""
+
+    of_case: dict[str, Array]
+
+    def total(self, weights: Array) -> Totals:
+        """How often each case counts, ``(B, num_cases)`` -> sums."""
+        return Totals(
+            **{name: (weights @ sums.reshape(len(sums), -1)).reshape(-1, *sums.shape[1:]) for name, sums in self.of_case.items()}
+        )
+
+
+def sums_of_cases(scores: Scores, index: NDArray[np.int64], num_cases: int) -> Sums:
+    values = {name: getattr(scores, name) for name in ("counts", "tissue", "everywhere", "boundary", "confusion")}
+    values["region_f"] = np.stack([scores.region_f, np.ones_like(scores.region_f)], axis=1)
+    sums = {}
+    for name, of_images in values.items():
+        sums[name] = np.zeros((num_cases, *of_images.shape[1:]))
+        np.add.at(sums[name], index, of_images)
+    return Sums(sums)
+
+
+def pooled_scores(totals: Totals) -> dict[str, Array]:
+    """Every score ``(B,)`` of pooled pixels and boundaries; region F is a mean over images. NaN where it is 0/0."""
+    tp, fp, fn, tn = np.moveaxis(totals.counts, -1, 0)
+    sums, numbers = totals.region_f.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = {
+            "sensitivity": tp / (tp + fn),
+            "specificity": tn / (tn + fp),
+            "accuracy": (tp + tn) / (tp + fp + fn + tn),
+            "f1": 2 * tp / (2 * tp + fp + fn),
+            "iou": tp / (tp + fp + fn),
+            "region_f": sums / numbers,
+            "ods": _ods(totals.boundary),
+            "auc_tissue": _auc(totals.tissue),
+            "auc_all": _auc(totals.everywhere),
+            "ece": _ece(totals.tissue),
+        }
+        if totals.confusion.shape[-1] > 2:
+            found["bach_score"] = _bach_score(totals.confusion)
+    return found
+
+
+def _auc(histograms: Array) -> Array:
+    """As `shared.metrics.ranking.roc_auc_of_histograms`, of many: ``(B, 2, 256)`` -> ``(B,)``."""
+    negatives, positives = histograms[:, 0], histograms[:, 1]
+    below = negatives.cumsum(axis=1) - negatives
+    return (positives * (below + negatives / 2)).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+def _ece(histograms: Array) -> Array:
+    """As `shared.metrics.calibration_error.reliability_of_map_histograms`, of many: ``(B, 2, 256)`` -> ``(B,)``."""
+    probability = np.arange(256) / 255
+    bins = np.minimum(np.floor(probability * ECE_BINS), ECE_BINS - 1)
+    counts = histograms.sum(axis=1)
+    gaps = (counts * probability - histograms[:, 1]) @ (bins[:, None] == np.arange(ECE_BINS)).astype(np.float64)
+    return np.abs(gaps).sum(axis=1) / counts.sum(axis=1)
+
+
+def _ods(boundary: Array) -> Array:
+    """As `shared.metrics.ods_of_counts`, of many: ``(B, thresholds, 4)`` -> ``(B,)``; NaN without a true boundary."""
+    matched_predicted, predicted, matched_true, true = np.moveaxis(boundary, -1, 0)
+    precision, recall = matched_predicted / np.maximum(predicted, 1), matched_true / np.maximum(true, 1)
+    f = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
+    return np.where(true[:, 0] > 0, f.max(axis=1), np.nan)
+
+
+def _bach_score(confusion: Array) -> Array:
+    """As `shared.metrics.classes.bach_score_of_confusion`, of many: ``(B, C, C)`` -> ``(B,)``."""
+    classes = np.arange(confusion.shape[-1])
+    true, predicted = classes[:, None], classes[None, :]
+    worst = np.broadcast_to(np.maximum(true, np.abs(true - classes[-1])), confusion.shape[1:]).copy()
+    worst[0, 0] = 0
+    return 1 - (confusion * np.abs(true - predicted)).sum(axis=(1, 2)) / (confusion * worst).sum(axis=(1, 2))
+
+
+def nanmean(values: Array, axis: int) -> Array:
+    """Mean over what is no number left out; NaN of nothing, without a warning."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0).sum(axis=axis) / known.sum(axis=axis))
