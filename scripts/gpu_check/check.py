@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PASS, FAIL, SKIP = "PASS", "FAIL", "SKIP"
+_ERROR = re.compile(r"(error|[\w.]*(Error|Exception|Failure|Failures)): ")
+_WRAPPER = "RuntimeError: Failed to "
+_LONGEST = 300
 
 
 @dataclass(frozen=True)
@@ -74,5 +78,6 @@ def last_line(text: str) -> str:
 
 
 def _last_error(text: str) -> str:
-    errors = [line.strip() for line in text.splitlines() if "Error" in line or "error:" in line]
-    return (errors[-1] if errors else last_line(text))[:200]
+    """What went wrong: not that MONAI could not make a configuration's item because of it."""
+    errors = [line.strip() for line in text.splitlines() if _ERROR.match(line) and _WRAPPER not in line]
+    return (errors[-1] if errors else last_line(text))[:_LONGEST]

@@ -94,6 +94,11 @@ def says(log):
         ("print('right')", PASS, "right"),
         ("print('wrong')", FAIL, "7/255 from the CPU's (see "),
         ("raise RuntimeError('no kernel')", FAIL, "status 1: RuntimeError: no kernel (see "),
+        (
+            "try: int('x')\nexcept ValueError as e: raise RuntimeError('Failed to instantiate') from e",
+            FAIL,
+            "status 1: ValueError: invalid literal for int() with base 10: 'x' (see ",
+        ),
         ("import os; os.abort()", FAIL, "status -6: "),
         ("import time; time.sleep(600)", FAIL, "it had not ended after 2 s (see "),
     ],
