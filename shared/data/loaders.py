@@ -35,7 +35,8 @@ class EvenBatchSampler(Sampler[list[int]]):
         shuffle: a new order each epoch.
         seed: of the order.
         rank, num_processes: default to those of `torch.distributed`.
-        may_idle: of fewer images than processes each goes to one of the first, and the others have no batch.
+        may_idle: no process waits for another in a step, as in validation: there are as many steps as one process would make, and
+            a process that has no image of one leaves it out.
 
     Raises:
         ValueError: if there are fewer images than processes, and none may idle.
@@ -64,7 +65,7 @@ class EvenBatchSampler(Sampler[list[int]]):
         if len(self.labels) < (1 if may_idle else self.num_processes):
             raise ValueError(f"{len(self.labels)} images are too few for {self.num_processes} processes")
         self.batch_size = max(batch_size, self.num_processes)
-        self.balance, self.shuffle, self.seed = balance, shuffle, seed
+        self.balance, self.shuffle, self.seed, self.may_idle = balance, shuffle, seed, may_idle
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -83,11 +84,12 @@ class EvenBatchSampler(Sampler[list[int]]):
         """Of an epoch, over all processes."""
         steps = math.ceil(self.num_samples / self.batch_size)
         # Spread evenly, a step must still hold an image for every process.
-        return max(1, min(steps, self.num_samples // self.num_processes))
+        return steps if self.may_idle else max(1, min(steps, self.num_samples // self.num_processes))
 
     def __len__(self) -> int:
-        """Batches of this process: as many as there are steps, or none where it idles."""
-        return self.num_steps if self.rank < self.num_samples else 0
+        """Batches of this process: one a step but where it idles."""
+        sizes = map(len, np.array_split(np.arange(self.num_samples), self.num_steps))
+        return sum(self.rank < size for size in sizes)
 
     def global_batches(self) -> list[np.ndarray]:
         """Image indices of every step of this epoch, over all processes."""

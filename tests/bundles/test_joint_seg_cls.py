@@ -67,7 +67,7 @@ def test_killed_it_ends_with_the_same_numbers(trained_joint, tmp_path):
 
 @pytest.mark.parametrize(("mode", "num_labelled"), [("S+C*", 8), ("S", 0)])
 def test_two_processes_train_as_one(joint, trained_joint, tmp_path, mode, num_labelled):
-    """Close, not equal: batch normalisation sees half a batch, and each process's loss weighs the classes of its own half."""
+    """Close, not equal: batch normalisation sees half a batch."""
     # Not Adam, whose first steps follow the sign of gradients that may be all rounding.
     options = joint.tiny | {"mode": mode, "masked_share": 1.0, "optimizer::_target_": "torch.optim.SGD"}
     folder, one = tmp_path / "two", tmp_path / "one"

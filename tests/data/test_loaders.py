@@ -131,12 +131,16 @@ def test_each_process_has_an_image_of_a_step_that_is_too_small(caplog):
     assert "counted over all processes: 1 is fewer than 4 processes, and a step takes 4" in said
 
 
-@pytest.mark.parametrize(("num_images", "num_batches"), [(1, [1, 0, 0, 0, 0]), (4, [1, 1, 1, 1, 0]), (6, [1] * 5), (10, [2] * 5)])
+@pytest.mark.parametrize(
+    ("num_images", "num_batches"), [(1, [1, 0, 0, 0, 0]), (4, [1, 1, 1, 1, 0]), (6, [2, 2, 2, 0, 0]), (10, [2] * 5)]
+)
 def test_processes_without_an_image(num_images, num_batches):
     """As validation has them: each image still comes once."""
     ranks = [EvenBatchSampler([0] * num_images, 4, shuffle=False, rank=rank, num_processes=5, may_idle=True) for rank in range(5)]
     assert [len(sampler) for sampler in ranks] == [len(list(sampler)) for sampler in ranks] == num_batches
     assert sorted(index for sampler in ranks for batch in sampler for index in batch) == list(range(num_images))
+    # Slides of which each has features in another number cannot share a batch.
+    assert all(len(batch) == 1 for sampler in ranks for batch in sampler)
 
 
 def test_errors():

@@ -106,11 +106,19 @@ def test_devices_and_how_they_are_joined(visible, devices, backend, said, monkey
     def work(number):
         chosen = {}
         seen = visible[number]
+
+        def join(backend, **options):
+            """Without the processes' devices, but not before all are there."""
+            chosen.update(options, backend=backend)
+            options["store"].set(str(number), "")
+            for other in range(len(visible) if number == 0 else 0):
+                options["store"].get(str(other))
+
         monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(seen))
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(seen))
         monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.update(current=device))
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=seen[device.index]))
-        monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: chosen.update(options, backend=backend))
+        monkeypatch.setattr(dist, "init_process_group", join)
         device = initialize_distributed()
         assert (device, chosen["backend"]) == (torch.device(devices[number]), backend)
         assert chosen["device_id"] == (device if backend == OWN else None)

@@ -1,0 +1,83 @@
+"""One check: a command, how its result is read, and the row that it becomes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PASS, FAIL, SKIP = "PASS", "FAIL", "SKIP"
+_ERROR = re.compile(r"(error|[\w.]*(Error|Exception|Failure|Failures)): ")
+_WRAPPER = "RuntimeError: Failed to "
+_LONGEST = 300
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is checked, in a process of its own: a device that fails in one says nothing of the next.
+
+    Args:
+        name: in the table, and of the log.
+        command: behind the Python interpreter.
+        says: what the table says of a process that ended well. It raises a ValueError where its result is wrong.
+        skipped: why it cannot be made here; None where it can.
+    """
+
+    name: str
+    command: Sequence[str]
+    says: Callable[[str], str]
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a check."""
+
+    name: str
+    result: str
+    said: str
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.result}  {self.name:<28}{self.seconds:6.0f} s  {self.said}"
+
+
+def run_check(check: Check, python: str, folder: Path, timeout_s: float) -> Row:
+    """Make a check, at most for so long; what its process printed goes to ``<name>.log`` in a folder."""
+    if check.skipped is not None:
+        return Row(check.name, SKIP, check.skipped)
+    if timeout_s <= 0:
+        return Row(check.name, SKIP, "no time was left for it")
+    log = folder / f"{check.name.replace(' ', '_')}.log"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+    started = time.monotonic()
+    try:
+        with log.open("w") as output:
+            process = subprocess.run(
+                [python, *check.command], env=environment, stdout=output, stderr=subprocess.STDOUT, timeout=timeout_s, check=False
+            )
+        text = log.read_text(errors="replace")
+        if process.returncode:
+            raise ValueError(f"status {process.returncode}: {_last_error(text)}")
+        result, said = PASS, check.says(text)
+    except (ValueError, OSError, KeyError) as error:
+        result, said = FAIL, f"{error} (see {log})"
+    except subprocess.TimeoutExpired:
+        result, said = FAIL, f"it had not ended after {timeout_s:.0f} s (see {log})"
+    return Row(check.name, result, said, time.monotonic() - started)
+
+
+def last_line(text: str) -> str:
+    """Of what a process printed."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _last_error(text: str) -> str:
+    """What went wrong: not that MONAI could not make a configuration's item because of it."""
+    errors = [line.strip() for line in text.splitlines() if _ERROR.match(line) and _WRAPPER not in line]
+    return (errors[-1] if errors else last_line(text))[:_LONGEST]
