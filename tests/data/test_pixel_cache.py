@@ -121,6 +121,18 @@ def test_the_folder_never_holds_more_than_it_may(tmp_path, records, caplog):
     assert len(files(cache)) == 1
 
 
+def test_what_nobody_reads_makes_room(tmp_path, records):
+    size = 300 * 300 * 3
+    cache = PixelCache(tmp_path / "cache", max_gb=1.5 * size / 1e9)
+    read_image(records[0], 0.5, cache=cache)
+    (old,) = files(cache)
+    long_ago = time.time() - 8 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    read_image(records[2], 0.5, cache=cache)
+    (new,) = files(cache)
+    assert new != old
+
+
 def test_nothing_is_kept_without_room_or_need(tmp_path, records):
     none = PixelCache(tmp_path / "cache", max_gb=0)
     read_image(records[0], 0.5, cache=none)
