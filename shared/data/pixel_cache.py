@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,10 @@ class PixelCache:
             self._keep(pixels, path)
         return pixels
 
+    def kept(self, files: Sequence[str | Path], settings: Sequence[Any]) -> NDArray[np.uint8] | None:
+        """What `get` of the same would find in the folder, read where it is used; None where there is nothing."""
+        return _load(self.folder / f"{_key(files, settings)}{_SUFFIX}", mmap_mode="r") if self.max_bytes else None
+
     def _keep(self, pixels: NDArray[np.uint8], path: Path) -> None:
         if not self._has_room(pixels.nbytes):
             self._close(f"it is full with {self.max_bytes / 1e9:g} GB (pixels_gb)")
@@ -113,9 +117,9 @@ def _state(file: Path) -> tuple[str, int, int]:
     return str(file.absolute()), status.st_size, status.st_mtime_ns
 
 
-def _load(path: Path) -> NDArray[np.uint8] | None:
+def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[np.uint8] | None:
     try:
-        pixels: NDArray[np.uint8] = np.load(path)
+        pixels: NDArray[np.uint8] = np.load(path, mmap_mode)
     except (OSError, ValueError, EOFError):
         # There is none, or it is damaged: it is written again.
         return None
