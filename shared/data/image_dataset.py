@@ -150,17 +150,31 @@ def read_image(record: Record, mpp: float | None = None, size_px: int | None = N
         if cache is None or not (slide.is_picture and _is_large(slide)):
             pixels = slide.read_region(origin, read_px, mpp=mpp)
         else:
-            settings = [origin, read_px, mpp, record.get("mpp")]
-            pixels = cache.get([record["image"]], settings, lambda: _read_anew(record, origin, read_px, mpp))
+            pixels = _read_kept(record, origin, read_px, mpp, cache)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
-def _read_anew(record: Record, origin: tuple[int, int], size_px: tuple[int, int], mpp: float | None) -> NDArray[np.uint8]:
-    # Not from the slide that this process holds open: its file may have been replaced meanwhile.
-    with Slide(record["image"], mpp=record.get("mpp")) as fresh:
-        return fresh.read_region(origin, size_px, mpp=mpp)
+def _read_kept(
+    record: Record, origin: tuple[int, int], size_px: tuple[int, int], mpp: float | None, cache: PixelCache
+) -> NDArray[np.uint8]:
+    def settings(of_origin: tuple[int, int], of_size_px: tuple[int, int]) -> list[Any]:
+        return [of_origin, of_size_px, mpp, record.get("mpp")]
+
+    def read() -> NDArray[np.uint8]:
+        # Not from the slide that this process holds open: its file may have been replaced meanwhile.
+        with Slide(record["image"], mpp=record.get("mpp")) as fresh:
+            (x, y), (width, height) = origin, size_px
+            is_inside = min(origin) >= 0 and x + width <= fresh.size_px[0] and y + height <= fresh.size_px[1]
+            # An instance is a part of its image, which is there where a stage before has read it.
+            if fresh.downsample(mpp) == 1 and is_inside:
+                whole = cache.kept([record["image"]], settings((0, 0), fresh.size_px))
+                if whole is not None:
+                    return np.array(whole[y : y + height, x : x + width])
+            return fresh.read_region(origin, size_px, mpp=mpp)
+
+    return cache.get([record["image"]], settings(origin, size_px), read)
 
 
 def _is_large(slide: Slide) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from monai.data import DataLoader
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, get_worker_info
 
 from .seeded import SeededDataset
 
@@ -119,11 +120,25 @@ class EvenBatchSampler(Sampler[list[int]]):
                 yield [drawn[position] for position in share]
 
 
-class _OfEpochs:
-    """A data set asked by ``(epoch, index, occurrence)``: a process that reads on while the epoch changes is never one behind."""
+class Reading(NamedTuple):
+    """What the processes of a loader have read so far: the seconds of all together, and the samples; a step takes so many."""
 
-    def __init__(self, dataset: SeededDataset) -> None:
+    seconds: float
+    samples: int
+    num_workers: int
+    samples_a_step: float
+
+
+class _OfEpochs:
+    """A data set asked by ``(epoch, index, occurrence)``: a process that reads on while the epoch changes is never one behind.
+
+    Attributes:
+        spent: of each process that reads, the seconds and the samples that it has read in them, in memory that they share.
+    """
+
+    def __init__(self, dataset: SeededDataset, num_workers: int) -> None:
         self.dataset = dataset
+        self.spent = torch.zeros(max(1, num_workers), 2, dtype=torch.float64).share_memory_()
 
     def __len__(self) -> int:
         return len(self.dataset.data)
@@ -132,7 +147,11 @@ class _OfEpochs:
         epoch, index, occurrence = key
         if self.dataset.epoch != epoch:
             self.dataset.set_epoch(epoch)
-        return self.dataset.draw(index, occurrence)
+        started = time.perf_counter()
+        item = self.dataset.draw(index, occurrence)
+        worker = get_worker_info()
+        self.spent[worker.id if worker is not None else 0] += torch.tensor([time.perf_counter() - started, 1])
+        return item
 
 
 class _BatchesOfEpochs(Sampler[list[tuple[int, int, int]]]):
@@ -178,7 +197,7 @@ class RegionLoader(DataLoader):
         self._batches = EvenBatchSampler(labels, batch_size, balance, shuffle, seed, may_idle=may_idle)
         self._started: tuple[int, Iterator[Any]] | None = None
         super().__init__(
-            _OfEpochs(dataset),  # type: ignore[arg-type]
+            _OfEpochs(dataset, num_workers),  # type: ignore[arg-type]
             batch_sampler=_BatchesOfEpochs(self._batches),
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
@@ -192,6 +211,12 @@ class RegionLoader(DataLoader):
     def num_samples(self) -> int:
         """Images of an epoch over all processes, over-sampled ones counted each time."""
         return self._batches.num_samples
+
+    def readings(self) -> list[Reading]:
+        """What its processes have read since it was made."""
+        seconds, samples = self.dataset.spent.sum(0).tolist()  # type: ignore[attr-defined]
+        samples_a_step = self.num_samples / (len(self) * self._batches.num_processes)
+        return [Reading(seconds, int(samples), self.num_workers, samples_a_step)]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) that the next iteration goes through."""
@@ -254,6 +279,10 @@ class PairedLoader:
 
     def __len__(self) -> int:
         return self._num_steps
+
+    def readings(self) -> list[Reading]:
+        """What the processes of each loader have read since it was made."""
+        return [reading for loader in self.loaders.values() for reading in loader.readings()]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) that the next iteration goes through."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ LEAST_DECODED_PX = 512 * 512
 _SUFFIX = ".npy"
 _RECOUNTS = 64
 _ABANDONED_S = 24 * 3600
+_UNREAD_S = 7 * 24 * 3600
 
 
 class PixelCache:
@@ -34,8 +36,9 @@ class PixelCache:
     an image that is changed is read anew. Files appear whole, so that several processes and runs may use a folder at the same
     time. One that is damaged is written again.
 
-    Nothing is ever pushed out: where an epoch is larger than the folder may become, what was kept last would be pushed out before
-    it is read again, and nothing would be gained. The rest is read as without a cache.
+    A full folder pushes out nothing but what has not been read for a week, such as the pixels of images that have changed: where
+    an epoch is larger than the folder may become, anything else would be pushed out just before it is read again. The rest is
+    read as without a cache.
 
     Args:
         folder: of the files, made when the first is written; it may be deleted at any time.
@@ -72,13 +75,15 @@ class PixelCache:
             self._keep(pixels, path)
         return pixels
 
+    def kept(self, files: Sequence[str | Path], settings: Sequence[Any]) -> NDArray[np.uint8] | None:
+        """What `get` of the same would find in the folder, read where it is used; None where there is nothing."""
+        return _load(self.folder / f"{_key(files, settings)}{_SUFFIX}", mmap_mode="r") if self.max_bytes else None
+
     def _keep(self, pixels: NDArray[np.uint8], path: Path) -> None:
+        if not self._has_room(pixels.nbytes):
+            self._close(f"it is full with {self.max_bytes / 1e9:g} GB (pixels_gb)")
+            return
         try:
-            if self._counted is None or self._written > self.max_bytes // _RECOUNTS:
-                self._counted, self._written = _size_of(self.folder), 0
-            if self._counted + self._written + pixels.nbytes > self.max_bytes:
-                self._close(f"it holds {self._counted / 1e9:.1f} GB, and {self.max_bytes / 1e9:g} GB are allowed (pixels_gb)")
-                return
             with contended_path(path) as temporary, temporary.open("wb") as file:
                 np.save(file, pixels)
         except StorageError as error:
@@ -86,6 +91,13 @@ class PixelCache:
             self._close(str(error))
         else:
             self._written += pixels.nbytes
+
+    def _has_room(self, num_bytes: int) -> bool:
+        if self._counted is None or self._written > self.max_bytes // _RECOUNTS:
+            self._counted, self._written = _size_of(self.folder), 0
+        if self._counted + self._written + num_bytes > self.max_bytes:
+            self._counted, self._written = _size_of(self.folder, unread_s=_UNREAD_S), 0
+        return self._counted + num_bytes <= self.max_bytes
 
     def _close(self, reason: str) -> None:
         self._is_closed = True
@@ -105,22 +117,24 @@ def _state(file: Path) -> tuple[str, int, int]:
     return str(file.absolute()), status.st_size, status.st_mtime_ns
 
 
-def _load(path: Path) -> NDArray[np.uint8] | None:
+def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[np.uint8] | None:
     try:
-        pixels: NDArray[np.uint8] = np.load(path)
+        pixels: NDArray[np.uint8] = np.load(path, mmap_mode)
     except (OSError, ValueError, EOFError):
         # There is none, or it is damaged: it is written again.
         return None
     return pixels if pixels.dtype == np.uint8 else None
 
 
-def _size_of(folder: Path) -> int:
-    """Bytes of the files in a folder, without those that killed processes have left, which go."""
-    total = 0
+def _size_of(folder: Path, unread_s: float = math.inf) -> int:
+    """Bytes of the files in a folder, without those that killed processes have left and those unread for so long, which go."""
+    total, now = 0, time.time()
     for file in folder.iterdir() if folder.is_dir() else []:
         try:
             status = file.stat()
-            if file.suffix != _SUFFIX and time.time() - status.st_mtime > _ABANDONED_S:
+            # Systems note the time of reading once a day at the least, or not at all: then it is that of writing.
+            read_s = max(status.st_atime, status.st_mtime)
+            if now - read_s > (unread_s if file.suffix == _SUFFIX else _ABANDONED_S):
                 file.unlink()
                 continue
         except OSError:  # another process was quicker

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, EventEnum, Events
 from monai.handlers import ValidationHandler
 
+from .loading_speed import LoadingSpeed
 from .progress import StageProgress
 from .tracking import Tracking
 
@@ -44,7 +45,7 @@ def training_handlers(
     tracking: Tracking | None = None,
     validator: Any = None,
 ) -> list[Any]:
-    """Validation, MLflow tracking of the training and of the validation, progress bar and log lines, in this order.
+    """The loader's speed, validation, MLflow tracking of training and validation, progress bar and log lines, in this order.
 
     Args:
         stage: its name in logs and in MLflow.
@@ -52,7 +53,7 @@ def training_handlers(
         validator: a MONAI evaluator to run every epoch; None for none.
     """
     rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-    handlers: list[Any] = []
+    handlers: list[Any] = [LoadingSpeed(stage, quiet=rank > 0)]
     if validator is not None:
         handlers.append(ValidationHandler(interval=1, validator=validator, epoch_level=True))
     if tracking is not None:

@@ -73,6 +73,20 @@ def test_items_are_the_same_and_no_file_is_decoded_again(tmp_path, records, num_
         slide.read_region((0, 0), 10)
 
 
+def test_a_part_of_an_image_that_is_kept_is_cut_from_it(tmp_path, records):
+    whole, part = records[2:]
+    cache = PixelCache(tmp_path / "cache")
+    expected = read_image(part, 0.25)
+    read_image(whole, 0.25, cache=cache)
+    spoil(tmp_path / "1.png")
+    for _ in range(2):
+        assert torch.equal(read_image(part, 0.25, cache=cache), expected)
+    # What is resampled takes its neighbours in: it is read from the file.
+    with pytest.raises(ValueError, match=r"1\.png"):
+        read_image(part, 0.5, cache=cache)
+    assert len(files(cache)) == 2
+
+
 @pytest.mark.parametrize("kind", ["image", "mask"])
 def test_a_changed_image_or_mask_is_noticed(tmp_path, records, kind):
     cached = dataset(records, PixelCache(tmp_path / "cache"))
@@ -119,6 +133,18 @@ def test_the_folder_never_holds_more_than_it_may(tmp_path, records, caplog):
     later = PixelCache(cache.folder, max_gb=1.5 * size / 1e9)
     read_image(records[2], 0.5, cache=later)
     assert len(files(cache)) == 1
+
+
+def test_what_nobody_reads_makes_room(tmp_path, records):
+    size = 300 * 300 * 3
+    cache = PixelCache(tmp_path / "cache", max_gb=1.5 * size / 1e9)
+    read_image(records[0], 0.5, cache=cache)
+    (old,) = files(cache)
+    long_ago = time.time() - 8 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    read_image(records[2], 0.5, cache=cache)
+    (new,) = files(cache)
+    assert new != old
 
 
 def test_nothing_is_kept_without_room_or_need(tmp_path, records):

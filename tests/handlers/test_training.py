@@ -17,6 +17,7 @@ from torch import nn
 from shared.data import RegionDataset, RegionLoader
 from shared.engines import RunFolder, StageTrainer, TrainingDevice, instance_and_label, lattice_validator
 from shared.handlers import StageProgress, Tracking, training_handlers
+from shared.handlers.loading_speed import LoadingSpeed
 
 
 @pytest.fixture
@@ -139,8 +140,8 @@ def test_the_list_of_handlers(dataset):
     validator = lattice_validator(dataset, Mean(), 2, "cpu")
     assert isinstance(validator, SupervisedEvaluator)
     kinds = [type(handler) for handler in training_handlers("x", validator=validator)]
-    assert kinds == [ValidationHandler, StageProgress]
-    assert [type(handler) for handler in training_handlers("x")] == [StageProgress]
+    assert kinds == [LoadingSpeed, ValidationHandler, StageProgress]
+    assert [type(handler) for handler in training_handlers("x")] == [LoadingSpeed, StageProgress]
 
 
 def test_a_log_line_after_every_epoch(caplog):
