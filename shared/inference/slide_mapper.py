@@ -24,6 +24,7 @@ from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import TissueMap
 from .cohort.cohort import run_cohort
 from .cohort.finished import weights_sha256
+from .computed_image import ComputedImage
 from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedSlide
 from .mapper_options import BLEND, Compute, Outputs, Tiles, Tissue
@@ -180,16 +181,28 @@ class SlideMapper:
 
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row:
         """Map one image, write its files and return the numbers of its row."""
+        return self.compute_image(image, output_dir, title).write()
+
+    def compute_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> ComputedImage:
+        """What `map_image` does up to writing the files."""
         base = Path(output_dir) / image.name
         with ExitStack() as stack:
-            with self.stopwatch.measure("overview and tissue"):
-                opened = stack.enter_context(self._look_ahead.take(image))
             path = base.with_name(image.name + MAP_SUFFIX)
-            probability_map = stack.enter_context(ProbabilityMap(path, opened.grid, self._num_classes))
-            self._fill(probability_map, opened, title)
-            with self.stopwatch.measure("results"):
-                results = write_results(base, probability_map, opened.overview, opened.scale, self._result_options())
-            return results | {"num_tiles": int(opened.wanted.sum())}
+            with ExitStack() as slide:
+                with self.stopwatch.measure("overview and tissue"):
+                    opened = slide.enter_context(self._look_ahead.take(image))
+                probability_map = stack.enter_context(ProbabilityMap(path, opened.grid, self._num_classes))
+                self._fill(probability_map, opened, title)
+
+            overview, scale, num_tiles = opened.overview, opened.scale, int(opened.wanted.sum())
+
+            def results() -> Row:
+                with self.stopwatch.measure("results"):
+                    return write_results(base, probability_map, overview, scale, self._result_options()) | {
+                        "num_tiles": num_tiles
+                    }
+
+            return ComputedImage(results, stack.pop_all())
 
     def _result_options(self) -> ResultOptions:
         outputs = self.outputs

@@ -32,16 +32,16 @@ def build_mapper(log):
             return (images[:, :1] - images[:, 1:2] - 140) / 3
 
     class Logged(SlideMapper):
-        def map_image(self, image, output_dir, title=""):
+        def compute_image(self, image, output_dir, title=""):
             node = ray.get_runtime_context().get_node_id()
             write_line(log, f"begin {image.name} {node}")
             if log.with_name("doomed").exists():
                 doomed = log.with_name("doomed").read_text()
                 while (count_begun(log, doomed) >= 2) == (node == doomed):
                     time.sleep(0.05)
-            row = super().map_image(image, output_dir, title)
+            computed = super().compute_image(image, output_dir, title)
             write_line(log, f"end {image.name} {node}")
-            return row
+            return computed
 
     return Logged(
         Redness(),

@@ -17,9 +17,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..device_errors import DeviceFailure, device_error
 from ..inputs import ImageInput
 from ..row import Row
-from .cohort import MAX_ATTEMPTS, MAX_DEATHS, POLL_S, CohortWorker, Mapper, Outcome, Tally, in_order, known_rows
+from .cohort import POLL_S, Tally, in_order, known_rows
 from .finished import FAILED, FINISHED, UNFINISHED
 from .row_store import RowStore
+from .worker import MAX_ATTEMPTS, MAX_DEATHS, CohortWorker, Mapper, Outcome
 
 logger = logging.getLogger(__name__)
 
