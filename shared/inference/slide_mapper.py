@@ -107,7 +107,7 @@ class SlideMapper:
         self._network_of_tiles = TileNetwork(self.network, self._num_classes, self.tiles.tta, self.compute.is_bfloat16)
         self.tile_network: TileNetwork | CompiledTileNetwork = self._network_of_tiles
         if self.compute.compile:
-            self.tile_network = CompiledTileNetwork(self._network_of_tiles, self.compute.batch_size, self.tiles.tile_size_px)
+            self.tile_network = CompiledTileNetwork(self._network_of_tiles, self._batch_size, self.tiles.tile_size_px)
         self._stored = None if features is None else self._stored_slides(features)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
@@ -128,6 +128,10 @@ class SlideMapper:
         grid = MapGrid.of_image((size_px + 1,) * 2, size_px, self.tiles.margin_px, map_downsample)
         if self.tiles.stitching == BLEND:
             check_blending(grid.x)
+
+    @property
+    def _batch_size(self) -> int:
+        return self.compute.num_tiles(self.tiles.tile_size_px)
 
     @property
     def _num_classes(self) -> int:
@@ -245,14 +249,14 @@ class SlideMapper:
                 batches = self._read_batches(slide, grid, wanted, scale)
             else:
                 stored.check_grid(grid)
-                batches = stored.read_batches(grid, wanted, self.compute.batch_size, self.compute.torch_device)
+                batches = stored.read_batches(grid, wanted, self._batch_size, self.compute.torch_device)
             first = list(islice(batches, 1))
             stack.pop_all()  # it stays open
             return OpenedSlide(slide, grid, wanted, first, batches, scale, overview, stored.stride_px if stored else None)
 
     def _read_batches(self, slide: Slide, grid: MapGrid, wanted: NDArray[np.bool_], scale: Scale) -> Generator[Batch, None, None]:
         compute = self.compute
-        return read_batches(slide, grid, wanted, scale.downsample, compute.batch_size, compute.torch_device, compute.num_workers)
+        return read_batches(slide, grid, wanted, scale.downsample, self._batch_size, compute.torch_device, compute.num_threads)
 
     def sees_whole(self, slide: Slide, downsample: float) -> bool:
         """Whether the network gets an image in one piece, see `Tiles`; `downsample`: its pixels per model pixel."""
