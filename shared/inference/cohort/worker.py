@@ -102,9 +102,21 @@ class CohortWorker:
             logger.info("%d of %d images are finished: skipped", len(images) - len(left), len(images))
         return left
 
-    def attempt(self, image: ImageInput, known: Row | None, title: str = "") -> Outcome:
+    def attempt(
+        self,
+        image: ImageInput,
+        known: Row | None,
+        title: str = "",
+        following: Iterable[ImageInput] = (),
+        is_patient: bool = False,
+    ) -> Outcome:
         """`begin`, and wait until the files are written."""
-        return self.begin(image, known, title).result()
+        return self.begin(image, known, title, following, is_patient).result()
+
+    @property
+    def reserved(self) -> str | None:
+        """Name of the image that is to come next here; None where there is none."""
+        return next(iter(self._next), None)
 
     def begin(
         self,
