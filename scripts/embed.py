@@ -69,8 +69,10 @@ def parsed() -> argparse.Namespace:
     )
     slides.add_argument("--tissue_mpp", type=float, default=8.0, help="um per pixel of the tissue in --tissue_dir (default 8)")
     compute = parser.add_argument_group("compute")
-    compute.add_argument("--batch_size", type=int, default=16, help="tiles a batch (default 16)")
-    compute.add_argument("--num_workers", type=int, default=2, help="threads that read ahead, and that compress (default 2)")
+    compute.add_argument("--batch_size", type=int, help="tiles a batch (default 16, more on GPUs)")
+    compute.add_argument(
+        "--num_workers", type=int, help="threads that read ahead, and that compress (default: one for each core)"
+    )
     compute.add_argument("--device", help="(default: cuda where there is one, else cpu)")
     compute.add_argument("--compile", action="store_true", help="the encoder by torch.compile: a minute once, then faster")
     add_engine_options(parser, "code, weights, slides and --out")

@@ -105,13 +105,14 @@ def forward_kinds(network: nn.Module, device: torch.device, is_compiled: bool) -
     """The network alone, on images that lie on the device already."""
     nchw, nhwc = network.to(device), copy.deepcopy(network).to(device)
     nhwc.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
+    is_bfloat16 = computes_bfloat16(device)
 
     def bfloat16(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16) if computes_bfloat16(device) else nullcontext():
+        with torch.autocast(device.type, torch.bfloat16) if is_bfloat16 else nullcontext():
             return nhwc(images)
 
     kinds: dict[str, Callable[[Tensor], Tensor]] = {"fp32 NCHW": lambda images: nchw(images.contiguous())}
-    kinds["bf16 NHWC" if computes_bfloat16(device) else "fp32 NHWC"] = bfloat16
+    kinds["bf16 NHWC" if is_bfloat16 else "fp32 NHWC"] = bfloat16
     if is_compiled:
         kinds["compiled"] = torch.compile(bfloat16, dynamic=False, options={"freezing": device.type == "cpu"})
     return kinds
@@ -193,11 +194,13 @@ def _report(
     print("stages: " + ", ".join(f"{name} {value:.1f} s" for name, value in stages.items()))
     print("pure forward, tiles/s: " + ", ".join(f"{kind} {value:.1f}" for kind, value in rates.items()))
     print(f"end to end {rate:.1f} tiles/s in {seconds:.1f} s: {rate / rates[best]:.1%} of {best}; peak memory {peak_gib:.2f} GiB")
+    print(f"{rate / rates['fp32 NCHW']:.2f} times fp32 NCHW")
     return {
         "tiles": row["num_tiles"],
         "tiles_per_s": rate,
         "pure_tiles_per_s": rates,
         "of_best_pure": rate / rates[best],
+        "of_fp32_nchw": rate / rates["fp32 NCHW"],
         "startup_s": startup,
         "stages_s": stages,
         "peak_gib": peak_gib,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import orjson
 
-from shared.inference.cohort.cohort import CohortWorker
 from shared.inference.cohort.finished import FAILED, fingerprint
+from shared.inference.cohort.worker import CohortWorker
 from shared.inference.inputs import ImageInput
 from shared.inference.region_map import Box, clip_box, map_region
 from shared.inference.row import Row

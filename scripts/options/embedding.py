@@ -38,8 +38,8 @@ class EmbeddingOptions:
     tissue_method: str | None = None
     tissue_dir: Path | None = None
     tissue_mpp: float = 8.0
-    batch_size: int = 16
-    num_workers: int = 2
+    batch_size: int | None = None
+    num_workers: int | None = None
     device: str | None = None
     compile: bool = False
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shared.inference import ImageInput
-    from shared.inference.cohort.cohort import Mapper
+    from shared.inference.cohort.worker import Mapper
 
 
 def add_engine_options(parser: argparse.ArgumentParser, needed_everywhere: str) -> None:

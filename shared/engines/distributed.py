@@ -88,7 +88,7 @@ def over_dataset(
         unit: what the progress bar calls a batch.
     """
     share = Subset(dataset, range(rank(), len(dataset), num_processes()))  # type: ignore[arg-type]
-    loader = DataLoader(share, batch_size, num_workers=num_workers)
+    loader = DataLoader(share, batch_size, num_workers=num_workers, pin_memory=torch.cuda.is_available())
     progress = tqdm(loader, desc=title, unit=unit, disable=None if rank() == 0 else True, leave=False)
     return gather_in_order([item for batch in progress for item in answer(batch)])
 

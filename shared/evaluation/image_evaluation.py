@@ -103,4 +103,4 @@ class ImageEvaluation(ABC):
 
     def on_device(self, images: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` on the device, in the memory format that convolutions want."""
-        return images.to(self.device).contiguous(memory_format=torch.channels_last)
+        return images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)

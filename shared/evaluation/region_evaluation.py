@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.image_dataset import RegionDataset
-from ..engines.distributed import unwrap
+from ..engines.distributed import num_processes, unwrap
+from ..front_door.cores import available_cores
 from ..losses.power_mean import log_generalized_mean
 from ..losses.superpixels import superpixel_means
 from ..metrics.binary import binary_counts
@@ -20,6 +21,7 @@ from ..metrics.boundary import BOUNDARY_THRESHOLDS, boundary_counts, ods_of_coun
 from ..metrics.region import region_f_measure
 from .image_evaluation import ImageEvaluation, ImageRow, Panels
 from .report import COUNTS, everything_is_tumour, image_columns, image_table, number, pixel_scores, pooled_scores
+from .score_pool import ScorePool
 
 THRESHOLD = 0.5
 
@@ -39,6 +41,7 @@ class RegionEvaluation(ImageEvaluation):
             that decides the image's label, else the generalised mean of the fusion.
         method: the fusion's name in the table.
         generalized_mean_r: r of an image's own probability (equation 2).
+        pool: scores maps in as many processes as there are cores, where that is worth starting them; the scores are the same.
 
     Reference:
         Jia et al., IEEE TMI 2017, section V.B and tables II to VI.
@@ -47,21 +50,39 @@ class RegionEvaluation(ImageEvaluation):
     dataset: RegionDataset
     network: nn.Module
     generalized_mean_r: float = 4.0
+    pool: ScorePool = field(default_factory=lambda: ScorePool(max(1, available_cores() // num_processes())))
 
     def count(self, batch: Mapping[str, Any]) -> Iterator[tuple[ImageRow, list[dict[str, Any]]]]:
         """An image's row, and what each of its maps scores, see `score_map`; nothing without a mask."""
         maps = self._maps(batch["image"], batch.get("superpixels"))
         image_probability = self._image_probability(batch["image"], maps)
+        all_scores = iter(self._scores(maps, batch))
         for position, index in enumerate(batch["index"].tolist()):
             row = image_columns(self.dataset.data[index])
             row["max_probability"] = float(maps[position, -1].max())
             row["image_probability"] = round(float(image_probability[position]), 6)
             scores = []
             if "mask" in batch:
-                scores = [score_map(image, batch["mask"][position, 0], row["label"]) for image in maps[position]]
+                scores = next(all_scores)
                 row |= dict(zip(COUNTS, scores[-1]["counts"], strict=True))
                 row["region_f"] = round(scores[-1]["f"], 6)
             yield row, scores
+
+    def run(self) -> dict[str, Any]:
+        with self.pool:
+            return super().run()
+
+    def _scores(self, maps: Tensor, batch: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+        """`score_map` of every map of every image that has a mask."""
+        if "mask" not in batch:
+            return []
+        masks = batch["mask"][:, 0].numpy()
+        labels = [self.dataset.data[index]["label"] for index in batch["index"].tolist()]
+        arguments = [
+            (map_, mask, label) for of_image, mask, label in zip(maps.numpy(), masks, labels, strict=True) for map_ in of_image
+        ]
+        scores, num_maps = self.pool.map(score_map, arguments), maps.shape[1]
+        return [scores[start : start + num_maps] for start in range(0, len(scores), num_maps)]
 
     def metrics(self, rows: Sequence[ImageRow], counts: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:
         is_tumour = torch.tensor([row["label"] > 0 for row in rows])
@@ -120,14 +141,15 @@ def _superpixel_maps(maps: Tensor, superpixels: Tensor) -> Tensor:
     return means.gather(2, ids).reshape(maps.shape)
 
 
-def score_map(probability: Tensor, mask: Tensor, label: int) -> dict[str, Any]:
+def score_map(map_: np.ndarray, truth: np.ndarray, label: int) -> dict[str, Any]:
     """What one map ``(H, W)`` of one image scores: pixel counts, region F, mean probability and, of tumour, boundary counts."""
+    probability, mask = torch.from_numpy(map_), torch.from_numpy(truth)
     decided = probability >= THRESHOLD
     return {
         "counts": binary_counts(decided, mask).tolist(),
         "f": float(region_f_measure(decided, mask, torch.tensor(int(label > 0)))),
         "mean_probability": float(probability.mean()),
-        "boundary": boundary_counts(probability.numpy(), mask.numpy()) if label > 0 else None,
+        "boundary": boundary_counts(map_, truth) if label > 0 else None,
     }
 
 

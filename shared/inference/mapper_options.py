@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..data.tissue_cache import TissueCache
+from ..front_door.cores import available_cores
 from ..networks.precision import computes_bfloat16
 from ..writers.volume import check_volume_format
 from ..wsi.annotations.frames import QUPATH, check_frame
@@ -17,6 +18,9 @@ from .tiles.tile_network import compile_problem
 CROP, BLEND = STITCHINGS = ("crop", "blend")
 # Larger ones would take much more memory than batches of tiles do.
 WHOLE_IMAGE_PX = 2048
+# Tiles a batch that keep a device busy: CPUs any, GPUs so many of this side.
+CPU_BATCH, GPU_BATCH, GPU_TILE_PX = 16, 256, 256
+MOST_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -130,26 +134,27 @@ class Compute:
     """How fast maps are made, and, but for `amp`, nothing of what they show.
 
     Args:
-        batch_size: tiles a batch.
+        batch_size: tiles a batch; None: 16, and on GPUs as many as hold the pixels of 256 tiles of 256 px, 256 at most.
         device: None is CUDA where there is one.
         amp: compute in bfloat16 on GPUs and on CPUs that are two to three times as fast so, see `computes_bfloat16`.
         compile: the network through `torch.compile`: once a minute or so at the first slide, then about 1.5 times as fast. Needs
             a C++ compiler.
-        num_workers: threads that read ahead.
+        num_workers: threads that read ahead; None: one for each core that this process may use, 16 at most.
 
     Raises:
         ValueError: for numbers below 1, and where `compile` cannot work on this machine.
     """
 
-    batch_size: int = 16
+    batch_size: int | None = None
     device: str | torch.device | None = None
     amp: bool = True
     compile: bool = False
-    num_workers: int = 2
+    num_workers: int | None = None
 
     def __post_init__(self) -> None:
-        _check_positive("batch_size", self.batch_size)
-        _check_positive("num_workers", self.num_workers)
+        for name in ("batch_size", "num_workers"):
+            if getattr(self, name) is not None:
+                _check_positive(name, getattr(self, name))
         problem = compile_problem(self.torch_device) if self.compile else None
         if problem is not None:
             raise ValueError(f"compile=True cannot work here: {problem}")
@@ -157,6 +162,19 @@ class Compute:
     @property
     def torch_device(self) -> torch.device:
         return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that read ahead."""
+        return self.num_workers or min(available_cores(), MOST_THREADS)
+
+    def num_tiles(self, tile_size_px: int) -> int:
+        """Tiles a batch, of this side."""
+        if self.batch_size is not None:
+            return self.batch_size
+        if self.torch_device.type == "cpu":
+            return CPU_BATCH
+        return max(1, min(GPU_BATCH, GPU_BATCH * GPU_TILE_PX**2 // tile_size_px**2))
 
     @property
     def is_bfloat16(self) -> bool:

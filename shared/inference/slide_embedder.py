@@ -124,7 +124,7 @@ class SlideEmbedder:
         network = TileFeatures(self.encoder, self.compute.is_bfloat16)
         self.tile_network: TileFeatures | CompiledTileNetwork = network
         if self.compute.compile:
-            self.tile_network = CompiledTileNetwork(network, self.compute.batch_size, self.tile_size_px)
+            self.tile_network = CompiledTileNetwork(network, self.compute.num_tiles(self.tile_size_px), self.tile_size_px)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
 
@@ -181,7 +181,7 @@ class SlideEmbedder:
             with self.stopwatch.measure("tissue"):
                 opened = stack.enter_context(self._look_ahead.take(image))
             num_tiles = int(opened.wanted.sum())
-            writer = SlideFeatureWriter(path, opened.frame, self.encoder, self._attributes(), self.compute.num_workers)
+            writer = SlideFeatureWriter(path, opened.frame, self.encoder, self._attributes(), self.compute.num_threads)
             progress = stack.enter_context(tqdm(total=num_tiles, desc=title, unit="tile", leave=False, disable=None))
             with writer:
                 store_features(writer, opened.cells, opened.batches, self.tile_network, progress, self.stopwatch)
@@ -211,7 +211,13 @@ class SlideEmbedder:
             cells = self._cells(frame, grid)
             wanted = grid.tiles_on(cells.is_wanted, self.cell_px)
             batches = read_batches(
-                slide, grid, wanted, frame.downsample, compute.batch_size, compute.torch_device, compute.num_workers
+                slide,
+                grid,
+                wanted,
+                frame.downsample,
+                compute.num_tiles(self.tile_size_px),
+                compute.torch_device,
+                compute.num_threads,
             )
             first = list(islice(batches, 1))
             stack.pop_all()  # it stays open

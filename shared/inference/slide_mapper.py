@@ -24,6 +24,7 @@ from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import TissueMap
 from .cohort.cohort import run_cohort
 from .cohort.finished import weights_sha256
+from .computed_image import ComputedImage
 from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedSlide
 from .mapper_options import BLEND, Compute, Outputs, Tiles, Tissue
@@ -106,7 +107,7 @@ class SlideMapper:
         self._network_of_tiles = TileNetwork(self.network, self._num_classes, self.tiles.tta, self.compute.is_bfloat16)
         self.tile_network: TileNetwork | CompiledTileNetwork = self._network_of_tiles
         if self.compute.compile:
-            self.tile_network = CompiledTileNetwork(self._network_of_tiles, self.compute.batch_size, self.tiles.tile_size_px)
+            self.tile_network = CompiledTileNetwork(self._network_of_tiles, self._batch_size, self.tiles.tile_size_px)
         self._stored = None if features is None else self._stored_slides(features)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
@@ -127,6 +128,10 @@ class SlideMapper:
         grid = MapGrid.of_image((size_px + 1,) * 2, size_px, self.tiles.margin_px, map_downsample)
         if self.tiles.stitching == BLEND:
             check_blending(grid.x)
+
+    @property
+    def _batch_size(self) -> int:
+        return self.compute.num_tiles(self.tiles.tile_size_px)
 
     @property
     def _num_classes(self) -> int:
@@ -180,16 +185,28 @@ class SlideMapper:
 
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row:
         """Map one image, write its files and return the numbers of its row."""
+        return self.compute_image(image, output_dir, title).write()
+
+    def compute_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> ComputedImage:
+        """What `map_image` does up to writing the files."""
         base = Path(output_dir) / image.name
         with ExitStack() as stack:
-            with self.stopwatch.measure("overview and tissue"):
-                opened = stack.enter_context(self._look_ahead.take(image))
             path = base.with_name(image.name + MAP_SUFFIX)
-            probability_map = stack.enter_context(ProbabilityMap(path, opened.grid, self._num_classes))
-            self._fill(probability_map, opened, title)
-            with self.stopwatch.measure("results"):
-                results = write_results(base, probability_map, opened.overview, opened.scale, self._result_options())
-            return results | {"num_tiles": int(opened.wanted.sum())}
+            with ExitStack() as slide:
+                with self.stopwatch.measure("overview and tissue"):
+                    opened = slide.enter_context(self._look_ahead.take(image))
+                probability_map = stack.enter_context(ProbabilityMap(path, opened.grid, self._num_classes))
+                self._fill(probability_map, opened, title)
+
+            overview, scale, num_tiles = opened.overview, opened.scale, int(opened.wanted.sum())
+
+            def results() -> Row:
+                with self.stopwatch.measure("results"):
+                    return write_results(base, probability_map, overview, scale, self._result_options()) | {
+                        "num_tiles": num_tiles
+                    }
+
+            return ComputedImage(results, stack.pop_all())
 
     def _result_options(self) -> ResultOptions:
         outputs = self.outputs
@@ -232,14 +249,14 @@ class SlideMapper:
                 batches = self._read_batches(slide, grid, wanted, scale)
             else:
                 stored.check_grid(grid)
-                batches = stored.read_batches(grid, wanted, self.compute.batch_size, self.compute.torch_device)
+                batches = stored.read_batches(grid, wanted, self._batch_size, self.compute.torch_device)
             first = list(islice(batches, 1))
             stack.pop_all()  # it stays open
             return OpenedSlide(slide, grid, wanted, first, batches, scale, overview, stored.stride_px if stored else None)
 
     def _read_batches(self, slide: Slide, grid: MapGrid, wanted: NDArray[np.bool_], scale: Scale) -> Generator[Batch, None, None]:
         compute = self.compute
-        return read_batches(slide, grid, wanted, scale.downsample, compute.batch_size, compute.torch_device, compute.num_workers)
+        return read_batches(slide, grid, wanted, scale.downsample, self._batch_size, compute.torch_device, compute.num_threads)
 
     def sees_whole(self, slide: Slide, downsample: float) -> bool:
         """Whether the network gets an image in one piece, see `Tiles`; `downsample`: its pixels per model pixel."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from shared.data import RegionDataset
 from shared.evaluation import RegionEvaluation
+from shared.evaluation.score_pool import ScorePool
 from shared.metrics import boundary_counts, ods_of_counts
 
 WIDTH_PX, HEIGHT_PX = 12, 8
@@ -196,3 +197,24 @@ def test_scores_that_do_not_exist_are_null(tmp_path, records):
     assert metrics["regions"]["Colours"]["mean_probability_ca"] is None
     assert set(metrics["boundaries"]["Colours"].values()) == {None}
     assert metrics["regions"]["Colours"]["f_nc"] == metrics["regions"]["Colours"]["f_all"]
+
+
+class Remembering(ScorePool):
+    """Whether processes were started."""
+
+    was_started = False
+
+    def map(self, function, arguments):
+        scores = super().map(function, arguments)
+        self.was_started |= self._executor is not None
+        return scores
+
+
+@pytest.mark.parametrize(("num_processes", "patience_s", "is_started"), [(2, 0.0, True), (2, 1e6, False), (1, 0.0, False)])
+def test_processes_change_no_score(tmp_path, records, num_processes, patience_s, is_started):
+    expected = evaluate(tmp_path / "alone", records)
+    pool = Remembering(num_processes, patience_s)
+    assert evaluate(tmp_path / "shared", records, pool=pool) == expected
+    assert (tmp_path / "shared/images.csv").read_bytes() == (tmp_path / "alone/images.csv").read_bytes()
+    assert pool.was_started == is_started
+    assert pool._executor is None

@@ -54,13 +54,13 @@ def test_the_next_image_is_open_before_this_one_is_done(tmp_path, images, rednes
             openings.append((image.name, threading.current_thread().name.startswith("look-ahead")))
             return opened
 
-        def map_image(self, image, output_dir, title=""):
+        def compute_image(self, image, output_dir, title=""):
             following = chr(ord(image.name) + 1)
             deadline = time.monotonic() + 30
             # This one is not begun before the next is ready, so it must have been opened meanwhile.
             while following in "abcd" and following not in dict(openings) and time.monotonic() < deadline:
                 time.sleep(0.01)
-            return super().map_image(image, output_dir, title)
+            return super().compute_image(image, output_dir, title)
 
     assert len(run_cohort(Watched(redness, **grouped(**SETTINGS)), images, tmp_path / "out")) == 4
     assert dict(openings) == {"a": False, "b": True, "c": True, "d": True}

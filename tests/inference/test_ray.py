@@ -32,16 +32,20 @@ def build_mapper(log):
             return (images[:, :1] - images[:, 1:2] - 140) / 3
 
     class Logged(SlideMapper):
-        def map_image(self, image, output_dir, title=""):
+        def _open_slide(self, image):
+            write_line(log, f"open {image.name} {threading.current_thread().name.startswith('look-ahead')}")
+            return super()._open_slide(image)
+
+        def compute_image(self, image, output_dir, title=""):
             node = ray.get_runtime_context().get_node_id()
             write_line(log, f"begin {image.name} {node}")
             if log.with_name("doomed").exists():
                 doomed = log.with_name("doomed").read_text()
                 while (count_begun(log, doomed) >= 2) == (node == doomed):
                     time.sleep(0.05)
-            row = super().map_image(image, output_dir, title)
+            computed = super().compute_image(image, output_dir, title)
             write_line(log, f"end {image.name} {node}")
-            return row
+            return computed
 
     return Logged(
         Redness(),
@@ -128,6 +132,17 @@ def test_a_node_is_killed_and_every_image_is_done_once(cluster, tmp_path, pictur
     # Finished is finished, and the workers' results are those of this process.
     assert RayCohort(builder(log), num_cpus=1).run(find_images(pictures), out) == []
     assert run_cohort(build_mapper(log), find_images(pictures), out) == []
+
+
+def test_a_process_opens_the_next_image_ahead_and_does_it_next(cluster, tmp_path, pictures):
+    log, images = tmp_path / "log.txt", find_images(pictures)
+    rows = RayCohort(builder(log), num_cpus=1).run(images, tmp_path / "out")
+    assert [row["slide"] for row in rows] == [image.name for image in images]
+    openings = dict(lines_of(log, "open"))
+    assert len(lines_of(log, "open")) == len(openings) == NUM_IMAGES
+    # A second process of the one node may have begun with an image of its own.
+    assert list(openings.values()).count("True") >= NUM_IMAGES - 2
+    assert [image for image, _ in lines_of(log, "end")] == [image for image, _ in lines_of(log, "begin")]
 
 
 def test_a_failure_leaves_the_others_alone(cluster, tmp_path, pictures):

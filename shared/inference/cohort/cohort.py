@@ -2,197 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import os
-import platform
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ...features.slide_features import FEATURES_SUFFIX
-from ...writers.storage import StorageError
-from ..device_errors import DeviceFailure, device_error
 from ..inputs import ImageInput
 from ..row import Row
-from .finished import FAILED, FEATURES, FINISHED, NO_TISSUE, OK, UNFINISHED, discard, fingerprint, is_finished, result_suffixes
-from .folder_settings import claim_folder
+from .finished import FINISHED, UNFINISHED
 from .row_store import RowStore
+from .worker import CohortWorker, Mapper, Outcome
 
 logger = logging.getLogger(__name__)
 
-# An image that fails is tried once more, after the others; one whose process dies under it might kill every process.
-MAX_ATTEMPTS, MAX_DEATHS = 2, 3
 POLL_S = 0.5
 SAY_AGAIN_S = 60.0
 
 
 class InferenceFailures(RuntimeError):
     """Some images of a run could not be mapped or embedded; the others are finished."""
-
-
-class Mapper(Protocol):
-    """What a cohort needs of a `SlideMapper` or a `SlideEmbedder`."""
-
-    def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row: ...
-
-    def expect(self, image: ImageInput) -> None: ...
-
-    def settings(self) -> dict[str, Any]: ...
-
-
-class Outcome(NamedTuple):
-    """What became of one attempt: the image's row, None while another process is at work on it; whether it was computed now."""
-
-    row: Row | None
-    is_new: bool
-
-    @property
-    def is_final(self) -> bool:
-        """Whether there is nothing more to do in this run."""
-        if self.row is None:
-            return False
-        return self.row["status"] in FINISHED or self.row["attempts"] >= MAX_ATTEMPTS
-
-
-class CohortWorker:
-    """Maps single images into a folder that others may be writing to as well.
-
-    Args:
-        mapper: makes the maps.
-        output_dir: gets each image's files, ``rows/``, ``slides.csv`` and ``settings.json``.
-
-    Raises:
-        ValueError: if the folder holds features, or is to hold them and holds something else, see `claim_folder`.
-    """
-
-    def __init__(self, mapper: Mapper, output_dir: str | Path) -> None:
-        self.mapper, self.output_dir = mapper, Path(output_dir)
-        self.settings = mapper.settings()
-        self._num_mapped = 0
-        self._suffixes = result_suffixes(self.settings)
-        # Before anything else is written there.
-        claim_folder(self.output_dir, self.settings)
-        self.store = RowStore(output_dir)
-
-    def unfinished(self, images: Sequence[ImageInput]) -> list[ImageInput]:
-        """The images that are not finished with these settings and this content."""
-        checked = tqdm(images, desc="finished?", unit="image", leave=False, disable=None)
-        left = [image for image in checked if self._finished_row(image) is None]
-        if len(left) < len(images):
-            logger.info("%d of %d images are finished: skipped", len(images) - len(left), len(images))
-        return left
-
-    def attempt(self, image: ImageInput, known: Row | None, title: str = "", following: ImageInput | None = None) -> Outcome:
-        """Map one image unless it is finished or another process is at work on it; an error becomes the row's reason.
-
-        Args:
-            image: what to map.
-            known: its row when the run began. What has been tried since then, by any process, counts as tried in this run.
-            title: for log and progress bar.
-            following: which image is likely to come next, to be opened while this one is computed.
-
-        Raises:
-            DeviceFailure: if the device of this process computes no more. The row stays unfinished, the attempt does not count:
-                whoever comes next maps the image. Only when the devices of several processes, each of which had mapped other
-                images, failed at the same one, that image is given up.
-        """
-        with self.store.claim(image.name) as is_mine:
-            if not is_mine:
-                return Outcome(None, False)
-            # Another process may have finished it a moment ago.
-            row = self._finished_row(image)
-            if row is not None:
-                return Outcome(row, False)
-            row, key = self.store.read(image.name), fingerprint(self.settings, image)
-            tried: Row = {} if row is None or row == known else row
-            attempts, num_devices = tried.get("attempts", 0), tried.get("device_failures", 0)
-            status = None if row is None else row["status"]
-            if status == FAILED and attempts >= MAX_ATTEMPTS:
-                return Outcome(row, False)
-            begun = {"slide": image.name, "status": UNFINISHED, "reason": None, "attempts": attempts + 1} | _whereabouts(image)
-            if status in FINISHED and not image.path.exists():
-                # Its result, whatever it was made with, is all that there is: it stays, and so does its row.
-                reason = f"ValueError: {image.path} is not there any more; what was made of it before stays"
-                return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
-            foreign = self._foreign_features(image) if row is None else None
-            if foreign is not None:
-                reason = f"ValueError: {foreign} is there and was not written by these runs: move it away to embed the slide"
-                return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
-            if row is not None and status == UNFINISHED and max(attempts, num_devices) >= MAX_DEATHS:
-                reason = f"{attempts} processes died while they mapped it, the last one {row.get('worker')}"
-                if num_devices >= MAX_DEATHS:
-                    reason = f"the devices of {num_devices} processes that had mapped other images failed at it: {row['reason']}"
-                row = begun | {"status": FAILED, "reason": reason, "attempts": max(attempts, MAX_ATTEMPTS), "fingerprint": key}
-                discard(self.output_dir, image.name, self.settings)
-            else:
-                self.store.write(begun)
-                if status in FINISHED:
-                    # The table must not go on praising files that are removed now.
-                    self.store.tabulate(begun)
-                    self.store.flush()
-                discard(self.output_dir, image.name, self.settings)
-                if following is not None:
-                    self.mapper.expect(following)
-                try:
-                    row = begun | self._map(image, title) | {"fingerprint": key}
-                except DeviceFailure as failure:
-                    # A process whose device never worked says nothing of the image.
-                    num_devices += self._num_mapped > 0
-                    self._leave(begun | {"attempts": attempts, "device_failures": num_devices, "reason": str(failure)})
-                    raise
-                self._num_mapped += row["status"] == OK
-            self.store.write(row)
-            return Outcome(row, True)
-
-    def _finished_row(self, image: ImageInput) -> Row | None:
-        row = self.store.read(image.name)
-        if row is None or row["status"] not in FINISHED:
-            return None
-        return row if is_finished(self.output_dir, row, fingerprint(self.settings, image), self._suffixes) else None
-
-    def _foreign_features(self, image: ImageInput) -> Path | None:
-        """A file of features in the place of an image's, which has no row: whoever wrote it, it is not ours to replace."""
-        path = self.output_dir / f"{image.name}{FEATURES_SUFFIX}"
-        return path if self.settings.get("result") == FEATURES and path.exists() else None
-
-    def _leave(self, row: Row) -> None:
-        """Leave an image to others."""
-        discard(self.output_dir, row["slide"], self.settings)
-        self.store.write(row)
-        self.store.tabulate(row)
-        self.store.flush()
-
-    def _map(self, image: ImageInput, title: str) -> Row:
-        started = time.perf_counter()
-        row: Row
-        try:
-            row = self.mapper.map_image(image, self.output_dir, title).copy()
-            # Whoever asks for whole images gets tiles without tissue too.
-            row["status"] = NO_TISSUE if row["num_tiles"] == 0 else OK
-            found = f"{row['num_features']} features" if "num_features" in row else f"{row['num_regions']} regions"
-            logger.info("%s: %s, %.0f s", title, found, time.perf_counter() - started)
-        except Exception as error:
-            if isinstance(error, StorageError) and error.concerns_all:
-                # No slide is to blame, and the others would fail as well: it stays unfinished.
-                discard(self.output_dir, image.name, self.settings)
-                raise
-            sticky = device_error(error)
-            if sticky is not None:
-                said = (str(sticky).splitlines() or [""])[0]
-                worker, device = _whereabouts(image)["worker"], getattr(self.mapper, "device", "the device")
-                raise DeviceFailure(
-                    f"{device} of {worker} computes no more ({type(sticky).__name__}: {said}), at {image.path}, which is left "
-                    "unfinished for another process or the next run"
-                ) from error
-            row = {"status": FAILED, "reason": " ".join(f"{type(error).__name__}: {error}".split())}
-            # What the user can mend needs no traceback.
-            logger.error("%s failed: %s", title, row["reason"], exc_info=not isinstance(error, ValueError | StorageError))
-            discard(self.output_dir, image.name, self.settings)
-        return row | {"seconds": round(time.perf_counter() - started, 2)}
 
 
 class Tally:
@@ -202,10 +36,11 @@ class Tally:
         store: of the output folder.
         images: of the run, finished ones too.
         num_pending: those that are not.
+        tabulates: whether rows are put into the table here.
     """
 
-    def __init__(self, store: RowStore, images: Sequence[ImageInput], num_pending: int) -> None:
-        self._store, self._images = store, images
+    def __init__(self, store: RowStore, images: Sequence[ImageInput], num_pending: int, tabulates: bool = True) -> None:
+        self._store, self._images, self._tabulates = store, images, tabulates
         self._rows: dict[str, Row] = {}
         self._is_new: set[str] = set()
         # Slides differ in size: the mean over all so far says more than the latest.
@@ -220,7 +55,8 @@ class Tally:
         self._rows[image.name] = outcome.row
         if outcome.is_new:
             self._is_new.add(image.name)
-            self._store.tabulate(outcome.row)
+            if self._tabulates:
+                self._store.tabulate(outcome.row)
         if outcome.is_final:
             self._bar.update()
             self._num_done += 1
@@ -275,31 +111,54 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
             it was at stays unfinished.
     """
     with logging_redirect_tqdm():
-        worker = CohortWorker(mapper, output_dir)
+        worker = CohortWorker(mapper, output_dir, tabulates=True)
         worker.store.rebuild_table()
         title_of = {image.name: f"{index}/{len(images)} {image.name}" for index, image in enumerate(images, start=1)}
         known = known_rows(worker.store, images)
         queue = in_order(worker.unfinished(images), known)
-        tally = Tally(worker.store, images, len(queue))
-        said_at = 0.0
+        tally = Tally(worker.store, images, len(queue), tabulates=False)
+        said_at, is_patient = 0.0, True
+        under_way: deque[tuple[ImageInput, Future[Outcome]]] = deque()
         try:
             while queue:
-                later, is_idle = [], True
-                for image, following in zip(queue, [*queue[1:], None], strict=True):
-                    outcome = worker.attempt(image, known.get(image.name), title_of[image.name], following)
-                    tally.add(image, outcome)
-                    is_idle = is_idle and outcome.row is None
-                    if not outcome.is_final:
-                        later.append(image)
+                later: list[ImageInput] = []
+                is_idle = True
+
+                for index, image in enumerate(queue, start=1):
+                    following = itertools.islice(queue, index, None)
+                    begun = worker.begin(image, known.get(image.name), title_of[image.name], following, is_patient)
+                    under_way.append((image, begun))
+                    is_patient = is_patient or not begun.done() or begun.result().row is not None
+                    while len(under_way) > 1 or (under_way and under_way[0][1].done()):
+                        is_idle = not _settle(under_way, tally, later) and is_idle
+                while under_way:
+                    is_idle = not _settle(under_way, tally, later) and is_idle
                 queue = later
-                if queue and is_idle:
+                if queue and is_idle and is_patient:
+                    is_patient = False
+                elif queue and is_idle:
                     if time.monotonic() - said_at > SAY_AGAIN_S:
                         logger.info("waiting for other processes, which are at: %s", whereabouts(worker.store, queue))
                         said_at = time.monotonic()
                     time.sleep(POLL_S)
         finally:
+            worker.close()
+            for image, future in under_way:
+                if future.exception() is None:
+                    tally.add(image, future.result())
             tally.close()
     return tally.result()
+
+
+def _settle(under_way: deque[tuple[ImageInput, Future[Outcome]]], tally: Tally, later: list[ImageInput]) -> bool:
+    """Count the attempt that began first, and put its image behind the others if need be; whether there was anything to do."""
+    image, future = under_way[0]
+    outcome = future.result()
+    under_way.popleft()
+    tally.add(image, outcome)
+    if not outcome.is_final:
+        later.append(image)
+    return outcome.row is not None
 
 
 def known_rows(store: RowStore, images: Sequence[ImageInput]) -> dict[str, Row]:
@@ -317,7 +176,3 @@ def whereabouts(store: RowStore, images: Sequence[ImageInput], limit: int = 8) -
     """Names of images with machine and process number of who began them."""
     workers = [f"{image.name} ({(store.read(image.name) or {}).get('worker')})" for image in images[:limit]]
     return ", ".join(workers) + (", ..." if len(images) > limit else "")
-
-
-def _whereabouts(image: ImageInput) -> Row:
-    return {"worker": f"{platform.node()}:{os.getpid()}", "path": str(image.path)}

@@ -17,9 +17,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..device_errors import DeviceFailure, device_error
 from ..inputs import ImageInput
 from ..row import Row
-from .cohort import MAX_ATTEMPTS, MAX_DEATHS, POLL_S, CohortWorker, Mapper, Outcome, Tally, in_order, known_rows
+from .cohort import POLL_S, Tally, in_order, known_rows
 from .finished import FAILED, FINISHED, UNFINISHED
 from .row_store import RowStore
+from .worker import MAX_ATTEMPTS, MAX_DEATHS, CohortWorker, Mapper, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +33,25 @@ ANSWER_S = 0.5
 ROOT = Path(__file__).resolve().parents[2]
 
 
+# What a process that has begun an image may choose from, to open it meanwhile.
+NUM_FOLLOWING = 16
+
+
+class ImageTask(NamedTuple):
+    """An image as a task gets it, with its row when the run began."""
+
+    image: ImageInput
+    known: Row | None
+    title: str
+
+
 class RayCohort:
     """Maps images on a Ray cluster.
 
     Every process of the cluster builds the mapper once and keeps it. Claims and rows are those of `run_cohort`, so that a
     machine that was taken for dead and is not cannot do an image twice, and other processes may work in the same folder. The
-    driver only gathers rows, and may be stopped and started again.
+    driver only gathers rows, and may be stopped and started again. A process opens the next image while it computes one, and its
+    next task does that image, whatever it was meant for; what it was meant for is begun anew.
 
     A process whose device computes no more ends, and the image that it was at goes to another machine if there is one where no
     device has failed. An image at which `MAX_DEATHS` devices have failed is left unfinished, and told at the end.
@@ -94,37 +108,47 @@ class RayCohort:
         store.rebuild_table()
         known = known_rows(store, images)
         tally = Tally(store, images, len(images))
-        titles = {image.name: f"{index}/{len(images)} {image.name}" for index, image in enumerate(images, start=1)}
+        tasks = {
+            image.name: ImageTask(image, known.get(image.name), f"{index}/{len(images)} {image.name}")
+            for index, image in enumerate(images, start=1)
+        }
+        counted: set[str] = set()
         devices = _Devices(self._suitable_nodes(), self._num_slots())
         running: dict[Any, ImageInput] = {}
-        # Images to begin, each with the time from which on.
-        waiting = [(0.0, image) for image in in_order(images, known)]
+        # Images to begin, each with the time from which on, and whether to leave it to a process that is to do it next.
+        waiting = [(0.0, image, True) for image in in_order(images, known)]
         try:
             while running or waiting:
                 now = time.monotonic()
-                due = [image for start, image in waiting if start <= now]
-                waiting = [(start, image) for start, image in waiting if start > now]
-                for image in due:
-                    node = devices.node_for(image)
-                    running[self._submit(image, known, titles[image.name], output_dir, node)] = image
+                due = [(image, is_patient) for start, image, is_patient in waiting if start <= now]
+                waiting = [one for one in waiting if one[0] > now]
+                for place, (image, is_patient) in enumerate(due, start=1):
+                    following = [tasks[other.name] for other, _ in due[place : place + NUM_FOLLOWING]]
+                    reference = self._submit([tasks[image.name], *following], is_patient, output_dir, devices.node_for(image))
+                    running[reference] = image
                 done, _ = self._ray.wait(list(running), num_returns=1, timeout=GATHER_S) if running else ([], None)
                 if not running:
                     time.sleep(POLL_S)
                 for reference in done:
-                    image = running.pop(reference)
-                    outcome = self._outcome(reference, image, store, devices)
-                    tally.add(image, outcome)
-                    if not outcome.is_final and not devices.is_given_up(image):
+                    meant = running.pop(reference)
+                    image, outcome = self._outcome(reference, tasks, meant, store, devices)
+                    if image.name not in counted:
+                        tally.add(image, outcome)
+                    if outcome.is_final:
+                        counted.add(image.name)
+                    if image != meant:
+                        waiting.append((now, meant, True))
+                    elif not outcome.is_final and not devices.is_given_up(image):
                         # At once, behind the others, after a failure; later while another process is at it.
-                        waiting.append((now + (POLL_S if outcome.row is None else 0.0), image))
+                        waiting.append((now + (POLL_S if outcome.row is None else 0.0), image, False))
         finally:
             for reference in running:
                 self._ray.cancel(reference, force=True)
             tally.close()
         return tally.result()
 
-    def _submit(self, image: ImageInput, known: Mapping[str, Row], title: str, output_dir: Path, node: str | None) -> Any:
-        """Begin an image, on this node if one is named."""
+    def _submit(self, tasks: Sequence[ImageTask], is_patient: bool, output_dir: Path, node: str | None) -> Any:
+        """Begin the first image, on this node if one is named; the others may come after it."""
         strategies = self._ray.util.scheduling_strategies
         strategy = "SPREAD" if node is None else strategies.NodeAffinitySchedulingStrategy(node, soft=True)
         task = self._ray.remote(attempt_in_worker).options(
@@ -133,18 +157,26 @@ class RayCohort:
             max_retries=MAX_RETRIES,
             scheduling_strategy=strategy,
             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}},
-            name=title,
+            name=tasks[0].title,
         )
-        return task.remote(self._pickled, str(Path.cwd()), str(output_dir), image, known.get(image.name), title)
+        return task.remote(self._pickled, str(Path.cwd()), str(output_dir), list(tasks), is_patient)
 
-    def _outcome(self, reference: Any, image: ImageInput, store: RowStore, devices: _Devices) -> Outcome:
-        """Of a task; if Ray gave it up, a failure. What the mapper's making raises stops the run: no image is to blame."""
+    def _outcome(
+        self, reference: Any, tasks: Mapping[str, ImageTask], image: ImageInput, store: RowStore, devices: _Devices
+    ) -> tuple[ImageInput, Outcome]:
+        """Of a task that was meant for an image: the one that it did, and what became of it; if Ray gave it up, a failure.
+
+        What the mapper's making raises stops the run: no image is to blame.
+        """
         try:
-            answer = self._ray.get(reference)
+            name, answer = self._ray.get(reference)
+            if name not in tasks:  # of an earlier run of other images, done now
+                return image, Outcome(None, False)
+            image = tasks[name].image
             if isinstance(answer, LostDevice):
-                return devices.lost(image, answer, store)
-            devices.num_finished += answer[0] is not None and answer[0]["status"] in FINISHED
-            return Outcome(*answer)
+                return image, devices.lost(image, answer, store)
+            devices.num_finished += answer.row is not None and answer.row["status"] in FINISHED
+            return image, answer
         except self._ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from None
         except self._ray.exceptions.RayError as error:
@@ -161,7 +193,7 @@ class RayCohort:
                 if is_mine:
                     store.write(row)
             # Whoever holds the claim may be about to finish it.
-            return Outcome(row, True) if is_mine else Outcome(None, False)
+            return image, Outcome(row, True) if is_mine else Outcome(None, False)
 
     @property
     def _wanted(self) -> dict[str, float]:
@@ -248,24 +280,31 @@ def import_ray() -> Any:
 
 
 def attempt_in_worker(
-    pickled: bytes, folder: str, output_dir: str, image: ImageInput, known: Row | None, title: str
-) -> tuple[Row | None, bool] | LostDevice:
-    """What a task does: one attempt at one image."""
+    pickled: bytes, folder: str, output_dir: str, tasks: Sequence[ImageTask], is_patient: bool
+) -> tuple[str, Outcome | LostDevice]:
+    """What a task does: one attempt at one image, the first or the one that was opened ahead, which it names."""
     while _ENDING.is_set():
         # Ray gave this process a task before it had ended: the task is begun again in another one.
         time.sleep(ANSWER_S)
+    done = tasks[0].image.name
     try:
-        outcome = _worker(pickled, folder, output_dir).attempt(image, known, title)
+        worker = _worker(pickled, folder, output_dir)
+        _OFFERED.update((task.image.name, task) for task in tasks)
+        done = worker.reserved or done
+        task = _OFFERED[done]
+        outcome = worker.attempt(task.image, task.known, task.title, [other.image for other in tasks[1:]], is_patient)
     except Exception as error:
         if device_error(error) is None:
             raise
         _ENDING.set()
         threading.Timer(ANSWER_S, os._exit, (1,)).start()
-        return LostDevice(import_ray().get_runtime_context().get_node_id(), " ".join(str(error).split()))
-    return outcome.row, outcome.is_new
+        return done, LostDevice(import_ray().get_runtime_context().get_node_id(), " ".join(str(error).split()))
+    return done, outcome
 
 
 _ENDING = threading.Event()
+# What this process may have reserved.
+_OFFERED: dict[str, ImageTask] = {}
 
 
 @functools.lru_cache(maxsize=1)

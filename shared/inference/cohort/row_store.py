@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from ...writers.atomic import atomic_path
 from ...writers.storage import storage_errors
@@ -19,6 +20,7 @@ TABLE_NAME = "slides.csv"
 ROWS_NAME = "rows"
 # No slide's lock has this name: those end in .lock.
 TABLE_LOCK_NAME = ".table"
+RESERVATION_SUFFIX = ".next"
 # Rewriting a table of thousands of rows takes as long as mapping a tile: at most a twentieth of the time goes there.
 TABLE_SHARE = 0.05
 
@@ -45,6 +47,9 @@ class RowStore:
     Where machines do not see each other's locks, give each of them images of its own: two could map one image at the same time. A
     child process that is forked while a claim is held keeps it until it ends too.
 
+    A reservation is a lock of the same kind on ``rows/<name>.next``, of the image that a process opens while it computes another.
+    It keeps no one from claiming the image.
+
     Args:
         output_dir: folder of the results; it is made.
     """
@@ -56,6 +61,7 @@ class RowStore:
             self.folder.mkdir(parents=True, exist_ok=True)
         self._waiting: dict[str, Row] = {}
         self._next_update = 0.0
+        self._tabulating = threading.RLock()
 
     def read(self, name: str) -> Row | None:
         """The row of an image; None where there is none, or no whole one."""
@@ -72,29 +78,46 @@ class RowStore:
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
-        """Whether the image is this process's own while the block runs: False if another one is at work on it."""
-        lock = FileLock(self.folder / f"{name}.lock")
+        """Whether the image is this process's own while the block runs, in whatever thread it ends: False if another one is at
+        work on it."""
+        lock = _taken(self.folder / f"{name}.lock")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
+            yield lock is not None
         finally:
+            if lock is not None:
+                lock.release()
+
+    def is_claimed(self, name: str) -> bool:
+        """Whether a process is at work on the image."""
+        with self.claim(name) as is_mine:
+            return not is_mine
+
+    def reserve(self, name: str) -> BaseFileLock | None:
+        """Have the image come next here: others leave it until nothing else is left. The lock to release; None if one has it."""
+        return _taken(self.folder / f"{name}{RESERVATION_SUFFIX}")
+
+    def is_reserved(self, name: str) -> bool:
+        """Whether the image comes next in a process."""
+        if not (self.folder / f"{name}{RESERVATION_SUFFIX}").exists():
+            return False
+        lock = self.reserve(name)
+        if lock is not None:
             lock.release()
+        return lock is None
 
     def tabulate(self, row: Row) -> None:
         """Put a row that was written into ``slides.csv``: now, or with the next one when many come."""
-        self._waiting[row["slide"]] = row
-        if time.monotonic() >= self._next_update:
-            self.flush()
+        with self._tabulating:
+            self._waiting[row["slide"]] = row
+            if time.monotonic() >= self._next_update:
+                self.flush()
 
     def flush(self) -> None:
         """Write the rows that `tabulate` has kept waiting."""
-        if self._waiting:
-            self._update(list(self._waiting.values()))
-            self._waiting.clear()
+        with self._tabulating:
+            if self._waiting:
+                self._update(list(self._waiting.values()))
+                self._waiting.clear()
 
     def rebuild_table(self) -> None:
         """Bring ``slides.csv`` up to date with all rows, also those of processes that were killed before they could."""
@@ -107,3 +130,13 @@ class RowStore:
             with FileLock(self.folder / TABLE_LOCK_NAME):
                 write_rows(self.table, rows)
         self._next_update = time.monotonic() + (time.monotonic() - started) / TABLE_SHARE
+
+
+def _taken(path: Path) -> BaseFileLock | None:
+    """The lock of this path, None if it is taken."""
+    lock = FileLock(path, thread_local=False)  # another thread may release it
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from shared.inference import ImageInput, InferenceFailures, SlideMapper, find_images, run_cohort
-from shared.inference.cohort.cohort import MAX_DEATHS, CohortWorker
 from shared.inference.cohort.finished import fingerprint
 from shared.inference.cohort.row_store import RowStore
+from shared.inference.cohort.worker import MAX_DEATHS, CohortWorker
 from tests.inference.cohort_processes import SETTINGS, start, table_of
 from tests.inference.flat_options import grouped
 
@@ -132,11 +132,11 @@ def test_a_failure_is_tried_once_more_behind_the_others(tmp_path, pictures, redn
     tried = []
 
     class Flaky(SlideMapper):
-        def map_image(self, image, output_dir, title=""):
+        def compute_image(self, image, output_dir, title=""):
             tried.append(image.name)
             if image.name == "03" and tried.count("03") == 1:
                 raise OSError("stale file handle")
-            return super().map_image(image, output_dir, title)
+            return super().compute_image(image, output_dir, title)
 
     (pictures / "05.png").write_bytes(b"no picture")
     with pytest.raises(InferenceFailures, match=r"1 of 12 images failed:\n.*05\.png"):

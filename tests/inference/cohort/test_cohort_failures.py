@@ -1,12 +1,13 @@
 """Devices and disks that fail while a cohort is mapped: whose fault it is, and what is left to be done."""
 
 import errno
+from dataclasses import replace
 
 import pytest
 import torch
 
 from shared.inference import ImageInput, InferenceFailures, SlideMapper, find_images, run_cohort
-from shared.inference.cohort.cohort import MAX_DEATHS, CohortWorker
+from shared.inference.cohort.worker import MAX_DEATHS, CohortWorker
 from shared.inference.device_errors import DeviceFailure
 from shared.inference.outputs.slide_results import RESULT_SUFFIXES
 from shared.writers import StorageError
@@ -149,11 +150,12 @@ def test_a_full_disk_ends_the_run_and_fails_no_image(tmp_path, pictures, redness
     out, found = tmp_path / "out", find_images(pictures)
 
     class Full(SlideMapper):
-        def map_image(self, image, output_dir, title=""):
-            row = super().map_image(image, output_dir, title)
-            if image.name == "02":
-                raise StorageError(errno.ENOSPC, f"{output_dir} cannot be written: the disk is full.")
-            return row
+        def compute_image(self, image, output_dir, title=""):
+            computed = super().compute_image(image, output_dir, title)
+            return replace(computed, results=fail) if image.name == "02" else computed
+
+    def fail():
+        raise StorageError(errno.ENOSPC, f"{out} cannot be written: the disk is full.")
 
     with pytest.raises(StorageError, match="the disk is full"):
         run_cohort(Full(redness, **grouped(**SETTINGS)), found, out)
@@ -166,10 +168,10 @@ def test_a_full_disk_ends_the_run_and_fails_no_image(tmp_path, pictures, redness
 
 def test_a_file_that_is_too_large_is_one_image_s_own_failure(tmp_path, pictures, redness):
     class Limited(SlideMapper):
-        def map_image(self, image, output_dir, title=""):
+        def compute_image(self, image, output_dir, title=""):
             if image.name == "02":
                 raise StorageError(errno.EFBIG, "02 cannot be written: the file is larger than the system allows.")
-            return super().map_image(image, output_dir, title)
+            return super().compute_image(image, output_dir, title)
 
     with pytest.raises(InferenceFailures, match="1 of 12 images failed"):
         run_cohort(Limited(redness, **grouped(**SETTINGS)), find_images(pictures), tmp_path / "out")
