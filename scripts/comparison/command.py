@@ -19,6 +19,7 @@ from ..declarations.published import PublishedData, published_data
 from .baselines import BASELINES
 from .ceilings import CEILINGS
 from .data import prepare_data
+from .data_checks import check_comparable
 from .kept_rows import check_folder, note_folder
 from .method_row import FAILED, SKIPPED
 from .methods import check_given, dataset_of, datasets, find_methods, with_dataset
@@ -78,6 +79,7 @@ def compare(arguments: argparse.Namespace) -> int:
             arguments.tumour_classes,
             arguments.annotation_frame,
         )
+        check_comparable(data)
         note_folder(out, manifest, arguments.class_names)
         comparison = Comparison(
             data,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -303,7 +304,11 @@ def _fill_splits(records: Sequence[Record], path: Path, seed: int, num_folds: in
 def _no_split(path: Path, records: Sequence[Record], split: str, has_splits: bool) -> ValueError:
     """Why a split is empty: nobody named it, or there are too few cases to make it."""
     if has_splits:
-        return ValueError(f"{path} has no row with split {split!r}: add some, or leave the split column out altogether.")
+        found = Counter(record["split"] for record in records)
+        there = ", ".join(f"{name!r} ({found[name]} rows)" for name in SPLITS if found[name])
+        return ValueError(
+            f"{path} has no row with split {split!r}; it has {there}: add some, or leave the split column out altogether."
+        )
     labels: dict[str, int] = {}
     for record in records:
         case = record["case_id"] or record["image"]
