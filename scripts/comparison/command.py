@@ -106,6 +106,7 @@ def compare(arguments: argparse.Namespace) -> int:
         experiment=arguments.experiment,
         reference=arguments.reference,
         command=command_text(sys.argv[1:]),
+        ordered=arguments.ordered_classes,
     )
     # After every method: what is known can be read while the next one trains.
     rows = comparison.run(baselines=not arguments.no_baselines, tell=partial(report.write, out))

@@ -187,11 +187,17 @@ def pooled_reliability(scores: Sequence[Scores]) -> Reliability:
     return reliability_of_map_histograms(torch.from_numpy(histograms), ECE_BINS)
 
 
-def score_names(num_classes: int) -> dict[str, str]:
-    """Names of the scores and their titles.
+def score_names(class_names: Sequence[str], ordered: bool = False) -> dict[str, str]:
+    """Names of the scores and their titles, the most telling first.
 
-    >>> list(score_names(2))[:3]
+    Args:
+        class_names: class 0 is the background.
+        ordered: whether each class is further from the first than the one before: only then has BACH's score a meaning.
+
+    >>> list(score_names(["normal", "tumour"]))[:3]
     ['sensitivity', 'specificity', 'accuracy']
+    >>> list(score_names(["normal", "benign", "invasive"]).values())[:7]
+    ['Accuracy', 'Macro F1', 'F1, normal', 'F1, benign', 'F1, invasive', 'Mean IoU', 'Sensitivity, not normal']
     """
     names = {
         "sensitivity": "Sensitivity",
@@ -205,7 +211,12 @@ def score_names(num_classes: int) -> dict[str, str]:
         "auc_all": "AUC with background",
         "ece": "ECE (0 is best)",
     }
-    return names | ({"bach_score": "BACH score"} if num_classes > 2 else {})
+    if len(class_names) < 3:
+        return names
+    first = {"class_accuracy": "Accuracy", "macro_f1": "Macro F1"}
+    first |= {f"f1_{index}": f"F1, {name}" for index, name in enumerate(class_names)}
+    first |= {"mean_iou": "Mean IoU"} | ({"bach_score": "BACH score"} if ordered else {})
+    return first | {name: f"{title}, not {class_names[0]}" for name, title in names.items()}
 
 
 def _stretched(drawn: Array, mean: float, num_cases: int) -> Array:

@@ -67,7 +67,7 @@ def pooled_scores(totals: Totals) -> dict[str, Array]:
             "ece": _ece(totals.tissue),
         }
         if totals.confusion.shape[-1] > 2:
-            found["bach_score"] = _bach_score(totals.confusion)
+            found |= _class_scores(totals.confusion)
     return found
 
 
@@ -93,6 +93,20 @@ def _ods(boundary: Array) -> Array:
     precision, recall = matched_predicted / np.maximum(predicted, 1), matched_true / np.maximum(true, 1)
     f = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
     return np.where(true[:, 0] > 0, f.max(axis=1), np.nan)
+
+
+def _class_scores(confusion: Array) -> dict[str, Array]:
+    """As `shared.metrics.classes.class_scores`, of many: ``(B, C, C)`` -> ``(B,)`` each."""
+    right, true, predicted = confusion.diagonal(axis1=1, axis2=2), confusion.sum(axis=2), confusion.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1, iou = 2 * right / (true + predicted), right / (true + predicted - right)
+        found = {
+            "class_accuracy": right.sum(axis=1) / true.sum(axis=1),
+            "macro_f1": nanmean(f1, axis=1),
+            "mean_iou": nanmean(iou, axis=1),
+            "bach_score": _bach_score(confusion),
+        }
+    return found | {f"f1_{index}": f1[:, index] for index in range(f1.shape[1])}
 
 
 def _bach_score(confusion: Array) -> Array:

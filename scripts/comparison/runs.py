@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import TissueCache
 from shared.handlers import Tracking
@@ -274,6 +276,7 @@ class Comparison:
         row.draws = draw(scored, self.num_draws, stream=row.key)
         row.scores = {name: row.draws.interval(name) for name in row.draws.trainings}
         row.reliability = pooled_reliability(scored)
+        row.confusion = np.sum([one.confusion.sum(axis=0) for one in scored], axis=0)
 
     def _log(self, folder: Path, scores: Scores) -> str:
         """Log one training's scores below its MLflow run; the id of that run, or nothing where MLflow cannot be reached."""

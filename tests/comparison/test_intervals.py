@@ -9,7 +9,7 @@ import torch
 
 from scripts.comparison.intervals import Interval, draw, intervals, pooled_reliability, score_names
 from scripts.comparison.scoring import Scores
-from shared.metrics import bach_score_of_confusion, binary_scores, ods_of_counts, reliability_of_map_histograms
+from shared.metrics import binary_scores, class_scores, ods_of_counts, reliability_of_map_histograms
 from shared.metrics.ranking import roc_auc_of_histograms
 
 CASES = np.array(["b", "a", "a", "c", "b", "d", "a"])
@@ -45,8 +45,14 @@ def naive_scores(scores, chosen):
         "auc_tissue": roc_auc_of_histograms(torch.from_numpy(scores.tissue[chosen].sum(0))).item(),
         "auc_all": roc_auc_of_histograms(torch.from_numpy(scores.everywhere[chosen].sum(0))).item(),
         "ece": reliability_of_map_histograms(torch.from_numpy(scores.tissue[chosen].sum(0))).ece,
-        "bach_score": bach_score_of_confusion(torch.from_numpy(scores.confusion[chosen].sum(0))).item(),
+        **_of_classes(scores.confusion[chosen].sum(0)),
     }
+
+
+def _of_classes(confusion):
+    found = {name: score.item() for name, score in class_scores(torch.from_numpy(confusion)).items()}
+    names = ("macro_f1", "mean_iou", "bach_score", *(f"f1_{index}" for index in range(len(confusion))))
+    return {"class_accuracy": found["accuracy"]} | {name: found[name] for name in names}
 
 
 def drawn_naively(scores, num_draws, seed, stream=""):
@@ -85,7 +91,7 @@ def test_against_a_loop(num_seeds):
         drawn = means[name] + STRETCH * (draws[name] - means[name]) + noise[name]
         low, high = np.percentile(drawn, [2.5, 97.5])
         assert (interval.low, interval.high) == pytest.approx((max(0, low), min(1, high)), abs=1e-6)
-    assert list(found) == list(score_names(3))
+    assert set(found) == set(score_names("abc", ordered=True)) == {*score_names("abc"), "bach_score"}
 
 
 def test_a_difference_against_a_loop():
@@ -95,7 +101,7 @@ def test_a_difference_against_a_loop():
     (means, draws, noise), (others, other_draws, _) = (
         drawn_naively(part, 60, 7, name) for part, name in ((one, "one"), (other, ""))
     )
-    for name in score_names(2):
+    for name in score_names(["normal", "tumour"]):
         difference = found["one"].difference(found["other"], name)
         mean = means[name] - others[name]
         assert difference.mean == pytest.approx(mean)
