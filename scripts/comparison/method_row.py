@@ -33,6 +33,7 @@ class MethodRow:
         mpp: micrometres per pixel at which it reads; None where that is not known.
         overlays: of its bundle.
         settings: keys of its training that are not the bundle's own.
+        config: plain keys of its training's configuration, with the overlays and `settings`.
         seeds: whose maps are scored.
         scores: by name.
         draws: what they are made of, to compare them with another method's.
@@ -54,6 +55,7 @@ class MethodRow:
     mpp: float | None = None
     overlays: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
     scores: dict[str, Interval] = field(default_factory=dict)
     draws: Draws | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from .scoring import Scores
 Array = NDArray[np.float64]
 
 ECE_BINS = 15
+# Behind the name of a score that is a mean over cases.
+OF_CASES = "_of_cases"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,25 @@ def pooled_scores(totals: Totals) -> dict[str, Array]:
         }
         if totals.confusion.shape[-1] > 2:
             found |= _class_scores(totals.confusion)
+    return found
+
+
+def means_of_cases(each: Mapping[str, Array], weights: Array) -> dict[str, Array]:
+    """Scores that are means over cases and not of pooled pixels, ``(B,)``: IoU over the cases with tumour; of several classes
+    macro F1 and BACH's score over all.
+
+    Args:
+        each: score -> that of each case alone, ``(num_cases,)``.
+        weights: how often each case counts, ``(B, num_cases)``.
+    """
+    has_tumour = ~np.isnan(each["sensitivity"])
+    parts = {"iou": np.where(has_tumour, each["iou"], np.nan)}
+    parts |= {name: each[name] for name in ("macro_f1", "bach_score") if name in each}
+    found = {}
+    for name, values in parts.items():
+        known = ~np.isnan(values)
+        with np.errstate(invalid="ignore"):
+            found[f"{name}{OF_CASES}"] = (weights[:, known] @ values[known]) / weights[:, known].sum(axis=1)
     return found
 
 

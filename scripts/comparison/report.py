@@ -196,7 +196,7 @@ class Report:
         return titles | ({"gpu": "Peak GPU memory, GiB"} if any(row.gpu_bytes is not None for row in rows) else {})
 
     def _table_row(self, row: MethodRow, names: Mapping[str, str], rows: Sequence[MethodRow]) -> dict[str, Any]:
-        published = self.published.of(row.key) if self.published else {}
+        published = self.published.of(row.key, row.config) if self.published else {}
         minutes = effort_minutes(row.whole_effort, self.seconds)
         memory, gpu = (size / 2**30 if size is not None else math.nan for size in (row.peak_bytes, row.gpu_bytes))
         costs = [(minutes, 1), (row.training_minutes, 1), (row.seconds_per_image, 2), (memory, 1), (gpu, 1)]

@@ -145,6 +145,8 @@ class Comparison:
             return
         row.effort, row.selection = planned.effort, planned.selection
         row.mpp, row.overlays = planned.mpp, list(method.overlays)
+        plain = {name: value for name, value in method.training.items() if isinstance(value, (bool, int, float, str))}
+        row.config = {name: value for name, value in (plain | planned.settings).items() if "_desc" not in name}
         row.settings = {name: value for name, value in planned.settings.items() if name not in _FOLDERS}
         fixed = {
             "bundle_root": str(method.bundle),

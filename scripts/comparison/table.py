@@ -108,7 +108,7 @@ def write_csv(
             for part in ("mean", "low", "high"):
                 cells[name if part == "mean" else f"{name}_{part}"] = _number(getattr(score, part) if score else math.nan)
         if published is not None:
-            of_method = published.of(row.key)
+            of_method = published.of(row.key, row.config)
             cells |= {
                 f"published_{name}": of_method.get(name) for name in names if any(name in s for s in published.scores.values())
             }
@@ -174,7 +174,7 @@ def write_markdown(
         cells += [_cell(row.training_minutes, 1), _cell(row.seconds_per_image, 2)]
         cells += [_gib(row.peak_bytes), *([_gib(row.gpu_bytes)] if with_gpu else [])]
         lines.append("| " + " | ".join(cells) + " |")
-        of_method = published.of(row.key) if published is not None else {}
+        of_method = published.of(row.key, row.config) if published is not None else {}
         if of_method:
             cells = [
                 f"{row.title}, published",
