@@ -51,6 +51,7 @@ def parsed() -> argparse.Namespace:
         help="a key of a training; METHOD all: of every one that has it",
     )
     parser.add_argument("--class_names", nargs="+", default=["normal", "tumour"], help="of labels and masks, background first")
+    parser.add_argument("--ordered_classes", action="store_true", help="three classes and more are in order: show BACH's score")
     add_annotation_options(parser)
     parser.add_argument("--mpp", type=float, default=1.0, help="micrometres per pixel at which all maps are scored (default 1)")
     parser.add_argument("--tile_mpp", type=float, help="of PNG and JPEG images in a manifest without the column mpp")

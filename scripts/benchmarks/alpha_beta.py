@@ -1,4 +1,8 @@
-"""The paper's grid: 15 trainings with different values of alpha and beta, plotted next to the published numbers."""
+"""The paper's grid: 15 trainings with different values of alpha and beta, plotted next to the published numbers.
+
+Test slides of several groups, such as those of the training's locations and of others, have a panel each; pooled they have none,
+because the published numbers are of one group or the other.
+"""
 
 from __future__ import annotations
 
@@ -65,21 +69,43 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
     method = next(name.split(".")[1] for name in map(str, table) if name.startswith("slides."))
-    columns = {score: name.format(method=method) for score, name in METRICS.items() if name.format(method=method) in table}
+    groups = groups_of(table, method)
+    columns = {
+        (score, group): name.format(method=method + (f", {group}" if group else ""))
+        for score, name in METRICS.items()
+        for group in groups
+    }
+    columns = {key: name for key, name in columns.items() if name in table}
     summary = summarise(table, ["alpha", "beta", "seed"], list(columns.values()), over=["seed"])
     # Of each score and source: alpha -> the value for each beta from 0 in steps of 0.2.
     grids = [data["grid"] for data in read_published(bundle).values() if "grid" in data]
     panels: dict[str, dict[str, Any]] = {}
-    for score, column in columns.items():
+    for (score, group), column in columns.items():
         ours = {(row["alpha"], row["beta"]): row[f"{column} mean"] for row in summary.to_dict("records")}
-        published = {
-            source: {(float(alpha), round(STEP * i, 6)): value for alpha, row in rows.items() for i, value in enumerate(row)}
-            for found in grids
-            for source, rows in found.get(score, {}).items()
-        }
-        panels[score] = {"measured": ours, **published}
+        panels.setdefault(score, {})[f"measured, {group.replace('_', ' ')}" if group else "measured"] = ours
+    for score, measured in panels.items():
+        for source, rows in (item for found in grids for item in found.get(score, {}).items()):
+            measured[source] = {
+                (float(alpha), round(STEP * i, 6)): value for alpha, row in rows.items() for i, value in enumerate(row)
+            }
     write_matrices(panels, folder / "grid.png", title=f"{method}: measured here and published (on other data)")
-    names = {f"{column} {part}": f"{score} {part}" for score, column in columns.items() for part in ("mean", "std")}
+    names = {
+        f"{column} {part}": f"{score}{f', {group}' if group else ''} {part}"
+        for (score, group), column in columns.items()
+        for part in ("mean", "std")
+    }
     print(summary.rename(columns=names).to_string(index=False, float_format="%.3f"))
     print(f"{folder / 'grid.png'}")
     return {f"alpha {row['alpha']:g}, beta {row['beta']:g}": row for row in summary.rename(columns=names).to_dict("records")}
+
+
+def groups_of(table: pd.DataFrame, method: str) -> list[str]:
+    """Groups of test slides that have scores of their own; a single empty name where there are none.
+
+    >>> groups_of(pd.DataFrame(columns=["slides.MIL.auc", "slides.MIL, in.auc", "slides.MIL, out.auc"]), "MIL")
+    ['in', 'out']
+    >>> groups_of(pd.DataFrame(columns=["slides.MIL.auc"]), "MIL")
+    ['']
+    """
+    start, end = f"slides.{method}, ", ".auc"
+    return [name.removeprefix(start).removesuffix(end) for name in map(str, table) if name.startswith(start)] or [""]

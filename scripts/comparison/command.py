@@ -19,6 +19,7 @@ from ..declarations.published import PublishedData, published_data
 from .baselines import BASELINES
 from .ceilings import CEILINGS
 from .data import prepare_data
+from .data_checks import check_comparable
 from .kept_rows import check_folder, note_folder
 from .method_row import FAILED, SKIPPED
 from .methods import check_given, dataset_of, datasets, find_methods, with_dataset
@@ -78,6 +79,7 @@ def compare(arguments: argparse.Namespace) -> int:
             arguments.tumour_classes,
             arguments.annotation_frame,
         )
+        check_comparable(data)
         note_folder(out, manifest, arguments.class_names)
         comparison = Comparison(
             data,
@@ -104,6 +106,7 @@ def compare(arguments: argparse.Namespace) -> int:
         experiment=arguments.experiment,
         reference=arguments.reference,
         command=command_text(sys.argv[1:]),
+        ordered=arguments.ordered_classes,
     )
     # After every method: what is known can be read while the next one trains.
     rows = comparison.run(baselines=not arguments.no_baselines, tell=partial(report.write, out))

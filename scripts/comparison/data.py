@@ -41,6 +41,7 @@ class ComparisonData:
     Attributes:
         manifest: that of the user.
         records: of the test split that are scored.
+        rows: all of the manifest.
         is_slides: whether the rows are whole slides.
         manifests: ``"images"`` and ``"slides"`` -> the manifest that methods of this kind train on, of those that there are.
         training: the same -> its records of the training split.
@@ -54,6 +55,7 @@ class ComparisonData:
 
     manifest: Path
     records: Sequence[Record]
+    rows: Sequence[Record]
     is_slides: bool
     manifests: dict[str, Path]
     training: dict[str, list[Record]]
@@ -97,8 +99,8 @@ def prepare_data(
         annotation_frame: the same.
 
     Raises:
-        ValueError: naming file and row, for what cannot be read, has no pixel size or mixes slides with images; and where no test
-            image has a mask or label 0.
+        ValueError: naming file and row, for what cannot be read, has no pixel size or mixes slides with images. Whether there
+            is something to learn and to score `check_comparable` tells.
     """
     file = Path(demo_manifest(manifest)).resolve()
     records = load_manifest(
@@ -141,14 +143,13 @@ def prepare_data(
     }
     write_manifest(list(whole.values()), out / "test.csv")
     scored = [record for record in test if has_known_mask(record)]
-    if not scored:
-        raise ValueError(f"{file} has no image of the split 'test' with a mask or label 0: there is nothing to score")
     training, validation = (
         {name: [row for row in rows if row["split"] == split] for name, rows in of_kind.items()} for split in ("train", "val")
     )
     return ComparisonData(
         manifest=file,
         records=scored,
+        rows=records,
         is_slides=is_slides,
         manifests=manifests,
         training=training,

@@ -14,7 +14,7 @@ from scipy.stats import norm, t as student
 
 from shared.metrics import Reliability, reliability_of_map_histograms
 
-from .pooled_scores import ECE_BINS, nanmean, pooled_scores, sums_of_cases
+from .pooled_scores import ECE_BINS, OF_CASES, means_of_cases, nanmean, pooled_scores, sums_of_cases
 from .scoring import Scores
 
 Array = NDArray[np.float64]
@@ -144,15 +144,18 @@ def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, st
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=num_draws).astype(np.float64)
     sums = [sums_of_cases(one, index, num_cases) for one in scores]
-    whole = [pooled_scores(one.total(np.ones((1, num_cases)))) for one in sums]
-    drawn = [pooled_scores(one.total(weights)) for one in sums]
+    each = [pooled_scores(one.total(np.eye(num_cases))) for one in sums]
+    whole, drawn = (
+        [pooled_scores(one.total(taken)) | means_of_cases(alone, taken) for one, alone in zip(sums, each, strict=True)]
+        for taken in (np.ones((1, num_cases)), weights)
+    )
     own = np.random.default_rng([seed, zlib.crc32(stream.encode())])
     return Draws(
         trainings={name: np.array([one[name][0] for one in whole]) for name in whole[0]},
         of_cases=_mean_scores(drawn),
         noise=own.standard_t(len(scores) - 1, num_draws) if len(scores) > 1 else np.zeros(num_draws),
         cases=tuple(map(str, names)),
-        of_each_case=_mean_scores([pooled_scores(one.total(np.eye(num_cases))) for one in sums]),
+        of_each_case=_mean_scores(each),
     )
 
 
@@ -187,11 +190,17 @@ def pooled_reliability(scores: Sequence[Scores]) -> Reliability:
     return reliability_of_map_histograms(torch.from_numpy(histograms), ECE_BINS)
 
 
-def score_names(num_classes: int) -> dict[str, str]:
-    """Names of the scores and their titles.
+def score_names(class_names: Sequence[str], ordered: bool = False) -> dict[str, str]:
+    """Names of the scores and their titles, the most telling first.
 
-    >>> list(score_names(2))[:3]
+    Args:
+        class_names: class 0 is the background.
+        ordered: whether each class is further from the first than the one before: only then has BACH's score a meaning.
+
+    >>> list(score_names(["normal", "tumour"]))[:3]
     ['sensitivity', 'specificity', 'accuracy']
+    >>> list(score_names(["normal", "benign", "invasive"]).values())[:7]
+    ['Accuracy', 'Macro F1', 'F1, normal', 'F1, benign', 'F1, invasive', 'Mean IoU', 'Macro F1, mean of cases']
     """
     names = {
         "sensitivity": "Sensitivity",
@@ -199,13 +208,21 @@ def score_names(num_classes: int) -> dict[str, str]:
         "accuracy": "Accuracy",
         "f1": "F1",
         "iou": "IoU",
+        f"iou{OF_CASES}": "IoU, mean of cases with tumour",
         "region_f": "Region F",
         "ods": "ODS",
         "auc_tissue": "AUC, tissue",
         "auc_all": "AUC with background",
         "ece": "ECE (0 is best)",
     }
-    return names | ({"bach_score": "BACH score"} if num_classes > 2 else {})
+    if len(class_names) < 3:
+        return names
+    first = {"class_accuracy": "Accuracy", "macro_f1": "Macro F1"}
+    first |= {f"f1_{index}": f"F1, {name}" for index, name in enumerate(class_names)}
+    first |= {"mean_iou": "Mean IoU"} | ({"bach_score": "BACH score"} if ordered else {})
+    first |= {f"macro_f1{OF_CASES}": "Macro F1, mean of cases"}
+    first |= {f"bach_score{OF_CASES}": "BACH score, mean of cases"} if ordered else {}
+    return first | {name: f"{title}, not {class_names[0]}" for name, title in names.items()}
 
 
 def _stretched(drawn: Array, mean: float, num_cases: int) -> Array:

@@ -16,7 +16,7 @@ from .method_row import DONE, MethodRow
 
 _NOTE = "comparison.json"
 # What is made anew from the scores of each training.
-_DERIVED = {"scores", "draws", "reliability", "maps"}
+_DERIVED = {"scores", "draws", "reliability", "maps", "confusion"}
 
 
 def check_folder(out: Path, manifest: Path, class_names: Sequence[str]) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shared.metrics import Reliability
 
 from .baselines import BASELINES, UNTRAINED
@@ -30,9 +33,11 @@ class MethodRow:
         mpp: micrometres per pixel at which it reads; None where that is not known.
         overlays: of its bundle.
         settings: keys of its training that are not the bundle's own.
+        config: plain keys of its training's configuration, with the overlays and `settings`.
         seeds: whose maps are scored.
         scores: by name.
         draws: what they are made of, to compare them with another method's.
+        confusion: pixels of all seeds, true class down, ``(C, C)``.
         training_minutes: mean over seeds, of the process, with the bundle's own evaluation.
         seconds_per_image: mean over test images and seeds.
         peak_bytes: of the largest process of any seed's training and inference.
@@ -50,10 +55,12 @@ class MethodRow:
     mpp: float | None = None
     overlays: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
     scores: dict[str, Interval] = field(default_factory=dict)
     draws: Draws | None = None
     reliability: Reliability | None = None
+    confusion: NDArray[np.int64] | None = None
     training_minutes: float = math.nan
     seconds_per_image: float = math.nan
     peak_bytes: int | None = None

@@ -261,9 +261,19 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
         if "mask" in columns:
             raise NotComparable("chooses by masks of validation images, and its bundle has no other way")
     _check_labels(method, records, settings)
+    if not data.validation[method.kind] and not _does_without_validation(method, settings):
+        raise NotComparable(f"needs {method.kind} of the split 'val'")
     selection = selection_effort(columns, data.validation[method.kind])
     mpp = method.parser(settings).get_parsed_content("mpp") if "mpp" in method.training else None
     return Plan(method, settings, _inference_keys(method, settings), _effort(method, settings), mpp, selection)
+
+
+def _does_without_validation(method: Method, settings: Mapping[str, Any]) -> bool:
+    """Whether the configuration takes a manifest without validation rows, because nothing is chosen by them."""
+    records = method.training.get("val_records")
+    if not isinstance(records, Mapping):
+        return True
+    return "allow_empty" in records and bool(method.parser(settings).get_parsed_content("val_records::allow_empty"))
 
 
 def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) -> dict[str, Any]:

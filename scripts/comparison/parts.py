@@ -37,7 +37,7 @@ def case_values(draws: Draws, num_classes: int) -> list[CaseValue]:
     found = []
     for index, case in enumerate(draws.cases):
         has_tumour = not isnan(each["sensitivity"][index])
-        name = "accuracy" if num_classes > 2 else "iou" if has_tumour else "specificity"
+        name = "class_accuracy" if num_classes > 2 else "iou" if has_tumour else "specificity"
         found.append(CaseValue(case, float(each[name][index]), has_tumour))
     return sorted((one for one in found if not isnan(one.value)), key=lambda one: one.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from .scoring import Scores
 Array = NDArray[np.float64]
 
 ECE_BINS = 15
+# Behind the name of a score that is a mean over cases.
+OF_CASES = "_of_cases"
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,26 @@ def pooled_scores(totals: Totals) -> dict[str, Array]:
             "ece": _ece(totals.tissue),
         }
         if totals.confusion.shape[-1] > 2:
-            found["bach_score"] = _bach_score(totals.confusion)
+            found |= _class_scores(totals.confusion)
+    return found
+
+
+def means_of_cases(each: Mapping[str, Array], weights: Array) -> dict[str, Array]:
+    """Scores that are means over cases and not of pooled pixels, ``(B,)``: IoU over the cases with tumour; of several classes
+    macro F1 and BACH's score over all.
+
+    Args:
+        each: score -> that of each case alone, ``(num_cases,)``.
+        weights: how often each case counts, ``(B, num_cases)``.
+    """
+    has_tumour = ~np.isnan(each["sensitivity"])
+    parts = {"iou": np.where(has_tumour, each["iou"], np.nan)}
+    parts |= {name: each[name] for name in ("macro_f1", "bach_score") if name in each}
+    found = {}
+    for name, values in parts.items():
+        known = ~np.isnan(values)
+        with np.errstate(invalid="ignore"):
+            found[f"{name}{OF_CASES}"] = (weights[:, known] @ values[known]) / weights[:, known].sum(axis=1)
     return found
 
 
@@ -93,6 +115,20 @@ def _ods(boundary: Array) -> Array:
     precision, recall = matched_predicted / np.maximum(predicted, 1), matched_true / np.maximum(true, 1)
     f = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
     return np.where(true[:, 0] > 0, f.max(axis=1), np.nan)
+
+
+def _class_scores(confusion: Array) -> dict[str, Array]:
+    """As `shared.metrics.classes.class_scores`, of many: ``(B, C, C)`` -> ``(B,)`` each."""
+    right, true, predicted = confusion.diagonal(axis1=1, axis2=2), confusion.sum(axis=2), confusion.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1, iou = 2 * right / (true + predicted), right / (true + predicted - right)
+        found = {
+            "class_accuracy": right.sum(axis=1) / true.sum(axis=1),
+            "macro_f1": nanmean(f1, axis=1),
+            "mean_iou": nanmean(iou, axis=1),
+            "bach_score": _bach_score(confusion),
+        }
+    return found | {f"f1_{index}": f1[:, index] for index in range(f1.shape[1])}
 
 
 def _bach_score(confusion: Array) -> Array:

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from scripts.declarations.published import PublishedData
 from shared.handlers import experiment_id
 from shared.writers import atomic_path
+from shared.writers.palette import class_colour
 
 from .ceilings import CEILINGS
 from .data import ComparisonData
@@ -29,14 +30,14 @@ from .method_row import DONE, MethodRow
 from .origin import code_text
 from .parts import case_values, worst_cases, write_cases, write_seeds
 from .plots import Point, reliability_plot, scatter, strip
-from .table import caution, effort_minutes, effort_text, range_text, trainings_text, write_csv, write_markdown
+from .table import caution, confusion_shares, effort_minutes, effort_text, range_text, trainings_text, write_csv, write_markdown
 
 _TEMPLATE = "report.html.jinja"
 _ROOT = Path(__file__).resolve().parents[2]
 # Cases that are named, and shown.
 _NUM_WORST = 3
 # What the plots show first and methods are told apart by, of those that there are.
-_FIRST_SCORE = "iou"
+_FIRST_SCORES = ("macro_f1", "iou")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Report:
         experiment: of the runs.
         reference: method or baseline that all others are compared with; None for the best one.
         command: that made the report, to be shown.
+        ordered: whether the classes are, see `score_names`.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Report:
         experiment: str,
         reference: str | None = None,
         command: str = "",
+        ordered: bool = False,
     ) -> None:
         self.rows: list[MethodRow] = []
         self._experiment_id = "0"
@@ -95,7 +98,7 @@ class Report:
         self.tracking_uri, self.num_examples, self.experiment = tracking_uri, num_examples, experiment
         self.reference, self.command, self.code = reference, command, code_text(_ROOT)
         self.mlflow_url = mlflow_url or (shown_uri(tracking_uri) if _is_shared(tracking_uri) else None)
-        self.names = score_names(data.num_classes)
+        self.names = score_names(data.class_names, ordered)
         self.unit = "slide" if data.is_slides else "image"
 
     def write(self, out: Path, rows: Sequence[MethodRow]) -> None:
@@ -107,7 +110,15 @@ class Report:
         write_seeds(self.rows, out / "seeds.csv", self.names)
         write_cases(self.rows, out / "cases.csv", self.names)
         write_markdown(
-            self.rows, out / "table.md", self.names, self.published, self.unit, self._origin(), reference, self.first_score
+            self.rows,
+            out / "table.md",
+            self.names,
+            self.published,
+            self.unit,
+            self._origin(),
+            reference,
+            self.first_score,
+            self.data.class_names,
         )
         with atomic_path(out / "report.html") as temporary:
             temporary.write_text(self.page(), encoding="utf-8")
@@ -116,7 +127,7 @@ class Report:
     def first_score(self) -> str:
         """What the plots show first, and which difference stands beside the scores."""
         known = [name for name in self.names if any(_is_number(row.scores.get(name)) for row in self.rows)]
-        return _FIRST_SCORE if _FIRST_SCORE in known else next(iter(known), _FIRST_SCORE)
+        return next((name for name in _FIRST_SCORES if name in known), next(iter(known), _FIRST_SCORES[-1]))
 
     def page(self) -> str:
         """The page."""
@@ -152,6 +163,12 @@ class Report:
             published=self.published,
             plots=self._plots(done, names),
             curves=self._curves(done),
+            confusions=self._confusions(done),
+            legend=[
+                (name, "#{:02x}{:02x}{:02x}".format(*class_colour(index)))
+                for index, name in enumerate(self.data.class_names)
+                if index
+            ],
             first_score=self.first_score,
             against=self._against(done, names),
             caution=caution(done),
@@ -179,7 +196,7 @@ class Report:
         return titles | ({"gpu": "Peak GPU memory, GiB"} if any(row.gpu_bytes is not None for row in rows) else {})
 
     def _table_row(self, row: MethodRow, names: Mapping[str, str], rows: Sequence[MethodRow]) -> dict[str, Any]:
-        published = self.published.of(row.key) if self.published else {}
+        published = self.published.of(row.key, row.config) if self.published else {}
         minutes = effort_minutes(row.whole_effort, self.seconds)
         memory, gpu = (size / 2**30 if size is not None else math.nan for size in (row.peak_bytes, row.gpu_bytes))
         costs = [(minutes, 1), (row.training_minutes, 1), (row.seconds_per_image, 2), (memory, 1), (gpu, 1)]
@@ -244,6 +261,14 @@ class Report:
             if row.reliability is not None
         ]
 
+    def _confusions(self, rows: Sequence[MethodRow]) -> list[dict[str, Any]]:
+        """Of several classes each method's confusion matrix: of every true class the shares that were given to each."""
+        return [
+            {"title": row.title, "lines": confusion_shares(row.confusion, self.data.class_names)}
+            for row in rows
+            if row.confusion is not None and self.data.num_classes > 2 and row.key != FLOOR
+        ]
+
     def _strips(self, rows: Sequence[MethodRow]) -> list[dict[str, Any]]:
         """Of each method a dot a test case, and the worst of them by name."""
         strips = []
@@ -255,7 +280,7 @@ class Report:
             )
             if values:
                 dots = [(one.case, one.value, one.has_tumour) for one in values]
-                score = row.scores.get("accuracy" if self.data.num_classes > 2 else "iou")
+                score = row.scores.get("class_accuracy" if self.data.num_classes > 2 else "iou")
                 mean = score.mean if score is not None else math.nan
                 worst = ", ".join(f"{_short(one.case)} {100 * one.value:.0f}" for one in values[:_NUM_WORST])
                 strips.append({"title": row.title, "plot": Markup(strip(dots, mean, f"Cases of {row.title}")), "worst": worst})

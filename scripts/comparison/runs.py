@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import TissueCache
 from shared.handlers import Tracking
@@ -143,6 +145,8 @@ class Comparison:
             return
         row.effort, row.selection = planned.effort, planned.selection
         row.mpp, row.overlays = planned.mpp, list(method.overlays)
+        plain = {name: value for name, value in method.training.items() if isinstance(value, (bool, int, float, str))}
+        row.config = {name: value for name, value in (plain | planned.settings).items() if "_desc" not in name}
         row.settings = {name: value for name, value in planned.settings.items() if name not in _FOLDERS}
         fixed = {
             "bundle_root": str(method.bundle),
@@ -274,6 +278,7 @@ class Comparison:
         row.draws = draw(scored, self.num_draws, stream=row.key)
         row.scores = {name: row.draws.interval(name) for name in row.draws.trainings}
         row.reliability = pooled_reliability(scored)
+        row.confusion = np.sum([one.confusion.sum(axis=0) for one in scored], axis=0)
 
     def _log(self, folder: Path, scores: Scores) -> str:
         """Log one training's scores below its MLflow run; the id of that run, or nothing where MLflow cannot be reached."""

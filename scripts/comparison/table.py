@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from scripts.declarations.published import PublishedData
 from shared.writers import atomic_path
@@ -106,7 +108,7 @@ def write_csv(
             for part in ("mean", "low", "high"):
                 cells[name if part == "mean" else f"{name}_{part}"] = _number(getattr(score, part) if score else math.nan)
         if published is not None:
-            of_method = published.of(row.key)
+            of_method = published.of(row.key, row.config)
             cells |= {
                 f"published_{name}": of_method.get(name) for name in names if any(name in s for s in published.scores.values())
             }
@@ -135,6 +137,7 @@ def write_markdown(
     origin: str,
     reference: MethodRow | None = None,
     first_score: str = "iou",
+    class_names: Sequence[str] = (),
 ) -> None:
     """The table for a README: scores in per cent with their intervals, what they are of, the differences to the reference, then
     what was skipped or failed.
@@ -148,6 +151,7 @@ def write_markdown(
         origin: of the numbers, a line.
         reference: that the others are compared with.
         first_score: the one whose differences stand beside the scores.
+        class_names: of which confusion matrices are shown where there are three or more.
     """
     done = [row for row in rows if row.status == DONE]
     columns = {name: title for name, title in names.items() if any(name in row.scores for row in done)}
@@ -170,7 +174,7 @@ def write_markdown(
         cells += [_cell(row.training_minutes, 1), _cell(row.seconds_per_image, 2)]
         cells += [_gib(row.peak_bytes), *([_gib(row.gpu_bytes)] if with_gpu else [])]
         lines.append("| " + " | ".join(cells) + " |")
-        of_method = published.of(row.key) if published is not None else {}
+        of_method = published.of(row.key, row.config) if published is not None else {}
         if of_method:
             cells = [
                 f"{row.title}, published",
@@ -187,9 +191,32 @@ def write_markdown(
     if published is not None:
         lines.append(f"Published: {published.citation}; {published.title}. {published.note}".strip())
     lines += _difference_lines(done, reference, columns)
+    lines += _confusion_lines(done, class_names) if len(class_names) > 2 else []
     lines += ["", *(f"- {row.title} {row.status}: {row.reason}" for row in rows if row.reason)]
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def confusion_shares(confusion: NDArray[np.int64], class_names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Of each true class how many per cent of its pixels were given to each class.
+
+    >>> confusion_shares(np.array([[3, 1, 0], [0, 0, 0], [0, 1, 1]]), ["a", "b", "c"])
+    [('a', ['75.0', '25.0', '0.0']), ('b', ['-', '-', '-']), ('c', ['0.0', '50.0', '50.0'])]
+    """
+    return [
+        (name, [f"{100 * count / counts.sum():.1f}" if counts.any() else "-" for count in counts])
+        for name, counts in zip(class_names, confusion, strict=True)
+    ]
+
+
+def _confusion_lines(rows: Sequence[MethodRow], class_names: Sequence[str]) -> list[str]:
+    lines = []
+    for row in rows:
+        if row.confusion is not None and row.key != FLOOR:
+            lines += ["", f"{row.title}: of each true class, per cent given to each class", ""]
+            lines += ["| true class | " + " | ".join(class_names) + " |", "|" + "---|" * (len(class_names) + 1)]
+            lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in confusion_shares(row.confusion, class_names)]
+    return lines
 
 
 def _against(

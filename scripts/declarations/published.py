@@ -7,7 +7,7 @@ Shares of 1. Only numbers that stand in the papers' text and tables as such; whe
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class PublishedData:
         scores: method, as on the command line -> score -> value.
         note: on how they were measured.
         overlay: of the bundles, that is these data's numbers.
+        settings: method -> keys of its training and the values with which these are its numbers; none where any will do.
     """
 
     title: str
@@ -32,11 +33,21 @@ class PublishedData:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     note: str = ""
     overlay: str = ""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def of(self, key: str) -> dict[str, float]:
-        """The scores of a method, as on the command line, with the data set's own overlay or without; none where none are."""
+    def of(self, key: str, config: Mapping[str, Any] | None = None) -> dict[str, float]:
+        """The scores of a method, as on the command line, with the data set's own overlay or without; none where none are, or
+        where the method was trained in another way.
+
+        Args:
+            key: of the method.
+            config: keys of its training and their values; None does not look at them.
+        """
         bundle, *overlays = key.split("+")
-        return self.scores.get("+".join([bundle, *(name for name in overlays if name != self.overlay)]), {})
+        method = "+".join([bundle, *(name for name in overlays if name != self.overlay)])
+        wanted = self.settings.get(method, {}) if config is not None else {}
+        is_same = all((config or {}).get(name) == value for name, value in wanted.items())
+        return self.scores.get(method, {}) if is_same else {}
 
 
 def bundle_of(config_files: Sequence[str | Path]) -> Path:
@@ -48,7 +59,8 @@ def read_published(bundle: Path) -> dict[str, dict[str, Any]]:
     """Overlay of a data set -> what is published of a bundle's method on it; empty where the bundle says nothing.
 
     Each has ``title``, ``citation`` and ``scores`` (overlays of the method, joined by a plus, -> score -> value), and may have a
-    ``note`` and further numbers for a benchmark of the method.
+    ``note``, ``settings`` (overlays -> keys of the training and the values that the scores are of) and further numbers for a
+    benchmark of the method.
 
     Raises:
         ValueError: naming the file, for one that is no JSON, and for a data set that lacks one of these.
@@ -79,12 +91,14 @@ def published_data(bundles: Path) -> dict[str, PublishedData]:
         for overlay, data in read_published(bundle).items():
             before = found.get(overlay, PublishedData(data["title"], ""))
             own = {"+".join(filter(None, [bundle.name, overlays])): row for overlays, row in data["scores"].items()}
+            settings = {"+".join(filter(None, [bundle.name, key])): one for key, one in data.get("settings", {}).items()}
             found[overlay] = PublishedData(
                 before.title,
                 _joined(before.citation, data["citation"], "; "),
                 before.scores | own,
                 _joined(before.note, data.get("note", ""), " "),
                 overlay,
+                before.settings | settings,
             )
     return found
 

@@ -17,6 +17,7 @@ from shared.evaluation.maps.lesion_froc import ISOLATED_UM
 from shared.evaluation.maps.report import FROC_MPP, class_map_report, tumour_map_report
 from shared.evaluation.table import score_blocks
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
+from shared.inference.cohort.row_store import TABLE_NAME
 from shared.writers import atomic_path
 
 COLUMNS = {
@@ -129,12 +130,21 @@ def _cell(share: float | None) -> str:
     return f"{'-':>13}" if share is None else f"{100 * share:13.1f}"
 
 
+def _check_maps(folder: Path) -> None:
+    if (folder / TABLE_NAME).is_file():
+        return
+    maps = sum(1 for _ in folder.glob("*.ome.tif")) if folder.is_dir() else 0
+    found = "no such folder" if not folder.is_dir() else f"{maps} files *.ome.tif without it" if maps else "no maps"
+    raise ValueError(f"{folder}: expected maps and their table {TABLE_NAME}, as scripts/infer.py writes them; found {found}")
+
+
 def evaluate(arguments: argparse.Namespace) -> str:
     """Score the maps, write ``metrics.json`` and ``slides.csv``, and return the table.
 
     Raises:
         ValueError: for whatever is wrong, naming the file and the row.
     """
+    _check_maps(arguments.maps)
     out = arguments.out or arguments.maps / "evaluation"
     settings = settings_of(arguments.maps)
     tissue = tissue_of(settings, arguments.tissue, out / "tissue")

@@ -24,7 +24,13 @@ from tqdm import tqdm
 
 from scripts.preparation.folder_options import add_folder_options
 from shared.data import BACH_CLASSES, TissueCache, bach_photos, bach_slides, slide_patches, write_manifest
-from shared.data.public.bach import SLIDE_MPP, TRAINING_SLIDES, VALIDATION_SLIDES
+from shared.data.public.bach import (
+    QUOTED_TRAINING_SLIDES,
+    QUOTED_VALIDATION_SLIDES,
+    SLIDE_MPP,
+    TRAINING_SLIDES,
+    VALIDATION_SLIDES,
+)
 from shared.data.record import Record
 
 SLIDE_DOWNSAMPLE = 16
@@ -33,7 +39,13 @@ SLIDE_DOWNSAMPLE = 16
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "ICIAR2018_BACH_Challenge, with Photos and WSI in it")
     for split, slides in (("train", TRAINING_SLIDES), ("val", VALIDATION_SLIDES)):
-        parser.add_argument(f"--{split}", nargs="+", metavar="SLIDE", default=slides, help=f"(default {' '.join(slides)})")
+        parser.add_argument(f"--{split}", nargs="+", metavar="SLIDE", help=f"(default {' '.join(slides)})")
+    parser.add_argument(
+        "--quoted_split",
+        action="store_true",
+        help=f"train on {' '.join(QUOTED_TRAINING_SLIDES)}, as for the scores that are quoted, and validate on "
+        f"{' '.join(QUOTED_VALIDATION_SLIDES)}, where --train and --val do not say otherwise",
+    )
     parser.add_argument("--size_px", type=int, default=128, help="side of a patch in pixels at --mpp (default 128)")
     mpp = SLIDE_DOWNSAMPLE * SLIDE_MPP
     parser.add_argument("--mpp", type=float, default=mpp, help=f"micrometres per pixel (default {mpp:g}: 1.25x)")
@@ -45,8 +57,11 @@ def prepare(arguments: Namespace) -> Iterator[str]:
     output: Path = arguments.output
     tissue = TissueCache(output / "tissue", method="saturation")
     images, remarks = bach_photos(arguments.source, arguments.allow_missing)
+    train, val = TRAINING_SLIDES, VALIDATION_SLIDES
+    if arguments.quoted_split:
+        train, val = QUOTED_TRAINING_SLIDES, QUOTED_VALIDATION_SLIDES
     annotated, slide_remarks = bach_slides(
-        arguments.source, output / "annotations", arguments.train, arguments.val, arguments.allow_missing
+        arguments.source, output / "annotations", arguments.train or train, arguments.val or val, arguments.allow_missing
     )
     patches = []
     for record in tqdm(annotated, desc="patches", unit="slide", disable=None):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ def load_manifest(
     check_files: bool = True,
     tumour_classes: str | Sequence[str] | None = None,
     annotation_frame: str | None = None,
+    allow_empty: bool = False,
 ) -> list[Record]:
     """Read and check a manifest.
 
@@ -72,7 +74,8 @@ def load_manifest(
         split_seed: seed of the split that is made when the file has no ``split`` column, and of the folds.
         both_classes: demand images without (label 0) and with tumour: nothing can be learnt from one class. Implies
             that ``"label"`` is required.
-        num_folds: folds of a cross-validation, see `assign_folds`: its splits take the place of the file's. With `fold`.
+        num_folds: folds of a cross-validation, see `assign_folds`: its splits take the place of the file's. Cases with a row
+            whose split is ``"test"`` in the file are in no fold and are not returned: they stay unseen. With `fold`.
         fold: which of them is the test split, from 0.
         tile_mpp: micrometres per pixel of PNG, JPEG and BMP images in rows without ``mpp``, so that they can be read coarser;
             None reads them as they are stored.
@@ -80,6 +83,7 @@ def load_manifest(
         tumour_classes: of annotation files, in rows without ``tumour_classes``: the classes that are tumour, see
             `read_record_mask`.
         annotation_frame: of annotation files, in rows without ``annotation_frame``: ``qupath`` or ``level0``.
+        allow_empty: return no record where the file has none of `split`, instead of raising.
 
     Returns:
         The records of the rows, with every column; what a row leaves empty is None. ``image`` and ``mask`` are absolute paths (of
@@ -104,10 +108,12 @@ def load_manifest(
     _check_duplicates(records, path)
     _check_agreement(records, path, "image", "case_id", "its patient would be on both sides of a split")
     has_splits = any(record["split"] for record in records)
+    if num_folds is not None and fold is not None:
+        records = _without_test(records, path)
     _fill_splits(records, path, split_seed, num_folds, fold)
     if split is not None:
         chosen = [record for record in records if record["split"] == split]
-        if not chosen:
+        if not chosen and not allow_empty:
             raise _no_split(path, records, split, has_splits)
         records = chosen
     for record in records:
@@ -300,10 +306,26 @@ def _fill_splits(records: Sequence[Record], path: Path, seed: int, num_folds: in
         assign_splits(records, seed=seed)
 
 
+def _without_test(records: Sequence[Record], path: Path) -> list[Record]:
+    """What folds are made of: all but the cases that the file keeps for the test."""
+    kept_back = {record["case_id"] or record["image"] for record in records if record["split"] == "test"}
+    left = [record for record in records if (record["case_id"] or record["image"]) not in kept_back]
+    if not left:
+        raise ValueError(
+            f"{path}: all {len(records)} rows are of the split 'test' or of its cases, and folds are made of the others: leave "
+            "out the column 'split', or say there what goes where"
+        )
+    return left
+
+
 def _no_split(path: Path, records: Sequence[Record], split: str, has_splits: bool) -> ValueError:
     """Why a split is empty: nobody named it, or there are too few cases to make it."""
     if has_splits:
-        return ValueError(f"{path} has no row with split {split!r}: add some, or leave the split column out altogether.")
+        found = Counter(record["split"] for record in records)
+        there = ", ".join(f"{name!r} ({found[name]} rows)" for name in SPLITS if found[name])
+        return ValueError(
+            f"{path} has no row with split {split!r}; it has {there}: add some, or leave the split column out altogether."
+        )
     labels: dict[str, int] = {}
     for record in records:
         case = record["case_id"] or record["image"]

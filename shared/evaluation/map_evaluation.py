@@ -27,7 +27,7 @@ from .report import COUNTS, example_indices, example_title, number, pooled_score
 from .slide_scores import SlideScores
 from .table import score_table
 
-MASK_TRUTHS = ("mask", "masks_where_given")
+MASK_TRUTHS = ("mask", "masks_where_given", "masks_only")
 _EXAMPLE_PX = 640
 
 
@@ -53,7 +53,8 @@ class MapEvaluation:
         num_examples: slides of the figure; 0 for none.
         tracking: MLflow runs to log to.
         truth: ``"mask"``: pixels are scored if every tumour slide has a mask; ``"masks_where_given"``: pixels of the slides
-            with a mask or with label 0 are scored, if any slide has a mask, and the labels of all; None: only the labels.
+            with a mask or with label 0 are scored, if any slide has a mask, and the labels of all; ``"masks_only"``: the same
+            without the slides of label 0 that have no mask file, for a paper that may not have had them; None: only the labels.
         split: name of the split in ``metrics.json``.
         slide_scores: of the same slides, for a network that says more of a slide than its map does; None: their maps score them.
 
@@ -86,7 +87,8 @@ class MapEvaluation:
         # Without its mask a record of a tumour slide has no truth.
         self.maps = SplitMaps(folder, records, mapper, tissue, truth=truth is not None)
         self.folder, self.records = Path(folder), self.maps.records
-        if truth == "masks_where_given":
+        self.truth = truth
+        if truth in ("masks_where_given", "masks_only"):
             self.is_scored = any(record.get("mask") is not None for record in self.records)
         else:
             self.is_scored = truth is not None and all(has_known_mask(record) for record in self.records)
@@ -106,7 +108,8 @@ class MapEvaluation:
         return metrics
 
     def _is_known(self, record: Record) -> bool:
-        return self.is_scored and has_known_mask(record)
+        has_truth = record.get("mask") is not None if self.truth == "masks_only" else has_known_mask(record)
+        return self.is_scored and has_truth
 
     def _map_score(self, counts: MapCounts) -> float:
         return float(top_share_mean_of_histogram(counts.histograms["tissue"].sum(0), self.alpha))

@@ -202,12 +202,15 @@ def test_two_comparisons_in_one_folder(images_csv, tmp_path, monkeypatch, capsys
 
 
 def test_a_comparison_in_which_every_method_is_skipped(images_csv, tracked_folder, tmp_path, monkeypatch, capsys):
-    """Labels alone, of rectangular images: there is nothing to cut squares by."""
+    """Labels alone to train on, of rectangular images: there is nothing to cut squares by."""
     records = load_manifest(images_csv)
     for record in records:
         name = Path(record["image"]).name
         Image.open(record["image"]).crop((0, 0, 96, 64)).save(tmp_path / name)
-        record |= {"image": str(tmp_path / name), "mask": None}
+        record["image"] = str(tmp_path / name)
+        if record["split"] == "test":
+            Image.open(record["mask"]).crop((0, 0, 96, 64)).save(tmp_path / Path(record["mask"]).name)
+        record["mask"] = str(tmp_path / Path(record["mask"]).name) if record["split"] == "test" else None
     write_manifest(records, tmp_path / "rectangles.csv")
     arguments = ["--manifest", tmp_path / "rectangles.csv", "--methods", "camel", "alpha_beta_mil", "--no_baselines"]
     monkeypatch.chdir(ROOT)

@@ -9,7 +9,7 @@ import torch
 
 from scripts.comparison.intervals import Interval, draw, intervals, pooled_reliability, score_names
 from scripts.comparison.scoring import Scores
-from shared.metrics import bach_score_of_confusion, binary_scores, ods_of_counts, reliability_of_map_histograms
+from shared.metrics import binary_scores, class_scores, ods_of_counts, reliability_of_map_histograms
 from shared.metrics.ranking import roc_auc_of_histograms
 
 CASES = np.array(["b", "a", "a", "c", "b", "d", "a"])
@@ -45,8 +45,24 @@ def naive_scores(scores, chosen):
         "auc_tissue": roc_auc_of_histograms(torch.from_numpy(scores.tissue[chosen].sum(0))).item(),
         "auc_all": roc_auc_of_histograms(torch.from_numpy(scores.everywhere[chosen].sum(0))).item(),
         "ece": reliability_of_map_histograms(torch.from_numpy(scores.tissue[chosen].sum(0))).ece,
-        "bach_score": bach_score_of_confusion(torch.from_numpy(scores.confusion[chosen].sum(0))).item(),
+        **_of_classes(scores.confusion[chosen].sum(0)),
     }
+
+
+def with_means_of_cases(scores, chosen):
+    """The same, and the means over the cases that the images are of, each case as often as it is drawn."""
+    each = [naive_scores(scores, np.flatnonzero(scores.cases == case)) for case in scores.cases[chosen]]
+    # An image of a case stands for the case: those with more images do not count more.
+    weights = np.array([1 / (scores.cases == case).sum() for case in scores.cases[chosen]])
+    names = {"iou": "iou_of_cases", "macro_f1": "macro_f1_of_cases", "bach_score": "bach_score_of_cases"}
+    means = {new: np.average([one[name] for one in each], weights=weights) for name, new in names.items()}
+    return naive_scores(scores, chosen) | means
+
+
+def _of_classes(confusion):
+    found = {name: score.item() for name, score in class_scores(torch.from_numpy(confusion)).items()}
+    names = ("macro_f1", "mean_iou", "bach_score", *(f"f1_{index}" for index in range(len(confusion))))
+    return {"class_accuracy": found["accuracy"]} | {name: found[name] for name in names}
 
 
 def drawn_naively(scores, num_draws, seed, stream=""):
@@ -61,9 +77,9 @@ def drawn_naively(scores, num_draws, seed, stream=""):
             for _ in range(times)
             for index in np.flatnonzero(name == CASES)
         ]
-        of_trainings = [naive_scores(one, chosen) for one in scores]
+        of_trainings = [with_means_of_cases(one, chosen) for one in scores]
         draws.append({name: np.mean([one[name] for one in of_trainings]) for name in of_trainings[0]})
-    whole = [naive_scores(one, np.arange(len(CASES))) for one in scores]
+    whole = [with_means_of_cases(one, np.arange(len(CASES))) for one in scores]
     means = {name: np.mean([one[name] for one in whole]) for name in whole[0]}
     errors = {name: np.std([one[name] for one in whole], ddof=1) / len(whole) ** 0.5 if len(whole) > 1 else 0 for name in means}
     rng = np.random.default_rng([seed, zlib.crc32(stream.encode())])
@@ -85,7 +101,7 @@ def test_against_a_loop(num_seeds):
         drawn = means[name] + STRETCH * (draws[name] - means[name]) + noise[name]
         low, high = np.percentile(drawn, [2.5, 97.5])
         assert (interval.low, interval.high) == pytest.approx((max(0, low), min(1, high)), abs=1e-6)
-    assert list(found) == list(score_names(3))
+    assert set(found) == set(score_names("abc", ordered=True)) == {*score_names("abc"), "bach_score", "bach_score_of_cases"}
 
 
 def test_a_difference_against_a_loop():
@@ -95,7 +111,7 @@ def test_a_difference_against_a_loop():
     (means, draws, noise), (others, other_draws, _) = (
         drawn_naively(part, 60, 7, name) for part, name in ((one, "one"), (other, ""))
     )
-    for name in score_names(2):
+    for name in score_names(["normal", "tumour"]):
         difference = found["one"].difference(found["other"], name)
         mean = means[name] - others[name]
         assert difference.mean == pytest.approx(mean)

@@ -166,6 +166,22 @@ def test_the_overlay_of_a_data_set(images_csv, tmp_path):
     ]
 
 
+def test_a_manifest_of_train_and_test_alone(changed, tmp_path):
+    """It will do where nothing is chosen, and the configuration knows."""
+    data = changed(split=lambda index, cell: "train" if cell == "val" else cell)
+    found = method("cdws_mil+dataset_a")
+    planned = plan(found, data, tmp_path, {"pretrained": False})
+    assert planned.selection == {"labels": 0, "areas": 0, "masks": 0}
+    assert found.parser(planned.settings).get_parsed_content("validate::evaluator") is None
+    for name, given in (
+        ("cdws_mil", {}),
+        ("camel", {}),
+        ("cdws_mil+dataset_a", {"keep_best": "val_image_auc", "pretrained": False}),
+    ):
+        with pytest.raises(NotComparable, match="needs images of the split 'val'"):
+            plan(method(name), data, tmp_path, given)
+
+
 def test_supervision_by_some_masks(data, tmp_path):
     joint = plan(method("joint_seg_cls"), data, tmp_path, {"masked_share": 0.5})
     assert joint.settings["class_names"] == ["normal", "tumour"]

@@ -169,7 +169,7 @@ def test_differences_are_of_each_two(report, rows):
     assert float(one["difference"]) == -float(other["difference"]) < 0
     assert float(one["low"]) < float(one["difference"]) < float(one["high"])
     assert float(one["ahead"]) + float(other["ahead"]) == pytest.approx(1)
-    assert len(table) == 4 * 3 * len(score_names(2))
+    assert len(table) == 4 * 3 * len(score_names(["normal", "tumour"]))
 
 
 def test_the_reference_that_was_asked_for(data, rows, migrated_database, tmp_path):
@@ -234,7 +234,7 @@ def test_a_plot_of_nothing_and_of_one():
 
 
 def test_published_numbers_are_shares_of_known_scores():
-    names = set(score_names(3))
+    names = set(score_names("abc", ordered=True))
     for published in published_data(ROOT / "bundles").values():
         assert published.title
         assert published.scores
@@ -242,6 +242,7 @@ def test_published_numbers_are_shares_of_known_scores():
         found = find_methods(ROOT / "bundles", list(published.scores))
         for key in (one.key for one in found):
             assert published.of(key) == published.of(f"{key}+{published.overlay}") == published.scores[key]
+            assert published.of(key, published.settings.get(key, {})) == published.scores[key]
         assert published.of("camel+max_max") == {}
         assert published.citation
         for scores in published.scores.values():
@@ -250,6 +251,13 @@ def test_published_numbers_are_shares_of_known_scores():
             # Of pooled counts.
             if "iou" in scores:
                 assert scores["iou"] == pytest.approx(scores["f1"] / (2 - scores["f1"]), abs=0.002)
+
+
+def test_published_numbers_of_another_share_or_mode_are_not_shown():
+    bach = published_data(ROOT / "bundles")["bach"]
+    assert bach.of("joint_seg_cls", {"masked_share": 0.05, "mode": "S+C"}) == {"bach_score_of_cases": 0.491}
+    for config in ({"masked_share": 0.05, "mode": "S"}, {"masked_share": 1.0, "mode": "S+C"}, {}):
+        assert bach.of("joint_seg_cls", config) == {}
 
 
 @pytest.fixture(scope="module")

@@ -333,6 +333,32 @@ def test_folds_take_the_place_of_the_files_splits(write_rows):
     assert [record["image"] for record in other] != tested[-4:]
 
 
+def test_what_the_file_keeps_for_the_test_is_in_no_fold(write_rows):
+    """Nor another image of its case."""
+    rows = [{"image": f"{index}.png", "label": str(index % 2), "split": "train", "case_id": f"c{index}"} for index in range(14)]
+    rows[3]["split"] = rows[6]["split"] = "test"
+    rows[7]["case_id"] = "c6"
+    path = write_rows(rows)
+    kept_back = {"3.png", "6.png", "7.png"}
+    for fold in range(3):
+        parts = [load_manifest(path, split, num_folds=3, fold=fold) for split in ("train", "val", "test")]
+        names = [Path(record["image"]).name for part in parts for record in part]
+        assert sorted(names) == sorted({row["image"] for row in rows} - kept_back)
+    with pytest.raises(
+        ValueError, match=r"all 14 rows are of the split 'test' or of its cases, and folds are made of the others"
+    ):
+        load_manifest(write_rows([row | {"split": "test"} for row in rows]), num_folds=3, fold=0)
+
+
+def test_a_split_may_be_empty(write_rows):
+    path = write_rows(
+        [{"image": f"{index}.png", "label": str(index % 2), "split": ("train", "test")[index % 2]} for index in range(4)]
+    )
+    assert load_manifest(path, "val", allow_empty=True) == []
+    with pytest.raises(ValueError, match=r"has no row with split 'val'; it has 'train' \(2 rows\), 'test' \(2 rows\): add some"):
+        load_manifest(path, "val")
+
+
 def test_rejects_folds_without_a_fold(write_rows):
     path = write_rows([{"image": f"{index}.png", "label": "0"} for index in range(3)])
     with pytest.raises(ValueError, match="go together; got num_folds=3, fold=None"):

@@ -333,6 +333,20 @@ def test_masks_of_some_slides(tmp_path, evaluation, cohort, tissue):
     assert not {"pixels_all", "num_slides_scored_by_pixel"} & set(found)
 
 
+def test_slides_with_mask_files_alone(tmp_path, evaluation, cohort):
+    """Normal slides without a file are in no sum of pixels; the labels of all are scored."""
+    labels = evaluation(tmp_path / "labels", cohort, num_examples=0, truth=None).run()["slides"]
+    chosen = [index for index, record in enumerate(cohort) if record["label"] > 0]
+    expected = evaluation(tmp_path / "some", [cohort[index] for index in chosen], num_examples=0).run()
+    for index, record in enumerate(cohort):
+        record["mask"] = record["mask"] if index in chosen else None
+    found = evaluation(tmp_path / "e", cohort, num_examples=0, truth="masks_only").run()
+    assert found["slides"] == labels
+    assert found["num_slides_scored_by_pixel"] == len(chosen) < len(cohort)
+    for kind in ("pixels_tissue", "pixels_all"):
+        assert_same(found[kind], expected[kind])
+
+
 def test_maps_and_scores_have_one_tissue(tmp_path, evaluation, cohort):
     with pytest.raises(ValueError, match="made where 'white' finds tissue, and would be scored where 'otsu' does"):
         evaluation(tmp_path / "run", cohort, tissue_method="white")
@@ -340,7 +354,7 @@ def test_maps_and_scores_have_one_tissue(tmp_path, evaluation, cohort):
 
 
 def test_unknown_truth(tmp_path, evaluation, cohort):
-    with pytest.raises(ValueError, match="one of mask, masks_where_given or None, got 'masks'"):
+    with pytest.raises(ValueError, match="one of mask, masks_where_given, masks_only or None, got 'masks'"):
         evaluation(tmp_path, cohort, truth="masks")
 
 

@@ -69,6 +69,13 @@ def test_goes_on_and_gives_the_same(challenge: Path, tmp_path: Path, run_here: P
     assert {path: path.read_bytes() for path in (tmp_path / "bach").rglob("*.*")} == before
 
 
+def test_the_split_of_the_quoted_scores(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
+    error, printed = run_here(challenge, tmp_path / "bach", "--quoted_split", "--size_px", SIZE_PX)
+    assert error == ""
+    assert "3 train slides (A01, A02, A03)" in printed
+    assert "1 val slides (A04)" in printed
+
+
 def test_another_validation_slide(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
     error, printed = run_here(challenge, tmp_path / "bach", "--val", "A07", "--train", "A01", "A02", "--size_px", SIZE_PX)
     assert error == ""

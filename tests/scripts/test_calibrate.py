@@ -95,7 +95,8 @@ def test_images_are_read_as_the_bundles_keys_say(run_script, model_dir, manifest
 
 
 def test_the_folds_of_the_training_decide_the_splits(run_script, model_dir, manifest, tmp_path):
-    rows = pd.read_csv(manifest)
+    # What the file keeps for the test would be in no fold.
+    rows = pd.read_csv(manifest).drop(columns="split", errors="ignore")
     rows.assign(case_id=[f"case {index % 4}" for index in range(len(rows))]).to_csv(manifest.with_name("cases.csv"), index=False)
     manifest = manifest.with_name("cases.csv")
     _, said = run_script("calibrate.py", *options_of(model_dir, manifest))

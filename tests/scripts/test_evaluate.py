@@ -152,5 +152,12 @@ def test_slides_that_are_not_mapped(manifest, start, tmp_path):
 
 
 def test_maps_that_do_not_tell_their_threshold(manifest, start, tmp_path):
+    with pytest.raises(SystemExit, match=rf"{tmp_path}: expected maps and their table slides\.csv, .*; found no maps"):
+        start("--maps", tmp_path, "--manifest", manifest)
+    with pytest.raises(SystemExit, match=r"none: expected maps and their table .*; found no such folder"):
+        start("--maps", tmp_path / "none", "--manifest", manifest)
+    with pytest.raises(SystemExit, match=r"no row with split 'tset'; it has 'train' \(1 rows\), 'test' \(2 rows\): add some"):
+        start("--maps", manifest.parent / "maps", "--manifest", manifest, "--split", "tset", "--out", tmp_path)
+    (tmp_path / "slides.csv").write_text("slide,status\n")
     with pytest.raises(SystemExit, match=r"settings\.json does not tell .*: give --threshold"):
         start("--maps", tmp_path, "--manifest", manifest)

@@ -1,0 +1,74 @@
+"""What a manifest must hold to compare methods on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from shared.data.manifest import has_known_mask
+from shared.data.record import Record
+
+from .data import ComparisonData
+
+
+def check_comparable(data: ComparisonData) -> None:
+    """Check that there is something to learn and something to score.
+
+    Raises:
+        ValueError: naming what is missing, where, and what to do.
+    """
+    file, records, names = data.manifest, data.rows, data.class_names
+    splits = Counter(str(record["split"]) for record in records)
+    present = ", ".join(f"{number} of {split!r}" for split, number in splits.items())
+    cases = {record["case_id"] or record["image"] for record in records}
+    for split in ("train", "test"):
+        if not splits[split]:
+            few = f"; all are of one case, {next(iter(cases))}, and a case stays whole" if len(cases) == 1 else ""
+            raise ValueError(
+                f"{file} has no row of the split {split!r}: expected rows to train on and rows to score, found {present}{few}"
+            )
+    _check_test(file, [record for record in records if record["split"] == "test"], names)
+    classes = {unit: _classes(rows, "train") for unit, rows in data.training.items()}
+    known = {label for found in classes.values() for label in found}
+    if known and all(len({label > 0 for label in found}) < 2 for found in classes.values() if found):
+        found = ", ".join(f"{label} ({names[label]})" for label in sorted(known))
+        raise ValueError(
+            f"{file}: the {splits['train']} rows of the split 'train' are of one kind, label {found}: expected rows with label 0 "
+            f"({names[0]}) and rows with a label above 0. Add the others, or move cases between the splits"
+        )
+    _check_classes(file, records, known, names)
+
+
+def _check_test(file: Path, test: Sequence[Record], names: Sequence[str]) -> None:
+    """There are masks, and tumour in some of what is scored."""
+    scored = [record for record in test if has_known_mask(record)]
+    masks = sum(record["mask"] is not None for record in test)
+    tumour = sum(record["label"] is None or record["label"] > 0 for record in test)
+    if not scored or (tumour and not any(record["mask"] is not None and record["label"] != 0 for record in scored)):
+        raise ValueError(
+            f"{file}: {tumour} of the {len(test)} rows of the split 'test' are not of label 0, and {masks} have a mask: expected "
+            "masks of the rows with tumour, without which there is nothing to score. Fill the column 'mask' of the test rows"
+        )
+    if not tumour:
+        raise ValueError(
+            f"{file}: the {len(test)} rows of the split 'test' have label 0 ({names[0]}) alone: expected rows with tumour among "
+            "them. Add some, or move cases between the splits"
+        )
+
+
+def _check_classes(file: Path, records: Sequence[Record], known: set[int], names: Sequence[str]) -> None:
+    """Nothing is scored that nothing could have learned."""
+    tested = _classes(records, "test")
+    unknown = sorted(set(tested) - known) if known else []
+    if unknown:
+        named = ", ".join(f"{label} ({names[label]}, {tested[label]} rows)" for label in unknown)
+        found = ", ".join(f"{label} ({names[label]})" for label in sorted(known))
+        raise ValueError(
+            f"{file}: the split 'test' has label {named}, which no row of the split 'train' has; found there: {found}. Move "
+            "cases between the splits, or give --class_names without it"
+        )
+
+
+def _classes(records: Sequence[Record], split: str) -> Counter[int]:
+    return Counter(record["label"] for record in records if record["split"] == split and record["label"] is not None)

@@ -1,0 +1,83 @@
+"""Manifests on which nothing can be compared are refused, and the message says what to do."""
+
+import csv
+
+import pytest
+from PIL import Image
+
+from scripts.comparison.data import prepare_data
+from scripts.comparison.data_checks import check_comparable
+
+
+@pytest.fixture
+def manifest(images_csv, tmp_path):
+    """The images with other cells in some columns: name -> function of the row's number and cell; None leaves a column out."""
+
+    def write(**cells):
+        with images_csv.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for index, row in enumerate(rows):
+            row["image"], row["mask"] = (str(images_csv.parent / row[name]) for name in ("image", "mask"))
+            row |= {name: cell(index, row[name]) for name, cell in cells.items() if cell is not None}
+        columns = [name for name in rows[0] if cells.get(name, str) is not None]
+        with (tmp_path / "changed.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        return tmp_path / "changed.csv"
+
+    return write
+
+
+def in_test(index):
+    return 4 <= index < 8
+
+
+BAD = {
+    "one class": (
+        {"label": lambda index, cell: "1" if index < 4 else cell},
+        r"the 4 rows of the split 'train' are of one kind, label 1 \(tumour\): expected rows with label 0 \(normal\) and",
+    ),
+    "one case": (
+        {"case_id": lambda index, cell: "c", "split": None},
+        "no row of the split 'test': expected rows to train on .* found 10 of 'train'; all are of one case, c, and a case stays",
+    ),
+    "no test split": (
+        {"split": lambda index, cell: "train" if in_test(index) else cell},
+        "no row of the split 'test': expected .* found 8 of 'train', 2 of 'val'",
+    ),
+    "no training split": (
+        {"split": lambda index, cell: "val" if cell == "train" else cell},
+        "no row of the split 'train': expected .* found 6 of 'val', 4 of 'test'",
+    ),
+    "no masks in test": (
+        {"mask": lambda index, cell: "" if in_test(index) else cell},
+        "2 of the 4 rows of the split 'test' are not of label 0, and 0 have a mask: .* Fill the column 'mask' of the test rows",
+    ),
+    "no tumour in test": (
+        {
+            "label": lambda index, cell: "0" if in_test(index) else cell,
+            "mask": lambda index, cell: "" if in_test(index) else cell,
+        },
+        r"the 4 rows of the split 'test' have label 0 \(normal\) alone: expected rows with tumour",
+    ),
+}
+
+
+@pytest.mark.parametrize(("cells", "problem"), BAD.values(), ids=BAD)
+def test_what_cannot_be_compared(manifest, tmp_path, cells, problem):
+    with pytest.raises(ValueError, match=r"changed\.csv.*" + problem):
+        check_comparable(prepare_data(manifest(**cells), tmp_path / "data"))
+
+
+def test_a_class_that_is_only_in_the_test_split(manifest, images_csv, tmp_path):
+    path = manifest(label=lambda index, cell: "2" if cell == "1" and in_test(index) else cell)
+    for index in range(10):
+        # Of three classes masks hold indices.
+        mask = Image.open(images_csv.parent / f"m{index}.png").point(lambda value: value // 255)
+        mask.save(tmp_path / f"m{index}.png")
+    path.write_text(path.read_text().replace(f"{images_csv.parent}/m", f"{tmp_path}/m"))
+    with pytest.raises(
+        ValueError, match=r"the split 'test' has label 2 \(c, 2 rows\), which no row .*; found there: 0 \(a\), 1 \(b\)"
+    ):
+        check_comparable(prepare_data(path, tmp_path / "data", class_names=["a", "b", "c"]))
