@@ -98,7 +98,7 @@ class Draws:
         known = drawn[~np.isnan(drawn)] * (-1 if name in LOWER_IS_BETTER else 1)
         has_ends = self.num_cases > 1 and len(known) and not isnan(mean)
         ahead = float((known > 0).mean() + (known == 0).mean() / 2) if has_ends else nan
-        return Difference(mean, low, high, ahead)
+        return Difference(mean, max(-1.0, low), min(1.0, high), ahead) if not isnan(low) else Difference(mean, nan, nan, ahead)
 
     def _noise(self, name: str) -> Array:
         """What another K trainings would change, of each draw ``(B,)``."""
@@ -113,7 +113,8 @@ class Draws:
         if self.num_cases < 2 or not len(known):
             return nan, nan
         low, high = np.percentile(known, [tail, 100 - tail])
-        return (float(low), float(high)) if high > low else (nan, nan)
+        # All draws are the same, but for rounding.
+        return (float(low), float(high)) if high - low > 1e-9 else (nan, nan)
 
 
 def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, stream: str = "") -> Draws:

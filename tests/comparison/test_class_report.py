@@ -74,9 +74,8 @@ def test_classes_come_first(report):
     assert 0 < float(row["iou"]) < 1
     text = (folder / "table.md").read_text()
     head = next(line for line in text.splitlines() if line.startswith("| method"))
-    assert (
-        "overlays | Accuracy | Macro F1 | F1, normal | F1, benign | F1, invasive | Mean IoU | Sensitivity, not normal |" in head
-    )
+    first = ("Accuracy", "Macro F1", "F1, normal", "F1, benign", "F1, invasive", "Mean IoU", "Macro F1, mean of cases")
+    assert " | ".join(["overlays", *first, "Sensitivity, not normal"]) in head
     assert "BACH" not in text
     assert "bach_score" not in row
     confusion = np.array([[((truth == true) & (answer == said)).sum() for said in range(3)] for true in range(3)])
