@@ -61,7 +61,7 @@ def test_test_images_score_what_the_card_says(head, tmp_path):
         pytest.skip(f"{folder} is not there")
     table = pd.read_csv(head / "test_images.csv")
     table = table[table.label > 0].iloc[:: max(1, len(table) // 8)]
-    mapper = mapper_of(head)
+    mapper, pooled = mapper_of(head), []
     for row in table.itertuples():
         mapper.map_image(ImageInput(folder / "images" / row.image, "tile"), tmp_path)
         is_tumour = tifffile.imread(tmp_path / "tile.ome.tif", level=0) >= least_value(mapper.threshold)
@@ -69,7 +69,11 @@ def test_test_images_score_what_the_card_says(head, tmp_path):
         found = [(is_tumour & truth).sum(), (is_tumour & ~truth).sum(), (~is_tumour & truth).sum(), (~is_tumour & ~truth).sum()]
         # Maps have 256 values, and some processors compute in bfloat16.
         difference = np.abs(np.array(found) - [getattr(row, name) for name in COUNTS]).sum()
-        assert difference < 0.02 * truth.size, row.image
+        assert difference < 0.1 * truth.size, row.image
+        pooled.append(found)
+    true, false, missed, _ = np.sum(pooled, axis=0)
+    on_card = table[COUNTS].sum()
+    assert true / (true + false + missed) == pytest.approx(on_card.tp / (on_card.tp + on_card.fp + on_card.fn), abs=0.01)
 
 
 @pytest.mark.slow
@@ -90,4 +94,5 @@ def test_a_slide_scores_what_the_card_says(head, tmp_path):
     )
     row.to_csv(tmp_path / "slides.csv", index=False)
     found = slide_scores(mapper_of(head), tmp_path / "slides.csv", None, tmp_path / "maps")["each"][slide.stem]
-    assert found == pytest.approx(slides["each"][slide.stem], abs=0.01)
+    # The card's are of one processor; others compute in bfloat16.
+    assert found == pytest.approx(slides["each"][slide.stem], abs=0.03)
