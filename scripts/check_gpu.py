@@ -149,7 +149,7 @@ def main() -> None:
         sys.exit(2)
     arguments.out.mkdir(parents=True, exist_ok=True)
     if needs_data(lists, arguments.keys):
-        print("the embedded data come first; where they are missing they are generated, in minutes", flush=True)
+        print("the demo data come first; generating them where they are missing takes minutes", flush=True)
         prepare_data()
     rows = []
     with Utilisation() as utilisation, (arguments.out / "table.txt").open("w") as table:

@@ -71,7 +71,7 @@ def parsed() -> argparse.Namespace:
     compute = parser.add_argument_group("compute")
     compute.add_argument("--batch_size", type=int, help="tiles a batch (default 16, more on GPUs)")
     compute.add_argument(
-        "--num_workers", type=int, help="threads that read ahead, and that compress (default: one for each core)"
+        "--num_workers", type=int, help="threads that read ahead, and that compress (default: one for each core, 16 at most)"
     )
     compute.add_argument("--device", help="(default: cuda where there is one, else cpu)")
     compute.add_argument("--compile", action="store_true", help="the encoder by torch.compile: a minute once, then faster")

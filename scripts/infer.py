@@ -118,7 +118,14 @@ def share_among_gpus(given: str) -> int:
     place = next(index for index, word in enumerate(options) if word.partition("=")[0] == "--gpus")
     del options[place : place + (1 if "=" in options[place] else 2)]
     # Not a CPU in silence, where the process does not see its GPU.
-    return run_on_gpus([sys.executable, str(Path(__file__).resolve()), *options, "--device", "cuda"], gpus)
+    options += ["--device", "cuda"]
+    if not any(word.partition("=")[0] == "--num_workers" for word in options):
+        from shared.front_door.cores import available_cores
+        from shared.inference.mapper_options import MOST_THREADS
+
+        # They share the cores.
+        options += ["--num_workers", str(max(1, min(MOST_THREADS, available_cores() // len(gpus))))]
+    return run_on_gpus([sys.executable, str(Path(__file__).resolve()), *options], gpus)
 
 
 def map_images(images: Sequence[ImageInput], arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:

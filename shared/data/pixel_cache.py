@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import math
+import re
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +26,10 @@ PIXELS_VERSION = 1
 # A file of fewer pixels is decoded nearly as fast as another one is read.
 LEAST_DECODED_PX = 512 * 512
 _SUFFIX = ".npy"
+# A whole file, one that is being renamed, and one that is being written. Files of other names are none of the cache's.
+_OWN = re.compile(r"[0-9a-f]{32}\.npy(\.[0-9a-f]{12}(\.part)?)?")
+# The disk is left so much for what a training writes.
+LEAST_FREE_BYTES = 2 * 10**9
 _RECOUNTS = 64
 _ABANDONED_S = 24 * 3600
 _UNREAD_S = 7 * 24 * 3600
@@ -38,7 +44,8 @@ class PixelCache:
 
     A full folder pushes out nothing but what has not been read for a week, such as the pixels of images that have changed: where
     an epoch is larger than the folder may become, anything else would be pushed out just before it is read again. The rest is
-    read as without a cache.
+    read as without a cache. Files of other names in the folder are neither counted nor touched. A disk on which less than 2 GB
+    would stay free counts as a full folder.
 
     Args:
         folder: of the files, made when the first is written; it may be deleted at any time.
@@ -84,6 +91,9 @@ class PixelCache:
             self._close(f"it is full with {self.max_bytes / 1e9:g} GB (pixels_gb)")
             return
         try:
+            if _free_bytes(self.folder) - pixels.nbytes < LEAST_FREE_BYTES:
+                self._close(f"less than {LEAST_FREE_BYTES / 1e9:g} GB are free on its disk")
+                return
             with contended_path(path) as temporary, temporary.open("wb") as file:
                 np.save(file, pixels)
         except StorageError as error:
@@ -126,10 +136,18 @@ def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[np.uint8
     return pixels if pixels.dtype == np.uint8 else None
 
 
+def _free_bytes(folder: Path) -> int:
+    """Of the disk that the folder is on, or will be."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free
+
+
 def _size_of(folder: Path, unread_s: float = math.inf) -> int:
-    """Bytes of the files in a folder, without those that killed processes have left and those unread for so long, which go."""
+    """Bytes of the cache's files in a folder; those that killed processes have left and those unread for so long go."""
     total, now = 0, time.time()
     for file in folder.iterdir() if folder.is_dir() else []:
+        if not _OWN.fullmatch(file.name):
+            continue
         try:
             status = file.stat()
             # Systems note the time of reading once a day at the least, or not at all: then it is that of writing.

@@ -20,8 +20,10 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 # A slide may take an hour, and the processes that have none left wait for it. One that dies is no matter of patience: torchrun
-# ends the others.
+# ends the others, and so does `srun --kill-on-bad-exit`.
 PATIENCE = timedelta(hours=12)
+# All are started at about the same time; one that never comes is no reason to wait for hours.
+JOINING = timedelta(minutes=10)
 
 
 def is_distributed() -> bool:
@@ -146,7 +148,7 @@ def initialize_distributed(backend: str | None = None) -> torch.device:
     device = torch.device("cuda", local_rank % num_visible) if num_visible else torch.device("cpu")
     if dist.is_initialized():
         return device
-    store, number, world = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store, number, world = next(dist.rendezvous("env://", timeout=JOINING))
     # The same answer on every rank, or they would wait for each other with different backends.
     seen = _seen_by_all(dist.PrefixStore("devices", store), number, world, device)
     if "" in seen:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +15,8 @@ import torch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
 
 Score = TypeVar("Score")
 # What starting processes costs that import torch: less work than this is done before they were there.
@@ -43,7 +47,14 @@ class ScorePool:
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
             self._executor = ProcessPoolExecutor(self.num_processes, context, initializer=torch.set_num_threads, initargs=(1,))
-        return [future.result() for future in [self._executor.submit(function, *values) for values in arguments]]
+        try:
+            return [future.result() for future in [self._executor.submit(function, *values) for values in arguments]]
+        except BrokenProcessPool:
+            # A script without `if __name__ == "__main__"` cannot be imported by them, or the memory was too small for several.
+            logger.warning("processes that score beside this one ended: from here on it scores alone")
+            self._executor.shutdown(cancel_futures=True)
+            self._executor, self.num_processes = None, 1
+            return self.map(function, arguments)
 
     def __enter__(self) -> Self:
         return self

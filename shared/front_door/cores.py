@@ -6,7 +6,8 @@ import os
 
 
 def available_cores() -> int:
-    """Those that the system gives this process, which may be fewer than the machine has: on a cluster, in a container."""
+    """Those that the scheduler gives this process, which may be fewer than the machine has, as on a cluster. Limits of CPU time,
+    such as those of ``docker --cpus``, are not seen."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows

@@ -93,10 +93,11 @@ class LoadingSpeed:
             f"network takes {network:.4g} (first steps of epoch {engine.state.epoch})"
         )
         if is_slower and len(steps) >= _STEPS:
-            logger.warning(
-                f"{speeds}: the training is as slow as its loader. Raise num_workers, up to the {_num_cores()} cores that this "
-                "process may use"
-            )
+            cores = _num_cores()
+            remedy = f"Raise num_workers, up to the {cores} cores that this process may use"
+            if num_workers >= cores:
+                remedy = f"All {cores} cores that this process may use read already: give it more, or read at a coarser mpp"
+            logger.warning(f"{speeds}: the training is as slow as its loader. {remedy}")
         else:
             logger.info(speeds)
 

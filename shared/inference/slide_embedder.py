@@ -32,6 +32,7 @@ from .pixel_sizes import PixelSizes
 from .row import Row
 from .stopwatch import Stopwatch
 from .tiles.cell_features import WantedCells, store_features
+from .tiles.fitted_batches import FittedBatches
 from .tiles.map_grid import MapGrid
 from .tiles.tile_features import TileFeatures
 from .tiles.tile_network import CompiledTileNetwork
@@ -125,6 +126,7 @@ class SlideEmbedder:
         self.tile_network: TileFeatures | CompiledTileNetwork = network
         if self.compute.compile:
             self.tile_network = CompiledTileNetwork(network, self.compute.num_tiles(self.tile_size_px), self.tile_size_px)
+        self._fitted = FittedBatches(self.tile_network, network)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
 
@@ -184,7 +186,7 @@ class SlideEmbedder:
             writer = SlideFeatureWriter(path, opened.frame, self.encoder, self._attributes(), self.compute.num_threads)
             progress = stack.enter_context(tqdm(total=num_tiles, desc=title, unit="tile", leave=False, disable=None))
             with writer:
-                store_features(writer, opened.cells, opened.batches, self.tile_network, progress, self.stopwatch)
+                store_features(writer, opened.cells, opened.batches, self._fitted, progress, self.stopwatch)
             slide = opened.slide
             return {
                 "mpp": slide.mpp,

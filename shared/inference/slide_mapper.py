@@ -35,6 +35,7 @@ from .pixel_sizes import PixelSizes, is_tile
 from .row import Row
 from .stopwatch import Stopwatch
 from .stored_slides import StoredSlides
+from .tiles.fitted_batches import FittedBatches
 from .tiles.map_grid import MapGrid
 from .tiles.network_map import fill_map
 from .tiles.stitching import BlendedCores, CroppedCores, Stitching, check_blending
@@ -108,6 +109,7 @@ class SlideMapper:
         self.tile_network: TileNetwork | CompiledTileNetwork = self._network_of_tiles
         if self.compute.compile:
             self.tile_network = CompiledTileNetwork(self._network_of_tiles, self._batch_size, self.tiles.tile_size_px)
+        self._fitted = FittedBatches(self.tile_network, self._network_of_tiles)
         self._stored = None if features is None else self._stored_slides(features)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
@@ -233,7 +235,7 @@ class SlideMapper:
             network = (
                 StoredTileNetwork(self._network_of_tiles, opened.stored_stride_px, grid) if opened.stored_stride_px else None
             )
-            fill_map(stitching, grid, opened.batches, network or self.tile_network, progress, self.stopwatch, table)
+            fill_map(stitching, grid, opened.batches, network or self._fitted, progress, self.stopwatch, table)
 
     def _open_slide(self, image: ImageInput) -> OpenedSlide:
         """Everything of `map_image` that comes before the network."""

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from shared.data import PixelCache, RegionDataset, RegionLoader, read_image
-from shared.data.pixel_cache import LEAST_DECODED_PX
+from shared.data import PixelCache, RegionDataset, RegionLoader, pixel_cache, read_image
+from shared.data.pixel_cache import LEAST_DECODED_PX, LEAST_FREE_BYTES
 from shared.wsi import Slide
 
 SIDE_PX = 600
@@ -170,7 +170,7 @@ def test_a_training_goes_on_where_nothing_can_be_kept(tmp_path, records, caplog)
 def test_what_killed_runs_have_left_goes(tmp_path):
     cache = PixelCache(tmp_path / "cache")
     cache.folder.mkdir()
-    old, new = (cache.folder / f"{name}.npy.123.part" for name in ("old", "new"))
+    old, new = (cache.folder / f"{digit * 32}.npy.{digit * 12}.part" for digit in "01")
     for path in (old, new):
         path.write_bytes(bytes(10))
     long_ago = time.time() - 2 * 24 * 3600
@@ -179,3 +179,25 @@ def test_what_killed_runs_have_left_goes(tmp_path):
     assert not old.exists()
     # Another run may be writing it.
     assert new.exists()
+
+
+def test_files_of_others_are_left_alone(tmp_path, records):
+    folder = tmp_path / "pixels"
+    folder.mkdir()
+    long_ago = time.time() - 30 * 24 * 3600
+    theirs = [folder / name for name in ("mine.png", "notes.txt", "features.npy", "0123.npy.part")]
+    for path in theirs:
+        path.write_bytes(bytes(1000))
+        os.utime(path, (long_ago, long_ago))
+    cache = PixelCache(folder, max_gb=3e-6)
+    read_image(records[0], 0.25, cache=cache)
+    assert all(path.stat().st_size == 1000 for path in theirs)
+
+
+def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path, records, monkeypatch, caplog):
+    expected = read_image(records[0], 0.25)
+    monkeypatch.setattr(pixel_cache, "_free_bytes", lambda folder: LEAST_FREE_BYTES + 1000)
+    cache = PixelCache(tmp_path / "cache")
+    assert torch.equal(read_image(records[0], 0.25, cache=cache), expected)
+    assert files(cache) == []
+    assert "less than 2 GB are free on its disk" in caplog.text

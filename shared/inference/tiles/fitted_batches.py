@@ -1,0 +1,53 @@
+"""Batches of tiles that a device's memory cannot take whole."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+TilePass = Callable[[Tensor, tuple[int, int]], Tensor]
+
+
+class FittedBatches:
+    """Tiles through a network in as few passes as the device's memory takes: after it was too small, in halves, from then on.
+
+    Args:
+        network: tiles ``(B, ...)`` and the shape of an answer -> answers ``(B, ...)``.
+        plain: the same for batches of any size; the parts of a batch go through it.
+    """
+
+    def __init__(self, network: TilePass, plain: TilePass) -> None:
+        self.network, self.plain = network, plain
+        self._most_tiles: int | None = None
+
+    def __call__(self, tiles: Tensor, shape: tuple[int, int]) -> Tensor:
+        """What `network` gives for a batch.
+
+        Raises:
+            torch.OutOfMemoryError: if the memory does not take a single tile.
+        """
+        while True:
+            num_tiles = len(tiles) if self._most_tiles is None else min(len(tiles), self._most_tiles)
+            try:
+                return self._pass(tiles, shape)
+            except torch.OutOfMemoryError:
+                if num_tiles == 1:
+                    raise
+            # Not in the handler, whose error holds the tensors of the pass that failed.
+            self._most_tiles = num_tiles // 2
+            if tiles.is_cuda:
+                torch.cuda.empty_cache()
+            logger.warning(
+                "the memory of %s does not take %d tiles at once: %d from here on. Give batch_size to begin with fewer",
+                *(tiles.device, num_tiles, self._most_tiles),
+            )
+
+    def _pass(self, tiles: Tensor, shape: tuple[int, int]) -> Tensor:
+        if self._most_tiles is None:
+            return self.network(tiles, shape)
+        return torch.cat([self.plain(part, shape) for part in tiles.split(self._most_tiles)])
