@@ -222,7 +222,10 @@ def test_methods_of_slides_choose_by_labels():
 @pytest.mark.parametrize(
     ("metric", "column"),
     [
-        *((f"val_{name}", "label") for name in ("image_auc", "image_balanced_accuracy", "slide_auc", "slide_accuracy", "proxy_auc")),
+        *(
+            (f"val_{name}", "label")
+            for name in ("image_auc", "image_balanced_accuracy", "slide_auc", "slide_accuracy", "proxy_auc")
+        ),
         *((f"val_{name}", "mask") for name in ("pixel_iou", "instance_auc", "region_f", "region_f_ca", "tile_auc")),
     ],
 )
