@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.data.patches.tissue_regions import label_of_mask
+from shared.data.patches.tissue_regions import label_of_counts
 from shared.data.record import label_of
 from shared.evaluation.maps.scoring_grid import ScoringGrid
 from shared.inference.outputs.map_file import MapFile
@@ -35,26 +35,34 @@ class CeilingGrid(ScoringGrid):
 
     def decisions(self, source: MapFile | None, top: int, height: int) -> NDArray[np.uint8]:
         """As of a map that is sure, ``(1, height, W)`` or ``(2, height, W)``."""
-        return self._painted[:, top : top + height].copy()
-
-    @cached_property
-    def _painted(self) -> NDArray[np.uint8]:
-        truth = self.truth(0, self.shape[0])
-        classes = self._one_label(truth) if self.cell_px is None else self._label_a_cell(truth, self.cell_px)
-        sure = np.where(classes > 0, 255, 0).astype(np.uint8)
+        down, across = (
+            np.searchsorted(edges, np.arange(start, start + count), side="right") - 1
+            for edges, start, count in zip(self._edges, (top, 0), (height, self.shape[1]), strict=True)
+        )
+        classes = self._labels[np.ix_(down, across)]
+        sure = (classes > 0).astype(np.uint8) * np.uint8(255)
         return np.stack([sure] if self.num_classes == 2 else [sure, classes])
 
-    def _one_label(self, truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        label = label_of_mask(truth) if self.record["label"] is None else label_of(self.record)
-        return np.full(self.shape, label, np.uint8)
-
-    def _label_a_cell(self, truth: NDArray[np.uint8], cell_px: tuple[float, float]) -> NDArray[np.uint8]:
-        rows, columns = (
+    @cached_property
+    def _edges(self) -> list[NDArray[np.int64]]:
+        """Where cells begin and the last one ends, of the rows and of the columns."""
+        return [
             np.unique([*(round(step * side) for step in range(math.ceil(length / side))), length])
-            for side, length in zip(cell_px, self.shape, strict=True)
-        )
-        classes = np.zeros(self.shape, np.uint8)
-        for top, bottom in itertools.pairwise(rows):
-            for left, right in itertools.pairwise(columns):
-                classes[top:bottom, left:right] = label_of_mask(truth[top:bottom, left:right])
-        return classes
+            for side, length in zip(self.cell_px or self.shape, self.shape, strict=True)
+        ]
+
+    @cached_property
+    def _labels(self) -> NDArray[np.uint8]:
+        """Of the cells."""
+        if self.cell_px is None and self.record["label"] is not None:
+            return np.full((1, 1), label_of(self.record), np.uint8)
+        rows, columns = self._edges
+        counts = np.zeros((len(rows) - 1, len(columns) - 1, self.num_classes), np.int64)
+        # The truth of a whole slide is larger than memory.
+        for top, height in self.strips():
+            truth = self.truth(top, height)
+            for row, (first, last) in enumerate(itertools.pairwise(rows)):
+                part = truth[max(0, first - top) : max(0, last - top)]
+                for column, (left, right) in enumerate(itertools.pairwise(columns) if len(part) else ()):
+                    counts[row, column] += np.bincount(part[:, left:right].ravel(), minlength=self.num_classes)
+        return np.apply_along_axis(label_of_counts, 2, counts).astype(np.uint8)

@@ -20,7 +20,7 @@ from .baselines import BASELINES
 from .ceilings import CEILINGS
 from .data import prepare_data
 from .data_checks import check_comparable
-from .kept_rows import check_folder, note_folder
+from .kept_rows import check_folder, kept_rows, note_folder
 from .method_row import FAILED, SKIPPED
 from .methods import check_given, dataset_of, datasets, find_methods, with_dataset
 from .origin import command_text
@@ -67,8 +67,8 @@ def compare(arguments: argparse.Namespace) -> int:
         given = {called.get(name, name): keys for name, keys in given.items()}
         arguments.reference = called.get(arguments.reference, arguments.reference)
         check_given(methods, given)
-        _check_reference(arguments.reference, [method.key for method in methods], not arguments.no_baselines)
-        check_folder(out, manifest, arguments.class_names)
+        check_folder(out, manifest, arguments.class_names, vars(arguments))
+        _check_reference(arguments.reference, [method.key for method in methods], not arguments.no_baselines, out)
         data = prepare_data(
             manifest,
             out / "data",
@@ -80,7 +80,7 @@ def compare(arguments: argparse.Namespace) -> int:
             arguments.annotation_frame,
         )
         check_comparable(data)
-        note_folder(out, manifest, arguments.class_names)
+        note_folder(out, manifest, arguments.class_names, vars(arguments))
         comparison = Comparison(
             data,
             out,
@@ -120,8 +120,9 @@ def compare(arguments: argparse.Namespace) -> int:
     return int(any(row.status == FAILED for row in rows))
 
 
-def _check_reference(reference: str | None, methods: Sequence[str], baselines: bool) -> None:
+def _check_reference(reference: str | None, methods: Sequence[str], baselines: bool, out: Path) -> None:
     known = [*methods, *([*BASELINES, *CEILINGS] if baselines else ())]
+    known += [row.key for row in kept_rows(out, known)]
     if reference is not None and reference not in known:
         raise ValueError(f"--reference {reference}: expected one of what is compared: {', '.join(known)}")
 

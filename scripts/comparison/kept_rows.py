@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+import logging
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,23 @@ from shared.writers import atomic_path
 
 from .method_row import DONE, MethodRow
 
+logger = logging.getLogger(__name__)
+
+# That decide, beside the manifest and the classes, what methods learn from, choose by and are scored on.
+DATA_OPTIONS = ("region_size_px", "region_mpp", "tile_mpp", "mpp", "tumour_classes", "annotation_frame", "select")
 _NOTE = "comparison.json"
 # What is made anew from the scores of each training.
 _DERIVED = {"scores", "draws", "reliability", "maps", "confusion"}
 
 
-def check_folder(out: Path, manifest: Path, class_names: Sequence[str]) -> None:
-    """Check that a folder holds no comparison of other data.
+def check_folder(out: Path, manifest: Path, class_names: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Check that a folder holds no comparison of other data, nor one that was made of them with other options.
+
+    Args:
+        out: folder of the comparison.
+        manifest: of the data.
+        class_names: of the labels.
+        options: values of `DATA_OPTIONS`.
 
     Raises:
         ValueError: naming what it holds and what is to be compared.
@@ -28,25 +40,47 @@ def check_folder(out: Path, manifest: Path, class_names: Sequence[str]) -> None:
     note = out / _NOTE
     if not note.is_file():
         return
-    before, now = json.loads(note.read_text()), _identity(manifest, class_names)
+    before, now = json.loads(note.read_text()), _identity(manifest, class_names, options)
     if any(before.get(name) != now[name] for name in ("sha256", "class_names")):
         raise ValueError(
             f"{out} holds a comparison on {before['manifest']} (sha256 {before['sha256'][:12]}, classes "
             f"{', '.join(before['class_names'])}); found {manifest} (sha256 {now['sha256'][:12]}, classes "
             f"{', '.join(class_names)}). Give another --out, or delete the folder; nothing was changed"
         )
+    then = before.get("options")
+    if then is None:
+        logger.warning("%s does not say with which options its rows were made: they are taken for those of this call", note)
+        return
+    differ = [name for name in DATA_OPTIONS if then.get(name) != now["options"][name]]
+    if differ:
+        expected, found = (", ".join(_option(name, values.get(name)) for name in differ) for values in (then, now["options"]))
+        raise ValueError(
+            f"{out} holds a comparison of the same data with other options: expected {expected}; found {found}. Give these as "
+            "they were, or another --out, or delete the folder; nothing was changed"
+        )
 
 
-def note_folder(out: Path, manifest: Path, class_names: Sequence[str]) -> None:
+def note_folder(out: Path, manifest: Path, class_names: Sequence[str], options: Mapping[str, Any]) -> None:
     """Note what a folder holds a comparison of, for `check_folder`."""
     with atomic_path(out / _NOTE) as temporary:
-        temporary.write_text(json.dumps(_identity(manifest, class_names), indent=2) + "\n")
+        temporary.write_text(json.dumps(_identity(manifest, class_names, options), indent=2) + "\n")
 
 
-def _identity(manifest: Path, class_names: Sequence[str]) -> dict[str, Any]:
+def _identity(manifest: Path, class_names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
     content = Path(demo_manifest(manifest))
     digest = hashlib.sha256(content.read_bytes()).hexdigest() if content.is_file() else ""
-    return {"manifest": str(manifest), "sha256": digest, "class_names": list(class_names)}
+    kept = {name: options[name] for name in DATA_OPTIONS}
+    return {"manifest": str(manifest), "sha256": digest, "class_names": list(class_names), "options": kept}
+
+
+def _option(name: str, value: Any) -> str:
+    """As on the command line.
+
+    >>> _option("tumour_classes", ["tumour", "in situ"]), _option("tile_mpp", None)
+    ("--tumour_classes tumour 'in situ'", 'no --tile_mpp')
+    """
+    words = value if isinstance(value, list) else [value]
+    return f"no --{name}" if value is None else f"--{name} {shlex.join(map(str, words))}"
 
 
 def keep_row(row: MethodRow, out: Path) -> None:

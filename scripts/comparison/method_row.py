@@ -39,7 +39,7 @@ class MethodRow:
         draws: what they are made of, to compare them with another method's.
         confusion: pixels of all seeds, true class down, ``(C, C)``.
         training_minutes: mean over seeds, of the process, with the bundle's own evaluation.
-        seconds_per_image: mean over test images and seeds.
+        seconds_per_image: mean over test images and seeds, see `mean_seconds`.
         peak_bytes: of the largest process of any seed's training and inference.
         gpu_bytes: the same on the GPUs; None where there is none.
         maps: folder of each seed's maps.

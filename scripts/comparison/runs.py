@@ -252,8 +252,8 @@ class Comparison:
             return
         self._fill(row, scored)
         row.training_minutes = sum(minutes) / len(minutes) if minutes else math.nan
-        row.seconds_per_image = _mean_seconds(row.maps)
         folders = [self.out / "runs" / row.key / f"seed={seed}" for seed in row.seeds]
+        row.seconds_per_image = mean_seconds(row.maps, [folder / INFERENCE_USAGE for folder in folders])
         row.peak_bytes, row.gpu_bytes = (_peak(folders, what) for what in ("peak_bytes", "gpu_bytes"))
 
     def _ceiling_title(self, name: str) -> str:
@@ -332,6 +332,21 @@ def _peak(folders: Sequence[Path], what: str) -> int | None:
     return max((attempt[what] for attempt in attempts if attempt.get(what)), default=None)
 
 
-def _mean_seconds(folders: Sequence[Path]) -> float:
-    rows = [row for folder in folders for row in read_rows(folder / TABLE_NAME).values() if row["status"] in FINISHED]
-    return sum(float(row["seconds"]) for row in rows) / len(rows) if rows else math.nan
+def mean_seconds(maps: Sequence[Path], usages: Sequence[Path]) -> float:
+    """Seconds that an image adds to a run of many, mean over the maps of several trainings; NaN where there are none.
+
+    While an image's files are written the next one is computed, so the sum of the images' own seconds is more than what they took
+    together, and at most twice as much. What their process took is more as well, by its start. The lesser of both is taken, the
+    process's only where it can be the one that made all the maps.
+
+    Args:
+        maps: a folder a training, with its table.
+        usages: what the process that filled each folder has cost, see `read_attempts`; the file may be missing.
+    """
+    seconds, number = 0.0, 0
+    for folder, usage in zip(maps, usages, strict=True):
+        rows = [row for row in read_rows(folder / TABLE_NAME).values() if row["status"] in FINISHED]
+        alone, of_process = sum(float(row["seconds"]) for row in rows), _seconds(usage)
+        seconds += min(alone, of_process) if of_process >= alone / 2 else alone
+        number += len(rows)
+    return seconds / number if number else math.nan

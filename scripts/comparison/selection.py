@@ -9,8 +9,8 @@ from monai.bundle import ConfigParser
 
 from shared.data.record import Record
 
-# In the names of metrics that need masks.
-_OF_MASKS = ("pixel", "instance")
+# How the names begin of the metrics that labels of images and slides alone give; all others need masks.
+_OF_LABELS = ("val_image_", "val_slide_", "val_proxy_auc")
 _KEEP_BEST = "keep_best"
 
 
@@ -25,7 +25,7 @@ def chosen_by(training: Mapping[str, Any], parser: ConfigParser) -> set[str]:
         parser: of it, with the settings of the user.
     """
     metrics = [parser.get_parsed_content(key) for key in _keys(training)]
-    found = {"mask" if any(word in metric for word in _OF_MASKS) else "label" for metric in metrics if metric}
+    found = {"label" if metric.startswith(_OF_LABELS) else "mask" for metric in metrics if metric}
     given = parser.get_parsed_content("threshold") if "threshold" in training else None
     return found | ({"label"} if "calibration" in training and given is None else set())
 

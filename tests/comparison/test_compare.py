@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from scripts import compare
-from scripts.comparison.runs import last_line
+from scripts.comparison.runs import last_line, mean_seconds
 from shared.data import load_manifest, write_manifest
 from shared.engines.folder_lock import FolderLock
 
@@ -264,6 +264,23 @@ def test_why_a_process_failed(tmp_path, log, line):
     (tmp_path / "log.txt").write_text(log)
     assert last_line(tmp_path / "log.txt") == line
     assert last_line(tmp_path / "none.txt") == "it left no log"
+
+
+@pytest.mark.parametrize(
+    ("process", "expected"),
+    [
+        ([30.0], 10.0),  # written one after another: its start is on top
+        ([16.0], 8.0),  # written while the next one was computed
+        ([10.0, 7.0], 8.5),  # in two attempts
+        ([3.0], 10.0),  # made no map
+        (None, 10.0),
+    ],
+)
+def test_seconds_an_image(tmp_path, process, expected):
+    (tmp_path / "slides.csv").write_text("slide,status,seconds\na,ok,12\nb,ok,8\nc,failed,100\n")
+    if process is not None:
+        (tmp_path / "usage.json").write_text(json.dumps([{"seconds": seconds} for seconds in process]))
+    assert mean_seconds([tmp_path], [tmp_path / "usage.json"]) == expected
 
 
 def _is_alive(pid):

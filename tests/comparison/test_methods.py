@@ -219,6 +219,21 @@ def test_methods_of_slides_choose_by_labels():
         )
 
 
+@pytest.mark.parametrize(
+    ("metric", "column"),
+    [
+        *(
+            (f"val_{name}", "label")
+            for name in ("image_auc", "image_balanced_accuracy", "slide_auc", "slide_accuracy", "proxy_auc")
+        ),
+        *((f"val_{name}", "mask") for name in ("pixel_iou", "instance_auc", "region_f", "region_f_ca", "tile_auc")),
+    ],
+)
+def test_what_the_metric_that_chooses_is_made_of(metric, column):
+    found = method("cdws_mil")
+    assert chosen_by(found.training, found.parser({"keep_best": metric, "threshold": 0.5})) == {column}
+
+
 def test_selecting_is_what_bundles_declare():
     for found in find_methods(BUNDLES):
         assert chosen_by(found.training, found.parser()) == set(found.supervision.chooses_by), found.key

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from PIL import Image
 
 from scripts.packing.contents import shipped_heads
 from scripts.shipping.data_terms import data_terms
+from scripts.shipping.finished_run import FinishedRun
+from scripts.shipping.scores import scores_of_test_images
 from scripts.shipping.slides import slide_scores
+from shared.data import load_manifest
 from shared.evaluation.maps.counts import least_value
 from shared.inference import ImageInput
 from shared.inference.bundle_mapper import load_slide_mapper
@@ -51,6 +55,31 @@ def test_the_card_names_data_licence_and_scores(head):
             f"{100 * scores['iou']['mean']:.1f} ({100 * scores['iou']['low']:.1f} to {100 * scores['iou']['high']:.1f})" in text
         )
     assert "not a medical device, not for diagnosis" in text
+
+
+@each_head
+def test_no_interval_is_a_point(head):
+    assert not re.findall(r"(\d+\.\d) \(\1 to \1\)", (head / "README.md").read_text(encoding="utf-8"))
+    for scores in json.loads((head / "metrics.json").read_text())["pixels"].values():
+        for interval in (value for value in scores.values() if isinstance(value, dict)):
+            assert interval["low"] is interval["high"] is None or interval["low"] < interval["mean"] < interval["high"]
+
+
+@on_real_tissue
+@each_head
+def test_scores_and_intervals_are_those_of_the_counts_beside_them(head):
+    folder = Path(REAL) / head.name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    table, known = pd.read_csv(head / "test_images.csv"), json.loads((head / "metrics.json").read_text())
+    by_name = {Path(record["image"]).name: record for record in load_manifest(folder / "manifest.csv", split="test", require=())}
+    means = {
+        name: {key: value["mean"] if isinstance(value, dict) else value for key, value in scores.items()}
+        for name, scores in known["pixels"].items()
+    }
+    run = FinishedRun(head, {}, {}, known | {"pixels": means}, table, [by_name[name] for name in table.image])
+    found, known = (pd.json_normalize(scores).iloc[0].to_dict() for scores in (scores_of_test_images(run), known))
+    assert found == pytest.approx({name: value for name, value in known.items() if not name.startswith("slides.")}, nan_ok=True)
 
 
 @on_real_tissue

@@ -76,8 +76,13 @@ def slide_regions(
 
 def label_of_mask(mask: NDArray[np.uint8]) -> int:
     """The label of an image by its mask: the class above 0 with the most pixels, of those alike the highest; else 0."""
-    counts = np.bincount(mask.ravel(), minlength=2)[:0:-1]
-    return int(len(counts) - counts.argmax()) if counts.any() else 0
+    return label_of_counts(np.bincount(mask.ravel(), minlength=2))
+
+
+def label_of_counts(counts: NDArray[np.int64]) -> int:
+    """`label_of_mask` by the mask's number of pixels of each class, ``(C,)``."""
+    above = counts[:0:-1]
+    return int(len(above) - above.argmax()) if above.any() else 0
 
 
 def _tissue_of_thumbnail(slide: Slide) -> TissueMap:

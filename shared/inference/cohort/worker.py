@@ -167,6 +167,7 @@ class CohortWorker:
             computed = self._compute(image, begun, title)
             if not isinstance(computed, ComputedImage):
                 return _settled(self._ended(begun, computed, started))
+            computing_s = time.perf_counter() - started
             try:
                 # Of those before no more than one is being written.
                 self._wait()
@@ -177,6 +178,8 @@ class CohortWorker:
             held = stack.pop_all()
 
             def write() -> Outcome:
+                # As if the writing of the image before had not been waited for.
+                started = time.perf_counter() - computing_s
                 with held:
                     return self._ended(begun, self._written(computed, image, title, started), started)
 

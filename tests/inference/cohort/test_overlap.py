@@ -3,10 +3,12 @@
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from shared.inference import InferenceFailures, SlideMapper, find_images, run_cohort
+from shared.inference.cohort import worker
 from shared.inference.cohort.row_store import RowStore
 from shared.inference.outputs.slide_results import RESULT_SUFFIXES
 from tests.inference.cohort_processes import SETTINGS, start, table_of
@@ -53,6 +55,38 @@ def test_results_are_written_while_the_next_image_is_computed(tmp_path, pictures
         waiting += (event == "computed") - (event == "written")
         assert waiting <= 2
     assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_seconds_are_of_computing_and_writing_and_not_of_waiting(tmp_path, pictures, redness, monkeypatch):
+    """By a clock that goes on only where it is told to: 3 s of computing, 40 s of waiting, 2 s of writing."""
+    clock, is_waited_for = [0.0], threading.Event()
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    class Clocked(Events):
+        def compute_image(self, image, output_dir, title=""):
+            clock[0] += 3
+            return super().compute_image(image, output_dir, title)
+
+    class Watched(worker.CohortWorker):
+        def _wait(self):
+            is_waited_for.set()
+            super()._wait()
+
+    def results_of(name, results):
+        if name == "00":
+            assert second_is_begun.wait(60)
+            assert is_waited_for.wait(60)
+        clock[0] += 40 if name == "00" else 2
+        return results()
+
+    mapper, second_is_begun = Clocked(redness), threading.Event()
+    mapper.results_of = results_of
+    mine, (first, second, *_) = Watched(mapper, tmp_path / "out"), find_images(pictures)
+    mine.begin(first, None)
+    is_waited_for.clear()
+    second_is_begun.set()
+    assert mine.begin(second, None).result().row["seconds"] == 5
+    mine.close()
 
 
 def test_what_goes_wrong_in_writing_is_of_its_image(tmp_path, pictures, redness):
