@@ -71,7 +71,8 @@ def image_and_area(
         check_areas(batch["area"], batch["label"] == 1)
         targets["areas"] = batch["area"].to(device, dtype=torch.float32, non_blocking=non_blocking)
     if "superpixels" in batch:
-        targets["num_superpixels"] = num_ids(batch["superpixels"])
+        known = batch.get("num_superpixels")
+        targets["num_superpixels"] = num_ids(batch["superpixels"]) if known is None else known
         targets["superpixels"] = batch["superpixels"].to(device, non_blocking=non_blocking)
     return images, targets
 
@@ -120,6 +121,9 @@ class AugmentedOnDevice:
 
     def __call__(self, batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **options: Any) -> Any:
         """What the ``prepare_batch`` makes of the batch."""
+        if "superpixels" in batch:
+            # While they are here: sampling adds no ids, and to look at them on a GPU would wait for it.
+            batch = {**batch, "num_superpixels": num_ids(batch["superpixels"])}
         return self.prepare_batch(sample_views(batch, device, non_blocking), device, non_blocking, **options)
 
 

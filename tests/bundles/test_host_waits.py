@@ -5,6 +5,7 @@ import torch
 from ignite.engine import Events
 
 from shared.engines import StageTrainer
+from shared.handlers import loading_speed
 from tests.simulated_device import simulated_device
 
 from . import test_attention_mil, test_fully_supervised, test_wildcat
@@ -51,7 +52,8 @@ def wildcat(easy_data):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """What the host waited for in every step, of one stage after another."""
+    """What the host waited for in every step, of one stage after another, but to measure the first ones."""
+    monkeypatch.setattr(loading_speed, "_wait_for", lambda engine: None)
     found = []
     run = StageTrainer._run_with_workers
 
