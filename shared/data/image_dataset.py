@@ -328,7 +328,8 @@ def _read_mask(
     def read() -> NDArray[np.uint8]:
         return read_record_mask(record, corner, size_px, slide.size_px, downsample, num_classes, class_names)
 
-    if cache is None or not (slide.is_picture and _is_large(slide)):
+    # A mask of a slide is often a picture, which is decoded whole for each of its regions.
+    if cache is None or not _is_large(slide):
         return torch.from_numpy(read())[None]
     row = [record.get(name) for name in ("label", "x", "mpp", "tumour_classes", "annotation_frame")]
     settings = [corner, size_px, slide.size_px, downsample, num_classes, class_names, row]

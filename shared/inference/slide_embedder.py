@@ -126,7 +126,8 @@ class SlideEmbedder:
         self.tile_network: TileFeatures | CompiledTileNetwork = network
         if self.compute.compile:
             self.tile_network = CompiledTileNetwork(network, self.compute.num_tiles(self.tile_size_px), self.tile_size_px)
-        self._fitted = FittedBatches(self.tile_network, network)
+        # What stands there when a batch is computed: a benchmark puts its own in its place.
+        self._fitted = FittedBatches(lambda tiles, shape: self.tile_network(tiles, shape), network)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
 

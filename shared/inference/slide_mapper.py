@@ -109,7 +109,8 @@ class SlideMapper:
         self.tile_network: TileNetwork | CompiledTileNetwork = self._network_of_tiles
         if self.compute.compile:
             self.tile_network = CompiledTileNetwork(self._network_of_tiles, self._batch_size, self.tiles.tile_size_px)
-        self._fitted = FittedBatches(self.tile_network, self._network_of_tiles)
+        # What stands there when a batch is computed: a benchmark puts its own in its place.
+        self._fitted = FittedBatches(lambda tiles, shape: self.tile_network(tiles, shape), self._network_of_tiles)
         self._stored = None if features is None else self._stored_slides(features)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
