@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.gpu_check.benchmarks import inference_check, tiles_check
 from scripts.gpu_check.check import FAIL, PASS, SKIP, Check, Row, run_check
+from scripts.gpu_check.gpu_load import Utilisation
 from scripts.gpu_check.trainings import processes_check, trainable_bundles, training_check
-from scripts.gpu_check.utilisation import Utilisation
 
 CHECK_S = 240.0
 

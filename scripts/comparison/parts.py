@@ -53,7 +53,7 @@ def worst_cases(rows: Sequence[MethodRow], num_classes: int, count: int) -> list
 
 
 def write_seeds(rows: Sequence[MethodRow], path: Path, names: Mapping[str, str]) -> None:
-    """A row a training: its scores on all test cases, shares of 1."""
+    """One row per training: its scores on all test cases, shares of 1."""
     table = [
         {"method": row.key, "seed": seed}
         | {name: row.draws.trainings[name][index] for name in names if name in row.draws.trainings}
@@ -65,7 +65,7 @@ def write_seeds(rows: Sequence[MethodRow], path: Path, names: Mapping[str, str])
 
 
 def write_cases(rows: Sequence[MethodRow], path: Path, names: Mapping[str, str]) -> None:
-    """A row a method and test case: its scores, means over the trainings; empty where one is 0/0."""
+    """One row per method and test case: its scores, means over the trainings; empty where one is 0/0."""
     table = [
         {"method": row.key, "case": case}
         | {name: row.draws.of_each_case[name][index] for name in names if name in row.draws.of_each_case}

@@ -12,8 +12,8 @@ from scripts import check_gpu
 from scripts.gpu_check.check import FAIL, PASS, ROOT, SKIP, Check, run_check
 from scripts.gpu_check.computed import compare_augmentation
 from scripts.gpu_check.counted_run import SAID, Place, count_waits, waiting_line
+from scripts.gpu_check.gpu_load import Utilisation
 from scripts.gpu_check.trainings import processes_check, training_check
-from scripts.gpu_check.utilisation import Utilisation
 from shared.synthetic import DemoPlan, write_demo
 
 SCRIPT = ROOT / "scripts/check_gpu.py"

@@ -1,4 +1,4 @@
-"""What the readers of published data sets share: files by name, counts beside the published ones."""
+"""What the readers of published data sets share: files by name, counts compared with the published ones."""
 
 from __future__ import annotations
 

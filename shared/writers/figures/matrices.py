@@ -1,4 +1,4 @@
-"""A figure of matrices: one score over pairs of two parameters, ours beside the published."""
+"""A figure of matrices: one score over pairs of two parameters, ours compared with the published one."""
 
 from __future__ import annotations
 
