@@ -78,7 +78,7 @@ class Calibration:
         return dict(json.loads(self.file.read_text()))
 
     def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Scores of both modes. Each row is a slide: ``label``, probabilities ``eval`` and ``train``, ``tumour_share`` or None."""
+        """Scores of both modes, from one row per slide: ``label``, probabilities ``eval`` and ``train``, ``tumour_share``."""
         labels = [row["label"] for row in rows]
         shares = [row["tumour_share"] for row in rows]
         known = None if any(share is None for share in shares) else shares
