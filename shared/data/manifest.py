@@ -1,6 +1,6 @@
 """The manifest: one CSV format for tiles, slide regions and whole slides, with whichever weak labels exist.
 
-Columns (README.md, "Your own data"): ``image``; optional region ``x, y`` (level-0 pixels) with ``width_um, height_um`` or
+Columns (docs/data.md): ``image``; optional region ``x, y`` (level-0 pixels) with ``width_um, height_um`` or
 ``width_px, height_px`` (level-0 pixels); ``mpp`` (of level 0, for files that do not carry it); labels ``label``, ``area``,
 ``mask`` (an image, or an annotation file of ImageScope, ASAP or QuPath: see `read_mask_region`), and of annotation files
 ``tumour_classes`` (several with | between them) and ``annotation_frame``; ``case_id`` and ``split``; ``group``, any word: what is

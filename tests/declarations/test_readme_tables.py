@@ -42,7 +42,7 @@ def test_what_each_bundle_learns_from():
 
 
 def test_overlays_of_data_sets_are_listed_with_all_bundles_that_have_them():
-    cells = [row[-1] for row in table("README.md", "| data set | command | where, and under which terms | overlays |")]
+    cells = [row[-1] for row in table("docs/data_sets.md", "| data set | command | where, and under which terms | overlays |")]
     listed = [entry for cell in cells for entry in cell.split("; ")]
     assert listed
     for entry in listed:
@@ -51,6 +51,6 @@ def test_overlays_of_data_sets_are_listed_with_all_bundles_that_have_them():
 
 
 def test_data_sets_with_published_numbers_are_named():
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    first, others = re.search(r"`--dataset (\w+)` \(([^)]*)\) puts the papers' numbers", text).groups()
+    text = " ".join((ROOT / "docs/compare.md").read_text(encoding="utf-8").split())
+    first, others = re.search(r"`--dataset (\w+)` \(([^)]*)\) adds the published scores", text).groups()
     assert sorted([first, *re.findall(r"\w+", others)]) == sorted(published_data(ROOT / "bundles"))

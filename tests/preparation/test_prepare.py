@@ -52,8 +52,9 @@ def test_help_of_a_data_set(name: str, prepare: Prepare) -> None:
     assert "show this help" in printed
 
 
-def test_the_readme_names_every_data_set() -> None:
-    named = re.findall(r"prepare\.py ([a-z_0-9]+)", (PREPARE.parents[1] / "README.md").read_text(encoding="utf-8"))
+def test_the_documents_name_every_data_set() -> None:
+    pages = [(PREPARE.parents[1] / "docs" / page).read_text(encoding="utf-8") for page in ("data.md", "data_sets.md")]
+    named = re.findall(r"prepare\.py ([a-z_0-9]+)", "".join(pages))
     assert not set(NAMES) - set(named)
 
 
