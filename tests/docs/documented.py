@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 READMES = sorted(
     path
-    for pattern in ("*.md", "bundles/*.md", "bundles/*/docs/*.md", "scripts/*.md", "shared/*.md", "docs/**/*.md")
+    for pattern in ("*.md", "bundles/*.md", "bundles/*/docs/*.md", "scripts/*.md", "shared/*.md", "docs/**/*.md", ".github/*.md")
     for path in ROOT.glob(pattern)
 )
 SHELLS = ("bash", "sh", "console", "shell")

@@ -1,9 +1,12 @@
-"""Every data set that an overlay names stands in the bundle's data_license.txt."""
+"""Licences: of the data that overlays name, in each bundle's data_license.txt, and of the code, one text in every bundle."""
 
 from pathlib import Path
 
 import pytest
+import yaml
 from monai.bundle import ConfigParser
+
+from shared import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = "data/demo"
@@ -31,3 +34,14 @@ def test_metadata_says_what_the_shipped_weights_are(configs: Path) -> None:
     assert "no clinical model" in metadata["description"]
     assert "generated" in metadata["intended_use"]
     assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.parametrize("bundle", sorted(ROOT.glob("bundles/*/configs")), ids=lambda path: path.parent.name)
+def test_every_bundle_carries_the_licence_of_the_collection(bundle: Path) -> None:
+    assert (bundle.with_name("LICENSE")).read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_citation_names_the_version_of_the_code() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == __version__
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
