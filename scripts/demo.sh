@@ -23,6 +23,9 @@ Done. What to look at:
   $PWD/$bundle/output/*.ome.tif, *.geojson      the maps and tumour outlines, for QuPath
   $PWD/$bundle/output/slides.csv                one row per slide: tumour area, share, seconds
 
+See slides and maps in a browser (needs: "$PYTHON" -m pip install -r requirements-viewer.txt -c constraints.txt):
+  "$PYTHON" scripts/view.py $bundle/output --manifest data/demo/slides.csv
+
 A slide of your own, of colorectal tissue, is mapped without any training by the head in $bundle/models/ebhi_seg (its README.md
 says what it was trained on; research only):
   "$PYTHON" -m monai.bundle run --config_file "['$bundle/configs/inference.json','$bundle/models/ebhi_seg/inference.json']" \\

@@ -19,6 +19,7 @@ OPTIONAL = {
     "requirements-encoders.txt": "timm's encoders",
     "requirements-ray.txt": "several machines",
     "requirements-monailabel.txt": "server for viewers",
+    "requirements-viewer.txt": "page of maps",
 }
 SHOWN = 8
 _NAME = re.compile(r"[\w.-]+")

@@ -1,0 +1,47 @@
+"""Opens slides, their tumour maps and the truth in a browser on this machine.
+
+python scripts/view.py maps/                                  what infer.py wrote
+python scripts/view.py report/                                methods of a comparison side by side
+python scripts/view.py maps/ other_maps/ --manifest my/slides.csv     with the truth, where the manifest names masks
+
+A table of all slides; behind it each slide as deep as its pixels, the map over it with its outlines at any threshold, up to four
+methods side by side, a link to every view. Needs requirements-viewer.txt. Nothing is written; nothing leaves this machine: the
+page is served on 127.0.0.1, to whoever gives the token in its address.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.options.interruption import exit_with
+from shared.front_door import begin_script
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of maps, or of a comparison")
+    parser.add_argument("--manifest", type=Path, help="with masks, labels, and slides that are not mapped")
+    parser.add_argument("--port", type=int, default=0, help="(default: a free one)")
+    parser.add_argument("--no_browser", action="store_true", help="print the address alone")
+    return parser.parse_args()
+
+
+def main() -> int:
+    begin_script()
+    arguments = parsed()
+    if importlib.util.find_spec("bokeh") is None:
+        raise ValueError("the page needs Bokeh: pip install -r requirements-viewer.txt -c constraints.txt")
+    from scripts.viewer.cohort import open_cohort
+    from scripts.viewer.server import serve
+
+    serve(open_cohort(arguments.folders, arguments.manifest), arguments.port, opens_browser=not arguments.no_browser)
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,80 @@
+"""Access to the page: for whoever knows its token, on this machine."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from bokeh.server.auth_provider import AuthProvider
+from tornado.web import RequestHandler
+from tornado.websocket import WebSocketHandler
+
+HOST = "127.0.0.1"
+LOOPBACK = (HOST, "localhost")
+REFUSAL = "Open the address that scripts/view.py has printed: it ends with a token."
+_REFUSED = "/no_token"
+
+
+class Access(AuthProvider):
+    """Lets in who gives the token in the address, and from then on the browser, which keeps it in a cookie.
+
+    The name of the host is checked too: a page of others whose own name leads to this machine is refused.
+
+    Attributes:
+        token: drawn anew for each server.
+    """
+
+    def __init__(self) -> None:
+        self.token = secrets.token_urlsafe(18)
+        super().__init__()
+
+    def is_allowed(self, handler: RequestHandler) -> bool:
+        """Whether this request may be answered; keeps the token in the browser."""
+        if handler.request.host_name not in LOOPBACK:
+            return False
+        # Cookies of a host are shared by its ports.
+        cookie = f"view_{handler.request.host.rpartition(':')[2]}"
+        kept = handler.get_cookie(cookie)
+        given = handler.get_query_argument("token", None) or kept or ""
+        if not hmac.compare_digest(given.encode(), self.token.encode()):
+            return False
+        if kept != self.token and not isinstance(handler, WebSocketHandler):
+            handler.set_cookie(cookie, self.token, httponly=True, samesite="Strict")
+        return True
+
+    @property
+    def get_user(self) -> Callable[[Any], str | None]:
+        return lambda handler: "viewer" if self.is_allowed(handler) else None
+
+    @property
+    def get_user_async(self) -> None:
+        return None
+
+    @property
+    def login_url(self) -> str:
+        return _REFUSED
+
+    @property
+    def get_login_url(self) -> None:
+        return None
+
+    @property
+    def login_handler(self) -> type[RequestHandler]:
+        return _Refusal
+
+    @property
+    def logout_url(self) -> None:
+        return None
+
+    @property
+    def logout_handler(self) -> None:
+        return None
+
+
+class _Refusal(RequestHandler):
+    def get(self) -> None:
+        self.set_status(403)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(REFUSAL)

@@ -1,0 +1,148 @@
+"""What there is to see: slides, the maps of one or several methods, and the truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.data import load_manifest
+from shared.data.record import Record
+from shared.inference.cohort.finished import FINISHED
+from shared.inference.cohort.folder_settings import SETTINGS_NAME
+from shared.inference.cohort.row_store import TABLE_NAME
+from shared.inference.inputs import image_name
+from shared.writers.table import read_rows
+
+# Where `scripts/compare.py` keeps the maps of each method and training, and the manifest that it scores by.
+_COMPARED, _SCORED = "maps", "data/test.csv"
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The maps of one method.
+
+    Args:
+        title: what the page calls it.
+        folder: that `SlideMapper` filled.
+        rows: of its table: name of a slide -> its columns, as text.
+        settings: by which the maps were made.
+    """
+
+    title: str
+    folder: Path
+    rows: Mapping[str, Mapping[str, str]]
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of_folder(cls, folder: Path, title: str | None = None) -> Maps:
+        """The maps in a folder.
+
+        Raises:
+            ValueError: if its table or settings cannot be read.
+        """
+        try:
+            settings = json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{folder / SETTINGS_NAME} cannot be read ({error}): give a folder that infer.py has filled"
+            ) from error
+        return cls(title or folder.name, folder, read_rows(folder / TABLE_NAME), settings)
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """Of maps of several classes, the background first; None for maps of tumour."""
+        names: Sequence[str] | None = self.settings.get("class_names")
+        return names
+
+    @property
+    def threshold(self) -> float:
+        """From which the outlines of tumour were made."""
+        return float(self.settings.get("threshold") or 0.5)
+
+    def has_map(self, slide: str) -> bool:
+        """Whether a slide is mapped; one without tissue has a map too."""
+        return self.rows.get(slide, {}).get("status") in FINISHED
+
+    def path(self, slide: str, suffix: str) -> Path:
+        """Of a slide's result, such as ``.ome.tif``."""
+        return self.folder / f"{slide}{suffix}"
+
+
+@dataclass(frozen=True)
+class ViewedSlide:
+    """One slide of the page.
+
+    Args:
+        name: as its results are called.
+        path: of the file.
+        mpp: micrometres per level-0 pixel, where something says it.
+        record: its row in the manifest; None without one.
+    """
+
+    name: str
+    path: Path
+    mpp: float | None = None
+    record: Record | None = None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Slides, and methods that mapped them; of these there may be none."""
+
+    slides: Mapping[str, ViewedSlide]
+    methods: Sequence[Maps] = field(default=())
+
+    @property
+    def has_truth(self) -> bool:
+        return any(slide.record and slide.record.get("mask") for slide in self.slides.values())
+
+
+def open_cohort(folders: Sequence[Path], manifest: Path | None = None) -> Cohort:
+    """What folders and a manifest hold.
+
+    Args:
+        folders: of maps, or of comparisons, which hold maps of several methods.
+        manifest: with masks, labels and slides that are not mapped.
+
+    Raises:
+        ValueError: if there is nothing to see, or a folder holds no maps.
+    """
+    methods = [maps for folder in folders for maps in _methods_in(folder)]
+    scored = [folder / _SCORED for folder in folders if (folder / _SCORED).is_file()]
+    records = _records(manifest) if manifest is not None else [one for path in scored for one in _records(path)]
+    slides = {name: _viewed(name, record) for record in records if (name := image_name(Path(record["image"])))}
+    for maps in methods:
+        for name, row in maps.rows.items():
+            known = slides.get(name)
+            mpp = float(row["mpp"]) if row.get("mpp") else None
+            if known is None:
+                slides[name] = ViewedSlide(name, Path(row["path"]), mpp)
+            elif known.mpp is None:
+                slides[name] = ViewedSlide(name, known.path, mpp, known.record)
+    if not slides:
+        raise ValueError("there is nothing to see: give a folder of maps, a folder of a comparison, or --manifest")
+    # What was mapped comes first.
+    mapped = {name for maps in methods for name in maps.rows}
+    return Cohort(dict(sorted(slides.items(), key=lambda named: named[0] not in mapped)), methods)
+
+
+def _viewed(name: str, record: Record) -> ViewedSlide:
+    return ViewedSlide(name, Path(record["image"]), record.get("mpp"), record)
+
+
+def _records(manifest: Path) -> list[Record]:
+    return load_manifest(manifest, require=(), check_files=False)
+
+
+def _methods_in(folder: Path) -> list[Maps]:
+    """Of a folder of maps these; of a comparison the maps of each method's first training."""
+    if (folder / TABLE_NAME).is_file():
+        return [Maps.of_folder(folder)]
+    compared = sorted({path.parents[1] for path in folder.glob(f"{_COMPARED}/*/*/{TABLE_NAME}")})
+    if not compared:
+        raise ValueError(f"{folder} holds no maps: expected {TABLE_NAME}, as infer.py writes it, or the maps of a comparison")
+    firsts = [min(path.glob(f"*/{TABLE_NAME}")).parent for path in compared]
+    return [Maps.of_folder(first, first.parent.name) for first in firsts]

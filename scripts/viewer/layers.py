@@ -1,0 +1,199 @@
+"""Pictures of a slide, of its maps and of the truth, square by square."""
+
+from __future__ import annotations
+
+import functools
+import io
+import threading
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from shared.data.record_masks import read_record_mask
+from shared.writers.palette import TUMOUR_COLOUR, class_colour
+from shared.wsi import Slide
+
+from .cohort import Cohort
+from .map_pixels import MapPixels
+from .zoom import TILE_PX, Zoom
+
+# Perceptually uniform, and told apart by colour-blind eyes.
+COLOUR_MAPS = ("viridis", "cividis", "magma", "plasma")
+_KEPT = 16
+_UNKNOWN_MPP = 1.0  # of slides that do not say: only positions are read
+
+
+class Layers:
+    """The squares of every layer of every slide, as PNG; slides and maps that were looked at last stay open.
+
+    May be asked by several threads.
+
+    Args:
+        cohort: what there is to see.
+    """
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+        self._lock = threading.Lock()
+        self._slide = functools.lru_cache(_KEPT)(self._open_slide)
+        self._map = functools.lru_cache(_KEPT)(self._open_map)
+
+    def slide(self, name: str) -> Slide:
+        """An open slide.
+
+        Raises:
+            ValueError: if it is unknown, or cannot be read.
+        """
+        with self._lock:
+            return self._slide(name)
+
+    def zoom(self, name: str) -> Zoom:
+        return Zoom(self.slide(name).size_px)
+
+    def _open_slide(self, name: str) -> Slide:
+        if name not in self.cohort.slides:
+            raise ValueError(f"there is no slide {name!r}")
+        viewed = self.cohort.slides[name]
+        slide = Slide(viewed.path, mpp=viewed.mpp)
+        return slide if slide.has_mpp else Slide(viewed.path, mpp=_UNKNOWN_MPP)
+
+    def map(self, method: int, name: str, channel: int = 0) -> MapPixels:
+        """An open map.
+
+        Raises:
+            ValueError: if there is none, or it cannot be read.
+        """
+        if not 0 <= method < len(self.cohort.methods):
+            raise ValueError(f"there is no method {method}")
+        maps = self.cohort.methods[method]
+        if not maps.has_map(name):
+            raise ValueError(f"{maps.title} has no map of {name!r}")
+        with self._lock:
+            return self._map(maps.path(name, ".ome.tif"), channel)
+
+    @staticmethod
+    def _open_map(path: Path, channel: int) -> MapPixels:
+        return MapPixels(path, channel)
+
+    def map_pixel(self, method: int, name: str) -> float:
+        """Level-0 pixels per map pixel."""
+        row = self.cohort.methods[method].rows[name]
+        return float(row["map_mpp"]) / float(row["mpp"])
+
+    def slide_square(self, name: str, place: tuple[int, int, int]) -> bytes:
+        """Of the slide itself; at the deepest zoom its own pixels.
+
+        Args:
+            name: of the slide.
+            place: zoom, column and row of the square.
+        """
+        slide, zoom = self.slide(name), self.zoom(name)
+        corner, step = zoom.corner(*place), zoom.step(place[0])
+        if corner is None:
+            return clear_square()
+        if step > 1:
+            return png(slide.read_region(corner, TILE_PX, slide.mpp * step))
+        times = round(1 / step)
+        return png(slide.read_region(corner, TILE_PX // times).repeat(times, axis=0).repeat(times, axis=1))
+
+    def map_square(self, method: int, name: str, place: tuple[int, int, int], colours: str, channel: int = 0) -> bytes:
+        """Of a map, in colours; clear where it says 0, as outside the tissue.
+
+        Args:
+            method: its number.
+            name: of the slide.
+            place: zoom, column and row of the square.
+            colours: one of `COLOUR_MAPS`.
+            channel: of a map of several classes.
+        """
+        source = self.map(method, name, channel)
+        zoom, pixel = self.zoom(name), self.map_pixel(method, name)
+        corner, step = zoom.corner(*place), zoom.step(place[0])
+        if corner is None:
+            return clear_square()
+        values = source.read((corner[0] / pixel, corner[1] / pixel), TILE_PX, step / pixel)
+        return png(colour_table(colours)[values])
+
+    def truth_square(self, name: str, place: tuple[int, int, int]) -> bytes:
+        """Of the slide's mask: the colour of each class, clear where there is none.
+
+        Args:
+            name: of the slide.
+            place: zoom, column and row of the square.
+        """
+        viewed = self.cohort.slides[name]
+        if viewed.record is None or not viewed.record.get("mask"):
+            raise ValueError(f"{name!r} has no mask")
+        slide, zoom = self.slide(name), self.zoom(name)
+        corner, step = zoom.corner(*place), zoom.step(place[0])
+        if corner is None:
+            return clear_square()
+        names = self._class_names
+        classes = read_record_mask(
+            viewed.record, corner, TILE_PX, slide.size_px, step, num_classes=len(names) if names else 2, class_names=names
+        )
+        return png(_class_table()[classes])
+
+    @property
+    def _class_names(self) -> tuple[str, ...] | None:
+        """Of the masks: those of the maps."""
+        names = next((maps.class_names for maps in self.cohort.methods if maps.class_names), None)
+        return None if names is None else tuple(names)
+
+    def thumbnail(self, name: str, height_px: int) -> bytes:
+        """The slide with its first map, where there is one.
+
+        Args:
+            name: of the slide.
+            height_px: of the picture.
+        """
+        drawn = (maps.path(name, ".png") for maps in self.cohort.methods if maps.has_map(name))
+        path = next((path for path in drawn if path.is_file()), None)
+        if path is None:
+            return png(_shrunk(Image.fromarray(self.slide(name).thumbnail(4 * height_px)), height_px))
+        with Image.open(path) as picture:
+            return png(_shrunk(picture.convert("RGB"), height_px))
+
+
+def _shrunk(picture: Image.Image, height_px: int) -> NDArray[np.uint8]:
+    width_px = max(1, round(picture.width * height_px / picture.height))
+    return np.asarray(picture.resize((width_px, height_px), Image.Resampling.BOX))
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """``(H, W, 3)`` or ``(H, W, 4)`` as a file, compressed a little: speed counts on one machine."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+@functools.cache
+def clear_square() -> bytes:
+    """Of what lies outside the slide."""
+    return png(np.zeros((TILE_PX, TILE_PX, 4), np.uint8))
+
+
+@functools.lru_cache
+def colour_table(name: str) -> NDArray[np.uint8]:
+    """RGBA of each value of a map, ``(256, 4)``; 0 is clear.
+
+    Raises:
+        ValueError: for a name that is not one of `COLOUR_MAPS`.
+    """
+    if name not in COLOUR_MAPS:
+        raise ValueError(f"there are no colours {name!r}: expected one of {', '.join(COLOUR_MAPS)}")
+    table = matplotlib.colormaps[name](np.arange(256), bytes=True)
+    table[0] = 0
+    return np.asarray(table, np.uint8)
+
+
+@functools.lru_cache
+def _class_table() -> NDArray[np.uint8]:
+    table = np.zeros((256, 4), np.uint8)
+    table[1:, :3] = [class_colour(index) for index in range(1, 256)]
+    table[1, :3] = TUMOUR_COLOUR
+    table[1:, 3] = 255
+    return table

@@ -1,0 +1,103 @@
+"""Windows of a map, at any scale, from its file."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from shared.wsi.tiff.tiles import decode_tile
+
+_KEPT_TILES = 256  # of 512 x 512 bytes: 64 MB
+
+
+class MapPixels:
+    """A map that `SlideMapper` has written, read in windows; decoded tiles are kept, the latest of them.
+
+    May be read by several threads.
+
+    Args:
+        path: of the ``.ome.tif``.
+        channel: of a map of several classes the index of one.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+
+    def __init__(self, path: Path, channel: int = 0) -> None:
+        try:
+            self._tiff = tifffile.TiffFile(path)
+            page = self._tiff.pages[channel].aspage()
+        except (OSError, tifffile.TiffFileError, IndexError) as error:
+            raise ValueError(f"the map {path} cannot be read ({error})") from error
+        # Reduced copies, if the map is large, are sub-images of its page.
+        self._levels = [page, *(level.aspage() for level in (page.pages or ()))]
+        self._path = path
+        self._kept: OrderedDict[tuple[int, int], NDArray[np.uint8] | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self._levels[0].imagelength, self._levels[0].imagewidth
+
+    def read(self, xy: tuple[float, float], size_px: int, step: float) -> NDArray[np.uint8]:
+        """A square window: the nearest pixel of the map for each of its own.
+
+        Args:
+            xy: its top-left corner in map pixels.
+            size_px: its side.
+            step: map pixels per pixel of the window.
+
+        Returns:
+            ``(size_px, size_px)``, 0 outside the map.
+        """
+        level = max((index for index in range(len(self._levels)) if self._factor(index) <= step), default=0)
+        factor, page = self._factor(level), self._levels[level]
+        centres = (np.arange(size_px) + 0.5) * step
+        columns, rows = (np.floor((start + centres) / factor).astype(np.int64) for start in xy)
+        inside_x, inside_y = (columns >= 0) & (columns < page.imagewidth), (rows >= 0) & (rows < page.imagelength)
+        window = np.zeros((size_px, size_px), np.uint8)
+        if inside_x.any() and inside_y.any():
+            window[np.ix_(inside_y, inside_x)] = self._pick(level, columns[inside_x], rows[inside_y])
+        return window
+
+    def _factor(self, level: int) -> float:
+        return self._levels[0].imagewidth / self._levels[level].imagewidth
+
+    def _pick(self, level: int, columns: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Pixels at the crossings of columns and rows."""
+        page = self._levels[level]
+        height, width = page.tilelength, page.tilewidth
+        picked = np.zeros((len(rows), len(columns)), np.uint8)
+        for row in np.unique(rows // height):
+            in_row = rows // height == row
+            for column in np.unique(columns // width):
+                in_column = columns // width == column
+                tile = self._tile(level, int(row) * -(-page.imagewidth // width) + int(column))
+                if tile is not None:
+                    picked[np.ix_(in_row, in_column)] = tile[
+                        np.ix_(rows[in_row] - row * height, columns[in_column] - column * width)
+                    ]
+        return picked
+
+    def _tile(self, level: int, index: int) -> NDArray[np.uint8] | None:
+        with self._lock:
+            if (level, index) in self._kept:
+                self._kept.move_to_end((level, index))
+                return self._kept[level, index]
+            try:
+                tile = decode_tile(self._tiff, self._levels[level], index)
+            except Exception as error:  # each codec has errors of its own
+                raise ValueError(f"the map {self._path} is damaged ({error}); remove it and map the slide again") from error
+            self._kept[level, index] = found = None if tile is None else tile[:, :, 0].astype(np.uint8, copy=False)
+            if len(self._kept) > _KEPT_TILES:
+                self._kept.popitem(last=False)
+            return found
+
+    def close(self) -> None:
+        self._tiff.close()

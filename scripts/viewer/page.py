@@ -1,0 +1,255 @@
+"""The page: a table of all slides, and one slide in one or several panes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import partial
+
+from bokeh.document import Document
+from bokeh.events import DocumentReady
+from bokeh.layouts import column, gridplot, row
+from bokeh.models import (
+    Button,
+    CheckboxGroup,
+    CustomJS,
+    Div,
+    InlineStyleSheet,
+    LayoutDOM,
+    MultiChoice,
+    Range1d,
+    Select,
+    Slider,
+    TabPanel,
+    Tabs,
+    TextInput,
+    Toggle,
+)
+
+from .cohort_table import CohortTable
+from .layers import COLOUR_MAPS, Layers
+from .outlines import outlines_at
+from .slide_pane import SlidePane
+from .view_state import MOST_PANES, ViewState, state_of
+
+logger = logging.getLogger(__name__)
+
+OUTLINES, TRUTH = 0, 1
+OWN_THRESHOLD, THRESHOLD = "threshold (each map's own)", "threshold"
+_STYLE = """
+:host { font-family: system-ui, sans-serif; }
+"""
+# The address follows the view, the theme the reader's system, and keys move the view.
+_FOLLOW = """
+const query = new URLSearchParams(state.value)
+const [left, right] = [x.start, x.end], [top, bottom] = [-y.end, -y.start]
+if (query.get("slide")) query.set("box", [left, top, right, bottom].map(Math.round).join(","))
+history.replaceState(null, "", "/?" + query.toString())
+"""
+_READY = """
+dark.active = window.matchMedia("(prefers-color-scheme: dark)").matches
+window.addEventListener("keydown", (event) => {
+  if (["INPUT", "TEXTAREA", "SELECT"].includes(event.composedPath()[0].tagName)) return
+  const [w, h] = [x.end - x.start, y.end - y.start]
+  const move = (dx, dy) => {
+    x.setv({start: x.start + dx * w, end: x.end + dx * w})
+    y.setv({start: y.start + dy * h, end: y.end + dy * h})
+  }
+  const zoom = (by) => {
+    x.setv({start: x.start + by * w, end: x.end - by * w})
+    y.setv({start: y.start + by * h, end: y.end - by * h})
+  }
+  const keys = {ArrowLeft: () => move(-0.2, 0), ArrowRight: () => move(0.2, 0), ArrowUp: () => move(0, 0.2),
+                ArrowDown: () => move(0, -0.2), "+": () => zoom(0.25), "-": () => zoom(-0.5)}
+  if (event.key in keys) { keys[event.key](); event.preventDefault() }
+})
+"""
+
+
+class Page:
+    """What one browser tab shows.
+
+    Args:
+        layers: of the cohort.
+        document: that is filled.
+    """
+
+    def __init__(self, layers: Layers, document: Document) -> None:
+        self._layers, self._document = layers, document
+        self._cohort = layers.cohort
+        context = document.session_context
+        arguments = context.request.arguments if context is not None and context.request is not None else {}
+        self._state = state_of(arguments, self._cohort)
+        self._panes: list[SlidePane] = []
+        self._is_redrawing = self._is_building = False
+        self._x, self._y = Range1d(start=0, end=1), Range1d(start=-1, end=0)
+        self._make_widgets()
+        table = CohortTable(self._cohort, self._open)
+        self._view = column(sizing_mode="stretch_both")
+        self._tabs = Tabs(
+            tabs=[
+                TabPanel(child=table.layout, title="Slides"),
+                TabPanel(child=column(self._bar(), self._message, self._view, sizing_mode="stretch_both"), title="Slide"),
+            ],
+            sizing_mode="stretch_both",
+            stylesheets=[InlineStyleSheet(css=_STYLE)],
+        )
+        document.title = "Tumour maps"
+        document.add_root(self._tabs)
+        document.js_on_event(DocumentReady, CustomJS(args={"x": self._x, "y": self._y, "dark": self._dark}, code=_READY))
+        if self._state.slide:
+            self._show(self._state)
+
+    def _make_widgets(self) -> None:
+        titles = [maps.title for maps in self._cohort.methods]
+        self._methods = MultiChoice(
+            options=[(str(index), title) for index, title in enumerate(titles)],
+            value=[str(index) for index in self._state.methods],
+            max_items=MOST_PANES,
+            title="methods",
+            width=320,
+            visible=len(titles) > 1,
+        )
+        self._threshold = Slider(start=0.01, end=1, step=0.01, value=0.5, title=OWN_THRESHOLD, width=260, name="threshold")
+        self._opacity = Slider(start=0, end=1, step=0.05, value=0.5, title="opacity of the map", width=160, name="opacity")
+        self._colours = Select(options=list(COLOUR_MAPS), value=self._state.colours, title="colours", width=110)
+        names = next((maps.class_names for maps in self._cohort.methods if maps.class_names), None)
+        self._channel = Select(
+            options=[(str(index), name) for index, name in enumerate(names or ["tumour"])],
+            value="1" if names else "0",
+            title="class",
+            width=140,
+            visible=names is not None,
+        )
+        shown = ["outlines"] + (["true mask"] if self._cohort.has_truth else [])
+        self._shown = CheckboxGroup(labels=shown, active=[OUTLINES], inline=True, name="shown")
+        self._back, self._next = (Button(label=label, width=90) for label in ("‹ previous", "next ›"))
+        self._dark = Toggle(label="dark", width=70)
+        self._message = Div(text="", name="message", styles={"font-variant-numeric": "tabular-nums"})
+        # Holds the address of the view for the browser's own code.
+        self._address = TextInput(value="", visible=False, name="address")
+        self._methods.on_change("value", lambda _name, _old, _new: self._choose_methods())
+        self._threshold.on_change("value", lambda _name, _old, new: self._choose_threshold(new))
+        for widget in (self._opacity, self._colours, self._channel):
+            widget.on_change("value", lambda _name, _old, _new: self._show_layers())
+        self._shown.on_change("active", lambda _name, _old, _new: self._show_layers())
+        self._back.on_click(partial(self._step, -1))
+        self._next.on_click(partial(self._step, 1))
+        self._dark.on_change("active", lambda _name, _old, _new: self._set_theme())
+        follow = CustomJS(args={"x": self._x, "y": self._y, "state": self._address}, code=_FOLLOW)
+        for model, event in ((self._x, "end"), (self._y, "end"), (self._address, "value")):
+            model.js_on_change(event, follow)
+
+    def _bar(self) -> LayoutDOM:
+        parts = (self._back, self._next, self._threshold, self._opacity, self._colours, self._channel, self._shown, self._methods)
+        return row(*parts, self._dark, self._address, styles={"flex-wrap": "wrap", "gap": "8px", "align-items": "end"})
+
+    def _open(self, name: str) -> None:
+        self._show(replace(self._state, slide=name, box=None, threshold=None))
+
+    def _step(self, by: int) -> None:
+        names = list(self._cohort.slides)
+        if self._state.slide:
+            self._open(names[(names.index(self._state.slide) + by) % len(names)])
+
+    def _choose_methods(self) -> None:
+        self._state = replace(self._state, methods=tuple(int(value) for value in self._methods.value))
+        if self._state.slide:
+            left, bottom, right, top = (float(side) for side in (self._x.start, self._y.start, self._x.end, self._y.end))
+            box = (left, -top, right, -bottom)
+            self._show(replace(self._state, box=box))
+
+    def _choose_threshold(self, value: float) -> None:
+        if not self._is_building:
+            self._state = replace(self._state, threshold=value)
+            self._threshold.title = THRESHOLD
+            self._redraw_soon()
+
+    def _show(self, state: ViewState) -> None:
+        """Build the panes of a slide."""
+        self._is_building = True
+        try:
+            self._build(state)
+        finally:
+            self._is_building = False
+
+    def _build(self, state: ViewState) -> None:
+        self._state, self._panes = state, []
+        self._tabs.active = 1
+        try:
+            width, height = self._layers.slide(state.slide).size_px
+        except (ValueError, OSError) as error:
+            self._view.children = []
+            self._say(f"{state.slide} cannot be shown: {error}")
+            return
+        left, top, right, bottom = state.box or (0, 0, width, height)
+        self._x.update(start=left, end=right, reset_start=0, reset_end=width)
+        self._y.update(start=-bottom, end=-top, reset_start=-height, reset_end=0)
+        methods: list[int | None] = [*state.methods] or [None]
+        self._panes = [SlidePane(self._layers, state.slide, method, (self._x, self._y)) for method in methods]
+        figures = [pane.figure for pane in self._panes]
+        grid: LayoutDOM = figures[0]
+        if len(figures) > 1:
+            grid = gridplot(
+                [list(figures[:2]), list(figures[2:])], sizing_mode="stretch_both", toolbar_location="right", merge_tools=True
+            )
+        self._view.children = [grid]
+        tumour = [self._cohort.methods[pane.method] for pane in self._panes if pane.method is not None]
+        self._threshold.update(
+            value=state.threshold or (round(tumour[0].threshold, 2) if tumour else 0.5),
+            disabled=not tumour or tumour[0].class_names is not None,
+            title=OWN_THRESHOLD if state.threshold is None else THRESHOLD,
+        )
+        self._set_theme()
+        self._show_layers()
+        self._redraw()
+
+    def _show_layers(self) -> None:
+        channel = int(self._channel.value)
+        for pane in self._panes:
+            if pane.method is not None:
+                row_of_slide = self._cohort.methods[pane.method].rows.get(self._state.slide, {})
+                pane.show_map(self._colours.value, channel, self._opacity.value, row_of_slide.get("fingerprint", ""))
+            pane.show_truth(TRUTH in self._shown.active, 0.5)
+            pane.hide_outlines(OUTLINES not in self._shown.active)
+        self._note_address()
+
+    def _redraw_soon(self) -> None:
+        """Once the events that have come are done: of a slider that moves quickly the latest value counts."""
+        if not self._is_redrawing:
+            self._is_redrawing = True
+            self._document.add_next_tick_callback(self._redraw)
+
+    def _redraw(self) -> None:
+        self._is_redrawing = False
+        texts = []
+        for pane in self._panes:
+            if pane.method is None or not pane.has_map:
+                texts.append("not mapped" if pane.method is None else f"{pane.title}: not mapped")
+                continue
+            maps = self._cohort.methods[pane.method]
+            try:
+                found = outlines_at(self._layers, pane.method, self._state.slide, self._state.threshold or maps.threshold)
+            except (ValueError, OSError) as error:
+                texts.append(f"{maps.title}: {error}")
+                continue
+            pane.show_outlines(found, maps.class_names)
+            tissue = float(maps.rows[self._state.slide].get("tissue_area_mm2") or "nan")
+            share = f", {100 * found.area_mm2 / tissue:.1f} % of the tissue" if tissue > 0 else ""
+            count = len(found.rings)
+            texts.append(f"{maps.title}: {count} area{'s' * (count != 1)}, {found.area_mm2:.4f} mm²{share}")
+        self._say(f"{self._state.slide} · " + " · ".join(texts))
+        self._note_address()
+
+    def _note_address(self) -> None:
+        self._address.value = replace(self._state, colours=self._colours.value, box=None).query
+
+    def _say(self, text: str) -> None:
+        """As text, whatever it holds."""
+        self._message.update(text=text, disable_math=True, render_as_text=True)
+
+    def _set_theme(self) -> None:
+        ink, paper = ("#e8e8e8", "#1b1b1f") if self._dark.active else ("#1b1b1f", "#ffffff")
+        for pane in self._panes:
+            pane.set_colours(ink, paper)
+        self._tabs.styles = {"background": paper, "color": ink}

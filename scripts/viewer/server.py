@@ -1,0 +1,85 @@
+"""The server of the page."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import webbrowser
+from collections.abc import Callable
+from functools import partial
+
+from bokeh.application import Application
+from bokeh.application.handlers import FunctionHandler
+from bokeh.document import Document
+from bokeh.server.server import Server
+
+from .access import HOST, LOOPBACK, Access
+from .cohort import Cohort
+from .layers import Layers
+from .page import Page
+from .squares import routes
+
+logger = logging.getLogger(__name__)
+
+
+def open_server(cohort: Cohort, port: int = 0) -> tuple[Server, str]:
+    """A server that is listening, and the address of its page.
+
+    Args:
+        cohort: what there is to see.
+        port: 0 for a free one.
+
+    Raises:
+        ValueError: if the port is taken.
+    """
+    access, layers, port = Access(), Layers(cohort), port or _free_port()
+    application = Application(FunctionHandler(partial(_fill, layers)))
+    try:
+        server = Server(
+            {"/": application},
+            address=HOST,
+            port=port,
+            allow_websocket_origin=[f"{name}:{port}" for name in LOOPBACK],
+            extra_patterns=routes(layers, access),
+            auth_provider=access,
+            keep_alive_milliseconds=10_000,
+        )
+    except OSError as error:
+        raise ValueError(f"--port {port} cannot be used ({error.strerror}): give another one, or none for a free one") from error
+    return server, f"http://{HOST}:{server.port}/?token={access.token}"
+
+
+def _free_port() -> int:
+    # Bokeh has to be told which addresses its sockets may be asked from before it chooses a port.
+    with socket.create_server((HOST, 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def _fill(layers: Layers, document: Document) -> None:
+    Page(layers, document)
+
+
+def serve(
+    cohort: Cohort, port: int = 0, opens_browser: bool = True, open_page: Callable[[str], object] = webbrowser.open
+) -> None:
+    """Serve the page until Ctrl-C or SIGTERM.
+
+    Args:
+        cohort: what there is to see.
+        port: 0 for a free one.
+        opens_browser: otherwise the address is printed alone.
+        open_page: opens an address.
+    """
+    server, address = open_server(cohort, port)
+    print(f"{address}\nCtrl-C ends it.", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if opens_browser:
+        server.io_loop.call_later(0.1, open_page, address)
+    server.start()
+    try:
+        server.io_loop.start()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.stop()

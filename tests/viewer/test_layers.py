@@ -1,0 +1,147 @@
+"""What the page shows of slides, maps and masks, against the files themselves."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from scripts.viewer.cohort import Maps, open_cohort
+from scripts.viewer.layers import Layers, colour_table
+from scripts.viewer.map_pixels import MapPixels
+from scripts.viewer.outlines import outlines_at
+from scripts.viewer.view_state import ViewState, state_of
+from scripts.viewer.zoom import TILE_PX, Zoom
+from shared.writers import write_ome_tiff
+
+
+@pytest.fixture
+def layers(mapped):
+    return Layers(open_cohort([mapped / "plain", mapped / "other"], mapped / "slides.csv"))
+
+
+def pixels(png):
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_squares_of_the_deepest_zoom_are_the_slides_own_pixels(layers, mapped):
+    rgb = tifffile.imread(mapped / "slides/first.tif")
+    zoom = layers.zoom("first")
+    assert zoom.deepest == 3
+    for column, row in ((0, 0), (1, 1), (4, 3)):
+        square = pixels(layers.slide_square("first", (3, column, row)))
+        expected = np.full((TILE_PX, TILE_PX, 3), 255, np.uint8)
+        part = rgb[row * 256 : row * 256 + 256, column * 256 : column * 256 + 256]
+        expected[: part.shape[0], : part.shape[1]] = part
+        np.testing.assert_array_equal(square, expected)
+
+
+def test_deeper_squares_enlarge_the_slides_pixels(layers):
+    square = pixels(layers.slide_square("first", (3, 1, 1)))
+    np.testing.assert_array_equal(pixels(layers.slide_square("first", (5, 5, 6)))[::4, ::4], square[128:192, 64:128])
+
+
+def test_the_shallowest_square_holds_the_whole_slide(layers):
+    square = pixels(layers.slide_square("first", (0, 0, 0)))
+    # 1200 x 900 px at 8 to 1; tumour from (300, 300) to (540, 540).
+    assert (square[900 // 8 + 1 :] > 250).all()
+    red = square[:, :, 1] < 60
+    rows, columns = np.nonzero(red)
+    assert [columns.min(), rows.min()] == pytest.approx([300 / 8, 300 / 8], abs=2)
+    assert [columns.max(), rows.max()] == pytest.approx([540 / 8, 540 / 8], abs=2)
+
+
+def test_the_map_and_the_mask_lie_on_the_slide(layers):
+    for place in ((3, 1, 1), (2, 0, 0), (0, 0, 0)):
+        slide = pixels(layers.slide_square("first", place))
+        tumour = slide[:, :, 1] < 60
+        viridis = colour_table("viridis")[255]
+        mapped = (pixels(layers.map_square(0, "first", place, "viridis")) == viridis).all(axis=2)
+        true = pixels(layers.truth_square("first", place))[:, :, 3] > 0
+        # Half a pixel at the border, where the zoom is coarser than the map.
+        for found in (mapped, true):
+            assert (found != tumour).mean() < (0.001 if place[0] == 3 else 0.02)
+
+
+def test_squares_outside_are_clear_and_wrong_ones_are_refused(layers):
+    assert pixels(layers.slide_square("first", (3, 7, 0)))[:, :, 3].max() == 0
+    for wrong in (lambda: layers.slide_square("first", (10, 0, 0)), lambda: layers.slide_square("../first", (0, 0, 0))):
+        with pytest.raises(ValueError, match=r"zoom must be|there is no slide"):
+            wrong()
+    with pytest.raises(ValueError, match="there are no colours"):
+        layers.map_square(0, "first", (0, 0, 0), "jet")
+    with pytest.raises(ValueError, match="has no map of 'broken'"):
+        layers.map_square(0, "broken", (0, 0, 0), "viridis")
+    with pytest.raises(ValueError, match="broken"):
+        layers.slide_square("broken", (0, 0, 0))
+
+
+@pytest.mark.parametrize("step", [0.25, 1, 3, 4, 10])
+def test_windows_of_a_pyramidal_map(tmp_path, step):
+    rng = np.random.default_rng(0)
+    # Squares of 64 px, so that reduced copies say the same in their middles.
+    values = np.kron(rng.integers(0, 256, (40, 50), np.uint8), np.ones((64, 64), np.uint8))
+
+    class Rows:
+        shape = values.shape
+
+        def read_rows(self, start, stop):
+            return values[start:stop]
+
+    write_ome_tiff(tmp_path / "map.ome.tif", Rows(), 4.0)
+    source = MapPixels(tmp_path / "map.ome.tif")
+    assert source.shape == values.shape
+    corner = (100.0, 2200.0)
+    window = source.read(corner, 96, step)
+    at = [np.floor(start + (np.arange(96) + 0.5) * step).astype(int) for start in corner]
+    inside = np.outer(at[1] < values.shape[0], at[0] < values.shape[1])
+    expected = values[np.minimum(at[1], values.shape[0] - 1)][:, np.minimum(at[0], values.shape[1] - 1)] * inside
+    middle = np.outer(abs(at[1] % 64 - 31.5) < 24, abs(at[0] % 64 - 31.5) < 24)
+    np.testing.assert_array_equal(window[middle], expected[middle])
+
+
+def test_outlines_at_the_maps_own_threshold_are_those_that_were_written(layers, mapped):
+    maps = Maps.of_folder(mapped / "plain")
+    found = outlines_at(layers, 0, "first", maps.threshold)
+    assert found.area_mm2 == pytest.approx(float(maps.rows["first"]["tumour_area_mm2"]), abs=1e-9)
+    written = json.loads((mapped / "plain/first.geojson").read_text())["features"]
+    assert len(found.rings) == len(written) == 1
+    np.testing.assert_allclose(found.rings[0][0], np.asarray(written[0]["geometry"]["coordinates"][0]), atol=0.01)
+
+
+def test_outlines_at_another_threshold_hold_the_pixels_above_it(layers, mapped):
+    values = tifffile.imread(mapped / "plain/first.ome.tif")
+    row = Maps.of_folder(mapped / "plain").rows["first"]
+    for threshold in (0.002, 0.9, 1.0):
+        expected = (values >= 255 * threshold).sum() * float(row["map_mpp"]) ** 2 / 1e6
+        assert outlines_at(layers, 0, "first", threshold).area_mm2 == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_link_holds_the_view(layers):
+    state = ViewState("first", (1, 0), 0.25, "magma", (10, 20, 500, 400))
+    arguments = {name: [value.encode()] for name, value in (pair.split("=") for pair in state.query.split("&"))}
+    arguments |= {name: [value[0].replace(b"%2C", b",")] for name, value in arguments.items()}
+    assert state_of(arguments, layers.cohort) == state
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"slide": "no such"}, {"methods": "9,x"}, {"threshold": "nan"}, {"threshold": "7"}, {"box": "1,2,3"}, {"colours": "<b>"}],
+)
+def test_what_is_wrong_in_a_link_is_left_out(layers, query):
+    found = state_of({name: [value.encode()] for name, value in query.items()}, layers.cohort)
+    assert found == ViewState(methods=() if "methods" in query else (0, 1))
+
+
+def test_a_folder_without_maps_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no maps: expected slides\.csv"):
+        open_cohort([tmp_path])
+    with pytest.raises(ValueError, match="there is nothing to see"):
+        open_cohort([])
+
+
+def test_zoom_of_a_tiny_slide():
+    assert Zoom((10, 10)).deepest == 0
+    assert Zoom((10, 10)).corner(0, 0, 0) == (0, 0)
