@@ -104,7 +104,7 @@ class RegionEvaluation(ImageEvaluation):
 
     def panels(self, example: Mapping[str, Any], row: ImageRow, counts: Any) -> Panels:
         superpixels = example["superpixels"][None] if "superpixels" in example else None
-        maps = self._maps(example["image"][None], superpixels)[0].numpy()
+        maps = self._maps(example["inputs"][None], superpixels)[0].numpy()
         truth = example["mask"][0].numpy() if "mask" in example else None
         return {"truth": truth} | dict(zip(self._names(len(maps)), maps, strict=True))
 
