@@ -10,7 +10,8 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from ..data.labels.lattice import gather_instances, split_into_instances
+from ..data.labels.lattice import check_lattice, gather_instances, split_into_instances
+from ..networks.encoded.encoded_classifier import EncodedClassifier
 from ..networks.precision import computes_bfloat16
 from ..selection.criteria import criterion as criterion_of_name, max_max, max_min
 from .distributed import unwrap
@@ -31,13 +32,23 @@ class LatticeInferer(Inferer):
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        instances = split_into_instances(encoded(inputs, network), self.instances_per_side)
+        whole = encoded(inputs, network)
+        plain = unwrap(network) if isinstance(network, nn.Module) else network
+        if isinstance(plain, EncodedClassifier):
+            return self._of_features(whole, plain)
+        instances = split_into_instances(whole, self.instances_per_side)
         num_bags, num_instances = instances.shape[:2]
         # Instances are cut as (B, n, C, h, w); the convolutions want channels last.
         flat = instances.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         with _no_autocast_cache(flat.device.type):
             logits = [_forward(network, chunk) for chunk in flat.split(self.chunk_size or len(flat))]
         return torch.cat(logits).float().reshape(num_bags, num_instances)
+
+    def _of_features(self, features: Tensor, classifier: EncodedClassifier) -> Tensor:
+        height, width = features.shape[-2:]
+        check_lattice(height, width, self.instances_per_side)
+        with _no_autocast_cache(features.device.type), _float32_if_small(features, self.instances_per_side):
+            return classifier.lattice_logits(features, self.instances_per_side).float()
 
 
 class SelectedInstanceInferer(Inferer):
@@ -88,7 +99,8 @@ class ConstrainedRetrainInferer(Inferer):
         logits = score_in_eval_mode(self.score, images, network)
         picks = torch.stack([max_max(logits, labels), max_min(logits, labels)], dim=1)
         picked = gather_instances(images, picks, self.score.instances_per_side).flatten(0, 1)
-        together = torch.cat([instances, picked]).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(instances.device.type, enabled=False):  # which cannot join float16 on a CPU
+            together = torch.cat([instances, picked]).contiguous(memory_format=torch.channels_last)
         all_logits = _forward(network, together)[:, 0]
         return {
             "instance_logits": all_logits[: len(instances)],
@@ -176,16 +188,22 @@ class AutocastInferer(Inferer):
         return _as_float32(outputs)
 
 
-def _is_too_small(images: Any) -> bool:
+def _is_too_small(images: Any, parts_per_side: int = 1) -> bool:
     # A ResNet makes maps of one pixel from them, and the gradient that torch 2.13 gives on AMX CPUs for a strided convolution of
     # one pixel in bfloat16 holds memory that was never written: another in every run.
-    return isinstance(images, Tensor) and images.device.type == "cpu" and min(images.shape[-2:]) <= _LARGEST_FLOAT32_PX
+    if not isinstance(images, Tensor) or images.device.type != "cpu":
+        return False
+    return min(images.shape[-2:]) // parts_per_side <= _LARGEST_FLOAT32_PX
 
 
 def _forward(network: Callable[..., Any], instances: Tensor) -> Tensor:
     """Logits of instances ``(n, 3, h, w)``; in float32 where they are too small for bfloat16, whatever autocast says."""
-    with torch.autocast("cpu", enabled=False) if _is_too_small(instances) else nullcontext():
+    with _float32_if_small(instances):
         return network(instances)
+
+
+def _float32_if_small(images: Tensor, parts_per_side: int = 1) -> AbstractContextManager[Any]:
+    return torch.autocast("cpu", enabled=False) if _is_too_small(images, parts_per_side) else nullcontext()
 
 
 def _as_float32(outputs: Any) -> Any:

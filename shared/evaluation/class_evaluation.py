@@ -79,7 +79,7 @@ class ClassEvaluation(ImageEvaluation):
         return metrics
 
     def panels(self, example: Mapping[str, Any], row: ImageRow, counts: Any) -> Panels:
-        logits = self._network()(example["image"][None].to(self.device))
+        logits = self._network()(example["inputs"][None].to(self.device))
         truth = example["mask"][0].numpy() if "mask" in example else None
         return {"truth": truth, self.method: logits[0].argmax(0).byte().cpu().numpy()}
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..engines.distributed import over_dataset
+from ..features.images import EmbeddedImages
 from ..handlers.tracking import Tracking
 from ..writers.figures.examples import ExampleRow
 from .report import example_indices, example_title, write_report
@@ -36,7 +37,8 @@ class ImageEvaluation(ABC):
 
     Args:
         folder: to write to.
-        dataset: images of the split, whole.
+        dataset: images of the split, whole; or their features, `shared.features.EmbeddedImages`, which networks of an encoder and
+            a head take in their place.
         method: the network's name in the table.
         device: to compute on.
         batch_size: images per forward pass.
@@ -66,12 +68,23 @@ class ImageEvaluation(ABC):
 
     @abstractmethod
     def panels(self, example: Mapping[str, Any], row: ImageRow, counts: Any) -> Panels:
-        """Title and pixels ``(H, W)`` of the pictures beside an image, from its item of the data set and what `count` gave."""
+        """Title and pixels ``(H, W)`` of the pictures beside an image, from its item and what `count` gave.
+
+        Args:
+            example: its item of the data set, with the picture itself as ``image`` and what the network takes as ``inputs``.
+            row: of the image.
+            counts: the same.
+        """
 
     def run(self) -> dict[str, Any]:
         """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
+        num_workers = self.num_workers
+        if isinstance(self.dataset, EmbeddedImages):
+            # Features lie in this process' memory, and what is missing is computed once.
+            self.dataset.run()
+            num_workers = 0
         with torch.inference_mode():
-            counted = over_dataset(self.dataset, self.count, self.batch_size, self.num_workers, "evaluation")
+            counted = over_dataset(self.dataset, self.count, self.batch_size, num_workers, "evaluation")
         rows, counts = [row for row, _ in counted], [count for _, count in counted]
         metrics = self.metrics(rows, counts)
         title, table = f"{self.method}: examples of the {self.split} split", self.text(metrics)
@@ -84,10 +97,15 @@ class ImageEvaluation(ABC):
         """The rows of the figure."""
         found = []
         for index in example_indices([row["label"] or 0 for row in rows], self.num_examples):
-            example = self.dataset[index]
+            example = self._example(index)
             panels = self.panels(example, rows[index], counts[index])
             found.append(ExampleRow(self.example_title(rows[index]), example["image"].permute(1, 2, 0).numpy(), panels))
         return found
+
+    def _example(self, index: int) -> dict[str, Any]:
+        item = self.dataset[index]
+        picture = self.dataset.images[index]["image"] if isinstance(self.dataset, EmbeddedImages) else item["image"]
+        return {**item, "image": picture, "inputs": item["image"]}
 
     def example_title(self, row: ImageRow) -> str:
         """What stands beside an image of the figure."""

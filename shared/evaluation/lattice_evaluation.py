@@ -109,7 +109,7 @@ class LatticeEvaluation(ImageEvaluation):
         return {
             "truth": example["mask"][0].numpy() if "mask" in example else None,
             "enriched labels": None if enriched is None else enriched.numpy(),
-            "prediction": self._probability(example["image"][None])[0].numpy(),
+            "prediction": self._probability(example["inputs"][None])[0].numpy(),
         }
 
     def image_rows(self, rows: Sequence[ImageRow]) -> pd.DataFrame:

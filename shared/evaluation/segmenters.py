@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data.labels.lattice import paint_instances
+from ..engines.distributed import unwrap
 from ..engines.inferers import LatticeInferer
+from ..networks.encoded.encoded_network import EncodedNetwork
 from ..networks.probabilities import tumour_probability
 
 
@@ -57,6 +59,7 @@ class InstanceMap(nn.Module):
         self.score = LatticeInferer(instances_per_side)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, M, M')`` to logits ``(B, 1, M, M')``, without gradients."""
-        height, width = images.shape[-2:]
+        """Images ``(B, 3, M, M')``, or their features, to logits ``(B, 1, M, M')``, without gradients."""
+        plain = unwrap(self.classifier)
+        height, width = plain.image_size(images) if isinstance(plain, EncodedNetwork) else images.shape[-2:]
         return torch.stack([paint_instances(logits, height, width) for logits in self.score(images, self.classifier)])

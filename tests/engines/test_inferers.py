@@ -9,6 +9,7 @@ from shared.engines import ConstrainedRetrainInferer, LatticeInferer, SelectedIn
 from shared.engines.inferers import AutocastInferer, computes_bfloat16, fast_inferer
 from shared.engines.stage_settings import TrainingDevice
 from shared.losses import ConstrainedRetrainLoss, SelectedInstanceLoss, binary_cross_entropy
+from shared.networks import EncodedClassifier
 from shared.selection import max_max, max_min
 
 N = 3
@@ -192,3 +193,43 @@ def test_small_instances_are_computed_in_float32_on_a_cpu(make_classifier, size_
     ]:
         AutocastInferer(inferer, "cpu", torch.bfloat16)(inputs, network, **more)
     assert set(seen) == {dtype}
+
+
+class TinyEncoder(torch.nn.Module):
+    """Five channels, one for each 4 px."""
+
+    channels, stride_px, key, name = 5, 4, "00ff", "tiny"
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(3, 5, 4, stride=4)
+
+    def forward(self, images):
+        return self.convolution(images.float() / 255)
+
+
+@pytest.fixture(params=[None, 3])
+def of_features(request):
+    torch.manual_seed(0)
+    return EncodedClassifier(TinyEncoder(), hidden_channels=request.param)
+
+
+def test_instances_are_scored_on_features_as_they_are_one_by_one(of_features, images):
+    of_features.standardise([images])
+    features = of_features.encode(images).half()
+    instances = split_into_instances(features, N).flatten(0, 1)
+    expected = of_features(instances).reshape(len(images), N * N)
+    torch.testing.assert_close(LatticeInferer(N)(features, of_features), expected)
+    with pytest.raises(ValueError, match="does not divide into 4 x 4 instances"):
+        LatticeInferer(4)(features, of_features)
+
+
+def test_a_constrained_step_takes_stored_features_under_autocast(of_features, images):
+    """As on CPUs with units for bfloat16, whose autocast cannot join what is in float16."""
+    with torch.no_grad():
+        features = of_features.encode(images).half()
+    inputs = {"instances": features[:, :, :2, :2], "images": features, "image_labels": LABELS}
+    outputs = AutocastInferer(ConstrainedRetrainInferer(N), "cpu", torch.bfloat16)(inputs, of_features)
+    expected = ConstrainedRetrainInferer(N)(inputs, of_features)
+    # Of so small instances the logits are computed in float32 all the same.
+    torch.testing.assert_close(outputs, expected)

@@ -1,4 +1,5 @@
 import csv
+import functools
 import json
 
 import numpy as np
@@ -9,10 +10,13 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_s
 from torch import nn
 
 from shared.data import RegionDataset
-from shared.evaluation import LatticeEvaluation
+from shared.encoders import load_encoder
+from shared.evaluation import InstanceMap, LatticeEvaluation
 from shared.evaluation.lattice_evaluation import enriched_label_counts
 from shared.evaluation.report import everything_is_tumour, example_indices, pixel_scores, slug
 from shared.evaluation.table import score_table
+from shared.features import EmbeddedImages
+from shared.networks import EncodedClassifier, EncodedSegmentation
 
 N, SIZE_PX = 2, 8
 
@@ -33,23 +37,32 @@ class BrightInstance(nn.Module):
 
 
 @pytest.fixture
-def dataset(tmp_path):
+def records_of_side(tmp_path):
+    return functools.partial(write_records, tmp_path)
+
+
+@pytest.fixture
+def dataset(records_of_side):
+    return RegionDataset(records_of_side(SIZE_PX), size_px=SIZE_PX, pixel_labels="mask")
+
+
+def write_records(tmp_path, size_px):
     """Seven images of noise, four of them with tumour of noise."""
     rng = np.random.default_rng(3)
     records = []
     for index in range(7):
-        pixels = rng.integers(0, 256, (SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
         # Whole images may be pale, so that some are all below the threshold.
         pixels[..., 0] //= 1 + index % 3
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
         mask = None
         if index % 2 == 0:
             mask = str(tmp_path / f"{index}_mask.png")
-            shape = rng.random((SIZE_PX, SIZE_PX)) < 0.3
+            shape = rng.random((size_px, size_px)) < 0.3
             shape[:4, :4] = index == 0
             Image.fromarray(np.uint8(shape) * 255).save(mask)
         records.append({"image": str(tmp_path / f"{index}.png"), "label": int(mask is not None), "mask": mask, "row": index + 2})
-    return RegionDataset(records, size_px=SIZE_PX, pixel_labels="mask")
+    return records
 
 
 def evaluation(folder, dataset, **options):
@@ -238,3 +251,30 @@ def test_score_table():
     assert len(lines[0]) == len(lines[1])
     assert lines[-1].startswith("3 images; ")
     assert lines[-1].endswith("are in out")
+
+
+@pytest.mark.parametrize("segmenter", ["segmentation", "instances"])
+def test_stored_features_are_scored_without_the_encoder(records_of_side, tmp_path, segmenter, monkeypatch):
+    """And the figure shows the images that they are of."""
+    dataset = RegionDataset(records_of_side(64), size_px=64, pixel_labels="mask")
+    encoder = load_encoder("efficientnet_lite0")
+    torch.manual_seed(0)
+    classifier = EncodedClassifier(encoder)
+    network = EncodedSegmentation(encoder) if segmenter == "segmentation" else InstanceMap(classifier, N)
+    options = {"segmenter": network, "classifiers": {"Bright": classifier}, "num_workers": 1}
+    expected = evaluation(tmp_path / "images", dataset, **options)
+    of_images = expected.run()
+    stored = EmbeddedImages(dataset, encoder, tmp_path / "features")
+    stored.run()
+    monkeypatch.setattr(encoder, "forward", None)
+    scored = evaluation(tmp_path / "stored", EmbeddedImages(dataset, encoder, tmp_path / "features"), **options)
+    of_features = scored.run()
+    for name in ("pixels", "instances", "images"):
+        for row, scores in of_images[name].items():
+            assert of_features[name][row] == pytest.approx(scores, abs=0.02), (name, row)
+    rows, counts = [{"label": record["label"], "image": record["image"]} for record in dataset.data], [None] * len(dataset)
+    monkeypatch.setattr(scored, "panels", lambda example, row, counts: {"shape": example["inputs"].numpy()})
+    monkeypatch.setattr("shared.evaluation.image_evaluation.example_title", str)
+    for drawn, index in zip(scored.examples(rows, counts), example_indices([row["label"] for row in rows], 6), strict=True):
+        np.testing.assert_array_equal(drawn.image, np.asarray(Image.open(dataset.data[index]["image"])))
+        assert drawn.panels["shape"].shape == (1280, 2, 2)

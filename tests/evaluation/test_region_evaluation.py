@@ -218,3 +218,58 @@ def test_processes_change_no_score(tmp_path, records, num_processes, patience_s,
     assert (tmp_path / "shared/images.csv").read_bytes() == (tmp_path / "alone/images.csv").read_bytes()
     assert pool.was_started == is_started
     assert pool._executor is None
+
+
+def images_of_side(folder, side_px):
+    """Blobs, of which every other image has some as tumour, in colours that a network tells from the rest."""
+    rng = np.random.default_rng(1)
+    records = []
+    for index in range(4):
+        coarse = rng.random((side_px // 16, side_px // 16)) < 0.4 * (index % 2)
+        tumour = np.kron(coarse, np.ones((16, 16))) > 0
+        pixels = rng.integers(90, 140, (side_px, side_px, 3))
+        pixels[tumour, 0] += 90
+        image, mask = folder / f"side_{index}.png", folder / f"side_{index}_mask.png"
+        Image.fromarray(np.uint8(pixels)).save(image)
+        Image.fromarray(np.uint8(tumour) * 255).save(mask)
+        records.append({"image": str(image), "label": index % 2, "mask": str(mask), "row": index + 2})
+    return records
+
+
+class Blobs(nn.Module):
+    """Convolutions that find them, with scores between 0 and 1 at their edges; notes in what it computed."""
+
+    side_outputs = ()
+
+    def __init__(self):
+        super().__init__()
+        self.mean = nn.Conv2d(3, 1, 5, padding=2, padding_mode="replicate")
+        with torch.no_grad():
+            self.mean.weight.copy_(torch.tensor([1.0, -0.5, -0.5]).view(1, 3, 1, 1).expand(1, 3, 5, 5) / 25)
+            self.mean.bias.fill_(-45)
+        self.computed_in = set()
+
+    def maps(self, images):
+        logits = self.mean(images.float())
+        self.computed_in.add(logits.dtype)
+        return (logits.float() / 8).sigmoid()
+
+    def image_probability(self, images):
+        return self.maps(images).amax(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize("side_px", [32, 64])
+def test_maps_are_computed_as_in_inference_in_bfloat16_where_that_is_faster(tmp_path, side_px, monkeypatch):
+    """But for images of 32 px and less, as in training."""
+    monkeypatch.setattr("shared.engines.inferers.computes_bfloat16", lambda device: True)
+    records, found, computed_in = images_of_side(tmp_path, side_px), {}, {}
+    for amp in (True, False):
+        network = Blobs()
+        found[amp] = evaluate(tmp_path / str(amp), records, network, amp=amp)
+        computed_in[amp] = network.computed_in
+    assert computed_in == {True: {torch.bfloat16 if side_px > 32 else torch.float32}, False: {torch.float32}}
+    fast, exact = found[True], found[False]
+    assert exact["regions"]["Colours"]["f_all"] > 0.7
+    for group in ("regions", "pixels", "images"):
+        for name, value in exact[group]["Colours"].items():
+            assert fast[group]["Colours"][name] == pytest.approx(value, abs=0.02), (group, name)

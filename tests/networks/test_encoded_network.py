@@ -136,3 +136,30 @@ def test_a_head_may_have_a_hidden_layer(encoder):
     assert [layer.out_channels for layer in head if isinstance(layer, nn.Conv2d)] == [8, 2]
     with pytest.raises(ValueError, match="odd number, found 2"):
         EncodedSegmentation(encoder, kernel_size=2)
+
+
+@pytest.mark.parametrize("hidden_channels", [None, 4])
+def test_a_head_that_is_given_a_few_images_at_a_time_says_and_learns_the_same(encoder, images, hidden_channels, monkeypatch):
+    """And what is stored stays as it was."""
+    torch.manual_seed(0)
+    network = EncodedSegmentation(encoder, hidden_channels=hidden_channels)
+    stored = features_of(encoder, images).half().clone()
+    network.standardise([stored])
+    standardised = (stored.float() - network.mean) / network.std
+    assert torch.equal(network.features(stored), standardised)
+    given = stored.clone()
+    expected = network.to_pixels(network.head(standardised), stored)
+    gradients = torch.autograd.grad(expected.square().mean(), list(network.head.parameters()))
+    monkeypatch.setattr("shared.networks.encoded.encoded_network._VALUES_AT_ONCE", 1)
+    again = EncodedSegmentation(encoder, hidden_channels=hidden_channels)
+    again.standardise([stored])
+    assert torch.equal(again.mean, network.mean)
+    assert torch.equal(again.std, network.std)
+    for inputs in (stored, stored.float()):
+        found = network(inputs)
+        torch.testing.assert_close(found, expected)
+        for one, other in zip(
+            torch.autograd.grad(found.square().mean(), list(network.head.parameters())), gradients, strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        assert torch.equal(inputs, given.to(inputs.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ..layers.joint_maps import JointMaps
@@ -43,4 +44,6 @@ class EncodedSegCls(EncodedNetwork, JointMaps):
 
     def maps(self, inputs: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)``, 0 to 255, or features ``(B, D, h, w)``, to class logits ``(B, C, h, w)``, float32."""
-        return self.decoder(self.features(inputs)).float()
+        if torch.jit.is_scripting():
+            return self.decoder(self.features(inputs)).float()
+        return self.answers(self.decoder, inputs).float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from .encoded_network import EncodedNetwork
@@ -34,4 +35,6 @@ class EncodedSegmentation(EncodedNetwork):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)``, 0 to 255, or features ``(B, C, h, w)``, to class logits ``(B, K, H, W)``, float32."""
-        return self.to_pixels(self.head(self.features(inputs)), inputs)
+        if torch.jit.is_scripting():
+            return self.to_pixels(self.head(self.features(inputs)), inputs)
+        return self.to_pixels(self.answers(self.head, inputs), inputs)

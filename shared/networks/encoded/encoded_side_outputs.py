@@ -59,16 +59,26 @@ class EncodedSideOutputs(EncodedNetwork, SideOutputs):
         Returns:
             ``(B, T, H, W)``; from features in train mode at the finest stride s that has a side output, ``(B, T, H / s, W / s)``.
         """
-        maps = unpack_strides(self.features(inputs), self.map_channels, self.native_strides_px)
-        finest = maps[self.side_outputs[0] - 1].shape[-2:]
-        is_coarse = self.training and inputs.shape[1] != 3
+        size = self.image_size(inputs)
+        if self.training and inputs.shape[1] != 3:
+            # The places of the finest stride in one of the coarsest.
+            factor = self.native_strides_px[-1] // self.native_strides_px[self.side_outputs[0] - 1]
+            size = [inputs.shape[2] * factor, inputs.shape[3] * factor]
+        if torch.jit.is_scripting():
+            return self._sides(self.features(inputs), size)
+        return self._sides_in_parts(inputs, size)
+
+    @torch.jit.unused
+    def _sides_in_parts(self, inputs: Tensor, size: list[int]) -> Tensor:
+        return self.answers(lambda features: self._sides(features, size), inputs)
+
+    def _sides(self, features: Tensor, size: list[int]) -> Tensor:
+        """Standardised features ``(B, C, h, w)`` to logits ``(B, T, *size)``."""
+        maps = unpack_strides(features, self.map_channels, self.native_strides_px)
         logits: list[Tensor] = []
         for index, layer in enumerate(self.side_layers):
             coarse = layer(maps[self.side_outputs[index] - 1]).float()
-            if is_coarse:
-                logits.append(F.interpolate(coarse, size=finest, mode="bilinear", align_corners=False))
-            else:
-                logits.append(self.to_pixels(coarse, inputs))
+            logits.append(F.interpolate(coarse, size=size, mode="bilinear", align_corners=False))
         return torch.cat(logits, dim=1)
 
     def to_pixels(self, maps: Tensor, inputs: Tensor) -> Tensor:

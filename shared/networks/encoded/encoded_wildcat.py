@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ..layers.score_pooling import ScorePooling
@@ -45,4 +46,6 @@ class EncodedWildcat(EncodedNetwork, ScorePooling):
 
     def score_maps(self, inputs: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)``, 0 to 255, or features ``(B, C, h, w)``, to score maps ``(B, K, h, w)``, float32."""
-        return self.class_means(self.transfer(self.features(inputs)))
+        if torch.jit.is_scripting():
+            return self.class_means(self.transfer(self.features(inputs)))
+        return self.class_means(self.answers(self.transfer, inputs))
