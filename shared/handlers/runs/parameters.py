@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import torch
@@ -22,8 +24,8 @@ def effective_parameters(
     """Numbers, words, lists and nulls of a configuration, also those that follow from others.
 
     Names of nested items are joined by dots: ``cmil.lr``. Arguments of components are left out, unless they were given by an
-    overlay or on the command line. A formula is computed where all that it refers to are values; one that needs a component,
-    such as a network, is left out.
+    overlay or on the command line. A formula is computed where all that it refers to are values, or settings that hold values;
+    one that needs another component, such as a network, is left out.
 
     Args:
         config: everything merged.
@@ -68,13 +70,23 @@ def _effective(name: str, config: Mapping[str, Any], value_of: Callable[[str], A
 
 
 def _is_of_values(value: Any, config: Mapping[str, Any], seen: frozenset[str]) -> bool:
-    """Whether a formula refers to nothing but values, and formulas of such, so that computing it makes nothing."""
+    """Whether a formula refers to nothing but values, formulas of such, and settings, so that computing it makes nothing."""
+    if isinstance(value, Mapping):
+        return _is_of_settings(value) and all(_is_of_values(part, config, seen) for part in value.values())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return all(_is_of_values(part, config, seen) for part in value)
     if not _is_formula(value):
         return _is_plain(value)
     if value.startswith("%"):
         return False
     references = set(ReferenceResolver.match_refs_pattern(value)) - seen
     return all(_is_of_values(_item(config, name, _MISSING), config, seen | {name}) for name in references)
+
+
+def _is_of_settings(component: Mapping[str, Any]) -> bool:
+    """Whether a component is a frozen dataclass, such as `shared.engines.WarmStart`: it holds its arguments, and does nothing."""
+    kind = locate(str(component.get("_target_")))
+    return isinstance(kind, type) and is_dataclass(kind) and bool(kind.__dataclass_params__.frozen)  # type: ignore[attr-defined]
 
 
 def _item(config: Any, name: str, otherwise: Any) -> Any:

@@ -38,6 +38,8 @@ def test_formulas_of_values_are_computed_and_those_of_components_are_not():
         "copy": "%size",
         "group": {"half": "$@crop // 2"},
         "network": {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": "$1 / 0"},
+        "steps": {"_target_": "shared.engines.Steps", "min_steps": "@size"},
+        "min_steps": "$@steps.min_steps",
         "weights": "$@network.weight",
         "of_weights": "$len(@weights)",
         "run_train": "$@network.train()",
@@ -49,6 +51,7 @@ def test_formulas_of_values_are_computed_and_those_of_components_are_not():
         "device": "cpu",
         "nothing": "None",
         "copy": "320",
+        "min_steps": "320",
         "group.half": "120",
     }
 
