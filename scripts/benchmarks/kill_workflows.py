@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,23 +18,10 @@ from shared.networks import DeepLabV2
 from shared.synthetic import BreastPlan, BreastSlidePlan, DemoPlan, SlidePlan, write_demo, write_slide
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+DECLARED = Path(__file__).with_name("kills.json")
 IMAGE_PX, COHORT_SLIDES = 64, 30
 # Tumour, or each class behind the first, in a colour of its own: learnt in seconds.
 PAINTS = ((70, 30, 120), (20, 110, 60), (160, 20, 20))
-OF_IMAGES: dict[str, Any] = {"image_size_px": IMAGE_PX, "amp_dtype": "$None", "num_workers": 0, "batch_size": 4}
-OF_SLIDES: dict[str, Any] = {"amp_dtype": "$None", "num_workers": 0, "tissue_mpp": 4.0, "lr": 0.003, "num_epochs": 3}
-CAMEL: dict[str, Any] = {
-    "backbone": "resnet10",
-    "segmentation_backbone": "resnet10",
-    "cmil::num_epochs": 4,
-    "cmil::lr": 0.003,
-    "max_min::num_epochs": 4,
-    "retrain::num_epochs": 3,
-    "retrain::batch_size": 8,
-    "num_epochs": 3,
-}
-ALPHA_BETA = {"backbone": "resnet10", "slides_per_step": 3, "tiles_per_slide": 12, "tile_size_px": 32, "margin_px": 8}
-ATTENTION = {"mpp": 0.5, "smoothing": 1, "feature_stride_px": 16, "tile_size_px": 256, "margin_px": 32, "features_per_slide": 40}
 
 
 @dataclass(frozen=True)
@@ -49,34 +37,25 @@ class Workflow:
     command: Callable[[Path, Path], list[str]]
 
 
-def _training(bundle: str, make_data: Callable[[Path], None], options: Mapping[str, Any]) -> Workflow:
-    def command(data: Path, out: Path) -> list[str]:
-        file = REPOSITORY / "bundles" / bundle / "configs" / "train.json"
-        given = {"config_file": file, "dataset_dir": data, "output_dir": out, **options}
-        arguments = [text for name, value in given.items() for text in (f"--{name}", str(value))]
-        return [sys.executable, "-m", "monai.bundle", "run", *arguments]
-
-    return Workflow(make_data, command)
+def workflows() -> dict[str, Workflow]:
+    """Those of ``kills.json``, by name: trainings of bundles, and scripts that work on a manifest of slides."""
+    return {name: _workflow(entry) for name, entry in json.loads(DECLARED.read_text()).items()}
 
 
-def _embedding(data: Path, out: Path) -> list[str]:
-    options = ["--encoder", "efficientnet_lite0", "--tile_size_px", "256", "--num_workers", "1", "--mpp", "0.5"]
-    return [
-        sys.executable,
-        str(REPOSITORY / "scripts/embed.py"),
-        "--manifest",
-        str(data / "slides.csv"),
-        "--out",
-        str(out),
-        *options,
-    ]
+def _workflow(entry: Mapping[str, Any]) -> Workflow:
+    options = [text for name, value in entry["options"].items() for text in (f"--{name}", str(value))]
 
+    def training(data: Path, out: Path) -> list[str]:
+        file = REPOSITORY / "bundles" / entry["bundle"] / "configs" / "train.json"
+        folders = ["--config_file", str(file), "--dataset_dir", str(data), "--output_dir", str(out)]
+        return [sys.executable, "-m", "monai.bundle", "run", *folders, *options]
 
-def _mapping(data: Path, out: Path) -> list[str]:
-    options = ["--bundle", str(REPOSITORY / "bundles/camel"), "--checkpoint", str(data / "model.pt"), "--num_workers", "1"]
-    keys = ["--segmentation_backbone", "resnet10", "--image_size_px", "128", "--threshold", "0.5"]
-    command = [sys.executable, str(REPOSITORY / "scripts/infer.py"), "--manifest", str(data / "slides.csv"), "--out", str(out)]
-    return [*command, *options, *keys]
+    def script(data: Path, out: Path) -> list[str]:
+        weights = ["--checkpoint", str(data / entry["checkpoint"])] if "checkpoint" in entry else []
+        folders = ["--manifest", str(data / "slides.csv"), "--out", str(out), *weights]
+        return [sys.executable, str(REPOSITORY / "scripts" / entry["script"]), *folders, *options]
+
+    return Workflow(DATA[entry["data"]], training if "script" not in entry else script)
 
 
 def write_images(folder: Path) -> None:
@@ -129,16 +108,4 @@ def _painted(pixels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return result
 
 
-WORKFLOWS = {
-    "camel": _training("camel", write_images, OF_IMAGES | CAMEL),
-    "cdws_mil": _training("cdws_mil", write_images, OF_IMAGES | {"mpp": 0.5, "num_epochs": 4, "lr": 0.001}),
-    "alpha_beta_mil": _training("alpha_beta_mil", write_slides, OF_SLIDES | ALPHA_BETA),
-    "joint_seg_cls": _training(
-        "joint_seg_cls",
-        write_classes,
-        OF_IMAGES | {"labelled_size_px": IMAGE_PX, "num_epochs": 3, "batch_size": 8, "steps_per_epoch": 4, "masked_share": 1.0},
-    ),
-    "attention_mil": _training("attention_mil", write_slides, OF_SLIDES | ATTENTION | {"min_steps": 60}),
-    "embed": Workflow(write_slides, _embedding),
-    "cohort": Workflow(write_cohort, _mapping),
-}
+DATA = {"images": write_images, "slides": write_slides, "classes": write_classes, "cohort": write_cohort}

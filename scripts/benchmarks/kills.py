@@ -21,7 +21,7 @@ import numpy as np
 import tifffile
 import torch
 
-from .kill_workflows import WORKFLOWS, Workflow
+from .kill_workflows import REPOSITORY, Workflow, workflows
 
 DEADLINE_S = 3600
 # Written by the clock, by the process or by MLflow.
@@ -30,7 +30,7 @@ VOLATILE_COLUMNS = {"seconds", "worker", "attempts", "path", "fingerprint", "ima
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workflows", nargs="+", choices=WORKFLOWS, default=list(WORKFLOWS), metavar="NAME")
+    parser.add_argument("--workflows", nargs="+", choices=workflows(), default=list(workflows()), metavar="NAME")
     parser.add_argument("--kills", type=int, default=20, help="of each workflow (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--folder", type=Path, help="keeps data, results and logs; a temporary one without it")
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     results = {}
     with _folder(arguments.folder) as folder:
         for name in arguments.workflows:
-            results[name] = _measure(WORKFLOWS[name], folder / name, arguments.kills, random.Random(f"{arguments.seed} {name}"))
+            results[name] = _measure(workflows()[name], folder / name, arguments.kills, random.Random(f"{arguments.seed} {name}"))
             print(_row(name, results[name]), flush=True)
     different = [name for name, result in results.items() if result["differences"]]
     if different:
@@ -114,7 +114,12 @@ class _Run:
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | variables
         with (self.folder / "log.txt").open("a") as log:
             process = subprocess.Popen(
-                self.workflow.command(self.data, self.out), env=environment, stdout=log, stderr=log, start_new_session=True
+                self.workflow.command(self.data, self.out),
+                cwd=REPOSITORY,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         try:
             code = process.wait(DEADLINE_S if moment_s is None else moment_s)
