@@ -2,6 +2,7 @@
 
 python scripts/pack.py --out dist                    every bundle, with the weights in its folder models/
 python scripts/pack.py camel --out dist --weights runs/camel --release someone/bundles/hosting_storage_v1
+python scripts/pack.py camel --weights runs/camel --mlflow --register camel    also as a model in the training's MLflow run
 python scripts/pack.py --verify dist/camel_v0.5.0.zip    the zoo's checks and the README's commands, on the zip alone
 
 The same weights and bundle give the same bytes. models/model_info.json lists what was packed; scripts/README.md has the whole
@@ -35,6 +36,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--model_info", type=Path, default=REPOSITORY / "models" / "model_info.json", help="list of packed bundles"
     )
+    parser.add_argument("--mlflow", action="store_true", help="log each zip as a model to the MLflow run of its training")
+    parser.add_argument("--register", metavar="NAME", help="with --mlflow: as a new version of this model, for one bundle")
     parser.add_argument("--verify", type=Path, nargs="+", metavar="ZIP", help="verify these instead of packing")
     return parser.parse_args()
 
@@ -56,6 +59,8 @@ def _pack(arguments: argparse.Namespace) -> bool:
     from scripts.packing.packer import bundle_names, pack
 
     names = arguments.names or bundle_names(BUNDLES)
+    if arguments.register and not (arguments.mlflow and len(names) == 1):
+        raise ValueError(f"--register needs --mlflow and one bundle; found {len(names)} bundles")
     pattern = arguments.weights or str(BUNDLES / "{name}" / "models")
     if len(names) > 1 and "{name}" not in pattern:
         raise ValueError(f"--weights {pattern} is one folder for {len(names)} bundles: write {{name}} where their names differ")
@@ -67,6 +72,11 @@ def _pack(arguments: argparse.Namespace) -> bool:
         print(f"{bundle.checksum}  {bundle.archive}")
         for file in bundle.large_files:
             print(f"    above 25 MB, a file of the release too: {file}")
+    if arguments.mlflow:
+        from scripts.packing.mlflow_model import log_model
+
+        for name, bundle in zip(names, packed, strict=True):
+            print(f"MLflow: {log_model(bundle.archive, Path(pattern.replace('{name}', name)), arguments.register)}")
     if address.startswith("file:"):
         print(f"warning: {arguments.model_info} has addresses of this machine: pack again with --release before you publish")
     return True

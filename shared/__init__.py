@@ -54,9 +54,15 @@ def require_version(version: str) -> None:
 
     Raises:
         RuntimeError: if another version is loaded.
+        ValueError: in an export for which a package is missing.
     """
     if version != __version__:
         raise RuntimeError(
             f"this bundle needs shared {version}, but {__version__} is loaded from {__path__[0]}: run bundles of different "
             "versions in processes of their own"
         )
+    if sys.argv[1:2] in (["onnx_export"], ["trt_export"]):
+        # The only code of a bundle that MONAI's exports run.
+        from .front_door.exports import check_export
+
+        check_export()

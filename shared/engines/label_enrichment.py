@@ -14,6 +14,7 @@ from ..data.image_dataset import RegionDataset
 from ..data.labels.enriched_labels import write_instance_labels, write_picks
 from ..data.labels.lattice import instance_labels_of_masks, instance_region
 from ..data.record import Record, part_of
+from ..handlers.tracking import Tracking
 from ..selection.criteria import criterion as criterion_of_name
 from ..wsi.slide_pool import open_slide
 from .distributed import barrier, over_dataset, rank, unwrap
@@ -69,11 +70,18 @@ class Construct:
     Args:
         score: how to score lattices, over the training images.
         classifiers: criterion name -> trained classifier.
-        path: of the manifest to write.
+        path: of the manifest to write; the name of its folder is the stage's.
+        tracking: MLflow runs, of which the stage's child run gets the counts and the manifest; None for none.
     """
 
-    def __init__(self, score: LatticeScorer, classifiers: Mapping[str, nn.Module], path: str | Path) -> None:
-        self.score, self.classifiers, self.path = score, classifiers, Path(path)
+    def __init__(
+        self,
+        score: LatticeScorer,
+        classifiers: Mapping[str, nn.Module],
+        path: str | Path,
+        tracking: Tracking | None = None,
+    ) -> None:
+        self.score, self.classifiers, self.path, self.tracking = score, classifiers, Path(path), tracking
 
     def run(self) -> None:
         """Write the picks, unless they are there already.
@@ -83,7 +91,9 @@ class Construct:
         """
         if self.path.is_file():
             logger.info(f"construct: finished already, its picks are taken from {self.path}")
+            _track(self.tracking, self.path)
             return
+        _begin(self.tracking, self.path)
         records = self.score.dataset.data
         picks: dict[tuple[int, int], Record] = {}
         for name, classifier in self.classifiers.items():
@@ -104,6 +114,7 @@ class Construct:
             )
         if rank() == 0:
             write_picks(ordered, self.path)
+        _track(self.tracking, self.path, {"num_tumour_picks": counts[1], "num_normal_picks": counts[0]})
         barrier()
 
 
@@ -134,11 +145,14 @@ class ConstructFromMasks:
     Args:
         dataset: training images with their masks (``pixel_labels: mask``).
         instances_per_side: N.
-        path: of the manifest to write.
+        path: of the manifest to write; the name of its folder is the stage's.
+        tracking: see `Construct`.
     """
 
-    def __init__(self, dataset: RegionDataset, instances_per_side: int, path: str | Path) -> None:
-        self.dataset, self.instances_per_side, self.path = dataset, instances_per_side, Path(path)
+    def __init__(
+        self, dataset: RegionDataset, instances_per_side: int, path: str | Path, tracking: Tracking | None = None
+    ) -> None:
+        self.dataset, self.instances_per_side, self.path, self.tracking = dataset, instances_per_side, Path(path), tracking
 
     def run(self) -> None:
         """Write all instances, unless they are there already.
@@ -148,7 +162,9 @@ class ConstructFromMasks:
         """
         if self.path.is_file():
             logger.info(f"construct: finished already, its instances are taken from {self.path}")
+            _track(self.tracking, self.path)
             return
+        _begin(self.tracking, self.path)
         picks: list[Record] = []
         for index, record in enumerate(self.dataset.data):
             mask = self.dataset[index]["mask"][None]
@@ -167,6 +183,7 @@ class ConstructFromMasks:
         barrier()
         if rank() == 0:
             write_picks(picks, self.path)
+        _track(self.tracking, self.path, {"num_tumour_picks": counts[1], "num_normal_picks": counts[0]})
         barrier()
 
 
@@ -178,10 +195,18 @@ class Relabel:
         classifier: the retrained one.
         path: of the CSV to write, see `shared.data.write_instance_labels`.
         clamp_negative_bags: label every instance of an image without tumour 0, which is known. Off as in the paper.
+        tracking: see `Construct`.
     """
 
-    def __init__(self, score: LatticeScorer, classifier: nn.Module, path: str | Path, clamp_negative_bags: bool = False) -> None:
-        self.score, self.classifier, self.path = score, classifier, Path(path)
+    def __init__(
+        self,
+        score: LatticeScorer,
+        classifier: nn.Module,
+        path: str | Path,
+        clamp_negative_bags: bool = False,
+        tracking: Tracking | None = None,
+    ) -> None:
+        self.score, self.classifier, self.path, self.tracking = score, classifier, Path(path), tracking
         self.clamp_negative_bags = clamp_negative_bags
 
     def run(self) -> None:
@@ -192,7 +217,9 @@ class Relabel:
         """
         if self.path.is_file():
             logger.info(f"relabel: finished already, its labels are taken from {self.path}")
+            _track(self.tracking, self.path)
             return
+        _begin(self.tracking, self.path)
         records = self.score.dataset.data
         labels = enriched_labels(self.score(self.classifier, title="relabel"), records, self.clamp_negative_bags)
         num_tumour = int(labels.sum())
@@ -206,7 +233,21 @@ class Relabel:
             )
         if rank() == 0:
             write_instance_labels(records, list(labels), self.path)
+        _track(self.tracking, self.path, {"num_instances": labels.numel(), "num_tumour_instances": num_tumour})
         barrier()
+
+
+def _begin(tracking: Tracking | None, path: Path) -> None:
+    if tracking is not None:
+        tracking.begin_stage(path.parent.name)
+
+
+def _track(tracking: Tracking | None, path: Path, counts: Mapping[str, int] | None = None) -> None:
+    """Log what a stage has made, once more where it had been made: the run may have been killed before it was logged."""
+    if tracking is not None:
+        stage = path.parent.name
+        tracking.log_stage(stage, counts or {}, [path])
+        tracking.finish_stage(stage)
 
 
 def enriched_labels(logits: Tensor, records: Sequence[Record], clamp_negative_bags: bool = False) -> Tensor:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..front_door.given import executing_parser
+from ..front_door.given import executing_parser, given_now
+from ..handlers.runs.parameters import effective_parameters
 from ..handlers.tracking import Tracking
 from ..writers.atomic import atomic_path
 from .distributed import barrier, rank
@@ -90,9 +91,20 @@ class RunFolder:
             with atomic_path(file) as temporary:
                 temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
             if self.tracking is not None:
-                self.tracking.start(scalars(config), file)
+                self._start(self.tracking, file)
         barrier()
         logger.info(f"output folder: {self.path.resolve()}")
+
+    def _start(self, tracking: Tracking, config_file: Path) -> None:
+        parser = executing_parser()
+        overlaid = [(key, value) for _, key, value in given_now(parser).entries()]
+        parameters = effective_parameters(parser.get(), parser.get_parsed_content, overlaid)
+        metadata = parser.get("_meta_") or {}
+        tags = {
+            "bundle": tracking.experiment,
+            **{f"bundle_{name}": str(metadata[name]) for name in ("version",) if name in metadata},
+        }
+        tracking.start(parameters, config_file, tags, self.files)
 
     def close(self) -> None:
         """Mark the run as finished in MLflow, and let others have the folder."""
@@ -130,22 +142,6 @@ def executed_config() -> dict[str, Any]:
     return copy.deepcopy(executing_parser().get())
 
 
-def scalars(config: dict[str, Any], group: str = "") -> dict[str, str | int | float | bool]:
-    """The numbers and words of a configuration, its hyper-parameters: no references, expressions or arguments of components.
-
-    Those of a group of items are named after it, with a dot: ``cmil.lr``.
-    """
-    found: dict[str, str | int | float | bool] = {}
-    for name, value in config.items():
-        if name.startswith("_"):
-            continue
-        if isinstance(value, dict) and "_target_" not in value:
-            found |= scalars(value, f"{group}{name}.")
-        elif isinstance(value, (int, float)) or (isinstance(value, str) and not value.startswith(("$", "@", "%"))):
-            found[f"{group}{name}"] = value
-    return found
-
-
 def check_training(config: str | Path | Sequence[str | Path], keys: Sequence[str], unless_null: Sequence[str] = ()) -> None:
     """Compare the configuration that is being executed with that of a training.
 
@@ -173,12 +169,15 @@ def trained_with(folder: str | Path, key: str) -> Any:
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Where two configuration items differ, notes (``_desc_``) aside, a line each: ``name::of::item: this then, that now``."""
+    """Where two configuration items differ, a line each: ``name::of::item: this then, that now``.
+
+    Notes (``_desc_``) and what is told of the run (``tracking``) are left aside.
+    """
     if isinstance(before, dict) and isinstance(now, dict):
         return [
             line
             for key in sorted({*before, *now})
-            if not key.startswith("_desc_")
+            if not key.startswith("_desc_") and key != "tracking"
             for line in differences(before.get(key), now.get(key), f"{name}::{key}" if name else key)
         ]
     return [] if before == now else [f"{name}: {before!r} then, {now!r} now"]

@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor, nn
 
+from ..handlers.runs.files import link_file
 from ..handlers.training import StageEvents
 from ..networks.weights import load_weights
 from ..writers.atomic import atomic_path
@@ -68,16 +69,22 @@ class Stage(Engine):
         logger.info(f"{self.folder.name}: finished already, its weights are taken from {self.weights_file}")
         if rank() == 0 and self.publish_to is not None and not Path(self.publish_to).is_file():
             with atomic_path(self.publish_to) as temporary:
-                shutil.copyfile(self.weights_file, temporary)
+                if not link_file(self.weights_file, temporary):
+                    shutil.copyfile(self.weights_file, temporary)
 
     def save_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Publish the final weights, as tensors of no device, and finish the stage."""
         weights = {name: values.cpu() if isinstance(values, Tensor) else values for name, values in weights.items()}
-        # Last the file that says that the stage is finished.
-        for file in (self.publish_to, self.weights_file):
-            if file is not None:
-                with atomic_path(file) as temporary:
-                    torch.save(weights, temporary)
+        # Last the file that says that the stage is finished; where it can be, it is the published one's second name.
+        if self.publish_to is not None:
+            with atomic_path(self.publish_to) as temporary:
+                temporary.unlink(missing_ok=True)
+                torch.save(weights, temporary)
+        with atomic_path(self.weights_file) as temporary:
+            # What a killed run has left may be a second name too, and is not written through.
+            temporary.unlink(missing_ok=True)
+            if self.publish_to is None or not link_file(Path(self.publish_to), temporary):
+                torch.save(weights, temporary)
 
     def close(self) -> None:
         """Announce the weights and drop the resume point, also for a run that was killed in between."""

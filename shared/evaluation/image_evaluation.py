@@ -89,7 +89,9 @@ class ImageEvaluation(ABC):
         metrics = self.metrics(rows, counts)
         title, table = f"{self.method}: examples of the {self.split} split", self.text(metrics)
         draw = partial(self.examples, rows, counts)
-        write_report(Path(self.folder), metrics, self.image_rows(rows), draw, title, table, self.tracking)
+        write_report(
+            Path(self.folder), metrics, self.image_rows(rows), draw, title, table, self.tracking, (self.split, self.method)
+        )
         return metrics
 
     @torch.inference_mode()

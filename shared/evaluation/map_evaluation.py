@@ -104,7 +104,8 @@ class MapEvaluation:
         rows = [self._row(*of_slide) for of_slide in zip(self.records, counts, scores, strict=True)]
         metrics = self._metrics(rows, counts)
         title, table = f"{self.method}: slides of the split", score_table(metrics, self.folder)
-        write_report(self.folder, metrics, _table(rows), self._examples, title, table, self.tracking)
+        headline = (self.split, self.method)
+        write_report(self.folder, metrics, _table(rows), self._examples, title, table, self.tracking, headline)
         return metrics
 
     def _is_known(self, record: Record) -> bool:

@@ -29,6 +29,7 @@ def write_report(
     title: str,
     table: str,
     tracking: Tracking | None = None,
+    headline: tuple[str, str] | None = None,
 ) -> None:
     """Write ``metrics.json``, ``images.csv`` (or ``slides.csv``) and ``examples.png``, log them to MLflow and print the table.
 
@@ -43,6 +44,7 @@ def write_report(
         title: of the figure.
         table: for a person, printed whatever the logging is set to: it is the result.
         tracking: MLflow runs; the stage is called ``evaluation``.
+        headline: split and name in the table whose scores the training's own run gets too, as ``test.pixels.iou``; None for none.
     """
     if rank() == 0:
         examples = draw()
@@ -67,8 +69,24 @@ def write_report(
             files = [folder / name for name in ("metrics.json", rows_file, *(["examples.png"] if examples else []))]
             tracking.log_stage("evaluation", flat, files)
             tracking.finish_stage("evaluation")
+            tracking.log_headline({} if headline is None else headline_scores(metrics, *headline))
         print(table, flush=True)
     barrier()
+
+
+def headline_scores(metrics: Mapping[str, Any], split: str, method: str) -> dict[str, float | None]:
+    """The scores of one row of the tables, under names that are the same for all methods.
+
+    >>> headline_scores({"pixels": {"CAMEL": {"iou": 0.7}, "Everything is tumour": {"iou": 0.4}}}, "test", "CAMEL")
+    {'test.pixels.iou': 0.7}
+    """
+    return {
+        f"{split}.{kind}.{score}": value
+        for kind, named in metrics.items()
+        if isinstance(named, Mapping) and isinstance(named.get(method), Mapping)
+        for score, value in named[method].items()
+        if value is None or isinstance(value, (int, float))
+    }
 
 
 def image_columns(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,32 +9,33 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from monai.handlers import MLFlowHandler
 
 from ..writers.atomic import atomic_path
+from .runs.code import code_tags
+from .runs.end import EndWatch
+from .runs.entries import apply_entry
+from .runs.files import dataset_of, sha256
+from .runs.outage import REFUSALS, impatient, is_outage, one_line
+from .runs.system import start_system_metrics
+from .runs.watchdog import PARENT_TAG, PROCESS_TAG
 from .tracking_address import artifact_uri, database_file, database_uri, follow_move
 from .tracking_backlog import Backlog, Entry
 
 logger = logging.getLogger(__name__)
 
-PARENT_TAG = "mlflow.parentRunId"
 NOTE = "mlflow.json"
-# MLflow itself would ask a server that is gone for minutes, at every call. What it misses is sent later.
-_IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 # A server that does not answer at all costs this timeout at every call: after such a call it is left alone for this many times as
 # long, which is a few percent of a training.
 _SLOW_S, _REST = 1.0, 20
-# Asked again, a server would refuse these again.
-_REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
 
 
 class Tracking:
@@ -48,6 +49,9 @@ class Tracking:
     ``<folder>/mlflow_missed.jsonl`` (see `Backlog`). It is sent, before anything else, when there is more to log, when the run
     is finished and when it is started again. A server that lets its callers wait is asked more seldom.
 
+    A run whose process ends before it is finished is marked ``FAILED``, or ``KILLED`` after a signal, see `EndWatch`; started
+    again it is ``RUNNING``.
+
     Args:
         folder: the output folder; the default database ``mlruns.db`` and the artefacts lie in it.
         experiment: name of the MLflow experiment.
@@ -56,6 +60,7 @@ class Tracking:
         run_name: of the parent run; None for the folder's name.
         enabled: False turns tracking off.
         parent_run_id: of a run in the same database below which MLflow shows the parent run: a sweep's. None for no such run.
+        system_metrics: also log how much of CPU, memory, disk, network and GPUs the machine uses, see `start_system_metrics`.
     """
 
     def __init__(
@@ -66,22 +71,38 @@ class Tracking:
         run_name: str | None = None,
         enabled: bool = True,
         parent_run_id: str | None = None,
+        system_metrics: bool = False,
     ) -> None:
         self.folder = Path(folder).resolve()
         self.experiment = experiment
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or database_uri(self.folder)
         self.run_name = run_name or self.folder.name
         self.enabled = enabled and not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0)
-        self.parent_run_id = parent_run_id
+        self.parent_run_id, self.system_metrics = parent_run_id, system_metrics
         self.backlog = Backlog(self.folder)
         self._client: Any = None
         self._experiment_id = ""
         self._runs: dict[str | None, str] = {}
-        self._is_reached = True
-        self._asked_again_s = 0.0
+        self._is_reached, self._asked_again_s = True, 0.0
+        self._open_stages: dict[str, None] = {}
+        self._end = EndWatch(self._tell_end)
+        self._is_watched = False
+        self._monitor: Any = None
 
-    def start(self, parameters: Mapping[str, Any], config_file: str | Path | None = None) -> None:
-        """Open the parent run, or the one of an earlier, interrupted run; log hyper-parameters and the executed configuration.
+    def start(
+        self,
+        parameters: Mapping[str, Any],
+        config_file: str | Path | None = None,
+        tags: Mapping[str, str] | None = None,
+        manifests: Sequence[str | Path] = (),
+    ) -> None:
+        """Open the parent run, or the one of an earlier, interrupted run; log what it is made from and with.
+
+        Args:
+            parameters: hyper-parameters. A parameter keeps the first value that it was given.
+            config_file: the executed configuration.
+            tags: beside those of `code_tags`.
+            manifests: tables of the training's data, which become data set inputs; ``manifest_sha256`` is that of the first.
 
         Raises:
             MlflowException, ValueError: if a database or server is there and will not take the run.
@@ -89,19 +110,32 @@ class Tracking:
         if not self.enabled:
             return
         try:
-            with _impatient():
+            with impatient():
                 self.parent_run()
         except Exception as error:
-            if not _is_outage(error):
+            if not is_outage(error):
                 raise
             self._miss(error)
-        if self.parent_run_id is not None:
-            self._log({"tag": PARENT_TAG, "value": self.parent_run_id})
+        below = {} if self.parent_run_id is None else {PARENT_TAG: self.parent_run_id}
+        hashes = {"manifest_sha256": sha256(manifests[0])} if manifests else {}
+        self._watch(is_closed_by_its_run=True, tags={**code_tags(), **(tags or {}), **hashes, **below})
         # A folder that goes on after it was finished is not finished.
         self._log({"status": "RUNNING"})
         self._log({"params": {name: str(value) for name, value in parameters.items()}})
         if config_file is not None:
             self._log({"artifact": self._stored(config_file)})
+        for manifest in manifests:
+            self._log({"dataset": dataset_of(manifest, "training")})
+        if self.system_metrics and None in self._runs:
+            self._monitor = start_system_metrics(self.uri, self._runs[None])
+
+    def begin_stage(self, stage: str) -> None:
+        """Mark the child run of `stage` as running, also where it has been interrupted before."""
+        if not self.enabled:
+            return
+        if not self._is_watched:
+            self._watch(is_closed_by_its_run=False, tags={})
+        self._log({"stage": stage, "status": "RUNNING"})
 
     def handler(self, stage: str, **options: Any) -> MLFlowHandler | None:
         """A MONAI MLFlowHandler that logs a trainer's or evaluator's metrics to the child run of `stage`; None if disabled."""
@@ -122,7 +156,8 @@ class Tracking:
         """Log final metrics (dots for nested names) and files to the child run of `stage`."""
         if not self.enabled:
             return
-        self.log_metrics(stage, metrics)
+        if metrics:
+            self.log_metrics(stage, metrics)
         for path in artifacts or []:
             self._log({"stage": stage, "artifact": self._stored(path)})
 
@@ -132,6 +167,12 @@ class Tracking:
         kept = {name: float(value) for name, value in metrics.items() if value == value}
         if self.enabled:
             self._log({"stage": stage, "metrics": kept, "step": step})
+
+    def log_headline(self, metrics: Mapping[str, Any]) -> None:
+        """Log metrics to the parent run, by which MLflow sorts trainings."""
+        kept = {name: float(value) for name, value in metrics.items() if value is not None and value == value}
+        if self.enabled and kept:
+            self._log({"metrics": kept, "step": 0})
 
     def log_parameters(self, stage: str, parameters: Mapping[str, Any]) -> None:
         """Log parameters of the child run of `stage`, of those that it does not have yet."""
@@ -147,7 +188,9 @@ class Tracking:
         """Mark the parent run as finished."""
         if not self.enabled:
             return
+        self._stop_monitor()
         self._log({"status": "FINISHED"})
+        self._end.close()
         if self.backlog:
             logger.warning(
                 f"MLflow at {self.uri} has not got all of this run: the rest is kept in {self.backlog.file}, and the same "
@@ -164,7 +207,7 @@ class Tracking:
     def known_parent_run(self) -> str | None:
         """Id of the parent run, or None where none is known and the server cannot be reached."""
         try:
-            with _impatient():
+            with impatient():
                 return self.parent_run()
         except Exception as error:
             self._miss(error)
@@ -181,6 +224,32 @@ class Tracking:
             run = found or self._client.create_run(self._experiment_id, run_name=name, tags={PARENT_TAG: parent})
             self._runs[stage] = str(run.info.run_id)
         return self._runs[stage]
+
+    def _watch(self, is_closed_by_its_run: bool, tags: Mapping[str, str]) -> None:
+        """Have the end of this process told, if it comes before the run's; and log which process has the run, and tags."""
+        self._is_watched = True
+        self._log({"tags": {**tags, PROCESS_TAG: self._end.process}})
+        self._end.open(is_closed_by_its_run)
+        if None in self._runs:
+            self._end.watch(self.uri, self._runs[None], database_file(self.uri))
+
+    def _tell_end(self, status: str) -> None:
+        """Mark the parent run and the stages that have not finished; not where another process has taken over."""
+        database = database_file(self.uri)
+        if not self.folder.is_dir() or (database is not None and not database.is_file()):
+            return
+        self._stop_monitor()
+        with suppress(Exception), impatient():
+            if self._client.get_run(self.parent_run()).data.tags.get(PROCESS_TAG) != self._end.process:
+                return
+        for stage in list(self._open_stages):
+            self._log({"stage": stage, "status": status})
+        self._log({"status": status})
+
+    def _stop_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
 
     def _stage_name(self, stage: str) -> str:
         return f"{self.run_name}/{stage}"
@@ -241,12 +310,13 @@ class Tracking:
     def _log(self, entry: Entry) -> None:
         """Bring an entry to the server, behind those that it has missed; or keep it, whatever the reason."""
         entry = {**entry, "time_ms": int(time.time() * 1000)}
+        self._note_stage(entry)
         begun_s = time.monotonic()
         if begun_s < self._asked_again_s and "status" not in entry:
             self.backlog.append(entry)
             return
         try:
-            with _impatient():
+            with impatient():
                 if self.backlog:
                     sent = self.backlog.send(self._apply_or_drop)
                     logger.info(f"MLflow at {self.uri} is back: {sent} entries that it had missed were sent")
@@ -260,11 +330,18 @@ class Tracking:
             return
         self._is_reached, self._asked_again_s = True, 0.0
 
+    def _note_stage(self, entry: Entry) -> None:
+        stage = entry.get("stage")
+        if stage is not None and entry.get("status", "RUNNING") == "RUNNING":
+            self._open_stages[stage] = None
+        elif stage is not None:
+            self._open_stages.pop(stage, None)
+
     def _miss(self, error: Exception) -> None:
         if self._is_reached:
             logger.warning(
                 f"MLflow at {self.uri} cannot be reached; the run goes on, and what MLflow misses is kept in {self.backlog.file} "
-                f"and sent when it is back: {_one_line(error)}"
+                f"and sent when it is back: {one_line(error)}"
             )
         self._is_reached = False
 
@@ -275,41 +352,24 @@ class Tracking:
                 self._apply(entry)
                 return
             except (MlflowException, FileNotFoundError) as error:
-                if isinstance(error, MlflowException) and error.error_code not in _REFUSALS:
+                if isinstance(error, MlflowException) and error.error_code not in REFUSALS:
                     raise
                 # Somebody may have deleted the run: another one is found or made.
                 self._runs.clear()
                 if is_last:
-                    logger.warning(f"MLflow at {self.uri} does not take {str(entry)[:200]}: {_one_line(error)}")
+                    logger.warning(f"MLflow at {self.uri} does not take {str(entry)[:200]}: {one_line(error)}")
 
     def _apply(self, entry: Entry) -> None:
         stage = entry.get("stage")
         run_id = self.parent_run() if stage is None else self.stage_run(stage)
-        client, now = self._client, entry["time_ms"]
-        if "metrics" in entry:
-            metrics = [Metric(name, value, now, entry["step"]) for name, value in entry["metrics"].items()]
-            client.log_batch(run_id, metrics=metrics)
-        elif "params" in entry:
-            # A parameter is logged once in a run's life: MLflow refuses a second value.
-            logged = client.get_run(run_id).data.params
-            new = [Param(name, value) for name, value in entry["params"].items() if name not in logged]
-            for start in range(0, len(new), 100):
-                client.log_batch(run_id, params=new[start : start + 100])
-        elif "artifact" in entry:
-            client.log_artifact(run_id, str(self.folder / entry["artifact"]))
-        elif "tag" in entry:
-            client.set_tag(run_id, entry["tag"], entry["value"])
-        elif entry["status"] == "RUNNING":
-            client.update_run(run_id, "RUNNING")
-        else:
-            client.set_terminated(run_id, entry["status"], end_time=now)
+        apply_entry(self._client, run_id, entry, self.folder)
 
 
 class _StageHandler(MLFlowHandler):
     """An MLFlowHandler whose run is the child run that `Tracking` keeps for a stage, finished or not."""
 
     def __init__(self, tracking: Tracking, stage: str, **options: Any) -> None:
-        with _impatient():
+        with impatient():
             super().__init__(**options)
         self._tracking, self._stage = tracking, stage
 
@@ -326,10 +386,10 @@ class _StageHandler(MLFlowHandler):
 def experiment_id(uri: str, name: str) -> str | None:
     """Id of an experiment; None where there is none or MLflow cannot be reached."""
     try:
-        with _impatient():
+        with impatient():
             found = MlflowClient(uri).get_experiment_by_name(name)
     except Exception as error:
-        if not _is_outage(error):
+        if not is_outage(error):
             raise
         return None
     return None if found is None else str(found.experiment_id)
@@ -339,26 +399,3 @@ def _database_of_note(uri: str) -> Path | None:
     """The file that a note names; earlier versions wrote its path as it is."""
     plain = uri.removeprefix("sqlite:///")
     return database_file(uri) if plain == uri else Path(plain)
-
-
-def _is_outage(error: BaseException) -> bool:
-    """Whether a server or database is not there, or not now: neither a wrong address nor a refusal."""
-    if isinstance(error, MlflowException):
-        return error.error_code not in {*_REFUSALS, "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED", "UNAUTHENTICATED"}
-    return isinstance(error, OSError)
-
-
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """Without MLflow's own patience, unless the user has asked for some."""
-    added = {name: value for name, value in _IMPATIENCE.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

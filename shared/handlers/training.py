@@ -76,13 +76,22 @@ class _StageTracking:
         train = self.tracking.handler(self.stage)
         if train is None:
             return
+        self.tracking.begin_stage(self.stage)
         train.attach(engine)
         train.start(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._log_learning_rates)
         if self.validator is not None:
             # The evaluator's own epoch is always 1.
             validate = self.tracking.handler(self.stage, global_epoch_transform=lambda _: engine.state.epoch)
             if validate is not None:
                 validate.attach(self.validator)
+
+    def _log_learning_rates(self, engine: Engine) -> None:
+        """Of the epoch's last step, of each group of parameters."""
+        groups = getattr(getattr(engine, "optimizer", None), "param_groups", [])
+        rates = {f"learning_rate_{index}" if index else "learning_rate": group["lr"] for index, group in enumerate(groups)}
+        if rates:
+            self.tracking.log_metrics(self.stage, rates, engine.state.epoch)
 
     def _finish(self, engine: Engine) -> None:
         self.tracking.log_stage(self.stage, {}, [engine.weights_file, engine.history_file])  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from .opening import open_file, open_reader
 from .pyramid_check import sound_levels
 from .readers.reader import GLASS, LevelReader
 from .resample import filter_margin_px, resample
-from .spacing import STATED_RANGE, is_possible_spacing, read_spacing
+from .spacing import STATED_RANGE, is_possible_spacing, read_magnification, read_spacing
 
 # Source pixels held at once while a batch or a thumbnail is resampled: 2**24 are 48 MB.
 _LARGEST_SOURCE_PX = 2**24
@@ -45,6 +45,7 @@ class Slide:
         mpp: micrometres per level-0 pixel; overrides the file's own. A file that differs by more than 2 % is warned about, once.
 
     Attributes:
+        magnification: how many times the objective magnifies, None where the file does not say; no pixel size follows from it.
         mpp_note: of tags that say what no pixel size can be, for messages; empty where there is none.
         bounds_px: (x, y, width, height) of the part of level 0 that the scanner has scanned; all of it where the file does not
             say (MIRAX and Leica SCN do, for example). QuPath shows this part alone.
@@ -72,6 +73,7 @@ class Slide:
             spacing.compare(self.path, mpp)
         self._mpp = mpp if mpp is not None else spacing.checked_um(self.path)
         self.mpp_note = "".join(f" ({sentence})" for sentence in spacing.passed_over)
+        self.magnification = read_magnification(opened.file.layout, properties)
         self._reader: LevelReader | None = opened.reader
         self._reader_pid = os.getpid()
 

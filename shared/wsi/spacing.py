@@ -152,6 +152,16 @@ def read_spacing(layout: TiffLayout | None, openslide_properties: Mapping[str, s
     return Spacing(None, tuple(passed_over), is_contradictory)
 
 
+def read_magnification(layout: TiffLayout | None, openslide_properties: Mapping[str, str]) -> float | None:
+    """How many times a slide's objective magnifies: OpenSlide's ``objective-power`` or Aperio's ``AppMag``. None if unknown."""
+    aperio = re.search(r"\|\s*AppMag\s*=\s*([^|\s]*)", layout.description) if layout is not None else None
+    for text in (openslide_properties.get("openslide.objective-power"), aperio.group(1) if aperio else None):
+        found = math.nan if text is None else _number(text)
+        if 1 <= found <= 200:
+            return found
+    return None
+
+
 def _candidates(layout: TiffLayout | None, properties: Mapping[str, str]) -> Iterator[_Candidate]:
     if layout is not None and layout.ome_xml is not None:
         yield from _ome_spacing(layout.ome_xml)

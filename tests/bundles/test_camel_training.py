@@ -12,9 +12,13 @@ from mlflow import MlflowClient
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from shared.handlers.runs.files import LINKED_BYTES
+
 from .runs import files_of, files_of_training, metrics_of, weights_of
 
 STAGES = ("max_max", "max_min", "retrain", "segmentation")
+# Stages that train nothing, and what they leave.
+MADE = {"construct": "picks.csv", "relabel": "instance_labels.csv"}
 RESULTS = files_of_training(*STAGES) | {"construct/picks.csv", "relabel/instance_labels.csv", "calibration.json"}
 
 pytestmark = pytest.mark.slow
@@ -82,18 +86,37 @@ def test_mlflow_has_a_run_with_a_child_for_each_stage(trained):
     (parent,), children = runs_of(trained.database, trained.folder)
     assert parent.info.status == "FINISHED"
     assert parent.data.params["cmil.lr"] == "0.003"
+    # What follows from others, null, and arguments of components that were given.
+    assert parent.data.params.items() >= {"max_min.norm": "frozen", "crop_size_px": "48", "threshold": "None"}.items()
+    scores = metrics_of(trained.folder)["pixels"]["CAMEL"]
+    assert parent.data.metrics["test.pixels.iou"] == pytest.approx(scores["iou"])
+    assert parent.data.tags.keys() >= {"bundle", "bundle_version", "shared_version", "manifest_sha256", "process"}
+    assert [found.dataset.name for found in parent.inputs.dataset_inputs] == ["images.csv"]
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["config.json"]
-    assert children.keys() == {*STAGES, "calibration", "evaluation"}
+    assert children.keys() == {*STAGES, *MADE, "calibration", "evaluation"}
     assert {run.info.status for run in children.values()} == {"FINISHED"}
     for stage in STAGES:
         run_id = children[stage].info.run_id
         for metric in ("train_loss", "val_pixel_iou" if stage == "segmentation" else "val_instance_accuracy"):
             assert [point.step for point in client.get_metric_history(run_id, metric)] == [1, 2, 3, 4], (stage, metric)
         assert {file.path for file in client.list_artifacts(run_id)} == {"history.csv", "model.pt"}
+        rates = [point.value for point in client.get_metric_history(run_id, "learning_rate")]
+        assert len(rates) == 4
+        assert rates == sorted(rates, reverse=True)
+    for stage, name in MADE.items():
+        assert [file.path for file in client.list_artifacts(children[stage].info.run_id)] == [name]
+    assert children["construct"].data.metrics["num_tumour_picks"] > 0
     evaluation = children["evaluation"]
     assert evaluation.data.metrics.keys() >= {"images.max_max.accuracy", "pixels.camel.accuracy"}
     logged = {file.path for file in client.list_artifacts(evaluation.info.run_id)}
     assert logged == {"metrics.json", "images.csv", "examples.png"}
+
+
+def test_weights_are_on_the_disk_once(trained):
+    """Those of the last stage are published, and MLflow has all of them, under other names of the same files."""
+    files = [path for path in trained.folder.rglob("*.pt") if path.stat().st_size >= LINKED_BYTES]
+    assert len(files) == 2 * len(STAGES) + 1
+    assert len({path.stat().st_ino for path in files}) == len(STAGES)
 
 
 def test_killed_in_two_stages_it_ends_with_the_same_numbers(trained, tmp_path):
@@ -101,7 +124,7 @@ def test_killed_in_two_stages_it_ends_with_the_same_numbers(trained, tmp_path):
     trained.assert_same_when_killed(folder, ["max_min", "segmentation"], RESULTS)
     parents, children = runs_of(trained.database, folder)
     assert [run.info.status for run in parents] == ["FINISHED"]
-    assert children.keys() == {*STAGES, "calibration", "evaluation"}
+    assert children.keys() == {*STAGES, *MADE, "calibration", "evaluation"}
     assert {run.info.status for run in children.values()} == {"FINISHED"}
 
 
@@ -115,7 +138,7 @@ def test_two_processes_train_as_one(camel, trained, tmp_path):
     assert files_of(folder) == RESULTS
     parents, children = runs_of(trained.database, folder)
     assert [run.info.status for run in parents] == ["FINISHED"]
-    assert children.keys() == {*STAGES, "calibration", "evaluation"}
+    assert children.keys() == {*STAGES, *MADE, "calibration", "evaluation"}
     camel.train_here(output_dir=tmp_path / "one", run="$@max_max::trainer.run()", **options)
     two, one = folder / "max_max", tmp_path / "one/max_max"
     torch.testing.assert_close(weights_of(two / "model.pt"), weights_of(one / "model.pt"), rtol=1e-4, atol=1e-5)

@@ -4,7 +4,6 @@ import pytest
 from monai.bundle import ConfigParser
 
 from shared.engines import RunFolder, executed_config
-from shared.engines.run_record import scalars
 
 
 def config(folder, **changes):
@@ -147,13 +146,6 @@ def test_a_copy_is_given():
     parser = ConfigParser({"a": {"b": 1}, "config": "$__import__('shared.engines').engines.executed_config()"})
     parser.get_parsed_content("config")["a"]["b"] = 2
     assert parser["a::b"] == 1
-
-
-def test_scalars_are_the_hyper_parameters():
-    items = {"rate": 0.1, "name": "x", "on": True, "none": None, "ref": "@rate", "expression": "$1", "copy": "%rate"}
-    items |= {"_desc_": "text", "_meta_": {}, "component": {"_target_": "a", "width": 3}, "list": [1]}
-    items["stage"] = {"rate": 0.2, "_desc_rate": "text", "network": {"_target_": "a", "width": 3}, "inner": {"size": 4}}
-    assert scalars(items) == {"rate": 0.1, "name": "x", "on": True, "stage.rate": 0.2, "stage.inner.size": 4}
 
 
 def trained(folder, **changes):

@@ -1,5 +1,8 @@
 """A real MLflow database and what a test asks of it."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 from mlflow import MlflowClient
 
@@ -30,3 +33,14 @@ def runs_of(client):
         return named
 
     return runs
+
+
+@pytest.fixture
+def run_git():
+    """What git prints of this repository."""
+
+    def run(*arguments):
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    return run

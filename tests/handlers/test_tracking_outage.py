@@ -169,8 +169,8 @@ def test_a_server_that_never_answers_does_not_hold_up_every_epoch(tmp_path, monk
         assert time.monotonic() - started < 20
         tracking.finish()
     assert len(warnings_of(caplog)) == 2
-    # Start, parameters, those of the stage, the epochs, the end.
-    assert len(Backlog(tmp_path / "run").entries()) == 1 + 1 + 1 + 40 + 1
+    # Tags, start, parameters, those of the stage, the epochs, the end.
+    assert len(Backlog(tmp_path / "run").entries()) == 1 + 1 + 1 + 1 + 40 + 1
 
 
 def test_a_refused_value_does_not_hold_up_the_others(make_tracking, runs_of, caplog):

@@ -1,0 +1,196 @@
+"""Kill -9 at random moments: what is started again ends with the same weights, features and maps as what nobody disturbed."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import tifffile
+import torch
+
+from .kill_workflows import REPOSITORY, Workflow, workflows
+
+DEADLINE_S = 3600
+# Written by the clock, by the process or by MLflow.
+NOT_COMPARED = {"mlflow.json", "mlruns.db", "mlruns.db-journal", "config.json", "mlflow_missed.jsonl"}
+VOLATILE_COLUMNS = {"seconds", "worker", "attempts", "path", "fingerprint", "image"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workflows", nargs="+", choices=workflows(), default=list(workflows()), metavar="NAME")
+    parser.add_argument("--kills", type=int, default=20, help="of each workflow (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--folder", type=Path, help="keeps data, results and logs; a temporary one without it")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Kill every workflow at moments that are drawn evenly over the time that it takes undisturbed.
+
+    Whatever was killed is started again in the same folder, and killed again at the next moment. A run that ends before its
+    moment is compared with the undisturbed one, and the next begins in a new folder; so does the last one, which is not killed.
+
+    Raises:
+        RuntimeError: if a run differs, or does not end well.
+    """
+    results = {}
+    with _folder(arguments.folder) as folder:
+        for name in arguments.workflows:
+            results[name] = _measure(workflows()[name], folder / name, arguments.kills, random.Random(f"{arguments.seed} {name}"))
+            print(_row(name, results[name]), flush=True)
+    different = [name for name, result in results.items() if result["differences"]]
+    if different:
+        raise RuntimeError(f"not the same after kills: {json.dumps({name: results[name]['differences'] for name in different})}")
+    return results
+
+
+class _folder:
+    """A folder that is given, or a temporary one."""
+
+    def __init__(self, given: Path | None) -> None:
+        self.given, self.made = given, None if given else tempfile.TemporaryDirectory(prefix="kills-")
+
+    def __enter__(self) -> Path:
+        return self.given.resolve() if self.given else Path(self.made.name)  # type: ignore[union-attr]
+
+    def __exit__(self, *_: object) -> None:
+        if self.made is not None:
+            self.made.cleanup()
+
+
+def _measure(workflow: Workflow, folder: Path, num_kills: int, moments: random.Random) -> dict[str, Any]:
+    shutil.rmtree(folder, ignore_errors=True)
+    source = folder / "data"
+    source.parent.mkdir(parents=True)
+    workflow.make_data(source)
+    undisturbed = _Run(workflow, source, folder / "undisturbed")
+    started = time.monotonic()
+    undisturbed.go(None)
+    duration_s = time.monotonic() - started
+    result: dict[str, Any] = {"undisturbed_s": round(duration_s, 1), "kills": 0, "runs": 0, "differences": []}
+    run = None
+    while result["kills"] < num_kills or run is not None:
+        run = run or _Run(workflow, source, folder / f"killed_{result['runs']}")
+        moment_s = moments.uniform(0, duration_s) if result["kills"] < num_kills else None
+        if run.go(moment_s):
+            result["runs"] += 1
+            found = list(differences(undisturbed.out, run.out))
+            result["differences"] += [f"{run.out.parent.name}: {line}" for line in found]
+            if not found:
+                shutil.rmtree(run.folder)
+            run = None
+        else:
+            result["kills"] += 1
+    result["files"] = len(list(_compared(undisturbed.out)))
+    return result
+
+
+class _Run:
+    """One folder of data and one of results."""
+
+    def __init__(self, workflow: Workflow, source: Path, folder: Path) -> None:
+        self.workflow, self.folder, self.data, self.out = workflow, folder, folder / "data", folder / "out"
+        shutil.copytree(source, self.data)
+
+    def go(self, moment_s: float | None) -> bool:
+        """Run until it ends, or is killed with all its children after so many seconds; whether it has ended.
+
+        Raises:
+            RuntimeError: if it ends in an error.
+        """
+        variables = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | variables
+        with (self.folder / "log.txt").open("a") as log:
+            process = subprocess.Popen(
+                self.workflow.command(self.data, self.out),
+                cwd=REPOSITORY,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            code = process.wait(DEADLINE_S if moment_s is None else moment_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if moment_s is None:
+                raise RuntimeError(f"{self.folder}: no end after {DEADLINE_S} s") from None
+            return False
+        if code:
+            tail = "\n".join((self.folder / "log.txt").read_text().splitlines()[-15:])
+            raise RuntimeError(f"{self.folder} ended with exit status {code}, started again after a kill:\n{tail}")
+        return True
+
+
+def differences(ours: Path, theirs: Path) -> Iterator[str]:
+    """Where two folders of results differ: in the names of their files, or in what they hold."""
+    names = set(_compared(ours)), set(_compared(theirs))
+    yield from (f"{name} is in one folder alone" for name in sorted(names[0] ^ names[1]))
+    yield from (name for name in sorted(names[0] & names[1]) if not _is_same(name, ours, theirs))
+
+
+def _compared(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        relative = path.relative_to(folder)
+        if path.is_file() and relative.parts[0] not in ("mlruns", "rows") and path.name not in NOT_COMPARED:
+            yield relative.as_posix()
+
+
+def _is_same(name: str, of_ours: Path, of_theirs: Path) -> bool:
+    ours, theirs = of_ours / name, of_theirs / name
+    if ours.suffix == ".pt":
+        first, second = (torch.load(file, weights_only=True, map_location="cpu") for file in (ours, theirs))
+        return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    if ours.name.endswith(".tif"):
+        first, second = (_levels(file) for file in (ours, theirs))
+        return len(first) == len(second) and all(map(np.array_equal, first, second))
+    if ours.suffix == ".h5":
+        return _arrays(ours) == _arrays(theirs)
+    if ours.suffix == ".csv":
+        return _rows(ours) == _rows(theirs)
+    if ours.suffix == ".json":
+        return _text(ours, of_ours) == _text(theirs, of_theirs)
+    return ours.read_bytes() == theirs.read_bytes()
+
+
+def _levels(file: Path) -> list[np.ndarray]:
+    with tifffile.TiffFile(file) as tiff:
+        return [level.asarray() for level in tiff.series[0].levels]
+
+
+def _arrays(file: Path) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    with h5py.File(file) as opened:
+        opened.visititems(lambda name, item: found.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def _rows(file: Path) -> list[str]:
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    return sorted(str({name: value for name, value in row.items() if name not in VOLATILE_COLUMNS}) for row in rows)
+
+
+def _text(file: Path, folder: Path) -> str:
+    return file.read_text().replace(str(folder.parent), "")
+
+
+def _row(name: str, result: dict[str, Any]) -> str:
+    same = "the same" if not result["differences"] else "DIFFERENT"
+    return (
+        f"{name:<16} {result['undisturbed_s']:7.1f} s undisturbed  {result['kills']:3d} kills  {result['runs']:3d} runs  "
+        f"{result['files']:3d} files  {same}"
+    )

@@ -1,0 +1,67 @@
+"""Opens every slide of a manifest once and lists those that no training or map could use, all of them, in problems.csv.
+
+python scripts/check_slides.py --manifest slides.csv --out checked
+python scripts/check_slides.py --manifest slides.csv --out checked --skip              also checked/slides.csv, without them
+python scripts/check_slides.py --manifest slides.csv --out checked --skip --app_mag    pixel sizes from the magnification too
+
+A second run opens only what is new or has changed. Trainings and maps take checked/slides.csv as their manifest.
+
+Exit status: 0 when every slide can be used, or the others are skipped; 1 when some cannot; 2 for a manifest that cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from shared.front_door import begin_script
+
+PROBLEMS, CACHE, MANIFEST = "problems.csv", "headers.json", "slides.csv"
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest (.csv)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of problems.csv and the checked manifest")
+    parser.add_argument("--skip", action="store_true", help="write a manifest of the slides that can be used")
+    parser.add_argument("--app_mag", action="store_true", help="a slide without pixel size has 10 um / its magnification")
+    parser.add_argument("--num_threads", type=int, default=4, help="that open slides (default 4)")
+    return parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from shared.data import load_manifest, write_manifest
+    from shared.data.slide_survey import problem_table, survey_slides
+    from shared.writers.atomic import atomic_path
+
+    out = arguments.out
+    records = load_manifest(arguments.manifest, require=(), num_classes=2**31, check_files=False)
+    survey = survey_slides(records, out / CACHE, arguments.app_mag, arguments.num_threads)
+    with atomic_path(out / PROBLEMS) as temporary:
+        temporary.write_text(problem_table(survey.problems), encoding="utf-8")
+    print(f"{len(survey.usable)} of {len(records)} rows can be used", end="")
+    print(f"; what is wrong with the others is in {out / PROBLEMS}" if survey.problems else "")
+    if survey.problems and not arguments.skip:
+        return 1
+    if not survey.usable:
+        raise ValueError(f"{arguments.manifest}: no slide can be used, see {out / PROBLEMS}")
+    if arguments.skip:
+        write_manifest(survey.usable, out / MANIFEST)
+        print(f"their manifest is {out / MANIFEST}")
+    return 0
+
+
+def main() -> None:
+    begin_script()
+    try:
+        sys.exit(run(parsed()))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
