@@ -22,6 +22,7 @@ from shared.engines.run_record import FILES, VOLATILE
 from shared.sweeps.child_process import run_child
 from shared.writers.atomic import atomic_path
 
+from .doors.numbers import MOST_EPOCHS, whole_number
 from .recipe import Recipe, read_recipe
 from .refusal import Refusal
 from .served_model import ServedModel, config_files, grouped_items, is_plain, plain_value, training_config
@@ -33,6 +34,10 @@ logger = logging.getLogger(__name__)
 MANIFEST, OVERLAY, LOG = "labels.csv", "overlay.json", "log.txt"
 RUNNING, DONE, ERROR, STOPPED, SUBMITTED = "RUNNING", "DONE", "ERROR", "STOPPED", "SUBMITTED"
 _LAST_LINES = 20
+# Of those that ended.
+_MOST_TASKS = 100
+# It goes into an expression of the configuration.
+_DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]{1,2})?")
 
 
 def recipe_of(model: ServedModel) -> Recipe | None:
@@ -154,7 +159,7 @@ class Trainings:
             if self.running is not None:
                 raise Refusal(f"{self.running.model} is being trained: wait, or stop it (DELETE /train/)", 429)
             task = TrainingTask(model.name, options)
-            self.tasks.append(task)
+            self.tasks = [*self.tasks[-_MOST_TASKS:], task]
         run = model.versions.new_run()
         task.log = run / LOG
         try:
@@ -230,7 +235,7 @@ def check_options(request: Mapping[str, Any]) -> dict[str, Any]:
     ignored = {"client_id", "model", "name", "train_batch_size", "val_batch_size"}
     unknown = sorted({*request} - {*known} - ignored)
     if unknown:
-        raise Refusal(f"a training has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        raise Refusal(f"a training has no option {', '.join(unknown)[:200]}; it has {', '.join(known)}")
     options: dict[str, Any] = {}
     for name, kind in known.items():
         value = request.get(name)
@@ -241,10 +246,13 @@ def check_options(request: Mapping[str, Any]) -> dict[str, Any]:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise Refusal(f"{name} must be of type {kind.__name__}, got {value!r}")
+            raise Refusal(f"{name} must be of type {kind.__name__}, got {repr(value)[:80]}")
         options[name] = value
-    if options.get("max_epochs", 1) < 1 or not 0 < options.get("val_split", 0.25) < 1:
-        raise Refusal(f"need max_epochs of at least 1 and val_split between 0 and 1, got {options}")
+    whole_number(options.get("max_epochs", 1), "max_epochs", 1, MOST_EPOCHS)
+    if not 0 < options.get("val_split", 0.25) < 1:
+        raise Refusal(f"val_split must lie between 0 and 1, got {options['val_split']}")
+    if not _DEVICE.fullmatch(options.get("device") or "cpu"):
+        raise Refusal(f"device must be cpu, cuda, cuda:NUMBER or mps, got {options['device'][:80]!r}")
     return options
 
 
