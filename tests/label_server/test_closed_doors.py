@@ -77,21 +77,19 @@ def nothing_is_left_behind(server):
 def refused(server, reply):
     """The reason, which names no folder of this machine."""
     assert 400 <= reply.status < 500, reply
-    assert "/" not in reply.reason.replace("and/or", "").replace(str(reply.status), "") or not any(
-        str(folder) in reply.reason for folder in (server.studies, server.work_dir, "/tmp", "/home", "/root", "/work")
-    ), reply.reason
+    assert not any(str(folder) in reply.reason for folder in (server.studies, server.work_dir, "/tmp", "/home", "/root")), reply
     return reply.reason
 
 
-@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize(("path", "key"), [(path, key) for path, keys in KEYS.items() for key in keys])
-def test_no_value_of_a_body_stops_the_server(server, path, key, value):
-    reply = server.ask("POST", path, f'{{"{key}":{value}}}', timeout=60)
-    # What decides nothing is passed over; and no training may begin.
-    if reply.status != 200:
-        assert 0 < len(refused(server, reply)) < 1000
-    else:
-        assert not path.startswith("/train/"), reply
+def test_no_value_of_a_body_stops_the_server(server, path, key):
+    for value in HOSTILE.values():
+        reply = server.ask("POST", path, f'{{"{key}":{value}}}', timeout=60)
+        # What decides nothing is passed over; and no training may begin.
+        if reply.status != 200:
+            assert 0 < len(refused(server, reply)) < 1000
+        else:
+            assert not path.startswith("/train/"), reply
 
 
 def test_options_of_a_training_have_bounds(server):
@@ -106,18 +104,18 @@ def test_options_of_a_training_have_bounds(server):
         assert reason in reply.reason
 
 
-@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("key", ["strategy", "weak_label", "meta", "path", "name", "note"])
-def test_what_is_said_of_a_slide_can_be_read_again(server, key, value):
-    body = urlencode({"info": f'{{"{key}":{value}}}'})
-    reply = server.ask("PUT", "/datastore/image/info?image=slide_00", body, FORM)
-    if reply.status != 200:
-        refused(server, reply)
-    assert server.ask("POST", "/activelearning/unlabelled", {}).status == 200
-    for path in ("/datastore/?output=all", "/datastore/image/info?image=slide_00", "/weak_labels/"):
-        read = server.ask("GET", path)
-        assert read.status == 200, read
-        assert not any(isinstance(number, float) and not math.isfinite(number) for number in _numbers(read.json))
+def test_what_is_said_of_a_slide_can_be_read_again(server, key):
+    for value in HOSTILE.values():
+        body = urlencode({"info": f'{{"{key}":{value}}}'})
+        reply = server.ask("PUT", "/datastore/image/info?image=slide_00", body, FORM)
+        if reply.status != 200:
+            refused(server, reply)
+        assert server.ask("POST", "/activelearning/unlabelled", {}).status == 200
+        for path in ("/datastore/?output=all", "/datastore/image/info?image=slide_00", "/weak_labels/"):
+            read = server.ask("GET", path)
+            assert read.status == 200, read
+            assert all(map(math.isfinite, _numbers(read.json)))
 
 
 def _numbers(value):
@@ -232,9 +230,6 @@ def test_labels_have_one_tag(server, tag):
 def test_an_upload_that_claims_large_pixels_is_refused(server, generated):
     image = next((generated / "images").iterdir())
     files = {"file": (image.name, image.read_bytes(), "image/png")}
-    for mpp in (100, 99.5):
-        reply = server.send("POST", "/infer/cdws_mil", files, {"params": json.dumps({"mpp": mpp})})
-        assert reply.status in (200, 422), reply
     bomb = {"file": ("bomb.png", _white_png(15_000), "image/png")}
     assert "more than" in refused(server, server.send("POST", "/infer/cdws_mil", bomb, {"params": '{"mpp": 100}'}))
     assert "mpp must be a number of" in refused(
