@@ -7,7 +7,7 @@ and pack all slides into an archive whoever asks.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, UploadFile
 from fastapi.responses import FileResponse
@@ -28,7 +28,8 @@ from .weak_labels import check_info
 _MAY_READ = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _MAY_LABEL = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 _MAY_REMOVE = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
-_FILE, _FORM = File(...), Form("{}")
+# Each parameter its own: FastAPI writes the parameter's name into what stands behind it.
+_Text, _Upload = Annotated[str, Form()], Annotated[UploadFile, File()]
 _OUTPUTS = ("stats", "train", "all")
 
 
@@ -57,7 +58,7 @@ def datastore_routes(app: PathologyApp, allow_delete: bool = False) -> APIRouter
 
 def _add_image_routes(router: APIRouter, app: PathologyApp) -> None:
     @router.put("/image", summary="Upload a slide or an image")
-    def add_image(image: str = "", params: str = _FORM, file: UploadFile = _FILE, user: User = _MAY_LABEL) -> dict[str, str]:
+    def add_image(file: _Upload, image: str = "", params: _Text = "{}", user: User = _MAY_LABEL) -> dict[str, str]:
         name = file.filename or ""
         suffix = _suffix(name, frozenset(image_suffixes()), known_suffixes())
         info = _noted(parse_note(params, "params"), user)
@@ -82,7 +83,7 @@ def _add_image_routes(router: APIRouter, app: PathologyApp) -> None:
         return dict(app.datastore().get_image_info(check_name(image)))
 
     @router.put("/image/info", summary="Say something of a slide: its weak label")
-    def update_image_info(image: str, info: str = _FORM, user: User = _MAY_LABEL) -> None:
+    def update_image_info(image: str, info: _Text = "{}", user: User = _MAY_LABEL) -> None:
         app.datastore().update_image_info(check_name(image), check_info(_noted(parse_note(info, "info"), user)))
 
 
@@ -91,10 +92,10 @@ def _add_label_routes(router: APIRouter, app: PathologyApp) -> None:
 
     @router.put("/label", summary="Submit the annotations of a slide")
     def save_label(
+        label: _Upload,
         image: str,
-        params: str = _FORM,
+        params: _Text = "{}",
         tag: str = FINAL,
-        label: UploadFile = _FILE,
         user: User = _MAY_LABEL,
     ) -> dict[str, str]:
         suffix = _suffix(label.filename or "", endings, ", ".join(sorted(endings)))
@@ -124,7 +125,7 @@ def _add_label_routes(router: APIRouter, app: PathologyApp) -> None:
         return dict(app.datastore().get_label_info(check_name(label, "label"), check_tag(tag)))
 
     @router.put("/label/info", summary="Say something of a label")
-    def update_label_info(label: str, tag: str = FINAL, info: str = _FORM, user: User = _MAY_LABEL) -> None:
+    def update_label_info(label: str, tag: str = FINAL, info: _Text = "{}", user: User = _MAY_LABEL) -> None:
         note = _noted(parse_note(info, "info"), user)
         app.datastore().update_label_info(check_name(label, "label"), check_tag(tag), note)
 

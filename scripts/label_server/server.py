@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 # Requests for maps that wait or are answered from the cache at the same time; one is computed.
 INFERENCE_THREADS = 16
+# It may repeat what was sent.
+_LONGEST_REASON = 800
 _USER, _ADMIN = settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ADMIN
 
 
@@ -238,16 +240,16 @@ def _explained(plain: PlainErrors) -> Callable[[Request, Exception], Awaitable[J
 
     async def explain(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, Refusal):
-            return JSONResponse({"detail": plain(str(error))}, error.status)
+            return JSONResponse({"detail": plain(str(error))[:_LONGEST_REASON]}, error.status)
         if isinstance(error, MONAILabelException):
             is_missing = isinstance(error, ImageNotFoundException | LabelNotFoundException)
-            return JSONResponse({"detail": plain(str(error.msg))}, 404 if is_missing else 400)
+            return JSONResponse({"detail": plain(str(error.msg))[:_LONGEST_REASON]}, 404 if is_missing else 400)
         if isinstance(error, NotImplementedError):
             return JSONResponse({"detail": "this datastore cannot do that: the archive keeps its images and labels itself"}, 501)
         if isinstance(error, OSError):
             logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
             return JSONResponse({"detail": plain(f"the server's files: {error.strerror or error}")}, 507)
-        return JSONResponse({"detail": plain(str(error))}, 400)
+        return JSONResponse({"detail": plain(str(error))[:_LONGEST_REASON]}, 400)
 
     return explain
 
