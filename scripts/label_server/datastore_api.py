@@ -7,7 +7,7 @@ and pack all slides into an archive whoever asks.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Depends, File, Form, UploadFile
 from fastapi.responses import FileResponse
@@ -29,7 +29,8 @@ _MAY_READ = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _MAY_LABEL = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 _MAY_REMOVE = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
 # Each parameter its own: FastAPI writes the parameter's name into what stands behind it.
-_Text, _Upload = Annotated[str, Form()], Annotated[UploadFile, File()]
+_Text: TypeAlias = Annotated[str, Form()]
+_Upload: TypeAlias = Annotated[UploadFile, File()]
 _OUTPUTS = ("stats", "train", "all")
 
 
