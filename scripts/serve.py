@@ -36,6 +36,9 @@ def parsed() -> argparse.Namespace:
         "--checkpoint", action="append", default=[], metavar="NAME=PATH", help="of a bundle: model.pt, or its folder"
     )
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME=OVERLAY", help="of a bundle, as in its training")
+    parser.add_argument(
+        "--features", action="append", default=[], metavar="NAME=FOLDER", help="of the slides, stored, for a bundle on features"
+    )
     parser.add_argument("--work_dir", type=Path, default=Path.home() / ".cache" / "wsss-monailabel", help="(default %(default)s)")
     parser.add_argument("--slide_mpp", type=float, help="micrometres per level-0 pixel of slides that do not say")
     parser.add_argument("--patch_mpp", type=float, help="micrometres per pixel of uploaded PNG and JPEG images")
@@ -137,6 +140,7 @@ def serve(arguments: argparse.Namespace) -> None:
         arguments.retrain,
         arguments.retrain_every,
         annotation_frame=arguments.annotation_frame,
+        features={name: Path(path).expanduser().resolve() for name, path in pairs(arguments.features).items()},
     )
     lock = FileLock(arguments.work_dir / ".lock")
     try:

@@ -25,13 +25,14 @@ from .doors.uploads import Uploads
 from .drawn_files import DrawnFiles
 from .recipe import Recipe
 from .refusal import Refusal
-from .served_model import BundleSource, ServedModel
+from .served_model import BundleSource, ServedModel, check_features, config_files
 from .slide_maps import SlideMaps
 from .tasks import BundleInfer, BundleTrain, LeastCertain, Unlabelled
 from .training import MANIFEST, Trainings, base_config, recipe_of
 from .training_keys import check_training_keys
 from .training_set import LabelledSlide, drawn_fraction, write_training_set
 from .viewer_frame import frame_origin_of_slide
+from .warm_process import WarmProcess
 from .weak_labels import WeakLabel, weak_label
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class AppConfig:
         retrain_every: after so many slides whose label is new or another.
         auto_reload: watch the studies folder.
         annotation_frame: of QuPath's requests and answers and of the annotations that are submitted, one of `ANNOTATION_FRAMES`.
+        features: bundle name -> folder of the slides' stored features, on which it is trained and from which it maps.
     """
 
     work_dir: Path
@@ -66,6 +68,7 @@ class AppConfig:
     retrain_every: int = 0
     auto_reload: bool = True
     annotation_frame: str = QUPATH
+    features: Mapping[str, Path] = field(default_factory=dict)
 
 
 class PathologyApp(MONAILabelApp):
@@ -82,8 +85,10 @@ class PathologyApp(MONAILabelApp):
         overrides = dict(self.settings.overrides)
         if self.settings.slide_mpp is not None:
             overrides["slide_mpp"] = self.settings.slide_mpp
+        check_features(self.settings.sources, self.settings.features)
         self.models = {
-            name: ServedModel(name, source, work / "models" / name, overrides) for name, source in self.settings.sources.items()
+            name: ServedModel(name, source, work / "models" / name, overrides, self.settings.features.get(name))
+            for name, source in self.settings.sources.items()
         }
         trainable = {name: model.source for name, model in self.models.items() if recipe_of(model) is not None}
         check_training_keys(trainable, self.settings.training)
@@ -93,7 +98,10 @@ class PathologyApp(MONAILabelApp):
         self.tissue = TissueCache(work / "tissue")
         self.drawn = DrawnFiles(work / "drawn")
         self.uploads = Uploads(work / "temporary" / "uploads")
-        self.trainings = Trainings(self._write_training_set, self.settings.training)
+        files = [path for source in trainable.values() for path in config_files(source, "train")]
+        self.warm = WarmProcess(files)
+        self.warm.prepare()
+        self.trainings = Trainings(self._write_training_set, self.settings.training, warm=self.warm)
         super().__init__(
             app_dir,
             studies,

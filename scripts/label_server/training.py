@@ -8,7 +8,6 @@ import logging
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import uuid
 from collections import deque
@@ -19,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from shared.engines.run_record import FILES, VOLATILE
-from shared.sweeps.child_process import run_child
 from shared.writers.atomic import atomic_path
 
 from .doors.numbers import MOST_EPOCHS, whole_number
 from .recipe import Recipe, read_recipe
 from .refusal import Refusal
-from .served_model import ServedModel, config_files, grouped_items, is_plain, plain_value, training_config
+from .served_model import SLIDE_FEATURES, ServedModel, config_files, grouped_items, is_plain, plain_value, training_config
 from .training_keys import keys_of_training
 from .versions import Version
+from .warm_process import WarmProcess
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +80,8 @@ def training_overlay(
         "manifest": str(run / MANIFEST),
         "dataset_dir": str(run.parent),
     }
+    if model.features is not None:
+        overlay[SLIDE_FEATURES] = str(model.features)
     if options.get("pretrained", True) and recipe.initial_weights is not None:
         overlay[recipe.initial_weights] = str(model.versions.current.checkpoint)
     if options.get("max_epochs") is not None:
@@ -122,6 +123,7 @@ class Trainings:
         prepare: writes the manifest of a model into a folder; returns what is to be remembered of it.
         extra: keys and values of every training whose bundle has the key, the last word.
         on_published: called with model and version when a training has become the version that answers.
+        warm: runs the trainings; None starts a new process for each.
     """
 
     def __init__(
@@ -129,7 +131,9 @@ class Trainings:
         prepare: Callable[[ServedModel, Recipe, Path, Mapping[str, Any]], dict[str, Any]],
         extra: Mapping[str, Any] | None = None,
         on_published: Callable[[ServedModel, Version], None] | None = None,
+        warm: WarmProcess | None = None,
     ) -> None:
+        self._warm = warm or WarmProcess([])
         self._prepare, self._extra, self._on_published = prepare, dict(extra or {}), on_published
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -189,9 +193,8 @@ class Trainings:
                 temporary.write_text(json.dumps(overlay, indent=2) + "\n")
             files = [*map(str, config_files(model.source, "train")), str(run / OVERLAY)]
             meta = str(model.source.folder / "configs" / "metadata.json")
-            command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), "--meta_file", meta]
-            with (run / LOG).open("w") as log:
-                code = run_child(command, log, functools.partial(self._started, task))
+            arguments = ["run", "--config_file", str(files), "--meta_file", meta]
+            code = self._warm.run(arguments, run / LOG, functools.partial(self._started, task))
             self._process = None
             if task.status == STOPPED:
                 self._end(task, STOPPED, None)
@@ -199,8 +202,9 @@ class Trainings:
             if code:
                 raise RuntimeError(f"the training ended with status {code}: {_last_error(run / LOG)}")
             # What cannot be loaded must not replace what can.
-            model.load(Version(run.name, run / "model.pt"))
+            loaded = model.load(Version(run.name, run / "model.pt"))
             version = model.versions.publish(run, {**record, "request": task.request})
+            model.answer_with(loaded, version)
             task.version = version.name
             task.log = version.checkpoint.with_name(LOG)
             if self._on_published is not None:
