@@ -15,7 +15,9 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,9 @@ def parsed() -> argparse.Namespace:
         "--checkpoint", action="append", default=[], metavar="NAME=PATH", help="of a bundle: model.pt, or its folder"
     )
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME=OVERLAY", help="of a bundle, as in its training")
+    parser.add_argument(
+        "--features", action="append", default=[], metavar="NAME=FOLDER", help="of the slides, stored, for a bundle on features"
+    )
     parser.add_argument("--work_dir", type=Path, default=Path.home() / ".cache" / "wsss-monailabel", help="(default %(default)s)")
     parser.add_argument("--slide_mpp", type=float, help="micrometres per level-0 pixel of slides that do not say")
     parser.add_argument("--patch_mpp", type=float, help="micrometres per pixel of uploaded PNG and JPEG images")
@@ -53,6 +58,8 @@ def parsed() -> argparse.Namespace:
     network.add_argument("--port", type=int, default=8000)
     network.add_argument("--insecure", action="store_true", help="let everybody in who reaches --host")
     network.add_argument("--origin", action="append", default=[], help="of web pages that may ask (CORS)")
+    network.add_argument("--allow_delete", action="store_true", help="let clients remove slides and labels")
+    network.add_argument("--largest_upload_gb", type=float, default=4.0, help="of one request (default %(default)s)")
     return parser.parse_args()
 
 
@@ -111,6 +118,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
     from scripts.label_server.app import REMOTE, AppConfig, PathologyApp
     from scripts.label_server.datastore import check_studies
+    from scripts.label_server.ending import run_until_told
     from scripts.label_server.served_model import find_bundles
     from scripts.label_server.server import create_server
 
@@ -132,16 +140,23 @@ def serve(arguments: argparse.Namespace) -> None:
         arguments.retrain,
         arguments.retrain_every,
         annotation_frame=arguments.annotation_frame,
+        features={name: Path(path).expanduser().resolve() for name, path in pairs(arguments.features).items()},
     )
     lock = FileLock(arguments.work_dir / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(f"another server uses --work_dir {arguments.work_dir}: give this one a folder of its own") from None
+    temporary = arguments.work_dir / "temporary"
+    # What a server that was killed has left there.
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    tempfile.tempdir = os.environ["TMPDIR"] = str(temporary)
     app = PathologyApp(settings.MONAI_LABEL_APP_DIR, settings.MONAI_LABEL_STUDIES, config)
     logging.getLogger(__name__).info("models: %s; slides: %d", ", ".join(sources), len(app.datastore().list_images()))
-    server = create_server(app, arguments.host, arguments.origin)
-    uvicorn.run(server, host=arguments.host, port=arguments.port, log_level="info", access_log=False)
+    largest_upload = int(arguments.largest_upload_gb * 2**30)
+    server = create_server(app, arguments.host, arguments.origin, arguments.allow_delete, largest_upload)
+    run_until_told(uvicorn.Config(server, arguments.host, arguments.port, log_level="info", access_log=False))
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ def allowed_hosts(host: str) -> list[str]:
     return [*LOOPBACK_NAMES, host] if is_loopback(host) else ["*"]
 
 
-def check_name(name: str, what: str = "image") -> str:
+def check_name(name: object, what: str = "image") -> str:
     """A name from outside that becomes the name of a file, if it stays in its folder.
 
     Raises:
@@ -60,8 +60,10 @@ def check_name(name: str, what: str = "image") -> str:
     >>> check_name("case 001.A")
     'case 001.A'
     """
+    if not isinstance(name, str):
+        raise Refusal(f"the {what} must be a name, got {repr(name)[:80]}")
     is_path = any(letter in name for letter in ("/", "\\", "\0")) or name.startswith(".")
-    if is_path or len(name.encode()) > _LONGEST_NAME or any(ord(letter) < 32 for letter in name):
+    if is_path or len(name.encode("utf-8", "replace")) > _LONGEST_NAME or any(ord(letter) < 32 for letter in name):
         raise Refusal(f"the {what} {name[:80]!r} is no name: no folders, no leading dot, at most {_LONGEST_NAME} bytes", 400)
     return name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,15 +21,18 @@ from shared.data.tissue_cache import TissueCache
 from shared.wsi.annotations.frames import QUPATH
 
 from .datastore import SlideDatastore
+from .doors.uploads import Uploads
+from .drawn_files import DrawnFiles
 from .recipe import Recipe
 from .refusal import Refusal
-from .served_model import BundleSource, ServedModel
+from .served_model import BundleSource, ServedModel, check_features, config_files
 from .slide_maps import SlideMaps
 from .tasks import BundleInfer, BundleTrain, LeastCertain, Unlabelled
 from .training import MANIFEST, Trainings, base_config, recipe_of
 from .training_keys import check_training_keys
 from .training_set import LabelledSlide, drawn_fraction, write_training_set
 from .viewer_frame import frame_origin_of_slide
+from .warm_process import WarmProcess
 from .weak_labels import WeakLabel, weak_label
 
 logger = logging.getLogger(__name__)
@@ -51,6 +55,7 @@ class AppConfig:
         retrain_every: after so many slides whose label is new or another.
         auto_reload: watch the studies folder.
         annotation_frame: of QuPath's requests and answers and of the annotations that are submitted, one of `ANNOTATION_FRAMES`.
+        features: bundle name -> folder of the slides' stored features, on which it is trained and from which it maps.
     """
 
     work_dir: Path
@@ -63,6 +68,7 @@ class AppConfig:
     retrain_every: int = 0
     auto_reload: bool = True
     annotation_frame: str = QUPATH
+    features: Mapping[str, Path] = field(default_factory=dict)
 
 
 class PathologyApp(MONAILabelApp):
@@ -79,8 +85,10 @@ class PathologyApp(MONAILabelApp):
         overrides = dict(self.settings.overrides)
         if self.settings.slide_mpp is not None:
             overrides["slide_mpp"] = self.settings.slide_mpp
+        check_features(self.settings.sources, self.settings.features)
         self.models = {
-            name: ServedModel(name, source, work / "models" / name, overrides) for name, source in self.settings.sources.items()
+            name: ServedModel(name, source, work / "models" / name, overrides, self.settings.features.get(name))
+            for name, source in self.settings.sources.items()
         }
         trainable = {name: model.source for name, model in self.models.items() if recipe_of(model) is not None}
         check_training_keys(trainable, self.settings.training)
@@ -88,7 +96,12 @@ class PathologyApp(MONAILabelApp):
             model.versions.clear_unfinished()
         self.maps = SlideMaps(work / "maps", self.settings.patch_mpp)
         self.tissue = TissueCache(work / "tissue")
-        self.trainings = Trainings(self._write_training_set, self.settings.training)
+        self.drawn = DrawnFiles(work / "drawn")
+        self.uploads = Uploads(work / "temporary" / "uploads")
+        files = [path for source in trainable.values() for path in config_files(source, "train")]
+        self.warm = WarmProcess(files)
+        self.warm.prepare()
+        self.trainings = Trainings(self._write_training_set, self.settings.training, warm=self.warm)
         super().__init__(
             app_dir,
             studies,
@@ -101,7 +114,8 @@ class PathologyApp(MONAILabelApp):
     def init_datastore(self) -> Datastore:
         if self.studies.startswith(REMOTE):
             return super().init_datastore()
-        return SlideDatastore(self.studies, self.settings.auto_reload, self.label_changed)
+        own = [self.settings.work_dir]
+        return SlideDatastore(self.studies, self.settings.auto_reload, self.label_changed, self._check_annotations, own)
 
     def init_infers(self) -> dict[str, InferTask]:
         return {name: BundleInfer(model, list(model.loaded().labels)) for name, model in self.models.items()}
@@ -114,6 +128,21 @@ class PathologyApp(MONAILabelApp):
             "least_certain": LeastCertain(self.models, self.maps, self.label_of, self.slide_path, self.settings.annotation_frame),
             "unlabelled": Unlabelled(self.label_of, self.slide_path),
         }
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Folders of this machine that no client needs to know."""
+        bundles = [model.source.folder.parent for model in self.models.values()]
+        checkpoints = [model.source.checkpoint.parent for model in self.models.values()]
+        found = [
+            self.settings.work_dir,
+            *bundles,
+            *checkpoints,
+            Path(tempfile.gettempdir()),
+            Path.home(),
+            Path(__file__).parents[2],
+        ]
+        return (*map(str, found), *([] if self.studies.startswith(REMOTE) else [self.studies]))
 
     def model(self, name: str) -> ServedModel:
         """A served model.
@@ -152,10 +181,24 @@ class PathologyApp(MONAILabelApp):
             origin = (0, 0)
             if annotations is not None:
                 origin = frame_origin_of_slide(self.slide_path(image_id), QUPATH)
-            return weak_label(store.get_image_info(image_id), annotations, image_id, self.settings.annotation_frame, origin)
+            info, frame = store.get_image_info(image_id), self.settings.annotation_frame
+            return weak_label(info, annotations, image_id, frame, origin, self.drawn.areas)
         except (ValueError, OSError) as error:
             logger.warning("the label of %s is passed over: %s", image_id, error)
             return None
+
+    def _check_annotations(self, slide: Path, annotations: Path) -> None:
+        """Read what is submitted for a slide, as it will be read again.
+
+        Raises:
+            Refusal: if it cannot be.
+        """
+        try:
+            origin = frame_origin_of_slide(slide, QUPATH)
+        except Refusal:
+            # The slide may be repaired later.
+            origin = (0, 0)
+        self.drawn.areas(annotations, self.settings.annotation_frame, origin)
 
     def weak_labels(self) -> dict[str, WeakLabel]:
         """The slides of which something is known."""

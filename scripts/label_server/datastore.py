@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from monailabel.datastore.local import LocalDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 
 from shared.writers.atomic import atomic_path
 from shared.wsi.annotations.annotation_file import ANNOTATION_SUFFIXES, PACKED_SUFFIXES
-from shared.wsi.annotations.reading import read_annotations
 from shared.wsi.formats import image_suffixes
 
 from .access import check_name
 from .refusal import Refusal
-from .weak_labels import stated_label
+from .slide_names import FoundSlides, find_slides
+from .studies_watch import watch_studies
+from .weak_labels import check_info, stated_label
 
 logger = logging.getLogger(__name__)
 
@@ -28,63 +31,106 @@ FINAL = "final"
 
 
 class SlideDatastore(LocalDatastore):
-    """A folder of slides and images, flat; labels and notes lie in ``labels/`` and ``datastore_v2.json`` in it.
+    """A folder of slides and images with its subfolders; labels and notes lie in ``labels/`` and ``datastore_v2.json`` in it.
 
-    Unlike MONAI Label's own, annotation files are no images, every name from outside is checked, what is stored is checked before
-    it is, and ``datastore_v2.json`` is replaced in one step.
+    Unlike MONAI Label's own, annotation files are no images, subfolders are searched, every name from outside is checked, what is
+    stored is checked before it is, and ``datastore_v2.json`` is replaced in one step. The entry ``name`` of a slide is its path
+    in the folder, see `find_slides` for its id.
 
     Args:
         folder: of the slides.
         auto_reload: watch the folder.
         on_label: called with the name of a slide whose label has changed.
+        excluded: folders in it that hold no slides, such as one of the server's own.
+        check_annotations: called with the files of a slide and of what is submitted for it; raises for what cannot be read.
     """
 
-    def __init__(self, folder: str, auto_reload: bool = True, on_label: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        auto_reload: bool = True,
+        on_label: Callable[[str], None] | None = None,
+        check_annotations: Callable[[Path, Path], None] | None = None,
+        excluded: Sequence[Path] = (),
+    ) -> None:
         self._on_label = on_label or (lambda image_id: None)
-        super().__init__(
-            folder, extensions=_patterns(image_suffixes() | {*ANNOTATION_SUFFIXES, *PACKED_SUFFIXES}), auto_reload=auto_reload
-        )
+        self._check_annotations = check_annotations or (lambda slide, annotations: None)
+        self._excluded = list(excluded)
+        self.found = FoundSlides({}, {})
+        suffixes = sorted(image_suffixes() | {*ANNOTATION_SUFFIXES, *PACKED_SUFFIXES}, key=len)
+        # Later endings win, and the longer one of two is the whole of it: .geojson.gz, not .gz.
+        super().__init__(folder, extensions=[f"*{part}" for suffix in suffixes for part in (suffix, suffix.upper())])
+        if auto_reload:
+            watch_studies(Path(folder), self.refresh, self._init_from_datastore_file)
 
     def slide_path(self, image_id: str) -> Path:
         """The file of a slide.
 
         Raises:
-            Refusal: if there is none of this name.
+            Refusal: if there is none of this name, or several share it.
         """
         check_name(image_id)
         uri = self.get_image_uri(image_id)
-        if not uri or not Path(uri).is_file():
-            raise Refusal(f"there is no slide {image_id!r} in the studies folder", 404)
-        return Path(uri)
+        if uri and Path(uri).is_file():
+            return Path(uri)
+        others = self.found.called(image_id)
+        if others:
+            raise Refusal(f"there are {len(others)} slides called {image_id!r}: ask for {' or '.join(others[:10])}", 409)
+        raise Refusal(f"there is no slide {image_id!r} in the studies folder", 404)
+
+    def get_image_uri(self, image_id: str) -> str:
+        found = self._datastore.objects.get(image_id)
+        return "" if found is None else str(Path(self._datastore.image_path(), _path_of(image_id, found)).resolve())
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        self.slide_path(image_id)
-        return dict(super().get_image_info(image_id))
+        path = self.slide_path(image_id)
+        return {**copy.deepcopy(self._datastore.objects[image_id].image.info), "path": str(path)}
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        if Path(image_filename).suffix.lower() not in image_suffixes():
-            raise Refusal(f"{Path(image_filename).suffix or 'a file without ending'} is no known format of slides or images")
-        return str(super().add_image(check_name(image_id), image_filename, image_info))
+        suffix = Path(image_filename).suffix
+        if suffix.lower() not in image_suffixes():
+            raise Refusal(f"{suffix[:80] or 'a file without ending'} is no known format of slides or images")
+        check_name(f"{check_name(image_id)}{suffix}")
+        if image_id in self._datastore.objects:
+            raise Refusal(f"there is a slide {image_id!r} already: give this one another name", 409)
+        path = Path(self._datastore.image_path(), f"{image_id}{suffix}")
+        with FileLock(self._lock_file):
+            with atomic_path(path) as temporary:
+                shutil.copy(image_filename, temporary)
+            info = {**image_info, "ts": int(time.time()), "name": path.name}
+            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
+            self._update_datastore_file(lock=False)
+        return image_id
 
     def remove_image(self, image_id: str) -> None:
-        self.slide_path(image_id)
-        super().remove_image(image_id)
+        path = self.slide_path(image_id)
+        for tag in list(self._datastore.objects[image_id].labels):
+            self.remove_label(image_id, tag)
+        path.unlink()
+        self.refresh()
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        self.slide_path(image_id)
-        check_name(label_tag, "tag")
-        if label_tag == FINAL:
-            # Fails for what is no annotation file.
-            read_annotations(label_filename)
+        slide = self.slide_path(image_id)
+        check_tag(label_tag)
+        # Fails for what is no annotation file.
+        self._check_annotations(slide, Path(label_filename))
         label_id = str(super().save_label(image_id, label_filename, label_tag, label_info))
         self._on_label(image_id)
         return label_id
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        uri = self.get_label_uri(label_id, check_tag(label_tag))
+        if not uri:
+            raise Refusal(f"there is no label of {label_id!r}", 404)
+        Path(uri).unlink(missing_ok=True)
+        self.refresh()
+        self._on_label(label_id)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         self.slide_path(image_id)
         if not isinstance(info, dict):
             raise Refusal(f"info must be a JSON object, got {type(info).__name__}")
-        stated = stated_label(info)
+        stated = stated_label(check_info(info))
         super().update_image_info(image_id, info)
         if stated is not None:
             self._on_label(image_id)
@@ -94,12 +140,36 @@ class SlideDatastore(LocalDatastore):
         uri = self.get_label_uri(image_id, FINAL)
         return Path(uri) if uri and Path(uri).is_file() else None
 
-    def _list_files(self, path: str, patterns: Iterable[str]) -> dict[str, str]:
-        found: dict[str, str] = super()._list_files(path, patterns)
-        if Path(path).resolve() != Path(self._datastore.image_path()).resolve():
-            return found
-        is_image = (Path(name).suffix.lower() in image_suffixes() and not name.startswith(".") for name in found)
-        return {name: file for (name, file), keep in zip(found.items(), is_image, strict=True) if keep}
+    def _to_id(self, file: str) -> tuple[str, str]:
+        endings = [pattern.removeprefix("*") for pattern in self._extensions]
+        ending = max((ending for ending in endings if file.endswith(ending)), key=len, default=Path(file).suffix)
+        return file.removesuffix(ending), ending
+
+    def _add_non_existing_images(self) -> int:
+        """Enter the slides that have come into the folder."""
+        self._init_from_datastore_file()
+        folder = Path(self._datastore.image_path())
+        known = {_path_of(image_id, entry): image_id for image_id, entry in self._datastore.objects.items()}
+        self.found = find_slides(folder, known, [Path(self._datastore.label_path(None)), *self._excluded])
+        new = {image_id: path for image_id, path in self.found.paths.items() if image_id not in self._datastore.objects}
+        for image_id, path in new.items():
+            info = {"ts": int(time.time()), "name": path}
+            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=Path(path).suffix))
+        return len(new)
+
+    def _remove_non_existing(self) -> int:
+        self._init_from_datastore_file()
+        objects, folder, removed = self._datastore.objects, Path(self._datastore.image_path()), 0
+        for image_id, entry in list(objects.items()):
+            if not (folder / _path_of(image_id, entry)).exists():
+                del objects[image_id]
+                removed += 1
+                continue
+            for tag, label in list(entry.labels.items()):
+                if not Path(self._datastore.label_path(tag), self._filename(image_id, label.ext)).exists():
+                    del entry.labels[tag]
+                    removed += 1
+        return removed
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         if lock:
@@ -110,6 +180,24 @@ class SlideDatastore(LocalDatastore):
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str))
         self._config_ts = path.stat().st_mtime
+
+
+def _path_of(image_id: str, entry: ImageLabelModel) -> str:
+    """A slide's path in the studies folder."""
+    name = entry.image.info.get("name")
+    is_inside = isinstance(name, str) and name and not name.startswith("/") and ".." not in Path(name).parts
+    return str(name) if is_inside else f"{image_id}{entry.image.ext}"
+
+
+def check_tag(tag: str) -> str:
+    """The tag of a label, of which there is one: the others would be kept and never read.
+
+    Raises:
+        Refusal: for another.
+    """
+    if tag != FINAL:
+        raise Refusal(f"labels have the tag {FINAL!r}, got {tag[:80]!r}")
+    return tag
 
 
 def check_studies(folder: Path) -> None:
@@ -127,8 +215,3 @@ def check_studies(folder: Path) -> None:
         raise ValueError(f"--studies {folder} cannot be written to ({error}): the labels are kept in it") from error
     if shutil.disk_usage(folder).free < 2**20:
         raise ValueError(f"--studies {folder} has no space left for labels")
-
-
-def _patterns(suffixes: Iterable[str]) -> list[str]:
-    """Endings in both cases: the datastore's patterns know the difference."""
-    return [f"*{suffix}" for suffix in sorted({part for suffix in suffixes for part in (suffix, suffix.upper())})]

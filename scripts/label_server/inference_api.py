@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from shared.wsi.annotations.frames import LEVEL0
 from shared.wsi.formats import image_suffixes, is_plain_picture, known_suffixes
@@ -48,16 +44,14 @@ def answer_wsi(app: PathologyApp, model: str, image: str, body: Any, output: str
     return _answer(app, model, request, list(moved_features(found.features, (-x, -y))), facts, frame)
 
 
-def answer_upload(
-    app: PathologyApp, model: str, file_name: str, copy_to: Callable[[Path], None], body: Any, output: str
-) -> Answer:
+def answer_upload(app: PathologyApp, model: str, file_name: str, file: IO[bytes], body: Any, output: str) -> Answer:
     """The annotations of an uploaded image, in its own pixels.
 
     Args:
         app: the app.
         model: to map it.
         file_name: as the client calls it; its ending says what it is.
-        copy_to: writes it to a path.
+        file: its content.
         body: of the request.
         output: format of the answer.
 
@@ -69,31 +63,12 @@ def answer_upload(
     suffix = Path(file_name).suffix.lower()
     if suffix not in image_suffixes():
         raise Refusal(f"an upload called {file_name[:80]!r} is no known format: {known_suffixes()}")
-    folder = Path(tempfile.mkdtemp(prefix="upload-"))
-    try:
-        path = folder / f"upload{suffix}"
-        copy_to(path)
+    with app.uploads.kept(file, suffix) as path:
         frame = frame_of_viewer(output, request.frame, app.settings.annotation_frame)
         x, y = frame_origin_of_slide(path, LEVEL0 if is_plain_picture(path) else frame)
         found = app.maps.patch(served.loaded(), path, moved_box(request.box, (x, y)), request.mpp)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     facts = {"cached": False, "latencies": {"total": round(found.seconds, 3)}}
     return _answer(app, model, request, list(moved_features(found.features, (-x, -y))), facts, frame)
-
-
-def parse_json(text: str | bytes | None, what: str) -> Any:
-    """A JSON value from a form or a body; nothing is an empty object.
-
-    Raises:
-        Refusal: for what is no JSON.
-    """
-    if not text or not text.strip():
-        return {}
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Refusal(f"{what} is no JSON: {error}", 400) from error
 
 
 def image_params(params: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.json"
 # Beside the weights of a head that comes with the repository, see `scripts/ship.py`.
 HEAD = "inference.json"
+# Keys of inference.json and train.json that name a folder of slides' features.
+STORED_FEATURES, SLIDE_FEATURES = "stored_features", "slide_features"
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,19 @@ class ServedModel:
         source: the bundle.
         folder: of the server's own, for the versions that are trained here.
         overrides: keys and values of its ``inference.json``.
+        features: folder of the slides' stored features; None for a bundle that maps from pixels, or stores them itself.
     """
 
-    def __init__(self, name: str, source: BundleSource, folder: str | Path, overrides: Mapping[str, Any] | None = None) -> None:
-        self.name, self.source, self.overrides = name, source, dict(overrides or {})
+    def __init__(
+        self,
+        name: str,
+        source: BundleSource,
+        folder: str | Path,
+        overrides: Mapping[str, Any] | None = None,
+        features: Path | None = None,
+    ) -> None:
+        self.name, self.source, self.features = name, source, features
+        self.overrides = {**(overrides or {}), **({} if features is None else {STORED_FEATURES: str(features)})}
         self.versions = ModelVersions(folder, source.checkpoint)
         metadata = json.loads((source.folder / "configs" / "metadata.json").read_text())
         self.description = str(metadata.get("task") or metadata.get("description") or name)
@@ -93,6 +104,11 @@ class ServedModel:
             if self._loaded is None or self._loaded.version != version:
                 self._loaded = self.load(version)
             return self._loaded
+
+    def answer_with(self, loaded: LoadedModel, version: Version) -> None:
+        """Let a mapper answer that was loaded to be checked, before its folder got the name of a version."""
+        with self._lock:
+            self._loaded = replace(loaded, version=version)
 
     def load(self, version: Version) -> LoadedModel:
         """A version, whether or not it is the current one."""
@@ -147,6 +163,25 @@ def find_bundles(
     if not found:
         raise ValueError(f"no bundle of {folder} has a trained network: train one, or give --checkpoint NAME=PATH")
     return found
+
+
+def check_features(sources: Mapping[str, BundleSource], folders: Mapping[str, Path]) -> None:
+    """Refuse folders of features for which there is no bundle, or none that works on features of slides.
+
+    Raises:
+        ValueError: naming the bundle or the folder.
+    """
+    for name, folder in folders.items():
+        if name not in sources:
+            raise ValueError(f"--features {name}={folder}: {name} is not served; served are {', '.join(sources)}")
+        if not folder.is_dir():
+            raise ValueError(f"--features {name}={folder}: there is no such folder: scripts/embed.py makes one")
+        keys = {key for path in config_files(sources[name], "train") for key in json.loads(path.read_text())}
+        if SLIDE_FEATURES not in keys:
+            raise ValueError(
+                f"--features {name}={folder}: expected a bundle that learns on features of slides, found none of its keys called "
+                f"{SLIDE_FEATURES!r}: serve it with --overlay {name}=features"
+            )
 
 
 def _heads_of(bundle: Path) -> str:

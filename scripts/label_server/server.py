@@ -5,98 +5,86 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, datastore, info, login, model
+from monailabel.endpoints import info, login, model
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 from monailabel.interfaces.utils import app as app_registry
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from .access import allowed_hosts, check_parameters
+from .access import allowed_hosts
+from .activelearning_api import activelearning_routes
 from .app import PathologyApp
-from .inference_api import answer_upload, answer_wsi, check_output, image_params, parse_json, rendered
+from .datastore_api import datastore_routes
+from .doors.guard import LARGEST_UPLOAD_BYTES, Guard
+from .doors.plain_errors import PlainErrors
+from .doors.strict_json import parse_json
+from .inference_api import answer_upload, answer_wsi, check_output, image_params, rendered
 from .refusal import Refusal
 from .responses import Answer
+from .training import TrainingTask
 
 logger = logging.getLogger(__name__)
 
 # Requests for maps that wait or are answered from the cache at the same time; one is computed.
 INFERENCE_THREADS = 16
+# It may repeat what was sent.
+_LONGEST_REASON = 800
 _USER, _ADMIN = settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ADMIN
 
 
-def create_server(app: PathologyApp, host: str, origins: Sequence[str] = ()) -> ASGIApp:
+def create_server(
+    app: PathologyApp,
+    host: str,
+    origins: Sequence[str] = (),
+    allow_delete: bool = False,
+    largest_upload_bytes: int = LARGEST_UPLOAD_BYTES,
+) -> ASGIApp:
     """The ASGI application.
 
     Of MONAI Label's own endpoints those are left out that pathology has no use for and that open a door: the DICOM proxy, OHIF,
-    sessions, logs, batch inference (`scripts/infer.py` does that) and the upload of weights.
+    sessions, logs, batch inference (`scripts/infer.py` does that), the upload of weights, and the archive of all slides, of which
+    each request leaves a copy in the temporary folder.
 
     Args:
         app: what answers.
         host: the address that it listens on, see `allowed_hosts`.
         origins: of web pages that may ask, such as ``https://slides.example.org``.
+        allow_delete: offer the routes that remove slides and labels.
+        largest_upload_bytes: of one request.
     """
     # MONAI Label's endpoints look the app up here.
     app_registry.apps[f"{settings.MONAI_LABEL_APP_DIR}{settings.MONAI_LABEL_STUDIES}"] = app
     server = FastAPI(title="Weakly supervised histopathology", docs_url="/", redoc_url="/docs")
-    routers = [info.router, activelearning.router, datastore.router, model.router]
+    routers = [info.router, model.router]
     if settings.MONAI_LABEL_AUTH_ENABLE:
         routers.append(login.router)
     server.include_router(_version_routes(app))
     for router in routers:
         server.include_router(_in_threads(router, {"GET", "HEAD"} if router is model.router else None))
+    server.include_router(datastore_routes(app, allow_delete))
+    server.include_router(activelearning_routes(app))
     server.include_router(_inference_routes(app))
     server.include_router(_training_routes(app))
-    for kind in (Refusal, MONAILabelException, ValueError, NotImplementedError):
-        server.add_exception_handler(kind, _explain)
+    explain = _explained(PlainErrors(app.folders))
+    for kind in (Refusal, MONAILabelException, ValueError, NotImplementedError, OSError):
+        server.add_exception_handler(kind, explain)
+    server.add_exception_handler(RequestValidationError, _wrong_parameter)
     if origins:
         server.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
     server.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(host))
-    return _Guard(server, frozenset(origins))
-
-
-class _Guard:
-    """Looks at every request before anything else does.
-
-    Names that become file names must be names; a web page of another origin is sent away, which a browser alone would not do for
-    simple requests; and bodies without a type, as QuPath sends them, are JSON.
-    """
-
-    def __init__(self, app: ASGIApp, origins: frozenset[str]) -> None:
-        self._app, self._origins = app, origins
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope)
-        try:
-            check_parameters(request.query_params.multi_items())
-            self._check_origin(request)
-        except Refusal as refusal:
-            await JSONResponse({"detail": str(refusal)}, refusal.status)(scope, receive, send)
-            return
-        if "content-type" not in request.headers and request.method in ("POST", "PUT"):
-            scope = {**scope, "headers": [*scope["headers"], (b"content-type", b"application/json")]}
-        await self._app(scope, receive, send)
-
-    def _check_origin(self, request: Request) -> None:
-        origin = request.headers.get("origin")
-        if origin and origin not in self._origins and urlsplit(origin).netloc != request.headers.get("host"):
-            raise Refusal(f"web pages of {origin} may not ask here: start the server with --origin {origin} to let them", 403)
+    return Guard(server, frozenset(origins), largest_upload_bytes)
 
 
 def _in_threads(router: APIRouter, methods: set[str] | None = None) -> APIRouter:
@@ -125,10 +113,6 @@ def _in_threads(router: APIRouter, methods: set[str] | None = None) -> APIRouter
 def _in_thread(endpoint: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(endpoint)
     async def run(*args: Any, **kwargs: Any) -> Any:
-        for name in ("info", "params"):
-            if isinstance(kwargs.get(name), str) and not isinstance(parse_json(kwargs[name], name), dict):
-                raise Refusal(f"{name} must be a JSON object, got {kwargs[name][:80]}")
-
         async def call() -> Any:
             return await endpoint(*args, **kwargs)
 
@@ -153,11 +137,7 @@ def _inference_routes(app: PathologyApp) -> APIRouter:
         )
 
     def upload(name: str, file: UploadFile, body: Any) -> Callable[[str], Answer]:
-        def copy_to(path: Path) -> None:
-            with path.open("wb") as target:
-                shutil.copyfileobj(file.file, target)
-
-        return lambda output: answer_upload(app, name, file.filename or "", copy_to, body, output)
+        return lambda output: answer_upload(app, name, file.filename or "", file.file, body, output)
 
     @router.post("/wsi/{name}", summary="Map a slide, or a region of it")
     async def wsi(request: Request, name: str, image: str = "", output: str | None = None) -> Response:
@@ -197,6 +177,12 @@ def _inference_routes(app: PathologyApp) -> APIRouter:
 
 def _training_routes(app: PathologyApp) -> APIRouter:
     router = APIRouter(prefix="/train", tags=["Train"])
+    plain = PlainErrors(app.folders)
+
+    def plain_task(task: TrainingTask) -> dict[str, Any]:
+        summary = task.summary()
+        reason = summary["reason"] and plain(summary["reason"])
+        return {**summary, "reason": reason, "details": [plain(line) for line in summary["details"]]}
 
     @router.get("/", summary="The last training, or all of them", dependencies=[Depends(RBAC(_USER))], response_model=None)
     def status(all: bool = False, check_if_running: bool = False) -> Any:
@@ -206,7 +192,7 @@ def _training_routes(app: PathologyApp) -> APIRouter:
         tasks = app.trainings.tasks
         if not tasks:
             raise Refusal("nothing has been trained since the server was started", 404)
-        return [task.summary() for task in tasks] if all else (running or tasks[-1]).summary()
+        return [plain_task(task) for task in tasks] if all else plain_task(running or tasks[-1])
 
     @router.post("/{name}", summary="Train a model from the weak labels", dependencies=[Depends(RBAC(_ADMIN))])
     async def start(request: Request, name: str) -> dict[str, Any]:
@@ -214,12 +200,12 @@ def _training_routes(app: PathologyApp) -> APIRouter:
         if not isinstance(options, dict):
             raise Refusal(f"the options of a training must be a JSON object, got {type(options).__name__}")
         task = await run_in_threadpool(lambda: app.trainings.start(app.model(name), options))
-        return task.summary()
+        return plain_task(task)
 
     @router.delete("/", summary="Stop the training", dependencies=[Depends(RBAC(_ADMIN))])
     def stop() -> dict[str, Any]:
         task = app.trainings.stop()
-        return {} if task is None else task.summary()
+        return {} if task is None else plain_task(task)
 
     return router
 
@@ -249,12 +235,27 @@ def _version_routes(app: PathologyApp) -> APIRouter:
     return router
 
 
-async def _explain(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, Refusal):
-        return JSONResponse({"detail": str(error)}, error.status)
-    if isinstance(error, MONAILabelException):
-        is_missing = isinstance(error, ImageNotFoundException | LabelNotFoundException)
-        return JSONResponse({"detail": error.msg}, 404 if is_missing else 400)
-    if isinstance(error, NotImplementedError):
-        return JSONResponse({"detail": "this datastore cannot do that: the archive keeps its images and labels itself"}, 501)
-    return JSONResponse({"detail": str(error)}, 400)
+def _explained(plain: PlainErrors) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
+    """What a client is told of an error; what the server is to blame for stands in its log."""
+
+    async def explain(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, Refusal):
+            return JSONResponse({"detail": plain(str(error))[:_LONGEST_REASON]}, error.status)
+        if isinstance(error, MONAILabelException):
+            is_missing = isinstance(error, ImageNotFoundException | LabelNotFoundException)
+            return JSONResponse({"detail": plain(str(error.msg))[:_LONGEST_REASON]}, 404 if is_missing else 400)
+        if isinstance(error, NotImplementedError):
+            return JSONResponse({"detail": "this datastore cannot do that: the archive keeps its images and labels itself"}, 501)
+        if isinstance(error, OSError):
+            logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+            return JSONResponse({"detail": plain(f"the server's files: {error.strerror or error}")}, 507)
+        return JSONResponse({"detail": plain(str(error))[:_LONGEST_REASON]}, 400)
+
+    return explain
+
+
+async def _wrong_parameter(request: Request, error: Exception) -> JSONResponse:
+    """Without the value, which may be long and no text at all."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    reasons = [f"{' '.join(str(part) for part in entry['loc'])}: {entry['msg']}"[:200] for entry in found[:5]]
+    return JSONResponse({"detail": "; ".join(reasons)}, 422)

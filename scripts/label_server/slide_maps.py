@@ -16,15 +16,16 @@ from shared.inference.inputs import ImageInput
 from shared.inference.region_map import Box, clip_box, map_region
 from shared.inference.row import Row
 from shared.writers.atomic import atomic_path
-from shared.wsi.annotations.frames import FRAME_MEMBER, LEVEL0
 from shared.wsi.formats import is_plain_picture
 
-from .contours import Feature, cut_features, moved_features
+from .contours import Feature, cut_features
+from .known_outlines import KnownOutlines
 from .refusal import Refusal
 from .served_model import LoadedModel
-from .viewer_frame import frame_origin_of_slide
 
 _REGIONS = "regions"
+# Pixels of the network, 16,384 in square: more are not computed while a viewer waits.
+LARGEST_UPLOAD_PX = 2**28
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class SlideMaps:
     def __init__(self, folder: str | Path, patch_mpp: float | None = None) -> None:
         self.folder, self.patch_mpp = Path(folder), patch_mpp
         self._computing = threading.Lock()
+        self._outlines = KnownOutlines()
 
     def folder_of(self, name: str, model: LoadedModel) -> Path:
         return self.folder / name / model.key
@@ -84,9 +86,7 @@ class SlideMaps:
             return FoundAnnotations(features, is_cached, time.perf_counter() - started)
         if row is None:
             row = self.map_slide(name, model, image_id, path)
-        content = orjson.loads((self.folder_of(name, model) / f"{image_id}.geojson").read_bytes())
-        origin = frame_origin_of_slide(path, content.get(FRAME_MEMBER, LEVEL0))
-        features = list(moved_features(content["features"], origin))
+        features = self._outlines.features(self.folder_of(name, model) / f"{image_id}.geojson", path)
         if region is not None:
             box = _within(region, (int(row["width_px"]), int(row["height_px"])))
             features = list(cut_features(features, box, float(row["mpp"])))
@@ -128,6 +128,7 @@ class SlideMaps:
         started = time.perf_counter()
         is_plain = is_plain_picture(path)
         image = ImageInput(path, path.stem, mpp or (self.patch_mpp if is_plain else None))
+        _check_size(model, image)
         # A crop holds no glass by which its tissue could be told.
         features = self._map_region(model, image, region, False if is_plain else None)
         return FoundAnnotations(features, False, time.perf_counter() - started)
@@ -150,6 +151,21 @@ class SlideMaps:
                 raise Refusal(f"{image.name} cannot be mapped: {error}") from error
         features = orjson.loads(orjson.dumps(result.features, option=orjson.OPT_SERIALIZE_NUMPY))
         return list(cut_features(features, region, result.mpp))
+
+
+def _check_size(model: LoadedModel, image: ImageInput) -> None:
+    """Refuse an upload that would keep the server busy for hours: a small one, too, that claims to have large pixels."""
+    try:
+        with model.mapper.pixels.open(image) as slide:
+            downsample, (width, height) = model.mapper.pixels.downsample(slide), slide.size_px
+            size = (width / downsample, height / downsample)
+    except (ValueError, OSError) as error:
+        raise Refusal(f"{image.name} cannot be mapped: {error}") from error
+    if size[0] * size[1] > LARGEST_UPLOAD_PX:
+        raise Refusal(
+            f"the upload of {width} x {height} px has {size[0]:.0f} x {size[1]:.0f} px of {model.mapper.mpp:g} um, more than "
+            f"{LARGEST_UPLOAD_PX:,}: put it into the studies folder, or see that its mpp is right"
+        )
 
 
 def _within(region: Box, size_px: tuple[int, int]) -> Box:

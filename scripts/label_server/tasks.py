@@ -16,17 +16,21 @@ from shared.inference.row import Row
 from shared.wsi.annotations.frames import QUPATH
 from shared.wsi.slide import Slide
 
+from .access import check_name
+from .doors.numbers import FARTHEST_PX, whole_number
 from .refusal import Refusal
 from .served_model import ServedModel
 from .slide_maps import SlideMaps
 from .training import Trainings, base_config, recipe_of
 from .uncertainty import most_uncertain_region
 from .viewer_frame import frame_origin_of_slide
-from .weak_labels import WeakLabel
+from .weak_labels import WeakLabel, proposals
 
 logger = logging.getLogger(__name__)
 
 REGION_PX = 1024
+# For one request.
+MOST_MAPPED = 64
 LabelOf = Callable[[str], WeakLabel | None]
 
 
@@ -122,15 +126,13 @@ class LeastCertain(Strategy):
         self._models, self._maps, self._label_of, self._path_of, self._frame = models, maps, label_of, path_of, frame
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        name = str(request.get("model") or next(iter(self._models)))
-        if name not in self._models:
-            raise Refusal(f"there is no model {name!r}; there are {', '.join(self._models)}", 404)
+        name = _model(request.get("model"), self._models)
         size = _size(request.get("patch_size"))
         wanted = request.get("image")
         if wanted:
-            names, most = [str(wanted)], 1
+            names, most = [check_name(wanted)], 1
         else:
-            most = _count(request.get("map_slides", 1))
+            most = whole_number(request.get("map_slides", 1), "map_slides", 0, MOST_MAPPED)
             # All that may be proposed: those without a label, else all.
             images = sorted(datastore.list_images())
             names = [image for image in images if self._label_of(image) is None] or images
@@ -161,21 +163,24 @@ class LeastCertain(Strategy):
             return None
 
 
+def _model(name: Any, models: Mapping[str, ServedModel]) -> str:
+    """The name of a model that is served; the first where none is named."""
+    if name in (None, ""):
+        return next(iter(models))
+    if not isinstance(name, str) or name not in models:
+        raise Refusal(f"there is no model {repr(name)[:80]}; there are {', '.join(models)}", 404)
+    return name
+
+
 def _proposed(datastore: Datastore, image_id: str, strategy: str) -> int:
     """When a slide was proposed last, in seconds; 0 for never."""
-    info = datastore.get_image_info(image_id)
-    return int(info.get("strategy", {}).get(strategy, {}).get("ts", 0))
+    return int(proposals(datastore.get_image_info(image_id)).get(strategy, {}).get("ts", 0))
 
 
 def _size(value: Any) -> tuple[int, int]:
     if value is None:
         return REGION_PX, REGION_PX
-    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(side, int) and side > 0 for side in value):
-        raise Refusal(f"patch_size must be two whole numbers above 0, got {value!r}")
-    return value[0], value[1]
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise Refusal(f"map_slides must be a whole number of at least 0, got {value!r}")
-    return value
+    if not isinstance(value, list) or len(value) != 2:
+        raise Refusal(f"patch_size must be two whole numbers, got {repr(value)[:80]}")
+    width, height = (whole_number(side, "each side of patch_size", 1, FARTHEST_PX) for side in value)
+    return width, height

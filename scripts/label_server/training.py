@@ -8,7 +8,6 @@ import logging
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import uuid
 from collections import deque
@@ -19,20 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from shared.engines.run_record import FILES, VOLATILE
-from shared.sweeps.child_process import run_child
 from shared.writers.atomic import atomic_path
 
+from .doors.numbers import MOST_EPOCHS, whole_number
 from .recipe import Recipe, read_recipe
 from .refusal import Refusal
-from .served_model import ServedModel, config_files, grouped_items, is_plain, plain_value, training_config
+from .served_model import SLIDE_FEATURES, ServedModel, config_files, grouped_items, is_plain, plain_value, training_config
 from .training_keys import keys_of_training
 from .versions import Version
+from .warm_process import WarmProcess
 
 logger = logging.getLogger(__name__)
 
 MANIFEST, OVERLAY, LOG = "labels.csv", "overlay.json", "log.txt"
 RUNNING, DONE, ERROR, STOPPED, SUBMITTED = "RUNNING", "DONE", "ERROR", "STOPPED", "SUBMITTED"
 _LAST_LINES = 20
+# Of those that ended.
+_MOST_TASKS = 100
+# It goes into an expression of the configuration.
+_DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]{1,2})?")
 
 
 def recipe_of(model: ServedModel) -> Recipe | None:
@@ -76,6 +80,8 @@ def training_overlay(
         "manifest": str(run / MANIFEST),
         "dataset_dir": str(run.parent),
     }
+    if model.features is not None:
+        overlay[SLIDE_FEATURES] = str(model.features)
     if options.get("pretrained", True) and recipe.initial_weights is not None:
         overlay[recipe.initial_weights] = str(model.versions.current.checkpoint)
     if options.get("max_epochs") is not None:
@@ -117,6 +123,7 @@ class Trainings:
         prepare: writes the manifest of a model into a folder; returns what is to be remembered of it.
         extra: keys and values of every training whose bundle has the key, the last word.
         on_published: called with model and version when a training has become the version that answers.
+        warm: runs the trainings; None starts a new process for each.
     """
 
     def __init__(
@@ -124,7 +131,9 @@ class Trainings:
         prepare: Callable[[ServedModel, Recipe, Path, Mapping[str, Any]], dict[str, Any]],
         extra: Mapping[str, Any] | None = None,
         on_published: Callable[[ServedModel, Version], None] | None = None,
+        warm: WarmProcess | None = None,
     ) -> None:
+        self._warm = warm or WarmProcess([])
         self._prepare, self._extra, self._on_published = prepare, dict(extra or {}), on_published
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -154,7 +163,7 @@ class Trainings:
             if self.running is not None:
                 raise Refusal(f"{self.running.model} is being trained: wait, or stop it (DELETE /train/)", 429)
             task = TrainingTask(model.name, options)
-            self.tasks.append(task)
+            self.tasks = [*self.tasks[-_MOST_TASKS:], task]
         run = model.versions.new_run()
         task.log = run / LOG
         try:
@@ -184,9 +193,8 @@ class Trainings:
                 temporary.write_text(json.dumps(overlay, indent=2) + "\n")
             files = [*map(str, config_files(model.source, "train")), str(run / OVERLAY)]
             meta = str(model.source.folder / "configs" / "metadata.json")
-            command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), "--meta_file", meta]
-            with (run / LOG).open("w") as log:
-                code = run_child(command, log, functools.partial(self._started, task))
+            arguments = ["run", "--config_file", str(files), "--meta_file", meta]
+            code = self._warm.run(arguments, run / LOG, functools.partial(self._started, task))
             self._process = None
             if task.status == STOPPED:
                 self._end(task, STOPPED, None)
@@ -194,8 +202,9 @@ class Trainings:
             if code:
                 raise RuntimeError(f"the training ended with status {code}: {_last_error(run / LOG)}")
             # What cannot be loaded must not replace what can.
-            model.load(Version(run.name, run / "model.pt"))
+            loaded = model.load(Version(run.name, run / "model.pt"))
             version = model.versions.publish(run, {**record, "request": task.request})
+            model.answer_with(loaded, version)
             task.version = version.name
             task.log = version.checkpoint.with_name(LOG)
             if self._on_published is not None:
@@ -230,7 +239,7 @@ def check_options(request: Mapping[str, Any]) -> dict[str, Any]:
     ignored = {"client_id", "model", "name", "train_batch_size", "val_batch_size"}
     unknown = sorted({*request} - {*known} - ignored)
     if unknown:
-        raise Refusal(f"a training has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        raise Refusal(f"a training has no option {', '.join(unknown)[:200]}; it has {', '.join(known)}")
     options: dict[str, Any] = {}
     for name, kind in known.items():
         value = request.get(name)
@@ -241,10 +250,13 @@ def check_options(request: Mapping[str, Any]) -> dict[str, Any]:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise Refusal(f"{name} must be of type {kind.__name__}, got {value!r}")
+            raise Refusal(f"{name} must be of type {kind.__name__}, got {repr(value)[:80]}")
         options[name] = value
-    if options.get("max_epochs", 1) < 1 or not 0 < options.get("val_split", 0.25) < 1:
-        raise Refusal(f"need max_epochs of at least 1 and val_split between 0 and 1, got {options}")
+    whole_number(options.get("max_epochs", 1), "max_epochs", 1, MOST_EPOCHS)
+    if not 0 < options.get("val_split", 0.25) < 1:
+        raise Refusal(f"val_split must lie between 0 and 1, got {options['val_split']}")
+    if not _DEVICE.fullmatch(options.get("device") or "cpu"):
+        raise Refusal(f"device must be cpu, cuda, cuda:NUMBER or mps, got {options['device'][:80]!r}")
     return options
 
 

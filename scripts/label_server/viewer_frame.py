@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from shared.inference.region_map import Box
@@ -37,10 +38,17 @@ def frame_origin_of_slide(path: Path, frame: str) -> tuple[int, int]:
     if frame == LEVEL0:
         return 0, 0
     try:
-        with Slide(path) as slide:
-            return frame_origin_px(frame, slide.qupath_origin_px)
-    except ValueError as error:
+        status = path.stat()
+        return frame_origin_px(frame, _qupath_origin_px(path, status.st_size, status.st_mtime_ns))
+    except (ValueError, OSError) as error:
         raise Refusal(f"{path.name} cannot be read: {error}") from error
+
+
+@functools.lru_cache(maxsize=10_000)
+def _qupath_origin_px(path: Path, size: int, modified_ns: int) -> tuple[int, int]:
+    """Of a slide; `size` and `modified_ns` only so that a changed file is opened again."""
+    with Slide(path) as slide:
+        return slide.qupath_origin_px
 
 
 def moved_box(box: Box | None, shift_px: tuple[int, int]) -> Box | None:

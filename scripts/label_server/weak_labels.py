@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ def weak_label(
     name: str = "",
     frame: str = QUPATH,
     qupath_origin_px: tuple[int, int] = (0, 0),
+    read: Callable[[Path, str, tuple[int, int]], DrawnAreas] | None = None,
 ) -> WeakLabel | None:
     """What is known of a slide; None if nothing is.
 
@@ -94,12 +95,15 @@ def weak_label(
         name: of the slide, for the log.
         frame: of the annotations, where the file does not name it, see `read_annotations`.
         qupath_origin_px: of the slide, `Slide.qupath_origin_px`.
+        read: gives what a file holds; None is `drawn_areas`.
 
     Raises:
         Refusal: for a label of another form.
     """
     metadata = info.get("meta")
-    drawn = drawn_areas(annotation_file, frame, qupath_origin_px) if annotation_file is not None else DrawnAreas()
+    drawn = DrawnAreas()
+    if annotation_file is not None:
+        drawn = (read or drawn_areas)(annotation_file, frame, qupath_origin_px)
     stated = {
         SAID: stated_label(info),
         DRAWN: None if drawn.label is None else StatedLabel(drawn.label),
@@ -131,10 +135,10 @@ def stated_label(info: Mapping[str, Any]) -> StatedLabel | None:
     if stated is None:
         return None
     if not isinstance(stated, Mapping) or not {*stated} <= {*_NAMES, *_FRACTIONS} or not any(name in stated for name in _NAMES):
-        raise Refusal(f'weak_label must be of the form {{"tumor": 0 or 1, "fraction": 0 to 1}}, got {stated!r}')
+        raise Refusal(f'weak_label must be of the form {{"tumor": 0 or 1, "fraction": 0 to 1}}, got {repr(stated)[:80]}')
     label = next(stated[name] for name in _NAMES if name in stated)
-    if label not in (0, 1):
-        raise Refusal(f"weak_label: tumor must be 0 or 1, got {label!r}")
+    if not isinstance(label, int) or label not in (0, 1):
+        raise Refusal(f"weak_label: tumor must be 0 or 1, got {repr(label)[:80]}")
     fraction = next((stated[name] for name in _FRACTIONS if stated.get(name) is not None), None)
     if fraction is None:
         return StatedLabel(int(label))
@@ -144,10 +148,39 @@ def stated_label(info: Mapping[str, Any]) -> StatedLabel | None:
         or not math.isfinite(fraction)
         or not 0 <= fraction <= 1
     ):
-        raise Refusal(f"weak_label: fraction is a share between 0 and 1, got {fraction!r}")
+        raise Refusal(f"weak_label: fraction is a share between 0 and 1, got {repr(fraction)[:80]}")
     if (fraction > 0) != bool(label):
         raise Refusal(f"weak_label: tumor {int(label)} and fraction {fraction:g} contradict each other")
     return StatedLabel(int(label), float(fraction))
+
+
+def check_info(info: dict[str, Any]) -> dict[str, Any]:
+    """What is to be kept of a slide, if its parts that are read here again have their form.
+
+    Raises:
+        Refusal: naming the part.
+    """
+    stated_label(info)
+    metadata = info.get("meta")
+    if isinstance(metadata, Mapping):
+        stated_label(metadata)
+    if "strategy" in info and (not isinstance(info["strategy"], Mapping) or len(proposals(info)) != len(info["strategy"])):
+        raise Refusal(f'strategy must be of the form {{NAME: {{"ts": SECONDS}}}}, got {repr(info["strategy"])[:80]}')
+    kept = sorted({"path", "name", "ts"} & set(info))
+    if kept:
+        raise Refusal(f"{', '.join(kept)} of a slide: the server says that itself")
+    return info
+
+
+def proposals(info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Strategy -> when it last proposed a slide, of the slide's info; what has another form is passed over.
+
+    >>> proposals({"strategy": {"unlabelled": {"ts": 5}, "other": 7}}), proposals({"strategy": 5})
+    ({'unlabelled': {'ts': 5}}, {})
+    """
+    found = info.get("strategy")
+    kept = found.items() if isinstance(found, Mapping) else ()
+    return {str(name): dict(value) for name, value in kept if isinstance(value, Mapping) and isinstance(value.get("ts"), int)}
 
 
 def drawn_areas(path: Path, frame: str = QUPATH, qupath_origin_px: tuple[int, int] = (0, 0)) -> DrawnAreas:

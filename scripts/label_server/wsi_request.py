@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from shared.inference.region_map import Box
 from shared.wsi.annotations.frames import check_frame
 
+from .doors.numbers import FARTHEST_PX, LARGEST_AREA_PX, LEAST_MPP, MOST_MPP, number
 from .refusal import Refusal
 
 # Level-0 pixels; the size of MONAI Label's own default.
@@ -55,18 +55,19 @@ def parse_wsi_request(body: Any) -> WsiRequest:
     unknown = sorted({*body} - KNOWN - IGNORED) + sorted({*params} - PARAMS)
     if unknown:
         raise Refusal(
-            f"unknown keys {', '.join(unknown)}; known are {', '.join(sorted(KNOWN))}, and in params {', '.join(sorted(PARAMS))}"
+            f"unknown keys {', '.join(unknown)[:200]}; known are {', '.join(sorted(KNOWN))}, "
+            f"and in params {', '.join(sorted(PARAMS))}"
         )
     if body.get("level") not in (None, 0):
-        raise Refusal(f"level must be 0: location and size are level-0 pixels; got {body['level']!r}")
+        raise Refusal(f"level must be 0: location and size are level-0 pixels; got {repr(body['level'])[:80]}")
     tiles = params.get("wsi_tiles")
     box = _around(tiles) if tiles else _box(body.get("location"), body.get("size"))
     area = body.get("min_poly_area")
     mpp = params.get("mpp", body.get("mpp"))
     return WsiRequest(
         box,
-        DEFAULT_MIN_POLY_AREA if area is None else _number(area, "min_poly_area", 0),
-        None if mpp is None else _number(mpp, "mpp", 1e-6),
+        DEFAULT_MIN_POLY_AREA if area is None else number(area, "min_poly_area", 0, LARGEST_AREA_PX),
+        None if mpp is None else number(mpp, "mpp", LEAST_MPP, MOST_MPP),
         _frame(body.get("annotation_frame")),
     )
 
@@ -104,13 +105,6 @@ def _around(tiles: Any) -> Box:
 
 def _pair(value: Any, name: str) -> tuple[int, int]:
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise Refusal(f"{name} must be two numbers, got {value!r}")
-    numbers = [_number(part, name, -math.inf) for part in value]
+        raise Refusal(f"{name} must be two numbers, got {repr(value)[:80]}")
+    numbers = [number(part, name, -FARTHEST_PX, FARTHEST_PX) for part in value]
     return round(numbers[0]), round(numbers[1])
-
-
-def _number(value: Any, name: str, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
-        wanted = "a number" if least == -math.inf else f"a number of at least {least:g}"
-        raise Refusal(f"{name} must be {wanted}, got {value!r}")
-    return float(value)

@@ -8,7 +8,7 @@
  * Request and answer are in QuPath's own coordinates, which begin at the corner of what was scanned; for slides that were opened
  * with --no-crop set FRAME to "level0".
  *
- * Checked for syntax only: it has not been run in QuPath.
+ * Every name of QuPath that it uses was looked up in the sources of QuPath 0.5, 0.6 and 0.7; it has not been run in QuPath.
  */
 import java.awt.geom.AffineTransform
 import java.net.http.HttpClient
@@ -48,6 +48,9 @@ def ask = { HttpRequest.Builder request ->
 def file = new File(image.getURIs().iterator().next().getPath()).getName()
 def dot = file.lastIndexOf(".")
 def slide = dot > 0 ? file.substring(0, dot) : file
+// <slide>.ome.tif is called <slide> by the server.
+if (slide.toLowerCase().endsWith(".ome"))
+    slide = slide.substring(0, slide.length() - 4)
 
 def selected = getSelectedObject()
 def roi = selected != null && selected.hasROI() && selected.getROI().isArea() ? selected.getROI() : null
@@ -56,9 +59,12 @@ int y = roi == null ? 0 : Math.max(0, (int) Math.floor(roi.getBoundsY()))
 int width = roi == null ? 0 : Math.min(image.getWidth() - x, (int) Math.ceil(roi.getBoundsWidth()))
 int height = roi == null ? 0 : Math.min(image.getHeight() - y, (int) Math.ceil(roi.getBoundsHeight()))
 
-def head = HttpRequest.newBuilder(URI.create(SERVER + "/datastore/image?image=" + encode(slide)))
-        .method("HEAD", HttpRequest.BodyPublishers.noBody()).timeout(Duration.ofSeconds(30)).build()
-def isThere = client.send(head, HttpResponse.BodyHandlers.discarding()).statusCode() == 200
+def known = client.send(HttpRequest.newBuilder(URI.create(SERVER + "/datastore/image/info?image=" + encode(slide)))
+        .timeout(Duration.ofSeconds(30)).build(), HttpResponse.BodyHandlers.ofString())
+def isThere = known.statusCode() == 200
+// Several slides of this name, or a slide that cannot be read: 404 alone means that it is not there.
+if (!isThere && known.statusCode() != 404)
+    throw new IOException("The server said " + known.statusCode() + ": " + known.body())
 
 byte[] answer
 double shiftX = 0, shiftY = 0

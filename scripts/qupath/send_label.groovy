@@ -4,7 +4,7 @@
  *
  * The annotations are in QuPath's own coordinates, which the server expects unless it runs with --annotation_frame level0.
  *
- * Checked for syntax only: it has not been run in QuPath.
+ * Every name of QuPath that it uses was looked up in the sources of QuPath 0.5, 0.6 and 0.7; it has not been run in QuPath.
  */
 import java.net.http.HttpClient
 import java.net.http.HttpRequest
@@ -29,6 +29,9 @@ def client = HttpClient.newHttpClient()
 def file = new File(image.getURIs().iterator().next().getPath()).getName()
 def dot = file.lastIndexOf(".")
 def slide = dot > 0 ? file.substring(0, dot) : file
+// <slide>.ome.tif is called <slide> by the server.
+if (slide.toLowerCase().endsWith(".ome"))
+    slide = slide.substring(0, slide.length() - 4)
 def encode = { text -> URLEncoder.encode(text.toString(), "UTF-8").replace("+", "%20") }
 def put = { String path, String type, byte[] body ->
     def request = HttpRequest.newBuilder(URI.create(SERVER + path)).header("Content-Type", type)
@@ -44,7 +47,9 @@ if (TUMOR != null) {
     println slide + ": " + label
 }
 if (SEND_ANNOTATIONS) {
-    def drawn = getAnnotationObjects().findAll { it.getPathClass() != null && !(it.getName() ?: "").startsWith("map by ") }
+    // What ask_server.groovy and import_maps.groovy have drawn is no label.
+    def isMap = { String name -> name.startsWith("map by ") || name == "imported map" }
+    def drawn = getAnnotationObjects().findAll { it.getPathClass() != null && !isMap(it.getName() ?: "") }
     if (drawn.isEmpty()) {
         println slide + ": no annotation has a class"
         return

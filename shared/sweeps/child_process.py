@@ -28,7 +28,7 @@ def run_child(command: Sequence[str], log: IO[str], started: Callable[[subproces
         started: called with the child, for who may want to stop it.
     """
     with _terminated_as_exit():
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_bind_to_parent())
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=bound_to_parent())
         try:
             if started is not None:
                 started(process)
@@ -57,8 +57,11 @@ def _terminated_as_exit() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _bind_to_parent() -> Callable[[], None] | None:
-    """What the child does before it becomes the command; None where the kernel knows no such thing."""
+def bound_to_parent() -> Callable[[], None] | None:
+    """What a child does before it becomes its command, so that it ends with the thread that starts it.
+
+    None where the kernel knows no such thing.
+    """
     if sys.platform != "linux":
         return None
     # Looked up here: between fork and exec no library should be loaded.

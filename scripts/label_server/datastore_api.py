@@ -1,0 +1,160 @@
+"""The endpoints of slides and labels: MONAI Label's addresses and answers, every value checked before it is used.
+
+MONAI Label's own write uploads under their senders' endings into the temporary folder, leave them there where something fails,
+and pack all slides into an archive whoever asks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from fastapi import APIRouter, Depends, File, Form, UploadFile
+from fastapi.responses import FileResponse
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.exception import LabelNotFoundException
+
+from shared.wsi.annotations.annotation_file import ANNOTATION_SUFFIXES, PACKED_SUFFIXES
+from shared.wsi.formats import image_suffixes, known_suffixes
+
+from .access import check_name
+from .app import PathologyApp
+from .datastore import FINAL, check_tag
+from .doors.strict_json import parse_note
+from .refusal import Refusal
+from .weak_labels import check_info
+
+_MAY_READ = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+_MAY_LABEL = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
+_MAY_REMOVE = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+# Each parameter its own: FastAPI writes the parameter's name into what stands behind it.
+_Text: TypeAlias = Annotated[str, Form()]
+_Upload: TypeAlias = Annotated[UploadFile, File()]
+_OUTPUTS = ("stats", "train", "all")
+
+
+def datastore_routes(app: PathologyApp, allow_delete: bool = False) -> APIRouter:
+    """The routes under ``/datastore``.
+
+    Args:
+        app: whose datastore it is.
+        allow_delete: offer the routes that remove slides and labels.
+    """
+    router = APIRouter(prefix="/datastore", tags=["Datastore"])
+
+    @router.get("/", summary="The slides and their labels", dependencies=[_MAY_READ], response_model=None)
+    def listing(output: str = "stats") -> Any:
+        if output not in _OUTPUTS:
+            raise Refusal(f"output must be one of {', '.join(_OUTPUTS)}, got {output[:80]!r}")
+        store = app.datastore()
+        return store.json() if output == "all" else store.datalist() if output == "train" else store.status()
+
+    _add_image_routes(router, app)
+    _add_label_routes(router, app)
+    if allow_delete:
+        _add_removing_routes(router, app)
+    return router
+
+
+def _add_image_routes(router: APIRouter, app: PathologyApp) -> None:
+    @router.put("/image", summary="Upload a slide or an image")
+    def add_image(file: _Upload, image: str = "", params: _Text = "{}", user: User = _MAY_LABEL) -> dict[str, str]:
+        name = file.filename or ""
+        suffix = _suffix(name, frozenset(image_suffixes()), known_suffixes())
+        info = _noted(parse_note(params, "params"), user)
+        image_id = check_name(image or Path(name).name[: -len(suffix)])
+        with app.uploads.kept(file.file, suffix.lower()) as path:
+            return {"image": app.datastore().add_image(image_id, str(path), check_info(info))}
+
+    @router.head("/image", summary="Whether a slide is there", dependencies=[_MAY_READ])
+    def check_image(image: str, check_sum: str | None = None) -> dict[str, Any]:
+        if check_sum is not None:
+            raise Refusal("no sums are computed of slides: leave check_sum out")
+        app.slide_path(check_name(image))
+        return {}
+
+    @router.get("/image", summary="Download a slide", dependencies=[_MAY_READ])
+    def download_image(image: str) -> FileResponse:
+        path = app.slide_path(check_name(image))
+        return FileResponse(path, filename=path.name)
+
+    @router.get("/image/info", summary="What is kept of a slide", dependencies=[_MAY_READ])
+    def image_info(image: str) -> dict[str, Any]:
+        return dict(app.datastore().get_image_info(check_name(image)))
+
+    @router.put("/image/info", summary="Say something of a slide: its weak label")
+    def update_image_info(image: str, info: _Text = "{}", user: User = _MAY_LABEL) -> None:
+        app.datastore().update_image_info(check_name(image), check_info(_noted(parse_note(info, "info"), user)))
+
+
+def _add_label_routes(router: APIRouter, app: PathologyApp) -> None:
+    endings = frozenset({*ANNOTATION_SUFFIXES, *PACKED_SUFFIXES})
+
+    @router.put("/label", summary="Submit the annotations of a slide")
+    def save_label(
+        label: _Upload,
+        image: str,
+        params: _Text = "{}",
+        tag: str = FINAL,
+        user: User = _MAY_LABEL,
+    ) -> dict[str, str]:
+        suffix = _suffix(label.filename or "", endings, ", ".join(sorted(endings)))
+        info = _noted(parse_note(params, "params"), user)
+        with app.uploads.kept(label.file, suffix.lower()) as path:
+            saved = app.datastore().save_label(check_name(image), str(path), check_tag(tag or FINAL), info)
+        return {"image": image, "label": saved}
+
+    def label_path(label: str, tag: str) -> Path:
+        path = Path(app.datastore().get_label_uri(check_name(label, "label"), check_tag(tag)))
+        if not path.is_file():
+            raise LabelNotFoundException(f"there is no label of {label!r}")
+        return path
+
+    @router.head("/label", summary="Whether a slide has annotations", dependencies=[_MAY_READ])
+    def check_label(image: str, tag: str = FINAL) -> dict[str, Any]:
+        label_path(image, tag)
+        return {}
+
+    @router.get("/label", summary="Download the annotations of a slide", dependencies=[_MAY_READ])
+    def download_label(label: str, tag: str = FINAL) -> FileResponse:
+        path = label_path(label, tag)
+        return FileResponse(path, filename=path.name)
+
+    @router.get("/label/info", summary="What is kept of a label", dependencies=[_MAY_READ])
+    def label_info(label: str, tag: str = FINAL) -> dict[str, Any]:
+        return dict(app.datastore().get_label_info(check_name(label, "label"), check_tag(tag)))
+
+    @router.put("/label/info", summary="Say something of a label")
+    def update_label_info(label: str, tag: str = FINAL, info: _Text = "{}", user: User = _MAY_LABEL) -> None:
+        note = _noted(parse_note(info, "info"), user)
+        app.datastore().update_label_info(check_name(label, "label"), check_tag(tag), note)
+
+
+def _add_removing_routes(router: APIRouter, app: PathologyApp) -> None:
+    @router.delete("/image", summary="Remove a slide and its labels", dependencies=[_MAY_REMOVE])
+    def remove_image(id: str) -> dict[str, Any]:
+        app.datastore().remove_image(check_name(id))
+        return {}
+
+    @router.delete("/label", summary="Remove the annotations of a slide", dependencies=[_MAY_REMOVE])
+    def remove_label(id: str, tag: str = FINAL) -> dict[str, Any]:
+        app.datastore().remove_label(check_name(id, "label"), check_tag(tag))
+        return {}
+
+
+def _noted(note: dict[str, Any], user: User) -> dict[str, Any]:
+    return {**note, "user": user.username} if user.username else note
+
+
+def _suffix(name: str, known: frozenset[str], listed: str) -> str:
+    """The ending of an uploaded file's name, as it is there.
+
+    Raises:
+        Refusal: for one that is not known.
+    """
+    lower = name.lower()
+    found = max((suffix for suffix in known if lower.endswith(suffix)), key=len, default="")
+    if not found:
+        raise Refusal(f"an upload called {name[-80:]!r} is no known format: {listed}")
+    return name[-len(found) :]

@@ -1,0 +1,128 @@
+"""Looks at every request before anything else does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..access import check_parameters
+from ..refusal import Refusal
+
+# Of a body that is no upload: the Digital Slide Archive lists the tiles of a slide in it.
+LARGEST_BODY_BYTES = 16 * 2**20
+LARGEST_UPLOAD_BYTES = 4 * 2**30
+# What a browser says of a request that it did not make for a page of this server, nor for its user.
+_FOREIGN = ("cross-site", "same-site")
+
+
+class Guard:
+    """Sends away what should not come in.
+
+    Names that become file names must be names; a web page of another origin is sent away, which a browser alone would not do for
+    simple requests; bodies end where they are too large, and all that are on their way together hold no more than one upload may;
+    and bodies without a type, as QuPath sends them, are JSON.
+
+    Args:
+        app: gets the others.
+        origins: of web pages that may ask.
+        largest_upload_bytes: of one body with files, and of all that are received at the same time.
+    """
+
+    def __init__(
+        self, app: ASGIApp, origins: frozenset[str] = frozenset(), largest_upload_bytes: int = LARGEST_UPLOAD_BYTES
+    ) -> None:
+        self._app, self._origins, self._largest = app, origins, largest_upload_bytes
+        self._received = 0
+        self._lock = threading.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            check_parameters(request.query_params.multi_items())
+            self._check_origin(request.headers)
+            limit = self._limit(request.headers)
+        except Refusal as refusal:
+            await _refuse(refusal, scope, receive, send)
+            return
+        if "content-type" not in request.headers and request.method in ("POST", "PUT"):
+            scope = {**scope, "headers": [*scope["headers"], (b"content-type", b"application/json")]}
+        await self._pass_on(scope, receive, send, limit)
+
+    def _check_origin(self, headers: Mapping[str, str]) -> None:
+        origin = headers.get("origin")
+        if origin in self._origins:
+            return
+        if origin and urlsplit(origin).netloc != headers.get("host"):
+            raise Refusal(f"web pages of {origin[:80]} may not ask here: start the server with --origin to let them", 403)
+        # An image or a link on a page sends no origin.
+        if headers.get("sec-fetch-site") in _FOREIGN:
+            raise Refusal("web pages of others may not ask here: start the server with --origin to let them", 403)
+
+    def _limit(self, headers: Mapping[str, str]) -> int:
+        """The most bytes that a body may have.
+
+        Raises:
+            Refusal: if it says itself that it has more.
+        """
+        is_upload = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        limit = self._largest if is_upload else min(self._largest, LARGEST_BODY_BYTES)
+        said = headers.get("content-length", "0")
+        if said.isascii() and said.isdigit() and (len(said) > 18 or int(said) > limit):
+            raise _too_large(limit)
+        return limit
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        own = 0
+        has_begun = False
+        refusal: Refusal | None = None
+
+        async def counted() -> Message:
+            nonlocal own, refusal
+            message = await receive()
+            size = len(message.get("body", b""))
+            with self._lock:
+                own += size
+                self._received += size
+                total = self._received
+            if own > limit:
+                refusal = _too_large(limit)
+            elif total > max(self._largest, own):
+                refusal = Refusal("other uploads are on their way: send this one again later", 429)
+            if refusal is not None:
+                raise refusal
+            return message
+
+        async def unless_refused(message: Message) -> None:
+            nonlocal has_begun
+            # What the server says of a body that was cut off is not what is to be said.
+            if refusal is None or has_begun:
+                has_begun = True
+                await send(message)
+
+        try:
+            await self._app(scope, counted, unless_refused)
+        except Refusal:
+            if refusal is None:
+                raise
+        finally:
+            with self._lock:
+                self._received -= own
+        if refusal is not None and not has_begun:
+            await _refuse(refusal, scope, receive, send)
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(f"the body is too large: {limit:,} bytes are taken at most", 413)
+
+
+async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    # What is left of the body is not read: the connection ends with the answer.
+    await JSONResponse({"detail": str(refusal)}, refusal.status, {"Connection": "close"})(scope, receive, send)

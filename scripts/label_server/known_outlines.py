@@ -1,0 +1,56 @@
+"""The outlines of maps as they are asked for: read from their files once."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import orjson
+
+from shared.wsi.annotations.frames import FRAME_MEMBER, LEVEL0
+
+from .contours import Feature, moved_features
+from .viewer_frame import frame_origin_of_slide
+
+# Of files; what is in them takes some ten times as much memory.
+MOST_BYTES = 2**27
+
+
+class KnownOutlines:
+    """Files of outlines that were asked for last, parsed.
+
+    Args:
+        most_bytes: of the files that are kept; one is, however large it is.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most = most_bytes
+        self._known: OrderedDict[tuple[str, int, int], list[Feature]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.num_read = 0
+
+    def features(self, file: Path, slide: Path) -> list[Feature]:
+        """The outlines in a GeoJSON file, in level-0 pixels; not to be changed.
+
+        Args:
+            file: that a map has left.
+            slide: of which it is.
+
+        Raises:
+            Refusal: if the slide cannot be read.
+        """
+        status = file.stat()
+        key = (str(file), status.st_mtime_ns, status.st_size)
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = self._read(file, slide)
+                while len(self._known) > 1 and sum(size for _, _, size in self._known) > self._most:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(key)
+            return self._known[key]
+
+    def _read(self, file: Path, slide: Path) -> list[Feature]:
+        content = orjson.loads(file.read_bytes())
+        self.num_read += 1
+        return list(moved_features(content["features"], frame_origin_of_slide(slide, content.get(FRAME_MEMBER, LEVEL0))))

@@ -1,0 +1,69 @@
+"""Looks after what comes into the studies folder and what leaves it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.polling import PollingObserver
+
+from shared.wsi.annotations.annotation_file import is_annotation_file
+from shared.wsi.formats import is_image
+
+logger = logging.getLogger(__name__)
+
+# Of silence, before the folder is searched again: a folder that is copied makes an event for each of its files.
+QUIET_S = 0.5
+_CONFIG = "datastore_v2.json"
+
+
+class _Watch(FileSystemEventHandler):
+    def __init__(self, refresh: Callable[[], None], reload: Callable[[], None]) -> None:
+        self._refresh, self._reload = refresh, reload
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type not in ("created", "deleted", "moved", "modified"):
+            return
+        paths = [Path(str(path)) for path in (event.src_path, event.dest_path) if path]
+        if any(path.name == _CONFIG for path in paths):
+            self._reload()
+        elif event.event_type != "modified" and (event.is_directory or any(map(_counts, paths))):
+            self._soon()
+
+    def _soon(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = threading.Timer(QUIET_S, self._refreshed)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _refreshed(self) -> None:
+        try:
+            self._refresh()
+        except (OSError, ValueError) as error:
+            logger.warning("the studies folder cannot be searched again: %s", error)
+
+
+def watch_studies(folder: Path, refresh: Callable[[], None], reload: Callable[[], None]) -> None:
+    """Call `refresh` when slides or labels have come or gone, and `reload` when the datastore's file was written.
+
+    Where the folder cannot be watched the log says so, and what comes is seen at the next start.
+    """
+    is_mounted = any(path.is_mount() for path in (folder, *folder.parents) if path != path.parent)
+    observer = PollingObserver() if is_mounted else Observer()
+    try:
+        observer.schedule(_Watch(refresh, reload), str(folder), recursive=True)
+        observer.start()
+    except OSError as error:
+        logger.error("%s cannot be watched (%s): slides that come into it are seen at the next start", folder, error)
+
+
+def _counts(path: Path) -> bool:
+    return not path.name.startswith(".") and (is_image(path) or is_annotation_file(path))
