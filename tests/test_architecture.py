@@ -59,7 +59,7 @@ BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/configs"))
 CONFIGS = sorted(path for path in (ROOT / "bundles").glob("*/configs/*.json") if path.stem != "metadata")
 OVERLAYS = [path for path in CONFIGS if path.stem not in ("train", "inference", "evaluate")]
 # Read by MONAI itself.
-RESERVED = {"imports", "initialize", "run", "finalize", "bundle_root"}
+RESERVED = {"imports", "initialize", "run", "finalize", "bundle_root", "roots"}
 OF_COMPONENTS = {"_disabled_", "_mode_", "_requires_"}
 
 
