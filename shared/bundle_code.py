@@ -34,8 +34,8 @@ def require(version: str, folder: str | Path | None = None) -> None:
     loaded = importlib.import_module(NAME)
     if not hasattr(loaded, "require_version"):
         raise RuntimeError(
-            f"the bundle {own.parent} brings a package {NAME!r} of its own, but this process has loaded another one of that name, "
-            f"from {_place(loaded)}: use the bundle in a process of its own, or rename the other package"
+            f"the bundle {own.parent} brings a package {NAME!r} of its own, but this process has loaded another one of that "
+            f"name, from {_place(loaded)}: use the bundle in a process of its own, or rename the other package"
         )
     _explain_errors()
     loaded.require_version(version)
@@ -57,7 +57,7 @@ def _is_same(loaded: ModuleType, own: Path) -> bool:
 
 
 def _place(loaded: ModuleType) -> str:
-    return str(getattr(loaded, "__file__", None) or list(getattr(loaded, "__path__", ["an unknown place"]))[0])
+    return str(getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", ())), "an unknown place"))
 
 
 def _explain_errors() -> None:

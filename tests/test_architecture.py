@@ -38,6 +38,8 @@ ALLOWED = {
     "evaluation": TRAINING,
     "calibration": TRAINING | {"evaluation"},
     "sweeps": TRAINING - {"inference"},
+    # Installed alone, it finds the others in the bundle that it is given.
+    "python_api": set(),
     "synthetic": set(),
 }
 MOST_MODULES = 15
