@@ -52,8 +52,8 @@ class Network:
             tissue_only: tiles without tissue score 0; None is as the bundle does it. False for crops that show no glass.
 
         Returns:
-            float32 in [0, 1], in steps of 1/255: of tumour ``(h, w)``, of C classes ``(C, h, w)``. h and w are H and W where `mpp`
-            is that of the network, and else ``H * mpp / network.mpp``, rounded.
+            float32 in [0, 1], in steps of 1/255: of tumour ``(h, w)``, of C classes ``(C, h, w)``. h and w are H and W where
+            `mpp` is that of the network, and else ``H * mpp / network.mpp``, rounded.
 
         Raises:
             ValueError: for an array that is no image, or no picture of stained tissue on bright glass.
