@@ -104,8 +104,8 @@ class Outputs:
         tile_table: also write ``<name>.tiles.csv``, a row a tile (its core) with WSInfer's columns.
         volume: also write the map as ``"nifti"`` (``.nii.gz``) or ``"metaimage"`` (``.mha``).
         ome_zarr: also write the map as ``<name>.ome.zarr``, a folder; needs zarr.
-        geoparquet: also write the outlines as ``<name>.geoparquet``, with the coordinates of ``<name>.geojson``; needs geopandas and
-            pyarrow.
+        geoparquet: also write the outlines as ``<name>.geoparquet``, with the coordinates of ``<name>.geojson``; needs geopandas
+            and pyarrow.
         annotation_frame: from where the outlines in ``<name>.geojson`` count their level-0 pixels: ``"qupath"``, from the corner
             of what was scanned where the slide says which part that is, or ``"level0"``; see `shared.wsi.annotations.frames`.
         overview_size_px: longest side of the overlay picture.

@@ -103,22 +103,33 @@ def test_a_slide_without_outlines_has_an_empty_table(outlines):
     assert list(table.columns) == ["class", "area_um2", "mean_probability", "geometry"]
 
 
-def test_spatialdata_holds_both(written, outlines, maps, tmp_path):
-    pytest.importorskip("spatialdata", reason="needs spatialdata", exc_type=ImportError)
+def test_spatialdata_holds_both(written, outlines, maps):
+    """Where the map has 2 um a pixel and level 0 has 0.5."""
+    spatialdata = pytest.importorskip("spatialdata", reason="needs spatialdata", exc_type=ImportError)
+    ngff_zarr = pytest.importorskip("ngff_zarr", reason="needs ngff-zarr", exc_type=ImportError)
     import geopandas
-    import ngff_zarr
-    from spatialdata import SpatialData, read_zarr
     from spatialdata.models import Image2DModel, ShapesModel
+    from spatialdata.transformations import Scale
 
-    image = ngff_zarr.from_ngff_zarr(str(written)).images[0].data
-    elements = {
-        "images": {"map": Image2DModel.parse(image, dims=("c", "y", "x"), c_coords=["normal", "tumour"])},
-        "shapes": {"outlines": ShapesModel.parse(geopandas.read_parquet(outlines))},
-    }
-    SpatialData(**elements).write(tmp_path / "both.zarr")
-    found = read_zarr(tmp_path / "both.zarr")
+    image = ngff_zarr.from_ngff_zarr(str(written)).images[0]
+    table = geopandas.read_parquet(outlines)
+    scale = image.scale["y"] / table.attrs["mpp"]
+    found = spatialdata.SpatialData(
+        images={
+            "map": Image2DModel.parse(
+                image.data, ("c", "y", "x"), ["normal", "tumour"], transformations={"global": Scale([scale] * 2, ("y", "x"))}
+            )
+        },
+        shapes={"outlines": ShapesModel.parse(table)},
+    )
     np.testing.assert_array_equal(found["map"].sel(c="tumour").values, maps[1])
-    assert found["outlines"].geometry.area.tolist() == [5900, 95]
+    assert spatialdata.get_extent(found["map"])["x"] == (0, 2800)
+    assert spatialdata.get_extent(found["outlines"])["x"] == (-5, 205)
+    part = spatialdata.bounding_box_query(
+        found, axes=("x", "y"), min_coordinate=[190, 0], max_coordinate=[400, 40], target_coordinate_system="global"
+    )
+    assert list(part["outlines"]["area_um2"]) == [23.75]
+    assert part["map"].shape == (2, 10, 53)
 
 
 def test_a_folder_stands_whole_or_not_at_all(tmp_path):
