@@ -38,6 +38,8 @@ ALLOWED = {
     "evaluation": TRAINING,
     "calibration": TRAINING | {"evaluation"},
     "sweeps": TRAINING - {"inference"},
+    # Installed alone, it finds the others in the bundle that it is given.
+    "python_api": set(),
     "synthetic": set(),
 }
 MOST_MODULES = 15
@@ -59,7 +61,7 @@ BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/configs"))
 CONFIGS = sorted(path for path in (ROOT / "bundles").glob("*/configs/*.json") if path.stem != "metadata")
 OVERLAYS = [path for path in CONFIGS if path.stem not in ("train", "inference", "evaluate")]
 # Read by MONAI itself.
-RESERVED = {"imports", "initialize", "run", "finalize", "bundle_root"}
+RESERVED = {"imports", "initialize", "run", "finalize", "bundle_root", "roots"}
 OF_COMPONENTS = {"_disabled_", "_mode_", "_requires_"}
 
 

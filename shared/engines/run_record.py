@@ -36,6 +36,8 @@ VOLATILE = (
     "tracking_uri",
     "run_name",
     "check_configuration",
+    "check_version",
+    "roots",
     "initialize",
     "finalize",
     "run",

@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser
 from .. import require_version
 from .explained import explain_errors, is_command_line
 from .given import Given, executing_parser, given_now
+from .loaded_weights import check_loaded_weights, weights_to_load
 from .names import misplaced_overlays, unknown_arguments, unknown_keys
 from .surroundings import unknown_home, unwritable_folders, wrong_device, wrong_processes
 from .values import expand_home, null_words, number_signs, wrong_epochs, wrong_kinds, wrong_paths
@@ -19,7 +20,8 @@ from .values import expand_home, null_words, number_signs, wrong_epochs, wrong_k
 def check_configuration(writes: Sequence[str] = ("output_dir",)) -> None:
     """Check the configuration that is being executed; every configuration of a bundle does it first.
 
-    From here on MONAI's command line tells errors that its user can mend in one line, see `explain_errors`.
+    From here on MONAI's command line tells errors that its user can mend in one line, see `explain_errors`. `monai.bundle.load`
+    runs and writes nothing, and copies whatever weights fit: it is told where some do not.
 
     Args:
         writes: keys of the folders that the run writes to.
@@ -30,7 +32,10 @@ def check_configuration(writes: Sequence[str] = ("output_dir",)) -> None:
     if is_command_line():
         explain_errors()
     parser = executing_parser()
-    check_given(given_now(parser), parser, writes)
+    loaded = weights_to_load()
+    check_given(given_now(parser), parser, writes if loaded is None else ())
+    if loaded is not None:
+        check_loaded_weights(loaded, parser)
 
 
 def check_given(given: Given, parser: ConfigParser | None = None, writes: Sequence[str] = ()) -> None:

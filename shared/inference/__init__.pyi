@@ -1,3 +1,5 @@
+from .arrays.array_map import map_array as map_array
+from .bundle_mapper import load_slide_mapper as load_slide_mapper
 from .cohort.cohort import InferenceFailures as InferenceFailures, run_cohort as run_cohort
 from .inputs import ImageInput as ImageInput, find_images as find_images
 from .mapper_options import Compute as Compute, Outputs as Outputs, Tiles as Tiles, Tissue as Tissue

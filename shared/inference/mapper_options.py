@@ -9,6 +9,7 @@ import torch
 from ..data.tissue_cache import TissueCache
 from ..front_door.cores import available_cores
 from ..networks.precision import computes_bfloat16
+from ..writers.optional_formats import check_packages
 from ..writers.volume import check_volume_format
 from ..wsi.annotations.frames import QUPATH, check_frame
 from ..wsi.tissue.detection import TISSUE_METHODS
@@ -102,12 +103,15 @@ class Outputs:
             those of the map's pixels always.
         tile_table: also write ``<name>.tiles.csv``, a row a tile (its core) with WSInfer's columns.
         volume: also write the map as ``"nifti"`` (``.nii.gz``) or ``"metaimage"`` (``.mha``).
+        ome_zarr: also write the map as ``<name>.ome.zarr``, a folder; needs zarr.
+        geoparquet: also write the outlines as ``<name>.geoparquet``, with the coordinates of ``<name>.geojson``; needs geopandas
+            and pyarrow.
         annotation_frame: from where the outlines in ``<name>.geojson`` count their level-0 pixels: ``"qupath"``, from the corner
             of what was scanned where the slide says which part that is, or ``"level0"``; see `shared.wsi.annotations.frames`.
         overview_size_px: longest side of the overlay picture.
 
     Raises:
-        ValueError: for an unknown word or a number that is out of range.
+        ValueError: for an unknown word, a number that is out of range, or a package that is missing.
     """
 
     map_downsample: int | None = None
@@ -115,6 +119,8 @@ class Outputs:
     simplify_um: float = 1.5
     tile_table: bool = False
     volume: str | None = None
+    ome_zarr: bool = False
+    geoparquet: bool = False
     annotation_frame: str = QUPATH
     overview_size_px: int = 1024
 
@@ -126,6 +132,9 @@ class Outputs:
             )
         _check_positive("overview_size_px", self.overview_size_px)
         check_volume_format(self.volume)
+        for name in ("ome_zarr", "geoparquet"):
+            if getattr(self, name):
+                check_packages(name)
         check_frame(self.annotation_frame)
 
 

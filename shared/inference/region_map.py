@@ -56,7 +56,7 @@ def map_region(mapper: SlideMapper, image: ImageInput, box: Box | None = None, t
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="region-")))
         whole = stack.enter_context(ProbabilityMap(folder / "map.part", opened.grid, mapper._num_classes))
         mapper._fill(whole, opened, image.name)
-        options = replace(mapper._result_options(), volume=None, annotation_frame=LEVEL0)
+        options = replace(mapper._result_options(), volume=None, ome_zarr=False, geoparquet=False, annotation_frame=LEVEL0)
         found = _regions(whole, opened, options)
         return RegionResult(list(annotation_features(found, opened.scale, options)), opened.scale.mpp, int(opened.wanted.sum()))
 

@@ -173,7 +173,7 @@ class SlideMapper:
             "slide_mpp": self.slide_mpp,
             "tile_mpp": self.tile_mpp,
             **asdict(self.tiles),
-            **asdict(self.outputs),
+            **_named_outputs(self.outputs),
             "tissue_only": self.tissue.only,
             "tissue_method": self.tissue.found_by,
             "tissue_mpp": None if self.tissue.cache is None else self.tissue.cache.mpp,
@@ -220,6 +220,8 @@ class SlideMapper:
             outputs.simplify_um,
             outputs.volume,
             outputs.annotation_frame,
+            outputs.ome_zarr,
+            outputs.geoparquet,
         )
 
     def _fill(self, probability_map: ProbabilityMap, opened: OpenedSlide, title: str) -> None:
@@ -300,6 +302,11 @@ def _check_mpp(mpp: float | None) -> None:
         )
     if mpp <= 0:
         raise ValueError(f"mpp must be above 0, got {mpp}")
+
+
+def _named_outputs(outputs: Outputs) -> dict[str, Any]:
+    """Optional formats by their names where they are written: results are the same without."""
+    return {name: value for name, value in asdict(outputs).items() if value or name not in ("ome_zarr", "geoparquet")}
 
 
 def _check_class_names(names: Sequence[str] | None) -> None:

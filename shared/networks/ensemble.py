@@ -49,12 +49,12 @@ def load_ensemble(network: nn.Module, paths: str | Path | Sequence[str | Path]) 
         paths: of their state dicts; a single one need not be in a list.
 
     Returns:
-        in eval mode: `network` itself for one path, else a `ProbabilityEnsemble`.
+        in eval mode: `network` itself, with the weights of the first path, or a `ProbabilityEnsemble` of it and others.
 
     Raises:
         ValueError: if there is no path, or naming the file that is missing or of another network.
     """
     paths = [paths] if isinstance(paths, str | Path) else paths
-    networks = [load_weights(copy.deepcopy(network) if len(paths) > 1 else network, path) for path in paths]
+    networks = [load_weights(copy.deepcopy(network) if index else network, path) for index, path in enumerate(paths)]
     loaded = [one for one in networks if one is not None]
     return loaded[0] if len(loaded) == 1 else ProbabilityEnsemble(loaded).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,6 +51,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if found is None or found is error:
             raise
         raise found from error
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """`atomic_path` of a folder: yield the temporary name of a new one; it takes the place of `path` when the block ends.
+
+    An existing `path` goes just before, so that a kill between the two leaves none.
+    """
+    final = Path(path)
+    temporary = final.with_name(final.name + PART_SUFFIX)
+    with storage_errors(final.parent):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    try:
+        with storage_errors(final):
+            yield temporary
+            if final.exists():
+                shutil.rmtree(final)
+            temporary.replace(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

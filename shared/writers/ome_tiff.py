@@ -66,9 +66,7 @@ def _signed_rgba(colour: Colour) -> int:
 
 def _write(path: str | Path, sources: Sequence[RowSource], mpp: float, metadata: dict[str, Any]) -> None:
     height, width = sources[0].shape
-    factors = [1]
-    while max(height, width) > factors[-1] * TILE_SIZE_PX:
-        factors.append(2 * factors[-1])
+    factors = level_factors((height, width))
     sizes = {f"PhysicalSize{axis}{suffix}": value for axis in "XY" for suffix, value in (("", mpp), ("Unit", "µm"))}
     has_channels = metadata["axes"] == "CYX"
     bigtiff = len(sources) * height * width > CLASSIC_TIFF_BYTES
@@ -91,6 +89,18 @@ def _write(path: str | Path, sources: Sequence[RowSource], mpp: float, metadata:
                 metadata=metadata | sizes if is_full else None,
                 buffersize=COMPRESSION_BUFFER_BYTES,
             )
+
+
+def level_factors(shape: tuple[int, int]) -> list[int]:
+    """By which each level of a pyramid is smaller than the map, (H, W): halved until it fits into one tile.
+
+    >>> level_factors((2000, 700))
+    [1, 2, 4]
+    """
+    factors = [1]
+    while max(shape) > factors[-1] * TILE_SIZE_PX:
+        factors.append(2 * factors[-1])
+    return factors
 
 
 def reduce_rows(rows: np.ndarray, factor: int) -> np.ndarray:
@@ -128,14 +138,14 @@ def reduced_strips(source: RowSource, factor: int, read_height: int = TILE_SIZE_
 
 def _tiles(source: RowSource, factor: int) -> Iterator[np.ndarray]:
     """The level's tiles, row by row, each ``(TILE_SIZE_PX, TILE_SIZE_PX)`` uint8, 0 beyond the border."""
-    for band in _bands(source, factor):
+    for band in level_bands(source, factor):
         padding = [(0, -size % TILE_SIZE_PX) for size in band.shape]
         padded = np.pad(band, padding)
         for x in range(0, padded.shape[1], TILE_SIZE_PX):
             yield np.ascontiguousarray(padded[:, x : x + TILE_SIZE_PX])
 
 
-def _bands(source: RowSource, factor: int) -> Iterator[np.ndarray]:
+def level_bands(source: RowSource, factor: int) -> Iterator[np.ndarray]:
     """The level as bands of `TILE_SIZE_PX` rows, the last one as high as is left."""
     height = source.shape[0]
     if factor == 1:

@@ -18,6 +18,7 @@ def older(tmp_path):
     """CAMEL as packed with an older `shared`, its keys and arguments called as they were then."""
     bundle = tmp_path / "camel"
     shutil.copytree(ROOT / "bundles" / "camel" / "configs", bundle / "configs")
+    (bundle / "shared").symlink_to(ROOT / "shared")
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata | {"shared_version": "0.2.0+abcdef012345"}))
     for name in ("train", "evaluate", "inference"):

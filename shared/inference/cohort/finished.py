@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 
 from ...data.tissue_cache import edited_mask_key, slide_content_key
 from ...features.slide_features import FEATURES_SUFFIX
+from ...writers.optional_formats import GEOPARQUET_SUFFIX, OME_ZARR_SUFFIX
 from ...writers.volume import VOLUME_SUFFIXES
 from ..inputs import ImageInput
 from ..outputs.slide_results import OPTIONAL_SUFFIXES, RESULT_SUFFIXES, TILE_TABLE_SUFFIX
@@ -55,7 +57,11 @@ def result_suffixes(settings: Mapping[str, Any]) -> tuple[str, ...]:
         return (FEATURES_SUFFIX,)
     tables = (TILE_TABLE_SUFFIX,) if settings.get("tile_table") else ()
     volumes = (VOLUME_SUFFIXES[settings["volume"]],) if settings.get("volume") else ()
-    return (*RESULT_SUFFIXES, *tables, *volumes)
+    spatial = (
+        *((OME_ZARR_SUFFIX,) if settings.get("ome_zarr") else ()),
+        *((GEOPARQUET_SUFFIX,) if settings.get("geoparquet") else ()),
+    )
+    return (*RESULT_SUFFIXES, *tables, *volumes, *spatial)
 
 
 def is_finished(output_dir: Path, row: Mapping[str, Any], wanted_fingerprint: str, suffixes: Sequence[str]) -> bool:
@@ -63,7 +69,7 @@ def is_finished(output_dir: Path, row: Mapping[str, Any], wanted_fingerprint: st
     return (
         row.get("status") in FINISHED
         and row.get("fingerprint") == wanted_fingerprint
-        and all((output_dir / f"{row['slide']}{suffix}").is_file() for suffix in suffixes)
+        and all((output_dir / f"{row['slide']}{suffix}").exists() for suffix in suffixes)
     )
 
 
@@ -74,4 +80,8 @@ def discard(output_dir: Path, name: str, settings: Mapping[str, Any]) -> None:
     """
     of_maps = (*RESULT_SUFFIXES, *OPTIONAL_SUFFIXES)
     for suffix in (FEATURES_SUFFIX,) if settings.get("result") == FEATURES else of_maps:
-        (output_dir / f"{name}{suffix}").unlink(missing_ok=True)
+        path = output_dir / f"{name}{suffix}"
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

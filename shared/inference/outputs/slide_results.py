@@ -14,8 +14,11 @@ import numpy as np
 import shapely
 
 from ...writers.geojson import TUMOUR_CLASS, annotation_feature, write_geojson
+from ...writers.geoparquet import write_geoparquet
 from ...writers.legend import Legend
 from ...writers.ome_tiff import RowSource, write_ome_tiff, write_ome_tiff_channels
+from ...writers.ome_zarr import write_ome_zarr
+from ...writers.optional_formats import GEOPARQUET_SUFFIX, OME_ZARR_SUFFIX
 from ...writers.overlay import PROBABILITY_COLOURS, class_overlay_image, overlay_image, write_overlay
 from ...writers.palette import TUMOUR_COLOUR, Colour, class_colour
 from ...writers.volume import VOLUME_SUFFIXES, write_volume
@@ -30,8 +33,9 @@ from .probability_map import ProbabilityMap
 RESULT_SUFFIXES = (".ome.tif", ".geojson", ".png")
 TILE_TABLE_SUFFIX = ".tiles.csv"
 # Written by key only; a result that is taken back takes these along.
-OPTIONAL_SUFFIXES = (TILE_TABLE_SUFFIX, *VOLUME_SUFFIXES.values())
+OPTIONAL_SUFFIXES = (TILE_TABLE_SUFFIX, *VOLUME_SUFFIXES.values(), OME_ZARR_SUFFIX, GEOPARQUET_SUFFIX)
 SHORTEST_RING_PX = 16  # of the overlay: outlines of specks and pinholes would hide the picture
+TUMOUR_PROBABILITY = "Tumour probability"
 BACKGROUND_COLOUR = (128, 128, 128)  # of class 0 as a channel
 
 
@@ -83,6 +87,8 @@ class ResultOptions:
         simplify_um: outlines move by no more than this to have fewer points; 0: they follow the map's pixels.
         volume: ``"nifti"`` or ``"metaimage"``, to write the map as such too.
         annotation_frame: of the outlines' coordinates, one of `ANNOTATION_FRAMES`.
+        ome_zarr: to write the map as OME-Zarr too.
+        geoparquet: to write the outlines as GeoParquet too.
     """
 
     class_names: Sequence[str] | None
@@ -91,10 +97,12 @@ class ResultOptions:
     simplify_um: float
     volume: str | None
     annotation_frame: str = QUPATH
+    ome_zarr: bool = False
+    geoparquet: bool = False
 
 
 def write_results(base: Path, probability_map: ProbabilityMap, overview: Overview, scale: Scale, options: ResultOptions) -> Row:
-    """Write ``<base>.ome.tif``, ``.geojson`` and ``.png``, and a volume where asked for.
+    """Write ``<base>.ome.tif``, ``.geojson`` and ``.png``, and a volume, OME-Zarr and GeoParquet where asked for.
 
     Args:
         base: folder and name.
@@ -111,6 +119,8 @@ def write_results(base: Path, probability_map: ProbabilityMap, overview: Overvie
     if options.volume is not None:
         sources = [probability_map.of_class(index) for index in range(probability_map.num_classes)]
         write_volume(base.with_name(base.name + VOLUME_SUFFIXES[options.volume]), sources, scale.map_mpp, options.volume)
+    if options.ome_zarr:
+        _write_ome_zarr(base, probability_map, scale, options)
     return numbers | {
         "mpp": scale.mpp,
         "map_mpp": scale.map_mpp,
@@ -123,11 +133,7 @@ def _binary_results(base: Path, probability_map: ProbabilityMap, overview: Overv
     with _meanwhile(write_ome_tiff, _path(base, ".ome.tif"), probability_map, scale.map_mpp):
         found = list(tumour_regions(probability_map, options.threshold, least_pixels(scale, options)))
         probability = overview.probability(probability_map)
-    write_geojson(
-        _path(base, ".geojson"),
-        annotation_features({TUMOUR_CLASS: (TUMOUR_COLOUR, found)}, scale, options),
-        options.annotation_frame,
-    )
+    _write_outlines(base, {TUMOUR_CLASS: (TUMOUR_COLOUR, found)}, scale, options)
     rings = [ring for region in found for ring in _rings(region, overview.factor)]
     legend = Legend(
         scale.map_mpp * overview.factor, [(f"{TUMOUR_CLASS} (from {options.threshold:g})", TUMOUR_COLOUR)], PROBABILITY_COLOURS
@@ -154,7 +160,7 @@ def _class_results(base: Path, probability_map: ProbabilityMap, overview: Overvi
             found[index].append(region)
         probabilities = np.stack([overview.probability(source) for source in sources.values()])
     by_class = {name: (colour, found[index]) for index, (name, colour) in enumerate(zip(names[1:], colours, strict=True), 1)}
-    write_geojson(_path(base, ".geojson"), annotation_features(by_class, scale, options), options.annotation_frame)
+    _write_outlines(base, by_class, scale, options)
     rings = [
         (ring, colour) for colour, regions in by_class.values() for region in regions for ring in _rings(region, overview.factor)
     ]
@@ -168,6 +174,22 @@ def _class_results(base: Path, probability_map: ProbabilityMap, overview: Overvi
         numbers[f"mean_probability_{column}"] = overview.mean_in_tissue(probabilities[index])
     row: Row = {"tissue_area_mm2": _tissue_mm2(overview, scale), "num_regions": sum(map(len, found.values()))}
     return cast(Row, numbers | row)
+
+
+def _write_outlines(
+    base: Path, by_class: Mapping[str, tuple[Colour, Sequence[Region]]], scale: Scale, options: ResultOptions
+) -> None:
+    write_geojson(_path(base, ".geojson"), annotation_features(by_class, scale, options), options.annotation_frame)
+    if options.geoparquet:
+        notes = {"annotation_frame": options.annotation_frame, "mpp": scale.mpp}
+        write_geoparquet(_path(base, GEOPARQUET_SUFFIX), annotation_features(by_class, scale, options), notes)
+
+
+def _write_ome_zarr(base: Path, probability_map: ProbabilityMap, scale: Scale, options: ResultOptions) -> None:
+    names = [TUMOUR_PROBABILITY] if options.class_names is None else list(options.class_names)
+    colours = [TUMOUR_COLOUR] if len(names) == 1 else [BACKGROUND_COLOUR, *map(class_colour, range(1, len(names)))]
+    sources: dict[str, RowSource] = {name: probability_map.of_class(index) for index, name in enumerate(names)}
+    write_ome_zarr(_path(base, OME_ZARR_SUFFIX), sources, scale.map_mpp, colours)
 
 
 @contextmanager

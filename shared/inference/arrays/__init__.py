@@ -1,0 +1,1 @@
+"""Images that a program holds in memory, mapped as files are."""
