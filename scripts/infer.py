@@ -3,6 +3,8 @@
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --model_dir runs/mine
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --checkpoint model.pt --threshold 0.4
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --model_dir runs/mine --gpus all
+python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --overlay features --model_dir runs/mine \
+    --embed_into features
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --engine ray --address auto --gpus_per_slide 1
 
 The same command again resumes where an earlier one stopped, by kill -9 too; finished slides are skipped, those without tissue
@@ -82,6 +84,13 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--model_dir", type=Path, help="output folder of the training, with its model.pt")
     weights.add_argument("--checkpoint", nargs="+", type=Path, help="model.pt; several where the bundle takes several")
+    parser.add_argument(
+        "--embed_into",
+        type=Path,
+        metavar="FOLDER",
+        help="store the features of the network's encoder first, in a subfolder that only equal features share, and map from "
+        "them: other heads on this encoder then map the same slides in seconds",
+    )
     parser.add_argument("--gpus", help=f"a process for each of these GPUs: {ALL}, or numbers such as 0,1")
     add_engine_options(parser, "code, bundle, slides and --out")
     arguments, rest = parser.parse_known_args()
@@ -133,8 +142,26 @@ def map_images(images: Sequence[ImageInput], arguments: argparse.Namespace, over
     # Here, because PyTorch and MONAI take seconds to start: what is wrong with the options is said before.
     from shared.inference.bundle_mapper import load_slide_mapper
 
+    if arguments.embed_into is not None:
+        status, overrides["stored_features"] = embed_first(images, arguments, overrides)
+        if status not in (0, 1):  # a slide that fails is a row of the maps too
+            return status
     build = functools.partial(load_slide_mapper, str(arguments.bundle), arguments.overlay, overrides)
     return run_on_engine(build, images, arguments, "mapped")
+
+
+def embed_first(images: Sequence[ImageInput], arguments: argparse.Namespace, overrides: dict[str, Any]) -> tuple[int, str]:
+    """Store what the network's encoder says of the images; the exit status, and the folder."""
+    from shared.inference.bundle_mapper import first_cause, load_slide_embedder
+
+    build = functools.partial(load_slide_embedder, str(arguments.bundle), arguments.overlay, overrides)
+    try:
+        folder = arguments.embed_into / build().folder_name
+    except (ValueError, RuntimeError, ImportError, OSError) as error:
+        print(f"error: {first_cause(error)}", file=sys.stderr)
+        return 2, ""
+    into = argparse.Namespace(**vars(arguments) | {"out": folder})
+    return run_on_engine(build, images, into, "embedded"), str(folder)
 
 
 def main() -> None:

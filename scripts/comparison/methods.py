@@ -84,6 +84,11 @@ class Method:
         files = [self.bundle / "configs" / f"{name}.json" for name in ("inference", *self.inference_overlays)]
         return {name: value for file in files for name, value in json.loads(file.read_text()).items()}
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether it trains on stored features of an encoder that stays as it is, and maps slides from them."""
+        return "features_dir" in self.training and "stored_features" in self.inference
+
     def _overlay(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self.bundle / "configs" / f"{name}.json").read_text()))
 

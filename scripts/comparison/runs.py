@@ -184,6 +184,9 @@ class Comparison:
         command += ["--manifest", str(self.data.test_manifest), "--model_dir", str(folder), "--out", str(maps)]
         if planned.method.inference_overlays:
             command += ["--overlay", *planned.method.inference_overlays]
+        if planned.method.reads_features:
+            # All trainings, and all methods on this encoder, map the same images: their features are computed once.
+            command += ["--embed_into", str(self.out / "data" / "features" / "test")]
         for name, value in planned.inference.items():
             command += [f"--{name}", "None" if value is None else str(value)]
         return self._run(command, folder / INFERENCE_USAGE, folder / INFERENCE_LOG, maps)

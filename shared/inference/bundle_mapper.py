@@ -13,6 +13,7 @@ from ..front_door.check import check_given
 from ..front_door.given import Given
 from ..front_door.names import nearest
 from ..front_door.surroundings import device_problems
+from .slide_embedder import SlideEmbedder
 from .slide_mapper import SlideMapper
 
 CHECKPOINT_NAME = "model.pt"
@@ -71,6 +72,13 @@ def load_slide_mapper(
     if not isinstance(mapper, SlideMapper):
         raise ValueError(f"{bundle}: 'slide_mapper' is a {type(mapper).__name__}, not a SlideMapper")
     return mapper
+
+
+def load_slide_embedder(
+    bundle: str | Path, overlays: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
+) -> SlideEmbedder:
+    """`SlideMapper.embedder` of the mapper that `load_slide_mapper` builds of the same arguments."""
+    return load_slide_mapper(bundle, overlays, overrides).embedder()
 
 
 def first_cause(error: BaseException) -> BaseException:

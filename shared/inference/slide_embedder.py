@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -24,7 +26,7 @@ from ..geometry.pyramid import MPP_TOLERANCE
 from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import find_tissue
 from .cohort.cohort import run_cohort
-from .cohort.finished import FEATURES
+from .cohort.finished import FEATURES, PLACES
 from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedTiles
 from .mapper_options import Compute, Tissue
@@ -152,6 +154,13 @@ class SlideEmbedder:
     def settings(self) -> dict[str, Any]:
         """Everything that decides the features, see `SlideMapper.settings`."""
         return dict(self._settings)
+
+    @property
+    def folder_name(self) -> str:
+        """For a folder of these features among those of others: it changes with all that decides what they are."""
+        decisive = {name: value for name, value in self._settings.items() if name not in PLACES}
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+        return f"{self.encoder.name.replace('/', '_').replace(':', '_')}_{digest}"
 
     def _all_settings(self, encoder: SlideEncoder) -> dict[str, Any]:
         cache = self.tissue.cache

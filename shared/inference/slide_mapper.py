@@ -33,6 +33,7 @@ from .outputs.slide_results import TILE_TABLE_SUFFIX, ResultOptions, Scale, writ
 from .overview import Overview, read_overview
 from .pixel_sizes import PixelSizes, is_tile
 from .row import Row
+from .slide_embedder import SlideEmbedder
 from .stopwatch import Stopwatch
 from .stored_slides import StoredSlides
 from .tiles.fitted_batches import FittedBatches
@@ -114,6 +115,16 @@ class SlideMapper:
         self._stored = None if features is None else self._stored_slides(features)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
+
+    def embedder(self) -> SlideEmbedder:
+        """One that stores the features of this mapper's encoder at the places of its tiles, for `features`.
+
+        Raises:
+            ValueError: for a network without an encoder.
+        """
+        encoder = encoder_of(self.network)
+        sizes = self.tiles.tile_size_px, self.tiles.margin_px
+        return SlideEmbedder(encoder, self.mpp, self.slide_mpp, self.tile_mpp, *sizes, self.tissue, self.compute)
 
     def _stored_slides(self, folder: str | Path) -> StoredSlides | None:
         if self.tiles.tta != "none":

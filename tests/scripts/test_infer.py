@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -171,3 +172,26 @@ def test_a_key_needs_a_value(tmp_path, manifest, start):
     code, printed = start("--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--threshold")
     assert code == 2
     assert "expected --key value, got '--threshold' without a value" in printed.err
+
+
+@pytest.mark.slow
+def test_features_are_stored_once_for_all_heads_and_maps(tmp_path, manifest, start):
+    """With the head that comes with the repository: maps are those of the pixels, and a second run embeds nothing."""
+    head = CAMEL / "models/ebhi_seg/inference.json"
+    options = ["--manifest", manifest, "--bundle", CAMEL, "--overlay", head, "--tissue_only", "False", "--slide_mapper::compute::amp", "False"]
+    status, said = start(*options, "--out", tmp_path / "of_pixels")
+    assert status == 0, said.err
+    features = ["--embed_into", tmp_path / "features"]
+    status, said = start(*options, *features, "--out", tmp_path / "maps")
+    assert status == 0
+    assert "3 images, 3 embedded now" in said.out
+    for name in ("a", "b", "c"):
+        ours, theirs = (tifffile.imread(tmp_path / folder / f"{name}.ome.tif") for folder in ("maps", "of_pixels"))
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
+    status, said = start(*options, *features, "--threshold", 0.3, "--out", tmp_path / "again")
+    assert status == 0
+    assert "3 images, 0 embedded now" in said.out
+    assert "3 images, 3 mapped now" in said.out
+    assert len(list((tmp_path / "features").iterdir())) == 1
+    status, said = start(*options[:4], *SMALL, "--checkpoint", tmp_path / "no.pt", *features, "--out", tmp_path / "none")
+    assert status == 2
