@@ -34,9 +34,9 @@ class Finding:
     def __str__(self) -> str:
         """
         >>> print(Finding("disk", Level.PROBLEM, "0.1 GiB free", "free some space"))
-        PROBLEM  disk                0.1 GiB free: free some space
+        PROBLEM  disk                 0.1 GiB free: free some space
         """
-        return f"{self.level.value:8} {self.name:19} {self.found}{': ' if self.remedy else ''}{self.remedy}"
+        return f"{self.level.value:8} {self.name:20} {self.found}{': ' if self.remedy else ''}{self.remedy}"
 
 
 Check = Callable[[], Iterator[Finding]]

@@ -20,6 +20,7 @@ OPTIONAL = {
     "requirements-ray.txt": "several machines",
     "requirements-monailabel.txt": "server for viewers",
     "requirements-viewer.txt": "page of maps",
+    "requirements-spatial.txt": "OME-Zarr, GeoParquet",
 }
 SHOWN = 8
 _NAME = re.compile(r"[\w.-]+")

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from tornado.web import HTTPError, RequestHandler
 
-from shared.front_door.cores import available_cores
+from shared.front_door import available_cores
 
 from .access import REFUSAL, Access
 from .layers import Layers

@@ -20,7 +20,7 @@ def doctor(*python: str) -> subprocess.CompletedProcess[str]:
 
 def lines(process: subprocess.CompletedProcess[str]) -> dict[str, str]:
     """What it printed of each thing that it looked at."""
-    return {line[9:29].strip(): line for line in process.stdout.splitlines()[:-1]}
+    return {line[9:30].strip(): line for line in process.stdout.splitlines()[:-1]}
 
 
 def test_it_finds_this_machine_well():
