@@ -8,6 +8,7 @@ python scripts/benchmark.py shares          a method of a few masks and many lab
 python scripts/benchmark.py area-noise      region F with areas that an annotator gives too small or too large
 python scripts/benchmark.py inference       tiles a second of a whole slide's map, against the network's pure forward rate
 python scripts/benchmark.py embedding       tiles a second of a slide's features, against the encoder's pure forward rate
+python scripts/benchmark.py view            milliseconds until the page of maps shows a slide, a square of it, other outlines
 python scripts/benchmark.py synthetic       milliseconds to generate an image
 python scripts/benchmark.py kills           kill -9 at random moments of trainings, features and maps: the same results in the end
 """
@@ -28,7 +29,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.front_door import begin_script
 
-COMMANDS = ("cmil", "tiles", "loaders", "alpha-beta", "shares", "area-noise", "inference", "embedding", "synthetic", "kills")
+COMMANDS = (
+    "cmil",
+    "tiles",
+    "loaders",
+    "alpha-beta",
+    "shares",
+    "area-noise",
+    "inference",
+    "embedding",
+    "view",
+    "synthetic",
+    "kills",
+)
 
 
 def module_of(command: str) -> ModuleType:

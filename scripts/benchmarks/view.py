@@ -1,0 +1,89 @@
+"""How quick the page of maps is: first view of a large slide, squares, outlines at another threshold."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from torch import Tensor, nn
+
+from scripts.viewer.cohort import open_cohort
+from scripts.viewer.layers import Layers
+from scripts.viewer.outlines import outlines_at
+from scripts.viewer.zoom import TILE_PX, Zoom
+from shared.inference import SlideMapper, Tiles
+
+from .repeated_slide import MPP, write_repeated_slide
+
+SCREEN_PX = (1400, 900)
+THRESHOLDS = (0.2, 0.35, 0.5, 0.65, 0.8)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size_px", type=int, nargs=2, default=[100_000, 80_000], metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--tiles", type=int, default=5120, help="of 256 px with tissue, in patches of 64; the rest is glass")
+    parser.add_argument("--squares", type=int, default=60, help="at random places, of each kind (default 60)")
+
+
+class _Redness(nn.Module):
+    """The redder, the likelier: a map with many areas, without a network's cost."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images[:, :1] - images[:, 1:2] - 60) / 12
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Map a generated slide, and look at it as the page does."""
+    with tempfile.TemporaryDirectory() as folder:
+        slide, maps = Path(folder, "slide.tif"), Path(folder, "maps")
+        write_repeated_slide(slide, tuple(arguments.size_px), arguments.tiles)
+        SlideMapper(_Redness(), mpp=MPP, tiles=Tiles(1024, 0)).run(slide, maps)
+        results = _measured(maps, arguments.squares)
+    for name, (wall, cpu) in results.items():
+        print(f"{name:44} {1000 * wall:8.1f} ms, {1000 * cpu:8.1f} ms of CPU")
+    return results
+
+
+def _measured(maps: Path, count: int) -> dict[str, tuple[float, float]]:
+    layers = Layers(open_cohort([maps]))
+    found = {"first view: slide opened, a screen of squares": _timed(_first_view, layers)}
+    zoom, draw = layers.zoom("slide"), random.Random(0)
+    places = [_place(draw, draw.randint(0, zoom.deepest), zoom) for _ in range(count)]
+    found["a square of the slide, median"] = _medians(_timed(layers.slide_square, "slide", place) for place in places)
+    found["a square of the map, median"] = _medians(_timed(layers.map_square, 0, "slide", place, "viridis") for place in places)
+    found["outlines at another threshold, median"] = _medians(_timed(outlines_at, layers, 0, "slide", at) for at in THRESHOLDS)
+    return found
+
+
+def _first_view(layers: Layers) -> None:
+    zoom = layers.zoom("slide")
+    # The zoom at which the slide fills the screen.
+    depth = next(one for one in range(zoom.deepest + 1) if max(zoom.size_px) / zoom.step(one) >= SCREEN_PX[0] / 2)
+    side = TILE_PX * zoom.step(depth)
+    for column in range(int(-(-zoom.size_px[0] // side))):
+        for row in range(int(-(-zoom.size_px[1] // side))):
+            layers.slide_square("slide", (depth, column, row))
+            layers.map_square(0, "slide", (depth, column, row), "viridis")
+
+
+def _place(draw: random.Random, depth: int, zoom: Zoom) -> tuple[int, int, int]:
+    column, row = (draw.randrange(max(1, int(side // (TILE_PX * zoom.step(depth))))) for side in zoom.size_px)
+    return depth, column, row
+
+
+def _timed(action: Callable[..., Any], *arguments: Any) -> tuple[float, float]:
+    """Seconds by the clock and of the CPU."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    action(*arguments)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _medians(times: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    walls, cpus = zip(*times, strict=True)
+    return median(walls), median(cpus)
