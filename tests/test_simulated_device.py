@@ -8,7 +8,7 @@ from torch import nn
 from shared.losses import deep_weak_supervision_loss
 from shared.selection import max_max, max_min
 
-from .simulated_device import DEVICE, OnDevice, simulated_device
+from .simulated_device import DEVICE, DEVICES, OnDevice, simulated_device
 
 WAITING = {
     "a value": lambda x: x.sum().item(),
@@ -110,3 +110,29 @@ def test_what_losses_refuse_on_the_cpu_is_nan_on_a_device(monkeypatch):
         assert not waits
         assert [indices.tolist() for indices in picked] == [[1, 1], [1, 1]]
         assert loss.isnan().item()
+
+
+def test_devices_are_not_mixed(monkeypatch):
+    with simulated_device(monkeypatch):
+        one, other = (torch.ones(2).to(device) for device in DEVICES)
+        assert [one.device, other.device, (other * 2).device, torch.zeros(1, device="cuda:1").device] == [
+            *DEVICES,
+            *DEVICES[1:] * 2,
+        ]
+        with pytest.raises(RuntimeError, match="same device, found cuda:0 and cuda:1"):
+            one + other
+        assert (one + other.to(one.device)).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_a_copy_to_the_host_arrives_with_an_event_of_its_own_device(device, monkeypatch):
+    with simulated_device(monkeypatch):
+        values = torch.tensor([1.0, 2.0]).to(device)
+        copied = values.to("cpu", non_blocking=True)
+        for recorded_on in (DEVICES[1 - device.index], device):
+            assert copied.tolist() != [1, 2]
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(recorded_on))
+            event.synchronize()
+        assert copied.tolist() == [1, 2]
+        assert values.to("cpu").tolist() == [1, 2]

@@ -24,7 +24,7 @@ class CardFacts:
         overlay: the head's own ``inference.json``.
         command: that trains it.
         seed: of the training.
-        version: of the bundle.
+        version: of the bundle that was trained.
         calibration: how the threshold was chosen.
         mpp_reason: why slides are read at that pixel size; None where the training's images say it.
     """

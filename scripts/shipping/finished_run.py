@@ -54,6 +54,11 @@ class FinishedRun:
         return list(self.metrics["images"])[-1]
 
     @property
+    def version(self) -> str:
+        """Of the bundle that was trained, which may have changed since."""
+        return str(self.config.get("_meta_", {}).get("version", "unknown"))
+
+    @property
     def threshold(self) -> float:
         """At which the test images were scored."""
         return float(self.metrics.get("threshold", DEFAULT_THRESHOLD))

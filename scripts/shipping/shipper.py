@@ -155,7 +155,7 @@ def _facts(
         overlay=overlay,
         command=command,
         seed=run.config.get("seed"),
-        version=metadata["version"],
+        version=run.version,
         calibration=_calibration(run),
         mpp_reason=request.mpp_reason,
     )

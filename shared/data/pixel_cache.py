@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,18 @@ _SUFFIX = ".npy"
 _OWN = re.compile(r"[0-9a-f]{32}\.npy(\.[0-9a-f]{12}(\.part)?)?")
 # The disk is left so much for what a training writes.
 LEAST_FREE_BYTES = 2 * 10**9
+# As many as a file system of some 100 GB has room for beside others.
+MOST_FILES = 200_000
 _RECOUNTS = 64
 _ABANDONED_S = 24 * 3600
 _UNREAD_S = 7 * 24 * 3600
+
+
+class _Held(NamedTuple):
+    """What a folder holds of the cache."""
+
+    num_bytes: int = 0
+    num_files: int = 0
 
 
 class PixelCache:
@@ -50,15 +59,19 @@ class PixelCache:
     Args:
         folder: of the files, made when the first is written; it may be deleted at any time.
         max_gb: what it may hold, in 10^9 bytes; 0 keeps nothing, and reads nothing that is there.
+        max_files: how many files it may hold: file systems and quotas have a limit of them too.
+
+    Raises:
+        ValueError: for negative numbers.
     """
 
-    def __init__(self, folder: str | Path, max_gb: float = 20.0) -> None:
-        if not max_gb >= 0:
-            raise ValueError(f"a cache of pixels holds max_gb >= 0; got max_gb={max_gb}")
-        self.folder, self.max_bytes = Path(folder), round(max_gb * 1e9)
+    def __init__(self, folder: str | Path, max_gb: float = 20.0, max_files: int = MOST_FILES) -> None:
+        if not (max_gb >= 0 and max_files >= 0):
+            raise ValueError(f"a cache of pixels holds max_gb >= 0 in max_files >= 0; got max_gb={max_gb}, max_files={max_files}")
+        self.folder, self.max_bytes, self.max_files = Path(folder), round(max_gb * 1e9), max_files
         # What the folder held when this process counted last, and what it has written since.
-        self._counted: int | None = None
-        self._written = 0
+        self._counted: _Held | None = None
+        self._written = _Held()
         self._is_closed = self.max_bytes == 0
 
     def get(
@@ -88,7 +101,11 @@ class PixelCache:
 
     def _keep(self, pixels: NDArray[np.uint8], path: Path) -> None:
         if not self._has_room(pixels.nbytes):
-            self._close(f"it is full with {self.max_bytes / 1e9:g} GB (pixels_gb)")
+            self._close(
+                f"it is full with {self.max_bytes / 1e9:g} GB (pixels_gb)"
+                if self._counted is None or self._counted.num_files < self.max_files
+                else f"it holds {self._counted.num_files} files, of {self.max_files} at most (pixels_files)"
+            )
             return
         try:
             if _free_bytes(self.folder) - pixels.nbytes < LEAST_FREE_BYTES:
@@ -100,14 +117,19 @@ class PixelCache:
             # A training needs no cache.
             self._close(str(error))
         else:
-            self._written += pixels.nbytes
+            self._written = _Held(self._written.num_bytes + pixels.nbytes, self._written.num_files + 1)
 
     def _has_room(self, num_bytes: int) -> bool:
-        if self._counted is None or self._written > self.max_bytes // _RECOUNTS:
-            self._counted, self._written = _size_of(self.folder), 0
-        if self._counted + self._written + num_bytes > self.max_bytes:
-            self._counted, self._written = _size_of(self.folder, unread_s=_UNREAD_S), 0
-        return self._counted + num_bytes <= self.max_bytes
+        most_uncounted = _Held(self.max_bytes // _RECOUNTS, self.max_files // _RECOUNTS)
+        if self._counted is None or any(written > most for written, most in zip(self._written, most_uncounted, strict=True)):
+            self._counted, self._written = _held_by(self.folder), _Held()
+        if not self._fits(self._counted, num_bytes):
+            self._counted, self._written = _held_by(self.folder, unread_s=_UNREAD_S), _Held()
+        return self._fits(self._counted, num_bytes)
+
+    def _fits(self, counted: _Held, num_bytes: int) -> bool:
+        total = counted.num_bytes + self._written.num_bytes + num_bytes
+        return total <= self.max_bytes and counted.num_files + self._written.num_files < self.max_files
 
     def _close(self, reason: str) -> None:
         self._is_closed = True
@@ -142,9 +164,9 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def _size_of(folder: Path, unread_s: float = math.inf) -> int:
-    """Bytes of the cache's files in a folder; those that killed processes have left and those unread for so long go."""
-    total, now = 0, time.time()
+def _held_by(folder: Path, unread_s: float = math.inf) -> _Held:
+    """What there is of the cache in a folder; those that killed processes have left and those unread for so long go."""
+    total, now = _Held(), time.time()
     for file in folder.iterdir() if folder.is_dir() else []:
         if not _OWN.fullmatch(file.name):
             continue
@@ -157,5 +179,5 @@ def _size_of(folder: Path, unread_s: float = math.inf) -> int:
                 continue
         except OSError:  # another process was quicker
             continue
-        total += status.st_size
+        total = _Held(total.num_bytes + status.st_size, total.num_files + 1)
     return total

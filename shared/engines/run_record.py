@@ -30,6 +30,7 @@ VOLATILE = (
     "device",
     "num_workers",
     "pixels_dir",
+    "pixels_files",
     "pixels_gb",
     "amp_dtype",
     "tracking",

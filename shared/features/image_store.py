@@ -48,7 +48,7 @@ class ImageFeatureStore:
     def missing(self, keys: Sequence[str]) -> list[str]:
         """Those of some keys that no file holds."""
         self._look()
-        return [key for key in keys if key not in self._places]
+        return [key for key in keys if key not in self._places and key not in self._held]
 
     def write(self, keys: Sequence[str], features: Sequence[Tensor], description: dict[str, Any]) -> None:
         """Keep features of one shape; `description` becomes the file's attributes."""
@@ -79,11 +79,17 @@ class ImageFeatureStore:
         path, row = self._places[key]
         with _opened(path) as file:
             features = torch.from_numpy(file[_FEATURES][row])
-        size = features.numel() * features.element_size()
-        if self._held_bytes + size <= self.memory_bytes:
-            self._held[key] = features
-            self._held_bytes += size
+        self.hold(key, features)
         return features
+
+    def hold(self, key: str, features: Tensor) -> bool:
+        """Have `read` answer from memory, for this object alone; False where that is full."""
+        size = features.numel() * features.element_size()
+        if self._held_bytes + size > self.memory_bytes:
+            return False
+        self._held[key] = features
+        self._held_bytes += size
+        return True
 
     def _look(self) -> None:
         """Learn of the files that have come since."""

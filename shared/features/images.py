@@ -19,6 +19,7 @@ from ..data.image_dataset import RegionDataset, image_size, read_image
 from ..data.record import Record, record_error
 from ..data.seeded import draw_key
 from ..data.tissue_cache import slide_content_key
+from ..writers.storage import StorageError
 from .copies import Copies, turned
 from .image_store import ImageFeatureStore, feature_key, in_shapes
 
@@ -80,6 +81,7 @@ class EmbeddedImages(Dataset):
         self._read_targets: dict[int, dict[str, Any]] = {}
         self._target_bytes = 0
         self._is_complete = False
+        self._says_not_kept = False
 
     def __len__(self) -> int:
         return len(self.images.data)
@@ -233,8 +235,19 @@ class EmbeddedImages(Dataset):
                 "precision holds"
             )
         for group in in_shapes([values for _, values in pending]):
+            self._keep([pending[place] for place in group])
+
+    def _keep(self, computed: Sequence[tuple[str, Tensor]]) -> None:
+        """In the folder; of one that cannot be written to, such as a data set's on another machine, in memory for this run."""
+        try:
             description = self.encoder.description()  # type: ignore[operator]
-            self.store.write([pending[place][0] for place in group], [pending[place][1] for place in group], description)
+            self.store.write([key for key, _ in computed], [values for _, values in computed], description)
+        except StorageError as error:
+            if not all(self.store.hold(key, values) for key, values in computed):
+                raise
+            if not self._says_not_kept:
+                logger.warning("features are computed for this run alone: %s", error)
+            self._says_not_kept = True
 
 
 class _Copied(Dataset):

@@ -119,25 +119,29 @@ def test_a_damaged_file_is_written_again(tmp_path, records):
         assert file.read_bytes() == whole
 
 
-def test_the_folder_never_holds_more_than_it_may(tmp_path, records, caplog):
-    size = 300 * 300 * 3
-    cache = PixelCache(tmp_path / "cache", max_gb=1.5 * size / 1e9)
+# Room for one of two images of 300 px.
+LIMITS = [{"max_gb": 1.5 * 300 * 300 * 3 / 1e9}, {"max_files": 1}]
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=str)
+def test_the_folder_never_holds_more_than_it_may(tmp_path, records, caplog, limit):
+    cache = PixelCache(tmp_path / "cache", **limit)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             for record in records[::2]:
                 assert torch.equal(read_image(record, 0.5, cache=cache), read_image(record, 0.5))
     assert len(files(cache)) == 1
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "pixels_gb" in caplog.text
+    assert ("pixels_gb" if "max_gb" in limit else "it holds 1 files, of 1 at most (pixels_files)") in caplog.text
     # A later process counts what is there.
-    later = PixelCache(cache.folder, max_gb=1.5 * size / 1e9)
+    later = PixelCache(cache.folder, **limit)
     read_image(records[2], 0.5, cache=later)
     assert len(files(cache)) == 1
 
 
-def test_what_nobody_reads_makes_room(tmp_path, records):
-    size = 300 * 300 * 3
-    cache = PixelCache(tmp_path / "cache", max_gb=1.5 * size / 1e9)
+@pytest.mark.parametrize("limit", LIMITS, ids=str)
+def test_what_nobody_reads_makes_room(tmp_path, records, limit):
+    cache = PixelCache(tmp_path / "cache", **limit)
     read_image(records[0], 0.5, cache=cache)
     (old,) = files(cache)
     long_ago = time.time() - 8 * 24 * 3600

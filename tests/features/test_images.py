@@ -158,3 +158,18 @@ def test_a_file_is_read_while_another_process_has_it_locked(tmp_path):
     with path.open("rb+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert torch.equal(ImageFeatureStore(tmp_path).read("a"), torch.ones(2, 1, 1).half())
+
+
+def test_features_that_cannot_be_kept_are_those_of_this_run_alone(records, encoder, tmp_path, caplog):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    counting = CountingEncoder(encoder)
+    dataset = embedded(records, counting, blocked / "features")
+    kept = embedded(records, encoder, tmp_path / "features")
+    for _ in range(2):
+        assert all(torch.equal(dataset[index]["image"], kept[index]["image"]) for index in range(3))
+    assert counting.seen == 3
+    (said,) = [record.message for record in caplog.records if "this run alone" in record.message]
+    assert "a part of its path is a file, not a folder" in said
+    with pytest.raises(OSError, match="a part of its path is a file"):
+        EmbeddedImages(dataset.images, encoder, blocked / "features", memory_gib=0.0).run()
