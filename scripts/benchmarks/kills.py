@@ -145,7 +145,7 @@ def differences(ours: Path, theirs: Path) -> Iterator[str]:
 def _compared(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
         relative = path.relative_to(folder)
-        if path.is_file() and relative.parts[0] not in ("mlruns", "rows") and path.name not in NOT_COMPARED:
+        if path.is_file() and not {"mlruns", "rows"} & set(relative.parts) and path.name not in NOT_COMPARED:
             yield relative.as_posix()
 
 
@@ -160,7 +160,7 @@ def _is_same(name: str, of_ours: Path, of_theirs: Path) -> bool:
     if ours.suffix == ".h5":
         return _arrays(ours) == _arrays(theirs)
     if ours.suffix == ".csv":
-        return _rows(ours) == _rows(theirs)
+        return _rows(ours, of_ours) == _rows(theirs, of_theirs)
     if ours.suffix == ".json":
         return _text(ours, of_ours) == _text(theirs, of_theirs)
     return ours.read_bytes() == theirs.read_bytes()
@@ -178,10 +178,11 @@ def _arrays(file: Path) -> dict[str, bytes]:
     return found
 
 
-def _rows(file: Path) -> list[str]:
+def _rows(file: Path, folder: Path) -> list[str]:
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
-    return sorted(str({name: value for name, value in row.items() if name not in VOLATILE_COLUMNS}) for row in rows)
+    kept = [{name: value for name, value in row.items() if name not in VOLATILE_COLUMNS} for row in rows]
+    return sorted(str(row).replace(str(folder.parent), "") for row in kept)
 
 
 def _text(file: Path, folder: Path) -> str:

@@ -22,10 +22,11 @@ from ..geometry.pyramid import MPP_TOLERANCE
 from ..writers.atomic import contended_path
 from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
+from .passed_slides import PassedSlides
 from .record import Record, record_error
 from .record_masks import read_record_mask
 from .seeded import draw_key
-from .tissue_cache import TissueCache, slide_content_key
+from .tissue_cache import TISSUE_VERSION, TissueCache, slide_content_key
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +138,11 @@ class SlideBagDataset(Dataset):
         masks = [read_record_mask(record, (int(x), int(y)), _SHARE_POINTS, slide.size_px, step) for x, y in xys]
         return torch.tensor([float(mask.mean()) for mask in masks])
 
+    def passed_slides(self) -> PassedSlides:
+        """Those that need not be checked again; none are remembered where nothing is written to the tissue's folder."""
+        settings = [self.tile_size_px, self.mpp, self.min_tissue, self.with_shares, self.tissue.mpp, self.tissue.method]
+        return PassedSlides(self.tissue.folder if self.tissue.keep else None, [*settings, TISSUE_VERSION])
+
     def check(self, index: int) -> str | None:
         """Open a slide, find its tissue and a place for a tile; what is wrong with it, or None."""
         record = self.data[index]
@@ -153,25 +159,34 @@ class SlideBagDataset(Dataset):
 
 
 class _Checks(torch.utils.data.Dataset):
-    """Of the slides with some indices: the index, what is wrong or None, and the key of the content."""
+    """Of the slides with some indices: the index, what is wrong or None, the key of the content, and what to note of it."""
 
     def __init__(self, dataset: SlideBagDataset, indices: Sequence[int]) -> None:
-        self.dataset, self.indices = dataset, indices
+        self.dataset, self.indices, self.passed = dataset, indices, dataset.passed_slides()
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, number: int) -> tuple[int, str | None, str]:
+    def __getitem__(self, number: int) -> tuple[int, str | None, str, dict[str, Any] | None]:
         index = self.indices[number]
+        record = self.dataset.data[index]
+        known = self.passed.content_of(record)
+        if known is not None:
+            return index, None, known, None
         problem = self.dataset.check(index)
-        # What cannot be read has no content to compare.
-        return index, problem, slide_content_key(self.dataset.data[index]["image"]) if problem is None else ""
+        if problem is not None:
+            # What cannot be read has no content to compare.
+            return index, problem, "", None
+        content = slide_content_key(record["image"])
+        tissue = self.dataset.tissue.file(record["image"], open_slide(record["image"], mpp=record.get("mpp")).mpp)
+        return index, None, content, self.passed.entry(record, content, tissue)
 
 
 def check_slides(datasets: Sequence[SlideBagDataset], num_workers: int = 0) -> None:
     """Open every slide of some data sets and find its tissue, so that a run fails before it trains and not in an epoch.
 
-    Each process of `torch.distributed` opens its share of the slides, and all learn what the others found.
+    Each process of `torch.distributed` opens its share of the slides, and all learn what the others found. Slides that passed
+    before are not opened again until something changes, see `PassedSlides`.
 
     Args:
         datasets: to check; the tissue found goes to their caches.
@@ -184,12 +199,18 @@ def check_slides(datasets: Sequence[SlideBagDataset], num_workers: int = 0) -> N
     rank, num_processes = _rank_and_processes()
     shares = [range(rank, len(dataset), num_processes) for dataset in datasets]
     found: list[tuple[int, int, str | None, str]] = []
+    new: list[list[dict[str, Any]]] = [[] for _ in datasets]
     with tqdm(total=sum(map(len, shares)), desc="finding tissue", unit="slide", disable=None) as bar:
         for number, (dataset, share) in enumerate(zip(datasets, shares, strict=True)):
-            for result in DataLoader(_Checks(dataset, share), batch_size=None, num_workers=num_workers):
+            for *result, entry in DataLoader(_Checks(dataset, share), batch_size=None, num_workers=num_workers):
                 found.append((number, *result))
+                new[number] += [] if entry is None else [entry]
                 bar.update()
     found = sorted(itertools.chain.from_iterable(_gather(found)), key=lambda one: one[:2])
+    for number, dataset in enumerate(datasets):
+        entries = list(itertools.chain.from_iterable(_gather(new[number])))
+        if rank == 0:
+            dataset.passed_slides().write(entries)
     problems = [problem for _, _, problem, _ in found if problem is not None]
     problems += _in_two_splits([(datasets[number].data[index], number, key) for number, index, _, key in found if key])
     if problems:

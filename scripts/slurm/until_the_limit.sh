@@ -1,0 +1,20 @@
+# Sourced by the jobs: runs a command, and puts the job back into the queue when SLURM says that its time is running out.
+# SLURM sends USR1 to the batch script (--signal=B:USR1@120). The command gets SIGTERM, leaves in order, and resumes next time.
+until_the_limit() {
+    "$@" &
+    child=$!
+    trap 'requeue=1; kill -TERM "$child" 2>/dev/null || true' USR1
+    trap 'kill -TERM "$child" 2>/dev/null || true' TERM
+    status=0
+    # A signal ends the first wait.
+    wait "$child" || status=$?
+    while kill -0 "$child" 2>/dev/null; do
+        status=0
+        wait "$child" || status=$?
+    done
+    if [ -n "${requeue:-}" ] && [ "$status" -ne 0 ]; then
+        scontrol requeue "$SLURM_JOB_ID"
+        status=0
+    fi
+    return "$status"
+}
