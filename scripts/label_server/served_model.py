@@ -86,7 +86,8 @@ class ServedModel:
         features: Path | None = None,
     ) -> None:
         self.name, self.source, self.features = name, source, features
-        self.overrides = {**(overrides or {}), **({} if features is None else {STORED_FEATURES: str(features)})}
+        stored = {} if features is None else {STORED_FEATURES: str(features), **encoder_keys(features)}
+        self.overrides = {**(overrides or {}), **stored}
         self.versions = ModelVersions(folder, source.checkpoint)
         metadata = json.loads((source.folder / "configs" / "metadata.json").read_text())
         self.description = str(metadata.get("task") or metadata.get("description") or name)
@@ -163,6 +164,11 @@ def find_bundles(
     if not found:
         raise ValueError(f"no bundle of {folder} has a trained network: train one, or give --checkpoint NAME=PATH")
     return found
+
+
+def encoder_keys(features: Path) -> dict[str, str]:
+    """Keys of a bundle on features by which its encoder's weights are loaded only where there is something to encode."""
+    return {"encoder_def::_target_": "shared.encoders.encoder_of_features", "encoder_def::features": str(features)}
 
 
 def check_features(sources: Mapping[str, BundleSource], folders: Mapping[str, Path]) -> None:
