@@ -119,7 +119,8 @@ class ServedModel:
         logger.info("%s: loading version %s from %s", self.name, version.name, version.checkpoint)
         trained_with = inference_settings(self.source, version.checkpoint)
         overrides = trained_with | self.overrides | {"checkpoint": str(version.checkpoint)}
-        if self._mpp is not None and "mpp" in trained_with and overrides["mpp"] is None:
+        has_none = plain_value(training_config(version.checkpoint).get("mpp", "")) is None
+        if self._mpp is not None and has_none and self.overrides.get("mpp") is None:
             logger.info(
                 "%s was trained on images as they are stored (mpp null): it maps and is trained on slides at %g um per pixel, as "
                 "--train_set mpp says",

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def cpu_seconds(pid):
     clock = os.sysconf("SC_CLK_TCK")
 
     def of(number):
-        fields = open(f"/proc/{number}/stat").read().rpartition(")")[2].split()
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
         return sum(map(int, fields[11:15])) / clock
 
     return of(pid) + sum(of(child) for child in children_of(pid))
