@@ -21,8 +21,10 @@ from shared.data.tissue_cache import TissueCache
 from shared.wsi.annotations.frames import QUPATH
 
 from .datastore import SlideDatastore
+from .doors.numbers import LEAST_MPP, MOST_MPP, number
 from .doors.uploads import Uploads
 from .drawn_files import DrawnFiles
+from .far_strategy import NAME, UncertainAndFar
 from .recipe import Recipe
 from .refusal import Refusal
 from .served_model import BundleSource, ServedModel, check_features, config_files
@@ -85,9 +87,12 @@ class PathologyApp(MONAILabelApp):
         overrides = dict(self.settings.overrides)
         if self.settings.slide_mpp is not None:
             overrides["slide_mpp"] = self.settings.slide_mpp
+        mpp = self.settings.training.get("mpp")
+        if mpp is not None:
+            mpp = number(mpp, "--train_set mpp", LEAST_MPP, MOST_MPP)
         check_features(self.settings.sources, self.settings.features)
         self.models = {
-            name: ServedModel(name, source, work / "models" / name, overrides, self.settings.features.get(name))
+            name: ServedModel(name, source, work / "models" / name, overrides, self.settings.features.get(name), mpp)
             for name, source in self.settings.sources.items()
         }
         trainable = {name: model.source for name, model in self.models.items() if recipe_of(model) is not None}
@@ -124,10 +129,13 @@ class PathologyApp(MONAILabelApp):
         return {name: BundleTrain(model, self.trainings) for name, model in self.models.items() if recipe_of(model) is not None}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        return {
+        found: dict[str, Strategy] = {
             "least_certain": LeastCertain(self.models, self.maps, self.label_of, self.slide_path, self.settings.annotation_frame),
             "unlabelled": Unlabelled(self.label_of, self.slide_path),
         }
+        if self.settings.features:
+            found[NAME] = UncertainAndFar(self.models, self.label_of, self.slide_path, self.settings.annotation_frame)
+        return found
 
     @property
     def folders(self) -> tuple[str, ...]:

@@ -75,6 +75,7 @@ class ServedModel:
         folder: of the server's own, for the versions that are trained here.
         overrides: keys and values of its ``inference.json``.
         features: folder of the slides' stored features; None for a bundle that maps from pixels, or stores them itself.
+        mpp: micrometres per pixel at which it maps slides where its training has none: it saw images as they are stored.
     """
 
     def __init__(
@@ -84,9 +85,12 @@ class ServedModel:
         folder: str | Path,
         overrides: Mapping[str, Any] | None = None,
         features: Path | None = None,
+        mpp: float | None = None,
     ) -> None:
+        self._mpp = mpp
         self.name, self.source, self.features = name, source, features
-        self.overrides = {**(overrides or {}), **({} if features is None else {STORED_FEATURES: str(features)})}
+        stored = {} if features is None else {STORED_FEATURES: str(features), **encoder_keys(features)}
+        self.overrides = {**(overrides or {}), **stored}
         self.versions = ModelVersions(folder, source.checkpoint)
         metadata = json.loads((source.folder / "configs" / "metadata.json").read_text())
         self.description = str(metadata.get("task") or metadata.get("description") or name)
@@ -115,6 +119,14 @@ class ServedModel:
         logger.info("%s: loading version %s from %s", self.name, version.name, version.checkpoint)
         trained_with = inference_settings(self.source, version.checkpoint)
         overrides = trained_with | self.overrides | {"checkpoint": str(version.checkpoint)}
+        has_none = plain_value(training_config(version.checkpoint).get("mpp", "")) is None
+        if self._mpp is not None and has_none and self.overrides.get("mpp") is None:
+            logger.info(
+                "%s was trained on images as they are stored (mpp null): it maps and is trained on slides at %g um per pixel, as "
+                "--train_set mpp says",
+                *(self.name, self._mpp),
+            )
+            overrides["mpp"] = self._mpp
         head = [] if self.source.head is None else [str(self.source.head)]
         mapper = load_slide_mapper(self.source.folder, [*self.source.overlays, *head], overrides)
         return LoadedModel(mapper, version, mapper.settings())
@@ -163,6 +175,11 @@ def find_bundles(
     if not found:
         raise ValueError(f"no bundle of {folder} has a trained network: train one, or give --checkpoint NAME=PATH")
     return found
+
+
+def encoder_keys(features: Path) -> dict[str, str]:
+    """Keys of a bundle on features by which its encoder's weights are loaded only where there is something to encode."""
+    return {"encoder_def::_target_": "shared.encoders.encoder_of_features", "encoder_def::features": str(features)}
 
 
 def check_features(sources: Mapping[str, BundleSource], folders: Mapping[str, Path]) -> None:

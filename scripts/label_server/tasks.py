@@ -87,7 +87,7 @@ class Unlabelled(Strategy):
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         found = [name for name in sorted(datastore.list_images()) if self._label_of(name) is None]
-        in_turn = sorted(found, key=lambda name: _proposed(datastore, name, "unlabelled"))
+        in_turn = sorted(found, key=lambda name: proposed_at(datastore, name, "unlabelled"))
         best = next((name for name in in_turn if self._opens(name)), None)
         return None if best is None else {"id": best}
 
@@ -126,8 +126,8 @@ class LeastCertain(Strategy):
         self._models, self._maps, self._label_of, self._path_of, self._frame = models, maps, label_of, path_of, frame
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        name = _model(request.get("model"), self._models)
-        size = _size(request.get("patch_size"))
+        name = asked_model(request.get("model"), self._models)
+        size = region_size(request.get("patch_size"))
         wanted = request.get("image")
         if wanted:
             names, most = [check_name(wanted)], 1
@@ -163,7 +163,7 @@ class LeastCertain(Strategy):
             return None
 
 
-def _model(name: Any, models: Mapping[str, ServedModel]) -> str:
+def asked_model(name: Any, models: Mapping[str, ServedModel]) -> str:
     """The name of a model that is served; the first where none is named."""
     if name in (None, ""):
         return next(iter(models))
@@ -172,12 +172,12 @@ def _model(name: Any, models: Mapping[str, ServedModel]) -> str:
     return name
 
 
-def _proposed(datastore: Datastore, image_id: str, strategy: str) -> int:
+def proposed_at(datastore: Datastore, image_id: str, strategy: str) -> int:
     """When a slide was proposed last, in seconds; 0 for never."""
     return int(proposals(datastore.get_image_info(image_id)).get(strategy, {}).get("ts", 0))
 
 
-def _size(value: Any) -> tuple[int, int]:
+def region_size(value: Any) -> tuple[int, int]:
     if value is None:
         return REGION_PX, REGION_PX
     if not isinstance(value, list) or len(value) != 2:

@@ -23,7 +23,16 @@ from shared.writers.atomic import atomic_path
 from .doors.numbers import MOST_EPOCHS, whole_number
 from .recipe import Recipe, read_recipe
 from .refusal import Refusal
-from .served_model import SLIDE_FEATURES, ServedModel, config_files, grouped_items, is_plain, plain_value, training_config
+from .served_model import (
+    SLIDE_FEATURES,
+    ServedModel,
+    config_files,
+    encoder_keys,
+    grouped_items,
+    is_plain,
+    plain_value,
+    training_config,
+)
 from .training_keys import keys_of_training
 from .versions import Version
 from .warm_process import WarmProcess
@@ -81,7 +90,7 @@ def training_overlay(
         "dataset_dir": str(run.parent),
     }
     if model.features is not None:
-        overlay[SLIDE_FEATURES] = str(model.features)
+        overlay |= {SLIDE_FEATURES: str(model.features), **encoder_keys(model.features)}
     if options.get("pretrained", True) and recipe.initial_weights is not None:
         overlay[recipe.initial_weights] = str(model.versions.current.checkpoint)
     if options.get("max_epochs") is not None:
@@ -191,10 +200,9 @@ class Trainings:
             overlay = training_overlay(model, recipe, run, task.request, self._extra)
             with atomic_path(run / OVERLAY) as temporary:
                 temporary.write_text(json.dumps(overlay, indent=2) + "\n")
-            files = [*map(str, config_files(model.source, "train")), str(run / OVERLAY)]
-            meta = str(model.source.folder / "configs" / "metadata.json")
-            arguments = ["run", "--config_file", str(files), "--meta_file", meta]
-            code = self._warm.run(arguments, run / LOG, functools.partial(self._started, task))
+            files = [*config_files(model.source, "train"), run / OVERLAY]
+            meta = model.source.folder / "configs" / "metadata.json"
+            code = self._warm.run(files, meta, run / LOG, functools.partial(self._started, task))
             self._process = None
             if task.status == STOPPED:
                 self._end(task, STOPPED, None)

@@ -20,7 +20,7 @@ PAUSE_S = 15.0
 
 
 class WarmProcess:
-    """Runs ``python -m monai.bundle`` in a process that was started and has imported before.
+    """Runs configurations of MONAI in a process that was started and has imported before.
 
     Each process runs one training and ends: what one leaves behind does not meet the next, and it can be killed at any time. It
     ends with this process, however this one ends. Where it is not ready yet, or has died, a training waits for a new one as long
@@ -44,12 +44,15 @@ class WarmProcess:
             if self._files and (self._waiting is None or self._waiting.poll() is not None):
                 self._waiting = self._started()
 
-    def run(self, arguments: Sequence[str], log: Path, started: Callable[[subprocess.Popen[bytes]], None]) -> int:
-        """Run MONAI's command line to its end; return its exit status, negative for a signal.
+    def run(
+        self, config_file: Sequence[Path], meta_file: Path, log: Path, started: Callable[[subprocess.Popen[bytes]], None]
+    ) -> int:
+        """Run what configurations describe to its end; return the exit status, negative for a signal.
 
         Args:
-            arguments: behind ``python -m monai.bundle``.
-            log: gets what it prints.
+            config_file: as ``python -m monai.bundle run`` takes it.
+            meta_file: the same.
+            log: gets what is printed.
             started: called with the process, for who may want to stop it.
         """
         with self._lock:
@@ -60,7 +63,8 @@ class WarmProcess:
         log.touch()
         try:
             assert process.stdin is not None
-            process.stdin.write(json.dumps({"arguments": list(arguments), "log": str(log)}).encode() + b"\n")
+            request = {"config_file": [*map(str, config_file)], "meta_file": str(meta_file), "log": str(log)}
+            process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
         except OSError:
             # It was killed, and its status says so.

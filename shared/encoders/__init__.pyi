@@ -1,2 +1,3 @@
 from .encoder import Encoder as Encoder, EncoderFacts as EncoderFacts, FeatureOptions as FeatureOptions
 from .factory import load_encoder as load_encoder
+from .stored import encoder_of_features as encoder_of_features

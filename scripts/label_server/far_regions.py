@@ -1,0 +1,128 @@
+"""Where a network on stored features is uncertain, and the tissue unlike any that has a label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+import torch
+from numpy.typing import NDArray
+
+from shared.features.slide_features import SlideFeatures
+from shared.inference.region_map import Box
+from shared.inference.slide_mapper import SlideMapper
+
+from .weak_labels import DrawnAreas
+
+_CELLS_TOGETHER = 4096
+# Of each labelled slide, drawn at random: one is near if one of these is.
+KNOWN_CELLS = 256
+# Distances are those of random projections to so many numbers (Johnson and Lindenstrauss, 1984).
+_PROJECTED = 64
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class CellScores:
+    """What is known of the cells of one slide.
+
+    Args:
+        coords: top-left corners ``(n, 2)``, (x, y) in level-0 pixels.
+        side_px: of a cell, in level-0 pixels.
+        uncertainty: ``(n,)``, 0 to 1.
+        projected: float32 ``(n, 64)``, by which cells are compared.
+    """
+
+    coords: NDArray[np.int64]
+    side_px: float
+    uncertainty: NDArray[np.float32]
+    projected: NDArray[np.float32]
+
+
+def score_cells(features: SlideFeatures, mapper: SlideMapper, cells: NDArray[np.int64] | None = None) -> CellScores:
+    """What a network says of the stored cells of a slide, without its encoder.
+
+    Args:
+        features: of the slide, by the network's encoder.
+        mapper: of the network.
+        cells: numbers of those that are wanted; None for all.
+    """
+    wanted = np.arange(len(features)) if cells is None else cells
+    device = mapper.compute.torch_device
+    generator = torch.Generator().manual_seed(_SEED)
+    projection = torch.randn(features.dim, _PROJECTED, generator=generator).to(device) / _PROJECTED**0.5
+    uncertainty, projected = [], []
+    for start in range(0, len(wanted), _CELLS_TOGETHER):
+        vectors = torch.from_numpy(features.read(wanted[start : start + _CELLS_TOGETHER])).to(device).float()
+        with torch.inference_mode():
+            probability = mapper._network_of_tiles.probability(vectors[:, :, None, None]).mean(dim=(2, 3))
+            uncertainty.append(_uncertainty(probability).cpu().numpy())
+            projected.append((vectors @ projection).cpu().numpy())
+    empty = np.zeros((0, _PROJECTED), np.float32)
+    return CellScores(
+        features.coords[wanted],
+        float(features.stride_px),
+        np.concatenate([np.zeros(0, np.float32), *uncertainty]),
+        np.concatenate([empty, *projected]),
+    )
+
+
+def _uncertainty(probability: torch.Tensor) -> torch.Tensor:
+    """How little the likeliest class leads, of probabilities ``(n, C)``; C = 1 is that of tumour."""
+    if probability.shape[1] == 1:
+        return 1 - (2 * probability[:, 0] - 1).abs()
+    first, second = probability.topk(2, dim=1).values.T
+    return 1 - (first - second)
+
+
+def known_cells(coords: NDArray[np.int64], side_px: float, drawn: DrawnAreas) -> NDArray[np.int64]:
+    """Numbers of the cells for which a label speaks: those whose centre lies in what was drawn, or, where nothing was, all.
+
+    At most `KNOWN_CELLS` of them, the same at every call.
+    """
+    numbers = np.arange(len(coords))
+    if drawn.label is not None:
+        area = shapely.union(drawn.tumour, drawn.normal)
+        shapely.prepare(area)
+        numbers = numbers[shapely.contains_xy(area, *(coords + side_px / 2).T)]
+    if len(numbers) > KNOWN_CELLS:
+        numbers = np.sort(np.random.default_rng(_SEED).choice(numbers, KNOWN_CELLS, replace=False))
+    return numbers
+
+
+def distances(cells: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each cell to the nearest that has a label, in feature space; 1 everywhere where none has."""
+    if not len(known):
+        return np.ones(len(cells), np.float32)
+    others = torch.from_numpy(known)
+    parts = [torch.cdist(part, others).amin(dim=1) for part in torch.from_numpy(cells).split(_CELLS_TOGETHER)]
+    return torch.cat(parts).numpy() if parts else np.zeros(0, np.float32)
+
+
+def best_region(
+    coords: NDArray[np.int64], side_px: float, scores: NDArray[np.float32], size_px: tuple[int, int]
+) -> tuple[Box, float]:
+    """The region, on a grid of half its size, whose cells have the highest sum of scores, and their mean over the whole region.
+
+    Args:
+        coords: of the cells, in level-0 pixels; one at least.
+        side_px: of a cell.
+        scores: of the cells, 0 or more.
+        size_px: (width, height) of the region.
+    """
+    columns, rows = np.floor(coords / side_px).astype(np.int64).T
+    grid = np.zeros((rows.max() + 1, columns.max() + 1))
+    grid[rows, columns] = scores
+    sums = np.pad(grid.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    spans = []
+    for length, side in zip(grid.shape[::-1], size_px, strict=True):
+        window = max(1, min(length, round(side / side_px)))
+        starts = np.unique(np.append(np.arange(0, length - window + 1, max(1, window // 2)), length - window))
+        spans.append((starts, window))
+    (xs, width), (ys, height) = spans
+    top, left = ys[:, None], xs[None, :]
+    totals = sums[top + height, left + width] - sums[top, left + width] - sums[top + height, left] + sums[top, left]
+    y, x = np.unravel_index(int(totals.argmax()), totals.shape)
+    box = (round(float(xs[x]) * side_px), round(float(ys[y]) * side_px), *size_px)
+    return box, float(totals[y, x]) / (width * height)

@@ -1,0 +1,111 @@
+"""Active learning from stored features: what the network is least certain of, and what no label speaks for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from shared.features.slide_features import FEATURES_SUFFIX, SlideFeatures
+from shared.wsi.annotations.frames import QUPATH
+from shared.wsi.slide import Slide
+
+from .access import check_name
+from .doors.numbers import whole_number
+from .far_regions import CellScores, best_region, distances, known_cells, score_cells
+from .refusal import Refusal
+from .served_model import LoadedModel, ServedModel
+from .tasks import LabelOf, asked_model, proposed_at, region_size
+from .viewer_frame import frame_origin_of_slide
+
+logger = logging.getLogger(__name__)
+
+NAME = "uncertain_and_far"
+_MOST_LOOKED_AT, _MOST_KNOWN = 64, 16
+
+
+class UncertainAndFar(Strategy):
+    """The region whose cells are the least certain and the farthest in feature space from those that have a label.
+
+    A cell's score is its uncertainty times its distance from the nearest cell for which a label speaks, over the largest such
+    distance. Nothing is read but stored features. Slides without a label come first, and of them those that were proposed
+    longest ago.
+
+    Args:
+        models: that are served; those with a folder of features take part.
+        label_of: what is known of a slide.
+        path_of: the file of a slide.
+        frame: in which regions are proposed.
+    """
+
+    def __init__(
+        self, models: Mapping[str, ServedModel], label_of: LabelOf, path_of: Callable[[str], Path], frame: str = QUPATH
+    ) -> None:
+        super().__init__("the region of which the model is least certain and which is least like what has a label, from features")
+        self._models = {name: model for name, model in models.items() if model.features is not None}
+        self._label_of, self._path_of, self._frame = label_of, path_of, frame
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        name = asked_model(request.get("model"), self._models)
+        size = region_size(request.get("patch_size"))
+        most = whole_number(request.get("slides", 8), "slides", 1, _MOST_LOOKED_AT)
+        loaded = self._models[name].loaded()
+        stored = [image for image in sorted(datastore.list_images()) if self._file(name, image).is_file()]
+        labels = {image: self._label_of(image) for image in stored}
+        wanted = request.get("image")
+        if wanted:
+            names = [check_name(wanted)]
+            if names[0] not in labels:
+                raise Refusal(f"there are no features of {names[0]!r}: scripts/embed.py makes them", 404)
+        else:
+            unknown = [image for image in stored if labels[image] is None] or stored
+            names = sorted(unknown, key=lambda image: proposed_at(datastore, image, NAME))[:most]
+        known = self._known(name, loaded, [image for image in stored if labels[image] is not None][:_MOST_KNOWN])
+        found = {image: scores for image in names if (scores := self._scores(name, loaded, image)) is not None}
+        far = {image: distances(scores.projected, known) for image, scores in found.items()}
+        largest = max((float(values.max(initial=0)) for values in far.values()), default=0.0) or 1.0
+        best = {
+            image: best_region(scores.coords, scores.side_px, scores.uncertainty * far[image] / largest, size)
+            for image, scores in found.items()
+            if len(scores.coords)
+        }
+        if not best:
+            return None
+        image = max(best, key=lambda one: best[one][1])
+        (x, y, width, height), score = best[image]
+        with Slide(self._path_of(image)) as slide:
+            width, height = min(width, slide.size_px[0] - x), min(height, slide.size_px[1] - y)
+        left, top = frame_origin_of_slide(self._path_of(image), self._frame)
+        return {"id": image, "bbox": [x - left, y - top, width, height], "score": round(score, 4), "model": name}
+
+    def _file(self, name: str, image: str) -> Path:
+        return Path(str(self._models[name].features)) / f"{image}{FEATURES_SUFFIX}"
+
+    def _known(self, name: str, loaded: LoadedModel, images: list[str]) -> np.ndarray:
+        """The cells for which labels speak, projected."""
+        parts = []
+        for image in images:
+            label = self._label_of(image)
+            scores = None if label is None else self._scores(name, loaded, image, label)
+            parts += [] if scores is None else [scores.projected]
+        return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+    def _scores(self, name: str, loaded: LoadedModel, image: str, label: Any = None) -> CellScores | None:
+        """Of all cells of a slide, or of those for which its label speaks; None where its features are not of it."""
+        with ExitStack() as stack:
+            try:
+                slide = stack.enter_context(Slide(self._path_of(image)))
+                features = stack.enter_context(SlideFeatures.open(self._file(name, image), slide.mpp))
+                if not features.is_of(slide):
+                    raise ValueError(f"{features.path} holds features of another slide")
+                cells = None if label is None else known_cells(features.coords, float(features.stride_px), label.drawn)
+                return score_cells(features, loaded.mapper, cells)
+            except (ValueError, OSError) as error:
+                logger.warning("%s is not proposed: %s", image, error)
+                return None
