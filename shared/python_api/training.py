@@ -112,7 +112,7 @@ def _run(arguments: dict[str, Any], folder: Path) -> None:
 
 
 def _said(text: str) -> str:
-    """What a failed run says in one line for its user, or else the first error of its traceback, which is the cause of the others."""
+    """What a failed run says for its user, or else the first error of its traceback, which is the cause of the others."""
     lines = [line for line in text.splitlines() if line.strip()]
     for begins in (_FOR_USERS, _ERROR):
         begin = next((index for index, line in enumerate(lines) if begins.match(line)), None)

@@ -100,7 +100,12 @@ def test_under_autocast_the_constrained_step_reaches_every_parameter(make_classi
 
 def test_constrained_step_joins_features_as_they_are_stored():
     """In float16, which autocast in bfloat16 joins with nothing."""
-    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 1))
+
+    class Head(torch.nn.Linear):
+        def forward(self, features):
+            return super().forward(features.float().mean(dim=(2, 3)))
+
+    network = Head(6, 1)
     features = torch.randn(len(LABELS), 6, N, N, generator=torch.Generator().manual_seed(0)).half()
     inputs = {"instances": features[:, :, :1, :1], "images": features, "image_labels": LABELS}
     outputs = AutocastInferer(ConstrainedRetrainInferer(N), "cpu", torch.bfloat16)(inputs, network)
