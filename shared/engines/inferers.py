@@ -99,7 +99,8 @@ class ConstrainedRetrainInferer(Inferer):
         logits = score_in_eval_mode(self.score, images, network)
         picks = torch.stack([max_max(logits, labels), max_min(logits, labels)], dim=1)
         picked = gather_instances(images, picks, self.score.instances_per_side).flatten(0, 1)
-        with torch.autocast(instances.device.type, enabled=False):  # which cannot join float16 on a CPU
+        # Under autocast in bfloat16 no float16 is joined, as stored features are.
+        with torch.autocast(instances.device.type, enabled=False):
             together = torch.cat([instances, picked]).contiguous(memory_format=torch.channels_last)
         all_logits = _forward(network, together)[:, 0]
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from .code_of_bundle import load_code
 from .network import Network, load_network
 
+_FOR_USERS, _ERROR = re.compile(r"error: "), re.compile(r"[\w.]+(Error|Exception|Interrupt|Exit|Failures)(: |$)")
 LOG, WEIGHTS, METRICS = "log.txt", "model.pt", Path("evaluation") / "metrics.json"
 # Keys of the same name that mean something else in inference.json, or what need not be as in training.
 _OF_TRAINING = frozenset({"batch_size", "num_workers", "device", "dataset_dir", "manifest", "output_dir", "threshold", "split"})
@@ -110,10 +112,13 @@ def _run(arguments: dict[str, Any], folder: Path) -> None:
 
 
 def _said(text: str) -> str:
-    """What a failed run says in one line for its user, or else the last line of its traceback."""
+    """What a failed run says for its user, or else the first error of its traceback, which is the cause of the others."""
     lines = [line for line in text.splitlines() if line.strip()]
-    begin = next((index for index, line in enumerate(lines) if line.startswith("error: ")), len(lines) - 1)
-    return "\n".join(lines[max(begin, 0) :]).removeprefix("error: ") or "it said nothing"
+    for begins in (_FOR_USERS, _ERROR):
+        begin = next((index for index, line in enumerate(lines) if begins.match(line)), None)
+        if begin is not None:
+            return _FOR_USERS.sub("", "\n".join(lines[begin:]) if begins is _FOR_USERS else lines[begin])
+    return lines[-1] if lines else "it said nothing"
 
 
 def _leaves(scores: dict[str, Any], group: str = "") -> dict[str, float | None]:

@@ -99,6 +99,24 @@ def test_under_autocast_the_constrained_step_reaches_every_parameter(make_classi
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in network.parameters())
 
 
+def test_constrained_step_joins_features_as_they_are_stored():
+    """In float16, which autocast in bfloat16 joins with nothing."""
+
+    class Head(torch.nn.Linear):
+        def forward(self, features):
+            return super().forward(features.float().mean(dim=(2, 3)))
+
+    network = Head(6, 1)
+    features = torch.randn(len(LABELS), 6, N, N, generator=torch.Generator().manual_seed(0)).half()
+    inputs = {"instances": features[:, :, :1, :1], "images": features, "image_labels": LABELS}
+    outputs = AutocastInferer(ConstrainedRetrainInferer(N), "cpu", torch.bfloat16)(inputs, network)
+    expected = ConstrainedRetrainInferer(N)(
+        {**inputs, "instances": features[:, :, :1, :1].float(), "images": features.float()}, network
+    )
+    for name, logits in outputs.items():
+        torch.testing.assert_close(logits, expected[name], atol=0.02, rtol=0.02)
+
+
 @pytest.mark.parametrize("norm", ["group", "frozen"])
 def test_constrained_step_equals_the_paper_naively(make_classifier, images, norm):
     """Equations 4 to 6 by one full pass over everything, with loops for the picks."""

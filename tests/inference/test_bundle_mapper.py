@@ -20,6 +20,7 @@ def bundle(tmp_path):
 
     def write(**entries):
         shutil.copytree(BUNDLES / "wildcat" / "configs", tmp_path / "configs")
+        (tmp_path / "shared").symlink_to(BUNDLES.parent / "shared")
         path = tmp_path / "configs" / "inference.json"
         config = json.loads(path.read_text()) | entries
         path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))

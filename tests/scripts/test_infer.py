@@ -132,7 +132,7 @@ def test_a_bundle_of_several_networks_and_glass(tmp_path, manifest, start):
         ({"--bundle": "nothing"}, "nothing is no bundle"),
         ({"--model_dir": "."}, ". holds no model.pt"),
         ({"--overlay": "unnet"}, "the overlay unnet is neither a file nor one of"),
-        ({"--treshold": "0.5"}, "has no key 'treshold'; it has: imports, bundle_root"),
+        ({"--treshold": "0.5"}, "has no key 'treshold'; it has: imports, roots, bundle_root"),
         ({"--treshold": "0.5"}, "Was threshold meant?"),
         ({"--device": "gpu"}, "'gpu' is no device. Say cuda, cuda:1 or cpu"),
         ({"--tissue_only": "false"}, "--tissue_only false: expected True or False, found 'false'"),

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
 import pytest
 import torch
 
-from shared.inference import ImageInput, InferenceFailures, SlideMapper, find_images, run_cohort
+from shared.inference import ImageInput, InferenceFailures, Outputs, SlideMapper, find_images, run_cohort
 from shared.inference.cohort.finished import fingerprint
 from shared.inference.cohort.row_store import RowStore
 from shared.inference.cohort.worker import MAX_DEATHS, CohortWorker
@@ -226,6 +227,31 @@ def test_what_settings_ask_for_besides_belongs_to_the_result(tmp_path, pictures,
     assert run_cohort(with_table, images, tmp_path / "out") == []
     run_cohort(SlideMapper(redness, **grouped(**SETTINGS)), images, tmp_path / "out")
     assert not [*(tmp_path / "out").glob("*.tiles.csv"), *(tmp_path / "out").glob("*.nii.gz")]
+
+
+def test_formats_for_other_programs_belong_to_the_result_too(tmp_path, pictures, redness):
+    pytest.importorskip("zarr", reason="needs zarr")
+    geopandas = pytest.importorskip("geopandas", reason="needs geopandas")
+    (image,) = find_images(pictures / "00.png")
+    spatial = SlideMapper(redness, **grouped(ome_zarr=True, geoparquet=True, **SETTINGS))
+    assert len(run_cohort(spatial, [image], tmp_path / "out")) == 1
+    outlines = json.loads((tmp_path / "out" / "00.geojson").read_text())["features"]
+    table = geopandas.read_parquet(tmp_path / "out" / "00.geoparquet")
+    assert [value.pop("Area µm^2") for value in (one["properties"]["measurements"] for one in outlines)] == list(
+        table["area_um2"]
+    )
+    assert run_cohort(spatial, [image], tmp_path / "out") == []
+    shutil.rmtree(tmp_path / "out" / "00.ome.zarr")
+    assert len(run_cohort(spatial, [image], tmp_path / "out")) == 1
+    run_cohort(SlideMapper(redness, **grouped(**SETTINGS)), [image], tmp_path / "out")
+    assert not [*(tmp_path / "out").glob("*.ome.zarr"), *(tmp_path / "out").glob("*.geoparquet")]
+
+
+@pytest.mark.parametrize(("name", "packages"), [("ome_zarr", "zarr"), ("geoparquet", "geopandas and pyarrow")])
+def test_a_format_names_the_packages_that_it_lacks(monkeypatch, name, packages):
+    monkeypatch.setattr("shared.writers.optional_formats.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=f"{name} needs {packages}, not installed here: pip install"):
+        Outputs(**{name: True})
 
 
 def test_row_and_settings_are_those_of_the_mapper(tmp_path, pictures, mapper):
