@@ -178,7 +178,8 @@ def test_a_key_needs_a_value(tmp_path, manifest, start):
 def test_features_are_stored_once_for_all_heads_and_maps(tmp_path, manifest, start):
     """With the head that comes with the repository: maps are those of the pixels, and a second run embeds nothing."""
     head = CAMEL / "models/ebhi_seg/inference.json"
-    options = ["--manifest", manifest, "--bundle", CAMEL, "--overlay", head, "--tissue_only", "False", "--slide_mapper::compute::amp", "False"]
+    keys = ["--tissue_only", "False", "--slide_mapper::compute::amp", "False"]
+    options = ["--manifest", manifest, "--bundle", CAMEL, "--overlay", head, *keys]
     status, said = start(*options, "--out", tmp_path / "of_pixels")
     assert status == 0, said.err
     features = ["--embed_into", tmp_path / "features"]
