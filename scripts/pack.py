@@ -3,7 +3,7 @@
 python scripts/pack.py --out dist                    every bundle, with the weights in its folder models/
 python scripts/pack.py camel --out dist --weights runs/camel --release someone/bundles/hosting_storage_v1
 python scripts/pack.py camel --weights runs/camel --mlflow --register camel    also as a model in the training's MLflow run
-python scripts/pack.py --verify dist/camel_v0.5.0.zip    the zoo's checks and the README's commands, on the zip alone
+python scripts/pack.py --verify dist/camel_v0.6.0.zip    the zoo's checks and the README's commands, on the zip alone
 
 The same weights and bundle give the same bytes. models/model_info.json lists what was packed; scripts/README.md has the whole
 release, step by step.
