@@ -1,1 +1,1 @@
-"""What `scripts/benchmark.py` measures, one file a command: `add_arguments` of its parser, and `run`."""
+"""What `scripts/benchmark.py` measures, one file per command: `add_arguments` of its parser, and `run`."""

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--betas", type=float, nargs="+", help="of the grid, only these")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")
-    parser.add_argument("--output_dir", type=Path, required=True, help="gets a folder a run, sweep.csv and grid.png")
+    parser.add_argument("--output_dir", type=Path, required=True, help="gets a folder per run, sweep.csv and grid.png")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

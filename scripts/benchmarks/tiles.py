@@ -26,7 +26,7 @@ READ_AHEAD = 4  # bags a worker, as `RegionLoader` does
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", default="data/demo_slides/slides.csv", help="slides; their train split is read")
-    parser.add_argument("--slide", help="measure this slide's reading alone, one tile a call, against OpenSlide")
+    parser.add_argument("--slide", help="measure this slide's reading alone, one tile per call, against OpenSlide")
     parser.add_argument("--tissue_dir", default="data/demo_slides/tissue")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--tiles_per_slide", type=int, default=150)
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     best = {kind: max(values) for kind, values in speeds.items()}
     share = best["both"] / best["model"]
     print(f"tiles of {arguments.tile_size_px} px at {arguments.mpp} um per pixel, {arguments.num_workers} workers")
-    print(f"loader {best['loader']:.0f} tiles/s; one tile a call through OpenSlide, one process: {best['one_by_one']:.0f}")
+    print(f"loader {best['loader']:.0f} tiles/s; one tile per call through OpenSlide, one process: {best['one_by_one']:.0f}")
     print(f"{arguments.backbone} training step {best['model']:.1f} tiles/s, with the loader {best['both']:.1f}: {share:.1%}")
     return {"tiles_per_s": best, "all": speeds, "both_of_model": share}
 

@@ -19,7 +19,7 @@ OF_CASES = "_of_cases"
 
 @dataclass(frozen=True)
 class Totals:
-    """Weighted sums over cases, a row a draw."""
+    """Weighted sums over cases, a row per draw."""
 
     counts: Array  # (B, 4)
     tissue: Array  # (B, 2, 256)

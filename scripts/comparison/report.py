@@ -310,7 +310,7 @@ def _seed_rows(rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict
 
 
 def _difference_lines(difference: Difference | None) -> list[str]:
-    """As `difference_text`, a line a part: points, interval, draws ahead."""
+    """As `difference_text`, a line per part: points, interval, draws ahead."""
     text, *rest = difference_text(difference).split(" (", 1)
     return [text, *("".join(rest).replace("),", ",").split(", ") if rest else [])]
 

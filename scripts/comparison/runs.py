@@ -104,7 +104,7 @@ class Comparison:
             tell: called with the rows so far whenever one is added.
 
         Returns:
-            a row a method, and a row a trivial baseline. Whatever goes wrong with one is that row's reason. Behind them the rows
+            a row per method and per trivial baseline. Whatever goes wrong with one is that row's reason. After them the rows
             of what earlier calls have compared in the same folder.
         """
         rows: list[MethodRow] = []
@@ -343,7 +343,7 @@ def mean_seconds(maps: Sequence[Path], usages: Sequence[Path]) -> float:
     process's only where it can be the one that made all the maps.
 
     Args:
-        maps: a folder a training, with its table.
+        maps: a folder per training, with its table.
         usages: what the process that filled each folder has cost, see `read_attempts`; the file may be missing.
     """
     seconds, number = 0.0, 0

@@ -97,7 +97,7 @@ def write_csv(
     published: PublishedData | None,
     first_score: str = "iou",
 ) -> None:
-    """A row a method; scores are shares of 1, with the ends of their intervals beside them."""
+    """A row per method; scores are shares of 1, with the ends of their intervals beside them."""
     table = []
     for row in rows:
         cells: dict[str, Any] = {"method": row.key, "title": row.title, "status": row.status, "reason": row.reason}

@@ -37,7 +37,7 @@ class FinishedRun:
         config: the configuration that it recorded.
         weights: state dict of the head.
         metrics: of its evaluation on the test split.
-        images: a row a test image, with counts of pixels.
+        images: a row per test image, with counts of pixels.
         records: the manifest's rows of these images, in their order.
     """
 

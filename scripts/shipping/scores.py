@@ -49,7 +49,7 @@ def scores_of_test_images(run: FinishedRun) -> dict[str, Any]:
 
 
 def image_scores(run: FinishedRun) -> pd.DataFrame:
-    """A row a test image, by the name of its file alone."""
+    """A row per test image, by the name of its file alone."""
     table = run.images[[name for name in ("image", "x", "y", "label", "max_probability", *COUNTS) if name in run.images]].copy()
     table["image"] = [record["image"].rpartition("/")[2] for record in run.records]
     return table.dropna(axis="columns", how="all")

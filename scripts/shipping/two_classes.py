@@ -16,7 +16,7 @@ def as_tumour(metrics: Mapping[str, Any], images: pd.DataFrame) -> tuple[dict[st
 
     Args:
         metrics: with ``class_names``, ``confusion``, ``classes`` and ``image_classes``.
-        images: a row an image, with its accuracy and its true and predicted share of the second class.
+        images: a row per image, with its accuracy and its true and predicted share of the second class.
 
     Returns:
         ``pixels`` and ``images`` of the method beside what else `metrics` has, and the rows with tp, fp, fn and tn.

@@ -1,4 +1,4 @@
-"""What every evaluation leaves behind: numbers, a row an image, a figure, the same in MLflow, and a printed table."""
+"""What every evaluation leaves behind: numbers, a row per image, a figure, the same in MLflow, and a printed table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_report(
         folder: to write to.
         metrics: kind -> name in the table -> score -> number or None; other entries are written, not logged. With
             ``num_slides`` the table is of slides.
-        rows: a row an image (see `image_table`) or a slide.
+        rows: a row per image (see `image_table`) or a slide.
         draw: gives the rows of the figure; none for no figure.
         title: of the figure.
         table: for a person, printed whatever the logging is set to: it is the result.

@@ -1,4 +1,4 @@
-"""What a person sees of a training: bars in a terminal, a line an epoch everywhere."""
+"""What a person sees of a training: bars in a terminal, a line per epoch everywhere."""
 
 from __future__ import annotations
 

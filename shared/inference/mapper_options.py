@@ -39,7 +39,7 @@ class Tiles:
         tta: average over symmetries of the tiles: ``"none"``, ``"flips"`` (4 passes) or ``"dihedral"`` (8).
         whole_image_px: PNG, JPEG and BMP images, and untiled TIFF of up to 4096 px a side, are given to the network whole where
             neither side is longer than this at the network's mpp, as the evaluations do; larger ones, slides, and images for a
-            network with one answer a tile come in tiles. 0: everything in tiles.
+            network with one answer per tile come in tiles. 0: everything in tiles.
 
     Raises:
         ValueError: for an unknown word or a negative number.
@@ -101,7 +101,7 @@ class Outputs:
         min_area_um2: smaller polygons are left out, also of the areas in the table.
         simplify_um: polygons' outlines move by no more than this to have fewer points; 0: they follow the map's pixels. Areas are
             those of the map's pixels always.
-        tile_table: also write ``<name>.tiles.csv``, a row a tile (its core) with WSInfer's columns.
+        tile_table: also write ``<name>.tiles.csv``, a row per tile (its core) with WSInfer's columns.
         volume: also write the map as ``"nifti"`` (``.nii.gz``) or ``"metaimage"`` (``.mha``).
         ome_zarr: also write the map as ``<name>.ome.zarr``, a folder; needs zarr.
         geoparquet: also write the outlines as ``<name>.geoparquet``, with the coordinates of ``<name>.geojson``; needs geopandas

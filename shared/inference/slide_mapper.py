@@ -56,7 +56,7 @@ class SlideMapper:
 
     Args:
         network: raw RGB 0..255, float32 ``(B, 3, H, W)`` -> logits ``(B, C, H, W)`` (segmentation, any resolution) or
-            ``(B, C)`` (one answer a tile), with C = 1 (sigmoid) or 2 (softmax, channel 1 is tumour), or as many as there
+            ``(B, C)`` (one answer per tile), with C = 1 (sigmoid) or 2 (softmax, channel 1 is tumour), or as many as there
             are `class_names`. It normalises itself. Several that answer together are one `ProbabilityEnsemble`.
         mpp: micrometres per pixel that the network wants. A slide whose own pixel size, or a whole multiple of it, is
             within 2 % is read there without resampling.

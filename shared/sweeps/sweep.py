@@ -47,7 +47,7 @@ class Sweep:
     Args:
         config_files: of the training and its overlays, as for ``python -m monai.bundle run``.
         varied: key of the configuration -> its values; the last key changes fastest.
-        output_dir: gets a folder a run, named after its values, ``sweep.csv`` and ``mlflow.json``.
+        output_dir: gets a folder per run, named after its values, ``sweep.csv`` and ``mlflow.json``.
         fixed: other keys and their values, the same for every run.
         allowed: whether a combination is trained; None for all of them.
         notes: names and values that the runs depend on and that are no keys, such as the hash of a file: a folder that was

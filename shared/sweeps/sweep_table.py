@@ -17,7 +17,7 @@ def summarise(table: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str], 
         over: keys whose runs are repetitions of one another: folds, seeds.
 
     Returns:
-        a row a combination of the other keys, with ``runs``, and each metric's ``mean`` and ``std`` (of a sample; NaN of one).
+        a row per combination of the other keys, with ``runs``, and each metric's ``mean`` and ``std`` (of a sample; NaN of one).
 
     Raises:
         ValueError: for a metric that the table does not have, naming those that it has, or a key that was not varied.

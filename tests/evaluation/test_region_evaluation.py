@@ -140,7 +140,7 @@ def test_scores_equal_those_of_loops(tmp_path, records, superpixels):
 @pytest.mark.parametrize("superpixels", [None, blocks], ids=["pixels", "superpixels"])
 @pytest.mark.parametrize("r", [1.0, 4.0])
 def test_images_equal_those_of_loops(tmp_path, records, superpixels, r):
-    """A row an image is of the fusion; an image's probability is its generalised mean."""
+    """A row per image is of the fusion; an image's probability is its generalised mean."""
     metrics = evaluate(tmp_path / "out", records, superpixels=superpixels, generalized_mean_r=r)
     table = pd.read_csv(tmp_path / "out/images.csv")
     assert table["image"].tolist() == [record["image"] for record in records]

@@ -43,7 +43,7 @@ class Nearest(nn.Module):
 
 
 class NearestOfTile(Nearest):
-    """One answer a tile: the class of its mean colour."""
+    """One answer per tile: the class of its mean colour."""
 
     def forward(self, images):
         return super().forward(images.mean(dim=(2, 3), keepdim=True))[:, :, 0, 0]

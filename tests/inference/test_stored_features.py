@@ -149,7 +149,7 @@ def test_a_segmentation_that_answers_at_every_pixel_makes_the_same_map(tmp_path,
 def test_one_answer_a_tile_is_not_made_from_parts_of_tiles(tmp_path, slide):
     network = EncodedClassifier(Means())
     features = embed(network.encoder, slide, tmp_path / "features")
-    with pytest.raises(ValueError, match="one answer a tile makes no map from features"):
+    with pytest.raises(ValueError, match="one answer per tile makes no map from features"):
         mapped(network, slide, tmp_path / "maps", features)
     dense = EncodedClassifier(network.encoder, dense=True)
     assert mapped(dense, slide, tmp_path / "dense", features).max() > 0

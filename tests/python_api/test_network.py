@@ -14,7 +14,7 @@ from shared.python_api import Network, load_network, map_slide
 from shared.synthetic import DemoPlan, SlidePlan, write_demo
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
-# Networks of one and two logits, of several classes, of one answer a tile, and a head on features.
+# Networks of one and two logits, of several classes, of one answer per tile, and a head on features.
 HEAD = "camel"
 RANDOM = ["joint_seg_cls", "alpha_beta_mil", "cdws_mil"]
 

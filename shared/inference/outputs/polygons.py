@@ -188,7 +188,7 @@ class _Tracer:
 class _Cells:
     """A strip whose equal neighbouring rows, and columns, are taken together.
 
-    Of glass, and of a network with one answer a tile, little is left then; what is computed is the same.
+    Of glass, and of a network with one answer per tile, little is left then; what is computed is the same.
 
     Args:
         values: uint8 ``(m, n)``, of each cell.

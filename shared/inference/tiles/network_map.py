@@ -53,7 +53,7 @@ def fill_map(
         progress: counts tiles.
         stopwatch: gets the seconds of waiting for tiles, of the network (on CUDA only of giving it its orders), and of storing,
             waiting for the device included.
-        table: gets a row a tile, with the mean of its core.
+        table: gets a row per tile, with the mean of its core.
     """
     waiting: _Predicted | None = None
     for positions, tiles in stopwatch.measure_waiting("waiting for tiles", batches):

@@ -34,7 +34,7 @@ class StoredTileNetwork:
         """Cells float16 ``(B, h, w, dim + 1)`` to float32 ``(B, C, *map_shape)``.
 
         Raises:
-            ValueError: for a network with one answer a tile, where only a part of a tile is stored.
+            ValueError: for a network with one answer per tile, where only a part of a tile is stored.
         """
         channels_first = cells.permute(0, 3, 1, 2).float()
         is_stored = channels_first[:, -1:]
@@ -65,7 +65,7 @@ class StoredTileNetwork:
 def _check_whole(is_stored: Tensor) -> None:
     if not torch.equal(is_stored.amax(dim=(2, 3)), is_stored.amin(dim=(2, 3))):
         raise ValueError(
-            "a network that gives one answer a tile makes no map from features, which are those of a tile's tissue alone: take "
+            "a network that gives one answer per tile makes no map from features, which are those of a tile's tissue alone: take "
             "its form with an answer a cell, or map from pixels"
         )
 

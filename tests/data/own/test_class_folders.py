@@ -1,4 +1,4 @@
-"""Your own images in a folder a class: each with its class, split, case and mask."""
+"""Your own images in a folder per class: each with its class, split, case and mask."""
 
 import logging
 

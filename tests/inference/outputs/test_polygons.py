@@ -23,7 +23,7 @@ def _blobs(seed, shape=(300, 211), sigma=2):
 
 
 def _tiles(seed):
-    """One value a tile of 5 x 4 map pixels, as of a network with one answer a tile."""
+    """One value a tile of 5 x 4 map pixels, as of a network with one answer per tile."""
     return np.kron(_blobs(seed, (60, 53), sigma=0.5), np.ones((5, 4), np.uint8))
 
 
