@@ -128,7 +128,7 @@ def test_a_run_folder_opens_and_closes_the_parent(tracked_folder, make_tracking,
     }
     ConfigParser(items).get_parsed_content("run")
     run = runs_of()["output"]
-    assert run.data.params == {"learning_rate": "0.25"}
+    assert run.data.params == {"learning_rate": "0.25", "expression": "2"}
     assert run.info.status == "FINISHED"
     assert (Path(urlparse(run.info.artifact_uri).path) / "config.json").read_text() == (
         tracked_folder / "config.json"
