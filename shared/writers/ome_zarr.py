@@ -41,6 +41,7 @@ def write_ome_zarr(
     factors = level_factors((shape[0], shape[1]))
     with atomic_folder(path) as temporary:
         group = zarr.open_group(temporary, mode="w", zarr_format=2)
+        options: Any = {"write_empty_chunks": False}
         for index, factor in enumerate(factors):
             level = group.create_array(
                 str(index),
@@ -49,7 +50,7 @@ def write_ome_zarr(
                 dtype="uint8",
                 fill_value=0,
                 chunk_key_encoding={"name": "v2", "separator": "/"},
-                config={"write_empty_chunks": False},
+                config=options,
             )
             for channel, source in enumerate(sources.values()):
                 top = 0
