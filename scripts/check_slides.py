@@ -4,7 +4,7 @@ python scripts/check_slides.py --manifest slides.csv --out checked
 python scripts/check_slides.py --manifest slides.csv --out checked --skip              also checked/slides.csv, without them
 python scripts/check_slides.py --manifest slides.csv --out checked --skip --app_mag    pixel sizes from the magnification too
 
-A second run opens only what is new or has changed. Trainings and maps take checked/slides.csv as their manifest.
+A second run opens only what is new, has changed or could not be read. checked/slides.csv is a manifest for trainings and maps.
 
 Exit status: 0 when every slide can be used, or the others are skipped; 1 when some cannot; 2 for a manifest that cannot be read.
 """

@@ -54,7 +54,8 @@ def survey_slides(
 
     Args:
         records: of the manifest, as `load_manifest` gives them with ``check_files`` False.
-        cache_file: keeps what was found of each file with its size and time, so that the next survey opens new files alone.
+        cache_file: keeps what was found of each file with its size and time, so that the next survey opens new files alone,
+            and those with which something was wrong.
         mpp_of_magnification: a slide that states no pixel size, but the magnification of its objective, gets 10 um divided by
             it: 0.5 for 20x. Scanners differ from that by a tenth and more.
         num_threads: that open slides.
@@ -102,7 +103,7 @@ def _opened(paths: list[str], cache: _Cache, num_threads: int) -> tuple[list[str
 
 
 class _Cache:
-    """Facts by path, each with the size and time of the file that they are of."""
+    """Facts of slides that can be read, by path, each with the size and time of the file that they are of."""
 
     def __init__(self, file: Path) -> None:
         self.file, self._num_new = file, 0
@@ -125,7 +126,8 @@ class _Cache:
 
     def keep(self, path: str, key: list[int] | None, facts: SlideFacts) -> None:
         before = self._entries.get(path)
-        if key is None or (before is not None and before["file"] == key):
+        # What was wrong may have been mended elsewhere: in the folder of a .mrxs, by a library, on a disk that was away.
+        if facts.problem is not None or (before is not None and before["file"] == key):
             return
         self._entries[path] = {"file": key, "facts": vars(facts)}
         self._num_new += 1

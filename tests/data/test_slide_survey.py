@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from shared.data import load_manifest
+from shared.data import load_manifest, slide_survey
 from shared.data.slide_survey import survey_slides
 
 APERIO = "Aperio Image Library v11.2.1\n512x512 [0,0 512x512] (256x256) JPEG/RGB Q=70|AppMag = {}"
@@ -61,17 +61,24 @@ def test_magnification_stands_for_the_pixel_size_if_asked_for(manifest):
 def test_a_second_survey_opens_what_has_changed(manifest, monkeypatch):
     first = survey(manifest)
     opened = []
-    monkeypatch.setattr("shared.data.slide_survey._facts_of", lambda path: opened.append(path) or 1 / 0)
+    monkeypatch.setattr(slide_survey, "_facts_of", lambda path, facts=slide_survey._facts_of: opened.append(path) or facts(path))
     assert survey(manifest) == first
-    write(manifest.parent / "nothing.tif", mpp=0.25)
-    with pytest.raises(ZeroDivisionError):
-        survey(manifest)
-    assert opened == [str(manifest.parent / "nothing.tif")]
-    monkeypatch.undo()
+    damaged, nothing = str(manifest.parent / "damaged.tif"), manifest.parent / "nothing.tif"
+    assert opened == [damaged]
+    write(nothing, mpp=0.25)
     assert len(survey(manifest).problems) == 3
+    assert opened == [damaged, str(nothing), damaged]
     (manifest.parent / "headers.json").write_text("{")
     assert len(survey(manifest).problems) == 3
-    assert len(json.loads((manifest.parent / "headers.json").read_text())) == 5
+    assert len(json.loads((manifest.parent / "headers.json").read_text())) == 4
+
+
+def test_a_slide_whose_folder_has_come_since_is_opened_again(tmp_path):
+    (tmp_path / "slide.mrxs").write_bytes(bytes(100))
+    (tmp_path / "slides.csv").write_text("image\nslide.mrxs\n")
+    assert survey(tmp_path / "slides.csv").problems[0]["problem"].startswith("the folder")
+    (tmp_path / "slide").mkdir()
+    assert survey(tmp_path / "slides.csv").problems[0]["problem"].startswith("Slidedat.ini is missing")
 
 
 def test_the_command_line(manifest, run_python):

@@ -98,7 +98,8 @@ def test_what_is_no_image_is_refused(networks, image, said):
     assert said in str(raised.value)
 
 
-@pytest.mark.parametrize("mpp", [0, -1, float("nan"), float("inf")])
+# With millimetres for micrometres the map would be a thousand times as large, a file of terabytes.
+@pytest.mark.parametrize("mpp", [0, -1, 500.0, float("nan"), float("inf")])
 def test_a_pixel_size_that_is_none_is_refused(networks, pixels, mpp):
     with pytest.raises(ValueError, match="mpp must be a positive number"):
         networks[HEAD].predict(pixels, mpp=mpp)

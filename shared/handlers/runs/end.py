@@ -108,7 +108,7 @@ def _watchdog(pid: int) -> subprocess.Popen[bytes] | None:
     # In a session of its own: a signal to the group of the training is not for it.
     try:
         return subprocess.Popen(
-            [sys.executable, "-P", watchdog_script.__file__, str(pid)],
+            [sys.executable, watchdog_script.__file__, str(pid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

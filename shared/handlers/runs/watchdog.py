@@ -70,4 +70,6 @@ def mark_killed(uri: str, run_id: str, process: str, database: str | None) -> No
 
 
 if __name__ == "__main__":
+    # Python puts this folder first, and its code.py would be taken for that of the standard library. Python 3.10 knows no -P.
+    sys.path[:] = [folder for folder in sys.path if folder != str(Path(__file__).parent)]
     main()

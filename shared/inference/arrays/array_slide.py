@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...wsi.readers.pillow import PillowReader
 from ...wsi.slide import Slide
+from ...wsi.spacing import STATED_RANGE, is_possible_spacing
 
 # As a file with these pixels would be called: no pixel size of its own, and seen whole where it is small.
 _NAME = "array.png"
@@ -29,8 +30,8 @@ class ArraySlide(Slide):
 
     def __init__(self, rgb: NDArray[np.uint8], mpp: float) -> None:
         check_rgb(rgb)
-        if not 0 < mpp < float("inf"):
-            raise ValueError(f"mpp must be a positive number of micrometres per pixel, got {mpp}")
+        if not is_possible_spacing(mpp):
+            raise ValueError(f"mpp must be a positive number of micrometres per pixel ({STATED_RANGE}), got {mpp}")
         self.path = Path(_NAME)
         self._library = PillowReader
         self._library_levels = (0,)
