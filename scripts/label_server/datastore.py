@@ -20,6 +20,7 @@ from shared.wsi.annotations.annotation_file import ANNOTATION_SUFFIXES, PACKED_S
 from shared.wsi.formats import image_suffixes
 
 from .access import check_name
+from .gone_slides import GoneSlides
 from .refusal import Refusal
 from .slide_names import FoundSlides, find_slides
 from .studies_watch import watch_studies
@@ -57,6 +58,7 @@ class SlideDatastore(LocalDatastore):
         self._check_annotations = check_annotations or (lambda slide, annotations: None)
         self._excluded = list(excluded)
         self.found = FoundSlides({}, {})
+        self._gone = GoneSlides(Path(folder, "labels", "gone.json"))
         suffixes = sorted(image_suffixes() | {*ANNOTATION_SUFFIXES, *PACKED_SUFFIXES}, key=len)
         # Later endings win, and the longer one of two is the whole of it: .geojson.gz, not .gz.
         super().__init__(folder, extensions=[f"*{part}" for suffix in suffixes for part in (suffix, suffix.upper())])
@@ -91,10 +93,11 @@ class SlideDatastore(LocalDatastore):
         if suffix.lower() not in image_suffixes():
             raise Refusal(f"{suffix[:80] or 'a file without ending'} is no known format of slides or images")
         check_name(f"{check_name(image_id)}{suffix}")
-        if image_id in self._datastore.objects:
-            raise Refusal(f"there is a slide {image_id!r} already: give this one another name", 409)
         path = Path(self._datastore.image_path(), f"{image_id}{suffix}")
         with FileLock(self._lock_file):
+            # The file may be that of a slide with another id, or of none.
+            if image_id in self._datastore.objects or path.exists():
+                raise Refusal(f"there is a slide {image_id!r} already: give this one another name", 409)
             with atomic_path(path) as temporary:
                 shutil.copy(image_filename, temporary)
             info = {**image_info, "ts": int(time.time()), "name": path.name}
@@ -103,10 +106,13 @@ class SlideDatastore(LocalDatastore):
         return image_id
 
     def remove_image(self, image_id: str) -> None:
-        path = self.slide_path(image_id)
-        for tag in list(self._datastore.objects[image_id].labels):
+        self.slide_path(image_id)
+        entry = self._datastore.objects[image_id]
+        for tag in list(entry.labels):
             self.remove_label(image_id, tag)
-        path.unlink()
+        entry.image.info = {"name": _path_of(image_id, entry)}
+        # Of a link the link, not what it leads to.
+        Path(self._datastore.image_path(), _path_of(image_id, entry)).unlink()
         self.refresh()
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
@@ -114,15 +120,29 @@ class SlideDatastore(LocalDatastore):
         check_tag(label_tag)
         # Fails for what is no annotation file.
         self._check_annotations(slide, Path(label_filename))
-        label_id = str(super().save_label(image_id, label_filename, label_tag, label_info))
+        _, ending = self._to_id(Path(label_filename).name)
+        path = Path(self._datastore.label_path(label_tag), self._filename(image_id, ending))
+        with FileLock(self._lock_file):
+            with atomic_path(path) as temporary:
+                shutil.copy(label_filename, temporary)
+            info = {**(label_info or {}), "ts": int(time.time()), "name": path.name}
+            self._datastore.objects[image_id].labels[label_tag] = DataModel(info=info, ext=ending)
+            self._update_datastore_file(lock=False)
+            for other in self._label_files(image_id, label_tag) - {path}:
+                other.unlink(missing_ok=True)
         self._on_label(image_id)
-        return label_id
+        return image_id
+
+    def _label_files(self, image_id: str, tag: str) -> set[Path]:
+        """Of a slide, in any format: one that is left would come back when the others are removed."""
+        return {path for path in Path(self._datastore.label_path(tag)).iterdir() if self._to_id(path.name)[0] == image_id}
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         uri = self.get_label_uri(label_id, check_tag(label_tag))
         if not uri:
             raise Refusal(f"there is no label of {label_id!r}", 404)
-        Path(uri).unlink(missing_ok=True)
+        for path in self._label_files(label_id, label_tag):
+            path.unlink(missing_ok=True)
         self.refresh()
         self._on_label(label_id)
 
@@ -153,18 +173,20 @@ class SlideDatastore(LocalDatastore):
         self.found = find_slides(folder, known, [Path(self._datastore.label_path(None)), *self._excluded])
         new = {image_id: path for image_id, path in self.found.paths.items() if image_id not in self._datastore.objects}
         for image_id, path in new.items():
-            info = {"ts": int(time.time()), "name": path}
+            info = {**self._gone.said_of(image_id, path), "ts": int(time.time()), "name": path}
             self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=Path(path).suffix))
         return len(new)
 
     def _remove_non_existing(self) -> int:
         self._init_from_datastore_file()
-        objects, folder, removed = self._datastore.objects, Path(self._datastore.image_path()), 0
+        objects, folder = self._datastore.objects, Path(self._datastore.image_path())
+        gone = {image_id: entry for image_id, entry in list(objects.items()) if not (folder / _path_of(image_id, entry)).exists()}
+        # First: where that fails, nothing is removed.
+        self._gone.keep({image_id: entry.image.info for image_id, entry in gone.items()})
+        for image_id in gone:
+            objects.pop(image_id, None)
+        removed = len(gone)
         for image_id, entry in list(objects.items()):
-            if not (folder / _path_of(image_id, entry)).exists():
-                del objects[image_id]
-                removed += 1
-                continue
             for tag, label in list(entry.labels.items()):
                 if not Path(self._datastore.label_path(tag), self._filename(image_id, label.ext)).exists():
                     del entry.labels[tag]
