@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -164,7 +164,16 @@ class Bundle:
 
     def workflow(self, *names: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
         """The same within this process, on the CPU unless another device is given."""
-        workflow = ConfigWorkflow(
+        workflow = self._uninitialized(*names, workflow_type=workflow_type, **overrides)
+        workflow.initialize()
+        return workflow
+
+    def configuration(self, *names: str, **overrides: Any) -> ConfigParser:
+        """What inference.json or evaluate.json say, before anything is checked and weights are loaded."""
+        return self._uninitialized(*names, workflow_type="infer", **overrides).parser
+
+    def _uninitialized(self, *names: str, workflow_type: str, **overrides: Any) -> ConfigWorkflow:
+        return ConfigWorkflow(
             config_file=self.config_files(*names),
             workflow_type=workflow_type,
             logging_file=False,
@@ -172,8 +181,6 @@ class Bundle:
             dataset_dir=str(self.data),
             **{"device": "$torch.device('cpu')", **overrides},
         )
-        workflow.initialize()
-        return workflow
 
     def train_here(self, *overlays: str, output_dir: Path, **overrides: Any) -> ConfigWorkflow:
         """A tiny training within this process, without MLflow, whose import alone takes seconds."""

@@ -125,7 +125,7 @@ def test_overlays_go_together_in_any_order(cdws, tmp_path, overlays, etas, side_
     assert loss.needs_areas == (method not in ("DWS-MIL", "Baseline"))
     # Behind the other files the same overlays give a network that the weights fit.
     for name in ("evaluate", "inference"):
-        other = cdws.workflow(name, *overlays, workflow_type="infer").parser.get_parsed_content("network_def")
+        other = cdws.configuration(name, *overlays).get_parsed_content("network_def")
         assert {key: values.shape for key, values in other.state_dict().items()} == {
             key: values.shape for key, values in network.state_dict().items()
         }
@@ -186,7 +186,7 @@ def test_superpixels_have_the_size_of_the_papers(cdws, overlays, number):
 @pytest.mark.parametrize("num_stages", [1, 2, 3, 4, 5])
 def test_the_margin_of_inference_leaves_no_seams(cdws, num_stages):
     """The middle of a tile is what the network says of a larger image there."""
-    margin = cdws.workflow("inference", workflow_type="infer", num_stages=num_stages).parser.get_parsed_content("margin_px")
+    margin = cdws.configuration("inference", num_stages=num_stages).get_parsed_content("margin_px")
     torch.manual_seed(0)
     network = SideOutputVGG(num_stages).double().eval()
     stride = 2 ** (num_stages - 1)

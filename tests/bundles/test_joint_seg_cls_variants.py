@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 # Mode and masked share: how many masks and labels of 8 and 8 are used.
+SMALL_TILES = {"image_size_px": 64, "margin_px": 8}
 MODES = {
     ("S", 1.0): (8, 0),
     ("S", 0.1): (4, 0),
@@ -124,7 +125,7 @@ def test_two_classes_of_tiles_at_half_their_size(joint, tmp_path):
     again = {"output_dir": run, "evaluation_dir": tmp_path / "again", "image_size_px": 64}
     assert ebhi.evaluate_here("ebhi_seg", **again) == metrics
     # One class beside the background: a map of tumour with a threshold.
-    maps = {"checkpoint": str(run / "model.pt"), "output_dir": str(tmp_path / "maps"), "num_workers": 1}
+    maps = {"checkpoint": str(run / "model.pt"), "output_dir": str(tmp_path / "maps"), "num_workers": 1, **SMALL_TILES}
     workflow = ebhi.workflow("inference", "ebhi_seg", workflow_type="infer", **maps)
     mapper = workflow.parser.get_parsed_content("slide_mapper")
     (row,) = mapper.run(tmp_path / "images/15.png", tmp_path / "maps")
@@ -251,7 +252,7 @@ def test_more_classes_by_their_names(joint, tmp_path):
     assert np.shape(metrics["confusion"]) == (5, 5)
     assert counts["pixels"][4] == 24 * 24
     assert metrics["classes"]["necrosis"]["true_share"] == pytest.approx(24 * 24 / (4 * 64 * 64))
-    maps = {"checkpoint": str(tmp_path / "run/model.pt"), "output_dir": str(tmp_path / "maps"), "num_workers": 1}
+    maps = {"checkpoint": str(tmp_path / "run/model.pt"), "output_dir": str(tmp_path / "maps"), "num_workers": 1, **SMALL_TILES}
     workflow = joint.workflow("inference", workflow_type="infer", class_names=names, **maps)
     source = joint.data / "slides/slide_00.tif"
     (row,) = workflow.parser.get_parsed_content("slide_mapper").run(source, tmp_path / "maps")

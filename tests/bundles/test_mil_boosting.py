@@ -128,8 +128,7 @@ def test_an_overlay_trains_to_its_end(boosting, tmp_path):
 @pytest.mark.parametrize("patch_size_px", [16, 64])
 def test_the_margin_of_inference_leaves_no_seams(boosting, patch_size_px):
     """The middle of a tile is what the network says of a larger image there."""
-    workflow = boosting.workflow("inference", workflow_type="infer", patch_size_px=patch_size_px)
-    margin = workflow.parser.get_parsed_content("margin_px")
+    margin = boosting.configuration("inference", patch_size_px=patch_size_px).get_parsed_content("margin_px")
     assert margin % 4 == 0
     network = BoostedPatches(6, patch_size_px=patch_size_px)
     generator = torch.Generator().manual_seed(0)
