@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workflows", nargs="+", choices=workflows(), default=list(workflows()), metavar="NAME")
     parser.add_argument("--kills", type=int, default=20, help="of each workflow (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--folder", type=Path, help="keeps data, results and logs; a temporary one without it")
+    parser.add_argument("--folder", type=Path, help="a new one, which keeps data, results and logs; without it a temporary one")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     moment is compared with the undisturbed one, and the next begins in a new folder; so does the last one, which is not killed.
 
     Raises:
+        ValueError: if the folder holds one of a workflow's name.
         RuntimeError: if a run differs, or does not end well.
     """
     results = {}
@@ -71,7 +72,8 @@ class _folder:
 
 
 def _measure(workflow: Workflow, folder: Path, num_kills: int, moments: random.Random) -> dict[str, Any]:
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        raise ValueError(f"{folder} exists already: give another --folder, or remove it")
     source = folder / "data"
     source.parent.mkdir(parents=True)
     workflow.make_data(source)

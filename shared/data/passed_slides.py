@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..writers.atomic import contended_path
+from ..writers.storage import StorageError
 from .record import Record
+
+logger = logging.getLogger(__name__)
 
 FILE = "checked.json"
 
@@ -45,12 +49,18 @@ class PassedSlides:
         return {"key": self._key(record), "content": content, "tissue": str(tissue), "state": self._state(record, str(tissue))}
 
     def write(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Note what `entry` gave. Of several processes the last one's file stays: the others' slides are checked again."""
+        """Note what `entry` gave. Of several processes the last one's file stays: the others' slides are checked again.
+
+        So they are where the folder cannot be written to, as that of somebody else's data set, whose tissue may be there.
+        """
         new = {entry["key"]: {name: value for name, value in entry.items() if name != "key"} for entry in entries}
         if new and self.file is not None:
             self._entries |= new
-            with contended_path(self.file) as temporary:
-                temporary.write_text(json.dumps(self._entries), encoding="utf-8")
+            try:
+                with contended_path(self.file) as temporary:
+                    temporary.write_text(json.dumps(self._entries), encoding="utf-8")
+            except StorageError as error:
+                logger.warning("the slides are checked again by the next run: %s", error)
 
     def _key(self, record: Record) -> str:
         row = {name: value for name, value in record.items() if name not in ("row", "manifest", "split")}

@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from .code_of_bundle import load_code
 from .network import Network, load_network
 
@@ -102,13 +104,22 @@ def _run(arguments: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="training-") as temporary, (folder / LOG).open("a+", encoding="utf-8") as log:
         file = Path(temporary) / "arguments.json"
-        file.write_text(json.dumps(arguments, default=str), encoding="utf-8")
+        file.write_text(json.dumps(arguments, default=_plain), encoding="utf-8")
         begin = log.seek(0, 2)
         command = [sys.executable, "-m", "monai.bundle", "run", "--args_file", str(file)]
         process = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if process.returncode:
             log.seek(begin)
             raise RuntimeError(f"the training failed: {_said(log.read())} ({folder / LOG} has all of it)")
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON does not know: NumPy's numbers as Python's, what else there is, such as a path, as its text.
+
+    >>> json.dumps([np.int64(5), np.bool_(False), Path("a")], default=_plain)
+    '[5, false, "a"]'
+    """
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _said(text: str) -> str:

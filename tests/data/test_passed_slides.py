@@ -7,6 +7,7 @@ import pytest
 
 from shared.data import check_slides
 from shared.data.bag_dataset import SlideBagDataset
+from shared.data.passed_slides import PassedSlides
 
 
 @pytest.fixture
@@ -54,3 +55,9 @@ def test_one_slide_in_two_splits_is_found_among_those_that_passed(make_bags, bag
         check_slides(both)
     (make_bags(first).tissue.folder / "checked.json").write_text("{")
     check_slides([make_bags(first)])
+
+
+def test_a_folder_that_cannot_be_written_to_ends_no_training(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    PassedSlides(tmp_path / "file" / "tissue", []).write([{"key": "a", "content": "b", "tissue": "c", "state": []}])
+    assert "checked again by the next run" in caplog.text

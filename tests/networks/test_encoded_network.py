@@ -163,3 +163,4 @@ def test_a_head_that_is_given_a_few_images_at_a_time_says_and_learns_the_same(en
         ):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
         assert torch.equal(inputs, given.to(inputs.dtype))
+    assert network(stored[:0]).shape == expected[:0].shape

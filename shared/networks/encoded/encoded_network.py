@@ -149,7 +149,7 @@ class EncodedNetwork(nn.Module):
 
 def _parts(features: Tensor) -> tuple[Tensor, ...]:
     """A few images each."""
-    return features.split(max(1, _VALUES_AT_ONCE // features[0].numel()))
+    return features.split(max(1, _VALUES_AT_ONCE // features.shape[1:].numel()))
 
 
 def _leave_the_encoder_out(module: EncodedNetwork, state: dict[str, Any], prefix: str, _: Any) -> None:
