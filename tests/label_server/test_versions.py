@@ -29,7 +29,7 @@ def test_the_original_answers_until_another_is_published(versions):
     assert (first.name, versions.current.checkpoint.read_bytes()) == ("0002", b"first")
     assert versions.record()["trained_from"] == "original"
     assert versions.original.read_bytes() == b"original"
-    assert [row["version"] for row in versions.listed()] == ["original", "0001"]
+    assert [row["version"] for row in versions.listed()] == ["original", "0002"]
 
 
 def test_a_rollback_keeps_what_it_leaves_and_its_number_is_not_used_again(versions):
