@@ -12,7 +12,7 @@ from monailabel.endpoints.user.auth import RBAC, User
 from starlette.concurrency import run_in_threadpool
 
 from .app import PathologyApp
-from .doors.strict_json import parse_note
+from .doors.strict_json import body_of, parse_note
 from .refusal import Refusal
 from .weak_labels import proposals
 
@@ -27,7 +27,7 @@ def activelearning_routes(app: PathologyApp) -> APIRouter:
 
     @router.post("/{strategy}", summary="What to label next")
     async def sample(request: Request, strategy: str, user: User = _MAY_READ) -> dict[str, Any]:
-        params = parse_note(await request.body(), "the body")
+        params = parse_note(await body_of(request), "the body")
         return await run_in_threadpool(lambda: _proposed(app, strategy, params, user.username))
 
     return router

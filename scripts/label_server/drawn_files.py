@@ -40,6 +40,8 @@ class DrawnFiles:
     def __init__(self, folder: str | Path, longest_s: float = LONGEST_READING_S) -> None:
         self.folder, self.longest_s = Path(folder), longest_s
         self._known: OrderedDict[str, DrawnAreas | Refusal] = OrderedDict()
+        self._lock = threading.Lock()
+        # One at a time, as each takes a core; what is known is given out meanwhile.
         self._reading = threading.Lock()
 
     def areas(self, path: Path, frame: str, qupath_origin_px: tuple[int, int] = (0, 0)) -> DrawnAreas:
@@ -57,16 +59,27 @@ class DrawnFiles:
         content = _content_of(str(path), status.st_size, status.st_mtime_ns)
         facts = [content, path.name.partition(".")[2].lower(), frame, *qupath_origin_px, _VERSION]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
-        with self._reading:
-            if key not in self._known:
-                self._known[key] = self._kept(key) or self._read(key, path, frame, qupath_origin_px)
-            self._known.move_to_end(key)
-            while len(self._known) > _MOST_IN_MEMORY:
-                self._known.popitem(last=False)
-            found = self._known[key]
+        found = self._remembered(key)
+        if found is None:
+            with self._reading:
+                # Another may have read it meanwhile.
+                found = self._remembered(key) or self._kept(key) or self._read(key, path, frame, qupath_origin_px)
+                self._remember(key, found)
         if isinstance(found, Refusal):
             raise Refusal(str(found), found.status)
         return found
+
+    def _remembered(self, key: str) -> DrawnAreas | Refusal | None:
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+            return self._known.get(key)
+
+    def _remember(self, key: str, found: DrawnAreas | Refusal) -> None:
+        with self._lock:
+            self._known[key] = found
+            while len(self._known) > _MOST_IN_MEMORY:
+                self._known.popitem(last=False)
 
     def _kept(self, key: str) -> DrawnAreas | None:
         try:

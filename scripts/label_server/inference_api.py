@@ -14,6 +14,7 @@ from .app import PathologyApp
 from .contours import moved_features
 from .refusal import Refusal
 from .responses import FORMATS, Answer
+from .served_model import LoadedModel, ServedModel
 from .viewer_frame import frame_of_viewer, frame_origin_of_slide, moved_box
 from .wsi_request import WsiRequest, parse_wsi_request
 
@@ -41,7 +42,7 @@ def answer_wsi(app: PathologyApp, model: str, image: str, body: Any, output: str
     x, y = frame_origin_of_slide(path, frame)
     found = app.maps.annotations(model, loaded, image, path, moved_box(request.box, (x, y)))
     facts = {"cached": found.is_cached, "latencies": {"total": round(found.seconds, 3)}}
-    return _answer(app, model, request, list(moved_features(found.features, (-x, -y))), facts, frame)
+    return _answer(served, loaded, request, list(moved_features(found.features, (-x, -y))), facts, frame)
 
 
 def answer_upload(app: PathologyApp, model: str, file_name: str, file: IO[bytes], body: Any, output: str) -> Answer:
@@ -66,9 +67,10 @@ def answer_upload(app: PathologyApp, model: str, file_name: str, file: IO[bytes]
     with app.uploads.kept(file, suffix) as path:
         frame = frame_of_viewer(output, request.frame, app.settings.annotation_frame)
         x, y = frame_origin_of_slide(path, LEVEL0 if is_plain_picture(path) else frame)
-        found = app.maps.patch(served.loaded(), path, moved_box(request.box, (x, y)), request.mpp)
+        loaded = served.loaded()
+        found = app.maps.patch(loaded, path, moved_box(request.box, (x, y)), request.mpp)
     facts = {"cached": False, "latencies": {"total": round(found.seconds, 3)}}
-    return _answer(app, model, request, list(moved_features(found.features, (-x, -y))), facts, frame)
+    return _answer(served, loaded, request, list(moved_features(found.features, (-x, -y))), facts, frame)
 
 
 def image_params(params: Any) -> dict[str, Any]:
@@ -79,10 +81,10 @@ def image_params(params: Any) -> dict[str, Any]:
     return {name: params[name] for name in wanted if name in params}
 
 
-def check_output(output: str) -> None:
+def check_output(output: object) -> None:
     """Refuse a format that nothing can write, before anything is computed."""
-    if output not in FORMATS:
-        raise Refusal(f"output must be one of {', '.join(FORMATS)}, got {output!r}")
+    if not isinstance(output, str) or output not in FORMATS:
+        raise Refusal(f"output must be one of {', '.join(FORMATS)}, got {repr(output)[:80]}")
 
 
 def rendered(answer: Answer, output: str) -> tuple[bytes, str, str]:
@@ -91,11 +93,11 @@ def rendered(answer: Answer, output: str) -> tuple[bytes, str, str]:
     return write(answer), media_type, suffix
 
 
-def _answer(app: PathologyApp, model: str, request: WsiRequest, features: list[Any], facts: dict[str, Any], frame: str) -> Answer:
-    served = app.model(model)
-    loaded = served.loaded()
+def _answer(
+    served: ServedModel, loaded: LoadedModel, request: WsiRequest, features: list[Any], facts: dict[str, Any], frame: str
+) -> Answer:
+    """What `loaded` has found: another version may answer by now."""
     x, y, width, height = request.box or (0, 0, 0, 0)
-    answer = Answer(
-        model, loaded.version.name, served.description, (x, y), (width, height), features, loaded.labels, request.min_poly_area
-    )
+    version, description = loaded.version.name, served.description
+    answer = Answer(served.name, version, description, (x, y), (width, height), features, loaded.labels, request.min_poly_area)
     return replace(answer, facts={**facts, "weights": loaded.key}, annotation_frame=frame)

@@ -29,7 +29,7 @@ from .app import PathologyApp
 from .datastore_api import datastore_routes
 from .doors.guard import LARGEST_UPLOAD_BYTES, Guard
 from .doors.plain_errors import PlainErrors
-from .doors.strict_json import parse_json
+from .doors.strict_json import body_of, parse_json
 from .inference_api import answer_upload, answer_wsi, check_output, image_params, rendered
 from .refusal import Refusal
 from .responses import Answer
@@ -141,7 +141,7 @@ def _inference_routes(app: PathologyApp) -> APIRouter:
 
     @router.post("/wsi/{name}", summary="Map a slide, or a region of it")
     async def wsi(request: Request, name: str, image: str = "", output: str | None = None) -> Response:
-        body = parse_json(await request.body(), "the body")
+        body = parse_json(await body_of(request), "the body")
         return await respond(lambda output: answer_wsi(app, name, image, body, output), output or "dsa")
 
     @router.post("/wsi_v2/{name}", summary="Map a slide, or an uploaded image")
@@ -196,7 +196,7 @@ def _training_routes(app: PathologyApp) -> APIRouter:
 
     @router.post("/{name}", summary="Train a model from the weak labels", dependencies=[Depends(RBAC(_ADMIN))])
     async def start(request: Request, name: str) -> dict[str, Any]:
-        options = parse_json(await request.body(), "the body")
+        options = parse_json(await body_of(request), "the body")
         if not isinstance(options, dict):
             raise Refusal(f"the options of a training must be a JSON object, got {type(options).__name__}")
         task = await run_in_threadpool(lambda: app.trainings.start(app.model(name), options))

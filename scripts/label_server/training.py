@@ -145,7 +145,8 @@ class Trainings:
         self._warm = warm or WarmProcess([])
         self._prepare, self._extra, self._on_published = prepare, dict(extra or {}), on_published
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        # Of each task that runs, by its id.
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.tasks: list[TrainingTask] = []
 
     @property
@@ -173,37 +174,43 @@ class Trainings:
                 raise Refusal(f"{self.running.model} is being trained: wait, or stop it (DELETE /train/)", 429)
             task = TrainingTask(model.name, options)
             self.tasks = [*self.tasks[-_MOST_TASKS:], task]
-        run = model.versions.new_run()
-        task.log = run / LOG
+        run: Path | None = None
         try:
+            run = model.versions.new_run()
+            task.log = run / LOG
             record = self._prepare(model, recipe, run, options)
         except BaseException as error:
             self._end(task, ERROR, str(error))
-            shutil.rmtree(run, ignore_errors=True)
+            if run is not None:
+                shutil.rmtree(run, ignore_errors=True)
             raise
         threading.Thread(target=self._run, args=(task, model, recipe, run, record), name="training", daemon=True).start()
         return task
 
     def stop(self) -> TrainingTask | None:
         """Kill the training that runs; None if there is none."""
-        task = self.running
+        with self._lock:
+            task = self.running
+            if task is not None:
+                task.status = STOPPED
         if task is not None:
-            task.status = STOPPED
-            if self._process is not None:
-                self._process.kill()
+            process = self._processes.get(task.id)
+            if process is not None:
+                process.kill()
         return task
 
     def _run(self, task: TrainingTask, model: ServedModel, recipe: Recipe, run: Path, record: dict[str, Any]) -> None:
         try:
-            if task.status == SUBMITTED:
-                task.status = RUNNING
+            with self._lock:
+                if task.status == SUBMITTED:
+                    task.status = RUNNING
             overlay = training_overlay(model, recipe, run, task.request, self._extra)
             with atomic_path(run / OVERLAY) as temporary:
                 temporary.write_text(json.dumps(overlay, indent=2) + "\n")
             files = [*config_files(model.source, "train"), run / OVERLAY]
             meta = model.source.folder / "configs" / "metadata.json"
             code = self._warm.run(files, meta, run / LOG, functools.partial(self._started, task))
-            self._process = None
+            self._processes.pop(task.id, None)
             if task.status == STOPPED:
                 self._end(task, STOPPED, None)
                 return
@@ -211,6 +218,9 @@ class Trainings:
                 raise RuntimeError(f"the training ended with status {code}: {_last_error(run / LOG)}")
             # What cannot be loaded must not replace what can.
             loaded = model.load(Version(run.name, run / "model.pt"))
+            if task.status == STOPPED:
+                self._end(task, STOPPED, None)
+                return
             version = model.versions.publish(run, {**record, "request": task.request})
             model.answer_with(loaded, version)
             task.version = version.name
@@ -226,7 +236,7 @@ class Trainings:
             self._end(task, ERROR, str(error))
 
     def _started(self, task: TrainingTask, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+        self._processes[task.id] = process
         if task.status == STOPPED:
             process.kill()
 

@@ -65,9 +65,9 @@ class ModelVersions:
     def new_run(self) -> Path:
         """A folder for a training, which is none of the versions yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        taken = [int(path.name.split("-")[-1]) for path in self.folder.glob("[0-9]*")]
-        path = self.folder / f"{_RUN_PREFIX}{max(taken, default=0) + 1:04d}"
-        shutil.rmtree(path, ignore_errors=True)
+        # One that was stopped may still be writing into its own.
+        names = [path.name.removeprefix(_RUN_PREFIX) for path in self.folder.iterdir()]
+        path = self.folder / f"{_RUN_PREFIX}{max((int(name) for name in names if name.isdigit()), default=0) + 1:04d}"
         path.mkdir()
         return path
 

@@ -25,6 +25,7 @@ import static qupath.lib.scripting.QP.*
 // ---- Settings
 def SERVER = "http://127.0.0.1:8000"
 def MODEL = "camel"
+def SLIDE = null            // its id, such as "case1~slide", where another slide of the server has this name; null: its own name
 def REPLACE = true          // remove what an earlier run with this model has left
 int LARGEST_SIDE = 8192     // of pixels that are sent
 def FRAME = "qupath"        // where the slide's coordinates begin
@@ -51,6 +52,8 @@ def slide = dot > 0 ? file.substring(0, dot) : file
 // <slide>.ome.tif is called <slide> by the server.
 if (slide.toLowerCase().endsWith(".ome"))
     slide = slide.substring(0, slide.length() - 4)
+if (SLIDE != null)
+    slide = SLIDE
 
 def selected = getSelectedObject()
 def roi = selected != null && selected.hasROI() && selected.getROI().isArea() ? selected.getROI() : null

@@ -15,6 +15,7 @@ import static qupath.lib.scripting.QP.*
 
 // ---- Settings
 def SERVER = "http://127.0.0.1:8000"
+def SLIDE = null            // its id, such as "case1~slide", where another slide of the server has this name; null: its own name
 def TUMOR = null            // 1 or 0; null: say nothing, the annotations speak
 def FRACTION = null         // of the tissue, 0 to 1; null: not known
 def SEND_ANNOTATIONS = true
@@ -32,6 +33,8 @@ def slide = dot > 0 ? file.substring(0, dot) : file
 // <slide>.ome.tif is called <slide> by the server.
 if (slide.toLowerCase().endsWith(".ome"))
     slide = slide.substring(0, slide.length() - 4)
+if (SLIDE != null)
+    slide = SLIDE
 def encode = { text -> URLEncoder.encode(text.toString(), "UTF-8").replace("+", "%20") }
 def put = { String path, String type, byte[] body ->
     def request = HttpRequest.newBuilder(URI.create(SERVER + path)).header("Content-Type", type)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from tornado.web import HTTPError, RequestHandler
 
@@ -77,25 +77,25 @@ class _Pictures(RequestHandler):
 
 class SlideSquares(_Pictures):
     async def get(self, name: str, zoom: str, column: str, row: str) -> None:
-        await self.answer(self.layers.slide_square, unquote(name), (int(zoom), int(column), int(row)))
+        await self.answer(self.layers.slide_square, name, (int(zoom), int(column), int(row)))
 
 
 class TruthSquares(_Pictures):
     async def get(self, name: str, zoom: str, column: str, row: str) -> None:
-        await self.answer(self.layers.truth_square, unquote(name), (int(zoom), int(column), int(row)))
+        await self.answer(self.layers.truth_square, name, (int(zoom), int(column), int(row)))
 
 
 class MapSquares(_Pictures):
     async def get(self, method: str, name: str, colours: str, channel: str, zoom: str, column: str, row: str) -> None:
         place = (int(zoom), int(column), int(row))
-        await self.answer(self.layers.map_square, int(method), unquote(name), place, colours, int(channel))
+        await self.answer(self.layers.map_square, int(method), name, place, colours, int(channel))
 
 
 class Thumbnails(_Pictures):
     HEIGHT_PX = 56
 
     async def get(self, name: str) -> None:
-        await self.answer(self.layers.thumbnail, unquote(name), self.HEIGHT_PX)
+        await self.answer(self.layers.thumbnail, name, self.HEIGHT_PX)
 
 
 def routes(layers: Layers, access: Access) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:

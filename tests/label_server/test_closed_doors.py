@@ -159,6 +159,24 @@ def test_a_web_page_can_trigger_nothing(server, method, path, site):
         assert server.ask("GET", "/info/", None, {"Sec-Fetch-Site": own}).status == 200
 
 
+@pytest.mark.parametrize("origin", ["null", "http://[", "http://127.0.0.1", "https://evil.example"])
+def test_a_page_of_another_origin_is_sent_away_whatever_it_is_called(server, origin):
+    assert "web pages" in refused(server, server.ask("GET", "/info/", None, {"Origin": origin}))
+
+
+@pytest.mark.parametrize("path", [WSI, "/train/cdws_mil", "/activelearning/unlabelled"])
+def test_a_form_is_not_read_where_json_is_wanted(server, path):
+    """It may be as large as an upload, and would be held in memory."""
+    reply = server.ask("POST", path, "{}", {"Content-Type": "Multipart/form-data; boundary=b"})
+    assert (reply.status, "the body must be JSON" in reply.reason) == (415, True)
+
+
+@pytest.mark.parametrize("output", [[1], {"a": 1}, 5, "no", "a" * 5000])
+def test_an_output_that_is_none_is_refused(server, output):
+    reply = server.send("POST", "/infer/cdws_mil?image=slide_00", {}, {"params": json.dumps({"output": output})})
+    assert "output must be one of asap, dsa" in refused(server, reply)
+
+
 def connection(server):
     return http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
 

@@ -26,10 +26,10 @@ def test_the_original_answers_until_another_is_published(versions):
     versions.new_run()
     assert versions.current.name == "original"
     first = publish(versions, b"first")
-    assert (first.name, versions.current.checkpoint.read_bytes()) == ("0001", b"first")
+    assert (first.name, versions.current.checkpoint.read_bytes()) == ("0002", b"first")
     assert versions.record()["trained_from"] == "original"
     assert versions.original.read_bytes() == b"original"
-    assert [row["version"] for row in versions.listed()] == ["original", "0001"]
+    assert [row["version"] for row in versions.listed()] == ["original", "0002"]
 
 
 def test_a_rollback_keeps_what_it_leaves_and_its_number_is_not_used_again(versions):
@@ -54,6 +54,15 @@ def test_what_a_kill_leaves_is_cleared_and_never_answers(versions):
     versions.clear_unfinished()
     assert not list(versions.folder.glob("training-*"))
     assert versions.current.name == "0001"
+
+
+def test_a_training_gets_no_folder_that_another_may_still_write_into(versions):
+    stopped, current = versions.new_run(), versions.new_run()
+    assert stopped.is_dir()
+    assert stopped != current
+    (current / "model.pt").write_bytes(b"second")
+    assert versions.publish(current, {}).name == "0002"
+    assert versions.new_run().name == "training-0003"
 
 
 def test_a_version_that_was_removed_by_hand_answers_no_more(versions):

@@ -1,10 +1,13 @@
 """Which of the three places decides a slide's label."""
 
+from threading import Event, Thread
+
 import pytest
 from shapely.geometry import box
 
+from scripts.label_server.drawn_files import DrawnFiles
 from scripts.label_server.refusal import Refusal
-from scripts.label_server.weak_labels import DRAWN, METADATA, SAID, weak_label
+from scripts.label_server.weak_labels import DRAWN, METADATA, SAID, DrawnAreas, weak_label
 
 
 def said(tumour, fraction=None):
@@ -75,3 +78,24 @@ def test_areas_that_contradict_the_label_are_not_used(draw):
 def test_labels_of_another_form_are_refused(value):
     with pytest.raises(Refusal, match="weak_label"):
         weak_label({"weak_label": value}, None)
+
+
+def test_what_is_known_is_given_out_while_another_file_is_read(draw, tmp_path, monkeypatch):
+    files, known = DrawnFiles(tmp_path / "drawn"), draw("Tumor")
+    assert files.areas(known, "level0").label == 1
+    is_reading, is_read = Event(), Event()
+
+    def slowly(*_):
+        is_reading.set()
+        is_read.wait(10)
+        return DrawnAreas()
+
+    monkeypatch.setattr(files, "_read", slowly)
+    (tmp_path / "other.xml").write_text("other")
+    reader = Thread(target=files.areas, args=(tmp_path / "other.xml", "level0"))
+    reader.start()
+    assert is_reading.wait(10)
+    assert files.areas(known, "level0").label == 1
+    assert reader.is_alive()
+    is_read.set()
+    reader.join()

@@ -12,7 +12,7 @@ from tests.inference.cohort_processes import SETTINGS
 from tests.inference.conftest import GLASS, TISSUE, TUMOUR, Redness
 from tests.inference.flat_options import grouped
 
-HOSTILE = "<img src=x onerror=alert(1)>"  # the name of a slide
+HOSTILE = "<img src=x onerror=alert(1)> 5%20"  # the name of a slide
 
 
 def slide_pixels(seed, tumour):

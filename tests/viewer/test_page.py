@@ -7,6 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import tifffile
 from PIL import Image
 
 from scripts.viewer.cohort import Maps
+from scripts.viewer.squares import thumbnail_address
 
 from .conftest import HOSTILE
 
@@ -92,6 +94,9 @@ def test_only_who_has_the_token_sees_anything(address):
     status, picture = status_of(f"{square}?{token}")
     assert status == 200
     assert np.asarray(Image.open(io.BytesIO(picture))).shape == (256, 256, 3)
+    for kind in ("slide", "truth"):
+        assert status_of(f"{host}/{kind}/{quote(HOSTILE, safe='')}/0/0/0.png?{token}")[0] == 200
+    assert status_of(f"{host}{thumbnail_address(HOSTILE, '0')}&{token}")[0] == 200
     for url in (square, f"{square}?token=guess", f"{host}/", f"{host}/ws"):
         assert status_of(url)[0] in (400, 403), url
     assert status_of(f"{square}?{token}", Host="evil.example")[0] == 403

@@ -60,7 +60,7 @@ class Guard:
         origin = headers.get("origin")
         if origin in self._origins:
             return
-        if origin and urlsplit(origin).netloc != headers.get("host"):
+        if origin and _host_of(origin) != headers.get("host"):
             raise Refusal(f"web pages of {origin[:80]} may not ask here: start the server with --origin to let them", 403)
         # An image or a link on a page sends no origin.
         if headers.get("sec-fetch-site") in _FOREIGN:
@@ -117,6 +117,13 @@ class Guard:
                 self._received -= own
         if refusal is not None and not has_begun:
             await _refuse(refusal, scope, receive, send)
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _too_large(limit: int) -> Refusal:

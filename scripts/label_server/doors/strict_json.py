@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from fastapi import Request
 
 from ..refusal import Refusal
 
@@ -27,6 +28,18 @@ def parse_json(text: str | bytes | None, what: str) -> Any:
         return orjson.loads(text)
     except (orjson.JSONDecodeError, UnicodeEncodeError) as error:
         raise Refusal(f"{what} is no JSON: {error}", 400) from error
+
+
+async def body_of(request: Request) -> bytes:
+    """The body of a request that is read at once.
+
+    Raises:
+        Refusal: for a form, which may be as large as an upload and is not held in memory.
+    """
+    kind = request.headers.get("content-type", "")
+    if kind.lower().startswith("multipart/form-data"):
+        raise Refusal(f"the body must be JSON, got {kind[:80]!r}", 415)
+    return await request.body()
 
 
 def parse_note(text: str | bytes | None, what: str) -> dict[str, Any]:
