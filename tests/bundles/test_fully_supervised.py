@@ -60,7 +60,8 @@ def test_training_and_inference_have_the_properties_that_monai_asks_for(supervis
     workflow = trained.workflow()
     assert workflow.check_properties() == []
     assert workflow.max_epochs == 4
-    prediction = supervised.infer_here(checkpoint=str(trained.folder / "model.pt"), backbone="resnet10")
+    options = {name: TINY[name] for name in NETWORK_KEYS} | {"margin_px": 8}
+    prediction = supervised.infer_here(checkpoint=str(trained.folder / "model.pt"), **options)
     torch.testing.assert_close(prediction.sum(0), torch.ones(IMAGE_SIZE_PX, IMAGE_SIZE_PX))
 
 

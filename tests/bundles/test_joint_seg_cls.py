@@ -104,9 +104,8 @@ def test_other_settings_than_in_training_are_refused(joint, trained_joint, tmp_p
         given = {"output_dir": str(trained_joint.folder), "evaluation_dir": str(tmp_path / "out"), "image_size_px": 64}
     else:
         given = {"checkpoint": str(trained_joint.folder / "model.pt"), "output_dir": str(tmp_path / "out")}
-    workflow = joint.workflow(config, workflow_type="infer", **given, **options)
     with pytest.raises(RuntimeError) as caught:
-        workflow.run()
+        joint.workflow(config, workflow_type="infer", **given, **options).run()
     assert named in messages_of(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -159,6 +158,6 @@ def test_stains_are_normalized_in_training_evaluation_and_inference(joint, tmp_p
 
 def test_training_and_inference_have_the_properties_that_monai_asks_for(joint, trained_joint):
     assert trained_joint.workflow().check_properties() == []
-    prediction = joint.infer_here(checkpoint=str(trained_joint.folder / "model.pt"))
+    prediction = joint.infer_here(checkpoint=str(trained_joint.folder / "model.pt"), image_size_px=64, margin_px=8)
     assert prediction.shape == (4, 64, 64)
     assert prediction.sum(0).allclose(prediction.new_ones(()))
