@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from shared.inference.cohort.folder_settings import SETTINGS_NAME
 from shared.inference.cohort.row_store import TABLE_NAME
 from shared.inference.inputs import image_name
 from shared.writers.table import read_rows
+
+logger = logging.getLogger(__name__)
 
 # Where `scripts/compare.py` keeps the maps of each method and training, and the manifest that it scores by.
 _COMPARED, _SCORED = "maps", "data/test.csv"
@@ -113,20 +116,32 @@ def open_cohort(folders: Sequence[Path], manifest: Path | None = None) -> Cohort
     methods = [maps for folder in folders for maps in _methods_in(folder)]
     scored = [folder / _SCORED for folder in folders if (folder / _SCORED).is_file()]
     records = _records(manifest) if manifest is not None else [one for path in scored for one in _records(path)]
-    slides = {name: _viewed(name, record) for record in records if (name := image_name(Path(record["image"])))}
+    slides: dict[str, ViewedSlide] = {}
+    for record in records:
+        name = image_name(Path(record["image"]))
+        slides.setdefault(name, _viewed(name, record))
+        _warn_of_another(slides[name], Path(record["image"]))
     for maps in methods:
         for name, row in maps.rows.items():
             known = slides.get(name)
             mpp = float(row["mpp"]) if row.get("mpp") else None
             if known is None:
                 slides[name] = ViewedSlide(name, Path(row["path"]), mpp)
-            elif known.mpp is None:
+                continue
+            _warn_of_another(known, Path(row["path"]))
+            if known.mpp is None:
                 slides[name] = ViewedSlide(name, known.path, mpp, known.record)
     if not slides:
         raise ValueError("there is nothing to see: give a folder of maps, a folder of a comparison, or --manifest")
     # What was mapped comes first.
     mapped = {name for maps in methods for name in maps.rows}
     return Cohort(dict(sorted(slides.items(), key=lambda named: named[0] not in mapped)), methods)
+
+
+def _warn_of_another(shown: ViewedSlide, path: Path) -> None:
+    """Where two files that are there have one name, and so one row and one set of results."""
+    if shown.path != path and shown.path.is_file() and path.is_file() and not shown.path.samefile(path):
+        logger.warning("two slides are called %s: %s is shown, %s is not", shown.name, shown.path, path)
 
 
 def _viewed(name: str, record: Record) -> ViewedSlide:

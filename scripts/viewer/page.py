@@ -238,8 +238,9 @@ class Page:
             share = f", {100 * found.area_mm2 / tissue:.1f} % of the tissue" if tissue > 0 else ""
             count = len(found.rings)
             texts.append(f"{maps.title}: {count} area{'s' * (count != 1)}, {found.area_mm2:.4f} mm²{share}")
-        self._say(f"{self._state.slide} · " + " · ".join(texts))
+        # Who reads the new areas can copy the address that shows them.
         self._note_address()
+        self._say(f"{self._state.slide} · " + " · ".join(texts))
 
     def _note_address(self) -> None:
         self._address.value = replace(self._state, colours=self._colours.value, box=None).query

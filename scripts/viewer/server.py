@@ -22,6 +22,8 @@ from .squares import routes
 
 logger = logging.getLogger(__name__)
 
+_LAST_PORT = 65535
+
 
 def open_server(cohort: Cohort, port: int = 0) -> tuple[Server, str]:
     """A server that is listening, and the address of its page.
@@ -31,8 +33,10 @@ def open_server(cohort: Cohort, port: int = 0) -> tuple[Server, str]:
         port: 0 for a free one.
 
     Raises:
-        ValueError: if the port is taken.
+        ValueError: if the port is taken, or there is none of this number.
     """
+    if not 0 <= port <= _LAST_PORT:
+        raise ValueError(f"--port must be from 0 to {_LAST_PORT}, found {port}")
     access, layers, port = Access(), Layers(cohort), port or _free_port()
     application = Application(FunctionHandler(partial(_fill, layers)))
     try:

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from scripts.viewer.cohort import Maps, open_cohort
+from scripts.viewer.cohort import Cohort, Maps, open_cohort
 from scripts.viewer.layers import Layers, colour_table
 from scripts.viewer.map_pixels import MapPixels
 from scripts.viewer.outlines import outlines_at
@@ -145,3 +145,24 @@ def test_a_folder_without_maps_is_refused(tmp_path):
 def test_zoom_of_a_tiny_slide():
     assert Zoom((10, 10)).deepest == 0
     assert Zoom((10, 10)).corner(0, 0, 0) == (0, 0)
+
+
+def test_two_slides_of_one_name_are_said(tmp_path, caplog):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "slide.svs").write_bytes(b"")
+    (tmp_path / "slides.csv").write_text("image,label\na/slide.svs,1\nb/slide.svs,0\n")
+    cohort = open_cohort([], tmp_path / "slides.csv")
+    assert cohort.slides["slide"].path == tmp_path / "a/slide.svs"
+    assert [record.message for record in caplog.records if "two slides" in record.message] == [
+        f"two slides are called slide: {tmp_path}/a/slide.svs is shown, {tmp_path}/b/slide.svs is not"
+    ]
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_is_none_is_refused(port):
+    pytest.importorskip("bokeh", reason="needs bokeh (requirements-viewer.txt)")
+    from scripts.viewer.server import open_server
+
+    with pytest.raises(ValueError, match=f"--port must be from 0 to 65535, found {port}"):
+        open_server(Cohort({}), port)

@@ -122,7 +122,7 @@ def test_the_table_and_the_slide(open_page, mapped):
     said(page, f"{expected:.4f} mm²")
     # The address opens the same view again.
     assert "slide=first" in page.url
-    assert "threshold=1" in page.url
+    page.wait_for_function("() => location.search.includes('threshold=1')", timeout=120_000)
     again = open_page("&" + page.url.split("?")[1])
     said(again, f"{expected:.4f} mm²")
 
