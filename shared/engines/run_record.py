@@ -189,15 +189,18 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
 def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
     before, now = json.loads(file.read_text()), json.loads(json.dumps(executed_config(), default=str))
     found: list[str] = []
-    for key in (*keys, *unless_null):
+    lists: dict[str, None] = {}  # that name what differs, in order
+    for name, key in (*(("keys", key) for key in keys), *(("unless_null", key) for key in unless_null)):
         then, given = (_item(items, key) for items in (before, now))
-        if then is not MISSING and given is not MISSING and not (key in unless_null and then is None):
-            found += differences(then, given, key)
+        if then is not MISSING and given is not MISSING and not (name == "unless_null" and then is None):
+            differing = differences(then, given, key)
+            found += differing
+            lists |= dict.fromkeys([name] if differing else [])
     if found:
         raise ValueError(
             f"the network of {file.parent} was trained with other settings ({'; '.join(found)}). Append the overlays and keys of "
             f"its training (they are in {file}), for instance --{found[0].partition(':')[0]} ...; to go on in spite of it: "
-            "--check_training::keys '[]'"
+            + " ".join(f"--check_training::{name} '[]'" for name in lists)
         )
 
 

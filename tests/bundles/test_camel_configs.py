@@ -96,11 +96,12 @@ def test_what_was_trained_with_other_settings_is_not_used(camel, trained, tmp_pa
             "image_size_px": 64,
             "evaluation_dir": str(tmp_path),
         }
-    workflow = camel.workflow(name, workflow_type="infer", **options | changes)
     with pytest.raises(RuntimeError) as caught:
-        workflow.run()
+        camel.workflow(name, workflow_type="infer", **options | changes).run()
     message = messages_of(caught.value)
     assert f"was trained with other settings ({named})" in message
+    remedy = "unless_null" if named.startswith("mpp") else "keys"
+    assert f"to go on in spite of it: --check_training::{remedy} '[]'" in message
     assert not list(tmp_path.iterdir())
 
 

@@ -54,8 +54,9 @@ def test_an_image_is_judged_by_its_pooled_scores(wildcat, trained, tmp_path):
     images = torch.stack([item["image"] for item in parser.get_parsed_content("test_images")])
     expected = network.image_scores(images).softmax(dim=1)[:, 1]
     rows = pd.read_csv(trained.folder / "evaluation/images.csv")
-    assert rows["image_probability"].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
-    assert rows["max_probability"].tolist() == pytest.approx(network(images).softmax(1)[:, 1].amax(dim=(1, 2)).tolist(), abs=1e-4)
+    # Evaluations compute in bfloat16 where that is faster.
+    assert rows["image_probability"].tolist() == pytest.approx(expected.tolist(), abs=5e-3)
+    assert rows["max_probability"].tolist() == pytest.approx(network(images).softmax(1)[:, 1].amax(dim=(1, 2)).tolist(), abs=5e-3)
 
 
 def test_evaluate_repeats_the_numbers_and_inference_maps_a_slide(wildcat, trained, tmp_path):

@@ -47,7 +47,12 @@ pytestmark = pytest.mark.slow
 def end(folder, way):
     """Run a training that ends in this way: its exit status."""
     process = subprocess.Popen(
-        [sys.executable, "-c", TRAINING, folder, way], cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", TRAINING, folder, way],
+        cwd=ROOT,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        # Tests that a shell runs in the background ignore Ctrl-C, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + DEADLINE_S
     while way in SIGNALS and not (folder / "began").exists():
