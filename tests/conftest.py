@@ -5,8 +5,9 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -96,3 +97,16 @@ def tracked_folder(tmp_path, migrated_database, monkeypatch) -> Path:
     folder.mkdir()
     shutil.copy(migrated_database, folder / "mlruns.db")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for pages as their readers open them."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("needs chromium, which is not installed")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()

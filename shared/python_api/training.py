@@ -63,7 +63,7 @@ def train(
 ) -> Training:
     """Train a bundle to the end, in a process of its own; what it says goes to ``log.txt`` in its folder.
 
-    The same call goes on where an interrupted one stopped, and returns at once what is finished.
+    The same call resumes where an interrupted one stopped, and returns at once what is finished.
 
     Args:
         bundle: its folder.

@@ -260,18 +260,6 @@ def test_published_numbers_of_another_share_or_mode_are_not_shown():
         assert bach.of("joint_seg_cls", config) == {}
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("needs chromium, which is not installed")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 @pytest.fixture
 def open_report(browser, report):
     """The page at some width and colour scheme; fails the test on a request or a console error."""

@@ -1,7 +1,6 @@
 """`scripts/view.py` as its user meets it: a process, and a real browser where there is one."""
 
 import io
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -33,18 +32,6 @@ def address(mapped):
     yield process.stdout.readline().strip()
     process.terminate()
     assert process.wait(30) == 0
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("needs chromium, which is not installed")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ def number(value: Any, name: str, least: float, most: float) -> float:
     """A number between two bounds.
 
     Raises:
-        Refusal: naming it, what was wanted and what came.
+        Refusal: naming it, what was expected and what was received.
 
     >>> number(80, "min_poly_area", 0, 1e12)
     80.0
@@ -35,7 +35,7 @@ def whole_number(value: Any, name: str, least: int, most: int) -> int:
     """A whole number between two bounds.
 
     Raises:
-        Refusal: naming it, what was wanted and what came.
+        Refusal: naming it, what was expected and what was received.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise Refusal(f"{name} must be a whole number of {_between(least, most)}, got {repr(value)[:80]}")
