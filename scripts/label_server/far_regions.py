@@ -13,6 +13,7 @@ from shared.features.slide_features import SlideFeatures
 from shared.inference.region_map import Box
 from shared.inference.slide_mapper import SlideMapper
 
+from .uncertainty import best_window
 from .weak_labels import DrawnAreas
 
 _CELLS_TOGETHER = 4096
@@ -114,15 +115,5 @@ def best_region(
     columns, rows = np.floor(coords / side_px).astype(np.int64).T
     grid = np.zeros((rows.max() + 1, columns.max() + 1))
     grid[rows, columns] = scores
-    sums = np.pad(grid.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    spans = []
-    for length, side in zip(grid.shape[::-1], size_px, strict=True):
-        window = max(1, min(length, round(side / side_px)))
-        starts = np.unique(np.append(np.arange(0, length - window + 1, max(1, window // 2)), length - window))
-        spans.append((starts, window))
-    (xs, width), (ys, height) = spans
-    top, left = ys[:, None], xs[None, :]
-    totals = sums[top + height, left + width] - sums[top, left + width] - sums[top + height, left] + sums[top, left]
-    y, x = np.unravel_index(int(totals.argmax()), totals.shape)
-    box = (round(float(xs[x]) * side_px), round(float(ys[y]) * side_px), *size_px)
-    return box, float(totals[y, x]) / (width * height)
+    column, row, mean = best_window(grid, side_px, size_px)
+    return (round(column * side_px), round(row * side_px), *size_px), mean

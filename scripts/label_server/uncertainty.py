@@ -50,23 +50,35 @@ def most_uncertain_region(path: Path, row: Row, size_px: tuple[int, int]) -> Unc
         size_px: (width, height) of the region in level-0 pixels.
     """
     values, map_pixel = _level(path, float(row["map_mpp"]) / float(row["mpp"]))
-    wanted = uncertainty(values)
+    column, row_of_map, score = best_window(uncertainty(values), map_pixel, size_px)
+    x, y = (round(start * map_pixel) for start in (column, row_of_map))
+    box = (x, y, min(size_px[0], int(row["width_px"]) - x), min(size_px[1], int(row["height_px"]) - y))
+    return UncertainRegion(box, score)
+
+
+def best_window(scores: NDArray[np.floating], cell_px: float, size_px: tuple[int, int]) -> tuple[int, int, float]:
+    """The window with the highest mean, on a grid of half its size.
+
+    Args:
+        scores: of cells, ``(rows, columns)``.
+        cell_px: side of a cell.
+        size_px: (width, height) of the window, in the same pixels.
+
+    Returns:
+        its first column and row, and its mean.
+    """
     # An integral image gives every window's sum in constant time.
-    sums = np.pad(wanted.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
+    sums = np.pad(scores.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
     spans = []
-    for length, side in zip(wanted.shape[::-1], size_px, strict=True):
-        window = max(1, min(length, round(side / map_pixel)))
+    for length, side in zip(scores.shape[::-1], size_px, strict=True):
+        window = max(1, min(length, round(side / cell_px)))
         starts = np.unique(np.append(np.arange(0, length - window + 1, max(1, window // 2)), length - window))
         spans.append((starts, window))
     (xs, width), (ys, height) = spans
     top, left = ys[:, None], xs[None, :]
-    means = (sums[top + height, left + width] - sums[top, left + width] - sums[top + height, left] + sums[top, left]) / (
-        width * height
-    )
-    best = np.unravel_index(int(means.argmax()), means.shape)
-    x, y = (round(float(start) * map_pixel) for start in (xs[best[1]], ys[best[0]]))
-    box = (x, y, min(size_px[0], int(row["width_px"]) - x), min(size_px[1], int(row["height_px"]) - y))
-    return UncertainRegion(box, float(means[best]))
+    totals = sums[top + height, left + width] - sums[top, left + width] - sums[top + height, left] + sums[top, left]
+    y, x = np.unravel_index(int(totals.argmax()), totals.shape)
+    return int(xs[x]), int(ys[y]), float(totals[y, x]) / (width * height)
 
 
 def _level(path: Path, map_pixel: float) -> tuple[NDArray[np.uint8], float]:
