@@ -44,6 +44,8 @@ VOLATILE = (
     "run",
     "imports",
 )
+# Items below others of which the same is true: what is told of the run, and what is kept of files that were read.
+VOLATILE_BELOW = ("tracking", "cache")
 
 
 class RunFolder:
@@ -174,13 +176,13 @@ def trained_with(folder: str | Path, key: str) -> Any:
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
     """Where two configuration items differ, a line each: ``name::of::item: this then, that now``.
 
-    Notes (``_desc_``) and what is told of the run (``tracking``) are left aside.
+    Descriptions (``_desc_``) and `VOLATILE_BELOW` are ignored.
     """
     if isinstance(before, dict) and isinstance(now, dict):
         return [
             line
             for key in sorted({*before, *now})
-            if not key.startswith("_desc_") and key != "tracking"
+            if not key.startswith("_desc_") and key not in VOLATILE_BELOW
             for line in differences(before.get(key), now.get(key), f"{name}::{key}" if name else key)
         ]
     return [] if before == now else [f"{name}: {before!r} then, {now!r} now"]

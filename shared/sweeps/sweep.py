@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from ..engines.folder_lock import FolderLock
-from ..engines.run_record import VOLATILE
+from ..engines.run_record import VOLATILE, VOLATILE_BELOW
 from ..front_door.check import check_given
 from ..front_door.given import Given
 from ..handlers.tracking import Tracking
@@ -98,11 +98,10 @@ class Sweep:
         return [sys.executable, "-m", "monai.bundle", "run", *named]
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the run with these values is trained with: every entry of the files, `fixed` and the values, but where and how it
-        is computed (`shared.engines.run_record.VOLATILE`) and descriptions."""
+        """What the run with these values is trained with: every entry of the files, `fixed` and the values, except where and how
+        it is computed (`shared.engines.run_record.VOLATILE`, ``VOLATILE_BELOW``) and descriptions."""
         leaves = {**self._config(), **values, **self.notes}
-        kept = {name: value for name, value in leaves.items() if name.split("::")[0] not in VOLATILE and "_desc_" not in name}
-        return dict(json.loads(json.dumps(kept, default=str)))
+        return dict(json.loads(json.dumps({name: value for name, value in leaves.items() if _decides(name)}, default=str)))
 
     def check(self) -> None:
         """Check keys and values of what is to be trained, and that the folders hold nothing that was trained with others.
@@ -118,7 +117,8 @@ class Sweep:
                 check_given(Given(tuple(map(Path, self.config_files)), named))
             if (folder / SETTINGS).is_file():
                 before, now = json.loads((folder / SETTINGS).read_text()), self.settings(values)
-                differences = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+                names = filter(_decides, sorted({*before, *now}))  # an older version may have recorded more
+                differences = [name for name in names if before.get(name) != now.get(name)]
                 shown = "; ".join(f"{name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in differences[:8])
             elif (folder / METRICS).is_file():
                 differences, shown = [SETTINGS], f"it has no {SETTINGS} that says what it was trained with"
@@ -214,6 +214,12 @@ def parse_value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def _decides(name: str) -> bool:
+    """Whether an entry decides what a run learns; ``::`` stands between the names of nested entries."""
+    parts = name.split("::")
+    return parts[0] not in VOLATILE and not {*parts} & {*VOLATILE_BELOW} and "_desc_" not in name
 
 
 def _argument(value: Any) -> str:
