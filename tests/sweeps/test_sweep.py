@@ -173,7 +173,12 @@ def test_a_run_of_other_settings_is_refused(tmp_path, write_config, finish, entr
 def test_where_and_how_a_run_is_computed_may_differ(tmp_path, write_config, finish):
     first = Sweep([write_config()], {"fold": [0, 1]}, tmp_path / "out")
     finish(first)
-    entries = {"_desc_rate": "Another text.", "num_workers": 4, "device": "cpu", "nested": {"depth": 3, "cache": {"max_files": 4}}}
+    entries = {
+        "_desc_rate": "Another text.",
+        "num_workers": 4,
+        "device": "cpu",
+        "nested": {"depth": 3, "cache": {"max_files": 4}},
+    }
     fixed = {"tracking_uri": "http://server", "tracking::enabled": False, "device": "cuda"}
     table = Sweep([write_config(**entries)], {"fold": [0, 1]}, tmp_path / "out", fixed).run()
     assert table["fold"].tolist() == [0, 1]
