@@ -3,7 +3,7 @@
 python scripts/figure.py --manifest data/demo/images.csv --split test --out figure.png \\
     --maps "Max-Max=maps/max_max" "CAMEL=maps/camel" "Pixel-level FSB=maps/pixel_fsb"
 
-Each folder of maps is one that inference.json of any bundle, or scripts/infer.py, has filled for the images of the manifest: images,
+Each folder of maps is one that inference.json of any bundle, or scripts/infer.py, has filled for the manifest: for images,
 regions of slides or whole slides. Pixels are drawn where they are tumour at the threshold of their maps; with --shades the more
 opaque, the likelier. Two of three images have tumour, evenly spaced through the manifest; --images names others.
 """
