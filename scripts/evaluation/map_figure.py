@@ -12,6 +12,7 @@ import numpy as np
 from shared.data import load_manifest
 from shared.data.image_dataset import record_error
 from shared.data.record import Record, region_of
+from shared.evaluation.maps.counts import least_value
 from shared.evaluation.maps.map_folder import MapFolder
 from shared.evaluation.maps.scoring_grid import ScoringGrid
 from shared.evaluation.report import example_indices, example_title
@@ -70,8 +71,9 @@ class Column:
         # Of methods that take a plain image to have another pixel size, too.
         grid = ScoringGrid(record, self.folder.row(record), pixel_px, shape)
         with self.folder.open(record) as source:
-            probability = grid.decisions(source, 0, shape[0])[0].astype(np.float32) / np.float32(255)
-        return probability if self.threshold is None else (probability >= self.threshold).astype(np.float32)
+            values = grid.decisions(source, 0, shape[0])[0]
+        shades = values / np.float32(255) if self.threshold is None else values >= least_value(self.threshold)
+        return shades.astype(np.float32)
 
 
 def draw(arguments: argparse.Namespace) -> str:
@@ -99,7 +101,7 @@ def draw(arguments: argparse.Namespace) -> str:
 
 
 def _spread(records: Sequence[Record], count: int) -> list[Record]:
-    labels = [1 if record.get("label") is None else int(record["label"]) for record in records]
+    labels = [1 if (label := record.get("label")) is None else label for record in records]
     return [records[index] for index in example_indices(labels, min(count, len(labels)))]
 
 

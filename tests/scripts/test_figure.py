@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from torch import nn
 
@@ -92,6 +93,22 @@ def test_images_by_name_smaller_and_in_shades(start):
     # A logit of (220 - 20 - 255) / 3 is a probability of 1e-8, one of (200 - 140) / 3 nearly 1.
     assert rows[0].panels["Right"][:, 25:].min() > 0.99
     assert rows[0].panels["a=b"].max() < 0.01
+
+
+def test_a_whole_slide_is_drawn_at_a_fraction_of_its_size(start, tmp_path):
+    rgb, mask = np.full((800, 1000, 3), (200, 120, 180), np.uint8), np.zeros((800, 1000), np.uint8)
+    rgb[200:600, 400:800], mask[200:600, 400:800] = (220, 20, 60), 1
+    options = {"tile": (256, 256), "compression": "zlib", "resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "slide.tif", rgb, photometric="rgb", metadata=None, **options)
+    Image.fromarray(mask * 255).save(tmp_path / "mask.png")
+    (tmp_path / "slides.csv").write_text("image,label,mask,split\nslide.tif,1,mask.png,test\n")
+    mapped(tmp_path / "slides.csv", tmp_path / "maps", 140)
+    (row,), _ = start("--manifest", tmp_path / "slides.csv", "--side_px", 100, maps=[f"Map={tmp_path / 'maps'}"])
+    assert row.image.shape == (80, 100, 3)
+    expected = np.zeros((80, 100), np.float32)
+    expected[20:60, 40:80] = 1
+    np.testing.assert_array_equal(row.panels["truth"], expected)
+    np.testing.assert_array_equal(row.panels["Map"], expected)
 
 
 @pytest.mark.parametrize(
