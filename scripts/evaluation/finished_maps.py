@@ -130,7 +130,8 @@ def _cell(share: float | None) -> str:
     return f"{'-':>13}" if share is None else f"{100 * share:13.1f}"
 
 
-def _check_maps(folder: Path) -> None:
+def check_maps(folder: Path) -> None:
+    """Refuse a folder that no inference has filled."""
     if (folder / TABLE_NAME).is_file():
         return
     maps = sum(1 for _ in folder.glob("*.ome.tif")) if folder.is_dir() else 0
@@ -144,7 +145,7 @@ def evaluate(arguments: argparse.Namespace) -> str:
     Raises:
         ValueError: for whatever is wrong, naming the file and the row.
     """
-    _check_maps(arguments.maps)
+    check_maps(arguments.maps)
     out = arguments.out or arguments.maps / "evaluation"
     settings = settings_of(arguments.maps)
     tissue = tissue_of(settings, arguments.tissue, out / "tissue")

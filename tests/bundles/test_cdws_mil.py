@@ -10,7 +10,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from shared.networks import SideOutputVGG
+from shared.networks import SideOutputResNet, SideOutputVGG
 from shared.sweeps.sweep import Sweep
 
 from .runs import files_of, files_of_training, history_of, metrics_of, weights_of
@@ -83,6 +83,7 @@ VARIANTS = {
     ("vgg5",): "CDWS-MIL",
     ("five_fold",): "CDWS-MIL",
     ("dataset_a",): "CDWS-MIL",
+    ("dws", "resnet50"): "DWS-MIL",
 }
 
 
@@ -90,8 +91,9 @@ VARIANTS = {
 def test_a_variant_trains_to_its_end(cdws, tmp_path, overlays, capsys):
     """Dataset A's settings with the tiny images: full batches, constant rate, no clipping, checkpointing."""
     weights_of_imagenet = {"pretrained": False} if "dataset_a" in overlays else {}
+    small = {"backbone": "resnet10"} if "resnet50" in overlays else {}
     superpixels = {"num_superpixels": 30, "superpixel_dir": str(tmp_path / "superpixels")} if "superpixels" in overlays else {}
-    cdws.train_here(*overlays, output_dir=tmp_path / "run", num_epochs=1, **weights_of_imagenet, **superpixels)
+    cdws.train_here(*overlays, output_dir=tmp_path / "run", num_epochs=1, **weights_of_imagenet, **superpixels, **small)
     metrics = metrics_of(tmp_path / "run")
     method = VARIANTS[overlays]
     sides = 0 if "baseline" in overlays[0] else 5 if "vgg5" in overlays else 3
@@ -114,6 +116,8 @@ def test_a_variant_trains_to_its_end(cdws, tmp_path, overlays, capsys):
         (("baseline", "vgg5"), [0], [5], "Baseline"),
         (("vgg5", "baseline_ac"), [10], [5], "Baseline w/ AC"),
         (("dws", "baseline_ac"), [10], [3], "Baseline w/ AC"),
+        (("dws", "resnet50"), [0, 0, 0], [1, 2, 3], "DWS-MIL"),
+        (("resnet50", "vgg5"), [2.5, 5, 10, 10, 10], [1, 2, 3, 4, 5], "CDWS-MIL"),
     ],
 )
 def test_overlays_go_together_in_any_order(cdws, tmp_path, overlays, etas, side_outputs, method):
@@ -183,13 +187,15 @@ def test_superpixels_have_the_size_of_the_papers(cdws, overlays, number):
         assert parser.get_parsed_content("superpixels").num_superpixels == number
 
 
-@pytest.mark.parametrize("num_stages", [1, 2, 3, 4, 5])
-def test_the_margin_of_inference_leaves_no_seams(cdws, num_stages):
+@pytest.mark.parametrize(
+    ("overlays", "num_stages"), [*(((), number) for number in range(1, 6)), *((("resnet50",), number) for number in (1, 2, 3))]
+)
+def test_the_margin_of_inference_leaves_no_seams(cdws, overlays, num_stages):
     """The middle of a tile is what the network says of a larger image there."""
-    margin = cdws.configuration("inference", num_stages=num_stages).get_parsed_content("margin_px")
+    margin = cdws.configuration("inference", *overlays, num_stages=num_stages).get_parsed_content("margin_px")
     torch.manual_seed(0)
-    network = SideOutputVGG(num_stages).double().eval()
-    stride = 2 ** (num_stages - 1)
+    network = (SideOutputResNet("resnet50", num_stages) if overlays else SideOutputVGG(num_stages)).double().eval()
+    stride = 2**num_stages if overlays else 2 ** (num_stages - 1)
     assert margin % stride == 0
     core, offset = 2 * stride, stride
     tile_px = core + 2 * margin
