@@ -43,8 +43,8 @@ def fill_areas(
         New records, in the same order.
 
     Raises:
-        ValueError: if the step is not in (0, 1], or the noise is negative; naming row and file, for a tumour image with neither area nor mask, an area
-            that contradicts the label, or a mask that cannot be read.
+        ValueError: if the step is not in (0, 1], or the noise is negative; naming row and file, for a tumour image with neither
+            area nor mask, an area that contradicts the label, or a mask that cannot be read.
     """
     if not 0 < step <= 1:
         raise ValueError(f"the step of the areas must be in (0, 1]; got {step}")
