@@ -17,8 +17,8 @@ from shared.writers.figures.bands import Band, write_bands
 
 # Name of a line -> share of the masks -> score.
 Published = Mapping[str, Mapping[float, float]]
-# Ciga and Martel, section 3.3, without 0: a network that was trained with labels alone has seen no mask.
-SHARES = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
+# Ciga and Martel, section 3.3. With 0 a network learns from labels alone; S then learns nothing, and is left out.
+SHARES = (0.0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 SCORES = {
     "BACH score": "bach_score",
     "Foreground accuracy": "foreground_accuracy",
@@ -31,7 +31,9 @@ SCORES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config_file", nargs="+", required=True, help="of the training, its bundle's train.json first")
-    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of the masked images, above 0")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=list(SHARES), help="of the masked images, 0 to 1; with 0 from labels alone"
+    )
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")
@@ -41,11 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train what is not finished; draw every score against the share; return means and deviations over seeds.
 
-    In every run the epoch is chosen on validation images, never on those of the evaluation. S+C with all masks is S: it has no
-    labelled images left, and is trained once.
+    In every run the epoch is chosen on validation images, never on those of the evaluation. S+C with all masks is S, which has no
+    labelled images left, and S+C* without masks is S+C: each is trained once.
     """
-    if min(arguments.shares) <= 0 or max(arguments.shares) > 1:
-        raise ValueError(f"shares are above 0 and up to 1; got {arguments.shares}")
+    if min(arguments.shares) < 0 or max(arguments.shares) > 1:
+        raise ValueError(f"shares are from 0 to 1; got {arguments.shares}")
     fixed = {name: parse_value(text) for name, text in arguments.set}
     varied = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
     sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=lambda values: _is_new(values, varied))
@@ -74,7 +76,10 @@ def published_shares(config_files: Sequence[str]) -> Published:
 
 
 def _is_new(values: dict[str, Any], varied: dict[str, list[Any]]) -> bool:
-    return not (values["mode"] == "S+C" and values["masked_share"] == 1 and "S" in varied["mode"])
+    mode, share = values["mode"], values["masked_share"]
+    if share == 0:
+        return mode == "S+C" or (mode == "S+C*" and "S+C" not in varied["mode"])
+    return not (mode == "S+C" and share == 1 and "S" in varied["mode"])
 
 
 def _report(table: pd.DataFrame, folder: Path, published: Published) -> dict[str, Any]:
@@ -85,22 +90,36 @@ def _report(table: pd.DataFrame, folder: Path, published: Published) -> dict[str
     }
     for name, columns in scores.items():
         table[name] = table[columns].bfill(axis=1).iloc[:, 0]
-    if "S" in set(table["mode"]) and "S+C" in set(table["mode"]):
-        whole = table[(table["mode"] == "S") & (table["masked_share"] == 1)].assign(mode="S+C")
-        table = pd.concat([table, whole], ignore_index=True)
-    summary = summarise(table, ["mode", "masked_share", "seed"], list(SCORES), over=["seed"])
+    for mode, share, other in (("S", 1, "S+C"), ("S+C", 0, "S+C*")):
+        if {mode, other} <= set(table["mode"]):
+            same = table[(table["mode"] == mode) & (table["masked_share"] == share)].assign(mode=other)
+            table = pd.concat([table, same], ignore_index=True)
+    of_classes = _f1_of_classes(table)
+    table = table.rename(columns=of_classes)
+    names = [*SCORES, *of_classes.values()]
+    summary = summarise(table, ["mode", "masked_share", "seed"], names, over=["seed"])
     write_bands(
-        _panels(summary, published), folder / "shares.png", "share of the masked images", title="mean and deviation over seeds"
+        _panels(summary, published, names),
+        folder / "shares.png",
+        "share of the masked images",
+        title="mean and deviation over seeds",
     )
     print(summary.to_string(index=False, float_format="%.3f"))
     print(folder / "shares.png")
     return {f"{row['mode']}, {row['masked_share']:g}": row for row in summary.to_dict("records")}
 
 
-def _panels(summary: pd.DataFrame, published: Published) -> dict[str, dict[str, Band]]:
+def _f1_of_classes(table: pd.DataFrame) -> dict[str, str]:
+    """Columns of the F1 of each class but the first one, background, and their names in the figure: the paper's 3 g to i."""
+    columns = [str(name) for name in table if str(name).startswith("classes.") and str(name).endswith(".f1")]
+    named = {name: name.removeprefix("classes.").removesuffix(".f1") for name in columns}
+    return {name: f"F1, {of}" for name, of in list(named.items())[1:] if not of.startswith("everything is ")}
+
+
+def _panels(summary: pd.DataFrame, published: Published, names: Sequence[str] = tuple(SCORES)) -> dict[str, dict[str, Band]]:
     """Each score as it is, and as a share of what S reaches with all masks, as in the paper's figure 3."""
     panels: dict[str, dict[str, Band]] = {}
-    for name in SCORES:
+    for name in names:
         whole = summary[(summary["mode"] == "S") & (summary["masked_share"] == 1)][f"{name} mean"]
         for title, scale in ((name, 1.0), (f"{name}, of S with all masks", float(whole.iloc[0]) if len(whole) else None)):
             if scale is None:
