@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     scores = torch.stack(means)
     names = [f"weight_{index + 1}" for index in range(weights.shape[1])]
     table = pd.DataFrame(weights.double().round(decimals=6).numpy(), columns=names)
-    table["region_f_mean"], table["region_f_std"] = scores.mean(0).numpy(), scores.std(0).numpy()
+    table["region_f_mean"], table["region_f_std"] = scores.mean(0).numpy(), scores.std(0, correction=int(len(scores) > 1)).numpy()
     with atomic_path(arguments.output_dir / TABLE) as temporary:
         table.to_csv(temporary, index=False)
     best = table.loc[table["region_f_mean"].idxmax()].to_dict()

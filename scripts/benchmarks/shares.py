@@ -9,10 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from scripts.benchmarks.class_maps import write_class_maps
+from scripts.benchmarks.slides_of_runs import SlidesOfRuns
 from scripts.declarations.published import bundle_of, read_published
 from shared.data.labels.supervision import MODES
 from shared.sweeps.sweep import Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
+from shared.writers.atomic import atomic_path
 from shared.writers.figures.bands import Band, write_bands
 
 # Name of a line -> share of the masks -> score.
@@ -26,6 +29,7 @@ SCORES = {
     "Weighted F1": "weighted_f1",
     "Accuracy": "accuracy",
     "Mean IoU": "mean_iou",
+    "Released IoU": "released_iou",
 }
 
 
@@ -36,8 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        "--validation_cases",
+        nargs="+",
+        help="slides that choose the epoch, one for each seed: the others that do not train are tested on",
+    )
+    parser.add_argument("--slides", type=Path, help="manifest of whole slides with masks: every run is scored on its test slides")
+    parser.add_argument("--pictures", type=int, default=0, help="test images of the picture of class maps (default 0: none)")
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")
-    parser.add_argument("--output_dir", type=Path, required=True, help="gets a folder per run, sweep.csv and shares.png")
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="gets a folder per run, sweep.csv, shares.png and maps.png"
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -50,11 +63,25 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"shares are from 0 to 1; got {arguments.shares}")
     fixed = {name: parse_value(text) for name, text in arguments.set}
     varied = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
-    sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=lambda values: _is_new(values, varied))
+    cases = case_of_seed(arguments.seeds, arguments.validation_cases)
+    if arguments.validation_cases:
+        varied = {"validation_case": arguments.validation_cases, **varied}
+
+    def is_allowed(values: dict[str, Any]) -> bool:
+        return _is_new(values, varied) and values.get("validation_case") == cases[values["seed"]]
+
+    sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=is_allowed)
     try:
         sweep.run()
     finally:
         table = sweep.table()
+        if arguments.slides is not None and len(table):
+            slides = SlidesOfRuns(arguments.config_file, arguments.slides, fixed)
+            table = with_slide_scores(table, sweep, slides)
+            with atomic_path(arguments.output_dir / "slides.csv") as temporary:
+                table.to_csv(temporary, index=False)
+        if arguments.pictures and len(table):
+            write_class_maps(sweep, arguments.pictures, arguments.output_dir / "maps.png")
         is_scored = any(str(column).startswith("class_pixels.") for column in table)
         results = _report(table, arguments.output_dir, published_shares(arguments.config_file)) if is_scored else {}
     if not results:
@@ -62,6 +89,31 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "the runs have no scores of pixels: shares needs masks of the test images (truth: mask), and the default method"
         )
     return results
+
+
+def case_of_seed(seeds: Sequence[int], cases: Sequence[str] | None) -> dict[int, str | None]:
+    """The validation slide of each seed: in the paper each of its runs has another one.
+
+    Raises:
+        ValueError: unless there is one for each seed.
+    """
+    if cases and len(cases) != len(seeds):
+        raise ValueError(f"give one of --validation_cases for each of --seeds: {len(cases)} for {len(seeds)}")
+    return dict(zip(seeds, cases or [None] * len(seeds), strict=True))
+
+
+def with_slide_scores(table: pd.DataFrame, sweep: Sweep, slides: SlidesOfRuns) -> pd.DataFrame:
+    """A sweep's table with the scores of whole slides in place of those of images, means of slides with their background."""
+    rows = []
+    for row in table.to_dict("records"):
+        values = {name: row[name] for name in sweep.varied}
+        metrics = slides.scores(sweep.folder(values), values.get("validation_case"))
+        scores = next(iter(metrics["class_pixels_all_of_slides"].values()))
+        kept = values | {f"class_pixels.{row['mode']}.{name}": scores[name] for name in SCORES.values()}
+        # Behind that of background, which `_f1_of_classes` leaves out.
+        names = [name for name in scores if name.startswith("f1 ")]
+        rows.append(kept | {f"classes.{name.removeprefix('f1 ')}.f1": scores[name] for name in names})
+    return pd.DataFrame(rows)
 
 
 def published_shares(config_files: Sequence[str]) -> Published:
@@ -97,7 +149,8 @@ def _report(table: pd.DataFrame, folder: Path, published: Published) -> dict[str
     of_classes = _f1_of_classes(table)
     table = table.rename(columns=of_classes)
     names = [*SCORES, *of_classes.values()]
-    summary = summarise(table, ["mode", "masked_share", "seed"], names, over=["seed"])
+    over = [name for name in ("seed", "validation_case") if name in table]
+    summary = summarise(table, ["mode", "masked_share", *over], names, over=over)
     write_bands(
         _panels(summary, published, names),
         folder / "shares.png",

@@ -64,6 +64,13 @@ def test_s_plus_c_with_all_masks_is_trained_as_s_once():
     assert shares._is_new({"mode": "S+C", "masked_share": 1.0}, {"mode": ["S+C"]})
 
 
+def test_each_seed_has_its_validation_slide():
+    assert shares.case_of_seed([3, 4], ["A04", "A05"]) == {3: "A04", 4: "A05"}
+    assert shares.case_of_seed([3, 4], None) == {3: None, 4: None}
+    with pytest.raises(ValueError, match="one of --validation_cases for each of --seeds: 1 for 2"):
+        shares.case_of_seed([3, 4], ["A04"])
+
+
 @pytest.mark.parametrize(
     ("modes", "trained"), [(["S", "S+C", "S+C*"], ["S+C"]), (["S", "S+C*"], ["S+C*"]), (["S", "S+C"], ["S+C"])]
 )
