@@ -110,6 +110,11 @@ class EmbeddedImages(Dataset):
         return self.images.class_names
 
     @property
+    def stretch(self) -> bool:
+        """See `RegionDataset`."""
+        return self.images.stretch
+
+    @property
     def size_px(self) -> int | None:
         """See `RegionDataset`: of the images."""
         return self.images.size_px
