@@ -9,10 +9,10 @@ the column of that name) says which are tumour. Writes metrics.json and slides.c
 Maps of tumour: pixels, AUC with and without background, FROC of lesions. As in CAMELYON16, regions of isolated tumour cells
 (longest axis below 200 um) are no lesions; the table says how many there are. Without a lesion there is no FROC.
 
-Maps of several classes (class_names in their settings.json): accuracies, F1, IoU and BACH score of the likeliest class, scores of
-each class, the confusion matrix, and the AUC of all other classes against the first one. Annotations are of these class names,
-pixels of a mask image their indices. Glass is of the first class whatever the map says, and counts "with background" alone. FROC
-is for maps of tumour only.
+Maps of several classes (class_names in their settings.json): accuracies, F1, IoU and BACH score of the likeliest class, of pooled
+pixels and as means of slides; scores of each class, the confusion matrix, and the AUC of all other classes against the first one.
+Annotations are of these class names, pixels of a mask image their indices. Glass is of the first class whatever the map says, and
+counts "with background" alone. FROC is for maps of tumour only.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ COLUMNS = {
     "f1": "F1",
     "iou": "IoU",
 }
+CLASS_KINDS = ("class_pixels", "class_pixels_all", "class_pixels_of_slides", "class_pixels_all_of_slides", "classes")
 PARTS = (("tissue only", "pixels_tissue"), ("with background", "pixels_all"))
 # Metrics, and a row per slide.
 Report = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -97,7 +98,7 @@ def class_table(metrics: Mapping[str, Any]) -> list[str]:
     """The scores of maps of several classes for a person, in per cent."""
     names = metrics["class_names"]
     # Those of tumour have lines of their own.
-    blocks = score_blocks({kind: metrics[kind] for kind in ("class_pixels", "class_pixels_all", "classes")})
+    blocks = score_blocks({kind: metrics[kind] for kind in CLASS_KINDS})
     lines = [*blocks, *_confusion_lines(names, metrics["confusion"]), ""]
     lines += [*_pixel_lines(f"Not {names[0]} (%)", metrics), ""]
     absent = ", ".join(metrics["classes_without_truth"])

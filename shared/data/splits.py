@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def assign_splits(records: Sequence[Record], fractions: Sequence[float] = (0.65,
                 record["split"] = SPLITS[chosen]
 
 
-def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int = 0) -> None:
+def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int = 0, validates: bool = True) -> None:
     """Fill ``split`` of every record in place, for one run of a k-fold cross-validation.
 
     The records of fold `fold` are the test split, those of the next fold (the first after the last) the val split, all others
@@ -53,6 +54,7 @@ def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int
         num_folds: k, at least 3: one to train, one to validate, one to test.
         fold: 0 to k - 1.
         seed: of the shuffle; the same records and seed give the same folds, whatever the order of the rows.
+        validates: False trains on the next fold too, and leaves no val split.
 
     Raises:
         ValueError: for a number out of range, or fewer cases than folds.
@@ -71,9 +73,28 @@ def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int
             chosen = int(np.lexsort((totals, sizes))[0])
             sizes[chosen] += len(case)
             totals[chosen] += len(case)
-            split = {fold: "test", (fold + 1) % num_folds: "val"}.get(chosen, "train")
+            split = {fold: "test", (fold + 1) % num_folds: "val" if validates else "train"}.get(chosen, "train")
             for record in case:
                 record["split"] = split
+
+
+def rotate_validation(records: Sequence[Record], case: str) -> None:
+    """Let one case outside the training validate, and test on the others: change ``split`` of the records in place.
+
+    Args:
+        records: manifest records whose splits are known.
+        case: ``case_id``, or the name of the image without its ending, of a case of the val or the test split.
+
+    Raises:
+        ValueError: naming the cases that there are, if none of them is this one.
+    """
+    names = [record.get("case_id") or Path(record["image"]).stem for record in records]
+    outside = sorted({name for name, record in zip(names, records, strict=True) if record["split"] != "train"})
+    if case not in outside:
+        raise ValueError(f"no case {case!r} outside the training images can validate; there are {', '.join(outside) or 'none'}")
+    for name, record in zip(names, records, strict=True):
+        if record["split"] != "train":
+            record["split"] = "val" if name == case else "test"
 
 
 def take_share(records: Sequence[Record], share: float, seed: int = 0) -> list[Record]:

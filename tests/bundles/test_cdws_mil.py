@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from scripts.benchmarks import fusion_weights
 from shared.networks import SideOutputResNet, SideOutputVGG
 from shared.sweeps.sweep import Sweep
 
@@ -40,6 +42,26 @@ def test_every_map_is_scored_and_printed(trained_cdws):
     lines = trained_cdws.process.stdout.splitlines()
     assert sum(line.startswith("Regions (%)") for line in lines) == 1
     assert sum(line.startswith("CDWS-MIL ") for line in lines) == 4
+
+
+def test_fusion_weights_are_chosen_on_validation_images_and_given_to_the_network(cdws, trained_cdws, tmp_path):
+    settings = [("image_size_px", "64"), ("mpp", "0.5"), ("num_workers", "0"), ("dataset_dir", str(cdws.data))]
+    options = {"config_file": [str(cdws.root / "configs/evaluate.json")], "runs": [trained_cdws.folder], "step": 0.25}
+    found = fusion_weights.run(Namespace(**options, set=[*settings, ("device", "cpu")], output_dir=tmp_path))
+    table = pd.read_csv(tmp_path / "fusion_weights.csv")
+    assert len(table) == 15
+    assert found["networks"] == [[0.2, 0.35, 0.45]]
+    best = [found["best"][f"weight_{index}"] for index in (1, 2, 3)]
+    again = {"output_dir": trained_cdws.folder, "image_size_px": 64, "mpp": 0.5, "num_workers": 0, "split": "val"}
+    scored = cdws.evaluate_here(evaluation_dir=tmp_path / "best", fusion_weights=best, **again)
+    assert scored["regions"]["CDWS-MIL"]["f_all"] == pytest.approx(table["region_f_mean"].max(), abs=1e-3)
+
+
+def test_another_mean_than_in_training_is_refused(cdws, trained_cdws, tmp_path):
+    again = {"output_dir": trained_cdws.folder, "image_size_px": 64, "mpp": 0.5, "generalized_mean_r": 8.0}
+    with pytest.raises(RuntimeError) as caught:
+        cdws.evaluate_here(evaluation_dir=tmp_path, **again)
+    assert "generalized_mean_r: 4.0 then, 8.0 now" in str(caught.value.__cause__)
 
 
 def test_mlflow_has_the_training_and_its_evaluation(trained_cdws):
@@ -84,13 +106,14 @@ VARIANTS = {
     ("five_fold",): "CDWS-MIL",
     ("dataset_a",): "CDWS-MIL",
     ("dws", "resnet50"): "DWS-MIL",
+    ("dataset_b",): "CDWS-MIL",
 }
 
 
 @pytest.mark.parametrize("overlays", VARIANTS, ids="+".join)
 def test_a_variant_trains_to_its_end(cdws, tmp_path, overlays, capsys):
     """Dataset A's settings with the tiny images: full batches, constant rate, no clipping, checkpointing."""
-    weights_of_imagenet = {"pretrained": False} if "dataset_a" in overlays else {}
+    weights_of_imagenet = {"pretrained": False} if {"dataset_a", "dataset_b"} & {*overlays} else {}
     small = {"backbone": "resnet10"} if "resnet50" in overlays else {}
     superpixels = {"num_superpixels": 30, "superpixel_dir": str(tmp_path / "superpixels")} if "superpixels" in overlays else {}
     cdws.train_here(*overlays, output_dir=tmp_path / "run", num_epochs=1, **weights_of_imagenet, **superpixels, **small)
@@ -101,7 +124,7 @@ def test_a_variant_trains_to_its_end(cdws, tmp_path, overlays, capsys):
     assert f"{method}: examples" not in capsys.readouterr().err
     if superpixels:
         assert len(list((tmp_path / "superpixels").glob("*.npz"))) == 16 + 8 + 8
-    if "five_fold" in overlays:
+    if {"five_fold", "dataset_b"} & {*overlays}:
         # 32 images in 5 folds, by case.
         assert metrics["num_images"] in (4, 8)
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from shared.data import assign_folds, assign_splits, load_manifest, take_share
-from shared.data.splits import SPLITS
+from shared.data.splits import SPLITS, rotate_validation
 
 
 def records_of(num_cases, images_a_case=(1, 2, 3), labels=(0, 1)):
@@ -185,6 +185,25 @@ def test_folds_of_the_papers_data_set_b():
         assign_folds(records, 5, fold)
         counts = Counter((record["label"], record["split"]) for record in records)
         assert [counts[label, split] for label in (0, 1) for split in SPLITS] == [18, 6, 6, 18, 6, 6]
+        tested = [record["image"] for record in records if record["split"] == "test"]
+        assign_folds(records, 5, fold, validates=False)
+        assert Counter(record["split"] for record in records) == {"train": 48, "test": 12}
+        assert [record["image"] for record in records if record["split"] == "test"] == tested
+
+
+def test_each_case_outside_the_training_may_validate():
+    records = [
+        {"image": f"slides/{name}.svs", "case_id": None, "split": split} for name, split in zip("abcd", "ttvs", strict=True)
+    ]
+    for record in records:
+        record["split"] = {"t": "train", "v": "val", "s": "test"}[record["split"]]
+    patch = {"image": "slides/d.svs", "case_id": "d", "split": "test"}
+    rotate_validation([*records, patch], "d")
+    assert [record["split"] for record in [*records, patch]] == ["train", "train", "test", "val", "val"]
+    rotate_validation(records, "c")
+    assert [record["split"] for record in records] == ["train", "train", "val", "test"]
+    with pytest.raises(ValueError, match="no case 'a' outside the training images can validate; there are c, d"):
+        rotate_validation(records, "a")
 
 
 def test_what_is_left_over_goes_to_the_smaller_folds():

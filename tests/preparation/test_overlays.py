@@ -52,7 +52,7 @@ LAYOUTS = {
     "wsss4luad": (write_wsss4luad, ["--train_masks", 0.5]),
 }
 # Their scripts write a manifest where the user says, or none.
-ELSEWHERE = {"tcga", "patch_camelyon"}
+ELSEWHERE = {"tcga", "patch_camelyon", "consensus"}
 
 
 # What the miniatures' images are when read at the overlay's mpp; where nothing stands, of the published size.

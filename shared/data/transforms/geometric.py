@@ -136,6 +136,21 @@ def _changes_the_view(step: Any) -> bool:
     return any(name.startswith(_CHANGE_THE_VIEW) for name in modules) and not isinstance(step, _KEEP_THE_VIEW)
 
 
+def stain_reference_of_maps(stain_reference: str | None, normalized_images: str = "all") -> str | None:
+    """What the stains of masked images and slides are normalised to: nothing where those of labelled images alone are.
+
+    Args:
+        stain_reference: see `normalized_and_augmented`.
+        normalized_images: ``"all"`` or ``"labelled"``.
+
+    Raises:
+        ValueError: for another word.
+    """
+    if normalized_images not in ("all", "labelled"):
+        raise ValueError(f"normalized_images must be all or labelled; got {normalized_images!r}")
+    return stain_reference if normalized_images == "all" else None
+
+
 def normalized_and_augmented(
     keys: Sequence[str] = ("image",),
     stain_reference: str | None = None,
