@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -40,8 +40,9 @@ class MapEvaluation:
     "Everything is tumour" is scored on the tissue too.
 
     Where the records are of more than one ``group`` (a manifest's column), such as slides of the locations of training and of
-    others, each kind of score has rows of each group behind those of all slides: "<method>, <group>". Records without a group
-    count among all only.
+    others, each kind of score has rows of each group behind those of all slides: "<method>, <group>". Where they are of more
+    than one ``location``, such as organs, rows of each location follow: "<method>, location <location>". Records without a group
+    or a location count among all only.
 
     Args:
         folder: to write to.
@@ -92,8 +93,7 @@ class MapEvaluation:
             self.is_scored = any(record.get("mask") is not None for record in self.records)
         else:
             self.is_scored = truth is not None and all(has_known_mask(record) for record in self.records)
-        groups = sorted({group for record in self.records if (group := record.get("group")) is not None})
-        self.groups = groups if len(groups) > 1 else []
+        self.groups, self.locations = _values_of(self.records, "group"), _values_of(self.records, "location")
         self.threshold, self.alpha, self.method, self.split = mapper.threshold, alpha, method, split
         self.num_examples, self.tracking, self.slide_scores = num_examples, tracking, slide_scores
 
@@ -126,6 +126,8 @@ class MapEvaluation:
         }
         if self.groups:
             row["group"] = record.get("group")
+        if self.locations:
+            row["location"] = record.get("location")
         if self._is_known(record):
             row |= {"tissue_auc": counts.auc("tissue"), "auc": counts.auc("all")}
             row |= dict(zip(COUNTS, counts.decided("tissue", least_value(self.threshold)).tolist(), strict=True))
@@ -137,9 +139,7 @@ class MapEvaluation:
         if scored and len(scored) < len(rows):
             metrics["num_slides_scored_by_pixel"] = len(scored)
         metrics["slides"] = {}
-        for group in (None, *self.groups):
-            chosen = [index for index, record in enumerate(self.records) if group is None or record.get("group") == group]
-            behind = "" if group is None else f", {group}"
+        for behind, chosen in self._parts():
             scores = torch.tensor([rows[index]["score"] for index in chosen])
             labels = torch.tensor([int(rows[index]["label"] > 0) for index in chosen])
             metrics["slides"][self.method + behind] = {"auc": number(roc_auc(scores, labels))}
@@ -151,6 +151,15 @@ class MapEvaluation:
                     of_part = metrics.setdefault(f"pixels_{part}", {})
                     of_part |= {name + behind: scores for name, scores in found.items()}
         return metrics
+
+    def _parts(self) -> Iterator[tuple[str, list[int]]]:
+        """What stands behind the method in the rows of a part of the slides, and which slides these are: all of them first."""
+        yield "", list(range(len(self.records)))
+        for group in self.groups:
+            yield f", {group}", [index for index, record in enumerate(self.records) if record.get("group") == group]
+        for location in self.locations:
+            chosen = [index for index, record in enumerate(self.records) if record.get("location") == location]
+            yield f", location {location}", chosen
 
     def _pixel_scores(
         self, counts: Sequence[MapCounts], has_tumour: Sequence[bool], part: str
@@ -192,6 +201,12 @@ def top_share_mean_of_histogram(histogram: Tensor, share: float) -> float:
     top = top_share_of_histogram(histogram, share)
     values = torch.linspace(0, 1, len(histogram), dtype=torch.float64)
     return float((top * values).sum() / top.sum().clamp(min=1))
+
+
+def _values_of(records: Sequence[Record], column: Literal["group", "location"]) -> list[str]:
+    """The values of a column, sorted; none where there is only one, which would be scored like the whole."""
+    values = sorted({value for record in records if (value := record.get(column)) is not None})
+    return values if len(values) > 1 else []
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -281,12 +281,13 @@ def test_slides_without_masks_are_scored_by_their_labels(tmp_path, evaluation, c
     assert (tmp_path / "without/examples.png").exists()
 
 
-def test_groups_are_scored_apart(tmp_path, evaluation, cohort, tissue, capsys):
+@pytest.mark.parametrize(("column", "behind"), [("group", ", {}"), ("location", ", location {}")])
+def test_groups_and_locations_are_scored_apart(tmp_path, evaluation, cohort, tissue, capsys, column, behind):
     alone = {}
     for name, records in (("a", cohort[:2]), ("b", cohort[2:])):
         alone[name] = evaluation(tmp_path / name, records, num_examples=0).run()
         for record in records:
-            record["group"] = name
+            record[column] = name
     # In any order of the rows.
     mixed = [cohort[index] for index in (2, 0, 3, 1)]
     found = evaluation(tmp_path / "e", mixed).run()
@@ -294,10 +295,10 @@ def test_groups_are_scored_apart(tmp_path, evaluation, cohort, tissue, capsys):
     for kind in ("slides", "pixels_tissue", "pixels_all"):
         expected = dict(whole[kind])
         for group, metrics in alone.items():
-            expected |= {f"{name}, {group}": scores for name, scores in metrics[kind].items()}
+            expected |= {name + behind.format(group): scores for name, scores in metrics[kind].items()}
         assert_same(found[kind], expected)
-    assert [row["group"] for row in table(tmp_path / "e")] == ["b", "a", "b", "a"]
-    assert f"{METHOD}, b" in capsys.readouterr().out
+    assert [row[column] for row in table(tmp_path / "e")] == ["b", "a", "b", "a"]
+    assert METHOD + behind.format("b") in capsys.readouterr().out
 
 
 def test_one_group_is_none(tmp_path, evaluation, cohort):
