@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +18,8 @@ from ..inference.slide_mapper import SlideMapper
 from ..metrics.bag_ranking import top_share_of_histogram
 from ..metrics.ranking import roc_auc, roc_auc_of_histograms
 from ..writers.figures.examples import ExampleRow
-from ..wsi.slide import Slide
 from .maps.counts import PARTS, MapCounts, least_value
-from .maps.scoring_grid import ScoringGrid
+from .maps.pictures import slide_picture
 from .maps.split_maps import SplitMaps
 from .report import COUNTS, example_indices, example_title, number, pooled_scores, write_report
 from .slide_scores import SlideScores
@@ -180,15 +178,9 @@ class MapEvaluation:
     def _examples(self) -> list[ExampleRow]:
         rows = []
         for index in example_indices([label_of(record) for record in self.records], self.num_examples):
-            record, folder = self.records[index], self.maps.finished
-            with Slide(record["image"], mpp=record.get("mpp")) as slide, folder.open(record) as source:
-                picture = slide.thumbnail(_EXAMPLE_PX)
-                shape = picture.shape[:2]
-                mpp = slide.mpp * max(slide.size_px) / max(shape)
-                grid = replace(ScoringGrid.of_mpp(record, folder.row(record), mpp), shape=shape)
-                probability = grid.decisions(source, 0, shape[0])[0] / 255
-            truth = grid.truth(0, shape[0]) if self._is_known(record) else None
-            rows.append(ExampleRow(example_title(record), picture, {"truth": truth, "tumour map": probability}))
+            record = self.records[index]
+            seen = slide_picture(record, self.maps.finished, _EXAMPLE_PX, self._is_known(record))
+            rows.append(ExampleRow(example_title(record), seen.image, {"truth": seen.truth, "tumour map": seen.probability}))
         return rows
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from ..evaluation.test_patch_evaluation import write_patches
 from .runs import files_of, messages_of, metrics_of, weights_of
 
 TEST_SLIDES = ["slide_08", "slide_09", "slide_10"]
@@ -232,18 +233,33 @@ def test_what_is_wrong_with_a_manifest_is_said_before_anything_is_written(alpha_
 
 
 def test_the_grid_of_the_paper(alpha_beta, tmp_path):
-    """Two of its trainings by the script; a second start finds them; MLflow shows both below one run."""
-    tiny = alpha_beta.tiny | {"dataset_dir": str(alpha_beta.data), "num_epochs": 1}
+    """Two of its trainings by the script; a second start finds them; MLflow shows both below one run.
+
+    Test slides are of two groups and two locations, and both trainings are scored on patches too.
+    """
+    manifest = alpha_beta.manifest("slides.csv").assign(group="in_distribution", location="kidney")
+    manifest.loc[manifest.index[-1], ["group", "location"]] = ["out_of_location", "colon"]
+    manifest.to_csv(tmp_path / "slides.csv", index=False)
+    patches = tmp_path / "patches"
+    patches.mkdir()
+    write_patches(patches, [0, 1] * 6)
+    tiny = alpha_beta.tiny | {"dataset_dir": str(alpha_beta.data), "num_epochs": 1, "manifest": str(tmp_path / "slides.csv")}
     fixed = [text for name, value in tiny.items() for text in ("--set", name, json.dumps(value))]
     command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "alpha-beta"]
-    command += ["--config_file", *alpha_beta.config_files("train"), "--alphas", "0.2", "--betas", "0"]
+    command += ["--config_file", *alpha_beta.config_files("train"), "--alphas", "0.2", "--betas", "0", "0.8"]
+    command += ["--patch_camelyon", str(patches), *fixed, "--output_dir", str(tmp_path / "runs")]
     for _ in range(2):
-        alpha_beta.run_well([*command, "0.8", *fixed, "--output_dir", str(tmp_path / "runs")])
+        printed = alpha_beta.run_well(command).stdout
     rows = json.loads((tmp_path / "result.json").read_text())["results"]
     assert rows.keys() == {"alpha 0.2, beta 0", "alpha 0.2, beta 0.8"}
-    single = metrics_of(tmp_path / "runs/alpha=0.2,beta=0.8,seed=0")["pixels_tissue"][METHOD]["auc"]
-    assert rows["alpha 0.2, beta 0.8"]["AUC, tissue mean"] == pytest.approx(single)
-    assert (tmp_path / "runs/grid.png").read_bytes().startswith(b"\x89PNG")
+    run, row = tmp_path / "runs/alpha=0.2,beta=0.8,seed=0", rows["alpha 0.2, beta 0.8"]
+    pixels = metrics_of(run)["pixels_tissue"]
+    for part in ("in_distribution", "out_of_location", "location kidney", "location colon"):
+        assert row[f"AUC, tissue, {part} mean"] == pytest.approx(pixels[f"{METHOD}, {part}"]["auc"])
+    assert row["PatchCamelyon AUC mean"] == metrics_of(run, "patch_camelyon")["images"][METHOD]["auc"]
+    for figure in ("grid.png", "locations.png", "maps.png"):
+        assert (tmp_path / "runs" / figure).read_bytes().startswith(b"\x89PNG")
+        assert str(tmp_path / "runs" / figure) in printed
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlruns.db")
     runs = client.search_runs([client.get_experiment_by_name("alpha_beta_mil").experiment_id])
     parents = {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in runs}
