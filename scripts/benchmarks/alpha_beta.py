@@ -17,8 +17,7 @@ import pandas as pd
 from scripts.benchmarks.alpha_beta_maps import draw_maps
 from scripts.benchmarks.alpha_beta_patches import patch_auc, score_on_patches
 from scripts.declarations.published import bundle_of, read_published
-from shared.sweeps.sweep import METRICS as FINISHED
-from shared.sweeps.sweep import Sweep, parse_value
+from shared.sweeps.sweep import METRICS as FINISHED, Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
 from shared.writers.figures.matrices import write_matrices
 

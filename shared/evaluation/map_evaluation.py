@@ -56,6 +56,8 @@ class MapEvaluation:
             without the slides of label 0 that have no mask file, for a paper that may not have had them; None: only the labels.
         split: name of the split in ``metrics.json``.
         slide_scores: of the same slides, for a network that says more of a slide than its map does; None: their maps score them.
+        normal_is_zero: the pixels of slides with label 0 count as if their maps said 0 everywhere. A slide's own score stays that
+            of its map.
 
     Raises:
         ValueError: before anything is mapped, naming row and file of a mask that cannot be read or does not fit its slide; if
@@ -78,6 +80,7 @@ class MapEvaluation:
         truth: str | None = "mask",
         split: str = "test",
         slide_scores: SlideScores | None = None,
+        normal_is_zero: bool = False,
     ) -> None:
         if slide_scores is not None and [one["image"] for one in slide_scores.dataset.data] != [one["image"] for one in records]:
             raise ValueError("slide_scores are of other slides, or in another order, than the records that are evaluated")
@@ -94,11 +97,15 @@ class MapEvaluation:
         self.groups, self.locations = _values_of(self.records, "group"), _values_of(self.records, "location")
         self.threshold, self.alpha, self.method, self.split = mapper.threshold, alpha, method, split
         self.num_examples, self.tracking, self.slide_scores = num_examples, tracking, slide_scores
+        self.normal_is_zero = normal_is_zero
 
     def run(self) -> dict[str, Any]:
         """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
         counts = self.maps.counts()
         scores = [self._map_score(of_map) for of_map in counts] if self.slide_scores is None else self.slide_scores.run()
+        if self.normal_is_zero:
+            pairs = zip(self.records, counts, strict=True)
+            counts = [of_map if label_of(record) > 0 else of_map.of_zero() for record, of_map in pairs]
         rows = [self._row(*of_slide) for of_slide in zip(self.records, counts, scores, strict=True)]
         metrics = self._metrics(rows, counts)
         title, table = f"{self.method}: slides of the split", score_table(metrics, self.folder)

@@ -168,6 +168,39 @@ def test_the_settings_of_the_paper(alpha_beta, tmp_path):
     assert metrics["slides"][METHOD]["auc"] is not None
 
 
+def test_the_released_settings_and_ensemble(alpha_beta, tmp_path):
+    """Of three models that answer together the threshold is 0.3, and no pixel of a normal slide is tumour."""
+    for seed in range(3):
+        options = alpha_beta.tiny | {"num_epochs": 1, "seed": seed, "calibration_slides": 2}
+        workflow = alpha_beta.train_here("released", output_dir=tmp_path / f"runs/{seed}", **options)
+    augmentation, bags = (workflow.parser.get_parsed_content(name) for name in ("train::preprocessing", "train::dataset"))
+    assert (augmentation.colour_jitter, augmentation.hue_jitter) == (0.1, 0.01)
+    assert (bags.tissue.method, bags.min_tissue) == ("white", 0.25)
+    assert json.loads((tmp_path / "runs/0/calibration.json").read_text())["num_slides"] == 2
+    options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "margin_px", "tissue_mpp", "num_workers")}
+    options |= {"runs": f"{tmp_path}/runs/*/model.pt", "output_dir": tmp_path, "evaluation_dir": tmp_path / "evaluation"}
+    metrics = alpha_beta.evaluate_here("released", "ensemble", "released_ensemble", **options)
+    assert metrics["threshold"] == 0.3
+    table = pd.read_csv(tmp_path / "evaluation/slides.csv").set_index("label")
+    assert table.loc[0, ["tp", "fp"]].tolist() == [0, 0]
+    assert (table.loc[1, ["tp", "fp"]].sum(axis=1) > 0).all()
+
+
+def test_the_threshold_comes_from_as_many_slides_as_asked_for(alpha_beta, tmp_path):
+    manifest = alpha_beta.manifest("slides.csv")
+    extra = manifest[manifest["split"] == "train"].index[:4]
+    manifest.loc[extra, "split"] = "val"
+    manifest.to_csv(tmp_path / "slides.csv", index=False)
+    options = {**alpha_beta.tiny, "manifest": str(tmp_path / "slides.csv"), "output_dir": str(tmp_path / "run")}
+    parser = alpha_beta.workflow("train", **options, calibration_slides=3).parser
+    chosen, whole = (parser.get_parsed_content(name) for name in ("calibration_records", "val_records"))
+    assert (len(chosen), len(whole)) == (3, 6)
+    assert {record["label"] for record in chosen} == {0, 1}
+    assert parser.get_parsed_content("calibration_bags").data == chosen
+    given = [parser[f"calibration::{name}"] for name in ("maps::records", "dataset")]
+    assert given == ["@calibration_records", "@calibration_bags"]
+
+
 def test_without_masks_slides_are_scored(alpha_beta, tmp_path):
     table = alpha_beta.manifest("slides.csv")
     table.drop(columns=["mask", "area"]).to_csv(tmp_path / "slides.csv", index=False)

@@ -45,7 +45,7 @@ def tissue(tmp_path):
 
 @pytest.fixture
 def evaluation(tissue, paint_finder):
-    def make(folder, records, network=None, alpha=ALPHA, num_examples=3, truth="mask", **options):
+    def make(folder, records, network=None, alpha=ALPHA, num_examples=3, truth="mask", normal_is_zero=None, **options):
         options = {
             "mpp": 1.0,
             "tile_size_px": 32,
@@ -55,7 +55,8 @@ def evaluation(tissue, paint_finder):
             "amp": False,
         } | options
         mapper = SlideMapper(network or paint_finder(), **grouped(**options))
-        return MapEvaluation(folder, records, mapper, tissue, alpha, METHOD, num_examples, truth=truth)
+        zero = {} if normal_is_zero is None else {"normal_is_zero": normal_is_zero}
+        return MapEvaluation(folder, records, mapper, tissue, alpha, METHOD, num_examples, truth=truth, **zero)
 
     return make
 
@@ -306,6 +307,26 @@ def test_one_group_is_none(tmp_path, evaluation, cohort):
     for records in ([cohort[0] | {"group": "a"}, cohort[1]], [record | {"group": "a"} for record in cohort[:2]]):
         assert evaluation(tmp_path / "e", records, num_examples=0).run() == expected
         assert "group" not in table(tmp_path / "e")[0]
+
+
+def test_normal_slides_count_as_zero(tmp_path, evaluation, cohort, tissue, paint_finder):
+    """The scores are those of the tumour slides' pixels and of normal ones that are all 0; slides keep their own scores."""
+    network = PaintOrGlass(paint_finder(), 3.0)
+    plain = evaluation(tmp_path / "e", cohort, network, num_examples=0).run()
+    zeroed = evaluation(tmp_path / "e", cohort, network, num_examples=0, normal_is_zero=True).run()
+    assert zeroed["slides"] == plain["slides"]
+    truths, values = [], []
+    for record in cohort:
+        name = record["image"].split("/")[-1].removesuffix(".tif")
+        of_map = tifffile.imread(tmp_path / f"e/maps/{name}.ome.tif", key=0) * (record["label"] > 0)
+        truth, is_tissue = at_map_pixels(record, of_map.shape, tissue)
+        truths.append(truth[is_tissue])
+        values.append(of_map[is_tissue])
+    truth, value = np.concatenate(truths), np.concatenate(values)
+    found = zeroed["pixels_tissue"][METHOD]
+    assert found["auc"] == pytest.approx(roc_auc_score(truth, value))
+    assert found["precision"] == pytest.approx(precision_score(truth, value >= 255 * THRESHOLD))
+    assert found["specificity"] > plain["pixels_tissue"][METHOD]["specificity"]
 
 
 def test_masks_of_some_slides(tmp_path, evaluation, cohort, tissue):
