@@ -9,6 +9,7 @@ scored on PatchCamelyon too.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +128,19 @@ def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
         for statistic in ("mean", "std")
     }
     print(summary.rename(columns=names).to_string(index=False, float_format="%.3f"))
+    print(_over_pairs(summary, columns))
     for name in ("grid.png", *(["locations.png"] if of_locations else [])):
         print(folder / name)
     return {f"alpha {row['alpha']:g}, beta {row['beta']:g}": row for row in summary.rename(columns=names).to_dict("records")}
+
+
+def _over_pairs(summary: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -> str:
+    """Mean and deviation (of the pairs themselves, not of a sample) of each score over the pairs, as the paper's section 4 has."""
+    lines = [f"over {len(summary)} pairs of alpha and beta:"]
+    for (score, part), column in columns.items():
+        values = summary[f"{column} mean"]
+        lines.append(f"  {score}{f', {part}' if part else ''}: {values.mean():.3f} +- {values.std(ddof=0):.3f}")
+    return "\n".join(lines)
 
 
 def parts_of(table: pd.DataFrame, method: str) -> list[str]:

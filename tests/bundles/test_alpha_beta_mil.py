@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -290,6 +291,9 @@ def test_the_grid_of_the_paper(alpha_beta, tmp_path):
     for part in ("in_distribution", "out_of_location", "location kidney", "location colon"):
         assert row[f"AUC, tissue, {part} mean"] == pytest.approx(pixels[f"{METHOD}, {part}"]["auc"])
     assert row["PatchCamelyon AUC mean"] == metrics_of(run, "patch_camelyon")["images"][METHOD]["auc"]
+    values = [rows[name]["AUC, tissue, in_distribution mean"] for name in rows]
+    assert "over 2 pairs of alpha and beta:" in printed
+    assert f"AUC, tissue, in_distribution: {np.mean(values):.3f} +- {np.std(values):.3f}" in printed
     for figure in ("grid.png", "locations.png", "maps.png"):
         assert (tmp_path / "runs" / figure).read_bytes().startswith(b"\x89PNG")
         assert str(tmp_path / "runs" / figure) in printed
