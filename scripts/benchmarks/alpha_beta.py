@@ -135,7 +135,7 @@ def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
 
 
 def _over_pairs(summary: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -> str:
-    """Mean and deviation (of the pairs themselves, not of a sample) of each score over the pairs, as the paper's section 4 has."""
+    """Mean and deviation of each score over the pairs, not taken for a sample: so the figures of the paper's section 4 are."""
     lines = [f"over {len(summary)} pairs of alpha and beta:"]
     for (score, part), column in columns.items():
         values = summary[f"{column} mean"]
