@@ -13,6 +13,10 @@ Maps of several classes (class_names in their settings.json): accuracies, F1, Io
 pixels and as means of slides; scores of each class, the confusion matrix, and the AUC of all other classes against the first one.
 Annotations are of these class names, pixels of a mask image their indices. Glass is of the first class whatever the map says, and
 counts "with background" alone. FROC is for maps of tumour only.
+
+With --compare_with the maps of tumour are compared with those that another program has left as pictures in a folder: 8-bit grey,
+255 being probability 1, of the whole slide, named like it. How far both agree on the tissue, and what each scores where there is
+a mask or label 0, is written to comparison.json and compared_slides.csv.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ def parsed() -> argparse.Namespace:
         "--tissue", type=Path, help="folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)"
     )
     parser.add_argument("--allow_missing", action="store_true", help="leave out slides that have no finished map")
+    parser.add_argument("--compare_with", type=Path, metavar="FOLDER", help="of another program's maps, as pictures")
+    parser.add_argument("--compare_threshold", type=float, default=0.5, help="from which their pixels are tumour (default 0.5)")
     return parser.parse_args()
 
 

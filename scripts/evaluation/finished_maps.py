@@ -12,8 +12,11 @@ import pandas as pd
 
 from shared.data import TissueCache, load_manifest
 from shared.data.record import Record
+from shared.evaluation.maps.agreement import compare_maps
 from shared.evaluation.maps.cohort import MapCohort
 from shared.evaluation.maps.lesion_froc import ISOLATED_UM
+from shared.evaluation.maps.map_folder import MapFolder
+from shared.evaluation.maps.picture_maps import PictureMaps
 from shared.evaluation.maps.report import FROC_MPP, class_map_report, tumour_map_report
 from shared.evaluation.table import score_blocks
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
@@ -52,13 +55,17 @@ def tissue_of(settings: Mapping[str, Any], given: Path | None, otherwise: Path) 
 
 def tumour_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> Report:
     """Of maps of tumour, at the threshold that is asked for or with which they were made."""
-    threshold = arguments.threshold
-    if threshold is None:
-        if settings.get("threshold") is None:
-            raise ValueError(f"{arguments.maps / SETTINGS_NAME} does not tell the maps' threshold: give --threshold")
-        threshold = float(settings["threshold"])
+    threshold = _threshold(arguments, settings)
     cohort = MapCohort(arguments.maps, _records(arguments), tissue, allow_missing=arguments.allow_missing)
     return tumour_map_report(cohort, threshold, FROC_MPP if arguments.froc_mpp is None else arguments.froc_mpp)
+
+
+def _threshold(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> float:
+    if arguments.threshold is not None:
+        return float(arguments.threshold)
+    if settings.get("threshold") is None:
+        raise ValueError(f"{arguments.maps / SETTINGS_NAME} does not tell the maps' threshold: give --threshold")
+    return float(settings["threshold"])
 
 
 def class_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> Report:
@@ -122,6 +129,36 @@ def _confusion_lines(names: Sequence[str], confusion: Sequence[Sequence[int]]) -
     return lines
 
 
+def _compared(arguments: argparse.Namespace) -> str:
+    """Compare the maps with another program's, write ``comparison.json`` and ``compared_slides.csv``, and return the table."""
+    out, settings = arguments.out or arguments.maps / "evaluation", settings_of(arguments.maps)
+    if settings.get("class_names"):
+        raise ValueError(f"--compare_with is for maps of tumour, and those in {arguments.maps} are of several classes")
+    thresholds = _threshold(arguments, settings), arguments.compare_threshold
+    tissue = tissue_of(settings, arguments.tissue, out / "tissue")
+    maps, others = MapFolder(arguments.maps), PictureMaps(arguments.compare_with)
+    metrics, rows = compare_maps(maps, others, _records(arguments), tissue, thresholds, arguments.allow_missing)
+    with atomic_path(out / "comparison.json") as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
+    with atomic_path(out / "compared_slides.csv") as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    return "\n".join(comparison_table(metrics))
+
+
+def comparison_table(metrics: Mapping[str, Any]) -> list[str]:
+    """The agreement of two sets of maps for a person, in per cent."""
+    lines = [f"{name.replace('_', ' ')} (%)".ljust(35) + _cell(score) for name, score in metrics["agreement"].items()]
+    if metrics["num_with_truth"]:
+        lines = [*lines, "", "Pixels (%)".ljust(30) + "".join(f"{column:>13}" for column in COLUMNS.values())]
+        for part, kind in PARTS:
+            for name, scores in metrics[kind].items():
+                lines.append(f"{name}, {part}".ljust(30) + "".join(_cell(scores[column]) for column in COLUMNS))
+    thresholds = ", ".join(f"{name} {threshold:g}" for name, threshold in metrics["thresholds"].items())
+    missing = f"; {metrics['num_missing']} left out without a map" if metrics["num_missing"] else ""
+    said = f"{metrics['num_slides']} slides, {metrics['num_with_truth']} of them with a truth; thresholds: {thresholds}"
+    return [*lines, "", said + missing]
+
+
 def _left_out(metrics: Mapping[str, Any]) -> str:
     left_out = {"without a finished map": metrics["num_missing"], "without mask or label 0": metrics["num_without_truth"]}
     return "".join(f"; {number} left out {reason}" for reason, number in left_out.items() if number)
@@ -147,6 +184,8 @@ def evaluate(arguments: argparse.Namespace) -> str:
         ValueError: for whatever is wrong, naming the file and the row.
     """
     check_maps(arguments.maps)
+    if arguments.compare_with is not None:
+        return _compared(arguments)
     out = arguments.out or arguments.maps / "evaluation"
     settings = settings_of(arguments.maps)
     tissue = tissue_of(settings, arguments.tissue, out / "tissue")

@@ -40,7 +40,12 @@ from .public.bach_annotations import BACH_CLASSES as BACH_CLASSES
 from .public.patch_camelyon import PatchCamelyonDataset as PatchCamelyonDataset
 from .record import label_of as label_of, record_error as record_error
 from .record_masks import columns_for as columns_for
-from .splits import assign_folds as assign_folds, assign_splits as assign_splits, take_share as take_share
+from .splits import (
+    assign_folds as assign_folds,
+    assign_splits as assign_splits,
+    take_number as take_number,
+    take_share as take_share,
+)
 from .tissue_cache import TissueCache as TissueCache
 from .transforms.batch_augmentation import TileAugmentation as TileAugmentation
 from .transforms.colour_statistics import colour_statistics as colour_statistics

@@ -3,8 +3,8 @@
 Columns (docs/data.md): ``image``; optional region ``x, y`` (level-0 pixels) with ``width_um, height_um`` or
 ``width_px, height_px`` (level-0 pixels); ``mpp`` (of level 0, for files that do not carry it); labels ``label``, ``area``,
 ``mask`` (an image, or an annotation file of ImageScope, ASAP or QuPath: see `read_mask_region`), and of annotation files
-``tumour_classes`` (several with | between them) and ``annotation_frame``; ``case_id`` and ``split``; ``group``, any word: what is
-scored apart within a split. Paths are relative to the CSV.
+``tumour_classes`` (several with | between them) and ``annotation_frame``; ``case_id`` and ``split``; ``group`` and
+``location``, any words: what is scored apart within a split. Paths are relative to the CSV.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ COLUMNS = [
     "case_id",
     "split",
     "group",
+    "location",
 ]  # the order on disk
 REGION = ("x", "y", "width_px", "height_px")
 
@@ -259,6 +260,7 @@ def _record(row: _Row, num_classes: int, check_files: bool) -> Record:
         "case_id": row.cells["case_id"],
         "split": row.cells["split"],
         "group": row.cells["group"],
+        "location": row.cells["location"],
         "manifest": str(row.path),
         "row": row.number,
     }

@@ -126,6 +126,40 @@ def take_share(records: Sequence[Record], share: float, seed: int = 0) -> list[R
     return [records[index] for index in sorted(taken)]
 
 
+def take_number(records: Sequence[Record], number: int | None, seed: int = 0) -> Sequence[Record]:
+    """At most a number of records, drawn at random, with each label's share of them kept.
+
+    Args:
+        records: manifest records.
+        number: to take, at least one for each label; the counts of the labels are rounded so that they add up to it. None, or as
+            many as there are, takes all.
+        seed: of the draw; the same records and seed give the same part, whatever the order of the rows.
+
+    Returns:
+        The records themselves, in their order.
+
+    Raises:
+        ValueError: if there are more labels than records to take.
+    """
+    if number is None or number >= len(records):
+        return records
+    strata: dict[int, list[int]] = defaultdict(list)
+    for index in sorted(range(len(records)), key=lambda index: _place(records[index])):
+        strata[records[index].get("label") or 0].append(index)
+    if number < len(strata):
+        raise ValueError(f"{number} of {len(records)} records cannot hold each of the {len(strata)} labels: take more")
+    exact = {label: number * len(indices) / len(records) for label, indices in strata.items()}
+    counts = {label: max(1, int(count)) for label, count in exact.items()}
+    # One at a time to or from the label that is furthest from its share; at least one of each stays.
+    while (missing := number - sum(counts.values())) != 0:
+        step = 1 if missing > 0 else -1
+        movable = [label for label in sorted(counts) if counts[label] + step >= 1]
+        counts[max(movable, key=lambda label: step * (exact[label] - counts[label]))] += step
+    rng = np.random.default_rng(seed)
+    taken = [index for label in sorted(strata) for index in rng.permutation(strata[label])[: counts[label]].tolist()]
+    return [records[index] for index in sorted(taken)]
+
+
 def _place(record: Record) -> str:
     """Names a record among all of a manifest: its image and region."""
     return repr([record["image"], *(record.get(name) for name in ("x", "y", "width_px", "height_px"))])
