@@ -119,7 +119,7 @@ def serve(arguments: argparse.Namespace) -> None:
     from scripts.label_server.app import REMOTE, AppConfig, PathologyApp
     from scripts.label_server.datastore import check_studies
     from scripts.label_server.ending import run_until_told
-    from scripts.label_server.served_model import find_bundles
+    from scripts.label_server.learning.served_model import find_bundles
     from scripts.label_server.server import create_server
 
     if not arguments.studies.startswith(REMOTE):

@@ -12,7 +12,7 @@ from typing import Any
 from shared.inference.bundle_mapper import CHECKPOINT_NAME
 from shared.writers.atomic import atomic_path
 
-from .refusal import Refusal
+from ..refusal import Refusal
 
 ORIGINAL = "original"
 POINTER, RECORD = "current.json", "version.json"
