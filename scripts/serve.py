@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import logging
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from scripts.options.values import json_values
 
 
 def parsed() -> argparse.Namespace:
@@ -79,17 +79,6 @@ def pairs(values: list[str]) -> dict[str, str]:
     if wrong:
         raise ValueError(f"wanted NAME=VALUE, got {wrong[0]!r}")
     return dict(value.split("=", 1) for value in values)
-
-
-def json_values(values: list[list[str]]) -> dict[str, Any]:
-    """Keys and values, words that are no JSON as they are."""
-    found: dict[str, Any] = {}
-    for key, text in values:
-        try:
-            found[key] = json.loads(text)
-        except ValueError:
-            found[key] = text
-    return found
 
 
 def prepare_settings(arguments: argparse.Namespace) -> None:

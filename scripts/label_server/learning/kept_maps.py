@@ -38,13 +38,20 @@ class KeptMaps:
         image = ImageInput(path, image_id)
         return None if worker.unfinished([image]) else worker.store.read(image.name)
 
-    def map_slide(self, name: str, model: LoadedModel, image_id: str, path: Path) -> Row:
+    def map_slide(self, name: str, model: LoadedModel, image_id: str, path: Path, mpp: float | None = None) -> Row:
         """Map a whole slide unless it is mapped; its row.
+
+        Args:
+            name: of the folder in which the maps of the model are kept.
+            model: which maps.
+            image_id: under which the slide is known.
+            path: of the slide.
+            mpp: micrometres per level-0 pixel, where the file does not say.
 
         Raises:
             Refusal: if it cannot be read or mapped.
         """
-        image = ImageInput(path, image_id)
+        image = ImageInput(path, image_id, mpp)
         with self._computing:
             worker = CohortWorker(model.mapper, self.folder_of(name, model))
             outcome = worker.attempt(image, worker.store.read(image.name), image_id)

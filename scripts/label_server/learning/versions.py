@@ -93,6 +93,21 @@ class ModelVersions:
         self._write(history[:-1])
         return self.current
 
+    def choose(self, name: str) -> Version:
+        """Let any version that is there answer; those after it stay on disk.
+
+        Args:
+            name: of a version, `ORIGINAL` among them.
+
+        Raises:
+            Refusal: if there is none of this name.
+        """
+        if name not in {row["version"] for row in self.listed()}:
+            raise Refusal(f"{self.folder.name} has no version {name!r}", 404)
+        history = self._history()
+        self._write(history[: history.index(name) + 1] if name in history else [*history, name])
+        return self.current
+
     def record(self) -> dict[str, Any]:
         """What is known of the training of the current version; nothing of the original's."""
         path = self.current.checkpoint.with_name(RECORD)
