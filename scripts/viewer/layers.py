@@ -26,7 +26,7 @@ COLOUR_MAPS = ("viridis", "cividis", "magma", "plasma")
 _KEPT = 16
 _KEPT_WHOLE = 4
 _LARGEST_WHOLE_PX = 2**26
-_REDUCED_PX = 640  # of the longer side; with as many specks as a map of this size can have, outlines still take little time
+_REDUCED_PX = 512  # of the longer side: outlines take little time, however many specks a map of this size has
 _UNKNOWN_MPP = 1.0  # of slides that do not say: only positions are read
 
 
