@@ -42,14 +42,19 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     )
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--model_dir", type=Path, required=True, help="output folder of the training, with its model.pt")
-    parser.add_argument("--manifest", type=Path, required=True, help="of the training")
-    parser.add_argument("--overlay", nargs="+", default=[], help="configurations behind inference.json, as in training: unet")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest of the training")
+    parser.add_argument("--overlay", nargs="+", default=[], help="overlays of inference.json, as in training, such as unet")
     add_annotation_options(parser)
-    parser.add_argument("--labels", choices=["mask", "label"], default="mask", help="of pixels or of images (default mask)")
-    parser.add_argument("--fit_split", default="val", help="that the temperature is fitted on (default val)")
-    parser.add_argument("--report_split", default="test", help="that the curves are drawn of (default test)")
-    parser.add_argument("--regions_per_slide", type=int, default=100, help="of slides (default 100)")
-    parser.add_argument("--out", type=Path, help="folder of the curves (default: evaluation, in --model_dir)")
+    parser.add_argument(
+        "--labels",
+        choices=["mask", "label"],
+        default="mask",
+        help="labels to calibrate on: masks of pixels or labels of images (default mask)",
+    )
+    parser.add_argument("--fit_split", default="val", help="split on which the temperature is fitted (default val)")
+    parser.add_argument("--report_split", default="test", help="split whose curves are drawn (default test)")
+    parser.add_argument("--regions_per_slide", type=int, default=100, help="regions read per slide (default 100)")
+    parser.add_argument("--out", type=Path, help="folder for the curves (default: evaluation, in --model_dir)")
     arguments, rest = parser.parse_known_args()
     if arguments.fit_split == arguments.report_split:
         parser.error(

@@ -37,10 +37,14 @@ from shared.front_door import begin_script
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--manifest", type=Path, required=True, help="of images, regions or whole slides, with masks to score")
-    parser.add_argument("--methods", nargs="+", default=[], metavar="BUNDLE[+OVERLAY]", help="(default: every bundle)")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings a method (default 3)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the report and all that it is made from")
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="manifest of images, regions or whole slides, with masks to score against"
+    )
+    parser.add_argument(
+        "--methods", nargs="+", default=[], metavar="BUNDLE[+OVERLAY]", help="methods to compare (default: every bundle)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="trainings per method (default 3)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the report and everything it is made from")
     parser.add_argument("--bundles", type=Path, default=ROOT / "bundles", help="folder of the bundles")
     parser.add_argument(
         "--set",
@@ -48,41 +52,48 @@ def parsed() -> argparse.Namespace:
         action="append",
         default=[],
         metavar=("METHOD", "KEY", "VALUE"),
-        help="a key of a training; METHOD all: of every one that has it",
+        help="set a key of a method's training; METHOD all sets it for every method that has it",
     )
-    parser.add_argument("--class_names", nargs="+", default=["normal", "tumour"], help="of labels and masks, background first")
-    parser.add_argument("--ordered_classes", action="store_true", help="three classes and more are in order: show BACH's score")
+    parser.add_argument(
+        "--class_names", nargs="+", default=["normal", "tumour"], help="class names of labels and masks, background first"
+    )
+    parser.add_argument("--ordered_classes", action="store_true", help="three or more classes are ordered: show BACH's score")
     add_annotation_options(parser)
     parser.add_argument("--mpp", type=float, default=1.0, help="micrometres per pixel at which all maps are scored (default 1)")
-    parser.add_argument("--tile_mpp", type=float, help="of PNG and JPEG images in a manifest without the column mpp")
-    parser.add_argument("--region_size_px", type=int, default=320, help="of the regions that slides are cut into (default 320)")
-    parser.add_argument("--region_mpp", type=float, default=0.5, help="micrometres per pixel of their size (default 0.5)")
+    parser.add_argument("--tile_mpp", type=float, help="um per pixel of PNG and JPEG images if the manifest has no column mpp")
+    parser.add_argument(
+        "--region_size_px", type=int, default=320, help="side of the regions that slides are cut into (default 320)"
+    )
+    parser.add_argument("--region_mpp", type=float, default=0.5, help="micrometres per pixel of --region_size_px (default 0.5)")
     parser.add_argument(
         "--dataset",
-        help="the data are those of this overlay of the bundles: methods get it where their bundle has it, and what was "
-        "published on them is shown (default: the overlay of the name of the manifest's folder; none: no overlay)",
+        help="the data set's overlay: methods whose bundle has it use it, and the published results on these data "
+        "are shown (default: the overlay named like the manifest's folder; none: no overlay)",
     )
     parser.add_argument(
         "--select",
         choices=("own", "labels"),
         default="own",
-        help="by what of the validation split epochs and thresholds are chosen: as each bundle says, or by labels alone",
+        help="how epochs and thresholds are chosen on the validation split: as each bundle does, or by labels alone",
     )
-    parser.add_argument("--reference", metavar="METHOD", help="that the others are compared with (default: the best one)")
+    parser.add_argument("--reference", metavar="METHOD", help="method with which the others are compared (default: the best one)")
     parser.add_argument(
-        "--no_baselines", action="store_true", help="without 'everything is tumour', 'colour only' and the ceilings"
+        "--no_baselines", action="store_true", help="leave out 'everything is tumour', 'colour only' and the ceilings"
     )
-    parser.add_argument("--experiment", default="comparison", help="MLflow experiment of all runs")
-    parser.add_argument("--tracking_uri", help="of MLflow (default: MLFLOW_TRACKING_URI, else a database in --out)")
-    parser.add_argument("--mlflow_url", help="where readers of the report can see MLflow, for links to the trainings")
+    parser.add_argument("--experiment", default="comparison", help="MLflow experiment for all runs")
+    parser.add_argument("--tracking_uri", help="tracking URI of MLflow (default: MLFLOW_TRACKING_URI, else a database in --out)")
+    parser.add_argument("--mlflow_url", help="address at which readers of the report reach MLflow, for links to the trainings")
     parser.add_argument("--examples", type=int, default=6, help="test images in the gallery (default 6)")
     for name, seconds, what in (("label", 5.0, "an image"), ("area", 10.0, "a rough area"), ("mask", 240.0, "a mask")):
         parser.add_argument(
-            f"--{name}_seconds", type=float, default=seconds, help=f"an annotator's, for {what} (default {seconds:g})"
+            f"--{name}_seconds",
+            type=float,
+            default=seconds,
+            help=f"seconds that an annotator needs for {what} (default {seconds:g})",
         )
     arguments = parser.parse_args()
     if arguments.seeds < 1 or arguments.mpp <= 0:
-        parser.error("--seeds is at least 1 and --mpp above 0")
+        parser.error("--seeds must be at least 1 and --mpp above 0")
     return arguments
 
 

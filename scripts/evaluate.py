@@ -30,11 +30,13 @@ from shared.front_door import begin_script
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--maps", type=Path, required=True, help="folder of the maps")
-    parser.add_argument("--manifest", type=Path, required=True, help="of whole slides, with masks")
-    parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest of whole slides with masks")
+    parser.add_argument("--split", help="split of the manifest: train, val or test (default: all rows)")
     parser.add_argument("--out", type=Path, help="folder to write to (default: evaluation, in --maps)")
-    parser.add_argument("--threshold", type=float, help="from which a pixel is tumour (default: that of the maps)")
-    parser.add_argument("--froc_mpp", type=float, help="micrometres per pixel for lesions (default 16)")
+    parser.add_argument(
+        "--threshold", type=float, help="probability from which a pixel counts as tumour (default: that of the maps)"
+    )
+    parser.add_argument("--froc_mpp", type=float, help="micrometres per pixel at which lesions are found (default 16)")
     add_annotation_options(parser)
     parser.add_argument(
         "--tissue", type=Path, help="folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)"

@@ -76,28 +76,32 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--manifest", type=Path, required=True, help="manifest (.csv), or a slide, an image, a folder of them")
-    parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="manifest (.csv), slide, image, or folder of slides and images"
+    )
+    parser.add_argument("--split", help="split of the manifest: train, val or test (default: all rows)")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
-    parser.add_argument("--overlay", nargs="+", default=[], help="configurations behind inference.json, as in training: unet")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--overlay", nargs="+", default=[], help="overlays of inference.json, as in training, such as unet")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--model_dir", type=Path, help="output folder of the training, with its model.pt")
-    weights.add_argument("--checkpoint", nargs="+", type=Path, help="model.pt; several where the bundle takes several")
+    weights.add_argument("--checkpoint", nargs="+", type=Path, help="model.pt; several files if the bundle averages several")
     parser.add_argument(
         "--embed_into",
         type=Path,
         metavar="FOLDER",
-        help="store the features of the network's encoder first, in a subfolder that only equal features share, and map from "
+        help="first store the features of the network's encoder, in a subfolder named after all their settings, and map from "
         "them: other heads on this encoder then map the same slides in seconds",
     )
-    parser.add_argument("--gpus", help=f"a process for each of these GPUs: {ALL}, or numbers such as 0,1")
+    parser.add_argument("--gpus", help=f"start one process on each of these GPUs: {ALL}, or numbers such as 0,1")
     add_engine_options(parser, "code, bundle, slides and --out")
     arguments, rest = parser.parse_known_args()
     try:
         overrides = overrides_of(rest)
         if arguments.gpus is not None and (arguments.engine == "ray" or "device" in overrides):
-            raise ValueError("--gpus says where the work is done: give it without --engine ray (--gpus_per_slide) and --device")
+            raise ValueError(
+                "--gpus already selects the devices: it cannot be combined with --engine ray (use --gpus_per_slide) or --device"
+            )
         if arguments.model_dir is not None:
             overrides["checkpoint"] = str(checkpoint_of(arguments.model_dir))
         elif arguments.checkpoint is not None:
@@ -112,7 +116,7 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
     images = checked_images(arguments.manifest, arguments.split, arguments.out)
     if images is None:
         return 2
-    logger.info("%s: %d images; PyTorch and MONAI are starting", arguments.manifest, len(images))
+    logger.info("%s: %d images; loading PyTorch and MONAI", arguments.manifest, len(images))
     return map_images(images, arguments, overrides) if arguments.gpus is None else share_among_gpus(arguments.gpus)
 
 

@@ -31,13 +31,16 @@ def parsed() -> argparse.Namespace:
         "--overlay",
         nargs="+",
         required=True,
-        help="of the training, in their order; the first one is the data's",
+        help="overlays of the training, in the same order; the first is that of the data",
     )
     parser.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: that of the training)")
-    parser.add_argument("--mpp_reason", help="why, where the training had another; the card says it")
+    parser.add_argument("--mpp_reason", help="reason for --mpp if the training had another; it is stated on the card")
     parser.add_argument("--slides", type=Path, help="manifest of slides with masks, to be mapped and scored for the card")
-    parser.add_argument("--slides_split", help="of them: train, val or test; all rows without it")
-    parser.add_argument("--slides_note", help="what slides these are, and what of them the training has seen; the card says it")
+    parser.add_argument("--slides_split", help="split of --slides: train, val or test (default: all rows)")
+    parser.add_argument(
+        "--slides_note",
+        help="what slides these are and whether the training has seen any of their tissue; it is stated on the card",
+    )
     return parser.parse_args()
 
 

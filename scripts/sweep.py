@@ -21,19 +21,24 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_file", nargs="+", required=True, help="train.json and its overlays")
     parser.add_argument(
-        "--vary", nargs="+", action="append", required=True, metavar=("KEY", "VALUE"), help="a key and its values"
+        "--vary", nargs="+", action="append", required=True, metavar=("KEY", "VALUE"), help="a key and the values to try"
     )
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")
-    parser.add_argument("--over", nargs="+", default=[], metavar="KEY", help="keys to take means over: folds, seeds")
-    parser.add_argument("--metric", nargs="+", default=[], help="columns of sweep.csv to summarise; default: F and IoU")
     parser.add_argument(
-        "--choose", metavar="METRIC", help="say which values have the largest mean of this validation metric (<stage>.val_<name>)"
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
+    )
+    parser.add_argument("--over", nargs="+", default=[], metavar="KEY", help="keys to average over, such as fold or seed")
+    parser.add_argument("--metric", nargs="+", default=[], help="columns of sweep.csv to summarise (default: F and IoU)")
+    parser.add_argument(
+        "--choose",
+        metavar="METRIC",
+        help="report which values have the largest mean of this validation metric (<stage>.val_<name>)",
     )
     parser.add_argument("--output_dir", type=Path, required=True)
     arguments = parser.parse_args()
     if arguments.choose is not None and ".val_" not in arguments.choose:
         parser.error(
-            f"--choose takes a validation metric, <stage>.val_<name>: test images choose nothing; got {arguments.choose}"
+            "--choose expects a validation metric, <stage>.val_<name>, because nothing may be chosen on test images; got "
+            f"{arguments.choose}"
         )
     return arguments, parser
 
@@ -62,7 +67,7 @@ def main() -> None:
             print_rows(summarise(table, list(varied), metrics, arguments.over))
     if arguments.choose is not None:
         names = [arguments.choose, *(name for name in metrics if name != arguments.choose)]
-        print(f"\nLargest {arguments.choose} on validation images; the other scores are of the test images:")
+        print(f"\nLargest {arguments.choose} on validation images; the other scores are measured on the test images:")
         print_rows(best_row(summarise(table, list(varied), names, arguments.over), arguments.choose))
 
 

@@ -24,10 +24,10 @@ from shared.front_door import begin_script
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of maps, or of a comparison")
-    parser.add_argument("--manifest", type=Path, help="with masks, labels, and slides that are not mapped")
-    parser.add_argument("--port", type=int, default=0, help="(default: a free one)")
-    parser.add_argument("--no_browser", action="store_true", help="print the address alone")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folder of maps, or of a comparison")
+    parser.add_argument("--manifest", type=Path, help="manifest with masks and labels, and with slides that have no map yet")
+    parser.add_argument("--port", type=int, default=0, help="port of the page (default: any free port)")
+    parser.add_argument("--no_browser", action="store_true", help="only print the address, do not open a browser")
     return parser.parse_args()
 
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--bfloat16", action="store_true", help="autocast both kinds of step to bfloat16")
+    parser.add_argument("--bfloat16", action="store_true", help="run both kinds of step under bfloat16 autocast")
 
 
 def _selected_step(network: nn.Module, instances_per_side: int) -> Step:

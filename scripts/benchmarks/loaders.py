@@ -47,15 +47,15 @@ class Row(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--samples", type=int, default=8, help="of each row; the lower quartile counts")
-    parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this: quicker, and of no use as a measurement")
+    parser.add_argument("--samples", type=int, default=8, help="samples per row; the lower quartile counts")
+    parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this: faster, but not valid as a measurement")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure each row turn by turn on one thread, so that what else runs on the machine disturbs both ways alike."""
     torch.set_num_threads(1)
     results = {}
-    print(f"{'CPU-ms a sample':44}{'before':>8}{'now':>8}{'ratio':>7}{'with a GPU':>12}")
+    print(f"{'CPU-ms per sample':44}{'before':>8}{'now':>8}{'ratio':>7}{'with a GPU':>12}")
     with tempfile.TemporaryDirectory() as folder:
         for row in _rows(Path(folder), arguments.samples, arguments.shrink):
             measured = _measure(row, arguments.samples)

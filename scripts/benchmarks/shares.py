@@ -30,12 +30,18 @@ SCORES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config_file", nargs="+", required=True, help="of the training, its bundle's train.json first")
-    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of the masked images, above 0")
+    parser.add_argument(
+        "--config_file", nargs="+", required=True, help="configuration files of the training, the bundle's train.json first"
+    )
+    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="shares of the masked images, above 0")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")
-    parser.add_argument("--output_dir", type=Path, required=True, help="gets a folder per run, sweep.csv and shares.png")
+    parser.add_argument(
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="folder for one subfolder per run, sweep.csv and shares.png"
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -45,7 +51,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     labelled images left, and is trained once.
     """
     if min(arguments.shares) <= 0 or max(arguments.shares) > 1:
-        raise ValueError(f"shares are above 0 and up to 1; got {arguments.shares}")
+        raise ValueError(f"shares must be above 0 and at most 1; got {arguments.shares}")
     fixed = {name: parse_value(text) for name, text in arguments.set}
     varied = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
     sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=lambda values: _is_new(values, varied))

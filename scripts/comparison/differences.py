@@ -65,7 +65,7 @@ def verdict(row: MethodRow, rows: Sequence[MethodRow], name: str) -> str:
     title = f"“{floor.title[0].lower()}{floor.title[1:]}”"
     if difference.mean < 0:
         return f"below {title}"
-    return "" if difference.is_known and difference.low > 0 else f"not told from {title}"
+    return "" if difference.is_known and difference.low > 0 else f"not distinguishable from {title}"
 
 
 def difference_text(difference: Difference | None) -> str:

@@ -309,7 +309,7 @@ def last_line(log: Path) -> str:
         return "it left no log"
     errors = [line for line in lines if line.startswith("error: ") or _is_error(line)]
     causes = [line for line in errors if not line.startswith("RuntimeError: Failed to")]
-    return (causes or errors or lines or ["it said nothing"])[-1][:500]
+    return (causes or errors or lines or ["it printed no message"])[-1][:500]
 
 
 def _is_error(line: str) -> bool:

@@ -54,7 +54,7 @@ def tumour_report(arguments: argparse.Namespace, settings: Mapping[str, Any], ti
     threshold = arguments.threshold
     if threshold is None:
         if settings.get("threshold") is None:
-            raise ValueError(f"{arguments.maps / SETTINGS_NAME} does not tell the maps' threshold: give --threshold")
+            raise ValueError(f"{arguments.maps / SETTINGS_NAME} does not state the maps' threshold: give --threshold")
         threshold = float(settings["threshold"])
     cohort = MapCohort(arguments.maps, _records(arguments), tissue, allow_missing=arguments.allow_missing)
     return tumour_map_report(cohort, threshold, FROC_MPP if arguments.froc_mpp is None else arguments.froc_mpp)
@@ -64,7 +64,7 @@ def class_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tis
     """Of maps of several classes."""
     for name in ("threshold", "froc_mpp", "tumour_classes"):
         if getattr(arguments, name) is not None:
-            raise ValueError(f"--{name} is for maps of tumour, and those in {arguments.maps} are of several classes")
+            raise ValueError(f"--{name} is for maps of tumour, and those in {arguments.maps} have several classes")
     names = settings["class_names"]
     cohort = MapCohort(arguments.maps, _records(arguments, len(names)), tissue, names, arguments.allow_missing)
     return class_map_report(cohort, str(settings.get("network", "Maps")))
@@ -87,9 +87,9 @@ def tumour_table(metrics: Mapping[str, Any]) -> list[str]:
     lines = [*_pixel_lines("Pixels (%)", metrics), "", f"Slides, AUC of the tumour share (%){_cell(metrics['slides']['auc'])}"]
     lines.append(f"{lesions['num_lesions']} lesions, FROC (%)".ljust(35) + _cell(lesions["froc"]))
     for number, sensitivity in (lesions["sensitivity_at"] or {}).items():
-        lines.append(f"  found at {number} false alarms a slide".ljust(35) + _cell(sensitivity))
+        lines.append(f"  found at {number} false positives per slide".ljust(35) + _cell(sensitivity))
     if lesions.get("num_isolated"):
-        lines.append(f"  {lesions['num_isolated']} of isolated tumour cells (below {ISOLATED_UM} um) do not count")
+        lines.append(f"  {lesions['num_isolated']} of isolated tumour cells (below {ISOLATED_UM} um) are not counted")
     return [*lines, "", f"{metrics['num_slides']} slides, threshold {metrics['threshold']:g}{_left_out(metrics)}"]
 
 
@@ -101,8 +101,8 @@ def class_table(metrics: Mapping[str, Any]) -> list[str]:
     lines = [*blocks, *_confusion_lines(names, metrics["confusion"]), ""]
     lines += [*_pixel_lines(f"Not {names[0]} (%)", metrics), ""]
     absent = ", ".join(metrics["classes_without_truth"])
-    said = f"; no pixel of a mask is {absent}" if absent else ""
-    return [*lines, f"{metrics['num_slides']} slides; tissue only, unless said otherwise{_left_out(metrics)}{said}"]
+    said = f"; no mask contains {absent}" if absent else ""
+    return [*lines, f"{metrics['num_slides']} slides; tissue only, unless stated otherwise{_left_out(metrics)}{said}"]
 
 
 def _pixel_lines(title: str, metrics: Mapping[str, Any]) -> list[str]:

@@ -52,7 +52,7 @@ def run_check(check: Check, python: str, folder: Path, timeout_s: float) -> Row:
     if check.skipped is not None:
         return Row(check.name, SKIP, check.skipped)
     if timeout_s <= 0:
-        return Row(check.name, SKIP, "no time was left for it")
+        return Row(check.name, SKIP, "skipped, because the time was up")
     log = folder / f"{check.name.replace(' ', '_')}.log"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
     started = time.monotonic()
@@ -68,7 +68,7 @@ def run_check(check: Check, python: str, folder: Path, timeout_s: float) -> Row:
     except (ValueError, OSError, KeyError) as error:
         result, said = FAIL, f"{error} (see {log})"
     except subprocess.TimeoutExpired:
-        result, said = FAIL, f"it had not ended after {timeout_s:.0f} s (see {log})"
+        result, said = FAIL, f"still running after {timeout_s:.0f} s (see {log})"
     return Row(check.name, result, said, time.monotonic() - started)
 
 

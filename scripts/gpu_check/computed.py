@@ -67,7 +67,7 @@ def compare_maps(kind: str, device: str) -> str:
         expected = map_of(slide, "cpu", amp=False, compiled=False)
         found = map_of(slide, device, amp=kind != "map_fp32", compiled=kind == "map_compiled")
     most = int(np.abs(found - expected).max())
-    said = f"at most {most}/255 from the CPU's, which goes from {expected.min()} to {expected.max()} ({device})"
+    said = f"at most {most}/255 from the map of the CPU, which ranges from {expected.min()} to {expected.max()} ({device})"
     if most > MOST_STEPS[kind]:
         raise ValueError(f"the map differs by {most}/255; expected {MOST_STEPS[kind]} at most: {said}")
     return said

@@ -43,7 +43,7 @@ class Utilisation:
 
     def __str__(self) -> str:
         if not self.samples:
-            return "not known: nvidia-smi says nothing"
+            return "not known: nvidia-smi gives no output"
         return f"{sum(self.samples) / len(self.samples):.0f} % on average"
 
     def _ask(self) -> None:

@@ -59,7 +59,7 @@ def pack(
     """
     unknown = [name for name in names if name not in bundle_names(bundles)]
     if unknown:
-        raise ValueError(f"{bundles} has no bundle {', '.join(unknown)}; it has {', '.join(bundle_names(bundles))}")
+        raise ValueError(f"{bundles} has no bundle {', '.join(unknown)}; the bundles are {', '.join(bundle_names(bundles))}")
     found = [reason for name in names for reason in reasons(bundles / name, training_of(name))]
     if found:
         raise ValueError("\n".join(found))
@@ -83,7 +83,7 @@ def _pack_into(
     results = run_tasks(
         [Task(name, folder, "export_torchscript", {}) for name, folder in staged.items() if is_exported(folder / "models")]
     )
-    failed = [f"{result.name}: its network cannot be exported: {result.error}" for result in results if result.error]
+    failed = [f"{result.name}: the network cannot be exported: {result.error}" for result in results if result.error]
     if failed:
         raise ValueError("\n".join(failed))
     made = {}

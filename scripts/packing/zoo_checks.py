@@ -68,7 +68,7 @@ def changelog() -> None:
     """The version is in the changelog."""
     metadata = _metadata()
     if metadata["version"] not in metadata["changelog"]:
-        raise ValueError(f"version {metadata['version']} is missing in the changelog of {METADATA}")
+        raise ValueError(f"version {metadata['version']} is missing from the changelog of {METADATA}")
 
 
 def metadata(schema: str) -> None:
@@ -77,7 +77,7 @@ def metadata(schema: str) -> None:
 
     wanted = _metadata()["schema"].rpartition("/")[2]
     if wanted != Path(schema).name:
-        raise ValueError(f"{METADATA} names the schema {wanted}, but {Path(schema).name} is at hand")
+        raise ValueError(f"{METADATA} names the schema {wanted}, but {Path(schema).name} is available")
     with tempfile.TemporaryDirectory() as folder:
         verify_metadata(METADATA, filepath=str(shutil.copy(schema, folder)))
 
@@ -119,7 +119,7 @@ def torchscript() -> None:
             try:
                 torch.testing.assert_close(answer, network(image))
             except AssertionError as error:
-                raise ValueError(f"{path.name} answers otherwise than the network: {error}") from error
+                raise ValueError(f"{path.name} gives other results than the network: {error}") from error
 
 
 def shipped() -> None:

@@ -39,18 +39,20 @@ SLIDE_DOWNSAMPLE = 16
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "ICIAR2018_BACH_Challenge, with Photos and WSI in it")
     for split, slides in (("train", TRAINING_SLIDES), ("val", VALIDATION_SLIDES)):
-        parser.add_argument(f"--{split}", nargs="+", metavar="SLIDE", help=f"(default {' '.join(slides)})")
+        parser.add_argument(f"--{split}", nargs="+", metavar="SLIDE", help=f"{split} slides (default {' '.join(slides)})")
     parser.add_argument(
         "--quoted_split",
         action="store_true",
-        help=f"train on {' '.join(QUOTED_TRAINING_SLIDES)}, as for the scores that are quoted, and validate on "
-        f"{' '.join(QUOTED_VALIDATION_SLIDES)}, where --train and --val do not say otherwise",
+        help=f"train on {' '.join(QUOTED_TRAINING_SLIDES)}, as for the quoted scores, and validate on "
+        f"{' '.join(QUOTED_VALIDATION_SLIDES)}, unless --train or --val is given",
     )
     parser.add_argument("--size_px", type=int, default=128, help="side of a patch in pixels at --mpp (default 128)")
     mpp = SLIDE_DOWNSAMPLE * SLIDE_MPP
     parser.add_argument("--mpp", type=float, default=mpp, help=f"micrometres per pixel (default {mpp:g}: 1.25x)")
-    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion per slide (default 0: the paper)")
-    parser.add_argument("--seed", type=int, default=0, help="of k-means and of the background (default 0)")
+    parser.add_argument(
+        "--num_background", type=int, default=0, help="patches without lesion per slide (default 0, as in the paper)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of k-means and of the background patches (default 0)")
 
 
 def prepare(arguments: Namespace) -> Iterator[str]:

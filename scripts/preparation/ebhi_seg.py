@@ -24,8 +24,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "EBHI-SEG, with one folder per class in it")
     for name, folders in (("tumour", TUMOUR_CLASSES), ("normal", NORMAL_CLASSES)):
         shown = " ".join(map(repr, folders))
-        parser.add_argument(f"--{name}", nargs="+", metavar="FOLDER", default=folders, help=f"(default {shown})")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+        parser.add_argument(
+            f"--{name}", nargs="+", metavar="FOLDER", default=folders, help=f"folders that count as {name} (default {shown})"
+        )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

@@ -24,8 +24,10 @@ from shared.data.public.releases import write_manifests
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "Warwick_QU_Dataset, with Grade.csv in it")
     parser.add_argument("--size_px", type=int, default=416, help="side of a region in pixels of the images (default 416)")
-    parser.add_argument("--official", action="store_true", help="test on the official test images, of the same patients")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+    parser.add_argument(
+        "--official", action="store_true", help="test on the official test images, which are of the same patients"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

@@ -23,8 +23,12 @@ from shared.data.public.tissue_patches import LUAD_HISTOSEG, of_one_tissue, tiss
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "LUAD-HistoSeg, with train, val and test in it")
     parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
-    parser.add_argument("--official", action="store_true", help="keep patients who are in several splits, and name none")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of --train_masks (default 0)")
+    parser.add_argument(
+        "--official",
+        action="store_true",
+        help="keep the official split, in which some patients are in several splits; no patient is named",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice for --train_masks (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

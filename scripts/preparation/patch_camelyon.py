@@ -23,8 +23,8 @@ _READ_PATCHES = 1024
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="folder with the .h5 files in it")
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="those that must be there (default all)")
-    parser.add_argument("--read", action="store_true", help="read every patch too, so that damage is found (minutes)")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="splits that must be present (default: all)")
+    parser.add_argument("--read", action="store_true", help="also read every patch, to find damage (takes minutes)")
 
 
 def prepare(arguments: Namespace) -> Iterator[str]:

@@ -25,13 +25,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("patches", type=Path, help="manifest to write")
     parser.add_argument("--size_px", type=int, default=128, help="side of a patch in pixels at --mpp (default 128)")
     parser.add_argument("--mpp", type=float, default=8.0, help="micrometres per pixel (default 8: 1.25x)")
-    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="the class of each index, background first")
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="class names in the order of their index, background first")
     parser.add_argument("--min_tissue", type=float, default=0.75, help="smallest share of tissue in a patch (default 0.75)")
-    parser.add_argument("--tissue_method", choices=TISSUE_METHODS, default="saturation", help="(default saturation: the paper)")
-    parser.add_argument("--tissue_folder", type=Path, help="keep the slides' tissue here (default: beside the manifest)")
-    parser.add_argument("--size_by", choices=SIZE_MEASURES, default="area", help="what makes a lesion large (default area)")
-    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion per slide (default 0: the paper)")
-    parser.add_argument("--seed", type=int, default=0, help="of k-means and of the background (default 0)")
+    parser.add_argument(
+        "--tissue_method",
+        choices=TISSUE_METHODS,
+        default="saturation",
+        help="how tissue is found (default saturation, as in the paper)",
+    )
+    parser.add_argument("--tissue_folder", type=Path, help="folder for the slides' tissue masks (default: next to the manifest)")
+    parser.add_argument(
+        "--size_by", choices=SIZE_MEASURES, default="area", help="how the size of a lesion is measured (default area)"
+    )
+    parser.add_argument(
+        "--num_background", type=int, default=0, help="patches without lesion per slide (default 0, as in the paper)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of k-means and of the background patches (default 0)")
     add_annotation_options(parser)
 
 
@@ -42,7 +51,9 @@ def prepare(arguments: Namespace) -> list[str]:
     tissue = TissueCache(folder, method=arguments.tissue_method)
     patches = []
     if classes and arguments.tumour_classes:
-        raise ValueError("--classes names all classes, --tumour_classes those of two that are 1: give one of them")
+        raise ValueError(
+            "--classes names all classes, --tumour_classes the classes that make up label 1 of two: give only one of them"
+        )
     slides = load_manifest(
         arguments.slides,
         require=("mask",),

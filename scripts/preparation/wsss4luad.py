@@ -24,8 +24,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "WSSS4LUAD, with 1.training, 2.validation and 3.testing in it")
     parser.add_argument("--size_px", type=int, default=128, help="side of a region in pixels (default 128)")
     parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
-    parser.add_argument("--official", action="store_true", help="keep patients who are in several splits, and name none")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of --train_masks (default 0)")
+    parser.add_argument(
+        "--official",
+        action="store_true",
+        help="keep the official split, in which some patients are in several splits; no patient is named",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice for --train_masks (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

@@ -97,7 +97,7 @@ class MILBoost(ClassifierMixin, BaseEstimator):
         if not self.warm_start or not hasattr(self, "value_"):
             self._clear()
         elif instances.shape[1] != self.n_features_in_:
-            raise ValueError(f"the trees look at {self.n_features_in_} features, the instances have {instances.shape[1]}")
+            raise ValueError(f"the trees expect {self.n_features_in_} features, found instances with {instances.shape[1]}")
         self.n_features_in_, self.classes_ = instances.shape[1], np.array([0, 1])
         loss = BagLoss(sizes, bag_labels, self.r, self.balanced)
         targets = np.repeat(bag_labels, sizes)
@@ -203,7 +203,9 @@ def _stacked(bags: Sequence[ArrayLike]) -> tuple[NDArray[np.float32], NDArray[np
 def _checked_labels(labels: ArrayLike, num_bags: int) -> NDArray[np.integer]:
     array = np.asarray(labels)
     if array.shape != (num_bags,) or set(np.unique(array)) != {0, 1}:
-        raise ValueError(f"labels must be 0 and 1, both of them, ({num_bags},); got {np.unique(array)[:8]} {array.shape}")
+        raise ValueError(
+            f"labels must be ({num_bags},) and contain both 0 and 1, nothing else; got {np.unique(array)[:8]} {array.shape}"
+        )
     return array.astype(np.int64)
 
 

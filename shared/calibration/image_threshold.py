@@ -126,14 +126,15 @@ def image_threshold(histograms: Sequence[Tensor], labels: Sequence[int]) -> dict
     default = {"threshold": DEFAULT_THRESHOLD, "balanced_accuracy": None, "balanced_accuracy_at_half": None}
     if min(counts) < MIN_IMAGES:
         reason = (
-            f"0.5, because the validation split has {counts[1]} tumour and {counts[0]} normal images, and a threshold is chosen "
-            f"on at least {MIN_IMAGES} of each"
+            f"0.5, because the validation split has {counts[1]} tumour and {counts[0]} normal images, and a threshold is only "
+            "chosen "
+            f"with at least {MIN_IMAGES} of each"
         )
         return default | {"reason": reason} | result
     threshold = map_threshold(histograms, labels, 1.0)
     gain, error = _gain_on_others(histograms, labels)
     is_better = gain > 2 * error
-    found = f"{threshold:.3f}, whose gain on images that it was not chosen on is {gain:.4f} (standard error {error:.4f})"
+    found = f"{threshold:.3f}, which gains {gain:.4f} (standard error {error:.4f}) on images on which it was not chosen"
     accuracies = [_balanced_accuracy(_shares(histograms, level), labels) for level in (threshold, DEFAULT_THRESHOLD)]
     return {
         "threshold": threshold if is_better else DEFAULT_THRESHOLD,

@@ -131,5 +131,5 @@ def tumour_logit(logits: Tensor) -> Tensor:
         ValueError: for another number of channels.
     """
     if len(logits) not in (1, 2):
-        raise ValueError(f"tumour has a logit of one or two channels, got {len(logits)}")
+        raise ValueError(f"logits of tumour must have one or two channels, got {len(logits)}")
     return logits[0] if len(logits) == 1 else logits[1] - logits[0]

@@ -155,16 +155,16 @@ def load_threshold(
     """
     if len(checkpoints) != 1:
         raise ValueError(
-            f"{len(checkpoints)} networks answer together, and each one's threshold is its own: give --threshold a number, for "
+            f"{len(checkpoints)} networks are averaged, and each has its own threshold: give --threshold a number, for "
             "instance one that looks right on validation slides (evaluate.json with --split val)"
         )
     file = Path(checkpoints[0]).parent / CALIBRATION
     if not file.is_file():
         if default is None:
             raise ValueError(
-                f"{file} does not exist: train first (its last stage but one writes it), or give --threshold a number"
+                f"{file} does not exist: train first (the last stage but one writes it), or give --threshold a number"
             )
-        logger.warning(f"{file} does not exist: this training chose no threshold, and {default:g} is taken (--threshold)")
+        logger.warning(f"{file} does not exist: this training chose no threshold, so {default:g} is used (--threshold)")
         return _at_temperature(default, temperature)
     try:
         threshold = float(json.loads(file.read_text())["threshold"])

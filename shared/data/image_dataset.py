@@ -191,8 +191,9 @@ def _check_view(transform: Any) -> None:
     changes = view_changes(transform)
     if changes:
         raise ValueError(
-            f"the transform ({', '.join(changes)}) changes what part of the tissue an image shows, and the rough areas would be "
-            "wrong without a word: expected flips and quarter turns alone. Set free_rotation false, max_scale 1 and crop_size_px "
+            f"the transform ({', '.join(changes)}) changes which part of the tissue an image shows, so the rough areas would "
+            "silently be "
+            "wrong: expected only flips and quarter turns. Set free_rotation false, max_scale 1 and crop_size_px "
             "null, or switch the area constraint off (etas and eta_fuse 0)"
         )
 
@@ -263,7 +264,7 @@ def _locate(record: Record, mpp: float | None, size_px: int | None) -> tuple[Sli
     # One pixel of rounding is a region's size in micrometres, more is another region.
     if max(abs(side - size_px) for side in read_px) > 1:
         raise ValueError(
-            f"the image is {read_px[0]} x {read_px[1]} px{_at(slide, mpp)}, wanted {size_px} x {size_px}: "
+            f"the image is {read_px[0]} x {read_px[1]} px{_at(slide, mpp)}, expected {size_px} x {size_px}: "
             "cut the images to that size or set image_size_px"
         )
     return slide, origin, (size_px, size_px)

@@ -59,8 +59,9 @@ class EvenBatchSampler(Sampler[list[int]]):
         self.num_processes = num_processes if num_processes is not None else (dist.get_world_size() if distributed else 1)
         if batch_size < self.num_processes and shuffle and self.rank == 0:
             logger.warning(
-                f"a step's images or slides (batch_size, slides_per_step) are counted over all processes: {batch_size} is fewer "
-                f"than {self.num_processes} processes, and a step takes {self.num_processes}, one for each"
+                f"the images or slides per step (batch_size, slides_per_step) are counted over all processes: {batch_size} is "
+                "fewer "
+                f"than {self.num_processes} processes, so each step takes {self.num_processes}, one per process"
             )
         self.labels = np.asarray(labels)
         if len(self.labels) < (1 if may_idle else self.num_processes):
@@ -270,7 +271,7 @@ class PairedLoader:
     ) -> None:
         self.loaders = {name: loader for name, loader in loaders.items() if loader is not None}
         if not self.loaders or (leading is not None and leading not in self.loaders):
-            raise ValueError(f"need loaders, and one of them leading; got {', '.join(self.loaders) or 'none'}, {leading=}")
+            raise ValueError(f"need loaders, one of which leads; got {', '.join(self.loaders) or 'none'}, {leading=}")
         if num_steps is not None and num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         lengths = {name: len(loader) for name, loader in self.loaders.items()}

@@ -60,7 +60,7 @@ class PassedSlides:
                 with contended_path(self.file) as temporary:
                     temporary.write_text(json.dumps(self._entries), encoding="utf-8")
             except StorageError as error:
-                logger.warning("the slides are checked again by the next run: %s", error)
+                logger.warning("the next run checks the slides again: %s", error)
 
     def _key(self, record: Record) -> str:
         row = {name: value for name, value in record.items() if name not in ("row", "manifest", "split")}

@@ -67,7 +67,7 @@ class PixelCache:
 
     def __init__(self, folder: str | Path, max_gb: float = 20.0, max_files: int = MOST_FILES) -> None:
         if not (max_gb >= 0 and max_files >= 0):
-            raise ValueError(f"a cache of pixels holds max_gb >= 0 in max_files >= 0; got max_gb={max_gb}, max_files={max_files}")
+            raise ValueError(f"a pixel cache needs max_gb >= 0 and max_files >= 0; got max_gb={max_gb}, max_files={max_files}")
         self.folder, self.max_bytes, self.max_files = Path(folder), round(max_gb * 1e9), max_files
         # What the folder held when this process counted last, and what it has written since.
         self._counted: _Held | None = None
@@ -133,7 +133,11 @@ class PixelCache:
 
     def _close(self, reason: str) -> None:
         self._is_closed = True
-        logger.warning("no more pixels are kept in %s: %s. What is not there is decoded anew in every epoch", self.folder, reason)
+        logger.warning(
+            "no more pixels are cached in %s: %s. Images that are not in the cache are decoded again in every epoch",
+            self.folder,
+            reason,
+        )
 
 
 def _key(files: Sequence[str | Path], settings: Sequence[Any]) -> str:

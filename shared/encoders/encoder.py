@@ -228,5 +228,5 @@ def _checked_stride(name: str, native_stride_px: int, stride_px: int | None) -> 
 
 def _checked_smoothing(smoothing: int) -> int:
     if smoothing < 1 or smoothing % 2 == 0:
-        raise ValueError(f"smoothing must be an odd number of places, 1 or more; got {smoothing}")
+        raise ValueError(f"smoothing must be an odd number of cells, 1 or more; got {smoothing}")
     return smoothing

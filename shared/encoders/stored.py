@@ -61,7 +61,7 @@ class StoredEncoder(Encoder):
             if encoder.key != self.key:
                 raise ValueError(
                     f"the stored features are those of an encoder {self.name} with the key {self.key}; found one with the key "
-                    f"{encoder.key}: its weights or options differ. Embed the slides with it"
+                    f"{encoder.key}: its weights or options differ. Embed the slides with this encoder"
                 )
             self._loaded.append(encoder)
         return self._loaded[0]
@@ -96,7 +96,7 @@ def encoder_of_features(
     different = [f"{name} {value!r}, found {description[name]!r}" for name, value in wanted.items() if description[name] != value]
     if different:
         raise ValueError(
-            f"{path} holds features with other options: expected {', '.join(different)}. Embed the slides with these"
+            f"{path} holds features with other options: expected {', '.join(different)}. Embed the slides with these options"
         )
     if description["name"] != source:
         # By another of its names, or another encoder: its key tells.

@@ -125,12 +125,12 @@ def load_timm(source: str, options: FeatureOptions | None = None, checkpoint_pat
     folder = Path(source.removeprefix("local-dir:"))
     if source.startswith("local-dir:") and not (folder / "config.json").is_file():
         raise ValueError(
-            f"{folder} is no model of timm: expected its config.json there, beside model.safetensors or pytorch_model.bin"
+            f"{folder} is not a timm model: expected its config.json there, next to model.safetensors or pytorch_model.bin"
         )
     with explained_hub_errors(source):
         twin, arguments = _without_weights(timm, model)
         if checkpoint_path is None and not any(twin.pretrained_cfg.get(place) for place in ("url", "file", "hf_hub_id")):
-            raise ValueError(f"timm has no weights for {model}: name a file of them by checkpoint_path, or a model that has some")
+            raise ValueError(f"timm has no weights for {model}: name their file as checkpoint_path, or a model that has some")
         network = _created(timm, model, pretrained=checkpoint_path is None, **arguments)
     if checkpoint_path is not None:
         classifiers = _classifiers(network)
@@ -168,7 +168,9 @@ def _created(timm: types.ModuleType, model: str, pretrained: bool, **arguments: 
         if "Unknown model" not in str(error) and "Invalid pretrained tag" not in str(error):
             raise
         near = timm.list_models(f"{model.split('.')[0].split('_')[0]}*", pretrained=True)[:5]
-        raise ValueError(f"timm {timm.__version__} has no model {model!r}; near it are {', '.join(near) or 'none'}") from error
+        raise ValueError(
+            f"timm {timm.__version__} has no model {model!r}; similar names are {', '.join(near) or 'none'}"
+        ) from error
 
 
 def _facts(source: str, network: Any, options: FeatureOptions) -> EncoderFacts:

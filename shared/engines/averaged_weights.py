@@ -34,7 +34,7 @@ class AveragedWeights:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), or null for no average; got {decay}")
+            raise ValueError(f"ema_decay must be in [0, 1), or null for no averaging; got {decay}")
         self.network, self.decay = network, decay
         self.num_steps = 0
         self.mean: dict[str, Any] = {}

@@ -180,9 +180,9 @@ def _seen_by_all(store: dist.Store, number: int, world: int, device: torch.devic
 def _say_what_is_missing(seen: list[str]) -> None:
     without, num_devices = seen.count(""), len({*seen} - {""})
     if 0 < without < len(seen):
-        logger.warning(f"{without} of {len(seen)} processes see no GPU: all compute on the CPU")
+        logger.warning(f"{without} of {len(seen)} processes see no GPU, so all processes compute on the CPU")
     elif 0 < num_devices < len(seen):
         logger.warning(
-            f"{len(seen)} processes share {num_devices} GPU(s), which is slow and for trials only: start one process a GPU "
+            f"{len(seen)} processes share {num_devices} GPU(s), which is slow and only for tests: start one process per GPU "
             f"(--nproc_per_node={num_devices})"
         )

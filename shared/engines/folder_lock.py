@@ -80,7 +80,7 @@ class FolderLock:
             lock.acquire(timeout=_PATIENCE_S)
         except Timeout:
             return (
-                f"{self.folder} is in use: {_holder(self.folder / HOLDER)}. Wait until that run ends, end it, or give another "
+                f"{self.folder} is in use: {_holder(self.folder / HOLDER)}. Wait for that run to end, stop it, or give another "
                 "--output_dir; nothing was changed."
             )
         self._lock = lock
@@ -94,7 +94,7 @@ def _holder(file: Path) -> str:
         holder = json.loads(file.read_text())
         return f"process {holder['pid']} on {holder['host']} has held it since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return f"another process holds it, which has not said who it is in {file}"
+        return f"it is held by another process, which has not recorded its id in {file}"
 
 
 def _now() -> str:

@@ -133,8 +133,9 @@ class RunFolder:
         if found:
             shown = "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
             raise ValueError(
-                f"{self.path} holds a run with another configuration ({shown}). Give another --output_dir, or delete the folder "
-                "to begin anew; nothing was changed."
+                f"{self.path} contains a run with another configuration ({shown}). Give another --output_dir, or delete the "
+                "folder "
+                "to start again; nothing was changed."
             )
 
 
@@ -185,7 +186,7 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
             if not key.startswith("_desc_") and key not in VOLATILE_BELOW
             for line in differences(before.get(key), now.get(key), f"{name}::{key}" if name else key)
         ]
-    return [] if before == now else [f"{name}: {before!r} then, {now!r} now"]
+    return [] if before == now else [f"{name}: {before!r} before, {now!r} now"]
 
 
 def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
@@ -201,7 +202,7 @@ def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
     if found:
         raise ValueError(
             f"the network of {file.parent} was trained with other settings ({'; '.join(found)}). Append the overlays and keys of "
-            f"its training (they are in {file}), for instance --{found[0].partition(':')[0]} ...; to go on in spite of it: "
+            f"its training (they are in {file}), for instance --{found[0].partition(':')[0]} ...; to continue anyway: "
             + " ".join(f"--check_training::{name} '[]'" for name in lists)
         )
 

@@ -66,7 +66,7 @@ class Stage(Engine):
 
     def say_finished(self) -> None:
         """Say that there is nothing to do; publish the weights again where their copy has gone."""
-        logger.info(f"{self.folder.name}: finished already, its weights are taken from {self.weights_file}")
+        logger.info(f"{self.folder.name}: already finished, using its weights from {self.weights_file}")
         if rank() == 0 and self.publish_to is not None and not Path(self.publish_to).is_file():
             with atomic_path(self.publish_to) as temporary:
                 if not link_file(self.weights_file, temporary):

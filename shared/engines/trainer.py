@@ -177,8 +177,9 @@ class StageTrainer(Stage, SupervisedTrainer):
     def _say_epochs(self) -> None:
         if self.state.max_epochs > self.given_epochs and rank() == 0:
             logger.info(
-                f"{self.folder.name}: {self.given_epochs} epochs would be fewer than {self.steps.min_steps} steps (min_steps): "
-                f"{self.state.max_epochs} epochs are taken"
+                f"{self.folder.name}: {self.given_epochs} epochs would be fewer than {self.steps.min_steps} steps (min_steps), "
+                "so "
+                f"{self.state.max_epochs} epochs are run"
             )
 
     def _run_with_workers(self) -> None:
@@ -211,21 +212,22 @@ class StageTrainer(Stage, SupervisedTrainer):
         try:
             self.plain_network.load_state_dict(saved["network"])
         except RuntimeError as error:
-            raise ValueError(f"{point} is of another network: choose another output_dir or delete it. {error}") from error
+            raise ValueError(f"{point} belongs to another network: choose another output_dir or delete it. {error}") from error
         self.optimizer.load_state_dict(saved["optimizer"])
         self._scaler_state = saved["scaler"]
         self.history, self.best = saved["history"], saved["best"]
         if self.average is not None:
             if saved.get("average") is None:
                 raise ValueError(
-                    f"{point} is of a training without averaged weights (ema_decay): choose another output_dir, delete it, or "
+                    f"{point} belongs to a training without averaged weights (ema_decay): choose another output_dir, delete "
+                    "it, or "
                     "give ema_decay null"
                 )
             self.average.load_state_dict(saved["average"])
         self.load_state_dict(
             {"epoch": saved["epoch"], "max_epochs": self.state.max_epochs, "epoch_length": self.state.epoch_length}
         )
-        logger.info(f"{self.folder.name}: goes on after epoch {saved['epoch']} of {self.state.max_epochs}")
+        logger.info(f"{self.folder.name}: resumes after epoch {saved['epoch']} of {self.state.max_epochs}")
 
 
 def _tensors(inputs: Any) -> Iterator[Tensor]:
@@ -291,7 +293,8 @@ def _num_images(batch: Any) -> int:
     sizes = {len(values) for values in batch.values() if isinstance(values, Tensor)} if isinstance(batch, dict) else set()
     if len(sizes) != 1:
         raise ValueError(
-            "several processes weigh by the images of their batches: expected a dictionary of tensors with an entry an image, or "
+            "several processes are weighted by the images in their batches: expected a dictionary of tensors with one entry "
+            "per image, or "
             f"a loss with a method 'terms', found {sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
         )
     return sizes.pop()
@@ -302,7 +305,8 @@ def _check_parameters(optimizer: Optimizer, network: nn.Module, stage: str) -> N
     foreign = sum(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"])
     if foreign:
         raise ValueError(
-            f"{stage}: {foreign} parameters of its optimizer are not of its {type(network).__name__}, which would not learn: "
+            f"{stage}: {foreign} parameters of its optimizer do not belong to its {type(network).__name__}, which would not "
+            "learn: "
             "give the optimizer the parameters of the stage's own network"
         )
 
@@ -359,7 +363,7 @@ def _end_epoch(engine: StageTrainer) -> None:
     loss = float(average(torch.stack(engine._losses).mean()))
     if not math.isfinite(loss):
         raise ValueError(
-            f"{engine.folder.name}: the loss of epoch {engine.state.epoch} is {loss}; the last good state is kept in "
+            f"{engine.folder.name}: the loss of epoch {engine.state.epoch} is {loss}; the last good state is in "
             f"{engine.resume_point}. Lower the learning rate or use amp_dtype: bfloat16."
         )
     engine.state.metrics["train_loss"] = loss
@@ -397,13 +401,14 @@ def _save_epoch(engine: StageTrainer) -> None:
 
 def _keep_best(engine: StageTrainer, metric: str, validation: dict[str, Any]) -> None:
     if metric not in validation:
-        raise ValueError(f"keep_best names {metric!r}; the validation has {', '.join(sorted(validation)) or 'nothing'}")
+        raise ValueError(f"keep_best is {metric!r}, but the validation metrics are {', '.join(sorted(validation)) or 'nothing'}")
     score = float(validation[metric])
     if math.isnan(score) and not engine._has_said_nan and rank() == 0:
         engine._has_said_nan = True
         logger.warning(
-            f"{engine.folder.name}: {metric}, by which keep_best chooses the epoch, is NaN, as it is where the validation images "
-            "lack a class: the last epoch is kept, unless it is a number in another"
+            f"{engine.folder.name}: {metric}, by which keep_best chooses the epoch, is NaN, for instance because the "
+            "validation images "
+            "lack a class: the last epoch is kept, unless the metric is a number in another epoch"
         )
     # No number is larger than NaN. Of epochs that are equally good the last has learnt longest.
     if not engine.best or score >= engine.best["score"] or math.isnan(engine.best["score"]):

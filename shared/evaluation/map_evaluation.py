@@ -81,7 +81,7 @@ class MapEvaluation:
         slide_scores: SlideScores | None = None,
     ) -> None:
         if slide_scores is not None and [one["image"] for one in slide_scores.dataset.data] != [one["image"] for one in records]:
-            raise ValueError("slide_scores are of other slides, or in another order, than the records that are evaluated")
+            raise ValueError("slide_scores belong to other slides than the evaluated records, or are in another order")
         if truth not in (*MASK_TRUTHS, None):
             raise ValueError(f"truth must be one of {', '.join(MASK_TRUTHS)} or None, got {truth!r}")
         # Without its mask a record of a tumour slide has no truth.

@@ -142,8 +142,8 @@ class FeatureBagDataset(SlideBagDataset):
     def _check_scale(self, features: SlideFeatures) -> None:
         if self._encoder_mpp is not None and not has_mpp_of(features, self._encoder_mpp):
             raise ValueError(
-                f"{features.path} holds features of images at another pixel size: expected mpp {self._encoder_mpp:g}, found "
-                f"{features.mpp:g}. Set mpp to that of the features, or embed the slides at this one"
+                f"{features.path} contains features of images at another pixel size: expected mpp {self._encoder_mpp:g}, found "
+                f"{features.mpp:g}. Set mpp to that of the features, or embed the slides again at this one"
             )
         if len(features):
             self._first = self._first or features
@@ -155,7 +155,7 @@ class FeatureBagDataset(SlideBagDataset):
         missing, wanted = missing_cells(features, tissue, self.min_tissue)
         if missing > COVERAGE_TOLERANCE * wanted:
             raise ValueError(
-                f"{features.path} lacks {missing} of the {wanted} cells of tissue (share of at least {self.min_tissue:g}): the "
-                "tissue mask was edited, or found in another way, after the slide was embedded. Embed the slides again with this "
+                f"{features.path} lacks {missing} of the {wanted} tissue cells (share of at least {self.min_tissue:g}): the "
+                "tissue mask was edited, or made in another way, after the slide was embedded. Embed the slides again with this "
                 "tissue"
             )

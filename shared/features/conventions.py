@@ -76,7 +76,8 @@ def read_header(file: h5py.File) -> Header:
     else:
         found = ", ".join(sorted(file.keys())) or "nothing"
         raise ValueError(
-            f"expected the data sets 'features' (STAMP: 'feats') and 'coords', found {found}: it holds no features of a slide's "
+            f"expected the data sets 'features' (STAMP: 'feats') and 'coords', found {found}: it contains no features of a "
+            "slide's "
             "patches"
         )
     if "features_version" in file.attrs:
@@ -90,7 +91,9 @@ def read_header(file: h5py.File) -> Header:
 def _own(attributes: Mapping[str, Any]) -> Header:
     version = int(attributes["features_version"])
     if version > FEATURES_VERSION:
-        raise ValueError(f"its format is version {version}, and this code reads up to {FEATURES_VERSION}: update the code")
+        raise ValueError(
+            f"its format is version {version}, and this code reads versions up to {FEATURES_VERSION}: update the code"
+        )
     return Header(
         OWN,
         "features",
@@ -142,7 +145,7 @@ def _stamp(file: h5py.File) -> Header:
     if side_um is None:
         side = _number(attributes, "tile_size") or neighbour_distance(file["coords"][:])
         if side is None or round(side) != _HISTORIC_STAMP_PX:
-            raise ValueError("it does not say how large its tiles are ('tile_size_um'): embed the slide again")
+            raise ValueError("it does not state the size of its tiles ('tile_size_um'): embed the slide again")
         side_um, in_px, scale = _HISTORIC_STAMP_UM, _HISTORIC_STAMP_PX, _HISTORIC_STAMP_UM / _HISTORIC_STAMP_PX
     extractor = attributes.get("extractor")
     return Header(

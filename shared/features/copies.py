@@ -33,7 +33,7 @@ class Copies:
     def __post_init__(self) -> None:
         if self.stain_copies < 0 or (self.stain_copies and not self.stain_jitter > 0):
             raise ValueError(
-                f"expected stain_copies >= 0, and stain_jitter > 0 where there are any; found {self.stain_copies} and "
+                f"expected stain_copies >= 0, and stain_jitter > 0 if there are any; found {self.stain_copies} and "
                 f"{self.stain_jitter}"
             )
 

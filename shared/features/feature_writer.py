@@ -155,8 +155,9 @@ class SlideFeatureWriter:
             halves = np.asarray(features, dtype=np.float16)
         if not np.isfinite(halves).all():
             raise ValueError(
-                f"the encoder {self.encoder.name} gives features that are no numbers, or beyond 65504, the most that half "
-                "precision holds"
+                f"the encoder {self.encoder.name} gives features that are not finite, or beyond 65504, the largest number in "
+                "half "
+                "precision"
             )
         self._features.append(halves)
         start = self._num_features

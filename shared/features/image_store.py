@@ -73,8 +73,8 @@ class ImageFeatureStore:
             self._look()
         if key not in self._places:
             raise ValueError(
-                f"{self.folder} holds the features of an image no more: they were there when the run began. Run it again, and "
-                "they are embedded anew"
+                f"{self.folder} no longer contains the features of an image that were there when the run began. Run again, and "
+                "the image is embedded again"
             )
         path, row = self._places[key]
         with _opened(path) as file:
@@ -112,14 +112,14 @@ class _opened:
             # Readers need no lock, and file systems of networks do not always give one.
             self.file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
-            raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded anew") from error
+            raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded again") from error
         return self.file
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if self.file is not None:
             self.file.close()
         if isinstance(error, OSError | KeyError):
-            raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded anew") from error
+            raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded again") from error
 
 
 def in_shapes(features: Sequence[Tensor]) -> Iterator[list[int]]:

@@ -22,7 +22,7 @@ _MONAI_COMMAND_LINE = "monai.bundle.__main__"
 _DATABASE = {
     "database or disk is full": "the disk is full. Free some space, or write to another disk",
     "attempt to write a readonly database": "it is read-only. Write to another folder",
-    "unable to open database file": "it cannot be opened or made. Write to another folder",
+    "unable to open database file": "it cannot be opened or created. Write to another folder",
 }
 
 

@@ -32,4 +32,6 @@ def _require_gpu() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        raise ValueError("trt_export needs an NVIDIA GPU: TensorRT compiles for the one that it runs on. Use ckpt_export here")
+        raise ValueError(
+            "trt_export needs an NVIDIA GPU, because TensorRT compiles for the GPU that it runs on. Use ckpt_export here"
+        )

@@ -56,8 +56,9 @@ def check_loaded_weights(loaded: LoadedWeights, parser: ConfigParser) -> None:
         shown = "; ".join(f"{name}: expected {_said(wanted, name)}, found {_said(found, name)}" for name in wrong[:_MOST_NAMES])
         more = f"; and {len(wrong) - _MOST_NAMES} more" if len(wrong) > _MOST_NAMES else ""
         raise ValueError(
-            f"{loaded.path} does not hold the weights of the {type(network).__name__} that the configuration describes ({shown}"
-            f"{more}). monai.bundle.load takes no overlays: give those of the training to monai.bundle.create_workflow, with "
+            f"{loaded.path} does not contain the weights of the {type(network).__name__} that the configuration describes "
+            f"({shown}"
+            f"{more}). monai.bundle.load accepts no overlays: give those of the training to monai.bundle.create_workflow, with "
             "inference.json and the checkpoint, and take its network_def"
         )
 

@@ -96,8 +96,8 @@ class LoadingSpeed:
             cores = _num_cores()
             remedy = f"Raise num_workers, up to the {cores} cores that this process may use"
             if num_workers >= cores:
-                remedy = f"All {cores} cores that this process may use read already: give it more, or read at a coarser mpp"
-            logger.warning(f"{speeds}: the training is as slow as its loader. {remedy}")
+                remedy = f"All {cores} cores that this process may use already read: give it more, or read at a coarser mpp"
+            logger.warning(f"{speeds}: the loader limits the speed of the training. {remedy}")
         else:
             logger.info(speeds)
 

@@ -193,8 +193,8 @@ class Tracking:
         self._end.close()
         if self.backlog:
             logger.warning(
-                f"MLflow at {self.uri} has not got all of this run: the rest is kept in {self.backlog.file}, and the same "
-                "command sends it when the server is back"
+                f"MLflow at {self.uri} has not received all of this run: the rest is kept in {self.backlog.file}, and the same "
+                "command sends it when the server is available again"
             )
 
     def parent_run(self) -> str:
@@ -294,7 +294,7 @@ class Tracking:
         self.folder.mkdir(parents=True, exist_ok=True)
         database = database_file(self.uri)
         if database is not None and not database.parent.is_dir():
-            raise ValueError(f"MLflow's database {database} cannot be made: the folder {database.parent} does not exist")
+            raise ValueError(f"MLflow's database {database} cannot be created: the folder {database.parent} does not exist")
         # MONAI would take the quoted path for the path.
         location = None if database is None else artifact_uri(database)
         first = MLFlowHandler(tracking_uri=self.uri, experiment_name=self.experiment, artifact_location=location)
@@ -319,7 +319,7 @@ class Tracking:
             with impatient():
                 if self.backlog:
                     sent = self.backlog.send(self._apply_or_drop)
-                    logger.info(f"MLflow at {self.uri} is back: {sent} entries that it had missed were sent")
+                    logger.info(f"MLflow at {self.uri} is available again: {sent} entries that it had missed were sent")
                 self._apply_or_drop(entry)
         except Exception as error:
             waited_s = time.monotonic() - begun_s
@@ -340,8 +340,9 @@ class Tracking:
     def _miss(self, error: Exception) -> None:
         if self._is_reached:
             logger.warning(
-                f"MLflow at {self.uri} cannot be reached; the run goes on, and what MLflow misses is kept in {self.backlog.file} "
-                f"and sent when it is back: {one_line(error)}"
+                f"MLflow at {self.uri} cannot be reached; the run continues, and entries for MLflow are kept in "
+                f"{self.backlog.file} "
+                f"and sent when it is available again: {one_line(error)}"
             )
         self._is_reached = False
 
@@ -357,7 +358,7 @@ class Tracking:
                 # Somebody may have deleted the run: another one is found or made.
                 self._runs.clear()
                 if is_last:
-                    logger.warning(f"MLflow at {self.uri} does not take {str(entry)[:200]}: {one_line(error)}")
+                    logger.warning(f"MLflow at {self.uri} does not accept {str(entry)[:200]}: {one_line(error)}")
 
     def _apply(self, entry: Entry) -> None:
         stage = entry.get("stage")

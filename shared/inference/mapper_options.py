@@ -82,7 +82,7 @@ class Tissue:
         kept = None if self.cache is None else self.cache.method
         found = self.found_by
         if found not in TISSUE_METHODS or found != (kept or found):
-            of_kept = "" if kept is None else f", that of the kept tissue masks being {kept}"
+            of_kept = "" if kept is None else f", or {kept}, that of the saved tissue masks"
             raise ValueError(f"tissue_method must be one of {', '.join(TISSUE_METHODS)}; got {self.method!r}{of_kept}")
 
     @property
@@ -166,7 +166,7 @@ class Compute:
                 _check_positive(name, getattr(self, name))
         problem = compile_problem(self.torch_device) if self.compile else None
         if problem is not None:
-            raise ValueError(f"compile=True cannot work here: {problem}")
+            raise ValueError(f"compile=True does not work here: {problem}")
 
     @property
     def torch_device(self) -> torch.device:

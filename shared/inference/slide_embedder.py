@@ -113,7 +113,7 @@ class SlideEmbedder:
         compute: Compute | None = None,
     ) -> None:
         if not isinstance(encoder, nn.Module):
-            raise ValueError(f"an encoder is a torch.nn.Module, got {type(encoder).__name__}")
+            raise ValueError(f"the encoder must be a torch.nn.Module, got {type(encoder).__name__}")
         self.pixels = PixelSizes(mpp or encoder.mpp or USUAL_MPP, slide_mpp, tile_mpp)
         self.tile_size_px, self.margin_px = _tiling(encoder, tile_size_px, margin_px)
         self.cell_px = self.tile_size_px if encoder.tokens == "class" else encoder.stride_px
@@ -239,7 +239,7 @@ class SlideEmbedder:
         if slide.mpp > self.pixels.mpp * (1 + MPP_TOLERANCE):
             raise ValueError(
                 f"{slide.path}: its pixels are {slide.mpp:g} um, coarser than the mpp={self.pixels.mpp:g} at which "
-                f"{self.encoder.name} is given images: detail that its features are made of is not there. Give a larger mpp, or "
+                f"{self.encoder.name} is given images: detail that its features depend on is missing. Give a larger mpp, or "
                 "leave the slide out"
             )
 
@@ -261,7 +261,7 @@ def _tiling(encoder: SlideEncoder, tile_size_px: int | None, margin_px: int | No
     if margin_px is None:
         margin_px = 0 if encoder.input_size_px or encoder.tokens == "class" else -(-USUAL_MARGIN_PX // stride) * stride
     if encoder.tokens == "class" and margin_px:
-        raise ValueError(f"{encoder.name} gives one feature a tile, and such tiles lie side by side; got {margin_px=}")
+        raise ValueError(f"{encoder.name} gives one feature per tile, so its tiles must not overlap; got {margin_px=}")
     if tile_size_px < 1 or tile_size_px % stride or margin_px % stride:
         raise ValueError(
             f"tile_size_px and margin_px must be multiples of the stride of {encoder.name}, {stride}; got {tile_size_px=}, "

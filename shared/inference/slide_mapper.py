@@ -130,7 +130,8 @@ class SlideMapper:
         if self.tiles.tta != "none":
             # The folder may have been found, and not asked for.
             logger.warning(
-                "tta %s averages over symmetries of pixels: the features in %s are not used, and maps are made from the slides",
+                "tta %s averages over symmetries of the image: the features in %s are not used, and maps are made from the "
+                "slides",
                 *(self.tiles.tta, folder),
             )
             return None
@@ -308,8 +309,8 @@ class SlideMapper:
 def _check_mpp(mpp: float | None) -> None:
     if mpp is None:
         raise ValueError(
-            "the network was trained on tiles as they are stored (mpp null), and nothing says at which pixel size it wants "
-            "slides: give --mpp, micrometres per pixel of those tiles"
+            "the network was trained on tiles as they are stored (mpp null), so the pixel size at which it needs "
+            "slides is not known: give --mpp, the micrometres per pixel of those tiles"
         )
     if mpp <= 0:
         raise ValueError(f"mpp must be above 0, got {mpp}")

@@ -24,7 +24,7 @@ def tumour_images(labels: Tensor, num_images: int) -> Tensor:
     tensor([False,  True])
     """
     if labels.shape != (num_images,):
-        raise ValueError(f"labels must be ({num_images},), one an image; got {tuple(labels.shape)}")
+        raise ValueError(f"labels must be ({num_images},), one per image; got {tuple(labels.shape)}")
     if labels.device.type == "cpu":
         check_labels(labels)
     return labels == 1

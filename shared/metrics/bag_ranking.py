@@ -117,7 +117,7 @@ class BagRanking(Metric):
             ValueError: for another name.
         """
         if not name.endswith("_slide_auc"):
-            raise ValueError(f"name must be <beginning>_slide_auc; got {name!r}")
+            raise ValueError(f"name must be <prefix>_slide_auc; got {name!r}")
         super().attach(engine, name, usage)
 
     def completed(self, engine: Engine, name: str) -> None:

@@ -136,7 +136,7 @@ class PooledBinaryScores(Metric):
         probabilities, target = (convert_to_tensor(values, track_meta=False) for values in output)
         if probabilities.squeeze().shape != target.squeeze().shape:
             raise ValueError(
-                "probabilities and target must agree, but for dimensions of size 1; "
+                "probabilities and target must have the same shape, except for dimensions of size 1; "
                 f"got {tuple(probabilities.shape)}, {tuple(target.shape)}"
             )
         target = target.to(probabilities.device).reshape(probabilities.shape)
@@ -162,7 +162,7 @@ class PooledBinaryScores(Metric):
         """
         beginning, _, score = name.rpartition("_")
         if score not in SCORES or not beginning:
-            raise ValueError(f"name must be <beginning>_<score> with a score of {', '.join(SCORES)}; got {name!r}")
+            raise ValueError(f"name must be <prefix>_<score> with a score of {', '.join(SCORES)}; got {name!r}")
         super().attach(engine, name, usage)
 
     def completed(self, engine: Engine, name: str) -> None:

@@ -179,7 +179,7 @@ class PooledClassScores(Metric):
             ValueError: if the name does not end in a score, or has no beginning.
         """
         if _beginning(name) is None:
-            raise ValueError(f"name must be <beginning>_<score> with a score of {', '.join(CLASS_SCORES)}; got {name!r}")
+            raise ValueError(f"name must be <prefix>_<score> with a score of {', '.join(CLASS_SCORES)}; got {name!r}")
         super().attach(engine, name, usage)
 
     def completed(self, engine: Engine, name: str) -> None:

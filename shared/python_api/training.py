@@ -86,7 +86,7 @@ def train(
     values = {"dataset_dir": str(manifest.parent)} | keys | {"manifest": str(manifest), "output_dir": str(folder)}
     _run(values | {"config_file": files}, folder)
     if not (folder / WEIGHTS).is_file():
-        raise RuntimeError(f"the training left no {WEIGHTS} in {folder}: see {folder / LOG}")
+        raise RuntimeError(f"the training wrote no {WEIGHTS} in {folder}: see {folder / LOG}")
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8")) if (folder / METRICS).is_file() else {}
     return Training(bundle, folder, tuple(map(str, overlays)), dict(keys), _leaves(metrics))
 
@@ -95,7 +95,7 @@ def _overlay(bundle: Path, overlay: str | Path) -> Path:
     named = bundle / "configs" / f"{overlay}.json"
     path = named if named.is_file() else Path(overlay).expanduser().absolute()
     if not path.is_file():
-        raise ValueError(f"the overlay {overlay} is neither a file nor one of {named.parent}: there is no {named}")
+        raise ValueError(f"the overlay {overlay} is neither a file nor the name of one in {named.parent}: there is no {named}")
     return path
 
 
@@ -110,7 +110,7 @@ def _run(arguments: dict[str, Any], folder: Path) -> None:
         process = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if process.returncode:
             log.seek(begin)
-            raise RuntimeError(f"the training failed: {_said(log.read())} ({folder / LOG} has all of it)")
+            raise RuntimeError(f"the training failed: {_said(log.read())} ({folder / LOG} has the full log)")
 
 
 def _plain(value: Any) -> Any:
@@ -129,7 +129,7 @@ def _said(text: str) -> str:
         begin = next((index for index, line in enumerate(lines) if begins.match(line)), None)
         if begin is not None:
             return _FOR_USERS.sub("", "\n".join(lines[begin:]) if begins is _FOR_USERS else lines[begin])
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed no message"
 
 
 def _leaves(scores: dict[str, Any], group: str = "") -> dict[str, float | None]:

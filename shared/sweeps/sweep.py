@@ -119,15 +119,16 @@ class Sweep:
                 before, now = json.loads((folder / SETTINGS).read_text()), self.settings(values)
                 names = filter(_decides, sorted({*before, *now}))  # an older version may have recorded more
                 differences = [name for name in names if before.get(name) != now.get(name)]
-                shown = "; ".join(f"{name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in differences[:8])
+                shown = "; ".join(f"{name}: {before.get(name)!r} before, {now.get(name)!r} now" for name in differences[:8])
             elif (folder / METRICS).is_file():
-                differences, shown = [SETTINGS], f"it has no {SETTINGS} that says what it was trained with"
+                differences, shown = [SETTINGS], f"it has no {SETTINGS}, which states what it was trained with"
             else:
                 continue
             if differences:
                 raise ValueError(
-                    f"{folder} holds a run of another sweep ({shown}). Give another --output_dir, or delete the folder to train "
-                    "it anew; nothing was changed."
+                    f"{folder} contains a run of another sweep ({shown}). Give another --output_dir, or delete the folder to "
+                    "train "
+                    "again; nothing was changed."
                 )
 
     def run(self) -> pd.DataFrame:
@@ -149,7 +150,7 @@ class Sweep:
         for values in tqdm(self.combinations, desc="sweep", unit="run", disable=None):
             folder = self.folder(values)
             if (folder / METRICS).is_file():
-                logger.info(f"{folder.name} is finished: skipped")
+                logger.info(f"{folder.name} is already finished and skipped")
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(folder / SETTINGS) as temporary:

@@ -230,7 +230,9 @@ def _is_outdated(folder: Path, plan: Plan) -> bool:
 def _refuse_foreign(folder: Path) -> None:
     """A wrong path must not cost anyone their data: only what this module wrote is replaced."""
     if folder.exists() and not (folder / MARKER).exists() and any(path.name != _TISSUE for path in folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty and holds no {MARKER}: not a generated data set, not replaced")
+        raise FileExistsError(
+            f"{folder} is not empty and contains no {MARKER}: it is not a generated data set and was not replaced"
+        )
 
 
 def _take_place(temporary: Path, folder: Path, plan: Plan) -> None:
@@ -254,7 +256,7 @@ def _take_place(temporary: Path, folder: Path, plan: Plan) -> None:
         with contextlib.suppress(OSError):
             temporary.rename(folder)
             return
-    raise FileExistsError(f"cannot put the generated data set in place at {folder}")
+    raise FileExistsError(f"cannot move the generated data set to {folder}")
 
 
 def _move_tissue(source: Path, target: Path) -> None:

@@ -52,7 +52,7 @@ def write_ome_tiff_channels(
     """
     shapes = {tuple(source.shape) for source in sources.values()}
     if len(shapes) != 1:
-        raise ValueError(f"{path}: the channels need one size, got {sorted(shapes) or 'no channel'}")
+        raise ValueError(f"{path}: all channels must have the same size, got {sorted(shapes) or 'no channel'}")
     channel: dict[str, Any] = {"Name": list(sources)}
     if colours is not None:
         channel["Color"] = [_signed_rgba(colour) for colour in colours]

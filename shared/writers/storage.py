@@ -16,7 +16,7 @@ except ImportError:  # not on Windows
 
 # With less than this, whatever was being written has most likely failed for want of space.
 FULL_BYTES = 1 << 20
-_GOES_ON = "The same command then goes on from here."
+_GOES_ON = "The same command then resumes from here."
 # Reason and remedy: what only writing can meet with, and what reading another file can meet with too.
 _WRITING = {
     errno.ENOSPC: ("the disk is full", f"Free some space, or write to another disk. {_GOES_ON}"),
@@ -25,8 +25,8 @@ _WRITING = {
     errno.EFBIG: ("the file is larger than the system allows", "Raise the limit (ulimit -f), or write to another file system."),
 }
 _WHERE = {
-    errno.EACCES: ("this user may not write there", "Change the folder's permissions, or write to another folder."),
-    errno.EPERM: ("the system does not let this user write there", "Write to another folder."),
+    errno.EACCES: ("you do not have permission to write there", "Change the folder's permissions, or write to another folder."),
+    errno.EPERM: ("the system does not allow you to write there", "Write to another folder."),
     errno.ENOTDIR: ("a part of its path is a file, not a folder", "Write to another folder."),
     errno.EEXIST: ("a part of its path is a file, not a folder", "Write to another folder."),
     errno.EISDIR: ("there is a folder of this name", "Remove it, or write to another folder."),

@@ -62,7 +62,7 @@ class _Search:
             if path.suffix.lower() in image_suffixes() and not is_plain_picture(path) and path.exists()
         }
         for path in sorted(path for path in self.images if _is_unreadable(path) and _name(path) in readable):
-            self._remarks.append(f"{path}, which is not read: there is a slide of the same name")
+            self._remarks.append(f"{path}, which is skipped: there is a slide of the same name")
             self.images.remove(path)
 
     def log(self) -> None:
@@ -70,9 +70,9 @@ class _Search:
         if self._others:
             ordered = sorted(self._others.items(), key=lambda item: (-item[1], item[0]))
             kinds = ", ".join(f"{count} {kind}" for kind, count in ordered)
-            logger.info("%s: passed over %d files that are no images: %s", self._folder, self._others.total(), kinds)
+            logger.info("%s: skipped %d files that are not images: %s", self._folder, self._others.total(), kinds)
         for remark in self._remarks:
-            logger.warning("%s: passed over %s", self._folder, remark)
+            logger.warning("%s: skipped %s", self._folder, remark)
 
     def _files(self) -> Iterator[Path]:
         """Every file and broken link, folder by folder; those behind links come last, so that files keep their own paths."""
@@ -125,7 +125,7 @@ class _Search:
             if path.suffix.lower() in _INDEX_SUFFIXES:
                 self.companions |= _named_in(path)
         elif _is_broken_link(path):
-            self._remarks.append(f"{path}, a link to {path.readlink()}, where nothing is")
+            self._remarks.append(f"{path}, a link to {path.readlink()}, which does not exist")
         else:
             self._others[path.suffix.lower() or "without ending"] += 1
 

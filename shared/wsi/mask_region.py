@@ -203,7 +203,7 @@ def _check_inside(path: Path, annotations: Sequence[Annotation], frame: str, box
     if len(strays) == len(annotations):
         origin = f", counted from its pixel ({x}, {y}) as QuPath does" if (x, y) != (0, 0) else ""
         raise ValueError(
-            f"all annotations of {path} lie outside {outside}; they must be of this image, in pixels of its level 0{origin} "
+            f"all annotations of {path} lie outside {outside}; they must belong to this image, in pixels of its level 0{origin} "
             f"(annotation_frame {frame!r})"
         )
     logger.warning("annotations of %s lie outside %s", path, outside)
@@ -275,8 +275,9 @@ def _refuse_several(path: Path, tiff: tifffile.TiffFile) -> None:
     images = tiff_images(tiff)
     if num_equal_pictures(images) > 1:
         raise _RefusedMask(
-            f"the mask {path} holds {num_equal_pictures(images)} pictures of one size, such as channels, and one is read: save "
-            "the one that is the mask as a file of its own"
+            f"the mask {path} holds {num_equal_pictures(images)} pictures of the same size, such as channels, and only one is "
+            "read: save "
+            "the one that is the mask as a separate file"
         )
 
 
@@ -294,7 +295,7 @@ def _as_mask(pixels: NDArray[Any], path: Path, num_classes: int) -> NDArray[np.u
     colours = pixels[..., : channels - 1 if channels in (2, 4) else channels]
     if num_classes == 2:
         return (colours != 0).any(axis=-1).astype(np.uint8)
-    wanted = f"with {num_classes} classes a pixel is its class index, 0..{num_classes - 1}"
+    wanted = f"with {num_classes} classes a pixel's value must be its class index, 0..{num_classes - 1}"
     if colours.shape[-1] > 1 or colours.dtype.kind not in "bui":
         raise _RefusedMask(f"the mask {path} has {colours.shape[-1]} channels of {colours.dtype}: {wanted}, in one channel")
     indices = colours[..., 0]

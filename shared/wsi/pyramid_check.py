@@ -93,7 +93,7 @@ def _find_sound_levels(path: Path, sizes: Sequence[Size], open_reader: Callable[
             reader.close()
     if problems:
         named = "; ".join(f"level {level} ({sizes[level][0]} x {sizes[level][1]} px): {problems[level]}" for level in problems)
-        logger.warning("%s: what is stored as a smaller copy of the slide but is none is left out: %s", path, named)
+        logger.warning("%s: left out stored levels that are not smaller copies of the slide: %s", path, named)
     return (0, *(level for level in levels if level not in problems))
 
 
@@ -110,7 +110,7 @@ def _foreign_levels(reader: LevelReader, levels: Sequence[int]) -> dict[int, str
         if _show_the_same(_Level(reader, level), _Level(reader, finer), places):
             finer = level
         else:
-            problems[level] = f"it does not show what level {finer} shows at the same places"
+            problems[level] = f"it does not show the same as level {finer} at the same places"
     return problems
 
 

@@ -92,7 +92,7 @@ class Spacing:
         Raises:
             ValueError: if the two sides differ by more than 5 %, or what should be the pixel size cannot be one.
         """
-        remedy = "pass mpp=... or fill the manifest's `mpp` column to say what is right"
+        remedy = "pass mpp=... or fill the manifest's `mpp` column to state the right value"
         if self.is_contradictory:
             raise ValueError(f"{path}: {'; '.join(self.passed_over)}; {remedy}")
         if self.sides_um is None:
@@ -101,7 +101,7 @@ class Spacing:
         if not self.is_square:
             raise ValueError(f"{path}: its pixels are {x:g} x {y:g} um, not square; {remedy}")
         for sentence in self.passed_over:
-            warn_once(f"{path}: {sentence}; another tag says {(x + y) / 2:g} um, which is taken")
+            warn_once(f"{path}: {sentence}; another tag says {(x + y) / 2:g} um, which is used")
         return (x + y) / 2
 
     def compare(self, path: Path, stated_um: float) -> None:
@@ -110,10 +110,10 @@ class Spacing:
             own = sum(self.sides_um) / 2
             if abs(own - stated_um) > _LARGEST_CONTRADICTION * min(own, stated_um):
                 warn_once(
-                    f"{path}: its own tags say {own:g} um per pixel; {stated_um:g} um was stated (manifest or key) and is taken"
+                    f"{path}: its own tags say {own:g} um per pixel; {stated_um:g} um was given (manifest or key) and is used"
                 )
         elif self.is_contradictory:
-            warn_once(f"{path}: {'; '.join(self.passed_over)}; {stated_um:g} um was stated (manifest or key) and is taken")
+            warn_once(f"{path}: {'; '.join(self.passed_over)}; {stated_um:g} um was given (manifest or key) and is used")
 
 
 def is_possible_spacing(mpp: float) -> bool:

@@ -119,7 +119,7 @@ def test_rejects_impossible_settings(options, problem):
         ([[[1.0]], np.zeros((0, 1))], [0, 1], r"\(0, 1\)"),
         ([[[1.0]], [[1.0, 2.0]]], [0, 1], r"the same F; got \[\(1, 1\), \(1, 2\)\]"),
         ([[[1.0]], [[np.nan]]], [0, 1], "got 1 that are not"),
-        ([[[1.0]], [[2.0]]], [1, 1], "labels must be 0 and 1, both of them"),
+        ([[[1.0]], [[2.0]]], [1, 1], "contain both 0 and 1, nothing else"),
         ([[[1.0]], [[2.0]]], [0, 1, 1], r"\(2,\)"),
     ],
 )
@@ -131,5 +131,5 @@ def test_rejects_what_are_no_bags(bags, labels, problem):
 def test_trees_of_other_features():
     bags, labels, _ = make_bags(num_bags=10)
     model = MILBoost(n_estimators=2, warm_start=True).fit(bags, labels)
-    with pytest.raises(ValueError, match="the trees look at 6 features, the instances have 5"):
+    with pytest.raises(ValueError, match="the trees expect 6 features, found instances with 5"):
         model.fit(bags[..., :5], labels)

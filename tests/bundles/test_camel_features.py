@@ -30,7 +30,7 @@ def trained_camel(camel, tmp_path_factory):
 
 def test_camel_runs_all_of_its_stages_on_features(trained_camel):
     _, _, folder, process = trained_camel
-    assert process.stdout.count("images and copies are embedded by efficientnet_lite0") >= 1
+    assert process.stdout.count("images and copies with efficientnet_lite0") >= 1
     for stage in ("max_max", "max_min", "retrain", "segmentation"):
         state = weights_of(folder / stage / "model.pt")
         assert not [name for name in state if name.startswith("encoder.")]

@@ -210,7 +210,7 @@ def with_mask_of_9(table: pd.DataFrame, row: int, folder: Path) -> None:
 BROKEN = {
     "a label of 7": (lambda table, row, folder: with_label(table, row, 7), "label must be one of 0..3, got 7"),
     "no label": (lambda table, row, folder: with_label(table, row, None), "the column 'label' is empty"),
-    "a mask of 9": (with_mask_of_9, "has a pixel of value 9: with 4 classes a pixel is its class index, 0..3"),
+    "a mask of 9": (with_mask_of_9, "has a pixel of value 9: with 4 classes a pixel's value must be its class index, 0..3"),
 }
 
 

@@ -128,7 +128,7 @@ def test_each_process_has_an_image_of_a_step_that_is_too_small(caplog):
     assert [len(step) for step in steps] == [5, 4]
     assert sorted(index for step in steps for index in step) == list(range(9))
     (said,) = caplog.messages
-    assert "counted over all processes: 1 is fewer than 4 processes, and a step takes 4" in said
+    assert "counted over all processes: 1 is fewer than 4 processes, so each step takes 4" in said
 
 
 @pytest.mark.parametrize(

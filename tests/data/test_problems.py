@@ -13,7 +13,7 @@ def test_what_is_wrong_is_one_error_or_remarks():
     with pytest.raises(ValueError, match="allow_missing") as raised:
         problems.settle("photos", allow=False)
     assert str(raised.value).splitlines() == [
-        "photos cannot be used as it is (allow_missing leaves these out):",
+        "photos cannot be used as it is (allow_missing leaves these files out):",
         *(f"  {line}" for line in found),
     ]
     assert problems.settle("photos", allow=True) == [f"left out {line}" for line in found]

@@ -212,8 +212,8 @@ def test_class_names_without_regard_to_case_and_blanks():
 @pytest.mark.parametrize(
     ("name", "num_classes", "class_names", "words"),
     [
-        ("dcis", 4, NAMES, "here has the class 'dcis', wanted one of 'normal', 'benign', 'in situ', 'invasive'"),
-        ("", 4, NAMES, "here has no class, wanted one of 'normal'"),
+        ("dcis", 4, NAMES, "here has the class 'dcis', expected one of 'normal', 'benign', 'in situ', 'invasive'"),
+        ("", 4, NAMES, "here has no class, expected one of 'normal'"),
         ("benign", 4, None, "annotations of 4 classes need class_names"),
         ("benign", 3, NAMES, "class_names must be 3 different names"),
         ("benign", 4, ["a", "b", "c", "A "], "class_names must be 4 different names"),

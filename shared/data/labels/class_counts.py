@@ -63,8 +63,8 @@ def class_counts(
         of_masked = torch.bincount(torch.tensor([record["label"] for record in masked.data]), minlength=masked.num_classes)
         counts |= {"pixels": (pixels + images * size).tolist(), "images": (images + of_masked).tolist()}
     logger.info(
-        "training with %(num_masked)d masked images, pixels a class %(pixels)s, and %(num_labelled)d labelled ones, "
-        "images a class %(images)s",
+        "training with %(num_masked)d masked images, pixels per class %(pixels)s, and %(num_labelled)d labelled ones, "
+        "images per class %(images)s",
         counts,
     )
     with contended_path(file) as temporary:

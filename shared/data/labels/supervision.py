@@ -80,8 +80,8 @@ def choose_supervision(
     if missing or not (masked or images):
         raise ValueError(
             f"mode {mode} with masked_share {masked_share:g} has no {' and no '.join(missing) or 'masked'} images to train with: "
-            f"of {len(records)} training records {len(with_mask)} have masks. Add some, choose another mode or share, or say "
-            "labelled: all, if labels of images with masks count"
+            f"of {len(records)} training records {len(with_mask)} have masks. Add some, choose another mode or share, or set "
+            "labelled: all, if the labels of images with masks count"
         )
     _check_classes(masked, images)
     return masked, images
@@ -106,7 +106,8 @@ def _check_classes(masked: Sequence[Record], images: Sequence[Record]) -> None:
     if len(labels) == 1:
         raise ValueError(
             f"{manifest}: the {len(images)} labelled training images all have label {labels.pop()}; expected images of at least "
-            "two labels. Labelled are those without a mask file: say labelled: all, if labels of images with masks count, choose "
+            "two labels. Labelled images are those without a mask file: set labelled: all, if the labels of images with masks "
+            "count, choose "
             "mode: S, or add images of another label"
         )
     if masked and all(record["label"] == 0 for record in masked):

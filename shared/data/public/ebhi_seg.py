@@ -88,7 +88,7 @@ def ebhi_seg(source: str | Path, masks: str | Path, allow_missing: bool = False,
             if stem not in other
         ]
     unpaired = Problems()
-    unpaired.add(f"files of image or label without partner in {root}", *lonely)
+    unpaired.add(f"image files without a label file, or the reverse, in {root}", *lonely)
     data.remarks += unpaired.settle(root, allow_missing or len(lonely) <= PUBLISHED_WITHOUT_PARTNER)
     for label, name, image, published in tqdm(tiles, desc="masks", unit="tile", disable=None):
         mask = Path(masks).resolve() / EBHI_CLASSES[label].replace(" ", "_") / f"{image.stem}.png"
@@ -96,7 +96,7 @@ def ebhi_seg(source: str | Path, masks: str | Path, allow_missing: bool = False,
         record: Record = {"image": str(image), "label": label, "mask": str(mask), "case_id": _case(image)}
         data.records.append({**record, "class_folder": name, "published_mask": str(published)})
     if not data.records:
-        raise ValueError(f"{root} holds no tile with a mask")
+        raise ValueError(f"{root} contains no tile with a mask")
     assign_splits(data.records, seed=seed)
     return data
 
@@ -120,7 +120,8 @@ def ebhi_tumour(
     both = sorted({*tumour} & {*normal})
     if unknown or both:
         raise ValueError(
-            f"{first_names(unknown or both)}: tumour and normal are some of {', '.join(PUBLISHED_TILES)}, none of them in both; "
+            f"{first_names(unknown or both)}: tumour and normal must be classes of {', '.join(PUBLISHED_TILES)}, none of them "
+            "in both; "
             f"got tumour {', '.join(tumour)} and normal {', '.join(normal)}"
         )
     return [
@@ -137,5 +138,7 @@ def _pairs(images: dict[str, Path], labels: dict[str, Path]) -> list[tuple[str, 
 def _case(image: Path) -> str:
     found = re.match(r"[a-z]+(\d+)", image.stem, re.IGNORECASE)
     if found is None:
-        raise ValueError(f"{image}: the name does not tell the case: wanted letters and a number, such as GT2012149-1-400-001")
+        raise ValueError(
+            f"{image}: the name does not identify the case: expected letters and a number, such as GT2012149-1-400-001"
+        )
     return found.group(1)

@@ -136,7 +136,7 @@ def _open(path: Path) -> Any:
     packed = path.with_name(path.name + ".gz")
     if not path.is_file():
         if packed.is_file():
-            raise ValueError(f"{packed} is as published and has to be unpacked: gunzip {packed}")
+            raise ValueError(f"{packed} is packed as published: run gunzip {packed}")
         raise ValueError(f"{path} does not exist: download {packed.name} from {SOURCE} and unpack it there with gunzip")
     try:
         with path.open("rb") as file:
@@ -145,7 +145,7 @@ def _open(path: Path) -> Any:
             return h5py.File(path, "r", **_CHUNK_CACHE)
     except OSError as error:
         raise ValueError(f"{path} cannot be read as HDF5: {error}") from error
-    raise ValueError(f"{path} is a gzip file that has to be unpacked: rename it to {packed.name} and gunzip it")
+    raise ValueError(f"{path} is still packed: rename it to {packed.name} and run gunzip on it")
 
 
 def _dataset(file: Any, name: str, shape: tuple[int, ...]) -> Any:

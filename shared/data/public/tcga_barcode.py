@@ -93,7 +93,7 @@ def parse_barcode(name: str) -> TcgaBarcode:
     """
     match = SLIDE_NAME.fullmatch(name.upper())
     if match is None:
-        raise ValueError(f"{name!r} is not the name of a TCGA slide: wanted something like TCGA-CR-7395-01A-01-TS1[.UUID].svs")
+        raise ValueError(f"{name!r} is not the name of a TCGA slide: expected something like TCGA-CR-7395-01A-01-TS1[.UUID].svs")
     code = match["sample_type"]
     if not 1 <= int(code) <= 19:
         raise ValueError(f"sample-type code {code} of {name!r} is neither tumour (01-09) nor normal (10-19)")

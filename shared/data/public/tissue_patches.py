@@ -91,7 +91,7 @@ def patch_label(stem: str, num_tissues: int) -> tuple[int, ...]:
     label = tuple(int(digit) for digit in re.findall("[01]", found["label"])) if found else ()
     if len(label) != num_tissues:
         shown = " ".join("01"[index % 2] for index in range(num_tissues))
-        raise ValueError(f"{stem}: wanted a name that ends with {num_tissues} labels, such as -[{shown}]")
+        raise ValueError(f"{stem}: expected a name that ends with {num_tissues} labels, such as -[{shown}]")
     return label
 
 
@@ -159,7 +159,7 @@ def tissue_patches(
     if small:
         data.remarks.append(f"left out {len(small)} images with a side below {size_px} px: {first_names(small)}")
     if num_bare:
-        data.remarks.append(f"{num_bare} training patches have none of the tissues: background")
+        data.remarks.append(f"{num_bare} training patches contain none of the tissues: they count as background")
     return data
 
 
@@ -230,7 +230,7 @@ def _of_one_size(
     if size_px is None:
         if release.size_px is not None and image_size_px != (release.size_px, release.size_px):
             raise ValueError(
-                f"{record['image']} is of {image_size_px[0]} x {image_size_px[1]} px, wanted {release.size_px} px a side"
+                f"{record['image']} is of {image_size_px[0]} x {image_size_px[1]} px, expected {release.size_px} px per side"
             )
         return [record]
     regions = image_regions(record, image_size_px, size_px)
@@ -246,14 +246,14 @@ def _move_to_training(data: PublishedData, share: float, seed: int) -> None:
     cases = sorted({_case(record) for record in data.records if record["split"] == "val"})
     number = round(share * len(cases))
     if share and not 0 < number < len(cases):
-        raise ValueError(f"{share:g} of {len(cases)} validation cases leaves none to train on or none to validate on")
+        raise ValueError(f"a share of {share:g} of {len(cases)} validation cases leaves none to train on or none to validate on")
     chosen = {cases[index] for index in np.random.default_rng(seed).permutation(len(cases))[:number]}
     moved = [record for record in data.records if record["split"] == "val" and _case(record) in chosen]
     for record in moved:
         record["split"] = "train"
     if moved:
         num_images = len({record["image"] for record in moved})
-        data.remarks.append(f"{num_images} validation images of {number} cases are trained on, with their masks")
+        data.remarks.append(f"{num_images} validation images of {number} cases are used for training, with their masks")
 
 
 def _cases(records: Iterable[Record], *splits: str) -> set[str]:
@@ -264,7 +264,7 @@ def _forget_cases(data: PublishedData) -> None:
     cases = [_cases(data.records, split) for split in SPLITS]
     shared = set.union(*cases) - {case for case in set.union(*cases) if sum(case in of for of in cases) == 1}
     if shared:
-        data.remarks.append(f"{len(shared)} patients are in several splits, so that no case is named")
+        data.remarks.append(f"{len(shared)} patients are in several splits, so no case is named")
         for record in data.records:
             record["case_id"] = None
 

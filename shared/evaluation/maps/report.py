@@ -80,7 +80,7 @@ def class_map_report(cohort: MapCohort, method: str = "Maps") -> tuple[dict[str,
     """
     names = list(cohort.folder.class_names or ())
     if len(names) < 3:
-        raise ValueError(f"need three classes or more, got {names}: maps of tumour have a report of their own")
+        raise ValueError(f"need three classes or more, got {names}: maps of tumour have their own report")
     slides, rows = [], []
     for record, counts in cohort.counts():
         slides.append(counts)

@@ -81,7 +81,7 @@ class ScoringGrid:
     def decisions(self, source: MapFile | None, top: int, height: int) -> NDArray[np.uint8]:
         """`MapFile.read_decisions` of the pixels below the middles of a strip's: ``(1, height, W)`` or ``(2, height, W)``."""
         if source is None:
-            raise ValueError("a grid needs a map to decide by")
+            raise ValueError("a grid needs at least one map")
         map_pixel_px, (x, y) = float(self.row["map_mpp"]) / float(self.row["mpp"]), self.origin
         places = []
         for start, first, count, limit in ((y, top, height, source.shape[0]), (x, 0, self.shape[1], source.shape[1])):

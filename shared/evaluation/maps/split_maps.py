@@ -39,7 +39,7 @@ class SplitMaps:
     ) -> None:
         if mapper.tissue.only and mapper.tissue.found_by != tissue.method:
             raise ValueError(
-                f"the maps are made where {mapper.tissue.found_by!r} finds tissue, and would be scored where {tissue.method!r} "
+                f"the maps are made where {mapper.tissue.found_by!r} finds tissue, but would be scored where {tissue.method!r} "
                 "does: give both the same tissue_method"
             )
         self.folder, self.mapper, self.tissue = Path(folder), mapper, tissue

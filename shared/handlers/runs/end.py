@@ -74,7 +74,7 @@ class EndWatch:
             elif error is not None or self._is_closed_by_its_run:
                 self._tell("FAILED")
         except Exception as problem:
-            logger.debug(f"the end of the run was not told: {problem}")
+            logger.debug(f"the end of the run was not recorded: {problem}")
         self.close()
 
 

@@ -138,7 +138,7 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
                     is_patient = False
                 elif queue and is_idle:
                     if time.monotonic() - said_at > SAY_AGAIN_S:
-                        logger.info("waiting for other processes, which are at: %s", whereabouts(worker.store, queue))
+                        logger.info("waiting for other processes, which are working on: %s", whereabouts(worker.store, queue))
                         said_at = time.monotonic()
                     time.sleep(POLL_S)
         finally:

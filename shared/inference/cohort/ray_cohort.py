@@ -252,7 +252,7 @@ class _Devices:
         self._failures[image.name] += 1
         is_hopeless = not self.num_finished and self._failures.total() >= self._most_failures
         if is_hopeless and not set(self._nodes) - self._bad:
-            raise DeviceFailure(f"no machine's device computes, the last one said: {answer.reason}")
+            raise DeviceFailure(f"no device of any machine works; the last error was: {answer.reason}")
         if not self.is_given_up(image):
             return Outcome(None, False)
         row = store.read(image.name) or {}

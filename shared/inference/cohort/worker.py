@@ -99,7 +99,7 @@ class CohortWorker:
         checked = tqdm(images, desc="finished?", unit="image", leave=False, disable=None)
         left = [image for image in checked if self._finished_row(image) is None]
         if len(left) < len(images):
-            logger.info("%d of %d images are finished: skipped", len(images) - len(left), len(images))
+            logger.info("%d of %d images are already finished and skipped", len(images) - len(left), len(images))
         return left
 
     def attempt(
@@ -224,16 +224,16 @@ class CohortWorker:
         begun = {"slide": image.name, "status": UNFINISHED, "reason": None, "attempts": attempts + 1} | _whereabouts(image)
         if status in FINISHED and not image.path.exists():
             # Its result, whatever it was made with, is all that there is: it stays, and so does its row.
-            reason = f"ValueError: {image.path} is not there any more; what was made of it before stays"
+            reason = f"ValueError: {image.path} no longer exists; earlier results for it are kept"
             return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
         foreign = self._foreign_features(image) if row is None else None
         if foreign is not None:
-            reason = f"ValueError: {foreign} is there and was not written by these runs: move it away to embed the slide"
+            reason = f"ValueError: {foreign} exists and was not written by these runs: move it away to embed the slide"
             return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
         if row is not None and status == UNFINISHED and max(attempts, num_devices) >= MAX_DEATHS:
             reason = f"{attempts} processes died while they mapped it, the last one {row.get('worker')}"
             if num_devices >= MAX_DEATHS:
-                reason = f"the devices of {num_devices} processes that had mapped other images failed at it: {row['reason']}"
+                reason = f"the devices of {num_devices} processes that had mapped other images failed on it: {row['reason']}"
             row = begun | {"status": FAILED, "reason": reason, "attempts": max(attempts, MAX_ATTEMPTS), "fingerprint": key}
             discard(self.output_dir, image.name, self.settings)
             return self._new(row)
@@ -320,7 +320,7 @@ class CohortWorker:
             said = (str(sticky).splitlines() or [""])[0]
             worker, device = _whereabouts(image)["worker"], getattr(self.mapper, "device", "the device")
             raise DeviceFailure(
-                f"{device} of {worker} computes no more ({type(sticky).__name__}: {said}), at {image.path}, which is left "
+                f"{device} of {worker} has stopped working ({type(sticky).__name__}: {said}), at {image.path}, which is left "
                 "unfinished for another process or the next run"
             ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())

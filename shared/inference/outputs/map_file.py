@@ -34,7 +34,7 @@ class MapFile:
             expected = f"map of {num_classes} classes: expected as many tiled uint8 images"
             if num_classes == 2:
                 expected = "map of tumour: expected one tiled uint8 image"
-            raise ValueError(f"the map {path} is no {expected}, found {len(pages)} of {page.dtype}")
+            raise ValueError(f"the map {path} is not as expected ({expected}), found {len(pages)} of {page.dtype}")
         self._channels = [_Channel(Path(path), self._tiff, page) for page in pages]
 
     @property

@@ -133,7 +133,7 @@ class BlendedCores:
 def check_blending(axis: Axis) -> None:
     if axis.margin > axis.step:
         raise ValueError(
-            f"blended tiles may overlap by a third of a tile at each side at most, got a margin of {axis.margin} px "
+            f"blended tiles may overlap by at most a third of a tile on each side, got a margin of {axis.margin} px "
             f"of tiles of {axis.tile} px"
         )
 

@@ -76,7 +76,8 @@ class TileNetwork(nn.Module):
         if given not in self._is_padded:
             self._is_padded.add(given)
             logger.warning(
-                "%s does not take %d x %d px: mirrored at the border to %d x %d px; give the class size_multiple_px to say so",
+                "%s does not accept %d x %d px: mirrored at the border to %d x %d px; define size_multiple_px in the class to "
+                "state what it accepts",
                 *(type(self.network).__name__, given[1], given[0], shape[1], shape[0]),
             )
         return probability
@@ -138,5 +139,5 @@ def compile_problem(device: torch.device) -> str | None:
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         return "the headers of Python are missing (Debian: python3-dev)"
     if " " in torch.__path__[0]:
-        return f"torch.compile does not quote paths, and there is a space in that of torch: {torch.__path__[0]}"
+        return f"torch.compile does not quote paths, and there is a space in the path of torch: {torch.__path__[0]}"
     return None

@@ -122,8 +122,8 @@ def _download(url: str) -> Mapping[str, Any]:
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise RuntimeError(
-            f"cannot get the ImageNet weights: {error}. Download {url} where there is a network, put it at {path} "
-            "and start again, or name it by weights_path"
+            f"cannot get the ImageNet weights: {error}. Download {url} on a machine with network access, put it at {path} "
+            "and start again, or give it as weights_path"
         ) from error
 
 

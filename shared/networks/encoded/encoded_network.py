@@ -76,7 +76,7 @@ class EncodedNetwork(nn.Module):
         if inputs.shape[1] != self.channels:
             raise ValueError(f"features must have {self.channels} channels, as those of the encoder; found {inputs.shape[1]}")
         if self.saves_encoder:
-            raise ValueError("an encoder that learns takes images: stored features are those of the encoder that it was")
+            raise ValueError("an encoder that is trained needs images: stored features were made by the encoder as it was before")
         return inputs
 
     def features(self, inputs: Tensor) -> Tensor:
@@ -167,7 +167,8 @@ def _take_the_encoder_as_it_is(
     elif not module.saves_encoder:
         # It may belong to other networks too, and features may be stored of it.
         problems.append(
-            "they hold an encoder that has learned, and this network's stays as it is: give finetune.json, as in the training "
+            "they contain a fine-tuned encoder, but the encoder of this network is frozen: give finetune.json, as in the "
+            "training "
             "(finetune: true)"
         )
     found, own = state.get(prefix + _KEY), module.encoder_key

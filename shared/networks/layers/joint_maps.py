@@ -64,11 +64,11 @@ class JointMaps(nn.Module):
         """
         if labelled is None:
             if images is None:
-                raise ValueError("the network needs images, labelled images, or both")
+                raise ValueError("the network needs masked images, labelled images, or both")
             return self.to_pixels(self.maps(images), images)
         if self.training and self.head == "paper" and labelled.shape[0] < 2:
             raise ValueError(
-                "batch normalisation of the classifier needs at least 2 labelled images a step and process; "
+                "batch normalisation of the classifier needs at least 2 labelled images per step and process; "
                 f"got {labelled.shape[0]}"
             )
         logits = {}

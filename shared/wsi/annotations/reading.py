@@ -89,9 +89,9 @@ def read_annotations_in_frame(
     except (*DAMAGE, ET.ParseError, json.JSONDecodeError, UnicodeError, LookupError) as error:
         raise ValueError(f"the annotations {path} are damaged ({error}); is the file complete?") from error
     except shapely.errors.GEOSException as error:
-        raise ValueError(f"the annotations {path} have an outline of which no area can be made: {error}") from error
+        raise ValueError(f"the annotations {path} have an outline that does not enclose an area: {error}") from error
     except RecursionError as error:
-        raise ValueError(f"the annotations {path} are damaged: what is in them is nested too deeply") from error
+        raise ValueError(f"the annotations {path} are damaged: their contents are nested too deeply") from error
     except OSError as error:
         raise ValueError(f"the annotations {path} cannot be read ({error})") from error
     except ValueError as error:
@@ -99,7 +99,7 @@ def read_annotations_in_frame(
     if left_out:
         named = ", ".join(f"{part.place} ({part.what})" for part in left_out[:_MAX_NAMED])
         more = f" and {len(left_out) - _MAX_NAMED} more" if len(left_out) > _MAX_NAMED else ""
-        logger.warning("%s: left out what encloses no area: %s%s", path, named, more)
+        logger.warning("%s: left out outlines that enclose no area: %s%s", path, named, more)
     return AnnotationsInFrame(annotations, own_frame)
 
 
@@ -133,7 +133,7 @@ def _drawings(file: BoundedFile, suffix: str, frame: str | None) -> tuple[Iterat
     events = _shallow(ET.iterparse(file, events=("start", "end")))
     _, root = next(events)
     if root.tag not in _XML_READERS:
-        raise ValueError(f"the outermost element is <{root.tag}>, wanted <{'> or <'.join(_XML_READERS)}> (ImageScope or ASAP)")
+        raise ValueError(f"the outermost element is <{root.tag}>, expected <{'> or <'.join(_XML_READERS)}> (ImageScope or ASAP)")
     return _XML_READERS[root.tag](events), frame or LEVEL0
 
 
@@ -142,5 +142,5 @@ def _shallow(events: Iterator[tuple[str, ET.Element]]) -> Iterator[tuple[str, ET
     for event, element in events:
         depth += 1 if event == "start" else -1
         if depth > _MAX_XML_DEPTH:
-            raise ValueError(f"more than {_MAX_XML_DEPTH} elements lie within each other, the innermost <{element.tag[:40]}>")
+            raise ValueError(f"more than {_MAX_XML_DEPTH} elements are nested, the innermost <{element.tag[:40]}>")
         yield event, element

@@ -103,7 +103,8 @@ def turned_tiles_problem(name: str, layout: TiffLayout | None) -> str | None:
     if layout is None or layout.orientation in UPRIGHT or not layout.pages[0].is_tiled:
         return None
     return (
-        f"its tag Orientation ({layout.orientation}) says that the picture is to be turned, which {name} does not do; "
+        f"its tag Orientation ({layout.orientation}) says that the picture must be rotated or mirrored, which {name} does not "
+        "do; "
         "store it upright (if it is already, set the tag to 1)"
     )
 

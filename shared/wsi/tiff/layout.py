@@ -81,7 +81,7 @@ def read_tiff_layout(path: Path) -> TiffLayout | None:
         return None
     if end > path.stat().st_size:
         raise ValueError(
-            f"{path}: the file is cut short: its tags point to byte {end}, it has {path.stat().st_size}; copy it again"
+            f"{path}: the file is truncated: its tags point to byte {end}, but it has {path.stat().st_size}; copy it again"
         )
     return layout
 

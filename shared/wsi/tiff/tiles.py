@@ -90,7 +90,7 @@ class TileCheck:
     def _is_whole(self, page: TiffPageLayout, index: int) -> bool:
         stream = self._stream(page, index)
         if has_hole(page, stream):
-            raise RuntimeError(f"tile {index} is damaged: there is a hole of zeros in it")
+            raise RuntimeError(f"tile {index} is damaged: it contains a block of zeros")
         return page.compression == JPEG and _is_whole_jpeg(stream)
 
     def _decode(self, page: TiffPageLayout, index: int) -> None:
