@@ -4,18 +4,18 @@ python scripts/calibrate.py --bundle bundles/camel --model_dir runs/mine --manif
 python scripts/calibrate.py --bundle bundles/cdws_mil --model_dir runs/mine --manifest my/images.csv --overlay vgg5 --labels label
 
 Works for every bundle: the network, its pixel size and its tiles are those of its inference.json. Pixels are compared with the
-manifest's masks (those of images with label 0 are known without one); with --labels label, which needs no mask, images with their
-labels, an image's probability being the generalised mean of its pixels'. Temperature and scores go to temperature.json beside the
-weights, curves to reliability.png and reliability.json in --out. Logits are counted as they come: memory does not grow with the
-images. Ranks, and decisions at a probability of 0.5, do not change.
+masks of the manifest (images with label 0 need none). With --labels label, which needs no masks, images are compared with
+their labels, and an image's probability is the generalised mean over its pixels. Temperature and scores are written to
+temperature.json next to the weights, curves to reliability.png and reliability.json in --out. Logits are counted as they are
+computed, so memory does not grow with the number of images. Ranks, and decisions at a probability of 0.5, do not change.
 
-Images are read as inference reads them: --tile_mpp and overlays of the training decide here too, and so do its folds (num_folds
-and fold in its config.json). The split that is fitted cannot be the one that is reported. A search for a temperature that ends at
-its bound is an error, and writes no temperature.json.
+Images are read as in inference: use the same --tile_mpp and overlays as in training; the folds (num_folds and fold) come from
+its config.json. The same split cannot be used for fitting and for reporting. If the search for a temperature ends at its
+limit, that is an error, and no temperature.json is written.
 
-Inference applies it when asked: --temperature runs/mine/temperature.json (or a number).
+To apply it, give inference --temperature runs/mine/temperature.json (or a number).
 
-Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
+Any other --key value sets a key of the bundle's inference.json, as with `python -m monai.bundle run`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Checks within ten minutes that everything runs on a machine's GPUs, and prints a table of what passed.
+"""Checks within ten minutes that everything runs on a machine's GPUs, and prints a table of the results.
 
 python scripts/check_gpu.py
 python scripts/check_gpu.py --only 'training *' 'map *' --num_workers 16
-python scripts/check_gpu.py --device cpu            the same without a GPU: that the check itself runs
+python scripts/check_gpu.py --device cpu            the same without a GPU, to try out the check itself
 
-Every bundle's short training (with the steps counted that wait for the GPU), by one process and, where there are two GPUs, by
-several; maps in float32, bfloat16 and compiled beside the CPU's, on the first and on the last GPU; the augmentation of tiles; the
-ratios of `benchmark.py inference` and `tiles`; and how busy the GPUs were. Embedded data are generated where they are missing.
+Checked are: every bundle's short training (counting the steps that wait for the GPU), in one process and, if there are two
+GPUs, in several; maps in float32, in bfloat16 and compiled, compared with those of the CPU, on the first and on the last GPU;
+the augmentation of tiles; the ratios of `benchmark.py inference` and `tiles`; and the utilisation of the GPUs. The demo data
+are generated if they are missing.
 
 Exit status: 0 when nothing failed, 1 when anything did, 2 when nothing could be started.
 """

@@ -1,12 +1,14 @@
-"""Opens every slide of a manifest once and lists those that no training or map could use, all of them, in problems.csv.
+"""Opens every slide of a manifest once and lists all those that no training or map could use in problems.csv.
 
 python scripts/check_slides.py --manifest slides.csv --out checked
-python scripts/check_slides.py --manifest slides.csv --out checked --skip              also checked/slides.csv, without them
-python scripts/check_slides.py --manifest slides.csv --out checked --skip --app_mag    pixel sizes from the magnification too
+python scripts/check_slides.py --manifest slides.csv --out checked --skip             and writes checked/slides.csv without them
+python scripts/check_slides.py --manifest slides.csv --out checked --skip --app_mag   and takes pixel sizes from magnifications
 
-A second run opens only what is new, has changed or could not be read. checked/slides.csv is a manifest for trainings and maps.
+A second run opens only slides that are new, have changed or could not be read. checked/slides.csv is a manifest for trainings
+and maps.
 
-Exit status: 0 when every slide can be used, or the others are skipped; 1 when some cannot; 2 for a manifest that cannot be read.
+Exit status: 0 when every slide is usable or the others are skipped, 1 when some are not usable, 2 when the manifest cannot be
+read.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
-"""Compares methods on your data: trains what its labels allow, scores all maps alike, writes one table and one report.
+"""Compares methods on your data: trains every method that your labels allow, scores all maps alike, writes a table and a report.
 
 python scripts/compare.py --manifest my/images.csv --out report
 python scripts/compare.py --manifest my/images.csv --methods camel camel+pixel_fsb cdws_mil --seeds 3 --out report
 python scripts/compare.py --manifest my/slides.csv --set all num_workers 4 --set camel cmil::num_epochs 8 --out report
 
---methods takes bundles, with overlays behind a plus; without it every bundle is compared. Each bundle declares which labels it
-needs; one that the manifest cannot serve is a row of the table that says which label it lacks, and so is one
-that fails. Whole slides with masks are also cut into labelled regions, for the methods that learn from images; images with masks
-that are not all squares of one size are cut into such squares.
+--methods takes bundles, with overlays after a plus sign; by default every bundle is compared. Each bundle declares which
+labels it needs. Methods whose labels are missing are listed as skipped, with the reason, and failures are listed with theirs.
+Whole slides with masks are also cut into labelled regions, for methods that learn from images; images with masks that are not
+all squares of one size are cut into such squares.
 
-Every training is a process of its own and an MLflow run of one experiment; the same command again resumes where it stopped
-interrupted, by kill -9 too, and takes nothing that was made with another manifest or other settings. Into --out go table.csv,
-table.md, differences.csv, seeds.csv, cases.csv and report.html (one file that needs nothing else), written anew after every
-method, and what they were made from. Fewer methods into the same --out keep the rows of the others. Methods are told apart by
-their paired differences, over the same draws of the same cases: to the best one or to --reference in the table, of each two in
-differences.csv.
+Every training is a separate process and an MLflow run; all runs are in one experiment. The same command resumes after an
+interruption, even kill -9, and never uses results that were made with another manifest or other settings. --out receives
+table.csv, table.md, differences.csv, seeds.csv, cases.csv and report.html (a single file that works offline), all rewritten
+after every method, and the data from which they are made. If you run fewer methods into the same --out, the rows of the others
+are kept. Methods are compared by their paired differences over the same draws of the same cases: the table has those to the
+best method or to --reference, differences.csv those of every pair.
 
 Exit status: 0 when every method that was not skipped has a result, 1 when any failed, 2 when nothing could be started or every
 method was skipped.

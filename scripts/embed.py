@@ -1,15 +1,16 @@
-"""Computes an encoder's features of slides once and stores them: restartable, on one process, several, or a Ray cluster.
+"""Computes an encoder's features of slides once and stores them. Resumable; runs in one process, in several, or on a Ray cluster.
 
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out features
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --stride_px 16 --mpp 1 --split train --out features
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out features --engine ray --gpus_per_slide 1
 python scripts/embed.py --manifest slides.csv --encoder my/encoder.pt2 --mean 0.7 0.5 0.7 --std 0.2 0.2 0.2 --out features
 
-Every slide gets <name>.h5, which docs/features.md describes; trainings and maps read it, and so do TRIDENT and CLAM.
+Every slide gets <name>.h5, which docs/features.md describes; trainings and maps read it, as do TRIDENT and CLAM.
 
-The same command again resumes where an earlier one stopped, by kill -9 too; finished slides are skipped. Several such commands on
-one output folder share the slides, also from several machines with a common file system. A slide that fails is tried once more at
-the end; its row in slides.csv says why. A folder holds features of one encoder with one set of options: others are refused.
+The same command resumes after an interruption, even kill -9; finished slides are skipped. Several such commands with the same
+output folder share the slides, also on several machines with a common file system. A slide that fails is tried once more at
+the end; its row in slides.csv gives the reason. A folder contains the features of one encoder with one set of options: others
+are refused.
 
 Exit status: 0 when every slide is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 3 when the
 GPU stopped working, 130 when interrupted.

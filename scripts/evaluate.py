@@ -2,17 +2,18 @@
 
 python scripts/evaluate.py --maps maps --manifest slides.csv --split test
 
---maps is a folder that scripts/infer.py has filled, with any bundle. The manifest's column `mask` names an image or an annotation
-file of ImageScope, ASAP or QuPath; slides with label 0 need none. Where annotations are of several classes, --tumour_classes (or
-the column of that name) says which are tumour. Writes metrics.json and slides.csv into --out.
+--maps is a folder written by scripts/infer.py, with any bundle. The manifest's column `mask` names an image or an annotation
+file of ImageScope, ASAP or QuPath; slides with label 0 need none. If annotations have several classes, --tumour_classes (or
+the column of that name) says which are tumour. Writes metrics.json and slides.csv to --out.
 
-Maps of tumour: pixels, AUC with and without background, FROC of lesions. As in CAMELYON16, regions of isolated tumour cells
-(longest axis below 200 um) are no lesions; the table says how many there are. Without a lesion there is no FROC.
+Maps of tumour get scores of pixels, AUC with and without background, and FROC of lesions. As in CAMELYON16, regions of
+isolated tumour cells (longest axis below 200 um) do not count as lesions; the table shows how many there are. Without any
+lesion there is no FROC.
 
-Maps of several classes (class_names in their settings.json): accuracies, F1, IoU and BACH score of the likeliest class, scores of
-each class, the confusion matrix, and the AUC of all other classes against the first one. Annotations are of these class names,
-pixels of a mask image their indices. Glass is of the first class whatever the map says, and counts "with background" alone. FROC
-is for maps of tumour only.
+Maps of several classes (class_names in their settings.json) get accuracies, F1, IoU and BACH score of the likeliest class,
+scores of each class, the confusion matrix, and the AUC of all other classes against the first one. Annotations must have these
+class names, and pixels of a mask image their indices. Glass always counts as the first class, whatever the map shows, and only
+in the scores "with background".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Maps a cohort of slides with a bundle's network: restartable, on one process, several, or a Ray cluster.
+"""Maps a cohort of slides with a bundle's network. Resumable; runs in one process, in several, or on a Ray cluster.
 
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --model_dir runs/mine
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --checkpoint model.pt --threshold 0.4
@@ -7,16 +7,16 @@ python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps 
     --embed_into features
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --engine ray --address auto --gpus_per_slide 1
 
-The same command again resumes where an earlier one stopped, by kill -9 too; finished slides are skipped, those without tissue
-among them. Several such commands on one output folder share the slides, also from several machines with a common file system (see
-`shared.inference.cohort.row_store.RowStore` on its locks); --gpus starts one for each GPU of this machine. A slide that fails is
-tried once more at the end; its row in slides.csv says why.
+The same command resumes after an interruption, even kill -9; finished slides, including those without tissue, are skipped.
+Several such commands with the same output folder share the slides, also on several machines with a common file system (see
+`shared.inference.cohort.row_store.RowStore` on its locks); --gpus starts one process per GPU of this machine. A slide that
+fails is tried once more at the end; its row in slides.csv gives the reason.
 
-Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
+Any other --key value sets a key of the bundle's inference.json, as with `python -m monai.bundle run`.
 
 Exit status: 0 when every slide is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 3 when the
-GPU stopped working (the slide that it was working on stays unfinished: other processes, or the same command again, map it), 130
-when interrupted.
+GPU stopped working (the slide that it was working on stays unfinished and is mapped by another process or by the same command
+again), 130 when interrupted.
 """
 
 from __future__ import annotations

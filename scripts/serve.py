@@ -4,8 +4,8 @@ bash scripts/serve.sh --studies slides/                       # installs what th
 python scripts/serve.py --studies slides/ --models camel,alpha_beta_mil
 python scripts/serve.py --studies slides/ --checkpoint camel=runs/mine --retrain camel --retrain_every 5
 
-It listens on this machine alone unless told otherwise. Labels are kept in the studies folder, everything else - maps, trained
-versions - in --work_dir; bundles are never changed.
+It listens only on this machine unless --host is given. Labels are kept in the studies folder; maps and trained versions are
+kept in --work_dir; bundles are never changed.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Ships the head of a training on features: a small folder in the repository with which a fresh clone maps slides.
+"""Ships the head of a training on features: a small folder in the repository, with which a fresh clone maps slides.
 
 python scripts/ship.py --bundle bundles/camel --run runs/camel_ebhi --overlay ebhi_seg features --mpp 0.5 \
-    --mpp_reason "EBHI-Seg states a magnification of 400x alone"
+    --mpp_reason "EBHI-Seg states only a magnification of 400x"
 
-Writes bundles/<bundle>/models/<first overlay>/: model.pt (the head), calibration.json (its threshold), inference.json (one
-configuration behind the bundle's own), metrics.json and test_images.csv (its scores), and README.md, the model card. Every number
-is that of the run and of its evaluation on the test split, with intervals over cases. The data's manifest and masks need not be
-shipped, but must be at hand.
+Writes bundles/<bundle>/models/<first overlay>/: model.pt (the head), calibration.json (its threshold), inference.json (a
+configuration to give after the bundle's own), metrics.json and test_images.csv (its scores), and README.md, the model card.
+Every number comes from the run and its evaluation on the test split, with intervals over cases. The manifest and masks of the
+data are not shipped, but must be available.
 
-Refused are runs that were not scored on the test split, networks that hold their encoder's weights (fine-tuned), and data whose
-licence, in the bundle's docs/data_license.txt, is neither CC0 nor CC BY 4.0.
+Runs that were not scored on the test split are refused, as are fine-tuned networks, which contain their encoder's weights, and
+data whose licence, in the bundle's docs/data_license.txt, is neither CC0 nor CC BY 4.0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Trains a bundle with several values of some keys - folds, seeds, weights - and tabulates the results. Restartable.
+"""Trains a bundle with several values of some keys - folds, seeds, weights - and tabulates the results. Resumable.
 
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json --vary seed 0 1 2 --over seed --output_dir runs/seeds
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json bundles/cdws_mil/configs/five_fold.json \\

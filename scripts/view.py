@@ -2,11 +2,11 @@
 
 python scripts/view.py maps/                                  what infer.py wrote
 python scripts/view.py report/                                methods of a comparison side by side
-python scripts/view.py maps/ other_maps/ --manifest my/slides.csv     with the truth, where the manifest names masks
+python scripts/view.py maps/ other_maps/ --manifest my/slides.csv     with the truth, if the manifest names masks
 
-A table of all slides; behind it each slide as deep as its pixels, the map over it with its outlines at any threshold, up to four
-methods side by side, a link to every view. Needs requirements-viewer.txt. Nothing is written; nothing leaves this machine: the
-page is served on 127.0.0.1, to whoever gives the token in its address.
+The page has a table of all slides and a view of each slide at up to full resolution, with its map and outlines at any
+threshold, up to four methods side by side, and a link to every view. It needs requirements-viewer.txt. Nothing is written and
+nothing leaves this machine: the page is served on 127.0.0.1, to anyone who has the token in its address.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kill -9 at random moments: what is started again ends with the same weights, features and maps as what nobody disturbed."""
+"""Kill -9 at random moments: restarted work ends with the same weights, features and maps as undisturbed work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trivial answers that a method has to beat: everything is tumour, and colour alone.
+"""The trivial predictions that a method has to beat: everything is tumour, and colour alone.
 
 python scripts/comparison/baselines.py colour_only --manifest images.csv --test test.csv --mpp 1.0 --out runs/colour_only/seed=0
 """

@@ -2,12 +2,11 @@
 
 python scripts/prepare.py adenoma adenoma data/adenoma
 
-Download: https://github.com/ThoroughImages/CAMEL names the place (no licence is named: ask the authors). In the folder
-data/adenoma:
+Download: see https://github.com/ThoroughImages/CAMEL (no licence is stated: ask the authors). In the folder data/adenoma:
 
-manifest.csv    the images, 1 adenoma and 0 normal, in a split that is made by --seed: the release has none
+manifest.csv    the images, 1 adenoma and 0 normal, with a split made by --seed, because the release has none
 
-No pixel is copied. There are no masks: image labels alone are scored.
+No pixels are copied. There are no masks, so only image labels are scored.
 """
 
 from __future__ import annotations

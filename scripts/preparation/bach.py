@@ -5,12 +5,12 @@ python scripts/prepare.py bach ICIAR2018_BACH_Challenge bach --val A02
 Download: https://zenodo.org/records/3632035 (CC BY-NC-ND 4.0, not for commercial use). In the folder bach:
 
 images.csv    the photos of part A: one of four labels each, no masks
-slides.csv    the annotated slides of part B, the annotations as masks: 3 for training, 1 for validation, 6 to test on
-patches.csv   what trains: patches of these slides centred on their lesions, and the photos
+slides.csv    the annotated slides of part B, the annotations as masks: 3 for training, 1 for validation, 6 for testing
+patches.csv   the training data: patches of these slides centred on their lesions, and the photos
 annotations   the slides' annotations with one name for each class, as GeoJSON
-tissue        where the slides' tissue is; a second run resumes from here
+tissue        tissue masks of the slides; a second run reuses them
 
-No pixel is copied. The paper's patches are 128 px of the slides' third level, 16 times 0.467 um per pixel: --mpp 7.472.
+No pixels are copied. The paper's patches are 128 px of the slides' third level, 16 times 0.467 um per pixel: --mpp 7.472.
 """
 
 from __future__ import annotations

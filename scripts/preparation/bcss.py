@@ -4,12 +4,12 @@ python scripts/prepare.py bcss 0_Public-data-Amgad2019_0.25MPP data/bcss
 
 Download: https://github.com/PathologyDataScience/BCSS (CC0 1.0). In the folder data/bcss:
 
-images.csv     regions with any tumour (1) and without (0), masks of the tumour
-classes.csv    the same regions with their main class, masks of other, tumour, stroma, inflammatory, necrosis
-masks          both kinds of masks; a second run resumes from here
+images.csv     regions with any tumour (1) and without (0), with masks of the tumour
+classes.csv    the same regions with their main class, with masks of other, tumour, stroma, inflammatory, necrosis
+masks          both kinds of masks; a second run reuses them
 
-No image is copied: the regions, all of one size, are read from the images. What is not annotated has no class: regions with more
-of it than --max_unlabelled are left out. The split goes by tissue source site, that is by hospital.
+No images are copied: the regions, all of one size, are read from the images. Unannotated pixels have no class: regions with a
+larger share of them than --max_unlabelled are left out. The split is by tissue source site, that is by hospital.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@ python scripts/prepare.py camelyon16 CAMELYON16 data/camelyon16
 
 Download: https://camelyon17.grand-challenge.org/Data (CC0). In the folder data/camelyon16:
 
-slides.csv    the slides, those with tumour with their annotations as masks
-regions.csv   what CAMEL trains on: regions of 1280 px at 20x, labelled by the annotations; of validation and test all regions
+slides.csv    the slides; those with tumour have their annotations as masks
+regions.csv   CAMEL's training data: regions of 1280 px at 20x, labelled by the annotations; for validation and test all regions
               with tumour and as many without
-tissue        where the slides' tissue is; a second run resumes from here
+tissue        tissue masks of the slides; a second run reuses them
 
-No pixel is copied, and masks are drawn region by region from the annotations, in training too.
+No pixels are copied, and masks are drawn region by region from the annotations, in training too.
 """
 
 from __future__ import annotations

@@ -3,20 +3,21 @@
 python scripts/prepare.py folder images mine --classes normal tumour
 python scripts/prepare.py folder slides mine --annotations geojson --classes "Other|Stroma" Tumor
 
-The first takes slides or tiles in images/normal and images/tumour, or in images/train/normal and so on, and masks or annotation
-files of the same names with --masks. The second takes slides and what was exported from a QuPath project, one GeoJSON file per
-slide (or drawn in ImageScope or ASAP); in QuPath: Automate, Script editor, Run for project:
+The first command takes slides or tiles in images/normal and images/tumour, or in images/train/normal and so on, and masks or
+annotation files of the same names with --masks. The second takes slides and annotations exported from a QuPath project, one
+GeoJSON file per slide (or drawn in ImageScope or ASAP); in QuPath: Automate, Script editor, Run for project:
 
     mkdirs(buildFilePath(PROJECT_BASE_DIR, "geojson"))
     def path = buildFilePath(PROJECT_BASE_DIR, "geojson", getProjectEntry().getImageName() + ".geojson")
     exportObjectsToGeoJson(getAnnotationObjects(), path, "FEATURE_COLLECTION")
 
---classes names the classes by their index, background first; several names of one have | between them. In the folder mine:
+--classes lists the classes in the order of their index, background first; names that belong to one class are joined by |. In
+the folder mine:
 
-manifest.csv    the images; a split is made by --seed where the folders do not say
-annotations     with --annotations and --classes: what is drawn, each class with one name, background cut out
+manifest.csv    the images; a split is made by --seed unless the folders give one
+annotations     with --annotations and --classes: the drawn areas, with one name per class and background cut out
 
-No pixel is copied.
+No pixels are copied.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Check the files of PatchCamelyon and count their patches; nothing is written, since the bundles read the files themselves.
+"""Check the files of PatchCamelyon and count their patches; nothing is written, because the bundles read these files directly.
 
 python scripts/prepare.py patch_camelyon data/patch_camelyon
 
 Download: https://zenodo.org/records/2546921 (CC0 1.0), unpacked with gunzip: camelyonpatch_level_2_split_<split>_x.h5 and
-..._y.h5 of the splits train, valid and test. patch_camelyon.json of alpha_beta_mil reads the test split alone.
+..._y.h5 of the splits train, valid and test. patch_camelyon.json of alpha_beta_mil reads only the test split.
 """
 
 from __future__ import annotations

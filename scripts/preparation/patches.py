@@ -2,9 +2,9 @@
 
 python scripts/prepare.py patches slides.csv patches.csv --size_px 128 --mpp 8 --classes normal benign "in situ" invasive
 
-The column ``mask`` names images of class indices or annotation files (ImageScope, ASAP, QuPath) with these classes; without
---classes there are two, and what is annotated, or --tumour_classes of it, is 1. No image is written: patches are read from the
-slides during training.
+The column ``mask`` names images of class indices or annotation files (ImageScope, ASAP, QuPath) with these classes. Without
+--classes there are two: everything annotated is 1, or only the classes given by --tumour_classes. No images are written:
+patches are read from the slides during training.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Cut the slides of a manifest into labelled tissue regions: a manifest that CAMEL and CDWS-MIL train from directly.
+"""Cut the slides of a manifest into labelled tissue regions: a manifest from which CAMEL and CDWS-MIL train directly.
 
 python scripts/prepare.py regions slides.csv regions.csv --size_px 1280 --mpp 0.5
 
-No image is written: the regions are read from the slides during training. Slides with tumour need the column ``mask``.
+No images are written: the regions are read from the slides during training. Slides with tumour need the column ``mask``.
 """
 
 from __future__ import annotations

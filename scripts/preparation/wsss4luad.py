@@ -4,11 +4,12 @@ python scripts/prepare.py wsss4luad WSSS4LUAD data/wsss4luad --train_masks 0.5
 
 Download: https://wsss4luad.grand-challenge.org, after registration, under its terms. In the folder data/wsss4luad:
 
-classes.csv    regions of training patches of one tissue alone, and of the images with masks of background, tumour, stroma, normal
-masks          these masks; a second run resumes from here
+classes.csv    regions of training patches of a single tissue, and of the images with masks of background, tumour, stroma, normal
+masks          these masks; a second run reuses them
 
-No image is copied: the patches are of many sizes, so that regions of one size are read from them. Of a patch of several tissues
-no region's label is known; they are left out. --train_masks takes some of the validation images to train on their masks.
+No images are copied: the patches have many sizes, so regions of one size are read from them. In a patch of several tissues the
+label of a region is unknown, so such patches are left out. --train_masks uses some of the validation images and their masks
+for training.
 """
 
 from __future__ import annotations
