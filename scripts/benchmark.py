@@ -10,7 +10,7 @@ python scripts/benchmark.py inference       tiles per second of a whole slide's 
 python scripts/benchmark.py embedding       tiles per second of a slide's features, against the encoder's pure forward rate
 python scripts/benchmark.py view            milliseconds until the page of maps shows a slide, a square of it, or new outlines
 python scripts/benchmark.py synthetic       milliseconds to generate an image
-python scripts/benchmark.py kills           kill -9 at random moments of trainings, embedding and mapping: are the results the same?
+python scripts/benchmark.py kills           kill -9 at random moments of training, embedding and mapping: same results?
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def parsed() -> argparse.Namespace:
 
 
 def checks(device: str, num_devices: int, arguments: argparse.Namespace) -> tuple[list[Check], list[Check]]:
-    """All checks: those that may run beside each other, and those that want the machine for themselves."""
+    """All checks: those that may run in parallel, and those that need the machine to themselves."""
     out, last = arguments.out.resolve(), f"cuda:{num_devices - 1}"
     # By the precision and with the workers of real trainings.
     keys = {"amp_dtype": "bfloat16", "num_workers": str(arguments.num_workers)}

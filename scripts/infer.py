@@ -143,7 +143,7 @@ def share_among_gpus(given: str) -> int:
 
 def map_images(images: Sequence[ImageInput], arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """Map images; the exit status."""
-    # Here, because PyTorch and MONAI take seconds to start: what is wrong with the options is said before.
+    # Here, because PyTorch and MONAI take seconds to start: errors in the options are reported before.
     from shared.inference.bundle_mapper import load_slide_mapper
 
     if arguments.embed_into is not None:

@@ -1,7 +1,7 @@
 """The paper's grid: 15 trainings with different values of alpha and beta, plotted next to the published numbers.
 
-Test slides of several groups, such as those of the training's locations and of others, have a panel each; pooled they have none,
-because the published numbers are of one group or the other.
+Test slides of several groups, such as those of the training's locations and of others, have a panel each; pooled they have
+none, because the published numbers are of one group or the other.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
 
 
 def groups_of(table: pd.DataFrame, method: str) -> list[str]:
-    """Groups of test slides that have scores of their own; a single empty name where there are none.
+    """Groups of test slides that have their own scores; a single empty name where there are none.
 
     >>> groups_of(pd.DataFrame(columns=["slides.MIL.auc", "slides.MIL, in.auc", "slides.MIL, out.auc"]), "MIL")
     ['in', 'out']

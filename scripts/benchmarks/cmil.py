@@ -60,7 +60,7 @@ STEPS = {"ours": _selected_step, "naive": _naive_step}
 
 
 def _measure(arguments: argparse.Namespace, kind: str, instances_per_side: int, results: Any) -> None:
-    """Seconds of the fastest step and peak memory of one kind of step, in a process of its own."""
+    """Seconds of the fastest step and peak memory of one kind of step, in a separate process."""
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     torch.manual_seed(0)

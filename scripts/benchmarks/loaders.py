@@ -1,6 +1,6 @@
 """CPU-milliseconds that a worker spends on a sample of each kind of training, at the paper's sizes, now and in the old way.
 
-The old way decodes every file anew and augments by MONAI's chain, step by step; tiles are read one a call through OpenSlide.
+The old way decodes every file again and augments by MONAI's chain, step by step; tiles are read one a call through OpenSlide.
 What is kept is measured behind the first epoch. With a GPU a worker hands images over as they are read, and a whole batch is
 augmented there.
 """
@@ -174,7 +174,7 @@ def _tile_row(name: str, path: Path, rng: np.random.Generator) -> Row:
         tile_px = min(TILE_PX, *slide.size_px)
         corners = rng.integers(0, np.array(slide.size_px) - tile_px + 1, (TILES, 2))
 
-    # Each bag opens the slide, as in a cohort that is larger than what a process holds open: no tile is at hand already.
+    # Each bag opens the slide, as in a cohort that is larger than what a process holds open: no tile is cached.
     def now(_: int) -> None:
         with Slide(path, mpp=MPP) as slide:
             slide.read_regions(corners, tile_px, MPP)

@@ -85,8 +85,9 @@ def prepare_data(
     """Write the manifests of a comparison into `out`: every path absolute, every split and pixel size filled in.
 
     Whole slides with masks are also cut into labelled regions, see `slide_regions`, for the methods that learn from images; of
-    slides without, only the methods of slides learn. Images that are not all squares of one size are cut into such squares, with
-    the smallest side of any image, which are labelled by the masks, see `labelled_squares`. Whatever is cut is scored whole.
+    slides without, only the methods of slides learn. Images that are not all squares of one size are cut into such squares,
+    with the smallest side of any image, which are labelled by the masks, see `labelled_squares`. Whatever is cut is scored
+    whole.
 
     Args:
         manifest: of images, regions or whole slides.
@@ -192,7 +193,7 @@ def _is_slide(record: Record) -> bool:
 def _kept(
     records: Sequence[Record], sizes: Sequence[float], num_classes: int, out: Path, cut: Callable[[], list[Record]]
 ) -> list[Record]:
-    """What `cut` gives, or what an earlier call has written, if images and masks are the same: tissue takes seconds a slide."""
+    """What `cut` gives, or what an earlier call has written, if images and masks are the same: tissue takes seconds per slide."""
     files = [Path(file) for record in records for file in (record["image"], record["mask"]) if file is not None]
     known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     rows = [

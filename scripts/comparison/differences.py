@@ -49,7 +49,7 @@ def differences_to(reference: MethodRow, rows: Sequence[MethodRow], names: Seque
 
 
 def verdict(row: MethodRow, rows: Sequence[MethodRow], name: str) -> str:
-    """What has to be said of a method that is not ahead of the floor by its paired interval; nothing of one that is.
+    """The note on a method that is not ahead of the floor by its paired interval; nothing of one that is.
 
     Args:
         row: the method.

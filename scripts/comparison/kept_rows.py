@@ -18,10 +18,10 @@ from .method_row import DONE, MethodRow
 
 logger = logging.getLogger(__name__)
 
-# That decide, beside the manifest and the classes, what methods learn from, choose by and are scored on.
+# Options that decide, in addition to the manifest and the classes, what methods learn from, choose by and are scored on.
 DATA_OPTIONS = ("region_size_px", "region_mpp", "tile_mpp", "mpp", "tumour_classes", "annotation_frame", "select")
 _NOTE = "comparison.json"
-# What is made anew from the scores of each training.
+# What is made again from the scores of each training.
 _DERIVED = {"scores", "draws", "reliability", "maps", "confusion"}
 
 

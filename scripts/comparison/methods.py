@@ -226,8 +226,8 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
     """How a method is trained on the data.
 
     What the user or an overlay gives stays. Else images are read at the pixel size of the bundle - finer, by halves, where they
-    would be smaller than the bundle says (`Supervision.least_image_px`), and as they are where it names none - and at their full
-    size; class names are those of the data; masks of validation and test images are used where all have one.
+    would be smaller than the bundle says (`Supervision.least_image_px`), and as they are where it names none - and at their
+    full size; class names are those of the data; masks of validation and test images are used where all have one.
 
     Args:
         method: the method.
@@ -284,7 +284,7 @@ def _does_without_validation(method: Method, settings: Mapping[str, Any]) -> boo
 
 
 def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Pixel size and image size of a method of images, of those that nobody gave."""
+    """Pixel size and image size of a method of images, unless the user gave them."""
     if method.kind != IMAGES or "image_size_px" not in method.training:
         return {}
     if data.region_size_um is None:

@@ -163,7 +163,7 @@ def reliability_plot(curve: Reliability, description: str) -> str:
 
 
 def label_places(places: Sequence[tuple[float, float]], names: Sequence[str]) -> list[tuple[float, float, str]]:
-    """Where each point's name stands: beside it, moved up or down until it covers no other name and no other point.
+    """Where to write each point's name: next to it, moved up or down until it covers no other name and no other point.
 
     Args:
         places: (x, y) of the points.

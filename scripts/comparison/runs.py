@@ -221,7 +221,7 @@ class Comparison:
 
     def _run(self, command: Sequence[str], usage: Path, log_file: Path, maps: Path) -> int:
         """Run a command that makes maps, unless it has; its exit status."""
-        # Beside the network, not beside the maps: who removes a training to have it anew wants new maps too.
+        # Beside the network, not next to the maps: removing a training to repeat it should also give new maps.
         note = usage.with_name("mapped.json")
         wanted = json.dumps({"command": list(command), "test sha256": _sha256(self.data.test_manifest)}) + "\n"
         if (maps / TABLE_NAME).is_file() and note.is_file() and note.read_text() == wanted:
@@ -326,7 +326,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _seconds(usage: Path) -> float:
-    """Of all attempts: an interrupted training's go on in the next one."""
+    """Sum over all attempts: those of an interrupted training continue in the next one."""
     return sum(attempt["seconds"] for attempt in read_attempts(usage))
 
 
@@ -338,9 +338,9 @@ def _peak(folders: Sequence[Path], what: str) -> int | None:
 def mean_seconds(maps: Sequence[Path], usages: Sequence[Path]) -> float:
     """Seconds that an image adds to a run of many, mean over the maps of several trainings; NaN where there are none.
 
-    While an image's files are written the next one is computed, so the sum of the images' own seconds is more than what they took
-    together, and at most twice as much. What their process took is more as well, by its start. The lesser of both is taken, the
-    process's only where it can be the one that made all the maps.
+    While an image's files are written the next one is computed, so the sum of the images' own seconds is more than what they
+    took together, and at most twice as much. What their process took is more as well, by its start. The lesser of both is
+    taken, the process's only where it can be the one that made all the maps.
 
     Args:
         maps: a folder per training, with its table.

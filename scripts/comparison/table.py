@@ -97,7 +97,7 @@ def write_csv(
     published: PublishedData | None,
     first_score: str = "iou",
 ) -> None:
-    """A row per method; scores are shares of 1, with the ends of their intervals beside them."""
+    """A row per method; scores are shares of 1, with the ends of their intervals next to them."""
     table = []
     for row in rows:
         cells: dict[str, Any] = {"method": row.key, "title": row.title, "status": row.status, "reason": row.reason}
@@ -150,7 +150,7 @@ def write_markdown(
         unit: of the test data, ``"image"`` or ``"slide"``.
         origin: of the numbers, a line.
         reference: that the others are compared with.
-        first_score: the one whose differences stand beside the scores.
+        first_score: the one whose differences are shown next to the scores.
         class_names: of which confusion matrices are shown where there are three or more.
     """
     done = [row for row in rows if row.status == DONE]

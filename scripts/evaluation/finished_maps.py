@@ -42,7 +42,7 @@ def settings_of(maps: Path) -> dict[str, Any]:
 
 
 def tissue_of(settings: Mapping[str, Any], given: Path | None, otherwise: Path) -> TissueCache:
-    """The slides' tissue as the maps' run found it, edited masks among it where their folder is at hand."""
+    """The slides' tissue as the maps' run found it, edited masks among it if their folder is available."""
     used = settings.get("tissue_dir")
     folder = given or (Path(used) if used is not None and Path(used).is_dir() else otherwise)
     kept = {name: settings[f"tissue_{name}"] for name in ("method", "mpp") if settings.get(f"tissue_{name}") is not None}
@@ -96,7 +96,7 @@ def tumour_table(metrics: Mapping[str, Any]) -> list[str]:
 def class_table(metrics: Mapping[str, Any]) -> list[str]:
     """The scores of maps of several classes for a person, in per cent."""
     names = metrics["class_names"]
-    # Those of tumour have lines of their own.
+    # Those of tumour have their own lines.
     blocks = score_blocks({kind: metrics[kind] for kind in ("class_pixels", "class_pixels_all", "classes")})
     lines = [*blocks, *_confusion_lines(names, metrics["confusion"]), ""]
     lines += [*_pixel_lines(f"Not {names[0]} (%)", metrics), ""]

@@ -19,7 +19,7 @@ _LONGEST = 300
 
 @dataclass(frozen=True)
 class Check:
-    """What is checked, in a process of its own: a device that fails in one says nothing of the next.
+    """What is checked, in a separate process: a device that fails in one says nothing of the next.
 
     Args:
         name: in the table, and of the log.

@@ -1,4 +1,4 @@
-"""What a device computes, beside the CPU: maps of a generated slide, and the augmentation of tiles.
+"""What a device computes, compared with the CPU: maps of a generated slide, and the augmentation of tiles.
 
 python -m scripts.gpu_check.computed map_bf16 cuda:0
 """
@@ -56,7 +56,7 @@ def map_of(slide: Path, device: str, amp: bool, compiled: bool) -> NDArray[np.in
 
 
 def compare_maps(kind: str, device: str) -> str:
-    """The map of a device beside that of the CPU in float32.
+    """The map of a device compared with that of the CPU in float32.
 
     Raises:
         ValueError: if they differ by more than the precision explains.
@@ -74,7 +74,7 @@ def compare_maps(kind: str, device: str) -> str:
 
 
 def compare_augmentation(device: str) -> str:
-    """Augmented tiles of a device beside those of the CPU, drawn alike.
+    """Augmented tiles of a device compared with those of the CPU, drawn alike.
 
     Raises:
         ValueError: if they differ.

@@ -81,7 +81,7 @@ def code_digest(shared: Path) -> str:
 
 
 def stage_weights(training: Path, target: Path, settings: list[str]) -> None:
-    """Copy the trained network and what belongs to it, such as its threshold, and say beside it what it was trained on.
+    """Copy the trained network and what belongs to it, such as its threshold, and say next to it what it was trained on.
 
     Args:
         training: output folder of a training.

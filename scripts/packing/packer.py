@@ -20,7 +20,7 @@ LARGE_NAMES = (WEIGHTS, TORCHSCRIPT)
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed bundle: its folder in the repository, its zip with its SHA-1, and beside that copies of the files above 25 MB."""
+    """A packed bundle: its folder in the repository, its zip with its SHA-1, and with it copies of the files above 25 MB."""
 
     bundle: Path
     entry: str
@@ -79,7 +79,7 @@ def _pack_into(
         stage(bundles / name, folder)
         stage_weights(training, folder / "models", settings_changed(bundles / name, training))
         stage_encoder(folder, training)
-    # In a process of its own for each: the names in a TorchScript file count what its process has scripted before.
+    # In a separate process for each: the names in a TorchScript file count what its process has scripted before.
     results = run_tasks(
         [Task(name, folder, "export_torchscript", {}) for name, folder in staged.items() if is_exported(folder / "models")]
     )

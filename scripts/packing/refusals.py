@@ -132,7 +132,7 @@ def _of_encoder(training: Path, state: Mapping[str, Any]) -> list[str]:
 
 
 def _of_data(bundle: Path, training: Path) -> list[str]:
-    """Weights say themselves what they were trained on, in the configuration that their training left beside them."""
+    """Weights say themselves what they were trained on, in the configuration that their training left next to them."""
     if not (training / TRAINING).is_file():
         return [
             f"{training / TRAINING} does not exist, so it is not known on what {WEIGHTS} was trained: give the folder of a "

@@ -72,7 +72,7 @@ def changelog() -> None:
 
 
 def metadata(schema: str) -> None:
-    """`verify_metadata` with a schema that lies at hand: MONAI downloads none where the file is there."""
+    """`verify_metadata` with a schema that is available locally: MONAI downloads none if the file exists."""
     from monai.bundle import verify_metadata
 
     wanted = _metadata()["schema"].rpartition("/")[2]
@@ -123,7 +123,7 @@ def torchscript() -> None:
 
 
 def shipped() -> None:
-    """Every head that lies in ``models`` in a folder of its own loads behind inference.json, and has a model card."""
+    """Every head that lies in ``models`` in its own folder loads behind inference.json, and has a model card."""
     for overlay in sorted(Path("models").glob("*/inference.json")):
         _refuse([name for name in ("README.md", "model.pt") if not overlay.with_name(name).is_file()], f"{overlay.parent} lacks")
         _parser(str(overlay)).get_parsed_content("slide_mapper")

@@ -75,7 +75,7 @@ def read_run(folder: Path) -> FinishedRun:
 
     Raises:
         ValueError: naming the file, if the training or its evaluation has not ended, the network has no encoder, its weights
-            hold those of the encoder, or the data that it was scored on are not at hand.
+            hold those of the encoder, or the data that it was scored on are not available.
     """
     weights, config = _head(folder / WEIGHTS), _json(folder / CONFIG, "give the output folder of a finished training")
     remedy = f"score the run on the test split first (evaluate.json with --output_dir {folder})"

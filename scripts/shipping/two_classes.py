@@ -19,7 +19,7 @@ def as_tumour(metrics: Mapping[str, Any], images: pd.DataFrame) -> tuple[dict[st
         images: a row per image, with its accuracy and its true and predicted share of the second class.
 
     Returns:
-        ``pixels`` and ``images`` of the method beside what else `metrics` has, and the rows with tp, fp, fn and tn.
+        ``pixels`` and ``images`` of the method in addition to what else `metrics` has, and the rows with tp, fp, fn and tn.
 
     Raises:
         ValueError: for more classes, and if the images' counts do not add up to the confusion matrix.

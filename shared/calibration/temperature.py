@@ -1,4 +1,4 @@
-"""One temperature for a trained network's logits, fitted on validation labels, kept beside its weights, applied by inference."""
+"""One temperature for a trained network's logits, fitted on validation labels, kept next to its weights, applied by inference."""
 
 from __future__ import annotations
 
@@ -106,13 +106,13 @@ def collect_logits(
 def write_temperature(
     folder: str | Path, network: nn.Module, samples: LogitSamples, notes: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Fit a temperature and keep it beside a network's weights.
+    """Fit a temperature and keep it next to a network's weights.
 
     Args:
         folder: of the ``model.pt``; gets ``temperature.json``.
         network: whose weights these are: inference refuses the temperature for others.
         samples: of validation data.
-        notes: what else is to stand in the file.
+        notes: what else to write to the file.
 
     Returns:
         what the file holds: ``temperature``, scores (``ece``, ``mce``, ``nll``) ``before`` and ``after``, ``weights_sha256``.
@@ -145,7 +145,7 @@ def write_reliability_report(
         samples: of the data to report, such as the test split.
         temperature: fitted on other data.
         title: of the figure.
-        notes: what else is to stand in the file.
+        notes: what else to write to the file.
 
     Returns:
         what ``reliability.json`` holds: for ``before`` and ``after`` the scores and, a value a bin, ``counts``, ``confidence``

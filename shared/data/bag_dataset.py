@@ -1,4 +1,4 @@
-"""Bags of tiles drawn from whole slides, anew in every epoch: the dataset of methods whose label is a slide's."""
+"""Bags of tiles drawn from whole slides, again in every epoch: the dataset of methods whose label is a slide's."""
 
 from __future__ import annotations
 
@@ -194,8 +194,8 @@ def check_slides(datasets: Sequence[SlideBagDataset], num_workers: int = 0) -> N
         num_workers: processes a process of `torch.distributed`.
 
     Raises:
-        ValueError: on every process, for all slides that do not fit and all that are in two splits, as files of the same content:
-            their number and the first 20, each with row and file.
+        ValueError: on every process, for all slides that do not fit and all that are in two splits, as files of the same
+            content: their number and the first 20, each with row and file.
     """
     rank, num_processes = _rank_and_processes()
     shares = [range(rank, len(dataset), num_processes) for dataset in datasets]

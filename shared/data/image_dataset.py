@@ -32,8 +32,8 @@ class RegionDataset(Dataset):
     """Reads tiles and slide regions, and whichever labels a stage asks for.
 
     Item ``i`` is a dictionary: ``image`` uint8 ``(3, H, W)``, ``label`` (int), ``index`` (``i``), and where asked for ``mask``
-    uint8 ``(1, H, W)`` in 0..num_classes - 1, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record has
-    none).
+    uint8 ``(1, H, W)`` in 0..num_classes - 1, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record
+    has none).
     Random transforms draw from a stream that depends on (`seed`, epoch, ``i``, occurrence) only, see `draw`: an interrupted and
     resumed training sees what an uninterrupted one does, with any number of workers or processes.
 
@@ -117,7 +117,7 @@ class RegionDataset(Dataset):
         return dict(self.transform(item))
 
     def targets(self, index: int, size: Sequence[int]) -> dict[str, Any]:
-        """What an item has beside its image and before its transform; `size`: (height, width) of the image as read."""
+        """What an item has in addition to its image and before its transform; `size`: (height, width) of the image as read."""
         record = self.data[index]
         item: dict[str, Any] = {"label": record.get("label"), "index": index}
         if self.pixel_labels is not None:

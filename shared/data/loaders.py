@@ -32,12 +32,12 @@ class EvenBatchSampler(Sampler[list[int]]):
         labels: class of each image.
         batch_size: images a step over all processes.
         balance: over-sample every class to the size of the largest (CAMEL, section 4.1): images of a small class come
-            several times an epoch, as evenly often as can be, and each time anew: see `SeededDataset.draw`.
+            several times an epoch, as evenly often as can be, and each time again: see `SeededDataset.draw`.
         shuffle: a new order each epoch.
         seed: of the order.
         rank, num_processes: default to those of `torch.distributed`.
-        may_idle: no process waits for another in a step, as in validation: there are as many steps as one process would make, and
-            a process that has no image of one leaves it out.
+        may_idle: no process waits for another in a step, as in validation: there are as many steps as one process would make,
+            and a process that has no image of one leaves it out.
 
     Raises:
         ValueError: if there are fewer images than processes, and none may idle.
@@ -89,7 +89,7 @@ class EvenBatchSampler(Sampler[list[int]]):
         return steps if self.may_idle else max(1, min(steps, self.num_samples // self.num_processes))
 
     def __len__(self) -> int:
-        """Batches of this process: one a step but where it idles."""
+        """Batches of this process: one per step, except where it idles."""
         sizes = map(len, np.array_split(np.arange(self.num_samples), self.num_steps))
         return sum(self.rank < size for size in sizes)
 

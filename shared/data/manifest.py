@@ -3,8 +3,8 @@
 Columns (docs/data.md): ``image``; optional region ``x, y`` (level-0 pixels) with ``width_um, height_um`` or
 ``width_px, height_px`` (level-0 pixels); ``mpp`` (of level 0, for files that do not carry it); labels ``label``, ``area``,
 ``mask`` (an image, or an annotation file of ImageScope, ASAP or QuPath: see `read_mask_region`), and of annotation files
-``tumour_classes`` (several with | between them) and ``annotation_frame``; ``case_id`` and ``split``; ``group``, any word: what is
-scored apart within a split. Paths are relative to the CSV.
+``tumour_classes`` (several with | between them) and ``annotation_frame``; ``case_id`` and ``split``; ``group``, any word: what
+is scored apart within a split. Paths are relative to the CSV.
 """
 
 from __future__ import annotations
@@ -72,22 +72,22 @@ def load_manifest(
             no mask.
         num_classes: labels must be integers in ``[0, num_classes)``.
         split_seed: seed of the split that is made when the file has no ``split`` column, and of the folds.
-        both_classes: demand images without (label 0) and with tumour: nothing can be learnt from one class. Implies
+        both_classes: demand images without (label 0) and with tumour: nothing can be learned from one class. Implies
             that ``"label"`` is required.
         num_folds: folds of a cross-validation, see `assign_folds`: its splits take the place of the file's. Cases with a row
             whose split is ``"test"`` in the file are in no fold and are not returned: they stay unseen. With `fold`.
         fold: which of them is the test split, from 0.
         tile_mpp: micrometres per pixel of PNG, JPEG and BMP images in rows without ``mpp``, so that they can be read coarser;
             None reads them as they are stored.
-        check_files: False leaves images and masks that are not there to whoever opens them.
+        check_files: False leaves missing images and masks to the code that opens them.
         tumour_classes: of annotation files, in rows without ``tumour_classes``: the classes that are tumour, see
             `read_record_mask`.
         annotation_frame: of annotation files, in rows without ``annotation_frame``: ``qupath`` or ``level0``.
         allow_empty: return no record where the file has none of `split`, instead of raising.
 
     Returns:
-        The records of the rows, with every column; what a row leaves empty is None. ``image`` and ``mask`` are absolute paths (of
-        links, not of what they point to); a region is in level-0 pixels, whatever its unit in the file.
+        The records of the rows, with every column; what a row leaves empty is None. ``image`` and ``mask`` are absolute paths
+        (of links, not of what they point to); a region is in level-0 pixels, whatever its unit in the file.
 
     Raises:
         ValueError: for whatever is wrong, naming the file, the row, what was expected and what was found.
@@ -142,7 +142,7 @@ def write_manifest(records: Sequence[Record], path: str | Path, extra_columns: S
 
 @dataclass(frozen=True)
 class _Row:
-    """The cells of a row by their columns, None where they are empty, and where it stands."""
+    """The cells of a row by their columns, None where they are empty, and its place."""
 
     path: Path
     number: int
@@ -321,7 +321,7 @@ def _without_test(records: Sequence[Record], path: Path) -> list[Record]:
 
 
 def _no_split(path: Path, records: Sequence[Record], split: str, has_splits: bool) -> ValueError:
-    """Why a split is empty: nobody named it, or there are too few cases to make it."""
+    """Why a split is empty: no row names it, or there are too few cases to make it."""
     if has_splits:
         found = Counter(record["split"] for record in records)
         there = ", ".join(f"{name!r} ({found[name]} rows)" for name in SPLITS if found[name])

@@ -21,7 +21,7 @@ from ..writers.storage import StorageError
 
 logger = logging.getLogger(__name__)
 
-# Raise it when the same files and settings give other pixels: those in the folder are then read anew.
+# Raise it when the same files and settings give other pixels: those in the folder are then read again.
 PIXELS_VERSION = 1
 # A file of fewer pixels is decoded nearly as fast as another one is read.
 LEAST_DECODED_PX = 512 * 512
@@ -30,7 +30,7 @@ _SUFFIX = ".npy"
 _OWN = re.compile(r"[0-9a-f]{32}\.npy(\.[0-9a-f]{12}(\.part)?)?")
 # The disk is left so much for what a training writes.
 LEAST_FREE_BYTES = 2 * 10**9
-# As many as a file system of some 100 GB has room for beside others.
+# As many as a file system of some 100 GB has room for in addition to others.
 MOST_FILES = 200_000
 _RECOUNTS = 64
 _ABANDONED_S = 24 * 3600
@@ -45,16 +45,16 @@ class _Held(NamedTuple):
 
 
 class PixelCache:
-    """Images and masks in files of their own, uint8, not compressed: what is read often stays in the system's memory.
+    """Images and masks in separate files, uint8, not compressed: what is read often stays in the system's memory.
 
     A file's name is a hash of which files its pixels are from, with their sizes and times of change, and of how they were read:
-    an image that is changed is read anew. Files appear whole, so that several processes and runs may use a folder at the same
+    an image that is changed is read again. Files appear whole, so that several processes and runs may use a folder at the same
     time. One that is damaged is written again.
 
-    A full folder pushes out nothing but what has not been read for a week, such as the pixels of images that have changed: where
-    an epoch is larger than the folder may become, anything else would be pushed out just before it is read again. The rest is
-    read as without a cache. Files of other names in the folder are neither counted nor touched. A disk on which less than 2 GB
-    would stay free counts as a full folder.
+    A full folder pushes out nothing but what has not been read for a week, such as the pixels of images that have changed:
+    where an epoch is larger than the folder may become, anything else would be pushed out just before it is read again. The
+    rest is read as without a cache. Files of other names in the folder are neither counted nor touched. A disk on which less
+    than 2 GB would stay free counts as a full folder.
 
     Args:
         folder: of the files, made when the first is written; it may be deleted at any time.
@@ -148,7 +148,7 @@ def _key(files: Sequence[str | Path], settings: Sequence[Any]) -> str:
 def _state(file: Path) -> tuple[str, int, int]:
     try:
         status = file.stat()
-    except OSError:  # for whoever reads it to say
+    except OSError:  # reported where it is read
         return str(file.absolute()), 0, 0
     return str(file.absolute()), status.st_size, status.st_mtime_ns
 

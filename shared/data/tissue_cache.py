@@ -20,7 +20,7 @@ from ..wsi.tissue.tissue_map import TissueMap, find_tissue, tissue_mask_shape
 
 logger = logging.getLogger(__name__)
 
-# Raise it when `tissue_mask` gives other masks: those in the cache are then found anew.
+# Raise it when `tissue_mask` gives other masks: those in the cache are then found again.
 TISSUE_VERSION = 2
 _NUM_CHUNKS, _CHUNK_BYTES = 16, 2**16
 # A text in the PNG: the hash of the pixels as they were found, by which a mask that was edited is known.
@@ -31,9 +31,9 @@ class TissueCache:
     """Tissue maps as PNG files, ``<slide>.<key>.png``; the key says of which content and with which parameters.
 
     A slide that is moved, renamed or copied keeps its key up to the name; one that changes gets another (see `content_key`).
-    Files are written under another name and renamed, so that several processes, and machines, may share the folder. A file may be
-    edited and saved in black and white or in grey (tissue above the middle grey); one that is damaged, in colour or of another
-    size is replaced.
+    Files are written under another name and renamed, so that several processes, and machines, may share the folder. A file may
+    be edited and saved in black and white or in grey (tissue above the middle grey); one that is damaged, in colour or of
+    another size is replaced.
 
     Args:
         folder: of the files, made when needed.

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the default encoder: small, quick on a CPU, and with real weights at hand."""
+"""EfficientNet-Lite0, the default encoder: small, quick on a CPU, and with real weights included."""
 
 import importlib.util
 from collections import OrderedDict
@@ -79,8 +79,8 @@ class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 up to its last convolution.
 
     Args:
-        strides_px: of the maps that `forward` returns, ascending, among those of `CHANNELS_OF_STRIDE`; what lies behind the last
-            one is not built.
+        strides_px: of the maps that `forward` returns, ascending, among those of `CHANNELS_OF_STRIDE`; what lies behind the
+            last one is not built.
 
     Reference:
         Tan & Le, ICML 2019; "Lite" in TensorFlow's tpu repository: no squeeze and excitation, ReLU6, fixed stem and head.

@@ -20,7 +20,7 @@ __all__ = ["Encoder", "EncoderFacts", "FeatureOptions"]
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """What is known of an encoder beside its network.
+    """What is known about an encoder apart from its network.
 
     Args:
         name: as given to `load_encoder`.
@@ -30,7 +30,7 @@ class EncoderFacts:
         input_size_px: side of the images that it was trained on, where that matters; None for any.
         licence: of its weights; None where it is not known.
         is_gated: whether its weights are only given to people who have accepted its terms.
-        aliases: names that other programs have for it, beside this one.
+        aliases: other programs' names for it, in addition to this one.
     """
 
     name: str
@@ -49,7 +49,8 @@ class FeatureOptions:
 
     Args:
         stride_px: one feature every so many pixels; None for the network's own stride. Images are enlarged where it is smaller.
-        smoothing: odd number of places; each feature is the mean over the ``smoothing x smoothing`` places around it that exist.
+        smoothing: odd number of places; each feature is the mean over the ``smoothing x smoothing`` places around it that
+            exist.
         strides_px: strides of the network's own maps, finest first, that are packed into one (see `pack_strides`); None for
             its last map.
         tokens: "dense" for a feature of each place: a convolutional network's map, a vision transformer's patch tokens. Of the
@@ -126,7 +127,8 @@ class Encoder(nn.Module):
             images: RGB ``(B, 3, H, W)``, uint8 or float, 0 to 255; H and W are multiples of `size_multiple_px`.
 
         Returns:
-            ``(B, channels, H / stride_px, W / stride_px)``. Feature (i, j) stands for the pixels from ``(i, j) * stride_px`` on.
+            ``(B, channels, H / stride_px, W / stride_px)``. Feature (i, j) stands for the pixels from ``(i, j) * stride_px``
+            on.
 
         Raises:
             ValueError: if the images have another shape.

@@ -99,7 +99,7 @@ def encoder_of_features(
             f"{path} holds features with other options: expected {', '.join(different)}. Embed the slides with these options"
         )
     if description["name"] != source:
-        # By another of its names, or another encoder: its key tells.
+        # By another of its names, or another encoder: its key shows which.
         return load()
     return StoredEncoder(description, load).eval().requires_grad_(False)
 

@@ -24,9 +24,9 @@ INSTALL = "pip install -r requirements-encoders.txt"
 class TimmEncoder(Encoder):
     """Features of a timm model.
 
-    The last map of a convolutional network is what its ``forward_features`` returns, the finer ones are the last of their stride.
-    Tokens of a transformer are those behind its last norm, without registers; its position embeddings are interpolated to the
-    size of the image.
+    The last map of a convolutional network is what its ``forward_features`` returns, the finer ones are the last of their
+    stride. Tokens of a transformer are those behind its last norm, without registers; its position embeddings are interpolated
+    to the size of the image.
 
     Args:
         facts: what is known of the encoder.
@@ -176,7 +176,7 @@ def _created(timm: types.ModuleType, model: str, pretrained: bool, **arguments: 
 def _facts(source: str, network: Any, options: FeatureOptions) -> EncoderFacts:
     known = network.pretrained_cfg
     name = f"local-dir:{Path(source).name}" if source.startswith("local-dir:") else source
-    # A convolutional network has no size of its own but where tiles are embedded.
+    # A convolutional network has no fixed size except where tiles are embedded.
     has_size = hasattr(network, "num_prefix_tokens") or options.tokens == "embedding"
     size = known["input_size"][-1] if has_size else None
     return EncoderFacts(name, known["mean"], known["std"], input_size_px=size, licence=known.get("license"))

@@ -166,7 +166,7 @@ class BoostingTrainer(Stage, Engine):
         return self.with_final_weights(self.network)
 
     def run(self) -> None:  # type: ignore[override]
-        """Boost from where the folder stands to the end; leave the trees in the network and in ``model.pt``."""
+        """Boost from the state of the folder to the end; leave the trees in the network and in ``model.pt``."""
         with FolderLock(self.folder):
             if self.is_finished:
                 self.say_finished()

@@ -134,11 +134,11 @@ def initialize_distributed(backend: str | None = None) -> torch.device:
     The device is the visible one of the process' number on its machine. Where fewer are visible, as where SLURM shows each task
     its own GPU alone, the visible ones are taken in turn.
 
-    Tensors on GPUs are exchanged by NCCL where every process has a GPU of its own, else by gloo, as are those in the memory of
+    Tensors on GPUs are exchanged by NCCL where every process has its own GPU, else by gloo, as are those in the memory of
     the machine, and objects. Processes wait for each other for hours, as their shares of a work may be unequal.
 
     Args:
-        backend: ``"nccl"`` or ``"gloo"``, for GPUs; by default the one said above.
+        backend: ``"nccl"`` or ``"gloo"``, for GPUs; by default as described above.
 
     Returns:
         The device for this process: the CPU where any process sees no GPU.

@@ -54,11 +54,12 @@ class LatticeInferer(Inferer):
 class SelectedInstanceInferer(Inferer):
     """One cMIL training step (CAMEL, section 3.1.1) at the cost of scoring: only the picked instances are learned from.
 
-    The instances are scored without gradients, in eval mode; the criterion picks one an image, and only the picks go through a
+    The instances are scored without gradients, in eval mode; the criterion picks one per image, and only the picks go through a
     second pass, in train mode, with gradients. The weights are the same in both.
 
-    Deviation from the paper, which back-propagates through one pass over all instances in train mode: batch normalisation scores
-    with its running statistics and learns with those of the picks. With ``norm: group`` or ``frozen`` there is no difference.
+    Deviation from the paper, which back-propagates through one pass over all instances in train mode: batch normalisation
+    scores with its running statistics and learns with those of the picks. With ``norm: group`` or ``frozen`` there is no
+    difference.
 
     Args:
         criterion: ``"max_max"`` or ``"max_min"``.
@@ -153,7 +154,7 @@ class BagInferer(Inferer):
     them: of one slide in the paper, of several where a step holds several.
 
     Args:
-        per_tile: of a dense network, one logit a tile, the mean of its map: ``(B, n)``.
+        per_tile: of a dense network, one logit per tile, the mean of its map: ``(B, n)``.
         chunk_size: tiles a forward pass, for scoring with little memory; None for all at once, which training needs.
     """
 
@@ -190,8 +191,8 @@ class AutocastInferer(Inferer):
 
 
 def _is_too_small(images: Any, parts_per_side: int = 1) -> bool:
-    # A ResNet makes maps of one pixel from them, and the gradient that torch 2.13 gives on AMX CPUs for a strided convolution of
-    # one pixel in bfloat16 holds memory that was never written: another in every run.
+    # A ResNet makes maps of one pixel from them, and the gradient that torch 2.13 gives on AMX CPUs for a strided convolution
+    # of one pixel in bfloat16 holds memory that was never written: another in every run.
     if not isinstance(images, Tensor) or images.device.type != "cpu":
         return False
     return min(images.shape[-2:]) // parts_per_side <= _LARGEST_FLOAT32_PX

@@ -180,7 +180,8 @@ class ConstructFromMasks:
                 f"tumour and {counts[0]} normal; both kinds are needed, so {self.path} was not written. Check the masks of "
                 f"{self.dataset.data[0].get('manifest') or 'the manifest'}"
             )
-        # Not before every process has seen that the file is missing: one that came later would find it and wait for nobody.
+        # Not before every process has seen that the file is missing: one that came later would find it and wait for no other
+        # process.
         barrier()
         if rank() == 0:
             write_picks(picks, self.path)

@@ -23,7 +23,7 @@ CONFIG = "config.json"
 FILES = "_files_"
 MISSING = object()
 
-# What may differ between the run that began and the one that goes on: where and how it is computed, not what.
+# What may differ between the run that began and the one that resumes it: where and how it is computed, not what.
 VOLATILE = (
     "bundle_root",
     "output_dir",
@@ -44,14 +44,14 @@ VOLATILE = (
     "run",
     "imports",
 )
-# Items below others of which the same is true: what is told of the run, and what is kept of files that were read.
+# Items below others of which the same is true: what is reported of the run, and what is kept of files that were read.
 VOLATILE_BELOW = ("tracking", "cache")
 
 
 class RunFolder:
     """Opens, records and guards the output folder of a training.
 
-    While it is open the folder is this run's own, see `FolderLock`: another run is told who has it.
+    While it is open the folder is this run's own, see `FolderLock`: another run gets an error that names the process.
 
     Args:
         path: the output folder.

@@ -25,7 +25,7 @@ HISTORY = "history.csv"
 
 
 class Stage(Engine):
-    """An engine with a folder, run once: ``model.pt`` says that it is finished, until then a resume point where it stands.
+    """An engine with a folder, run once: ``model.pt`` says that it is finished, until then it has a resume point.
 
     Attributes:
         folder: of this stage; its name is the stage's.

@@ -40,7 +40,7 @@ DEFAULT_STEPS, DEFAULT_WEIGHTS = Steps(), Weights()
 
 
 class StageTrainer(Stage, SupervisedTrainer):
-    """A SupervisedTrainer with a folder, run once: after an interruption a new object goes on from the folder.
+    """A SupervisedTrainer with a folder, run once: after an interruption a new object resumes from the folder.
 
     After every epoch the folder holds a resume point (network, its average, optimizer, scaler, epoch, history) and
     ``history.csv``; when the last epoch is done, ``model.pt`` (the network's state dict) replaces the resume point. `run`
@@ -65,7 +65,7 @@ class StageTrainer(Stage, SupervisedTrainer):
         validator: a MONAI evaluator over a `shared.data.RegionLoader` to run after every epoch, or what makes one from the
             network; None for none.
         tracking: MLflow runs, of which the stage's child run gets metrics, history and weights; None for none.
-        train_handlers: more Ignite handlers, beside those of `shared.handlers.training_handlers`.
+        train_handlers: more Ignite handlers, in addition to those of `shared.handlers.training_handlers`.
         seed: of the epochs' random numbers.
 
     Raises:
@@ -151,7 +151,7 @@ class StageTrainer(Stage, SupervisedTrainer):
         return self.with_final_weights(self.plain_network)
 
     def run(self) -> None:  # type: ignore[override]
-        """Train from where the folder stands to the end; leave the final weights in the network and in ``model.pt``.
+        """Train from the state of the folder to the end; leave the final weights in the network and in ``model.pt``.
 
         Raises:
             ValueError: if the resume point is of another network, the loss stops being finite, or another process trains this
@@ -251,10 +251,10 @@ class StageLoss:
 
     With full batches a batch weighs by its images, so that the mean over an epoch's batches is the mean over its images.
 
-    Of several processes, whose gradients are averaged, each weighs by its share of the step, so that the average is the gradient
-    of one process that has all of the step's images. The share is that of the images, of which most losses are the mean; a loss
-    that is a mean over something else, or a sum of such means, has a method ``terms`` beside its call, which gives each of them
-    as a sum and what it is to be divided by.
+    Of several processes, whose gradients are averaged, each weighs by its share of the step, so that the average is the
+    gradient of one process that has all of the step's images. The share is that of the images, of which most losses are the
+    mean; a loss that is a mean over something else, or a sum of such means, has a method ``terms`` in addition to its call,
+    which gives each of them as a sum and what it is to be divided by.
     """
 
     def __init__(self, engine: StageTrainer, function: Callable[..., Tensor], device: torch.device) -> None:
@@ -410,7 +410,7 @@ def _keep_best(engine: StageTrainer, metric: str, validation: dict[str, Any]) ->
             "validation images "
             "lack a class: the last epoch is kept, unless the metric is a number in another epoch"
         )
-    # No number is larger than NaN. Of epochs that are equally good the last has learnt longest.
+    # No number is larger than NaN. Of epochs that are equally good the last has learned longest.
     if not engine.best or score >= engine.best["score"] or math.isnan(engine.best["score"]):
         network = {name: values.clone() for name, values in engine.plain_network.state_dict().items()}
         engine.best = {"score": score, "epoch": engine.state.epoch, "network": network}

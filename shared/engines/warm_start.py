@@ -14,8 +14,8 @@ class WarmStart:
     """What Max-Min, retrain and the segmentation begin with, and how they are trained because of it.
 
     With it they begin with Max-Max's weights, at lower learning rates; Max-Min trains for a share of the epochs and keeps the
-    statistics of its batch normalisation, lest those of its picks wash out what Max-Max has learnt. Without it every stage begins
-    from scratch and is trained as Max-Max is, as in the paper.
+    statistics of its batch normalisation, lest those of its picks wash out what Max-Max has learned. Without it every stage
+    begins from scratch and is trained as Max-Max is, as in the paper.
 
     Args:
         enabled: whether to.

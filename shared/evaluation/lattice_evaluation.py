@@ -39,7 +39,7 @@ class LatticeCounts:
 class LatticeEvaluation(ImageEvaluation):
     """`ImageEvaluation` of classifiers on instances and of a segmentation network on pixels.
 
-    Pixels are pooled over all images, as in CAMEL's tables; "everything is tumour" is scored beside the network on the same
+    Pixels are pooled over all images, as in CAMEL's tables; "everything is tumour" is scored alongside the network on the same
     pixels, because overlap measures alone can flatter it.
 
     Args:

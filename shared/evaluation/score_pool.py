@@ -26,7 +26,7 @@ START_S = 10.0
 class ScorePool:
     """Calls a function for many arguments, in order: in this process at first, in others once it has taken a while.
 
-    The processes are started anew and not forked, as this one may have threads and a GPU. Use as a context manager.
+    The processes are started again and not forked, as this one may have threads and a GPU. Use as a context manager.
 
     Args:
         num_processes: 1 for this one alone.

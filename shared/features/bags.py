@@ -33,10 +33,10 @@ class _Held:
 
 
 class FeatureBagDataset(SlideBagDataset):
-    """A bag of random features from each slide, in the place of tiles.
+    """A bag of random features from each slide, in place of tiles.
 
-    Items are those of `SlideBagDataset`, with ``tiles`` float16 ``(features_per_slide, C, 1, 1)``; ``xy`` are the corners of the
-    patches that the features stand for, and ``tumour_share`` is of these patches.
+    Items are those of `SlideBagDataset`, with ``tiles`` float16 ``(features_per_slide, C, 1, 1)``; ``xy`` are the corners of
+    the patches that the features stand for, and ``tumour_share`` is of these patches.
 
     Args:
         data: manifest records of whole slides.

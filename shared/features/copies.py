@@ -15,7 +15,7 @@ NUM_SYMMETRIES = 8
 
 @dataclass(frozen=True)
 class Copies:
-    """Which copies of an image are embedded beside the image itself, for training.
+    """Which copies of an image are embedded in addition to the image itself, for training.
 
     Args:
         symmetries: all eight symmetries of the square (images that are not square: the four that keep their shape).

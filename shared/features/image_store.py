@@ -1,4 +1,4 @@
-"""Features of images in files, each computed once: found again by what they were made of, whoever asks."""
+"""Features of images in files, each computed once: found again, by any run, by what they were made of."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class ImageFeatureStore:
 
 
 class _opened:
-    """An HDF5 file of features; what is wrong with it is said by name."""
+    """An HDF5 file of features; damage to it is reported by name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -158,7 +158,8 @@ class EmbeddedImages(Dataset):
     def run(self) -> None:
         """Embed what is not there yet; each process of `torch.distributed` the images that are its own by their keys.
 
-        Processes wait for each other's files, not for each other: what nobody has written for a while they embed themselves.
+        Processes wait for each other's files, not for each other: what no process has written for a while they embed
+        themselves.
         """
         if self._is_complete:
             return

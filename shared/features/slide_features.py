@@ -258,8 +258,9 @@ class SlideFeatures:
     def check(self, slide: Slide | None = None, encoder: KeyedEncoder | None = None) -> None:
         """Check that these are features of this slide, of these coordinates and by this encoder.
 
-        Files of TRIDENT, CLAM and STAMP carry no key. What can be told of them: whether the name of the encoder and the length
-        of the vectors are those of this one, and the patches lie on the slide. Where no name can be compared, that is said once.
+        Files of TRIDENT, CLAM and STAMP carry no key. What can be checked: whether the name of the encoder and the length
+        of the vectors are those of this one, and the patches lie on the slide. Where no name can be compared, that is logged
+        once.
 
         Raises:
             ValueError: naming the file, what is expected, what is found, and the remedy.

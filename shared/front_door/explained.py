@@ -1,4 +1,4 @@
-"""Errors that a user can mend, told in one line instead of a traceback through MONAI."""
+"""Errors that a user can fix, reported in one line instead of a traceback through MONAI."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DATABASE = {
 
 
 def is_command_line() -> bool:
-    """Whether this process is ``python -m monai.bundle``, which has no error handling of its own."""
+    """Whether this process is ``python -m monai.bundle``, which has no error handling."""
     return getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", None) == _MONAI_COMMAND_LINE
 
 
@@ -41,7 +41,8 @@ def begin_script() -> None:
 def explain_errors() -> None:
     """From here on an error that ends the process and that its user can mend is printed as ``error: ...`` and nothing else.
 
-    The exit status stays 1. All other errors, and all where the environment variable FULL_TRACEBACK is set, keep their traceback.
+    The exit status stays 1. All other errors, and all where the environment variable FULL_TRACEBACK is set, keep their
+    traceback.
     """
     sys.excepthook = _explain
 
@@ -57,8 +58,8 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
 def explanation(error: BaseException) -> str | None:
     """What a user needs to know of an error; None where it is none that a user can mend.
 
-    That is what `shared` itself raises as ValueError or RuntimeError, and what the system says of a file or a disk. A ValueError
-    that another library raises may be a fault of this project, and its traceback is what says where.
+    That is what `shared` itself raises as ValueError or RuntimeError, and what the system says of a file or a disk. A
+    ValueError that another library raises may be a fault of this project, and its traceback is what says where.
     """
     chain = list(_chain(error))
     for cause in chain:

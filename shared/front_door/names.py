@@ -24,7 +24,7 @@ BEHIND, WITHOUT = "_behind_", "_without_"
 
 
 def misplaced_overlays(given: Given) -> list[str]:
-    """Overlays that stand before their base, without another one that they need, or beside one that they replace."""
+    """Overlays given before their base, without another one that they need, or next to one that they replace."""
     problems = []
     for index, file in enumerate(given.files):
         base = next((place for place in given.bases if place > index), None)
@@ -53,7 +53,7 @@ def unknown_keys(given: Given, config: Mapping[str, Any]) -> list[str]:
     problems = []
     for where, key, _ in given.entries():
         is_command_line = where.startswith("--")
-        # A training's overlay may stand behind an evaluation: there some of its keys have no use.
+        # A training's overlay may be given after an evaluation: there some of its keys have no use.
         known = base_keys | RESERVED | (overlaid if is_command_line else set(given.siblings))
         # Only in files does a plus merge.
         name = key if is_command_line and key.startswith("+") else top_level(key)
@@ -135,7 +135,7 @@ def _components(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 
 
 def _parameters(component: Mapping[str, Any], config: Mapping[str, Any]) -> set[str] | None:
-    """Names of what a component's function or class takes; None where that cannot be told."""
+    """Names of what a component's function or class takes; None if that is not known."""
     target = component["_target_"]
     for _ in range(len(config)):
         if not isinstance(target, str) or not target.startswith("@"):

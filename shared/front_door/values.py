@@ -99,7 +99,7 @@ def wrong_epochs(given: Given, config: Mapping[str, Any], resolve: Callable[[str
             problems.append(_no_count(given, key, value))
     # A formula of what is wrong itself says nothing new.
     for key in formulas if not problems else ():
-        with suppress(RuntimeError):  # such as one of a null, which is told itself
+        with suppress(RuntimeError):  # such as one of a null, which is reported itself
             value = resolve(key)
             if not is_count(value):
                 problems.append(_no_count(given, key, value))

@@ -29,7 +29,7 @@ class Reading(Protocol):
 class LoadingSpeed:
     """A log line, once a few steps are done: samples a second that the loader gives and that the network takes.
 
-    The loader's rate is that of its processes while they read, beside the network, whether or not they wait in between; the
+    The loader's rate is that of its processes while they read, alongside the network, whether or not they wait in between; the
     network's is that of whole steps, without what they waited for. Nothing is computed twice, and no random number is drawn; a
     GPU is waited for behind each of these steps alone. A loader that is slower than the network is warned of. It is measured
     again in the next epoch, when what is kept of decoded files is there.
@@ -74,7 +74,7 @@ class LoadingSpeed:
                 self._tell(engine)
 
     def _end_epoch(self, engine: Engine) -> None:
-        # Otherwise the next epoch goes on with the measurement.
+        # Otherwise the next epoch continues the measurement.
         if self._is_measuring and engine.state.epoch == engine.state.max_epochs:
             self._tell(engine)
 

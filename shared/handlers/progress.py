@@ -18,7 +18,7 @@ class StageProgress:
 
     Args:
         stage: name shown.
-        validator: the evaluator whose metrics stand in the line.
+        validator: the evaluator whose metrics are in the line.
         shown: names of metrics (of trainer or validator) for the line; those that are missing are left out.
         quiet: True on all ranks but the first.
     """

@@ -1,4 +1,4 @@
-"""MLflow: one parent run a training, a child run a stage, and the same runs again after an interruption.
+"""MLflow: one parent run per training, one child run per stage, and the same runs again after an interruption.
 
 A sweep has a run too, whose children its trainings are.
 """
@@ -33,17 +33,17 @@ from .tracking_backlog import Backlog, Entry
 logger = logging.getLogger(__name__)
 
 NOTE = "mlflow.json"
-# A server that does not answer at all costs this timeout at every call: after such a call it is left alone for this many times as
-# long, which is a few percent of a training.
+# A server that does not answer at all costs this timeout at every call: after such a call it is left alone for this many times
+# as long, which is a few percent of a training.
 _SLOW_S, _REST = 1.0, 20
 
 
 class Tracking:
     """The MLflow runs of one output folder.
 
-    The parent run's id is kept in ``<folder>/mlflow.json``, so that a re-run of the same folder goes on in the same runs, also
-    where the folder and its database have been moved. Only rank 0 of a distributed training tracks; on the others every method
-    does nothing.
+    The parent run's id is kept in ``<folder>/mlflow.json``, so that a re-run of the same folder continues in the same runs,
+    also where the folder and its database have been moved. Only rank 0 of a distributed training tracks; on the others every
+    method does nothing.
 
     A server that cannot be reached ends no training: a warning says so, once, and what the server misses is kept in
     ``<folder>/mlflow_missed.jsonl`` (see `Backlog`). It is sent, before anything else, when there is more to log, when the run
@@ -101,7 +101,7 @@ class Tracking:
         Args:
             parameters: hyper-parameters. A parameter keeps the first value that it was given.
             config_file: the executed configuration.
-            tags: beside those of `code_tags`.
+            tags: in addition to those of `code_tags`.
             manifests: tables of the training's data, which become data set inputs; ``manifest_sha256`` is that of the first.
 
         Raises:
@@ -119,7 +119,7 @@ class Tracking:
         below = {} if self.parent_run_id is None else {PARENT_TAG: self.parent_run_id}
         hashes = {"manifest_sha256": sha256(manifests[0])} if manifests else {}
         self._watch(is_closed_by_its_run=True, tags={**code_tags(), **(tags or {}), **hashes, **below})
-        # A folder that goes on after it was finished is not finished.
+        # A folder that is resumed after it was finished is not finished.
         self._log({"status": "RUNNING"})
         self._log({"params": {name: str(value) for name, value in parameters.items()}})
         if config_file is not None:
@@ -226,7 +226,7 @@ class Tracking:
         return self._runs[stage]
 
     def _watch(self, is_closed_by_its_run: bool, tags: Mapping[str, str]) -> None:
-        """Have the end of this process told, if it comes before the run's; and log which process has the run, and tags."""
+        """Have the end of this process recorded, if it comes before the run's; and log which process has the run, and tags."""
         self._is_watched = True
         self._log({"tags": {**tags, PROCESS_TAG: self._end.process}})
         self._end.open(is_closed_by_its_run)
@@ -288,7 +288,7 @@ class Tracking:
             return False
 
     def _connect(self) -> None:
-        """The client and the experiment, once; MLflow makes the experiment's artefact folder beside a database."""
+        """The client and the experiment, once; MLflow makes the experiment's artefact folder next to a database."""
         if self._client is not None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

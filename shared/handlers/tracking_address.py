@@ -42,7 +42,7 @@ def database_file(uri: str) -> Path | None:
 
 
 def artifact_uri(database: Path) -> str:
-    """Where the artefacts of a SQLite database are kept: in the folder ``mlruns`` beside it."""
+    """Where the artefacts of a SQLite database are kept: in the folder ``mlruns`` next to it."""
     return (database.parent / ARTIFACTS).as_uri()
 
 

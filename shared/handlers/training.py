@@ -35,7 +35,7 @@ SHOWN = (
 
 
 class StageEvents(EventEnum):
-    """What a `shared.engines.StageTrainer` fires beside Ignite's own events."""
+    """What a `shared.engines.StageTrainer` fires in addition to Ignite's own events."""
 
     WEIGHTS_SAVED = "weights_saved"
 

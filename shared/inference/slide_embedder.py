@@ -83,17 +83,17 @@ class SlideEmbedder:
     A cell is a square of the encoder's stride in pixels of its image, and the cells of a slide begin at its corner. Stored are
     those that hold any tissue, so that a training may ask for any share of it later, and their eight neighbours, so that a map
     can be interpolated up to the border of the tissue; of both only those whose centre lies on the slide. An encoder that gives
-    one feature an image (`tokens` "class") gets tiles side by side, each of which is a cell.
+    one feature per image (`tokens` "class") gets tiles side by side, each of which is a cell.
 
     Args:
         encoder: see `shared.encoders.load_encoder`.
         mpp: micrometres per pixel at which slides are read; None is the encoder's own, or 0.5.
         slide_mpp: level-0 mpp of slides that carry none.
         tile_mpp: of PNG, JPEG and BMP images without one, before `slide_mpp` and `mpp`.
-        tile_size_px: side of the tiles that the encoder is given; None is the size that it was trained at where that matters, or
-            512. An image that fits into one tile is given as it is.
+        tile_size_px: side of the tiles that the encoder is given; None is the size that it was trained at where that matters,
+            or 512. An image that fits into one tile is given as it is.
         margin_px: by which tiles overlap at each side, and which is thrown away; None is 64, rounded up to whole cells, but 0
-            where the encoder was trained at a size of its own.
+            where the encoder was trained at a fixed size.
         tissue: where a slide is embedded.
         compute: on what, and how fast.
 
@@ -128,7 +128,7 @@ class SlideEmbedder:
         self.tile_network: TileFeatures | CompiledTileNetwork = network
         if self.compute.compile:
             self.tile_network = CompiledTileNetwork(network, self.compute.num_tiles(self.tile_size_px), self.tile_size_px)
-        # What stands there when a batch is computed: a benchmark puts its own in its place.
+        # Called when a batch is computed: a benchmark replaces it.
         self._fitted = FittedBatches(lambda tiles, shape: self.tile_network(tiles, shape), network)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)

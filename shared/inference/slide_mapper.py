@@ -70,9 +70,9 @@ class SlideMapper:
         tissue: where an image is mapped.
         outputs: what is written.
         compute: on what, and how fast.
-        features: a folder of stored features, see `SlideEmbedder`. Slides of which it has a file are mapped from it, without the
-            encoder, whose features they must be; cells that are not stored are glass, and score 0. Others are mapped as usual, as
-            is every slide with `tta`.
+        features: a folder of stored features, see `SlideEmbedder`. Slides of which it has a file are mapped from it, without
+            the encoder, whose features they must be; cells that are not stored are glass, and score 0. Others are mapped as
+            usual, as is every slide with `tta`.
 
     Raises:
         ValueError: for numbers or names that do not fit, and for `features` with a network without an encoder.
@@ -110,7 +110,7 @@ class SlideMapper:
         self.tile_network: TileNetwork | CompiledTileNetwork = self._network_of_tiles
         if self.compute.compile:
             self.tile_network = CompiledTileNetwork(self._network_of_tiles, self._batch_size, self.tiles.tile_size_px)
-        # What stands there when a batch is computed: a benchmark puts its own in its place.
+        # Called when a batch is computed: a benchmark replaces it.
         self._fitted = FittedBatches(lambda tiles, shape: self.tile_network(tiles, shape), self._network_of_tiles)
         self._stored = None if features is None else self._stored_slides(features)
         self.stopwatch = Stopwatch()

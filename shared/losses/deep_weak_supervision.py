@@ -51,7 +51,7 @@ def deep_weak_supervision_loss(
         scalar, float32 (float64 for float64 logits).
 
     Raises:
-        ValueError: if a shape does not fit, `etas` are not one a side output or negative, areas are needed and missing, or
+        ValueError: if a shape does not fit, `etas` are not one per side output or negative, areas are needed and missing, or
             labels, areas or super-pixel ids are out of range.
 
     Reference:
@@ -99,8 +99,8 @@ class DeepWeakSupervisionLoss(nn.Module):
         eta_scale: all of the constraint's weights are multiplied by it, >= 0.
 
     Raises:
-        ValueError: if a weight of the constraint is negative, r is not positive and finite, or there is not one eta for each side
-            output.
+        ValueError: if a weight of the constraint is negative, r is not positive and finite, or there is not one eta for each
+            side output.
     """
 
     def __init__(

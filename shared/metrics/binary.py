@@ -88,7 +88,7 @@ class PooledBinaryScores(Metric):
     """All `SCORES` of a validation run, from counts pooled over every instance or pixel and every rank.
 
     Attach it under a name that ends in a score, such as ``val_instance_accuracy``: that is the score which MONAI's
-    ``key_val_metric`` compares, and all the others appear beside it in ``engine.state.metrics`` with the same beginning
+    ``key_val_metric`` compares, and all the others are added to ``engine.state.metrics`` with the same beginning
     (``val_instance_sensitivity``, ...), and ``balanced_accuracy``, the mean of sensitivity and specificity, which a class that
     is always said cannot lift above 0.5. It keeps four numbers, however many pixels there are.
 
@@ -166,7 +166,7 @@ class PooledBinaryScores(Metric):
         super().attach(engine, name, usage)
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Write every score beside the one called `name`."""
+        """Write every score in addition to the one called `name`."""
         beginning, _, _ = name.rpartition("_")
         for score, value in self.compute().items():
             engine.state.metrics[f"{beginning}_{score}"] = value

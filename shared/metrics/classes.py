@@ -64,8 +64,8 @@ def bach_score(prediction: Tensor, target: Tensor, num_classes: int = 4) -> Tens
         ValueError: as `confusion_matrix`.
 
     Reference:
-        Aresta et al., BACH: grand challenge on breast cancer histology images, Medical Image Analysis 56, 2019; Ciga and Martel,
-        equation 6, where the small constant in the denominator avoids 0/0 and gives the 1 of this function.
+        Aresta et al., BACH: grand challenge on breast cancer histology images, Medical Image Analysis 56, 2019; Ciga and
+        Martel, equation 6, where the small constant in the denominator avoids 0/0 and gives the 1 of this function.
 
     >>> bach_score(torch.tensor([0, 1, 3, 2]), torch.tensor([0, 0, 3, 2]))
     tensor(0.8750, dtype=torch.float64)
@@ -100,8 +100,8 @@ def class_scores(confusion: Tensor) -> dict[str, Tensor]:
         ValueError: if the matrix is not square.
 
     Reference:
-        Ciga and Martel, section 3.2, equations 1 to 5. Micro F1, which the paper names, equals the accuracy (every pixel has one
-        class); what its text describes, "weighing the scores per ground truth ratios", is the weighted F1. Both are given.
+        Ciga and Martel, section 3.2, equations 1 to 5. Micro F1, which the paper names, equals the accuracy (every pixel has
+        one class); what its text describes, "weighing the scores per ground truth ratios", is the weighted F1. Both are given.
     """
     if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
         raise ValueError(f"the confusion matrix must be (C, C); got {tuple(confusion.shape)}")
@@ -127,7 +127,7 @@ class PooledClassScores(Metric):
     """All scores of `class_scores` of a validation run, from one confusion matrix over every pixel and every rank.
 
     Attach it under a name that ends in one of `CLASS_SCORES`, such as ``val_pixel_bach_score``: that is the score which MONAI's
-    ``key_val_metric`` compares, and all the others appear beside it in ``engine.state.metrics`` with the same beginning.
+    ``key_val_metric`` compares, and all the others are added to ``engine.state.metrics`` with the same beginning.
 
     Args:
         num_classes: C.
@@ -183,7 +183,7 @@ class PooledClassScores(Metric):
         super().attach(engine, name, usage)
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Write every score beside the one called `name`."""
+        """Write every score in addition to the one called `name`."""
         for score, value in self.compute().items():
             engine.state.metrics[f"{_beginning(name)}_{score}"] = value
 

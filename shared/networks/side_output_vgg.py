@@ -23,7 +23,7 @@ class SideOutputVGG(SideOutputs):
     (a softmax of ``fusion_logits``, equal at first) serve in training only: the fusion would come to repeat the deepest side
     output, so a trained network fuses with fixed weights. These are a buffer, and loading a checkpoint sets them.
 
-    Images have at least ``2 ** (num_stages - 1)`` pixels a side. Pooling leaves out the rest of a side that this number does
+    Images have at least ``2 ** (num_stages - 1)`` pixels per side. Pooling leaves out the rest of a side that this number does
     not divide, so that coarse maps are stretched by less than one of their own pixels.
 
     Args:

@@ -1,4 +1,4 @@
-"""A training of a bundle, in a process of its own."""
+"""A training of a bundle, in a separate process."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Training:
         folder: all that the training wrote, ``model.pt`` and ``log.txt`` among it.
         overlays: configurations behind ``train.json``.
         keys: of ``train.json``, as they were given.
-        scores: of the test images as in ``evaluation/metrics.json``, the names of groups before those of scores, with dots; empty
-            where there was nothing to score.
+        scores: of the test images as in ``evaluation/metrics.json``, the names of groups before those of scores, with dots;
+            empty where there was nothing to score.
     """
 
     bundle: Path
@@ -61,7 +61,7 @@ def train(
     output_dir: str | Path | None = None,
     **keys: Any,
 ) -> Training:
-    """Train a bundle to the end, in a process of its own; what it says goes to ``log.txt`` in its folder.
+    """Train a bundle to the end, in a separate process; what it says goes to ``log.txt`` in its folder.
 
     The same call resumes where an interrupted one stopped, and returns at once what is finished.
 
@@ -82,7 +82,7 @@ def train(
         raise ValueError(f"the manifest {manifest} does not exist")
     folder = (Path("runs") / bundle.name if output_dir is None else Path(output_dir).expanduser()).absolute()
     files = [str(bundle / "configs" / "train.json"), *(str(_overlay(bundle, overlay)) for overlay in overlays)]
-    # Features and the like are kept beside the manifest.
+    # Features and the like are kept next to the manifest.
     values = {"dataset_dir": str(manifest.parent)} | keys | {"manifest": str(manifest), "output_dir": str(folder)}
     _run(values | {"config_file": files}, folder)
     if not (folder / WEIGHTS).is_file():

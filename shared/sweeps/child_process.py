@@ -41,7 +41,7 @@ def run_child(command: Sequence[str], log: IO[str], started: Callable[[subproces
 
 @contextmanager
 def _terminated_as_exit() -> Iterator[None]:
-    """SIGTERM as a SystemExit, so that what stands in ``finally`` is done."""
+    """SIGTERM as a SystemExit, so that ``finally`` blocks run."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

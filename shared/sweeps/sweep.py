@@ -37,9 +37,9 @@ _WORDS = {"True": True, "False": False, "None": None}
 
 
 class Sweep:
-    """Trains every combination of values, one after the other, each as a process of its own with a folder of its own.
+    """Trains every combination of values, one after the other, each as a separate process with its own folder.
 
-    A run that is finished (its ``evaluation/metrics.json`` is there) is not repeated, one that was interrupted goes on, and one
+    A run that is finished (its ``evaluation/metrics.json`` is there) is not repeated, one that was interrupted resumes, and one
     that fails does not stop the others. A training ends with the sweep that started it. All runs share one MLflow database,
     ``<output_dir>/mlruns.db``, unless `fixed` names another ``tracking_uri``, and are shown there
     below a run of the sweep.
@@ -98,8 +98,8 @@ class Sweep:
         return [sys.executable, "-m", "monai.bundle", "run", *named]
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the run with these values is trained with: every entry of the files, `fixed` and the values, except where and how
-        it is computed (`shared.engines.run_record.VOLATILE`, ``VOLATILE_BELOW``) and descriptions."""
+        """What the run with these values is trained with: every entry of the files, `fixed` and the values, except where and
+        how it is computed (`shared.engines.run_record.VOLATILE`, ``VOLATILE_BELOW``) and descriptions."""
         leaves = {**self._config(), **values, **self.notes}
         return dict(json.loads(json.dumps({name: value for name, value in leaves.items() if _decides(name)}, default=str)))
 
@@ -168,8 +168,8 @@ class Sweep:
         return table
 
     def table(self) -> pd.DataFrame:
-        """A row a finished run: its values, its metrics by their names in ``metrics.json`` joined by dots, and each stage's last
-        validation as ``<stage>.val_<name>``."""
+        """A row a finished run: its values, its metrics by their names in ``metrics.json`` joined by dots, and each stage's
+        last validation as ``<stage>.val_<name>``."""
         rows = []
         for values in self.combinations:
             file = self.folder(values) / METRICS

@@ -156,7 +156,7 @@ def write_demo(folder: str | Path, plan: Plan | None = None) -> Path:
 
     Writes ``images.csv`` (tiles; area: share of the image, rounded up to 0.1 as an annotator would give it, or none) and
     ``slides.csv`` (whole slides; area: exact share of the tissue), manifests with paths relative to themselves, with
-    their images, slides and masks. Everything is written into a folder beside the target that takes its place when
+    their images, slides and masks. Everything is written into a folder next to the target that takes its place when
     complete, so that a killed run leaves nothing behind that could be taken for data, and of two processes that start
     at once one wins and the other discards its copy.
 
@@ -242,7 +242,7 @@ def _take_place(temporary: Path, folder: Path, plan: Plan) -> None:
             return
         _refuse_foreign(folder)
         if folder.exists():
-            # Moved aside, not deleted in place: nobody sees half a data set under a marker.
+            # Moved aside, not deleted in place: no process sees half a data set under a marker.
             aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".part", dir=folder.parent))
             with contextlib.suppress(OSError):
                 folder.rename(aside)
@@ -266,7 +266,7 @@ def _move_tissue(source: Path, target: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed runs left beside `folder`; younger than an hour, it may be another process at work."""
+    """Remove what killed runs left next to `folder`; younger than an hour, it may be another process at work."""
     for left_over in folder.parent.glob(f".{folder.name}-*.part"):
         with contextlib.suppress(OSError):
             if time.time() - left_over.stat().st_mtime > 3600:

@@ -66,6 +66,6 @@ def _is_sound(path: Path, size_px: tuple[int, int], whole: bool) -> bool:
         with tifffile.TiffFile(path) as tiff:
             page = next(page for page in first_pages(tiff) if (page.imagewidth, page.imagelength) == size_px)
             decoded = page.asarray(maxworkers=1) if whole else next(page.segments(maxworkers=1))[0]
-    except Exception:  # each codec has errors of its own
+    except Exception:  # each codec has its own errors
         return False
     return decoded is not None

@@ -13,7 +13,7 @@ from .slide_files import is_mirax_folder
 
 logger = logging.getLogger(__name__)
 
-# Text files that name the pictures of a slide, which lie beside them.
+# Text files that name the pictures of a slide, which lie next to them.
 _INDEX_SUFFIXES = (".vms", ".vmu")
 _LARGEST_INDEX_BYTES = 2**20
 # What every folder of results holds.
@@ -24,9 +24,9 @@ def find_image_files(folder: Path, exclude: Path | None = None) -> list[Path]:
     """The slides and pictures in a folder and those below it, in order; how many other files there are is logged.
 
     Folders that are links are followed, each folder once. A slide of several files is one: of a DICOM series its largest file,
-    of a MIRAX slide the ``.mrxs`` (also where only its folder is there), of a Hamamatsu VMS slide the ``.vms``. Links to nothing
-    are among the images where they may be one, and so are slides in formats that are not read, unless there is a slide of the
-    same name: opening them says why. Hidden files and folders and results of earlier runs are left out.
+    of a MIRAX slide the ``.mrxs`` (also where only its folder is there), of a Hamamatsu VMS slide the ``.vms``. Links to
+    nothing are among the images where they may be one, and so are slides in formats that are not read, unless there is a slide
+    of the same name: opening them says why. Hidden files and folders and results of earlier runs are left out.
 
     Args:
         folder: to search.
@@ -144,7 +144,7 @@ def _is_broken_link(path: Path) -> bool:
 
 
 def _named_in(index: Path) -> set[Path]:
-    """The files beside an index of ``key=value`` lines that it names."""
+    """The files next to an index of ``key=value`` lines that it names."""
     try:
         with index.open(encoding="latin-1") as file:
             lines = file.read(_LARGEST_INDEX_BYTES).splitlines()

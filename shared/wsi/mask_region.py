@@ -1,4 +1,4 @@
-"""Regions of a mask that belongs to a slide or an image: an image of its own, or an annotation file."""
+"""Regions of a mask that belongs to a slide or an image: a separate image, or an annotation file."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def read_mask_region(
         size_px: (width, height) or one side of the result.
         image_size_px: (width, height) of the image's level 0. A mask file has this size or a whole fraction of it.
         downsample: level-0 pixels of the image per pixel of the result, as from `Slide.downsample(mpp)`.
-        image_path: the image. Annotations in QuPath's frame are moved by its `Slide.qupath_origin_px`; None: they are in level 0.
+        image_path: the image. Annotations in QuPath's frame are moved by its `Slide.qupath_origin_px`; None: they are in level
+            0.
         meaning: the classes.
         image_mpp: as for `open_slide`, where the image is opened to learn its `Slide.qupath_origin_px`.
 
@@ -67,8 +68,8 @@ def read_mask_region(
         ``(height, width)`` class indices; 0 outside the image.
 
     Raises:
-        ValueError: if the mask is missing, damaged, JPEG-compressed (its edges ring, so "nonzero" means nothing), its size is no
-            whole fraction of the image's, a pixel or an annotation is of no known class, or all annotations lie outside the
+        ValueError: if the mask is missing, damaged, JPEG-compressed (its edges ring, so "nonzero" means nothing), its size is
+            no whole fraction of the image's, a pixel or an annotation is of no known class, or all annotations lie outside the
             image.
     """
     path = Path(path)
@@ -157,7 +158,7 @@ class _TiledMask:
                 return self._read(tiff, left, top, right, bottom)
         except _RefusedMask:
             raise
-        except Exception as error:  # damage to a tile: each codec has errors of its own
+        except Exception as error:  # damage to a tile: each codec has its own errors
             raise ValueError(f"the mask {self._path} cannot be read ({error}); is the file complete?") from error
 
     def _read(self, tiff: tifffile.TiffFile, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
@@ -185,7 +186,7 @@ def _open_annotations(
         mask = AnnotationMask(annotations, meaning.num_classes, meaning.class_names, meaning.tumour_classes, meaning.needs_tumour)
     except ValueError as error:
         raise ValueError(f"the annotations {path}: {error}") from error
-    # A part that begins in level 0's corner may leave out glass that nobody stored: there the frames are the same.
+    # A part that begins in level 0's corner may leave out glass that was not stored: there the frames are the same.
     is_moved = frame == QUPATH and bounds[:2] != (0, 0)
     _check_inside(path, annotations, frame, bounds if is_moved else (0, 0, *image_size))
     return mask

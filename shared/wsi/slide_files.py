@@ -1,4 +1,4 @@
-"""Is there a slide to open at all? What can be said of a path before any library sees it."""
+"""Is there a slide to open at all? What is known about a path before any library sees it."""
 
 from __future__ import annotations
 

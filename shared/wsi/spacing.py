@@ -17,7 +17,7 @@ from .notices import warn_once
 from .tiff.layout import TiffLayout
 
 # Coarser than this is a print or screen resolution (72, 96, 300, 1200 dpi: 21 um and more), not that of a scanner: 10 um is
-# 2540 dpi; the coarsest levels that are stored as files of their own lie below it. Light cannot resolve what is finer.
+# 2540 dpi; the coarsest levels that are stored as separate files lie below it. Light cannot resolve what is finer.
 FINEST_SCAN_UM, COARSEST_SCAN_UM = 0.05, 10.0
 # What a person may state instead: between the two lie nanometres, millimetres and metres taken for micrometres.
 FINEST_STATED_UM, COARSEST_STATED_UM = 0.01, 100.0
@@ -70,9 +70,9 @@ class Spacing:
     """What the tags of a file say about its pixel size.
 
     Attributes:
-        sides_um: micrometres per level-0 pixel along x and y, None where no tag tells.
+        sides_um: micrometres per level-0 pixel along x and y, None if no tag states it.
         passed_over: sentences on tags that say something that no scanner's pixel size can be.
-        is_contradictory: whether one of these was meant to be the pixel size of a scan, and none was found beside it.
+        is_contradictory: whether one of these was meant to be the pixel size of a scan, and none was found next to it.
     """
 
     sides_um: tuple[float, float] | None
@@ -84,7 +84,7 @@ class Spacing:
         return self.sides_um is not None and abs(self.sides_um[0] - self.sides_um[1]) <= _LARGEST_ANISOTROPY * min(self.sides_um)
 
     def checked_um(self, path: Path) -> float | None:
-        """Micrometres per level-0 pixel, the mean of both sides; None where no tag tells.
+        """Micrometres per level-0 pixel, the mean of both sides; None if no tag states it.
 
         Args:
             path: for the error message.
@@ -128,8 +128,9 @@ def is_possible_spacing(mpp: float) -> bool:
 def read_spacing(layout: TiffLayout | None, openslide_properties: Mapping[str, str]) -> Spacing:
     """What a file says about its pixel size.
 
-    The first plausible source counts: OME-XML ``PhysicalSizeX/Y``, ImageJ's ``unit``, OpenSlide's ``openslide.mpp-x/y``, Aperio's
-    ``MPP``, the TIFF resolution. Plausible is 0.05 to 10 um: a TIFF of "72 dpi" has no scan resolution, whatever its unit.
+    The first plausible source counts: OME-XML ``PhysicalSizeX/Y``, ImageJ's ``unit``, OpenSlide's ``openslide.mpp-x/y``,
+    Aperio's ``MPP``, the TIFF resolution. Plausible is 0.05 to 10 um: a TIFF of "72 dpi" has no scan resolution, whatever its
+    unit.
 
     Args:
         layout: tags of a TIFF, None for other files.
@@ -223,7 +224,7 @@ def _imagej_spacing(layout: TiffLayout) -> Iterator[_Candidate]:
 
 
 def _unit_um(name: str) -> float:
-    """Micrometres per unit; not a number for one that nobody knows."""
+    """Micrometres per unit; not a number for an unknown one."""
     name = name.strip()
     return _OME_UNIT_UM.get(name, _SPELLED_UNIT_UM.get(name.lower(), math.nan))
 

@@ -223,7 +223,7 @@ class Training:
         return self.bundle.workflow("train", **{**self.options, "output_dir": str(self.folder), "tracking::enabled": False})
 
     def killed(self, folder: Path, kills: Mapping[str, str]) -> str:
-        """The same training in another folder, killed once for each of `kills` and started anew: what it said in the end.
+        """The same training in another folder, killed once for each of `kills` and started again: what it said in the end.
 
         Its runs go to the same MLflow database, as on a server.
 

@@ -35,7 +35,7 @@ def test_camel_runs_all_of_its_stages_on_features(trained_camel):
         state = weights_of(folder / stage / "model.pt")
         assert not [name for name in state if name.startswith("encoder.")]
         assert state["head.weight"].shape[1] == 1280
-    # Tumour is easy here: painted in a colour of its own.
+    # Tumour is easy here: painted in its own colour.
     pixels = metrics_of(folder)["pixels"]
     assert pixels["CAMEL"]["iou"] > pixels["Everything is tumour"]["iou"]
     assert history_of(folder, "segmentation").train_loss.iloc[-1] < history_of(folder, "segmentation").train_loss.iloc[0]

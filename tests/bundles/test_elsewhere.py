@@ -56,7 +56,7 @@ print(refused(load, "camel", bundle_dir=root / "bundles", model_file="models/ebh
 
 @pytest.fixture
 def elsewhere(tmp_path, run_python):
-    """What a script prints that is run in a folder of its own."""
+    """What a script prints that is run in its own folder."""
 
     def run(script: str) -> list[str]:
         folder = tmp_path / "elsewhere"

@@ -62,7 +62,7 @@ def test_it_trains_on_features_is_evaluated_and_maps_a_slide(bundle, tmp_path):
     bundle.train_here("features", output_dir=tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     if bundle.name != "joint_seg_cls":
-        # Tumour is painted in a colour of its own.
+        # Tumour is painted in its own colour.
         pixels = metrics["pixels"]
         (method,) = metrics["images"]
         assert pixels[method]["iou"] > pixels["Everything is tumour"]["iou"]

@@ -1,4 +1,4 @@
-"""What an earlier call has left in a folder is kept beside what is compared now, if it is of the same data and options."""
+"""What an earlier call has left in a folder is kept next to what is compared now, if it is of the same data and options."""
 
 import logging
 import re

@@ -102,7 +102,7 @@ def test_a_region_that_overhangs_is_glass_there(slide):
     [
         ({}, {"size_px": 32}, "16 x 16 px, expected 32 x 32"),
         ({"x": 0, "y": 0, "width_px": 4, "height_px": 16}, {"size_px": 16}, "4 x 16 px, expected 16 x 16"),
-        ({"mpp": 0.25}, {"size_px": 16, "mpp": 0.5}, "8 x 8 px at 0.5 um per pixel, wanted 16 x 16"),
+        ({"mpp": 0.25}, {"size_px": 16, "mpp": 0.5}, "8 x 8 px at 0.5 um per pixel, expected 16 x 16"),
         ({"x": 0, "y": 0, "width_px": 1, "height_px": 1, "mpp": 0.1}, {"mpp": 0.5}, "at least one pixel"),
         ({"x": 16, "y": 0, "width_px": 8, "height_px": 8}, {}, "outside the image of 16 x 16 px"),
         ({"x": 0, "y": -8, "width_px": 8, "height_px": 8}, {}, "outside the image of 16 x 16 px"),

@@ -133,7 +133,7 @@ def test_regions_of_one_image_are_no_duplicates(write_rows):
     region = {"y": "0", "width_px": "4", "height_px": "4"}
     path = write_rows([{**GOOD, "x": "0", **region}, {**GOOD, "x": "4", **region}])
     assert [record["x"] for record in load_manifest(path)] == [0, 4]
-    assert_refused(write_rows([{**GOOD, "x": "0", **region}, {**GOOD, "x": "0.2", **region}]), "row 3", "row 2 already")
+    assert_refused(write_rows([{**GOOD, "x": "0", **region}, {**GOOD, "x": "0.2", **region}]), "row 3", "already in row 2")
 
 
 def test_a_case_belongs_to_one_split(write_rows):
@@ -281,7 +281,7 @@ def test_relative_and_absolute_paths(tmp_path, write_image):
 
 
 def test_a_link_keeps_its_name(tmp_path, write_image):
-    """Stores such as git-annex link to files whose names have no ending, by which formats are told apart."""
+    """Stores such as git-annex link to files whose names have no ending, by which formats are distinguished."""
     write_image("a").rename(tmp_path / "sha256-1f2e")
     (tmp_path / "a.png").symlink_to(tmp_path / "sha256-1f2e")
     (tmp_path / "m.csv").write_text("image,label\na.png,1\n")
@@ -355,7 +355,9 @@ def test_a_split_may_be_empty(write_rows):
         [{"image": f"{index}.png", "label": str(index % 2), "split": ("train", "test")[index % 2]} for index in range(4)]
     )
     assert load_manifest(path, "val", allow_empty=True) == []
-    with pytest.raises(ValueError, match=r"has no row with split 'val'; it has 'train' \(2 rows\), 'test' \(2 rows\): add some"):
+    with pytest.raises(
+        ValueError, match=r"has no row with split 'val'; its splits are 'train' \(2 rows\), 'test' \(2 rows\): add some"
+    ):
         load_manifest(path, "val")
 
 

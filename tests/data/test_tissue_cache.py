@@ -233,7 +233,7 @@ def test_the_key_of_mirax_slides_knows_their_folder(tmp_path):
         (folder / name).write_bytes(content)
         keys.append(slide_content_key(slide))
     assert len(set(keys)) == 4
-    # Copied to another name it stays the same; a folder beside another format says nothing.
+    # Copied to another name it stays the same; a folder next to another format says nothing.
     slide.rename(tmp_path / "b.mrxs")
     folder.rename(tmp_path / "b")
     assert slide_content_key(tmp_path / "b.mrxs") == keys[-1]

@@ -86,7 +86,7 @@ def test_features_without_a_name_are_taken_with_one_warning(record, tmp_path, en
 def test_features_of_another_pixel_size_are_refused(record, slide_path, tmp_path, encoder):
     write_own(tmp_path, slide_path, encoder, num_left_out=0)
     assert len(bag_of(record, tmp_path, encoder, mpp=0.5)) == 30
-    with pytest.raises(ValueError, match=r"slide\.h5 holds features .* another pixel size: expected mpp 1, found 0\.5"):
+    with pytest.raises(ValueError, match=r"slide\.h5 contains features .* another pixel size: expected mpp 1, found 0\.5"):
         bag_of(record, tmp_path, encoder, mpp=1.0)
 
 

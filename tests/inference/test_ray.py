@@ -23,7 +23,8 @@ NUM_IMAGES = 6
 def build_mapper(log):
     """A mapper that writes a line to `log` when it begins and when it ends an image.
 
-    Where the file ``doomed`` beside the log names a node, that one stands still in its second image, and the others wait for it.
+    Where the file ``doomed`` next to the log names a node, that one stands still in its second image, and the others wait for
+    it.
     """
     import torch
 

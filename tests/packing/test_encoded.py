@@ -57,7 +57,7 @@ def add_head(bundle, training, name="ebhi_seg"):
 
 @pytest.fixture
 def bundle(bundles, tmp_path):
-    """A copy of CAMEL beside `shared`, to change."""
+    """A copy of CAMEL next to `shared`, to change."""
     for name in ("shared", "bundles/camel"):
         shutil.copytree(bundles.parent / name, tmp_path / name, symlinks=True)
     return tmp_path / "bundles" / "camel"

@@ -73,7 +73,7 @@ def test_goes_on_and_gives_the_same(tmp_path: Path, prepare: Prepare, name: str)
 def test_says_what_is_wrong(tmp_path: Path, prepare: Prepare, name: str) -> None:
     (tmp_path / "empty").mkdir()
     error, _ = prepare(name, tmp_path / "empty", tmp_path / "out")
-    assert error.startswith(f"error: {tmp_path / 'empty'} holds no ")
+    assert error.startswith(f"error: {tmp_path / 'empty'} contains no ")
     assert not (tmp_path / "out").exists()
 
 

@@ -156,7 +156,9 @@ def test_maps_that_do_not_tell_their_threshold(manifest, start, tmp_path):
         start("--maps", tmp_path, "--manifest", manifest)
     with pytest.raises(SystemExit, match=r"none: expected maps and their table .*; found no such folder"):
         start("--maps", tmp_path / "none", "--manifest", manifest)
-    with pytest.raises(SystemExit, match=r"no row with split 'tset'; it has 'train' \(1 rows\), 'test' \(2 rows\): add some"):
+    with pytest.raises(
+        SystemExit, match=r"no row with split 'tset'; its splits are 'train' \(1 rows\), 'test' \(2 rows\): add some"
+    ):
         start("--maps", manifest.parent / "maps", "--manifest", manifest, "--split", "tset", "--out", tmp_path)
     (tmp_path / "slides.csv").write_text("slide,status\n")
     with pytest.raises(SystemExit, match=r"settings\.json does not state .*:  give --threshold"):

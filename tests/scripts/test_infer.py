@@ -55,7 +55,7 @@ def statuses(folder):
 
 
 def test_a_cohort_from_failure_to_finish(run_python, tmp_path, manifest, model_dir, start):
-    """As a process of its own first: its status tells a failure, and the others are done."""
+    """As a separate process first: its status tells a failure, and the others are done."""
     options = ["--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--model_dir", model_dir, *SMALL]
     whole = (tmp_path / "b.png").read_bytes()
     (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])

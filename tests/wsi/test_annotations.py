@@ -230,7 +230,7 @@ def test_endings_in_capitals(read):
         ("a.json", "[" * 100_000, "damaged"),
         ("a.xml", asap(("Ü", "Polygon", "_0", SQUARE)).encode("latin-1"), "damaged"),
         ("a.xml", '<?xml version="1.0" encoding="klingon"?><Annotations/>', "klingon|encoding"),
-        ("a.xml", "<svg/>", "<svg>, wanted <Annotations> or <ASAP_Annotations>"),
+        ("a.xml", "<svg/>", "<svg>, expected <Annotations> or <ASAP_Annotations>"),
         ("a.xml", "{}", "damaged"),
         ("a.json", "{}", "feature 1 is not a GeoJSON Feature: its type is 'None'"),
         ("a.json", '{"type": "FeatureCollection"}', "FeatureCollection, a list of features"),

@@ -93,7 +93,7 @@ def test_what_lies_inside_is_on_top_whichever_came_first():
 
 
 def test_each_part_of_an_annotation_has_its_own_place():
-    """A tumour of two parts beside and inside stroma, which is smaller than their sum; and a ring with nothing in its hole."""
+    """A tumour of two parts next to and inside stroma, which is smaller than their sum; and a ring with nothing in its hole."""
     tumour = area(MultiPolygon([box(0, 0, 4, 8), square(5, 1, 2)]), "invasive")
     drawings = [tumour, area(square(4, 0), "benign"), area(square(4, 4).difference(square(5, 5, 2)), "in situ")]
     expected = np.zeros((8, 8))

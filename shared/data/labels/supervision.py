@@ -25,8 +25,9 @@ def choose_supervision(
     Shares are drawn from each label's records, at least one of each, smaller ones within larger ones (see `take_share`); the
     same seed gives the same masks in every mode.
 
-    Label 0 needs no mask file: its mask is known to be empty. Such a record is a masked image too, beside those with files,
-    unless masked and labelled images are two sets of pictures: of different sizes, or both with images of label 0 and others.
+    Label 0 needs no mask file: its mask is known to be empty. Such a record is a masked image too, in addition to those with
+    files, unless masked and labelled images are two sets of pictures: of different sizes, or both with images of label 0 and
+        others.
 
     Args:
         records: of the training split; those with masks are the masked ones, their label that of their main class.
@@ -35,8 +36,8 @@ def choose_supervision(
         masked_share: s, in [0, 1].
         labelled: which records are labelled images. ``"unmasked"``: those without a mask file, as in the paper, where they are
             another set of pictures. ``"all"``: every record has a label, also one with a mask; S+C then takes the labels of all
-            whose masks are not used, S+C* those of all. ``"unmasked_or_all"``: the former where there are records without a mask
-            file of label 0 and of others, else the latter.
+            whose masks are not used, S+C* those of all. ``"unmasked_or_all"``: the former where there are records without a
+            mask file of label 0 and of others, else the latter.
         seed: of the draw.
         same_size: whether masked and labelled images have the same size in pixels.
 
@@ -48,8 +49,8 @@ def choose_supervision(
             images are all of one label or masked images all of label 0: nothing can be learned from them.
 
     Reference:
-        Ciga and Martel, section 3.3. The released code, too, takes at least one image a class. Deviation: its draws for different
-        shares are independent.
+        Ciga and Martel, section 3.3. The released code, too, takes at least one image a class. Deviation: its draws for
+        different shares are independent.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")

@@ -49,7 +49,7 @@ def adenoma_images(
         source: the unpacked data set; images may lie in folders of it.
         table: ``image_name,label``; None for the only one of the CSV files in `source` that has these columns.
         case_pattern: of the slide or patient, in the path of an image within `source` (`CasePattern`): a case goes to one split
-            as a whole. None where the names do not tell.
+            as a whole. None if the names do not show it.
         allow_missing: leave out what is missing, has another size or cannot be read, instead of raising.
         seed: of the split.
 

@@ -3,12 +3,12 @@
 ::
 
     0_Public-data-Amgad2019_0.25MPP/
-        rgbs_colorNormalized/TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500.png    images/ where the owners' script fetched them
-        masks/TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500.png                   a pixel is one of `BCSS_CODES`
+        rgbs_colorNormalized/TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500.png    images/ where the owners' script fetched
+        them masks/TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500.png                   a pixel is one of `BCSS_CODES`
         meta/gtruth_codes.tsv                                                       not used: `BCSS_CODES`
 
-Code 0 lies outside the annotated region: it is not known what is there. Published at https://github.com/PathologyDataScience/BCSS
-(CC0 1.0); Amgad et al., Bioinformatics 2019.
+Code 0 lies outside the annotated region: it is not known what is there. Published at
+https://github.com/PathologyDataScience/BCSS (CC0 1.0); Amgad et al., Bioinformatics 2019.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def bcss(
 
     Returns:
         Records by name, with ``mpp``, ``label`` (that of most pixels, an index in `BCSS_CLASSES`), ``mask``, ``case_id``,
-        ``split``, and beside the manifest's columns ``tumour_mask`` and ``has_tumour``.
+        ``split``, and, in addition to the manifest's columns, ``tumour_mask`` and ``has_tumour``.
 
     Raises:
         ValueError: naming the file, for what is missing, a name without patient or pixel size, a mask of another size than its

@@ -13,8 +13,8 @@ Slides and annotations are known by their names, wherever below the folder they 
 data set is mirrored (``images/`` and ``annotations/`` side by side) do too. In the annotations the groups ``_0`` and ``_1`` are
 tumour, ``_2`` is cut out of them.
 
-Published at https://camelyon17.grand-challenge.org/Data (CC0); Litjens et al., GigaScience 2018; Ehteshami Bejnordi et al., JAMA
-2017.
+Published at https://camelyon17.grand-challenge.org/Data (CC0); Litjens et al., GigaScience 2018; Ehteshami Bejnordi et al.,
+JAMA 2017.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def camelyon16_slides(source: str | Path, allow_missing: bool = False, slide_mpp
 
     Args:
         source: the unpacked data set.
-        allow_missing: leave out what is missing or cannot be read, instead of raising; without ``reference.csv`` the test slides
-            that are annotated are the ones with tumour.
+        allow_missing: leave out what is missing or cannot be read, instead of raising; without ``reference.csv`` the test
+            slides that are annotated are the ones with tumour.
         slide_mpp: micrometres per level-0 pixel of slides that do not say.
 
     Returns:
@@ -129,7 +129,7 @@ def _labels(source: Path, slides: Mapping[str, Path], annotations: Mapping[str, 
     tests = [name for name in slides if name not in labels]
     tables = [path for path in sorted(source.rglob("*")) if path.name.lower() == "reference.csv"]
     if not tables:
-        # Used only where that is allowed: nothing better is at hand then.
+        # Used only where that is allowed: nothing better is available then.
         problems.add("file not found, so the annotated test slides are taken as those with tumour", "testing/reference.csv")
         return labels | {name: int(name in annotations) for name in tests}
     in_table = _read_reference(tables[0])

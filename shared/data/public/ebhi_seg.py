@@ -60,8 +60,8 @@ def ebhi_seg(source: str | Path, masks: str | Path, allow_missing: bool = False,
         seed: of the split (`assign_splits`): the cases are dealt out 65/15/20, their several classes alike.
 
     Returns:
-        Records by class and name, with ``label`` (an index in `EBHI_CLASSES`), ``mask``, ``case_id``, ``split``, and beside the
-        manifest's columns ``class_folder`` and ``published_mask``.
+        Records by class and name, with ``label`` (an index in `EBHI_CLASSES`), ``mask``, ``case_id``, ``split``, and, in
+        addition to the manifest's columns ``class_folder`` and ``published_mask``.
 
     Raises:
         ValueError: naming the folder or file, for what is missing, a mask that is no mask, or a name without a case.

@@ -60,8 +60,9 @@ def glas(
         seed: of the split.
 
     Returns:
-        Records by name, with ``mpp``, ``label`` (1 benign, 2 malignant), ``mask``, ``split``, and beside the manifest's columns
-        ``part`` (``train``, ``testA``, ``testB``) and ``published_mask``. Regions without any gland are left out.
+        Records by name, with ``mpp``, ``label`` (1 benign, 2 malignant), ``mask``, ``split``, and, in addition to the
+        manifest's columns, ``part`` (``train``, ``testA``, ``testB``) and ``published_mask``. Regions without any gland are
+        left out.
 
     Raises:
         ValueError: naming file and row, for what is missing, contradicts itself, or cannot be read.

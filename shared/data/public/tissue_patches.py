@@ -7,8 +7,9 @@
         val/img/385277-44539-46781.png   test/img/              2.validation/img/00.png    3.testing/img/
         val/mask/385277-44539-46781.png  test/mask/             2.validation/mask/00.png   3.testing/mask/
 
-A name is patient, x, y and whether each tissue is there; a mask's pixel is the tissue's place in the name, from 0, or the number
-of tissues where there is none (white) or none is meant. Patches of LUAD-HistoSeg are of 224 px; of WSSS4LUAD of many sizes.
+A name is patient, x, y and whether each tissue is there; a mask's pixel is the tissue's place in the name, from 0, or the
+number of tissues where there is none (white) or none is meant. Patches of LUAD-HistoSeg are of 224 px; of WSSS4LUAD of many
+sizes.
 
 Published at https://github.com/ChuHan89/WSSS-Tissue (LUAD-HistoSeg; Han et al., Medical Image Analysis 2022) and
 https://wsss4luad.grand-challenge.org (WSSS4LUAD; Han et al., arXiv:2204.06455).
@@ -124,7 +125,7 @@ def tissue_patches(
             ``tumour/<split>/<image>.png`` to.
         release: `LUAD_HISTOSEG` or `WSSS4LUAD`.
         size_px: side of regions (`image_regions`), where the patches' sizes differ; smaller patches are left out.
-        train_masks: share of the validation images, by patient where the names tell, that go to the training split with
+        train_masks: share of the validation images, by patient where the names show it, that go to the training split with
             their masks.
         official: keep images of patients who are in several splits, so that no record has a ``case_id``; else those in the test
             split are left out of validation, and those in either out of training.
@@ -132,9 +133,9 @@ def tissue_patches(
         seed: of the choice of these images.
 
     Returns:
-        Records by split and name with ``mpp``, ``split``, ``case_id``, for masked images ``mask``, and beside the manifest's
-        columns ``tissues``, the indices of the classes that are there, ``tumour_mask``, and ``label``: the index of the tissue
-        of most pixels of a mask, of a training patch that of its only tissue, None where it has several.
+        Records by split and name with ``mpp``, ``split``, ``case_id``, for masked images ``mask``, and, in addition to the
+        manifest's columns ``tissues``, the indices of the classes that are there, ``tumour_mask``, and ``label``: the index of
+        the tissue of most pixels of a mask, of a training patch that of its only tissue, None where it has several.
 
     Raises:
         ValueError: naming the file, for what is missing, a training patch without labels in its name, a mask of another size or

@@ -96,7 +96,7 @@ def _read(path: Path, size: tuple[int, ...]) -> NDArray[np.uint16] | None:
 
 
 def _write(path: Path, ids: NDArray[np.uint16]) -> None:
-    # `atomic_path` is for one writer, and two workers may compute one image at a time: each has a name of its own.
+    # `atomic_path` is for one writer, and two workers may compute one image at a time: each has its own name.
     own = path.with_name(f"{path.stem}-{uuid.uuid4().hex}.npz")
     with atomic_path(own) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, ids=ids)

@@ -18,7 +18,7 @@ _PARTS = 256
 
 
 class FeatureMaps:
-    """Probabilities of every stored feature on tissue, in the place of `SplitMaps`.
+    """Probabilities of every stored feature on tissue, in place of `SplitMaps`.
 
     A map interpolates between features; here each counts as it is, by its share of tissue.
 

@@ -98,7 +98,7 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
 
     Args:
         mapper: makes the maps.
-        images: with names of their own, see `find_images`.
+        images: with distinct names, see `find_images`.
         output_dir: of the results.
 
     Returns:
@@ -106,9 +106,9 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
 
     Raises:
         InferenceFailures: after everything else is done, naming each image that failed; its row says why.
-        StorageError: at once, where nothing more can be written: no image failed, and the same call goes on from there.
-        DeviceFailure: at once, if the device of this process computes no more: every other image would fail as well. The one that
-            it was at stays unfinished.
+        StorageError: at once, where nothing more can be written: no image failed, and the same call resumes from there.
+        DeviceFailure: at once, if the device of this process computes no more: every other image would fail as well. The one
+            that it was at stays unfinished.
     """
     with logging_redirect_tqdm():
         worker = CohortWorker(mapper, output_dir, tabulates=True)

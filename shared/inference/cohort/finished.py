@@ -76,7 +76,7 @@ def is_finished(output_dir: Path, row: Mapping[str, Any], wanted_fingerprint: st
 def discard(output_dir: Path, name: str, settings: Mapping[str, Any]) -> None:
     """Remove the files of an earlier result of the kind that a mapper with these settings writes.
 
-    Its row must no longer call them finished: a run that is killed from here on would leave new files beside an old row.
+    Its row must no longer call them finished: a run that is killed from here on would leave new files next to an old row.
     """
     of_maps = (*RESULT_SUFFIXES, *OPTIONAL_SUFFIXES)
     for suffix in (FEATURES_SUFFIX,) if settings.get("result") == FEATURES else of_maps:

@@ -50,11 +50,11 @@ class RayCohort:
 
     Every process of the cluster builds the mapper once and keeps it. Claims and rows are those of `run_cohort`, so that a
     machine that was taken for dead and is not cannot do an image twice, and other processes may work in the same folder. The
-    driver only gathers rows, and may be stopped and started again. A process opens the next image while it computes one, and its
-    next task does that image, whatever it was meant for; what it was meant for is begun anew.
+    driver only gathers rows, and may be stopped and started again. A process opens the next image while it computes one, and
+    its next task does that image, whatever it was meant for; what it was meant for is begun again.
 
     A process whose device computes no more ends, and the image that it was at goes to another machine if there is one where no
-    device has failed. An image at which `MAX_DEATHS` devices have failed is left unfinished, and told at the end.
+    device has failed. An image at which `MAX_DEATHS` devices have failed is left unfinished, and reported at the end.
 
     Args:
         build: makes the mapper, in the workers. It is pickled; what it reads, this code included, must lie at the same place on
@@ -79,7 +79,7 @@ class RayCohort:
         """Map every image that is not finished, as `run_cohort` does.
 
         Args:
-            images: with names of their own, see `find_images`. Paths must be the same on every machine.
+            images: with distinct names, see `find_images`. Paths must be the same on every machine.
             output_dir: on a file system that all machines share.
 
         Returns:
@@ -244,8 +244,8 @@ class _Devices:
         """Note it; the image's row where it is given up.
 
         Raises:
-            DeviceFailure: if there is no other machine, and so many devices have failed before any image was finished that there
-                can hardly be one that works.
+            DeviceFailure: if there is no other machine, and so many devices have failed before any image was finished that
+                there can hardly be one that works.
         """
         logger.error("%s: %s", image.name, answer.reason)
         self._bad.add(answer.node)

@@ -76,7 +76,7 @@ class CohortWorker:
     Args:
         mapper: makes the maps.
         output_dir: gets each image's files, ``rows/``, ``slides.csv`` and ``settings.json``.
-        tabulates: put finished rows into the table at once; else whoever gets the outcome does it.
+        tabulates: put finished rows into the table at once; otherwise the caller does it.
 
     Raises:
         ValueError: if the folder holds features, or is to hold them and holds something else, see `claim_folder`.
@@ -144,7 +144,7 @@ class CohortWorker:
 
         Raises:
             DeviceFailure: if the device of this process computes no more. The row stays unfinished, the attempt does not count:
-                whoever comes next maps the image. Only when the devices of several processes, each of which had mapped other
+                the next process maps the image. Only when the devices of several processes, each of which had mapped other
                 images, failed at the same one, that image is given up.
             StorageError: if nothing more can be written, of this image or the one before.
         """
@@ -239,7 +239,7 @@ class CohortWorker:
             return self._new(row)
         self.store.write(begun)
         if status in FINISHED:
-            # The table must not go on praising files that are removed now.
+            # The table must no longer list files that are removed now.
             self.store.tabulate(begun)
             self.store.flush()
         discard(self.output_dir, image.name, self.settings)
@@ -252,7 +252,7 @@ class CohortWorker:
         return row if is_finished(self.output_dir, row, fingerprint(self.settings, image), self._suffixes) else None
 
     def _foreign_features(self, image: ImageInput) -> Path | None:
-        """A file of features in the place of an image's, which has no row: whoever wrote it, it is not ours to replace."""
+        """A file of features in place of an image's, which has no row: it was written by something else and is not replaced."""
         path = self.output_dir / f"{image.name}{FEATURES_SUFFIX}"
         return path if self.settings.get("result") == FEATURES and path.exists() else None
 

@@ -103,7 +103,7 @@ class _Channel:
         for column in range(num_columns):
             try:
                 tile = decode_tile(self._tiff, self._page, index * num_columns + column)
-            except Exception as error:  # each codec has errors of its own
+            except Exception as error:  # each codec has its own errors
                 raise ValueError(f"the map {self._path} is damaged ({error}); remove it and map the slide again") from error
             if tile is not None:
                 # Tiles at the border are stored whole.

@@ -19,7 +19,7 @@ from ...writers.ome_tiff import RowSource
 from .probability_map import ProbabilityMap
 
 MOST_POINTS_OF_TOPOLOGY = 50_000  # of a polygon whose topology is kept while it is simplified
-STRIP_AREA_PX = 2**21  # map pixels looked at together; labels and sums take about 30 bytes a pixel
+STRIP_AREA_PX = 2**21  # map pixels looked at together; labels and sums take about 30 bytes per pixel
 OUTLINES_TOGETHER = 1000  # made into polygons by one call
 
 

@@ -19,7 +19,7 @@ USUAL_MULTIPLE_PX = 32
 class ImageSizes:
     """Sides that are a multiple of `multiple_px` and at least `smallest_px`.
 
-    A network, or any part of it, says so in attributes of its own: ``size_multiple_px`` where a side that is no multiple would be
+    A network, or any part of it, says so in its own attributes: ``size_multiple_px`` where a side that is no multiple would be
     an error or would shift the answers, ``smallest_image_px`` where smaller images are an error. Without them it takes any.
 
     Args:

@@ -46,7 +46,7 @@ class CroppedCores:
 
     def prepare(self, probability: Tensor) -> Tensor:
         core = core_of(probability, self.grid)
-        if core.stride()[2:] == (0, 0):  # a classifier's: one value a tile comes back from the device
+        if core.stride()[2:] == (0, 0):  # a classifier's: one value per tile comes back from the device
             return _to_uint8(core[..., :1, :1]).expand_as(core)
         return _to_uint8(core)
 
@@ -70,12 +70,12 @@ class _Core:
 class BlendedCores:
     """Where tiles overlap, the mean of what they say, weighted by the distance from their edges.
 
-    Weights rise linearly over the overlap, so those of two neighbours make 1. A core is written, and forgotten, when the last of
-    the up to nine tiles that reach into it has come: with tiles row by row about one row of tiles is held. Cores of tiles that
-    are not wanted stay empty; they do not take part in their neighbours' means either.
+    Weights rise linearly over the overlap, so those of two neighbours make 1. A core is written, and forgotten, when the last
+    of the up to nine tiles that reach into it has come: with tiles row by row about one row of tiles is held. Cores of tiles
+    that are not wanted stay empty; they do not take part in their neighbours' means either.
 
-    MONAI's `AvgMerger` and `ZarrAvgMerger` hold (the latter on disk, in chunks) sums and counts of the whole map, and divide 0 by
-    0 where tiles were left out.
+    MONAI's `AvgMerger` and `ZarrAvgMerger` hold (the latter on disk, in chunks) sums and counts of the whole map, and divide 0
+    by 0 where tiles were left out.
 
     Args:
         probability_map: to write to.

@@ -49,7 +49,7 @@ class StoredCells:
         Args:
             grid: the slide's tiles.
             wanted: which of them, bool ``(rows, columns)``.
-            batch_size: tiles a batch; the last may have fewer.
+            batch_size: tiles per batch; the last may have fewer.
             device: where the batches are wanted.
 
         Yields:

@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 class TileNetwork(nn.Module):
     """Probabilities of uint8 tiles, in channels_last, in bfloat16 where that is faster.
 
-    Tiles reach the network at their own size where it takes it, see `ImageSizes`; else they are mirrored at the right and bottom
-    border, and the answer is cropped. Where a network says nothing of its sizes and fails at one, the next multiples of 32 px are
-    tried.
+    Tiles reach the network at their own size where it takes it, see `ImageSizes`; else they are mirrored at the right and
+    bottom border, and the answer is cropped. Where a network says nothing of its sizes and fails at one, the next multiples of
+    32 px are tried.
 
     Args:
         network: raw RGB 0..255, float32 ``(B, 3, H, W)`` -> logits. It normalises itself, on the device.
@@ -125,7 +125,7 @@ class CompiledTileNetwork:
             self._compiled = torch.compile(self.plain, dynamic=False, options={"freezing": is_cpu})
         num_tiles = len(tiles)
         if num_tiles < self.batch_size or not tiles.is_inference():
-            # Full batches too: a tensor from outside inference mode compiles anew, whereas a copy made here does not.
+            # Full batches too: a tensor from outside inference mode compiles again, whereas a copy made here does not.
             tiles = functional.pad(tiles, (0, 0, 0, 0, 0, 0, 0, self.batch_size - num_tiles))
         return self._compiled(tiles, map_shape)[:num_tiles]
 

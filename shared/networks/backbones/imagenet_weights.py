@@ -1,5 +1,5 @@
-"""ImageNet weights for MONAI's 2-D ResNets, whose parameters have torchvision's names and shapes, and for VGG-16 with or without
-batch normalisation."""
+"""ImageNet weights for MONAI's 2-D ResNets, whose parameters have torchvision's names and shapes, and for VGG-16 with or
+without batch normalisation."""
 
 import pickle
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ def load_imagenet_vgg16(stages: nn.Module, weights_path: str | Path | None = Non
 
     Args:
         stages: its convolutions are the first ones of VGG-16, in order; changed in place. Where batch normalisation (or
-            `FrozenBatchNorm2d`) stands behind each, both take the weights of ``vgg16_bn``.
+            `FrozenBatchNorm2d`) follows each, both take the weights of ``vgg16_bn``.
         weights_path: see `load_imagenet_weights`.
 
     Raises:

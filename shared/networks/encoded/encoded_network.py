@@ -13,17 +13,18 @@ __all__ = ["EncodedNetwork"]
 _ENCODER = "encoder."
 _KEY = "encoder_key"
 _SMALLEST_STD = 1e-3
-# Of features that a head is given at once, 4 MiB in float32. A CPU's caches hold them, and the allocator has them ready, whereas
-# the memory of large tensors is fetched anew from the system each time: all that is done to them then takes five times as long.
+# Of features that a head is given at once, 4 MiB in float32. A CPU's caches hold them, and the allocator has them ready,
+# whereas the memory of large tensors is fetched again from the system each time: all that is done to them then takes five times
+# as long.
 _VALUES_AT_ONCE = 2**20
 
 
 class EncodedNetwork(nn.Module):
     """Takes images, which it encodes, or features that the same encoder has made of them before.
 
-    What has three channels is an image. The encoder always runs in eval mode. Unless it is fine-tuned it does not learn, and its
-    weights are not part of the state dict: a checkpoint holds the head, a few hundred kilobytes, and the encoder's key, without
-    which weights would fit features of another encoder and answer nonsense.
+    What has three channels is an image. The encoder always runs in eval mode. Unless it is fine-tuned it does not learn, and
+    its weights are not part of the state dict: a checkpoint holds the head, a few hundred kilobytes, and the encoder's key,
+    without which weights would fit features of another encoder and answer nonsense.
 
     Features are standardised by the mean and deviation of the training data, see `standardise`, which a checkpoint carries.
 
@@ -42,7 +43,7 @@ class EncodedNetwork(nn.Module):
 
     def __init__(self, encoder: nn.Module, finetune: bool = False) -> None:
         super().__init__()
-        # A copy: whoever else has the encoder goes on with the one that does not learn.
+        # A copy: other users of the encoder keeps the one that does not learn.
         self.encoder = copy.deepcopy(encoder).requires_grad_(True) if finetune else encoder.requires_grad_(False)
         self.channels: int = int(encoder.channels)  # type: ignore[arg-type]
         self.stride_px: int = int(encoder.stride_px)  # type: ignore[arg-type]
@@ -109,7 +110,7 @@ class EncodedNetwork(nn.Module):
 
         Args:
             batches: images ``(B, 3, H, W)`` or features ``(B, C, h, w)``; leading axes may be more.
-            add_up: where several processes have batches of their own, what makes the sum of all processes' tensors of one; it is
+            add_up: where several processes have their own batches, what makes the sum of all processes' tensors of one; it is
                 given a tensor on the network's device.
         """
         total = torch.zeros(3, self.channels, dtype=torch.float64)

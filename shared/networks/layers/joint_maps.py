@@ -47,7 +47,7 @@ class JointMaps(nn.Module):
     ) -> Union[Tensor, Dict[str, Tensor]]:  # noqa: UP006, UP007
         """Segment images; in training, both kinds of images at once.
 
-        Masked and labelled images are passes of their own: their sizes may differ, and batch normalisation sees each alone.
+        Masked and labelled images are separate passes: their sizes may differ, and batch normalisation sees each alone.
 
         Args:
             images: RGB ``(B, 3, H, W)``, uint8 or float, 0 to 255.

@@ -13,7 +13,7 @@ LARGEST_NUM_CLASSES = 255
 UNCLASSIFIED = "Unclassified"
 # QuPath's own class of regions of interest; and no class at all. They say nothing of the tissue.
 _NEUTRAL_NAMES = ("region*", "")
-# What is no tumour, in QuPath's words and those of everybody: not taken for it where nothing else is drawn.
+# What is no tumour, in QuPath's words and in common words: not taken for it where nothing else is drawn.
 _NO_TUMOUR = frozenset(
     {"region*", "stroma", "immune cells", "necrosis", "other", "negative", "normal", "benign", "background", "roi", "tissue"}
 )

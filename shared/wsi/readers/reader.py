@@ -16,7 +16,7 @@ from ..orientation import UPRIGHT
 from ..tiff.layout import TiffLayout, TiffPageLayout
 
 GLASS = 255
-# Tiles or slides, whoever wrote them; the last three are BigTIFF.
+# Tiles or slides, from any writer; the last three are BigTIFF.
 TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".btf", ".tf2", ".tf8"})
 
 
@@ -61,8 +61,8 @@ class Reader(ABC):
         name: by which callers ask for it.
         suffixes: endings of the files that it reads, in small letters; folders are searched for these.
         plain_suffixes: those of them whose files carry no pixel size that anyone could trust.
-        reads_pictures: whether what it opens is a picture and no slide: decoded whole, turned as its tags say, and taken as it is
-            stored where nothing says how large its pixels are.
+        reads_pictures: whether what it opens is a picture and no slide: decoded whole, turned as its tags say, and taken as it
+            is stored where nothing says how large its pixels are.
         level_sizes_px: (width, height) of each level, the finest first.
     """
 

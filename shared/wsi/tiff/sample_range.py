@@ -23,7 +23,7 @@ def unused_range_problem(path: Path, picture: TiffImage) -> str | None:
         return None
     try:
         brightest = _brightest(path, picture)
-    except Exception:  # each codec has errors of its own
+    except Exception:  # each codec has its own errors
         return None
     return None if brightest is None or brightest >= _HALF else dark_problem(brightest)
 

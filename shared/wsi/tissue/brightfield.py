@@ -32,7 +32,7 @@ def brightfield_problem(rgb: NDArray[np.uint8], needs_colour: bool) -> str | Non
 
     Args:
         rgb: uint8 ``(H, W, 3)``.
-        needs_colour: tissue is to be told from glass by its colour, which a grey-scale picture does not have.
+        needs_colour: tissue is to be distinguished from glass by its colour, which a grey-scale picture does not have.
     """
     brightest, darkest = extremes(rgb)
     is_lit = brightest >= _DARK_BELOW

@@ -41,7 +41,7 @@ _GLASS_FROM, _MOST_GLASS_NOISE = 240, 0.04
 
 
 def glass_colour(rgb: NDArray[np.uint8]) -> Array | None:
-    """The colour of the empty glass, three values in 0..255; None where no glass can be told.
+    """The colour of the empty glass, three values in 0..255; None if no glass can be recognised.
 
     It is the brightest of the colours that are spread evenly over a hundredth of the picture. Dark borders and the white of
     parts that were not scanned are none; nor is what is as coloured as tissue is.
@@ -118,7 +118,7 @@ def _local_moments(rgb: NDArray[np.uint8]) -> tuple[Array, Array]:
 
 
 def _most_saturation(mean: Array, has_fill: bool) -> Array:
-    """How saturated glass of each pixel's hue may be: beside white, which may be glass itself, in no hue of tissue."""
+    """How saturated glass of each pixel's hue may be: next to white, which may be glass itself, in no hue of tissue."""
     limits = (_NOT_TINTED, _NOT_TINTED, _MOST_WARM) if has_fill else (_MOST_COLD, _MOST_PINK, _MOST_WARM)
     return np.array(limits, dtype=np.float32)[mean.argmin(axis=-1)]
 

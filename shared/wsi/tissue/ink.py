@@ -20,7 +20,7 @@ _BLACK_BELOW = 40
 # reach 0.7 too, but in none of these slides is a disc of this radius plainly red as well.
 _LEAST_BLUE, _MOST_RED = 0.7, 0.9
 _STROKE_RADIUS_PX = 4
-# The rim and the dark parts of a stroke are no redder than pale mucus and folds: they are ink only beside plain red.
+# The rim and the dark parts of a stroke are no redder than pale mucus and folds: they are ink only next to plain red.
 _FAINT, _PLAIN, _MOST_RED_IN_PLAIN = 0.03, 0.3, 0.35
 # Thin black ink is grey. Single dark pixels of tissue are too, but in the same slides no disc of this radius.
 _GREY_BELOW, _GREY_SATURATION, _GREY_RADIUS_PX = 100, 0.15, 2

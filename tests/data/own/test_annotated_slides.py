@@ -242,7 +242,7 @@ def test_folders_that_are_none(slides, tmp_path):
 
 
 def test_real_export(wsi_test_data, tmp_path):
-    """QuPath's own export of a TCGA slide, on a blank of about its size, beside an image without annotations."""
+    """QuPath's own export of a TCGA slide, on a blank of about its size, next to an image without annotations."""
     name, size_px = "TCGA-EJ-5519-01Z-00-DX1", (102_400, 76_800)
     source = wsi_test_data / f"annotations/tcga_imagescope_qupath/{name}.json"
     (tmp_path / "slides").mkdir()

@@ -121,7 +121,7 @@ def test_a_table_that_is_wrong(glas_folder, tmp_path, line, message):
 
 
 def test_not_this_data_set(glas_folder, tmp_path):
-    with pytest.raises(ValueError, match=r"holds no Grade\.csv"):
+    with pytest.raises(ValueError, match=r"contains no Grade\.csv"):
         glas(tmp_path / "none", tmp_path / "masks")
     (glas_folder / "extra.png").touch()
     with pytest.raises(ValueError, match=r"contains images that belong to no part of GlaS: extra\.png"):

@@ -83,7 +83,7 @@ def test_codes_of_every_kind_of_image(tmp_path, mode):
 
 def test_what_is_no_mask(tmp_path):
     Image.fromarray(np.array([[[0, 1, 2]]], np.uint8)).save(tmp_path / "colours.png")
-    with pytest.raises(ValueError, match=r"colours\.png shows colours"):
+    with pytest.raises(ValueError, match=r"colours\.png is in colour"):
         read_codes(tmp_path / "colours.png")
     Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"deep\.png cannot be read .*mode I;16, not 8-bit"):

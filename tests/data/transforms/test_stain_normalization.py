@@ -132,7 +132,7 @@ STAINLESS = {
 def test_images_without_stains_stay_as_they_are(name):
     image = as_tensor(STAINLESS[name])
     assert torch.equal(NormalizeStains()(image), image)
-    # Also beside one that changes.
+    # Also together with one that changes.
     batch = torch.stack([image, as_tensor(stained(PURPLE_PINK))])
     result = StainNormalization()(batch)
     assert torch.equal(result[0], image)

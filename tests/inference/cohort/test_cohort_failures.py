@@ -35,7 +35,7 @@ def wrapped(error):
 @pytest.mark.slow
 @pytest.mark.parametrize("num_working", [0, 1])
 def test_a_device_that_fails_dooms_no_image_of_a_neighbour(tmp_path, pictures, num_working):
-    """A bad process, started again and again beside a healthy one that was there before; forked, as importing is slow."""
+    """A bad process, started again and again next to a healthy one that was there before; forked, as importing is slow."""
     process = start(f"""
         import json
         from shared.inference.device_errors import DeviceFailure

@@ -48,7 +48,7 @@ def test_shares_against_a_loop(pixel_px, extent_px):
 def test_shares_by_hand():
     tissue = TissueMap(np.array([[True, False, False], [True, True, False]]), 10.0)
     xys = np.array([[0, 0], [10, 0], [20, 0], [0, 10], [-10, -10], [25, 15], [5, 5]])
-    # Squares of 20 px, of two or three mask pixels a side.
+    # Squares of 20 px, of two or three mask pixels per side.
     assert tissue.shares(xys, 20.0) == pytest.approx([3 / 4, 1 / 4, 0, 2 / 4, 1 / 4, 0, 3 / 9])
     assert tissue.share == 0.5
     assert tissue.shares(np.empty((0, 2), np.int64), 20.0).shape == (0,)
@@ -189,7 +189,7 @@ def test_rare_places_of_a_large_mask_are_found(num_tiles):
     pixels = np.floor(middles(tissue, xys, 1000)).astype(int)
     assert mask[pixels[:, 1].clip(0, 599), pixels[:, 0].clip(0, 599)].mean() > 0.98
     assert len(xys) == num_tiles
-    with pytest.raises(ValueError, match="holds 50% tissue"):
+    with pytest.raises(ValueError, match="contains 50% tissue"):
         TissueMap(np.zeros((600, 600), bool), 16.0).sample_tiles(np.random.default_rng(0), 1, 112.0)
 
 
