@@ -190,7 +190,7 @@ class Report:
         titles = {
             "annotation": "Annotation, min",
             "training": "Training, min",
-            "seconds": f"Seconds a {self.unit}",
+            "seconds": f"Seconds per {self.unit}",
             "memory": "Peak memory, GiB",
         }
         return titles | ({"gpu": "Peak GPU memory, GiB"} if any(row.gpu_bytes is not None for row in rows) else {})
