@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace, mapper: SlideMapper) -> str:
         for when, said in (("before", "as trained"), ("after", "scaled")):
             score = scores[when]
             lines.append(f"{f'{name}, {said}':24}{100 * score['ece']:12.2f}{100 * score['mce']:12.1f}{score['nll']:12.4f}")
-    return "\n".join([*lines, "", f"temperature {found['temperature']:.3f}; curves of {reported.says} in {out}"])
+    return "\n".join([*lines, "", f"temperature {found['temperature']:.3f}; curves of {reported.quantity} in {out}"])
 
 
 def main() -> None:

@@ -162,14 +162,14 @@ class Paused:
         if self.calls % self.step == self.step // 2:
             _wait_for(tiles.device)
             started = time.perf_counter()
-            reading = _settle()
+            reading = _wait_until_idle()
             self.alone.measure(self.num_batches)
             # What was read meanwhile would else be read for nothing.
             self.seconds += time.perf_counter() - started - reading / torch.get_num_threads()
         return self.network(tiles, map_shape)
 
 
-def _settle() -> float:
+def _wait_until_idle() -> float:
     """Wait until this process's other threads are idle; the CPU seconds that they have taken until then."""
     total = 0.0
     while True:

@@ -109,7 +109,7 @@ def compare(arguments: argparse.Namespace) -> int:
         ordered=arguments.ordered_classes,
     )
     # After every method: what is known can be read while the next one trains.
-    rows = comparison.run(baselines=not arguments.no_baselines, tell=partial(report.write, out))
+    rows = comparison.run(baselines=not arguments.no_baselines, report=partial(report.write, out))
     print((out / "table.md").read_text())
     print(out / "report.html")
     skipped = [row for row in rows if row.status == SKIPPED and not row.is_baseline]

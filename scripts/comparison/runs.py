@@ -96,12 +96,12 @@ class Comparison:
         self.tissue = TissueCache(out / "data" / "tissue")
         self.scorer = MapScorer(data, mpp, self.tissue)
 
-    def run(self, baselines: bool = True, tell: Callable[[Sequence[MethodRow]], None] = lambda rows: None) -> list[MethodRow]:
+    def run(self, baselines: bool = True, report: Callable[[Sequence[MethodRow]], None] = lambda rows: None) -> list[MethodRow]:
         """Train, map and score what is not finished.
 
         Args:
             baselines: whether the trivial baselines and the ceilings get a row too.
-            tell: called with the rows so far whenever one is added.
+            report: called with the rows so far whenever one is added.
 
         Returns:
             a row per method and per trivial baseline. Whatever goes wrong with one is that row's reason. After them the rows
@@ -121,7 +121,7 @@ class Comparison:
                 logger.exception("%s failed", row.title)
             rows.append(row)
             keep_row(row, self.out)
-            tell([*rows, *kept])
+            report([*rows, *kept])
         return [*rows, *kept]
 
     def _keep(self, row: MethodRow) -> bool:

@@ -24,13 +24,13 @@ class Check:
     Args:
         name: in the table, and of the log.
         command: behind the Python interpreter.
-        says: what the table says of a process that ended well. It raises a ValueError where its result is wrong.
+        describe: the table entry for a process that ended well; raises a ValueError if its result is wrong.
         skipped: why it cannot be made here; None where it can.
     """
 
     name: str
     command: Sequence[str]
-    says: Callable[[str], str]
+    describe: Callable[[str], str]
     skipped: str | None = None
 
 
@@ -64,7 +64,7 @@ def run_check(check: Check, python: str, folder: Path, timeout_s: float) -> Row:
         text = log.read_text(errors="replace")
         if process.returncode:
             raise ValueError(f"status {process.returncode}: {_last_error(text)}")
-        result, said = PASS, check.says(text)
+        result, said = PASS, check.describe(text)
     except (ValueError, OSError, KeyError) as error:
         result, said = FAIL, f"{error} (see {log})"
     except subprocess.TimeoutExpired:

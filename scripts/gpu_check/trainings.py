@@ -30,7 +30,7 @@ def training_check(bundle: str, device: str, folder: Path, keys: Mapping[str, st
     waits = folder / f"{bundle}_waits.json"
     options = {"device": f"$torch.device('{device}')"} | _options(bundle, folder / bundle, keys)
 
-    def says(log: str) -> str:
+    def describe(log: str) -> str:
         found = json.loads(waits.read_text())
         if found:
             lines = ", ".join(f"{line} ({number} times)" for line, number in list(found.items())[:4])
@@ -39,7 +39,7 @@ def training_check(bundle: str, device: str, folder: Path, keys: Mapping[str, st
         return ", ".join(["no step waits for the GPU" if device == "cuda" else "trained", *noticed])
 
     command = [str(COUNTED_RUN), str(waits), "run", *_configured(bundle, ("train", "small"), options)]
-    return Check(f"training {bundle}", command, says)
+    return Check(f"training {bundle}", command, describe)
 
 
 def processes_check(bundle: str, device: str, num_processes: int, folder: Path, keys: Mapping[str, str]) -> Check:

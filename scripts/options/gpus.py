@@ -84,14 +84,14 @@ def _start(command: Sequence[str], gpu: str) -> subprocess.Popen[str]:
 
 
 def _forward(process: subprocess.Popen[str], gpu: str) -> list[threading.Thread]:
-    """Threads that say here, line by line, what a process says."""
+    """Threads that print the output of a process here, line by line."""
 
-    def say(source: IO[str], target: TextIO) -> None:
+    def relay(source: IO[str], target: TextIO) -> None:
         for line in source:
             print(f"GPU {gpu}: {line.rstrip()}", file=target, flush=True)
 
     streams = ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
-    readers = [threading.Thread(target=say, args=pair, daemon=True) for pair in streams if pair[0] is not None]
+    readers = [threading.Thread(target=relay, args=pair, daemon=True) for pair in streams if pair[0] is not None]
     for reader in readers:
         reader.start()
     return readers

@@ -158,7 +158,7 @@ def write_reliability_report(
         names[name]: ReliabilityCurve(curve.counts.tolist(), curve.confidence.tolist(), curve.frequency.tolist(), curve.ece)
         for name, curve in curves.items()
     }
-    write_reliability(drawn, Path(folder) / "reliability.png", samples.says, title)
+    write_reliability(drawn, Path(folder) / "reliability.png", samples.quantity, title)
     with atomic_path(Path(folder) / "reliability.json") as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
     return result

@@ -14,7 +14,7 @@ class Problems:
 
     >>> problems = Problems()
     >>> problems.add("slides without annotations", "a.tif", "b.tif")
-    >>> problems.settle("slides", allow=True)
+    >>> problems.report("slides", allow=True)
     ['left out 2 slides without annotations: a.tif, b.tif']
     """
 
@@ -30,7 +30,7 @@ class Problems:
         """
         self._names[what] += map(str, names)
 
-    def settle(self, source: str | Path, allow: bool) -> list[str]:
+    def report(self, source: str | Path, allow: bool) -> list[str]:
         """Remarks on all that was noted; an error unless that is allowed.
 
         Args:

@@ -169,7 +169,7 @@ class BoostingTrainer(Stage, Engine):
         """Boost from the state of the folder to the end; leave the trees in the network and in ``model.pt``."""
         with FolderLock(self.folder):
             if self.is_finished:
-                self.say_finished()
+                self.log_finished()
             else:
                 self._train()
             if rank() == 0:

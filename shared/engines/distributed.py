@@ -154,7 +154,7 @@ def initialize_distributed(backend: str | None = None) -> torch.device:
     if "" in seen:
         device = torch.device("cpu")
     if number == 0:
-        _say_what_is_missing(seen)
+        _warn_of_missing_gpus(seen)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         on_devices = backend or ("nccl" if len(set(seen)) == world else "gloo")
@@ -177,7 +177,7 @@ def _seen_by_all(store: dist.Store, number: int, world: int, device: torch.devic
     return [store.get(str(other)).decode() for other in range(world)]
 
 
-def _say_what_is_missing(seen: list[str]) -> None:
+def _warn_of_missing_gpus(seen: list[str]) -> None:
     without, num_devices = seen.count(""), len({*seen} - {""})
     if 0 < without < len(seen):
         logger.warning(f"{without} of {len(seen)} processes see no GPU, so all processes compute on the CPU")

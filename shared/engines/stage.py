@@ -64,8 +64,8 @@ class Stage(Engine):
         load_weights(network, self.weights_file)
         return network
 
-    def say_finished(self) -> None:
-        """Say that there is nothing to do; publish the weights again where their copy has gone."""
+    def log_finished(self) -> None:
+        """Log that there is nothing to do; publish the weights again where their copy has gone."""
         logger.info(f"{self.folder.name}: already finished, using its weights from {self.weights_file}")
         if rank() == 0 and self.publish_to is not None and not Path(self.publish_to).is_file():
             with atomic_path(self.publish_to) as temporary:

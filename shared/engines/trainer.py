@@ -160,11 +160,11 @@ class StageTrainer(Stage, SupervisedTrainer):
         # A stage may be run alone, without its run's folder being opened.
         with FolderLock(self.folder):
             if self.is_finished:
-                self.say_finished()
+                self.log_finished()
             else:
                 self._restore()
                 if self.state.epoch < self.state.max_epochs:
-                    self._say_epochs()
+                    self._log_epochs()
                     self._run_with_workers()
                 if rank() == 0:
                     mean = self.average.mean if self.average is not None else None
@@ -174,7 +174,7 @@ class StageTrainer(Stage, SupervisedTrainer):
             barrier()
         self.trained()
 
-    def _say_epochs(self) -> None:
+    def _log_epochs(self) -> None:
         if self.state.max_epochs > self.given_epochs and rank() == 0:
             logger.info(
                 f"{self.folder.name}: {self.given_epochs} epochs would be fewer than {self.steps.min_steps} steps (min_steps), "

@@ -47,7 +47,7 @@ class ImageFeatureStore:
 
     def missing(self, keys: Sequence[str]) -> list[str]:
         """Those of some keys that no file holds."""
-        self._look()
+        self._find_new_files()
         return [key for key in keys if key not in self._places and key not in self._held]
 
     def write(self, keys: Sequence[str], features: Sequence[Tensor], description: dict[str, Any]) -> None:
@@ -70,7 +70,7 @@ class ImageFeatureStore:
         if held is not None:
             return held
         if key not in self._places:
-            self._look()
+            self._find_new_files()
         if key not in self._places:
             raise ValueError(
                 f"{self.folder} no longer contains the features of an image that were there when the run began. Run again, and "
@@ -91,8 +91,8 @@ class ImageFeatureStore:
         self._held_bytes += size
         return True
 
-    def _look(self) -> None:
-        """Learn of the files that have come since."""
+    def _find_new_files(self) -> None:
+        """Register files that were written since."""
         for path in sorted(self.folder.glob("*.h5")) if self.folder.is_dir() else []:
             if path not in self._known_files:
                 with _opened(path) as file:

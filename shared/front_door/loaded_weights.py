@@ -53,7 +53,9 @@ def check_loaded_weights(loaded: LoadedWeights, parser: ConfigParser) -> None:
     wrong = [name for name in (*wanted, *found) if wanted.get(name) != found.get(name)]
     wrong = list(dict.fromkeys(wrong))
     if wrong:
-        shown = "; ".join(f"{name}: expected {_said(wanted, name)}, found {_said(found, name)}" for name in wrong[:_MOST_NAMES])
+        shown = "; ".join(
+            f"{name}: expected {_shape_text(wanted, name)}, found {_shape_text(found, name)}" for name in wrong[:_MOST_NAMES]
+        )
         more = f"; and {len(wrong) - _MOST_NAMES} more" if len(wrong) > _MOST_NAMES else ""
         raise ValueError(
             f"{loaded.path} does not contain the weights of the {type(network).__name__} that the configuration describes "
@@ -63,5 +65,5 @@ def check_loaded_weights(loaded: LoadedWeights, parser: ConfigParser) -> None:
         )
 
 
-def _said(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+def _shape_text(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
     return " x ".join(map(str, shapes[name])) or "a number" if name in shapes else "none"

@@ -85,7 +85,7 @@ class Tracking:
         self._runs: dict[str | None, str] = {}
         self._is_reached, self._asked_again_s = True, 0.0
         self._open_stages: dict[str, None] = {}
-        self._end = EndWatch(self._tell_end)
+        self._end = EndWatch(self._log_end)
         self._is_watched = False
         self._monitor: Any = None
 
@@ -233,7 +233,7 @@ class Tracking:
         if None in self._runs:
             self._end.watch(self.uri, self._runs[None], database_file(self.uri))
 
-    def _tell_end(self, status: str) -> None:
+    def _log_end(self, status: str) -> None:
         """Mark the parent run and the stages that have not finished; not where another process has taken over."""
         database = database_file(self.uri)
         if not self.folder.is_dir() or (database is not None and not database.is_file()):

@@ -182,7 +182,7 @@ class SlideEmbedder:
             "features_version": FEATURES_VERSION,
         }
 
-    def expect(self, image: ImageInput) -> None:
+    def prepare(self, image: ImageInput) -> None:
         """Begin to open `image` in the background, for a `map_image` soon to come: what it does first is then done."""
         self._look_ahead.begin(image)
 

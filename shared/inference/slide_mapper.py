@@ -194,7 +194,7 @@ class SlideMapper:
             "version": __version__,
         } | ({} if self._stored is None else {"from_features": True})
 
-    def expect(self, image: ImageInput) -> None:
+    def prepare(self, image: ImageInput) -> None:
         """Begin to open `image` in the background, for a `map_image` soon to come: what it does first is then done."""
         self._look_ahead.begin(image)
 

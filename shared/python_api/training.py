@@ -110,7 +110,7 @@ def _run(arguments: dict[str, Any], folder: Path) -> None:
         process = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if process.returncode:
             log.seek(begin)
-            raise RuntimeError(f"the training failed: {_said(log.read())} ({folder / LOG} has the full log)")
+            raise RuntimeError(f"the training failed: {_last_message(log.read())} ({folder / LOG} has the full log)")
 
 
 def _plain(value: Any) -> Any:
@@ -122,7 +122,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else str(value)
 
 
-def _said(text: str) -> str:
+def _last_message(text: str) -> str:
     """What a failed run says for its user, or else the first error of its traceback, which is the cause of the others."""
     lines = [line for line in text.splitlines() if line.strip()]
     for begins in (_FOR_USERS, _ERROR):

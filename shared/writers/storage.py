@@ -65,13 +65,13 @@ def storage_error(error: BaseException, path: str | Path, final: str | Path | No
         number = _silent_reason(Path(path)) if isinstance(error, OSError | RuntimeError) else None
     if number is None:
         return None
-    return StorageError(number, says(number, final or path))
+    return StorageError(number, describe(number, final or path))
 
 
-def says(number: int, path: str | Path) -> str:
+def describe(number: int, path: str | Path) -> str:
     """The sentence for an error number.
 
-    >>> says(errno.EROFS, "maps/slides.csv")
+    >>> describe(errno.EROFS, "maps/slides.csv")
     'maps/slides.csv cannot be written: the file system is read-only. Write to another folder.'
     """
     reason, remedy = {**_WRITING, **_WHERE}[number]
@@ -109,7 +109,7 @@ def check_writable(folder: str | Path) -> None:
     elif _is_full(there):
         number = errno.ENOSPC
     if number is not None:
-        raise StorageError(number, says(number, folder))
+        raise StorageError(number, describe(number, folder))
 
 
 def _is_below(name: object, path: Path) -> bool:

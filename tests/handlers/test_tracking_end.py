@@ -108,7 +108,7 @@ def test_a_run_that_another_process_goes_on_with_is_not_marked(tracked_folder, m
     again.start({})
     watchdog.mark_killed(killed.uri, killed.parent_run(), killed._end.process, None)
     assert statuses(runs_of) == {"output": "RUNNING"}
-    killed._tell_end("FAILED")
+    killed._log_end("FAILED")
     assert statuses(runs_of) == {"output": "RUNNING"}
     watchdog.mark_killed(again.uri, again.parent_run(), again._end.process, None)
     assert statuses(runs_of) == {"output": "KILLED"}

@@ -82,7 +82,7 @@ def test_what_cannot_be_started(monkeypatch, capsys, options, message):
     assert re.search(message, capsys.readouterr().err)
 
 
-def says(log):
+def describe(log):
     if "wrong" in log:
         raise ValueError("7/255 from the CPU's")
     return log.strip()
@@ -104,16 +104,16 @@ def says(log):
     ],
 )
 def test_a_check_becomes_a_row(tmp_path, code, result, said):
-    row = run_check(Check("one check", ["-c", code], says), sys.executable, tmp_path, timeout_s=2 if "sleep" in code else 60)
+    row = run_check(Check("one check", ["-c", code], describe), sys.executable, tmp_path, timeout_s=2 if "sleep" in code else 60)
     assert (row.result, row.said[: len(said)]) == (result, said)
     assert str(row).startswith(f"{result}  one check")
     assert (tmp_path / "one_check.log").is_file()
 
 
 def test_checks_that_are_left_out(tmp_path):
-    check = Check("one", ["-c", "1 / 0"], says)
+    check = Check("one", ["-c", "1 / 0"], describe)
     assert run_check(check, sys.executable, tmp_path, timeout_s=0).said == "skipped, because the time was up"
-    assert run_check(Check("two", [], says, "there is only one GPU"), sys.executable, tmp_path, 9).result == SKIP
+    assert run_check(Check("two", [], describe, "there is only one GPU"), sys.executable, tmp_path, 9).result == SKIP
 
 
 STEP = Place("/env/monai/engines/trainer.py", 250, "_iteration")
@@ -156,9 +156,9 @@ def test_a_step_that_waits_fails_its_check(tmp_path):
     check = training_check("camel", "cuda", tmp_path, {})
     (tmp_path / "camel_waits.json").write_text('{"shared/losses/a.py:3": 8}')
     with pytest.raises(ValueError, match=r"steps wait for the GPU: shared/losses/a\.py:3 \(8 times\)"):
-        check.says("")
+        check.describe("")
     (tmp_path / "camel_waits.json").write_text("{}")
-    assert check.says("Grad strides") == "no step waits for the GPU, 1 warnings about strides"
+    assert check.describe("Grad strides") == "no step waits for the GPU, 1 warnings about strides"
 
 
 def test_utilisation_where_nothing_says_it(monkeypatch):

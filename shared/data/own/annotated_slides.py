@@ -100,7 +100,7 @@ def annotated_slides(
     if names is None and len(bases) > 1:
         shown = ", ".join(f"{name or 'no class'} ({count})" for name, count in drawn.most_common())
         raise ValueError(f"{annotations}: give classes, background first, from the drawn classes: {shown}")
-    remarks = problems.settle(source, allow_missing)
+    remarks = problems.report(source, allow_missing)
     if not records:
         raise ValueError(f"{source} contains no usable annotated slide: " + "; ".join(remarks))
     empty = sum(record["label"] == 0 for record in records)

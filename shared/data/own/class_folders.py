@@ -115,7 +115,7 @@ def class_folder_images(
         records.append({**record, "case_id": case, "split": split})
     if not found:
         raise ValueError(f"{source} contains no image in its folders {', '.join(sorted({folder.name for _, folder in folders}))}")
-    remarks = problems.settle(source, allow_missing)
+    remarks = problems.report(source, allow_missing)
     records, copies = _without_copies(records)
     if copies:
         remarks.append(f"left out {copies} copies: files with the same content")

@@ -84,7 +84,7 @@ def adenoma_images(
             records.append({"image": str(path), "label": row.label, "case_id": case})
         except ValueError as error:
             problems.add("images that cannot be used", error)
-    remarks = problems.settle(source, allow_missing)
+    remarks = problems.report(source, allow_missing)
     if not records:
         raise ValueError(f"{table} lists no usable image: " + "; ".join(remarks))
     if cases is None:

@@ -77,7 +77,7 @@ def bach_photos(source: str | Path, allow_missing: bool = False) -> tuple[list[R
     problems = Problems()
     problems.add(f"photos without a label in {table}", *sorted(photos.keys() - labels.keys()))
     problems.add(f"photos of {table} not found in {folder}", *sorted(labels.keys() - photos.keys()))
-    remarks += problems.settle(folder, allow_missing)
+    remarks += problems.report(folder, allow_missing)
     kept = [photos[name] for name in photos if name in labels]
     other_sizes = _photos_of_other_size([path for path, _ in kept])
     if other_sizes:
@@ -127,7 +127,7 @@ def bach_slides(
     problems = Problems()
     problems.add(f"slides (.svs) not found in {folder}", *sorted(wanted - slides.keys()))
     problems.add(f"slides without .xml in {folder}", *sorted((wanted & slides.keys()) - outlines.keys()))
-    remarks = problems.settle(folder, allow_missing)
+    remarks = problems.report(folder, allow_missing)
     if slides.keys() - wanted:
         remarks.append(f"{len(slides.keys() - wanted)} slides without annotations left out (20 were published)")
     names = sorted(slides.keys() & outlines.keys())

@@ -117,7 +117,7 @@ def bcss(
     problems = Problems()
     problems.add("images without a mask", *sorted(images.keys() - published.keys()))
     problems.add("masks without an image", *sorted(published.keys() - images.keys()))
-    data.remarks += problems.settle(source, allow_missing)
+    data.remarks += problems.report(source, allow_missing)
     folder = Path(masks).resolve()
     small: list[str] = []
     num_unlabelled = 0

@@ -96,7 +96,7 @@ def camelyon16_slides(source: str | Path, allow_missing: bool = False, slide_mpp
             continue
         records.append({**record, "case_id": name, "split": "test" if name.startswith("test") else "train"})
     remarks = [f"left out {name}: {why}" for name, why in REMOVED.items() if name in slides]
-    remarks += problems.settle(source, allow_missing)
+    remarks += problems.report(source, allow_missing)
     remarks += [f"areas of group {group!r} count as tumour: {first_names(groups[group])}" for group in sorted(groups)]
     if not records:
         raise ValueError(f"{source} contains no usable slide of CAMELYON16: " + "; ".join(remarks))

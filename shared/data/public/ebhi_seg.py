@@ -72,7 +72,7 @@ def ebhi_seg(source: str | Path, masks: str | Path, allow_missing: bool = False,
     absent = [name for name in PUBLISHED_TILES if name.casefold() not in folders]
     problems = Problems()
     problems.add(f"folders of classes not found in {root}", *absent)
-    data.remarks += problems.settle(root, allow_missing)
+    data.remarks += problems.report(root, allow_missing)
     tiles: list[tuple[int, str, Path, Path]] = []
     lonely: list[str] = []
     for label, name in enumerate(PUBLISHED_TILES, start=1):
@@ -89,7 +89,7 @@ def ebhi_seg(source: str | Path, masks: str | Path, allow_missing: bool = False,
         ]
     unpaired = Problems()
     unpaired.add(f"image files without a label file, or the reverse, in {root}", *lonely)
-    data.remarks += unpaired.settle(root, allow_missing or len(lonely) <= PUBLISHED_WITHOUT_PARTNER)
+    data.remarks += unpaired.report(root, allow_missing or len(lonely) <= PUBLISHED_WITHOUT_PARTNER)
     for label, name, image, published in tqdm(tiles, desc="masks", unit="tile", disable=None):
         mask = Path(masks).resolve() / EBHI_CLASSES[label].replace(" ", "_") / f"{image.stem}.png"
         write_class_mask(published, mask, object_classes(label))

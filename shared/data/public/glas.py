@@ -85,7 +85,7 @@ def glas(
     problems.add(f"rows of {folder / _TABLE} without an image", *sorted(grades.keys() - images.keys()))
     problems.add("images without an annotation", *sorted(images.keys() - annotations.keys()))
     problems.add("annotations without an image", *sorted(annotations.keys() - images.keys()))
-    data.remarks += problems.settle(folder, allow_missing)
+    data.remarks += problems.report(folder, allow_missing)
     kept = sorted(images.keys() & grades.keys() & annotations.keys(), key=_place)
     whole: list[Record] = []
     for stem in kept:

@@ -197,7 +197,7 @@ def _add_masked(
     problems = Problems()
     problems.add(f"{split} images without a mask", *sorted(images.keys() - published.keys()))
     problems.add(f"{split} masks without an image", *sorted(published.keys() - images.keys()))
-    data.remarks += problems.settle(folder, allow_missing)
+    data.remarks += problems.report(folder, allow_missing)
     for stem in tqdm(sorted(images.keys() & published.keys()), desc=f"{split} masks", unit="image", disable=None):
         indices = class_indices(read_codes(published[stem]), release.class_of_code, published[stem])
         classes, tumour = masks / "classes" / split / f"{stem}.png", masks / "tumour" / split / f"{stem}.png"

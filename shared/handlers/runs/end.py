@@ -30,12 +30,12 @@ class EndWatch:
     so that there is a way out. Other ends are recorded by `shared.handlers.runs.watchdog`, a separate process.
 
     Args:
-        tell: takes ``FAILED`` or ``KILLED`` at the end of the process.
+        record: takes ``FAILED`` or ``KILLED`` at the end of the process.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, record: Callable[[str], None]) -> None:
         self.process = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
-        self._tell, self._pid, self._run_id = tell, os.getpid(), ""
+        self._record, self._pid, self._run_id = record, os.getpid(), ""
         self._is_open, self._is_closed_by_its_run = False, False
 
     def open(self, is_closed_by_its_run: bool) -> None:
@@ -70,9 +70,9 @@ class EndWatch:
         error = getattr(sys, "last_value", None)
         try:
             if _termination.has_come or isinstance(error, KeyboardInterrupt):
-                self._tell("KILLED")
+                self._record("KILLED")
             elif error is not None or self._is_closed_by_its_run:
-                self._tell("FAILED")
+                self._record("FAILED")
         except Exception as problem:
             logger.debug(f"the end of the run was not recorded: {problem}")
         self.close()

@@ -36,7 +36,7 @@ class Mapper(Protocol):
 
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row: ...
 
-    def expect(self, image: ImageInput) -> None: ...
+    def prepare(self, image: ImageInput) -> None: ...
 
     def settings(self) -> dict[str, Any]: ...
 
@@ -152,21 +152,21 @@ class CohortWorker:
             self._writing.result()
         reservation = self._next.pop(image.name, None)
         if reservation is None and is_patient and self.store.is_reserved(image.name):
-            return _settled(Outcome(None, False))
+            return _completed(Outcome(None, False))
         with ExitStack() as stack:
             is_mine = stack.enter_context(self.store.claim(image.name))
             if reservation is not None:
                 reservation.release()
             if not is_mine:
-                return _settled(Outcome(None, False))
+                return _completed(Outcome(None, False))
             begun = self._begun(image, known)
             if isinstance(begun, Outcome):
-                return _settled(begun)
+                return _completed(begun)
             self._reserve_one(following)
             started = time.perf_counter()
             computed = self._compute(image, begun, title)
             if not isinstance(computed, ComputedImage):
-                return _settled(self._ended(begun, computed, started))
+                return _completed(self._ended(begun, computed, started))
             computing_s = time.perf_counter() - started
             try:
                 # Of those before no more than one is being written.
@@ -205,7 +205,7 @@ class CohortWorker:
                 continue
             if not self.store.is_claimed(image.name) and self._finished_row(image) is None:
                 self._next[image.name] = reservation
-                self.mapper.expect(image)
+                self.mapper.prepare(image)
                 return
             reservation.release()
 
@@ -269,7 +269,7 @@ class CohortWorker:
         try:
             if isinstance(self.mapper, TwoStepMapper):
                 return self.mapper.compute_image(image, self.output_dir, title)
-            return self._told(self.mapper.map_image(image, self.output_dir, title), title, started)
+            return self._finished(self.mapper.map_image(image, self.output_dir, title), title, started)
         except Exception as error:
             try:
                 return self._failed(image, error, title)
@@ -282,7 +282,7 @@ class CohortWorker:
 
     def _written(self, computed: ComputedImage, image: ImageInput, title: str, started: float) -> Row:
         try:
-            return self._told(computed.write(), title, started)
+            return self._finished(computed.write(), title, started)
         except Exception as error:
             return self._failed(image, error, title)
 
@@ -298,7 +298,7 @@ class CohortWorker:
             self.store.tabulate(row)
         return Outcome(row, True)
 
-    def _told(self, numbers: Row, title: str, started: float) -> Row:
+    def _finished(self, numbers: Row, title: str, started: float) -> Row:
         # Whoever asks for whole images gets tiles without tissue too.
         row = numbers | {"status": NO_TISSUE if numbers["num_tiles"] == 0 else OK}
         found = f"{row['num_features']} features" if "num_features" in row else f"{row['num_regions']} regions"
@@ -330,7 +330,7 @@ class CohortWorker:
         return {"status": FAILED, "reason": reason}
 
 
-def _settled(outcome: Outcome) -> Future[Outcome]:
+def _completed(outcome: Outcome) -> Future[Outcome]:
     future: Future[Outcome] = Future()
     future.set_result(outcome)
     return future

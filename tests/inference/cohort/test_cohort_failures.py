@@ -21,7 +21,7 @@ class Nothing:
     def settings(self):
         return {}
 
-    def expect(self, image):
+    def prepare(self, image):
         pass
 
 
