@@ -50,7 +50,7 @@ class BagLoss:
             return float(self._loss(torch.as_tensor(scores, dtype=torch.float64)))
 
     def gradient(self, scores: Floats) -> Floats:
-        """Of the loss in each instance's score, ``(num_instances,)``: negative in bags with label 1, positive in the others.
+        """Gradient of the loss per instance score, ``(num_instances,)``: negative in bags with label 1, positive in the others.
 
         Equation, for one bag: ``-(p_j / Y)^r (1 - p_j) / n`` with label 1, the same times ``-Y / (1 - Y)`` with label 0.
         """

@@ -30,13 +30,13 @@ NUM_FOLDS = MIN_IMAGES = 5
 class ImageCalibration:
     """Chooses the threshold for tumour on validation images by their labels alone, once, and keeps it in a file.
 
-    Pixels of tumour images stand against pixels of normal ones, every image counting as much as any other, and the threshold has
-    the largest sensitivity + specificity on them. That tumour images have normal pixels too lowers this sum and does not move
-    where it is largest, as long as normal tissue gets the same probabilities in both.
+    Pixels of tumour images stand against pixels of normal ones, every image counting as much as any other, and the threshold
+    has the largest sensitivity + specificity on them. That tumour images have normal pixels too lowers this sum and does not
+    move where it is largest, as long as normal tissue gets the same probabilities in both.
 
-    A poor validation split does not decide. The threshold is 0.5 where a class has fewer than 5 images; and where the best one is
-    not better than 0.5 by more than twice the standard error of that gain over the images, which is measured on a fifth of them
-    after the other, at the threshold of the other four fifths.
+    A poor validation split does not decide. The threshold is 0.5 where a class has fewer than 5 images; and where the best one
+    is not better than 0.5 by more than twice the standard error of that gain over the images, which is measured on a fifth of
+    them after the other, at the threshold of the other four fifths.
 
     Args:
         file: JSON to write: ``threshold``, ``reason`` in words, the images of both classes, and the balanced accuracy of pixels
@@ -161,7 +161,7 @@ def _gain_on_others(histograms: Sequence[Tensor], labels: Sequence[int]) -> tupl
 
 
 def _shares(histograms: Sequence[Tensor], threshold: float) -> Tensor:
-    """Of each image, the share of its pixels that are tumour at a threshold, float64 ``(num_images,)``."""
+    """The share of each image's pixels that are tumour at a threshold, float64 ``(num_images,)``."""
     least = math.ceil(255 * threshold - 1e-9)
     return torch.stack([part[least:].sum().double() / part.sum() for part in histograms])
 

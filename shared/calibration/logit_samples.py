@@ -1,4 +1,4 @@
-"""What a temperature is fitted to: logits of pixels or images with their truth, kept in bounded memory."""
+"""The samples to which a temperature is fitted: logits of pixels or images with their truth, kept in bounded memory."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class SlideBagDataset(Dataset):
         return torch.tensor([float(mask.mean()) for mask in masks])
 
     def passed_slides(self) -> PassedSlides:
-        """Those that need not be checked again; none are remembered where nothing is written to the tissue's folder."""
+        """The slides that need not be checked again; none are remembered if nothing is written to the tissue's folder."""
         settings = [self.tile_size_px, self.mpp, self.min_tissue, self.with_shares, self.tissue.mpp, self.tissue.method]
         return PassedSlides(self.tissue.folder if self.tissue.keep else None, [*settings, TISSUE_VERSION])
 
@@ -160,7 +160,7 @@ class SlideBagDataset(Dataset):
 
 
 class _Checks(torch.utils.data.Dataset):
-    """Of the slides with some indices: the index, what is wrong or None, the key of the content, and what to note of it."""
+    """For each of some slides: the index, the problem or None, the key of the content, and what to note of it."""
 
     def __init__(self, dataset: SlideBagDataset, indices: Sequence[int]) -> None:
         self.dataset, self.indices, self.passed = dataset, indices, dataset.passed_slides()
@@ -221,7 +221,7 @@ def check_slides(datasets: Sequence[SlideBagDataset], num_workers: int = 0) -> N
 
 
 def _in_two_splits(slides: Sequence[tuple[Record, int, str]]) -> list[str]:
-    """What is wrong with slides, given with the number of their data set and their key, that another split has too."""
+    """The problems of slides, given with the number of their data set and their key, that another split has too."""
     first: dict[str, tuple[Record, int]] = {}
     problems = []
     for record, number, key in slides:
@@ -243,7 +243,7 @@ def _rank_and_processes() -> tuple[int, int]:
 
 
 def _gather(item: Any) -> list[Any]:
-    """What every process has, on every process, in the order of their ranks."""
+    """Gather the values of all processes on every process, in the order of their ranks."""
     num_processes = _rank_and_processes()[1]
     if num_processes == 1:
         return [item]
@@ -317,7 +317,7 @@ def pixel_statistics(dataset: SlideBagDataset, file: str | Path, num_workers: in
 
 
 def _read_statistics(file: Path) -> dict[str, list[float]] | None:
-    """What `pixel_statistics` has written; None where there is no file, or it is damaged or incomplete."""
+    """Read what `pixel_statistics` has written; None if there is no file, or it is damaged or incomplete."""
     try:
         found = json.loads(file.read_text())
         result = {name: [float(value) for value in found[name]] for name in ("mean", "std")}

@@ -117,7 +117,7 @@ class RegionDataset(Dataset):
         return dict(self.transform(item))
 
     def targets(self, index: int, size: Sequence[int]) -> dict[str, Any]:
-        """What an item has in addition to its image and before its transform; `size`: (height, width) of the image as read."""
+        """The entries of an item other than its image, before its transform; `size`: (height, width) of the image as read."""
         record = self.data[index]
         item: dict[str, Any] = {"label": record.get("label"), "index": index}
         if self.pixel_labels is not None:

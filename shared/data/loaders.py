@@ -83,7 +83,7 @@ class EvenBatchSampler(Sampler[list[int]]):
 
     @property
     def num_steps(self) -> int:
-        """Of an epoch, over all processes."""
+        """Number of steps of an epoch, over all processes."""
         steps = math.ceil(self.num_samples / self.batch_size)
         # Spread evenly, a step must still hold an image for every process.
         return steps if self.may_idle else max(1, min(steps, self.num_samples // self.num_processes))
@@ -122,7 +122,7 @@ class EvenBatchSampler(Sampler[list[int]]):
 
 
 class Reading(NamedTuple):
-    """What the processes of a loader have read so far: the seconds of all together, and the samples; a step takes so many."""
+    """The reading of a loader's processes so far: the seconds of all together, and the samples; a step takes so many."""
 
     seconds: float
     samples: int
@@ -214,7 +214,7 @@ class RegionLoader(DataLoader):
         return self._batches.num_samples
 
     def readings(self) -> list[Reading]:
-        """What its processes have read since it was made."""
+        """The reading of its processes since it was made."""
         seconds, samples = self.dataset.spent.sum(0).tolist()  # type: ignore[attr-defined]
         samples_a_step = self.num_samples / (len(self) * self._batches.num_processes)
         return [Reading(seconds, int(samples), self.num_workers, samples_a_step)]
@@ -282,7 +282,7 @@ class PairedLoader:
         return self._num_steps
 
     def readings(self) -> list[Reading]:
-        """What the processes of each loader have read since it was made."""
+        """The reading of each loader's processes since it was made."""
         return [reading for loader in self.loaders.values() for reading in loader.readings()]
 
     def set_epoch(self, epoch: int) -> None:

@@ -309,7 +309,7 @@ def _fill_splits(records: Sequence[Record], path: Path, seed: int, num_folds: in
 
 
 def _without_test(records: Sequence[Record], path: Path) -> list[Record]:
-    """What folds are made of: all but the cases that the file keeps for the test."""
+    """The records of which folds are made: all but the cases that the file keeps for the test."""
     kept_back = {record["case_id"] or record["image"] for record in records if record["split"] == "test"}
     left = [record for record in records if (record["case_id"] or record["image"]) not in kept_back]
     if not left:

@@ -38,7 +38,7 @@ _UNREAD_S = 7 * 24 * 3600
 
 
 class _Held(NamedTuple):
-    """What a folder holds of the cache."""
+    """The part of the cache that a folder holds."""
 
     num_bytes: int = 0
     num_files: int = 0
@@ -77,7 +77,7 @@ class PixelCache:
     def get(
         self, files: Sequence[str | Path], settings: Sequence[Any], read: Callable[[], NDArray[np.uint8]]
     ) -> NDArray[np.uint8]:
-        """What `read` returns: from the folder, or else read now and kept.
+        """The result of `read`: from the folder, or else read now and kept.
 
         Args:
             files: that it reads.
@@ -163,13 +163,13 @@ def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[np.uint8
 
 
 def _free_bytes(folder: Path) -> int:
-    """Of the disk that the folder is on, or will be."""
+    """Free bytes on the disk of the folder, even if it does not exist yet."""
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     return shutil.disk_usage(there).free
 
 
 def _held_by(folder: Path, unread_s: float = math.inf) -> _Held:
-    """What there is of the cache in a folder; those that killed processes have left and those unread for so long go."""
+    """The cache's files in a folder; files left by killed processes and files unread for a long time are removed."""
     total, now = _Held(), time.time()
     for file in folder.iterdir() if folder.is_dir() else []:
         if not _OWN.fullmatch(file.name):

@@ -1,4 +1,4 @@
-"""What is wrong with a folder of data, gathered so that one message names all of it."""
+"""Problems of a folder of data, gathered so that one message names all of them."""
 
 from __future__ import annotations
 

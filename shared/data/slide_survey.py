@@ -26,7 +26,7 @@ _KEPT_EVERY = 200
 
 @dataclass(frozen=True)
 class SlideFacts:
-    """What a slide says of itself.
+    """The metadata of a slide.
 
     Attributes:
         mpp: micrometres per level-0 pixel; None where it does not say.

@@ -1,4 +1,4 @@
-"""What every encoder is: images to dense features, with all that their user must know about them."""
+"""The base of all encoders: images to dense features, with all that users must know about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Encoder", "EncoderFacts", "FeatureOptions"]
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """What is known about an encoder apart from its network.
+    """The facts about an encoder apart from its network.
 
     Args:
         name: as given to `load_encoder`.
@@ -148,7 +148,7 @@ class Encoder(nn.Module):
 
     @property
     def aliases(self) -> list[str]:
-        """All its names, by which files of features may call it; none where its name is only that of a file."""
+        """All names that feature files may use for it; none where its name is only that of a file."""
         name = self.name
         if "/" in name:
             model = name.rsplit("/", 1)[1]
@@ -184,7 +184,7 @@ class Encoder(nn.Module):
         }
 
     def description(self) -> dict[str, Any]:
-        """What a file of features says of its encoder: name, key, options, normalisation, mpp, input size and licence."""
+        """The description of the encoder in a feature file: name, key, options, normalisation, mpp, input size and licence."""
         return {
             **self._settings(),
             "key": self.key,

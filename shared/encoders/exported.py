@@ -23,7 +23,7 @@ EXPECTED = "expected a map (B, C, h, w), tokens (B, N, C) or a vector (B, C) for
 
 @dataclass(frozen=True)
 class _Output:
-    """What a network returns for images of a size: channels, pixels between features, tokens before those of the patches."""
+    """The output of a network for images of one size: channels, pixels between features, tokens before those of the patches."""
 
     kind: str
     channels: int

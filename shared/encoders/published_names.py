@@ -83,7 +83,7 @@ def _renamed(weights: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) 
 
 
 def _joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What other names have in parts, in one parameter each."""
+    """Parameters that other names have in parts, joined to one each."""
     joined = dict(weights)
     for parts, whole in JOINED:
         for name in weights:

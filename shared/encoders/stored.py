@@ -105,7 +105,7 @@ def encoder_of_features(
 
 
 def _description(path: Path) -> dict[str, Any] | None:
-    """Of the encoder in a file of our own; None for another program's, and for one that cannot be read: its reader says why."""
+    """The encoder's description in a file of this project; None for other programs' files and for unreadable ones."""
     # Here, for encoders alone do without it.
     import h5py
 

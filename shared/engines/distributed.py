@@ -1,4 +1,4 @@
-"""What the engines need of `torch.distributed`, and its trivial answers in a single process."""
+"""The parts of `torch.distributed` that the engines need, with trivial results in a single process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def gather_in_order(share: list[Item]) -> list[Item]:
 
 
 def gather_on_first(share: list[Item]) -> list[Item]:
-    """As `gather_in_order`, on rank 0 only; the others get an empty list, and never hold more than their share."""
+    """Like `gather_in_order`, on rank 0 only; the others get an empty list, and never hold more than their share."""
     if not is_distributed():
         return share
     shares: list[list[Item]] | None = [[] for _ in range(num_processes())] if rank() == 0 else None
@@ -63,7 +63,7 @@ def gather_on_first(share: list[Item]) -> list[Item]:
 
 
 def broadcast_from_first(item: Item) -> Item:
-    """What rank 0 has, on every process; what the others give is not looked at."""
+    """Send the value of rank 0 to every process; the values of the others are ignored."""
     if not is_distributed():
         return item
     items = [item if rank() == 0 else None]
@@ -79,7 +79,7 @@ def over_dataset(
     title: str = "scoring",
     unit: str = "batch",
 ) -> list[Item]:
-    """What `answer` says of each item of a data set, in its order and on every process; each process reads its share.
+    """The result of `answer` for each item of a data set, in its order and on every process; each process reads its share.
 
     Args:
         dataset: read once, from the first item to the last.
@@ -171,7 +171,7 @@ def initialize_distributed(backend: str | None = None) -> torch.device:
 
 
 def _seen_by_all(store: dist.Store, number: int, world: int, device: torch.device) -> list[str]:
-    """Of every process which GPU it has, by the number that the GPU has worldwide; "" for none."""
+    """The GPU of every process, by the number that it has over all processes; "" for none."""
     own = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
     store.set(str(number), own)
     return [store.get(str(other)).decode() for other in range(world)]

@@ -111,7 +111,7 @@ class ConstrainedRetrainInferer(Inferer):
 
 
 def encoded(images: Tensor, network: Callable[..., Any]) -> Tensor:
-    """What instances are cut from: the images, or the features that a `shared.networks.EncodedNetwork` makes of whole images."""
+    """The maps from which instances are cut: the images, or the features of whole images from an `EncodedNetwork`."""
     encode = getattr(unwrap(network), "encode", None) if isinstance(network, nn.Module) else None
     return images if encode is None else encode(images)
 
@@ -142,7 +142,7 @@ class JointInferer(Inferer):
     def __call__(  # type: ignore[override]
         self, inputs: dict[str, Tensor], network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """What `masked_and_labelled` gives to the dictionary that the network returns."""
+        """Pass the batch of `masked_and_labelled` to the network and return its dictionary."""
         logits = network(**inputs)
         return {"pixel_logits": logits} if isinstance(logits, Tensor) else logits
 

@@ -1,4 +1,4 @@
-"""What a training records of itself in its folder: it is continued, evaluated and used with the configuration that it had."""
+"""The record of a training in its folder, so that it is resumed, evaluated and used with the same configuration."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def check_training(config: str | Path | Sequence[str | Path], keys: Sequence[str
 
 
 def trained_with(folder: str | Path, key: str) -> Any:
-    """What a training's ``config.json`` says of a key; None where it says nothing, or there is none."""
+    """The value of a key in a training's ``config.json``; None if the key or the file is missing."""
     file = Path(folder) / CONFIG
     if not file.is_file():
         return None

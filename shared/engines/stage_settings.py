@@ -1,4 +1,4 @@
-"""What the settings of a training stage are called, and which of them are valid."""
+"""The settings of a training stage, and their valid values."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TrainingDevice:
 
     @property
     def amp_kwargs(self) -> dict[str, Any] | None:
-        """Of the autocast of MONAI's trainer, which is for CUDA alone; None without it."""
+        """Arguments for the autocast of MONAI's trainer, which is only for CUDA; None without it."""
         is_slow = self.amp_dtype == "bfloat16" and not computes_bfloat16(self.torch_device)
         if self.amp_dtype is None or self.torch_device.type != "cuda" or is_slow:
             return None

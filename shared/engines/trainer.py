@@ -195,7 +195,7 @@ class StageTrainer(Stage, SupervisedTrainer):
                 loader.close()
 
     def _inputs(self) -> Iterator[Tensor]:
-        """What the network takes in the first epoch, batch by batch."""
+        """The inputs of the network in the first epoch, batch by batch."""
         self.data_loader.set_epoch(0)  # type: ignore[union-attr]
         for batch in self.data_loader:
             yield from _tensors(self.prepare_batch(batch, self.state.device, True)[0])
@@ -282,7 +282,7 @@ class StageLoss:
 
 
 def _of_all_processes(terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """What every process adds to a sum of means over all of them; the mean of it over the processes is that sum."""
+    """The part of every process in a sum of means over all of them; the mean of it over the processes is that sum."""
     totals, weights = (torch.stack(values) for values in zip(*terms, strict=True))
     mean_weights = average(weights.detach().clone())
     # Where nothing has a weight there is nothing to learn.
@@ -333,7 +333,7 @@ def _start_epoch(engine: StageTrainer) -> None:
 
 
 def epoch_seed(seed: int, epoch: int, process: int = 0) -> int:
-    """What dropout and the augmentation of tiles on the device draw from, in each process of a training something else."""
+    """The seed of dropout and of the augmentation of tiles on the device, different in each process of a training."""
     first = seed * 1_000_003 + epoch
     return first if process == 0 else int(np.random.SeedSequence((seed, epoch, process)).generate_state(1, np.uint64)[0] >> 1)
 

@@ -52,7 +52,7 @@ def scores_of_class(of_images: Tensor, index: int) -> dict[str, float | None]:
 
 
 def confusion_row(confusion: Tensor, class_names: Sequence[str]) -> dict[str, float]:
-    """Of one image: accuracy, macro F1 and BACH score, and each class's true and predicted share; NaN where there is none."""
+    """The row of one image: accuracy, macro F1 and BACH score, each class's true and predicted share; NaN if undefined."""
     scores = class_scores(confusion)
     shares = confusion.double() / confusion.sum()
     row = {name: round(float(scores[name]), 6) for name in ("accuracy", "macro_f1", "bach_score")}

@@ -60,11 +60,11 @@ class ImageEvaluation(ABC):
 
     @abstractmethod
     def count(self, batch: Mapping[str, Any]) -> Iterable[tuple[ImageRow, Any]]:
-        """Of each image of a batch its row of ``images.csv``, and whatever else `metrics` and `panels` need."""
+        """The row of ``images.csv`` for each image of a batch, and whatever else `metrics` and `panels` need."""
 
     @abstractmethod
     def metrics(self, rows: Sequence[ImageRow], counts: Sequence[Any]) -> dict[str, Any]:
-        """What ``metrics.json`` holds, from what `count` gave of all images, in the data set's order; may add to the rows."""
+        """The contents of ``metrics.json``, from `count` of all images in the data set's order; may add to the rows."""
 
     @abstractmethod
     def panels(self, example: Mapping[str, Any], row: ImageRow, counts: Any) -> Panels:
@@ -110,11 +110,11 @@ class ImageEvaluation(ABC):
         return {**item, "image": picture, "inputs": item["image"]}
 
     def example_title(self, row: ImageRow) -> str:
-        """What is shown next to an image of the figure."""
+        """The text next to an image of the figure."""
         return example_title(row)
 
     def image_rows(self, rows: Sequence[ImageRow]) -> pd.DataFrame:
-        """What ``images.csv`` holds."""
+        """The rows of ``images.csv``."""
         return pd.DataFrame(rows)
 
     def text(self, metrics: Mapping[str, Any]) -> str:

@@ -35,8 +35,8 @@ class MapEvaluation:
     """Maps the slides of a split, and scores the maps pixel by pixel and slide by slide.
 
     Into `folder` go the maps (``maps/``, see `SplitMaps`), ``metrics.json``, ``slides.csv`` (a row per slide) and
-    ``examples.png``. Pixels are those of the maps. They are scored twice: in tissue only, and with the background, which scores 0
-    whatever the map says of it. AUCs are of pixels pooled over all slides, exact for the 256 values that a map can have.
+    ``examples.png``. Pixels are those of the maps. They are scored twice: in tissue only, and with the background, which scores
+    0 whatever the map says of it. AUCs are of pixels pooled over all slides, exact for the 256 values that a map can have.
     "Everything is tumour" is scored on the tissue too.
 
     Where the records are of more than one ``group`` (a manifest's column), such as slides of the locations of training and of
@@ -56,7 +56,8 @@ class MapEvaluation:
             with a mask or with label 0 are scored, if any slide has a mask, and the labels of all; ``"masks_only"``: the same
             without the slides of label 0 that have no mask file, for a paper that may not have had them; None: only the labels.
         split: name of the split in ``metrics.json``.
-        slide_scores: of the same slides, for a network that says more of a slide than its map does; None: their maps score them.
+        slide_scores: of the same slides, for a network that says more of a slide than its map does; None: their maps score
+            them.
 
     Raises:
         ValueError: before anything is mapped, naming row and file of a mask that cannot be read or does not fit its slide; if
@@ -116,7 +117,7 @@ class MapEvaluation:
         return float(top_share_mean_of_histogram(counts.histograms["tissue"].sum(0), self.alpha))
 
     def _row(self, record: Record, counts: MapCounts, score: float) -> dict[str, Any]:
-        """What one slide scores."""
+        """The scores of one slide."""
         tissue, everywhere = (counts.histograms[part] for part in PARTS)
         row: dict[str, Any] = {
             "slide": Path(record["image"]).stem,
@@ -155,7 +156,7 @@ class MapEvaluation:
     def _pixel_scores(
         self, counts: Sequence[MapCounts], has_tumour: Sequence[bool], part: str
     ) -> dict[str, dict[str, float | None]]:
-        """Of the method and of "everything is tumour", on the pixels of slides."""
+        """Pixel scores of the method and of "everything is tumour" on slides."""
         pooled = MapCounts.pooled(counts)
         slides = [one.histograms[part] for one, tumour in zip(counts, has_tumour, strict=True) if tumour]
         per_slide = [roc_auc_of_histograms(histograms) for histograms in slides]

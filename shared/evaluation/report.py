@@ -1,4 +1,4 @@
-"""What every evaluation leaves behind: numbers, a row per image, a figure, the same in MLflow, and a printed table."""
+"""The results of every evaluation: numbers, a row per image, a figure, the same in MLflow, and a printed table."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def example_indices(labels: list[int], num_examples: int) -> list[int]:
 
 
 def example_title(record: Mapping[str, Any]) -> str:
-    """What is shown next to an image of the figure."""
+    """The text next to an image of the figure."""
     return f"{Path(record['image']).stem}\nlabel {record['label']}"
 
 

@@ -24,7 +24,7 @@ from .slide_features import SlideFeatures, check_alike, features_file, has_mpp_o
 
 @dataclass(frozen=True)
 class _Held:
-    """What a bag is drawn from: a slide's features, the rows of those on tissue, and their share of tissue."""
+    """The source of a bag: a slide's features, the rows of those on tissue, and their share of tissue."""
 
     features: SlideFeatures
     rows: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""What an HDF5 file of features says of itself, in the words of four programs: this one, TRIDENT, CLAM and STAMP.
+"""The metadata of an HDF5 file of features, in the conventions of four programs: this one, TRIDENT, CLAM and STAMP.
 
 All hold one vector per patch and the patch's top-left corner:
 
@@ -33,7 +33,7 @@ UM_PX_AT_1X = 10.0
 
 @dataclass(frozen=True)
 class Header:
-    """What a file of features says of itself.
+    """The metadata of a feature file.
 
     Args:
         convention: whose file it is.

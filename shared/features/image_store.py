@@ -46,7 +46,7 @@ class ImageFeatureStore:
         self._held_bytes = 0
 
     def missing(self, keys: Sequence[str]) -> list[str]:
-        """Those of some keys that no file holds."""
+        """The keys among some that no file has."""
         self._find_new_files()
         return [key for key in keys if key not in self._places and key not in self._held]
 

@@ -178,7 +178,7 @@ class EmbeddedImages(Dataset):
         self._is_complete = True
 
     def _missing(self, wanted: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-        """Those that no file holds, each key once: two records of one image have one key."""
+        """The records that no file has, each key once: two records of one image have one key."""
         keys = set(self.store.missing([key for _, _, key in wanted]))
         return list({place[2]: place for place in wanted if place[2] in keys}.values())
 
@@ -241,7 +241,7 @@ class EmbeddedImages(Dataset):
             self._keep([pending[place] for place in group])
 
     def _keep(self, computed: Sequence[tuple[str, Tensor]]) -> None:
-        """In the folder; of one that cannot be written to, such as a data set's on another machine, in memory for this run."""
+        """Keep features in the folder or, if it cannot be written to, in memory for this run."""
         try:
             description = self.encoder.description()  # type: ignore[operator]
             self.store.write([key for key, _ in computed], [values for _, values in computed], description)

@@ -38,7 +38,7 @@ def features_file(folder: str | Path, slide: str | Path) -> Path:
 
 
 class KeyedEncoder(Protocol):
-    """What is asked of an encoder here."""
+    """The interface of an encoder that is used here."""
 
     name: str
     channels: int

@@ -61,7 +61,7 @@ def check_given(given: Given, parser: ConfigParser | None = None, writes: Sequen
 
 
 def _require_version(given: Given, parser: ConfigParser | None) -> None:
-    """Before anything else: keys and arguments of another version are no mistakes of the user."""
+    """Check the version first, because keys and arguments of another version are not mistakes of the user."""
     metadata = parser.get("_meta_") if parser is not None else given.metadata
     if metadata and "shared_version" in metadata:
         require_version(str(metadata["shared_version"]))

@@ -8,7 +8,7 @@ MOST_PROCESSES = 8
 
 
 def available_cores() -> int:
-    """Those that the scheduler gives this process, which may be fewer than the machine has, as on a cluster. Limits of CPU
+    """The cores that the scheduler gives this process, which may be fewer than the machine has, as on a cluster. Limits of CPU
     time, such as those of ``docker --cpus``, are not seen."""
     try:
         return len(os.sched_getaffinity(0))

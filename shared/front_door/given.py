@@ -1,4 +1,4 @@
-"""What the user of a run gave: configuration files in their order, and keys with their values."""
+"""The arguments of a run: configuration files in their order, and keys with their values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Given:
 
     @cached_property
     def contents(self) -> list[dict[str, Any]]:
-        """Of each file."""
+        """Contents of each file."""
         return [dict(ConfigParser.load_config_file(file)) for file in self.files]
 
     @cached_property
@@ -140,7 +140,7 @@ def executing_parser() -> ConfigParser:
 
 
 def given_now(parser: ConfigParser) -> Given:
-    """What was given to the workflow that is being initialised or run.
+    """The arguments of the workflow that is being initialised or run.
 
     MONAI keeps neither the files nor the values that it merges; they are on the call stack of its command line. Of a workflow
     that was made otherwise no more is known than its configuration: then what no configuration of its folder has was given.
@@ -159,7 +159,7 @@ def given_now(parser: ConfigParser) -> Given:
 
 
 def _of_command_line(frame: FrameType, overrides: str) -> Given:
-    """What a function of MONAI's command line was given, whose variable `overrides` holds the values."""
+    """The arguments of a function of MONAI's command line, whose variable `overrides` holds the values."""
     arguments: dict[str, Any] = {}
     defaults = frame.f_locals.get("args_file")
     for source in ensure_tuple(defaults) if defaults is not None else ():
@@ -173,7 +173,7 @@ def _of_command_line(frame: FrameType, overrides: str) -> Given:
 
 
 def _frames() -> Iterator[FrameType]:
-    """Of the call stack, innermost first."""
+    """Frames of the call stack, innermost first."""
     frame = inspect.currentframe()
     while frame is not None:
         yield frame

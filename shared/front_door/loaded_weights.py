@@ -23,7 +23,7 @@ class LoadedWeights:
 
 
 def weights_to_load() -> LoadedWeights | None:
-    """What `monai.bundle.load` has read, where it is what makes the workflow; None elsewhere.
+    """The weights that `monai.bundle.load` has read if it creates the workflow, otherwise None.
 
     MONAI hands it to no configuration, so it is looked up on the call stack.
     """

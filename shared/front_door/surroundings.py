@@ -1,4 +1,4 @@
-"""What a run needs of the machine: processes, a device, and a folder to write to."""
+"""What a run requires of the machine: processes, a device, and a folder to write to."""
 
 from __future__ import annotations
 

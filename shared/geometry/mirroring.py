@@ -1,4 +1,4 @@
-"""What an image is continued with beyond its border."""
+"""The continuation of an image beyond its border."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _STEPS = 8
 
 
 class Reading(Protocol):
-    """What a loader's processes have read so far, see `shared.data.loaders.Reading`."""
+    """The reading of a loader's processes so far, see `shared.data.loaders.Reading`."""
 
     seconds: float
     samples: int
@@ -48,7 +48,7 @@ class LoadingSpeed:
         self._is_measuring = False
 
     def attach(self, engine: Engine) -> None:
-        """To a `shared.engines.StageTrainer`, whose loader says what it has read; a trainer of another kind is left alone."""
+        """Attach to a `shared.engines.StageTrainer`, whose loader counts what it has read; other trainers are ignored."""
         if self.quiet or not hasattr(getattr(engine, "data_loader", None), "readings"):
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)

@@ -1,4 +1,4 @@
-"""What a person sees of a training: bars in a terminal, a line per epoch everywhere."""
+"""The visible progress of a training: bars in a terminal, a line per epoch everywhere."""
 
 from __future__ import annotations
 

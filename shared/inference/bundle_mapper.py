@@ -82,7 +82,7 @@ def load_slide_embedder(
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """What a configuration's item raised: MONAI wraps it, once a level."""
+    """The error that a configuration's item raised, which MONAI wraps once per level."""
     while type(error) is RuntimeError and error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -93,7 +93,7 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written of an image's map.
+    """The files that are written for an image's map.
 
     Args:
         map_downsample: pixels at the network's mpp per map pixel, averaged; None is 4 for slides and 1 for tiles: PNG, JPEG and

@@ -47,7 +47,7 @@ USUAL_TILE_PX, USUAL_MARGIN_PX = 512, 64
 
 
 class SlideEncoder(Protocol):
-    """What is asked of an encoder, a `torch.nn.Module`, see `shared.encoders.Encoder`."""
+    """The interface of an encoder, a `torch.nn.Module`, see `shared.encoders.Encoder`."""
 
     name: str
     channels: int
@@ -157,7 +157,7 @@ class SlideEmbedder:
 
     @property
     def folder_name(self) -> str:
-        """For a folder of these features among those of others: it changes with all that decides what they are."""
+        """Name of a folder for these features, which changes with every setting that affects them."""
         decisive = {name: value for name, value in self._settings.items() if name not in PLACES}
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
         return f"{self.encoder.name.replace('/', '_').replace(':', '_')}_{digest}"
@@ -208,7 +208,7 @@ class SlideEmbedder:
             }
 
     def _attributes(self) -> Mapping[str, Any]:
-        """Of a file: how its slide was cut."""
+        """Attributes of a file: how its slide was cut."""
         return {name: self._settings[name] for name in ("tile_size_px", "margin_px")}
 
     def _open_slide(self, image: ImageInput) -> OpenedCells:

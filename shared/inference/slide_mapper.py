@@ -203,7 +203,7 @@ class SlideMapper:
         return self.compute_image(image, output_dir, title).write()
 
     def compute_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> ComputedImage:
-        """What `map_image` does up to writing the files."""
+        """The part of `map_image` before the files are written."""
         base = Path(output_dir) / image.name
         with ExitStack() as stack:
             path = base.with_name(image.name + MAP_SUFFIX)

@@ -169,7 +169,7 @@ def reliability_of_map_histograms(histograms: Tensor, num_bins: int = 15) -> Rel
 
 
 def fit_temperature_of_logits(logits: Tensor, shares: Tensor) -> float:
-    """As `fit_temperature`, of the softmax over several classes.
+    """Like `fit_temperature`, for the softmax over several classes.
 
     Args:
         logits: ``(N, C)``.

@@ -74,7 +74,7 @@ def bach_score(prediction: Tensor, target: Tensor, num_classes: int = 4) -> Tens
 
 
 def bach_score_of_confusion(confusion: Tensor) -> Tensor:
-    """As `bach_score`, from a confusion matrix ``(C, C)``, true class down."""
+    """Like `bach_score`, from a confusion matrix ``(C, C)``, true class down."""
     num_classes = confusion.shape[0]
     classes = torch.arange(num_classes, dtype=torch.float64, device=confusion.device)
     truth, predicted = classes[:, None], classes[None, :]
@@ -163,7 +163,7 @@ class PooledClassScores(Metric):
 
     @sync_all_reduce("_counts")
     def compute(self) -> dict[str, float]:
-        """All scores by name, over all ranks.
+        """Compute all scores by name, over all ranks.
 
         Raises:
             NotComputableError: if nothing was counted.

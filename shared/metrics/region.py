@@ -54,7 +54,7 @@ def region_f_measure(prediction: Tensor, target: Tensor, label: Tensor | int) ->
 
 
 def region_f_of_counts(counts: Tensor, label: Tensor) -> Tensor:
-    """As `region_f_measure`, of pixels that are counted.
+    """Like `region_f_measure`, from pixel counts.
 
     Args:
         counts: tp, fp, fn, tn, ``(..., 4)``.

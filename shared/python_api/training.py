@@ -123,7 +123,7 @@ def _plain(value: Any) -> Any:
 
 
 def _last_message(text: str) -> str:
-    """What a failed run says for its user, or else the first error of its traceback, which is the cause of the others."""
+    """The message of a failed run for its user, or else the first error of its traceback, which is the cause of the others."""
     lines = [line for line in text.splitlines() if line.strip()]
     for begins in (_FOR_USERS, _ERROR):
         begin = next((index for index, line in enumerate(lines) if begins.match(line)), None)

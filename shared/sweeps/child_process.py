@@ -58,7 +58,7 @@ def _terminated_as_exit() -> Iterator[None]:
 
 
 def bound_to_parent() -> Callable[[], None] | None:
-    """What a child does before it becomes its command, so that it ends with the thread that starts it.
+    """Prepare a child process before it becomes its command, so that it ends with the thread that starts it.
 
     None where the kernel knows no such thing.
     """

@@ -81,7 +81,7 @@ class Sweep:
         return [values for values in runs if self.allowed is None or self.allowed(values)]
 
     def folder(self, values: Mapping[str, Any]) -> Path:
-        """Of the run with these values.
+        """Folder of the run with these values.
 
         >>> Sweep(["train.json"], {"fold": [0], "etas": [[1, 2]]}, "/out").folder({"fold": 0, "etas": [1, 2]}).name
         'fold=0,etas=1-2'
@@ -98,7 +98,7 @@ class Sweep:
         return [sys.executable, "-m", "monai.bundle", "run", *named]
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the run with these values is trained with: every entry of the files, `fixed` and the values, except where and
+        """The settings of the run with these values: every entry of the files, `fixed` and the values, except where and
         how it is computed (`shared.engines.run_record.VOLATILE`, ``VOLATILE_BELOW``) and descriptions."""
         leaves = {**self._config(), **values, **self.notes}
         return dict(json.loads(json.dumps({name: value for name, value in leaves.items() if _decides(name)}, default=str)))

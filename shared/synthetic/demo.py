@@ -39,11 +39,11 @@ _CASE_KEY, _IMAGE_KEY, _SLIDE_KEY = 0, 1, 2
 
 
 class Plan(Protocol):
-    """What a data set holds and how it is generated."""
+    """The contents of a data set and how it is generated."""
 
     @property
     def version(self) -> int:
-        """Of the generator of these data."""
+        """Version of the generator of these data."""
 
     @property
     def num_pictures(self) -> int:
@@ -77,7 +77,7 @@ DEMO_SLIDES = (
 
 @dataclasses.dataclass(frozen=True)
 class DemoPlan:
-    """What a demo data set holds.
+    """The contents of a demo data set.
 
     Attributes:
         seed: seed of everything.
@@ -98,7 +98,7 @@ class DemoPlan:
 
     @property
     def version(self) -> int:
-        """Of the generator of these data."""
+        """Version of the generator of these data."""
         return GENERATOR_VERSION
 
     @property

@@ -92,7 +92,7 @@ def _write(path: str | Path, sources: Sequence[RowSource], mpp: float, metadata:
 
 
 def level_factors(shape: tuple[int, int]) -> list[int]:
-    """By which each level of a pyramid is smaller than the map, (H, W): halved until it fits into one tile.
+    """Factors by which each level of a pyramid is smaller than the map, (H, W): halved until it fits into one tile.
 
     >>> level_factors((2000, 700))
     [1, 2, 4]

@@ -1,4 +1,4 @@
-"""What a disk, a folder or a quota refuses, in one line that says where, why, and what helps."""
+"""Errors of a disk, a folder or a quota, in one line that says where, why, and what helps."""
 
 from __future__ import annotations
 

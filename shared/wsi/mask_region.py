@@ -211,7 +211,7 @@ def _check_inside(path: Path, annotations: Sequence[Annotation], frame: str, box
 
 
 def _corners(annotation: Annotation, origin: tuple[int, int]) -> str:
-    """As they are in the file."""
+    """The corners as they are in the file."""
     left, top, right, bottom = annotation.polygon.bounds - np.array(origin * 2)
     return f"({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f})"
 

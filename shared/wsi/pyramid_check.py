@@ -103,7 +103,7 @@ def _ratios(size_px: Size, level_size_px: Size) -> str:
 
 
 def _foreign_levels(reader: LevelReader, levels: Sequence[int]) -> dict[int, str]:
-    """What is wrong with those of `levels`, the finest first, that show something else than level 0."""
+    """The problems of those `levels`, finest first, that show something other than level 0."""
     places = _places(_Level(reader, levels[-1]))
     problems, finer = {}, 0
     for level in levels:

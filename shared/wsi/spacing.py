@@ -57,7 +57,7 @@ _LARGEST_ANISOTROPY = 0.05
 
 
 class _Candidate(NamedTuple):
-    """What one tag says: its name, its words, micrometres along x and y, and whether it is meant for a scan's resolution."""
+    """The contents of one tag: its name, its text, micrometres along x and y, and whether it is meant for a scan's resolution."""
 
     tag: str
     text: str

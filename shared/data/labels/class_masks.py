@@ -56,7 +56,7 @@ def class_indices(codes: NDArray[np.uint8], classes: Mapping[int, int], path: st
 
 
 def object_classes(label: int) -> dict[int, int]:
-    """Of masks in which 0 is background and every other code an object, all of class `label`."""
+    """Classes of masks in which 0 is background and every other code is an object of class `label`."""
     return {code: label if code else 0 for code in range(_NUM_CODES)}
 
 

@@ -1,4 +1,4 @@
-"""What the readers of published data sets share: files by name, counts compared with the published ones."""
+"""Code shared by the readers of published data sets: files by name, counts compared with the published ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = PillowReader.suffixes
 
 @dataclass
 class PublishedData:
-    """What was found of a published data set.
+    """The part of a published data set that was found.
 
     Attributes:
         records: of images, for manifests.

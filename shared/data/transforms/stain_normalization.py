@@ -32,7 +32,7 @@ _LARGEST_REFERENCE_PX = 2**24
 
 @dataclass(frozen=True)
 class StainReference:
-    """What images are normalised to; the default is MONAI's own reference.
+    """The stains to which images are normalised; the default is MONAI's own reference.
 
     Args:
         stains: optical density of haematoxylin and eosin, a row each for R, G, B: ``(3, 2)``.
@@ -240,7 +240,7 @@ def _stain_matrices(density: Tensor, is_stained: Tensor) -> Tensor:
 
 
 def _percentile(values: Tensor, percentile: float, where: Tensor | None = None) -> Tensor:
-    """Of the last dimension, as NumPy's, over the elements `where` (True for at least one, or the result means nothing).
+    """Percentile over the last dimension, like NumPy's, over the elements `where` (True for at least one).
 
     `torch.quantile` takes 16 million values at most.
     """

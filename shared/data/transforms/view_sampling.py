@@ -49,7 +49,7 @@ class ViewSampling(Compose):
         return item
 
     def draw(self, size: torch.Size) -> dict[str, Tensor]:
-        """What the chain would draw for an image of this (height, width).
+        """Draw what the chain would draw for an image of this (height, width).
 
         Returns:
             ``matrix`` float64 ``(2, 3)``, from the (row, column, 1) of a kept pixel to the place in the image that it shows, as

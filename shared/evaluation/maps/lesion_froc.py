@@ -54,7 +54,7 @@ def froc_slide(folder: MapFolder, record: Record, mpp: float) -> FrocSlide:
 
 
 class _MaskReader:
-    """What `LesionFROC` asks for its masks."""
+    """The interface through which `LesionFROC` reads masks."""
 
     def read(self, slide: FrocSlide) -> FrocSlide:
         return slide

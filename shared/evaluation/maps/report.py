@@ -1,4 +1,4 @@
-"""What the counts of a cohort's finished maps say: metrics and a row per slide, for `scripts/evaluate.py`."""
+"""The report on a cohort's finished maps: metrics and a row per slide, for `scripts/evaluate.py`."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _left_out(cohort: MapCohort) -> dict[str, int]:
 
 
 def _tumour_row(record: Record, counts: MapCounts, least: int) -> dict[str, Any]:
-    """What one slide scores; its own score is the share of its tissue that is tumour on the map."""
+    """The scores of one slide; the slide score is the share of its tissue that is tumour on the map."""
     decided = counts.decided("tissue", least)
     num_pixels = int(decided.sum())
     return {
@@ -132,7 +132,7 @@ def _slide_auc(rows: Sequence[dict[str, Any]]) -> float | None:
 
 
 def _class_row(record: Record, counts: MapCounts, names: Sequence[str]) -> dict[str, Any]:
-    """What one slide scores: its tissue, unless the name says otherwise."""
+    """The scores of one slide, in its tissue unless the name says otherwise."""
     confusion = counts.confusions["tissue"]
     scores = class_scores(confusion)
     return {

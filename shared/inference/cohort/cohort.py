@@ -63,7 +63,7 @@ class Tally:
             self._log()
 
     def _log(self) -> None:
-        """What a bar would show, for a log file."""
+        """Log what a progress bar would show."""
         now, left = time.monotonic(), self._num_pending - self._num_done
         if self._bar.disable and left and now - self._logged_at > LOG_AGAIN_S:
             seconds = (now - self._started) / self._num_done * left

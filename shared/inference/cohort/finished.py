@@ -39,8 +39,8 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
-    """What one image's result depends on, in 16 letters, the same in a copy: settings, the file's content, given mpp, and the
-    tissue masks of it that were edited in the settings' ``tissue_dir``, wherever that is."""
+    """A hash of everything that one image's result depends on, in 16 letters, the same in a copy: settings, the file's content,
+    given mpp, and the tissue masks of it that were edited in the settings' ``tissue_dir``, wherever that is."""
     content = None
     # What cannot be read fails where it is mapped.
     with suppress(OSError):

@@ -164,7 +164,7 @@ class RayCohort:
     def _outcome(
         self, reference: Any, tasks: Mapping[str, ImageTask], image: ImageInput, store: RowStore, devices: _Devices
     ) -> tuple[ImageInput, Outcome]:
-        """Of a task that was meant for an image: the one that it did, and what became of it; if Ray gave it up, a failure.
+        """The result of a task that was meant for an image: the image that it did, and its outcome; if Ray gave it up, a failure.
 
         What the mapper's making raises stops the run: no image is to blame.
         """
@@ -220,7 +220,7 @@ class RayCohort:
 
 
 class LostDevice(NamedTuple):
-    """What a task answers whose process lost its device: on which node, and how."""
+    """The result of a task whose process lost its device: on which node, and how."""
 
     node: str
     reason: str
@@ -282,7 +282,7 @@ def import_ray() -> Any:
 def attempt_in_worker(
     pickled: bytes, folder: str, output_dir: str, tasks: Sequence[ImageTask], is_patient: bool
 ) -> tuple[str, Outcome | LostDevice]:
-    """What a task does: one attempt at one image, the first or the one that was opened ahead, which it names."""
+    """Run one task: one attempt at one image, the first or the one that was opened ahead, which it names."""
     while _ENDING.is_set():
         # Ray gave this process a task before it had ended: the task is begun again in another one.
         time.sleep(ANSWER_S)
@@ -309,7 +309,7 @@ _OFFERED: dict[str, ImageTask] = {}
 
 @functools.lru_cache(maxsize=1)
 def _worker(pickled: bytes, folder: str, output_dir: str) -> CohortWorker:
-    """Of this process, which does many tasks; relative paths are those of the driver's working directory `folder`."""
+    """The worker of this process, which runs many tasks; relative paths are those of the driver's working directory `folder`."""
     os.chdir(folder)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     return CohortWorker(import_ray().cloudpickle.loads(pickled)(), output_dir)

@@ -1,4 +1,4 @@
-"""What is known of each image of an output folder, and who is at work on it; many processes may share the folder."""
+"""The state of each image of an output folder, and which process works on it; many processes may share the folder."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ MAX_ATTEMPTS, MAX_DEATHS = 2, 3
 
 
 class Mapper(Protocol):
-    """What a cohort needs of a `SlideMapper` or a `SlideEmbedder`."""
+    """The interface of a `SlideMapper` or a `SlideEmbedder` that a cohort uses."""
 
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row: ...
 
@@ -49,7 +49,7 @@ class TwoStepMapper(Protocol):
 
 
 class Outcome(NamedTuple):
-    """What became of one attempt: the image's row, None while another process is at work on it; whether it was computed now."""
+    """The outcome of one attempt: the image's row, None while another process works on it; whether it was computed now."""
 
     row: Row | None
     is_new: bool
@@ -264,7 +264,7 @@ class CohortWorker:
         self.store.flush()
 
     def _compute(self, image: ImageInput, begun: _Begun, title: str) -> ComputedImage | Row:
-        """What is to be written of an image; its numbers where that is done already, or why it failed."""
+        """The results of an image that remain to be written, its numbers if they are written already, or why it failed."""
         started = time.perf_counter()
         try:
             if isinstance(self.mapper, TwoStepMapper):
@@ -287,7 +287,7 @@ class CohortWorker:
             return self._failed(image, error, title)
 
     def _ended(self, begun: _Begun, numbers: Row, started: float) -> Outcome:
-        """Of an image that was tried: its row, which is written."""
+        """Write and return the row of an image that was tried."""
         self._num_mapped += numbers["status"] == OK
         seconds: Row = {"seconds": round(time.perf_counter() - started, 2), "fingerprint": begun.key}
         return self._new(begun.row | numbers | seconds)

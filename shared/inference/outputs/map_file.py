@@ -51,7 +51,7 @@ class MapFile:
         return np.stack([channel.read_rows(start, stop) for channel in self._channels])
 
     def read_decisions(self, start: int, stop: int) -> np.ndarray:
-        """What rows `start` to `stop` say: the probability of tumour and, of several classes, the likeliest.
+        """The map's rows `start` to `stop`: the probability of tumour and, of several classes, the likeliest.
 
         Tumour is all that is not class 0. Of equally likely classes the first is meant. Where nothing was mapped every class is
         0, and so are both answers.

@@ -209,7 +209,7 @@ class _Cells:
         return cls(values[:, columns[:-1]], rows, columns)
 
     def counts_and_sums(self, labels: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of each label of ``(m, n)``, 0 included: pixels, and the sum of their values."""
+        """The number of pixels of each label of ``(m, n)``, including 0, and the sum of their values."""
         is_inside = labels > 0
         inside = labels[is_inside]
         # As the floats that they become: numbers of pixels, which are exact.

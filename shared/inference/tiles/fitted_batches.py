@@ -26,7 +26,7 @@ class FittedBatches:
         self._most_tiles: int | None = None
 
     def __call__(self, tiles: Tensor, shape: tuple[int, int]) -> Tensor:
-        """What `network` gives for a batch.
+        """The output of `network` for a batch.
 
         Raises:
             torch.OutOfMemoryError: if the memory does not take a single tile.

@@ -32,7 +32,7 @@ class ImageSizes:
 
     @classmethod
     def of_network(cls, network: nn.Module) -> ImageSizes:
-        """What all of a network's parts take."""
+        """The sizes that all parts of a network accept."""
         parts = list(network.modules())
         return cls(
             math.lcm(*(int(getattr(part, "size_multiple_px", 1)) for part in parts)),

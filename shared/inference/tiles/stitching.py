@@ -20,7 +20,7 @@ class Stitching(Protocol):
     """Takes tiles in any order, gives the map each core once."""
 
     def prepare(self, probability: Tensor) -> Tensor:
-        """On the device, what of the tiles' probabilities ``(B, C, h, w)`` has to come back from it."""
+        """Select, on the device, the part of the tiles' probabilities ``(B, C, h, w)`` that must be copied back."""
 
     def add(self, tile: TilePosition, values: np.ndarray) -> None:
         """Take one tile (row, column) of what `prepare` gave, ``(C, ., .)``."""

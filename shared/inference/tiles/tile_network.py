@@ -91,7 +91,7 @@ class TileNetwork(nn.Module):
             return self.probability(white.contiguous(memory_format=torch.channels_last)).shape[2:] == (1, 1)
 
     def probability(self, images: Tensor) -> Tensor:
-        """What the network says of images ``(B, 3, H, W)``, float32 ``(B, num_classes, h, w)`` of any size."""
+        """The network's probabilities for images ``(B, 3, H, W)``, float32 ``(B, num_classes, h, w)`` of any size."""
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.uses_bfloat16):
             logits = self.network(images)
         return tumour_probability(logits)[:, None] if self.num_classes == 1 else class_probabilities(logits, self.num_classes)

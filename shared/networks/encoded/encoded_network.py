@@ -60,7 +60,7 @@ class EncodedNetwork(nn.Module):
         return None if self.saves_encoder else _hex(self.encoder_key)
 
     def train(self, mode: bool = True) -> "EncodedNetwork":
-        """As of any network, but that the encoder stays in eval mode."""
+        """Set the mode as for any network, except that the encoder stays in eval mode."""
         self.training = mode
         for name, part in self.named_children():
             if name != "encoder":
@@ -92,7 +92,7 @@ class EncodedNetwork(nn.Module):
 
     @torch.jit.unused
     def answers(self, head: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """What a head says of the standardised features, which it sees image by image: ``head(features(inputs))``, and on a CPU
+        """The output of a head for the standardised features, computed image by image: ``head(features(inputs))``, and on a CPU
         in less time.
 
         Args:

@@ -1,4 +1,4 @@
-"""What is drawn in an annotation file, as drawn and as a valid area."""
+"""Annotations of an annotation file, as drawn and as valid areas."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ def read_annotations(
 
     Args:
         path: ``.xml``, ``.json`` or ``.geojson``, with ``.gz`` behind it or alone in a ``.zip``.
-        exclusion_names: classes (groups in ASAP) whose areas, and those of the classes below them, are taken away; case does not
-            count. A NegativeROA of ImageScope is one without being named.
+        exclusion_names: classes (groups in ASAP) whose areas, and those of the classes below them, are taken away; case does
+            not count. A NegativeROA of ImageScope is one without being named.
         frame: of the file's coordinates, one of `ANNOTATION_FRAMES`; None: ``qupath`` for GeoJSON and JSON, ``level0`` for XML.
             A file that names its own is read in that.
         qupath_origin_px: of the slide, `Slide.qupath_origin_px`: where the frame ``qupath`` begins in level 0.
@@ -104,7 +104,7 @@ def read_annotations_in_frame(
 
 
 def _annotation(drawing: Drawing, excluded: set[str], origin: tuple[int, int]) -> Annotation | LeftOut:
-    """What was drawn as an area, moved by `origin`."""
+    """A drawn outline as an area, moved by `origin`."""
     try:
         polygon = area_of(drawing.polygons)
     except ValueError as error:
@@ -125,7 +125,7 @@ def plain_name(name: str) -> str:
 
 
 def _drawings(file: BoundedFile, suffix: str, frame: str | None) -> tuple[Iterator[Drawing | LeftOut], str]:
-    """What is drawn, read while it is asked for, and its frame: the file's own, else `frame`, else that of the format."""
+    """The drawings of a file, read lazily, and their frame: the file's own, else `frame`, else that of the format."""
     if suffix != ".xml":
         # Finds out UTF-8, -16 and -32, with and without a byte-order mark.
         content = json.loads(file.read())

@@ -1,4 +1,4 @@
-"""What the project asks of a library that reads slides or pictures; `Slide` does the rest."""
+"""The interface of a library that reads slides or pictures; `Slide` does the rest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".btf", ".tf2", ".tf8"})
 
 @dataclass(frozen=True)
 class SlideFile:
-    """What is known of a file before a library opens it.
+    """The facts about a file before a library opens it.
 
     `layout` is that of a TIFF, None for other files; `vendor` is OpenSlide's name for the format, None where OpenSlide does not
     know it.
@@ -38,7 +38,7 @@ class SlideFile:
 
 
 class LevelReader(Protocol):
-    """What `Slide` needs of a file that a library has opened."""
+    """The interface of an opened file that `Slide` uses."""
 
     level_sizes_px: tuple[tuple[int, int], ...]
 

@@ -97,7 +97,7 @@ def picture_problem(images: Sequence[TiffImage]) -> str | None:
 
 
 def shown_problem(images: Sequence[TiffImage], size_px: tuple[int, int], slack: float = 1.0) -> str | None:
-    """What is wrong with taking the picture of (width, height) `size_px` for the slide; None if none is larger.
+    """The problem of taking the picture of (width, height) `size_px` for the slide; None if none is larger.
 
     Args:
         images: of the file.

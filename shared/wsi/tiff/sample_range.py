@@ -29,7 +29,7 @@ def unused_range_problem(path: Path, picture: TiffImage) -> str | None:
 
 
 def dark_problem(brightest: int) -> str:
-    """What is wrong with a 16-bit picture whose brightest sample is this."""
+    """The problem of a 16-bit picture with this brightest sample."""
     return (
         f"it has 16-bit samples, but none of those checked exceeds {brightest} of 65535 ({brightest.bit_length()} bits in "
         "16?): scale it to 8-bit RGB in which glass is about 240"

@@ -62,7 +62,7 @@ def brightfield_problem(rgb: NDArray[np.uint8], needs_colour: bool) -> str | Non
 
 
 def _nearly_brightest(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """What all but one in a thousand of the values of each channel stay below, ``(3,)``; of a large picture, of some pixels."""
+    """The 99.9th percentile of each channel, ``(3,)``; of a large picture, of some of its pixels."""
     step = math.ceil(math.sqrt(rgb.shape[0] * rgb.shape[1] / _LARGEST_PX))
     return np.asarray(np.percentile(rgb[::step, ::step].reshape(-1, 3), _NEARLY_ALL, axis=0))
 

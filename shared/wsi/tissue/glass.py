@@ -1,4 +1,4 @@
-"""What the empty glass of a slide looks like, and pictures as they would be on white glass and well stained."""
+"""The colour of a slide's empty glass, and pictures corrected to white glass and strong stain."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def on_white_glass(rgb: NDArray[np.uint8], glass: Array) -> NDArray[np.uint8]:
 
 
 def stain_gain(rgb: NDArray[np.uint8], saturation: NDArray[np.floating[Any]], ink: NDArray[np.bool_]) -> float:
-    """By how much the optical density of a pale stain is to be multiplied for it to look well stained; 1 where it does.
+    """The factor by which the optical density of a pale stain is multiplied to look well stained; 1 where it does.
 
     Args:
         rgb: on white glass (see `on_white_glass`), uint8 ``(H, W, 3)``.
@@ -108,7 +108,7 @@ def more_stained(rgb: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
 
 
 def _local_moments(rgb: NDArray[np.uint8]) -> tuple[Array, Array]:
-    """Of the window around each pixel: the mean of each channel ``(h, w, 3)``, and the largest standard deviation ``(h, w)``."""
+    """The window around each pixel: mean of each channel ``(h, w, 3)``, and the largest standard deviation ``(h, w)``."""
     step = int(np.ceil(np.sqrt(rgb.shape[0] * rgb.shape[1] / _LARGEST_PX)))
     values = rgb[::step, ::step].astype(np.float32)
     size = (_WINDOW_PX, _WINDOW_PX, 1)

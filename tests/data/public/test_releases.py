@@ -1,4 +1,4 @@
-"""What the readers of published data sets share: files, remarks, counts, masks and regions."""
+"""Code shared by the readers of published data sets: files, remarks, counts, masks and regions."""
 
 import numpy as np
 import pytest
