@@ -1,17 +1,17 @@
-"""Measures speed as ratios within one run - ours against the naive way, on this machine, with these settings - and robustness.
+"""Measures speed as ratios within one run (this code against the straightforward way, on this machine), and robustness.
 
 python scripts/benchmark.py cmil            a cMIL training step against back-propagating through all N * N instances
-python scripts/benchmark.py tiles           tiles a second: the slide loader alone, a training step alone, both together
-python scripts/benchmark.py loaders         CPU-milliseconds a sample of each training, now and by decoding and augmenting anew
+python scripts/benchmark.py tiles           tiles per second: the slide loader alone, a training step alone, both together
+python scripts/benchmark.py loaders         CPU-milliseconds per training sample, with this loader and with MONAI's chain
 python scripts/benchmark.py alpha-beta      trains over the grid of alpha and beta and shows the published numbers next to ours
-python scripts/benchmark.py shares          a method of a few masks and many labels with few to all masks, in its three modes
-python scripts/benchmark.py area-noise      region F with areas that an annotator gives too small or too large
+python scripts/benchmark.py shares          joint learning from masks and labels, with few to all of the masks, in its three modes
+python scripts/benchmark.py area-noise      region F if an annotator states areas that are too small or too large
 python scripts/benchmark.py fusion-weights  weights of a network's side outputs, chosen on the validation images of finished folds
-python scripts/benchmark.py inference       tiles a second of a whole slide's map, against the network's pure forward rate
-python scripts/benchmark.py embedding       tiles a second of a slide's features, against the encoder's pure forward rate
-python scripts/benchmark.py view            milliseconds until the page of maps shows a slide, a square of it, other outlines
+python scripts/benchmark.py inference       tiles per second of a whole slide's map, against the network's pure forward rate
+python scripts/benchmark.py embedding       tiles per second of a slide's features, against the encoder's pure forward rate
+python scripts/benchmark.py view            milliseconds until the page of maps shows a slide, a square of it, or new outlines
 python scripts/benchmark.py synthetic       milliseconds to generate an image
-python scripts/benchmark.py kills           kill -9 at random moments of trainings, features and maps: the same results in the end
+python scripts/benchmark.py kills           kill -9 at random moments of training, embedding and mapping: same results?
 """
 
 from __future__ import annotations

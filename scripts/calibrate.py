@@ -4,18 +4,18 @@ python scripts/calibrate.py --bundle bundles/camel --model_dir runs/mine --manif
 python scripts/calibrate.py --bundle bundles/cdws_mil --model_dir runs/mine --manifest my/images.csv --overlay vgg5 --labels label
 
 Works for every bundle: the network, its pixel size and its tiles are those of its inference.json. Pixels are compared with the
-manifest's masks (those of images with label 0 are known without one); with --labels label, which needs no mask, images with their
-labels, an image's probability being the generalised mean of its pixels'. Temperature and scores go to temperature.json beside the
-weights, curves to reliability.png and reliability.json in --out. Logits are counted as they come: memory does not grow with the
-images. Ranks, and decisions at a probability of 0.5, do not change.
+masks of the manifest (images with label 0 need none). With --labels label, which needs no masks, images are compared with
+their labels, and an image's probability is the generalised mean over its pixels. Temperature and scores are written to
+temperature.json next to the weights, curves to reliability.png and reliability.json in --out. Logits are counted as they are
+computed, so memory does not grow with the number of images. Ranks, and decisions at a probability of 0.5, do not change.
 
-Images are read as inference reads them: --tile_mpp and overlays of the training decide here too, and so do its folds (num_folds
-and fold in its config.json). The split that is fitted cannot be the one that is reported. A search for a temperature that ends at
-its bound is an error, and writes no temperature.json.
+Images are read as in inference: use the same --tile_mpp and overlays as in training; the folds (num_folds and fold) come from
+its config.json. The same split cannot be used for fitting and for reporting. If the search for a temperature ends at its
+limit, that is an error, and no temperature.json is written.
 
-Inference applies it when asked: --temperature runs/mine/temperature.json (or a number).
+To apply it, give inference --temperature runs/mine/temperature.json (or a number).
 
-Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
+Any other --key value sets a key of the bundle's inference.json, as with `python -m monai.bundle run`.
 """
 
 from __future__ import annotations
@@ -42,14 +42,19 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     )
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--model_dir", type=Path, required=True, help="output folder of the training, with its model.pt")
-    parser.add_argument("--manifest", type=Path, required=True, help="of the training")
-    parser.add_argument("--overlay", nargs="+", default=[], help="configurations behind inference.json, as in training: unet")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest of the training")
+    parser.add_argument("--overlay", nargs="+", default=[], help="overlays of inference.json, as in training, such as unet")
     add_annotation_options(parser)
-    parser.add_argument("--labels", choices=["mask", "label"], default="mask", help="of pixels or of images (default mask)")
-    parser.add_argument("--fit_split", default="val", help="that the temperature is fitted on (default val)")
-    parser.add_argument("--report_split", default="test", help="that the curves are drawn of (default test)")
-    parser.add_argument("--regions_per_slide", type=int, default=100, help="of slides (default 100)")
-    parser.add_argument("--out", type=Path, help="folder of the curves (default: evaluation, in --model_dir)")
+    parser.add_argument(
+        "--labels",
+        choices=["mask", "label"],
+        default="mask",
+        help="labels to calibrate on: masks of pixels or labels of images (default mask)",
+    )
+    parser.add_argument("--fit_split", default="val", help="split on which the temperature is fitted (default val)")
+    parser.add_argument("--report_split", default="test", help="split whose curves are drawn (default test)")
+    parser.add_argument("--regions_per_slide", type=int, default=100, help="regions read per slide (default 100)")
+    parser.add_argument("--out", type=Path, help="folder for the curves (default: evaluation, in --model_dir)")
     arguments, rest = parser.parse_known_args()
     if arguments.fit_split == arguments.report_split:
         parser.error(
@@ -99,7 +104,7 @@ def run(arguments: argparse.Namespace, mapper: SlideMapper) -> str:
         for when, said in (("before", "as trained"), ("after", "scaled")):
             score = scores[when]
             lines.append(f"{f'{name}, {said}':24}{100 * score['ece']:12.2f}{100 * score['mce']:12.1f}{score['nll']:12.4f}")
-    return "\n".join([*lines, "", f"temperature {found['temperature']:.3f}; curves of {reported.says} in {out}"])
+    return "\n".join([*lines, "", f"temperature {found['temperature']:.3f}; curves of {reported.quantity} in {out}"])
 
 
 def main() -> None:

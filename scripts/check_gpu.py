@@ -1,12 +1,13 @@
-"""Checks within ten minutes that everything runs on a machine's GPUs, and prints a table of what passed.
+"""Checks within ten minutes that everything runs on a machine's GPUs, and prints a table of the results.
 
 python scripts/check_gpu.py
 python scripts/check_gpu.py --only 'training *' 'map *' --num_workers 16
-python scripts/check_gpu.py --device cpu            the same without a GPU: that the check itself runs
+python scripts/check_gpu.py --device cpu            the same without a GPU, to try out the check itself
 
-Every bundle's short training (with the steps counted that wait for the GPU), by one process and, where there are two GPUs, by
-several; maps in float32, bfloat16 and compiled beside the CPU's, on the first and on the last GPU; the augmentation of tiles; the
-ratios of `benchmark.py inference` and `tiles`; and how busy the GPUs were. Embedded data are generated where they are missing.
+Checked are: every bundle's short training (counting the steps that wait for the GPU), in one process and, if there are two
+GPUs, in several; maps in float32, in bfloat16 and compiled, compared with those of the CPU, on the first and on the last GPU;
+the augmentation of tiles; the ratios of `benchmark.py inference` and `tiles`; and the utilisation of the GPUs. The demo data
+are generated if they are missing.
 
 Exit status: 0 when nothing failed, 1 when anything did, 2 when nothing could be started.
 """
@@ -34,20 +35,22 @@ CHECK_S = 240.0
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="(default cuda)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="checks of these names, with * for anything")
-    parser.add_argument("--out", type=Path, default=Path("gpu_check"), help="folder of logs and table (default gpu_check)")
-    parser.add_argument("--num_workers", type=int, default=8, help="of trainings and benchmarks (default 8)")
-    parser.add_argument("--jobs", type=int, default=3, help="trainings at a time (default 3)")
-    parser.add_argument("--minutes", type=float, default=10, help="what has not begun by then is left out (default 10)")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="device to check (default cuda)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only the checks with these names; * matches anything")
     parser.add_argument(
-        "--keys", nargs="*", default=[], metavar="KEY=VALUE", help="of the bundles' train.json, where it has them"
+        "--out", type=Path, default=Path("gpu_check"), help="folder for the logs and the table (default gpu_check)"
+    )
+    parser.add_argument("--num_workers", type=int, default=8, help="loader processes per training and benchmark (default 8)")
+    parser.add_argument("--jobs", type=int, default=3, help="trainings run at the same time (default 3)")
+    parser.add_argument("--minutes", type=float, default=10, help="checks that have not begun by then are left out (default 10)")
+    parser.add_argument(
+        "--keys", nargs="*", default=[], metavar="KEY=VALUE", help="keys to set in the train.json of every bundle that has them"
     )
     return parser.parse_args()
 
 
 def checks(device: str, num_devices: int, arguments: argparse.Namespace) -> tuple[list[Check], list[Check]]:
-    """All checks: those that may run beside each other, and those that want the machine for themselves."""
+    """All checks: those that may run in parallel, and those that need the machine to themselves."""
     out, last = arguments.out.resolve(), f"cuda:{num_devices - 1}"
     # By the precision and with the workers of real trainings.
     keys = {"amp_dtype": "bfloat16", "num_workers": str(arguments.num_workers)}
@@ -84,7 +87,7 @@ def chosen(lists: tuple[list[Check], list[Check]], names: Sequence[str] | None) 
     together, alone = ([one for one in of if any(fnmatchcase(one.name, name) for name in names)] for of in lists)
     if not together and not alone:
         known = ", ".join(one.name for of in lists for one in of)
-        raise ValueError(f"no check is called {' or '.join(names)}; there are: {known}")
+        raise ValueError(f"there is no check named {' or '.join(names)}; the checks are: {known}")
     return together, alone
 
 
@@ -131,7 +134,7 @@ def number_of_devices(device: str) -> int:
         return 1
     if not torch.cuda.is_available():
         raise ValueError(
-            f"PyTorch {torch.__version__} finds no CUDA GPU (see nvidia-smi). Say --device cpu to try the check itself"
+            f"PyTorch {torch.__version__} finds no CUDA GPU (see nvidia-smi). Use --device cpu to try out the check itself"
         )
     return torch.cuda.device_count()
 
@@ -142,14 +145,14 @@ def main() -> None:
         num_devices = number_of_devices(arguments.device)
         wrong = [pair for pair in arguments.keys if "=" not in pair]
         if wrong:
-            raise ValueError(f"--keys takes KEY=VALUE, got {wrong[0]!r}")
+            raise ValueError(f"--keys expects KEY=VALUE, got {wrong[0]!r}")
         lists = chosen(checks(arguments.device, num_devices, arguments), arguments.only)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     arguments.out.mkdir(parents=True, exist_ok=True)
     if needs_data(lists, arguments.keys):
-        print("the demo data come first; generating them where they are missing takes minutes", flush=True)
+        print("preparing the demo data; if they are missing, generating them takes minutes", flush=True)
         prepare_data()
     rows = []
     with Utilisation() as utilisation, (arguments.out / "table.txt").open("w") as table:
@@ -161,7 +164,7 @@ def main() -> None:
             print(f"utilisation of the GPUs: {utilisation}")
             print(f"utilisation of the GPUs: {utilisation}", file=table)
     counts = Counter(row.result for row in rows)
-    print(f"{counts[PASS]} checks passed, {counts[FAIL]} failed, {counts[SKIP]} were left out; logs in {arguments.out}")
+    print(f"{counts[PASS]} checks passed, {counts[FAIL]} failed, {counts[SKIP]} skipped; logs in {arguments.out}")
     sys.exit(1 if counts[FAIL] else 0)
 
 

@@ -1,12 +1,14 @@
-"""Opens every slide of a manifest once and lists those that no training or map could use, all of them, in problems.csv.
+"""Opens every slide of a manifest once and lists all those that no training or map could use in problems.csv.
 
 python scripts/check_slides.py --manifest slides.csv --out checked
-python scripts/check_slides.py --manifest slides.csv --out checked --skip              also checked/slides.csv, without them
-python scripts/check_slides.py --manifest slides.csv --out checked --skip --app_mag    pixel sizes from the magnification too
+python scripts/check_slides.py --manifest slides.csv --out checked --skip             and writes checked/slides.csv without them
+python scripts/check_slides.py --manifest slides.csv --out checked --skip --app_mag   and takes pixel sizes from magnifications
 
-A second run opens only what is new, has changed or could not be read. checked/slides.csv is a manifest for trainings and maps.
+A second run opens only slides that are new, have changed or could not be read. checked/slides.csv is a manifest for trainings
+and maps.
 
-Exit status: 0 when every slide can be used, or the others are skipped; 1 when some cannot; 2 for a manifest that cannot be read.
+Exit status: 0 when every slide is usable or the others are skipped, 1 when some are not usable, 2 when the manifest cannot be
+read.
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ PROBLEMS, CACHE, MANIFEST = "problems.csv", "headers.json", "slides.csv"
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manifest", type=Path, required=True, help="manifest (.csv)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of problems.csv and the checked manifest")
-    parser.add_argument("--skip", action="store_true", help="write a manifest of the slides that can be used")
-    parser.add_argument("--app_mag", action="store_true", help="a slide without pixel size has 10 um / its magnification")
-    parser.add_argument("--num_threads", type=int, default=4, help="that open slides (default 4)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for problems.csv and the checked manifest")
+    parser.add_argument("--skip", action="store_true", help="write a manifest of the usable slides only")
+    parser.add_argument(
+        "--app_mag", action="store_true", help="take 10 um / magnification as the pixel size of slides that state none"
+    )
+    parser.add_argument("--num_threads", type=int, default=4, help="threads that open slides (default 4)")
     return parser.parse_args()
 
 
@@ -42,15 +46,15 @@ def run(arguments: argparse.Namespace) -> int:
     survey = survey_slides(records, out / CACHE, arguments.app_mag, arguments.num_threads)
     with atomic_path(out / PROBLEMS) as temporary:
         temporary.write_text(problem_table(survey.problems), encoding="utf-8")
-    print(f"{len(survey.usable)} of {len(records)} rows can be used", end="")
-    print(f"; what is wrong with the others is in {out / PROBLEMS}" if survey.problems else "")
+    print(f"{len(survey.usable)} of {len(records)} rows are usable", end="")
+    print(f"; the problems of the others are listed in {out / PROBLEMS}" if survey.problems else "")
     if survey.problems and not arguments.skip:
         return 1
     if not survey.usable:
-        raise ValueError(f"{arguments.manifest}: no slide can be used, see {out / PROBLEMS}")
+        raise ValueError(f"{arguments.manifest}: no slide is usable, see {out / PROBLEMS}")
     if arguments.skip:
         write_manifest(survey.usable, out / MANIFEST)
-        print(f"their manifest is {out / MANIFEST}")
+        print(f"manifest of the usable slides: {out / MANIFEST}")
     return 0
 
 

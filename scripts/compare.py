@@ -1,20 +1,20 @@
-"""Compares methods on your data: trains what its labels allow, scores all maps alike, writes one table and one report.
+"""Compares methods on your data: trains every method that your labels allow, scores all maps alike, writes a table and a report.
 
 python scripts/compare.py --manifest my/images.csv --out report
 python scripts/compare.py --manifest my/images.csv --methods camel camel+pixel_fsb cdws_mil --seeds 3 --out report
 python scripts/compare.py --manifest my/slides.csv --set all num_workers 4 --set camel cmil::num_epochs 8 --out report
 
---methods takes bundles, with overlays behind a plus; without it every bundle is compared. Each bundle declares which labels it
-needs; one that the manifest cannot serve is a row of the table that says which label it lacks, and so is one
-that fails. Whole slides with masks are also cut into labelled regions, for the methods that learn from images; images with masks
-that are not all squares of one size are cut into such squares.
+--methods takes bundles, with overlays after a plus sign; by default every bundle is compared. Each bundle declares which
+labels it needs. Methods whose labels are missing are listed as skipped, with the reason, and failures are listed with theirs.
+Whole slides with masks are also cut into labelled regions, for methods that learn from images; images with masks that are not
+all squares of one size are cut into such squares.
 
-Every training is a process of its own and an MLflow run of one experiment; the same command again resumes where it stopped
-interrupted, by kill -9 too, and takes nothing that was made with another manifest or other settings. Into --out go table.csv,
-table.md, differences.csv, seeds.csv, cases.csv and report.html (one file that needs nothing else), written anew after every
-method, and what they were made from. Fewer methods into the same --out keep the rows of the others. Methods are told apart by
-their paired differences, over the same draws of the same cases: to the best one or to --reference in the table, of each two in
-differences.csv.
+Every training is a separate process and an MLflow run; all runs are in one experiment. The same command resumes after an
+interruption, even kill -9, and never uses results that were made with another manifest or other settings. --out receives
+table.csv, table.md, differences.csv, seeds.csv, cases.csv and report.html (a single file that works offline), all rewritten
+after every method, and the data from which they are made. If you run fewer methods into the same --out, the rows of the others
+are kept. Methods are compared by their paired differences over the same draws of the same cases: the table has those to the
+best method or to --reference, differences.csv those of every pair.
 
 Exit status: 0 when every method that was not skipped has a result, 1 when any failed, 2 when nothing could be started or every
 method was skipped.
@@ -37,10 +37,14 @@ from shared.front_door import begin_script
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--manifest", type=Path, required=True, help="of images, regions or whole slides, with masks to score")
-    parser.add_argument("--methods", nargs="+", default=[], metavar="BUNDLE[+OVERLAY]", help="(default: every bundle)")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings a method (default 3)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the report and all that it is made from")
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="manifest of images, regions or whole slides, with masks to score against"
+    )
+    parser.add_argument(
+        "--methods", nargs="+", default=[], metavar="BUNDLE[+OVERLAY]", help="methods to compare (default: every bundle)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="trainings per method (default 3)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the report and everything it is made from")
     parser.add_argument("--bundles", type=Path, default=ROOT / "bundles", help="folder of the bundles")
     parser.add_argument(
         "--set",
@@ -48,41 +52,48 @@ def parsed() -> argparse.Namespace:
         action="append",
         default=[],
         metavar=("METHOD", "KEY", "VALUE"),
-        help="a key of a training; METHOD all: of every one that has it",
+        help="set a key of a method's training; METHOD all sets it for every method that has it",
     )
-    parser.add_argument("--class_names", nargs="+", default=["normal", "tumour"], help="of labels and masks, background first")
-    parser.add_argument("--ordered_classes", action="store_true", help="three classes and more are in order: show BACH's score")
+    parser.add_argument(
+        "--class_names", nargs="+", default=["normal", "tumour"], help="class names of labels and masks, background first"
+    )
+    parser.add_argument("--ordered_classes", action="store_true", help="three or more classes are ordered: show BACH's score")
     add_annotation_options(parser)
     parser.add_argument("--mpp", type=float, default=1.0, help="micrometres per pixel at which all maps are scored (default 1)")
-    parser.add_argument("--tile_mpp", type=float, help="of PNG and JPEG images in a manifest without the column mpp")
-    parser.add_argument("--region_size_px", type=int, default=320, help="of the regions that slides are cut into (default 320)")
-    parser.add_argument("--region_mpp", type=float, default=0.5, help="micrometres per pixel of their size (default 0.5)")
+    parser.add_argument("--tile_mpp", type=float, help="um per pixel of PNG and JPEG images if the manifest has no column mpp")
+    parser.add_argument(
+        "--region_size_px", type=int, default=320, help="side of the regions that slides are cut into (default 320)"
+    )
+    parser.add_argument("--region_mpp", type=float, default=0.5, help="micrometres per pixel of --region_size_px (default 0.5)")
     parser.add_argument(
         "--dataset",
-        help="the data are those of this overlay of the bundles: methods get it where their bundle has it, and what was "
-        "published on them is shown (default: the overlay of the name of the manifest's folder; none: no overlay)",
+        help="the data set's overlay: methods whose bundle has it use it, and the published results on these data "
+        "are shown (default: the overlay named like the manifest's folder; none: no overlay)",
     )
     parser.add_argument(
         "--select",
         choices=("own", "labels"),
         default="own",
-        help="by what of the validation split epochs and thresholds are chosen: as each bundle says, or by labels alone",
+        help="how epochs and thresholds are chosen on the validation split: as each bundle does, or by labels alone",
     )
-    parser.add_argument("--reference", metavar="METHOD", help="that the others are compared with (default: the best one)")
+    parser.add_argument("--reference", metavar="METHOD", help="method with which the others are compared (default: the best one)")
     parser.add_argument(
-        "--no_baselines", action="store_true", help="without 'everything is tumour', 'colour only' and the ceilings"
+        "--no_baselines", action="store_true", help="leave out 'everything is tumour', 'colour only' and the ceilings"
     )
-    parser.add_argument("--experiment", default="comparison", help="MLflow experiment of all runs")
-    parser.add_argument("--tracking_uri", help="of MLflow (default: MLFLOW_TRACKING_URI, else a database in --out)")
-    parser.add_argument("--mlflow_url", help="where readers of the report can see MLflow, for links to the trainings")
+    parser.add_argument("--experiment", default="comparison", help="MLflow experiment for all runs")
+    parser.add_argument("--tracking_uri", help="tracking URI of MLflow (default: MLFLOW_TRACKING_URI, else a database in --out)")
+    parser.add_argument("--mlflow_url", help="address at which readers of the report reach MLflow, for links to the trainings")
     parser.add_argument("--examples", type=int, default=6, help="test images in the gallery (default 6)")
     for name, seconds, what in (("label", 5.0, "an image"), ("area", 10.0, "a rough area"), ("mask", 240.0, "a mask")):
         parser.add_argument(
-            f"--{name}_seconds", type=float, default=seconds, help=f"an annotator's, for {what} (default {seconds:g})"
+            f"--{name}_seconds",
+            type=float,
+            default=seconds,
+            help=f"seconds that an annotator needs for {what} (default {seconds:g})",
         )
     arguments = parser.parse_args()
     if arguments.seeds < 1 or arguments.mpp <= 0:
-        parser.error("--seeds is at least 1 and --mpp above 0")
+        parser.error("--seeds must be at least 1 and --mpp above 0")
     return arguments
 
 

@@ -1,11 +1,11 @@
-"""Looks at this machine and this installation, and says in one line each what works, what is missing and what to do about it.
+"""Checks this machine and this installation, and reports, one line each, what works, what is missing and what to do about it.
 
 python scripts/doctor.py
 
-Python, packages and their versions, GPUs and why PyTorch cannot use them, precision, cuCIM, compiler, memory, shared memory,
-disk, write access and optional packages. It changes nothing, and needs no installed package.
+It checks Python, packages and their versions, GPUs and why PyTorch cannot use them, precision, cuCIM, compiler, memory, shared
+memory, disk, write access and optional packages. It changes nothing, and needs no installed packages.
 
-Exit status: 0 when everything that is needed is there, 1 when there is a problem.
+Exit status: 0 when everything required is available, 1 when there is a problem.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""Computes an encoder's features of slides once and stores them: restartable, on one process, several, or a Ray cluster.
+"""Computes an encoder's features of slides once and stores them. Resumable; runs in one process, in several, or on a Ray cluster.
 
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out features
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --stride_px 16 --mpp 1 --split train --out features
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out features --engine ray --gpus_per_slide 1
 python scripts/embed.py --manifest slides.csv --encoder my/encoder.pt2 --mean 0.7 0.5 0.7 --std 0.2 0.2 0.2 --out features
 
-Every slide gets <name>.h5, which docs/features.md describes; trainings and maps read it, and so do TRIDENT and CLAM.
+Every slide gets <name>.h5, which docs/features.md describes; trainings and maps read it, as do TRIDENT and CLAM.
 
-The same command again resumes where an earlier one stopped, by kill -9 too; finished slides are skipped. Several such commands on
-one output folder share the slides, also from several machines with a common file system. A slide that fails is tried once more at
-the end; its row in slides.csv says why. A folder holds features of one encoder with one set of options: others are refused.
+The same command resumes after an interruption, even kill -9; finished slides are skipped. Several such commands with the same
+output folder share the slides, also on several machines with a common file system. A slide that fails is tried once more at
+the end; its row in slides.csv gives the reason. A folder contains the features of one encoder with one set of options: others
+are refused.
 
 Exit status: 0 when every slide is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 3 when the
 GPU stopped working, 130 when interrupted.
@@ -37,44 +38,54 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--manifest", type=Path, required=True, help="manifest (.csv), or a slide, an image, a folder of them")
-    parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the features")
-    parser.add_argument("--stamp", action="store_true", help="also write <out>/stamp, which STAMP reads as its own")
-    encoder = parser.add_argument_group("encoder")
-    encoder.add_argument("--encoder", required=True, help="its source, such as efficientnet_lite0")
-    encoder.add_argument("--checkpoint_path", type=Path, help="file of its weights")
-    encoder.add_argument("--stride_px", type=int, help="a feature every so many pixels (default: the encoder's own stride)")
-    encoder.add_argument("--strides_px", type=int, nargs="+", help="of maps of several strides, finest first")
-    encoder.add_argument("--smoothing", type=int, default=1, help="cells along a side whose mean a feature is (default 1)")
-    encoder.add_argument(
-        "--tokens", default="dense", help="see docs/encoders.md: dense, class, dense+class or embedding (default dense)"
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="manifest (.csv), slide, image, or folder of slides and images"
     )
-    exported = parser.add_argument_group("encoder of a TorchScript or torch.export file, which does not say it")
-    exported.add_argument("--mean", type=float, nargs=3, help="of red, green and blue, as shares of 255")
-    exported.add_argument("--std", type=float, nargs=3, help="the same")
-    exported.add_argument("--encoder_mpp", type=float, help="um per pixel that it was trained at (default: any)")
-    exported.add_argument("--input_size_px", type=int, help="side of the images that it was trained on (default: any)")
-    exported.add_argument("--licence", help="of its weights, which the files of features say")
+    parser.add_argument("--split", help="split of the manifest: train, val or test (default: all rows)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the features")
+    parser.add_argument("--stamp", action="store_true", help="also write <out>/stamp, files that STAMP reads as its own")
+    encoder = parser.add_argument_group("encoder")
+    encoder.add_argument("--encoder", required=True, help="source of the encoder, such as efficientnet_lite0")
+    encoder.add_argument("--checkpoint_path", type=Path, help="file with the encoder's weights")
+    encoder.add_argument("--stride_px", type=int, help="distance between features in pixels (default: the encoder's own stride)")
+    encoder.add_argument("--strides_px", type=int, nargs="+", help="strides of the maps if there are several, finest first")
+    encoder.add_argument(
+        "--smoothing", type=int, default=1, help="average each feature over this many cells per side (default 1)"
+    )
+    encoder.add_argument(
+        "--tokens", default="dense", help="dense, class, dense+class or embedding, see docs/encoders.md (default dense)"
+    )
+    exported = parser.add_argument_group("encoder in a TorchScript or torch.export file, which does not store these")
+    exported.add_argument("--mean", type=float, nargs=3, help="mean of red, green and blue, as shares of 255")
+    exported.add_argument("--std", type=float, nargs=3, help="standard deviation of red, green and blue, as shares of 255")
+    exported.add_argument("--encoder_mpp", type=float, help="um per pixel at which the encoder was trained (default: any)")
+    exported.add_argument("--input_size_px", type=int, help="side of the images on which the encoder was trained (default: any)")
+    exported.add_argument("--licence", help="licence of the weights, which is recorded in the feature files")
     slides = parser.add_argument_group("slides")
-    slides.add_argument("--mpp", type=float, help="um per pixel at which they are read (default: the encoder's own, else 0.5)")
-    slides.add_argument("--slide_mpp", type=float, help="um per level-0 pixel of slides that carry none")
-    slides.add_argument("--tile_mpp", type=float, help="of PNG, JPEG and BMP images that carry none")
+    slides.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: the encoder's own, else 0.5)")
+    slides.add_argument("--slide_mpp", type=float, help="um per level-0 pixel of slides that do not state it")
+    slides.add_argument("--tile_mpp", type=float, help="um per pixel of PNG, JPEG and BMP images that do not state it")
     slides.add_argument("--tile_size_px", type=int, help="side of the encoder's images (default: its own, else about 512)")
-    slides.add_argument("--margin_px", type=int, help="overlap of tiles at each side (default 64, 0 for an encoder with a size)")
-    slides.add_argument("--whole_slides", dest="tissue_only", action="store_false", help="also what is not tissue")
+    slides.add_argument(
+        "--margin_px", type=int, help="overlap of tiles on each side (default 64; 0 for an encoder with a fixed size)"
+    )
+    slides.add_argument("--whole_slides", dest="tissue_only", action="store_false", help="embed glass too, not only tissue")
     slides.add_argument("--tissue_method", help="how tissue is found (default otsu)")
     slides.add_argument(
-        "--tissue_dir", type=Path, help="where training keeps the slides' tissue masks; new ones are kept there too"
+        "--tissue_dir", type=Path, help="folder in which training keeps the slides' tissue masks; new ones are saved there too"
     )
-    slides.add_argument("--tissue_mpp", type=float, default=8.0, help="um per pixel of the tissue in --tissue_dir (default 8)")
+    slides.add_argument(
+        "--tissue_mpp", type=float, default=8.0, help="um per pixel of the tissue masks in --tissue_dir (default 8)"
+    )
     compute = parser.add_argument_group("compute")
-    compute.add_argument("--batch_size", type=int, help="tiles a batch (default 16, more on GPUs)")
+    compute.add_argument("--batch_size", type=int, help="tiles per batch (default 16, more on GPUs)")
     compute.add_argument(
-        "--num_workers", type=int, help="threads that read ahead, and that compress (default: one for each core, 16 at most)"
+        "--num_workers", type=int, help="threads that read ahead and compress (default: one per core, 16 at most)"
     )
-    compute.add_argument("--device", help="(default: cuda where there is one, else cpu)")
-    compute.add_argument("--compile", action="store_true", help="the encoder by torch.compile: a minute once, then faster")
+    compute.add_argument("--device", help="device on which to compute (default: cuda if available, else cpu)")
+    compute.add_argument(
+        "--compile", action="store_true", help="compile the encoder with torch.compile: takes a minute once, then runs faster"
+    )
     add_engine_options(parser, "code, weights, slides and --out")
     return parser.parse_args()
 
@@ -89,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     images = checked_images(arguments.manifest, arguments.split, arguments.out)
     if images is None:
         return 2
-    logger.info("%s: %d images; PyTorch is starting", arguments.manifest, len(images))
+    logger.info("%s: %d images; loading PyTorch", arguments.manifest, len(images))
     status = run_on_engine(options_of(arguments).build, images, arguments, "embedded")
     return link(arguments.out) if arguments.stamp and status == 0 else status
 

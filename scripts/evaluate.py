@@ -2,21 +2,22 @@
 
 python scripts/evaluate.py --maps maps --manifest slides.csv --split test
 
---maps is a folder that scripts/infer.py has filled, with any bundle. The manifest's column `mask` names an image or an annotation
-file of ImageScope, ASAP or QuPath; slides with label 0 need none. Where annotations are of several classes, --tumour_classes (or
-the column of that name) says which are tumour. Writes metrics.json and slides.csv into --out.
+--maps is a folder written by scripts/infer.py, with any bundle. The manifest's column `mask` names an image or an annotation
+file of ImageScope, ASAP or QuPath; slides with label 0 need none. If annotations have several classes, --tumour_classes (or
+the column of that name) says which are tumour. Writes metrics.json and slides.csv to --out.
 
-Maps of tumour: pixels, AUC with and without background, FROC of lesions. As in CAMELYON16, regions of isolated tumour cells
-(longest axis below 200 um) are no lesions; the table says how many there are. Without a lesion there is no FROC.
+Maps of tumour get scores of pixels, AUC with and without background, and FROC of lesions. As in CAMELYON16, regions of
+isolated tumour cells (longest axis below 200 um) do not count as lesions; the table shows how many there are. Without any
+lesion there is no FROC.
 
-Maps of several classes (class_names in their settings.json): accuracies, F1, IoU and BACH score of the likeliest class, of pooled
-pixels and as means of slides; scores of each class, the confusion matrix, and the AUC of all other classes against the first one.
-Annotations are of these class names, pixels of a mask image their indices. Glass is of the first class whatever the map says, and
-counts "with background" alone. FROC is for maps of tumour only.
+Maps of several classes (class_names in their settings.json) get accuracies, F1, IoU and BACH score of the likeliest class, of
+pooled pixels and as means of slides; scores of each class, the confusion matrix, and the AUC of all other classes against the
+first one. Annotations must have these class names, and pixels of a mask image their indices. Glass always counts as the first
+class, whatever the map shows, and only in the scores "with background".
 
-With --compare_with the maps of tumour are compared with those that another program has left as pictures in a folder: 8-bit grey,
-255 being probability 1, of the whole slide, named like it. How far both agree on the tissue, and what each scores where there is
-a mask or label 0, is written to comparison.json and compared_slides.csv.
+With --compare_with, maps of tumour are compared with those that another program has written as images into a folder: 8-bit grey,
+255 being probability 1, of the whole slide, named like it. How far both agree on the tissue, and what each scores on slides that
+have a mask or label 0, is written to comparison.json and compared_slides.csv.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ from shared.front_door import begin_script
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--maps", type=Path, required=True, help="folder of the maps")
-    parser.add_argument("--manifest", type=Path, required=True, help="of whole slides, with masks")
-    parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest of whole slides with masks")
+    parser.add_argument("--split", help="split of the manifest: train, val or test (default: all rows)")
     parser.add_argument("--out", type=Path, help="folder to write to (default: evaluation, in --maps)")
-    parser.add_argument("--threshold", type=float, help="from which a pixel is tumour (default: that of the maps)")
-    parser.add_argument("--froc_mpp", type=float, help="micrometres per pixel for lesions (default 16)")
+    parser.add_argument(
+        "--threshold", type=float, help="probability from which a pixel counts as tumour (default: that of the maps)"
+    )
+    parser.add_argument("--froc_mpp", type=float, help="micrometres per pixel at which lesions are found (default 16)")
     add_annotation_options(parser)
     parser.add_argument(
         "--tissue", type=Path, help="folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)"

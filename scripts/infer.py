@@ -1,4 +1,4 @@
-"""Maps a cohort of slides with a bundle's network: restartable, on one process, several, or a Ray cluster.
+"""Maps a cohort of slides with a bundle's network. Resumable; runs in one process, in several, or on a Ray cluster.
 
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --model_dir runs/mine
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --checkpoint model.pt --threshold 0.4
@@ -7,16 +7,16 @@ python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps 
     --embed_into features
 python scripts/infer.py --manifest slides.csv --bundle bundles/camel --out maps --engine ray --address auto --gpus_per_slide 1
 
-The same command again resumes where an earlier one stopped, by kill -9 too; finished slides are skipped, those without tissue
-among them. Several such commands on one output folder share the slides, also from several machines with a common file system (see
-`shared.inference.cohort.row_store.RowStore` on its locks); --gpus starts one for each GPU of this machine. A slide that fails is
-tried once more at the end; its row in slides.csv says why.
+The same command resumes after an interruption, even kill -9; finished slides, including those without tissue, are skipped.
+Several such commands with the same output folder share the slides, also on several machines with a common file system (see
+`shared.inference.cohort.row_store.RowStore` on its locks); --gpus starts one process per GPU of this machine. A slide that
+fails is tried once more at the end; its row in slides.csv gives the reason.
 
-Every other --key value is one of the bundle's inference.json, as `python -m monai.bundle run` takes them.
+Any other --key value sets a key of the bundle's inference.json, as with `python -m monai.bundle run`.
 
 Exit status: 0 when every slide is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 3 when the
-GPU stopped working (the slide that it was working on stays unfinished: other processes, or the same command again, map it), 130
-when interrupted.
+GPU stopped working (the slide that it was working on stays unfinished and is mapped by another process or by the same command
+again), 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -76,28 +76,32 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--manifest", type=Path, required=True, help="manifest (.csv), or a slide, an image, a folder of them")
-    parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="manifest (.csv), slide, image, or folder of slides and images"
+    )
+    parser.add_argument("--split", help="split of the manifest: train, val or test (default: all rows)")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
-    parser.add_argument("--overlay", nargs="+", default=[], help="configurations behind inference.json, as in training: unet")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--overlay", nargs="+", default=[], help="overlays of inference.json, as in training, such as unet")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--model_dir", type=Path, help="output folder of the training, with its model.pt")
-    weights.add_argument("--checkpoint", nargs="+", type=Path, help="model.pt; several where the bundle takes several")
+    weights.add_argument("--checkpoint", nargs="+", type=Path, help="model.pt; several files if the bundle averages several")
     parser.add_argument(
         "--embed_into",
         type=Path,
         metavar="FOLDER",
-        help="store the features of the network's encoder first, in a subfolder that only equal features share, and map from "
+        help="first store the features of the network's encoder, in a subfolder named after all their settings, and map from "
         "them: other heads on this encoder then map the same slides in seconds",
     )
-    parser.add_argument("--gpus", help=f"a process for each of these GPUs: {ALL}, or numbers such as 0,1")
+    parser.add_argument("--gpus", help=f"start one process on each of these GPUs: {ALL}, or numbers such as 0,1")
     add_engine_options(parser, "code, bundle, slides and --out")
     arguments, rest = parser.parse_known_args()
     try:
         overrides = overrides_of(rest)
         if arguments.gpus is not None and (arguments.engine == "ray" or "device" in overrides):
-            raise ValueError("--gpus says where the work is done: give it without --engine ray (--gpus_per_slide) and --device")
+            raise ValueError(
+                "--gpus already selects the devices: it cannot be combined with --engine ray (use --gpus_per_slide) or --device"
+            )
         if arguments.model_dir is not None:
             overrides["checkpoint"] = str(checkpoint_of(arguments.model_dir))
         elif arguments.checkpoint is not None:
@@ -112,7 +116,7 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
     images = checked_images(arguments.manifest, arguments.split, arguments.out)
     if images is None:
         return 2
-    logger.info("%s: %d images; PyTorch and MONAI are starting", arguments.manifest, len(images))
+    logger.info("%s: %d images; loading PyTorch and MONAI", arguments.manifest, len(images))
     return map_images(images, arguments, overrides) if arguments.gpus is None else share_among_gpus(arguments.gpus)
 
 
@@ -139,7 +143,7 @@ def share_among_gpus(given: str) -> int:
 
 def map_images(images: Sequence[ImageInput], arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """Map images; the exit status."""
-    # Here, because PyTorch and MONAI take seconds to start: what is wrong with the options is said before.
+    # Here, because PyTorch and MONAI take seconds to start: errors in the options are reported before.
     from shared.inference.bundle_mapper import load_slide_mapper
 
     if arguments.embed_into is not None:

@@ -1,12 +1,12 @@
 """Pack bundles with their trained networks for download, and verify packed ones.
 
-python scripts/pack.py --out dist                    every bundle, with the weights in its folder models/
+python scripts/pack.py --out dist                    all bundles, with the weights in their folders models/
 python scripts/pack.py camel --out dist --weights runs/camel --release someone/bundles/hosting_storage_v1
-python scripts/pack.py camel --weights runs/camel --mlflow --register camel    also as a model in the training's MLflow run
-python scripts/pack.py --verify dist/camel_v0.6.0.zip    the zoo's checks and the README's commands, on the zip alone
+python scripts/pack.py camel --weights runs/camel --mlflow --register camel    also logged as a model to the training's MLflow run
+python scripts/pack.py --verify dist/camel_v0.6.0.zip    the zoo's checks and the README's commands, on the zip only
 
-The same weights and bundle give the same bytes. models/model_info.json lists what was packed; scripts/README.md has the whole
-release, step by step.
+The same weights and bundle give the same bytes. models/model_info.json lists the packed bundles; scripts/README.md describes
+the whole release, step by step.
 """
 
 from __future__ import annotations
@@ -25,20 +25,23 @@ BUNDLES = REPOSITORY / "bundles"
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="bundles to pack; without one, all of them")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="bundles to pack (default: all of them)")
     parser.add_argument("--out", type=Path, default=Path("dist"), help="folder for the zips, and for copies of files above 25 MB")
     parser.add_argument(
-        "--weights", help="output folder of the training; with {name} in it for several bundles. Default: bundles/{name}/models"
+        "--weights",
+        help="output folder of the training; must contain {name} for several bundles (default: bundles/{name}/models)",
     )
     parser.add_argument(
-        "--release", metavar="OWNER/REPOSITORY/TAG", help="where the files will be uploaded; default: origin on GitHub"
+        "--release", metavar="OWNER/REPOSITORY/TAG", help="where the files will be uploaded (default: origin on GitHub)"
     )
     parser.add_argument(
         "--model_info", type=Path, default=REPOSITORY / "models" / "model_info.json", help="list of packed bundles"
     )
     parser.add_argument("--mlflow", action="store_true", help="log each zip as a model to the MLflow run of its training")
-    parser.add_argument("--register", metavar="NAME", help="with --mlflow: as a new version of this model, for one bundle")
-    parser.add_argument("--verify", type=Path, nargs="+", metavar="ZIP", help="verify these instead of packing")
+    parser.add_argument(
+        "--register", metavar="NAME", help="with --mlflow and one bundle: register the zip as a new version of this model"
+    )
+    parser.add_argument("--verify", type=Path, nargs="+", metavar="ZIP", help="verify these zips instead of packing")
     return parser.parse_args()
 
 
@@ -71,14 +74,14 @@ def _pack(arguments: argparse.Namespace) -> bool:
     for bundle in packed:
         print(f"{bundle.checksum}  {bundle.archive}")
         for file in bundle.large_files:
-            print(f"    above 25 MB, a file of the release too: {file}")
+            print(f"    above 25 MB, also to be uploaded to the release: {file}")
     if arguments.mlflow:
         from scripts.packing.mlflow_model import log_model
 
         for name, bundle in zip(names, packed, strict=True):
             print(f"MLflow: {log_model(bundle.archive, Path(pattern.replace('{name}', name)), arguments.register)}")
     if address.startswith("file:"):
-        print(f"warning: {arguments.model_info} has addresses of this machine: pack again with --release before you publish")
+        print(f"warning: {arguments.model_info} contains paths of this machine: pack again with --release before you publish")
     return True
 
 

@@ -1,9 +1,9 @@
-"""Turns a data set as it is published, or your own images, into manifests that the bundles read.
+"""Turns a published data set, or your own images, into manifests that the bundles read.
 
 python scripts/prepare.py glas Warwick_QU_Dataset data/glas
-python scripts/prepare.py glas --help     the options of one data set, where it is downloaded, and what is written
+python scripts/prepare.py glas --help     the options of one data set, where to download it, and what is written
 
-No image is copied.
+No images are copied.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ bash scripts/serve.sh --studies slides/                       # installs what th
 python scripts/serve.py --studies slides/ --models camel,alpha_beta_mil
 python scripts/serve.py --studies slides/ --checkpoint camel=runs/mine --retrain camel --retrain_every 5
 
-It listens on this machine alone unless told otherwise. Labels are kept in the studies folder, everything else - maps, trained
-versions - in --work_dir; bundles are never changed.
+It listens only on this machine unless --host is given. Labels are kept in the studies folder; maps and trained versions are
+kept in --work_dir; bundles are never changed.
 """
 
 from __future__ import annotations
@@ -30,36 +30,54 @@ def parsed() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--studies", required=True, help="folder of the slides, or a Digital Slide Archive's .../api/v1")
-    parser.add_argument("--bundles", type=Path, default=ROOT / "bundles", help="folder of bundles, also of unpacked ones")
-    parser.add_argument("--models", default="", help="comma-separated; without it every bundle that has a trained network")
+    parser.add_argument("--bundles", type=Path, default=ROOT / "bundles", help="folder of bundles (packed ones must be unpacked)")
     parser.add_argument(
-        "--checkpoint", action="append", default=[], metavar="NAME=PATH", help="of a bundle: model.pt, or its folder"
+        "--models", default="", help="bundles to serve, separated by commas (default: every bundle that has a trained network)"
     )
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME=OVERLAY", help="of a bundle, as in its training")
     parser.add_argument(
-        "--features", action="append", default=[], metavar="NAME=FOLDER", help="of the slides, stored, for a bundle on features"
+        "--checkpoint", action="append", default=[], metavar="NAME=PATH", help="weights of a bundle: model.pt, or its folder"
     )
-    parser.add_argument("--work_dir", type=Path, default=Path.home() / ".cache" / "wsss-monailabel", help="(default %(default)s)")
-    parser.add_argument("--slide_mpp", type=float, help="micrometres per level-0 pixel of slides that do not say")
+    parser.add_argument(
+        "--overlay", action="append", default=[], metavar="NAME=OVERLAY", help="overlay of a bundle, as in its training"
+    )
+    parser.add_argument(
+        "--features",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="folder of the slides' stored features, for a bundle that learns on features",
+    )
+    parser.add_argument(
+        "--work_dir",
+        type=Path,
+        default=Path.home() / ".cache" / "wsss-monailabel",
+        help="folder for maps and trainings (default %(default)s)",
+    )
+    parser.add_argument("--slide_mpp", type=float, help="micrometres per level-0 pixel of slides that do not state it")
     parser.add_argument("--patch_mpp", type=float, help="micrometres per pixel of uploaded PNG and JPEG images")
     parser.add_argument(
         "--annotation_frame",
         choices=("qupath", "level0"),
         default="qupath",
-        help="of QuPath's requests, answers and submitted annotations; level0: its slides were opened with --no-crop",
+        help="coordinate frame of QuPath's requests, answers and submitted annotations; level0 if QuPath opened the slides "
+        "with --no-crop",
     )
-    parser.add_argument("--retrain", help="model to train again by itself")
-    parser.add_argument("--retrain_every", type=int, default=0, help="whenever so many labels are new since the last training")
+    parser.add_argument("--retrain", help="model to retrain automatically")
+    parser.add_argument(
+        "--retrain_every", type=int, default=0, help="number of new labels after which --retrain starts a training"
+    )
     for name, whose in (("set", "every bundle's inference.json"), ("train_set", "the train.json of every bundle that has it")):
         text = f"a key of {whose}, the value as JSON"
         parser.add_argument(f"--{name}", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help=text)
-    network = parser.add_argument_group("who may ask")
+    network = parser.add_argument_group("access control")
     network.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
     network.add_argument("--port", type=int, default=8000)
-    network.add_argument("--insecure", action="store_true", help="let everybody in who reaches --host")
-    network.add_argument("--origin", action="append", default=[], help="of web pages that may ask (CORS)")
+    network.add_argument(
+        "--insecure", action="store_true", help="allow access without authentication to everybody who can reach --host"
+    )
+    network.add_argument("--origin", action="append", default=[], help="origin of web pages that may send requests (CORS)")
     network.add_argument("--allow_delete", action="store_true", help="let clients remove slides and labels")
-    network.add_argument("--largest_upload_gb", type=float, default=4.0, help="of one request (default %(default)s)")
+    network.add_argument("--largest_upload_gb", type=float, default=4.0, help="largest size of a request (default %(default)s)")
     return parser.parse_args()
 
 
@@ -77,7 +95,7 @@ def pairs(values: list[str]) -> dict[str, str]:
     """
     wrong = [value for value in values if "=" not in value]
     if wrong:
-        raise ValueError(f"wanted NAME=VALUE, got {wrong[0]!r}")
+        raise ValueError(f"expected NAME=VALUE, got {wrong[0]!r}")
     return dict(value.split("=", 1) for value in values)
 
 
@@ -135,7 +153,7 @@ def serve(arguments: argparse.Namespace) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ValueError(f"another server uses --work_dir {arguments.work_dir}: give this one a folder of its own") from None
+        raise ValueError(f"another server uses --work_dir {arguments.work_dir}: give this server another folder") from None
     temporary = arguments.work_dir / "temporary"
     # What a server that was killed has left there.
     shutil.rmtree(temporary, ignore_errors=True)

@@ -1,15 +1,15 @@
-"""Ships the head of a training on features: a small folder in the repository with which a fresh clone maps slides.
+"""Ships the head of a training on features: a small folder in the repository, with which a fresh clone maps slides.
 
 python scripts/ship.py --bundle bundles/camel --run runs/camel_ebhi --overlay ebhi_seg features --mpp 0.5 \
-    --mpp_reason "EBHI-Seg states a magnification of 400x alone"
+    --mpp_reason "EBHI-Seg states only a magnification of 400x"
 
-Writes bundles/<bundle>/models/<first overlay>/: model.pt (the head), calibration.json (its threshold), inference.json (one
-configuration behind the bundle's own), metrics.json and test_images.csv (its scores), and README.md, the model card. Every number
-is that of the run and of its evaluation on the test split, with intervals over cases. The data's manifest and masks need not be
-shipped, but must be at hand.
+Writes bundles/<bundle>/models/<first overlay>/: model.pt (the head), calibration.json (its threshold), inference.json (a
+configuration to give after the bundle's own), metrics.json and test_images.csv (its scores), and README.md, the model card.
+Every number comes from the run and its evaluation on the test split, with intervals over cases. The manifest and masks of the
+data are not shipped, but must be available.
 
-Refused are runs that were not scored on the test split, networks that hold their encoder's weights (fine-tuned), and data whose
-licence, in the bundle's docs/data_license.txt, is neither CC0 nor CC BY 4.0.
+Runs that were not scored on the test split are refused, as are fine-tuned networks, which contain their encoder's weights, and
+data whose licence, in the bundle's docs/data_license.txt, is neither CC0 nor CC BY 4.0.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ def parsed() -> argparse.Namespace:
         "--overlay",
         nargs="+",
         required=True,
-        help="of the training, in their order; the first one is the data's",
+        help="overlays of the training, in the same order; the first is that of the data",
     )
     parser.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: that of the training)")
-    parser.add_argument("--mpp_reason", help="why, where the training had another; the card says it")
+    parser.add_argument("--mpp_reason", help="reason for --mpp if the training had another; it is stated on the card")
     parser.add_argument("--slides", type=Path, help="manifest of slides with masks, to be mapped and scored for the card")
-    parser.add_argument("--slides_split", help="of them: train, val or test; all rows without it")
-    parser.add_argument("--slides_note", help="what slides these are, and what of them the training has seen; the card says it")
+    parser.add_argument("--slides_split", help="split of --slides: train, val or test (default: all rows)")
+    parser.add_argument(
+        "--slides_note",
+        help="what slides these are and whether the training has seen any of their tissue; it is stated on the card",
+    )
     return parser.parse_args()
 
 

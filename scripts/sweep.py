@@ -1,4 +1,4 @@
-"""Trains a bundle with several values of some keys - folds, seeds, weights - and tabulates the results. Restartable.
+"""Trains a bundle with several values of some keys - folds, seeds, weights - and tabulates the results. Resumable.
 
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json --vary seed 0 1 2 --over seed --output_dir runs/seeds
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json bundles/cdws_mil/configs/five_fold.json \\
@@ -35,17 +35,22 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     parser.add_argument(
         "--one_at_a_time", action="store_true", help="vary each key by itself, the others at the first of their values"
     )
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")
-    parser.add_argument("--over", nargs="+", default=[], metavar="KEY", help="keys to take means over: folds, seeds")
-    parser.add_argument("--metric", nargs="+", default=[], help="columns of sweep.csv to summarise; default: F and IoU")
     parser.add_argument(
-        "--choose", metavar="METRIC", help="say which values have the largest mean of this validation metric (<stage>.val_<name>)"
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
+    )
+    parser.add_argument("--over", nargs="+", default=[], metavar="KEY", help="keys to average over, such as fold or seed")
+    parser.add_argument("--metric", nargs="+", default=[], help="columns of sweep.csv to summarise (default: F and IoU)")
+    parser.add_argument(
+        "--choose",
+        metavar="METRIC",
+        help="report which values have the largest mean of this validation metric (<stage>.val_<name>)",
     )
     parser.add_argument("--output_dir", type=Path, required=True)
     arguments = parser.parse_args()
     if arguments.choose is not None and ".val_" not in arguments.choose:
         parser.error(
-            f"--choose takes a validation metric, <stage>.val_<name>: test images choose nothing; got {arguments.choose}"
+            "--choose expects a validation metric, <stage>.val_<name>, because nothing may be chosen on test images; got "
+            f"{arguments.choose}"
         )
     if not arguments.vary and not arguments.overlays:
         parser.error("nothing varies: give --vary KEY VALUE ..., or --overlays")
@@ -87,7 +92,7 @@ def main() -> None:
             print_rows(summarise(table, keys, metrics, arguments.over))
     if arguments.choose is not None:
         names = [arguments.choose, *(name for name in metrics if name != arguments.choose)]
-        print(f"\nLargest {arguments.choose} on validation images; the other scores are of the test images:")
+        print(f"\nLargest {arguments.choose} on validation images; the other scores are measured on the test images:")
         for key in [key for key in keys if key not in arguments.over] if arguments.one_at_a_time else [None]:
             compared = table if key is None else varied_alone(table, keys, key, arguments.over)
             if key is not None:

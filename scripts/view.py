@@ -2,13 +2,14 @@
 
 python scripts/view.py maps/                                  what infer.py wrote
 python scripts/view.py report/                                methods of a comparison side by side
-python scripts/view.py maps/ other_maps/ --manifest my/slides.csv     with the truth, where the manifest names masks
+python scripts/view.py maps/ other_maps/ --manifest my/slides.csv     with the truth, if the manifest names masks
 python scripts/view.py --manifest my/slides.csv --features features/ --bundle bundles/alpha_beta_mil     label, train, look
 
-A table of all slides; behind it each slide as deep as its pixels, the map over it with its outlines at any threshold, up to four
-methods side by side, a link to every view. Needs requirements-viewer.txt. Nothing leaves this machine: the page is served on
-127.0.0.1, to whoever gives the token in its address. Nothing is written either, except with --bundle: labels, strokes, trained
-versions and their maps then lie in --work_dir, each saved as it is made. labels.csv in it is the manifest of what is labelled.
+The page has a table of all slides and a view of each slide at up to full resolution, with its map and outlines at any
+threshold, up to four methods side by side, and a link to every view. It needs requirements-viewer.txt. Nothing leaves this
+machine: the page is served on 127.0.0.1, to anyone who has the token in its address. Nothing is written either, except with
+--bundle: labels, strokes, trained versions and their maps are then saved in --work_dir as they are made, and labels.csv in it is
+the manifest of what is labelled.
 """
 
 from __future__ import annotations
@@ -29,18 +30,20 @@ from shared.front_door import begin_script
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of maps, or of a comparison")
-    parser.add_argument("--manifest", type=Path, help="with masks, labels, and slides that are not mapped")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folder of maps, or of a comparison")
+    parser.add_argument("--manifest", type=Path, help="manifest with masks and labels, and with slides that have no map yet")
     learning = parser.add_argument_group("label and learn")
-    learning.add_argument("--bundle", type=Path, help="whose head is trained from the labels, such as bundles/alpha_beta_mil")
-    learning.add_argument("--features", type=Path, help="of the slides, as embed.py stores them")
-    learning.add_argument("--checkpoint", type=Path, help="to begin with (default: the bundle's, else new weights)")
-    learning.add_argument("--work_dir", type=Path, help="(default: my/slides.labelled beside --manifest my/slides.csv)")
     learning.add_argument(
-        "--train_set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key of train.json, as JSON"
+        "--bundle", type=Path, help="bundle whose head is trained from the labels, such as bundles/alpha_beta_mil"
     )
-    parser.add_argument("--port", type=int, default=0, help="(default: a free one)")
-    parser.add_argument("--no_browser", action="store_true", help="print the address alone")
+    learning.add_argument("--features", type=Path, help="folder of the slides' features, as embed.py stores them")
+    learning.add_argument("--checkpoint", type=Path, help="weights to start from (default: the bundle's, else new ones)")
+    learning.add_argument("--work_dir", type=Path, help="(default: my/slides.labelled next to --manifest my/slides.csv)")
+    learning.add_argument(
+        "--train_set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key of train.json, value as JSON"
+    )
+    parser.add_argument("--port", type=int, default=0, help="port of the page (default: any free port)")
+    parser.add_argument("--no_browser", action="store_true", help="only print the address, do not open a browser")
     return parser.parse_args()
 
 

@@ -59,7 +59,7 @@ def require_version(version: str) -> None:
     if version != __version__:
         raise RuntimeError(
             f"this bundle needs shared {version}, but {__version__} is loaded from {__path__[0]}: run bundles of different "
-            "versions in processes of their own"
+            "versions in separate processes"
         )
     if sys.argv[1:2] in (["onnx_export"], ["trt_export"]):
         # The only code of a bundle that MONAI's exports run.

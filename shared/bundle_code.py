@@ -34,16 +34,18 @@ def require(version: str, folder: str | Path | None = None) -> None:
     loaded = importlib.import_module(NAME)
     if not hasattr(loaded, "require_version"):
         raise RuntimeError(
-            f"the bundle {own.parent} brings a package {NAME!r} of its own, but this process has loaded another one of that "
-            f"name, from {_place(loaded)}: use the bundle in a process of its own, or rename the other package"
+            f"the bundle {own.parent} contains its own package {NAME!r}, but this process has already loaded another package "
+            "of that "
+            f"name, from {_place(loaded)}: use the bundle in a separate process, or rename the other package"
         )
     _explain_errors()
     loaded.require_version(version)
     # Packed code has its digest in the version; that of a checkout may be any.
     if "+" not in version and not _is_same(loaded, own):
         raise RuntimeError(
-            f"the bundle {own.parent} needs the code in {own}, but this process has loaded that of another checkout, from "
-            f"{_place(loaded)}: use bundles of different checkouts in processes of their own"
+            f"the bundle {own.parent} needs the code in {own}, but this process has already loaded that of another checkout, "
+            "from "
+            f"{_place(loaded)}: use bundles of different checkouts in separate processes"
         )
 
 

@@ -156,7 +156,7 @@ def test_a_package_loads_what_it_exports_only_when_asked(stub):
     package = ".".join(stub.parent.parts)
     exported = exported_by(stub)
     assert len(exported) == len(set(exported))
-    # A module that is imported would stand in the place of what it exports under its own name.
+    # A module that is imported would stand in place of what it exports under its own name.
     assert not set(exported) & {path.stem for path in (ROOT / stub.parent).iterdir()}
     loaded = importlib.import_module(package)
     assert sorted(loaded.__all__) == sorted(exported)

@@ -45,14 +45,20 @@ def grid(step: float = STEP) -> list[tuple[float, float]]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config_file", nargs="+", required=True, help="of the training, its bundle's train.json first")
-    parser.add_argument("--step", type=float, default=STEP, help="of alpha and beta")
-    parser.add_argument("--alphas", type=float, nargs="+", help="of the grid, only these")
-    parser.add_argument("--betas", type=float, nargs="+", help="of the grid, only these")
+    parser.add_argument(
+        "--config_file", nargs="+", required=True, help="configuration files of the training, the bundle's train.json first"
+    )
+    parser.add_argument("--step", type=float, default=STEP, help="grid step of alpha and beta")
+    parser.add_argument("--alphas", type=float, nargs="+", help="only these alphas of the grid")
+    parser.add_argument("--betas", type=float, nargs="+", help="only these betas of the grid")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")
+    parser.add_argument(
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
+    )
     parser.add_argument("--patch_camelyon", type=Path, metavar="FOLDER", help="of PatchCamelyon's files: score the runs on them")
-    parser.add_argument("--output_dir", type=Path, required=True, help="gets a folder per run, sweep.csv and the figures")
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="folder for one subfolder per run, sweep.csv and the figures"
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -14,12 +14,16 @@ from shared.sweeps.sweep_table import summarise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config_file", nargs="+", required=True, help="of the training, its bundle's train.json first")
+    parser.add_argument(
+        "--config_file", nargs="+", required=True, help="configuration files of the training, the bundle's train.json first"
+    )
     parser.add_argument("--offsets", type=float, nargs="+", default=[-0.2, -0.1, 0.0, 0.1, 0.2])
     parser.add_argument("--noises", type=float, nargs="+", default=[0.0], help="standard deviations of random errors (default 0)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")
-    parser.add_argument("--output_dir", type=Path, required=True, help="gets a folder per training")
+    parser.add_argument(
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
+    )
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for one subfolder per training")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--bfloat16", action="store_true", help="autocast both kinds of step to bfloat16")
+    parser.add_argument("--bfloat16", action="store_true", help="run both kinds of step under bfloat16 autocast")
 
 
 def _selected_step(network: nn.Module, instances_per_side: int) -> Step:
@@ -60,7 +60,7 @@ STEPS = {"ours": _selected_step, "naive": _naive_step}
 
 
 def _measure(arguments: argparse.Namespace, kind: str, instances_per_side: int, results: Any) -> None:
-    """Seconds of the fastest step and peak memory of one kind of step, in a process of its own."""
+    """Seconds of the fastest step and peak memory of one kind of step, in a separate process."""
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     torch.manual_seed(0)

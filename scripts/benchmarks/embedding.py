@@ -20,10 +20,10 @@ from .repeated_slide import MPP, write_repeated_slide
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--slide", type=Path, help="to embed; without it one is generated")
+    parser.add_argument("--slide", type=Path, help="slide to embed (default: a generated one)")
     parser.add_argument("--size_px", type=int, nargs=2, default=[12288, 10240], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument(
-        "--tiles", type=int, default=1280, help="of 256 px with tissue, of the generated slide; the rest is glass"
+        "--tiles", type=int, default=1280, help="256 px tiles with tissue in the generated slide; the rest is glass"
     )
     parser.add_argument("--encoder", default="efficientnet_lite0")
     parser.add_argument("--stride_px", type=int)
@@ -35,8 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--pauses", type=int, default=16, help="of the run, in each of which every kind of pure forward is timed")
-    parser.add_argument("--pause_batches", type=int, default=2, help="batches of each kind in a pause")
+    parser.add_argument(
+        "--pauses", type=int, default=16, help="pauses during the run, in each of which every kind of pure forward pass is timed"
+    )
+    parser.add_argument("--pause_batches", type=int, default=2, help="batches of each kind per pause")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def _report(row: Row, seconds: float, rates: dict[str, float], stages: dict[str,
         f"{row['num_features']} features in {row['file_mb']:.1f} MB"
     )
     print("stages: " + ", ".join(f"{name} {value:.1f} s" for name, value in stages.items()))
-    print("pure forward, tiles/s: " + ", ".join(f"{kind} {value:.2f}" for kind, value in rates.items()))
+    print("pure forward pass, tiles/s: " + ", ".join(f"{kind} {value:.2f}" for kind, value in rates.items()))
     print(f"end to end {rate:.2f} tiles/s in {seconds:.1f} s: {rate / rates[best]:.1%} of {best}; peak memory {peak_gib:.2f} GiB")
     return {
         "tiles": row["num_tiles"],

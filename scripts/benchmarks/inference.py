@@ -30,8 +30,10 @@ _SETTLE_STEP_S, _IDLE_SHARE = 0.05, 0.1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size_px", type=int, nargs=2, default=[24576, 20480], metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--tiles", type=int, default=5120, help="of 256 px with tissue, in patches of 64; the rest is glass")
-    parser.add_argument("--slide", type=Path, help="keep the generated slide here, or use the one that is there")
+    parser.add_argument(
+        "--tiles", type=int, default=5120, help="256 px tiles with tissue, in patches of 64 tiles; the rest is glass"
+    )
+    parser.add_argument("--slide", type=Path, help="keep the generated slide at this path, or use the one already there")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--margin_px", type=int, default=0)
@@ -41,8 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no_compile", action="store_true")
-    parser.add_argument("--pauses", type=int, default=32, help="of the run, in each of which every kind of pure forward is timed")
-    parser.add_argument("--pause_batches", type=int, default=3, help="batches of each kind in a pause")
+    parser.add_argument(
+        "--pauses", type=int, default=32, help="pauses during the run, in each of which every kind of pure forward pass is timed"
+    )
+    parser.add_argument("--pause_batches", type=int, default=3, help="batches of each kind per pause")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -158,14 +162,14 @@ class Paused:
         if self.calls % self.step == self.step // 2:
             _wait_for(tiles.device)
             started = time.perf_counter()
-            reading = _settle()
+            reading = _wait_until_idle()
             self.alone.measure(self.num_batches)
             # What was read meanwhile would else be read for nothing.
             self.seconds += time.perf_counter() - started - reading / torch.get_num_threads()
         return self.network(tiles, map_shape)
 
 
-def _settle() -> float:
+def _wait_until_idle() -> float:
     """Wait until this process's other threads are idle; the CPU seconds that they have taken until then."""
     total = 0.0
     while True:
@@ -192,7 +196,7 @@ def _report(
     print(f"slide of {row['width_px']} x {row['height_px']} px, {row['num_tiles']} tiles of {TILE_PX} px at {MPP} um per pixel")
     print("start-up: " + ", ".join(f"{name} {value:.1f} s" for name, value in startup.items()))
     print("stages: " + ", ".join(f"{name} {value:.1f} s" for name, value in stages.items()))
-    print("pure forward, tiles/s: " + ", ".join(f"{kind} {value:.1f}" for kind, value in rates.items()))
+    print("pure forward pass, tiles/s: " + ", ".join(f"{kind} {value:.1f}" for kind, value in rates.items()))
     print(f"end to end {rate:.1f} tiles/s in {seconds:.1f} s: {rate / rates[best]:.1%} of {best}; peak memory {peak_gib:.2f} GiB")
     print(f"{rate / rates['fp32 NCHW']:.2f} times fp32 NCHW")
     return {

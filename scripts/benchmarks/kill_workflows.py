@@ -20,7 +20,7 @@ from shared.synthetic import BreastPlan, BreastSlidePlan, DemoPlan, SlidePlan, w
 REPOSITORY = Path(__file__).resolve().parents[2]
 DECLARED = Path(__file__).with_name("kills.json")
 IMAGE_PX, COHORT_SLIDES = 64, 30
-# Tumour, or each class behind the first, in a colour of its own: learnt in seconds.
+# Tumour, or each class behind the first, in its own colour: learned in seconds.
 PAINTS = ((70, 30, 120), (20, 110, 60), (160, 20, 20))
 
 
@@ -29,7 +29,7 @@ class Workflow:
     """Something that writes into a folder and is started again after it was killed.
 
     Attributes:
-        make_data: writes its data into a folder; each run has a copy, since trainings keep features and pixels beside them.
+        make_data: writes its data into a folder; each run has a copy, since trainings keep features and pixels next to them.
         command: what is run, from the folders of its data and of its results.
     """
 
@@ -82,7 +82,7 @@ def write_classes(folder: Path) -> None:
 
 
 def write_cohort(folder: Path) -> None:
-    """Thirty small slides, and a network that has learnt nothing."""
+    """Thirty small slides, and a network that has learned nothing."""
     plans = [SlidePlan("test", 0.3 * (index % 2), (400 + 10 * index, 520)) for index in range(COHORT_SLIDES)]
     write_demo(folder, DemoPlan(images={}, slides=plans))
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Kill -9 at random moments: what is started again ends with the same weights, features and maps as what nobody disturbed."""
+"""Kill -9 at random moments: restarted work ends with the same weights, features and maps as undisturbed work."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ VOLATILE_COLUMNS = {"seconds", "worker", "attempts", "path", "fingerprint", "ima
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workflows", nargs="+", choices=workflows(), default=list(workflows()), metavar="NAME")
-    parser.add_argument("--kills", type=int, default=20, help="of each workflow (default 20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--folder", type=Path, help="a new one, which keeps data, results and logs; without it a temporary one")
+    parser.add_argument("--kills", type=int, default=20, help="kills per workflow (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the moments of the kills")
+    parser.add_argument("--folder", type=Path, help="new folder for data, results and logs (default: a temporary one)")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -53,7 +53,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             print(_row(name, results[name]), flush=True)
     different = [name for name, result in results.items() if result["differences"]]
     if different:
-        raise RuntimeError(f"not the same after kills: {json.dumps({name: results[name]['differences'] for name in different})}")
+        raise RuntimeError(
+            f"results differ after kills: {json.dumps({name: results[name]['differences'] for name in different})}"
+        )
     return results
 
 
@@ -129,7 +131,7 @@ class _Run:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if moment_s is None:
-                raise RuntimeError(f"{self.folder}: no end after {DEADLINE_S} s") from None
+                raise RuntimeError(f"{self.folder}: still running after {DEADLINE_S} s") from None
             return False
         if code:
             tail = "\n".join((self.folder / "log.txt").read_text().splitlines()[-15:])
@@ -140,7 +142,7 @@ class _Run:
 def differences(ours: Path, theirs: Path) -> Iterator[str]:
     """Where two folders of results differ: in the names of their files, or in what they hold."""
     names = set(_compared(ours)), set(_compared(theirs))
-    yield from (f"{name} is in one folder alone" for name in sorted(names[0] ^ names[1]))
+    yield from (f"{name} is in only one of the two folders" for name in sorted(names[0] ^ names[1]))
     yield from (name for name in sorted(names[0] & names[1]) if not _is_same(name, ours, theirs))
 
 

@@ -1,6 +1,6 @@
 """CPU-milliseconds that a worker spends on a sample of each kind of training, at the paper's sizes, now and in the old way.
 
-The old way decodes every file anew and augments by MONAI's chain, step by step; tiles are read one a call through OpenSlide.
+The old way decodes every file again and augments by MONAI's chain, step by step; tiles are read one a call through OpenSlide.
 What is kept is measured behind the first epoch. With a GPU a worker hands images over as they are read, and a whole batch is
 augmented there.
 """
@@ -47,15 +47,15 @@ class Row(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--samples", type=int, default=8, help="of each row; the lower quartile counts")
-    parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this: quicker, and of no use as a measurement")
+    parser.add_argument("--samples", type=int, default=8, help="samples per row; the lower quartile counts")
+    parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this: faster, but not valid as a measurement")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure each row turn by turn on one thread, so that what else runs on the machine disturbs both ways alike."""
     torch.set_num_threads(1)
     results = {}
-    print(f"{'CPU-ms a sample':44}{'before':>8}{'now':>8}{'ratio':>7}{'with a GPU':>12}")
+    print(f"{'CPU-ms per sample':44}{'before':>8}{'now':>8}{'ratio':>7}{'with a GPU':>12}")
     with tempfile.TemporaryDirectory() as folder:
         for row in _rows(Path(folder), arguments.samples, arguments.shrink):
             measured = _measure(row, arguments.samples)
@@ -174,7 +174,7 @@ def _tile_row(name: str, path: Path, rng: np.random.Generator) -> Row:
         tile_px = min(TILE_PX, *slide.size_px)
         corners = rng.integers(0, np.array(slide.size_px) - tile_px + 1, (TILES, 2))
 
-    # Each bag opens the slide, as in a cohort that is larger than what a process holds open: no tile is at hand already.
+    # Each bag opens the slide, as in a cohort that is larger than what a process holds open: no tile is cached.
     def now(_: int) -> None:
         with Slide(path, mpp=MPP) as slide:
             slide.read_regions(corners, tile_px, MPP)

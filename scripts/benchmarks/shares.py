@@ -34,22 +34,30 @@ SCORES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config_file", nargs="+", required=True, help="of the training, its bundle's train.json first")
     parser.add_argument(
-        "--shares", type=float, nargs="+", default=list(SHARES), help="of the masked images, 0 to 1; with 0 from labels alone"
+        "--config_file", nargs="+", required=True, help="configuration files of the training, the bundle's train.json first"
+    )
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=list(SHARES),
+        help="shares of the masked images, 0 to 1; 0 learns from labels alone",
     )
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument(
         "--validation_cases",
         nargs="+",
-        help="slides that choose the epoch, one for each seed: the others that do not train are tested on",
+        help="slides that choose the epoch, one per seed; the other slides that do not train are tested on",
     )
     parser.add_argument("--slides", type=Path, help="manifest of whole slides with masks: every run is scored on its test slides")
-    parser.add_argument("--pictures", type=int, default=0, help="test images of the picture of class maps (default 0: none)")
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="the same for every run")
+    parser.add_argument("--pictures", type=int, default=0, help="number of test images in the picture of class maps (default 0)")
     parser.add_argument(
-        "--output_dir", type=Path, required=True, help="gets a folder per run, sweep.csv, shares.png and maps.png"
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="folder for one subfolder per run, sweep.csv, shares.png and maps.png"
     )
 
 
@@ -60,7 +68,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     labelled images left, and S+C* without masks is S+C: each is trained once.
     """
     if min(arguments.shares) < 0 or max(arguments.shares) > 1:
-        raise ValueError(f"shares are from 0 to 1; got {arguments.shares}")
+        raise ValueError(f"shares must be from 0 to 1; got {arguments.shares}")
     fixed = {name: parse_value(text) for name, text in arguments.set}
     varied = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
     cases = case_of_seed(arguments.seeds, arguments.validation_cases)

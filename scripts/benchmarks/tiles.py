@@ -25,8 +25,10 @@ READ_AHEAD = 4  # bags a worker, as `RegionLoader` does
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--manifest", default="data/demo_slides/slides.csv", help="slides; their train split is read")
-    parser.add_argument("--slide", help="measure this slide's reading alone, one tile per call, against OpenSlide")
+    parser.add_argument(
+        "--manifest", default="data/demo_slides/slides.csv", help="manifest of the slides; the train split is read"
+    )
+    parser.add_argument("--slide", help="only measure how fast this slide is read, one tile per call, compared with OpenSlide")
     parser.add_argument("--tissue_dir", default="data/demo_slides/tissue")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--tiles_per_slide", type=int, default=150)
@@ -35,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int, default=12, help="bags of a measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, turn by turn; the fastest counts")
+    parser.add_argument("--steps", type=int, default=12, help="bags per measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, taken in turn; the fastest counts")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def _one_slide(arguments: argparse.Namespace) -> dict[str, Any]:
         side = round(arguments.tile_size_px * slide.downsample(mpp))
         corner_px = np.array(slide.size_px) - side
         if (corner_px < 0).any():
-            raise ValueError(f"{arguments.slide}: expected at least {side} px a side, found {slide.size_px}")
+            raise ValueError(f"{arguments.slide}: expected at least {side} px per side, found {slide.size_px}")
         for _ in range(arguments.rounds):
             places = rng.integers(0, corner_px + 1, (arguments.tiles_per_slide, 2)).tolist()
             cost["ours"] = min(cost["ours"], _ours(arguments, mpp, places))
@@ -124,7 +126,7 @@ def _one_slide(arguments: argparse.Namespace) -> dict[str, Any]:
     speeds = {name: arguments.tiles_per_slide / seconds for name, seconds in cost.items()}
     ratio = speeds["ours"] / speeds["openslide"]
     print(f"tiles of {arguments.tile_size_px} px, of {side} px at level 0")
-    said = f"{speeds['ours']:.1f} tiles a CPU second, OpenSlide alone, which does not resample, {speeds['openslide']:.1f}"
+    said = f"{speeds['ours']:.1f} tiles per CPU second, OpenSlide alone, which does not resample, {speeds['openslide']:.1f}"
     print(f"{said}: {ratio:.2f} times")
     return {"tiles_per_cpu_s": speeds, "of_openslide": ratio}
 

@@ -28,14 +28,16 @@ THRESHOLDS = (0.2, 0.35, 0.5, 0.65, 0.8)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size_px", type=int, nargs=2, default=[100_000, 80_000], metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--tiles", type=int, default=5120, help="of 256 px with tissue, in patches of 64; the rest is glass")
+    parser.add_argument(
+        "--tiles", type=int, default=5120, help="256 px tiles with tissue, in patches of 64 tiles; the rest is glass"
+    )
     parser.add_argument(
         "--field_um",
         type=float,
         default=64,
-        help="of which the map says one probability: 64 gives hundreds of areas, 16 specks whose outlines take minutes to write",
+        help="side of the fields of one probability: 64 gives hundreds of areas, 16 specks whose outlines take minutes to write",
     )
-    parser.add_argument("--squares", type=int, default=60, help="at random places, of each kind (default 60)")
+    parser.add_argument("--squares", type=int, default=60, help="squares of each kind, at random places (default 60)")
 
 
 class _Redness(nn.Module):

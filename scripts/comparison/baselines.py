@@ -1,4 +1,4 @@
-"""The trivial answers that a method has to beat: everything is tumour, and colour alone.
+"""The trivial predictions that a method has to beat: everything is tumour, and colour alone.
 
 python scripts/comparison/baselines.py colour_only --manifest images.csv --test test.csv --mpp 1.0 --out runs/colour_only/seed=0
 """
@@ -184,14 +184,14 @@ def main() -> None:
     begin_script()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=list(BASELINES))
-    parser.add_argument("--manifest", type=Path, required=True, help="to train on")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest to train on")
     parser.add_argument("--test", type=Path, required=True, help="manifest of whole images or slides to map")
     parser.add_argument("--class_names", nargs="+", required=True)
     parser.add_argument("--mpp", type=float, required=True)
     parser.add_argument("--tissue", type=Path, required=True, help="folder of tissue masks")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_workers", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True, help="of the model")
+    parser.add_argument("--out", type=Path, required=True, help="file for the model")
     parser.add_argument("--maps", type=Path, required=True)
     arguments = parser.parse_args()
     names = arguments.class_names

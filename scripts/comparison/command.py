@@ -109,12 +109,12 @@ def compare(arguments: argparse.Namespace) -> int:
         ordered=arguments.ordered_classes,
     )
     # After every method: what is known can be read while the next one trains.
-    rows = comparison.run(baselines=not arguments.no_baselines, tell=partial(report.write, out))
+    rows = comparison.run(baselines=not arguments.no_baselines, report=partial(report.write, out))
     print((out / "table.md").read_text())
     print(out / "report.html")
     skipped = [row for row in rows if row.status == SKIPPED and not row.is_baseline]
     if len(skipped) == len(methods):
-        print(f"error: every method was skipped, nothing was compared on {manifest}:", file=sys.stderr)
+        print(f"error: every method was skipped, so nothing was compared on {manifest}:", file=sys.stderr)
         print(*(f"  {row.key} {row.reason}" for row in skipped), sep="\n", file=sys.stderr)
         return 2
     return int(any(row.status == FAILED for row in rows))
@@ -124,7 +124,7 @@ def _check_reference(reference: str | None, methods: Sequence[str], baselines: b
     known = [*methods, *([*BASELINES, *CEILINGS] if baselines else ())]
     known += [row.key for row in kept_rows(out, known)]
     if reference is not None and reference not in known:
-        raise ValueError(f"--reference {reference}: expected one of what is compared: {', '.join(known)}")
+        raise ValueError(f"--reference {reference}: expected one of the compared methods:  {', '.join(known)}")
 
 
 def _dataset(bundles: Path, manifest: Path, named: str | None) -> str | None:
@@ -133,7 +133,9 @@ def _dataset(bundles: Path, manifest: Path, named: str | None) -> str | None:
         return None if named == NO_DATASET else named
     found = dataset_of(bundles, manifest)
     if found is not None:
-        logger.info("methods get their bundles' overlay %s, after the manifest's folder; --dataset none keeps it away", found)
+        logger.info(
+            "methods use their bundles' overlay %s, named like the manifest's folder; --dataset none turns this off", found
+        )
     return found
 
 
@@ -144,7 +146,7 @@ def _published(bundles: Path, dataset: str | None) -> PublishedData | None:
     known = published_data(bundles)
     if dataset not in known and dataset_of(bundles, Path(dataset, "manifest.csv")) is None:
         raise ValueError(
-            f"--dataset {dataset}: expected a data set of which a bundle of {bundles} has an overlay or docs/published.json: "
+            f"--dataset {dataset}: expected a data set for which a bundle in {bundles} has an overlay or docs/published.json: "
             f"{', '.join(sorted({*known, *datasets(bundles)})) or 'there is none'}"
         )
     return known.get(dataset)

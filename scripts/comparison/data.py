@@ -85,8 +85,9 @@ def prepare_data(
     """Write the manifests of a comparison into `out`: every path absolute, every split and pixel size filled in.
 
     Whole slides with masks are also cut into labelled regions, see `slide_regions`, for the methods that learn from images; of
-    slides without, only the methods of slides learn. Images that are not all squares of one size are cut into such squares, with
-    the smallest side of any image, which are labelled by the masks, see `labelled_squares`. Whatever is cut is scored whole.
+    slides without, only the methods of slides learn. Images that are not all squares of one size are cut into such squares,
+    with the smallest side of any image, which are labelled by the masks, see `labelled_squares`. Whatever is cut is scored
+    whole.
 
     Args:
         manifest: of images, regions or whole slides.
@@ -115,7 +116,7 @@ def prepare_data(
         _fill_mpp(record)
     kinds = {_is_slide(record) for record in records}
     if len(kinds) > 1:
-        raise ValueError(f"{file} mixes whole slides with images or regions: compare them in two runs")
+        raise ValueError(f"{file} mixes whole slides with images or regions: compare them in two separate runs")
     is_slides = kinds.pop()
     manifests: dict[str, Path] = {}
     kind = SLIDES if is_slides else IMAGES
@@ -168,7 +169,7 @@ def _fill_mpp(record: Record) -> None:
         slide = open_slide(record["image"], mpp=record["mpp"])
         if not slide.has_mpp:
             raise ValueError(
-                "the methods read images at pixel sizes of their own, and this one's is not known: fill the column 'mpp', or "
+                "each method reads images at its own pixel size, and that of this image is not known: fill the column 'mpp', or "
                 "give --tile_mpp"
             )
     except ValueError as error:
@@ -192,7 +193,7 @@ def _is_slide(record: Record) -> bool:
 def _kept(
     records: Sequence[Record], sizes: Sequence[float], num_classes: int, out: Path, cut: Callable[[], list[Record]]
 ) -> list[Record]:
-    """What `cut` gives, or what an earlier call has written, if images and masks are the same: tissue takes seconds a slide."""
+    """What `cut` gives, or what an earlier call has written, if images and masks are the same: tissue takes seconds per slide."""
     files = [Path(file) for record in records for file in (record["image"], record["mask"]) if file is not None]
     known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     rows = [
@@ -235,11 +236,11 @@ def _squares(records: Sequence[Record], num_classes: int, out: Path) -> tuple[fl
     if unknown:
         why_not = (
             f"squares cut from them would have no labels, because {unknown} training images have neither a mask nor label 0. Add "
-            "their masks, or cut and label squares of one size"
+            "the masks, or cut and label squares of one size yourself"
         )
     elif least_um / coarsest_mpp < LEAST_SQUARE_PX:
         why_not = (
-            f"squares of their smallest side, {least_um:g} um, would have less than {LEAST_SQUARE_PX} px. Leave out the smallest"
+            f"squares with their smallest side, {least_um:g} um, would be under {LEAST_SQUARE_PX} px. Leave out the smallest"
         )
     if why_not:
         (out / _CUT_NOTE).unlink(missing_ok=True)

@@ -24,7 +24,7 @@ def check_comparable(data: ComparisonData) -> None:
     cases = {record["case_id"] or record["image"] for record in records}
     for split in ("train", "test"):
         if not splits[split]:
-            few = f"; all are of one case, {next(iter(cases))}, and a case stays whole" if len(cases) == 1 else ""
+            few = f"; all are of one case, {next(iter(cases))}, and cases are never divided" if len(cases) == 1 else ""
             raise ValueError(
                 f"{file} has no row of the split {split!r}: expected rows to train on and rows to score, found {present}{few}"
             )
@@ -34,7 +34,7 @@ def check_comparable(data: ComparisonData) -> None:
     if known and all(len({label > 0 for label in found}) < 2 for found in classes.values() if found):
         found = ", ".join(f"{label} ({names[label]})" for label in sorted(known))
         raise ValueError(
-            f"{file}: the {splits['train']} rows of the split 'train' are of one kind, label {found}: expected rows with label 0 "
+            f"{file}: all {splits['train']} rows of the split 'train' have the same label, {found}: expected rows with label 0 "
             f"({names[0]}) and rows with a label above 0. Add the others, or move cases between the splits"
         )
     _check_classes(file, records, known, names)
@@ -47,12 +47,14 @@ def _check_test(file: Path, test: Sequence[Record], names: Sequence[str]) -> Non
     tumour = sum(record["label"] is None or record["label"] > 0 for record in test)
     if not scored or (tumour and not any(record["mask"] is not None and record["label"] != 0 for record in scored)):
         raise ValueError(
-            f"{file}: {tumour} of the {len(test)} rows of the split 'test' are not of label 0, and {masks} have a mask: expected "
-            "masks of the rows with tumour, without which there is nothing to score. Fill the column 'mask' of the test rows"
+            f"{file}: {tumour} of the {len(test)} rows of the split 'test' have a label above 0, and {masks} have a mask: "
+            "expected "
+            "masks for the rows with tumour, because without them there is nothing to score. Fill the column 'mask' of the "
+            "test rows"
         )
     if not tumour:
         raise ValueError(
-            f"{file}: the {len(test)} rows of the split 'test' have label 0 ({names[0]}) alone: expected rows with tumour among "
+            f"{file}: all {len(test)} rows of the split 'test' have label 0 ({names[0]}): expected rows with tumour among "
             "them. Add some, or move cases between the splits"
         )
 
@@ -65,7 +67,7 @@ def _check_classes(file: Path, records: Sequence[Record], known: set[int], names
         named = ", ".join(f"{label} ({names[label]}, {tested[label]} rows)" for label in unknown)
         found = ", ".join(f"{label} ({names[label]})" for label in sorted(known))
         raise ValueError(
-            f"{file}: the split 'test' has label {named}, which no row of the split 'train' has; found there: {found}. Move "
+            f"{file}: the split 'test' has label {named}, which no row of the split 'train' has; labels there: {found}. Move "
             "cases between the splits, or give --class_names without it"
         )
 

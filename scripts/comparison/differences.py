@@ -49,7 +49,7 @@ def differences_to(reference: MethodRow, rows: Sequence[MethodRow], names: Seque
 
 
 def verdict(row: MethodRow, rows: Sequence[MethodRow], name: str) -> str:
-    """What has to be said of a method that is not ahead of the floor by its paired interval; nothing of one that is.
+    """The note on a method that is not ahead of the floor by its paired interval; nothing of one that is.
 
     Args:
         row: the method.
@@ -65,7 +65,7 @@ def verdict(row: MethodRow, rows: Sequence[MethodRow], name: str) -> str:
     title = f"“{floor.title[0].lower()}{floor.title[1:]}”"
     if difference.mean < 0:
         return f"below {title}"
-    return "" if difference.is_known and difference.low > 0 else f"not told from {title}"
+    return "" if difference.is_known and difference.low > 0 else f"not distinguishable from {title}"
 
 
 def difference_text(difference: Difference | None) -> str:

@@ -27,7 +27,7 @@ from .method_row import MethodRow
 from .scoring import map_class_names
 
 _SIDE_PX = 320
-# Shades of a map: more would not be told apart, and fewer make small files.
+# Shades of a map: more would not be distinguished, and fewer make small files.
 _NUM_SHADES = 32
 
 

@@ -18,10 +18,10 @@ from .method_row import DONE, MethodRow
 
 logger = logging.getLogger(__name__)
 
-# That decide, beside the manifest and the classes, what methods learn from, choose by and are scored on.
+# Options that decide, in addition to the manifest and the classes, what methods learn from, choose by and are scored on.
 DATA_OPTIONS = ("region_size_px", "region_mpp", "tile_mpp", "mpp", "tumour_classes", "annotation_frame", "select")
 _NOTE = "comparison.json"
-# What is made anew from the scores of each training.
+# What is made again from the scores of each training.
 _DERIVED = {"scores", "draws", "reliability", "maps", "confusion"}
 
 
@@ -49,14 +49,15 @@ def check_folder(out: Path, manifest: Path, class_names: Sequence[str], options:
         )
     then = before.get("options")
     if then is None:
-        logger.warning("%s does not say with which options its rows were made: they are taken for those of this call", note)
+        logger.warning("%s does not record the options with which its rows were made: assuming those of this call", note)
         return
     differ = [name for name in DATA_OPTIONS if then.get(name) != now["options"][name]]
     if differ:
         expected, found = (", ".join(_option(name, values.get(name)) for name in differ) for values in (then, now["options"]))
         raise ValueError(
-            f"{out} holds a comparison of the same data with other options: expected {expected}; found {found}. Give these as "
-            "they were, or another --out, or delete the folder; nothing was changed"
+            f"{out} holds a comparison of the same data with other options: expected {expected}; found {found}. Give the same "
+            "options "
+            "again, or another --out, or delete the folder; nothing was changed"
         )
 
 

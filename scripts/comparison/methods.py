@@ -164,7 +164,7 @@ def find_methods(bundles: Path, wanted: Sequence[str] = ()) -> list[Method]:
     for name in dict.fromkeys(wanted or there):
         bundle, *overlays = name.split("+")
         if bundle not in there:
-            raise ValueError(f"there is no bundle {bundle!r} in {bundles}; there are: {', '.join(there)}")
+            raise ValueError(f"there is no bundle {bundle!r} in {bundles}; the bundles are: {', '.join(there)}")
         configs = bundles / bundle / "configs"
         for overlay in overlays:
             if not (configs / f"{overlay}.json").is_file():
@@ -210,23 +210,25 @@ def check_given(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]
     """
     unknown = set(given) - {"all"} - {method.key for method in methods}
     if unknown:
-        raise ValueError(f"--set names {', '.join(sorted(unknown))}: not among the methods that are compared")
+        raise ValueError(f"--set names {', '.join(sorted(unknown))}: not among the compared methods")
     for name, keys in given.items():
         trainings = [method.training for method in methods if name in ("all", method.key)]
         for key in keys:
             if not any(key.split("::")[0] in training for training in trainings):
                 keys_there = (part for part, value in trainings[0].items() if isinstance(value, (int, float, str)))
                 known = ", ".join(sorted(part for part in keys_there if "_desc_" not in part))
-                whose = "no method that is compared has" if name == "all" else f"{name} has no"
-                raise ValueError(f"--set {name} {key}: {whose} key {key!r}" + ("" if name == "all" else f"; it has: {known}"))
+                whose = "none of the compared methods has" if name == "all" else f"{name} has no"
+                raise ValueError(
+                    f"--set {name} {key}: {whose} key {key!r}" + ("" if name == "all" else f"; the keys are: {known}")
+                )
 
 
 def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str, Any], by_labels_alone: bool = False) -> Plan:
     """How a method is trained on the data.
 
     What the user or an overlay gives stays. Else images are read at the pixel size of the bundle - finer, by halves, where they
-    would be smaller than the bundle says (`Supervision.least_image_px`), and as they are where it names none - and at their full
-    size; class names are those of the data; masks of validation and test images are used where all have one.
+    would be smaller than the bundle says (`Supervision.least_image_px`), and as they are where it names none - and at their
+    full size; class names are those of the data; masks of validation and test images are used where all have one.
 
     Args:
         method: the method.
@@ -240,15 +242,15 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
     """
     if method.kind not in data.manifests:
         wanted = (
-            "whole slides: these are images"
+            "whole slides, and these are images"
             if method.kind == SLIDES
-            else ("labels of images: slides are cut into labelled regions where every training slide with tumour has a mask")
+            else ("labels of images: slides are cut into labelled regions only if every training slide with tumour has a mask")
         )
         raise NotComparable(f"needs {wanted}")
     settings: dict[str, Any] = {"manifest": str(data.manifests[method.kind])}
     if data.num_classes != len(method.training.get("class_names", ("normal", "tumour"))) or "class_names" in method.training:
         if "class_names" not in method.training:
-            raise NotComparable(f"needs two classes: these data have {data.num_classes}")
+            raise NotComparable(f"needs two classes, and these data have {data.num_classes}")
         settings["class_names"] = list(data.class_names)
     records = data.training[method.kind]
     if "tissue_dir" in method.training:
@@ -265,7 +267,7 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
         settings |= {"truth": None} if "truth" in method.training else {}
         columns = chosen_by(method.training, method.parser(settings))
         if "mask" in columns:
-            raise NotComparable("chooses by masks of validation images, and its bundle has no other way")
+            raise NotComparable("needs masks of validation images to choose its epoch or threshold")
     _check_labels(method, records, settings)
     if not data.validation[method.kind] and not _does_without_validation(method, settings):
         raise NotComparable(f"needs {method.kind} of the split 'val'")
@@ -283,13 +285,13 @@ def _does_without_validation(method: Method, settings: Mapping[str, Any]) -> boo
 
 
 def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Pixel size and image size of a method of images, of those that nobody gave."""
+    """Pixel size and image size of a method of images, unless the user gave them."""
     if method.kind != IMAGES or "image_size_px" not in method.training:
         return {}
     if data.region_size_um is None:
         if _is_named("image_size_px", method, given):
             return {}
-        raise NotComparable(f"needs square images of one size: these are {data.why_not_square}")
+        raise NotComparable(f"needs square images of one size, and these are {data.why_not_square}")
     mpp = given.get("mpp", method.training.get("mpp"))
     if isinstance(mpp, str):
         mpp = method.parser(given).get_parsed_content("mpp")

@@ -154,7 +154,7 @@ def reliability_plot(curve: Reliability, description: str) -> str:
     total = sum(count for _, _, count, *_ in known)
     for x, y, count, said, found in known:
         radius = 1.5 + 6 * math.sqrt(count / total)
-        tip = f"said {100 * said:.0f} %, found {100 * found:.0f} %, {100 * count / total:.1f} % of the pixels"
+        tip = f"predicted {100 * said:.0f} %, observed {100 * found:.0f} %, {100 * count / total:.1f} % of the pixels"
         parts.append(f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{escape(tip)}</title></circle>')
     bottom = top + side + 34
     parts.append(f'<text class="axis" x="{left + side / 2}" y="{bottom}" text-anchor="middle">probability of tumour</text>')
@@ -163,7 +163,7 @@ def reliability_plot(curve: Reliability, description: str) -> str:
 
 
 def label_places(places: Sequence[tuple[float, float]], names: Sequence[str]) -> list[tuple[float, float, str]]:
-    """Where each point's name stands: beside it, moved up or down until it covers no other name and no other point.
+    """Where to write each point's name: next to it, moved up or down until it covers no other name and no other point.
 
     Args:
         places: (x, y) of the points.

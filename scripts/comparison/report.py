@@ -36,7 +36,7 @@ _TEMPLATE = "report.html.jinja"
 _ROOT = Path(__file__).resolve().parents[2]
 # Cases that are named, and shown.
 _NUM_WORST = 3
-# What the plots show first and methods are told apart by, of those that there are.
+# What the plots show first and methods are distinguished by, of those that there are.
 _FIRST_SCORES = ("macro_f1", "iou")
 
 
@@ -125,7 +125,7 @@ class Report:
 
     @property
     def first_score(self) -> str:
-        """What the plots show first, and which difference stands beside the scores."""
+        """What the plots show first, and which difference is shown next to the scores."""
         known = [name for name in self.names if any(_is_number(row.scores.get(name)) for row in self.rows)]
         return next((name for name in _FIRST_SCORES if name in known), next(iter(known), _FIRST_SCORES[-1]))
 
@@ -190,7 +190,7 @@ class Report:
         titles = {
             "annotation": "Annotation, min",
             "training": "Training, min",
-            "seconds": f"Seconds a {self.unit}",
+            "seconds": f"Seconds per {self.unit}",
             "memory": "Peak memory, GiB",
         }
         return titles | ({"gpu": "Peak GPU memory, GiB"} if any(row.gpu_bytes is not None for row in rows) else {})

@@ -96,12 +96,12 @@ class Comparison:
         self.tissue = TissueCache(out / "data" / "tissue")
         self.scorer = MapScorer(data, mpp, self.tissue)
 
-    def run(self, baselines: bool = True, tell: Callable[[Sequence[MethodRow]], None] = lambda rows: None) -> list[MethodRow]:
+    def run(self, baselines: bool = True, report: Callable[[Sequence[MethodRow]], None] = lambda rows: None) -> list[MethodRow]:
         """Train, map and score what is not finished.
 
         Args:
             baselines: whether the trivial baselines and the ceilings get a row too.
-            tell: called with the rows so far whenever one is added.
+            report: called with the rows so far whenever one is added.
 
         Returns:
             a row per method and per trivial baseline. Whatever goes wrong with one is that row's reason. After them the rows
@@ -121,7 +121,7 @@ class Comparison:
                 logger.exception("%s failed", row.title)
             rows.append(row)
             keep_row(row, self.out)
-            tell([*rows, *kept])
+            report([*rows, *kept])
         return [*rows, *kept]
 
     def _keep(self, row: MethodRow) -> bool:
@@ -221,7 +221,7 @@ class Comparison:
 
     def _run(self, command: Sequence[str], usage: Path, log_file: Path, maps: Path) -> int:
         """Run a command that makes maps, unless it has; its exit status."""
-        # Beside the network, not beside the maps: who removes a training to have it anew wants new maps too.
+        # Beside the network, not next to the maps: removing a training to repeat it should also give new maps.
         note = usage.with_name("mapped.json")
         wanted = json.dumps({"command": list(command), "test sha256": _sha256(self.data.test_manifest)}) + "\n"
         if (maps / TABLE_NAME).is_file() and note.is_file() and note.read_text() == wanted:
@@ -309,7 +309,7 @@ def last_line(log: Path) -> str:
         return "it left no log"
     errors = [line for line in lines if line.startswith("error: ") or _is_error(line)]
     causes = [line for line in errors if not line.startswith("RuntimeError: Failed to")]
-    return (causes or errors or lines or ["it said nothing"])[-1][:500]
+    return (causes or errors or lines or ["it printed no message"])[-1][:500]
 
 
 def _is_error(line: str) -> bool:
@@ -326,7 +326,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _seconds(usage: Path) -> float:
-    """Of all attempts: an interrupted training's go on in the next one."""
+    """Sum over all attempts: those of an interrupted training continue in the next one."""
     return sum(attempt["seconds"] for attempt in read_attempts(usage))
 
 
@@ -338,9 +338,9 @@ def _peak(folders: Sequence[Path], what: str) -> int | None:
 def mean_seconds(maps: Sequence[Path], usages: Sequence[Path]) -> float:
     """Seconds that an image adds to a run of many, mean over the maps of several trainings; NaN where there are none.
 
-    While an image's files are written the next one is computed, so the sum of the images' own seconds is more than what they took
-    together, and at most twice as much. What their process took is more as well, by its start. The lesser of both is taken, the
-    process's only where it can be the one that made all the maps.
+    While an image's files are written the next one is computed, so the sum of the images' own seconds is more than what they
+    took together, and at most twice as much. What their process took is more as well, by its start. The lesser of both is
+    taken, the process's only where it can be the one that made all the maps.
 
     Args:
         maps: a folder per training, with its table.

@@ -36,7 +36,8 @@ from .data import ComparisonData
 
 # Raise it when the same maps score differently.
 SCORES_VERSION = 2
-# Boundaries are matched on a grid of this many pixels a side at most: tolerance is a share of the diagonal, time of the length.
+# Boundaries are matched on a grid of this many pixels per side at most: tolerance is a share of the diagonal, time of the
+# length.
 BOUNDARY_SIDE_PX = 512
 
 
@@ -68,8 +69,8 @@ class MapScorer:
 
     All maps are looked at on one grid, whatever pixel size a method works at: a grid pixel has the value of the map pixel below
     its middle, and the truth of the mask there. A slide's background scores 0 whatever its map says, and thresholded scores are
-    of its tissue; an image counts with all its pixels, as in the papers, and what is glass there is left out of the AUC "tissue"
-    only.
+    of its tissue; an image counts with all its pixels, as in the papers, and what is glass there is left out of the AUC
+    "tissue" only.
 
     Args:
         data: what is compared on.

@@ -84,7 +84,7 @@ def caution(rows: Sequence[MethodRow]) -> str:
     """What readers of the intervals must know: few cases, and methods of one training; nothing where all is well."""
     drawn = [row.draws for row in rows if row.draws is not None]
     few = f"Only {drawn[0].num_cases} test cases: below {FEW_CASES} the intervals are rough." if drawn else ""
-    alone = "Of one training nobody knows what another would score: its intervals are over patients only, and too narrow."
+    alone = "With one training per method, intervals cover patients only and are too narrow."
     said = [few if drawn and drawn[0].num_cases < FEW_CASES else "", alone if any(row.is_of_one_training for row in rows) else ""]
     return " ".join(filter(None, said))
 
@@ -97,7 +97,7 @@ def write_csv(
     published: PublishedData | None,
     first_score: str = "iou",
 ) -> None:
-    """A row per method; scores are shares of 1, with the ends of their intervals beside them."""
+    """A row per method; scores are shares of 1, with the ends of their intervals next to them."""
     table = []
     for row in rows:
         cells: dict[str, Any] = {"method": row.key, "title": row.title, "status": row.status, "reason": row.reason}
@@ -150,14 +150,14 @@ def write_markdown(
         unit: of the test data, ``"image"`` or ``"slide"``.
         origin: of the numbers, a line.
         reference: that the others are compared with.
-        first_score: the one whose differences stand beside the scores.
+        first_score: the one whose differences are shown next to the scores.
         class_names: of which confusion matrices are shown where there are three or more.
     """
     done = [row for row in rows if row.status == DONE]
     columns = {name: title for name, title in names.items() if any(name in row.scores for row in done)}
     against = _against(done, reference, columns, first_score)
     with_gpu = any(row.gpu_bytes is not None for row in done)
-    costs = ["training, min", f"s a {unit}", "memory, GiB", *(["GPU, GiB"] if with_gpu else [])]
+    costs = ["training, min", f"s per {unit}", "memory, GiB", *(["GPU, GiB"] if with_gpu else [])]
     header = ["method", "labels", "labels to select", "um per pixel, overlays", *columns.values(), *against, *costs]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in done:
@@ -243,7 +243,9 @@ def _difference_lines(rows: Sequence[MethodRow], reference: MethodRow | None, co
         "",
         f"Differences to {reference.title}, in points: paired, over the same draws of the same cases; in brackets the 95 %",
     ]
-    lines[-1] += " interval, then in how many draws the method is ahead. They, not overlaps of two intervals, tell methods apart."
+    lines[-1] += (
+        " interval, then in how many draws the method is ahead. Use these, not overlaps of intervals, to compare methods."
+    )
     lines += ["", "| method | " + " | ".join(columns.values()) + " |", "|" + "---|" * (len(columns) + 1)]
     for row in rows:
         if row.key in of_rows:

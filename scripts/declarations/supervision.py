@@ -27,7 +27,7 @@ class Supervision:
         learns_from: columns of the manifest that the training learns from, of `COLUMNS`.
         of_some: those of them that only some of the training rows need.
         chooses_by: columns of the validation rows that choose its epoch or threshold; none where the last epoch is kept.
-        least_image_px: side below which an image has lost what the method could see in it: where nobody names a pixel size,
+        least_image_px: side below which an image has lost what the method could see in it: if no pixel size is given,
             smaller ones are read finer.
     """
 

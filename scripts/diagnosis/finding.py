@@ -48,8 +48,6 @@ def findings_of(check: Check) -> Iterator[Finding]:
     try:
         yield from check()
     except ModuleNotFoundError as error:
-        yield Finding(name, Level.NOTE, f"not looked at, because {error.name} is missing")
+        yield Finding(name, Level.NOTE, f"not checked, because {error.name} is missing")
     except Exception as error:  # a broken installation raises anything
-        yield Finding(
-            check.__name__.replace("_", " "), Level.PROBLEM, f"could not be looked at ({type(error).__name__}: {error})"
-        )
+        yield Finding(check.__name__.replace("_", " "), Level.PROBLEM, f"could not be checked ({type(error).__name__}: {error})")

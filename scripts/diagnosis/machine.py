@@ -25,7 +25,7 @@ def processor() -> Iterator[Finding]:
     here = f"{cores} cores" if cores == of_machine else f"{cores} of {of_machine} cores"
     from shared.networks.precision import cpu_computes_bfloat16
 
-    precision = "bfloat16 is faster and used" if cpu_computes_bfloat16() else "float32 (bfloat16 is not faster here)"
+    precision = "uses bfloat16" if cpu_computes_bfloat16() else "uses float32 (bfloat16 is not faster here)"
     yield Finding("CPU", Level.OK, f"{here}, {precision}")
 
 
@@ -40,9 +40,9 @@ def gpus() -> Iterator[Finding]:
         return
     found = f"none that PyTorch {torch.__version__} can use"
     if shutil.which("nvidia-smi") is None:
-        yield Finding("GPU", Level.NOTE, f"{found}, and no NVIDIA driver", "everything runs on the CPU, more slowly")
+        yield Finding("GPU", Level.NOTE, f"{found}, and no NVIDIA driver", "everything runs on the CPU, which is slower")
     elif torch.version.cuda is None:
-        yield Finding("GPU", Level.PROBLEM, f"{found}: this is its build for CPUs", "install torch for CUDA (docs/install.md)")
+        yield Finding("GPU", Level.PROBLEM, f"{found}: this is its CPU build", "install torch for CUDA (docs/install.md)")
     else:
         remedy = "update the driver, or use requirements-cuda12.txt (docs/install.md)"
         yield Finding("GPU", Level.PROBLEM, f"{found}, which was built for CUDA {torch.version.cuda}", remedy)
@@ -54,7 +54,9 @@ def memory() -> Iterator[Finding]:
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         gib = min(gib, int(text) / GIB)
     level = Level.OK if gib >= LEAST_MEMORY_GIB else Level.PROBLEM
-    yield Finding("memory", level, f"{gib:.1f} GiB", "" if level is Level.OK else f"{LEAST_MEMORY_GIB} GiB are needed to train")
+    yield Finding(
+        "memory", level, f"{gib:.1f} GiB", "" if level is Level.OK else f"{LEAST_MEMORY_GIB} GiB are needed for training"
+    )
     shared = Path("/dev/shm")
     if shared.is_dir():
         gib = shutil.disk_usage(shared).total / GIB

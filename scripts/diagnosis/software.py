@@ -91,7 +91,7 @@ def required_packages() -> Iterator[Finding]:
     if problem := unfit(requirements):
         yield Finding("packages", Level.PROBLEM, problem, f"pip install -r {base} -c constraints.txt")
     else:
-        yield Finding("packages", Level.OK, f"{len(requirements)} of {base}, in versions that were tried")
+        yield Finding("packages", Level.OK, f"{len(requirements)} of {base}, in tested versions")
 
 
 def optional_packages() -> Iterator[Finding]:
@@ -114,7 +114,7 @@ def slide_readers() -> Iterator[Finding]:
         warnings.simplefilter("ignore")
         problem = usable_cucim_problem()
     if problem:
-        yield Finding("cuCIM", Level.NOTE, f"not used: {problem}", "OpenSlide reads every slide, more slowly")
+        yield Finding("cuCIM", Level.NOTE, f"not used: {problem}", "OpenSlide reads every slide instead, which is slower")
     else:
         yield Finding("cuCIM", Level.OK, metadata.version(_installed_of("cucim-cu13", "cucim-cu12")))
     yield Finding("OpenSlide", Level.OK, openslide.__library_version__)
@@ -130,7 +130,7 @@ def compiler() -> Iterator[Finding]:
     if found and " " not in str(ROOT):
         yield Finding("compiler", Level.OK, f"{found}: `compile True` maps slides faster")
     elif found:
-        problem = f"{found}, but torch.compile cannot work in a path with a space"
-        yield Finding("compiler", Level.NOTE, problem, "move this project to compile networks")
+        problem = f"{found}, but torch.compile does not work in a path with a space"
+        yield Finding("compiler", Level.NOTE, problem, "move this project to a path without a space to compile networks")
     else:
         yield Finding("compiler", Level.NOTE, "no C++ compiler, so networks cannot be compiled", "apt-get install g++")

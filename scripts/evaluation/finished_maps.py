@@ -46,7 +46,7 @@ def settings_of(maps: Path) -> dict[str, Any]:
 
 
 def tissue_of(settings: Mapping[str, Any], given: Path | None, otherwise: Path) -> TissueCache:
-    """The slides' tissue as the maps' run found it, edited masks among it where their folder is at hand."""
+    """The slides' tissue as the maps' run found it, edited masks among it if their folder is available."""
     used = settings.get("tissue_dir")
     folder = given or (Path(used) if used is not None and Path(used).is_dir() else otherwise)
     kept = {name: settings[f"tissue_{name}"] for name in ("method", "mpp") if settings.get(f"tissue_{name}") is not None}
@@ -72,7 +72,7 @@ def class_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tis
     """Of maps of several classes."""
     for name in ("threshold", "froc_mpp", "tumour_classes"):
         if getattr(arguments, name) is not None:
-            raise ValueError(f"--{name} is for maps of tumour, and those in {arguments.maps} are of several classes")
+            raise ValueError(f"--{name} is for maps of tumour, and those in {arguments.maps} have several classes")
     names = settings["class_names"]
     cohort = MapCohort(arguments.maps, _records(arguments, len(names)), tissue, names, arguments.allow_missing)
     return class_map_report(cohort, str(settings.get("network", "Maps")))
@@ -95,22 +95,22 @@ def tumour_table(metrics: Mapping[str, Any]) -> list[str]:
     lines = [*_pixel_lines("Pixels (%)", metrics), "", f"Slides, AUC of the tumour share (%){_cell(metrics['slides']['auc'])}"]
     lines.append(f"{lesions['num_lesions']} lesions, FROC (%)".ljust(35) + _cell(lesions["froc"]))
     for number, sensitivity in (lesions["sensitivity_at"] or {}).items():
-        lines.append(f"  found at {number} false alarms a slide".ljust(35) + _cell(sensitivity))
+        lines.append(f"  found at {number} false positives per slide".ljust(35) + _cell(sensitivity))
     if lesions.get("num_isolated"):
-        lines.append(f"  {lesions['num_isolated']} of isolated tumour cells (below {ISOLATED_UM} um) do not count")
+        lines.append(f"  {lesions['num_isolated']} of isolated tumour cells (below {ISOLATED_UM} um) are not counted")
     return [*lines, "", f"{metrics['num_slides']} slides, threshold {metrics['threshold']:g}{_left_out(metrics)}"]
 
 
 def class_table(metrics: Mapping[str, Any]) -> list[str]:
     """The scores of maps of several classes for a person, in per cent."""
     names = metrics["class_names"]
-    # Those of tumour have lines of their own.
+    # Those of tumour have their own lines.
     blocks = score_blocks({kind: metrics[kind] for kind in CLASS_KINDS})
     lines = [*blocks, *_confusion_lines(names, metrics["confusion"]), ""]
     lines += [*_pixel_lines(f"Not {names[0]} (%)", metrics), ""]
     absent = ", ".join(metrics["classes_without_truth"])
-    said = f"; no pixel of a mask is {absent}" if absent else ""
-    return [*lines, f"{metrics['num_slides']} slides; tissue only, unless said otherwise{_left_out(metrics)}{said}"]
+    said = f"; no mask contains {absent}" if absent else ""
+    return [*lines, f"{metrics['num_slides']} slides; tissue only, unless stated otherwise{_left_out(metrics)}{said}"]
 
 
 def _pixel_lines(title: str, metrics: Mapping[str, Any]) -> list[str]:

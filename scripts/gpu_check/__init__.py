@@ -1,1 +1,1 @@
-"""What `scripts/check_gpu.py` looks at, each in a process of its own, and the table of what passed."""
+"""What `scripts/check_gpu.py` looks at, each in a separate process, and the table of what passed."""

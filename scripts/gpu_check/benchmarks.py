@@ -24,11 +24,11 @@ def inference_check(device: str, batch_size: int, is_compiled: bool, num_workers
         *([] if is_compiled else ["--no_compile"]),
     ]
 
-    def says(_: str) -> str:
+    def describe(_: str) -> str:
         results = json.loads(report.read_text())["results"]
         return f"{results['of_best_pure']:.0%} of the best pure forward rate, {results['tiles_per_s']:.0f} tiles/s"
 
-    return Check(name, _command("inference", report, device, num_workers, options), says)
+    return Check(name, _command("inference", report, device, num_workers, options), describe)
 
 
 def tiles_check(device: str, num_workers: int, folder: Path) -> Check:
@@ -36,11 +36,11 @@ def tiles_check(device: str, num_workers: int, folder: Path) -> Check:
     report = folder / f"tiles_{num_workers}.json"
     options = ["--steps", "40"] if device == "cuda" else list(SMALL_TILES)
 
-    def says(_: str) -> str:
+    def describe(_: str) -> str:
         share = json.loads(report.read_text())["results"]["both_of_model"]
         return f"training on slides runs at {share:.0%} of the network's own rate"
 
-    return Check(f"tiles {num_workers}", _command("tiles", report, device, num_workers, options), says)
+    return Check(f"tiles {num_workers}", _command("tiles", report, device, num_workers, options), describe)
 
 
 def _command(name: str, report: Path, device: str, num_workers: int, options: list[str]) -> list[str]:

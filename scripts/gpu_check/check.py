@@ -19,18 +19,18 @@ _LONGEST = 300
 
 @dataclass(frozen=True)
 class Check:
-    """What is checked, in a process of its own: a device that fails in one says nothing of the next.
+    """What is checked, in a separate process: a device that fails in one says nothing of the next.
 
     Args:
         name: in the table, and of the log.
         command: behind the Python interpreter.
-        says: what the table says of a process that ended well. It raises a ValueError where its result is wrong.
+        describe: the table entry for a process that ended well; raises a ValueError if its result is wrong.
         skipped: why it cannot be made here; None where it can.
     """
 
     name: str
     command: Sequence[str]
-    says: Callable[[str], str]
+    describe: Callable[[str], str]
     skipped: str | None = None
 
 
@@ -52,7 +52,7 @@ def run_check(check: Check, python: str, folder: Path, timeout_s: float) -> Row:
     if check.skipped is not None:
         return Row(check.name, SKIP, check.skipped)
     if timeout_s <= 0:
-        return Row(check.name, SKIP, "no time was left for it")
+        return Row(check.name, SKIP, "skipped, because the time was up")
     log = folder / f"{check.name.replace(' ', '_')}.log"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
     started = time.monotonic()
@@ -64,11 +64,11 @@ def run_check(check: Check, python: str, folder: Path, timeout_s: float) -> Row:
         text = log.read_text(errors="replace")
         if process.returncode:
             raise ValueError(f"status {process.returncode}: {_last_error(text)}")
-        result, said = PASS, check.says(text)
+        result, said = PASS, check.describe(text)
     except (ValueError, OSError, KeyError) as error:
         result, said = FAIL, f"{error} (see {log})"
     except subprocess.TimeoutExpired:
-        result, said = FAIL, f"it had not ended after {timeout_s:.0f} s (see {log})"
+        result, said = FAIL, f"still running after {timeout_s:.0f} s (see {log})"
     return Row(check.name, result, said, time.monotonic() - started)
 
 

@@ -1,4 +1,4 @@
-"""What a device computes, beside the CPU: maps of a generated slide, and the augmentation of tiles.
+"""What a device computes, compared with the CPU: maps of a generated slide, and the augmentation of tiles.
 
 python -m scripts.gpu_check.computed map_bf16 cuda:0
 """
@@ -56,7 +56,7 @@ def map_of(slide: Path, device: str, amp: bool, compiled: bool) -> NDArray[np.in
 
 
 def compare_maps(kind: str, device: str) -> str:
-    """The map of a device beside that of the CPU in float32.
+    """The map of a device compared with that of the CPU in float32.
 
     Raises:
         ValueError: if they differ by more than the precision explains.
@@ -67,14 +67,14 @@ def compare_maps(kind: str, device: str) -> str:
         expected = map_of(slide, "cpu", amp=False, compiled=False)
         found = map_of(slide, device, amp=kind != "map_fp32", compiled=kind == "map_compiled")
     most = int(np.abs(found - expected).max())
-    said = f"at most {most}/255 from the CPU's, which goes from {expected.min()} to {expected.max()} ({device})"
+    said = f"at most {most}/255 from the map of the CPU, which ranges from {expected.min()} to {expected.max()} ({device})"
     if most > MOST_STEPS[kind]:
         raise ValueError(f"the map differs by {most}/255; expected {MOST_STEPS[kind]} at most: {said}")
     return said
 
 
 def compare_augmentation(device: str) -> str:
-    """Augmented tiles of a device beside those of the CPU, drawn alike.
+    """Augmented tiles of a device compared with those of the CPU, drawn alike.
 
     Raises:
         ValueError: if they differ.

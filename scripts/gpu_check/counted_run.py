@@ -63,7 +63,7 @@ def count_waits(waits: Counter[str]) -> None:
         if SAID not in str(message):
             show(message, *arguments, **options)
             return
-        # Without the source lines, which would be read anew for each.
+        # Without the source lines, which would be read again for each.
         stack = (Place(call.filename, call.lineno, call.function) for call in inspect.stack(context=0)[1:])
         line = waiting_line(stack)
         if line is not None:

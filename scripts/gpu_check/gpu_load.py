@@ -29,7 +29,7 @@ class Utilisation:
     def __init__(self) -> None:
         self.samples: list[float] = []
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> Utilisation:
         if shutil.which(QUERY[0]) is not None:
@@ -43,10 +43,10 @@ class Utilisation:
 
     def __str__(self) -> str:
         if not self.samples:
-            return "not known: nvidia-smi says nothing"
+            return "not known: nvidia-smi gives no output"
         return f"{sum(self.samples) / len(self.samples):.0f} % on average"
 
-    def _ask(self) -> None:
+    def _sample(self) -> None:
         while not self._ended.wait(EVERY_S):
             process = subprocess.run(QUERY, capture_output=True, text=True, check=False)
             self.samples += percentages(process.stdout)

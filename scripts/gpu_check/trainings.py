@@ -30,16 +30,16 @@ def training_check(bundle: str, device: str, folder: Path, keys: Mapping[str, st
     waits = folder / f"{bundle}_waits.json"
     options = {"device": f"$torch.device('{device}')"} | _options(bundle, folder / bundle, keys)
 
-    def says(log: str) -> str:
+    def describe(log: str) -> str:
         found = json.loads(waits.read_text())
         if found:
             lines = ", ".join(f"{line} ({number} times)" for line, number in list(found.items())[:4])
             raise ValueError(f"steps wait for the GPU: {lines}")
-        noticed = [f"{log.count(text)} warnings of {name}" for name, text in WARNINGS.items() if text in log]
-        return ", ".join(["no step waits" if device == "cuda" else "trained", *noticed])
+        noticed = [f"{log.count(text)} warnings about {name}" for name, text in WARNINGS.items() if text in log]
+        return ", ".join(["no step waits for the GPU" if device == "cuda" else "trained", *noticed])
 
     command = [str(COUNTED_RUN), str(waits), "run", *_configured(bundle, ("train", "small"), options)]
-    return Check(f"training {bundle}", command, says)
+    return Check(f"training {bundle}", command, describe)
 
 
 def processes_check(bundle: str, device: str, num_processes: int, folder: Path, keys: Mapping[str, str]) -> Check:
@@ -49,7 +49,9 @@ def processes_check(bundle: str, device: str, num_processes: int, folder: Path, 
     options = _options(bundle, folder / f"{bundle}_processes", keys)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={max(2, num_processes)}"]
     command = [*torchrun, "-m", "monai.bundle", "run", *_configured(bundle, ("train", "small", "multi_gpu_train"), options)]
-    skipped = None if enough and has_config else "there is one GPU" if has_config else "it has no multi_gpu_train.json"
+    skipped = (
+        None if enough and has_config else "there is only one GPU" if has_config else "the bundle has no multi_gpu_train.json"
+    )
     joined = f"{max(2, num_processes)} processes, {'NCCL' if device == 'cuda' else 'gloo'}"
     return Check(f"processes {bundle}", command, lambda _: joined, skipped)
 

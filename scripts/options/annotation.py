@@ -13,10 +13,11 @@ def add_annotation_options(parser: ArgumentParser) -> None:
         "--tumour_classes",
         nargs="+",
         metavar="CLASS",
-        help="of annotation files: the classes that are tumour (default: all is annotated in one class, which is tumour)",
+        help="classes in annotation files that are tumour (default: everything is annotated in one class, which is tumour)",
     )
     parser.add_argument(
         "--annotation_frame",
         choices=ANNOTATION_FRAMES,
-        help="of annotation files that do not name theirs (default: qupath for GeoJSON and JSON, level0 for XML)",
+        help="coordinate frame of annotation files that do not name theirs (default: qupath for GeoJSON and JSON, level0 for "
+        "XML)",
     )

@@ -20,11 +20,16 @@ def add_engine_options(parser: argparse.ArgumentParser, needed_everywhere: str) 
         parser: gets them.
         needed_everywhere: what has to lie at the same paths on every machine of a cluster.
     """
-    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="(default local: this process)")
+    parser.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="where slides are processed (default local: in this process)"
+    )
     ray = parser.add_argument_group(f"with --engine ray; {needed_everywhere} at the same paths on every machine")
-    ray.add_argument("--address", help="of the cluster ('auto': the one of this machine); without it one of this machine alone")
-    ray.add_argument("--cpus_per_slide", type=float, default=2, help="cores a slide (default 2)")
-    ray.add_argument("--gpus_per_slide", type=float, default=0, help="GPUs a slide, also a part of one (default 0)")
+    ray.add_argument(
+        "--address",
+        help="address of the cluster ('auto': the one that this machine belongs to; default: start one on this machine alone)",
+    )
+    ray.add_argument("--cpus_per_slide", type=float, default=2, help="cores per slide (default 2)")
+    ray.add_argument("--gpus_per_slide", type=float, default=0, help="GPUs per slide; fractions are allowed (default 0)")
 
 
 def checked_images(manifest: Path, split: str | None, out: Path) -> list[ImageInput] | None:

@@ -32,9 +32,9 @@ def chosen_gpus(given: str) -> list[str]:
     named = range(count) if given == ALL else [_number(word.strip(), given) for word in given.split(",")]
     wrong = [number for number in named if number >= count]
     if wrong:
-        raise ValueError(f"--gpus {given}: there is no GPU {wrong[0]}; PyTorch finds {count}, from 0 on")
+        raise ValueError(f"--gpus {given}: there is no GPU {wrong[0]}; PyTorch finds {count}, numbered from 0")
     if len(set(named)) < len(named):
-        raise ValueError(f"--gpus {given}: each GPU is to be named once")
+        raise ValueError(f"--gpus {given}: name each GPU only once")
     visible = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
     return [visible[number] if visible else str(number) for number in named]
 
@@ -74,7 +74,7 @@ def run_on_gpus(command: Sequence[str], gpus: Sequence[str]) -> int:
 
 def _number(word: str, given: str) -> int:
     if not word.isdigit():
-        raise ValueError(f"--gpus takes 'all' or numbers such as 0,1; got {given!r}")
+        raise ValueError(f"--gpus expects 'all' or numbers such as 0,1; got {given!r}")
     return int(word)
 
 
@@ -84,14 +84,14 @@ def _start(command: Sequence[str], gpu: str) -> subprocess.Popen[str]:
 
 
 def _forward(process: subprocess.Popen[str], gpu: str) -> list[threading.Thread]:
-    """Threads that say here, line by line, what a process says."""
+    """Threads that print the output of a process here, line by line."""
 
-    def say(source: IO[str], target: TextIO) -> None:
+    def relay(source: IO[str], target: TextIO) -> None:
         for line in source:
             print(f"GPU {gpu}: {line.rstrip()}", file=target, flush=True)
 
     streams = ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
-    readers = [threading.Thread(target=say, args=pair, daemon=True) for pair in streams if pair[0] is not None]
+    readers = [threading.Thread(target=relay, args=pair, daemon=True) for pair in streams if pair[0] is not None]
     for reader in readers:
         reader.start()
     return readers

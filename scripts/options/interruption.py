@@ -14,5 +14,5 @@ def exit_with(run: Callable[[], int]) -> NoReturn:
     try:
         sys.exit(run())
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)

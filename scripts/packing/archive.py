@@ -30,7 +30,7 @@ def write_archive(folder: Path, path: Path) -> None:
     """
     links = [file for file in folder.rglob("*") if file.is_symlink()]
     if links:
-        raise ValueError(f"{links[0]} is a link: a packed bundle stands alone")
+        raise ValueError(f"{links[0]} is a link, and a packed bundle must not depend on other files")
     files = {file.relative_to(folder.parent).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
@@ -58,13 +58,13 @@ def unpack(path: Path, parent: Path) -> Path:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
             if damaged is not None:
-                raise ValueError(f"{path} was altered: {damaged} does not have its checksum")
+                raise ValueError(f"{path} was altered: the checksum of {damaged} does not match")
             outside = [entry for entry in archive.namelist() if not _is_below(entry, name)]
             if outside:
-                raise ValueError(f"{path}: every entry lies in {name}/; got {outside[0]}")
+                raise ValueError(f"{path}: every entry must lie in {name}/; got {outside[0]}")
             archive.extractall(parent)
     except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no whole zip, it was truncated or altered: {error}") from error
+        raise ValueError(f"{path} is not a complete zip file: it was truncated or altered: {error}") from error
     return parent / name
 
 

@@ -63,7 +63,7 @@ def files_of(bundle: Path) -> list[Path]:
         files += [head.relative_to(bundle) / file for file in _walk(head)]
     links = [file for file in files if (bundle / file).is_symlink()]
     if links:
-        raise ValueError(f"{bundle / links[0]} is a link: of a bundle's entries shared alone may be one")
+        raise ValueError(f"{bundle / links[0]} is a link: only the entry shared of a bundle may be one")
     return sorted(files)
 
 
@@ -81,7 +81,7 @@ def code_digest(shared: Path) -> str:
 
 
 def stage_weights(training: Path, target: Path, settings: list[str]) -> None:
-    """Copy the trained network and what belongs to it, such as its threshold, and say beside it what it was trained on.
+    """Copy the trained network and what belongs to it, such as its threshold, and say next to it what it was trained on.
 
     Args:
         training: output folder of a training.
@@ -144,7 +144,7 @@ def _note(data: str, settings: list[str], digest: str) -> str:
     differences = "\n".join(f"  {line}" for line in settings) or "  none"
     return (
         f"{WEIGHTS} and {TORCHSCRIPT} were trained on images that shared/synthetic generated ({data}), not on tissue.\n"
-        "They show that the bundle runs. They are no clinical model, and nothing is known of their answers on real slides.\n\n"
+        "They show that the bundle runs. They are not a clinical model, and how they perform on real slides is unknown.\n\n"
         f"Settings that differ from configs/train.json:\n{differences}\n\n"
         f"SHA-256 of {WEIGHTS}: {digest}\n"
     )

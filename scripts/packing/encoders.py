@@ -38,7 +38,7 @@ class EncoderTerms:
         return self.licence in PERMISSIVE and not self.is_gated
 
     def __str__(self) -> str:
-        access = ", access must be asked for" if self.is_gated else ""
+        access = ", access must be requested" if self.is_gated else ""
         return f"{self.name} (licence: {self.licence or 'not known'}{access})"
 
     def entry(self, key: str) -> dict[str, Any]:

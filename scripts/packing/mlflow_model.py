@@ -79,7 +79,7 @@ def _requirements(metadata: dict[str, Any]) -> list[str]:
 def _run_of(training: Path) -> tuple[str, RunInfo]:
     note = training / TRACKING
     if not note.is_file():
-        raise ValueError(f"{note} does not exist: expected the note of a training that MLflow has followed (tracking::enabled)")
+        raise ValueError(f"{note} does not exist: expected the note of a training that was logged to MLflow (tracking::enabled)")
     saved = json.loads(note.read_text())
     uri = os.environ.get("MLFLOW_TRACKING_URI") or saved["tracking_uri"]
     try:

@@ -27,7 +27,7 @@ def read_model_info(path: Path) -> dict[str, dict[str, str]]:
     try:
         info: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
+        raise ValueError(f"{path} is not a JSON file: {error}") from error
     return info
 
 
@@ -40,8 +40,8 @@ def check_unchanged(path: Path, entry: str, digest: str) -> None:
     known = read_model_info(path).get(entry, {}).get("checksum", digest)
     if known != digest:
         raise ValueError(
-            f"{entry} is in {path} already, under another checksum ({known}; now {digest}): whoever has that version would not "
-            "get this one. Raise the version in the bundle's metadata.json, with its line in the changelog"
+            f"{entry} is already in {path} with another checksum ({known}; now {digest}): users who have that version would not "
+            "get this one. Raise the version in the bundle's metadata.json and add its line to the changelog"
         )
 
 
@@ -105,7 +105,7 @@ def release_address(release: str | None, repository: Path, out: Path) -> str:
             return out.resolve().as_uri()
     parts = release.split("/")
     if len(parts) != 3 or not all(parts):
-        raise ValueError(f"--release is owner/repository/tag, as in someone/bundles/{DEFAULT_TAG}; got {release}")
+        raise ValueError(f"--release must be owner/repository/tag, as in someone/bundles/{DEFAULT_TAG}; got {release}")
     owner, name, tag = parts
     return f"https://github.com/{owner}/{name}/releases/download/{tag}"
 

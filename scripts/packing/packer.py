@@ -20,7 +20,7 @@ LARGE_NAMES = (WEIGHTS, TORCHSCRIPT)
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed bundle: its folder in the repository, its zip with its SHA-1, and beside that copies of the files above 25 MB."""
+    """A packed bundle: its folder in the repository, its zip with its SHA-1, and with it copies of the files above 25 MB."""
 
     bundle: Path
     entry: str
@@ -59,7 +59,7 @@ def pack(
     """
     unknown = [name for name in names if name not in bundle_names(bundles)]
     if unknown:
-        raise ValueError(f"{bundles} has no bundle {', '.join(unknown)}; it has {', '.join(bundle_names(bundles))}")
+        raise ValueError(f"{bundles} has no bundle {', '.join(unknown)}; the bundles are {', '.join(bundle_names(bundles))}")
     found = [reason for name in names for reason in reasons(bundles / name, training_of(name))]
     if found:
         raise ValueError("\n".join(found))
@@ -79,11 +79,11 @@ def _pack_into(
         stage(bundles / name, folder)
         stage_weights(training, folder / "models", settings_changed(bundles / name, training))
         stage_encoder(folder, training)
-    # In a process of its own for each: the names in a TorchScript file count what its process has scripted before.
+    # In a separate process for each: the names in a TorchScript file count what its process has scripted before.
     results = run_tasks(
         [Task(name, folder, "export_torchscript", {}) for name, folder in staged.items() if is_exported(folder / "models")]
     )
-    failed = [f"{result.name}: its network cannot be exported: {result.error}" for result in results if result.error]
+    failed = [f"{result.name}: the network cannot be exported: {result.error}" for result in results if result.error]
     if failed:
         raise ValueError("\n".join(failed))
     made = {}

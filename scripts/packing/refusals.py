@@ -65,7 +65,7 @@ def _of_metadata(bundle: Path, metadata: Mapping[str, Any]) -> list[str]:
     found = []
     name, version, path = bundle.name, metadata.get("version"), bundle / "configs" / "metadata.json"
     if re.search(r"_v\d*.", name):
-        found.append(f"{name}: MONAI takes what follows _v for the version, so a bundle's name has none")
+        found.append(f"{name}: MONAI takes what follows _v as the version, so a bundle's name must not contain _v")
     if not version:
         found.append(f"{path} has no version")
     elif version not in metadata.get("changelog", {}):
@@ -83,7 +83,8 @@ def _of_metadata(bundle: Path, metadata: Mapping[str, Any]) -> list[str]:
     silent = [entry for entry in WARNED_IN if WARNING not in str(metadata.get(entry, ""))]
     if silent:
         found.append(
-            f"{path}: {' and '.join(silent)} must say that the weights were trained on generated data: nobody may take them "
+            f"{path}: {' and '.join(silent)} must state that the weights were trained on generated data, so that nobody takes "
+            "them "
             "for a clinical model"
         )
     return found
@@ -94,7 +95,7 @@ def _of_heads(bundle: Path) -> list[str]:
     path = bundle / "docs" / "data_license.txt"
     text = path.read_text(encoding="utf-8")
     silent = [head.name for head in shipped_heads(bundle) if f"models/{head.name}" not in text]
-    return [f"{path} does not say of which data models/{name} was learned: name the folder there" for name in silent]
+    return [f"{path} does not state on which data models/{name} was trained: name the folder there" for name in silent]
 
 
 def _of_weights(bundle: Path, training: Path) -> list[str]:
@@ -109,10 +110,10 @@ def _of_weights(bundle: Path, training: Path) -> list[str]:
     except Exception as error:  # pickle has its own kinds for what is no checkpoint at all
         return [f"{path} does not load with weights_only=True: {error}"]
     if not isinstance(state, Mapping) or not state:
-        return [f"{path} holds a {type(state).__name__}, wanted a dictionary of tensors by name"]
+        return [f"{path} holds a {type(state).__name__}, expected a dictionary of tensors by name"]
     foreign = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]
     if foreign:
-        return [f"{path} is no dictionary of tensors alone: {', '.join(foreign[:3])}"]
+        return [f"{path} is not a dictionary of tensors only: {', '.join(foreign[:3])}"]
     return _of_encoder(training, state) if any(name.startswith(ENCODER_WEIGHTS) for name in state) else []
 
 
@@ -124,22 +125,26 @@ def _of_encoder(training: Path, state: Mapping[str, Any]) -> list[str]:
     if terms.is_given_on:
         return []
     return [
-        f"{training / WEIGHTS} holds fine-tuned weights of the encoder {terms}, and these are not given on: pack a head on its "
+        f"{training / WEIGHTS} holds fine-tuned weights of the encoder {terms}, which must not be redistributed: pack a head "
+        "on its "
         "features (features.json), which names the encoder"
     ]
 
 
 def _of_data(bundle: Path, training: Path) -> list[str]:
-    """Weights say themselves what they were trained on, in the configuration that their training left beside them."""
+    """Weights say themselves what they were trained on, in the configuration that their training left next to them."""
     if not (training / TRAINING).is_file():
-        return [f"{training / TRAINING} does not exist, so nothing says what {WEIGHTS} was trained on: give a training's folder"]
+        return [
+            f"{training / TRAINING} does not exist, so it is not known on what {WEIGHTS} was trained: give the folder of a "
+            "training"
+        ]
     before, now = _train(bundle), read_training(training)
     other = [f"{key} {now.get(key)}" for key in DATA if now.get(key) != before.get(key)]
     if not other:
         return []
     return [
         f"{training / WEIGHTS} was trained on {', '.join(other)}, not on the generated data of {bundle.name}'s train.json: it is "
-        "packed and described as trained on those"
+        "packed, and described as trained on these data"
     ]
 
 

@@ -68,16 +68,16 @@ def changelog() -> None:
     """The version is in the changelog."""
     metadata = _metadata()
     if metadata["version"] not in metadata["changelog"]:
-        raise ValueError(f"version {metadata['version']} is missing in the changelog of {METADATA}")
+        raise ValueError(f"version {metadata['version']} is missing from the changelog of {METADATA}")
 
 
 def metadata(schema: str) -> None:
-    """`verify_metadata` with a schema that lies at hand: MONAI downloads none where the file is there."""
+    """`verify_metadata` with a schema that is available locally: MONAI downloads none if the file exists."""
     from monai.bundle import verify_metadata
 
     wanted = _metadata()["schema"].rpartition("/")[2]
     if wanted != Path(schema).name:
-        raise ValueError(f"{METADATA} names the schema {wanted}, but {Path(schema).name} is at hand")
+        raise ValueError(f"{METADATA} names the schema {wanted}, but {Path(schema).name} is available")
     with tempfile.TemporaryDirectory() as folder:
         verify_metadata(METADATA, filepath=str(shutil.copy(schema, folder)))
 
@@ -119,11 +119,11 @@ def torchscript() -> None:
             try:
                 torch.testing.assert_close(answer, network(image))
             except AssertionError as error:
-                raise ValueError(f"{path.name} answers otherwise than the network: {error}") from error
+                raise ValueError(f"{path.name} gives other results than the network: {error}") from error
 
 
 def shipped() -> None:
-    """Every head that lies in ``models`` in a folder of its own loads behind inference.json, and has a model card."""
+    """Every head that lies in ``models`` in its own folder loads behind inference.json, and has a model card."""
     for overlay in sorted(Path("models").glob("*/inference.json")):
         _refuse([name for name in ("README.md", "model.pt") if not overlay.with_name(name).is_file()], f"{overlay.parent} lacks")
         _parser(str(overlay)).get_parsed_content("slide_mapper")

@@ -17,7 +17,7 @@ CHECKS = Path(__file__).with_name("zoo_checks.py")
 
 @dataclass(frozen=True)
 class Task:
-    """One function of `zoo_checks.py`, called in a bundle's folder by a process of its own."""
+    """One function of `zoo_checks.py`, called in a bundle's folder by a separate process."""
 
     name: str
     folder: Path
@@ -48,7 +48,7 @@ def run_tasks(tasks: Sequence[Task], environment: Mapping[str, str] | None = Non
     with tempfile.TemporaryDirectory(prefix="checks-") as temporary:
         todo, report = Path(temporary, "tasks.json"), Path(temporary, "report.json")
         todo.write_text(json.dumps([asdict(task) for task in tasks], default=str))
-        # The CUDA driver survives no fork; NVML tells whether there is a device without starting it.
+        # The CUDA driver does not survive a fork; NVML shows whether there is a device without starting it.
         # And TorchScript writes constants in the order of a set of names, which without a fixed seed is another one each time.
         fixed = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "PYTHONHASHSEED": "0"}
         variables = {**os.environ, **fixed, **(environment or {})}

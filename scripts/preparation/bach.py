@@ -5,12 +5,12 @@ python scripts/prepare.py bach ICIAR2018_BACH_Challenge bach --val A04
 Download: https://zenodo.org/records/3632035 (CC BY-NC-ND 4.0, not for commercial use). In the folder bach:
 
 images.csv    the photos of part A: one of four labels each, no masks
-slides.csv    the annotated slides of part B, the annotations as masks: 3 for training, 1 for validation, 6 to test on
-patches.csv   what trains: patches of these slides centred on their lesions, and the photos
+slides.csv    the annotated slides of part B, the annotations as masks: 3 for training, 1 for validation, 6 for testing
+patches.csv   the training data: patches of these slides centred on their lesions, and the photos
 annotations   the slides' annotations with one name for each class, as GeoJSON
-tissue        where the slides' tissue is; a second run resumes from here
+tissue        tissue masks of the slides; a second run reuses them
 
-No pixel is copied. The paper's patches are 128 px of the slides' third level, 16 times 0.467 um per pixel: --mpp 7.472.
+No pixels are copied. The paper's patches are 128 px of the slides' third level, 16 times 0.467 um per pixel: --mpp 7.472.
 """
 
 from __future__ import annotations
@@ -39,18 +39,20 @@ SLIDE_DOWNSAMPLE = 16
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "ICIAR2018_BACH_Challenge, with Photos and WSI in it")
     for split, slides in (("train", TRAINING_SLIDES), ("val", VALIDATION_SLIDES)):
-        parser.add_argument(f"--{split}", nargs="+", metavar="SLIDE", help=f"(default {' '.join(slides)})")
+        parser.add_argument(f"--{split}", nargs="+", metavar="SLIDE", help=f"{split} slides (default {' '.join(slides)})")
     parser.add_argument(
         "--split_with_a08",
         action="store_true",
         help=f"train on {' '.join(TRAINING_SLIDES_WITH_A08)}, as for the results in the released code, and validate on "
-        f"{' '.join(VALIDATION_SLIDES_WITH_A08)}, where --train and --val do not say otherwise",
+        f"{' '.join(VALIDATION_SLIDES_WITH_A08)}, unless --train or --val is given",
     )
     parser.add_argument("--size_px", type=int, default=128, help="side of a patch in pixels at --mpp (default 128)")
     mpp = SLIDE_DOWNSAMPLE * SLIDE_MPP
     parser.add_argument("--mpp", type=float, default=mpp, help=f"micrometres per pixel (default {mpp:g}: 1.25x)")
-    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion per slide (default 0: the paper)")
-    parser.add_argument("--seed", type=int, default=0, help="of k-means and of the background (default 0)")
+    parser.add_argument(
+        "--num_background", type=int, default=0, help="patches without lesion per slide (default 0, as in the paper)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of k-means and of the background patches (default 0)")
 
 
 def prepare(arguments: Namespace) -> Iterator[str]:

@@ -4,12 +4,12 @@ python scripts/prepare.py bcss 0_Public-data-Amgad2019_0.25MPP data/bcss
 
 Download: https://github.com/PathologyDataScience/BCSS (CC0 1.0). In the folder data/bcss:
 
-images.csv     regions with any tumour (1) and without (0), masks of the tumour
-classes.csv    the same regions with their main class, masks of other, tumour, stroma, inflammatory, necrosis
-masks          both kinds of masks; a second run resumes from here
+images.csv     regions with any tumour (1) and without (0), with masks of the tumour
+classes.csv    the same regions with their main class, with masks of other, tumour, stroma, inflammatory, necrosis
+masks          both kinds of masks; a second run reuses them
 
-No image is copied: the regions, all of one size, are read from the images. What is not annotated has no class: regions with more
-of it than --max_unlabelled are left out. The split goes by tissue source site, that is by hospital.
+No images are copied: the regions, all of one size, are read from the images. Unannotated pixels have no class: regions with a
+larger share of them than --max_unlabelled are left out. The split is by tissue source site, that is by hospital.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "folder with rgbs_colorNormalized (or images) and masks in it")
     parser.add_argument("--size_px", type=int, default=512, help="side of a region in pixels at --mpp (default 512)")
     parser.add_argument("--mpp", type=float, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
-    parser.add_argument(
-        "--max_unlabelled", type=float, default=0.01, help="largest share of a region that is not annotated (default 0.01)"
-    )
+    parser.add_argument("--max_unlabelled", type=float, default=0.01, help="largest unannotated share of a region (default 0.01)")
     for split, sites in (("val", VALIDATION_SITES), ("test", TEST_SITES)):
-        parser.add_argument(f"--{split}", nargs="+", metavar="SITE", default=sites, help=f"(default {' '.join(sites)})")
-    parser.add_argument("--stored_mpp", type=float, help="micrometres per pixel of files whose names do not say (_MPP-0.2500)")
+        parser.add_argument(
+            f"--{split}", nargs="+", metavar="SITE", default=sites, help=f"sites of the {split} split (default {' '.join(sites)})"
+        )
+    parser.add_argument(
+        "--stored_mpp", type=float, help="micrometres per pixel of files whose names do not state it (_MPP-0.2500)"
+    )
 
 
 def prepare(arguments: Namespace) -> list[str]:

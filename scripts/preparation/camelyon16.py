@@ -4,12 +4,12 @@ python scripts/prepare.py camelyon16 CAMELYON16 data/camelyon16
 
 Download: https://camelyon17.grand-challenge.org/Data (CC0). In the folder data/camelyon16:
 
-slides.csv    the slides, those with tumour with their annotations as masks
-regions.csv   what CAMEL trains on: regions of 1280 px at 20x, labelled by the annotations; of validation and test all regions
+slides.csv    the slides; those with tumour have their annotations as masks
+regions.csv   CAMEL's training data: regions of 1280 px at 20x, labelled by the annotations; for validation and test all regions
               with tumour and as many without
-tissue        where the slides' tissue is; a second run resumes from here
+tissue        tissue masks of the slides; a second run reuses them
 
-No pixel is copied, and masks are drawn region by region from the annotations, in training too.
+No pixels are copied, and masks are drawn region by region from the annotations, in training too.
 """
 
 from __future__ import annotations
@@ -38,20 +38,34 @@ CLASSES = ("normal", "tumour")
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "folder of CAMELYON16, with training and testing in it", "is not there or cannot be read")
-    parser.add_argument("--split", choices=SPLIT_READINGS, default="paper", help="(default paper: 240 slides to train on)")
-    parser.add_argument("--training_slides", type=int, default=PAPER_TRAINING_SLIDES, help="of --split paper (default 240)")
-    parser.add_argument("--val_share", type=float, default=0.1, help="of the training slides (default 0.1; paper: none)")
+    parser.add_argument(
+        "--split", choices=SPLIT_READINGS, default="paper", help="how slides are split (default paper: 240 slides to train on)"
+    )
+    parser.add_argument(
+        "--training_slides",
+        type=int,
+        default=PAPER_TRAINING_SLIDES,
+        help="number of training slides with --split paper (default 240)",
+    )
+    parser.add_argument(
+        "--val_share",
+        type=float,
+        default=0.1,
+        help="share of the training slides to validate on (default 0.1; the paper has none)",
+    )
     parser.add_argument("--size_px", type=int, default=1280, help="side of a region in pixels at --mpp (default 1280)")
     parser.add_argument("--mpp", type=float, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
     parser.add_argument("--min_tissue", type=float, default=0.5, help="smallest share of tissue in a region (default 0.5)")
-    parser.add_argument("--slide_mpp", type=float, help="micrometres per level-0 pixel of slides that do not say")
-    parser.add_argument("--all_regions", action="store_true", help="do not draw as many normal regions as there are with tumour")
+    parser.add_argument("--slide_mpp", type=float, help="micrometres per level-0 pixel of slides that do not state it")
+    parser.add_argument(
+        "--all_regions", action="store_true", help="keep all normal regions instead of drawing as many as there are with tumour"
+    )
     parser.add_argument(
         "--keep_unsure",
         action="store_true",
-        help=f"also take regions without annotated tumour of the {len(PARTLY_ANNOTATED)} slides that are annotated in part only",
+        help=f"also take regions without annotated tumour from the {len(PARTLY_ANNOTATED)} slides that are only partly annotated",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split and of the normal regions (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split and of the drawn normal regions (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:
@@ -64,7 +78,7 @@ def prepare(arguments: Namespace) -> list[str]:
     with_tumour = {region["case_id"] for region in regions if region["label"]}
     without = [slide["case_id"] or "" for slide in slides if slide["label"] and slide["case_id"] not in with_tumour]
     if without:
-        data.remarks.append(f"{len(without)} slides with tumour have no region with it: {first_names(without)}")
+        data.remarks.append(f"{len(without)} slides with tumour have no region with tumour: {first_names(without)}")
     chosen = regions if arguments.all_regions else balanced_regions(regions, arguments.seed)
     lines = write_manifests(data, output, {"slides.csv": (slides, CLASSES), "regions.csv": (chosen, CLASSES)})
     published = "The paper trained on 96,496 normal and 5,011 tumour regions of 240 slides and tested on 3,392 of each of 160."

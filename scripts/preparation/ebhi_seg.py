@@ -4,11 +4,11 @@ python scripts/prepare.py ebhi_seg EBHI-SEG data/ebhi_seg
 
 Download: https://doi.org/10.6084/m9.figshare.21540159 (CC BY 4.0). In the folder data/ebhi_seg:
 
-manifest.csv    tumour (1) and normal (0) tiles, by default adenocarcinoma against normal and polyp, masks as published
-classes.csv     the tiles of all six classes, masks of their indices
-masks           these masks; a second run resumes from here
+manifest.csv    tumour (1) and normal (0) tiles, by default adenocarcinoma against normal and polyp, with masks as published
+classes.csv     the tiles of all six classes, with masks of class indices
+masks           these masks; a second run reuses them
 
-No image is copied. The release has no split: cases are dealt out by --seed, the same way in both manifests.
+No images are copied. The release has no split: cases are split by --seed, in the same way in both manifests.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "EBHI-SEG, with one folder per class in it")
     for name, folders in (("tumour", TUMOUR_CLASSES), ("normal", NORMAL_CLASSES)):
         shown = " ".join(map(repr, folders))
-        parser.add_argument(f"--{name}", nargs="+", metavar="FOLDER", default=folders, help=f"(default {shown})")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+        parser.add_argument(
+            f"--{name}", nargs="+", metavar="FOLDER", default=folders, help=f"folders that count as {name} (default {shown})"
+        )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

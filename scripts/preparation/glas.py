@@ -4,12 +4,12 @@ python scripts/prepare.py glas Warwick_QU_Dataset data/glas
 
 Download: https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest (for research only). In the folder data/glas:
 
-images.csv     regions of malignant (1) and benign (0) images; a malignant one's mask is its annotated glands, as published
-classes.csv    the same regions, masks of background, benign gland, malignant gland
-masks          these masks; a second run resumes from here
+images.csv     regions of malignant (1) and benign (0) images; the mask of a malignant image is its annotated glands, as published
+classes.csv    the same regions, with masks of background, benign gland, malignant gland
+masks          these masks; a second run reuses them
 
-No image is copied: the regions, all of one size, are read from the images. The official split shares patients, so that they are
-dealt out anew by --seed; --official keeps its test images, and names no patients.
+No images are copied: the regions, all of one size, are read from the images. In the official split patients are in several
+parts, so patients are split again by --seed; --official keeps its test images and names no patients.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from shared.data.public.releases import write_manifests
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "Warwick_QU_Dataset, with Grade.csv in it")
     parser.add_argument("--size_px", type=int, default=416, help="side of a region in pixels of the images (default 416)")
-    parser.add_argument("--official", action="store_true", help="test on the official test images, of the same patients")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+    parser.add_argument(
+        "--official", action="store_true", help="test on the official test images, which are of the same patients"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

@@ -2,13 +2,13 @@
 
 python scripts/prepare.py luad_histoseg LUAD-HistoSeg data/luad_histoseg --train_masks 0.5
 
-Download: https://github.com/ChuHan89/WSSS-Tissue names the place. In the folder data/luad_histoseg:
+Download: see https://github.com/ChuHan89/WSSS-Tissue. In the folder data/luad_histoseg:
 
-images.csv     patches with tumour (1) and without (0), from their names; masks of the tumour to validate and test
-classes.csv    training patches of one tissue alone, and patches with masks of background, tumour, necrosis, lymphocytes, stroma
-masks          both kinds of masks; a second run resumes from here
+images.csv     patches with tumour (1) and without (0), from their file names; masks of the tumour for validation and test
+classes.csv    training patches of a single tissue, and patches with masks of background, tumour, necrosis, lymphocytes, stroma
+masks          both kinds of masks; a second run reuses them
 
-No image is copied. The release has no masks to train on: --train_masks takes some of the validation images for that.
+No images are copied. The release has no training masks: --train_masks uses some of the validation images for training.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ from shared.data.public.tissue_patches import LUAD_HISTOSEG, of_one_tissue, tiss
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "LUAD-HistoSeg, with train, val and test in it")
     parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
-    parser.add_argument("--official", action="store_true", help="keep patients who are in several splits, and name none")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of --train_masks (default 0)")
+    parser.add_argument(
+        "--official",
+        action="store_true",
+        help="keep the official split, in which some patients are in several splits; no patient is named",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice for --train_masks (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

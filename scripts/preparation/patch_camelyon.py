@@ -1,9 +1,9 @@
-"""Check the files of PatchCamelyon and count their patches; nothing is written, since the bundles read the files themselves.
+"""Check the files of PatchCamelyon and count their patches; nothing is written, because the bundles read these files directly.
 
 python scripts/prepare.py patch_camelyon data/patch_camelyon
 
 Download: https://zenodo.org/records/2546921 (CC0 1.0), unpacked with gunzip: camelyonpatch_level_2_split_<split>_x.h5 and
-..._y.h5 of the splits train, valid and test. patch_camelyon.json of alpha_beta_mil reads the test split alone.
+..._y.h5 of the splits train, valid and test. patch_camelyon.json of alpha_beta_mil reads only the test split.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _READ_PATCHES = 1024
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="folder with the .h5 files in it")
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="those that must be there (default all)")
-    parser.add_argument("--read", action="store_true", help="read every patch too, so that damage is found (minutes)")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="splits that must be present (default: all)")
+    parser.add_argument("--read", action="store_true", help="also read every patch, to find damage (takes minutes)")
 
 
 def prepare(arguments: Namespace) -> Iterator[str]:

@@ -2,9 +2,9 @@
 
 python scripts/prepare.py patches slides.csv patches.csv --size_px 128 --mpp 8 --classes normal benign "in situ" invasive
 
-The column ``mask`` names images of class indices or annotation files (ImageScope, ASAP, QuPath) with these classes; without
---classes there are two, and what is annotated, or --tumour_classes of it, is 1. No image is written: patches are read from the
-slides during training.
+The column ``mask`` names images of class indices or annotation files (ImageScope, ASAP, QuPath) with these classes. Without
+--classes there are two: everything annotated is 1, or only the classes given by --tumour_classes. No images are written:
+patches are read from the slides during training.
 """
 
 from __future__ import annotations
@@ -26,14 +26,23 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("patches", type=Path, help="manifest to write")
     parser.add_argument("--size_px", type=int, default=128, help="side of a patch in pixels at --mpp (default 128)")
     parser.add_argument("--mpp", type=float, default=8.0, help="micrometres per pixel (default 8: 1.25x)")
-    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="the class of each index, background first")
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="class names in the order of their index, background first")
     parser.add_argument("--min_tissue", type=float, default=0.75, help="smallest share of tissue in a patch (default 0.75)")
-    parser.add_argument("--tissue_method", choices=TISSUE_METHODS, default="saturation", help="(default saturation: the paper)")
-    parser.add_argument("--tissue_folder", type=Path, help="keep the slides' tissue here (default: beside the manifest)")
-    parser.add_argument("--size_by", choices=SIZE_MEASURES, default="area", help="what makes a lesion large (default area)")
-    parser.add_argument("--num_background", type=int, default=0, help="patches without lesion per slide (default 0: the paper)")
-    parser.add_argument("--seed", type=int, default=0, help="of k-means and of the background (default 0)")
-    parser.add_argument("--pictures", type=Path, help="folder of pictures of each slide's foreground, patches and split lesions")
+    parser.add_argument(
+        "--tissue_method",
+        choices=TISSUE_METHODS,
+        default="saturation",
+        help="how tissue is found (default saturation, as in the paper)",
+    )
+    parser.add_argument("--tissue_folder", type=Path, help="folder for the slides' tissue masks (default: next to the manifest)")
+    parser.add_argument(
+        "--size_by", choices=SIZE_MEASURES, default="area", help="how the size of a lesion is measured (default area)"
+    )
+    parser.add_argument(
+        "--num_background", type=int, default=0, help="patches without lesion per slide (default 0, as in the paper)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of k-means and of the background patches (default 0)")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of each slide's foreground, patches and split lesions")
     add_annotation_options(parser)
 
 
@@ -44,7 +53,9 @@ def prepare(arguments: Namespace) -> list[str]:
     tissue = TissueCache(folder, method=arguments.tissue_method)
     patches = []
     if classes and arguments.tumour_classes:
-        raise ValueError("--classes names all classes, --tumour_classes those of two that are 1: give one of them")
+        raise ValueError(
+            "--classes names all classes, --tumour_classes the classes that make up label 1 of two: give only one of them"
+        )
     slides = load_manifest(
         arguments.slides,
         require=("mask",),

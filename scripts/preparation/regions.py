@@ -1,8 +1,8 @@
-"""Cut the slides of a manifest into labelled tissue regions: a manifest that CAMEL and CDWS-MIL train from directly.
+"""Cut the slides of a manifest into labelled tissue regions: a manifest from which CAMEL and CDWS-MIL train directly.
 
 python scripts/prepare.py regions slides.csv regions.csv --size_px 1280 --mpp 0.5
 
-No image is written: the regions are read from the slides during training. Slides with tumour need the column ``mask``.
+No images are written: the regions are read from the slides during training. Slides with tumour need the column ``mask``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--size_px", type=int, required=True, help="side of a region in pixels at --mpp")
     parser.add_argument("--mpp", type=float, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
     parser.add_argument("--min_tissue", type=float, default=0.5, help="smallest share of tissue in a region (default 0.5)")
-    parser.add_argument("--stride_px", type=int, default=0, help="step between regions; 0: side by side")
+    parser.add_argument("--stride_px", type=int, default=0, help="step between regions (default 0: side by side)")
     add_annotation_options(parser)
 
 
@@ -32,7 +32,7 @@ def prepare(arguments: Namespace) -> list[str]:
     for record in tqdm(load_manifest(arguments.slides, **meaning), unit="slide", disable=None):
         regions += slide_regions(record, arguments.size_px, arguments.mpp, arguments.min_tissue, arguments.stride_px)
     if not regions:
-        raise ValueError(f"{arguments.slides}: no region of {arguments.size_px} px holds {arguments.min_tissue:.0%} tissue")
+        raise ValueError(f"{arguments.slides}: no region of {arguments.size_px} px contains {arguments.min_tissue:.0%} tissue")
     write_manifest(regions, arguments.regions)
     tumour = sum(map(label_of, regions))
     return [f"{arguments.regions}: {len(regions)} regions, {tumour} with tumour, {len(regions) - tumour} without"]

@@ -2,9 +2,9 @@
 
 python scripts/prepare.py tcga tcga.csv --slides slides --table gdc_sample_sheet.tsv --section frozen
 
-At least one of --slides and --table is needed. Only a sample sheet knows the projects: without one every slide is
-``in_distribution``. Without --slides the files are expected as ``<id>/<file>`` beside the manifest, where
-``gdc-client download -m <GDC manifest>`` puts them.
+At least one of --slides and --table is needed. Only a sample sheet has the projects: without it every slide is
+``in_distribution``. Without --slides the files are expected as ``<id>/<file>`` next to the manifest, where ``gdc-client
+download -m <GDC manifest>`` puts them.
 """
 
 from __future__ import annotations
@@ -20,25 +20,31 @@ from shared.data.public.tcga_barcode import TRAINING_LOCATIONS
 from shared.data.record import Record
 
 _LACK = {
-    "train": "nothing can be learnt without it",
-    "val": "no checkpoint can be chosen and no threshold found without it",
-    "test": "its slides have no AUC without it",
+    "train": "nothing can be learned without it",
+    "val": "without it no checkpoint and no threshold can be chosen",
+    "test": "without it there is no AUC over its slides",
 }
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("manifest", type=Path, help="manifest to write")
-    parser.add_argument("--slides", type=Path, help="folder of TCGA-*.svs, searched with the folders below it")
-    parser.add_argument("--table", type=Path, help="GDC manifest or GDC sample sheet: the slides to take")
-    parser.add_argument("--section", choices=["frozen", "diagnostic", "all"], default="all", help="(default all; paper: frozen)")
+    parser.add_argument("--slides", type=Path, help="folder of TCGA-*.svs files, searched with all its subfolders")
+    parser.add_argument("--table", type=Path, help="GDC manifest or GDC sample sheet that lists the slides to take")
+    parser.add_argument(
+        "--section",
+        choices=["frozen", "diagnostic", "all"],
+        default="all",
+        help="kind of section to take (default all; the paper: frozen)",
+    )
     parser.add_argument(
         "--training_locations",
         nargs="+",
         metavar="LOCATION",
-        help=f"others are only tested on (default: {' '.join(repr(name) for name in TRAINING_LOCATIONS)})",
+        help="organs to train on; slides of all others are only used for testing (default: "
+        f"{' '.join(repr(name) for name in TRAINING_LOCATIONS)})",
     )
     parser.add_argument("--allow_missing", action="store_true", help="leave out slides of the table that are not in --slides")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
 
 
 def prepare(arguments: Namespace) -> Iterator[str]:
@@ -53,7 +59,7 @@ def prepare(arguments: Namespace) -> Iterator[str]:
     has_location = any(record["location"] for record in records)
     write_manifest(records, arguments.manifest)
     if missing:
-        yield f"{arguments.table}: {len(missing)} of its slides left out, not found in {arguments.slides}"
+        yield f"{arguments.table}: {len(missing)} of its slides were left out because they were not found in {arguments.slides}"
     yield f"{arguments.manifest}: {_count(records)}"
     for location in sorted({record["location"] or "" for record in records}) if has_location else ():
         beside = f" ({PUBLISHED_SLIDES[location]} frozen sections in the paper)" if location in PUBLISHED_SLIDES else ""

@@ -4,11 +4,12 @@ python scripts/prepare.py wsss4luad WSSS4LUAD data/wsss4luad --train_masks 0.5
 
 Download: https://wsss4luad.grand-challenge.org, after registration, under its terms. In the folder data/wsss4luad:
 
-classes.csv    regions of training patches of one tissue alone, and of the images with masks of background, tumour, stroma, normal
-masks          these masks; a second run resumes from here
+classes.csv    regions of training patches of a single tissue, and of the images with masks of background, tumour, stroma, normal
+masks          these masks; a second run reuses them
 
-No image is copied: the patches are of many sizes, so that regions of one size are read from them. Of a patch of several tissues
-no region's label is known; they are left out. --train_masks takes some of the validation images to train on their masks.
+No images are copied: the patches have many sizes, so regions of one size are read from them. In a patch of several tissues the
+label of a region is unknown, so such patches are left out. --train_masks uses some of the validation images and their masks
+for training.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "WSSS4LUAD, with 1.training, 2.validation and 3.testing in it")
     parser.add_argument("--size_px", type=int, default=128, help="side of a region in pixels (default 128)")
     parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
-    parser.add_argument("--official", action="store_true", help="keep patients who are in several splits, and name none")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of --train_masks (default 0)")
+    parser.add_argument(
+        "--official",
+        action="store_true",
+        help="keep the official split, in which some patients are in several splits; no patient is named",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice for --train_masks (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

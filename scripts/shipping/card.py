@@ -12,7 +12,7 @@ SINGLE = {"dice_positive": "mean Dice of tumour images", "false_positive_share":
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says beside the scores.
+    """What a card says in addition to the scores.
 
     Attributes:
         bundle: name of its folder.
@@ -57,8 +57,8 @@ def card(facts: CardFacts, scores: Mapping[str, Any]) -> str:
         f"{facts.task}. This folder holds the head alone, trained on {data}. **Research only; not a medical device, not for "
         "diagnosis.**",
         _use(facts),
-        f"## Data and licence\n\n{data}: {' '.join(source.split())}\n\nThe head was learned from these data, whose authors are "
-        "to be named wherever it is used. It is itself under the bundle's licence, Apache-2.0.",
+        f"## Data and licence\n\n{data}: {' '.join(source.split())}\n\nThe head was trained on these data; their authors must "
+        "be named wherever it is used. The head itself is under the bundle's licence, Apache-2.0.",
         f"## Encoder\n\n{_encoder(facts.encoder)}",
         _training(facts),
         _scores(facts, scores, data),
@@ -87,9 +87,9 @@ def _use(facts: CardFacts) -> str:
 
 
 def _encoder(encoder: Mapping[str, Any]) -> str:
-    gated = ", only given to people who have accepted its terms" if encoder.get("is_gated") else ""
+    gated = ", available only to people who have accepted its terms" if encoder.get("is_gated") else ""
     return (
-        f"`{encoder['name']}`, frozen, licence of its weights: {encoder.get('licence') or 'not known'}{gated}. It is no part of "
+        f"`{encoder['name']}`, frozen, licence of its weights: {encoder.get('licence') or 'not known'}{gated}. It is not part of "
         f"this folder. Its key is `{encoder['key']}`: weights or settings of another key are refused."
     )
 
@@ -132,7 +132,7 @@ def _scores(facts: CardFacts, scores: Mapping[str, Any], data: str) -> str:
             "",
             *_table(["pixels", *TITLES.values(), *SINGLE.values()], rows),
             "",
-            "`metrics.json` holds these numbers, `test_images.csv` the counts of each image.",
+            "`metrics.json` holds these numbers, and `test_images.csv` the counts of each image.",
         ]
     )
 
@@ -146,16 +146,17 @@ def _slides(slides: Mapping[str, Any]) -> str:
 def _limits(facts: CardFacts, scores: Mapping[str, Any], data: str) -> str:
     size = f"Slides are read at {facts.overlay['mpp']:g} um per pixel."
     if facts.mpp_reason:
-        size += f" That is an assumption: {facts.mpp_reason.rstrip('.')}. Another size is given by `--mpp`."
+        size += f" This is an assumption: {facts.mpp_reason.rstrip('.')}. Give another pixel size with `--mpp`."
     return "\n".join(
         [
             "## Limits",
             "",
-            f"- Known are the scores on {scores['num_cases']} cases of one data set, {data}. Nothing is known of other organs, "
+            f"- The method was scored on {scores['num_cases']} cases of one data set, {data}. Nothing is known about other "
+            "organs, "
             "scanners, stains and diagnoses.",
             f"- {size}",
-            "- What is no tissue of the kinds that the data hold gets an answer too.",
-            "- Research only: no clinical model, and no map is a diagnosis.",
+            "- The network also gives an answer for kinds of tissue that the data do not contain.",
+            "- Research only: this is not a clinical model, and its maps are not diagnoses.",
         ]
     )
 

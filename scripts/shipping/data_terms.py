@@ -22,11 +22,12 @@ def data_terms(bundle: Path, overlay: str) -> str:
     ]
     if not named:
         raise ValueError(
-            f"{path} does not say under which terms the data of {overlay}.json are given: add a paragraph that names it"
+            f"{path} does not state the terms under which the data of {overlay}.json are distributed: add a paragraph that "
+            "names the overlay"
         )
     if not _FREE.search(named[0]):
         raise ValueError(
-            f"{path} says of the data of {overlay}.json: {' '.join(named[0].split())}. Expected CC0 or CC BY 4.0: what was "
-            "learned from these data is not given on"
+            f"{path} states for the data of {overlay}.json: {' '.join(named[0].split())}. Expected CC0 or CC BY 4.0: weights "
+            "learned from other data are not redistributed"
         )
     return named[0]

@@ -75,7 +75,7 @@ def read_run(folder: Path) -> FinishedRun:
 
     Raises:
         ValueError: naming the file, if the training or its evaluation has not ended, the network has no encoder, its weights
-            hold those of the encoder, or the data that it was scored on are not at hand.
+            hold those of the encoder, or the data that it was scored on are not available.
     """
     weights, config = _head(folder / WEIGHTS), _json(folder / CONFIG, "give the output folder of a finished training")
     remedy = f"score the run on the test split first (evaluate.json with --output_dir {folder})"
@@ -99,10 +99,10 @@ def _head(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} does not exist: give the output folder of a finished training")
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     if ENCODER_KEY not in state:
-        raise ValueError(f"{path} is no head on an encoder's features: train with the overlay features.json")
+        raise ValueError(f"{path} is not a head on an encoder's features: train with the overlay features.json")
     if any(name.startswith(ENCODER) for name in state):
         raise ValueError(
-            f"{path} holds the weights of its encoder, which was fine-tuned: heads alone are shipped, with the encoder's name. "
+            f"{path} holds the weights of its encoder, which was fine-tuned: only heads are shipped, with the encoder's name. "
             "Train with the overlay features.json"
         )
     size = sum(value.numel() * value.element_size() for value in state.values())
@@ -126,7 +126,9 @@ def _records(config: Mapping[str, Any], images: pd.DataFrame, path: Path) -> lis
     rows = images.astype(object).where(images.notna(), None).to_dict("records")
     unknown = [row["image"] for row in rows if _region(row) not in by_region]
     if unknown:
-        raise ValueError(f"{path}: {unknown[0]} is no test image of {parser.get_parsed_content('manifest')}: score the run again")
+        raise ValueError(
+            f"{path}: {unknown[0]} is not a test image of {parser.get_parsed_content('manifest')}: score the run again"
+        )
     return [by_region[_region(row)] for row in rows]
 
 

@@ -33,7 +33,7 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
     checkpoint = f"$@bundle_root + '/models/{name}/model.pt'"
     overlay: dict[str, Any] = {
         "_desc_": [
-            "Behind inference.json of the bundle: maps with the head that lies beside this file, see README.md.",
+            "Give this file after the bundle's inference.json: it makes maps with the head next to this file, see README.md.",
         ],
         **({"checkpoint": checkpoint} if "checkpoint" in inference else {"checkpoints": [checkpoint]}),
         "mpp": mpp,

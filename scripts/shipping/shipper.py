@@ -74,7 +74,7 @@ def ship(request: Request) -> Path:
     terms = data_terms(request.bundle, request.name)
     if request.slides is not None and not request.slides_note:
         raise ValueError(
-            "--slides needs --slides_note: what slides these are, and whether the training has seen any of their tissue"
+            "--slides needs --slides_note: state what slides these are, and whether the training has seen any of their tissue"
         )
     run = read_run(request.run)
     mpp = _mpp(request, run.config)
@@ -108,7 +108,7 @@ def _mpp(request: Request, config: Mapping[str, Any]) -> float:
     mpp = float(trained if request.mpp is None else request.mpp)
     if mpp != trained and not request.mpp_reason:
         raise ValueError(
-            f"the training had mpp {trained}, and slides are read at {mpp:g}: give --mpp_reason, which the card will say"
+            f"the training had mpp {trained}, and slides are read at {mpp:g}: give --mpp_reason, which is stated on the card"
         )
     return mpp
 
@@ -162,7 +162,7 @@ def _facts(
 
 
 def _calibration(run: FinishedRun) -> str:
-    chosen = f"A pixel is tumour from a probability of {run.threshold:.4g}"
+    chosen = f"A pixel counts as tumour from a probability of {run.threshold:.4g}"
     if run.calibration is None:
         return f"{chosen}."
     reason = json.loads(run.calibration.read_text(encoding="utf-8")).get("reason")

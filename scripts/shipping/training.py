@@ -17,7 +17,7 @@ _PLACES = frozenset({*VOLATILE, FILES, "dataset_dir", "manifest", "features_dir"
 
 
 def training_command(bundle: Path, overlays: Sequence[str], config: Mapping[str, Any]) -> str:
-    """``python -m monai.bundle run ...`` with the overlays, and with every key that was given beside them.
+    """``python -m monai.bundle run ...`` with the overlays, and with every key that was given in addition to them.
 
     Args:
         bundle: its folder.

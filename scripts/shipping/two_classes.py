@@ -19,7 +19,7 @@ def as_tumour(metrics: Mapping[str, Any], images: pd.DataFrame) -> tuple[dict[st
         images: a row per image, with its accuracy and its true and predicted share of the second class.
 
     Returns:
-        ``pixels`` and ``images`` of the method beside what else `metrics` has, and the rows with tp, fp, fn and tn.
+        ``pixels`` and ``images`` of the method in addition to what else `metrics` has, and the rows with tp, fp, fn and tn.
 
     Raises:
         ValueError: for more classes, and if the images' counts do not add up to the confusion matrix.
@@ -27,7 +27,7 @@ def as_tumour(metrics: Mapping[str, Any], images: pd.DataFrame) -> tuple[dict[st
     names, confusion = metrics["class_names"], np.array(metrics["confusion"])
     if len(names) != 2:
         raise ValueError(
-            f"a head of {len(names)} classes ({', '.join(names)}) has no scores of tumour: heads of two classes are shipped"
+            f"a head of {len(names)} classes ({', '.join(names)}) has no scores of tumour: only heads of two classes are shipped"
         )
     num_pixels = int(confusion.sum()) // len(images)
     accuracy, true, predicted = (images[name] for name in ("accuracy", f"true_share_{names[1]}", f"predicted_share_{names[1]}"))
@@ -36,7 +36,7 @@ def as_tumour(metrics: Mapping[str, Any], images: pd.DataFrame) -> tuple[dict[st
     shares = pd.DataFrame({"tp": tp, "fp": predicted - tp, "fn": true - tp, "tn": accuracy - tp})
     counts = (shares * num_pixels).round().astype(int)
     if counts[list(COUNTS)].sum().tolist() != [confusion[1, 1], confusion[0, 1], confusion[1, 0], confusion[0, 0]]:
-        raise ValueError("images.csv and the confusion matrix of metrics.json do not fit: the test images have several sizes")
+        raise ValueError("images.csv and the confusion matrix in metrics.json do not agree: the test images have several sizes")
     method = next(iter(metrics["image_classes"]))
     scores = {"pixels": {method: metrics["classes"][names[1]]}, "images": {method: metrics["image_classes"][method]}}
     scores["pixels"]["Everything is tumour"] = metrics["classes"].get(f"everything is {names[1]}", {})

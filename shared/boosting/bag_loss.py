@@ -29,15 +29,15 @@ class BagLoss:
         balanced: both labels weigh the same, however many bags they have; else every bag does.
 
     Reference:
-        Viola, Platt and Zhang, NIPS 2005 (MILBoost); Xu et al., MedIA 2014 (MCIL), equations of the generalised mean. Deviations:
-        means over bags, where they sum, which scales loss and gradient alike; and sigmoid(h), where they have sigmoid(2 h),
-        which halves the scores.
+        Viola, Platt and Zhang, NIPS 2005 (MILBoost); Xu et al., MedIA 2014 (MCIL), equations of the generalised mean.
+        Deviations: means over bags, where they sum, which scales loss and gradient alike; and sigmoid(h), where they have
+        sigmoid(2 h), which halves the scores.
     """
 
     def __init__(self, sizes: NDArray[np.integer], labels: NDArray[np.integer], r: float, balanced: bool = True) -> None:
         self.r = r
         self.labels = torch.as_tensor(np.ascontiguousarray(labels))
-        # A row a bag, filled up at the end.
+        # One row per bag, filled up at the end.
         columns = np.arange(max(sizes))[None]
         self.is_instance = torch.as_tensor(columns < np.asarray(sizes)[:, None])
         self.is_ragged = not bool(self.is_instance.all())
@@ -50,7 +50,7 @@ class BagLoss:
             return float(self._loss(torch.as_tensor(scores, dtype=torch.float64)))
 
     def gradient(self, scores: Floats) -> Floats:
-        """Of the loss in each instance's score, ``(num_instances,)``: negative in bags with label 1, positive in the others.
+        """Gradient of the loss per instance score, ``(num_instances,)``: negative in bags with label 1, positive in the others.
 
         Equation, for one bag: ``-(p_j / Y)^r (1 - p_j) / n`` with label 1, the same times ``-Y / (1 - Y)`` with label 0.
         """

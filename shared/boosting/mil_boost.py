@@ -35,7 +35,7 @@ class MILBoost(ClassifierMixin, BaseEstimator):
         learning_rate: share of the best step that is taken, in (0, 1].
         max_features: features that each node chooses among, as in scikit-learn's trees; None for all.
         balanced: both labels weigh the same, however many bags they have.
-        warm_start: `fit` goes on with the trees that are there, up to `n_estimators`.
+        warm_start: `fit` continues with the existing trees, up to `n_estimators`.
         random_state: of `max_features` and of ties between features, an integer.
 
     Attributes:
@@ -44,7 +44,8 @@ class MILBoost(ClassifierMixin, BaseEstimator):
         n_features_in_, classes_: as in scikit-learn.
 
     Reference:
-        Viola, Platt and Zhang, NIPS 2005; with the generalised mean for noisy-or: Xu et al., MedIA 2014 (MCIL with one cluster).
+        Viola, Platt and Zhang, NIPS 2005; with the generalised mean for noisy-or: Xu et al., MedIA 2014 (MCIL with one
+        cluster).
 
     >>> bags = [[[0.0], [0.1]], [[0.2], [0.1]], [[0.0], [1.0]], [[0.9], [0.1]]]
     >>> MILBoost(n_estimators=2).fit(bags, [0, 0, 1, 1]).predict(bags)
@@ -97,7 +98,7 @@ class MILBoost(ClassifierMixin, BaseEstimator):
         if not self.warm_start or not hasattr(self, "value_"):
             self._clear()
         elif instances.shape[1] != self.n_features_in_:
-            raise ValueError(f"the trees look at {self.n_features_in_} features, the instances have {instances.shape[1]}")
+            raise ValueError(f"the trees expect {self.n_features_in_} features, found instances with {instances.shape[1]}")
         self.n_features_in_, self.classes_ = instances.shape[1], np.array([0, 1])
         loss = BagLoss(sizes, bag_labels, self.r, self.balanced)
         targets = np.repeat(bag_labels, sizes)
@@ -134,7 +135,7 @@ class MILBoost(ClassifierMixin, BaseEstimator):
     def set_trees(
         self, feature: NDArray[Any], threshold: NDArray[Any], value: NDArray[Any], losses: Sequence[float], num_features: int
     ) -> MILBoost:
-        """Take trees of an earlier fit, from which `fit` goes on with `warm_start`."""
+        """Take trees of an earlier fit, from which `fit` continues with `warm_start`."""
         self.feature_, self.threshold_, self.value_ = feature, threshold, value
         self.losses_, self.n_features_in_, self.classes_ = list(losses), num_features, np.array([0, 1])
         return self
@@ -156,7 +157,7 @@ class MILBoost(ClassifierMixin, BaseEstimator):
         tree = DecisionTreeClassifier(
             max_depth=self.max_depth,
             max_features=self.max_features,
-            # A number of its own for each round: a fit that goes on draws what an uninterrupted one does.
+            # A separate number for each round: a resumed fit draws what an uninterrupted one does.
             random_state=self.random_state * 1_000_003 + len(self.value_),
         )
         tree.fit(instances, targets, sample_weight=weights * (len(weights) / weights.sum()))
@@ -203,7 +204,9 @@ def _stacked(bags: Sequence[ArrayLike]) -> tuple[NDArray[np.float32], NDArray[np
 def _checked_labels(labels: ArrayLike, num_bags: int) -> NDArray[np.integer]:
     array = np.asarray(labels)
     if array.shape != (num_bags,) or set(np.unique(array)) != {0, 1}:
-        raise ValueError(f"labels must be 0 and 1, both of them, ({num_bags},); got {np.unique(array)[:8]} {array.shape}")
+        raise ValueError(
+            f"labels must be ({num_bags},) and contain both 0 and 1, nothing else; got {np.unique(array)[:8]} {array.shape}"
+        )
     return array.astype(np.int64)
 
 

@@ -30,13 +30,13 @@ NUM_FOLDS = MIN_IMAGES = 5
 class ImageCalibration:
     """Chooses the threshold for tumour on validation images by their labels alone, once, and keeps it in a file.
 
-    Pixels of tumour images stand against pixels of normal ones, every image counting as much as any other, and the threshold has
-    the largest sensitivity + specificity on them. That tumour images have normal pixels too lowers this sum and does not move
-    where it is largest, as long as normal tissue gets the same probabilities in both.
+    Pixels of tumour images stand against pixels of normal ones, every image counting as much as any other, and the threshold
+    has the largest sensitivity + specificity on them. That tumour images have normal pixels too lowers this sum and does not
+    move where it is largest, as long as normal tissue gets the same probabilities in both.
 
-    A poor validation split does not decide. The threshold is 0.5 where a class has fewer than 5 images; and where the best one is
-    not better than 0.5 by more than twice the standard error of that gain over the images, which is measured on a fifth of them
-    after the other, at the threshold of the other four fifths.
+    A poor validation split does not decide. The threshold is 0.5 where a class has fewer than 5 images; and where the best one
+    is not better than 0.5 by more than twice the standard error of that gain over the images, which is measured on a fifth of
+    them after the other, at the threshold of the other four fifths.
 
     Args:
         file: JSON to write: ``threshold``, ``reason`` in words, the images of both classes, and the balanced accuracy of pixels
@@ -126,14 +126,15 @@ def image_threshold(histograms: Sequence[Tensor], labels: Sequence[int]) -> dict
     default = {"threshold": DEFAULT_THRESHOLD, "balanced_accuracy": None, "balanced_accuracy_at_half": None}
     if min(counts) < MIN_IMAGES:
         reason = (
-            f"0.5, because the validation split has {counts[1]} tumour and {counts[0]} normal images, and a threshold is chosen "
-            f"on at least {MIN_IMAGES} of each"
+            f"0.5, because the validation split has {counts[1]} tumour and {counts[0]} normal images, and a threshold is only "
+            "chosen "
+            f"with at least {MIN_IMAGES} of each"
         )
         return default | {"reason": reason} | result
     threshold = map_threshold(histograms, labels, 1.0)
     gain, error = _gain_on_others(histograms, labels)
     is_better = gain > 2 * error
-    found = f"{threshold:.3f}, whose gain on images that it was not chosen on is {gain:.4f} (standard error {error:.4f})"
+    found = f"{threshold:.3f}, which gains {gain:.4f} (standard error {error:.4f}) on images on which it was not chosen"
     accuracies = [_balanced_accuracy(_shares(histograms, level), labels) for level in (threshold, DEFAULT_THRESHOLD)]
     return {
         "threshold": threshold if is_better else DEFAULT_THRESHOLD,
@@ -160,7 +161,7 @@ def _gain_on_others(histograms: Sequence[Tensor], labels: Sequence[int]) -> tupl
 
 
 def _shares(histograms: Sequence[Tensor], threshold: float) -> Tensor:
-    """Of each image, the share of its pixels that are tumour at a threshold, float64 ``(num_images,)``."""
+    """The share of each image's pixels that are tumour at a threshold, float64 ``(num_images,)``."""
     least = math.ceil(255 * threshold - 1e-9)
     return torch.stack([part[least:].sum().double() / part.sum() for part in histograms])
 

@@ -1,4 +1,4 @@
-"""What a temperature is fitted to: logits of pixels or images with their truth, kept in bounded memory."""
+"""The samples to which a temperature is fitted: logits of pixels or images with their truth, kept in bounded memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..networks.probabilities import to_map_pixels
 class TumourPixels:
     """Every pixel's tumour logit, in two histograms: memory does not grow with the images."""
 
-    says = "tumour (pixels)"
+    quantity = "tumour (pixels)"
 
     def __init__(self) -> None:
         self.histograms = torch.zeros(2, len(LOGIT_LEVELS), dtype=torch.float64)
@@ -52,7 +52,7 @@ class ClassPixels:
         seed: of the draw.
     """
 
-    says = "the likeliest class (pixels)"
+    quantity = "the likeliest class (pixels)"
 
     def __init__(self, pixels_per_image: int, seed: int = 0) -> None:
         self.pixels_per_image, self._random = pixels_per_image, np.random.default_rng(seed)
@@ -86,7 +86,7 @@ class ImageLabels:
         r: sharpness of the generalised mean.
     """
 
-    says = "tumour (images)"
+    quantity = "tumour (images)"
 
     def __init__(self, r: float = 4.0) -> None:
         self.r = r
@@ -131,5 +131,5 @@ def tumour_logit(logits: Tensor) -> Tensor:
         ValueError: for another number of channels.
     """
     if len(logits) not in (1, 2):
-        raise ValueError(f"tumour has a logit of one or two channels, got {len(logits)}")
+        raise ValueError(f"logits of tumour must have one or two channels, got {len(logits)}")
     return logits[0] if len(logits) == 1 else logits[1] - logits[0]

@@ -1,4 +1,4 @@
-"""One temperature for a trained network's logits, fitted on validation labels, kept beside its weights, applied by inference."""
+"""One temperature for a trained network's logits, fitted on validation labels, kept next to its weights, applied by inference."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def collect_logits(
         raise ValueError(f"labels must be one of {', '.join(LABELS)}; got {labels!r}")
     known = [record for record in records if labels == "label" or record.get("mask") is not None or record.get("label") == 0]
     if not known:
-        raise ValueError("no image has a mask or label 0: give a manifest with masks, or --labels label")
+        raise ValueError("no image has a mask or label 0: give a manifest with masks, or use --labels label")
     seen = [part for record in known for part in _parts(record, mapper, labels, regions_per_slide)]
     samples = _samples(mapper, labels, len(seen))
     num_classes = len(mapper.class_names) if mapper.class_names else 2
@@ -106,13 +106,13 @@ def collect_logits(
 def write_temperature(
     folder: str | Path, network: nn.Module, samples: LogitSamples, notes: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Fit a temperature and keep it beside a network's weights.
+    """Fit a temperature and keep it next to a network's weights.
 
     Args:
         folder: of the ``model.pt``; gets ``temperature.json``.
         network: whose weights these are: inference refuses the temperature for others.
         samples: of validation data.
-        notes: what else is to stand in the file.
+        notes: what else to write to the file.
 
     Returns:
         what the file holds: ``temperature``, scores (``ece``, ``mce``, ``nll``) ``before`` and ``after``, ``weights_sha256``.
@@ -145,7 +145,7 @@ def write_reliability_report(
         samples: of the data to report, such as the test split.
         temperature: fitted on other data.
         title: of the figure.
-        notes: what else is to stand in the file.
+        notes: what else to write to the file.
 
     Returns:
         what ``reliability.json`` holds: for ``before`` and ``after`` the scores and, a value a bin, ``counts``, ``confidence``
@@ -158,7 +158,7 @@ def write_reliability_report(
         names[name]: ReliabilityCurve(curve.counts.tolist(), curve.confidence.tolist(), curve.frequency.tolist(), curve.ece)
         for name, curve in curves.items()
     }
-    write_reliability(drawn, Path(folder) / "reliability.png", samples.says, title)
+    write_reliability(drawn, Path(folder) / "reliability.png", samples.quantity, title)
     with atomic_path(Path(folder) / "reliability.json") as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
     return result
@@ -169,11 +169,11 @@ def _check_found(temperature: float) -> None:
         return
     why = "sharper: the network makes no mistake on these images"
     if temperature > 1:
-        why = "flatter: the network's answers say nothing of these labels, or the contrary"
+        why = "flatter: the network's probabilities do not predict these labels, or predict the opposite"
     raise ValueError(
-        f"no temperature fits: the search ended at {temperature:.4g}, the bound of what is tried, because the likelihood only "
+        f"no temperature fits: the search ended at {temperature:.4g}, its limit, because the likelihood only "
         f"grows as probabilities become {why}. No temperature.json was written: fit on other or more images (--fit_split), or "
-        "look at labels and pixel size"
+        "check the labels and the pixel size"
     )
 
 
@@ -206,7 +206,7 @@ def _parts(record: Record, mapper: SlideMapper, labels: str, regions_per_slide: 
         return [record]
     if labels == "label":
         raise ValueError(
-            f"{record['image']} is a slide of {slide.size_px[0]} x {slide.size_px[1]} px: --labels label is for images"
+            f"{record['image']} is a slide of {slide.size_px[0]} x {slide.size_px[1]} px, but --labels label is for images"
         )
     num_classes = len(mapper.class_names) if mapper.class_names else 2
     tile_size_px, names = mapper.tiles.tile_size_px, mapper.class_names
@@ -221,7 +221,7 @@ def _parts(record: Record, mapper: SlideMapper, labels: str, regions_per_slide: 
 def _samples(mapper: SlideMapper, labels: str, num_images: int) -> LogitSamples:
     if labels == "label":
         if mapper.class_names:
-            raise ValueError("--labels label is for tumour, and this network tells several classes apart: give masks")
+            raise ValueError("--labels label is for tumour, and this network distinguishes several classes: give masks")
         return ImageLabels()
     return ClassPixels(max(1, SAMPLED_PIXELS // max(1, num_images))) if mapper.class_names else TumourPixels()
 

@@ -32,7 +32,7 @@ CALIBRATION = "calibration.json"
 
 
 class Calibration:
-    """Chooses the threshold for tumour, once, and keeps it in a file beside the weights.
+    """Chooses the threshold for tumour, once, and keeps it in a file next to the weights.
 
     The paper chooses it on validation slides, of which only the slides' labels are known. Here the validation slides are mapped
     as the test slides will be, the pixels of normal slides' tissue stand against the top alpha share of those of tumour slides,
@@ -48,7 +48,8 @@ class Calibration:
         network: trained; not changed.
         alpha: share of a tumour slide's tiles, and of its map, that is taken for tumour.
         device: to compute on.
-        maps: the same slides, to be mapped by the network as it makes maps; of stored features `FeatureMaps`, which writes none.
+        maps: the same slides, to be mapped by the network as it makes maps; of stored features `FeatureMaps`, which writes
+            none.
         num_workers: processes that read.
         tracking: MLflow runs to log to.
     """
@@ -143,28 +144,29 @@ def map_threshold(histograms: Sequence[Tensor], labels: Sequence[int], alpha: fl
 def load_threshold(
     checkpoints: Sequence[str | Path], temperature: float | str | Path = 1.0, default: float | None = None
 ) -> float:
-    """The threshold that a `Calibration` or an `ImageCalibration` has written beside a network's weights.
+    """The threshold that a `Calibration` or an `ImageCalibration` has written next to a network's weights.
 
     Args:
         checkpoints: the network's ``model.pt``, in a list; of several networks that answer together none has the threshold.
         temperature: see `with_temperature`: of the network that makes the maps now. The threshold moves with the probabilities.
-        default: for weights without such a file, of a training that chose no threshold; the log says so. None: there must be one.
+        default: for weights without such a file, of a training that chose no threshold; the log says so. None: there must be
+            one.
 
     Raises:
         ValueError: for several networks, or if there is no such file and no default, or it holds no threshold.
     """
     if len(checkpoints) != 1:
         raise ValueError(
-            f"{len(checkpoints)} networks answer together, and each one's threshold is its own: give --threshold a number, for "
+            f"{len(checkpoints)} networks are averaged, and each has its own threshold: give --threshold a number, for "
             "instance one that looks right on validation slides (evaluate.json with --split val)"
         )
     file = Path(checkpoints[0]).parent / CALIBRATION
     if not file.is_file():
         if default is None:
             raise ValueError(
-                f"{file} does not exist: train first (its last stage but one writes it), or give --threshold a number"
+                f"{file} does not exist: train first (the last stage but one writes it), or give --threshold a number"
             )
-        logger.warning(f"{file} does not exist: this training chose no threshold, and {default:g} is taken (--threshold)")
+        logger.warning(f"{file} does not exist: this training chose no threshold, so {default:g} is used (--threshold)")
         return _at_temperature(default, temperature)
     try:
         threshold = float(json.loads(file.read_text())["threshold"])

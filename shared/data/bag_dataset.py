@@ -1,4 +1,4 @@
-"""Bags of tiles drawn from whole slides, anew in every epoch: the dataset of methods whose label is a slide's."""
+"""Bags of tiles drawn from whole slides, again in every epoch: the dataset of methods whose label is a slide's."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class SlideBagDataset(Dataset):
                 f"need tiles_per_slide, tile_size_px >= 1 and mpp > 0; got {tiles_per_slide=}, {tile_size_px=}, {mpp=}"
             )
         if not 0 < min_tissue <= 1:
-            raise ValueError(f"min_tissue is a share in (0, 1], got {min_tissue}")
+            raise ValueError(f"min_tissue must be a share in (0, 1], got {min_tissue}")
         super().__init__(data=data)
         self.tissue, self.tiles_per_slide, self.tile_size_px, self.mpp = tissue, tiles_per_slide, tile_size_px, mpp
         self.min_tissue, self.with_shares, self.seed = min_tissue, with_shares, seed
@@ -115,8 +115,9 @@ class SlideBagDataset(Dataset):
         slide = open_slide(record["image"], mpp=record.get("mpp"))
         if slide.mpp > self.mpp * (1 + MPP_TOLERANCE):
             raise ValueError(
-                f"its pixels are {slide.mpp:g} um, coarser than mpp={self.mpp:g} at which tiles are read: detail that a method "
-                "learns from other slides is not there. Choose a larger mpp, or leave the slide out"
+                f"its pixels are {slide.mpp:g} um, coarser than the mpp={self.mpp:g} at which tiles are read: detail that a "
+                "method "
+                "learns from other slides is missing. Choose a larger mpp, or leave the slide out"
             )
         return slide
 
@@ -132,14 +133,14 @@ class SlideBagDataset(Dataset):
     def _tumour_shares(self, record: Record, slide: Slide, xys: np.ndarray) -> Tensor:
         if record.get("mask") is None:
             if record["label"]:
-                raise ValueError("the column 'mask' is empty, and tiles of a tumour slide have no truth without it")
+                raise ValueError("the column 'mask' is empty, and without it the tiles of a tumour slide have no ground truth")
             return torch.zeros(len(xys))
         step = self._extent_px(record, slide) / _SHARE_POINTS
         masks = [read_record_mask(record, (int(x), int(y)), _SHARE_POINTS, slide.size_px, step) for x, y in xys]
         return torch.tensor([float(mask.mean()) for mask in masks])
 
     def passed_slides(self) -> PassedSlides:
-        """Those that need not be checked again; none are remembered where nothing is written to the tissue's folder."""
+        """The slides that need not be checked again; none are remembered if nothing is written to the tissue's folder."""
         settings = [self.tile_size_px, self.mpp, self.min_tissue, self.with_shares, self.tissue.mpp, self.tissue.method]
         return PassedSlides(self.tissue.folder if self.tissue.keep else None, [*settings, TISSUE_VERSION])
 
@@ -148,7 +149,7 @@ class SlideBagDataset(Dataset):
         record = self.data[index]
         try:
             if record.get("x") is not None:
-                raise ValueError("a bag is drawn from a whole slide; leave x, y and the region's size empty")
+                raise ValueError("bags are drawn from whole slides: leave x, y and the size of the region empty")
             slide = self._open(record)
             xys = self.places(record, slide, np.random.default_rng(0))[:1]
             if self.with_shares:
@@ -159,7 +160,7 @@ class SlideBagDataset(Dataset):
 
 
 class _Checks(torch.utils.data.Dataset):
-    """Of the slides with some indices: the index, what is wrong or None, the key of the content, and what to note of it."""
+    """For each of some slides: the index, the problem or None, the key of the content, and what to note of it."""
 
     def __init__(self, dataset: SlideBagDataset, indices: Sequence[int]) -> None:
         self.dataset, self.indices, self.passed = dataset, indices, dataset.passed_slides()
@@ -193,8 +194,8 @@ def check_slides(datasets: Sequence[SlideBagDataset], num_workers: int = 0) -> N
         num_workers: processes a process of `torch.distributed`.
 
     Raises:
-        ValueError: on every process, for all slides that do not fit and all that are in two splits, as files of the same content:
-            their number and the first 20, each with row and file.
+        ValueError: on every process, for all slides that do not fit and all that are in two splits, as files of the same
+            content: their number and the first 20, each with row and file.
     """
     rank, num_processes = _rank_and_processes()
     shares = [range(rank, len(dataset), num_processes) for dataset in datasets]
@@ -216,11 +217,11 @@ def check_slides(datasets: Sequence[SlideBagDataset], num_workers: int = 0) -> N
     if problems:
         more = f", the first {_MAX_NAMED_PROBLEMS}" if len(problems) > _MAX_NAMED_PROBLEMS else ""
         lines = "\n".join(f"  {problem}" for problem in problems[:_MAX_NAMED_PROBLEMS])
-        raise ValueError(f"{len(problems)} of {len(found)} slides do not fit{more}:\n{lines}")
+        raise ValueError(f"{len(problems)} of {len(found)} slides cannot be used{more}:\n{lines}")
 
 
 def _in_two_splits(slides: Sequence[tuple[Record, int, str]]) -> list[str]:
-    """What is wrong with slides, given with the number of their data set and their key, that another split has too."""
+    """The problems of slides, given with the number of their data set and their key, that another split has too."""
     first: dict[str, tuple[Record, int]] = {}
     problems = []
     for record, number, key in slides:
@@ -228,8 +229,9 @@ def _in_two_splits(slides: Sequence[tuple[Record, int, str]]) -> list[str]:
         splits = [one.get("split") or str(n) for one, n in ((record, number), (other, other_number))]
         if record["image"] != other["image"] and splits[0] != splits[1]:
             what = (
-                f"it has the content of {other['image']} (row {other.get('row')}): one slide in the splits {splits[1]} and "
-                f"{splits[0]}, on which no test tells anything; keep one"
+                f"it has the same content as {other['image']} (row {other.get('row')}): one slide is in the splits {splits[1]} "
+                "and "
+                f"{splits[0]}, which makes the test meaningless; keep one"
             )
             problems.append(str(record_error(record, ValueError(what))))
     return problems
@@ -241,7 +243,7 @@ def _rank_and_processes() -> tuple[int, int]:
 
 
 def _gather(item: Any) -> list[Any]:
-    """What every process has, on every process, in the order of their ranks."""
+    """Gather the values of all processes on every process, in the order of their ranks."""
     num_processes = _rank_and_processes()[1]
     if num_processes == 1:
         return [item]
@@ -307,7 +309,7 @@ def pixel_statistics(dataset: SlideBagDataset, file: str | Path, num_workers: in
     deviation = (squares / counts - mean**2).clamp(min=0).sqrt()
     result = {"mean": [round(v / 255, 6) for v in mean.tolist()], "std": [round(v / 255, 6) for v in deviation.tolist()]}
     if not all(math.isfinite(v) and v > 0 for v in result["std"]):
-        raise ValueError(f"the tiles of the training slides have no variance of colour: {result}; are they images of tissue?")
+        raise ValueError(f"the tiles of the training slides have no variance in colour: {result}; are they images of tissue?")
     if rank == 0:
         with contended_path(file) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n")
@@ -315,7 +317,7 @@ def pixel_statistics(dataset: SlideBagDataset, file: str | Path, num_workers: in
 
 
 def _read_statistics(file: Path) -> dict[str, list[float]] | None:
-    """What `pixel_statistics` has written; None where there is no file, or it is damaged or incomplete."""
+    """Read what `pixel_statistics` has written; None if there is no file, or it is damaged or incomplete."""
     try:
         found = json.loads(file.read_text())
         result = {name: [float(value) for value in found[name]] for name in ("mean", "std")}
@@ -328,5 +330,5 @@ def _read_statistics(file: Path) -> dict[str, list[float]] | None:
         if [len(part) for part in result.values()] == [3, 3] and all(map(math.isfinite, values)) and min(result["std"]) > 0:
             return result
         problem = str(result)
-    logger.warning("%s does not hold mean and std of three channels (%s): they are found anew", file, problem)
+    logger.warning("%s does not hold mean and std of three channels (%s): they are computed again", file, problem)
     return None

@@ -12,7 +12,7 @@ class CasePattern:
         pattern: found anywhere in a name.
 
     Raises:
-        ValueError: if it is no regular expression, or has no group.
+        ValueError: if it is not a valid regular expression, or has no group.
 
     >>> CasePattern(r"patient(\\d+)").case_of("test/patient12 b.png")
     '12'
@@ -22,7 +22,7 @@ class CasePattern:
         try:
             self._pattern = re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"the case_pattern {pattern!r} is no regular expression: {error}") from error
+            raise ValueError(f"the case_pattern {pattern!r} is not a valid regular expression: {error}") from error
         if not self._pattern.groups:
             raise ValueError(f"the case_pattern {pattern!r} has no group (...) that names the case")
 

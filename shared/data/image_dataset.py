@@ -33,8 +33,8 @@ class RegionDataset(Dataset):
     """Reads tiles and slide regions, and whichever labels a stage asks for.
 
     Item ``i`` is a dictionary: ``image`` uint8 ``(3, H, W)``, ``label`` (int), ``index`` (``i``), and where asked for ``mask``
-    uint8 ``(1, H, W)`` in 0..num_classes - 1, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record has
-    none).
+    uint8 ``(1, H, W)`` in 0..num_classes - 1, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record
+    has none).
     Random transforms draw from a stream that depends on (`seed`, epoch, ``i``, occurrence) only, see `draw`: an interrupted and
     resumed training sees what an uninterrupted one does, with any number of workers or processes.
 
@@ -124,7 +124,7 @@ class RegionDataset(Dataset):
         return dict(self.transform(item))
 
     def targets(self, index: int, size: Sequence[int]) -> dict[str, Any]:
-        """What an item has beside its image and before its transform; `size`: (height, width) of the image as read."""
+        """The entries of an item other than its image, before its transform; `size`: (height, width) of the image as read."""
         record = self.data[index]
         item: dict[str, Any] = {"label": record.get("label"), "index": index}
         if self.pixel_labels is not None:
@@ -221,8 +221,9 @@ def _check_view(transform: Any) -> None:
     changes = view_changes(transform)
     if changes:
         raise ValueError(
-            f"the transform ({', '.join(changes)}) changes what part of the tissue an image shows, and the rough areas would be "
-            "wrong without a word: expected flips and quarter turns alone. Set free_rotation false, max_scale 1 and crop_size_px "
+            f"the transform ({', '.join(changes)}) changes which part of the tissue an image shows, so the rough areas would "
+            "silently be "
+            "wrong: expected only flips and quarter turns. Set free_rotation false, max_scale 1 and crop_size_px "
             "null, or switch the area constraint off (etas and eta_fuse 0)"
         )
 
@@ -293,7 +294,7 @@ def _locate(record: Record, mpp: float | None, size_px: int | None) -> tuple[Sli
     # One pixel of rounding is a region's size in micrometres, more is another region.
     if max(abs(side - size_px) for side in read_px) > 1:
         raise ValueError(
-            f"the image is {read_px[0]} x {read_px[1]} px{_at(slide, mpp)}, wanted {size_px} x {size_px}: "
+            f"the image is {read_px[0]} x {read_px[1]} px{_at(slide, mpp)}, expected {size_px} x {size_px}: "
             "cut the images to that size or set image_size_px"
         )
     return slide, origin, (size_px, size_px)

@@ -32,7 +32,7 @@ class EvenBatchSampler(Sampler[list[int]]):
         labels: class of each image.
         batch_size: images a step over all processes.
         balance: over-sample every class to the size of the largest (CAMEL, section 4.1): images of a small class come
-            several times an epoch, as evenly often as can be, and each time anew: see `SeededDataset.draw`.
+            several times an epoch, as evenly often as can be, and each time again: see `SeededDataset.draw`.
         shuffle: a new order each epoch.
         seed: of the order.
         rank, num_processes: default to those of `torch.distributed`.
@@ -61,8 +61,9 @@ class EvenBatchSampler(Sampler[list[int]]):
         self.num_processes = num_processes if num_processes is not None else (dist.get_world_size() if distributed else 1)
         if batch_size < self.num_processes and shuffle and self.rank == 0:
             logger.warning(
-                f"a step's images or slides (batch_size, slides_per_step) are counted over all processes: {batch_size} is fewer "
-                f"than {self.num_processes} processes, and a step takes {self.num_processes}, one for each"
+                f"the images or slides per step (batch_size, slides_per_step) are counted over all processes: {batch_size} is "
+                "fewer "
+                f"than {self.num_processes} processes, so each step takes {self.num_processes}, one per process"
             )
         self.labels = np.asarray(labels)
         if len(self.labels) < (1 if may_idle else self.num_processes):
@@ -88,13 +89,13 @@ class EvenBatchSampler(Sampler[list[int]]):
 
     @property
     def num_steps(self) -> int:
-        """Of an epoch, over all processes."""
+        """Number of steps of an epoch, over all processes."""
         steps = math.ceil(self._num_images / self.batch_size)
         # Spread evenly, a step must still hold an image for every process.
         return steps if self.may_idle or self.fill else max(1, min(steps, self._num_images // self.num_processes))
 
     def __len__(self) -> int:
-        """Batches of this process: one a step but where it idles."""
+        """Batches of this process: one per step, except where it idles."""
         sizes = map(len, np.array_split(np.arange(self.num_samples), self.num_steps))
         return sum(self.rank < size for size in sizes)
 
@@ -130,7 +131,7 @@ class EvenBatchSampler(Sampler[list[int]]):
 
 
 class Reading(NamedTuple):
-    """What the processes of a loader have read so far: the seconds of all together, and the samples; a step takes so many."""
+    """The reading of a loader's processes so far: the seconds of all together, and the samples; a step takes so many."""
 
     seconds: float
     samples: int
@@ -224,7 +225,7 @@ class RegionLoader(DataLoader):
         return self._batches.num_samples
 
     def readings(self) -> list[Reading]:
-        """What its processes have read since it was made."""
+        """The reading of its processes since it was made."""
         seconds, samples = self.dataset.spent.sum(0).tolist()  # type: ignore[attr-defined]
         samples_a_step = self.num_samples / (len(self) * self._batches.num_processes)
         return [Reading(seconds, int(samples), self.num_workers, samples_a_step)]
@@ -281,7 +282,7 @@ class PairedLoader:
     ) -> None:
         self.loaders = {name: loader for name, loader in loaders.items() if loader is not None}
         if not self.loaders or (leading is not None and leading not in self.loaders):
-            raise ValueError(f"need loaders, and one of them leading; got {', '.join(self.loaders) or 'none'}, {leading=}")
+            raise ValueError(f"need loaders, one of which leads; got {', '.join(self.loaders) or 'none'}, {leading=}")
         if num_steps is not None and num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         lengths = {name: len(loader) for name, loader in self.loaders.items()}
@@ -292,7 +293,7 @@ class PairedLoader:
         return self._num_steps
 
     def readings(self) -> list[Reading]:
-        """What the processes of each loader have read since it was made."""
+        """The reading of each loader's processes since it was made."""
         return [reading for loader in self.loaders.values() for reading in loader.readings()]
 
     def set_epoch(self, epoch: int) -> None:

@@ -75,14 +75,14 @@ def load_manifest(
             no mask.
         num_classes: labels must be integers in ``[0, num_classes)``.
         split_seed: seed of the split that is made when the file has no ``split`` column, and of the folds.
-        both_classes: demand images without (label 0) and with tumour: nothing can be learnt from one class. Implies
+        both_classes: demand images without (label 0) and with tumour: nothing can be learned from one class. Implies
             that ``"label"`` is required.
         num_folds: folds of a cross-validation, see `assign_folds`: its splits take the place of the file's. Cases with a row
             whose split is ``"test"`` in the file are in no fold and are not returned: they stay unseen. With `fold`.
         fold: which of them is the test split, from 0.
         tile_mpp: micrometres per pixel of PNG, JPEG and BMP images in rows without ``mpp``, so that they can be read coarser;
             None reads them as they are stored.
-        check_files: False leaves images and masks that are not there to whoever opens them.
+        check_files: False leaves missing images and masks to the code that opens them.
         tumour_classes: of annotation files, in rows without ``tumour_classes``: the classes that are tumour, see
             `read_record_mask`.
         annotation_frame: of annotation files, in rows without ``annotation_frame``: ``qupath`` or ``level0``.
@@ -91,8 +91,8 @@ def load_manifest(
         validation_case: this case validates, and the other cases that do not train are tested on, see `rotate_validation`.
 
     Returns:
-        The records of the rows, with every column; what a row leaves empty is None. ``image`` and ``mask`` are absolute paths (of
-        links, not of what they point to); a region is in level-0 pixels, whatever its unit in the file.
+        The records of the rows, with every column; what a row leaves empty is None. ``image`` and ``mask`` are absolute paths
+        (of links, not of what they point to); a region is in level-0 pixels, whatever its unit in the file.
 
     Raises:
         ValueError: for whatever is wrong, naming the file, the row, what was expected and what was found.
@@ -111,7 +111,7 @@ def load_manifest(
             record["mpp"] = tile_mpp
         records.append(record)
     _check_duplicates(records, path)
-    _check_agreement(records, path, "image", "case_id", "its patient would be on both sides of a split")
+    _check_agreement(records, path, "image", "case_id", "its patient would be in two splits")
     has_splits = any(record["split"] for record in records)
     if num_folds is not None and fold is not None:
         records = _without_test(records, path)
@@ -152,7 +152,7 @@ def write_manifest(records: Sequence[Record], path: str | Path, extra_columns: S
 
 @dataclass(frozen=True)
 class _Row:
-    """The cells of a row by their columns, None where they are empty, and where it stands."""
+    """The cells of a row by their columns, None where they are empty, and its place."""
 
     path: Path
     number: int
@@ -206,7 +206,9 @@ def _read_rows(path: Path) -> list[_Row]:
         raise ValueError(f"{path} has a header but no rows.")
     for number, cells in rows:
         if any(cells[len(header) :]):
-            raise _Row(path, number, {}).error(f"{len(cells)} cells below a header of {len(header)}: quote cells with commas")
+            raise _Row(path, number, {}).error(
+                f"{len(cells)} cells under a header of {len(header)}: put cells that contain commas in quotes"
+            )
     # A row that ends early leaves the rest empty.
     named = [(number, dict(zip(header, cells, strict=False))) for number, cells in rows]
     return [_Row(path, number, {name: row.get(name) or None for name in COLUMNS}) for number, row in named]
@@ -236,10 +238,10 @@ def _record(row: _Row, num_classes: int, check_files: bool) -> Record:
     if label is not None and label not in range(num_classes):
         raise row.error(f"label must be one of 0..{num_classes - 1}, got {label:g}")
     if area is not None and not 0 <= area <= 1:
-        raise row.error(f"area is a share between 0 and 1, got {area:g}")
+        raise row.error(f"area must be a share between 0 and 1, got {area:g}")
     if mpp is not None and not is_possible_spacing(mpp):
         found = f"{mpp:g}; is it in another unit?"
-        raise row.error(f"mpp is a size in micrometres per pixel and above 0 ({STATED_RANGE}), got {found}")
+        raise row.error(f"mpp must be a number of micrometres per pixel above 0 ({STATED_RANGE}), got {found}")
     if frame not in (*ANNOTATION_FRAMES, None):
         raise row.error(f"annotation_frame must be one of {', '.join(ANNOTATION_FRAMES)}, got {frame!r}")
     x, y, width_px, height_px = _region(row, values, str(image)) or (None, None, None, None)
@@ -275,7 +277,7 @@ def _region(row: _Row, values: Mapping[str, float | None], image: str) -> tuple[
     if x is None or y is None or size is None:
         return None
     if size_px and size_um:
-        raise row.error("a region's size stands in width_px, height_px or in width_um, height_um, not in both")
+        raise row.error("the size of a region is given either by width_px, height_px or by width_um, height_um, not by both")
     downsample = 1.0 if size_px else values["mpp"] or _file_mpp(row, image)
     width, height = (round(side / downsample) for side in size)
     if min(width, height) < 1:
@@ -286,7 +288,7 @@ def _region(row: _Row, values: Mapping[str, float | None], image: str) -> tuple[
 def _size(row: _Row, values: Mapping[str, float | None], unit: str) -> tuple[float, float] | None:
     width, height = values[f"width_{unit}"], values[f"height_{unit}"]
     if (width is None) != (height is None) or any(size is not None and size <= 0 for size in (width, height)):
-        raise row.error(f"width_{unit} and height_{unit} go together and are above 0, got {[width, height]}")
+        raise row.error(f"width_{unit} and height_{unit} must both be given and above 0, got {[width, height]}")
     return None if width is None or height is None else (width, height)
 
 
@@ -302,7 +304,7 @@ def _fill_splits(
 ) -> None:
     """Check the splits of the file, or make them."""
     if (num_folds is None) != (fold is None):
-        raise ValueError(f"num_folds and fold go together; got num_folds={num_folds}, fold={fold}")
+        raise ValueError(f"num_folds and fold must be given together; got num_folds={num_folds}, fold={fold}")
     if num_folds is not None and fold is not None:
         try:
             assign_folds(records, num_folds, fold, seed, validation_fold)
@@ -314,30 +316,30 @@ def _fill_splits(
                 raise _error(path, record, f"split must be one of {', '.join(SPLITS)}, got {record['split']!r}")
         # Regions of one slide are one patient's tissue too, whether or not a case is named.
         for name in ("case_id", "image"):
-            _check_agreement(records, path, name, "split", "it belongs to one split, or the test tells nothing")
+            _check_agreement(records, path, name, "split", "it must be in one split only, or the test is meaningless")
     else:
         assign_splits(records, seed=seed)
 
 
 def _without_test(records: Sequence[Record], path: Path) -> list[Record]:
-    """What folds are made of: all but the cases that the file keeps for the test."""
+    """The records of which folds are made: all but the cases that the file keeps for the test."""
     kept_back = {record["case_id"] or record["image"] for record in records if record["split"] == "test"}
     left = [record for record in records if (record["case_id"] or record["image"]) not in kept_back]
     if not left:
         raise ValueError(
             f"{path}: all {len(records)} rows are of the split 'test' or of its cases, and folds are made of the others: leave "
-            "out the column 'split', or say there what goes where"
+            "out the column 'split', or assign the rows to splits there"
         )
     return left
 
 
 def _no_split(path: Path, records: Sequence[Record], split: str, has_splits: bool) -> ValueError:
-    """Why a split is empty: nobody named it, or there are too few cases to make it."""
+    """Why a split is empty: no row names it, or there are too few cases to make it."""
     if has_splits:
         found = Counter(record["split"] for record in records)
         there = ", ".join(f"{name!r} ({found[name]} rows)" for name in SPLITS if found[name])
         return ValueError(
-            f"{path} has no row with split {split!r}; it has {there}: add some, or leave the split column out altogether."
+            f"{path} has no row with split {split!r}; its splits are {there}: add some, or leave out the column 'split'."
         )
     labels: dict[str, int] = {}
     for record in records:
@@ -345,8 +347,8 @@ def _no_split(path: Path, records: Sequence[Record], split: str, has_splits: boo
         labels[case] = max(labels.get(case, 0), record["label"] or 0)
     counts = ", ".join(f"{list(labels.values()).count(label)} with label {label}" for label in sorted({0, 1, *labels.values()}))
     return ValueError(
-        f"{path} has too few cases for a split {split!r} to be made: {counts}. A case stays whole, so {', '.join(SPLITS)} need "
-        f"{len(SPLITS)} cases of each label; add some, or say in a column 'split' what goes where."
+        f"{path} has too few cases to make a split {split!r}: {counts}. Cases are never divided, so {', '.join(SPLITS)} need "
+        f"{len(SPLITS)} cases of each label; add some, or assign the rows to splits in a column 'split'."
     )
 
 
@@ -365,7 +367,7 @@ def _check_duplicates(records: Sequence[Record], path: Path) -> None:
         first = seen.setdefault((record["image"], *(record.get(name) for name in REGION)), record)
         if first is not record:
             where = f" (split {first['split']})" if first["split"] != record["split"] else ""
-            raise _error(path, record, f"{record['image']} stands in row {first['row']} already{where}: keep one of them")
+            raise _error(path, record, f"{record['image']} is already in row {first['row']}{where}: keep one of them")
 
 
 def _check_both_classes(records: Sequence[Record], path: Path, split: str | None) -> None:
@@ -373,7 +375,7 @@ def _check_both_classes(records: Sequence[Record], path: Path, split: str | None
     if labels != {0, 1}:
         present = ", ".join(str(label) for label in sorted(labels)) or "none"
         raise ValueError(
-            f"{path}: the {split or 'whole'} split has {len(records)} rows of one class only (label {present}); this needs "
+            f"{path}: the {split or 'whole'} split has {len(records)} rows of only one class (label {present}); this run needs "
             "images with label 0 and images with a label above 0."
         )
 

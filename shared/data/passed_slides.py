@@ -19,7 +19,7 @@ FILE = "checked.json"
 
 
 class PassedSlides:
-    """What passed a check, in ``checked.json`` of a folder, until anything changes that the check looked at.
+    """The slides that passed a check, in ``checked.json`` of a folder, until anything that was checked changes.
 
     That is the slide's file, its mask and the mask of its tissue by size and time, its row, and the settings of the check.
 
@@ -45,7 +45,7 @@ class PassedSlides:
         return str(entry["content"])
 
     def entry(self, record: Record, content: str, tissue: Path) -> dict[str, Any]:
-        """What to note of a slide that has passed: of its content, and the file of its tissue."""
+        """The entry of a slide that has passed: its content, and the file of its tissue."""
         return {"key": self._key(record), "content": content, "tissue": str(tissue), "state": self._state(record, str(tissue))}
 
     def write(self, entries: Iterable[Mapping[str, Any]]) -> None:
@@ -60,7 +60,7 @@ class PassedSlides:
                 with contended_path(self.file) as temporary:
                     temporary.write_text(json.dumps(self._entries), encoding="utf-8")
             except StorageError as error:
-                logger.warning("the slides are checked again by the next run: %s", error)
+                logger.warning("the next run checks the slides again: %s", error)
 
     def _key(self, record: Record) -> str:
         row = {name: value for name, value in record.items() if name not in ("row", "manifest", "split")}

@@ -21,7 +21,7 @@ from ..writers.storage import StorageError
 
 logger = logging.getLogger(__name__)
 
-# Raise it when the same files and settings give other pixels: those in the folder are then read anew.
+# Raise it when the same files and settings give other pixels: those in the folder are then read again.
 PIXELS_VERSION = 1
 # A file of fewer pixels is decoded nearly as fast as another one is read.
 LEAST_DECODED_PX = 512 * 512
@@ -30,7 +30,7 @@ _SUFFIX = ".npy"
 _OWN = re.compile(r"[0-9a-f]{32}\.npy(\.[0-9a-f]{12}(\.part)?)?")
 # The disk is left so much for what a training writes.
 LEAST_FREE_BYTES = 2 * 10**9
-# As many as a file system of some 100 GB has room for beside others.
+# As many as a file system of some 100 GB has room for in addition to others.
 MOST_FILES = 200_000
 _RECOUNTS = 64
 _ABANDONED_S = 24 * 3600
@@ -38,23 +38,23 @@ _UNREAD_S = 7 * 24 * 3600
 
 
 class _Held(NamedTuple):
-    """What a folder holds of the cache."""
+    """The part of the cache that a folder holds."""
 
     num_bytes: int = 0
     num_files: int = 0
 
 
 class PixelCache:
-    """Images and masks in files of their own, uint8, not compressed: what is read often stays in the system's memory.
+    """Images and masks in separate files, uint8, not compressed: what is read often stays in the system's memory.
 
     A file's name is a hash of which files its pixels are from, with their sizes and times of change, and of how they were read:
-    an image that is changed is read anew. Files appear whole, so that several processes and runs may use a folder at the same
+    an image that is changed is read again. Files appear whole, so that several processes and runs may use a folder at the same
     time. One that is damaged is written again.
 
-    A full folder pushes out nothing but what has not been read for a week, such as the pixels of images that have changed: where
-    an epoch is larger than the folder may become, anything else would be pushed out just before it is read again. The rest is
-    read as without a cache. Files of other names in the folder are neither counted nor touched. A disk on which less than 2 GB
-    would stay free counts as a full folder.
+    A full folder pushes out nothing but what has not been read for a week, such as the pixels of images that have changed:
+    where an epoch is larger than the folder may become, anything else would be pushed out just before it is read again. The
+    rest is read as without a cache. Files of other names in the folder are neither counted nor touched. A disk on which less
+    than 2 GB would stay free counts as a full folder.
 
     Args:
         folder: of the files, made when the first is written; it may be deleted at any time.
@@ -67,7 +67,7 @@ class PixelCache:
 
     def __init__(self, folder: str | Path, max_gb: float = 20.0, max_files: int = MOST_FILES) -> None:
         if not (max_gb >= 0 and max_files >= 0):
-            raise ValueError(f"a cache of pixels holds max_gb >= 0 in max_files >= 0; got max_gb={max_gb}, max_files={max_files}")
+            raise ValueError(f"a pixel cache needs max_gb >= 0 and max_files >= 0; got max_gb={max_gb}, max_files={max_files}")
         self.folder, self.max_bytes, self.max_files = Path(folder), round(max_gb * 1e9), max_files
         # What the folder held when this process counted last, and what it has written since.
         self._counted: _Held | None = None
@@ -77,7 +77,7 @@ class PixelCache:
     def get(
         self, files: Sequence[str | Path], settings: Sequence[Any], read: Callable[[], NDArray[np.uint8]]
     ) -> NDArray[np.uint8]:
-        """What `read` returns: from the folder, or else read now and kept.
+        """The result of `read`: from the folder, or else read now and kept.
 
         Args:
             files: that it reads.
@@ -133,7 +133,11 @@ class PixelCache:
 
     def _close(self, reason: str) -> None:
         self._is_closed = True
-        logger.warning("no more pixels are kept in %s: %s. What is not there is decoded anew in every epoch", self.folder, reason)
+        logger.warning(
+            "no more pixels are cached in %s: %s. Images that are not in the cache are decoded again in every epoch",
+            self.folder,
+            reason,
+        )
 
 
 def _key(files: Sequence[str | Path], settings: Sequence[Any]) -> str:
@@ -144,7 +148,7 @@ def _key(files: Sequence[str | Path], settings: Sequence[Any]) -> str:
 def _state(file: Path) -> tuple[str, int, int]:
     try:
         status = file.stat()
-    except OSError:  # for whoever reads it to say
+    except OSError:  # reported where it is read
         return str(file.absolute()), 0, 0
     return str(file.absolute()), status.st_size, status.st_mtime_ns
 
@@ -159,13 +163,13 @@ def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[np.uint8
 
 
 def _free_bytes(folder: Path) -> int:
-    """Of the disk that the folder is on, or will be."""
+    """Free bytes on the disk of the folder, even if it does not exist yet."""
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     return shutil.disk_usage(there).free
 
 
 def _held_by(folder: Path, unread_s: float = math.inf) -> _Held:
-    """What there is of the cache in a folder; those that killed processes have left and those unread for so long go."""
+    """The cache's files in a folder; files left by killed processes and files unread for a long time are removed."""
     total, now = _Held(), time.time()
     for file in folder.iterdir() if folder.is_dir() else []:
         if not _OWN.fullmatch(file.name):

@@ -1,4 +1,4 @@
-"""What is wrong with a folder of data, gathered so that one message names all of it."""
+"""Problems of a folder of data, gathered so that one message names all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Problems:
 
     >>> problems = Problems()
     >>> problems.add("slides without annotations", "a.tif", "b.tif")
-    >>> problems.settle("slides", allow=True)
+    >>> problems.report("slides", allow=True)
     ['left out 2 slides without annotations: a.tif, b.tif']
     """
 
@@ -30,7 +30,7 @@ class Problems:
         """
         self._names[what] += map(str, names)
 
-    def settle(self, source: str | Path, allow: bool) -> list[str]:
+    def report(self, source: str | Path, allow: bool) -> list[str]:
         """Remarks on all that was noted; an error unless that is allowed.
 
         Args:
@@ -42,7 +42,7 @@ class Problems:
         """
         found = [f"{len(names)} {what}: {first_names(names)}" for what, names in self._names.items() if names]
         if found and not allow:
-            raise ValueError("\n  ".join([f"{source} cannot be used as it is (allow_missing leaves these out):", *found]))
+            raise ValueError("\n  ".join([f"{source} cannot be used as it is (allow_missing leaves these files out):", *found]))
         return [f"left out {what}" for what in found]
 
 

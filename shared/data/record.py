@@ -1,4 +1,4 @@
-"""What is known of one image, region or slide: a row of a manifest, and what becomes of it."""
+"""One image, region or slide: a row of a manifest, and the record made from it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class _Image(TypedDict):
 class Record(_Image, total=False):
     """A row of a manifest: ``image`` always, the rest where it is known.
 
-    `shared.data.manifest` says what the columns mean. ``x, y, width_px, height_px`` are level-0 pixels, absent or None of a whole
-    image; ``mpp`` is micrometres per level-0 pixel. For messages there are ``manifest``, the path of the CSV, and ``row``, the
-    number of the line in it on which the row begins (the header is row 1; blank lines count).
+    `shared.data.manifest` says what the columns mean. ``x, y, width_px, height_px`` are level-0 pixels, absent or None of a
+    whole image; ``mpp`` is micrometres per level-0 pixel. For messages there are ``manifest``, the path of the CSV, and
+    ``row``, the number of the line in it on which the row begins (the header is row 1; blank lines count).
     """
 
     x: int | None

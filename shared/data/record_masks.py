@@ -72,13 +72,13 @@ def read_record_mask(
         mask = open_annotation_mask(file, image_size_px, image_path, meaning, mpp)
         if num_classes == 2 and record.get("label") == 0 and record.get("x") is None and not mask.is_empty:
             raise ValueError(
-                f"label 0 says that there is no tumour, and the annotations {file} show some: correct the label or the "
-                "annotations; if they are of something else, name the tumour's classes (`tumour_classes`)"
+                f"label 0 means no tumour, but the annotations {file} show some: correct the label or the "
+                "annotations; if they outline something else, name the classes that are tumour (`tumour_classes`)"
             )
         if num_classes == 2 and record.get("label") and mask.is_empty:
             raise ValueError(
-                f"label {record['label']} says that there is tumour, and the annotations {file} show none: correct the "
-                "label or the annotations (cells and other objects of QuPath that are no annotations do not count)"
+                f"label {record['label']} means tumour, but the annotations {file} show none: correct the "
+                "label or the annotations (cells and other QuPath objects that are not annotations do not count)"
             )
         if record.get("manifest") is not None:
             _check_only_class(record["manifest"], Path(file), mask.only_class)
@@ -108,8 +108,8 @@ def _check_only_class(manifest: str, path: Path, name: str | None) -> None:
     if kept and plain_name(kept[0].name) != plain_name(name) and _is_as_it_was(kept[0]):
         raise ValueError(
             f"the annotations {path} are of the class {name or UNCLASSIFIED}, those of {kept[0].path} of "
-            f"{kept[0].name or UNCLASSIFIED}: which is tumour? Name the classes that are tumour in the manifest's column "
-            "`tumour_classes` (several with | between them), or by the key or option of that name"
+            f"{kept[0].name or UNCLASSIFIED}: name the classes that are tumour in the manifest's column "
+            "`tumour_classes` (several with | between them), or with the key or option of that name"
         )
     kept[:] = [found]
 

@@ -26,7 +26,7 @@ _KEPT_EVERY = 200
 
 @dataclass(frozen=True)
 class SlideFacts:
-    """What a slide says of itself.
+    """The metadata of a slide.
 
     Attributes:
         mpp: micrometres per level-0 pixel; None where it does not say.
@@ -80,10 +80,10 @@ def _mpp_of(record: Record, facts: SlideFacts, of_magnification: bool) -> tuple[
     if record["mpp"] is not None or facts.mpp is not None or is_plain_picture(record["image"]):
         return record["mpp"], None
     if facts.magnification is None:
-        return None, "it does not say how large its pixels are: fill the manifest's column mpp"
+        return None, "it does not state its pixel size: fill the manifest's column mpp"
     if not of_magnification:
         return None, (
-            f"it does not say how large its pixels are, only that its objective magnifies {facts.magnification:g} times: fill "
+            f"it does not state its pixel size, only an objective magnification of {facts.magnification:g}: fill "
             f"the manifest's column mpp, or take {10 / facts.magnification:g} um for it (--app_mag)"
         )
     return 10 / facts.magnification, None
@@ -110,7 +110,7 @@ class _Cache:
         try:
             self._entries: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         except ValueError:
-            logger.warning(f"{file} is no survey of slides: they are opened again")
+            logger.warning(f"{file} is not a survey of slides: the slides are opened again")
             self._entries = {}
 
     def look_up(self, path: str) -> tuple[list[int] | None, SlideFacts]:

@@ -63,7 +63,7 @@ def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int
         raise ValueError(f"need num_folds >= 3 and fold in 0..num_folds - 1; got num_folds={num_folds}, fold={fold}")
     cases, strata = _cases_by_labels(records)
     if len(cases) < num_folds:
-        raise ValueError(f"{len(cases)} cases are too few for {num_folds} folds: a case stays whole")
+        raise ValueError(f"{len(cases)} cases are too few for {num_folds} folds: cases are never divided")
     rng = np.random.default_rng(seed)
     totals = np.zeros(num_folds, dtype=int)
     for labels in sorted(strata):

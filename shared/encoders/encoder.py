@@ -1,4 +1,4 @@
-"""What every encoder is: images to dense features, with all that their user must know about them."""
+"""The base of all encoders: images to dense features, with all that users must know about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Encoder", "EncoderFacts", "FeatureOptions"]
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """What is known of an encoder beside its network.
+    """The facts about an encoder apart from its network.
 
     Args:
         name: as given to `load_encoder`.
@@ -30,7 +30,7 @@ class EncoderFacts:
         input_size_px: side of the images that it was trained on, where that matters; None for any.
         licence: of its weights; None where it is not known.
         is_gated: whether its weights are only given to people who have accepted its terms.
-        aliases: names that other programs have for it, beside this one.
+        aliases: other programs' names for it, in addition to this one.
     """
 
     name: str
@@ -49,7 +49,8 @@ class FeatureOptions:
 
     Args:
         stride_px: one feature every so many pixels; None for the network's own stride. Images are enlarged where it is smaller.
-        smoothing: odd number of places; each feature is the mean over the ``smoothing x smoothing`` places around it that exist.
+        smoothing: odd number of places; each feature is the mean over the ``smoothing x smoothing`` places around it that
+            exist.
         strides_px: strides of the network's own maps, finest first, that are packed into one (see `pack_strides`); None for
             its last map.
         tokens: "dense" for a feature of each place: a convolutional network's map, a vision transformer's patch tokens. Of the
@@ -126,7 +127,8 @@ class Encoder(nn.Module):
             images: RGB ``(B, 3, H, W)``, uint8 or float, 0 to 255; H and W are multiples of `size_multiple_px`.
 
         Returns:
-            ``(B, channels, H / stride_px, W / stride_px)``. Feature (i, j) stands for the pixels from ``(i, j) * stride_px`` on.
+            ``(B, channels, H / stride_px, W / stride_px)``. Feature (i, j) stands for the pixels from ``(i, j) * stride_px``
+            on.
 
         Raises:
             ValueError: if the images have another shape.
@@ -146,7 +148,7 @@ class Encoder(nn.Module):
 
     @property
     def aliases(self) -> list[str]:
-        """All its names, by which files of features may call it; none where its name is only that of a file."""
+        """All names that feature files may use for it; none where its name is only that of a file."""
         name = self.name
         if "/" in name:
             model = name.rsplit("/", 1)[1]
@@ -182,7 +184,7 @@ class Encoder(nn.Module):
         }
 
     def description(self) -> dict[str, Any]:
-        """What a file of features says of its encoder: name, key, options, normalisation, mpp, input size and licence."""
+        """The description of the encoder in a feature file: name, key, options, normalisation, mpp, input size and licence."""
         return {
             **self._settings(),
             "key": self.key,
@@ -228,5 +230,5 @@ def _checked_stride(name: str, native_stride_px: int, stride_px: int | None) -> 
 
 def _checked_smoothing(smoothing: int) -> int:
     if smoothing < 1 or smoothing % 2 == 0:
-        raise ValueError(f"smoothing must be an odd number of places, 1 or more; got {smoothing}")
+        raise ValueError(f"smoothing must be an odd number of cells, 1 or more; got {smoothing}")
     return smoothing

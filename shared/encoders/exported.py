@@ -18,12 +18,12 @@ __all__ = ["ExportedEncoder", "load_exported"]
 USUAL_SIZE_PX = 224
 # Class and register tokens; no published transformer has more.
 MOST_PREFIX_TOKENS = 16
-EXPECTED = "expected a map (B, C, h, w), tokens (B, N, C) or a vector (B, C) of each image"
+EXPECTED = "expected a map (B, C, h, w), tokens (B, N, C) or a vector (B, C) for each image"
 
 
 @dataclass(frozen=True)
 class _Output:
-    """What a network returns for images of a size: channels, pixels between features, tokens before those of the patches."""
+    """The output of a network for images of one size: channels, pixels between features, tokens before those of the patches."""
 
     kind: str
     channels: int
@@ -119,8 +119,9 @@ def load_exported(
     path = Path(path)
     if mean is None or std is None:
         raise ValueError(
-            f"{path} does not say how its images are normalised: give mean and std of red, green, blue as shares of 255, or mean "
-            "[0, 0, 0] and std [0.00392156862745098, 0.00392156862745098, 0.00392156862745098] if it normalises by itself"
+            f"{path} does not state how its images are normalised: give mean and std of red, green, blue as shares of 255, or "
+            "mean "
+            "[0, 0, 0] and std [0.00392156862745098, 0.00392156862745098, 0.00392156862745098] if it normalises the images itself"
         )
     network = _Fixed(_loaded(path))
     size = input_size_px or USUAL_SIZE_PX
@@ -145,8 +146,8 @@ def _loaded(path: Path) -> Any:
     except Exception as error:  # each kind of file has its own
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"{path} is no TorchScript (.pt, .ts) or torch.export file (.pt2): {first}. The file of a state dict belongs to "
-            "checkpoint_path, beside the name of its network"
+            f"{path} is not a TorchScript (.pt, .ts) or torch.export file (.pt2): {first}. Give the file of a state dict as "
+            "checkpoint_path, together with the name of its network"
         ) from error
 
 
@@ -173,12 +174,12 @@ def _tried(path: Path, network: nn.Module, shape: tuple[int, int, int, int]) -> 
     except Exception as error:  # whatever the network raises
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f"{path} takes no images {shape}: {lines[-1]}. Export it with a free number and free sizes of images, or, if it "
-            "returns a vector of each, give the size that it takes by input_size_px"
+            f"{path} does not accept images {shape}: {lines[-1]}. Export it with dynamic batch and image sizes, or, if it "
+            "returns one vector per image, give the size that it expects as input_size_px"
         ) from error
     if not isinstance(found, Tensor) or found.ndim not in (2, 3, 4) or not found.is_floating_point():
         kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"{path} returns {kind}: {EXPECTED}. Export a network that returns its features alone")
+        raise ValueError(f"{path} returns {kind}: {EXPECTED}. Export a network that returns only its features")
     return found
 
 
@@ -189,11 +190,13 @@ def _recognised(path: Path, found: Tensor, size_px: int) -> _Output:
         rows, columns = found.shape[-2:]
         if rows != columns or size_px % rows:
             raise ValueError(
-                f"{path} returns {tuple(found.shape)} for images of {size_px} px a side: {EXPECTED}, h a divisor of H"
+                f"{path} returns {tuple(found.shape)} for images of {size_px} px per side: {EXPECTED}, where h divides H"
             )
         return _Output("map", found.shape[1], size_px // rows)
     for prefix_tokens in range(MOST_PREFIX_TOKENS + 1):
         side = round(max(found.shape[1] - prefix_tokens, 0) ** 0.5)
         if side and side * side == found.shape[1] - prefix_tokens and size_px % side == 0:
             return _Output("tokens", found.shape[2], size_px // side, prefix_tokens)
-    raise ValueError(f"{path} returns {found.shape[1]} tokens for images of {size_px} px a side, which are those of no grid")
+    raise ValueError(
+        f"{path} returns {found.shape[1]} tokens for images of {size_px} px per side, which do not form a square grid"
+    )

@@ -57,7 +57,7 @@ def load_encoder(
     given = {name: value for name, value in facts.items() if value is not None}
     if source.endswith(FILES):
         if checkpoint_path is not None:
-            raise ValueError(f"{source} holds its weights itself; got checkpoint_path={str(checkpoint_path)!r}")
+            raise ValueError(f"{source} contains its own weights; got checkpoint_path={str(checkpoint_path)!r}")
         # Here, for only those who have such a file need it.
         from .exported import load_exported
 

@@ -39,8 +39,9 @@ def explained_hub_errors(source: str, repository: str | None = None) -> Iterator
         yield
     except errors.GatedRepoError as error:
         raise RuntimeError(
-            f"the weights of {source} are only given to people who have been granted access. Ask for it at {page}, log in with "
-            f"`huggingface-cli login` (or set HF_TOKEN) and start again, or name a local file of them by checkpoint_path"
+            f"the weights of {source} are only available to people who have been granted access. Request it at {page}, log in "
+            "with "
+            f"`huggingface-cli login` (or set HF_TOKEN) and start again, or give a local file of them as checkpoint_path"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise RuntimeError(
@@ -49,8 +50,9 @@ def explained_hub_errors(source: str, repository: str | None = None) -> Iterator
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RuntimeError(
-            f"cannot get the weights of {source}: {first}. Download them from {page} where there is a network and name the file "
-            "by checkpoint_path"
+            f"cannot get the weights of {source}: {first}. Download them from {page} on a machine with network access and give "
+            "the file "
+            "as checkpoint_path"
         ) from error
 
 
@@ -87,8 +89,9 @@ def downloaded(source: str, url: str) -> Path:
         _download(url, path)
     except (OSError, http.client.HTTPException) as error:
         raise RuntimeError(
-            f"cannot get the weights of {source}: {error}. Download {url} where there is a network, put it at {path} and start "
-            "again, or name it by checkpoint_path"
+            f"cannot get the weights of {source}: {error}. Download {url} on a machine with network access, put it at {path} "
+            "and start "
+            "again, or give it as checkpoint_path"
         ) from error
     return path
 

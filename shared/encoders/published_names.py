@@ -70,7 +70,7 @@ def side_of_position_embedding(positions: int, prefix_tokens: int) -> int:
         side = round((positions - count) ** 0.5)
         if side * side == positions - count:
             return side
-    raise ValueError(f"{positions} position embeddings are those of no square image with {prefix_tokens} prefix tokens")
+    raise ValueError(f"{positions} position embeddings do not form a square grid with {prefix_tokens} prefix tokens")
 
 
 def _renamed(weights: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
@@ -83,7 +83,7 @@ def _renamed(weights: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) 
 
 
 def _joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What other names have in parts, in one parameter each."""
+    """Parameters that other names have in parts, joined to one each."""
     joined = dict(weights)
     for parts, whole in JOINED:
         for name in weights:

@@ -61,7 +61,7 @@ class StoredEncoder(Encoder):
             if encoder.key != self.key:
                 raise ValueError(
                     f"the stored features are those of an encoder {self.name} with the key {self.key}; found one with the key "
-                    f"{encoder.key}: its weights or options differ. Embed the slides with it"
+                    f"{encoder.key}: its weights or options differ. Embed the slides with this encoder"
                 )
             self._loaded.append(encoder)
         return self._loaded[0]
@@ -96,16 +96,16 @@ def encoder_of_features(
     different = [f"{name} {value!r}, found {description[name]!r}" for name, value in wanted.items() if description[name] != value]
     if different:
         raise ValueError(
-            f"{path} holds features with other options: expected {', '.join(different)}. Embed the slides with these"
+            f"{path} holds features with other options: expected {', '.join(different)}. Embed the slides with these options"
         )
     if description["name"] != source:
-        # By another of its names, or another encoder: its key tells.
+        # By another of its names, or another encoder: its key shows which.
         return load()
     return StoredEncoder(description, load).eval().requires_grad_(False)
 
 
 def _description(path: Path) -> dict[str, Any] | None:
-    """Of the encoder in a file of our own; None for another program's, and for one that cannot be read: its reader says why."""
+    """The encoder's description in a file of this project; None for other programs' files and for unreadable ones."""
     # Here, for encoders alone do without it.
     import h5py
 

@@ -24,9 +24,9 @@ INSTALL = "pip install -r requirements-encoders.txt"
 class TimmEncoder(Encoder):
     """Features of a timm model.
 
-    The last map of a convolutional network is what its ``forward_features`` returns, the finer ones are the last of their stride.
-    Tokens of a transformer are those behind its last norm, without registers; its position embeddings are interpolated to the
-    size of the image.
+    The last map of a convolutional network is what its ``forward_features`` returns, the finer ones are the last of their
+    stride. Tokens of a transformer are those behind its last norm, without registers; its position embeddings are interpolated
+    to the size of the image.
 
     Args:
         facts: what is known of the encoder.
@@ -125,12 +125,12 @@ def load_timm(source: str, options: FeatureOptions | None = None, checkpoint_pat
     folder = Path(source.removeprefix("local-dir:"))
     if source.startswith("local-dir:") and not (folder / "config.json").is_file():
         raise ValueError(
-            f"{folder} is no model of timm: expected its config.json there, beside model.safetensors or pytorch_model.bin"
+            f"{folder} is not a timm model: expected its config.json there, next to model.safetensors or pytorch_model.bin"
         )
     with explained_hub_errors(source):
         twin, arguments = _without_weights(timm, model)
         if checkpoint_path is None and not any(twin.pretrained_cfg.get(place) for place in ("url", "file", "hf_hub_id")):
-            raise ValueError(f"timm has no weights for {model}: name a file of them by checkpoint_path, or a model that has some")
+            raise ValueError(f"timm has no weights for {model}: name their file as checkpoint_path, or a model that has some")
         network = _created(timm, model, pretrained=checkpoint_path is None, **arguments)
     if checkpoint_path is not None:
         classifiers = _classifiers(network)
@@ -168,13 +168,15 @@ def _created(timm: types.ModuleType, model: str, pretrained: bool, **arguments: 
         if "Unknown model" not in str(error) and "Invalid pretrained tag" not in str(error):
             raise
         near = timm.list_models(f"{model.split('.')[0].split('_')[0]}*", pretrained=True)[:5]
-        raise ValueError(f"timm {timm.__version__} has no model {model!r}; near it are {', '.join(near) or 'none'}") from error
+        raise ValueError(
+            f"timm {timm.__version__} has no model {model!r}; similar names are {', '.join(near) or 'none'}"
+        ) from error
 
 
 def _facts(source: str, network: Any, options: FeatureOptions) -> EncoderFacts:
     known = network.pretrained_cfg
     name = f"local-dir:{Path(source).name}" if source.startswith("local-dir:") else source
-    # A convolutional network has no size of its own but where tiles are embedded.
+    # A convolutional network has no fixed size except where tiles are embedded.
     has_size = hasattr(network, "num_prefix_tokens") or options.tokens == "embedding"
     size = known["input_size"][-1] if has_size else None
     return EncoderFacts(name, known["mean"], known["std"], input_size_px=size, licence=known.get("license"))

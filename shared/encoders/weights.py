@@ -21,13 +21,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"the weights {path} do not exist: expected a file of a state dict (.pt, .pth, .bin or .safetensors)")
+        raise ValueError(f"the weights {path} do not exist: expected a state dict file (.pt, .pth, .bin or .safetensors)")
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     for name in NESTED_IN:
         if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
             state = state[name]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict: expected parameter names with a tensor each, found {_kind(state)}")
+        raise ValueError(f"{path} contains no state dict: expected one tensor per parameter name, found {_kind(state)}")
     return dict(state)
 
 
@@ -50,7 +50,7 @@ def load_weights_into(network: nn.Module, weights: Mapping[str, Tensor], path: s
     if missing or unexpected:
         raise ValueError(
             f"{path} does not hold the weights of this encoder: {len(missing)} of {len(expected)} are missing {missing[:3]}, "
-            f"{len(unexpected)} are of something else {unexpected[:3]}"
+            f"{len(unexpected)} are unexpected {unexpected[:3]}"
         )
     for name, value in weights.items():
         if value.shape != expected[name].shape:

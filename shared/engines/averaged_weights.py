@@ -16,9 +16,9 @@ class AveragedWeights:
     (10 + t))``: without this warm-up a training of some dozens of steps would be dominated by the weights that it began with.
     Entries that are no floating-point numbers, such as counts of batches, are those of the last step.
 
-    Neither torch's `AveragedModel` nor Ignite's `EMAHandler` serves: both copy the whole module, a frozen encoder that its state
-    dict leaves out included, and validate the copy, whereas a stage's validator has the network; the handler also keeps no state
-    to resume its warm-up from. The arithmetic is torch's own.
+    Neither torch's `AveragedModel` nor Ignite's `EMAHandler` serves: both copy the whole module, a frozen encoder that its
+    state dict leaves out included, and validate the copy, whereas a stage's validator has the network; the handler also keeps
+    no state to resume its warm-up from. The arithmetic is torch's own.
 
     Args:
         network: whose weights are averaged.
@@ -34,7 +34,7 @@ class AveragedWeights:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), or null for no average; got {decay}")
+            raise ValueError(f"ema_decay must be in [0, 1), or null for no averaging; got {decay}")
         self.network, self.decay = network, decay
         self.num_steps = 0
         self.mean: dict[str, Any] = {}
@@ -65,7 +65,7 @@ class AveragedWeights:
         self.mean = now
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resume point has to hold."""
+        """The state that a resume point must hold."""
         return {"num_steps": self.num_steps, "mean": self.mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """From a loader's batch to what a stage's inferer and loss take: the ``prepare_batch`` of each kind of training.
 
-Losses look at values on the CPU only, as to look at those of another device would wait for it: what they would refuse is refused
-here, before it is moved there.
+Losses look at values on the CPU only, as to look at those of another device would wait for it: what they would refuse is
+refused here, before it is moved there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def image_and_label(batch: dict[str, Any], device: Device = None, non_blocking: 
 
 
 def image_and_class(batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any) -> tuple[Tensor, Tensor]:
-    """As `image_and_label` with class indices int64 ``(B,)``: 1 for every label above 0."""
+    """Like `image_and_label`, with class indices int64 ``(B,)``: 1 for every label above 0."""
     images, labels = image_and_label(batch, device, non_blocking)
     return images, (labels > 0).long()
 
@@ -36,7 +36,7 @@ def image_and_class(batch: dict[str, Any], device: Device = None, non_blocking: 
 def bag_and_label(
     batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
 ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Tensor]]:
-    """As `image_and_label`, and the labels for the inferer too: Max-Min cannot pick without them."""
+    """Like `image_and_label`, with the labels for the inferer too: Max-Min cannot pick without them."""
     check_bag_labels(batch["label"])
     images, labels = image_and_label(batch, device, non_blocking)
     return images, labels, (), {"labels": labels}
@@ -45,7 +45,7 @@ def bag_and_label(
 def instance_and_label(
     batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
 ) -> tuple[Tensor, Tensor]:
-    """As `image_and_label` with labels ``(B, 1)``, the shape of a classifier's logits."""
+    """Like `image_and_label`, with labels ``(B, 1)``, the shape of a classifier's logits."""
     images, labels = image_and_label(batch, device, non_blocking)
     return images, labels[:, None]
 
@@ -59,7 +59,7 @@ def image_and_mask(batch: dict[str, Any], device: Device = None, non_blocking: b
 def image_and_area(
     batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **_: Any
 ) -> tuple[Tensor, dict[str, Any]]:
-    """As `image_and_label`, with the cancer areas ``(B,)`` (NaN where not known) and super-pixels where the batch has them.
+    """Like `image_and_label`, with the cancer areas ``(B,)`` (NaN where not known) and super-pixels where the batch has them.
 
     Raises:
         ValueError: for labels, areas of tumour images or super-pixels that `shared.losses` refuse.
@@ -94,8 +94,8 @@ def masked_and_labelled(
     """A batch of a `shared.data.PairedLoader` with ``masked`` images, ``labelled`` ones, or both.
 
     Returns:
-        inputs ``images (B, 3, H, W)`` and ``labelled (K, 3, h, w)``, uint8, channels last; targets ``masks (B, H, W)``, ``labels
-        (K,)`` and, where known, ``labels_of_masked (B,)``, int64.
+        inputs ``images (B, 3, H, W)`` and ``labelled (K, 3, h, w)``, uint8, channels last; targets ``masks (B, H, W)``,
+        ``labels (K,)`` and, where known, ``labels_of_masked (B,)``, int64.
     """
     inputs, targets = {}, {}
     if "masked" in batch:
@@ -120,7 +120,7 @@ class AugmentedOnDevice:
         self.prepare_batch = prepare_batch
 
     def __call__(self, batch: dict[str, Any], device: Device = None, non_blocking: bool = False, **options: Any) -> Any:
-        """What the ``prepare_batch`` makes of the batch."""
+        """Apply the ``prepare_batch`` to the batch."""
         if "superpixels" in batch:
             # While they are here: sampling adds no ids, and to look at them on a GPU would wait for it.
             batch = {**batch, "num_superpixels": num_ids(batch["superpixels"])}

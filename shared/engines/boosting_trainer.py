@@ -141,7 +141,7 @@ class BoostingTrainer(Stage, Engine):
             )
         self.num_trees = min(max_epochs * rounds_per_epoch, booster.n_estimators)
         if self.num_trees > len(network.feature):
-            raise ValueError(f"the network has room for {len(network.feature)} trees, and {self.num_trees} are to be grown")
+            raise ValueError(f"the network has room for {len(network.feature)} trees, but {self.num_trees} are to be grown")
         self.folder, self.publish_to = Path(output_dir) / name, Path(output_dir) / WEIGHTS
         self.device, self.max_epochs, self.rounds_per_epoch = device, max_epochs, rounds_per_epoch
         self.dataset, self.network, self.validator = dataset, network.to(device).eval(), validator
@@ -166,10 +166,10 @@ class BoostingTrainer(Stage, Engine):
         return self.with_final_weights(self.network)
 
     def run(self) -> None:  # type: ignore[override]
-        """Boost from where the folder stands to the end; leave the trees in the network and in ``model.pt``."""
+        """Boost from the state of the folder to the end; leave the trees in the network and in ``model.pt``."""
         with FolderLock(self.folder):
             if self.is_finished:
-                self.say_finished()
+                self.log_finished()
             else:
                 self._train()
             if rank() == 0:
@@ -218,7 +218,7 @@ class BoostingTrainer(Stage, Engine):
         self.take_trees()
         self.history = saved["history"]
         self.load_state_dict({"epoch": saved["epoch"], "max_epochs": self.max_epochs, "epoch_length": 1})
-        logger.info(f"{self.folder.name}: goes on after epoch {saved['epoch']} of {self.max_epochs}")
+        logger.info(f"{self.folder.name}: resumes after epoch {saved['epoch']} of {self.max_epochs}")
         return True
 
 

@@ -14,5 +14,5 @@ def find_checkpoints(pattern: str) -> list[str]:
     path = Path(pattern)
     found = sorted(str(file) for file in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if file.is_file())
     if not found:
-        raise ValueError(f"no file is called {pattern}: --runs names the model.pt of each network, as in 'runs/*/model.pt'")
+        raise ValueError(f"no file matches {pattern}: --runs must match the model.pt of each network, as in 'runs/*/model.pt'")
     return found

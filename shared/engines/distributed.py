@@ -1,4 +1,4 @@
-"""What the engines need of `torch.distributed`, and its trivial answers in a single process."""
+"""The parts of `torch.distributed` that the engines need, with trivial results in a single process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def gather_in_order(share: list[Item]) -> list[Item]:
 
 
 def gather_on_first(share: list[Item]) -> list[Item]:
-    """As `gather_in_order`, on rank 0 only; the others get an empty list, and never hold more than their share."""
+    """Like `gather_in_order`, on rank 0 only; the others get an empty list, and never hold more than their share."""
     if not is_distributed():
         return share
     shares: list[list[Item]] | None = [[] for _ in range(num_processes())] if rank() == 0 else None
@@ -63,7 +63,7 @@ def gather_on_first(share: list[Item]) -> list[Item]:
 
 
 def broadcast_from_first(item: Item) -> Item:
-    """What rank 0 has, on every process; what the others give is not looked at."""
+    """Send the value of rank 0 to every process; the values of the others are ignored."""
     if not is_distributed():
         return item
     items = [item if rank() == 0 else None]
@@ -79,7 +79,7 @@ def over_dataset(
     title: str = "scoring",
     unit: str = "batch",
 ) -> list[Item]:
-    """What `answer` says of each item of a data set, in its order and on every process; each process reads its share.
+    """The result of `answer` for each item of a data set, in its order and on every process; each process reads its share.
 
     Args:
         dataset: read once, from the first item to the last.
@@ -134,11 +134,11 @@ def initialize_distributed(backend: str | None = None) -> torch.device:
     The device is the visible one of the process' number on its machine. Where fewer are visible, as where SLURM shows each task
     its own GPU alone, the visible ones are taken in turn.
 
-    Tensors on GPUs are exchanged by NCCL where every process has a GPU of its own, else by gloo, as are those in the memory of
+    Tensors on GPUs are exchanged by NCCL where every process has its own GPU, else by gloo, as are those in the memory of
     the machine, and objects. Processes wait for each other for hours, as their shares of a work may be unequal.
 
     Args:
-        backend: ``"nccl"`` or ``"gloo"``, for GPUs; by default the one said above.
+        backend: ``"nccl"`` or ``"gloo"``, for GPUs; by default as described above.
 
     Returns:
         The device for this process: the CPU where any process sees no GPU.
@@ -154,7 +154,7 @@ def initialize_distributed(backend: str | None = None) -> torch.device:
     if "" in seen:
         device = torch.device("cpu")
     if number == 0:
-        _say_what_is_missing(seen)
+        _warn_of_missing_gpus(seen)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         on_devices = backend or ("nccl" if len(set(seen)) == world else "gloo")
@@ -171,18 +171,18 @@ def initialize_distributed(backend: str | None = None) -> torch.device:
 
 
 def _seen_by_all(store: dist.Store, number: int, world: int, device: torch.device) -> list[str]:
-    """Of every process which GPU it has, by the number that the GPU has worldwide; "" for none."""
+    """The GPU of every process, by the number that it has over all processes; "" for none."""
     own = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
     store.set(str(number), own)
     return [store.get(str(other)).decode() for other in range(world)]
 
 
-def _say_what_is_missing(seen: list[str]) -> None:
+def _warn_of_missing_gpus(seen: list[str]) -> None:
     without, num_devices = seen.count(""), len({*seen} - {""})
     if 0 < without < len(seen):
-        logger.warning(f"{without} of {len(seen)} processes see no GPU: all compute on the CPU")
+        logger.warning(f"{without} of {len(seen)} processes see no GPU, so all processes compute on the CPU")
     elif 0 < num_devices < len(seen):
         logger.warning(
-            f"{len(seen)} processes share {num_devices} GPU(s), which is slow and for trials only: start one process a GPU "
+            f"{len(seen)} processes share {num_devices} GPU(s), which is slow and only for tests: start one process per GPU "
             f"(--nproc_per_node={num_devices})"
         )

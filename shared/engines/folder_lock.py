@@ -1,4 +1,4 @@
-"""One process at a time works in a folder; another one is told which."""
+"""One process at a time works in a folder; another one gets an error that names it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PATIENCE_S = 3.0
 class FolderLock:
     """A folder that is this process's own while it is held.
 
-    The lock (flock, through `filelock`) is on ``<folder>/.lock``; beside it ``.holder.json`` says who has it. Both are removed
-    when the lock is released. The system takes the lock back when its process ends, by kill -9 too: then the files stay, and the
-    next one takes the folder over. Of the processes of a distributed run rank 0 holds it for all. Within a process it may be
-    acquired again, as when a training is begun anew in a notebook in which it has failed.
+    The lock (flock, through `filelock`) is on ``<folder>/.lock``; next to it ``.holder.json`` says who has it. Both are removed
+    when the lock is released. The system takes the lock back when its process ends, by kill -9 too: then the files stay, and
+    the next one takes the folder over. Of the processes of a distributed run rank 0 holds it for all. Within a process it may
+    be acquired again, as when a training is begun again in a notebook in which it has failed.
 
     Between machines this holds as far as their file system does, see `shared.inference.cohort.row_store.RowStore`.
 
@@ -55,7 +55,7 @@ class FolderLock:
         """Give it back; nothing happens where it is not held."""
         if self._lock is None or not self._lock.is_locked:
             return
-        # While it is held: nobody else's are removed.
+        # While it is held, so that no other process's are removed.
         for name in (HOLDER, LOCK):
             (self.folder / name).unlink(missing_ok=True)
         self._lock.release(force=True)
@@ -80,7 +80,7 @@ class FolderLock:
             lock.acquire(timeout=_PATIENCE_S)
         except Timeout:
             return (
-                f"{self.folder} is in use: {_holder(self.folder / HOLDER)}. Wait until that run ends, end it, or give another "
+                f"{self.folder} is in use: {_holder(self.folder / HOLDER)}. Wait for that run to end, stop it, or give another "
                 "--output_dir; nothing was changed."
             )
         self._lock = lock
@@ -94,7 +94,7 @@ def _holder(file: Path) -> str:
         holder = json.loads(file.read_text())
         return f"process {holder['pid']} on {holder['host']} has held it since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return f"another process holds it, which has not said who it is in {file}"
+        return f"it is held by another process, which has not recorded its id in {file}"
 
 
 def _now() -> str:

@@ -54,7 +54,7 @@ class LatticeInferer(Inferer):
 class SelectedInstanceInferer(Inferer):
     """One cMIL training step (CAMEL, section 3.1.1) at the cost of scoring: only the picked instances are learned from.
 
-    The instances are scored without gradients, in eval mode; the criterion picks one an image, and only the picks go through a
+    The instances are scored without gradients, in eval mode; the criterion picks one per image, and only the picks go through a
     second pass, in train mode, with gradients. The weights are the same in both.
 
     Deviation from the paper, which back-propagates through one pass over all instances in train mode: batch normalisation scores
@@ -134,7 +134,7 @@ def _forward_both(network: nn.Module, one: Tensor, other: Tensor) -> tuple[Tenso
 
 
 def encoded(images: Tensor, network: Callable[..., Any]) -> Tensor:
-    """What instances are cut from: the images, or the features that a `shared.networks.EncodedNetwork` makes of whole images."""
+    """The maps from which instances are cut: the images, or the features of whole images from an `EncodedNetwork`."""
     encode = getattr(unwrap(network), "encode", None) if isinstance(network, nn.Module) else None
     return images if encode is None else encode(images)
 
@@ -165,7 +165,7 @@ class JointInferer(Inferer):
     def __call__(  # type: ignore[override]
         self, inputs: dict[str, Tensor], network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """What `masked_and_labelled` gives to the dictionary that the network returns."""
+        """Pass the batch of `masked_and_labelled` to the network and return its dictionary."""
         logits = network(**inputs)
         return {"pixel_logits": logits} if isinstance(logits, Tensor) else logits
 
@@ -177,7 +177,7 @@ class BagInferer(Inferer):
     them: of one slide in the paper, of several where a step holds several.
 
     Args:
-        per_tile: of a dense network, one logit a tile, the mean of its map: ``(B, n)``.
+        per_tile: of a dense network, one logit per tile, the mean of its map: ``(B, n)``.
         chunk_size: tiles a forward pass, for scoring with little memory; None for all at once, which training needs.
     """
 
@@ -214,8 +214,8 @@ class AutocastInferer(Inferer):
 
 
 def _is_too_small(images: Any, parts_per_side: int = 1) -> bool:
-    # A ResNet makes maps of one pixel from them, and the gradient that torch 2.13 gives on AMX CPUs for a strided convolution of
-    # one pixel in bfloat16 holds memory that was never written: another in every run.
+    # A ResNet makes maps of one pixel from them, and the gradient that torch 2.13 gives on AMX CPUs for a strided convolution
+    # of one pixel in bfloat16 holds memory that was never written: another in every run.
     if not isinstance(images, Tensor) or images.device.type != "cpu":
         return False
     return min(images.shape[-2:]) // parts_per_side <= _LARGEST_FLOAT32_PX

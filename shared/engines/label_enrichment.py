@@ -90,7 +90,7 @@ class Construct:
             ValueError: if no pick of one of the classes is left.
         """
         if self.path.is_file():
-            logger.info(f"construct: finished already, its picks are taken from {self.path}")
+            logger.info(f"construct: already finished, using its picks from {self.path}")
             _track(self.tracking, self.path)
             return
         _begin(self.tracking, self.path)
@@ -109,7 +109,8 @@ class Construct:
         logger.info(f"construct: {len(ordered)} picks of {len(records)} images: {counts[1]} tumour, {counts[0]} normal")
         if not all(counts):
             raise ValueError(
-                f"construct: {counts[1]} tumour and {counts[0]} normal picks agree with their image's label; both are needed. "
+                f"construct: {counts[1]} tumour and {counts[0]} normal picks agree with the label of their image; both kinds "
+                "are needed. "
                 "Train cMIL for more epochs (cmil::num_epochs), or change its norm or learning rate."
             )
         if rank() == 0:
@@ -161,7 +162,7 @@ class ConstructFromMasks:
             ValueError: if the masks give instances of one class only.
         """
         if self.path.is_file():
-            logger.info(f"construct: finished already, its instances are taken from {self.path}")
+            logger.info(f"construct: already finished, using its instances from {self.path}")
             _track(self.tracking, self.path)
             return
         _begin(self.tracking, self.path)
@@ -176,10 +177,11 @@ class ConstructFromMasks:
         if not all(counts):
             raise ValueError(
                 f"construct: the masks of {len(self.dataset.data)} training images label {counts[1]} of {len(picks)} instances "
-                f"tumour and {counts[0]} normal; both are needed, and {self.path} was not written. Check the masks of "
+                f"tumour and {counts[0]} normal; both kinds are needed, so {self.path} was not written. Check the masks of "
                 f"{self.dataset.data[0].get('manifest') or 'the manifest'}"
             )
-        # Not before every process has seen that the file is missing: one that came later would find it and wait for nobody.
+        # Not before every process has seen that the file is missing: one that came later would find it and wait for no other
+        # process.
         barrier()
         if rank() == 0:
             write_picks(picks, self.path)
@@ -216,7 +218,7 @@ class Relabel:
             ValueError: if all instances get the same label, from which a segmentation learns nothing.
         """
         if self.path.is_file():
-            logger.info(f"relabel: finished already, its labels are taken from {self.path}")
+            logger.info(f"relabel: already finished, using its labels from {self.path}")
             _track(self.tracking, self.path)
             return
         _begin(self.tracking, self.path)
@@ -227,7 +229,7 @@ class Relabel:
         if num_tumour in (0, labels.numel()):
             raise ValueError(
                 f"relabel: {num_tumour} of {labels.numel()} instances of {len(records)} training images are labelled tumour; "
-                f"both tumour and normal ones are needed, and {self.path} was not written: the segmentation would learn nothing. "
+                f"both tumour and normal ones are needed, so {self.path} was not written: the segmentation would learn nothing. "
                 "Retrain for more epochs (retrain::num_epochs), or change the classifier's norm or learning rate "
                 "(cmil::lr), in another output_dir"
             )

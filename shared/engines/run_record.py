@@ -1,4 +1,4 @@
-"""What a training records of itself in its folder: it is continued, evaluated and used with the configuration that it had."""
+"""The record of a training in its folder, so that it is resumed, evaluated and used with the same configuration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG = "config.json"
 FILES = "_files_"
 MISSING = object()
 
-# What may differ between the run that began and the one that goes on: where and how it is computed, not what.
+# What may differ between the run that began and the one that resumes it: where and how it is computed, not what.
 VOLATILE = (
     "bundle_root",
     "output_dir",
@@ -44,14 +44,14 @@ VOLATILE = (
     "run",
     "imports",
 )
-# Items below others of which the same is true: what is told of the run, and what is kept of files that were read.
+# Items below others of which the same is true: what is reported of the run, and what is kept of files that were read.
 VOLATILE_BELOW = ("tracking", "cache")
 
 
 class RunFolder:
     """Opens, records and guards the output folder of a training.
 
-    While it is open the folder is this run's own, see `FolderLock`: another run is told who has it.
+    While it is open the folder is this run's own, see `FolderLock`: another run gets an error that names the process.
 
     Args:
         path: the output folder.
@@ -133,8 +133,9 @@ class RunFolder:
         if found:
             shown = "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
             raise ValueError(
-                f"{self.path} holds a run with another configuration ({shown}). Give another --output_dir, or delete the folder "
-                "to begin anew; nothing was changed."
+                f"{self.path} contains a run with another configuration ({shown}). Give another --output_dir, or delete the "
+                "folder "
+                "to start again; nothing was changed."
             )
 
 
@@ -165,7 +166,7 @@ def check_training(config: str | Path | Sequence[str | Path], keys: Sequence[str
 
 
 def trained_with(folder: str | Path, key: str) -> Any:
-    """What a training's ``config.json`` says of a key; None where it says nothing, or there is none."""
+    """The value of a key in a training's ``config.json``; None if the key or the file is missing."""
     file = Path(folder) / CONFIG
     if not file.is_file():
         return None
@@ -185,7 +186,7 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
             if not key.startswith("_desc_") and key not in VOLATILE_BELOW
             for line in differences(before.get(key), now.get(key), f"{name}::{key}" if name else key)
         ]
-    return [] if before == now else [f"{name}: {before!r} then, {now!r} now"]
+    return [] if before == now else [f"{name}: {before!r} before, {now!r} now"]
 
 
 def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
@@ -201,7 +202,7 @@ def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
     if found:
         raise ValueError(
             f"the network of {file.parent} was trained with other settings ({'; '.join(found)}). Append the overlays and keys of "
-            f"its training (they are in {file}), for instance --{found[0].partition(':')[0]} ...; to go on in spite of it: "
+            f"its training (they are in {file}), for instance --{found[0].partition(':')[0]} ...; to continue anyway: "
             + " ".join(f"--check_training::{name} '[]'" for name in lists)
         )
 

@@ -25,7 +25,7 @@ HISTORY = "history.csv"
 
 
 class Stage(Engine):
-    """An engine with a folder, run once: ``model.pt`` says that it is finished, until then a resume point where it stands.
+    """An engine with a folder, run once: ``model.pt`` says that it is finished, until then it has a resume point.
 
     Attributes:
         folder: of this stage; its name is the stage's.
@@ -64,9 +64,9 @@ class Stage(Engine):
         load_weights(network, self.weights_file)
         return network
 
-    def say_finished(self) -> None:
-        """Say that there is nothing to do; publish the weights again where their copy has gone."""
-        logger.info(f"{self.folder.name}: finished already, its weights are taken from {self.weights_file}")
+    def log_finished(self) -> None:
+        """Log that there is nothing to do; publish the weights again where their copy has gone."""
+        logger.info(f"{self.folder.name}: already finished, using its weights from {self.weights_file}")
         if rank() == 0 and self.publish_to is not None and not Path(self.publish_to).is_file():
             with atomic_path(self.publish_to) as temporary:
                 if not link_file(self.weights_file, temporary):

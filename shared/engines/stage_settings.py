@@ -1,4 +1,4 @@
-"""What the settings of a training stage are called, and which of them are valid."""
+"""The settings of a training stage, and their valid values."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TrainingDevice:
     Args:
         device: to train on.
         amp_dtype: ``"bfloat16"`` or ``"float16"`` for autocast on CUDA, None (on the command line ``'$None'``) for float32.
-            bfloat16 is used where it is fast (see `computes_bfloat16`), on a CPU for images and instances above 32 px; float16 on
-            a CPU never.
+            bfloat16 is used where it is fast (see `computes_bfloat16`), on a CPU for images and instances above 32 px; float16
+            on a CPU never.
 
     Raises:
         ValueError: for another precision.
@@ -42,7 +42,7 @@ class TrainingDevice:
 
     @property
     def amp_kwargs(self) -> dict[str, Any] | None:
-        """Of the autocast of MONAI's trainer, which is for CUDA alone; None without it."""
+        """Arguments for the autocast of MONAI's trainer, which is only for CUDA; None without it."""
         is_slow = self.amp_dtype == "bfloat16" and not computes_bfloat16(self.torch_device)
         if self.amp_dtype is None or self.torch_device.type != "cuda" or is_slow:
             return None
@@ -60,8 +60,8 @@ class Steps:
     Args:
         final_lr_share: the learning rate falls linearly, step by step, to this share of itself at the end of the stage; 1 for a
             constant rate.
-        batch: ``"mini"`` for a step every batch; ``"full"`` for one an epoch, with the gradients of all batches added up in the
-            memory of one: the loss is then the mean over all training images.
+        batch: ``"mini"`` for a step every batch; ``"full"`` for one per epoch, with the gradients of all batches added up in
+            the memory of one: the loss is then the mean over all training images.
         max_gradient_norm: gradients of a step are scaled down to this norm where it is larger; None to leave them.
         min_steps: a stage whose epochs are fewer steps than this takes more epochs, see `epochs`; 0 for those that it is given.
 
@@ -97,9 +97,9 @@ class Weights:
     Args:
         initial: a file to begin with, for instance the ``model.pt`` of another stage, see
             `shared.networks.load_initial_weights`; None for those that the network has.
-        keep_best: name of a validation metric (in the validator's ``state.metrics``): the epoch in which it was largest is kept,
-            of several the last, which has learnt longest and at the lowest rate. Where the metric is NaN, as an area under the
-            curve is without images of both classes, the last epoch is kept. None: the last epoch, as in the papers.
+        keep_best: name of a validation metric (in the validator's ``state.metrics``): the epoch in which it was largest is
+            kept, of several the last, which has learned longest and at the lowest rate. Where the metric is NaN, as an area
+            under the curve is without images of both classes, the last epoch is kept. None: the last epoch, as in the papers.
         publish: put a copy of the final weights into the run's folder, where evaluation and inference look for them.
         ema_decay: the running mean of the weights over the steps is validated and kept in place of the weights themselves, see
             `AveragedWeights`; None for the weights themselves.

@@ -40,7 +40,7 @@ DEFAULT_STEPS, DEFAULT_WEIGHTS = Steps(), Weights()
 
 
 class StageTrainer(Stage, SupervisedTrainer):
-    """A SupervisedTrainer with a folder, run once: after an interruption a new object goes on from the folder.
+    """A SupervisedTrainer with a folder, run once: after an interruption a new object resumes from the folder.
 
     After every epoch the folder holds a resume point (network, its average, optimizer, scaler, epoch, history) and
     ``history.csv``; when the last epoch is done, ``model.pt`` (the network's state dict) replaces the resume point. `run`
@@ -65,7 +65,7 @@ class StageTrainer(Stage, SupervisedTrainer):
         validator: a MONAI evaluator over a `shared.data.RegionLoader` to run after every epoch, or what makes one from the
             network; None for none.
         tracking: MLflow runs, of which the stage's child run gets metrics, history and weights; None for none.
-        train_handlers: more Ignite handlers, beside those of `shared.handlers.training_handlers`.
+        train_handlers: more Ignite handlers, in addition to those of `shared.handlers.training_handlers`.
         seed: of the epochs' random numbers.
 
     Raises:
@@ -151,7 +151,7 @@ class StageTrainer(Stage, SupervisedTrainer):
         return self.with_final_weights(self.plain_network)
 
     def run(self) -> None:  # type: ignore[override]
-        """Train from where the folder stands to the end; leave the final weights in the network and in ``model.pt``.
+        """Train from the state of the folder to the end; leave the final weights in the network and in ``model.pt``.
 
         Raises:
             ValueError: if the resume point is of another network, the loss stops being finite, or another process trains this
@@ -160,11 +160,11 @@ class StageTrainer(Stage, SupervisedTrainer):
         # A stage may be run alone, without its run's folder being opened.
         with FolderLock(self.folder):
             if self.is_finished:
-                self.say_finished()
+                self.log_finished()
             else:
                 self._restore()
                 if self.state.epoch < self.state.max_epochs:
-                    self._say_epochs()
+                    self._log_epochs()
                     self._run_with_workers()
                 if rank() == 0:
                     mean = self.average.mean if self.average is not None else None
@@ -174,11 +174,12 @@ class StageTrainer(Stage, SupervisedTrainer):
             barrier()
         self.trained()
 
-    def _say_epochs(self) -> None:
+    def _log_epochs(self) -> None:
         if self.state.max_epochs > self.given_epochs and rank() == 0:
             logger.info(
-                f"{self.folder.name}: {self.given_epochs} epochs would be fewer than {self.steps.min_steps} steps (min_steps): "
-                f"{self.state.max_epochs} epochs are taken"
+                f"{self.folder.name}: {self.given_epochs} epochs would be fewer than {self.steps.min_steps} steps (min_steps), "
+                "so "
+                f"{self.state.max_epochs} epochs are run"
             )
 
     def _run_with_workers(self) -> None:
@@ -194,7 +195,7 @@ class StageTrainer(Stage, SupervisedTrainer):
                 loader.close()
 
     def _inputs(self) -> Iterator[Tensor]:
-        """What the network takes in the first epoch, batch by batch."""
+        """The inputs of the network in the first epoch, batch by batch."""
         self.data_loader.set_epoch(0)  # type: ignore[union-attr]
         for batch in self.data_loader:
             yield from _tensors(self.prepare_batch(batch, self.state.device, True)[0])
@@ -211,21 +212,22 @@ class StageTrainer(Stage, SupervisedTrainer):
         try:
             self.plain_network.load_state_dict(saved["network"])
         except RuntimeError as error:
-            raise ValueError(f"{point} is of another network: choose another output_dir or delete it. {error}") from error
+            raise ValueError(f"{point} belongs to another network: choose another output_dir or delete it. {error}") from error
         self.optimizer.load_state_dict(saved["optimizer"])
         self._scaler_state = saved["scaler"]
         self.history, self.best = saved["history"], saved["best"]
         if self.average is not None:
             if saved.get("average") is None:
                 raise ValueError(
-                    f"{point} is of a training without averaged weights (ema_decay): choose another output_dir, delete it, or "
+                    f"{point} belongs to a training without averaged weights (ema_decay): choose another output_dir, delete "
+                    "it, or "
                     "give ema_decay null"
                 )
             self.average.load_state_dict(saved["average"])
         self.load_state_dict(
             {"epoch": saved["epoch"], "max_epochs": self.state.max_epochs, "epoch_length": self.state.epoch_length}
         )
-        logger.info(f"{self.folder.name}: goes on after epoch {saved['epoch']} of {self.state.max_epochs}")
+        logger.info(f"{self.folder.name}: resumes after epoch {saved['epoch']} of {self.state.max_epochs}")
 
 
 def _tensors(inputs: Any) -> Iterator[Tensor]:
@@ -249,10 +251,10 @@ class StageLoss:
 
     With full batches a batch weighs by its images, so that the mean over an epoch's batches is the mean over its images.
 
-    Of several processes, whose gradients are averaged, each weighs by its share of the step, so that the average is the gradient
-    of one process that has all of the step's images. The share is that of the images, of which most losses are the mean; a loss
-    that is a mean over something else, or a sum of such means, has a method ``terms`` beside its call, which gives each of them
-    as a sum and what it is to be divided by.
+    Of several processes, whose gradients are averaged, each weighs by its share of the step, so that the average is the
+    gradient of one process that has all of the step's images. The share is that of the images, of which most losses are the
+    mean; a loss that is a mean over something else, or a sum of such means, has a method ``terms`` in addition to its call,
+    which gives each of them as a sum and what it is to be divided by.
     """
 
     def __init__(self, engine: StageTrainer, function: Callable[..., Tensor], device: torch.device) -> None:
@@ -280,7 +282,7 @@ class StageLoss:
 
 
 def _of_all_processes(terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """What every process adds to a sum of means over all of them; the mean of it over the processes is that sum."""
+    """The part of every process in a sum of means over all of them; the mean of it over the processes is that sum."""
     totals, weights = (torch.stack(values) for values in zip(*terms, strict=True))
     mean_weights = average(weights.detach().clone())
     # Where nothing has a weight there is nothing to learn.
@@ -291,7 +293,8 @@ def _num_images(batch: Any) -> int:
     sizes = {len(values) for values in batch.values() if isinstance(values, Tensor)} if isinstance(batch, dict) else set()
     if len(sizes) != 1:
         raise ValueError(
-            "several processes weigh by the images of their batches: expected a dictionary of tensors with an entry an image, or "
+            "several processes are weighted by the images in their batches: expected a dictionary of tensors with one entry "
+            "per image, or "
             f"a loss with a method 'terms', found {sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
         )
     return sizes.pop()
@@ -302,7 +305,8 @@ def _check_parameters(optimizer: Optimizer, network: nn.Module, stage: str) -> N
     foreign = sum(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"])
     if foreign:
         raise ValueError(
-            f"{stage}: {foreign} parameters of its optimizer are not of its {type(network).__name__}, which would not learn: "
+            f"{stage}: {foreign} parameters of its optimizer do not belong to its {type(network).__name__}, which would not "
+            "learn: "
             "give the optimizer the parameters of the stage's own network"
         )
 
@@ -329,7 +333,7 @@ def _start_epoch(engine: StageTrainer) -> None:
 
 
 def epoch_seed(seed: int, epoch: int, process: int = 0) -> int:
-    """What dropout and the augmentation of tiles on the device draw from, in each process of a training something else."""
+    """The seed of dropout and of the augmentation of tiles on the device, different in each process of a training."""
     first = seed * 1_000_003 + epoch
     return first if process == 0 else int(np.random.SeedSequence((seed, epoch, process)).generate_state(1, np.uint64)[0] >> 1)
 
@@ -359,7 +363,7 @@ def _end_epoch(engine: StageTrainer) -> None:
     loss = float(average(torch.stack(engine._losses).mean()))
     if not math.isfinite(loss):
         raise ValueError(
-            f"{engine.folder.name}: the loss of epoch {engine.state.epoch} is {loss}; the last good state is kept in "
+            f"{engine.folder.name}: the loss of epoch {engine.state.epoch} is {loss}; the last good state is in "
             f"{engine.resume_point}. Lower the learning rate or use amp_dtype: bfloat16."
         )
     engine.state.metrics["train_loss"] = loss
@@ -397,15 +401,16 @@ def _save_epoch(engine: StageTrainer) -> None:
 
 def _keep_best(engine: StageTrainer, metric: str, validation: dict[str, Any]) -> None:
     if metric not in validation:
-        raise ValueError(f"keep_best names {metric!r}; the validation has {', '.join(sorted(validation)) or 'nothing'}")
+        raise ValueError(f"keep_best is {metric!r}, but the validation metrics are {', '.join(sorted(validation)) or 'nothing'}")
     score = float(validation[metric])
     if math.isnan(score) and not engine._has_said_nan and rank() == 0:
         engine._has_said_nan = True
         logger.warning(
-            f"{engine.folder.name}: {metric}, by which keep_best chooses the epoch, is NaN, as it is where the validation images "
-            "lack a class: the last epoch is kept, unless it is a number in another"
+            f"{engine.folder.name}: {metric}, by which keep_best chooses the epoch, is NaN, for instance because the "
+            "validation images "
+            "lack a class: the last epoch is kept, unless the metric is a number in another epoch"
         )
-    # No number is larger than NaN. Of epochs that are equally good the last has learnt longest.
+    # No number is larger than NaN. Of epochs that are equally good the last has learned longest.
     if not engine.best or score >= engine.best["score"] or math.isnan(engine.best["score"]):
         network = {name: values.clone() for name, values in engine.plain_network.state_dict().items()}
         engine.best = {"score": score, "epoch": engine.state.epoch, "network": network}

@@ -38,10 +38,10 @@ def lattice_validator(
 ) -> SupervisedEvaluator:
     """Scores a classifier of instances on whole images.
 
-    Metrics: ``val_image_auc``, ``val_image_accuracy`` and its like, of the image's label against its highest instance; and, where
-    the data set has masks, ``val_instance_auc``, ``val_instance_accuracy`` and its like, of every instance against the mask. The
-    latter do not influence training; they show a selection that has found a short-cut, which the image's label cannot (METHODS:
-    Max-Min).
+    Metrics: ``val_image_auc``, ``val_image_accuracy`` and its like, of the image's label against its highest instance; and,
+    where the data set has masks, ``val_instance_auc``, ``val_instance_accuracy`` and its like, of every instance against the
+    mask. The latter do not influence training; they show a selection that has found a short-cut, which the image's label cannot
+    (METHODS: Max-Min).
 
     Args:
         dataset: validation images; with ``pixel_labels: mask`` if they have masks.
@@ -101,7 +101,7 @@ def class_validator(
 
 
 def _map_metrics(dataset: RegionDataset, probabilities: Callable[[dict[str, Any]], Tensor]) -> dict[str, Metric]:
-    """What there is to score of maps ``(B, H, W)``, by the labels that all images of a data set have."""
+    """The scores that exist for maps ``(B, H, W)``, by the labels that all images of a data set have."""
 
     def images(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
         maps = probabilities(output)

@@ -11,11 +11,11 @@ FIRST_STAGE = "max_max"
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What Max-Min, retrain and the segmentation begin with, and how they are trained because of it.
+    """The weights with which Max-Min, retrain and the segmentation begin, and the settings that follow from them.
 
     With it they begin with Max-Max's weights, at lower learning rates; Max-Min trains for a share of the epochs and keeps the
-    statistics of its batch normalisation, lest those of its picks wash out what Max-Max has learnt. Without it every stage begins
-    from scratch and is trained as Max-Max is, as in the paper.
+    statistics of its batch normalisation, lest those of its picks wash out what Max-Max has learned. Without it every stage
+    begins from scratch and is trained as Max-Max is, as in the paper.
 
     Args:
         enabled: whether to.

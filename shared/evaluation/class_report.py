@@ -1,4 +1,4 @@
-"""What is said of a segmentation into several classes, all of it from confusion matrices, true class down."""
+"""The report on a segmentation into several classes, all of it from confusion matrices, true class down."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def everything_is(index: int, confusion: Tensor) -> Tensor:
 
 
 def scores_of_class(of_images: Tensor, index: int) -> dict[str, float | None]:
-    """Scores of one class: of pooled pixels, and the mean Dice of the images that hold it, the mean share wrongly given to it in
-    those that do not. `of_images` are confusion matrices ``(num_images, C, C)``; one that counts no pixel is left out."""
+    """Scores of one class: of pooled pixels, and the mean Dice of the images that hold it, the mean share wrongly given to it
+    in those that do not. `of_images` are confusion matrices ``(num_images, C, C)``; one that counts no pixel is left out."""
     counts = of_images[of_images.sum((1, 2)) > 0].double()
     pooled = counts.sum(0)
     scores = class_scores(pooled)
@@ -68,7 +68,7 @@ def scores_of_class(of_images: Tensor, index: int) -> dict[str, float | None]:
 
 
 def confusion_row(confusion: Tensor, class_names: Sequence[str]) -> dict[str, float]:
-    """Of one image: accuracy, macro F1 and BACH score, and each class's true and predicted share; NaN where there is none."""
+    """The row of one image: accuracy, macro F1 and BACH score, each class's true and predicted share; NaN if undefined."""
     scores = class_scores(confusion)
     shares = confusion.double() / confusion.sum()
     row = {name: round(float(scores[name]), 6) for name in ("accuracy", "macro_f1", "bach_score")}

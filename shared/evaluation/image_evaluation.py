@@ -22,7 +22,7 @@ from ..writers.figures.examples import ExampleRow
 from .report import example_indices, example_title, write_report
 from .table import score_table
 
-# A row of ``images.csv``. Each evaluation has columns of its own, and those of classes are named by the classes.
+# A row of ``images.csv``. Each evaluation has its own columns, and those of classes are named by the classes.
 ImageRow = dict[str, Any]
 Panels = dict[str, np.ndarray | None]
 
@@ -32,13 +32,13 @@ class ImageEvaluation(ABC):
     """Scores networks on the images of a split; writes numbers, a row per image and a figure.
 
     Into `folder` go ``metrics.json``, ``images.csv`` and ``examples.png``. The processes of a distributed run share the images.
-    Each kind of evaluation says what it counts on a batch (`count`), what the counts of all images say (`metrics`), and what its
-    figure shows beside an image (`panels`).
+    Each kind of evaluation says what it counts on a batch (`count`), what the counts of all images say (`metrics`), and what
+    its figure shows next to an image (`panels`).
 
     Args:
         folder: to write to.
-        dataset: images of the split, whole; or their features, `shared.features.EmbeddedImages`, which networks of an encoder and
-            a head take in their place.
+        dataset: images of the split, whole; or their features, `shared.features.EmbeddedImages`, which networks of an encoder
+            and a head take in their place.
         method: the network's name in the table.
         device: to compute on.
         batch_size: images per forward pass.
@@ -60,15 +60,15 @@ class ImageEvaluation(ABC):
 
     @abstractmethod
     def count(self, batch: Mapping[str, Any]) -> Iterable[tuple[ImageRow, Any]]:
-        """Of each image of a batch its row of ``images.csv``, and whatever else `metrics` and `panels` need."""
+        """The row of ``images.csv`` for each image of a batch, and whatever else `metrics` and `panels` need."""
 
     @abstractmethod
     def metrics(self, rows: Sequence[ImageRow], counts: Sequence[Any]) -> dict[str, Any]:
-        """What ``metrics.json`` holds, from what `count` gave of all images, in the data set's order; may add to the rows."""
+        """The contents of ``metrics.json``, from `count` of all images in the data set's order; may add to the rows."""
 
     @abstractmethod
     def panels(self, example: Mapping[str, Any], row: ImageRow, counts: Any) -> Panels:
-        """Title and pixels ``(H, W)`` of the pictures beside an image, from its item and what `count` gave.
+        """Title and pixels ``(H, W)`` of the pictures next to an image, from its item and what `count` gave.
 
         Args:
             example: its item of the data set, with the picture itself as ``image`` and what the network takes as ``inputs``.
@@ -110,11 +110,11 @@ class ImageEvaluation(ABC):
         return {**item, "image": picture, "inputs": item["image"]}
 
     def example_title(self, row: ImageRow) -> str:
-        """What stands beside an image of the figure."""
+        """The text next to an image of the figure."""
         return example_title(row)
 
     def image_rows(self, rows: Sequence[ImageRow]) -> pd.DataFrame:
-        """What ``images.csv`` holds."""
+        """The rows of ``images.csv``."""
         return pd.DataFrame(rows)
 
     def text(self, metrics: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from .report import COUNTS, everything_is_tumour, image_columns, image_table, pi
 
 @dataclass(frozen=True)
 class LatticeCounts:
-    """What is known of one image beyond its row.
+    """The counts of one image beyond its row.
 
     Attributes:
         logits: of each classifier, of every instance, ``(N * N,)``.
@@ -39,7 +39,7 @@ class LatticeCounts:
 class LatticeEvaluation(ImageEvaluation):
     """`ImageEvaluation` of classifiers on instances and of a segmentation network on pixels.
 
-    Pixels are pooled over all images, as in CAMEL's tables; "everything is tumour" is scored beside the network on the same
+    Pixels are pooled over all images, as in CAMEL's tables; "everything is tumour" is scored alongside the network on the same
     pixels, because overlap measures alone can flatter it.
 
     Args:
@@ -130,7 +130,7 @@ class LatticeEvaluation(ImageEvaluation):
         return tumour_probability(network(self.on_device(images))).cpu()
 
     def _logits(self, images: Tensor) -> dict[str, Tensor]:
-        """Of each classifier ``(B, N * N)`` on the CPU."""
+        """Logits of each classifier, ``(B, N * N)``, on the CPU."""
         score, images = LatticeInferer(self.instances_per_side), images.to(self.device)
         networks = {name: unwrap(network) for name, network in self.classifiers.items() if network is not None}
         return {name: score(images, network.to(self.device).eval()).cpu() for name, network in networks.items()}

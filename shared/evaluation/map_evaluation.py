@@ -33,8 +33,8 @@ class MapEvaluation:
     """Maps the slides of a split, and scores the maps pixel by pixel and slide by slide.
 
     Into `folder` go the maps (``maps/``, see `SplitMaps`), ``metrics.json``, ``slides.csv`` (a row per slide) and
-    ``examples.png``. Pixels are those of the maps. They are scored twice: in tissue only, and with the background, which scores 0
-    whatever the map says of it. AUCs are of pixels pooled over all slides, exact for the 256 values that a map can have.
+    ``examples.png``. Pixels are those of the maps. They are scored twice: in tissue only, and with the background, which scores
+    0 whatever the map says of it. AUCs are of pixels pooled over all slides, exact for the 256 values that a map can have.
     "Everything is tumour" is scored on the tissue too.
 
     Where the records are of more than one ``group`` (a manifest's column), such as slides of the locations of training and of
@@ -83,7 +83,7 @@ class MapEvaluation:
         normal_is_zero: bool = False,
     ) -> None:
         if slide_scores is not None and [one["image"] for one in slide_scores.dataset.data] != [one["image"] for one in records]:
-            raise ValueError("slide_scores are of other slides, or in another order, than the records that are evaluated")
+            raise ValueError("slide_scores belong to other slides than the evaluated records, or are in another order")
         if truth not in (*MASK_TRUTHS, None):
             raise ValueError(f"truth must be one of {', '.join(MASK_TRUTHS)} or None, got {truth!r}")
         # Without its mask a record of a tumour slide has no truth.
@@ -121,7 +121,7 @@ class MapEvaluation:
         return float(top_share_mean_of_histogram(counts.histograms["tissue"].sum(0), self.alpha))
 
     def _row(self, record: Record, counts: MapCounts, score: float) -> dict[str, Any]:
-        """What one slide scores."""
+        """The scores of one slide."""
         tissue, everywhere = (counts.histograms[part] for part in PARTS)
         row: dict[str, Any] = {
             "slide": Path(record["image"]).stem,
@@ -169,7 +169,7 @@ class MapEvaluation:
     def _pixel_scores(
         self, counts: Sequence[MapCounts], has_tumour: Sequence[bool], part: str
     ) -> dict[str, dict[str, float | None]]:
-        """Of the method and of "everything is tumour", on the pixels of slides."""
+        """Pixel scores of the method and of "everything is tumour" on slides."""
         pooled = MapCounts.pooled(counts)
         slides = [one.histograms[part] for one, tumour in zip(counts, has_tumour, strict=True) if tumour]
         per_slide = [roc_auc_of_histograms(histograms) for histograms in slides]

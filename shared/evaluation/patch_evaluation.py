@@ -82,7 +82,7 @@ class PatchCamelyonEvaluation(ImageEvaluation):
     def text(self, metrics: Mapping[str, Any]) -> str:
         table = score_block("PatchCamelyon (%)", metrics["images"], COLUMNS)
         return (
-            f"{table}\n{metrics['num_images']} patches, tumour from a probability of {self.threshold:g}; "
+            f"{table}\n{metrics['num_images']} patches, counted as tumour from a probability of {self.threshold:g}; "
             f"metrics.json, images.csv and examples.png are in {self.folder}"
         )
 

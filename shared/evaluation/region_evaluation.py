@@ -32,8 +32,9 @@ THRESHOLD = 0.5
 class RegionEvaluation(ImageEvaluation):
     """`ImageEvaluation` of every side output and of their fusion, as the paper scores them.
 
-    The rows of ``images.csv`` are of the fusion. Region F is a mean over images, of tumour images (CA), of the others (NC) and of
-    all; boundary ODS is of tumour images; pixels are pooled over all images, and "everything is tumour" is scored on them too.
+    The rows of ``images.csv`` are of the fusion. Region F is a mean over images, of tumour images (CA), of the others (NC) and
+    of all; boundary ODS is of tumour images; pixels are pooled over all images, and "everything is tumour" is scored on them
+    too.
 
     Args:
         dataset: with ``pixel_labels: mask``; without, only the images' labels are scored. With super-pixels, a map's values are
@@ -116,7 +117,7 @@ class RegionEvaluation(ImageEvaluation):
         return image_table(rows)
 
     def _names(self, num_maps: int) -> list[str]:
-        """Of the maps in the table; a single side output is its own fusion."""
+        """Names of the maps in the table; a single side output is its own fusion."""
         stages: Any = unwrap(self.network).side_outputs
         return [*(f"Side output {stage}" for stage in stages if num_maps > 1), self.method]
 
@@ -151,7 +152,7 @@ def _superpixel_maps(maps: Tensor, superpixels: Tensor) -> Tensor:
 
 
 def score_map(map_: np.ndarray, truth: np.ndarray, label: int) -> dict[str, Any]:
-    """What one map ``(H, W)`` of one image scores: pixel counts, region F, mean probability and, of tumour, boundary counts."""
+    """The scores of one map ``(H, W)`` of one image: pixel counts, region F, mean probability and, of tumour, boundary counts."""
     probability, mask = torch.from_numpy(map_), torch.from_numpy(truth)
     decided = probability >= THRESHOLD
     return {

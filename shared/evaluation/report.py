@@ -1,4 +1,4 @@
-"""What every evaluation leaves behind: numbers, a row per image, a figure, the same in MLflow, and a printed table."""
+"""The results of every evaluation: numbers, a row per image, a figure, the same in MLflow, and a printed table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def write_report(
         title: of the figure.
         table: for a person, printed whatever the logging is set to: it is the result.
         tracking: MLflow runs; the stage is called ``evaluation``.
-        headline: split and name in the table whose scores the training's own run gets too, as ``test.pixels.iou``; None for none.
+        headline: split and name in the table whose scores the training's own run gets too, as ``test.pixels.iou``; None for
+            none.
     """
     if rank() == 0:
         examples = draw()
@@ -160,7 +161,7 @@ def example_indices(labels: list[int], num_examples: int) -> list[int]:
 
 
 def example_title(record: Mapping[str, Any]) -> str:
-    """What stands beside an image of the figure."""
+    """The text next to an image of the figure."""
     return f"{Path(record['image']).stem}\nlabel {record['label']}"
 
 

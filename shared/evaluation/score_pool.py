@@ -26,7 +26,7 @@ START_S = 10.0
 class ScorePool:
     """Calls a function for many arguments, in order: in this process at first, in others once it has taken a while.
 
-    The processes are started anew and not forked, as this one may have threads and a GPU. Use as a context manager.
+    The processes are started again and not forked, as this one may have threads and a GPU. Use as a context manager.
 
     Args:
         num_processes: 1 for this one alone.
@@ -51,7 +51,7 @@ class ScorePool:
             return [future.result() for future in [self._executor.submit(function, *values) for values in arguments]]
         except BrokenProcessPool:
             # A script without `if __name__ == "__main__"` cannot be imported by them, or the memory was too small for several.
-            logger.warning("processes that score beside this one ended: from here on it scores alone")
+            logger.warning("the other scoring processes ended: this process does the rest of the scoring alone")
             self._executor.shutdown(cancel_futures=True)
             self._executor, self.num_processes = None, 1
             return self.map(function, arguments)

@@ -1,4 +1,4 @@
-"""What a network that is trained on bags says of whole slides."""
+"""The scores of a network that is trained on bags on whole slides."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SlideScores:
 
     @torch.inference_mode()
     def run(self) -> list[float]:
-        """Of every slide, in the order of the data set and on every process."""
+        """Scores of every slide, in the order of the data set and on every process."""
         plain = unwrap(self.network).to(self.device).eval()
         networks = list(plain.networks) if isinstance(plain, ProbabilityEnsemble) else [plain]
         infer, prepare = fast_inferer(SimpleInferer(), self.device), SlideBags()

@@ -29,7 +29,7 @@ REGION_COLUMNS = {
 BOUNDARY_COLUMNS = {"ods": "ODS", "precision": "Precision", "recall": "Recall", "threshold": "Threshold"}
 AUC_COLUMNS = {
     "auc": "AUC",
-    "mean_slide_auc": "AUC, a slide",
+    "mean_slide_auc": "AUC, per slide",
     "precision": "Precision",
     "sensitivity": "Recall",
     "f1": "F1",

@@ -24,7 +24,7 @@ from .slide_features import SlideFeatures, check_alike, features_file, has_mpp_o
 
 @dataclass(frozen=True)
 class _Held:
-    """What a bag is drawn from: a slide's features, the rows of those on tissue, and their share of tissue."""
+    """The source of a bag: a slide's features, the rows of those on tissue, and their share of tissue."""
 
     features: SlideFeatures
     rows: NDArray[np.int64]
@@ -33,10 +33,10 @@ class _Held:
 
 
 class FeatureBagDataset(SlideBagDataset):
-    """A bag of random features from each slide, in the place of tiles.
+    """A bag of random features from each slide, in place of tiles.
 
-    Items are those of `SlideBagDataset`, with ``tiles`` float16 ``(features_per_slide, C, 1, 1)``; ``xy`` are the corners of the
-    patches that the features stand for, and ``tumour_share`` is of these patches.
+    Items are those of `SlideBagDataset`, with ``tiles`` float16 ``(features_per_slide, C, 1, 1)``; ``xy`` are the corners of
+    the patches that the features stand for, and ``tumour_share`` is of these patches.
 
     Args:
         data: manifest records of whole slides.
@@ -142,8 +142,8 @@ class FeatureBagDataset(SlideBagDataset):
     def _check_scale(self, features: SlideFeatures) -> None:
         if self._encoder_mpp is not None and not has_mpp_of(features, self._encoder_mpp):
             raise ValueError(
-                f"{features.path} holds features of images at another pixel size: expected mpp {self._encoder_mpp:g}, found "
-                f"{features.mpp:g}. Set mpp to that of the features, or embed the slides at this one"
+                f"{features.path} contains features of images at another pixel size: expected mpp {self._encoder_mpp:g}, found "
+                f"{features.mpp:g}. Set mpp to that of the features, or embed the slides again at this one"
             )
         if len(features):
             self._first = self._first or features
@@ -155,7 +155,7 @@ class FeatureBagDataset(SlideBagDataset):
         missing, wanted = missing_cells(features, tissue, self.min_tissue)
         if missing > COVERAGE_TOLERANCE * wanted:
             raise ValueError(
-                f"{features.path} lacks {missing} of the {wanted} cells of tissue (share of at least {self.min_tissue:g}): the "
-                "tissue mask was edited, or found in another way, after the slide was embedded. Embed the slides again with this "
+                f"{features.path} lacks {missing} of the {wanted} tissue cells (share of at least {self.min_tissue:g}): the "
+                "tissue mask was edited, or made in another way, after the slide was embedded. Embed the slides again with this "
                 "tissue"
             )

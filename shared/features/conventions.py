@@ -1,11 +1,12 @@
-"""What an HDF5 file of features says of itself, in the words of four programs: this one, TRIDENT, CLAM and STAMP.
+"""The metadata of an HDF5 file of features, in the conventions of four programs: this one, TRIDENT, CLAM and STAMP.
 
-All hold a vector a patch and the patch's top-left corner:
+All hold one vector per patch and the patch's top-left corner:
 
 - this project and TRIDENT (Zhang et al., https://github.com/mahmoodlab/TRIDENT): ``features`` ``(n, d)``, of older files
   ``(1, n, d)``; ``coords`` ``(n, 2)`` in level-0 pixels, whose attributes say ``patch_size_level0``, ``overlap`` and more. Ours
   has further attributes on the file itself.
-- CLAM (Lu et al., https://github.com/mahmoodlab/CLAM): ``features`` and ``coords`` alike, but no attributes at all: the size of a
+- CLAM (Lu et al., https://github.com/mahmoodlab/CLAM): ``features`` and ``coords`` alike, but no attributes at all: the size of
+a
   patch is taken to be the distance between neighbours.
 - STAMP (El Nahhas et al., https://github.com/KatherLab/STAMP): ``feats`` ``(n, d)``; ``coords`` in micrometres.
 """
@@ -32,7 +33,7 @@ UM_PX_AT_1X = 10.0
 
 @dataclass(frozen=True)
 class Header:
-    """What a file of features says of itself.
+    """The metadata of a feature file.
 
     Args:
         convention: whose file it is.
@@ -76,7 +77,8 @@ def read_header(file: h5py.File) -> Header:
     else:
         found = ", ".join(sorted(file.keys())) or "nothing"
         raise ValueError(
-            f"expected the data sets 'features' (STAMP: 'feats') and 'coords', found {found}: it holds no features of a slide's "
+            f"expected the data sets 'features' (STAMP: 'feats') and 'coords', found {found}: it contains no features of a "
+            "slide's "
             "patches"
         )
     if "features_version" in file.attrs:
@@ -90,7 +92,9 @@ def read_header(file: h5py.File) -> Header:
 def _own(attributes: Mapping[str, Any]) -> Header:
     version = int(attributes["features_version"])
     if version > FEATURES_VERSION:
-        raise ValueError(f"its format is version {version}, and this code reads up to {FEATURES_VERSION}: update the code")
+        raise ValueError(
+            f"its format is version {version}, and this code reads versions up to {FEATURES_VERSION}: update the code"
+        )
     return Header(
         OWN,
         "features",
@@ -142,7 +146,7 @@ def _stamp(file: h5py.File) -> Header:
     if side_um is None:
         side = _number(attributes, "tile_size") or neighbour_distance(file["coords"][:])
         if side is None or round(side) != _HISTORIC_STAMP_PX:
-            raise ValueError("it does not say how large its tiles are ('tile_size_um'): embed the slide again")
+            raise ValueError("it does not state the size of its tiles ('tile_size_um'): embed the slide again")
         side_um, in_px, scale = _HISTORIC_STAMP_UM, _HISTORIC_STAMP_PX, _HISTORIC_STAMP_UM / _HISTORIC_STAMP_PX
     extractor = attributes.get("extractor")
     return Header(

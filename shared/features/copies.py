@@ -15,7 +15,7 @@ NUM_SYMMETRIES = 8
 
 @dataclass(frozen=True)
 class Copies:
-    """Which copies of an image are embedded beside the image itself, for training.
+    """Which copies of an image are embedded in addition to the image itself, for training.
 
     Args:
         symmetries: all eight symmetries of the square (images that are not square: the four that keep their shape).
@@ -33,7 +33,7 @@ class Copies:
     def __post_init__(self) -> None:
         if self.stain_copies < 0 or (self.stain_copies and not self.stain_jitter > 0):
             raise ValueError(
-                f"expected stain_copies >= 0, and stain_jitter > 0 where there are any; found {self.stain_copies} and "
+                f"expected stain_copies >= 0, and stain_jitter > 0 if there are any; found {self.stain_copies} and "
                 f"{self.stain_jitter}"
             )
 

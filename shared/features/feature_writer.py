@@ -25,7 +25,7 @@ _COMPRESSED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
 
 class DescribedEncoder(Protocol):
-    """What is written down of an encoder."""
+    """The recorded description of an encoder."""
 
     name: str
     channels: int
@@ -67,7 +67,7 @@ class CellFrame:
         return np.floor(cells[:, ::-1] * self.stride_px + 0.5).astype(np.int64)
 
     def attributes(self, name: str) -> dict[str, Any]:
-        """Of the corners, in the words of TRIDENT and of CLAM."""
+        """Attributes of the corners, as in TRIDENT and CLAM."""
         slide, mpp = self.slide, self.slide.mpp * self.downsample
         level = nearest_finer_level(slide.level_downsamples, self.downsample)
         return {
@@ -90,8 +90,8 @@ class CellFrame:
 class SlideFeatureWriter:
     """Writes features batch by batch under a temporary name, and renames the file when the block ends without an error.
 
-    The data sets: ``features`` float16 ``(n, d)``, in compressed chunks; ``coords`` int64 ``(n, 2)``, top-left corners (x, y) in
-    level-0 pixels; ``tissue`` float16 ``(n,)``, the share of tissue in each cell. Use it as a context manager.
+    The data sets: ``features`` float16 ``(n, d)``, in compressed chunks; ``coords`` int64 ``(n, 2)``, top-left corners (x, y)
+    in level-0 pixels; ``tissue`` float16 ``(n,)``, the share of tissue in each cell. Use it as a context manager.
 
     Args:
         path: of the file.
@@ -136,7 +136,7 @@ class SlideFeatureWriter:
 
     @property
     def num_features(self) -> int:
-        """So far, or in the whole file."""
+        """Number of features so far, or in the whole file."""
         return self._num_features
 
     def append(self, features: NDArray[Any], cells: NDArray[np.int64], tissue: NDArray[Any]) -> None:
@@ -155,8 +155,9 @@ class SlideFeatureWriter:
             halves = np.asarray(features, dtype=np.float16)
         if not np.isfinite(halves).all():
             raise ValueError(
-                f"the encoder {self.encoder.name} gives features that are no numbers, or beyond 65504, the most that half "
-                "precision holds"
+                f"the encoder {self.encoder.name} gives features that are not finite, or beyond 65504, the largest number in "
+                "half "
+                "precision"
             )
         self._features.append(halves)
         start = self._num_features

@@ -1,4 +1,4 @@
-"""Features of images in files, each computed once: found again by what they were made of, whoever asks."""
+"""Features of images in files, each computed once: found again, by any run, by what they were made of."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class ImageFeatureStore:
         self._held_bytes = 0
 
     def missing(self, keys: Sequence[str]) -> list[str]:
-        """Those of some keys that no file holds."""
-        self._look()
+        """The keys among some that no file has."""
+        self._find_new_files()
         return [key for key in keys if key not in self._places and key not in self._held]
 
     def write(self, keys: Sequence[str], features: Sequence[Tensor], description: dict[str, Any]) -> None:
@@ -70,11 +70,11 @@ class ImageFeatureStore:
         if held is not None:
             return held
         if key not in self._places:
-            self._look()
+            self._find_new_files()
         if key not in self._places:
             raise ValueError(
-                f"{self.folder} holds the features of an image no more: they were there when the run began. Run it again, and "
-                "they are embedded anew"
+                f"{self.folder} no longer contains the features of an image that were there when the run began. Run again, and "
+                "the image is embedded again"
             )
         path, row = self._places[key]
         with _opened(path) as file:
@@ -91,8 +91,8 @@ class ImageFeatureStore:
         self._held_bytes += size
         return True
 
-    def _look(self) -> None:
-        """Learn of the files that have come since."""
+    def _find_new_files(self) -> None:
+        """Register files that were written since."""
         for path in sorted(self.folder.glob("*.h5")) if self.folder.is_dir() else []:
             if path not in self._known_files:
                 with _opened(path) as file:
@@ -101,7 +101,7 @@ class ImageFeatureStore:
 
 
 class _opened:
-    """An HDF5 file of features; what is wrong with it is said by name."""
+    """An HDF5 file of features; damage to it is reported by name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -112,14 +112,14 @@ class _opened:
             # Readers need no lock, and file systems of networks do not always give one.
             self.file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
-            raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded anew") from error
+            raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded again") from error
         return self.file
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if self.file is not None:
             self.file.close()
         if isinstance(error, OSError | KeyError):
-            raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded anew") from error
+            raise ValueError(f"{self.path} is damaged ({error}): delete it, and its images are embedded again") from error
 
 
 def in_shapes(features: Sequence[Tensor]) -> Iterator[list[int]]:

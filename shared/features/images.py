@@ -69,8 +69,9 @@ class EmbeddedImages(Dataset):
     ) -> None:
         if images.transform.transforms or images.superpixels is not None:
             raise ValueError(
-                "features are of the images as they are: expected a data set without a transform and without super-pixels, found "
-                f"{images.transform.transforms or images.superpixels}. Give copies for augmentation"
+                "features are computed from unchanged images: expected a data set without a transform and without "
+                "super-pixels, found "
+                f"{images.transform.transforms or images.superpixels}. Use copies for augmentation"
             )
         self.images, self.encoder, self.copies = images, encoder, copies
         self.device, self.batch_size, self.num_workers = torch.device(device), batch_size, num_workers
@@ -162,7 +163,8 @@ class EmbeddedImages(Dataset):
     def run(self) -> None:
         """Embed what is not there yet; each process of `torch.distributed` the images that are its own by their keys.
 
-        Processes wait for each other's files, not for each other: what nobody has written for a while they embed themselves.
+        Processes wait for each other's files, not for each other: what no process has written for a while they embed
+        themselves.
         """
         if self._is_complete:
             return
@@ -170,7 +172,7 @@ class EmbeddedImages(Dataset):
         rank, num_processes = _rank_and_processes()
         missing = self._missing(wanted)
         if missing:
-            logger.info("%d of %d images and copies are embedded by %s", len(missing), len(wanted), self.encoder.name)
+            logger.info("embedding %d of %d images and copies with %s", len(missing), len(wanted), self.encoder.name)
             self._embed([place for place in missing if int(place[2], 16) % num_processes == rank])
         waited_s, num_left = 0.0, len(missing)
         while missing := self._missing(wanted):
@@ -181,7 +183,7 @@ class EmbeddedImages(Dataset):
         self._is_complete = True
 
     def _missing(self, wanted: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-        """Those that no file holds, each key once: two records of one image have one key."""
+        """The records that no file has, each key once: two records of one image have one key."""
         keys = set(self.store.missing([key for _, _, key in wanted]))
         return list({place[2]: place for place in wanted if place[2] in keys}.values())
 
@@ -237,14 +239,15 @@ class EmbeddedImages(Dataset):
     def _write(self, pending: Sequence[tuple[str, Tensor]]) -> None:
         if not all(torch.isfinite(values).all() for _, values in pending):
             raise ValueError(
-                f"the encoder {self.encoder.name} gives features that are no numbers, or beyond 65504, the most that half "
-                "precision holds"
+                f"the encoder {self.encoder.name} gives features that are not finite, or beyond 65504, the largest number in "
+                "half "
+                "precision"
             )
         for group in in_shapes([values for _, values in pending]):
             self._keep([pending[place] for place in group])
 
     def _keep(self, computed: Sequence[tuple[str, Tensor]]) -> None:
-        """In the folder; of one that cannot be written to, such as a data set's on another machine, in memory for this run."""
+        """Keep features in the folder or, if it cannot be written to, in memory for this run."""
         try:
             description = self.encoder.description()  # type: ignore[operator]
             self.store.write([key for key, _ in computed], [values for _, values in computed], description)
@@ -252,7 +255,7 @@ class EmbeddedImages(Dataset):
             if not all(self.store.hold(key, values) for key, values in computed):
                 raise
             if not self._says_not_kept:
-                logger.warning("features are computed for this run alone: %s", error)
+                logger.warning("features are computed for this run only: %s", error)
             self._says_not_kept = True
 
 

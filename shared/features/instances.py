@@ -43,7 +43,7 @@ class EmbeddedInstances(Dataset):
         for record in data:
             region = (record["x"], record["y"], record["width_px"], record["height_px"])
             if (record["image"], region) not in places:
-                what = f"x, y, width and height {region} are no instance of a training image with N = {instances_per_side}"
+                what = f"x, y, width and height {region} are not an instance of a training image with N = {instances_per_side}"
                 raise record_error(record, ValueError(f"{what}: expected the instances of this run's construct stage"))
             self._places.append(places[record["image"], region])
 

@@ -38,7 +38,7 @@ def features_file(folder: str | Path, slide: str | Path) -> Path:
 
 
 class KeyedEncoder(Protocol):
-    """What is asked of an encoder here."""
+    """The interface of an encoder that is used here."""
 
     name: str
     channels: int
@@ -100,7 +100,7 @@ class SlideFeatures:
                 num_corners = int(np.prod(file["coords"].shape)) // 2
                 if len(shape) != 2 or shape[0] != num_corners:
                     raise ValueError(
-                        f"expected one vector a patch, found features {file[header.dataset].shape} and corners "
+                        f"expected one vector per patch, found features {file[header.dataset].shape} and corners "
                         f"{file['coords'].shape}"
                     )
         except (ValueError, KeyError, OSError) as error:
@@ -154,7 +154,7 @@ class SlideFeatures:
         """Chunk by chunk, each decoded once: HDF5 itself selects scattered rows a hundred times as slowly."""
         found = np.empty((len(indices), self.dim), dtype=np.float16)
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(f"{self.path} holds {len(self)} features, asked for {indices.min()} to {indices.max()}")
+            raise IndexError(f"{self.path} contains {len(self)} features, requested were {indices.min()} to {indices.max()}")
         chunk = rows.chunks[0] if getattr(rows, "chunks", None) else max(1, len(self))
         order = np.argsort(indices, kind="stable")
         numbers = indices[order] // chunk
@@ -183,7 +183,7 @@ class SlideFeatures:
             return 1.0
         if self.slide_mpp is None:
             raise ValueError(
-                f"{self.path}: its coordinates are micrometres; give slide_mpp, the slide's micrometres per level-0 pixel"
+                f"{self.path}: its coordinates are in micrometres; give slide_mpp, the slide's micrometres per level-0 pixel"
             )
         return 1 / self.slide_mpp
 
@@ -198,7 +198,7 @@ class SlideFeatures:
             return self._header.stride * self._to_level0
         distance = neighbour_distance(self.coords)
         if distance is None:
-            raise ValueError(f"{self.path} does not say how large its patches are, and no two of them are neighbours")
+            raise ValueError(f"{self.path} does not state the size of its patches, and no two of them are neighbours")
         return distance
 
     @property
@@ -233,8 +233,9 @@ class SlideFeatures:
         cells = np.rint((corners - origin) / self.stride_px)
         if np.abs(cells * self.stride_px + origin - corners).max() > _ROUNDING_PX:
             raise ValueError(
-                f"{self.path}: its patches lie on no common grid of {self.stride_px:g} level-0 pixels, so no map can be laid out "
-                "of them; as a bag they can be used"
+                f"{self.path}: its patches do not lie on a common grid of {self.stride_px:g} level-0 pixels, so no map can be "
+                "made "
+                "of them; they can be used as a bag"
             )
         return cells.astype(np.int64)
 
@@ -257,8 +258,9 @@ class SlideFeatures:
     def check(self, slide: Slide | None = None, encoder: KeyedEncoder | None = None) -> None:
         """Check that these are features of this slide, of these coordinates and by this encoder.
 
-        Files of TRIDENT, CLAM and STAMP carry no key. What can be told of them: whether the name of the encoder and the length
-        of the vectors are those of this one, and the patches lie on the slide. Where no name can be compared, that is said once.
+        Files of TRIDENT, CLAM and STAMP carry no key. What can be checked: whether the name of the encoder and the length
+        of the vectors are those of this one, and the patches lie on the slide. Where no name can be compared, that is logged
+        once.
 
         Raises:
             ValueError: naming the file, what is expected, what is found, and the remedy.
@@ -271,14 +273,15 @@ class SlideFeatures:
     def _check_encoder(self, encoder: KeyedEncoder) -> None:
         if self.encoder_key is not None and self.encoder_key != encoder.key:
             raise ValueError(
-                f"{self.path} holds features of another encoder: expected {encoder.name} ({encoder.key}), found "
+                f"{self.path} contains features of another encoder: expected {encoder.name} ({encoder.key}), found "
                 f"{self.encoder_name} ({self.encoder_key}). Embed the slides with this encoder, into another folder"
             )
         if self.encoder_key is None:
             self._check_name(encoder)
         if len(self) and self.dim != encoder.channels:
             raise ValueError(
-                f"{self.path} holds features of another encoder: {encoder.name} gives {encoder.channels} values, found {self.dim}"
+                f"{self.path} contains features of another encoder: {encoder.name} gives {encoder.channels} values, found "
+                f"{self.dim}"
                 f"{f' of {self.encoder_name}' if self.encoder_name else ''}"
             )
 
@@ -287,8 +290,9 @@ class SlideFeatures:
             _warn_of_nameless(self.path.parent, self.convention, encoder.name)
         elif is_other_name(self.encoder_name, encoder.aliases):
             raise ValueError(
-                f"{self.path} holds features of another encoder: expected {encoder.name} (called "
-                f"{', '.join(encoder.aliases)}), found {self.encoder_name}. Give that encoder, or a folder of this one's features"
+                f"{self.path} contains features of another encoder: expected {encoder.name} (called "
+                f"{', '.join(encoder.aliases)}), found {self.encoder_name}. Give that encoder, or a folder with features of "
+                "this one"
             )
 
     def is_of(self, slide: Slide) -> bool:
@@ -299,23 +303,23 @@ class SlideFeatures:
         if self.slide_key is not None and not self.is_of(slide):
             key = slide_content_key(slide.path)
             raise ValueError(
-                f"{self.path} holds features of another slide than {slide.path}: expected the content {key[:16]}, found "
+                f"{self.path} contains features of another slide than {slide.path}: expected the content hash {key[:16]}, found "
                 f"{self.slide_key[:16]}. Embed the slide again"
             )
         if self.convention == OWN and self.slide_mpp is not None and abs(self.slide_mpp / slide.mpp - 1) > 1e-6:
             raise ValueError(
-                f"{self.path} holds features at other coordinates: expected pixels of {slide.mpp:g} um at level 0 of "
-                f"{slide.path}, found {self.slide_mpp:g} um. Embed the slide again, or give the pixel size of then"
+                f"{self.path} contains features at other coordinates: expected pixels of {slide.mpp:g} um at level 0 of "
+                f"{slide.path}, found {self.slide_mpp:g} um. Embed the slide again, or give the pixel size used then"
             )
         if self._header.slide_size_px not in (None, slide.size_px):
             raise ValueError(
-                f"{self.path} holds features of another slide: expected {slide.size_px} px, the size of {slide.path}, found "
+                f"{self.path} contains features of another slide: expected {slide.size_px} px, the size of {slide.path}, found "
                 f"{self._header.slide_size_px} px"
             )
         corners = self.coords
         if len(self) and (corners.min() <= -self.patch_px or (corners >= slide.size_px).any()):
             raise ValueError(
-                f"{self.path} holds features at other coordinates: corners from {tuple(corners.min(axis=0).tolist())} to "
+                f"{self.path} contains features at other coordinates: corners from {tuple(corners.min(axis=0).tolist())} to "
                 f"{tuple(corners.max(axis=0).tolist())} do not all lie on {slide.path}, of {slide.size_px} level-0 pixels"
             )
 
@@ -341,7 +345,7 @@ def _bare(name: str) -> str:
 @cache
 def _warn_of_nameless(folder: Path, convention: str, encoder: str) -> None:
     logger.warning(
-        "%s: whether its files of %s are features of %s cannot be told from their names; only the vectors' length is checked",
+        "%s: the names do not show whether its files of %s are features of %s; only the length of the vectors is checked",
         *(folder, convention, encoder),
     )
 
@@ -363,18 +367,20 @@ def check_alike(first: SlideFeatures, second: SlideFeatures) -> None:
     ):
         if one is not None and other is not None and abs(other / one - 1) > MPP_TOLERANCE:
             raise ValueError(
-                f"{second.path} and {first.path} hold features that do not go together: expected {one:g} {what}, found {other:g}"
-                ". Embed all slides in the same way"
+                f"{second.path} and {first.path} contain features that do not fit together: expected {one:g} {what}, found "
+                f"{other:g}"
+                ". Embed all slides with the same settings"
             )
 
 
 def _open(path: Path) -> h5py.File:
     if not path.is_file():
-        raise ValueError(f"{path} is not there: embed the slide first")
+        raise ValueError(f"{path} does not exist: embed the slide first")
     try:
         # Readers need no lock, and file systems of networks do not always give one.
         return h5py.File(path, "r", locking=False)
     except OSError as error:
         raise ValueError(
-            f"{path} is no whole HDF5 file: it was cut short or is something else ({error}). Delete it and embed the slide again"
+            f"{path} is not a complete HDF5 file: it was truncated or is something else ({error}). Delete it and embed the "
+            "slide again"
         ) from error

@@ -41,7 +41,7 @@ def link_for_stamp(folder: str | Path) -> list[Path]:
 
 def _link(features: SlideFeatures, path: Path) -> Path:
     if features.slide_mpp is None or features.mpp is None:
-        raise ValueError(f"{features.path} does not say how large its slide's pixels are, and STAMP counts in micrometres")
+        raise ValueError(f"{features.path} does not state the pixel size of its slide, and STAMP works in micrometres")
     side_um = features.patch_px * features.slide_mpp
     with whole_file(path) as whole:
         file = whole.file

@@ -55,7 +55,7 @@ class WholeFile:
         self.file, self._sink = file, sink
 
     def check(self) -> None:
-        """Check that all has been written so far: HDF5 is not told what failed.
+        """Check that all has been written so far: HDF5 does not notice what failed.
 
         Raises:
             OSError: that of the system.

@@ -1,4 +1,4 @@
-"""Where a run begins: what its user gave is checked before anything is computed or written, and errors are told in one line."""
+"""Where a run begins: its arguments are checked before anything is computed or written, and errors are reported in one line."""
 
 import lazy_loader
 

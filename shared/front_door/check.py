@@ -20,14 +20,14 @@ from .values import expand_home, null_words, number_signs, wrong_epochs, wrong_k
 def check_configuration(writes: Sequence[str] = ("output_dir",)) -> None:
     """Check the configuration that is being executed; every configuration of a bundle does it first.
 
-    From here on MONAI's command line tells errors that its user can mend in one line, see `explain_errors`. `monai.bundle.load`
-    runs and writes nothing, and copies whatever weights fit: it is told where some do not.
+    From here on MONAI's command line reports errors that its user can fix in one line, see `explain_errors`.
+    `monai.bundle.load` runs and writes nothing, and copies whatever weights fit: there an error says which do not.
 
     Args:
         writes: keys of the folders that the run writes to.
 
     Raises:
-        ValueError: a line for each problem, with where it stands, what was expected, what was found and the remedy.
+        ValueError: a line for each problem, with its place, what was expected, what was found and the remedy.
     """
     if is_command_line():
         explain_errors()
@@ -61,7 +61,7 @@ def check_given(given: Given, parser: ConfigParser | None = None, writes: Sequen
 
 
 def _require_version(given: Given, parser: ConfigParser | None) -> None:
-    """Before anything else: keys and arguments of another version are no mistakes of the user."""
+    """Check the version first, because keys and arguments of another version are not mistakes of the user."""
     metadata = parser.get("_meta_") if parser is not None else given.metadata
     if metadata and "shared_version" in metadata:
         require_version(str(metadata["shared_version"]))

@@ -8,8 +8,8 @@ MOST_PROCESSES = 8
 
 
 def available_cores() -> int:
-    """Those that the scheduler gives this process, which may be fewer than the machine has, as on a cluster. Limits of CPU time,
-    such as those of ``docker --cpus``, are not seen."""
+    """The cores that the scheduler gives this process, which may be fewer than the machine has, as on a cluster. Limits of CPU
+    time, such as those of ``docker --cpus``, are not seen."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
@@ -17,7 +17,7 @@ def available_cores() -> int:
 
 
 def reading_processes() -> int:
-    """How many processes read beside this one: one for each core, `MOST_PROCESSES` at most; 0 where there is one core.
+    """How many processes read alongside this one: one for each core, `MOST_PROCESSES` at most; 0 where there is one core.
 
     Processes that torchrun starts on one machine share its cores.
     """

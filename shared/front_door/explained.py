@@ -1,4 +1,4 @@
-"""Errors that a user can mend, told in one line instead of a traceback through MONAI."""
+"""Errors that a user can fix, reported in one line instead of a traceback through MONAI."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ _MONAI_COMMAND_LINE = "monai.bundle.__main__"
 _DATABASE = {
     "database or disk is full": "the disk is full. Free some space, or write to another disk",
     "attempt to write a readonly database": "it is read-only. Write to another folder",
-    "unable to open database file": "it cannot be opened or made. Write to another folder",
+    "unable to open database file": "it cannot be opened or created. Write to another folder",
 }
 
 
 def is_command_line() -> bool:
-    """Whether this process is ``python -m monai.bundle``, which has no error handling of its own."""
+    """Whether this process is ``python -m monai.bundle``, which has no error handling."""
     return getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", None) == _MONAI_COMMAND_LINE
 
 
 def begin_script() -> None:
-    """What every script does first: `explain_errors`, and a ``~`` that the shell has left in its arguments is expanded."""
+    """The first steps of every script: `explain_errors`, and a ``~`` that the shell has left in its arguments is expanded."""
     explain_errors()
     # Not by the shell in --out=~/maps, nor between quotation marks.
     sys.argv[1:] = [_HOME.sub(lambda found: found[1] + str(Path(found[2]).expanduser()), word) for word in sys.argv[1:]]
 
 
 def explain_errors() -> None:
-    """From here on an error that ends the process and that its user can mend is printed as ``error: ...`` and nothing else.
+    """From here on, an error that ends the process and that the user can fix is printed as ``error: ...`` and nothing else.
 
-    The exit status stays 1. All other errors, and all where the environment variable FULL_TRACEBACK is set, keep their traceback.
+    The exit status stays 1. All other errors, and all where the environment variable FULL_TRACEBACK is set, keep their
+    traceback.
     """
     sys.excepthook = _explain
 
@@ -55,10 +56,10 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
 
 
 def explanation(error: BaseException) -> str | None:
-    """What a user needs to know of an error; None where it is none that a user can mend.
+    """The message of an error for the user; None if it is not one that a user can fix.
 
-    That is what `shared` itself raises as ValueError or RuntimeError, and what the system says of a file or a disk. A ValueError
-    that another library raises may be a fault of this project, and its traceback is what says where.
+    That is what `shared` itself raises as ValueError or RuntimeError, and what the system says of a file or a disk. A
+    ValueError that another library raises may be a fault of this project, and its traceback is what says where.
     """
     chain = list(_chain(error))
     for cause in chain:

@@ -1,4 +1,4 @@
-"""MONAI's exports of a network: what they need beyond requirements.txt is said before they begin."""
+"""MONAI's exports of a network: what they need beyond requirements.txt is checked before they begin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NEEDS = {"onnx_export": {"onnxscript": "onnxscript"}, "trt_export": {"torch_ten
 
 
 def check_export() -> None:
-    """Check what the export needs that this process has been started for, if it is one; errors are told in one line then.
+    """Check what the export needs that this process has been started for, if it is one; errors are then reported in one line.
 
     Raises:
         ValueError: naming the package that is not installed, or the GPU that TensorRT needs.
@@ -32,4 +32,6 @@ def _require_gpu() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        raise ValueError("trt_export needs an NVIDIA GPU: TensorRT compiles for the one that it runs on. Use ckpt_export here")
+        raise ValueError(
+            "trt_export needs an NVIDIA GPU, because TensorRT compiles for the GPU that it runs on. Use ckpt_export here"
+        )

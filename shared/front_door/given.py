@@ -1,4 +1,4 @@
-"""What the user of a run gave: configuration files in their order, and keys with their values."""
+"""The arguments of a run: configuration files in their order, and keys with their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, run
 from monai.utils import ensure_tuple
 
-# Of a bundle: the configurations that stand alone.
+# Of a bundle: the independent configurations.
 BASE_NAMES = ("train", "evaluate", "inference")
 # Functions of MONAI's command line, and which of their variables holds the values that were given for keys.
 _OVERRIDES = {create_workflow.__code__: "kwargs", run.__code__: "override"}
@@ -23,7 +23,7 @@ _OPTIONS = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflo
 
 @dataclass(frozen=True)
 class Given:
-    """Configuration files and what stands behind them on the command line.
+    """Configuration files and what follows them on the command line.
 
     Attributes:
         files: in their order: later ones overlay earlier ones. Empty where they are not known.
@@ -39,12 +39,12 @@ class Given:
 
     @cached_property
     def contents(self) -> list[dict[str, Any]]:
-        """Of each file."""
+        """Contents of each file."""
         return [dict(ConfigParser.load_config_file(file)) for file in self.files]
 
     @cached_property
     def bases(self) -> list[int]:
-        """Places of the files that stand alone; the first one where none of them does."""
+        """Places of the independent files; the first one where none of them does."""
         found = [index for index, content in enumerate(self.contents) if stands_alone(content)]
         return found or list(range(len(self.files)))[:1]
 
@@ -58,13 +58,13 @@ class Given:
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """What lies beside the base as ``metadata.json``; empty where nothing does."""
+        """The file next to the base named ``metadata.json``; empty where nothing does."""
         files = [self.files[index].parent / "metadata.json" for index in self.bases]
         return dict(ConfigParser.load_config_file(files[-1])) if files and files[-1].is_file() else {}
 
     @cached_property
     def siblings(self) -> dict[str, Path]:
-        """Keys of the configurations that stand alone beside the base -> in which of them they are."""
+        """Keys of the independent configurations next to the base -> in which of them they are."""
         folders = dict.fromkeys(self.files[index].parent for index in self.bases) or ([self.configs] if self.configs else [])
         found: dict[str, Path] = {}
         for file in (folder / f"{name}.json" for folder in folders for name in BASE_NAMES):
@@ -88,7 +88,7 @@ class Given:
         return f"key {key!r}"
 
     def entries(self) -> Iterator[tuple[str, str, Any]]:
-        """(where it stands, key, value) of everything that overlays the base: other files' entries, and `values`."""
+        """(where it is given, key, value) of everything that overlays the base: other files' entries, and `values`."""
         for index, (file, content) in enumerate(zip(self.files, self.contents, strict=True)):
             if index not in self.bases:
                 yield from ((f"{file}, key {key!r}", key, value) for key, value in content.items() if not is_note(key))
@@ -140,9 +140,9 @@ def executing_parser() -> ConfigParser:
 
 
 def given_now(parser: ConfigParser) -> Given:
-    """What was given to the workflow that is being initialised or run.
+    """The arguments of the workflow that is being initialised or run.
 
-    MONAI keeps neither the files nor the values that it merges; they stand on the call stack of its command line. Of a workflow
+    MONAI keeps neither the files nor the values that it merges; they are on the call stack of its command line. Of a workflow
     that was made otherwise no more is known than its configuration: then what no configuration of its folder has was given.
     """
     frames = list(_frames())
@@ -159,7 +159,7 @@ def given_now(parser: ConfigParser) -> Given:
 
 
 def _of_command_line(frame: FrameType, overrides: str) -> Given:
-    """What a function of MONAI's command line was given, whose variable `overrides` holds the values."""
+    """The arguments of a function of MONAI's command line, whose variable `overrides` holds the values."""
     arguments: dict[str, Any] = {}
     defaults = frame.f_locals.get("args_file")
     for source in ensure_tuple(defaults) if defaults is not None else ():
@@ -173,7 +173,7 @@ def _of_command_line(frame: FrameType, overrides: str) -> Given:
 
 
 def _frames() -> Iterator[FrameType]:
-    """Of the call stack, innermost first."""
+    """Frames of the call stack, innermost first."""
     frame = inspect.currentframe()
     while frame is not None:
         yield frame

@@ -23,7 +23,7 @@ class LoadedWeights:
 
 
 def weights_to_load() -> LoadedWeights | None:
-    """What `monai.bundle.load` has read, where it is what makes the workflow; None elsewhere.
+    """The weights that `monai.bundle.load` has read if it creates the workflow, otherwise None.
 
     MONAI hands it to no configuration, so it is looked up on the call stack.
     """
@@ -53,14 +53,17 @@ def check_loaded_weights(loaded: LoadedWeights, parser: ConfigParser) -> None:
     wrong = [name for name in (*wanted, *found) if wanted.get(name) != found.get(name)]
     wrong = list(dict.fromkeys(wrong))
     if wrong:
-        shown = "; ".join(f"{name}: expected {_said(wanted, name)}, found {_said(found, name)}" for name in wrong[:_MOST_NAMES])
+        shown = "; ".join(
+            f"{name}: expected {_shape_text(wanted, name)}, found {_shape_text(found, name)}" for name in wrong[:_MOST_NAMES]
+        )
         more = f"; and {len(wrong) - _MOST_NAMES} more" if len(wrong) > _MOST_NAMES else ""
         raise ValueError(
-            f"{loaded.path} does not hold the weights of the {type(network).__name__} that the configuration describes ({shown}"
-            f"{more}). monai.bundle.load takes no overlays: give those of the training to monai.bundle.create_workflow, with "
+            f"{loaded.path} does not contain the weights of the {type(network).__name__} that the configuration describes "
+            f"({shown}"
+            f"{more}). monai.bundle.load accepts no overlays: give those of the training to monai.bundle.create_workflow, with "
             "inference.json and the checkpoint, and take its network_def"
         )
 
 
-def _said(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+def _shape_text(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
     return " x ".join(map(str, shapes[name])) or "a number" if name in shapes else "none"

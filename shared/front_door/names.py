@@ -24,18 +24,18 @@ BEHIND, WITHOUT = "_behind_", "_without_"
 
 
 def misplaced_overlays(given: Given) -> list[str]:
-    """Overlays that stand before their base, without another one that they need, or beside one that they replace."""
+    """Overlays given before their base, without another one that they need, or next to one that they replace."""
     problems = []
     for index, file in enumerate(given.files):
         base = next((place for place in given.bases if place > index), None)
         if base is not None and index not in given.bases:
-            problems.append(f"{file} stands before {given.files[base]}, which overwrites it: give the overlay behind its base")
+            problems.append(f"{file} is given before {given.files[base]}, which overwrites it: give the overlay after its base")
         content, earlier = given.contents[index], [other.stem for other in given.files[:index]]
         needed, replaced = content.get(BEHIND), content.get(WITHOUT)
         if needed is not None and needed not in earlier:
-            problems.append(f"{file} changes what {needed}.json brings: give {needed}.json before it")
+            problems.append(f"{file} changes what {needed}.json sets: give {needed}.json before it")
         if replaced is not None and replaced in [other.stem for other in given.files]:
-            problems.append(f"{file} takes the place of {replaced}.json: leave that one out")
+            problems.append(f"{file} replaces {replaced}.json: leave that file out")
     return problems
 
 
@@ -53,7 +53,7 @@ def unknown_keys(given: Given, config: Mapping[str, Any]) -> list[str]:
     problems = []
     for where, key, _ in given.entries():
         is_command_line = where.startswith("--")
-        # A training's overlay may stand behind an evaluation: there some of its keys have no use.
+        # A training's overlay may be given after an evaluation: there some of its keys have no use.
         known = base_keys | RESERVED | (overlaid if is_command_line else set(given.siblings))
         # Only in files does a plus merge.
         name = key if is_command_line and key.startswith("+") else top_level(key)
@@ -62,7 +62,7 @@ def unknown_keys(given: Given, config: Mapping[str, Any]) -> list[str]:
             continue
         elsewhere = f" (it is a key of {given.siblings[name]})" if name in given.siblings else ""
         problems.append(
-            f"{where}: {given.base} has no key {name!r}{elsewhere}, and nothing would read it. {nearest(name, known)}"
+            f"{where}: {given.base} has no key {name!r}{elsewhere}, so it would have no effect. {nearest(name, known)}"
         )
     return problems
 
@@ -78,7 +78,7 @@ def unknown_arguments(given: Given, config: Mapping[str, Any]) -> list[str]:
             if name not in ConfigComponent.non_arg_keys and not is_note(name) and name not in taken:
                 key = "::".join((*path, name))
                 problems.append(
-                    f"{_source(given, key)}: {component['_target_']} of {'::'.join(path)!r} takes no {name!r}. "
+                    f"{_source(given, key)}: {component['_target_']} of {'::'.join(path)!r} has no argument {name!r}. "
                     f"{nearest(name, [*component, *taken])}"
                 )
     return problems
@@ -91,7 +91,7 @@ def nearest(name: str, known: Collection[str]) -> str:
     'Was threshold meant?'
     """
     found = get_close_matches(name, sorted({item for item in known if not is_note(item)} - {name}), n=3)
-    return f"Was {' or '.join(found)} meant?" if found else "Mend its name, or leave it out."
+    return f"Was {' or '.join(found)} meant?" if found else "Correct its name, or leave it out."
 
 
 def _unknown_entry(where: str, key: str, merged: Mapping[str, Any], referred: Collection[str]) -> list[str]:
@@ -103,7 +103,7 @@ def _unknown_entry(where: str, key: str, merged: Mapping[str, Any], referred: Co
     is_group = bool(parents) and isinstance(item, Mapping) and "_target_" not in item
     if not is_group or leaf in item or is_note(leaf) or normalised(key) in referred:
         return []
-    return [f"{where}: {'::'.join(parents)!r} has no item {leaf!r}, and nothing would read it. {nearest(leaf, list(item))}"]
+    return [f"{where}: {'::'.join(parents)!r} has no item {leaf!r}, so it would have no effect. {nearest(leaf, list(item))}"]
 
 
 def _references(value: Any) -> Iterator[str]:
@@ -135,7 +135,7 @@ def _components(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 
 
 def _parameters(component: Mapping[str, Any], config: Mapping[str, Any]) -> set[str] | None:
-    """Names of what a component's function or class takes; None where that cannot be told."""
+    """Names of what a component's function or class takes; None if that is not known."""
     target = component["_target_"]
     for _ in range(len(config)):
         if not isinstance(target, str) or not target.startswith("@"):

@@ -1,4 +1,4 @@
-"""What a run needs of the machine: processes, a device, and a folder to write to."""
+"""What a run requires of the machine: processes, a device, and a folder to write to."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ def wrong_processes(config: Mapping[str, Any], environment: Mapping[str, str] = 
     missing = [name for name in _OF_TORCHRUN if not environment.get(name)]
     if is_distributed and missing:
         return [
-            f"multi_gpu_train.json is for torchrun, which sets {', '.join(missing)}. Start it as {_TORCHRUN}, or leave it out"
+            f"multi_gpu_train.json is for torchrun, which sets {', '.join(missing)}. Start the training as {_TORCHRUN}, or "
+            "leave this file out"
         ]
     processes = environment.get("WORLD_SIZE", "")
     if not is_distributed and processes.isdigit() and int(processes) > 1:
         trains = "run_folder" in config
-        remedy = "Put multi_gpu_train.json behind train.json" if trains else "Start it without torchrun"
+        remedy = "Give multi_gpu_train.json after train.json" if trains else "Start it without torchrun"
         return [
-            f"this is one of {processes} processes (WORLD_SIZE), and the configuration is for one: each would do the whole work, "
-            f"into the same folder. {remedy}"
+            f"this is one of {processes} processes (WORLD_SIZE), but the configuration is for a single one: each process would "
+            "do all of the work "
+            f"and write into the same folder. {remedy}"
         ]
     return []
 
@@ -64,7 +66,7 @@ def wrong_device(given: Given, config: Mapping[str, Any], resolve: Callable[[str
     try:
         problems = device_problems(resolve("device"))
     except RuntimeError:
-        problems = [f"{config['device']!r} is no device. Say cuda, cuda:1 or cpu"]
+        problems = [f"{config['device']!r} is not a device. Use cuda, cuda:1 or cpu"]
     return [f"{given.source_of('device')}: {problem}" for problem in problems]
 
 
@@ -72,23 +74,23 @@ def device_problems(device: Any) -> list[str]:
     """Why nothing can be computed on a device; empty where it can.
 
     >>> device_problems("gpu")
-    ["'gpu' is no device. Say cuda, cuda:1 or cpu"]
+    ["'gpu' is not a device. Use cuda, cuda:1 or cpu"]
     """
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError):
-        return [f"{device!r} is no device. Say cuda, cuda:1 or cpu"]
+        return [f"{device!r} is not a device. Use cuda, cuda:1 or cpu"]
     if found.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not count:
-            return [f"{found} needs a CUDA GPU, and PyTorch {torch.__version__} finds none (see nvidia-smi). Say --device cpu"]
+            return [f"{found} needs a CUDA GPU, and PyTorch {torch.__version__} finds none (see nvidia-smi). Use --device cpu"]
         if (found.index or 0) >= count:
-            return [f"there is no {found}: PyTorch finds {count} CUDA device(s). Say --device cuda:{count - 1} at most"]
+            return [f"there is no {found}: PyTorch finds {count} CUDA device(s). Use --device cuda:{count - 1} at most"]
         return []
     try:
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        return [f"{found} cannot be used here ({str(error).splitlines()[0]}). Say --device cpu"]
+        return [f"{found} cannot be used here ({str(error).splitlines()[0]}). Use --device cpu"]
     return []
 
 

@@ -34,13 +34,13 @@ def null_words(given: Given) -> list[str]:
     for key in given.dropped:
         default = _item(given.merged, key)
         if default is not None and default is not MISSING:
-            problems.append(f"--{key} None: MONAI leaves it out, and {key} would stay {default!r}. Say --{key} '$None'")
+            problems.append(f"--{key} None: MONAI ignores it, and {key} would stay {default!r}. Use --{key} '$None'")
     for key, value in given.values.items():
         default = _item(given.merged, key)
         # An argument that the base leaves to its function may have such a word, as `mapper::tiles::tta` has.
         is_left_out = default is MISSING and "::" in normalised(key)
         if isinstance(value, str) and value.lower() in _NULL_WORDS and default != value and not is_left_out:
-            problems.append(f"--{key} {value}: expected a value, found the word {value!r}. For no value say --{key} '$None'")
+            problems.append(f"--{key} {value}: expected a value, found the word {value!r}. For no value use --{key} '$None'")
     return problems
 
 
@@ -53,7 +53,7 @@ def wrong_paths(given: Given, config: Mapping[str, Any]) -> list[str]:
     for key, value in _named_items(given, config, PATHS_NAME):
         if isinstance(value, str | Path) and not is_formula(value):
             problems.append(
-                f"{given.source_of(key)}: expected a list of paths, found {str(value)!r}. Say --{key} \"['{value}']\""
+                f"{given.source_of(key)}: expected a list of paths, found {str(value)!r}. Use --{key} \"['{value}']\""
             )
         elif isinstance(value, list | tuple):
             problems += [_no_path(given, key, item) for item in value if not isinstance(item, str | Path)]
@@ -77,9 +77,9 @@ def wrong_kinds(given: Given) -> list[str]:
             continue
         is_text = TEXT_NAME.fullmatch(last) or (isinstance(default, str) and not is_formula(default))
         if is_text and isinstance(value, int | float | list | tuple) and not PATH_NAME.fullmatch(last):
-            problems.append(f"{where}: expected a text, found {value!r}. Say --{key} \"'{value}'\"")
+            problems.append(f"{where}: expected a text, found {value!r}. Use --{key} \"'{value}'\"")
         if isinstance(default, list) and isinstance(value, str | int | float) and not PATHS_NAME.fullmatch(last):
-            problems.append(f'{where}: expected a list such as {default!r}, found {value!r}. Say --{key} "[{value!r}]"')
+            problems.append(f'{where}: expected a list such as {default!r}, found {value!r}. Use --{key} "[{value!r}]"')
     return problems
 
 
@@ -99,7 +99,7 @@ def wrong_epochs(given: Given, config: Mapping[str, Any], resolve: Callable[[str
             problems.append(_no_count(given, key, value))
     # A formula of what is wrong itself says nothing new.
     for key in formulas if not problems else ():
-        with suppress(RuntimeError):  # such as one of a null, which is told itself
+        with suppress(RuntimeError):  # such as one of a null, which is reported itself
             value = resolve(key)
             if not is_count(value):
                 problems.append(_no_count(given, key, value))
@@ -116,7 +116,7 @@ def number_signs(given: Given) -> list[str]:
                     where = f"{given.files[index]}, key {key!r}" if index < len(given.files) else f"--{key}"
                     problems.append(
                         f"{where}: MONAI reads {text!r} as {text.replace('#', '::')!r}. "
-                        "Rename what it names, or give a link (ln -s) without '#'"
+                        "Rename the file or folder, or give a link (ln -s) without '#'"
                     )
     return problems
 
@@ -135,7 +135,7 @@ def expand_home(parser: ConfigParser) -> list[str]:
         try:
             expanded = str(Path(text).expanduser())
         except RuntimeError:
-            problems.append(f"{key}: {text!r} names a home folder that this system does not know. Give the whole path")
+            problems.append(f"{key}: {text!r} names a home folder that does not exist on this system. Give the full path")
             continue
         container[place] = expanded
         item = parser.ref_resolver.items.get(key)
@@ -151,7 +151,7 @@ def is_count(value: Any) -> bool:
 
 
 def _no_count(given: Given, key: str, value: Any) -> str:
-    return f"{given.source_of(key)}: {key} has to be a whole number from 1, found {value!r}"
+    return f"{given.source_of(key)}: {key} must be an integer of at least 1, found {value!r}"
 
 
 def _no_path(given: Given, key: str, value: Any) -> str:
@@ -159,8 +159,8 @@ def _no_path(given: Given, key: str, value: Any) -> str:
     text = ",".join(map(str, value)) if is_list else str(value)
     found = f"the {'list' if is_list else type(value).__name__} {value!r}"
     return (
-        f"{given.source_of(key)}: expected a path, found {found}, as Python reads {text!r}. "
-        f"Say --{key} ./{text}, or the whole path"
+        f"{given.source_of(key)}: expected a path, found {found}, which is how Python reads {text!r}. "
+        f"Use --{key} ./{text}, or the full path"
     )
 
 

@@ -1,4 +1,4 @@
-"""What an image is continued with beyond its border."""
+"""The continuation of an image beyond its border."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 
 def mirrored_indices(start: int, stop: int, length: int) -> NDArray[np.int64]:
-    """Which pixels of an axis stand at ``start`` to ``stop`` (exclusive) where the axis is mirrored at both ends.
+    """Which pixels of an axis are at ``start`` to ``stop`` (exclusive) where the axis is mirrored at both ends.
 
-    The outermost pixels are not repeated, as in numpy's mode ``"reflect"``; the mirroring goes on for as long as is needed.
+    The outermost pixels are not repeated, as in numpy's mode ``"reflect"``; the mirroring continues as long as is needed.
 
     Args:
         start: may be negative.

@@ -46,7 +46,7 @@ class TileGrid:
         if not (math.isfinite(self.downsample) and self.downsample > 0):
             raise ValueError(f"downsample must be positive, got {self.downsample}")
         if not 0 <= self.stride_px <= self.tile_size_px:
-            raise ValueError(f"stride_px {self.stride_px} must lie in 1..{self.tile_size_px} (or 0): gaps otherwise")
+            raise ValueError(f"stride_px {self.stride_px} must lie in 1..{self.tile_size_px} (or 0): otherwise there are gaps")
 
     @classmethod
     def for_mpp(

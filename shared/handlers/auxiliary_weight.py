@@ -16,7 +16,7 @@ class HasAuxiliaryWeight(Protocol):
 class FadingAuxiliaryWeight:
     """Sets a loss's ``auxiliary_weight`` before every step: `first`, a tenth of it after `every_steps`, and so on to `least`.
 
-    It follows from the step's number alone, so that a training that goes on after an interruption has the weights of an
+    It follows from the step's number alone, so that a training that resumes after an interruption has the weights of an
     uninterrupted one.
 
     Args:

@@ -18,7 +18,7 @@ _STEPS = 8
 
 
 class Reading(Protocol):
-    """What a loader's processes have read so far, see `shared.data.loaders.Reading`."""
+    """The reading of a loader's processes so far, see `shared.data.loaders.Reading`."""
 
     seconds: float
     samples: int
@@ -29,7 +29,7 @@ class Reading(Protocol):
 class LoadingSpeed:
     """A log line, once a few steps are done: samples a second that the loader gives and that the network takes.
 
-    The loader's rate is that of its processes while they read, beside the network, whether or not they wait in between; the
+    The loader's rate is that of its processes while they read, alongside the network, whether or not they wait in between; the
     network's is that of whole steps, without what they waited for. Nothing is computed twice, and no random number is drawn; a
     GPU is waited for behind each of these steps alone. A loader that is slower than the network is warned of. It is measured
     again in the next epoch, when what is kept of decoded files is there.
@@ -44,11 +44,11 @@ class LoadingSpeed:
         self._seconds: list[float] = []
         self._before: list[Reading] = []
         self._started = 0.0
-        self._num_told = 0
+        self._num_logged = 0
         self._is_measuring = False
 
     def attach(self, engine: Engine) -> None:
-        """To a `shared.engines.StageTrainer`, whose loader says what it has read; a trainer of another kind is left alone."""
+        """Attach to a `shared.engines.StageTrainer`, whose loader counts what it has read; other trainers are ignored."""
         if self.quiet or not hasattr(getattr(engine, "data_loader", None), "readings"):
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
@@ -57,7 +57,7 @@ class LoadingSpeed:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
 
     def _start(self, engine: Engine) -> None:
-        if self._num_told < 2 and not self._is_measuring:
+        if self._num_logged < 2 and not self._is_measuring:
             self._seconds, self._before = [], engine.data_loader.readings()  # type: ignore[attr-defined]
             self._is_measuring = True
 
@@ -71,14 +71,14 @@ class LoadingSpeed:
             _wait_for(engine)
             self._seconds.append(time.perf_counter() - self._started)
             if len(self._seconds) == _WARM_UP_STEPS + _STEPS:
-                self._tell(engine)
+                self._log(engine)
 
     def _end_epoch(self, engine: Engine) -> None:
-        # Otherwise the next epoch goes on with the measurement.
+        # Otherwise the next epoch continues the measurement.
         if self._is_measuring and engine.state.epoch == engine.state.max_epochs:
-            self._tell(engine)
+            self._log(engine)
 
-    def _tell(self, engine: Engine) -> None:
+    def _log(self, engine: Engine) -> None:
         self._is_measuring = False
         readings = engine.data_loader.readings()  # type: ignore[attr-defined]
         samples_a_step = sum(reading.samples_a_step for reading in readings)
@@ -86,18 +86,18 @@ class LoadingSpeed:
         steps = self._seconds[min(_WARM_UP_STEPS, len(self._seconds) - 1) :]
         network = samples_a_step * len(steps) / sum(steps)
         num_workers = sum(reading.num_workers for reading in readings)
-        is_slower, was_told = loader < network, self._num_told > 0
-        self._num_told = 1 if is_slower and not was_told else 2
+        is_slower, was_logged = loader < network, self._num_logged > 0
+        self._num_logged = 1 if is_slower and not was_logged else 2
         speeds = (
-            f"{self.stage}: {'now ' if was_told else ''}the loader gives {loader:.4g} samples/s ({num_workers} workers), the "
+            f"{self.stage}: {'now ' if was_logged else ''}the loader gives {loader:.4g} samples/s ({num_workers} workers), the "
             f"network takes {network:.4g} (first steps of epoch {engine.state.epoch})"
         )
         if is_slower and len(steps) >= _STEPS:
             cores = _num_cores()
             remedy = f"Raise num_workers, up to the {cores} cores that this process may use"
             if num_workers >= cores:
-                remedy = f"All {cores} cores that this process may use read already: give it more, or read at a coarser mpp"
-            logger.warning(f"{speeds}: the training is as slow as its loader. {remedy}")
+                remedy = f"All {cores} cores that this process may use already read: give it more, or read at a coarser mpp"
+            logger.warning(f"{speeds}: the loader limits the speed of the training. {remedy}")
         else:
             logger.info(speeds)
 

@@ -1,4 +1,4 @@
-"""What a person sees of a training: bars in a terminal, a line per epoch everywhere."""
+"""The visible progress of a training: bars in a terminal, a line per epoch everywhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class StageProgress:
 
     Args:
         stage: name shown.
-        validator: the evaluator whose metrics stand in the line.
+        validator: the evaluator whose metrics are in the line.
         shown: names of metrics (of trainer or validator) for the line; those that are missing are left out.
         quiet: True on all ranks but the first.
     """

@@ -1,4 +1,4 @@
-"""MLflow: one parent run a training, a child run a stage, and the same runs again after an interruption.
+"""MLflow: one parent run per training, one child run per stage, and the same runs again after an interruption.
 
 A sweep has a run too, whose children its trainings are.
 """
@@ -33,17 +33,17 @@ from .tracking_backlog import Backlog, Entry
 logger = logging.getLogger(__name__)
 
 NOTE = "mlflow.json"
-# A server that does not answer at all costs this timeout at every call: after such a call it is left alone for this many times as
-# long, which is a few percent of a training.
+# A server that does not answer at all costs this timeout at every call: after such a call it is left alone for this many times
+# as long, which is a few percent of a training.
 _SLOW_S, _REST = 1.0, 20
 
 
 class Tracking:
     """The MLflow runs of one output folder.
 
-    The parent run's id is kept in ``<folder>/mlflow.json``, so that a re-run of the same folder goes on in the same runs, also
-    where the folder and its database have been moved. Only rank 0 of a distributed training tracks; on the others every method
-    does nothing.
+    The parent run's id is kept in ``<folder>/mlflow.json``, so that a re-run of the same folder continues in the same runs,
+    also where the folder and its database have been moved. Only rank 0 of a distributed training tracks; on the others every
+    method does nothing.
 
     A server that cannot be reached ends no training: a warning says so, once, and what the server misses is kept in
     ``<folder>/mlflow_missed.jsonl`` (see `Backlog`). It is sent, before anything else, when there is more to log, when the run
@@ -85,7 +85,7 @@ class Tracking:
         self._runs: dict[str | None, str] = {}
         self._is_reached, self._asked_again_s = True, 0.0
         self._open_stages: dict[str, None] = {}
-        self._end = EndWatch(self._tell_end)
+        self._end = EndWatch(self._log_end)
         self._is_watched = False
         self._monitor: Any = None
 
@@ -101,7 +101,7 @@ class Tracking:
         Args:
             parameters: hyper-parameters. A parameter keeps the first value that it was given.
             config_file: the executed configuration.
-            tags: beside those of `code_tags`.
+            tags: in addition to those of `code_tags`.
             manifests: tables of the training's data, which become data set inputs; ``manifest_sha256`` is that of the first.
 
         Raises:
@@ -119,7 +119,7 @@ class Tracking:
         below = {} if self.parent_run_id is None else {PARENT_TAG: self.parent_run_id}
         hashes = {"manifest_sha256": sha256(manifests[0])} if manifests else {}
         self._watch(is_closed_by_its_run=True, tags={**code_tags(), **(tags or {}), **hashes, **below})
-        # A folder that goes on after it was finished is not finished.
+        # A folder that is resumed after it was finished is not finished.
         self._log({"status": "RUNNING"})
         self._log({"params": {name: str(value) for name, value in parameters.items()}})
         if config_file is not None:
@@ -193,8 +193,8 @@ class Tracking:
         self._end.close()
         if self.backlog:
             logger.warning(
-                f"MLflow at {self.uri} has not got all of this run: the rest is kept in {self.backlog.file}, and the same "
-                "command sends it when the server is back"
+                f"MLflow at {self.uri} has not received all of this run: the rest is kept in {self.backlog.file}, and the same "
+                "command sends it when the server is available again"
             )
 
     def parent_run(self) -> str:
@@ -226,14 +226,14 @@ class Tracking:
         return self._runs[stage]
 
     def _watch(self, is_closed_by_its_run: bool, tags: Mapping[str, str]) -> None:
-        """Have the end of this process told, if it comes before the run's; and log which process has the run, and tags."""
+        """Have the end of this process recorded, if it comes before the run's; and log which process has the run, and tags."""
         self._is_watched = True
         self._log({"tags": {**tags, PROCESS_TAG: self._end.process}})
         self._end.open(is_closed_by_its_run)
         if None in self._runs:
             self._end.watch(self.uri, self._runs[None], database_file(self.uri))
 
-    def _tell_end(self, status: str) -> None:
+    def _log_end(self, status: str) -> None:
         """Mark the parent run and the stages that have not finished; not where another process has taken over."""
         database = database_file(self.uri)
         if not self.folder.is_dir() or (database is not None and not database.is_file()):
@@ -288,13 +288,13 @@ class Tracking:
             return False
 
     def _connect(self) -> None:
-        """The client and the experiment, once; MLflow makes the experiment's artefact folder beside a database."""
+        """The client and the experiment, once; MLflow makes the experiment's artefact folder next to a database."""
         if self._client is not None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         database = database_file(self.uri)
         if database is not None and not database.parent.is_dir():
-            raise ValueError(f"MLflow's database {database} cannot be made: the folder {database.parent} does not exist")
+            raise ValueError(f"MLflow's database {database} cannot be created: the folder {database.parent} does not exist")
         # MONAI would take the quoted path for the path.
         location = None if database is None else artifact_uri(database)
         first = MLFlowHandler(tracking_uri=self.uri, experiment_name=self.experiment, artifact_location=location)
@@ -319,7 +319,7 @@ class Tracking:
             with impatient():
                 if self.backlog:
                     sent = self.backlog.send(self._apply_or_drop)
-                    logger.info(f"MLflow at {self.uri} is back: {sent} entries that it had missed were sent")
+                    logger.info(f"MLflow at {self.uri} is available again: {sent} entries that it had missed were sent")
                 self._apply_or_drop(entry)
         except Exception as error:
             waited_s = time.monotonic() - begun_s
@@ -340,8 +340,9 @@ class Tracking:
     def _miss(self, error: Exception) -> None:
         if self._is_reached:
             logger.warning(
-                f"MLflow at {self.uri} cannot be reached; the run goes on, and what MLflow misses is kept in {self.backlog.file} "
-                f"and sent when it is back: {one_line(error)}"
+                f"MLflow at {self.uri} cannot be reached; the run continues, and entries for MLflow are kept in "
+                f"{self.backlog.file} "
+                f"and sent when it is available again: {one_line(error)}"
             )
         self._is_reached = False
 
@@ -357,7 +358,7 @@ class Tracking:
                 # Somebody may have deleted the run: another one is found or made.
                 self._runs.clear()
                 if is_last:
-                    logger.warning(f"MLflow at {self.uri} does not take {str(entry)[:200]}: {one_line(error)}")
+                    logger.warning(f"MLflow at {self.uri} does not accept {str(entry)[:200]}: {one_line(error)}")
 
     def _apply(self, entry: Entry) -> None:
         stage = entry.get("stage")

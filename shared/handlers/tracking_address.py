@@ -42,7 +42,7 @@ def database_file(uri: str) -> Path | None:
 
 
 def artifact_uri(database: Path) -> str:
-    """Where the artefacts of a SQLite database are kept: in the folder ``mlruns`` beside it."""
+    """Where the artefacts of a SQLite database are kept: in the folder ``mlruns`` next to it."""
     return (database.parent / ARTIFACTS).as_uri()
 
 
@@ -61,6 +61,8 @@ def follow_move(database: Path, before: Path) -> None:
                 (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
             ).rowcount
             if changed:
-                logger.info(f"{database}: {changed} addresses in {table} follow the folder, which was {before.parent}")
+                logger.info(
+                    f"{database}: {changed} addresses in {table} were updated, because the folder was moved from {before.parent}"
+                )
     # Within a process MLflow remembers where it has put a run's files.
     getattr(utils, "_artifact_repos_cache", {}).clear()

@@ -1,4 +1,4 @@
-"""What a tracking server has missed, kept in a file until it is back."""
+"""Entries that a tracking server has missed, kept in a file until it is available again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Backlog:
         return self.file.is_file()
 
     def entries(self) -> list[Entry]:
-        """What the file holds; a last line that a killed run has not finished is no entry."""
+        """The entries in the file; a last line that a killed run has not finished does not count."""
         if not self.file.is_file():
             return []
         entries = []

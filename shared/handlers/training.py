@@ -35,7 +35,7 @@ SHOWN = (
 
 
 class StageEvents(EventEnum):
-    """What a `shared.engines.StageTrainer` fires beside Ignite's own events."""
+    """Events that a `shared.engines.StageTrainer` fires in addition to Ignite's own."""
 
     WEIGHTS_SAVED = "weights_saved"
 
@@ -87,7 +87,7 @@ class _StageTracking:
                 validate.attach(self.validator)
 
     def _log_learning_rates(self, engine: Engine) -> None:
-        """Of the epoch's last step, of each group of parameters."""
+        """Log the learning rate of each parameter group in the epoch's last step."""
         groups = getattr(getattr(engine, "optimizer", None), "param_groups", [])
         rates = {f"learning_rate_{index}" if index else "learning_rate": group["lr"] for index, group in enumerate(groups)}
         if rates:

@@ -44,7 +44,7 @@ def load_slide_mapper(
         require_version(str(parser.get("_meta_::shared_version")))
     if "checks" not in parser:
         raise ValueError(
-            f"{files[0]} has no key 'checks': expected a list of what is checked before the network is loaded, such as "
+            f"{files[0]} has no key 'checks': expected a list of the checks to run before the network is loaded, such as "
             '["@check_version", "@check_training"]'
         )
     overrides = _named_as_in(parser.get(), dict(overrides or {}))
@@ -82,7 +82,7 @@ def load_slide_embedder(
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """What a configuration's item raised: MONAI wraps it, once a level."""
+    """The error that a configuration's item raised, which MONAI wraps once per level."""
     while type(error) is RuntimeError and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -91,13 +91,13 @@ def first_cause(error: BaseException) -> BaseException:
 def _config_files(bundle: Path, overlays: Sequence[str]) -> list[Path]:
     configs = bundle / "configs"
     if not (configs / "inference.json").is_file():
-        raise ValueError(f"{bundle} is no bundle: {configs / 'inference.json'} does not exist")
+        raise ValueError(f"{bundle} is not a bundle: {configs / 'inference.json'} does not exist")
     paths = [configs / "inference.json"]
     for overlay in overlays:
         named = configs / f"{overlay}.json"
         path = named if named.is_file() else Path(overlay)
         if not path.is_file():
-            raise ValueError(f"the overlay {overlay} is neither a file nor one of {configs}: there is no {named}")
+            raise ValueError(f"the overlay {overlay} is neither a file nor the name of one in {configs}: there is no {named}")
         paths.append(path)
     return paths
 

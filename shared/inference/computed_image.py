@@ -11,7 +11,7 @@ from .row import Row
 
 @dataclass(frozen=True)
 class ComputedImage:
-    """What is left to do of an image, in any thread and while the device computes another. It must be written or closed.
+    """The work that remains for an image, in any thread and while the device computes another. It must be written or closed.
 
     Args:
         results: writes the image's files and gives the numbers of its row.

@@ -12,7 +12,7 @@ _OF_A_DEVICE = re.compile(
     r"|\b(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_|device-side assert|uncorrectable ECC",
     re.IGNORECASE,
 )
-# Of one input, which is too large or of a shape that a kernel does not have. The device goes on.
+# Of one input, which is too large or of a shape that a kernel does not have. The device still works.
 _OF_AN_INPUT = re.compile(
     r"out of memory|ALLOC_FAILED|NOT_SUPPORTED|BAD_PARAM|INVALID_VALUE|invalid argument|invalid configuration argument",
     re.IGNORECASE,

@@ -45,15 +45,15 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
         raise ValueError(f"split={split!r} needs a manifest (.csv), got {source}")
     elif source.is_dir() and unreadable_format(source) is None:
         if exclude is not None and source.resolve() == Path(exclude).resolve():
-            raise ValueError(f"the results must go to another folder than the images: {exclude}")
+            raise ValueError(f"the results must be written to another folder than the images: {exclude}")
         found = find_image_files(source, None if exclude is None else Path(exclude))
         images = [ImageInput(path, image_name(path)) for path in found]
     elif is_image(source):
         images = [ImageInput(source, image_name(source))]
     else:
-        raise ValueError(f"{source} is no known format: {known_suffixes()}, a folder or .csv.")
+        raise ValueError(f"{source} has an unsupported format; supported are {known_suffixes()}, folders and .csv.")
     if not images:
-        raise ValueError(f"{source} holds no image of a known format: {known_suffixes()}.")
+        raise ValueError(f"{source} contains no image in a supported format: {known_suffixes()}.")
     _check_names(images)
     return images
 
@@ -69,7 +69,7 @@ def _from_manifest(path: Path, split: str | None) -> list[ImageInput]:
     images = [ImageInput(Path(image), image_name(Path(image)), mpp) for image, mpp in mpp_of.items()]
     if not any(image.path.is_file() for image in images):
         raise ValueError(
-            f"{path}: none of its {len(images)} images is there, such as {images[0].path}; paths are relative to the CSV."
+            f"{path}: none of its {len(images)} images exists; the first is {images[0].path}; paths are relative to the CSV."
         )
     return images
 
@@ -82,7 +82,7 @@ def _check_names(images: Iterable[ImageInput]) -> None:
         if other is not image:
             raise ValueError(
                 f"{other.path} and {image.path} would both write their results as {image.name}.*: "
-                "rename one of them, or run them into different folders."
+                "rename one of them, or map them into different folders."
             )
 
 

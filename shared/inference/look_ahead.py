@@ -43,7 +43,7 @@ class OpenedTiles:
 
     @property
     def batches(self) -> Iterator[Batch]:
-        """All of them, once."""
+        """All batches, once."""
         return chain(self.first, self.others)
 
     def __enter__(self) -> Self:
@@ -62,8 +62,8 @@ class OpenedSlide(OpenedTiles):
     Args:
         scale: the slide's frames.
         overview: its picture and tissue.
-        stored_stride_px: the encoder's stride where the batches are features that were stored, see `StoredCells`; None for tiles
-            of pixels.
+        stored_stride_px: the encoder's stride where the batches are features that were stored, see `StoredCells`; None for
+            tiles of pixels.
     """
 
     scale: Scale

@@ -1,4 +1,4 @@
-"""What a `SlideMapper` can be told, in groups: its tiles, the tissue, what is written and how it is computed."""
+"""The options of a `SlideMapper`, in groups: its tiles, the tissue, what is written and how it is computed."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Tiles:
     """How an image is cut into tiles for the network, and its answers are put together.
 
     Args:
-        tile_size_px: side of a tile at the network's mpp. An image that fits into one tile is given to the network as it is; what
-            a tile holds beyond the border of a larger one is the image mirrored.
-        margin_px: by which a tile overlaps its neighbours at each side. Seams vanish when it covers the receptive field; 0 for a
-            classifier whose tiles lie side by side. Keep ``tile_size_px - 2 * margin_px`` a multiple of the network's stride, or
-            neighbouring tiles see shifted grids.
-        stitching: what becomes of the margins: ``"crop"`` throws them away, ``"blend"`` averages the overlapping tiles, weighted
-            by the distance from their edges.
+        tile_size_px: side of a tile at the network's mpp. An image that fits into one tile is given to the network as it is;
+            what a tile holds beyond the border of a larger one is the image mirrored.
+        margin_px: by which a tile overlaps its neighbours at each side. Seams vanish when it covers the receptive field; 0 for
+            a classifier whose tiles lie side by side. Keep ``tile_size_px - 2 * margin_px`` a multiple of the network's stride,
+            or neighbouring tiles see shifted grids.
+        stitching: what becomes of the margins: ``"crop"`` throws them away, ``"blend"`` averages the overlapping tiles,
+            weighted by the distance from their edges.
         tta: average over symmetries of the tiles: ``"none"``, ``"flips"`` (4 passes) or ``"dihedral"`` (8).
-        whole_image_px: PNG, JPEG and BMP images, and untiled TIFF of up to 4096 px a side, are given to the network whole where
-            neither side is longer than this at the network's mpp, as the evaluations do; larger ones, slides, and images for a
-            network with one answer per tile come in tiles. 0: everything in tiles.
+        whole_image_px: PNG, JPEG and BMP images, and untiled TIFF of up to 4096 px per side, are given to the network whole
+            where neither side is longer than this at the network's mpp, as the evaluations do; larger ones, slides, and images
+            for a network with one answer per tile come in tiles. 0: everything in tiles.
 
     Raises:
         ValueError: for an unknown word or a negative number.
@@ -65,8 +65,8 @@ class Tissue:
 
     Args:
         only: tiles without tissue are skipped and score 0, and shares are of the tissue. False: whole images.
-        method: how tissue is found, see `shared.wsi.tissue_mask`: as in training, where that finds any. None is that of `cache`,
-            or "otsu".
+        method: how tissue is found, see `shared.wsi.tissue_mask`: as in training, where that finds any. None is that of
+            `cache`, or "otsu".
         cache: where training found and kept the slides' tissue: theirs, and masks edited there, count. None: it is found on the
             overlay picture.
 
@@ -82,7 +82,7 @@ class Tissue:
         kept = None if self.cache is None else self.cache.method
         found = self.found_by
         if found not in TISSUE_METHODS or found != (kept or found):
-            of_kept = "" if kept is None else f", that of the kept tissue masks being {kept}"
+            of_kept = "" if kept is None else f", or {kept}, that of the saved tissue masks"
             raise ValueError(f"tissue_method must be one of {', '.join(TISSUE_METHODS)}; got {self.method!r}{of_kept}")
 
     @property
@@ -93,21 +93,22 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written of an image's map.
+    """The files that are written for an image's map.
 
     Args:
         map_downsample: pixels at the network's mpp per map pixel, averaged; None is 4 for slides and 1 for tiles: PNG, JPEG and
-            BMP images, and untiled TIFF of up to 4096 px a side.
+            BMP images, and untiled TIFF of up to 4096 px per side.
         min_area_um2: smaller polygons are left out, also of the areas in the table.
-        simplify_um: polygons' outlines move by no more than this to have fewer points; 0: they follow the map's pixels. Areas are
-            those of the map's pixels always.
+        simplify_um: polygons' outlines move by no more than this to have fewer points; 0: they follow the map's pixels. Areas
+            are those of the map's pixels always.
         tile_table: also write ``<name>.tiles.csv``, a row per tile (its core) with WSInfer's columns.
         volume: also write the map as ``"nifti"`` (``.nii.gz``) or ``"metaimage"`` (``.mha``).
         ome_zarr: also write the map as ``<name>.ome.zarr``, a folder; needs zarr.
-        geoparquet: also write the outlines as ``<name>.geoparquet``, with the coordinates of ``<name>.geojson``; needs geopandas
-            and pyarrow.
-        annotation_frame: from where the outlines in ``<name>.geojson`` count their level-0 pixels: ``"qupath"``, from the corner
-            of what was scanned where the slide says which part that is, or ``"level0"``; see `shared.wsi.annotations.frames`.
+        geoparquet: also write the outlines as ``<name>.geoparquet``, with the coordinates of ``<name>.geojson``; needs
+            geopandas and pyarrow.
+        annotation_frame: from where the outlines in ``<name>.geojson`` count their level-0 pixels: ``"qupath"``, from the
+            corner of what was scanned where the slide says which part that is, or ``"level0"``; see
+            `shared.wsi.annotations.frames`.
         overview_size_px: longest side of the overlay picture.
 
     Raises:
@@ -143,11 +144,11 @@ class Compute:
     """How fast maps are made, and, but for `amp`, nothing of what they show.
 
     Args:
-        batch_size: tiles a batch; None: 16, and on GPUs as many as hold the pixels of 256 tiles of 256 px, 256 at most.
+        batch_size: tiles per batch; None: 16, and on GPUs as many as hold the pixels of 256 tiles of 256 px, 256 at most.
         device: None is CUDA where there is one.
         amp: compute in bfloat16 on GPUs and on CPUs that are two to three times as fast so, see `computes_bfloat16`.
-        compile: the network through `torch.compile`: once a minute or so at the first slide, then about 1.5 times as fast. Needs
-            a C++ compiler.
+        compile: the network through `torch.compile`: once a minute or so at the first slide, then about 1.5 times as fast.
+            Needs a C++ compiler.
         num_workers: threads that read ahead; None: one for each core that this process may use, 16 at most.
 
     Raises:
@@ -166,7 +167,7 @@ class Compute:
                 _check_positive(name, getattr(self, name))
         problem = compile_problem(self.torch_device) if self.compile else None
         if problem is not None:
-            raise ValueError(f"compile=True cannot work here: {problem}")
+            raise ValueError(f"compile=True does not work here: {problem}")
 
     @property
     def torch_device(self) -> torch.device:

@@ -67,7 +67,7 @@ def read_overview(
         size_px: longest side of the overview, at most.
         tissue_only: find the tissue; without it the whole image counts as tissue.
         method: see `tissue_mask`; the tissue is found on the overview.
-        known: where the tissue of slides is kept, instead, with a method and a pixel size of its own.
+        known: where the tissue of slides is kept, instead, with its own method and pixel size.
 
     Raises:
         ValueError: for a slide that cannot be read, or is no picture of stained tissue on bright glass (`brightfield_problem`).

@@ -69,5 +69,5 @@ class PixelSizes:
 
 
 def is_tile(slide: Slide) -> bool:
-    """True for PNG, JPEG and BMP, whose pixel size nobody can trust, and for TIFF that is small and not tiled."""
+    """True for PNG, JPEG and BMP, whose pixel size cannot be trusted, and for TIFF that is small and not tiled."""
     return slide.is_picture and (is_plain_picture(slide.path) or max(slide.size_px) <= LARGEST_TILE_PX)

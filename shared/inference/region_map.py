@@ -75,7 +75,7 @@ def clip_box(box: Box, size_px: tuple[int, int]) -> Box:
     left, top = max(x, 0), max(y, 0)
     if right <= left or bottom <= top:
         raise ValueError(
-            f"the region at ({x}, {y}) of {width} x {height} px holds nothing of the image of {size_px[0]} x {size_px[1]} px"
+            f"the region at ({x}, {y}) of {width} x {height} px contains nothing of the image of {size_px[0]} x {size_px[1]} px"
         )
     return left, top, right - left, bottom - top
 

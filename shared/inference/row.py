@@ -1,4 +1,4 @@
-"""What is known of one image of an output folder: its row in the table."""
+"""The row of one image of an output folder in the table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TypedDict
 
 
 class Row(TypedDict, total=False):
-    """What is known of an image: a row of ``slides.csv``, and, with ``fingerprint`` and the like, a file of the folder ``rows``.
+    """The data on an image: a row of ``slides.csv``, and, with ``fingerprint`` and the like, a file of the folder ``rows``.
 
     Of a map of several classes there are also ``area_mm2_<class>``, ``share_<class>`` and ``mean_probability_<class>``.
     """

@@ -47,7 +47,7 @@ USUAL_TILE_PX, USUAL_MARGIN_PX = 512, 64
 
 
 class SlideEncoder(Protocol):
-    """What is asked of an encoder, a `torch.nn.Module`, see `shared.encoders.Encoder`."""
+    """The interface of an encoder, a `torch.nn.Module`, see `shared.encoders.Encoder`."""
 
     name: str
     channels: int
@@ -83,7 +83,7 @@ class SlideEmbedder:
     A cell is a square of the encoder's stride in pixels of its image, and the cells of a slide begin at its corner. Stored are
     those that hold any tissue, so that a training may ask for any share of it later, and their eight neighbours, so that a map
     can be interpolated up to the border of the tissue; of both only those whose centre lies on the slide. An encoder that gives
-    one feature an image (`tokens` "class") gets tiles side by side, each of which is a cell.
+    one feature per image (`tokens` "class") gets tiles side by side, each of which is a cell.
 
     Args:
         encoder: see `shared.encoders.load_encoder`.
@@ -95,7 +95,7 @@ class SlideEmbedder:
         tile_size_px: side of the tiles that the encoder is given; None is the size that it was trained at where that matters, or
             512. An image that fits into one tile is given as it is.
         margin_px: by which tiles overlap at each side, and which is thrown away; None is 64, rounded up to whole cells, but 0
-            where the encoder was trained at a size of its own.
+            where the encoder was trained at a fixed size.
         tissue: where a slide is embedded.
         compute: on what, and how fast.
 
@@ -117,7 +117,7 @@ class SlideEmbedder:
         skip_problems: bool = False,
     ) -> None:
         if not isinstance(encoder, nn.Module):
-            raise ValueError(f"an encoder is a torch.nn.Module, got {type(encoder).__name__}")
+            raise ValueError(f"the encoder must be a torch.nn.Module, got {type(encoder).__name__}")
         self.pixels = PixelSizes(mpp or encoder.mpp or USUAL_MPP, slide_mpp, tile_mpp, appmag)
         self.skip_problems = skip_problems
         self.tile_size_px, self.margin_px = _tiling(encoder, tile_size_px, margin_px)
@@ -133,7 +133,7 @@ class SlideEmbedder:
         self.tile_network: TileFeatures | CompiledTileNetwork = network
         if self.compute.compile:
             self.tile_network = CompiledTileNetwork(network, self.compute.num_tiles(self.tile_size_px), self.tile_size_px)
-        # What stands there when a batch is computed: a benchmark puts its own in its place.
+        # Called when a batch is computed: a benchmark replaces it.
         self._fitted = FittedBatches(lambda tiles, shape: self.tile_network(tiles, shape), network)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
@@ -162,7 +162,7 @@ class SlideEmbedder:
 
     @property
     def folder_name(self) -> str:
-        """For a folder of these features among those of others: it changes with all that decides what they are."""
+        """Name of a folder for these features, which changes with every setting that affects them."""
         decisive = {name: value for name, value in self._settings.items() if name not in PLACES}
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
         return f"{self.encoder.name.replace('/', '_').replace(':', '_')}_{digest}"
@@ -187,7 +187,7 @@ class SlideEmbedder:
             "features_version": FEATURES_VERSION,
         } | ({"appmag": True} if self.pixels.appmag else {})
 
-    def expect(self, image: ImageInput) -> None:
+    def prepare(self, image: ImageInput) -> None:
         """Begin to open `image` in the background, for a `map_image` soon to come: what it does first is then done."""
         self._look_ahead.begin(image)
 
@@ -213,7 +213,7 @@ class SlideEmbedder:
             }
 
     def _attributes(self) -> Mapping[str, Any]:
-        """Of a file: how its slide was cut."""
+        """Attributes of a file: how its slide was cut."""
         return {name: self._settings[name] for name in ("tile_size_px", "margin_px")}
 
     def _open_slide(self, image: ImageInput) -> OpenedCells:
@@ -244,7 +244,7 @@ class SlideEmbedder:
         if slide.mpp > self.pixels.mpp * (1 + MPP_TOLERANCE):
             raise ValueError(
                 f"{slide.path}: its pixels are {slide.mpp:g} um, coarser than the mpp={self.pixels.mpp:g} at which "
-                f"{self.encoder.name} is given images: detail that its features are made of is not there. Give a larger mpp, or "
+                f"{self.encoder.name} is given images: detail that its features depend on is missing. Give a larger mpp, or "
                 "leave the slide out"
             )
 
@@ -266,7 +266,7 @@ def _tiling(encoder: SlideEncoder, tile_size_px: int | None, margin_px: int | No
     if margin_px is None:
         margin_px = 0 if encoder.input_size_px or encoder.tokens == "class" else -(-USUAL_MARGIN_PX // stride) * stride
     if encoder.tokens == "class" and margin_px:
-        raise ValueError(f"{encoder.name} gives one feature a tile, and such tiles lie side by side; got {margin_px=}")
+        raise ValueError(f"{encoder.name} gives one feature per tile, so its tiles must not overlap; got {margin_px=}")
     if tile_size_px < 1 or tile_size_px % stride or margin_px % stride:
         raise ValueError(
             f"tile_size_px and margin_px must be multiples of the stride of {encoder.name}, {stride}; got {tile_size_px=}, "

@@ -74,9 +74,9 @@ class SlideMapper:
         tissue: where an image is mapped.
         outputs: what is written.
         compute: on what, and how fast.
-        features: a folder of stored features, see `SlideEmbedder`. Slides of which it has a file are mapped from it, without the
-            encoder, whose features they must be; cells that are not stored are glass, and score 0. Others are mapped as usual, as
-            is every slide with `tta`.
+        features: a folder of stored features, see `SlideEmbedder`. Slides of which it has a file are mapped from it, without
+            the encoder, whose features they must be; cells that are not stored are glass, and score 0. Others are mapped as
+            usual, as is every slide with `tta`.
 
     Raises:
         ValueError: for numbers or names that do not fit, and for `features` with a network without an encoder.
@@ -117,7 +117,7 @@ class SlideMapper:
         self.tile_network: TileNetwork | CompiledTileNetwork = self._network_of_tiles
         if self.compute.compile:
             self.tile_network = CompiledTileNetwork(self._network_of_tiles, self._batch_size, self.tiles.tile_size_px)
-        # What stands there when a batch is computed: a benchmark puts its own in its place.
+        # Called when a batch is computed: a benchmark replaces it.
         self._fitted = FittedBatches(lambda tiles, shape: self.tile_network(tiles, shape), self._network_of_tiles)
         self._stored = None if features is None else self._stored_slides(features)
         self.stopwatch = Stopwatch()
@@ -138,7 +138,8 @@ class SlideMapper:
         if self.tiles.tta != "none":
             # The folder may have been found, and not asked for.
             logger.warning(
-                "tta %s averages over symmetries of pixels: the features in %s are not used, and maps are made from the slides",
+                "tta %s averages over symmetries of the image: the features in %s are not used, and maps are made from the "
+                "slides",
                 *(self.tiles.tta, folder),
             )
             return None
@@ -203,7 +204,7 @@ class SlideMapper:
             **({"appmag": True} if self.pixels.appmag else {}),
         } | ({} if self._stored is None else {"from_features": True})
 
-    def expect(self, image: ImageInput) -> None:
+    def prepare(self, image: ImageInput) -> None:
         """Begin to open `image` in the background, for a `map_image` soon to come: what it does first is then done."""
         self._look_ahead.begin(image)
 
@@ -212,7 +213,7 @@ class SlideMapper:
         return self.compute_image(image, output_dir, title).write()
 
     def compute_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> ComputedImage:
-        """What `map_image` does up to writing the files."""
+        """The part of `map_image` before the files are written."""
         base = Path(output_dir) / image.name
         with ExitStack() as stack:
             path = base.with_name(image.name + MAP_SUFFIX)
@@ -318,8 +319,8 @@ class SlideMapper:
 def _check_mpp(mpp: float | None) -> None:
     if mpp is None:
         raise ValueError(
-            "the network was trained on tiles as they are stored (mpp null), and nothing says at which pixel size it wants "
-            "slides: give --mpp, micrometres per pixel of those tiles"
+            "the network was trained on tiles as they are stored (mpp null), so the pixel size at which it needs "
+            "slides is not known: give --mpp, the micrometres per pixel of those tiles"
         )
     if mpp <= 0:
         raise ValueError(f"mpp must be above 0, got {mpp}")

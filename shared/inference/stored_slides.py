@@ -34,7 +34,7 @@ class StoredSlides:
     def __init__(self, folder: str | Path, encoder: Any) -> None:
         self.folder, self.encoder = Path(folder), encoder
         if not self.folder.is_dir():
-            raise ValueError(f"there is no folder {folder} of features: embed the slides first, or leave it out")
+            raise ValueError(f"the features folder {folder} does not exist: embed the slides first, or leave it out")
         self._has_said = self._has_warned = False
 
     def find(self, image: ImageInput, slide: Slide, downsample: float, tissue: TissueMap) -> StoredCells | None:
@@ -56,20 +56,23 @@ class StoredSlides:
         if not path.is_file():
             if not self._has_said:
                 logger.info(
-                    "%s has no features of %s: slides without a file are mapped from their pixels", self.folder, image.name
+                    "%s has no features of %s: slides without a feature file are mapped from their pixels",
+                    self.folder,
+                    image.name,
                 )
                 self._has_said = True
             return None
         features = SlideFeatures.open(path, slide.mpp)
         if features.convention != OWN:
             raise ValueError(
-                f"{path} was written by {features.convention} and does not say by which weights: a map from it would be a guess. "
+                f"{path} was written by {features.convention} and does not state the weights of its encoder, so a map from it "
+                "cannot be trusted. "
                 f"Embed the slides with {self.encoder.name}"
             )
         if not features.is_of(slide):
             if not self._has_warned:
                 logger.warning(
-                    "%s holds features of another slide than %s: such slides are mapped from their pixels", path, slide.path
+                    "%s contains features of another slide than %s: such slides are mapped from their pixels", path, slide.path
                 )
                 self._has_warned = True
             return None
@@ -77,7 +80,7 @@ class StoredSlides:
         missing, wanted = missing_cells(features, tissue)
         if missing > COVERAGE_TOLERANCE * wanted:
             logger.warning(
-                "%s: %s lacks %d of the %d cells that are to be mapped, so it is mapped from its pixels",
+                "%s: %s lacks %d of the %d cells to be mapped, so the slide is mapped from its pixels",
                 *(image.name, path, missing, wanted),
             )
             features.close()
@@ -89,7 +92,8 @@ class StoredSlides:
         repeats = max(1, round(features.stride_px / place_px))
         if abs(repeats * place_px / features.stride_px - 1) > _SAME or (repeats > 1 and self.encoder.tokens != "class"):
             raise ValueError(
-                f"{features.path} holds features at other coordinates: expected one every {place_px:g} level-0 pixels, found one "
+                f"{features.path} contains features at other coordinates: expected one every {place_px:g} level-0 pixels, "
+                "found one "
                 f"every {features.stride_px:g}, of images of {features.mpp:g} um per pixel. Embed the slides at the network's "
                 "mpp"
             )

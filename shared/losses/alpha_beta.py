@@ -59,7 +59,7 @@ def alpha_beta_loss(
 def _check_number(num_tiles: int, alpha: float) -> None:
     if number_of(num_tiles, alpha) == 0:
         raise ValueError(
-            f"alpha {alpha:g} of {num_tiles} tiles is none: a slide needs {math.ceil(1 / alpha - 1e-9)} tiles "
+            f"alpha {alpha:g} of {num_tiles} tiles selects none: each slide needs {math.ceil(1 / alpha - 1e-9)} tiles "
             "(tiles_per_slide), or a larger alpha"
         )
 

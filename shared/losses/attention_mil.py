@@ -106,7 +106,7 @@ class AttentionMILLoss(nn.Module):
         if instance_loss is not None:
             _check_clustering(num_instances, instance_loss)
         if not 0 <= instance_weight < 1:
-            raise ValueError(f"instance_weight is a share in [0, 1), got {instance_weight}")
+            raise ValueError(f"instance_weight must be a share in [0, 1), got {instance_weight}")
         self.instance_loss, self.instance_weight, self.num_instances = instance_loss, instance_weight, num_instances
 
     def forward(
@@ -131,7 +131,9 @@ class AttentionMILLoss(nn.Module):
         if self.instance_loss is None:
             return slides
         if instance_scores is None:
-            raise ValueError("the network has no classifiers of instances: give it instance_classifiers, or instance_loss null")
+            raise ValueError(
+                "the network has no instance classifiers: set its instance_classifiers, or set instance_loss to null"
+            )
         per_slide = [
             attention_instance_loss(*slide, self.num_instances, self.instance_loss)
             for slide in zip(instance_scores, attention_logits, slide_labels, strict=True)

@@ -38,7 +38,7 @@ def area_constraint(probabilities: Tensor, labels: Tensor, areas: Tensor, weight
         raise ValueError(f"weights must be {tuple(probabilities.shape)}; got {tuple(weights.shape)}")
     is_tumour = tumour_images(labels, len(probabilities))
     if areas.shape != is_tumour.shape:
-        raise ValueError(f"areas must be {tuple(is_tumour.shape)}, one an image; got {tuple(areas.shape)}")
+        raise ValueError(f"areas must be {tuple(is_tumour.shape)}, one per image; got {tuple(areas.shape)}")
     if areas.device.type == "cpu":
         check_areas(areas, is_tumour)
     precision = torch.promote_types(probabilities.dtype, torch.float32)

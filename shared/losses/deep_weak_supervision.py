@@ -51,7 +51,7 @@ def deep_weak_supervision_loss(
         scalar, float32 (float64 for float64 logits).
 
     Raises:
-        ValueError: if a shape does not fit, `etas` are not one a side output or negative, areas are needed and missing, or
+        ValueError: if a shape does not fit, `etas` are not one per side output or negative, areas are needed and missing, or
             labels, areas or super-pixel ids are out of range.
 
     Reference:
@@ -65,7 +65,7 @@ def deep_weak_supervision_loss(
     _check_outputs(side_logits, fusion_probabilities)
     _check_etas(etas, eta_fuse)
     if len(etas) != side_logits.shape[1]:
-        raise ValueError(f"need one eta a side output: {side_logits.shape[1]}; got etas={tuple(etas)}")
+        raise ValueError(f"need one eta per side output: {side_logits.shape[1]}; got etas={tuple(etas)}")
     map_etas = [*etas] if fusion_probabilities is None else [*etas, eta_fuse]
     if areas is None and any(map_etas):
         raise ValueError(f"the area constraint needs areas unless every eta is 0; got none with {etas=}, {eta_fuse=}")
@@ -99,8 +99,8 @@ class DeepWeakSupervisionLoss(nn.Module):
         eta_scale: all of the constraint's weights are multiplied by it, >= 0.
 
     Raises:
-        ValueError: if a weight of the constraint is negative, r is not positive and finite, or there is not one eta for each side
-            output.
+        ValueError: if a weight of the constraint is negative, r is not positive and finite, or there is not one eta for each
+            side output.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class DeepWeakSupervisionLoss(nn.Module):
         _check_etas(etas, eta_fuse)
         if num_side_outputs not in (None, len(etas)):
             raise ValueError(
-                f"the network has {num_side_outputs} side outputs, and there are {len(etas)} etas, {list(etas)}: "
-                "give one eta a side output"
+                f"the network has {num_side_outputs} side outputs, but there are {len(etas)} etas, {list(etas)}: "
+                "give one eta per side output"
             )
         if not 0 < r < math.inf:
             raise ValueError(f"r must be > 0 and finite; got {r}")

@@ -67,7 +67,7 @@ class JointSegClsLoss(nn.Module):
         for name, weights in (("pixel_weights", pixel_weights), ("image_weights", image_weights)):
             value = None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
             if value is not None and (value.ndim != 1 or not bool((value >= 0).all()) or not bool(value.any())):
-                raise ValueError(f"{name} must be one number of at least 0 a class, not all 0; got {value.tolist()}")
+                raise ValueError(f"{name} must be one number of at least 0 per class, not all 0; got {value.tolist()}")
             self.register_buffer(name, value)
 
     @classmethod
@@ -152,7 +152,7 @@ class JointSegClsLoss(nn.Module):
             if rows
         ]
         if not terms:
-            raise ValueError("a step needs masked images, labelled images, or both")
+            raise ValueError("each step needs masked images, labelled images, or both")
         return terms
 
 

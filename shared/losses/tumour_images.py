@@ -6,7 +6,7 @@ __all__ = ["check_labels", "tumour_images"]
 
 
 def tumour_images(labels: Tensor, num_images: int) -> Tensor:
-    """Where the label is 1, of labels that are checked to be one an image, 0 or 1.
+    """Where the label is 1, of labels that are checked to be one per image, 0 or 1.
 
     Args:
         labels: image labels 0 or 1, ``(B,)``, bool, integer or float.
@@ -24,7 +24,7 @@ def tumour_images(labels: Tensor, num_images: int) -> Tensor:
     tensor([False,  True])
     """
     if labels.shape != (num_images,):
-        raise ValueError(f"labels must be ({num_images},), one an image; got {tuple(labels.shape)}")
+        raise ValueError(f"labels must be ({num_images},), one per image; got {tuple(labels.shape)}")
     if labels.device.type == "cpu":
         check_labels(labels)
     return labels == 1

@@ -72,7 +72,7 @@ def proxy_tiles(scores: Sequence[Tensor], labels: Sequence[int], share: float) -
 class BagRanking(Metric):
     """`bag_scores` of a validation run, over all slides and ranks.
 
-    Attach it as ``<beginning>_slide_auc``; the other scores appear beside it in ``engine.state.metrics``.
+    Attach it as ``<beginning>_slide_auc``; the other scores are added to ``engine.state.metrics``.
 
     Args:
         share: alpha.
@@ -117,11 +117,11 @@ class BagRanking(Metric):
             ValueError: for another name.
         """
         if not name.endswith("_slide_auc"):
-            raise ValueError(f"name must be <beginning>_slide_auc; got {name!r}")
+            raise ValueError(f"name must be <prefix>_slide_auc; got {name!r}")
         super().attach(engine, name, usage)
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Write every score beside ``slide_auc``."""
+        """Write every score in addition to ``slide_auc``."""
         for score, value in self.compute().items():
             engine.state.metrics[name.removesuffix("slide_auc") + score] = value
 

@@ -88,7 +88,7 @@ class PooledBinaryScores(Metric):
     """All `SCORES` of a validation run, from counts pooled over every instance or pixel and every rank.
 
     Attach it under a name that ends in a score, such as ``val_instance_accuracy``: that is the score which MONAI's
-    ``key_val_metric`` compares, and all the others appear beside it in ``engine.state.metrics`` with the same beginning
+    ``key_val_metric`` compares, and all the others are added to ``engine.state.metrics`` with the same beginning
     (``val_instance_sensitivity``, ...), and ``balanced_accuracy``, the mean of sensitivity and specificity, which a class that
     is always said cannot lift above 0.5. It keeps four numbers, however many pixels there are.
 
@@ -136,7 +136,7 @@ class PooledBinaryScores(Metric):
         probabilities, target = (convert_to_tensor(values, track_meta=False) for values in output)
         if probabilities.squeeze().shape != target.squeeze().shape:
             raise ValueError(
-                "probabilities and target must agree, but for dimensions of size 1; "
+                "probabilities and target must have the same shape, except for dimensions of size 1; "
                 f"got {tuple(probabilities.shape)}, {tuple(target.shape)}"
             )
         target = target.to(probabilities.device).reshape(probabilities.shape)
@@ -162,11 +162,11 @@ class PooledBinaryScores(Metric):
         """
         beginning, _, score = name.rpartition("_")
         if score not in SCORES or not beginning:
-            raise ValueError(f"name must be <beginning>_<score> with a score of {', '.join(SCORES)}; got {name!r}")
+            raise ValueError(f"name must be <prefix>_<score> with a score of {', '.join(SCORES)}; got {name!r}")
         super().attach(engine, name, usage)
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Write every score beside the one called `name`."""
+        """Write every score in addition to the one called `name`."""
         beginning, _, _ = name.rpartition("_")
         for score, value in self.compute().items():
             engine.state.metrics[f"{beginning}_{score}"] = value

@@ -110,7 +110,7 @@ def ods_of_counts(counts: NDArray[np.int64], thresholds: Sequence[float] = BOUND
         ValueError: if there are not four counts a threshold.
     """
     if counts.shape != (len(thresholds), 4):
-        raise ValueError(f"counts must be ({len(thresholds)}, 4), a row per threshold; got {counts.shape}")
+        raise ValueError(f"counts must be ({len(thresholds)}, 4), one row per threshold; got {counts.shape}")
     matched_predicted, predicted, matched_true, true = counts.astype(np.float64).T
     precision, recall = matched_predicted / np.maximum(predicted, 1), matched_true / np.maximum(true, 1)
     f = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)

@@ -158,7 +158,7 @@ def reliability_of_map_histograms(histograms: Tensor, num_bins: int = 15) -> Rel
     """
     if histograms.shape != (2, 256) or not histograms.sum() > 0 or num_bins < 1:
         raise ValueError(
-            f"need counts (2, 256) of normal and tumour pixels, some of them, and bins; got {tuple(histograms.shape)}, "
+            f"need counts (2, 256) of normal and tumour pixels, not all 0, and at least one bin; got {tuple(histograms.shape)}, "
             f"{histograms.sum():g} pixels, {num_bins} bins"
         )
     counts = histograms.double()
@@ -169,7 +169,7 @@ def reliability_of_map_histograms(histograms: Tensor, num_bins: int = 15) -> Rel
 
 
 def fit_temperature_of_logits(logits: Tensor, shares: Tensor) -> float:
-    """As `fit_temperature`, of the softmax over several classes.
+    """Like `fit_temperature`, for the softmax over several classes.
 
     Args:
         logits: ``(N, C)``.
@@ -221,7 +221,7 @@ def _check(histograms: Tensor, temperature: float, num_bins: int = 1) -> None:
     if histograms.shape != (2, len(LOGIT_LEVELS)):
         raise ValueError(f"histograms must be (2, {len(LOGIT_LEVELS)}): negatives, positives; got {tuple(histograms.shape)}")
     if not histograms.sum() > 0:
-        raise ValueError("nothing is counted in the histograms")
+        raise ValueError("the histograms are empty")
     if not 0 < temperature < math.inf or num_bins < 1:
         raise ValueError(f"temperature and num_bins must be positive; got {temperature=}, {num_bins=}")
 

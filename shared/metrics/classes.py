@@ -73,8 +73,8 @@ def bach_score(prediction: Tensor, target: Tensor, num_classes: int = 4) -> Tens
         ValueError: as `confusion_matrix`.
 
     Reference:
-        Aresta et al., BACH: grand challenge on breast cancer histology images, Medical Image Analysis 56, 2019; Ciga and Martel,
-        equation 6, where the small constant in the denominator avoids 0/0 and gives the 1 of this function.
+        Aresta et al., BACH: grand challenge on breast cancer histology images, Medical Image Analysis 56, 2019; Ciga and
+        Martel, equation 6, where the small constant in the denominator avoids 0/0 and gives the 1 of this function.
 
     >>> bach_score(torch.tensor([0, 1, 3, 2]), torch.tensor([0, 0, 3, 2]))
     tensor(0.8750, dtype=torch.float64)
@@ -83,7 +83,7 @@ def bach_score(prediction: Tensor, target: Tensor, num_classes: int = 4) -> Tens
 
 
 def bach_score_of_confusion(confusion: Tensor) -> Tensor:
-    """As `bach_score`, from a confusion matrix ``(C, C)``, true class down."""
+    """Like `bach_score`, from a confusion matrix ``(C, C)``, true class down."""
     num_classes = confusion.shape[0]
     classes = torch.arange(num_classes, dtype=torch.float64, device=confusion.device)
     truth, predicted = classes[:, None], classes[None, :]
@@ -139,7 +139,7 @@ class PooledClassScores(Metric):
     """All scores of `class_scores` of a validation run, from one confusion matrix over every pixel and every rank.
 
     Attach it under a name that ends in one of `CLASS_SCORES`, such as ``val_pixel_bach_score``: that is the score which MONAI's
-    ``key_val_metric`` compares, and all the others appear beside it in ``engine.state.metrics`` with the same beginning.
+    ``key_val_metric`` compares, and all the others are added to ``engine.state.metrics`` with the same beginning.
 
     Args:
         num_classes: C.
@@ -175,7 +175,7 @@ class PooledClassScores(Metric):
 
     @sync_all_reduce("_counts")
     def compute(self) -> dict[str, float]:
-        """All scores by name, over all ranks.
+        """Compute all scores by name, over all ranks.
 
         Raises:
             NotComputableError: if nothing was counted.
@@ -191,11 +191,11 @@ class PooledClassScores(Metric):
             ValueError: if the name does not end in a score, or has no beginning.
         """
         if _beginning(name) is None:
-            raise ValueError(f"name must be <beginning>_<score> with a score of {', '.join(CLASS_SCORES)}; got {name!r}")
+            raise ValueError(f"name must be <prefix>_<score> with a score of {', '.join(CLASS_SCORES)}; got {name!r}")
         super().attach(engine, name, usage)
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Write every score beside the one called `name`."""
+        """Write every score in addition to the one called `name`."""
         for score, value in self.compute().items():
             engine.state.metrics[f"{_beginning(name)}_{score}"] = value
 

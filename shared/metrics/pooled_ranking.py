@@ -64,7 +64,7 @@ class ScoreRanking(Metric):
 
 
 class PixelRanking(Metric):
-    """As `ScoreRanking`, of probabilities in any number: they are counted in 4096 steps of their logits from -14 to 14.
+    """Like `ScoreRanking`, for any number of probabilities, which are counted in 4096 steps of their logits from -14 to 14.
 
     Args:
         output_transform: from ``engine.state.output`` to (probabilities, targets 0 or 1), of as many values.

@@ -47,14 +47,14 @@ def region_f_measure(prediction: Tensor, target: Tensor, label: Tensor | int) ->
     if not is_batch and prediction.ndim != 2:
         raise ValueError(f"prediction must be (H, W), (B, H, W) or (B, 1, H, W); got {tuple(prediction.shape)}")
     if label.shape != prediction.shape[: int(is_batch)]:
-        raise ValueError(f"label must be {tuple(prediction.shape[: int(is_batch)])}, one an image; got {tuple(label.shape)}")
+        raise ValueError(f"label must be {tuple(prediction.shape[: int(is_batch)])}, one per image; got {tuple(label.shape)}")
     if ((label != 0) & (label != 1)).any():
         raise ValueError(f"label must be 0 or 1; got {label.tolist()}")
     return region_f_of_counts(binary_counts(prediction, target, dim=tuple(range(int(is_batch), prediction.ndim))), label)
 
 
 def region_f_of_counts(counts: Tensor, label: Tensor) -> Tensor:
-    """As `region_f_measure`, of pixels that are counted.
+    """Like `region_f_measure`, from pixel counts.
 
     Args:
         counts: tp, fp, fn, tn, ``(..., 4)``.

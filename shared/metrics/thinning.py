@@ -12,7 +12,7 @@ _NEIGHBOURS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1,
 
 
 def thin_pixels(pixels: NDArray[np.integer], canvas: NDArray[np.uint8]) -> NDArray[np.integer]:
-    """What `skimage.morphology.thin` leaves of an image, looking at its pixels alone.
+    """The same result as `skimage.morphology.thin`, computed only at the image's set pixels.
 
     Args:
         pixels: of the image, as positions in `canvas.ravel()`, none of them at its frame.
@@ -42,7 +42,7 @@ def thin_pixels(pixels: NDArray[np.integer], canvas: NDArray[np.uint8]) -> NDArr
 
 @functools.cache
 def _removed() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """In each of two turns, whether a pixel is removed: ``(256,)``, by its neighbours x1 to x8 as bits 0 to 7."""
+    """Whether a pixel is removed in each of the two passes: ``(256,)``, by its neighbours x1 to x8 as bits 0 to 7."""
     x1, x2, x3, x4, x5, x6, x7, x8 = ((np.arange(256) >> bit & 1).astype(bool) for bit in range(8))
     triples = ((x1, x2, x3), (x3, x4, x5), (x5, x6, x7), (x7, x8, x1))
     num_crossings = np.sum([~a & (b | c) for a, b, c in triples], axis=0)

@@ -40,7 +40,7 @@ class BoostedPatches(BoostedTrees):
     @property
     @torch.jit.unused
     def feature_names(self) -> list[str]:
-        """Of the features, in their order."""
+        """Names of the features, in their order."""
         return self.features.names
 
     def forward(self, images: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ LEVEL_STRIDES = (8, 16, 32)
 class DCAN(nn.Module):
     """Multi-level contextual features with auxiliary supervision, on raw pixel values; without the branch for contours.
 
-    Class scores are read at three depths of VGG-16 - behind conv4_3, conv5_3 and fc7, at strides of 8, 16 and 32 px - and brought
-    to the size of the image by learned up-sampling. Their sum is the segmentation. In training each of the three is a
+    Class scores are read at three depths of VGG-16 - behind conv4_3, conv5_3 and fc7, at strides of 8, 16 and 32 px - and
+    brought to the size of the image by learned up-sampling. Their sum is the segmentation. In training each of the three is a
     segmentation of its own, see `shared.losses.AuxiliarySegmentationLoss`.
 
     Args:
@@ -36,9 +36,9 @@ class DCAN(nn.Module):
         RuntimeError: if the ImageNet weights cannot be had.
 
     Reference:
-        Chen et al., DCAN, CVPR 2016, section 2.1; without contours as in Jia et al., IEEE TMI 2017, section V.C.5. Dropout before
-        the scores, weights drawn with deviation 0.01. Readings: the levels are the last three of VGG-16 with different strides;
-        ImageNet weights in place of DeepLab's of PASCAL VOC.
+        Chen et al., DCAN, CVPR 2016, section 2.1; without contours as in Jia et al., IEEE TMI 2017, section V.C.5. Dropout
+        before the scores, weights drawn with deviation 0.01. Readings: the levels are the last three of VGG-16 with different
+        strides; ImageNet weights in place of DeepLab's of PASCAL VOC.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class DCAN(nn.Module):
         super().__init__()
         self.normalization = PixelNormalization(mean, std)
         self.trunk = VGG16Trunk(head_channels, norm, pretrained, weights_path)
-        # The head ends with a dropout of its own.
+        # The head ends with its own dropout.
         self.dropout = nn.Dropout()
         level_channels = (STAGE_CHANNELS[3], STAGE_CHANNELS[4], head_channels)
         self.score_layers = nn.ModuleList(_score_layer(channels, out_channels) for channels in level_channels)
@@ -73,8 +73,8 @@ class DCAN(nn.Module):
         """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to logits of the same size.
 
         Returns:
-            in train mode the fused logits ``(B, out_channels, H, W)`` and those of the levels ``(B, 3, out_channels, H, W)``; in
-            eval mode, and from a scripted network, the fused ones alone.
+            in train mode the fused logits ``(B, out_channels, H, W)`` and those of the levels ``(B, 3, out_channels, H, W)``;
+            in eval mode, and from a scripted network, the fused ones alone.
         """
         levels = self.level_logits(images)
         if not torch.jit.is_scripting() and self.training:

@@ -23,7 +23,7 @@ class InstanceClassifier(nn.Module):
         weights_path: a local file with torchvision's state dict, instead of the download.
         mean: of red, green, blue, as shares of 255.
         std: the same.
-        dense_stride: None for one logit an image; 32 or 16 for one every 32 or 16 pixels, by the same linear layer at each
+        dense_stride: None for one logit per image; 32 or 16 for one every 32 or 16 pixels, by the same linear layer at each
             place in the stead of after the mean over all. The parameters are the same, so either form loads the other's
             checkpoint; at 32 the map's mean is the image's logit.
 

@@ -24,14 +24,15 @@ def computes_bfloat16(device: torch.device) -> bool:
 def cpu_computes_bfloat16() -> bool:
     """Whether this machine's CPU is faster in bfloat16.
 
-    It is with matrix units for it (Intel AMX), and with its vector instructions (AVX512-BF16: AMD Zen 4 and 5, Intel Cooper Lake)
-    unless a measurement of a fifth of a second, once a process, speaks against it: torch may have been built without them.
+    It is with matrix units for it (Intel AMX), and with its vector instructions (AVX512-BF16: AMD Zen 4 and 5, Intel Cooper
+    Lake) unless a measurement of a fifth of a second, once a process, speaks against it: torch may have been built without
+    them.
     """
     return _is_supported("amx_tile") or (_is_supported("avx512_bf16") and not is_slower_in_bfloat16(step_seconds))
 
 
 def _is_supported(feature: str) -> bool:
-    """What torch says of this CPU; False in versions that say nothing."""
+    """Whether torch reports support on this CPU; False in versions that do not report it."""
     is_supported = getattr(torch.cpu, f"_is_{feature}_supported", None)
     return is_supported is not None and bool(is_supported())
 

@@ -24,7 +24,7 @@ class SideOutputVGG(SideOutputs):
     output, so a trained network fuses with fixed weights. These are a buffer, which loading a checkpoint sets unless they were
     given.
 
-    Images have at least ``2 ** (num_stages - 1)`` pixels a side. Pooling leaves out the rest of a side that this number does
+    Images have at least ``2 ** (num_stages - 1)`` pixels per side. Pooling leaves out the rest of a side that this number does
     not divide, so that coarse maps are stretched by less than one of their own pixels.
 
     Args:

@@ -23,10 +23,10 @@ def load_code(bundle: str | Path, module: str) -> Any:
     bundle = Path(bundle)
     metadata, code = bundle / "configs" / "metadata.json", bundle / "shared"
     if not metadata.is_file():
-        raise ValueError(f"{bundle.absolute()} is no bundle: expected a folder with configs/metadata.json, found none")
+        raise ValueError(f"{bundle.absolute()} is not a bundle: expected a folder with configs/metadata.json, found none")
     if not (code / "bundle_code.py").is_file():
         raise ValueError(
-            f"{bundle.absolute()} brings no code that this package can run: there is no {code / 'bundle_code.py'}. Take a later "
+            f"{bundle.absolute()} contains no code that this package can run: there is no {code / 'bundle_code.py'}. Use a later "
             "version of the bundle; on Windows a checkout needs git config core.symlinks true"
         )
     version = json.loads(metadata.read_text(encoding="utf-8"))["shared_version"]

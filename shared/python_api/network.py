@@ -43,8 +43,8 @@ class Network:
     def predict(self, image: NDArray[np.uint8], mpp: float | None = None, tissue_only: bool | None = None) -> NDArray[np.float32]:
         """The probabilities of an image, the same that ``inference.json`` writes for a PNG file with these pixels.
 
-        The image is brought to the network's pixel size, cut into tiles where it is large, and computed in the precision that the
-        device is fastest in.
+        The image is brought to the network's pixel size, cut into tiles where it is large, and computed in the precision that
+        the device is fastest in.
 
         Args:
             image: RGB, uint8 ``(H, W, 3)`` of any size.
@@ -73,7 +73,7 @@ def load_network(
     Args:
         bundle: its folder: of a checkout, downloaded or unpacked.
         checkpoint: a ``model.pt``, or the folder of a training or of a head that came with a bundle; several where the bundle
-            averages over several. An ``inference.json`` beside a head stands behind the bundle's own. None: what the bundle's
+            averages over several. An ``inference.json`` next to a head is read after the bundle's own. None: what the bundle's
             ``inference.json`` says, which is ``models/model.pt``.
         overlays: configurations of the training behind ``inference.json``: names in the bundle's ``configs``, such as
             ``features``, or paths.

@@ -27,8 +27,8 @@ class SlideMap:
 
     Attributes:
         name: of the slide, and of its files.
-        folder: with ``<name>.ome.tif``, ``<name>.geojson``, ``<name>.png`` and what else the bundle's outputs ask for. Where none
-            was given it lives as long as this object.
+        folder: with ``<name>.ome.tif``, ``<name>.geojson``, ``<name>.png`` and what else the bundle's outputs ask for. Where
+            none was given it lives as long as this object.
         class_names: of a map of several classes, background first; None for one of tumour.
         row: the numbers of the slide, such as ``tumour_area_mm2``, ``tumour_share``, ``num_tiles`` and ``mpp`` of level 0.
     """
@@ -46,7 +46,7 @@ class SlideMap:
 
     @property
     def probability(self) -> NDArray[np.float32]:
-        """The whole map, read anew each time: float32 in [0, 1], of tumour ``(H, W)``, of C classes ``(C, H, W)``."""
+        """The whole map, read again each time: float32 in [0, 1], of tumour ``(H, W)``, of C classes ``(C, H, W)``."""
         values: NDArray[np.uint8] = tifffile.imread(self._file(".ome.tif"))
         return values.astype(np.float32) / np.float32(255)
 
@@ -66,7 +66,7 @@ class SlideMap:
 
     @property
     def geojson(self) -> dict[str, Any]:
-        """The outlines as a GeoJSON FeatureCollection, in pixels of level 0 as QuPath counts them, read anew each time."""
+        """The outlines as a GeoJSON FeatureCollection, in pixels of level 0 as QuPath counts them, read again each time."""
         found: dict[str, Any] = json.loads(self._file(".geojson").read_text(encoding="utf-8"))
         return found
 

@@ -1,4 +1,4 @@
-"""A training of a bundle, in a process of its own."""
+"""A training of a bundle, in a separate process."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Training:
         folder: all that the training wrote, ``model.pt`` and ``log.txt`` among it.
         overlays: configurations behind ``train.json``.
         keys: of ``train.json``, as they were given.
-        scores: of the test images as in ``evaluation/metrics.json``, the names of groups before those of scores, with dots; empty
-            where there was nothing to score.
+        scores: of the test images as in ``evaluation/metrics.json``, the names of groups before those of scores, with dots;
+            empty where there was nothing to score.
     """
 
     bundle: Path
@@ -61,7 +61,7 @@ def train(
     output_dir: str | Path | None = None,
     **keys: Any,
 ) -> Training:
-    """Train a bundle to the end, in a process of its own; what it says goes to ``log.txt`` in its folder.
+    """Train a bundle to the end, in a separate process; what it says goes to ``log.txt`` in its folder.
 
     The same call resumes where an interrupted one stopped, and returns at once what is finished.
 
@@ -82,11 +82,11 @@ def train(
         raise ValueError(f"the manifest {manifest} does not exist")
     folder = (Path("runs") / bundle.name if output_dir is None else Path(output_dir).expanduser()).absolute()
     files = [str(bundle / "configs" / "train.json"), *(str(_overlay(bundle, overlay)) for overlay in overlays)]
-    # Features and the like are kept beside the manifest.
+    # Features and the like are kept next to the manifest.
     values = {"dataset_dir": str(manifest.parent)} | keys | {"manifest": str(manifest), "output_dir": str(folder)}
     _run(values | {"config_file": files}, folder)
     if not (folder / WEIGHTS).is_file():
-        raise RuntimeError(f"the training left no {WEIGHTS} in {folder}: see {folder / LOG}")
+        raise RuntimeError(f"the training wrote no {WEIGHTS} in {folder}: see {folder / LOG}")
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8")) if (folder / METRICS).is_file() else {}
     return Training(bundle, folder, tuple(map(str, overlays)), dict(keys), _leaves(metrics))
 
@@ -95,7 +95,7 @@ def _overlay(bundle: Path, overlay: str | Path) -> Path:
     named = bundle / "configs" / f"{overlay}.json"
     path = named if named.is_file() else Path(overlay).expanduser().absolute()
     if not path.is_file():
-        raise ValueError(f"the overlay {overlay} is neither a file nor one of {named.parent}: there is no {named}")
+        raise ValueError(f"the overlay {overlay} is neither a file nor the name of one in {named.parent}: there is no {named}")
     return path
 
 
@@ -110,7 +110,7 @@ def _run(arguments: dict[str, Any], folder: Path) -> None:
         process = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if process.returncode:
             log.seek(begin)
-            raise RuntimeError(f"the training failed: {_said(log.read())} ({folder / LOG} has all of it)")
+            raise RuntimeError(f"the training failed: {_last_message(log.read())} ({folder / LOG} has the full log)")
 
 
 def _plain(value: Any) -> Any:
@@ -122,14 +122,14 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else str(value)
 
 
-def _said(text: str) -> str:
-    """What a failed run says for its user, or else the first error of its traceback, which is the cause of the others."""
+def _last_message(text: str) -> str:
+    """The message of a failed run for its user, or else the first error of its traceback, which is the cause of the others."""
     lines = [line for line in text.splitlines() if line.strip()]
     for begins in (_FOR_USERS, _ERROR):
         begin = next((index for index, line in enumerate(lines) if begins.match(line)), None)
         if begin is not None:
             return _FOR_USERS.sub("", "\n".join(lines[begin:]) if begins is _FOR_USERS else lines[begin])
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed no message"
 
 
 def _leaves(scores: dict[str, Any], group: str = "") -> dict[str, float | None]:

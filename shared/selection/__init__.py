@@ -1,4 +1,4 @@
-"""Which instances of a bag speak for it: pure functions of logits and labels."""
+"""Selection of the instances that represent a bag: pure functions of logits and labels."""
 
 import lazy_loader
 

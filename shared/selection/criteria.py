@@ -84,7 +84,7 @@ def _check_bags(logits: Tensor, labels: Tensor) -> None:
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"logits must be (num_bags, num_instances >= 1); got {tuple(logits.shape)}")
     if labels.shape != logits.shape[:1]:
-        raise ValueError(f"labels must be ({logits.shape[0]},), one a bag; got {tuple(labels.shape)}")
+        raise ValueError(f"labels must be ({logits.shape[0]},), one per bag; got {tuple(labels.shape)}")
     if labels.device.type == "cpu":
         check_bag_labels(labels)
 

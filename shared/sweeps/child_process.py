@@ -41,7 +41,7 @@ def run_child(command: Sequence[str], log: IO[str], started: Callable[[subproces
 
 @contextmanager
 def _terminated_as_exit() -> Iterator[None]:
-    """SIGTERM as a SystemExit, so that what stands in ``finally`` is done."""
+    """SIGTERM as a SystemExit, so that ``finally`` blocks run."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -58,7 +58,7 @@ def _terminated_as_exit() -> Iterator[None]:
 
 
 def bound_to_parent() -> Callable[[], None] | None:
-    """What a child does before it becomes its command, so that it ends with the thread that starts it.
+    """Prepare a child process before it becomes its command, so that it ends with the thread that starts it.
 
     None where the kernel knows no such thing.
     """

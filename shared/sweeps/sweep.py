@@ -40,9 +40,9 @@ _WORDS = {"True": True, "False": False, "None": None}
 
 
 class Sweep:
-    """Trains every combination of values, one after the other, each as a process of its own with a folder of its own.
+    """Trains every combination of values, one after the other, each as a separate process with its own folder.
 
-    A run that is finished (its ``evaluation/metrics.json`` is there) is not repeated, one that was interrupted goes on, and one
+    A run that is finished (its ``evaluation/metrics.json`` is there) is not repeated, one that was interrupted resumes, and one
     that fails does not stop the others. A training ends with the sweep that started it. All runs share one MLflow database,
     ``<output_dir>/mlruns.db``, unless `fixed` names another ``tracking_uri``, and are shown there
     below a run of the sweep.
@@ -90,7 +90,7 @@ class Sweep:
         return [values for values in runs if self.allowed is None or self.allowed(values)]
 
     def folder(self, values: Mapping[str, Any]) -> Path:
-        """Of the run with these values.
+        """Folder of the run with these values.
 
         >>> Sweep(["train.json"], {"fold": [0], "etas": [[1, 2]]}, "/out").folder({"fold": 0, "etas": [1, 2]}).name
         'fold=0,etas=1-2'
@@ -108,8 +108,8 @@ class Sweep:
         return [sys.executable, "-m", "monai.bundle", "run", *named]
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the run with these values is trained with: every entry of the files, `fixed` and the values, except where and how
-        it is computed (`shared.engines.run_record.VOLATILE`, ``VOLATILE_BELOW``) and descriptions."""
+        """The settings of the run with these values: every entry of the files, `fixed` and the values, except where and
+        how it is computed (`shared.engines.run_record.VOLATILE`, ``VOLATILE_BELOW``) and descriptions."""
         leaves = {**self._config(values), **self._keys(values), **self.notes}
         return dict(json.loads(json.dumps({name: value for name, value in leaves.items() if _decides(name)}, default=str)))
 
@@ -129,15 +129,16 @@ class Sweep:
                 before, now = json.loads((folder / SETTINGS).read_text()), self.settings(values)
                 names = filter(_decides, sorted({*before, *now}))  # an older version may have recorded more
                 differences = [name for name in names if before.get(name) != now.get(name)]
-                shown = "; ".join(f"{name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in differences[:8])
+                shown = "; ".join(f"{name}: {before.get(name)!r} before, {now.get(name)!r} now" for name in differences[:8])
             elif (folder / METRICS).is_file():
-                differences, shown = [SETTINGS], f"it has no {SETTINGS} that says what it was trained with"
+                differences, shown = [SETTINGS], f"it has no {SETTINGS}, which states what it was trained with"
             else:
                 continue
             if differences:
                 raise ValueError(
-                    f"{folder} holds a run of another sweep ({shown}). Give another --output_dir, or delete the folder to train "
-                    "it anew; nothing was changed."
+                    f"{folder} contains a run of another sweep ({shown}). Give another --output_dir, or delete the folder to "
+                    "train "
+                    "again; nothing was changed."
                 )
 
     def run(self) -> pd.DataFrame:
@@ -159,7 +160,7 @@ class Sweep:
         for values in tqdm(self.combinations, desc="sweep", unit="run", disable=None):
             folder = self.folder(values)
             if (folder / METRICS).is_file():
-                logger.info(f"{folder.name} is finished: skipped")
+                logger.info(f"{folder.name} is already finished and skipped")
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(folder / SETTINGS) as temporary:
@@ -177,8 +178,8 @@ class Sweep:
         return table
 
     def table(self) -> pd.DataFrame:
-        """One row for each finished run: its values, its metrics by their names in ``metrics.json`` joined by dots, and each
-        stage's last validation as ``<stage>.val_<name>``. Where overlays vary, which name the method, its metrics stand under
+        """One row per finished run: its values, its metrics by their names in ``metrics.json`` joined by dots, and each
+        stage's last validation as ``<stage>.val_<name>``. Where the overlays that name the method vary, its metrics are under
         ``method``."""
         rows = []
         for values in self.combinations:

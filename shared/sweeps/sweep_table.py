@@ -26,7 +26,7 @@ def summarise(table: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str], 
     missing = [name for name in metrics if name not in table]
     if missing:
         raise ValueError(
-            f"there is no metric {', '.join(missing)}; there are {', '.join(str(c) for c in table if c not in keys)}"
+            f"there is no metric {', '.join(missing)}; the columns are {', '.join(str(c) for c in table if c not in keys)}"
         )
     groups = [name for name in keys if name not in over]
     grouped = table.groupby(groups, sort=False) if groups else table.groupby(lambda _: 0)
@@ -44,7 +44,7 @@ def check_over(keys: Sequence[str], over: Sequence[str]) -> None:
     """
     unknown = [name for name in over if name not in keys]
     if unknown:
-        raise ValueError(f"no means over {', '.join(unknown)}: what is varied is {', '.join(keys)}")
+        raise ValueError(f"cannot average over {', '.join(unknown)}: the varied keys are {', '.join(keys)}")
 
 
 def varied_alone(table: pd.DataFrame, keys: Sequence[str], key: str, over: Sequence[str] = ()) -> pd.DataFrame:
@@ -75,7 +75,7 @@ def best_row(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     """
     means = summary[f"{metric} mean"]
     if means.isna().all():
-        raise ValueError(f"{metric} has no value in any run: nothing can be chosen by it")
+        raise ValueError(f"{metric} has no value in any run, so nothing can be chosen by it")
     return summary.loc[[means.idxmax()]]
 
 

@@ -14,7 +14,7 @@ ANATOMY_MPP = 4.0
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What is where, changed in place by what draws: all ``(H, W)`` at 4 um/px.
+    """The distribution of tissue, changed in place by the drawing functions: all ``(H, W)`` at 4 um/px.
 
     Attributes:
         cells: mean haematoxylin of epithelium, 0 where there is none.

@@ -21,7 +21,7 @@ from .stain import Stain, sample_stain, stain_to_rgb
 
 BREAST_MPP = 8.0
 
-# Anatomy pixels a pixel of a patch.
+# Anatomy pixels per pixel of a patch.
 _FINER = 2
 _MARGIN_PX = 64
 _ATTEMPTS = 40
@@ -53,8 +53,8 @@ def synthesize_breast_patch(
     """Generate a patch of one class: the same arguments give the same bytes.
 
     Args:
-        seed: seed, or a seed sequence of its own for each patch.
-        label: 0 without a lesion, else the class of its lesion. A second lesion of another class may lie beside it.
+        seed: seed, or a separate seed sequence for each patch.
+        label: 0 without a lesion, else the class of its lesion. A second lesion of another class may lie next to it.
         centred: the middle of the patch is that of the bounding box of a connected component of the class, of any size, as in a
             patch cut around an annotation; else the lesion lies anywhere and covers more than those of other classes.
         size_px: side.

@@ -51,7 +51,7 @@ BREAST_SLIDES = (
 
 @dataclasses.dataclass(frozen=True)
 class BreastPlan:
-    """What a data set of four classes holds.
+    """The contents of a data set of four classes.
 
     Attributes:
         seed: seed of everything.
@@ -79,7 +79,7 @@ class BreastPlan:
 
     @property
     def version(self) -> int:
-        """Of the generator of these data."""
+        """Version of the generator of these data."""
         return BREAST_VERSION
 
     @property

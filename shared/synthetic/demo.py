@@ -39,11 +39,11 @@ _CASE_KEY, _IMAGE_KEY, _SLIDE_KEY = 0, 1, 2
 
 
 class Plan(Protocol):
-    """What a data set holds and how it is generated."""
+    """The contents of a data set and how it is generated."""
 
     @property
     def version(self) -> int:
-        """Of the generator of these data."""
+        """Version of the generator of these data."""
 
     @property
     def num_pictures(self) -> int:
@@ -77,7 +77,7 @@ DEMO_SLIDES = (
 
 @dataclasses.dataclass(frozen=True)
 class DemoPlan:
-    """What a demo data set holds.
+    """The contents of a demo data set.
 
     Attributes:
         seed: seed of everything.
@@ -98,7 +98,7 @@ class DemoPlan:
 
     @property
     def version(self) -> int:
-        """Of the generator of these data."""
+        """Version of the generator of these data."""
         return GENERATOR_VERSION
 
     @property
@@ -156,7 +156,7 @@ def write_demo(folder: str | Path, plan: Plan | None = None) -> Path:
 
     Writes ``images.csv`` (tiles; area: share of the image, rounded up to 0.1 as an annotator would give it, or none) and
     ``slides.csv`` (whole slides; area: exact share of the tissue), manifests with paths relative to themselves, with
-    their images, slides and masks. Everything is written into a folder beside the target that takes its place when
+    their images, slides and masks. Everything is written into a folder next to the target that takes its place when
     complete, so that a killed run leaves nothing behind that could be taken for data, and of two processes that start
     at once one wins and the other discards its copy.
 
@@ -230,7 +230,9 @@ def _is_outdated(folder: Path, plan: Plan) -> bool:
 def _refuse_foreign(folder: Path) -> None:
     """A wrong path must not cost anyone their data: only what this module wrote is replaced."""
     if folder.exists() and not (folder / MARKER).exists() and any(path.name != _TISSUE for path in folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty and holds no {MARKER}: not a generated data set, not replaced")
+        raise FileExistsError(
+            f"{folder} is not empty and contains no {MARKER}: it is not a generated data set and was not replaced"
+        )
 
 
 def _take_place(temporary: Path, folder: Path, plan: Plan) -> None:
@@ -240,7 +242,7 @@ def _take_place(temporary: Path, folder: Path, plan: Plan) -> None:
             return
         _refuse_foreign(folder)
         if folder.exists():
-            # Moved aside, not deleted in place: nobody sees half a data set under a marker.
+            # Moved aside, not deleted in place: no process sees half a data set under a marker.
             aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".part", dir=folder.parent))
             with contextlib.suppress(OSError):
                 folder.rename(aside)
@@ -254,7 +256,7 @@ def _take_place(temporary: Path, folder: Path, plan: Plan) -> None:
         with contextlib.suppress(OSError):
             temporary.rename(folder)
             return
-    raise FileExistsError(f"cannot put the generated data set in place at {folder}")
+    raise FileExistsError(f"cannot move the generated data set to {folder}")
 
 
 def _move_tissue(source: Path, target: Path) -> None:
@@ -264,7 +266,7 @@ def _move_tissue(source: Path, target: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed runs left beside `folder`; younger than an hour, it may be another process at work."""
+    """Remove what killed runs left next to `folder`; younger than an hour, it may be another process at work."""
     for left_over in folder.parent.glob(f".{folder.name}-*.part"):
         with contextlib.suppress(OSError):
             if time.time() - left_over.stat().st_mtime > 3600:

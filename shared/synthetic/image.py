@@ -27,7 +27,7 @@ def synthesize_image(
     """Generate an H&E-like image: the same arguments give the same bytes.
 
     Args:
-        seed: seed, or a seed sequence of its own for each image.
+        seed: seed, or a separate seed sequence for each image.
         tumour_share: exact share of tumour pixels (to one pixel), 0 for an image without tumour.
         size_px: side, or (height, width).
         stain: the slide's stain; drawn from `seed` if None.

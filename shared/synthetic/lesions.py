@@ -1,7 +1,7 @@
 """Lobules, ducts and lymphocytes of the normal breast, and benign, in-situ and invasive lesions, drawn into an `Anatomy`.
 
 Sizes are in pixels of 4 um. Lesions of the three kinds and groups of lobules are equally large and have the same range of
-densities, so that structure alone tells them apart.
+densities, so that structure alone distinguishes them.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def synthesize_slide(
     drawn = sample_stain(rng)
     outline = _outline(rng, size_px)
     tissue = outline > 0
-    # A small lesion is a few whole nests, not many slivers. Glands are as dense in normal slides as beside a tumour: were there
-    # more of them, their absence would tell of a tumour elsewhere in the slide.
+    # A small lesion is a few whole nests, not many slivers. Glands are as dense in normal slides as next to a tumour: were
+    # there more of them, their absence would tell of a tumour elsewhere in the slide.
     grown = grow_tissue(rng, size_px, tumour_share, tissue, nest_px=_NEST_PX, gland_fill=0.0)
     haematoxylin, eosin = grown.haematoxylin, grown.eosin
     edge = soft_above(outline, 0.01, 0.02)
@@ -148,7 +148,7 @@ def _lay_fold(
 
 
 def _pen_density(rng: np.random.Generator, tissue: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Optical density ``(H, W, 3)`` of a felt-pen stroke beside the tissue, partly over its edge."""
+    """Optical density ``(H, W, 3)`` of a felt-pen stroke next to the tissue, partly over its edge."""
     height, width = tissue.shape
     columns = np.nonzero(tissue.any(axis=0))[0]
     left, right = (float(columns[int(share * (len(columns) - 1))]) for share in (0.1, 0.6))
@@ -168,7 +168,7 @@ def _pen_density(rng: np.random.Generator, tissue: NDArray[np.bool_]) -> NDArray
 
 
 def write_slide(path: str | Path, image: NDArray[np.uint8], mpp: float = MPP) -> None:
-    """Write a pyramidal JPEG TIFF that cuCIM, OpenSlide and QuPath read: every level is a page of its own.
+    """Write a pyramidal JPEG TIFF that cuCIM, OpenSlide and QuPath read: every level is a separate page.
 
     Args:
         path: file to write; replaced only when complete.

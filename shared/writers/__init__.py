@@ -1,4 +1,4 @@
-"""What a run leaves behind, one format a file; everything is written under a temporary name and then renamed."""
+"""The output formats of a run, one per module; every file is written under a temporary name and then renamed."""
 
 import lazy_loader
 

@@ -79,7 +79,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 def contended_path(path: str | Path) -> Iterator[Path]:
     """`atomic_path` for a file that several processes may write at the same time: each write is whole, and the last one stays.
 
-    Each has a temporary name of its own, so what killed runs leave is not overwritten by the next: for small files.
+    Each has its own temporary name, so what killed runs leave is not overwritten by the next: for small files.
     """
     final = Path(path)
     own = final.with_name(f"{final.name}.{uuid.uuid4().hex[:12]}")

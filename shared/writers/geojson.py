@@ -30,7 +30,7 @@ def annotation_feature(
         polygon: outline and holes as (x, y) in level-0 pixels.
         class_name: of QuPath's classification.
         colour: of that class.
-        measurements: what QuPath lists beside the annotation, units in the names.
+        measurements: what QuPath lists with the annotation, units in the names.
         origin_px: (x, y) in level-0 pixels of the frame in which the annotation is written, see `frame_origin_px`.
     """
     return {

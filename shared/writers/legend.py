@@ -21,7 +21,7 @@ Draw = Callable[[ImageDraw.ImageDraw, int, int], None]
 
 @dataclass(frozen=True)
 class Legend:
-    """What stands below a picture.
+    """What is written below a picture.
 
     Args:
         um_per_px: micrometres per pixel of the picture, for the scale bar.

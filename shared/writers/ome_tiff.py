@@ -52,7 +52,7 @@ def write_ome_tiff_channels(
     """
     shapes = {tuple(source.shape) for source in sources.values()}
     if len(shapes) != 1:
-        raise ValueError(f"{path}: the channels need one size, got {sorted(shapes) or 'no channel'}")
+        raise ValueError(f"{path}: all channels must have the same size, got {sorted(shapes) or 'no channel'}")
     channel: dict[str, Any] = {"Name": list(sources)}
     if colours is not None:
         channel["Color"] = [_signed_rgba(colour) for colour in colours]
@@ -92,7 +92,7 @@ def _write(path: str | Path, sources: Sequence[RowSource], mpp: float, metadata:
 
 
 def level_factors(shape: tuple[int, int]) -> list[int]:
-    """By which each level of a pyramid is smaller than the map, (H, W): halved until it fits into one tile.
+    """Factors by which each level of a pyramid is smaller than the map, (H, W): halved until it fits into one tile.
 
     >>> level_factors((2000, 700))
     [1, 2, 4]

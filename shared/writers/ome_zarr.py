@@ -36,7 +36,7 @@ def write_ome_zarr(
 
     shapes = {tuple(source.shape) for source in sources.values()}
     if len(shapes) != 1:
-        raise ValueError(f"{path}: the channels need one size, got {sorted(shapes) or 'no channel'}")
+        raise ValueError(f"{path}: all channels must have the same size, got {sorted(shapes) or 'no channel'}")
     (shape,) = shapes
     factors = level_factors((shape[0], shape[1]))
     with atomic_folder(path) as temporary:

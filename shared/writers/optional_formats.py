@@ -1,4 +1,4 @@
-"""Formats that need packages of their own."""
+"""Formats that need extra packages."""
 
 from __future__ import annotations
 

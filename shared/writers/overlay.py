@@ -72,7 +72,7 @@ def write_overlay(path: str | Path, picture: np.ndarray, legend: Legend) -> None
 
 def _check_size(rgb: np.ndarray, probability: np.ndarray) -> None:
     if rgb.shape != (*probability.shape, 3):
-        raise ValueError(f"need rgb (H, W, 3) and probability (H, W) of one size, got {rgb.shape} and {probability.shape}")
+        raise ValueError(f"need rgb (H, W, 3) and probability (H, W) of the same size, got {rgb.shape} and {probability.shape}")
 
 
 def _blend(rgb: np.ndarray, colours: np.ndarray, opacity: np.ndarray) -> np.ndarray:

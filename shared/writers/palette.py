@@ -7,7 +7,7 @@ import colorsys
 Colour = tuple[int, int, int]
 
 TUMOUR_COLOUR: Colour = (200, 0, 0)  # QuPath's own of its class "Tumor"
-# Okabe and Ito, "Color Universal Design" (2008), told apart by colour-blind eyes, in an order in which the first ones
+# Okabe and Ito, "Color Universal Design" (2008), distinguished by colour-blind eyes, in an order in which the first ones
 # stand out from H&E's pinks and violets.
 _CLASS_COLOURS: tuple[Colour, ...] = (
     (0, 158, 115),

@@ -1,4 +1,4 @@
-"""What a disk, a folder or a quota refuses, in one line that says where, why, and what helps."""
+"""Errors of a disk, a folder or a quota, in one line that says where, why, and what helps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ except ImportError:  # not on Windows
 
 # With less than this, whatever was being written has most likely failed for want of space.
 FULL_BYTES = 1 << 20
-_GOES_ON = "The same command then goes on from here."
+_GOES_ON = "The same command then resumes from here."
 # Reason and remedy: what only writing can meet with, and what reading another file can meet with too.
 _WRITING = {
     errno.ENOSPC: ("the disk is full", f"Free some space, or write to another disk. {_GOES_ON}"),
@@ -25,8 +25,8 @@ _WRITING = {
     errno.EFBIG: ("the file is larger than the system allows", "Raise the limit (ulimit -f), or write to another file system."),
 }
 _WHERE = {
-    errno.EACCES: ("this user may not write there", "Change the folder's permissions, or write to another folder."),
-    errno.EPERM: ("the system does not let this user write there", "Write to another folder."),
+    errno.EACCES: ("you do not have permission to write there", "Change the folder's permissions, or write to another folder."),
+    errno.EPERM: ("the system does not allow you to write there", "Write to another folder."),
     errno.ENOTDIR: ("a part of its path is a file, not a folder", "Write to another folder."),
     errno.EEXIST: ("a part of its path is a file, not a folder", "Write to another folder."),
     errno.EISDIR: ("there is a folder of this name", "Remove it, or write to another folder."),
@@ -65,13 +65,13 @@ def storage_error(error: BaseException, path: str | Path, final: str | Path | No
         number = _silent_reason(Path(path)) if isinstance(error, OSError | RuntimeError) else None
     if number is None:
         return None
-    return StorageError(number, says(number, final or path))
+    return StorageError(number, describe(number, final or path))
 
 
-def says(number: int, path: str | Path) -> str:
+def describe(number: int, path: str | Path) -> str:
     """The sentence for an error number.
 
-    >>> says(errno.EROFS, "maps/slides.csv")
+    >>> describe(errno.EROFS, "maps/slides.csv")
     'maps/slides.csv cannot be written: the file system is read-only. Write to another folder.'
     """
     reason, remedy = {**_WRITING, **_WHERE}[number]
@@ -109,7 +109,7 @@ def check_writable(folder: str | Path) -> None:
     elif _is_full(there):
         number = errno.ENOSPC
     if number is not None:
-        raise StorageError(number, says(number, folder))
+        raise StorageError(number, describe(number, folder))
 
 
 def _is_below(name: object, path: Path) -> bool:

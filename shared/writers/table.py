@@ -1,4 +1,4 @@
-"""A CSV with one row per slide, updated row by row while a run goes on."""
+"""A CSV with one row per slide, updated row by row during a run."""
 
 from __future__ import annotations
 

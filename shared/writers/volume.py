@@ -24,10 +24,11 @@ def check_volume_format(name: str | None) -> None:
 def write_volume(
     path: str | Path, sources: Sequence[RowSource], mpp: float, volume: str, largest_values: int = LARGEST_VALUES
 ) -> float:
-    """Write maps of one size as an image of one value a pixel: of one map (x, y), of several (x, y, map).
+    """Write maps of one size as an image of one value per pixel: of one map (x, y), of several (x, y, map).
 
-    y runs downwards, as ITK has it: identity direction, origin 0 (in NIfTI's frame both axes point to the negative side). Several
-    maps lie along a third axis and not in a pixel's components, which ITK's Python cannot read for every number of them.
+    y runs downwards, as ITK has it: identity direction, origin 0 (in NIfTI's frame both axes point to the negative side).
+    Several maps lie along a third axis and not in a pixel's components, which ITK's Python cannot read for every number of
+    them.
 
     Args:
         path: final name.

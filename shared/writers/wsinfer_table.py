@@ -1,4 +1,4 @@
-"""What a network says of each tile, as the CSV that WSInfer writes and QuPath's WSInfer extension reads."""
+"""The probabilities of each tile, in the CSV that WSInfer writes and QuPath's WSInfer extension reads."""
 
 from __future__ import annotations
 

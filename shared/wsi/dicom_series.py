@@ -1,4 +1,4 @@
-"""A slide in DICOM is a series of files, one a level and more; OpenSlide opens it by any of them."""
+"""A slide in DICOM is a series of files, one per level and more; OpenSlide opens it by any of them."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def read_remedy(file: SlideFile, reader: LevelReader | None, level: int, whole: 
 
 
 def _unsupported(path: Path, page: TiffPageLayout, whole: bool) -> str | None:
-    """That a page's compression is to blame: tifffile, which knows the most of them, decodes what the library did not."""
+    """The problem if a page's compression is to blame: tifffile, which supports most, decodes what the library did not."""
     if page.compression in _READ_EVERYWHERE or not _is_sound(path, page.size_px, whole):
         return None
     return f"the file is sound, but its compression {compression_name(page.compression)} is not supported: {_SAVE}"
@@ -66,6 +66,6 @@ def _is_sound(path: Path, size_px: tuple[int, int], whole: bool) -> bool:
         with tifffile.TiffFile(path) as tiff:
             page = next(page for page in first_pages(tiff) if (page.imagewidth, page.imagelength) == size_px)
             decoded = page.asarray(maxworkers=1) if whole else next(page.segments(maxworkers=1))[0]
-    except Exception:  # each codec has errors of its own
+    except Exception:  # each codec has its own errors
         return False
     return decoded is not None

@@ -13,7 +13,7 @@ from .slide_files import is_mirax_folder
 
 logger = logging.getLogger(__name__)
 
-# Text files that name the pictures of a slide, which lie beside them.
+# Text files that name the pictures of a slide, which lie next to them.
 _INDEX_SUFFIXES = (".vms", ".vmu")
 _LARGEST_INDEX_BYTES = 2**20
 # What every folder of results holds.
@@ -24,9 +24,9 @@ def find_image_files(folder: Path, exclude: Path | None = None) -> list[Path]:
     """The slides and pictures in a folder and those below it, in order; how many other files there are is logged.
 
     Folders that are links are followed, each folder once. A slide of several files is one: of a DICOM series its largest file,
-    of a MIRAX slide the ``.mrxs`` (also where only its folder is there), of a Hamamatsu VMS slide the ``.vms``. Links to nothing
-    are among the images where they may be one, and so are slides in formats that are not read, unless there is a slide of the
-    same name: opening them says why. Hidden files and folders and results of earlier runs are left out.
+    of a MIRAX slide the ``.mrxs`` (also where only its folder is there), of a Hamamatsu VMS slide the ``.vms``. Links to
+    nothing are among the images where they may be one, and so are slides in formats that are not read, unless there is a slide
+    of the same name: opening them says why. Hidden files and folders and results of earlier runs are left out.
 
     Args:
         folder: to search.
@@ -62,7 +62,7 @@ class _Search:
             if path.suffix.lower() in image_suffixes() and not is_plain_picture(path) and path.exists()
         }
         for path in sorted(path for path in self.images if _is_unreadable(path) and _name(path) in readable):
-            self._remarks.append(f"{path}, which is not read: there is a slide of the same name")
+            self._remarks.append(f"{path}, which is skipped: there is a slide of the same name")
             self.images.remove(path)
 
     def log(self) -> None:
@@ -70,9 +70,9 @@ class _Search:
         if self._others:
             ordered = sorted(self._others.items(), key=lambda item: (-item[1], item[0]))
             kinds = ", ".join(f"{count} {kind}" for kind, count in ordered)
-            logger.info("%s: passed over %d files that are no images: %s", self._folder, self._others.total(), kinds)
+            logger.info("%s: skipped %d files that are not images: %s", self._folder, self._others.total(), kinds)
         for remark in self._remarks:
-            logger.warning("%s: passed over %s", self._folder, remark)
+            logger.warning("%s: skipped %s", self._folder, remark)
 
     def _files(self) -> Iterator[Path]:
         """Every file and broken link, folder by folder; those behind links come last, so that files keep their own paths."""
@@ -125,7 +125,7 @@ class _Search:
             if path.suffix.lower() in _INDEX_SUFFIXES:
                 self.companions |= _named_in(path)
         elif _is_broken_link(path):
-            self._remarks.append(f"{path}, a link to {path.readlink()}, where nothing is")
+            self._remarks.append(f"{path}, a link to {path.readlink()}, which does not exist")
         else:
             self._others[path.suffix.lower() or "without ending"] += 1
 
@@ -144,7 +144,7 @@ def _is_broken_link(path: Path) -> bool:
 
 
 def _named_in(index: Path) -> set[Path]:
-    """The files beside an index of ``key=value`` lines that it names."""
+    """The files next to an index of ``key=value`` lines that it names."""
     try:
         with index.open(encoding="latin-1") as file:
             lines = file.read(_LARGEST_INDEX_BYTES).splitlines()

@@ -1,4 +1,4 @@
-"""Regions of a mask that belongs to a slide or an image: an image of its own, or an annotation file."""
+"""Regions of a mask that belongs to a slide or an image: a separate image, or an annotation file."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def read_mask_region(
         size_px: (width, height) or one side of the result.
         image_size_px: (width, height) of the image's level 0. A mask file has this size or a whole fraction of it.
         downsample: level-0 pixels of the image per pixel of the result, as from `Slide.downsample(mpp)`.
-        image_path: the image. Annotations in QuPath's frame are moved by its `Slide.qupath_origin_px`; None: they are in level 0.
+        image_path: the image. Annotations in QuPath's frame are moved by its `Slide.qupath_origin_px`; None: they are in level
+            0.
         meaning: the classes.
         image_mpp: as for `open_slide`, where the image is opened to learn its `Slide.qupath_origin_px`.
 
@@ -67,8 +68,8 @@ def read_mask_region(
         ``(height, width)`` class indices; 0 outside the image.
 
     Raises:
-        ValueError: if the mask is missing, damaged, JPEG-compressed (its edges ring, so "nonzero" means nothing), its size is no
-            whole fraction of the image's, a pixel or an annotation is of no known class, or all annotations lie outside the
+        ValueError: if the mask is missing, damaged, JPEG-compressed (its edges ring, so "nonzero" means nothing), its size is
+            no whole fraction of the image's, a pixel or an annotation is of no known class, or all annotations lie outside the
             image.
     """
     path = Path(path)
@@ -157,7 +158,7 @@ class _TiledMask:
                 return self._read(tiff, left, top, right, bottom)
         except _RefusedMask:
             raise
-        except Exception as error:  # damage to a tile: each codec has errors of its own
+        except Exception as error:  # damage to a tile: each codec has its own errors
             raise ValueError(f"the mask {self._path} cannot be read ({error}); is the file complete?") from error
 
     def _read(self, tiff: tifffile.TiffFile, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
@@ -185,7 +186,7 @@ def _open_annotations(
         mask = AnnotationMask(annotations, meaning.num_classes, meaning.class_names, meaning.tumour_classes, meaning.needs_tumour)
     except ValueError as error:
         raise ValueError(f"the annotations {path}: {error}") from error
-    # A part that begins in level 0's corner may leave out glass that nobody stored: there the frames are the same.
+    # A part that begins in level 0's corner may leave out glass that was not stored: there the frames are the same.
     is_moved = frame == QUPATH and bounds[:2] != (0, 0)
     _check_inside(path, annotations, frame, bounds if is_moved else (0, 0, *image_size))
     return mask
@@ -203,14 +204,14 @@ def _check_inside(path: Path, annotations: Sequence[Annotation], frame: str, box
     if len(strays) == len(annotations):
         origin = f", counted from its pixel ({x}, {y}) as QuPath does" if (x, y) != (0, 0) else ""
         raise ValueError(
-            f"all annotations of {path} lie outside {outside}; they must be of this image, in pixels of its level 0{origin} "
+            f"all annotations of {path} lie outside {outside}; they must belong to this image, in pixels of its level 0{origin} "
             f"(annotation_frame {frame!r})"
         )
     logger.warning("annotations of %s lie outside %s", path, outside)
 
 
 def _corners(annotation: Annotation, origin: tuple[int, int]) -> str:
-    """As they are in the file."""
+    """The corners as they are in the file."""
     left, top, right, bottom = annotation.polygon.bounds - np.array(origin * 2)
     return f"({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f})"
 
@@ -275,8 +276,9 @@ def _refuse_several(path: Path, tiff: tifffile.TiffFile) -> None:
     images = tiff_images(tiff)
     if num_equal_pictures(images) > 1:
         raise _RefusedMask(
-            f"the mask {path} holds {num_equal_pictures(images)} pictures of one size, such as channels, and one is read: save "
-            "the one that is the mask as a file of its own"
+            f"the mask {path} holds {num_equal_pictures(images)} pictures of the same size, such as channels, and only one is "
+            "read: save "
+            "the one that is the mask as a separate file"
         )
 
 
@@ -294,7 +296,7 @@ def _as_mask(pixels: NDArray[Any], path: Path, num_classes: int) -> NDArray[np.u
     colours = pixels[..., : channels - 1 if channels in (2, 4) else channels]
     if num_classes == 2:
         return (colours != 0).any(axis=-1).astype(np.uint8)
-    wanted = f"with {num_classes} classes a pixel is its class index, 0..{num_classes - 1}"
+    wanted = f"with {num_classes} classes a pixel's value must be its class index, 0..{num_classes - 1}"
     if colours.shape[-1] > 1 or colours.dtype.kind not in "bui":
         raise _RefusedMask(f"the mask {path} has {colours.shape[-1]} channels of {colours.dtype}: {wanted}, in one channel")
     indices = colours[..., 0]

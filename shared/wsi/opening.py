@@ -115,4 +115,4 @@ def _check_values(path: Path, images: Sequence[TiffImage]) -> None:
     if problem is not None:
         raise ValueError(f"{path} cannot be read: {problem}")
     if num_equal_pictures(images) > 1:
-        warn_once(f"{path} holds {num_equal_pictures(images)} pictures of the same size: the first is read")
+        warn_once(f"{path} holds {num_equal_pictures(images)} pictures of the same size: only the first is read")

@@ -48,7 +48,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """What is left to be turned of an image as Pillow gives it."""
+    """The rotation that remains to be applied to an image from Pillow."""
     # Pillow turns TIFF itself. Of PNG a tag behind the pixels is not looked for: they would be decoded for it.
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1

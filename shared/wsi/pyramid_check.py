@@ -93,7 +93,7 @@ def _find_sound_levels(path: Path, sizes: Sequence[Size], open_reader: Callable[
             reader.close()
     if problems:
         named = "; ".join(f"level {level} ({sizes[level][0]} x {sizes[level][1]} px): {problems[level]}" for level in problems)
-        logger.warning("%s: what is stored as a smaller copy of the slide but is none is left out: %s", path, named)
+        logger.warning("%s: left out stored levels that are not smaller copies of the slide: %s", path, named)
     return (0, *(level for level in levels if level not in problems))
 
 
@@ -103,14 +103,14 @@ def _ratios(size_px: Size, level_size_px: Size) -> str:
 
 
 def _foreign_levels(reader: LevelReader, levels: Sequence[int]) -> dict[int, str]:
-    """What is wrong with those of `levels`, the finest first, that show something else than level 0."""
+    """The problems of those `levels`, finest first, that show something other than level 0."""
     places = _places(_Level(reader, levels[-1]))
     problems, finer = {}, 0
     for level in levels:
         if _show_the_same(_Level(reader, level), _Level(reader, finer), places):
             finer = level
         else:
-            problems[level] = f"it does not show what level {finer} shows at the same places"
+            problems[level] = f"it does not show the same as level {finer} at the same places"
     return problems
 
 

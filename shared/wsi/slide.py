@@ -106,7 +106,7 @@ class Slide:
         """Micrometres per level-0 pixel; ValueError where neither the file nor the caller gave it."""
         if self._mpp is None:
             raise ValueError(
-                f"{self.path} does not say how large its pixels are{self.mpp_note}; pass mpp=... (micrometres per level-0 pixel) "
+                f"{self.path} does not state its pixel size{self.mpp_note}; pass mpp=... (micrometres per level-0 pixel) "
                 "or fill the manifest's `mpp` column"
             )
         return self._mpp

@@ -15,7 +15,7 @@ _MAX_OPEN_SLIDES = 32
 class SlidePool:
     """The most recently used slides, at most `max_open` of them.
 
-    A slide that is pushed out is closed, not invalid: whoever still holds it may read on, which opens it again.
+    A slide that is pushed out is closed, not invalid: code that still holds it may read on, which opens it again.
 
     Args:
         max_open: at least 1.
@@ -28,7 +28,7 @@ class SlidePool:
         self._slides: OrderedDict[tuple[Path, float | None, str], Slide] = OrderedDict()
 
     def get(self, path: str | Path, mpp: float | None = None, backend: str = "auto") -> Slide:
-        """The slide at `path`, opened unless it is at hand. Arguments and errors as for `Slide`."""
+        """The slide at `path`, opened unless it is open already. Arguments and errors as for `Slide`."""
         key = (Path(path), mpp, backend)
         slide = self._slides.pop(key, None) or Slide(path, backend=backend, mpp=mpp)
         self._slides[key] = slide

@@ -17,7 +17,7 @@ from .notices import warn_once
 from .tiff.layout import TiffLayout
 
 # Coarser than this is a print or screen resolution (72, 96, 300, 1200 dpi: 21 um and more), not that of a scanner: 10 um is
-# 2540 dpi; the coarsest levels that are stored as files of their own lie below it. Light cannot resolve what is finer.
+# 2540 dpi; the coarsest levels that are stored as separate files lie below it. Light cannot resolve what is finer.
 FINEST_SCAN_UM, COARSEST_SCAN_UM = 0.05, 10.0
 # What a person may state instead: between the two lie nanometres, millimetres and metres taken for micrometres.
 FINEST_STATED_UM, COARSEST_STATED_UM = 0.01, 100.0
@@ -57,7 +57,7 @@ _LARGEST_ANISOTROPY = 0.05
 
 
 class _Candidate(NamedTuple):
-    """What one tag says: its name, its words, micrometres along x and y, and whether it is meant for a scan's resolution."""
+    """The contents of one tag: its name, its text, micrometres along x and y, and whether it is meant for a scan's resolution."""
 
     tag: str
     text: str
@@ -70,9 +70,9 @@ class Spacing:
     """What the tags of a file say about its pixel size.
 
     Attributes:
-        sides_um: micrometres per level-0 pixel along x and y, None where no tag tells.
+        sides_um: micrometres per level-0 pixel along x and y, None if no tag states it.
         passed_over: sentences on tags that say something that no scanner's pixel size can be.
-        is_contradictory: whether one of these was meant to be the pixel size of a scan, and none was found beside it.
+        is_contradictory: whether one of these was meant to be the pixel size of a scan, and none was found next to it.
     """
 
     sides_um: tuple[float, float] | None
@@ -84,7 +84,7 @@ class Spacing:
         return self.sides_um is not None and abs(self.sides_um[0] - self.sides_um[1]) <= _LARGEST_ANISOTROPY * min(self.sides_um)
 
     def checked_um(self, path: Path) -> float | None:
-        """Micrometres per level-0 pixel, the mean of both sides; None where no tag tells.
+        """Micrometres per level-0 pixel, the mean of both sides; None if no tag states it.
 
         Args:
             path: for the error message.
@@ -92,7 +92,7 @@ class Spacing:
         Raises:
             ValueError: if the two sides differ by more than 5 %, or what should be the pixel size cannot be one.
         """
-        remedy = "pass mpp=... or fill the manifest's `mpp` column to say what is right"
+        remedy = "pass mpp=... or fill the manifest's `mpp` column to state the right value"
         if self.is_contradictory:
             raise ValueError(f"{path}: {'; '.join(self.passed_over)}; {remedy}")
         if self.sides_um is None:
@@ -101,7 +101,7 @@ class Spacing:
         if not self.is_square:
             raise ValueError(f"{path}: its pixels are {x:g} x {y:g} um, not square; {remedy}")
         for sentence in self.passed_over:
-            warn_once(f"{path}: {sentence}; another tag says {(x + y) / 2:g} um, which is taken")
+            warn_once(f"{path}: {sentence}; another tag says {(x + y) / 2:g} um, which is used")
         return (x + y) / 2
 
     def compare(self, path: Path, stated_um: float) -> None:
@@ -110,10 +110,10 @@ class Spacing:
             own = sum(self.sides_um) / 2
             if abs(own - stated_um) > _LARGEST_CONTRADICTION * min(own, stated_um):
                 warn_once(
-                    f"{path}: its own tags say {own:g} um per pixel; {stated_um:g} um was stated (manifest or key) and is taken"
+                    f"{path}: its own tags say {own:g} um per pixel; {stated_um:g} um was given (manifest or key) and is used"
                 )
         elif self.is_contradictory:
-            warn_once(f"{path}: {'; '.join(self.passed_over)}; {stated_um:g} um was stated (manifest or key) and is taken")
+            warn_once(f"{path}: {'; '.join(self.passed_over)}; {stated_um:g} um was given (manifest or key) and is used")
 
 
 def is_possible_spacing(mpp: float) -> bool:
@@ -128,8 +128,9 @@ def is_possible_spacing(mpp: float) -> bool:
 def read_spacing(layout: TiffLayout | None, openslide_properties: Mapping[str, str]) -> Spacing:
     """What a file says about its pixel size.
 
-    The first plausible source counts: OME-XML ``PhysicalSizeX/Y``, ImageJ's ``unit``, OpenSlide's ``openslide.mpp-x/y``, Aperio's
-    ``MPP``, the TIFF resolution. Plausible is 0.05 to 10 um: a TIFF of "72 dpi" has no scan resolution, whatever its unit.
+    The first plausible source counts: OME-XML ``PhysicalSizeX/Y``, ImageJ's ``unit``, OpenSlide's ``openslide.mpp-x/y``,
+    Aperio's ``MPP``, the TIFF resolution. Plausible is 0.05 to 10 um: a TIFF of "72 dpi" has no scan resolution, whatever its
+    unit.
 
     Args:
         layout: tags of a TIFF, None for other files.
@@ -223,7 +224,7 @@ def _imagej_spacing(layout: TiffLayout) -> Iterator[_Candidate]:
 
 
 def _unit_um(name: str) -> float:
-    """Micrometres per unit; not a number for one that nobody knows."""
+    """Micrometres per unit; not a number for an unknown one."""
     name = name.strip()
     return _OME_UNIT_UM.get(name, _SPELLED_UNIT_UM.get(name.lower(), math.nan))
 

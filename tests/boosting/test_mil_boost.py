@@ -41,7 +41,7 @@ def test_instances_are_found_by_the_labels_of_bags():
     scores = model.instance_decision_function(test_bags.reshape(-1, 6)).reshape(truth.shape)
     assert roc_auc_score(truth.ravel(), scores.ravel()) > 0.97
     assert (model.predict(test_bags) == test_labels).mean() > 0.9
-    # What tells them apart is what the trees say, not any other feature.
+    # What distinguishes them is what the trees say, not any other feature.
     steps = np.abs(model.value_).max(axis=1)
     assert steps[model.feature_[:, 0] == 2].sum() > 0.5 * steps.sum()
 
@@ -78,7 +78,7 @@ def test_going_on_is_as_if_there_had_been_no_end(max_features):
     np.testing.assert_array_equal(resumed.feature_, whole.feature_)
     np.testing.assert_allclose(resumed.value_, whole.value_, rtol=1e-6)
     assert resumed.losses_ == pytest.approx(whole.losses_)
-    # Without warm_start it begins anew.
+    # Without warm_start it begins again.
     again = whole.set_params(n_estimators=2).fit(bags, labels)
     assert len(again.value_) == 2
 
@@ -119,7 +119,7 @@ def test_rejects_impossible_settings(options, problem):
         ([[[1.0]], np.zeros((0, 1))], [0, 1], r"\(0, 1\)"),
         ([[[1.0]], [[1.0, 2.0]]], [0, 1], r"the same F; got \[\(1, 1\), \(1, 2\)\]"),
         ([[[1.0]], [[np.nan]]], [0, 1], "got 1 that are not"),
-        ([[[1.0]], [[2.0]]], [1, 1], "labels must be 0 and 1, both of them"),
+        ([[[1.0]], [[2.0]]], [1, 1], "contain both 0 and 1, nothing else"),
         ([[[1.0]], [[2.0]]], [0, 1, 1], r"\(2,\)"),
     ],
 )
@@ -131,5 +131,5 @@ def test_rejects_what_are_no_bags(bags, labels, problem):
 def test_trees_of_other_features():
     bags, labels, _ = make_bags(num_bags=10)
     model = MILBoost(n_estimators=2, warm_start=True).fit(bags, labels)
-    with pytest.raises(ValueError, match="the trees look at 6 features, the instances have 5"):
+    with pytest.raises(ValueError, match="the trees expect 6 features, found instances with 5"):
         model.fit(bags[..., :5], labels)

@@ -16,8 +16,8 @@ pytest.register_assert_rewrite("tests.bundles.runs")
 from .runs import Bundle, Training, train_once  # noqa: E402
 
 IMAGE_SIZE_PX = 64
-# Everything that makes a training small. In fp32, because bfloat16 is used on some CPUs and not on others; the word None would do
-# nothing on MONAI's command line.
+# Everything that makes a training small. In fp32, because bfloat16 is used on some CPUs and not on others; the word None would
+# do nothing on MONAI's command line.
 TINY: dict[str, Any] = {
     "image_size_px": IMAGE_SIZE_PX,
     "backbone": "resnet10",
@@ -78,7 +78,7 @@ CLASS_PAINTS = ((70, 30, 120), (20, 110, 60), (160, 20, 20))
 
 @pytest.fixture(scope="session")
 def easy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Generated images and slides, their tumour painted in another colour: easy enough to be learnt in seconds."""
+    """Generated images and slides, their tumour painted in another colour: easy enough to be learned in seconds."""
     folder = tmp_path_factory.mktemp("bundles") / "data"
     slides = (SlidePlan("test", 0.3, (520, 680)), SlidePlan("train", 0.0, (300, 420)))
     write_demo(folder, DemoPlan(images={"train": 16, "val": 8, "test": 8}, size_px=IMAGE_SIZE_PX, slides=slides))

@@ -12,10 +12,10 @@ def add_newcomer(folder: Path, source: str, name: str, **settings: Any) -> Path:
     """Copy the bundle `source` of this repository to ``folder/bundles/name``: what it is called is changed within it alone.
 
     Args:
-        folder: gets ``bundles``, and ``shared`` beside it.
+        folder: gets ``bundles``, and ``shared`` next to it.
         source: name of a bundle of this repository.
         name: of the new one.
-        settings: keys of its ``train.json`` and ``inference.json``, beside those of its ``small.json``.
+        settings: keys of its ``train.json`` and ``inference.json``, in addition to those of its ``small.json``.
 
     Returns:
         the folder of bundles.

@@ -223,7 +223,7 @@ class Training:
         return self.bundle.workflow("train", **{**self.options, "output_dir": str(self.folder), "tracking::enabled": False})
 
     def killed(self, folder: Path, kills: Mapping[str, str]) -> str:
-        """The same training in another folder, killed once for each of `kills` and started anew: what it said in the end.
+        """The same training in another folder, killed once for each of `kills` and started again: what it said in the end.
 
         Its runs go to the same MLflow database, as on a server.
 
@@ -241,8 +241,8 @@ class Training:
         """Killed in each of these stages it resumes where it stopped, and leaves these files with the same numbers."""
         said = self.killed(folder, {f"{stage}/resume.pt": f"{stage}/model.pt" for stage in stages})
         for stage in stages[:-1]:
-            assert f"{stage}: finished already" in said
-        assert f"{stages[-1]}: goes on after epoch" in said
+            assert f"{stage}: already finished" in said
+        assert f"{stages[-1]}: resumes after epoch" in said
         assert_same_results(folder, self.folder, names)
 
     def assert_evaluated_the_same(self, folder: Path, cwd: Path = REPOSITORY, **options: Any) -> list[str]:

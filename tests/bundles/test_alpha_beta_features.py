@@ -28,7 +28,7 @@ def test_slides_are_embedded_once_and_mapped_from_their_features(alpha_beta, tra
     assert not (folder / "run/calibration/maps").exists()
     written = {path: path.stat().st_mtime_ns for path in features.glob("*.h5")}
     again = alpha_beta.run_well(alpha_beta.command("train", "features", output_dir=tmp_path / "run", **options))
-    assert "11 of 11 images are finished: skipped" in again.stdout
+    assert "11 of 11 images are already finished and skipped" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in features.glob("*.h5")} == written
     torch.testing.assert_close(weights_of(tmp_path / "run/model.pt"), weights_of(folder / "run/model.pt"), rtol=0, atol=0)
     assert metrics_of(tmp_path / "run") == metrics_of(folder / "run")

@@ -100,7 +100,7 @@ def test_mlflow_has_every_stage(trained_alpha_beta):
 def test_killed_it_ends_with_the_same_numbers(trained_alpha_beta, tmp_path, moment):
     folder = tmp_path / "killed"
     said = trained_alpha_beta.killed(folder, {moment: "evaluation/metrics.json"})
-    expected = "tiles: goes on after epoch" if moment.startswith("tiles") else "tiles: finished already"
+    expected = "tiles: resumes after epoch" if moment.startswith("tiles") else "tiles: finished already"
     assert expected in said
     # The maps' table says how long each took and where it lies.
     for run in (folder, trained_alpha_beta.folder):
@@ -242,7 +242,7 @@ def test_inference_maps_a_slide_alone_and_with_an_ensemble(alpha_beta, trained_a
     source = alpha_beta.data / "slides/slide_08.tif"
     refused = alpha_beta.run(alpha_beta.command("inference", "ensemble", source=source, **options))
     assert refused.returncode != 0
-    assert "2 networks answer together" in refused.stderr
+    assert "2 networks are averaged" in refused.stderr
     threshold = json.loads((trained_alpha_beta.folder / "calibration.json").read_text())["threshold"]
     two = alpha_beta.map_slide("ensemble", slide="slide_08", threshold=threshold, **options)
     assert float(one["tumour_share"]) == pytest.approx(float(two["tumour_share"]), abs=0.01)
@@ -252,9 +252,9 @@ def test_inference_maps_a_slide_alone_and_with_an_ensemble(alpha_beta, trained_a
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda table: table[table["label"] == 1], "one class only"),
-        (lambda table: table.assign(mpp=-1.0), "row 2: mpp is a size"),
-        (lambda table: table.assign(x=0, y=0, width_px=100, height_px=100), "a bag is drawn from a whole slide"),
+        (lambda table: table[table["label"] == 1], "only one class"),
+        (lambda table: table.assign(mpp=-1.0), "row 2: mpp must be a number"),
+        (lambda table: table.assign(x=0, y=0, width_px=100, height_px=100), "bags are drawn from whole slides"),
     ],
 )
 def test_what_is_wrong_with_a_manifest_is_said_before_anything_is_written(alpha_beta, tmp_path, change, reason):

@@ -97,7 +97,7 @@ def test_a_checkpoint_is_the_head_alone(trained):
 def test_killed_it_ends_with_the_same_numbers(trained, tmp_path):
     folder = tmp_path / "killed"
     said = trained.killed(folder, {"attention/resume.pt": "attention/model.pt"})
-    assert "attention: goes on after epoch" in said
+    assert "attention: resumes after epoch" in said
     assert metrics_of(folder) == metrics_of(trained.folder)
     assert (folder / "attention/history.csv").read_text() == (trained.folder / "attention/history.csv").read_text()
     torch.testing.assert_close(weights_of(folder / "model.pt"), weights_of(trained.folder / "model.pt"), rtol=0, atol=0)
@@ -166,5 +166,5 @@ def test_what_is_wrong_with_a_manifest_is_said_before_slides_are_embedded(attent
     options = {"manifest": str(tmp_path / "slides.csv"), "features_dir": str(tmp_path / "features")}
     with pytest.raises(RuntimeError) as caught:
         attention.train_here(output_dir=tmp_path / "run", **options)
-    assert "one class only" in messages_of(caught.value)
+    assert "only one class" in messages_of(caught.value)
     assert not (tmp_path / "features").exists()

@@ -103,7 +103,7 @@ def test_what_was_trained_with_other_settings_is_not_used(camel, trained, tmp_pa
     message = messages_of(caught.value)
     assert f"was trained with other settings ({named})" in message
     remedy = "unless_null" if named.startswith("mpp") else "keys"
-    assert f"to go on in spite of it: --check_training::{remedy} '[]'" in message
+    assert f"to continue anyway: --check_training::{remedy} '[]'" in message
     assert not list(tmp_path.iterdir())
 
 
@@ -153,6 +153,6 @@ def test_a_training_is_not_continued_with_another_configuration(camel, trained):
     with pytest.raises(RuntimeError) as caught:
         other.run()
     message = str(caught.value.__cause__)
-    assert "holds a run with another configuration" in message
+    assert "contains a run with another configuration" in message
     assert "retrain::num_epochs: 4 then, 7 now" in message
     assert {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")} == before

@@ -30,12 +30,12 @@ def trained_camel(camel, tmp_path_factory):
 
 def test_camel_runs_all_of_its_stages_on_features(trained_camel):
     _, _, folder, process = trained_camel
-    assert process.stdout.count("images and copies are embedded by efficientnet_lite0") >= 1
+    assert process.stdout.count("images and copies with efficientnet_lite0") >= 1
     for stage in ("max_max", "max_min", "retrain", "segmentation"):
         state = weights_of(folder / stage / "model.pt")
         assert not [name for name in state if name.startswith("encoder.")]
         assert state["head.weight"].shape[1] == 1280
-    # Tumour is easy here: painted in a colour of its own.
+    # Tumour is easy here: painted in its own colour.
     pixels = metrics_of(folder)["pixels"]
     assert pixels["CAMEL"]["iou"] > pixels["Everything is tumour"]["iou"]
     assert history_of(folder, "segmentation").train_loss.iloc[-1] < history_of(folder, "segmentation").train_loss.iloc[0]

@@ -11,7 +11,7 @@ from .conftest import SMALL_UNET
 from .runs import messages_of, metrics_of
 
 UNCONSTRAINED = ("retrain_unconstrained",)
-# What each leaves behind beside evaluation/, segmentation/ and model.pt.
+# What each leaves behind next to evaluation/, segmentation/ and model.pt.
 TRAININGS = {
     UNCONSTRAINED: {"max_max", "max_min", "construct", "retrain", "relabel"},
     (*UNCONSTRAINED, "max_max"): {"max_max", "construct", "retrain", "relabel"},

@@ -161,12 +161,12 @@ def test_overlays_go_together_in_any_order(cdws, tmp_path, overlays, etas, side_
 @pytest.mark.parametrize(
     ("overlays", "options", "problem"),
     [
-        (("baseline", "dws"), {}, r"the network has 1 side outputs, and there are 3 etas, \[0, 0, 0\]"),
-        (("vgg5",), {"etas": [1, 2, 3]}, r"the network has 5 side outputs, and there are 3 etas, \[1, 2, 3\]"),
+        (("baseline", "dws"), {}, r"the network has 1 side outputs, but there are 3 etas, \[0, 0, 0\]"),
+        (("vgg5",), {"etas": [1, 2, 3]}, r"the network has 5 side outputs, but there are 3 etas, \[1, 2, 3\]"),
         ((), {"eta_fuse": -1}, "etas must be >= 0; .* eta_fuse=-1"),
         ((), {"side_outputs": [2, 1, 3]}, "side_outputs must ascend"),
-        ((), {"train::preprocessing::max_scale": 1.2}, r"\(RandAffined\).*areas would be wrong"),
-        ((), {"train::preprocessing::crop_size_px": 32}, r"\(RandSpatialCropd\).*areas would be wrong"),
+        ((), {"train::preprocessing::max_scale": 1.2}, r"\(RandAffined\).*areas would silently be wrong"),
+        ((), {"train::preprocessing::crop_size_px": 32}, r"\(RandSpatialCropd\).*areas would silently be wrong"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(cdws, tmp_path, overlays, options, problem):

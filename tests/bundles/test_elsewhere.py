@@ -56,7 +56,7 @@ print(refused(load, "camel", bundle_dir=root / "bundles", model_file="models/ebh
 
 @pytest.fixture
 def elsewhere(tmp_path, run_python):
-    """What a script prints that is run in a folder of its own."""
+    """What a script prints that is run in its own folder."""
 
     def run(script: str) -> list[str]:
         folder = tmp_path / "elsewhere"
@@ -79,7 +79,7 @@ def test_workflows_and_load_have_the_trained_network_or_refuse(elsewhere, tmp_pa
     assert without.startswith(f"ValueError: the weights {ROOT}/bundles/camel/models/model.pt do not exist")
     assert len(of_another) == 2
     for said in of_another:
-        assert "models/ebhi_seg/model.pt does not hold the weights of the DeepLabV2" in said
+        assert "models/ebhi_seg/model.pt does not contain the weights of the DeepLabV2" in said
         assert "head.weight: expected none, found 2 x 1280 x 1 x 1" in said or "more)" in said
 
 
@@ -95,7 +95,7 @@ def test_another_module_of_that_name_is_refused(elsewhere, tmp_path, kind):
         version = json.loads((ROOT / "bundles/camel/configs/metadata.json").read_text())["shared_version"]
         init.write_text(init.read_text().replace(f'"{version}"', '"0.0.1"'))
     (said,) = elsewhere(FOREIGN)
-    wanted = {"unrelated": "another one of that name", "checkout": "that of another checkout", "older": "but 0.0.1 is loaded"}
+    wanted = {"unrelated": "another package of that name", "checkout": "that of another checkout", "older": "but 0.0.1 is loaded"}
     assert said.startswith("RuntimeError: ")
     assert wanted[kind] in said
     assert str(tmp_path / "shared") in said

@@ -62,7 +62,7 @@ def test_it_trains_on_features_is_evaluated_and_maps_a_slide(bundle, tmp_path):
     bundle.train_here("features", output_dir=tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     if bundle.name != "joint_seg_cls":
-        # Tumour is painted in a colour of its own.
+        # Tumour is painted in its own colour.
         pixels = metrics["pixels"]
         (method,) = metrics["images"]
         assert pixels[method]["iou"] > pixels["Everything is tumour"]["iou"]
@@ -162,5 +162,5 @@ def test_killed_it_ends_with_the_same_numbers(easy_data, tmp_path):
     resume = tmp_path / "killed/segmentation/resume.pt"
     bundle.kill_when(resume, command, tmp_path / "killed.log", MLFLOW_TRACKING_URI=training.database)
     assert not (tmp_path / "killed/segmentation/model.pt").exists(), "killed too late to prove anything"
-    assert "goes on after epoch" in bundle.run_well(command, MLFLOW_TRACKING_URI=training.database).stdout
+    assert "resumes after epoch" in bundle.run_well(command, MLFLOW_TRACKING_URI=training.database).stdout
     assert_same_results(tmp_path / "killed", training.folder, files_of(training.folder))

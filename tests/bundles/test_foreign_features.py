@@ -61,7 +61,7 @@ def test_a_training_reads_them_as_they_are(easy_slides, trident, tmp_path, name)
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({}, "holds 11 files of features"),
+        ({}, "contains 11 files of features"),
         ({"run_embed": "$None", "mpp": 1.0}, "at another pixel size: expected mpp 1, found 0.5"),
     ],
 )

@@ -42,7 +42,7 @@ def test_the_training_leaves_its_files_and_its_table(trained):
     metrics = metrics_of(trained.folder)
     assert list(metrics["pixels"]) == ["Pixel-level FSB", "Everything is tumour"]
     assert list(metrics["regions"]) == list(metrics["boundaries"]) == ["Pixel-level FSB"]
-    # Tumour is painted in a colour of its own.
+    # Tumour is painted in its own colour.
     assert metrics["pixels"]["Pixel-level FSB"]["iou"] > metrics["pixels"]["Everything is tumour"]["iou"]
     rows = list(csv.DictReader((trained.folder / "segmentation/history.csv").open()))
     assert [float(row["epoch"]) for row in rows] == [1, 2, 3, 4]

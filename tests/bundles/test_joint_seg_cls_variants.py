@@ -52,7 +52,7 @@ def test_the_paper_s_epoch_is_a_pass_over_the_larger_kind(joint, tmp_path):
 
 
 def test_the_best_epoch_is_kept(joint, tmp_path):
-    """The learning rate grows until nothing is left of what was learnt, and no lesion is found any more."""
+    """The learning rate grows until nothing is left of what was learned, and no lesion is found any more."""
     wild = {"masked_share": 1.0, "num_epochs": 4, "lr": 0.003, "final_lr_share": 1000.0}
     scores = {}
     for keep_best in ("val_pixel_foreground_accuracy", "$None"):
@@ -124,7 +124,7 @@ def test_two_classes_of_tiles_at_half_their_size(joint, tmp_path):
     assert metrics["class_pixels"]["S+C*"]["bach_score"] == pytest.approx(metrics["classes"]["tumour"]["iou"])
     again = {"output_dir": run, "evaluation_dir": tmp_path / "again", "image_size_px": 64}
     assert ebhi.evaluate_here("ebhi_seg", **again) == metrics
-    # One class beside the background: a map of tumour with a threshold.
+    # One class in addition to the background: a map of tumour with a threshold.
     maps = {"checkpoint": str(run / "model.pt"), "output_dir": str(tmp_path / "maps"), "num_workers": 1, **SMALL_TILES}
     workflow = ebhi.workflow("inference", "ebhi_seg", workflow_type="infer", **maps)
     mapper = workflow.parser.get_parsed_content("slide_mapper")
@@ -182,8 +182,8 @@ def test_labelled_images_of_another_size_train(joint, tmp_path):
         ({"labelled": "masked"}, "labelled must be one of unmasked, all, unmasked_or_all; got 'masked'"),
         ({"head": "other"}, "head must be one of paper, released; got 'other'"),
         ({"class_names": ["normal", "tumour"]}, "row 4: label must be one of 0..1, got 2"),
-        ({"image_size_px": 96}, "the image is 64 x 64 px at 8 um per pixel, wanted 96 x 96"),
-        ({"labelled_size_px": 32}, "the image is 64 x 64 px at 8 um per pixel, wanted 32 x 32"),
+        ({"image_size_px": 96}, "the image is 64 x 64 px at 8 um per pixel, expected 96 x 96"),
+        ({"labelled_size_px": 32}, "the image is 64 x 64 px at 8 um per pixel, expected 32 x 32"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -210,7 +210,7 @@ def with_mask_of_9(table: pd.DataFrame, row: int, folder: Path) -> None:
 BROKEN = {
     "a label of 7": (lambda table, row, folder: with_label(table, row, 7), "label must be one of 0..3, got 7"),
     "no label": (lambda table, row, folder: with_label(table, row, None), "the column 'label' is empty"),
-    "a mask of 9": (with_mask_of_9, "has a pixel of value 9: with 4 classes a pixel is its class index, 0..3"),
+    "a mask of 9": (with_mask_of_9, "has a pixel of value 9: with 4 classes a pixel's value must be its class index, 0..3"),
 }
 
 

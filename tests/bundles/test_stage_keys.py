@@ -46,7 +46,7 @@ pytestmark = pytest.mark.slow
     [pytest.param(name, *case, id="+".join([name, *case[0], *case[1]])) for name, cases in CASES.items() for case in cases],
 )
 def test_what_a_stage_takes_and_keeps(request, tmp_path, name, overlays, options, chosen_by):
-    """A metric that chooses an epoch is one that the validation gives, and needs no mask unless masks are learnt from."""
+    """A metric that chooses an epoch is one that the validation gives, and needs no mask unless masks are learned from."""
     data, tiny = SETTINGS[name]
     bundle = Bundle(name, request.getfixturevalue(data), tiny)
     keys = {"min_steps": 50, "ema_decay": 0.9, "output_dir": str(tmp_path), "tracking::enabled": False}

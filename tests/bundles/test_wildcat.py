@@ -41,7 +41,7 @@ def test_the_training_leaves_its_files_and_its_table(trained):
     assert list(metrics["images"]) == list(metrics["regions"]) == ["WILDCAT"]
     history = history_of(trained.folder, "segmentation")
     assert {"train_loss", "val_image_accuracy", "val_pixel_iou"} <= set(history)
-    # Tumour is painted in a colour of its own.
+    # Tumour is painted in its own colour.
     assert history["train_loss"].iloc[-1] < 0.5 * history["train_loss"].iloc[0]
 
 

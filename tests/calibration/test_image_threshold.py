@@ -58,7 +58,7 @@ def test_the_threshold_is_the_one_that_masks_would_choose(make_calibration):
 def test_few_images_do_not_decide(make_calibration, num_images):
     result = make_calibration(num_images).run()
     assert result["threshold"] == 0.5
-    assert "a threshold is chosen on at least 5 of each" in result["reason"]
+    assert "a threshold is only chosen with at least 5 of each" in result["reason"]
 
 
 @pytest.mark.parametrize("num_images", [12, 40])
@@ -123,4 +123,4 @@ def test_weights_of_a_training_that_chose_none(tmp_path, caplog, temperature, ex
     caplog.set_level(logging.WARNING)
     assert load_threshold([tmp_path / "model.pt"], temperature, default=0.4) == pytest.approx(expected)
     (said,) = caplog.messages
-    assert said.endswith("calibration.json does not exist: this training chose no threshold, and 0.4 is taken (--threshold)")
+    assert said.endswith("calibration.json does not exist: this training chose no threshold, so 0.4 is used (--threshold)")

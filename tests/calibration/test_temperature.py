@@ -187,5 +187,5 @@ def test_says_what_cannot_be_fitted(records):
         collect_logits(mapper, records[::2], labels="label").fit()
     with pytest.raises(ValueError, match="one or two channels, got 3"):
         tumour_logit(torch.zeros(3, 2, 2))
-    with pytest.raises(ValueError, match="nothing is counted"):
+    with pytest.raises(ValueError, match="the histograms are empty"):
         TumourPixels().reliability(1.0)

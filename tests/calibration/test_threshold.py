@@ -197,7 +197,7 @@ def test_loading_a_threshold(tmp_path):
         load_threshold([model])
     (tmp_path / "calibration.json").write_text('{"threshold": 0.25}')
     assert load_threshold([str(model)]) == 0.25
-    with pytest.raises(ValueError, match=r"2 networks answer together, .* --threshold a number"):
+    with pytest.raises(ValueError, match=r"2 networks are averaged, .* --threshold a number"):
         load_threshold([model, model])
     (tmp_path / "calibration.json").write_text("{}")
     with pytest.raises(ValueError, match=r"calibration\.json holds no threshold"):

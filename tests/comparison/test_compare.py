@@ -126,7 +126,7 @@ def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_pa
     with pytest.raises(SystemExit) as stop:
         compare.main()
     assert stop.value.code == 1
-    assert "holds a run of another sweep (num_epochs: 1 then, 2 now)" in (tracked_folder / "table.md").read_text()
+    assert "contains a run of another sweep (num_epochs: 1 then, 2 now)" in (tracked_folder / "table.md").read_text()
 
     # Nor with another manifest: a test image that was trained on would be scored.
     records = load_manifest(images_csv)
@@ -164,7 +164,7 @@ def test_what_cannot_be_started(images_csv, tmp_path, monkeypatch, capsys):
         (["--manifest", images_csv, "--methods", "camel", "--set", "camle", "seed", 1], "--set names camle"),
         (
             ["--manifest", images_csv, "--methods", "camel", "--reference", "wildcat"],
-            "--reference wildcat: expected one of what is compared: camel, everything_is_tumour, colour_only, true_labels",
+            "--reference wildcat: expected one of the compared methods:  camel, everything_is_tumour, colour_only, true_labels",
         ),
     ):
         monkeypatch.chdir(ROOT)
@@ -219,8 +219,8 @@ def test_a_comparison_in_which_every_method_is_skipped(images_csv, tracked_folde
         compare.main()
     assert stop.value.code == 2
     said = capsys.readouterr().err
-    assert f"error: every method was skipped, nothing was compared on {tmp_path}/rectangles.csv:" in said
-    assert "  camel needs square images of one size: these are 10 of 96 x 64 px; " in said
+    assert f"error: every method was skipped, so nothing was compared on {tmp_path}/rectangles.csv:" in said
+    assert "  camel needs square images of one size, and these are 10 of 96 x 64 px; " in said
     assert "  alpha_beta_mil needs whole slides" in said
     assert "10 of 96 x 64 px" in (tracked_folder / "table.md").read_text()
 
@@ -257,7 +257,7 @@ def test_rectangular_images_are_compared(images_csv, tracked_folder, tmp_path, m
         ("a\nerror: num_workers must be at least 1\nsome library says goodbye\n", "error: num_workers must be at least 1"),
         ("mlflow.exceptions.MlflowException: no such run\n", "mlflow.exceptions.MlflowException: no such run"),
         ("Killed\n", "Killed"),
-        ("", "it said nothing"),
+        ("", "it printed no message"),
     ],
 )
 def test_why_a_process_failed(tmp_path, log, line):

@@ -36,11 +36,12 @@ def in_test(index):
 BAD = {
     "one class": (
         {"label": lambda index, cell: "1" if index < 4 else cell},
-        r"the 4 rows of the split 'train' are of one kind, label 1 \(tumour\): expected rows with label 0 \(normal\) and",
+        r"all 4 rows of the split 'train' have the same label, 1 \(tumour\): expected rows with label 0 \(normal\) and",
     ),
     "one case": (
         {"case_id": lambda index, cell: "c", "split": None},
-        "no row of the split 'test': expected rows to train on .* found 10 of 'train'; all are of one case, c, and a case stays",
+        "no row of the split 'test': expected rows to train on .* found 10 of 'train'; all are of one case, c, and cases are "
+        "never",
     ),
     "no test split": (
         {"split": lambda index, cell: "train" if in_test(index) else cell},
@@ -52,14 +53,14 @@ BAD = {
     ),
     "no masks in test": (
         {"mask": lambda index, cell: "" if in_test(index) else cell},
-        "2 of the 4 rows of the split 'test' are not of label 0, and 0 have a mask: .* Fill the column 'mask' of the test rows",
+        "2 of the 4 rows of the split 'test' have a label above 0, and 0 have a mask: .* Fill the column 'mask' of the test rows",
     ),
     "no tumour in test": (
         {
             "label": lambda index, cell: "0" if in_test(index) else cell,
             "mask": lambda index, cell: "" if in_test(index) else cell,
         },
-        r"the 4 rows of the split 'test' have label 0 \(normal\) alone: expected rows with tumour",
+        r"all 4 rows of the split 'test' have label 0 \(normal\): expected rows with tumour",
     ),
 }
 
@@ -78,6 +79,6 @@ def test_a_class_that_is_only_in_the_test_split(manifest, images_csv, tmp_path):
         mask.save(tmp_path / f"m{index}.png")
     path.write_text(path.read_text().replace(f"{images_csv.parent}/m", f"{tmp_path}/m"))
     with pytest.raises(
-        ValueError, match=r"the split 'test' has label 2 \(c, 2 rows\), which no row .*; found there: 0 \(a\), 1 \(b\)"
+        ValueError, match=r"the split 'test' has label 2 \(c, 2 rows\), which no row .*; labels there: 0 \(a\), 1 \(b\)"
     ):
         check_comparable(prepare_data(path, tmp_path / "data", class_names=["a", "b", "c"]))

@@ -1,4 +1,4 @@
-"""What an earlier call has left in a folder is kept beside what is compared now, if it is of the same data and options."""
+"""What an earlier call has left in a folder is kept next to what is compared now, if it is of the same data and options."""
 
 import logging
 import re
@@ -57,14 +57,14 @@ def test_a_note_without_options_is_told(images_csv, tmp_path, caplog):
     (tmp_path / "comparison.json").write_text(re.sub(r',\s*"options": {.*?}', "", text, flags=re.DOTALL))
     with caplog.at_level(logging.WARNING):
         check_folder(tmp_path, images_csv, NAMES, OPTIONS)
-    assert "comparison.json does not say with which options its rows were made" in caplog.text
+    assert "comparison.json does not record the options with which its rows were made" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("reference", "said"),
     [
         ("wildcat", "every method was skipped"),
-        ("camel", "error: --reference camel: expected one of what is compared: alpha_beta_mil, wildcat"),
+        ("camel", "error: --reference camel: expected one of the compared methods:  alpha_beta_mil, wildcat"),
     ],
 )
 def test_a_method_of_an_earlier_call_is_a_reference(images_csv, tracked_folder, monkeypatch, capsys, reference, said):

@@ -70,7 +70,7 @@ def test_every_bundle_is_a_method():
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("resnet", "there is no bundle 'resnet' in .*; there are: alpha_beta_mil, .*camel"),
+        ("resnet", "there is no bundle 'resnet' in .*; the bundles are: alpha_beta_mil, .*camel"),
         ("camel+vnet", "has no overlay 'vnet'"),
     ],
 )
@@ -97,10 +97,10 @@ def test_a_method_whose_label_is_missing(changed, tmp_path, name, column, reason
 
 
 def test_a_method_of_slides_and_one_of_two_classes(data, images_csv, tmp_path):
-    with pytest.raises(NotComparable, match="needs whole slides: these are images"):
+    with pytest.raises(NotComparable, match="needs whole slides, and these are images"):
         plan(method("alpha_beta_mil"), data, tmp_path, {})
     several = prepare_data(images_csv, tmp_path, class_names=["normal", "benign", "invasive"])
-    with pytest.raises(NotComparable, match="needs two classes: these data have 3"):
+    with pytest.raises(NotComparable, match="needs two classes, and these data have 3"):
         plan(method("camel"), several, tmp_path, {})
 
 
@@ -124,7 +124,7 @@ def test_settings_follow_the_data(data, tmp_path):
     [
         ({"wildcat": {"seed": 1}}, "--set names wildcat: not among"),
         ({"camel": {"cmil_epochz": 8}}, "--set camel cmil_epochz: camel has no key 'cmil_epochz'; it has: "),
-        ({"all": {"nonsense": 8}}, "--set all nonsense: no method that is compared has key 'nonsense'"),
+        ({"all": {"nonsense": 8}}, "--set all nonsense: none of the compared methods has key 'nonsense'"),
     ],
 )
 def test_a_key_that_is_not_there(given, problem):
@@ -320,14 +320,14 @@ def test_images_that_are_not_squares_of_one_size_are_cut(cropped, tmp_path, size
     [
         ([(96, 64)], False, "10 of 96 x 64 px; squares cut .* no labels, because 2 training images have neither a mask nor"),
         ([(96, 96), (64, 64)], False, "5 of 96 x 96 px, 5 of 64 x 64 px; squares cut"),
-        ([(96, 96), (96, 24)], True, "5 of 96 x 96 px, 5 of 96 x 24 px; squares of their smallest side, 12 um, .* less than 32"),
+        ([(96, 96), (96, 24)], True, "5 of 96 x 96 px, 5 of 96 x 24 px; squares with their smallest side, 12 um, .* under 32"),
     ],
 )
 def test_images_that_cannot_be_cut(cropped, tmp_path, sizes, masks, problem):
     manifest = cropped(sizes, masks)
     data = prepare_data(manifest, tmp_path / "data")
     for name in ("camel", "cdws_mil", "wildcat"):
-        with pytest.raises(NotComparable, match=f"needs square images of one size: these are {problem}"):
+        with pytest.raises(NotComparable, match=f"needs square images of one size, and these are {problem}"):
             plan(method(name), data, tmp_path, {})
     assert plan(method("camel"), data, tmp_path, {"image_size_px": 96}).settings["image_size_px"] == 96
 

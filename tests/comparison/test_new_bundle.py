@@ -1,4 +1,4 @@
-"""A new bundle is one folder: it is found, trained and scored beside another, and no other file has to know its name."""
+"""A new bundle is one folder: it is found, trained and scored together with another, and no other file has to know its name."""
 
 import csv
 import sys

@@ -110,7 +110,10 @@ def test_what_does_not_beat_everything_is_tumour_is_marked(report, rows):
     few = replace(rows[0], draws=rows[2].draws)
     worse = replace(rows[0], draws=_drawn_less(rows[2].draws))
     title = "“everything is tumour”"
-    assert [verdict(row, [row, rows[2]], "iou") for row in (few, worse)] == [f"not told from {title}", f"below {title}"]
+    assert [verdict(row, [row, rows[2]], "iou") for row in (few, worse)] == [
+        f"not distinguishable from {title}",
+        f"below {title}",
+    ]
 
 
 def _drawn_less(draws):

@@ -139,7 +139,7 @@ def test_slides_with_masks_are_cut_into_regions(slides):
 
 
 def test_regions_are_cut_once(slides, monkeypatch):
-    """Finding tissue takes seconds a slide: the second time they are read, and cut anew where the size is another."""
+    """Finding tissue takes seconds per slide: the second time they are read, and cut again where the size is another."""
     data, _ = slides
     cut = []
 

@@ -87,7 +87,7 @@ def test_batches_of_a_loader(make_bags, num_workers):
 def test_spawned_workers_draw_the_same(make_bags):
     dataset = make_bags()
     dataset.set_epoch(2)
-    expected = [dataset[index] for index in range(3)]  # slides are open here, and are opened anew there
+    expected = [dataset[index] for index in range(3)]  # slides are open here, and are opened again there
     spawned = list(DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn"))
     for ours, theirs in zip(spawned, expected, strict=True):
         assert torch.equal(ours["xy"], theirs["xy"])

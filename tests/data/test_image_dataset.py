@@ -100,9 +100,9 @@ def test_a_region_that_overhangs_is_glass_there(slide):
 @pytest.mark.parametrize(
     ("region", "options", "words"),
     [
-        ({}, {"size_px": 32}, "16 x 16 px, wanted 32 x 32"),
-        ({"x": 0, "y": 0, "width_px": 4, "height_px": 16}, {"size_px": 16}, "4 x 16 px, wanted 16 x 16"),
-        ({"mpp": 0.25}, {"size_px": 16, "mpp": 0.5}, "8 x 8 px at 0.5 um per pixel, wanted 16 x 16"),
+        ({}, {"size_px": 32}, "16 x 16 px, expected 32 x 32"),
+        ({"x": 0, "y": 0, "width_px": 4, "height_px": 16}, {"size_px": 16}, "4 x 16 px, expected 16 x 16"),
+        ({"mpp": 0.25}, {"size_px": 16, "mpp": 0.5}, "8 x 8 px at 0.5 um per pixel, expected 16 x 16"),
         ({"x": 0, "y": 0, "width_px": 1, "height_px": 1, "mpp": 0.1}, {"mpp": 0.5}, "at least one pixel"),
         ({"x": 16, "y": 0, "width_px": 8, "height_px": 8}, {}, "outside the image of 16 x 16 px"),
         ({"x": 0, "y": -8, "width_px": 8, "height_px": 8}, {}, "outside the image of 16 x 16 px"),
@@ -129,7 +129,7 @@ def test_an_unreadable_image(tmp_path, content):
 def test_a_slide_without_mpp_is_an_error_where_one_is_asked_for(tmp_path):
     tifffile.imwrite(tmp_path / "s.tif", np.zeros((64, 64, 3), np.uint8), tile=(32, 32), photometric="rgb", compression="zlib")
     record = {"image": str(tmp_path / "s.tif"), "row": 2}
-    with pytest.raises(ValueError, match=r"row 2, .*s\.tif: .*how large its pixels are"):
+    with pytest.raises(ValueError, match=r"row 2, .*s\.tif: .*does not state its pixel size"):
         read_image(record, mpp=0.5)
     assert read_image({**record, "mpp": 0.25}, mpp=0.5).shape == (3, 32, 32)
 
@@ -158,7 +158,7 @@ def test_pixel_labels_that_are_missing_or_do_not_fit(tmp_path, write_image, labe
 
 def test_an_error_comes_through_a_worker_process(records):
     batches = iter(DataLoader(RegionDataset(records, size_px=32), batch_size=6, num_workers=1))
-    with pytest.raises(ValueError, match=r"row 2, .*tile0\.png: .*16 x 16 px, wanted 32 x 32"):
+    with pytest.raises(ValueError, match=r"row 2, .*tile0\.png: .*16 x 16 px, expected 32 x 32"):
         next(batches)
     # Left to the garbage collector, which may close its queue first, the worker would be waited for for 5 s.
     batches._shutdown_workers()
@@ -219,7 +219,7 @@ def test_areas_where_they_are_asked_for(records):
 def test_areas_do_not_follow_a_crop(records, options, named):
     """They are rough shares of the whole image; flips and quarter turns leave them as they are."""
     transform = training_augmentation(**options)
-    with pytest.raises(ValueError, match=rf"\({named}\).*areas would be wrong.*crop_size_px.*etas"):
+    with pytest.raises(ValueError, match=rf"\({named}\).*areas would silently be wrong.*crop_size_px.*etas"):
         RegionDataset(records, with_areas=True, transform=transform)
     RegionDataset(records, transform=transform)
     RegionDataset(records, with_areas=True, transform=training_augmentation(free_rotation=False, max_scale=1.0, stain_jitter=0.1))
@@ -230,7 +230,7 @@ def test_areas_do_not_follow_a_crop(records, options, named):
     [RandZoomd("image", prob=1.0), CenterSpatialCropd("image", 8), OneOf([RandRotated("image"), SpatialPadd("image", 32)])],
 )
 def test_steps_of_monai_that_areas_do_not_follow_either(records, step):
-    with pytest.raises(ValueError, match="areas would be wrong"):
+    with pytest.raises(ValueError, match="areas would silently be wrong"):
         RegionDataset(records, with_areas=True, transform=Compose([Compose([step])]))
     RegionDataset(records, with_areas=True, transform=Compose([Resized("image", (8, 8)), RandFlipd("image")]))
 
@@ -313,7 +313,9 @@ def test_a_mask_may_be_an_annotation_file(slide, write_rows, tmp_path):
     named = load_manifest(manifest, num_classes=3, tumour_classes=["benign", "Invasive"])
     target = pixel_target(named[0], "mask", (128, 160), 0.5)
     assert np.array_equal(target[0].numpy(), expected > 0)
-    with pytest.raises(ValueError, match=r"row 2, .*slide\.xml: annotation 1, region 2 has the class 'INVASIVE', wanted one of"):
+    with pytest.raises(
+        ValueError, match=r"row 2, .*slide\.xml: annotation 1, region 2 has the class 'INVASIVE', expected one of"
+    ):
         check_images([RegionDataset(records, mpp=0.5, pixel_labels="mask", class_names=["Normal", "Benign"])])
 
 
@@ -371,7 +373,7 @@ def test_check_images_names_the_row_before_anything_is_read(tmp_path: Path) -> N
         check_images([RegionDataset([good])], instances_per_side=0)
     with pytest.raises(ValueError, match=r"row 2, .*smaller than one instance"):
         check_images([RegionDataset([good])], instances_per_side=65)
-    with pytest.raises(ValueError, match=r"row 2, .*64 x 64 px, wanted 128 x 128"):
+    with pytest.raises(ValueError, match=r"row 2, .*64 x 64 px, expected 128 x 128"):
         check_images([RegionDataset([good], size_px=128)])
     masked = {**good, "mask": str(tmp_path / "mask.png")}
     with pytest.raises(ValueError, match=r"row 2, .*mask\.png is 64 x 60 px"):

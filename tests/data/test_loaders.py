@@ -128,7 +128,7 @@ def test_each_process_has_an_image_of_a_step_that_is_too_small(caplog):
     assert [len(step) for step in steps] == [5, 4]
     assert sorted(index for step in steps for index in step) == list(range(9))
     (said,) = caplog.messages
-    assert "counted over all processes: 1 is fewer than 4 processes, and a step takes 4" in said
+    assert "counted over all processes: 1 is fewer than 4 processes, so each step takes 4" in said
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def paired_loader(instances, images):
 
 
 def test_pairs(dataset):
-    # 7 instances one by one beside images in batches of 3: 7 steps, three passes over the images an epoch.
+    # 7 instances one by one next to images in batches of 3: 7 steps, three passes over the images an epoch.
     images = Epochs(dataset, 3)
     paired = paired_loader(RegionLoader(dataset, 1), images)
     assert len(paired) == 7
@@ -268,7 +268,7 @@ def test_pairs_of_nothing(dataset, names, leading):
 
 @pytest.mark.parametrize("num_steps", [1, 3, 4, 9])
 def test_an_epoch_of_a_number_of_steps(dataset, num_steps):
-    """Passes of 2 and of 4 steps, cut off or begun anew."""
+    """Passes of 2 and of 4 steps, cut off or begun again."""
     loaders = {"short": Epochs(dataset, 4), "long": Epochs(dataset, 2)}
     paired = PairedLoader(loaders, num_steps=num_steps)
     assert len(paired) == num_steps

@@ -78,24 +78,24 @@ def test_files_can_be_left_to_whoever_opens_them(tmp_path, write_rows):
         ({"label": "tumour"}, ["label must be a number", "'tumour'"]),
         ({"label": "nan"}, ["label must be a finite number", "'nan'"]),
         ({"label": ""}, ["the column 'label' is empty"]),
-        ({"area": "1.5"}, ["area is a share between 0 and 1", "1.5"]),
-        ({"area": "-0.1"}, ["area is a share between 0 and 1"]),
+        ({"area": "1.5"}, ["area must be a share between 0 and 1", "1.5"]),
+        ({"area": "-0.1"}, ["area must be a share between 0 and 1"]),
         ({"mpp": "0"}, ["mpp", "above 0"]),
-        ({"mpp": "0.00025"}, ["mpp is a size in micrometres per pixel", "0.01 to 100", "got 0.00025"]),
-        ({"mpp": "250"}, ["mpp is a size in micrometres per pixel", "0.01 to 100", "got 250"]),
+        ({"mpp": "0.00025"}, ["mpp must be a number of micrometres per pixel", "0.01 to 100", "got 0.00025"]),
+        ({"mpp": "250"}, ["mpp must be a number of micrometres per pixel", "0.01 to 100", "got 250"]),
         ({"x": "3"}, ["needs x, y and its size"]),
         ({"x": "3", "y": "4"}, ["needs x, y and its size"]),
         ({"width_px": "4", "height_px": "4"}, ["needs x, y and its size"]),
         ({"width_um": "4", "height_um": "4"}, ["needs x, y and its size"]),
-        ({"x": "0", "y": "0", "width_px": "4"}, ["width_px and height_px go together"]),
+        ({"x": "0", "y": "0", "width_px": "4"}, ["width_px and height_px must both be given"]),
         (
             {"x": "0", "y": "0", "mpp": "1", **dict.fromkeys(("width_um", "height_um", "width_px", "height_px"), "4")},
-            ["width_px, height_px or in width_um, height_um, not in both"],
+            ["width_px, height_px or by width_um, height_um, not by both"],
         ),
         ({"x": "0", "y": "0", "width_um": "4", "height_um": "-4"}, ["width_um and height_um", "above 0"]),
         ({"x": "0", "y": "0", "width_px": "0.2", "height_px": "4"}, ["smaller than a pixel"]),
         ({"x": "0", "y": "inf", "width_px": "4", "height_px": "4"}, ["y must be a finite number"]),
-        ({"x": "0", "y": "0", "width_um": "4", "height_um": "4"}, ["does not say how large its pixels are"]),
+        ({"x": "0", "y": "0", "width_um": "4", "height_um": "4"}, ["does not state its pixel size"]),
     ],
 )
 def test_an_error_names_file_and_row(write_rows, cells, words):
@@ -127,14 +127,14 @@ def test_groups_are_any_words_and_written_again(tmp_path, write_rows):
 @pytest.mark.parametrize("splits", [("", ""), ("train", "train"), ("train", "test")])
 def test_an_image_stands_once(write_rows, splits):
     rows = [{"image": "a.png", "label": "0", "split": splits[0]}, {"image": "a.png", "label": "0", "split": splits[1]}]
-    assert_refused(write_rows(rows), "row 3", "a.png stands in row 2 already", "" if splits[0] == splits[1] else "(split train)")
+    assert_refused(write_rows(rows), "row 3", "a.png is already in row 2", "" if splits[0] == splits[1] else "(split train)")
 
 
 def test_regions_of_one_image_are_no_duplicates(write_rows):
     region = {"y": "0", "width_px": "4", "height_px": "4"}
     path = write_rows([{**GOOD, "x": "0", **region}, {**GOOD, "x": "4", **region}])
     assert [record["x"] for record in load_manifest(path)] == [0, 4]
-    assert_refused(write_rows([{**GOOD, "x": "0", **region}, {**GOOD, "x": "0.2", **region}]), "row 3", "row 2 already")
+    assert_refused(write_rows([{**GOOD, "x": "0", **region}, {**GOOD, "x": "0.2", **region}]), "row 3", "already in row 2")
 
 
 def test_a_case_belongs_to_one_split(write_rows):
@@ -175,7 +175,7 @@ def test_a_split_without_rows(write_rows):
     ],
 )
 def test_too_few_cases_for_a_split(write_rows, rows, counts):
-    words = ["too few cases for a split 'val'", counts, "need 3 cases of each label"]
+    words = ["too few cases to make a split 'val'", counts, "need 3 cases of each label"]
     assert_refused(write_rows(rows), *words, split="val")
 
 
@@ -190,7 +190,7 @@ def test_both_classes(write_rows, label):
     rows = [{"image": "a.png", "label": label, "split": "train"}, {"image": "b.png", "label": "0", "split": "val"}]
     rows.append({"image": "c.png", "label": "1", "split": "val"})
     path = write_rows(rows)
-    assert_refused(path, "train split has 1 rows of one class only", f"(label {label})", split="train", both_classes=True)
+    assert_refused(path, "train split has 1 rows of only one class", f"(label {label})", split="train", both_classes=True)
     assert len(load_manifest(path, split="val", both_classes=True)) == 2
 
 
@@ -245,7 +245,7 @@ def test_what_spreadsheets_write(tmp_path, write_image, content):
         ("file,label\na.png,0\n", ["no column 'image'", "file, label"]),
         ("image;label\na.png;0\n", ["no column 'image'", "image;label"]),
         ("image,label,label\na.png,0,1\n", ["2 columns 'label'"]),
-        ("image,label\na.png,0,1\n", ["row 2", "3 cells below a header of 2"]),
+        ("image,label\na.png,0,1\n", ["row 2", "3 cells under a header of 2"]),
         ('image,label\n"a.png,0\n', ["not a readable CSV"]),
         ("image,label\nx\xe4.png,0\n", ["not a readable CSV", "UTF-8"]),
     ],
@@ -282,7 +282,7 @@ def test_relative_and_absolute_paths(tmp_path, write_image):
 
 
 def test_a_link_keeps_its_name(tmp_path, write_image):
-    """Stores such as git-annex link to files whose names have no ending, by which formats are told apart."""
+    """Stores such as git-annex link to files whose names have no ending, by which formats are distinguished."""
     write_image("a").rename(tmp_path / "sha256-1f2e")
     (tmp_path / "a.png").symlink_to(tmp_path / "sha256-1f2e")
     (tmp_path / "m.csv").write_text("image,label\na.png,1\n")
@@ -356,15 +356,17 @@ def test_a_split_may_be_empty(write_rows):
         [{"image": f"{index}.png", "label": str(index % 2), "split": ("train", "test")[index % 2]} for index in range(4)]
     )
     assert load_manifest(path, "val", allow_empty=True) == []
-    with pytest.raises(ValueError, match=r"has no row with split 'val'; it has 'train' \(2 rows\), 'test' \(2 rows\): add some"):
+    with pytest.raises(
+        ValueError, match=r"has no row with split 'val'; its splits are 'train' \(2 rows\), 'test' \(2 rows\): add some"
+    ):
         load_manifest(path, "val")
 
 
 def test_rejects_folds_without_a_fold(write_rows):
     path = write_rows([{"image": f"{index}.png", "label": "0"} for index in range(3)])
-    with pytest.raises(ValueError, match="go together; got num_folds=3, fold=None"):
+    with pytest.raises(ValueError, match="must be given together; got num_folds=3, fold=None"):
         load_manifest(path, num_folds=3)
-    with pytest.raises(ValueError, match="go together; got num_folds=None, fold=0"):
+    with pytest.raises(ValueError, match="must be given together; got num_folds=None, fold=0"):
         load_manifest(path, fold=0)
     with pytest.raises(ValueError, match="got num_folds=3, fold=3"):
         load_manifest(path, num_folds=3, fold=3)

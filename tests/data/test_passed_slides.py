@@ -60,4 +60,4 @@ def test_one_slide_in_two_splits_is_found_among_those_that_passed(make_bags, bag
 def test_a_folder_that_cannot_be_written_to_ends_no_training(tmp_path, caplog):
     (tmp_path / "file").touch()
     PassedSlides(tmp_path / "file" / "tissue", []).write([{"key": "a", "content": "b", "tissue": "c", "state": []}])
-    assert "checked again by the next run" in caplog.text
+    assert "the next run checks the slides again" in caplog.text

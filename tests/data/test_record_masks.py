@@ -88,7 +88,7 @@ def test_a_slide_without_tumour_has_none_annotated(folder):
     """What is drawn on a normal slide would make it all tumour; regions of a tumour slide are normal where nothing is drawn."""
     manifest_of(folder, a=[("", STROMA[1])])
     (record,) = load_manifest(write(folder / "normal.csv", "image,label,mask,split\na.tif,0,a.geojson,train\n"))
-    with pytest.raises(ValueError, match=r"normal\.csv, row 2, .*label 0 says that there is no tumour, .*a\.geojson show some"):
+    with pytest.raises(ValueError, match=r"normal\.csv, row 2, .*label 0 means no tumour, .*a\.geojson show some"):
         pixel_target(record, "mask", (SIDE_PX, SIDE_PX))
     assert not pixel_target(record | {"tumour_classes": "Tumor"}, "mask", (SIDE_PX, SIDE_PX)).any()
     region = record | {"x": 0, "y": 128, "width_px": 128, "height_px": 128}
@@ -101,7 +101,7 @@ def test_a_slide_with_tumour_has_some_annotated(drawn, folder):
     path = manifest_of(folder, a=[TUMOUR])
     write(folder / "a.geojson", collection(*drawn))
     (record,) = load_manifest(path)
-    with pytest.raises(ValueError, match=r"slides\.csv, row 2, .*label 1 says that there is tumour, .*a\.geojson show none"):
+    with pytest.raises(ValueError, match=r"slides\.csv, row 2, .*label 1 means tumour, .*a\.geojson show none"):
         pixel_target(record, "mask", (SIDE_PX, SIDE_PX))
     assert not pixel_target(record | {"label": 0}, "mask", (SIDE_PX, SIDE_PX)).any()
 

@@ -27,9 +27,13 @@ def broken(bag_records, tmp_path):
         "no mask": (good | {"mask": None}, "0.tif", "column 'mask' is empty"),
         "lost mask": (good | {"mask": str(tmp_path / "lost.png")}, "0.tif", "lost.png cannot be read"),
         "wrong mask": (good | {"mask": str(tmp_path / "other_mask.png")}, "0.tif", "a mask must have the image's size"),
-        "no mpp": (good | {"image": str(tmp_path / "tile.png")}, "tile.png", "does not say how large its pixels are"),
+        "no mpp": (good | {"image": str(tmp_path / "tile.png")}, "tile.png", "does not state its pixel size"),
         "glass": (good | {"image": str(tmp_path / "glass.tif"), "mask": None}, "glass.tif", "0.0% of the slide is tissue"),
-        "region": (good | {"x": 0, "y": 0, "width_px": 64, "height_px": 64}, "0.tif", "leave x, y and the region's size empty"),
+        "region": (
+            good | {"x": 0, "y": 0, "width_px": 64, "height_px": 64},
+            "0.tif",
+            "leave x, y and the size of the region empty",
+        ),
         "damaged": (good | {"image": str(tmp_path / "damaged.tif")}, "damaged.tif", "damaged.tif"),
         "lost": (good | {"image": str(tmp_path / "lost.tif")}, "lost.tif", "lost.tif"),
     }
@@ -51,7 +55,7 @@ def test_errors_name_row_and_file(make_bags, broken, kind):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_all_that_is_wrong_is_reported_at_once(make_bags, broken, bag_records, num_workers):
     wrong = [broken[kind][0] | {"row": row} for row, kind in enumerate(KINDS, 10)]
-    with pytest.raises(ValueError, match="8 of 11 slides do not fit:") as error:
+    with pytest.raises(ValueError, match="8 of 11 slides cannot be used:") as error:
         check_slides([make_bags(bag_records, with_shares=True), make_bags(wrong, with_shares=True)], num_workers)
     assert [line.split(",")[0] for line in str(error.value).splitlines()[1:]] == [f"  {record['manifest']}" for record in wrong]
     for row, kind in enumerate(KINDS, 10):
@@ -61,7 +65,7 @@ def test_all_that_is_wrong_is_reported_at_once(make_bags, broken, bag_records, n
 
 def test_no_more_than_twenty_are_named(make_bags, broken):
     record = broken["lost"][0]
-    with pytest.raises(ValueError, match="23 of 23 slides do not fit, the first 20:") as error:
+    with pytest.raises(ValueError, match="23 of 23 slides cannot be used, the first 20:") as error:
         check_slides([make_bags([record | {"row": row} for row in range(23)])])
     assert "row 19, " in str(error.value)
     assert "row 20, " not in str(error.value)
@@ -71,14 +75,16 @@ def test_a_slide_coarser_than_the_tiles(make_bags, bag_records):
     make_bags(mpp=0.495)[0]  # to 2 % it is read as it is
     dataset = make_bags([bag_records[1] | {"row": 5}], mpp=0.48)
     for read in (lambda: dataset[0], lambda: check_slides([dataset])):
-        with pytest.raises(ValueError, match=r"row 5, \S*1\.tif: its pixels are 0\.5 um, coarser than mpp=0\.48"):
+        with pytest.raises(ValueError, match=r"row 5, \S*1\.tif: its pixels are 0\.5 um, coarser than the mpp=0\.48"):
             read()
 
 
 def test_one_slide_in_two_splits(make_bags, bag_records, tmp_path):
     copy = bag_records[0] | {"image": str(tmp_path / "copy.tif"), "row": 9, "split": "test"}
     (tmp_path / "copy.tif").write_bytes(Path(bag_records[0]["image"]).read_bytes())
-    with pytest.raises(ValueError, match=r"row 9, \S*copy\.tif: it has the content of \S*0\.tif \(row 2\): .* train and test"):
+    with pytest.raises(
+        ValueError, match=r"row 9, \S*copy\.tif: it has the same content as \S*0\.tif \(row 2\): .* train and test"
+    ):
         check_slides([make_bags(), make_bags([copy])])
     # Within a split it is no leak; without named splits each data set is one.
     check_slides([make_bags([*bag_records, copy | {"split": "train"}])])
@@ -96,7 +102,7 @@ def test_processes_of_a_group_share_the_work(make_bags, bag_records, broken, tmp
         dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=rank, world_size=2)
         dataset = make_bags(wrong)
         check, dataset.check = dataset.check, lambda index: opened.put((rank, index)) or check(index)
-        with pytest.raises(ValueError, match=r"2 of 8 slides do not fit:\n.*row 7, .*glass.*\n.*row 8, .*damaged"):
+        with pytest.raises(ValueError, match=r"2 of 8 slides cannot be used:\n.*row 7, .*glass.*\n.*row 8, .*damaged"):
             check_slides([dataset])
         assert pixel_statistics(make_bags(), tmp_path / "shared.json") == expected
         with pytest.raises(ValueError, match=r"row 7, .*glass"):
@@ -188,7 +194,7 @@ def test_damaged_pixel_statistics_are_found_anew(make_bags, bag_records, tmp_pat
 
 def test_pixel_statistics_of_one_colour(tmp_path):
     flat = [{"tiles": torch.full((2, 8, 8, 3), 190, dtype=torch.uint8)}] * 2
-    with pytest.raises(ValueError, match="no variance of colour"):
+    with pytest.raises(ValueError, match="no variance in colour"):
         pixel_statistics(flat, tmp_path / "statistics.json")
     assert not list(tmp_path.iterdir())
 

@@ -45,10 +45,10 @@ def test_every_slide_that_cannot_be_used_is_named(manifest):
     assert problems.keys() == {"magnified.svs", "nothing.tif", "damaged.tif", "missing.tif"}
     assert problems["magnified.svs"] == (
         3,
-        "it does not say how large its pixels are, only that its objective magnifies 20 times: fill the manifest's column mpp, "
+        "it does not state its pixel size, only an objective magnification of 20: fill the manifest's column mpp, "
         "or take 0.5 um for it (--app_mag)",
     )
-    assert problems["nothing.tif"][1].startswith("it does not say how large its pixels are: fill")
+    assert problems["nothing.tif"][1].startswith("it does not state its pixel size: fill")
     assert problems["missing.tif"] == (6, "it cannot be opened: No such file or directory")
 
 
@@ -86,7 +86,7 @@ def test_the_command_line(manifest, run_python):
     command = ["scripts/check_slides.py", "--manifest", manifest, "--out", out]
     process = run_python(*command)
     assert process.returncode == 1, process.stderr
-    assert "2 of 6 rows can be used; what is wrong with the others is in" in process.stdout
+    assert "2 of 6 rows are usable; the problems of the others are listed in" in process.stdout
     assert list(pd.read_csv(out / "problems.csv")["row"]) == [3, 4, 5, 6]
     assert not (out / "slides.csv").exists()
     process = run_python(*command, "--skip", "--app_mag")

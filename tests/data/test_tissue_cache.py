@@ -84,7 +84,7 @@ def test_an_edited_mask_that_is_not_used_is_told(slide, cache, caplog):
     assert not caplog.messages
     TissueCache(cache.folder, mpp=2.0, keep=False).get(slide)
     assert (
-        f"a tissue mask of it in {cache.folder} was edited, or is of an earlier version, but is not of method otsu at 2 um"
+        f"a tissue mask of it in {cache.folder} was edited or is from an earlier version, but is not of method otsu at 2 um"
         in caplog.text
     )
 
@@ -94,7 +94,7 @@ def test_a_mask_of_an_earlier_version_is_named(slide, cache, caplog):
     old.parent.mkdir(parents=True)
     Image.new("1", (10, 10)).save(old)
     cache.get(slide)
-    assert f"{old} is of an earlier version" in caplog.text
+    assert f"{old} is from an earlier version" in caplog.text
     assert f"rename it to {cache.file(slide, 0.5)}" in caplog.text
 
 
@@ -233,7 +233,7 @@ def test_the_key_of_mirax_slides_knows_their_folder(tmp_path):
         (folder / name).write_bytes(content)
         keys.append(slide_content_key(slide))
     assert len(set(keys)) == 4
-    # Copied to another name it stays the same; a folder beside another format says nothing.
+    # Copied to another name it stays the same; a folder next to another format says nothing.
     slide.rename(tmp_path / "b.mrxs")
     folder.rename(tmp_path / "b")
     assert slide_content_key(tmp_path / "b.mrxs") == keys[-1]
@@ -316,6 +316,6 @@ def test_errors(tmp_path, cache):
     with pytest.raises(ValueError, match="no_such"):
         cache.get(tmp_path / "no_such.tif")
     Image.fromarray(np.full((40, 40, 3), 200, np.uint8)).save(tmp_path / "tile.png")
-    with pytest.raises(ValueError, match="does not say how large its pixels are"):
+    with pytest.raises(ValueError, match="does not state its pixel size"):
         cache.get(tmp_path / "tile.png")
     assert cache.get(tmp_path / "tile.png", 0.5).mask.shape == (3, 3)

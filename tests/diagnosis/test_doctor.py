@@ -40,7 +40,7 @@ def test_it_runs_without_any_package():
     found = lines(process)
     assert "missing torch, monai, " in found["packages"]
     assert found["packages"].endswith("pip install -r requirements.txt -c constraints.txt")
-    assert "not looked at, because torch is missing" in found["gpus"]
+    assert "not checked, because torch is missing" in found["gpus"]
     assert "disk" in found
 
 
@@ -70,7 +70,7 @@ def test_versions_that_were_not_tried_are_named(tmp_path):
     ("check", "limit", "said"),
     [
         (machine.disk, "LEAST_DISK_GIB", "free some space"),
-        (machine.memory, "LEAST_MEMORY_GIB", "are needed to train"),
+        (machine.memory, "LEAST_MEMORY_GIB", "are needed for training"),
         (machine.memory, "LEAST_SHARED_GIB", "--shm-size"),
     ],
 )

@@ -19,7 +19,7 @@ PROGRAMS = ("python", "bash", "torchrun", "pip", "mlflow", "ray")
 
 @dataclass(frozen=True)
 class Command:
-    """One command, and where it stands.
+    """One command, and its place.
 
     Args:
         readme: path from the repository's root.

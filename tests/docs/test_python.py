@@ -1,4 +1,4 @@
-"""Every block of Python in docs/python.md is run, in order, in one process in a folder of its own."""
+"""Every block of Python in docs/python.md is run, in order, in one process in its own folder."""
 
 from pathlib import Path
 

@@ -32,7 +32,7 @@ def test_features_of_an_enlarged_image_lie_over_its_pixels():
     [
         (FeatureOptions(stride_px=9), "stride_px must be 1 to 8, the stride of averages; got 9"),
         (FeatureOptions(stride_px=0), "stride_px must be 1 to 8"),
-        (FeatureOptions(smoothing=2), "smoothing must be an odd number of places, 1 or more; got 2"),
+        (FeatureOptions(smoothing=2), "smoothing must be an odd number of cells, 1 or more; got 2"),
         (FeatureOptions(strides_px=(8, 4)), r"strides_px must ascend and be among those of averages, \[4, 8\]; got \[8, 4\]"),
         (FeatureOptions(strides_px=(16,)), r"must ascend and be among those of averages, \[4, 8\]; got \[16\]"),
         (FeatureOptions(strides_px=()), r"got \[\]"),

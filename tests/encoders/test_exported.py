@@ -111,8 +111,8 @@ class Short(nn.Module):
     ("network", "said"),
     [
         (Pair(), r"network.pt returns tuple: expected a map \(B, C, h, w\), tokens \(B, N, C\) or a vector \(B, C\)"),
-        (Short(), r"returns \(2, 3, 224, 223\) for images of 224 px a side"),
-        (Odd().double(), "tokens for images of 224 px a side, which are those of no grid"),
+        (Short(), r"returns \(2, 3, 224, 223\) for images of 224 px per side"),
+        (Odd().double(), "tokens for images of 224 px per side, which do not form a square grid"),
     ],
 )
 def test_other_outputs_are_refused(tmp_path, network, said):
@@ -123,22 +123,24 @@ def test_other_outputs_are_refused(tmp_path, network, said):
 
 def test_files_that_are_no_encoders_are_refused(tmp_path):
     path = exported(Tokens(kind="map"), tmp_path, ".pt")
-    with pytest.raises(ValueError, match=r"network.pt does not say how its images are normalised: give mean and std"):
+    with pytest.raises(ValueError, match=r"network.pt does not state how its images are normalised: give mean and std"):
         load_encoder(str(path), mpp=0.5)
-    with pytest.raises(ValueError, match=r"network.pt holds its weights itself"):
+    with pytest.raises(ValueError, match=r"network.pt contains its own weights"):
         load_encoder(str(path), checkpoint_path="weights.pth", **PLAIN)
     with pytest.raises(ValueError, match=r"mpp are for TorchScript and torch.export files; efficientnet_lite0 has its own"):
         load_encoder("efficientnet_lite0", mpp=0.5)
     with pytest.raises(ValueError, match=r"absent.pt2 does not exist"):
         load_encoder(str(tmp_path / "absent.pt2"), **PLAIN)
     torch.save(Tokens().state_dict(), tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match=r"weights.pt is no TorchScript .*The file of a state dict belongs to checkpoint_path"):
+    with pytest.raises(ValueError, match=r"weights.pt is not a TorchScript .*Give the file of a state dict as checkpoint_path"):
         load_encoder(str(tmp_path / "weights.pt"), **PLAIN)
 
 
 def test_a_network_of_one_size_gives_no_maps(tmp_path):
     path = exported(Tokens(kind="map"), tmp_path, ".pt2", size=64)
-    with pytest.raises(ValueError, match=r"network.pt2 takes no images \(2, 3, 224, 224\): .*Export it with a free number"):
+    with pytest.raises(
+        ValueError, match=r"network.pt2 does not accept images \(2, 3, 224, 224\): .*Export it with dynamic batch"
+    ):
         load_encoder(str(path), **PLAIN)
 
 

@@ -1,4 +1,4 @@
-"""What a user reads where weights cannot be had: against a server that answers as Hugging Face does, in a process of its own."""
+"""What a user reads where weights cannot be had: against a server that answers as Hugging Face does, in a separate process."""
 
 import json
 import sys

@@ -82,7 +82,7 @@ def test_names_of_timm_stay():
 
 
 def test_position_embeddings_of_no_square():
-    with pytest.raises(ValueError, match="200 position embeddings are those of no square image with 1 prefix tokens"):
+    with pytest.raises(ValueError, match="200 position embeddings do not form a square grid with 1 prefix tokens"):
         side_of_position_embedding(200, 1)
 
 

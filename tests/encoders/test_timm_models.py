@@ -131,7 +131,7 @@ def test_a_folder_with_a_configuration_of_timm(saved, images, tmp_path):
 
 
 def test_a_folder_without_a_configuration(tmp_path):
-    with pytest.raises(ValueError, match=r"is no model of timm: expected its config.json there"):
+    with pytest.raises(ValueError, match=r"is not a timm model: expected its config.json there"):
         load_encoder(f"local-dir:{tmp_path}")
 
 
@@ -140,7 +140,7 @@ def test_a_folder_without_a_configuration(tmp_path):
     [
         ("timm/resnet18", {"tokens": "class"}, "the tokens of timm/resnet18 must be one of dense"),
         ("timm/resnet18", {"strides_px": (3,)}, r"be among those of timm/resnet18, \[2, 4, 8, 16, 32\]; got \[3\]"),
-        ("timm/resnet1x", {}, r"timm .* has no model 'resnet1x'; near it are none|near it are resnet"),
+        ("timm/resnet1x", {}, r"timm .* has no model 'resnet1x'; similar names are none|similar names are resnet"),
         ("timm/resnet18.none", {}, "timm .* has no model 'resnet18.none'"),
         ("timm/cait_xxs24_224", {}, r"gives no dense features of images of 224 x 256 px: Input width \(256\)"),
     ],
@@ -160,5 +160,5 @@ def test_weights_of_another_model_are_refused(saved):
 
 def test_a_model_without_weights_is_never_started_from_random_ones():
     name = sorted(set(timm.list_models("resnet*")) - {n.split(".")[0] for n in timm.list_pretrained("resnet*")})[0]
-    with pytest.raises(ValueError, match=f"timm has no weights for {name}: name a file of them by checkpoint_path"):
+    with pytest.raises(ValueError, match=f"timm has no weights for {name}: name their file as checkpoint_path"):
         load_encoder(f"timm/{name}")

@@ -62,7 +62,7 @@ def test_without_it_no_resume_point_changes(tmp_path, make_stage, interrupt_at, 
     with pytest.raises(interruption):
         make_stage(tmp_path, train_handlers=[interrupt_at(2, Events.EPOCH_STARTED)]).run()
     assert torch.load(tmp_path / "resume.pt", weights_only=True)["average"] is None
-    with pytest.raises(ValueError, match=r"resume\.pt is of a training without averaged weights \(ema_decay\)"):
+    with pytest.raises(ValueError, match=r"resume\.pt belongs to a training without averaged weights \(ema_decay\)"):
         make_stage(tmp_path, weights=AVERAGED).run()
 
 

@@ -169,7 +169,7 @@ def test_spoken_features_by_hand():
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"network": BoostedPatches(7, patch_size_px=16)}, "room for 7 trees, and 8 are to be grown"),
+        ({"network": BoostedPatches(7, patch_size_px=16)}, "room for 7 trees, but 8 are to be grown"),
         ({"rounds_per_epoch": 0}, "rounds_per_epoch=0"),
         ({"patches_per_image": 0}, "patches_per_image=0"),
     ],

@@ -8,5 +8,5 @@ def test_finding_checkpoints(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.pt").touch()
     assert find_checkpoints(f"{tmp_path}/*/model.pt") == [f"{tmp_path}/{name}/model.pt" for name in ("a", "b")]
-    with pytest.raises(ValueError, match=r"no file is called .*/\*/weights\.pt: --runs names"):
+    with pytest.raises(ValueError, match=r"no file matches .*/\*/weights\.pt: --runs must match"):
         find_checkpoints(f"{tmp_path}/*/weights.pt")

@@ -97,7 +97,7 @@ SHARED = "cpu:gloo,cuda:gloo"
         (["a", "b"], ["cuda:0", "cuda:0"], OWN, None),
         (["a", "a"], ["cuda:0", "cuda:0"], SHARED, r"2 processes share 1 GPU\(s\), .* \(--nproc_per_node=1\)"),
         (["ab", "ab", "ab"], ["cuda:0", "cuda:1", "cuda:0"], SHARED, r"3 processes share 2 GPU\(s\)"),
-        (["a", ""], ["cpu", "cpu"], "gloo", "1 of 2 processes see no GPU: all compute on the CPU"),
+        (["a", ""], ["cpu", "cpu"], "gloo", "1 of 2 processes see no GPU, so all processes compute on the CPU"),
     ],
 )
 def test_devices_and_how_they_are_joined(visible, devices, backend, said, monkeypatch, caplog):

@@ -68,7 +68,7 @@ def test_another_configuration_is_refused(tmp_path, changes, named):
     run(config(tmp_path))
     before = (tmp_path / "config.json").read_bytes()
     text = refusal(config(tmp_path, **changes))
-    assert text.startswith(f"{tmp_path} holds a run with another configuration ({named}")
+    assert text.startswith(f"{tmp_path} contains a run with another configuration ({named}")
     assert (tmp_path / "config.json").read_bytes() == before
 
 

@@ -44,7 +44,7 @@ def test_a_stage_takes_the_steps_that_it_needs(tmp_path, make_stage, interrupt_a
     stage.run()
     assert rates.rates == pytest.approx([0.01 * (1 - step / 12) for step in range(12)])
     assert len(stage.history) == 4
-    assert "whole: 2 epochs would be fewer than 10 steps (min_steps): 4 epochs are taken" in caplog.messages
+    assert "whole: 2 epochs would be fewer than 10 steps (min_steps), so 4 epochs are run" in caplog.messages
     interrupt = interrupt_at(3, Events.ITERATION_COMPLETED(every=2))
     with pytest.raises(interruption):
         make_stage(tmp_path / "parts", max_epochs=2, steps=steps, train_handlers=[interrupt]).run()

@@ -208,7 +208,7 @@ def test_a_resume_point_of_another_network(tmp_path, make_stage, make_classifier
     with pytest.raises(interruption):
         make_stage(tmp_path, train_handlers=[interrupt_at(2, Events.EPOCH_STARTED)]).run()
     point = (tmp_path / "resume.pt").read_bytes()
-    with pytest.raises(ValueError, match=r"resume\.pt is of another network"):
+    with pytest.raises(ValueError, match=r"resume\.pt belongs to another network"):
         make_stage(tmp_path, network=make_classifier(width=4)).run()
     assert (tmp_path / "resume.pt").read_bytes() == point
 
@@ -268,7 +268,7 @@ def test_keep_best_of_a_metric_that_is_not_there(tmp_path, make_stage, make_clas
     stage = make_stage(
         tmp_path, network=network, validator=ScriptedValidator([0.5] * 4, network), weights=Weights(keep_best="val_dice")
     )
-    with pytest.raises(ValueError, match="keep_best names 'val_dice'; the validation has val_image_accuracy"):
+    with pytest.raises(ValueError, match="keep_best is 'val_dice', but the validation metrics are val_image_accuracy"):
         stage.run()
 
 
@@ -297,7 +297,7 @@ def test_warm_start(tmp_path, make_stage, make_classifier, interrupt_at, interru
 def test_an_optimizer_of_another_network_is_refused(tmp_path, make_stage, make_classifier):
     other = torch.optim.SGD(make_classifier().parameters(), lr=0.1)
     number = len(list(make_classifier().parameters()))
-    with pytest.raises(ValueError, match=f"max_max: {number} parameters of its optimizer are not of its Sequential"):
+    with pytest.raises(ValueError, match=f"max_max: {number} parameters of its optimizer do not belong to its Sequential"):
         make_stage(tmp_path / "max_max", optimizer=lambda _: other)
 
 

@@ -45,7 +45,7 @@ def test_lattice_scores_equal_those_of_sklearn(records):
     assert metrics["val_instance_auc"] == pytest.approx(roc_auc_score(truth.ravel(), means.ravel()))
     assert metrics["val_image_balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted.any(axis=1)))
     assert metrics["val_instance_balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth.ravel(), predicted.ravel()))
-    # A second run counts anew.
+    # A second run counts again.
     before = dict(metrics)
     validator.run()
     assert validator.state.metrics == before
@@ -140,7 +140,7 @@ def test_scores_of_classes_equal_those_of_sklearn(records, tmp_path, batch_size)
     expected = bach_score(torch.from_numpy(predicted), torch.from_numpy(truth), num_classes=3)
     assert metrics["val_pixel_bach_score"] == pytest.approx(float(expected))
     assert validator.state.key_metric_name == "val_pixel_bach_score"
-    # A second run counts anew.
+    # A second run counts again.
     before = dict(metrics)
     validator.run()
     assert validator.state.metrics == before

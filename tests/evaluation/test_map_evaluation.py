@@ -370,7 +370,7 @@ def test_slides_with_mask_files_alone(tmp_path, evaluation, cohort):
 
 
 def test_maps_and_scores_have_one_tissue(tmp_path, evaluation, cohort):
-    with pytest.raises(ValueError, match="made where 'white' finds tissue, and would be scored where 'otsu' does"):
+    with pytest.raises(ValueError, match="made where 'white' finds tissue, but would be scored where 'otsu' does"):
         evaluation(tmp_path / "run", cohort, tissue_method="white")
     evaluation(tmp_path / "run", cohort, tissue_method="white", tissue_only=False)
 

@@ -185,7 +185,7 @@ def test_the_table_is_printed_and_the_figure_opens(tmp_path, dataset, capsys):
         "Red",
         *(f"{100 * scores[name]:.1f}" for name in ("auc", "sensitivity", "specificity", "accuracy")),
     ]
-    assert lines[-1].startswith(f"{NUM_PATCHES} patches, tumour from a probability of 0.5; ")
+    assert lines[-1].startswith(f"{NUM_PATCHES} patches, counted as tumour from a probability of 0.5; ")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["examples.png", "images.csv", "metrics.json"]
     with Image.open(tmp_path / "out/examples.png") as figure:
         # Image, label and probability, 2.6 inch each; three rows.

@@ -16,5 +16,5 @@ def test_where_the_others_end_this_process_scores_alone(caplog):
         for _ in range(2):
             assert pool.map(square_where, arguments) == [0, 1, 4, 9, 16]
     assert [record.message for record in caplog.records] == [
-        "processes that score beside this one ended: from here on it scores alone"
+        "the other scoring processes ended: this process does the rest of the scoring alone"
     ]

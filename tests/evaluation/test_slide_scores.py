@@ -63,7 +63,9 @@ def test_several_networks_answer_with_the_mean_of_their_probabilities():
 
 def test_scores_of_other_slides_are_refused(tmp_path):
     scores = SlideScores(Bags(), MeanOfBag(), "cpu")
-    with pytest.raises(ValueError, match="slide_scores are of other slides, or in another order"):
+    with pytest.raises(
+        ValueError, match="slide_scores belong to other slides than the evaluated records, or are in another order"
+    ):
         MapEvaluation(tmp_path, scores.dataset.data[::-1], None, None, 0.2, "none", slide_scores=scores)
 
 

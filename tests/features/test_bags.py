@@ -51,7 +51,7 @@ def test_tissue_that_was_not_embedded_is_refused(record, slide_path, tmp_path, e
     write_own(tmp_path, slide_path, encoder, num_left_out=0)
     assert len(bag_of(record, tmp_path, encoder)) == 30
     write_own(tmp_path, slide_path, encoder, num_left_out=3)
-    with pytest.raises(ValueError, match=r"slide\.h5 lacks 3 of the 30 cells of tissue.*Embed the slides again with this tissue"):
+    with pytest.raises(ValueError, match=r"slide\.h5 lacks 3 of the 30 tissue cells.*Embed the slides again with this tissue"):
         bag_of(record, tmp_path, encoder)
 
 
@@ -80,13 +80,13 @@ def test_features_without_a_name_are_taken_with_one_warning(record, tmp_path, en
     for _ in range(2):
         assert len(bag_of(record, tmp_path, encoder)) == 3
     (said,) = [entry.message for entry in caplog.records]
-    assert "its files of TRIDENT are features of four_numbers cannot be told" in said
+    assert "the names do not show whether its files of TRIDENT are features of four_numbers" in said
 
 
 def test_features_of_another_pixel_size_are_refused(record, slide_path, tmp_path, encoder):
     write_own(tmp_path, slide_path, encoder, num_left_out=0)
     assert len(bag_of(record, tmp_path, encoder, mpp=0.5)) == 30
-    with pytest.raises(ValueError, match=r"slide\.h5 holds features .* another pixel size: expected mpp 1, found 0\.5"):
+    with pytest.raises(ValueError, match=r"slide\.h5 contains features .* another pixel size: expected mpp 1, found 0\.5"):
         bag_of(record, tmp_path, encoder, mpp=1.0)
 
 
@@ -106,5 +106,5 @@ def test_files_that_do_not_go_together_are_named_both(record, slide_path, tmp_pa
     records = [record, record | {"image": str(other), "mpp": 10 / level0}]
     dataset = FeatureBagDataset(records, WholeTissue(tmp_path / "tissue"), tmp_path, encoder, features_per_slide=None)
     dataset.all_of(0)
-    with pytest.raises(ValueError, match=rf"other\.h5 and .*slide\.h5 hold features that do not go together: {message}"):
+    with pytest.raises(ValueError, match=rf"other\.h5 and .*slide\.h5 contain features that do not fit together: {message}"):
         dataset.all_of(1)

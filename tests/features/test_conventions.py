@@ -50,14 +50,14 @@ def test_clam(write_h5):
         np.testing.assert_array_equal(features.coords, CORNERS + 17)
         np.testing.assert_array_equal(features.grid, (CORNERS // 256)[:, ::-1])
     path = write_h5({"features": VECTORS, "coords": CORNERS + np.array([[0, 0], [0, 0], [0, 0], [100, 0]])}, {})
-    with SlideFeatures.open(path) as features, pytest.raises(ValueError, match="no common grid of 256"):
+    with SlideFeatures.open(path) as features, pytest.raises(ValueError, match="do not lie on a common grid of 256"):
         _ = features.grid
 
 
 def test_clam_with_a_single_patch(write_h5):
     with SlideFeatures.open(write_h5({"features": VECTORS[:1], "coords": CORNERS[:1]}, {})) as features:
         np.testing.assert_array_equal(features.coords, CORNERS[:1])
-        with pytest.raises(ValueError, match="how large its patches are"):
+        with pytest.raises(ValueError, match="does not state the size of its patches"):
             _ = features.patch_px
 
 

@@ -129,7 +129,7 @@ def test_instances_are_cut_from_the_features_of_their_image(records, encoder, tm
         cut = turning.draw(1)["image"]
         # Its place in that copy, whatever the copy is: one of the four corners.
         assert cut.shape == (encoder.channels, 1, 1)
-    with pytest.raises(ValueError, match=r"row 2.*no instance of a training image with N = 4"):
+    with pytest.raises(ValueError, match=r"row 2.*are not an instance of a training image with N = 4"):
         EmbeddedInstances(images, picks, instances_per_side=4)
 
 
@@ -147,7 +147,7 @@ def test_a_damaged_file_is_named(records, encoder, tmp_path):
     embedded(records, encoder, tmp_path / "features").run()
     (file,) = (tmp_path / "features" / encoder.key).glob("*.h5")
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=rf"{file.name} is damaged .*delete it, and its images are embedded anew"):
+    with pytest.raises(ValueError, match=rf"{file.name} is damaged .*delete it, and its images are embedded again"):
         embedded(records, encoder, tmp_path / "features").run()
 
 
@@ -169,7 +169,7 @@ def test_features_that_cannot_be_kept_are_those_of_this_run_alone(records, encod
     for _ in range(2):
         assert all(torch.equal(dataset[index]["image"], kept[index]["image"]) for index in range(3))
     assert counting.seen == 3
-    (said,) = [record.message for record in caplog.records if "this run alone" in record.message]
+    (said,) = [record.message for record in caplog.records if "this run only" in record.message]
     assert "a part of its path is a file, not a folder" in said
     with pytest.raises(OSError, match="a part of its path is a file"):
         EmbeddedImages(dataset.images, encoder, blocked / "features", memory_gib=0.0).run()

@@ -124,7 +124,7 @@ def test_features_at_other_coordinates_are_refused(stored, slide_path):
 
 def test_half_a_file_is_refused(stored):
     stored.write_bytes(stored.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"slide\.h5 is no whole HDF5 file.*embed the slide again"):
+    with pytest.raises(ValueError, match=r"slide\.h5 is not a complete HDF5 file.*embed the slide again"):
         SlideFeatures.open(stored)
 
 
@@ -132,7 +132,7 @@ def test_half_a_file_is_refused(stored):
     ("change", "message"),
     [
         (lambda file: file.pop("coords"), "expected the data sets 'features'.*found features, tissue"),
-        (lambda file: file["coords"].resize(3, axis=0), "one vector a patch, found"),
+        (lambda file: file["coords"].resize(3, axis=0), "one vector per patch, found"),
         (lambda file: file.attrs.update(features_version=99), "version 99"),
     ],
 )
@@ -144,7 +144,7 @@ def test_what_is_no_file_of_features_is_refused(stored, change, message):
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
-    with pytest.raises(ValueError, match=r"none\.h5 is not there"):
+    with pytest.raises(ValueError, match=r"none\.h5 does not exist"):
         SlideFeatures.open(tmp_path / "none.h5")
 
 

@@ -48,7 +48,7 @@ def replaces_what_is_not_there(base, overlay):
 def test_an_overlay_is_not_given_beside_one_whose_place_it_takes(overlay):
     replaced = json.loads(overlay.read_text())["_without_"]
     problem = problems_of(overlay.with_name("train.json"), overlay.with_name(f"{replaced}.json"), overlay)
-    assert f"{overlay} takes the place of {replaced}.json: leave that one out" in problem
+    assert f"{overlay} replaces {replaced}.json: leave that file out" in problem
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=identify)
@@ -75,22 +75,22 @@ def test_every_overlay_passes_behind_its_base_and_no_other_place(base, overlay):
     else:
         assert problems_of(config, *between, overlay) == ""
         if needed:
-            assert f"{overlay} changes what {needed}.json brings: give {needed}.json before it" in problems_of(config, overlay)
-    assert f"{overlay} stands before {config}" in problems_of(overlay, config)
+            assert f"{overlay} changes what {needed}.json sets: give {needed}.json before it" in problems_of(config, overlay)
+    assert f"{overlay} is given before {config}" in problems_of(overlay, config)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=identify)
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"bundle_rot": "."}, "has no key 'bundle_rot', and nothing would read it. Was bundle_root"),
-        ({"output_dir": 2024}, "expected a path, found the int 2024, as Python reads '2024'. Say --output_dir ./2024"),
-        ({"output_dir": ("a", "b")}, "found the list ('a', 'b'), as Python reads 'a,b'. Say --output_dir ./a,b"),
+        ({"bundle_rot": "."}, "has no key 'bundle_rot', so it would have no effect. Was bundle_root"),
+        ({"output_dir": 2024}, "expected a path, found the int 2024, which is how Python reads '2024'. Use --output_dir ./2024"),
+        ({"output_dir": ("a", "b")}, "found the list ('a', 'b'), which is how Python reads 'a,b'. Use --output_dir ./a,b"),
         ({"dataset_dir": True}, "--dataset_dir: expected a path, found the bool True"),
         ({"output_dir": "runs/#3"}, "MONAI reads 'runs/#3' as 'runs/::3'"),
         # Of formulas too.
         ({"output_dir": "$@bundle_root + '/#3'"}, "MONAI reads \"$@bundle_root + '/#3'\" as \"$@bundle_root + '/::3'\""),
-        ({"device": "none"}, "expected a value, found the word 'none'. For no value say --device '$None'"),
+        ({"device": "none"}, "expected a value, found the word 'none'. For no value use --device '$None'"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_remedy(config, values, said):
@@ -103,28 +103,28 @@ def test_what_is_wrong_is_named_with_its_remedy(config, values, said):
         (
             "inference",
             {"treshold": 0.9},
-            "--treshold 0.9: {config} has no key 'treshold', and nothing would read it. Was threshold",
+            "--treshold 0.9: {config} has no key 'treshold', so it would have no effect. Was threshold",
         ),
         (
             "train",
             {"num_epoch": 3},
-            "--num_epoch 3: {config} has no key 'num_epoch', and nothing would read it. Was num_epochs",
+            "--num_epoch 3: {config} has no key 'num_epoch', so it would have no effect. Was num_epochs",
         ),
         ("evaluate", {"num_epochs": 3}, "has no key 'num_epochs' (it is a key of {folder}/train.json)"),
-        ("inference", {"slide_mapper::treshold": 0.9}, "takes no 'treshold'. Was threshold meant?"),
-        ("inference", {"slide_mapper#treshold": 0.9}, "takes no 'treshold'. Was threshold meant?"),
-        ("train", {"train::trainer::max_epoch": 3}, "takes no 'max_epoch'. Was max_epochs meant?"),
-        ("train", {"train::trainr": {"max_epochs": 3}}, "'train' has no item 'trainr', and nothing would read it. Was trainer"),
+        ("inference", {"slide_mapper::treshold": 0.9}, "has no argument 'treshold'. Was threshold meant?"),
+        ("inference", {"slide_mapper#treshold": 0.9}, "has no argument 'treshold'. Was threshold meant?"),
+        ("train", {"train::trainer::max_epoch": 3}, "has no argument 'max_epoch'. Was max_epochs meant?"),
+        ("train", {"train::trainr": {"max_epochs": 3}}, "'train' has no item 'trainr', so it would have no effect. Was trainer"),
         (
             "train",
             {"evaluation::classifiers": {"x": {"_target_": "@stage", "nam": "x"}}},
-            "takes no 'nam'. Was name meant?",
+            "has no argument 'nam'. Was name meant?",
         ),
-        ("train", {"+atrous_rates": [3]}, "has no key '+atrous_rates', and nothing would read it. Was atrous_rates meant?"),
+        ("train", {"+atrous_rates": [3]}, "has no key '+atrous_rates', so it would have no effect. Was atrous_rates meant?"),
         ("train", {"pretrained": "false"}, "--pretrained false: expected True or False, found 'false'"),
         ("train", {"atrous_rates": 3}, "expected a list such as [2, 3, 5, 6], found 3"),
         ("train", {"manifest": {"a": "x#y"}}, "MONAI reads 'x#y' as 'x::y'"),
-        ("train", {"norm": 3}, "--norm 3: expected a text, found 3. Say --norm \"'3'\""),
+        ("train", {"norm": 3}, "--norm 3: expected a text, found 3. Use --norm \"'3'\""),
         ("train", {"run_name": 2024}, "--run_name 2024: expected a text, found 2024"),
         ("train", {"run_folder::path": 7}, "--run_folder::path: expected a path, found the int 7"),
     ],
@@ -137,12 +137,12 @@ def test_keys_and_values_of_one_bundle(base, values, said):
 @pytest.mark.parametrize("value", [0, -1, 2.5, "3", 3.0, True, "$0", "$2.5", "$None", None])
 @pytest.mark.parametrize("key", ["num_epochs", "cmil::num_epochs", "retrain::trainer::max_epochs"])
 def test_epochs_are_whole_numbers_from_1(key, value):
-    assert f"--{key}: {key} has to be a whole number from 1, found" in problems_of(CAMEL / "train.json", **{key: value})
+    assert f"--{key}: {key} must be an integer of at least 1, found" in problems_of(CAMEL / "train.json", **{key: value})
 
 
 def test_boosting_counts_its_trees_instead():
     config = ROOT / "bundles/mil_boosting/configs/train.json"
-    assert "num_trees has to be a whole number from 1, found 0" in problems_of(config, num_trees=0)
+    assert "num_trees must be an integer of at least 1, found 0" in problems_of(config, num_trees=0)
 
 
 @pytest.mark.parametrize(
@@ -214,11 +214,11 @@ def cause_of(**arguments):
     ("values", "said"),
     [
         ({"treshold": 0.9}, "--treshold 0.9: "),
-        ({"cmil::keep_best": None}, "MONAI leaves it out, and cmil::keep_best would stay 'val_image_auc'."),
+        ({"cmil::keep_best": None}, "MONAI ignores it, and cmil::keep_best would stay 'val_image_auc'."),
         ({"manifest": "data/#1.csv"}, "MONAI reads 'data/#1.csv' as 'data/::1.csv'"),
         ({"device": "cuda:77"}, "--device: "),
-        ({"device": "gpu"}, "'gpu' is no device. Say cuda, cuda:1 or cpu"),
-        ({"device": "$torch.device('gpu')"}, "is no device. Say cuda, cuda:1 or cpu"),
+        ({"device": "gpu"}, "'gpu' is not a device. Use cuda, cuda:1 or cpu"),
+        ({"device": "$torch.device('gpu')"}, "is not a device. Use cuda, cuda:1 or cpu"),
         ({"output_dir": "$None"}, "--output_dir: expected a path, found None"),
         ({"output_dir": str(Path(__file__) / "run")}, "cannot be written: a part of its path is a file, not a folder"),
     ],

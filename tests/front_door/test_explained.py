@@ -65,7 +65,7 @@ def test_the_command_line_of_monai_ends_with_one_line(run_python, tmp_path, vari
     process = run_python(*command, **variables)
     assert process.returncode == 1
     assert not (tmp_path / "maps").exists()
-    line = f"--treshold 0.9: {INFERENCE} has no key 'treshold', and nothing would read it. Was threshold meant?"
+    line = f"--treshold 0.9: {INFERENCE} has no key 'treshold', so it would have no effect. Was threshold meant?"
     if variables:
         assert "Traceback" in process.stderr
         assert f"ValueError: {line}" in process.stderr

@@ -15,7 +15,7 @@ TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_
         (SEVERAL, TORCHRUN, None),
         (SEVERAL, TORCHRUN | {"WORLD_SIZE": "1"}, None),
         (ONE, {"WORLD_SIZE": "2"}, "one of 2 processes"),
-        (ONE, TORCHRUN, "Put multi_gpu_train.json behind train.json"),
+        (ONE, TORCHRUN, "Give multi_gpu_train.json after train.json"),
         ({"device": "cuda"}, TORCHRUN, "Start it without torchrun"),
         (SEVERAL, {}, "multi_gpu_train.json is for torchrun, which sets RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT"),
     ],

@@ -35,7 +35,7 @@ def test_a_parent_run_and_a_child_for_each_stage(tracked_folder, make_tracking, 
     assert parent.info.run_id == parent_id(tracked_folder)
     assert parent.data.params == {"learning_rate": "0.1", "norm": "batch"}
     assert artifacts(parent) == ["config.json"]
-    # The files lie beside the database.
+    # The files lie next to the database.
     assert Path(urlparse(parent.info.artifact_uri).path).is_relative_to(tracked_folder / "mlruns")
     child = runs["first/max_max"]
     assert child.data.tags[PARENT] == parent.info.run_id

@@ -102,6 +102,6 @@ def test_addresses_of_other_places_stay(tracked, tmp_path):
 def test_a_database_in_a_folder_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(
-        ValueError, match=f"database {tmp_path}/none/m.db cannot be made: the folder {tmp_path}/none does not exist"
+        ValueError, match=f"database {tmp_path}/none/m.db cannot be created: the folder {tmp_path}/none does not exist"
     ):
         Tracking(tmp_path / "run", "test", tracking_uri=f"sqlite:///{tmp_path}/none/m.db").start({})

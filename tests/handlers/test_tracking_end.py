@@ -108,11 +108,11 @@ def test_a_run_that_another_process_goes_on_with_is_not_marked(tracked_folder, m
     again.start({})
     watchdog.mark_killed(killed.uri, killed.parent_run(), killed._end.process, None)
     assert statuses(runs_of) == {"output": "RUNNING"}
-    killed._tell_end("FAILED")
+    killed._log_end("FAILED")
     assert statuses(runs_of) == {"output": "RUNNING"}
     watchdog.mark_killed(again.uri, again.parent_run(), again._end.process, None)
     assert statuses(runs_of) == {"output": "KILLED"}
-    # A folder that has been deleted is not made anew.
+    # A folder that has been deleted is not made again.
     watchdog.mark_killed(f"sqlite:///{tracked_folder}/none.db", "x", "y", f"{tracked_folder}/none.db")
     assert not (tracked_folder / "none.db").exists()
     killed._end.close()

@@ -103,7 +103,7 @@ def test_a_server_that_dies_gets_later_what_it_has_missed(server, tmp_path, capl
     assert time.monotonic() - started < 60, "MLflow's own retries were waited for"
     (said,) = warnings_of(caplog)
     assert said.startswith(
-        f"MLflow at {server.uri} cannot be reached; the run goes on, and what MLflow misses is kept in {folder}/"
+        f"MLflow at {server.uri} cannot be reached; the run continues, and entries for MLflow are kept in {folder}/"
     )
     assert len(Backlog(folder).entries()) == 5
 
@@ -180,7 +180,7 @@ def test_a_refused_value_does_not_hold_up_the_others(make_tracking, runs_of, cap
     tracking.log_stage("a", {"iou": 0.5})
     assert runs_of()["output/a"].data.metrics == {"iou": 0.5}
     (said,) = warnings_of(caplog)
-    assert "does not take" in said
+    assert "does not accept" in said
     assert "no : such?name*" in said
     assert not tracking.backlog
 

@@ -37,7 +37,7 @@ class Means(nn.Module):
 
 
 class Headed(nn.Module):
-    """Images are encoded, features are not; one logit a cell, or one an image."""
+    """Images are encoded, features are not; one logit per cell, or one an image."""
 
     def __init__(self, encoder, pooled=False):
         super().__init__()

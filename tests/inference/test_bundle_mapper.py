@@ -36,7 +36,7 @@ def test_every_declared_check_is_made(bundle):
 
 
 def test_a_bundle_without_checks_is_refused(bundle):
-    with pytest.raises(ValueError, match=r"inference\.json has no key 'checks': expected a list of what is checked before"):
+    with pytest.raises(ValueError, match=r"inference\.json has no key 'checks': expected a list of the checks to run before"):
         load_slide_mapper(bundle(checks=None))
 
 
@@ -44,7 +44,9 @@ def test_a_network_of_tiles_as_stored_asks_for_the_pixel_size(tmp_path):
     network = EncodedSegmentation(load_encoder("efficientnet_lite0", stride_px=14, smoothing=7))
     torch.save(network.state_dict(), tmp_path / "model.pt")
     overrides = {"checkpoint": str(tmp_path / "model.pt"), "device": "cpu"}
-    with pytest.raises(ValueError, match=r"trained on tiles as they are stored \(mpp null\).* give --mpp, micrometres per pixel"):
+    with pytest.raises(
+        ValueError, match=r"trained on tiles as they are stored \(mpp null\).* give --mpp, the micrometres per pixel"
+    ):
         load_slide_mapper(BUNDLES / "camel", ["ebhi_seg", "features"], overrides)
     mapper = load_slide_mapper(BUNDLES / "camel", ["ebhi_seg", "features"], overrides | {"mpp": 0.5})
     # Whole features of 14 px, and whole map pixels of 4.

@@ -59,7 +59,7 @@ def test_manifest_with_two_mpp_for_one_image(folder):
     [
         ("nothing.svs", None, "does not exist"),
         ("notes.txt", None, "no known format"),
-        ("empty", None, "holds no image"),
+        ("empty", None, "contains no image"),
         ("sub", "test", "needs a manifest"),
     ],
 )

@@ -70,7 +70,7 @@ def test_the_next_image_is_open_before_this_one_is_done(tmp_path, images, rednes
 
 def test_a_file_that_has_changed_meanwhile_is_read_again(tmp_path, images, redness):
     mapper = SlideMapper(redness, **grouped(**SETTINGS))
-    mapper.expect(images[0])
+    mapper.prepare(images[0])
     assert mapper._look_ahead._begun[0].opened.result(30).wanted.all()
     rng = np.random.default_rng(1)
     _write(images[0].path, rng)
@@ -83,7 +83,7 @@ def test_a_file_that_has_changed_meanwhile_is_read_again(tmp_path, images, redne
 def test_an_image_that_cannot_be_opened_fails_where_it_is_mapped(tmp_path, images, redness):
     images[1].path.write_bytes(b"no picture")
     mapper = SlideMapper(redness, **grouped(**SETTINGS))
-    mapper.expect(images[1])
+    mapper.prepare(images[1])
     mapper.map_image(images[0], tmp_path)
     with pytest.raises(ValueError, match=r"b\.png"):
         mapper.map_image(images[1], tmp_path)

@@ -23,7 +23,8 @@ NUM_IMAGES = 6
 def build_mapper(log):
     """A mapper that writes a line to `log` when it begins and when it ends an image.
 
-    Where the file ``doomed`` beside the log names a node, that one stands still in its second image, and the others wait for it.
+    Where the file ``doomed`` next to the log names a node, that one stands still in its second image, and the others wait for
+    it.
     """
     import torch
 
@@ -184,7 +185,7 @@ def test_a_device_that_fails_ends_its_process_and_not_the_run(cluster, tmp_path,
     rows = RayCohort(functools.partial(build_broken_mapper, log, 1), num_cpus=1).run(images, tmp_path / "out")
     assert [(row["status"], row["attempts"]) for row in rows] == [("ok", 1)] * 3
     assert len(lines_of(log, "pid")) >= 2
-    with pytest.raises(DeviceFailure, match=r"no machine's device computes, the last one said: .*unspecified launch failure"):
+    with pytest.raises(DeviceFailure, match=r"no device of any machine works; the last error was: .*unspecified launch failure"):
         RayCohort(functools.partial(build_broken_mapper, log, 99), num_cpus=1).run(images, tmp_path / "other")
     assert {row["status"] for row in table_of(tmp_path / "other").values()} == {"unfinished"}
 

@@ -111,7 +111,7 @@ def test_a_truncated_slide_says_so(tmp_path, picture, redness, share):
     path.write_bytes(whole[: int(len(whole) * share)])
     reason = reason_of(redness, path, tmp_path / "out")
     assert "a.tif" in reason
-    assert ("cut short" in reason) == (share > 0), reason
+    assert ("is truncated" in reason) == (share > 0), reason
 
 
 def test_a_damaged_tile_says_so(tmp_path, picture, redness):
@@ -226,11 +226,11 @@ def _fluorescence(path, picture):
     ("name", "make", "reason"),
     [
         ("a.mrxs", _mirax_preview, "the folder .*/a is missing"),
-        ("a.svs", _mirax_preview, "in place of the slide"),
-        ("a.ome.tif", _label_before_slide, "the file holds one of 1100 x 700 px"),
+        ("a.svs", _mirax_preview, "instead of the slide"),
+        ("a.ome.tif", _label_before_slide, "the file contains one of 1100 x 700 px"),
         ("a.tif", _half_a_micrometre_too_few, r"XResolution says 200400 per cm \(0\.0499 um\)"),
         ("a.tif", lambda path, picture: write(path, picture.astype(np.uint16) * 16), "12 bits in 16"),
-        ("a.tif", lambda path, picture: write(path, np.zeros_like(picture)), "black throughout"),
+        ("a.tif", lambda path, picture: write(path, np.zeros_like(picture)), "completely black"),
         ("a.tif", lambda path, picture: write(path, picture[..., 1], photometric="minisblack"), "it is grey-scale"),
         ("a.tif", _fluorescence, "as in fluorescence"),
         (
@@ -239,7 +239,7 @@ def _fluorescence(path, picture):
             r"its compression JPEGXL \(50002\) is not supported",
         ),
         ("a.vsi", _mirax_preview, r"Olympus files \(\.vsi\) are not read"),
-        ("a.czi", lambda path, picture: path.symlink_to("gone.czi"), "a link to gone.czi, where nothing is"),
+        ("a.czi", lambda path, picture: path.symlink_to("gone.czi"), "a link to gone.czi, which does not exist"),
     ],
 )
 def test_what_is_not_the_slide_is_a_failed_row(tmp_path, picture, redness, name, make, reason):
@@ -259,8 +259,8 @@ def test_a_stated_pixel_size_that_the_slide_contradicts_is_told(tmp_path, pictur
     path = write(tmp_path / "a.tif", picture)
     (tmp_path / "a.csv").write_text("image,mpp\na.tif,0.25\n")
     assert mapped(redness, tmp_path / "a.csv", tmp_path / "out")["mpp"] == 0.25
-    told = [record.message for record in caplog.records if "was stated" in record.message]
-    assert told == [f"{path}: its own tags say 0.5 um per pixel; 0.25 um was stated (manifest or key) and is taken"]
+    told = [record.message for record in caplog.records if "was given" in record.message]
+    assert told == [f"{path}: its own tags say 0.5 um per pixel; 0.25 um was given (manifest or key) and is used"]
 
 
 def test_tiles_of_imagej_have_its_pixel_size(tmp_path, picture, redness):

@@ -118,8 +118,8 @@ def test_the_encoder_s_own_pixel_and_image_size_are_the_default():
     [
         (Means(), {"tile_size_px": 100}, "multiples of the stride of means, 16"),
         (Means(), {"margin_px": 64}, "2 \\* margin_px < tile_size_px"),
-        (Means(tokens="class"), {}, "side by side; got margin_px=32"),
-        (object(), {}, "an encoder is a torch.nn.Module, got object"),
+        (Means(tokens="class"), {}, "so its tiles must not overlap; got margin_px=32"),
+        (object(), {}, "the encoder must be a torch.nn.Module, got object"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused_at_once(encoder, changed, message):
@@ -161,14 +161,14 @@ def test_a_folder_holds_features_of_one_encoder_with_one_set_of_options(tmp_path
         ({"encoder": Means(gain=2.0)}, f"encoder_key: expected {Means(gain=2.0).key}, found {Means().key}"),
         ({"mpp": 1.0}, "mpp: expected 1.0, found 0.5"),
     ):
-        with pytest.raises(ValueError, match=f"out holds features that were made with other settings.*{message}"):
+        with pytest.raises(ValueError, match=f"out contains features that were made with other settings.*{message}"):
             embedder(**changed).run(slides, out)
-    with pytest.raises(ValueError, match="out holds features: give maps a folder of their own"):
+    with pytest.raises(ValueError, match="out contains features: give maps a separate folder"):
         SlideMapper(Headed(Means()), **options()).run(slides, out)
     assert {path.name: path.read_bytes() for path in out.glob("*.h5")} == before
     assert json.loads((out / "settings.json").read_text())["encoder_key"] == Means().key
     SlideMapper(Headed(Means()), **options()).run(slides / "a.tif", tmp_path / "maps")
-    with pytest.raises(ValueError, match="maps holds maps: give features a folder of their own"):
+    with pytest.raises(ValueError, match="maps contains maps: give features a separate folder"):
         embedder().run(slides, tmp_path / "maps")
 
 
@@ -297,7 +297,9 @@ def test_features_that_another_program_wrote_are_not_replaced(tmp_path, slides, 
     if settings:
         (out / "settings.json").write_text(settings)
     before = {path: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(ValueError, match=r"out holds 1 files of features \(a\.h5\).*Give another folder.*--run_embed '\$None'"):
+    with pytest.raises(
+        ValueError, match=r"out contains 1 files of features \(a\.h5\).*Give another folder.*--run_embed '\$None'"
+    ):
         embedder().run(slides, out)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
@@ -306,7 +308,7 @@ def test_a_file_that_another_program_put_beside_ours_is_not_replaced(tmp_path, s
     out = tmp_path / "out"
     embedder().run(slides / "b.tif", out)
     (out / "a.h5").write_bytes(b"of another program")
-    with pytest.raises(InferenceFailures, match=r"a\.h5 is there and was not written by these runs: move it away"):
+    with pytest.raises(InferenceFailures, match=r"a\.h5 exists and was not written by these runs: move it away"):
         embedder().run(slides, out)
     assert (out / "a.h5").read_bytes() == b"of another program"
     (out / "a.h5").unlink()

@@ -149,7 +149,7 @@ def test_a_segmentation_that_answers_at_every_pixel_makes_the_same_map(tmp_path,
 def test_one_answer_a_tile_is_not_made_from_parts_of_tiles(tmp_path, slide):
     network = EncodedClassifier(Means())
     features = embed(network.encoder, slide, tmp_path / "features")
-    with pytest.raises(ValueError, match="one answer per tile makes no map from features"):
+    with pytest.raises(ValueError, match="one output per tile cannot make a map from features"):
         mapped(network, slide, tmp_path / "maps", features)
     dense = EncodedClassifier(network.encoder, dense=True)
     assert mapped(dense, slide, tmp_path / "dense", features).max() > 0
@@ -165,8 +165,8 @@ def test_features_are_a_setting(tmp_path, slide):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoder": Means(gain=2.0)}, rf"a\.h5 holds features of another encoder: expected means \({Means().key}\)"),
-        ({"mpp": 1.0}, r"a\.h5 holds features at other coordinates: expected one every 16 level-0 pixels, found one every 32"),
+        ({"encoder": Means(gain=2.0)}, rf"a\.h5 contains features of another encoder: expected means \({Means().key}\)"),
+        ({"mpp": 1.0}, r"a\.h5 contains features at other coordinates: expected one every 16 level-0 pixels, found one every 32"),
     ],
 )
 def test_features_that_do_not_fit_the_network_are_refused(tmp_path, slide, change, message):
@@ -181,7 +181,7 @@ def test_a_slide_of_the_same_name_is_mapped_from_its_pixels(tmp_path, slide, wri
     features = embed(network.encoder, slide, tmp_path / "features")
     write_slide(slide, picture(seed=3), mpp=0.5)
     stored = mapped(network, slide, tmp_path / "stored", features)
-    (said,) = [record.message for record in caplog.records if "holds features of another slide than" in record.message]
+    (said,) = [record.message for record in caplog.records if "contains features of another slide than" in record.message]
     assert "a.h5" in said
     assert "a.tif" in said
     np.testing.assert_array_equal(stored, mapped(network, slide, tmp_path / "pixels"))
@@ -219,7 +219,7 @@ def test_half_a_file_is_refused(tmp_path, slide):
     network = Headed(Means())
     features = embed(network.encoder, slide, tmp_path / "features")
     (features / "a.h5").write_bytes((features / "a.h5").read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"a\.h5 is no whole HDF5 file"):
+    with pytest.raises(ValueError, match=r"a\.h5 is not a complete HDF5 file"):
         mapped(network, slide, tmp_path / "again", features)
 
 
@@ -229,7 +229,7 @@ def test_features_of_another_program_make_no_map(tmp_path, slide, write_slide):
     (tmp_path / "features").mkdir()
     with h5py.File(tmp_path / "features" / "a.h5", "w") as file:
         file["features"], file["coords"] = np.zeros((2, 4)), np.array([[0, 0], [16, 0]])
-    with pytest.raises(ValueError, match="written by CLAM and does not say by which weights"):
+    with pytest.raises(ValueError, match="written by CLAM and does not state the weights"):
         mapped(Headed(Means()), slide, tmp_path / "maps", tmp_path / "features")
 
 

@@ -69,9 +69,9 @@ def test_large_logits_stay_finite():
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_an_alpha_that_is_not_even_one_tile_is_refused(label):
-    with pytest.raises(ValueError, match=r"alpha 0\.2 of 4 tiles is none: a slide needs 5 tiles"):
+    with pytest.raises(ValueError, match=r"alpha 0\.2 of 4 tiles selects none: each slide needs 5 tiles"):
         alpha_beta_loss(torch.randn(4), label, alpha=0.2, beta=0.2)
-    with pytest.raises(ValueError, match=r"alpha 0\.04 of 24 tiles is none: a slide needs 25 tiles"):
+    with pytest.raises(ValueError, match=r"alpha 0\.04 of 24 tiles selects none: each slide needs 25 tiles"):
         AlphaBetaLoss(0.04, 0.2, tiles_per_slide=24)
     assert alpha_beta_loss(torch.randn(5), label, alpha=0.2, beta=0.2) > 0
     AlphaBetaLoss(0.04, 0.2, tiles_per_slide=25)

@@ -83,7 +83,7 @@ def test_the_whole_loss_is_shared_between_slides_and_instances():
     [
         ({"instance_loss": "hinge"}, "instance_loss must be one of svm, cross_entropy or null, got 'hinge'"),
         ({"instance_loss": "svm", "num_instances": 0}, "num_instances must be at least 1, got 0"),
-        ({"instance_weight": 1.0}, r"instance_weight is a share in \[0, 1\), got 1.0"),
+        ({"instance_weight": 1.0}, r"instance_weight must be a share in \[0, 1\), got 1.0"),
     ],
 )
 def test_what_is_out_of_range_is_refused(options, problem):
@@ -94,5 +94,5 @@ def test_what_is_out_of_range_is_refused(options, problem):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"need instance_scores \(n, 2, 2\) and attention_logits \(n,\); got \(4, 2\), \(4,\)"):
         attention_instance_loss(torch.zeros(4, 2), torch.zeros(4), torch.tensor(0))
-    with pytest.raises(ValueError, match="the network has no classifiers of instances"):
+    with pytest.raises(ValueError, match="the network has no instance classifiers"):
         AttentionMILLoss("svm")(torch.zeros(1), torch.zeros(1), torch.zeros(1, 4))

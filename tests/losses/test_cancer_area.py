@@ -94,9 +94,9 @@ def test_rejects_an_area_that_is_no_share(area):
 def test_rejects_what_does_not_fit():
     loss, probabilities = AreaConstraintLoss(), torch.rand(2, 1, 2, 2)
     labels, areas = torch.tensor([0, 1]), torch.tensor([0.5, 0.5])
-    with pytest.raises(ValueError, match=r"areas must be \(2,\), one an image; got \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"areas must be \(2,\), one per image; got \(2, 1\)"):
         loss(probabilities, labels, areas[:, None])
-    with pytest.raises(ValueError, match=r"labels must be \(2,\), one an image; got \(3,\)"):
+    with pytest.raises(ValueError, match=r"labels must be \(2,\), one per image; got \(3,\)"):
         loss(probabilities, torch.ones(3), areas)
     with pytest.raises(ValueError, match=r"labels must be 0 or 1; got 2"):
         loss(probabilities, torch.tensor([0, 2]), areas)

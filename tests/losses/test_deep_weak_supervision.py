@@ -230,7 +230,7 @@ def test_rejects_weights_that_do_not_fit():
         deep_weak_supervision_loss(*network_outputs(), LABELS, AREAS, etas=[1, 1, 1], eta_fuse=-3)
     with pytest.raises(ValueError, match="r must be > 0 and finite; got 0"):
         DeepWeakSupervisionLoss(r=0)
-    with pytest.raises(ValueError, match=r"one eta a side output: 3; got etas=\(1, 2\)"):
+    with pytest.raises(ValueError, match=r"one eta per side output: 3; got etas=\(1, 2\)"):
         DeepWeakSupervisionLoss(etas=[1, 2])(network_outputs(), LABELS, AREAS)
 
 
@@ -257,7 +257,7 @@ def test_rejects_what_does_not_fit():
         loss((logits, fusion.mT), LABELS, AREAS)
     with pytest.raises(ValueError, match=r"superpixels must be \(4, 1, 6, 5\); got \(4, 6, 5\)"):
         loss((logits, fusion), LABELS, AREAS, random_superpixels()[:, 0])
-    with pytest.raises(ValueError, match=r"labels must be \(4,\), one an image; got \(3,\)"):
+    with pytest.raises(ValueError, match=r"labels must be \(4,\), one per image; got \(3,\)"):
         loss((logits, fusion), LABELS[:3], AREAS)
     with pytest.raises(ValueError, match="got nan at position 0"):
         loss((logits, fusion), LABELS, torch.tensor([math.nan, 0.1, 0.1, 0.1]))

@@ -174,7 +174,7 @@ def test_weights_move_with_the_loss():
 
 def test_rejects_weights_that_are_none():
     for weights in ([0.0, 0.0], [1.0, -1.0], [[1.0, 1.0]], [1.0, math.nan]):
-        with pytest.raises(ValueError, match="pixel_weights must be one number of at least 0 a class, not all 0"):
+        with pytest.raises(ValueError, match="pixel_weights must be one number of at least 0 per class, not all 0"):
             JointSegClsLoss(weights)
     with pytest.raises(ValueError, match=r"image_weights must be .*got \[0\.0\]"):
         JointSegClsLoss(None, [0.0])

@@ -238,7 +238,7 @@ def test_rejects_what_does_not_fit():
         loss(torch.zeros(0, 1, 4, 4), torch.zeros(0))
     with pytest.raises(ValueError, match=r"weights must be \(2, 3\); got \(3,\)"):
         log_generalized_mean(torch.zeros(2, 3), weights=torch.ones(3))
-    with pytest.raises(ValueError, match=r"labels must be \(2,\), one an image; got \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"labels must be \(2,\), one per image; got \(2, 1\)"):
         loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1))
     with pytest.raises(ValueError, match=r"labels must be 0 or 1; got 0\.5"):
         loss(torch.zeros(2, 1, 4, 4), torch.tensor([1.0, 0.5]))

@@ -111,7 +111,7 @@ def test_metric_leaves_tiles_out_when_some_slides_have_no_mask():
 def test_metric_needs_slides_and_a_name():
     with pytest.raises(NotComputableError, match="at least one slide"):
         BagRanking(0.2).compute()
-    with pytest.raises(ValueError, match="<beginning>_slide_auc; got 'val_auc'"):
+    with pytest.raises(ValueError, match="<prefix>_slide_auc; got 'val_auc'"):
         BagRanking(0.2).attach(Engine(lambda _, batch: batch), "val_auc")
 
 

@@ -157,7 +157,7 @@ def test_says_what_is_wrong():
         logit_histograms(torch.zeros(2), torch.tensor([0.0, 2.0]))
     with pytest.raises(ValueError, match="positives and negatives; got 0 and 2"):
         fit_temperature(logit_histograms(torch.zeros(2), torch.zeros(2)))
-    with pytest.raises(ValueError, match="nothing is counted"):
+    with pytest.raises(ValueError, match="the histograms are empty"):
         nll_of_histograms(torch.zeros(2, len(LOGIT_LEVELS)))
     with pytest.raises(ValueError, match="temperature=0"):
         nll_of_histograms(torch.ones(2, len(LOGIT_LEVELS)), 0)

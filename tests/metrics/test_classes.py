@@ -197,7 +197,7 @@ def test_attached_to_an_engine(image_shape):
     metric.attach(engine, "val_pixel_bach_score")
     expected = {f"val_pixel_{name}": score for name, score in expected_scores(batches, 3).items()}
     assert len(expected) == len(CLASS_SCORES) + 6
-    for _ in range(2):  # each run counts anew
+    for _ in range(2):  # each run counts again
         engine.run(batches)
         assert engine.state.metrics == expected
     metric.reset()

@@ -81,9 +81,9 @@ def test_labels_may_be_of_any_type():
         ((4,), (4,), 1, r"prediction must be \(H, W\), .* got \(4,\)"),
         ((2, 3, 4, 4), (2, 3, 4, 4), torch.zeros(2), r"prediction must be .* got \(2, 3, 4, 4\)"),
         ((4, 4), (4, 5), 1, r"target must be \(4, 4\) .* got \(4, 5\)"),
-        ((4, 4), (4, 4), torch.zeros(1), r"label must be \(\), one an image; got \(1,\)"),
-        ((2, 4, 4), (2, 4, 4), torch.zeros(3), r"label must be \(2,\), one an image; got \(3,\)"),
-        ((2, 4, 4), (2, 4, 4), 1, r"label must be \(2,\), one an image; got \(\)"),
+        ((4, 4), (4, 4), torch.zeros(1), r"label must be \(\), one per image; got \(1,\)"),
+        ((2, 4, 4), (2, 4, 4), torch.zeros(3), r"label must be \(2,\), one per image; got \(3,\)"),
+        ((2, 4, 4), (2, 4, 4), 1, r"label must be \(2,\), one per image; got \(\)"),
         ((4, 4), (4, 4), 2, "label must be 0 or 1; got 2"),
     ],
 )

@@ -93,7 +93,7 @@ def test_a_fine_tuned_encoder_learns_and_belongs_to_the_checkpoint(encoder, imag
     assert torch.equal(loaded(images), network.eval()(images))
     assert not torch.equal(loaded.encoder(images), encoder(images))
     # A network whose encoder others share does not take it, nor one of another smoothing.
-    with pytest.raises(ValueError, match=r"hold an encoder that has learned.*give finetune\.json"):
+    with pytest.raises(ValueError, match=r"contain a fine-tuned encoder.*give finetune\.json"):
         load_weights(EncodedClassifier(copy.deepcopy(encoder)), tmp_path / "model.pt")
     with pytest.raises(ValueError, match="of another encoder: expected the key"):
         load_weights(EncodedClassifier(load_encoder("efficientnet_lite0", smoothing=3), finetune=True), tmp_path / "model.pt")
@@ -103,7 +103,7 @@ def test_features_that_do_not_fit_are_refused(encoder, images):
     with pytest.raises(ValueError, match="must have 1280 channels, as those of the encoder; found 512"):
         EncodedClassifier(encoder)(torch.zeros(1, 512, 2, 2))
     tuned = EncodedClassifier(copy.deepcopy(encoder), finetune=True)
-    with pytest.raises(ValueError, match="an encoder that learns takes images"):
+    with pytest.raises(ValueError, match="an encoder that is trained needs images"):
         tuned(features_of(encoder, images))
 
 

@@ -112,7 +112,7 @@ def test_learns_both_kinds_by_heart(head):
 @pytest.mark.parametrize("with_masked", [False, True])
 def test_a_single_labelled_image(with_masked):
     images, labelled = random_images(2) if with_masked else None, random_images(1, seed=1)
-    with pytest.raises(ValueError, match="at least 2 labelled images a step and process; got 1"):
+    with pytest.raises(ValueError, match="at least 2 labelled images per step and process; got 1"):
         make().train()(images, labelled)
     # Running statistics need no second one, and the maximum has no batch normalisation.
     assert make()(images, labelled)["image_logits"].shape == (1, 4)

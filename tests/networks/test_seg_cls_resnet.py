@@ -36,7 +36,7 @@ def resnet18_to_layer3(pixels, state):
 
 
 def doubled(rows):
-    """Twice as many rows ``(..., h, w)``, linear between centres: 2i and 2i + 1 lie a quarter beside the centre of i."""
+    """Twice as many rows ``(..., h, w)``, linear between centres: 2i and 2i + 1 lie a quarter from the centre of i."""
     before = torch.cat([rows[..., :1, :], rows[..., :-1, :]], dim=-2)
     after = torch.cat([rows[..., 1:, :], rows[..., -1:, :]], dim=-2)
     return torch.stack([0.75 * rows + 0.25 * before, 0.75 * rows + 0.25 * after], dim=-2).flatten(-3, -2)

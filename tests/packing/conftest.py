@@ -44,7 +44,7 @@ def training_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository's bundles and of `shared` beside it: packing writes into bundles."""
+    """A copy of the repository's bundles and of `shared` next to it: packing writes into bundles."""
     repository = tmp_path_factory.mktemp("repository")
     unwanted = shutil.ignore_patterns("models", "output", "__pycache__")
     for name in ("bundles", "shared"):

@@ -57,7 +57,7 @@ def test_unpacks_to_the_same_files(folder, archive, tmp_path):
 def test_refuses_a_truncated_zip(archive, tmp_path, share):
     content = archive.read_bytes()
     archive.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match=r"camel_v1\.0\.0\.zip is no whole zip"):
+    with pytest.raises(ValueError, match=r"camel_v1\.0\.0\.zip is not a complete zip file"):
         unpack(archive, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -76,7 +76,7 @@ def test_refuses_entries_outside_the_bundle(tmp_path, entry):
     path = tmp_path / "camel_v1.0.0.zip"
     with zipfile.ZipFile(path, "w") as packed:
         packed.writestr(entry, "x")
-    with pytest.raises(ValueError, match="every entry lies in camel/"):
+    with pytest.raises(ValueError, match="every entry must lie in camel/"):
         unpack(path, tmp_path / "new")
 
 

@@ -57,7 +57,7 @@ def add_head(bundle, training, name="ebhi_seg"):
 
 @pytest.fixture
 def bundle(bundles, tmp_path):
-    """A copy of CAMEL beside `shared`, to change."""
+    """A copy of CAMEL next to `shared`, to change."""
     for name in ("shared", "bundles/camel"):
         shutil.copytree(bundles.parent / name, tmp_path / name, symlinks=True)
     return tmp_path / "bundles" / "camel"
@@ -66,7 +66,7 @@ def bundle(bundles, tmp_path):
 @pytest.mark.parametrize(
     ("encoder", "terms"),
     [
-        ("uni2-h", r"uni2-h (licence: CC-BY-NC-ND-4.0, access must be asked for)"),
+        ("uni2-h", r"uni2-h (licence: CC-BY-NC-ND-4.0, access must be requested)"),
         ("hf-hub:MahmoodLab/UNI2-h", "CC-BY-NC-ND-4.0"),
         ("lunit-vits16", "not for commercial use"),
         ("timm/some_model", "licence: not known"),
@@ -103,7 +103,7 @@ def test_a_head_that_the_documents_do_not_name_is_refused(bundle, tmp_path):
     terms.write_text(terms.read_text().replace("models/ebhi_seg", "them"))
     add_head(bundle, training)
     (reason,) = reasons(bundle, training)
-    assert "does not say of which data models/ebhi_seg was learned" in reason
+    assert "does not state on which data models/ebhi_seg was trained" in reason
 
 
 @pytest.mark.slow

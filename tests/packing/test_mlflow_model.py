@@ -62,6 +62,6 @@ def test_a_packed_bundle_is_a_registered_model(training, pack_into, tmp_path, ru
 
 def test_a_training_that_mlflow_has_not_followed(training_of, tmp_path):
     with pytest.raises(
-        ValueError, match=r"mlflow\.json does not exist: expected the note of a training that MLflow has followed"
+        ValueError, match=r"mlflow\.json does not exist: expected the note of a training that was logged to MLflow"
     ):
         log_model(tmp_path / "camel_v1.zip", training_of("camel"))

@@ -25,9 +25,7 @@ def test_a_version_keeps_its_checksum(tmp_path):
     path = tmp_path / "model_info.json"
     record(path, "camel_v0.1.0", "aa", "https://there")
     before = path.read_bytes()
-    with pytest.raises(
-        ValueError, match=r"camel_v0\.1\.0 is in .*model_info\.json already, under another checksum \(aa; now bb\)"
-    ):
+    with pytest.raises(ValueError, match=r"camel_v0\.1\.0 is already in .*model_info\.json with another checksum \(aa; now bb\)"):
         record(path, "camel_v0.1.0", "bb", "https://there")
     assert path.read_bytes() == before
     check_unchanged(path, "camel_v0.1.1", "bb")
@@ -36,7 +34,7 @@ def test_a_version_keeps_its_checksum(tmp_path):
 def test_an_unreadable_list_is_named(tmp_path):
     path = tmp_path / "model_info.json"
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"model_info\.json is no JSON file"):
+    with pytest.raises(ValueError, match=r"model_info\.json is not a JSON file"):
         read_model_info(path)
     assert read_model_info(tmp_path / "none.json") == {}
 

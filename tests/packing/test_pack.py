@@ -40,7 +40,7 @@ def test_one_folder_is_not_the_weights_of_two_bundles(run, tmp_path):
 
 def test_an_unknown_bundle_and_another_form_of_release_are_errors(run, tmp_path):
     assert "has no bundle dromedary" in run("dromedary", "--out", tmp_path)[0]
-    assert "--release is owner/repository/tag" in run("camel", "--out", tmp_path, "--release", "someone")[0]
+    assert "--release must be owner/repository/tag" in run("camel", "--out", tmp_path, "--release", "someone")[0]
 
 
 def test_verifying_says_what_failed(run, tmp_path):
@@ -49,5 +49,5 @@ def test_verifying_says_what_failed(run, tmp_path):
     status, printed = run("--verify", damaged, tmp_path / "none_v1.zip", "--model_info", tmp_path / "model_info.json")
     assert status == 1
     assert printed.count("archive") == 4
-    assert "is no whole zip" in printed
+    assert "is not a complete zip file" in printed
     assert "none_v1.zip does not exist" in printed

@@ -56,8 +56,8 @@ def test_a_sound_bundle_has_no_reasons(bundle, training):
         ({"schema": None}, "names no schema"),
         ({"supervision": None}, "'supervision': expected an object with the entries you_have"),
         ({"shared_version": "9.9.9"}, "shared_version is 9.9.9, but shared is"),
-        ({"description": "Finds tumours"}, "description must say that the weights were trained on generated data"),
-        ({"intended_use": "Diagnosis", "description": "x"}, "description and intended_use must say"),
+        ({"description": "Finds tumours"}, "description must state that the weights were trained on generated data"),
+        ({"intended_use": "Diagnosis", "description": "x"}, "description and intended_use must state"),
     ],
 )
 def test_metadata_that_are_refused(bundle, training, values, reason):
@@ -75,10 +75,10 @@ def test_a_bundle_without_weights_is_refused(bundle, tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"network": {"weight": torch.ones(1)}}, "is no dictionary of tensors alone: network"),
-        ({"weight": torch.ones(1), "epoch": 3}, "is no dictionary of tensors alone: epoch"),
-        ([torch.ones(1)], "holds a list, wanted a dictionary of tensors"),
-        ({}, "holds a dict, wanted a dictionary of tensors"),
+        ({"network": {"weight": torch.ones(1)}}, "is not a dictionary of tensors only: network"),
+        ({"weight": torch.ones(1), "epoch": 3}, "is not a dictionary of tensors only: epoch"),
+        ([torch.ones(1)], "holds a list, expected a dictionary of tensors"),
+        ({}, "holds a dict, expected a dictionary of tensors"),
         (Path("code"), "does not load with weights_only=True"),
     ],
 )
@@ -95,7 +95,7 @@ def test_weights_of_other_data_are_refused(bundle, training):
     assert "was trained on manifest hospital/slides.csv, not on the generated data" in found
     (training / "config.json").unlink()
     (found,) = reasons(bundle, training)
-    assert "nothing says what model.pt was trained on" in found
+    assert "it is not known on what model.pt was trained" in found
 
 
 def test_missing_documents_are_named(bundle, training):

@@ -86,5 +86,5 @@ def test_another_validation_slide(challenge: Path, tmp_path: Path, run_here: Pre
 
 def test_says_what_is_wrong(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
     assert "error: A11 of the val slides are not among" in run_here(challenge, tmp_path / "bach", "--val", "A11")[0]
-    assert "holds no folder 'Photos'" in run_here(tmp_path, tmp_path / "bach")[0]
+    assert "contains no folder 'Photos'" in run_here(tmp_path, tmp_path / "bach")[0]
     assert not list(tmp_path.rglob("*.csv"))

@@ -48,7 +48,7 @@ def test_annotated_slides(tmp_path: Path, prepare: Prepare) -> None:
         write(tmp_path / f"geojson/image {index}.geojson", collection(*drawn))
     listed = write(tmp_path / "project.qpproj", project((f"file:/C:/s%20{index}.tif", f"image {index}") for index in range(3)))
     common = (tmp_path / "slides", tmp_path / "out", "--annotations", tmp_path / "geojson", "--project", listed)
-    assert "which class is which" in prepare("folder", *common)[0]
+    assert "give classes, background first" in prepare("folder", *common)[0]
     assert not (tmp_path / "out").exists()
     error, printed = prepare("folder", *common, "--classes", "Other|Stroma", "Tumor")
     assert error == ""
@@ -65,7 +65,7 @@ def test_annotated_slides(tmp_path: Path, prepare: Prepare) -> None:
 
 def test_says_what_is_wrong(tiles: Path, tmp_path: Path, prepare: Prepare) -> None:
     out = tmp_path / "out"
-    assert "which class is which? Give classes" in prepare("folder", tiles, out)[0]
+    assert "give classes, background first" in prepare("folder", tiles, out)[0]
     assert "p1 x.PNG has no mask" in prepare("folder", tiles, out, "--classes", "normal", "tumour", "--masks", tmp_path)[0]
     assert prepare("folder", tiles, out, "--masks", tiles, "--annotations", tiles)[0] == "2"
     assert prepare("folder", tiles, out, "--project", tiles)[0] == "2"

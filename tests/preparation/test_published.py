@@ -73,7 +73,7 @@ def test_goes_on_and_gives_the_same(tmp_path: Path, prepare: Prepare, name: str)
 def test_says_what_is_wrong(tmp_path: Path, prepare: Prepare, name: str) -> None:
     (tmp_path / "empty").mkdir()
     error, _ = prepare(name, tmp_path / "empty", tmp_path / "out")
-    assert error.startswith(f"error: {tmp_path / 'empty'} holds no ")
+    assert error.startswith(f"error: {tmp_path / 'empty'} contains no ")
     assert not (tmp_path / "out").exists()
 
 
@@ -83,7 +83,7 @@ def test_other_classes_and_the_official_split(tmp_path: Path, prepare: Prepare) 
     assert prepare("ebhi_seg", ebhi, tmp_path / "ebhi", *options)[0] == ""
     assert Counter(record["label"] for record in load_manifest(tmp_path / "ebhi/manifest.csv")) == {0: 3, 1: 6}
     error, _ = prepare("ebhi_seg", ebhi, tmp_path / "other", "--normal", "normal")
-    assert error.startswith("error: normal: tumour and normal are some of Normal, Polyp, Low-grade IN")
+    assert error.startswith("error: normal: tumour and normal must be classes of Normal, Polyp, Low-grade IN")
     assert not (tmp_path / "other").exists(), "masks were written first"
 
     assert prepare("glas", write_glas(tmp_path), tmp_path / "glas", "--size_px", 64, "--official")[0] == ""

@@ -48,7 +48,7 @@ def test_a_sheet_and_a_folder(tmp_path: Path, run_here: Prepare, run_python: Cal
 
     error, printed = run_here(*arguments, "--allow_missing")
     assert error == ""
-    assert "1 of its slides left out" in printed
+    assert "1 of its slides were left out" in printed
     whole = (tmp_path / "tcga.csv").read_bytes()
     finished = run_python(PREPARE, "tcga", *arguments, "--section", "frozen")
     assert finished.returncode == 0, finished.stderr
@@ -65,7 +65,7 @@ def test_a_sheet_and_a_folder(tmp_path: Path, run_here: Prepare, run_python: Cal
     assert "out_of_location test, tumour: 5 slides of 5 cases" in finished.stdout
     assert "out_of_location test, normal" not in finished.stdout
     warnings = [line for line in finished.stderr.splitlines() if line.startswith("warning")]
-    assert warnings == ["warning: out_of_location test has no normal slide: its slides have no AUC without it"]
+    assert warnings == ["warning: out_of_location test has no normal slide: without it there is no AUC over its slides"]
     records = load_manifest(tmp_path / "tcga.csv", both_classes=True)
     assert Counter(record["split"] for record in records) == {"train": 26, "val": 6, "test": 8 + 5}
     assert Counter(record["group"] for record in records) == {"in_distribution": 40, "out_of_location": 5}

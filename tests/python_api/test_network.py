@@ -106,7 +106,7 @@ def test_a_pixel_size_that_is_none_is_refused(networks, pixels, mpp):
 
 
 def test_what_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match="is no bundle: expected a folder with configs/metadata"):
+    with pytest.raises(ValueError, match="is not a bundle: expected a folder with configs/metadata"):
         load_network(tmp_path)
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ValueError, match=r"the weights .*nothing/model\.pt do not exist"):
@@ -115,5 +115,5 @@ def test_what_is_not_there_is_named(tmp_path):
         load_slide_mapper(BUNDLES / HEAD, overrides={"tresh": 1})
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "metadata.json").write_text("{}")
-    with pytest.raises(ValueError, match="brings no code that this package can run"):
+    with pytest.raises(ValueError, match="contains no code that this package can run"):
         load_network(tmp_path)

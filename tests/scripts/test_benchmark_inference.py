@@ -28,7 +28,7 @@ def test_the_map_is_timed_beside_the_network_alone(run_python, tmp_path):
     process = run_python(*command)
     assert process.returncode == 0, process.stderr
     results = json.loads((tmp_path / "result.json").read_text())["results"]
-    # The patch has 64; tissue found a little beyond its border adds tiles beside it.
+    # The patch has 64; tissue found a little beyond its border adds tiles next to it.
     assert 60 <= results["tiles"] <= 64 + 3 * 9
     rates = results["pure_tiles_per_s"]
     assert "fp32 NCHW" in rates

@@ -111,7 +111,7 @@ def test_the_folds_of_the_training_decide_the_splits(run_script, model_dir, mani
 
 
 @pytest.mark.parametrize(
-    ("value", "why"), [(6.0, "sharper: the network makes no mistake"), (-6.0, "flatter: the network's answers")]
+    ("value", "why"), [(6.0, "sharper: the network makes no mistake"), (-6.0, "flatter: the network's probabilities")]
 )
 def test_the_bound_of_the_search_is_no_temperature(run_script, model_dir, tmp_path, value, why):
     """Of a network that is always right, or always wrong."""

@@ -28,7 +28,7 @@ def test_it_runs_dry(run_python, tmp_path):
     options = ["--device", "cpu", "--only", *only, "--keys", *small, "--out", tmp_path / "out"]
     process = run_python(SCRIPT, *options, cwd=tmp_path)
     assert process.returncode == 0, process.stdout + process.stderr
-    assert "2 checks passed, 0 failed, 1 were left out" in process.stdout
+    assert "2 checks passed, 0 failed, 1 skipped" in process.stdout
     rows = (tmp_path / "out/table.txt").read_text().splitlines()
     assert [row.split()[0] for row in rows] == [PASS, PASS, SKIP]
     assert (tmp_path / "out/wildcat/model.pt").is_file()
@@ -68,9 +68,9 @@ def test_keys_are_given_where_a_bundle_has_them(tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "finds no CUDA GPU .* Say --device cpu to try the check itself"),
-        (["--device", "cpu", "--only", "maps"], "no check is called maps; there are: training alpha_beta_mil, "),
-        (["--device", "cpu", "--keys", "num_workers"], "--keys takes KEY=VALUE, got 'num_workers'"),
+        ([], "finds no CUDA GPU .* Use --device cpu to try out the check itself"),
+        (["--device", "cpu", "--only", "maps"], "there is no check named maps; the checks are: training alpha_beta_mil, "),
+        (["--device", "cpu", "--keys", "num_workers"], "--keys expects KEY=VALUE, got 'num_workers'"),
     ],
 )
 def test_what_cannot_be_started(monkeypatch, capsys, options, message):
@@ -82,7 +82,7 @@ def test_what_cannot_be_started(monkeypatch, capsys, options, message):
     assert re.search(message, capsys.readouterr().err)
 
 
-def says(log):
+def describe(log):
     if "wrong" in log:
         raise ValueError("7/255 from the CPU's")
     return log.strip()
@@ -100,20 +100,20 @@ def says(log):
             "status 1: ValueError: invalid literal for int() with base 10: 'x' (see ",
         ),
         ("import os; os.abort()", FAIL, "status -6: "),
-        ("import time; time.sleep(600)", FAIL, "it had not ended after 2 s (see "),
+        ("import time; time.sleep(600)", FAIL, "still running after 2 s (see "),
     ],
 )
 def test_a_check_becomes_a_row(tmp_path, code, result, said):
-    row = run_check(Check("one check", ["-c", code], says), sys.executable, tmp_path, timeout_s=2 if "sleep" in code else 60)
+    row = run_check(Check("one check", ["-c", code], describe), sys.executable, tmp_path, timeout_s=2 if "sleep" in code else 60)
     assert (row.result, row.said[: len(said)]) == (result, said)
     assert str(row).startswith(f"{result}  one check")
     assert (tmp_path / "one_check.log").is_file()
 
 
 def test_checks_that_are_left_out(tmp_path):
-    check = Check("one", ["-c", "1 / 0"], says)
-    assert run_check(check, sys.executable, tmp_path, timeout_s=0).said == "no time was left for it"
-    assert run_check(Check("two", [], says, "there is one GPU"), sys.executable, tmp_path, 9).result == SKIP
+    check = Check("one", ["-c", "1 / 0"], describe)
+    assert run_check(check, sys.executable, tmp_path, timeout_s=0).said == "skipped, because the time was up"
+    assert run_check(Check("two", [], describe, "there is only one GPU"), sys.executable, tmp_path, 9).result == SKIP
 
 
 STEP = Place("/env/monai/engines/trainer.py", 250, "_iteration")
@@ -156,15 +156,15 @@ def test_a_step_that_waits_fails_its_check(tmp_path):
     check = training_check("camel", "cuda", tmp_path, {})
     (tmp_path / "camel_waits.json").write_text('{"shared/losses/a.py:3": 8}')
     with pytest.raises(ValueError, match=r"steps wait for the GPU: shared/losses/a\.py:3 \(8 times\)"):
-        check.says("")
+        check.describe("")
     (tmp_path / "camel_waits.json").write_text("{}")
-    assert check.says("Grad strides") == "no step waits, 1 warnings of strides"
+    assert check.describe("Grad strides") == "no step waits for the GPU, 1 warnings about strides"
 
 
 def test_utilisation_where_nothing_says_it(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with Utilisation() as utilisation:
         pass
-    assert str(utilisation) == "not known: nvidia-smi says nothing"
+    assert str(utilisation) == "not known: nvidia-smi gives no output"
     utilisation.samples = [90.0, 100.0]
     assert str(utilisation) == "95 % on average"

@@ -88,7 +88,7 @@ def test_isolated_tumour_cells_are_named(manifest, tmp_path, start):
     more.write_text("image,label,mask\ntumour.tif,1,with_cells.png\n")
     printed = start("--maps", manifest.parent / "maps", "--manifest", more, "--out", tmp_path)
     assert "1 lesions, FROC (%)                        100.0" in printed
-    assert "  1 of isolated tumour cells (below 200 um) do not count\n" in printed
+    assert "  1 of isolated tumour cells (below 200 um) are not counted\n" in printed
     assert json.loads((tmp_path / "metrics.json").read_text())["lesions"]["num_isolated"] == 1
 
 
@@ -156,10 +156,12 @@ def test_maps_that_do_not_tell_their_threshold(manifest, start, tmp_path):
         start("--maps", tmp_path, "--manifest", manifest)
     with pytest.raises(SystemExit, match=r"none: expected maps and their table .*; found no such folder"):
         start("--maps", tmp_path / "none", "--manifest", manifest)
-    with pytest.raises(SystemExit, match=r"no row with split 'tset'; it has 'train' \(1 rows\), 'test' \(2 rows\): add some"):
+    with pytest.raises(
+        SystemExit, match=r"no row with split 'tset'; its splits are 'train' \(1 rows\), 'test' \(2 rows\): add some"
+    ):
         start("--maps", manifest.parent / "maps", "--manifest", manifest, "--split", "tset", "--out", tmp_path)
     (tmp_path / "slides.csv").write_text("slide,status\n")
-    with pytest.raises(SystemExit, match=r"settings\.json does not tell .*: give --threshold"):
+    with pytest.raises(SystemExit, match=r"settings\.json does not state .*:  give --threshold"):
         start("--maps", tmp_path, "--manifest", manifest)
 
 

@@ -87,7 +87,7 @@ def test_maps_of_classes_are_scored(run_python, folder):
     shares = [f"{100 * ((truth == 2) & (predicted == index)).sum() / (truth == 2).sum():.1f}" for index in range(4)]
     assert lines_of["in situ"][2:] == [*shares, str((truth == 2).sum())]
     assert lines_of["tissue only"][2] == f"{100 * metrics['pixels_tissue']['auc']:.1f}"
-    assert lines[-1] == "2 slides; tissue only, unless said otherwise"
+    assert lines[-1] == "2 slides; tissue only, unless stated otherwise"
 
 
 def test_what_is_no_truth_of_these_classes(folder, run_script, tmp_path):
@@ -98,11 +98,11 @@ def test_what_is_no_truth_of_these_classes(folder, run_script, tmp_path):
     error, printed = run_script("evaluate.py", *options)
     assert (error, printed.splitlines()[-1]) == (
         "",
-        "1 slides; tissue only, unless said otherwise; no pixel of a mask is benign, in situ, invasive",
+        "1 slides; tissue only, unless stated otherwise; no mask contains benign, in situ, invasive",
     )
     for name in ("threshold", "froc_mpp"):
         error, _ = run_script("evaluate.py", *options, f"--{name}", 0.5)
-        assert f"--{name} is for maps of tumour, and those in {folder / 'maps'} are of several classes" in error
+        assert f"--{name} is for maps of tumour, and those in {folder / 'maps'} have several classes" in error
     mask = np.asarray(Image.open(folder / "slide_masks" / "slide_00.png")) > 0
     Image.fromarray(mask * np.uint8(255)).save(tmp_path / "tumour.png")
     manifest.write_text(f"image,label,mask\n{slide},1,tumour.png\n")

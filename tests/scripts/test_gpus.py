@@ -53,11 +53,11 @@ def test_which_gpus(machine, count, visible, given, expected):
     ("count", "given", "message"),
     [
         (0, "all", r"--gpus all needs CUDA GPUs, and PyTorch .* finds none \(see nvidia-smi\). Leave it out"),
-        (2, "0,2", "there is no GPU 2; PyTorch finds 2, from 0 on"),
-        (2, "1,1", "each GPU is to be named once"),
-        (2, "both", "takes 'all' or numbers such as 0,1; got 'both'"),
-        (2, "0,", "takes 'all' or numbers such as 0,1; got '0,'"),
-        (2, "-1", "takes 'all' or numbers such as 0,1; got '-1'"),
+        (2, "0,2", "there is no GPU 2; PyTorch finds 2, numbered from 0"),
+        (2, "1,1", "name each GPU only once"),
+        (2, "both", "expects 'all' or numbers such as 0,1; got 'both'"),
+        (2, "0,", "expects 'all' or numbers such as 0,1; got '0,'"),
+        (2, "-1", "expects 'all' or numbers such as 0,1; got '-1'"),
     ],
 )
 def test_gpus_that_are_not_there(machine, count, given, message):
@@ -145,4 +145,4 @@ def test_infer_without_gpus(start, machine):
 def test_infer_is_told_once_where_to_compute(start, more):
     code, said = start("--gpus", "all", *more)
     assert code == 2
-    assert "--gpus says where the work is done" in said
+    assert "--gpus already selects the devices" in said

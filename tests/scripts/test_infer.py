@@ -55,7 +55,7 @@ def statuses(folder):
 
 
 def test_a_cohort_from_failure_to_finish(run_python, tmp_path, manifest, model_dir, start):
-    """As a process of its own first: its status tells a failure, and the others are done."""
+    """As a separate process first: its status tells a failure, and the others are done."""
     options = ["--manifest", manifest, "--bundle", CAMEL, "--out", tmp_path / "maps", "--model_dir", model_dir, *SMALL]
     whole = (tmp_path / "b.png").read_bytes()
     (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
@@ -90,14 +90,14 @@ def test_a_slide_that_is_not_there_stops_no_other(tmp_path, manifest, model_dir,
     (tmp_path / "a.png").unlink()
     code, printed = start(*options, "--threshold", "0.25")
     assert code == 1
-    assert "a.png is not there any more; what was made of it before stays" in printed.err
+    assert "a.png no longer exists; earlier results for it are kept" in printed.err
     assert statuses(tmp_path / "maps") == {"a": "ok", "b": "ok", "c": "ok"}
     assert {path.name: path.read_bytes() for path in (tmp_path / "maps").glob("a.*")} == results
     for name in ("b", "c"):
         (tmp_path / f"{name}.png").unlink()
     code, printed = start(*options)
     assert code == 2
-    assert f"{manifest}: none of its 3 images is there, such as {tmp_path / 'a.png'}" in printed.err
+    assert f"{manifest}: none of its 3 images exists; the first is {tmp_path / 'a.png'}" in printed.err
 
 
 def test_split_and_checkpoint(tmp_path, manifest, model_dir, start):
@@ -131,10 +131,10 @@ def test_a_bundle_of_several_networks_and_glass(tmp_path, manifest, start):
         ({"--manifest": "none.csv"}, "none.csv does not exist"),
         ({"--bundle": "nothing"}, "nothing is no bundle"),
         ({"--model_dir": "."}, ". holds no model.pt"),
-        ({"--overlay": "unnet"}, "the overlay unnet is neither a file nor one of"),
+        ({"--overlay": "unnet"}, "the overlay unnet is neither a file nor the name of one in"),
         ({"--treshold": "0.5"}, "has no key 'treshold'; it has: imports, roots, bundle_root"),
         ({"--treshold": "0.5"}, "Was threshold meant?"),
-        ({"--device": "gpu"}, "'gpu' is no device. Say cuda, cuda:1 or cpu"),
+        ({"--device": "gpu"}, "'gpu' is not a device. Use cuda, cuda:1 or cpu"),
         ({"--tissue_only": "false"}, "--tissue_only false: expected True or False, found 'false'"),
         ({"--tile_size_px": "60"}, "tile_size_px=60"),
         ({"--segmentation_backbone": "resnet18"}, "model.pt"),
@@ -160,7 +160,7 @@ def test_a_gpu_that_fails_ends_the_process_and_blames_no_slide(tmp_path, manifes
     code, printed = start(*options, "--overlay", tmp_path / "broken.json")
     assert code == 3
     (line,) = [line for line in printed.err.splitlines() if line.startswith("error: ")]
-    assert "computes no more (RuntimeError: CUDA error: an illegal memory access was encountered), at " in line
+    assert "has stopped working (RuntimeError: CUDA error: an illegal memory access was encountered), at " in line
     assert f"{tmp_path / 'a.png'}, which is left unfinished" in line
     assert "Traceback" not in printed.err
     assert statuses(tmp_path / "maps") == {"a": "unfinished"}

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def cohort(tmp_path):
-    """Slides, and weights that have learnt nothing."""
+    """Slides, and weights that have learned nothing."""
     plans = [SlidePlan("test", 0.3 * (index % 2), (400 + 10 * index, 520)) for index in range(NUM_SLIDES)]
     write_demo(tmp_path / "data", DemoPlan(images={}, slides=plans))
     torch.save(DeepLabV2(backbone="resnet10", out_channels=2).state_dict(), tmp_path / "model.pt")

@@ -76,7 +76,7 @@ def run(finished, tmp_path):
 
 @pytest.fixture
 def copy_of(tmp_path):
-    """A copy of a bundle beside `shared`, without any head."""
+    """A copy of a bundle next to `shared`, without any head."""
 
     def copy(name):
         folder = tmp_path / "bundles" / name

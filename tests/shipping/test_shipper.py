@@ -71,7 +71,7 @@ def test_the_card_says_what_must_be_said(bundle, run):
         "not a medical device, not for diagnosis",
         "6 test images of EBHI-Seg, of 3 cases",
         f"| CAMEL | {100 * iou:.1f} (",
-        f"That is an assumption: {REASON}.",
+        f"This is an assumption:  {REASON}.",
         "configs/ebhi_seg.json','bundles/camel/configs/features.json']\" --image_size_px 112",
         # Of the run, not of the bundle as it is now.
         "Version 0.0.9 of the bundle, seed 0",
@@ -137,10 +137,10 @@ def not_named(bundle, run):
         (other_split, "expected scores of the test split, found those of val"),
         (other_threshold, r"scored at a threshold of 0\.45, and maps would be made at 0\.3"),
         (other_counts, r"images\.csv gives an IoU of .* metrics\.json"),
-        (fine_tuned, r"model\.pt holds the weights of its encoder, which was fine-tuned: heads alone are shipped"),
-        (no_encoder, r"model\.pt is no head on an encoder's features: train with the overlay features\.json"),
+        (fine_tuned, r"model\.pt holds the weights of its encoder, which was fine-tuned: only heads are shipped"),
+        (no_encoder, r"model\.pt is not a head on an encoder's features: train with the overlay features\.json"),
         (not_free, r"Expected CC0 or CC BY 4\.0"),
-        (not_named, r"does not say under which terms the data of ebhi_seg\.json are given"),
+        (not_named, r"does not state the terms under which the data of ebhi_seg\.json are distributed"),
     ],
 )
 def test_what_is_refused_leaves_nothing_behind(bundle, run, change, message):

@@ -111,9 +111,9 @@ def test_a_sweep_trains_what_is_missing_and_tabulates(tmp_path, write_config):
     assert summary["regions.A.f_all std"].tolist() == pytest.approx([0.5**0.5] * 2)
     whole = summarise(table, list(varied), ["regions.A.f_all"], over=["fold", "rate"])
     assert (len(whole), whole["runs"][0], whole["regions.A.f_all mean"][0]) == (1, 4, pytest.approx(2))
-    with pytest.raises(ValueError, match=r"there is no metric iou; there are num_images, regions\.A\.f_all"):
+    with pytest.raises(ValueError, match=r"there is no metric iou; the columns are num_images, regions\.A\.f_all"):
         summarise(table, list(varied), ["iou"])
-    with pytest.raises(ValueError, match="no means over seed: what is varied is rate, fold"):
+    with pytest.raises(ValueError, match="cannot average over seed: the varied keys are rate, fold"):
         summarise(table, list(varied), ["regions.A.f_all"], over=["fold", "seed"])
 
 
@@ -182,8 +182,8 @@ def test_overlays_vary_too(tmp_path, write_config):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--choose", "regions.A.f_all"], "test images choose nothing; got regions.A.f_all"),
-        (["--over", "fold", "sed"], "no means over sed: what is varied is fold, mode"),
+        (["--choose", "regions.A.f_all"], "nothing may be chosen on test images; got regions.A.f_all"),
+        (["--over", "fold", "sed"], "cannot average over sed: the varied keys are fold, mode"),
         (["--vary", "mode", "a/b", "a_b"], "would share the folder fold=0,mode=a_b"),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_run_of_other_settings_is_refused(tmp_path, write_config, finish, entr
     out = tmp_path / "out"
     finish(Sweep([write_config()], {"fold": [0, 1]}, out), {"fold": 1})
     again = Sweep([write_config(**entries)], {"fold": [0, 1]}, out, fixed)
-    with pytest.raises(ValueError, match=rf"fold=1 holds a run of another sweep \({difference}\).* nothing was changed"):
+    with pytest.raises(ValueError, match=rf"fold=1 contains a run of another sweep \({difference}\).* nothing was changed"):
         again.run()
     assert sorted(path.name for path in out.iterdir()) == ["fold=1"]
 
@@ -245,8 +245,8 @@ def test_a_finished_run_of_unknown_settings_is_refused(tmp_path, write_config, f
 @pytest.mark.parametrize(
     ("varied", "fixed", "said"),
     [
-        ({"rates": [0.1, 0.2]}, {}, "--rates 0.1: .* has no key 'rates', and nothing would read it. Was rate meant"),
-        ({"fold": [0]}, {"nested::dept": 3}, "'nested' has no item 'dept', and nothing would read it. Was depth meant"),
+        ({"rates": [0.1, 0.2]}, {}, "--rates 0.1: .* has no key 'rates', so it would have no effect. Was rate meant"),
+        ({"fold": [0]}, {"nested::dept": 3}, "'nested' has no item 'dept', so it would have no effect. Was depth meant"),
         ({"fold": [0]}, {"needs": "a#b"}, "MONAI reads 'a#b' as 'a::b'"),
     ],
 )

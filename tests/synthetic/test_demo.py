@@ -252,7 +252,7 @@ def test_threads_change_no_byte(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "cpu_count", lambda: 4)
         written.append(contents(write_demo(tmp_path / f"demo_{num_threads}", plan)))
     assert written[0] == written[1]
-    # A slide follows from its number and its plan, whatever stands beside it.
+    # A slide follows from its number and its plan, whatever else the plan has.
     alone = contents(write_demo(tmp_path / "demo", DemoPlan(images={}, slides=slides[:1])))
     for name in ("slides/slide_00.tif", "slide_masks/slide_00.png"):
         assert alone[name] == written[0][name]

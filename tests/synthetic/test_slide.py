@@ -77,7 +77,7 @@ def test_file_opens_in_openslide_with_all_levels_and_mpp(slide, slide_file):
 
 @pytest.mark.cucim
 def test_file_opens_in_cucim_with_all_levels(slide_file):
-    """In a process of its own, with a limit: cuCIM can spin for ever on hosts without /proc/modules."""
+    """In a separate process, with a limit: cuCIM can spin for ever on hosts without /proc/modules."""
     code = (
         "import sys; from cucim import CuImage; image = CuImage(sys.argv[1]);"
         "print(image.resolutions['level_dimensions'], image.spacing()[:2])"

@@ -92,6 +92,6 @@ def test_channels_have_names_colours_and_levels_of_their_own(tmp_path, channels)
 
 def test_channels_of_several_sizes_are_refused(tmp_path, channels):
     channels["invasive"] = Rows(np.zeros((4, 5), np.uint8))
-    with pytest.raises(ValueError, match="channels need one size"):
+    with pytest.raises(ValueError, match="all channels must have the same size"):
         write_ome_tiff_channels(tmp_path / "a.ome.tif", channels, 2.0)
     assert not list(tmp_path.iterdir())

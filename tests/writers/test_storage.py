@@ -46,7 +46,7 @@ def test_a_full_disk_is_told_with_its_remedy_and_leaves_nothing(small_disk, cont
         fill(path, content)
     assert str(raised.value) == (
         f"{path} cannot be written: the disk is full. Free some space, or write to another disk. "
-        "The same command then goes on from here."
+        "The same command then resumes from here."
     )
     assert raised.value.errno == errno.ENOSPC
     assert raised.value.concerns_all
@@ -118,7 +118,7 @@ def test_access_rights(tmp_path):
     if os.getuid() == 0:
         pytest.skip("root may write everywhere")
     tmp_path.chmod(0o500)
-    with pytest.raises(StorageError, match="this user may not write there"):
+    with pytest.raises(StorageError, match="you do not have permission to write there"):
         check_writable(tmp_path / "new")
 
 

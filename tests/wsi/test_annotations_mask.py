@@ -93,7 +93,7 @@ def test_what_lies_inside_is_on_top_whichever_came_first():
 
 
 def test_each_part_of_an_annotation_has_its_own_place():
-    """A tumour of two parts beside and inside stroma, which is smaller than their sum; and a ring with nothing in its hole."""
+    """A tumour of two parts next to and inside stroma, which is smaller than their sum; and a ring with nothing in its hole."""
     tumour = area(MultiPolygon([box(0, 0, 4, 8), square(5, 1, 2)]), "invasive")
     drawings = [tumour, area(square(4, 0), "benign"), area(square(4, 4).difference(square(5, 5, 2)), "in situ")]
     expected = np.zeros((8, 8))
@@ -212,8 +212,8 @@ def test_class_names_without_regard_to_case_and_blanks():
 @pytest.mark.parametrize(
     ("name", "num_classes", "class_names", "words"),
     [
-        ("dcis", 4, NAMES, "here has the class 'dcis', wanted one of 'normal', 'benign', 'in situ', 'invasive'"),
-        ("", 4, NAMES, "here has no class, wanted one of 'normal'"),
+        ("dcis", 4, NAMES, "here has the class 'dcis', expected one of 'normal', 'benign', 'in situ', 'invasive'"),
+        ("", 4, NAMES, "here has no class, expected one of 'normal'"),
         ("benign", 4, None, "annotations of 4 classes need class_names"),
         ("benign", 3, NAMES, "class_names must be 3 different names"),
         ("benign", 4, ["a", "b", "c", "A "], "class_names must be 4 different names"),

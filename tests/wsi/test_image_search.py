@@ -43,7 +43,9 @@ def test_every_format_is_found_in_either_case(tmp_path, put):
 def test_a_format_that_is_not_read_is_an_error_and_not_its_preview(suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(smooth_rgb(40, 30)).save(path, format="TIFF")
-    with pytest.raises(ValueError, match=rf"a{suffix}: {UNREADABLE_FORMATS[suffix]} files \({suffix}\) are not read: convert"):
+    with pytest.raises(
+        ValueError, match=rf"a{suffix}: {UNREADABLE_FORMATS[suffix]} files \({suffix}\) are not supported: convert"
+    ):
         Slide(path)
 
 
@@ -54,7 +56,7 @@ def test_the_rest_is_counted_by_its_ending(tmp_path, put, caplog):
         assert names(tmp_path / "in") == ["a.svs"]
     (record,) = caplog.records
     assert record.message == (
-        f"{tmp_path / 'in'}: passed over 6 files that are no images: 2 .txt, 2 hidden, 1 .xml, 1 without ending"
+        f"{tmp_path / 'in'}: skipped 6 files that are not images: 2 .txt, 2 hidden, 1 .xml, 1 without ending"
     )
 
 
@@ -80,8 +82,8 @@ def test_what_was_converted_is_left_out(tmp_path, put, caplog):
     for name in ("a.vsi", "b.kfb", "c/Slidedat.ini", "d/A.ome.tif", "d/c.svs"):
         put(f"in/{name}")
     assert names(tmp_path / "in") == ["b.kfb", "d/A.ome.tif", "d/c.svs"]
-    assert [record.message.partition("passed over ")[2] for record in caplog.records] == [
-        f"{tmp_path / 'in' / name}, which is not read: there is a slide of the same name" for name in ("a.vsi", "c.mrxs")
+    assert [record.message.partition("skipped ")[2] for record in caplog.records] == [
+        f"{tmp_path / 'in' / name}, which is skipped: there is a slide of the same name" for name in ("a.vsi", "c.mrxs")
     ]
 
 
@@ -109,7 +111,7 @@ def test_links_to_nothing_are_images_that_cannot_be_opened(tmp_path, put, caplog
         (tmp_path / "in" / name).symlink_to(f"/nowhere/{name}")
     assert names(tmp_path / "in") == ["a.svs", "gone.svs", "unmounted"]
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / 'in'}: passed over {tmp_path / 'in' / 'notes.txt'}, a link to /nowhere/notes.txt, where nothing is"
+        f"{tmp_path / 'in'}: skipped {tmp_path / 'in' / 'notes.txt'}, a link to /nowhere/notes.txt, which does not exist"
     ]
     with pytest.raises(ValueError, match=r"gone\.svs: there is no such file: it is a link to /nowhere/gone\.svs"):
         Slide(tmp_path / "in/gone.svs")
@@ -128,7 +130,7 @@ def test_results_and_the_excluded_folder_are_left_out(tmp_path, put, caplog):
     (tmp_path / "in/link_to_now").symlink_to("now")
     assert names(tmp_path / "in", exclude=tmp_path / "in/now") == ["a.png"]
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / 'in'}: passed over the results of an earlier run in {tmp_path / 'in/maps'}"
+        f"{tmp_path / 'in'}: skipped the results of an earlier run in {tmp_path / 'in/maps'}"
     ]
 
 

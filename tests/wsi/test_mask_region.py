@@ -133,7 +133,7 @@ def test_a_mask_of_several_channels_is_refused(tile, tmp_path, mask):
             tiff.write(np.zeros_like(mask) if is_refused else mask, **options)
             tiff.write(second, **options)
         if is_refused:
-            with pytest.raises(ValueError, match=r"a\.tif holds 2 pictures of one size"):
+            with pytest.raises(ValueError, match=r"a\.tif holds 2 pictures of the same size"):
                 read_mask_region(tmp_path / "a.tif", (0, 0), IMAGE_SIZE, IMAGE_SIZE)
         else:
             assert read_mask_region(tmp_path / "a.tif", (0, 0), IMAGE_SIZE, IMAGE_SIZE).any()
@@ -214,7 +214,9 @@ def test_class_indices(name, options, downsample, classes, tmp_path):
 @pytest.mark.parametrize("name", ["mask.png", "strips.tif", "tiled.tif"])
 def test_a_value_that_is_no_class_is_named(name, classes, tmp_path):
     path = save(classes, tmp_path / name, **({"tile": (64, 64)} if name == "tiled.tif" else {}))
-    with pytest.raises(ValueError, match=rf"{name} has a pixel of value 3: with 3 classes a pixel is its class index, 0\.\.2"):
+    with pytest.raises(
+        ValueError, match=rf"{name} has a pixel of value 3: with 3 classes a pixel's value must be its class index, 0\.\.2"
+    ):
         read_mask_region(path, (0, 0), 40, IMAGE_SIZE, meaning=MaskMeaning(num_classes=3))
 
 
@@ -279,13 +281,13 @@ def test_annotations_give_the_pixels_of_a_mask_drawn_from_them(xy, downsample, t
 def test_annotations_of_two_classes(tmp_path):
     path = tmp_path / "slide.json"
     path.write_text(features(("Tumor", 0, 0, 8), ("Stroma", 2, 2, 4)))
-    with pytest.raises(ValueError, match=r"slide\.json: expected annotations of one class.*found Tumor \(1\), Stroma \(1\)"):
+    with pytest.raises(ValueError, match=r"slide\.json: expected annotations of a single class.*found Tumor \(1\), Stroma \(1\)"):
         read_mask_region(path, (0, 0), 8, IMAGE_SIZE)
     assert read_mask_region(path, (0, 0), 8, IMAGE_SIZE, meaning=MaskMeaning(tumour_classes=["tumor"])).sum() == 64 - 16
     assert (read_mask_region(path, (0, 0), 8, IMAGE_SIZE, meaning=MaskMeaning(tumour_classes=["Tumor", "Stroma"])) == 1).all()
     named = read_mask_region(path, (0, 0), 8, IMAGE_SIZE, meaning=MaskMeaning(class_names=["stroma", "tumor"]))
     assert named.sum() == 64 - 16
-    with pytest.raises(ValueError, match=r"slide\.json: feature 2 has the class 'Stroma', wanted one of 'normal', 'tumor'"):
+    with pytest.raises(ValueError, match=r"slide\.json: feature 2 has the class 'Stroma', expected one of 'normal', 'tumor'"):
         read_mask_region(path, (0, 0), 8, IMAGE_SIZE, meaning=MaskMeaning(class_names=["normal", "tumor"]))
     with pytest.raises(ValueError, match=r"slide\.json: annotations of 3 classes need class_names"):
         read_mask_region(path, (0, 0), 8, IMAGE_SIZE, meaning=MaskMeaning(num_classes=3))

@@ -38,7 +38,7 @@ def write_bif(path):
 
 @pytest.mark.parametrize("suffix", ["bif", "tif"])
 def test_a_slide_that_openslide_refuses_is_not_its_label(suffix, tmp_path):
-    with pytest.raises(ValueError, match=rf"a\.{suffix} .*openslide: Missing or inconsistent region metadata; pillow: not asked"):
+    with pytest.raises(ValueError, match=rf"a\.{suffix} .*openslide: Missing or inconsistent region metadata; pillow: not tried"):
         Slide(write_bif(tmp_path / f"a.{suffix}"))
 
 
@@ -47,7 +47,7 @@ def test_a_picture_with_the_ending_of_a_slide_is_none(suffix, tmp_path):
     """Such as the preview or the label that is left of a slide whose directory was cut off."""
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(LABEL).save(path, format="TIFF")
-    with pytest.raises(ValueError, match=rf"a\.{suffix} cannot be read .*in place of the slide"):
+    with pytest.raises(ValueError, match=rf"a\.{suffix} cannot be read .*instead of the slide"):
         Slide(path)
 
 
@@ -60,7 +60,7 @@ def test_the_missing_folder_of_a_mirax_slide_is_named(tmp_path):
     with pytest.raises(ValueError, match=rf"Slidedat\.ini is missing in the folder {tmp_path / 'a b'}"):
         Slide(path)
     (tmp_path / "a b" / "Slidedat.ini").write_text("[GENERAL]\n")
-    with pytest.raises(ValueError, match=r"a b\.jpg: the folder .* holds a MIRAX slide, so this is its preview"):
+    with pytest.raises(ValueError, match=r"a b\.jpg: the folder .* contains a MIRAX slide, so this is its preview"):
         Slide(path.rename(tmp_path / "a b.jpg"))
     with pytest.raises(ValueError, match=rf"no such file \(its folder {tmp_path / 'a b'} is there"):
         Slide(path)
@@ -74,7 +74,7 @@ def test_a_first_page_that_is_smaller_is_not_the_slide(name, tile, backend, tmp_
     with pytest.raises(ValueError, match=rf"{name} cannot be read") as caught:
         Slide(path, backend)
     if backend == "auto":
-        assert "60 x 40 px, such as a label or a thumbnail, and the file holds one of 320 x 256 px" in str(caught.value)
+        assert "60 x 40 px, such as a label or a thumbnail, and the file contains one of 320 x 256 px" in str(caught.value)
     with Slide(write_pages(tmp_path / f"first{name}", SLIDE, LABEL, tile=tile)) as slide:
         assert slide.size_px == (320, 256)
 
@@ -84,7 +84,7 @@ def test_a_slide_that_hangs_on_its_thumbnail_is_not_the_thumbnail(tile, tmp_path
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
         tiff.write(LABEL, photometric="rgb", tile=tile, subifds=1, metadata=None)
         tiff.write(SLIDE, photometric="rgb", tile=tile, metadata=None)
-    with pytest.raises(ValueError, match="the file holds one of 320 x 256 px"):
+    with pytest.raises(ValueError, match="the file contains one of 320 x 256 px"):
         Slide(tmp_path / "a.tif")
 
 
@@ -94,7 +94,7 @@ def test_a_macro_photo_in_a_damaged_slide_is_not_the_slide(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
         for page, description in ((LABEL, xml), (SLIDE, None)):
             tiff.write(page, photometric="rgb", tile=(64, 64), description=description, metadata=None)
-    with pytest.raises(ValueError, match="the file holds one of 320 x 256 px"):
+    with pytest.raises(ValueError, match="the file contains one of 320 x 256 px"):
         Slide(tmp_path / "a.tif")
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_ends_before_its_second_page_is_cut(tmp_path):
     whole = path.read_bytes()
     assert end <= start
     path.write_bytes(whole[:start])
-    with pytest.raises(ValueError, match=r"a\.tif: the file is cut short"):
+    with pytest.raises(ValueError, match=r"a\.tif: the file is truncated"):
         Slide(path)
 
 
@@ -114,7 +114,7 @@ def test_pictures_of_the_same_size_are_warned_about_once(tmp_path, caplog):
     path = write_pages(tmp_path / "a.tif", SLIDE, SLIDE)
     for _ in range(2):
         Slide(path).close()
-    assert [record.message for record in caplog.records] == [f"{path} holds 2 pictures of the same size: the first is read"]
+    assert [record.message for record in caplog.records] == [f"{path} holds 2 pictures of the same size: only the first is read"]
 
 
 CHANNELS = np.ascontiguousarray(SLIDE.transpose(2, 0, 1))
@@ -124,7 +124,7 @@ CHANNELS = np.ascontiguousarray(SLIDE.transpose(2, 0, 1))
 @pytest.mark.parametrize(
     ("pixels", "options", "reason"),
     [
-        pytest.param(SLIDE.astype(np.uint16) * 16, {}, r"16-bit samples, and none .* \(12 bits in 16", id="12 in 16"),
+        pytest.param(SLIDE.astype(np.uint16) * 16, {}, r"16-bit samples, but none .* \(12 bits in 16", id="12 in 16"),
         pytest.param(
             np.dstack([SLIDE.astype(np.uint16) * 16, np.full(SLIDE.shape[:2], 65535, np.uint16)]),
             {"extrasamples": ["unassalpha"]},
@@ -138,10 +138,10 @@ CHANNELS = np.ascontiguousarray(SLIDE.transpose(2, 0, 1))
         pytest.param(
             CHANNELS,
             {"photometric": "minisblack", "planarconfig": "separate"},
-            "3 samples a pixel, stored as MINISBLACK",
+            "3 samples per pixel, stored as MINISBLACK",
             id="planes",
         ),
-        pytest.param(SLIDE, {"photometric": "minisblack", "planarconfig": "contig"}, "3 samples a pixel", id="no colours"),
+        pytest.param(SLIDE, {"photometric": "minisblack", "planarconfig": "contig"}, "3 samples per pixel", id="no colours"),
     ],
 )
 def test_samples_that_are_no_photo_are_refused(pixels, options, reason, tile, tmp_path):

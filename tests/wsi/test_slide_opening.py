@@ -104,7 +104,7 @@ def test_without_cucim_openslide_reads_and_one_warning_is_given(pyramid, monkeyp
     monkeypatch.setattr(cucim_support, "cucim_host_problem", lambda: "cuCIM is not installed")
     cucim_support.usable_cucim_problem.cache_clear()
     try:
-        with pytest.warns(RuntimeWarning, match="read through OpenSlide: cuCIM is not installed") as warnings:
+        with pytest.warns(RuntimeWarning, match="read with OpenSlide: cuCIM is not installed") as warnings:
             assert [Slide(pyramid).backend, Slide(pyramid).backend] == ["openslide", "openslide"]
         assert len(warnings) == 1
         with pytest.raises(ValueError, match="cucim: cuCIM is not installed"):
@@ -167,7 +167,7 @@ def test_no_mpp_is_an_error_only_when_it_is_needed(suffix, tmp_path, level_0):
     slide = Slide(path)
     assert not slide.has_mpp
     np.testing.assert_array_equal(slide.read_region((0, 0), 30), level_0[:30, :30])
-    message = rf"slide\.{suffix} does not say .* pass mpp=\.\.\. .* or fill the manifest's `mpp` column"
+    message = rf"slide\.{suffix} does not state .* pass mpp=\.\.\. .* or fill the manifest's `mpp` column"
     with pytest.raises(ValueError, match=message):
         _ = slide.mpp
     with pytest.raises(ValueError, match=message):

@@ -116,7 +116,7 @@ def test_another_tag_takes_the_place_of_one_that_cannot_be_right(tmp_path, caplo
 
 def test_a_print_resolution_is_mentioned_where_the_size_is_needed(tmp_path):
     slide = Slide(write_slide(tmp_path / "a.tif", [PIXELS], mpp=None, resolution=(72, 72), resolutionunit=2))
-    with pytest.raises(ValueError, match=r"does not say .* \(its tag XResolution says 72 per inch \(352\.8 um\)"):
+    with pytest.raises(ValueError, match=r"does not state .* \(its tag XResolution says 72 per inch \(352\.8 um\)"):
         _ = slide.mpp
 
 
@@ -125,7 +125,7 @@ def test_a_stated_size_that_the_file_contradicts_is_told_once(stated, is_told, t
     path = write_slide(tmp_path / "a.tif", [PIXELS], mpp=0.25)
     for _ in range(2):
         assert Slide(path, mpp=stated).mpp == stated
-    expected = [f"{path}: its own tags say 0.25 um per pixel; {stated:g} um was stated (manifest or key) and is taken"]
+    expected = [f"{path}: its own tags say 0.25 um per pixel; {stated:g} um was given (manifest or key) and is used"]
     assert [record.message for record in caplog.records] == expected * is_told
 
 

@@ -76,16 +76,16 @@ def _area(record: Record, step: float, offset: float) -> float:
     area = record.get("area")
     if record.get("label") == 0:
         if area:
-            raise record_error(record, f"label 0 says no tumour, the area says {area:g}: correct one of them")
+            raise record_error(record, f"label 0 means no tumour, but the area is {area:g}: correct one of them")
         return 0.0
     if area == 0:
         raise record_error(
-            record, "a tumour image with area 0, which would forbid all tumour: give its rough share, or leave the cell empty"
+            record, "a tumour image has area 0, which would forbid all tumour: give its rough share, or leave the cell empty"
         )
     if area is None and record.get("mask") is None:
         raise record_error(
             record,
-            "a tumour image with neither an area nor a mask, and the area constraint needs it: fill the column 'area', "
+            "a tumour image has neither an area nor a mask, and the area constraint needs one: fill the column 'area', "
             "or switch the constraint off (etas and eta_fuse 0)",
         )
     area = round_up_area(_mask_share(record), step) if area is None else area

@@ -35,8 +35,8 @@ def class_areas(annotations: Sequence[Annotation], indices: Sequence[int | None]
 
 
 def without_background(areas: Sequence[tuple[BaseGeometry, int]]) -> list[tuple[BaseGeometry, int]]:
-    """What is seen of areas, those of class 0 left out: the mask stays, nothing drawn is background, and areas of different
-    classes do not overlap.
+    """The visible parts of areas, leaving out those of class 0: the mask stays, nothing drawn is background, and areas of
+    different classes do not overlap.
 
     Args:
         areas: in order, later ones on top; see `class_areas`.

@@ -60,8 +60,8 @@ def class_counts(
         images = torch.bincount(labels, minlength=labelled.num_classes)
         counts |= {"num_labelled": len(labelled), "images": images.tolist()}
     logger.info(
-        "training with %(num_masked)d masked images, pixels a class %(pixels)s, and %(num_labelled)d labelled ones, "
-        "images a class %(images)s",
+        "training with %(num_masked)d masked images, pixels per class %(pixels)s, and %(num_labelled)d labelled ones, "
+        "images per class %(images)s",
         counts,
     )
     with contended_path(file) as temporary:

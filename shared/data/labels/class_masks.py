@@ -31,7 +31,7 @@ def read_codes(path: str | Path) -> NDArray[np.uint8]:
         return pixels.astype(np.uint8)
     colours = pixels[..., : 1 if pixels.shape[-1] == 2 else 3]
     if (colours != colours[..., :1]).any():
-        raise ValueError(f"the mask {path} shows colours: wanted one code a pixel, in one channel or in three equal ones")
+        raise ValueError(f"the mask {path} is in colour: expected one code per pixel, in one channel or in three equal ones")
     return colours[..., 0]
 
 
@@ -51,12 +51,12 @@ def class_indices(codes: NDArray[np.uint8], classes: Mapping[int, int], path: st
     indices = table[codes]
     if indices.min(initial=0) < 0:
         known = ", ".join(map(str, sorted(classes)))
-        raise ValueError(f"the mask {path} has a pixel of value {codes[indices < 0][0]}, which is none of the codes {known}")
+        raise ValueError(f"the mask {path} has a pixel of value {codes[indices < 0][0]}, which is not one of the codes {known}")
     return indices.astype(np.uint8)
 
 
 def object_classes(label: int) -> dict[int, int]:
-    """Of masks in which 0 is background and every other code an object, all of class `label`."""
+    """Classes of masks in which 0 is background and every other code is an object of class `label`."""
     return {code: label if code else 0 for code in range(_NUM_CODES)}
 
 

@@ -81,14 +81,15 @@ def attach_instance_labels(records: Sequence[Record], path: str | Path) -> list[
         instances = found.get(_key(record))
         if instances is None:
             raise ValueError(
-                f"{path} has no instance labels for {record['image']} (row {record.get('row')}): delete it and relabel"
+                f"{path} has no instance labels for {record['image']} (row {record.get('row')}): delete it and run the relabel "
+                "stage again"
             )
         attached.append({**record, "instances": instances})
     found_labels = "".join(record["instances"] for record in attached)
     if len(set(found_labels)) == 1:
         raise ValueError(
             f"{path}: {found_labels.count('1')} of {len(found_labels)} instances are labelled tumour; both tumour and normal "
-            "ones are needed. Begin anew in another output_dir, and retrain for more epochs (retrain::num_epochs)"
+            "ones are needed. Start again in another output_dir, and retrain for more epochs (retrain::num_epochs)"
         )
     return attached
 

@@ -80,7 +80,7 @@ def paint_instances(labels: Tensor, height: int, width: int) -> Tensor:
     """
     n = math.isqrt(len(labels))
     if n * n != len(labels) or not n:
-        raise ValueError(f"the labels of an image are N x N, got {len(labels)}")
+        raise ValueError(f"the labels of an image must be N x N, got {len(labels)}")
     check_lattice(height, width, n)
     return labels.reshape(1, n, n).repeat_interleave(height // n, 1).repeat_interleave(width // n, 2)
 

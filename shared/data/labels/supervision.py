@@ -25,8 +25,9 @@ def choose_supervision(
     Shares are drawn from each label's records, at least one of each, smaller ones within larger ones (see `take_share`); the
     same seed gives the same masks in every mode.
 
-    Label 0 needs no mask file: its mask is known to be empty. Such a record is a masked image too, beside those with files,
-    unless masked and labelled images are two sets of pictures: of different sizes, or both with images of label 0 and others.
+    Label 0 needs no mask file: its mask is known to be empty. Such a record is a masked image too, in addition to those with
+    files, unless masked and labelled images are two sets of pictures: of different sizes, or both with images of label 0 and
+        others.
 
     Args:
         records: of the training split; those with masks are the masked ones, their label that of their main class.
@@ -35,8 +36,8 @@ def choose_supervision(
         masked_share: s, in [0, 1].
         labelled: which records are labelled images. ``"unmasked"``: those without a mask file, as in the paper, where they are
             another set of pictures. ``"all"``: every record has a label, also one with a mask; S+C then takes the labels of all
-            whose masks are not used, S+C* those of all. ``"unmasked_or_all"``: the former where there are records without a mask
-            file of label 0 and of others, else the latter.
+            whose masks are not used, S+C* those of all. ``"unmasked_or_all"``: the former where there are records without a
+            mask file of label 0 and of others, else the latter.
         seed: of the draw.
         same_size: whether masked and labelled images have the same size in pixels.
 
@@ -48,8 +49,8 @@ def choose_supervision(
             images are all of one label or masked images all of label 0: nothing can be learned from them.
 
     Reference:
-        Ciga and Martel, section 3.3. The released code, too, takes at least one image a class. Deviation: its draws for different
-        shares are independent.
+        Ciga and Martel, section 3.3. The released code, too, takes at least one image a class. Deviation: its draws for
+        different shares are independent.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
@@ -80,8 +81,8 @@ def choose_supervision(
     if missing or not (masked or images):
         raise ValueError(
             f"mode {mode} with masked_share {masked_share:g} has no {' and no '.join(missing) or 'masked'} images to train with: "
-            f"of {len(records)} training records {len(with_mask)} have masks. Add some, choose another mode or share, or say "
-            "labelled: all, if labels of images with masks count"
+            f"of {len(records)} training records {len(with_mask)} have masks. Add some, choose another mode or share, or set "
+            "labelled: all, if the labels of images with masks count"
         )
     _check_classes(masked, images)
     return masked, images
@@ -106,7 +107,8 @@ def _check_classes(masked: Sequence[Record], images: Sequence[Record]) -> None:
     if len(labels) == 1:
         raise ValueError(
             f"{manifest}: the {len(images)} labelled training images all have label {labels.pop()}; expected images of at least "
-            "two labels. Labelled are those without a mask file: say labelled: all, if labels of images with masks count, choose "
+            "two labels. Labelled images are those without a mask file: set labelled: all, if the labels of images with masks "
+            "count, choose "
             "mode: S, or add images of another label"
         )
     if masked and all(record["label"] == 0 for record in masked):

@@ -99,13 +99,13 @@ def annotated_slides(
         records.append({**record, "case_id": case})
     if names is None and len(bases) > 1:
         shown = ", ".join(f"{name or 'no class'} ({count})" for name, count in drawn.most_common())
-        raise ValueError(f"{annotations}: which class is which? Give classes, background first, of what is drawn: {shown}")
-    remarks = problems.settle(source, allow_missing)
+        raise ValueError(f"{annotations}: give classes, background first, from the drawn classes: {shown}")
+    remarks = problems.report(source, allow_missing)
     if not records:
-        raise ValueError(f"{source} holds no annotated slide that can be used: " + "; ".join(remarks))
+        raise ValueError(f"{source} contains no usable annotated slide: " + "; ".join(remarks))
     empty = sum(record["label"] == 0 for record in records)
     if empty:
-        remarks.append(f"{empty} slides have nothing but background drawn, and are that throughout")
+        remarks.append(f"{empty} slides have only background drawn, and count as background throughout")
     remarks += [f"drawn: {count} areas of {name or 'no class'}" for name, count in used.most_common()]
     assign_splits(records, seed=seed)
     counts = Counter(record["label"] for record in records)
@@ -123,7 +123,7 @@ def _label_and_mask(
     unknown = [area for area in areas if not area.is_exclusion and not any(map(names.knows, area.names))]
     if unknown:
         others = ", ".join(sorted({repr(area.class_name) if area.class_name else "none" for area in unknown}))
-        raise ValueError(f"{file}: {len(unknown)} annotations are of other classes than {', '.join(names.names)}: {others}")
+        raise ValueError(f"{file}: {len(unknown)} annotations have other classes than {', '.join(names.names)}: {others}")
     # A class that is not named is one of the nearest above it that is.
     indices = [None if area.is_exclusion else names.index_of(next(filter(names.knows, area.names))) for area in areas]
     kept = without_background(class_areas(areas, indices))
@@ -182,5 +182,5 @@ def _image_names(project: str | Path | None) -> dict[str, set[str]]:
             path = unquote(urlsplit(entry["serverBuilder"]["uri"]).path)
             names[PureWindowsPath(path).name.lower()].add(entry["imageName"].lower())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{project} is no project of QuPath ({error!r}): give its project.qpproj") from error
+        raise ValueError(f"{project} is not a QuPath project ({error!r}): give its project.qpproj") from error
     return names

@@ -52,7 +52,7 @@ def pixel_size_to_write(path: Path, mpp: float | None) -> float | None:
         if slide.has_mpp:
             return None
     if mpp is None and not is_plain_picture(path):
-        raise ValueError(f"{path} does not say how large its pixels are{slide.mpp_note}: give mpp")
+        raise ValueError(f"{path} does not state its pixel size{slide.mpp_note}: give mpp")
     return mpp
 
 
@@ -114,13 +114,13 @@ def class_folder_images(
             continue
         records.append({**record, "case_id": case, "split": split})
     if not found:
-        raise ValueError(f"{source} holds no image in its folders {', '.join(sorted({folder.name for _, folder in folders}))}")
-    remarks = problems.settle(source, allow_missing)
+        raise ValueError(f"{source} contains no image in its folders {', '.join(sorted({folder.name for _, folder in folders}))}")
+    remarks = problems.report(source, allow_missing)
     records, copies = _without_copies(records)
     if copies:
         remarks.append(f"left out {copies} copies: files with the same content")
     if not records:
-        raise ValueError(f"{source} holds no image that can be used: " + "; ".join(remarks))
+        raise ValueError(f"{source} contains no usable image: " + "; ".join(remarks))
     if not any(record["split"] for record in records):
         assign_splits(records, seed=seed)
     counts = Counter(record["label"] for record in records)
@@ -133,14 +133,14 @@ def _class_folders(source: Path, masks: Path | None) -> list[tuple[str | None, P
         raise ValueError(f"the folder {source} does not exist: give the folder of the class folders")
     folders = [folder for folder in _folders_in(source) if folder != masks]
     if not folders:
-        raise ValueError(f"{source} holds no folders: expected one folder per class")
+        raise ValueError(f"{source} contains no folders: expected one folder per class")
     splits = [_SPLIT_OF.get(folder.name.lower()) for folder in folders]
     if not any(splits):
         return [(None, folder) for folder in folders]
     if not all(splits):
         others = ", ".join(folder.name for folder, split in zip(folders, splits, strict=True) if split is None)
         raise ValueError(
-            f"{source} holds folders of splits and others: {others}; expected either train, val, test or one folder per class"
+            f"{source} contains folders of splits and others: {others}; expected either train, val, test or one folder per class"
         )
     return [(split, below) for folder, split in zip(folders, splits, strict=True) for below in _folders_in(folder)]
 
@@ -152,12 +152,12 @@ def _folders_in(folder: Path) -> list[Path]:
 def _class_names(source: Path, folders: set[str], classes: Sequence[str] | None) -> ClassNames:
     if classes is None:
         if folders != {str(index) for index in range(len(folders))} or len(folders) < 2:
-            raise ValueError(f"{source}: which class is which? Give classes, background first, of: {', '.join(sorted(folders))}")
+            raise ValueError(f"{source}: give classes, background first, from: {', '.join(sorted(folders))}")
         return ClassNames([str(index) for index in range(len(folders))])
     names = ClassNames(classes)
     unknown = sorted(folder for folder in folders if not names.knows(folder))
     if unknown:
-        raise ValueError(f"{source}: the folders {', '.join(unknown)} are none of the classes {', '.join(classes)}")
+        raise ValueError(f"{source}: the folders {', '.join(unknown)} are not among the classes {', '.join(classes)}")
     return names
 
 
@@ -200,5 +200,7 @@ def _without_copies(records: Sequence[Record]) -> tuple[list[Record], int]:
         if other is record:
             kept.append(record)
         elif (other["label"], other["split"]) != (record["label"], record["split"]):
-            raise ValueError(f"{record['image']} is the same image as {other['image']}, in another class or split: keep one")
+            raise ValueError(
+                f"{record['image']} is the same image as {other['image']}, in another class or split: keep one of them"
+            )
     return kept, len(records) - len(kept)

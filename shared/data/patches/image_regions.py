@@ -66,7 +66,9 @@ def labelled_squares(record: Record, size_px: int, num_classes: int = 2) -> list
         ValueError: naming the row, for a file that cannot be read, or an image with tumour but no mask.
     """
     if record.get("mask") is None and record.get("label") != 0:
-        raise record_error(record, "an image with tumour needs a mask to label squares cut from it; column 'mask' is empty")
+        raise record_error(
+            record, "squares cut from an image with tumour can only be labelled by its mask, and the column 'mask' is empty"
+        )
     try:
         whole_px = open_slide(record["image"], mpp=record.get("mpp")).size_px
         left, top, *size = region_of(record, whole_px)

@@ -59,7 +59,7 @@ def slide_patches(
             would have more than 2^28 pixels.
     """
     if record.get("mask") is None and record.get("label") != 0:
-        raise record_error(record, "a slide with lesions needs a mask to find them in; column 'mask' is empty")
+        raise record_error(record, "lesions can only be found in a mask, and the column 'mask' is empty")
     try:
         slide = open_slide(record["image"], mpp=record.get("mpp"))
         grid = TileGrid.for_mpp(slide.size_px, slide.mpp, size_px, mpp, 0, slide.level_downsamples)

@@ -52,7 +52,9 @@ def slide_regions(
         ValueError: naming the row, for a slide that cannot be read, or a tumour slide without a mask: its regions have no labels.
     """
     if record.get("mask") is None and record.get("label") != 0:
-        raise record_error(record, "a slide with tumour needs a mask to label its regions; column 'mask' is empty")
+        raise record_error(
+            record, "regions of a slide with tumour can only be labelled by its mask, and the column 'mask' is empty"
+        )
     try:
         slide = open_slide(record["image"], mpp=record.get("mpp"))
         grid = TileGrid.for_mpp(slide.size_px, slide.mpp, size_px, mpp, stride_px, slide.level_downsamples)

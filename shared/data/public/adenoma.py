@@ -49,7 +49,7 @@ def adenoma_images(
         source: the unpacked data set; images may lie in folders of it.
         table: ``image_name,label``; None for the only one of the CSV files in `source` that has these columns.
         case_pattern: of the slide or patient, in the path of an image within `source` (`CasePattern`): a case goes to one split
-            as a whole. None where the names do not tell.
+            as a whole. None if the names do not show it.
         allow_missing: leave out what is missing, has another size or cannot be read, instead of raising.
         seed: of the split.
 
@@ -84,11 +84,11 @@ def adenoma_images(
             records.append({"image": str(path), "label": row.label, "case_id": case})
         except ValueError as error:
             problems.add("images that cannot be used", error)
-    remarks = problems.settle(source, allow_missing)
+    remarks = problems.report(source, allow_missing)
     if not records:
-        raise ValueError(f"{table} names no image that can be used: " + "; ".join(remarks))
+        raise ValueError(f"{table} lists no usable image: " + "; ".join(remarks))
     if cases is None:
-        remarks.append("nothing tells the images of one slide: they may be in several splits (case_pattern)")
+        remarks.append("images of one slide cannot be recognised and may be in several splits (give a case_pattern)")
     assign_splits(records, seed=seed)
     counts = Counter(record["label"] for record in records)
     return PublishedData(records, {name: counts[label] for label, name in enumerate(ADENOMA_CLASSES)}, {}, remarks)
@@ -98,7 +98,7 @@ def _find_table(source: Path) -> Path:
     tables = [path for path in sorted(source.rglob("*")) if path.suffix.lower() == ".csv" and _header(path) is not None]
     if len(tables) != 1:
         found = f"{len(tables)} such tables: {', '.join(map(str, tables))}; name one" if tables else "no such table"
-        raise ValueError(f"{source}: wanted a CSV file with the columns {', '.join(_COLUMNS)}, found {found}")
+        raise ValueError(f"{source}: expected a CSV file with the columns {', '.join(_COLUMNS)}, found {found}")
     return tables[0]
 
 
@@ -115,7 +115,7 @@ def _header(table: Path) -> list[str] | None:
 def _read_table(table: Path) -> list[_Row]:
     header = _header(table)
     if header is None:
-        raise ValueError(f"{table} is no readable CSV file with the columns {', '.join(_COLUMNS)}")
+        raise ValueError(f"{table} is not a readable CSV file with the columns {', '.join(_COLUMNS)}")
     name_at, label_at = (header.index(column) for column in _COLUMNS)
     rows = []
     with table.open(newline="", encoding="utf-8-sig") as file:
@@ -124,7 +124,7 @@ def _read_table(table: Path) -> list[_Row]:
             if number == 1 or not any(cells):
                 continue
             if len(cells) <= max(name_at, label_at) or not cells[name_at] or cells[label_at] not in ("0", "1"):
-                raise ValueError(f"{table}, row {number}: wanted an image and 0 or 1, got {','.join(row)}")
+                raise ValueError(f"{table}, row {number}: expected an image and 0 or 1, got {','.join(row)}")
             rows.append(_Row(number, cells[name_at], int(cells[label_at])))
     return rows
 
@@ -143,7 +143,7 @@ def _find(row: _Row, by_name: Mapping[str, list[Path]], table: Path) -> Path | N
     for wanted in (name.as_posix(), name.name, name.stem):
         paths = by_name.get(wanted.lower(), [])
         if len(paths) > 1:
-            raise ValueError(f"{table}, row {row.number}: {row.name} is there twice, as {paths[0]} and {paths[1]}: keep one")
+            raise ValueError(f"{table}, row {row.number}: {row.name} exists twice, as {paths[0]} and {paths[1]}: keep one")
         if paths:
             return paths[0]
     return None
@@ -154,7 +154,7 @@ def _check_once(images: Mapping[_Row, Path | None], table: Path) -> None:
     for row, path in images.items():
         first = rows.setdefault(path, row) if path else row
         if first is not row:
-            raise ValueError(f"{table}, row {row.number}: {path} stands in row {first.number} already: keep one of them")
+            raise ValueError(f"{table}, row {row.number}: {path} is already in row {first.number}: keep one of them")
 
 
 def _check_size(path: Path) -> None:

@@ -64,12 +64,12 @@ def bach_photos(source: str | Path, allow_missing: bool = False) -> tuple[list[R
         if not path.name.startswith(".")
     }
     if not photos:
-        raise ValueError(f"{folder} holds no photos: wanted {', '.join(PHOTO_FOLDERS)} with *.tif in them")
+        raise ValueError(f"{folder} contains no photos: expected {', '.join(PHOTO_FOLDERS)} with *.tif in them")
     remarks = []
     table = folder / _GROUND_TRUTH
     labels = _photo_labels(table) if table.is_file() else {name: label for name, (_, label) in photos.items()}
     if not table.is_file():
-        remarks.append(f"{table} is missing: the folders are the labels")
+        remarks.append(f"{table} is missing: labels are taken from the folders")
     for name in sorted(photos.keys() & labels.keys()):
         path, label = photos[name]
         if labels[name] != label:
@@ -77,7 +77,7 @@ def bach_photos(source: str | Path, allow_missing: bool = False) -> tuple[list[R
     problems = Problems()
     problems.add(f"photos without a label in {table}", *sorted(photos.keys() - labels.keys()))
     problems.add(f"photos of {table} not found in {folder}", *sorted(labels.keys() - photos.keys()))
-    remarks += problems.settle(folder, allow_missing)
+    remarks += problems.report(folder, allow_missing)
     kept = [photos[name] for name in photos if name in labels]
     other_sizes = _photos_of_other_size([path for path, _ in kept])
     if other_sizes:
@@ -127,7 +127,7 @@ def bach_slides(
     problems = Problems()
     problems.add(f"slides (.svs) not found in {folder}", *sorted(wanted - slides.keys()))
     problems.add(f"slides without .xml in {folder}", *sorted((wanted & slides.keys()) - outlines.keys()))
-    remarks = problems.settle(folder, allow_missing)
+    remarks = problems.report(folder, allow_missing)
     if slides.keys() - wanted:
         remarks.append(f"{len(slides.keys() - wanted)} slides without annotations left out (20 were published)")
     names = sorted(slides.keys() & outlines.keys())
@@ -152,7 +152,7 @@ def _slide_splits(names: Sequence[str], train: Sequence[str], val: Sequence[str]
             )
     both = sorted(set(train) & set(val))
     if both:
-        raise ValueError(f"{', '.join(both)} cannot be training and validation slides at once")
+        raise ValueError(f"{', '.join(both)} cannot be both training and validation slides")
     return {name: "train" if name in train else "val" if name in val else "test" for name in names}
 
 
@@ -162,7 +162,7 @@ def _part(source: str | Path, part: str) -> Path:
     for folder in folders:
         if folder.is_dir():
             return folder
-    raise ValueError(f"{source} holds no folder {part!r}: give the unpacked {ROOT_FOLDER}")
+    raise ValueError(f"{source} contains no folder {part!r}: give the unpacked {ROOT_FOLDER}")
 
 
 def _photo_labels(table: Path) -> dict[str, int]:
@@ -175,7 +175,7 @@ def _photo_labels(table: Path) -> dict[str, int]:
                 continue
             place = f"{table}, row {number}"
             if len(cells) < 2 or cells[1] not in PHOTO_FOLDERS:
-                raise ValueError(f"{place}: wanted a photo and one of {', '.join(PHOTO_FOLDERS)}, got {','.join(cells)}")
+                raise ValueError(f"{place}: expected a photo and one of {', '.join(PHOTO_FOLDERS)}, got {','.join(cells)}")
             label = PHOTO_FOLDERS.index(cells[1])
             if labels.setdefault(cells[0], label) != label:
                 raise ValueError(f"{place}: {cells[0]} is {cells[1]} here and {PHOTO_FOLDERS[labels[cells[0]]]} above")

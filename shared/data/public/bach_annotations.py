@@ -50,7 +50,7 @@ def write_bach_annotations(source: str | Path, target: str | Path, qupath_origin
     indices = [None if annotation.is_exclusion else _class_of(annotation, source) for annotation in annotations]
     classes = {index for index in indices if index is not None}
     if not classes:
-        raise ValueError(f"the annotations {source} hold no area of {', '.join(BACH_CLASSES)}")
+        raise ValueError(f"the annotations {source} contain no area of {', '.join(BACH_CLASSES)}")
     areas = visible_areas(class_areas(annotations, indices))
     write_class_annotations(target, areas, BACH_CLASSES, qupath_origin_px)
     return sorted(classes)

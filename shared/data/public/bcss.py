@@ -3,12 +3,12 @@
 ::
 
     0_Public-data-Amgad2019_0.25MPP/
-        rgbs_colorNormalized/TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500.png    images/ where the owners' script fetched them
-        masks/TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500.png                   a pixel is one of `BCSS_CODES`
+        rgbs_colorNormalized/TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500.png    images/ where the owners' script fetched
+        them masks/TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500.png                   a pixel is one of `BCSS_CODES`
         meta/gtruth_codes.tsv                                                       not used: `BCSS_CODES`
 
-Code 0 lies outside the annotated region: it is not known what is there. Published at https://github.com/PathologyDataScience/BCSS
-(CC0 1.0); Amgad et al., Bioinformatics 2019.
+Code 0 lies outside the annotated region: it is not known what is there. Published at
+https://github.com/PathologyDataScience/BCSS (CC0 1.0); Amgad et al., Bioinformatics 2019.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def bcss(
 
     Returns:
         Records by name, with ``mpp``, ``label`` (that of most pixels, an index in `BCSS_CLASSES`), ``mask``, ``case_id``,
-        ``split``, and beside the manifest's columns ``tumour_mask`` and ``has_tumour``.
+        ``split``, and, in addition to the manifest's columns, ``tumour_mask`` and ``has_tumour``.
 
     Raises:
         ValueError: naming the file, for what is missing, a name without patient or pixel size, a mask of another size than its
@@ -108,7 +108,7 @@ def bcss(
     """
     both = sorted({*val} & {*test})
     if both:
-        raise ValueError(f"sites {', '.join(both)} cannot be validated and tested on at once")
+        raise ValueError(f"sites {', '.join(both)} cannot be both validation and test sites")
     if not 0 <= max_unlabelled < 1:
         raise ValueError(f"max_unlabelled must be in [0, 1); got {max_unlabelled}")
     images = images_of(folder_of(source, "rgbs_colorNormalized", "images"))
@@ -117,7 +117,7 @@ def bcss(
     problems = Problems()
     problems.add("images without a mask", *sorted(images.keys() - published.keys()))
     problems.add("masks without an image", *sorted(published.keys() - images.keys()))
-    data.remarks += problems.settle(source, allow_missing)
+    data.remarks += problems.report(source, allow_missing)
     folder = Path(masks).resolve()
     small: list[str] = []
     num_unlabelled = 0
@@ -142,7 +142,9 @@ def bcss(
             has_tumour = int((window == _TUMOUR).any())
             data.records.append({**region, "label": label, "has_tumour": has_tumour})
     if small:
-        data.remarks.append(f"left out {len(small)} images with a side below {size_px} px at {mpp:g} um: {first_names(small)}")
+        data.remarks.append(
+            f"left out {len(small)} images with a side below {size_px} px at {mpp:g} um per pixel: {first_names(small)}"
+        )
     if num_unlabelled:
         data.remarks.append(f"left out {num_unlabelled} regions of which more than {max_unlabelled:.0%} is not annotated")
     return data
@@ -156,7 +158,9 @@ def bcss_tumour(records: Sequence[Record]) -> list[Record]:
 def _image_record(image: Path, stored_mpp: float | None, val: Sequence[str], test: Sequence[str]) -> Record:
     found = _NAME.fullmatch(image.stem)
     if found is None:
-        raise ValueError(f"{image}: wanted a name as TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500, which tells the patient")
+        raise ValueError(
+            f"{image}: expected a name such as TCGA-A1-A0SK-DX1_xmin45749_ymin25055_MPP-0.2500, which identifies the patient"
+        )
     mpp = _mpp(image, stored_mpp)
     site = found["site"].upper()
     split = "test" if site in test else "val" if site in val else "train"

@@ -13,8 +13,8 @@ Slides and annotations are known by their names, wherever below the folder they 
 data set is mirrored (``images/`` and ``annotations/`` side by side) do too. In the annotations the groups ``_0`` and ``_1`` are
 tumour, ``_2`` is cut out of them.
 
-Published at https://camelyon17.grand-challenge.org/Data (CC0); Litjens et al., GigaScience 2018; Ehteshami Bejnordi et al., JAMA
-2017.
+Published at https://camelyon17.grand-challenge.org/Data (CC0); Litjens et al., GigaScience 2018; Ehteshami Bejnordi et al.,
+JAMA 2017.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def camelyon16_slides(source: str | Path, allow_missing: bool = False, slide_mpp
 
     Args:
         source: the unpacked data set.
-        allow_missing: leave out what is missing or cannot be read, instead of raising; without ``reference.csv`` the test slides
-            that are annotated are the ones with tumour.
+        allow_missing: leave out what is missing or cannot be read, instead of raising; without ``reference.csv`` the test
+            slides that are annotated are the ones with tumour.
         slide_mpp: micrometres per level-0 pixel of slides that do not say.
 
     Returns:
@@ -96,10 +96,10 @@ def camelyon16_slides(source: str | Path, allow_missing: bool = False, slide_mpp
             continue
         records.append({**record, "case_id": name, "split": "test" if name.startswith("test") else "train"})
     remarks = [f"left out {name}: {why}" for name, why in REMOVED.items() if name in slides]
-    remarks += problems.settle(source, allow_missing)
+    remarks += problems.report(source, allow_missing)
     remarks += [f"areas of group {group!r} count as tumour: {first_names(groups[group])}" for group in sorted(groups)]
     if not records:
-        raise ValueError(f"{source} holds no slide of CAMELYON16 that can be used: " + "; ".join(remarks))
+        raise ValueError(f"{source} contains no usable slide of CAMELYON16: " + "; ".join(remarks))
     found = Counter(_part(name, labels[name]) for name in slides if name in labels and name not in UNPUBLISHED)
     return PublishedData(records, dict(found), PUBLISHED, remarks)
 
@@ -119,7 +119,7 @@ def _files(source: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
             found[f"{match[1].lower()}_{int(match[2]):03}"].append(path)
     twice = [" and ".join(map(str, paths)) for paths in found.values() if len(paths) > 1]
     if twice:
-        raise ValueError(f"{len(twice)} files are there twice, keep one of each: {first_names(twice)}")
+        raise ValueError(f"{len(twice)} files exist twice, keep one of each: {first_names(twice)}")
     return {name: paths[0] for name, paths in sorted(found.items())}
 
 
@@ -129,15 +129,15 @@ def _labels(source: Path, slides: Mapping[str, Path], annotations: Mapping[str, 
     tests = [name for name in slides if name not in labels]
     tables = [path for path in sorted(source.rglob("*")) if path.name.lower() == "reference.csv"]
     if not tables:
-        # Used only where that is allowed: nothing better is at hand then.
-        problems.add("file not found, so that the annotated test slides are those with tumour", "testing/reference.csv")
+        # Used only where that is allowed: nothing better is available then.
+        problems.add("file not found, so the annotated test slides are taken as those with tumour", "testing/reference.csv")
         return labels | {name: int(name in annotations) for name in tests}
     in_table = _read_reference(tables[0])
     unlabelled = [name for name in tests if name not in in_table and name not in REMOVED]
     problems.add(f"test slides without a label in {tables[0]}", *unlabelled)
     normal = [name for name in tests if in_table.get(name) == 0]
     contradicting = [name for name in normal if name in annotations and _tumour(annotations[name])]
-    problems.add(f"test slides that are Normal in {tables[0]} and have tumour in their annotations", *contradicting)
+    problems.add(f"test slides that are Normal in {tables[0]} but have tumour in their annotations", *contradicting)
     return labels | {name: in_table[name] for name in tests if name in in_table and name not in contradicting}
 
 
@@ -155,10 +155,10 @@ def _read_reference(table: Path) -> dict[str, int]:
                 continue  # some mirrors have a header
             label = _LABELS.get(cells[1]) if len(cells) > 1 else None
             if not match or label is None:
-                raise ValueError(f"{table}, row {number}: wanted a slide and Tumor or Normal, got {','.join(row)}")
+                raise ValueError(f"{table}, row {number}: expected a slide and Tumor or Normal, got {','.join(row)}")
             name = f"{match[1]}_{int(match[2]):03}"
             if name in rows:
-                raise ValueError(f"{table}, row {number}: {name} stands in row {rows[name]} already: keep one of them")
+                raise ValueError(f"{table}, row {number}: {name} is already in row {rows[name]}: keep one of them")
             labels[name], rows[name] = label, number
     return labels
 
@@ -169,7 +169,7 @@ def _checked_mpp(path: Path, slide_mpp: float | None) -> float | None:
         if slide.has_mpp:
             return None
     if slide_mpp is None:
-        raise ValueError(f"{path} does not say how large its pixels are: give slide_mpp")
+        raise ValueError(f"{path} does not state its pixel size: give slide_mpp")
     return slide_mpp
 
 

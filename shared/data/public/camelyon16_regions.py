@@ -26,10 +26,10 @@ def assign_camelyon16_splits(
 ) -> None:
     """Fill ``split`` of every slide in place.
 
-    The paper trains on 240 slides, 110 of them with tumour, and tests on 160, 49 of them with tumour, and does not say which. All
-    110 slides with tumour of the official training set were in the one, all 49 of the test set in the other, so that 30 normal
-    training slides were tested on. Reading: 30 drawn at random. In today's release 111 training slides have tumour (one had been
-    taken for normal), test_049 is gone and test_114 is not used: 240 and 158.
+    The paper trains on 240 slides, 110 of them with tumour, and tests on 160, 49 of them with tumour, and does not say which.
+    All 110 slides with tumour of the official training set were in the one, all 49 of the test set in the other, so that 30
+    normal training slides were tested on. Reading: 30 drawn at random. In today's release 111 training slides have tumour (one
+    had been taken for normal), test_049 is gone and test_114 is not used: 240 and 158.
 
     Args:
         slides: with their official split, train or test; see `camelyon16_slides`.
@@ -71,8 +71,9 @@ def camelyon16_regions(
         mpp: micrometres per pixel at which the regions will be read.
         min_tissue: regions with a smaller share of tissue are left out.
         tissue: where the slides' tissue is kept.
-        keep_unsure: also take the regions without annotated tumour of slides that are not exhaustively annotated. By default only
-            those with tumour are taken, since the others may hold some (deviation: the paper does not speak of these slides).
+        keep_unsure: also take the regions without annotated tumour of slides that are not exhaustively annotated. By default
+            only those with tumour are taken, since the others may hold some (deviation: the paper does not speak of these
+            slides).
 
     Raises:
         ValueError: naming the slide, where it or its annotations cannot be read.
@@ -88,7 +89,7 @@ def camelyon16_regions(
 def balanced_regions(regions: Sequence[Record], seed: int = 0) -> list[Record]:
     """All training regions; of validation and test all those with tumour and as many without, drawn at random (section 4.1).
 
-    Training over-samples tumour itself, each epoch anew, see `EvenBatchSampler`.
+    Training over-samples tumour itself, each epoch again, see `EvenBatchSampler`.
 
     Args:
         regions: with ``split`` and ``label``.

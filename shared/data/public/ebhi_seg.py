@@ -60,8 +60,8 @@ def ebhi_seg(source: str | Path, masks: str | Path, allow_missing: bool = False,
         seed: of the split (`assign_splits`): the cases are dealt out 65/15/20, their several classes alike.
 
     Returns:
-        Records by class and name, with ``label`` (an index in `EBHI_CLASSES`), ``mask``, ``case_id``, ``split``, and beside the
-        manifest's columns ``class_folder`` and ``published_mask``.
+        Records by class and name, with ``label`` (an index in `EBHI_CLASSES`), ``mask``, ``case_id``, ``split``, and, in
+        addition to the manifest's columns ``class_folder`` and ``published_mask``.
 
     Raises:
         ValueError: naming the folder or file, for what is missing, a mask that is no mask, or a name without a case.
@@ -72,7 +72,7 @@ def ebhi_seg(source: str | Path, masks: str | Path, allow_missing: bool = False,
     absent = [name for name in PUBLISHED_TILES if name.casefold() not in folders]
     problems = Problems()
     problems.add(f"folders of classes not found in {root}", *absent)
-    data.remarks += problems.settle(root, allow_missing)
+    data.remarks += problems.report(root, allow_missing)
     tiles: list[tuple[int, str, Path, Path]] = []
     lonely: list[str] = []
     for label, name in enumerate(PUBLISHED_TILES, start=1):
@@ -88,15 +88,15 @@ def ebhi_seg(source: str | Path, masks: str | Path, allow_missing: bool = False,
             if stem not in other
         ]
     unpaired = Problems()
-    unpaired.add(f"files of image or label without partner in {root}", *lonely)
-    data.remarks += unpaired.settle(root, allow_missing or len(lonely) <= PUBLISHED_WITHOUT_PARTNER)
+    unpaired.add(f"image files without a label file, or the reverse, in {root}", *lonely)
+    data.remarks += unpaired.report(root, allow_missing or len(lonely) <= PUBLISHED_WITHOUT_PARTNER)
     for label, name, image, published in tqdm(tiles, desc="masks", unit="tile", disable=None):
         mask = Path(masks).resolve() / EBHI_CLASSES[label].replace(" ", "_") / f"{image.stem}.png"
         write_class_mask(published, mask, object_classes(label))
         record: Record = {"image": str(image), "label": label, "mask": str(mask), "case_id": _case(image)}
         data.records.append({**record, "class_folder": name, "published_mask": str(published)})
     if not data.records:
-        raise ValueError(f"{root} holds no tile with a mask")
+        raise ValueError(f"{root} contains no tile with a mask")
     assign_splits(data.records, seed=seed)
     return data
 
@@ -120,7 +120,8 @@ def ebhi_tumour(
     both = sorted({*tumour} & {*normal})
     if unknown or both:
         raise ValueError(
-            f"{first_names(unknown or both)}: tumour and normal are some of {', '.join(PUBLISHED_TILES)}, none of them in both; "
+            f"{first_names(unknown or both)}: tumour and normal must be classes of {', '.join(PUBLISHED_TILES)}, none of them "
+            "in both; "
             f"got tumour {', '.join(tumour)} and normal {', '.join(normal)}"
         )
     return [
@@ -137,5 +138,7 @@ def _pairs(images: dict[str, Path], labels: dict[str, Path]) -> list[tuple[str, 
 def _case(image: Path) -> str:
     found = re.match(r"[a-z]+(\d+)", image.stem, re.IGNORECASE)
     if found is None:
-        raise ValueError(f"{image}: the name does not tell the case: wanted letters and a number, such as GT2012149-1-400-001")
+        raise ValueError(
+            f"{image}: the name does not identify the case: expected letters and a number, such as GT2012149-1-400-001"
+        )
     return found.group(1)

@@ -60,8 +60,9 @@ def glas(
         seed: of the split.
 
     Returns:
-        Records by name, with ``mpp``, ``label`` (1 benign, 2 malignant), ``mask``, ``split``, and beside the manifest's columns
-        ``part`` (``train``, ``testA``, ``testB``) and ``published_mask``. Regions without any gland are left out.
+        Records by name, with ``mpp``, ``label`` (1 benign, 2 malignant), ``mask``, ``split``, and, in addition to the
+        manifest's columns, ``part`` (``train``, ``testA``, ``testB``) and ``published_mask``. Regions without any gland are
+        left out.
 
     Raises:
         ValueError: naming file and row, for what is missing, contradicts itself, or cannot be read.
@@ -74,7 +75,8 @@ def glas(
     unknown = [path.name for stem, path in images.items() if _part(stem) not in PUBLISHED_IMAGES]
     if unknown:
         raise ValueError(
-            f"{folder} holds images of no part of GlaS: {first_names(unknown)}; wanted train_1, testA_1, testB_1, ..."
+            f"{folder} contains images that belong to no part of GlaS: {first_names(unknown)}; expected train_1, testA_1, "
+            "testB_1, ..."
         )
     for stem in images:
         data.found[_part(stem)] += 1
@@ -83,7 +85,7 @@ def glas(
     problems.add(f"rows of {folder / _TABLE} without an image", *sorted(grades.keys() - images.keys()))
     problems.add("images without an annotation", *sorted(images.keys() - annotations.keys()))
     problems.add("annotations without an image", *sorted(annotations.keys() - images.keys()))
-    data.remarks += problems.settle(folder, allow_missing)
+    data.remarks += problems.report(folder, allow_missing)
     kept = sorted(images.keys() & grades.keys() & annotations.keys(), key=_place)
     whole: list[Record] = []
     for stem in kept:
@@ -108,7 +110,7 @@ def _folder(source: str | Path) -> Path:
     source = Path(source)
     found = sorted([*source.glob(_TABLE), *source.glob(f"*/{_TABLE}")])
     if not found:
-        raise ValueError(f"{source} holds no {_TABLE}: give the unpacked Warwick_QU_Dataset")
+        raise ValueError(f"{source} contains no {_TABLE}: give the unpacked Warwick_QU_Dataset")
     return found[0].parent
 
 
@@ -128,7 +130,7 @@ def _read_grades(table: Path) -> dict[str, tuple[str, str]]:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
     header = rows[0] if rows else []
     if not {*_COLUMNS} <= {*header}:
-        raise ValueError(f"{table}: wanted the columns {', '.join(_COLUMNS)}, got {', '.join(header) or 'none'}")
+        raise ValueError(f"{table}: expected the columns {', '.join(_COLUMNS)}, got {', '.join(header) or 'none'}")
     places = [header.index(name) for name in _COLUMNS]
     grades: dict[str, tuple[str, str]] = {}
     for number, row in enumerate(rows[1:], start=2):
@@ -137,10 +139,10 @@ def _read_grades(table: Path) -> dict[str, tuple[str, str]]:
         name, patient, grade = (row[place] if place < len(row) else "" for place in places)
         if not name or not patient or grade.casefold() not in GRADES:
             raise ValueError(
-                f"{table}, row {number}: wanted an image, a patient and one of {', '.join(GRADES)}, got {', '.join(row)}"
+                f"{table}, row {number}: expected an image, a patient and one of {', '.join(GRADES)}, got {', '.join(row)}"
             )
         if name in grades:
-            raise ValueError(f"{table}, row {number}: {name} is there twice")
+            raise ValueError(f"{table}, row {number}: {name} occurs twice")
         grades[name] = patient, grade.casefold()
     return grades
 
@@ -154,14 +156,16 @@ def _fill_splits(records: list[Record], data: PublishedData, official: bool, see
     if not official:
         assign_splits(records, seed=seed)
         if shared:
-            data.remarks.append(f"{shared} patients have training and test images in the official split, which is not kept")
+            data.remarks.append(
+                f"{shared} patients have both training and test images in the official split, which is therefore not used"
+            )
         return
     assign_splits([record for record in records if record["part"] == "train"], _TRAINING_SHARES, seed)
     for record in records:
         if record["part"] != "train":
             record["split"] = "test"
     if shared:
-        data.remarks.append(f"{shared} patients are on both sides of the official split, so that no case is named")
+        data.remarks.append(f"{shared} patients are on both sides of the official split, so no case is named")
         for record in records:
             record["case_id"] = None
 

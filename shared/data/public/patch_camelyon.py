@@ -18,27 +18,27 @@ UPSAMPLED_SIZE_PX = 192
 PADDING_PX = 16
 SPLITS = ("train", "valid", "test")
 PUBLISHED_PATCHES = {"train": 262_144, "valid": 32_768, "test": 32_768}
-# Several processes each read every n-th patch. From chunks HDF5 picks single patches over ten times as slowly as it reads a run,
-# so a run is read and thinned where it is at most so many times as long as what is wanted.
+# Several processes each read every n-th patch. From chunks HDF5 picks single patches over ten times as slowly as it reads a
+# run, so a run is read and thinned where it is at most so many times as long as what is wanted.
 MAX_SPAN = 8
 SOURCE = "https://zenodo.org/records/2546921"
 
 _GZIP_MAGIC = b"\x1f\x8b"
-# h5py's own choice of chunks spreads a patch over hundreds of them, which together hold up to 2048 patches: without room for all
-# of them every batch would decompress them anew.
+# h5py's own choice of chunks spreads a patch over hundreds of them, which together hold up to 2048 patches: without room for
+# all of them every batch would decompress them again.
 _CHUNK_CACHE = {"rdcc_nbytes": 64 << 20, "rdcc_nslots": 20011}
 
 
 class PatchCamelyonDataset(Dataset[dict[str, Any]]):
     """The patches of one split of PatchCamelyon, 96 x 96 px at 10x; a patch is tumour if its centre of 32 x 32 px holds any.
 
-    Item ``i`` is a dictionary: ``image`` uint8 ``(3, 96, 96)``, RGB; ``label`` 0 or 1; ``index`` (``i``). A DataLoader's batch is
-    one read of at most eight times its size, and with HDF5's cache of 64 MiB all that is in memory. Every process, forked or
+    Item ``i`` is a dictionary: ``image`` uint8 ``(3, 96, 96)``, RGB; ``label`` 0 or 1; ``index`` (``i``). A DataLoader's batch
+    is one read of at most eight times its size, and with HDF5's cache of 64 MiB all that is in memory. Every process, forked or
     spawned, opens the file for itself.
 
     Args:
-        folder: of ``camelyonpatch_level_2_split_<split>_x.h5`` (dataset ``x``, uint8 ``(n, 96, 96, 3)``) and ``..._y.h5`` (``y``,
-            uint8 ``(n, 1, 1, 1)``), unpacked.
+        folder: of ``camelyonpatch_level_2_split_<split>_x.h5`` (dataset ``x``, uint8 ``(n, 96, 96, 3)``) and ``..._y.h5``
+            (``y``, uint8 ``(n, 1, 1, 1)``), unpacked.
         split: ``"train"``, ``"valid"`` or ``"test"``.
 
     Attributes:
@@ -91,7 +91,7 @@ class PatchCamelyonDataset(Dataset[dict[str, Any]]):
     def _patches(self) -> Any:
         """The dataset of the patches, in a file that this process has opened."""
         if self._opened is None or self._opened[0] != os.getpid():
-            # Let go of what a fork has brought along, or HDF5 would go on with the parent's file descriptor.
+            # Let go of what a fork has brought along, or HDF5 would continue with the parent's file descriptor.
             self._opened = None
             # The dataset, which keeps its file open: opened for each batch it would begin with an empty cache.
             self._opened = (os.getpid(), _open(self.images_path)["x"])
@@ -136,7 +136,7 @@ def _open(path: Path) -> Any:
     packed = path.with_name(path.name + ".gz")
     if not path.is_file():
         if packed.is_file():
-            raise ValueError(f"{packed} is as published and has to be unpacked: gunzip {packed}")
+            raise ValueError(f"{packed} is packed as published: run gunzip {packed}")
         raise ValueError(f"{path} does not exist: download {packed.name} from {SOURCE} and unpack it there with gunzip")
     try:
         with path.open("rb") as file:
@@ -145,7 +145,7 @@ def _open(path: Path) -> Any:
             return h5py.File(path, "r", **_CHUNK_CACHE)
     except OSError as error:
         raise ValueError(f"{path} cannot be read as HDF5: {error}") from error
-    raise ValueError(f"{path} is a gzip file that has to be unpacked: rename it to {packed.name} and gunzip it")
+    raise ValueError(f"{path} is still packed: rename it to {packed.name} and run gunzip on it")
 
 
 def _dataset(file: Any, name: str, shape: tuple[int, ...]) -> Any:

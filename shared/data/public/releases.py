@@ -1,4 +1,4 @@
-"""What the readers of published data sets share: files by name, counts compared with the published ones."""
+"""Code shared by the readers of published data sets: files by name, counts compared with the published ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = PillowReader.suffixes
 
 @dataclass
 class PublishedData:
-    """What was found of a published data set.
+    """The part of a published data set that was found.
 
     Attributes:
         records: of images, for manifests.
@@ -58,7 +58,7 @@ def images_of(folder: str | Path) -> dict[str, Path]:
             continue
         first = images.setdefault(path.stem, path)
         if first is not path:
-            raise ValueError(f"{path} is there twice, also as {first.name}: keep one of them")
+            raise ValueError(f"{path} exists twice, also as {first.name}: keep one of them")
     return images
 
 
@@ -76,7 +76,7 @@ def folder_of(source: str | Path, *names: str) -> Path:
     for folder in (*below, *(path for parent in below for path in sorted(parent.iterdir()) if path.is_dir())):
         if folder.name.casefold() in wanted:
             return folder
-    raise ValueError(f"{source} holds no folder {' or '.join(map(repr, names))}: give the unpacked data set")
+    raise ValueError(f"{source} contains no folder {' or '.join(map(repr, names))}: give the unpacked data set")
 
 
 def split_lines(records: Sequence[Record], class_names: Sequence[str]) -> list[str]:

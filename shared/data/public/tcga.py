@@ -88,7 +88,7 @@ def read_gdc_table(path: str | Path) -> list[GdcRow]:
     for number, cells in lines[1:]:
         if len(cells) != len(header):
             raise ValueError(
-                f"{path}, row {number}: {len(cells)} cells below a header of {len(header)}: is the file whole? Cells: "
+                f"{path}, row {number}: {len(cells)} cells under a header of {len(header)}: is the file complete? Cells: "
                 f"{', '.join(cells)}."
             )
         named = {name: cell for name, cell in zip(header, cells, strict=True) if name}
@@ -210,7 +210,8 @@ def _check_agreement(row: GdcRow, barcode: TcgaBarcode, where: str) -> None:
         if _tissue_label(text) not in (None, barcode.label):
             meaning = "tumour" if barcode.label else "normal"
             raise ValueError(
-                f"{where}: {text!r} contradicts the barcode {barcode.slide}, whose code {barcode.sample_type:02} means {meaning}."
+                f"{where}: {text!r} contradicts the barcode {barcode.slide}, in which code {barcode.sample_type:02} means "
+                f"{meaning}."
             )
 
 
@@ -227,7 +228,7 @@ def _location(row: GdcRow, where: str) -> str | None:
         return None
     location = LOCATIONS.get(row.project_id.upper())
     if location is None:
-        raise ValueError(f"{where}: {row.project_id!r} is none of the 33 TCGA projects ({', '.join(LOCATIONS)}).")
+        raise ValueError(f"{where}: {row.project_id!r} is not one of the 33 TCGA projects ({', '.join(LOCATIONS)}).")
     return location
 
 
@@ -235,7 +236,7 @@ def _find(row: GdcRow, candidates: Sequence[Path], where: str) -> str | None:
     """The row's file: the one in the folder of its id, else the only one of its name."""
     chosen = [path for path in candidates if path.parent.name.lower() == row.file_id.lower()] or list(candidates)
     if len(chosen) > 1:
-        raise ValueError(f"{where}: {row.file_name} is there twice, as {chosen[0]} and {chosen[1]}: keep one.")
+        raise ValueError(f"{where}: {row.file_name} exists twice, as {chosen[0]} and {chosen[1]}: keep one.")
     return str(chosen[0]) if chosen else None
 
 
@@ -244,7 +245,7 @@ def _check_once(slides: Sequence[_Slide]) -> None:
     for slide in slides:
         first = seen.setdefault(slide.barcode.slide, slide)
         if first is not slide:
-            raise ValueError(f"{slide.where}: slide {slide.barcode.slide} is there twice, first as {first.where}: keep one.")
+            raise ValueError(f"{slide.where}: slide {slide.barcode.slide} occurs twice, first as {first.where}: keep one.")
 
 
 def _check_one_location_a_case(slides: Sequence[_Slide]) -> None:
@@ -254,7 +255,7 @@ def _check_one_location_a_case(slides: Sequence[_Slide]) -> None:
         if first.location != slide.location:
             raise ValueError(
                 f"{slide.where}: case {slide.barcode.case_id} has location {slide.location!r} here and {first.location!r} in "
-                f"{first.where}: its patient could be on both sides of a split."
+                f"{first.where}: its patient could be in two splits."
             )
 
 
@@ -269,11 +270,11 @@ def _record(slide: _Slide, image: str) -> Record:
 
 def _fill_groups(records: Sequence[Record], training_locations: Sequence[str] | None, source: str) -> None:
     if training_locations is not None and records[0]["location"] is None:
-        raise ValueError(f"{source} names no project, so that training locations mean nothing: give a GDC sample sheet.")
+        raise ValueError(f"{source} names no project, so training locations have no meaning: give a GDC sample sheet.")
     wanted = TRAINING_LOCATIONS if training_locations is None else tuple(training_locations)
     unknown = sorted(set(wanted) - set(LOCATIONS.values()))
     if unknown or not wanted:
-        raise ValueError(f"training locations are some of {', '.join(sorted(set(LOCATIONS.values())))}; got {list(wanted)}")
+        raise ValueError(f"training locations must be some of {', '.join(sorted(set(LOCATIONS.values())))}; got {list(wanted)}")
     for record in records:
         inside = record["location"] is None or record["location"] in wanted
         record["group"] = "in_distribution" if inside else "out_of_location"

@@ -1,4 +1,4 @@
-"""What the names of TCGA's slides and projects say: barcodes, sample types, primary sites.
+"""The information in the names of TCGA's slides and projects: barcodes, sample types, primary sites.
 
 Barcodes: https://docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode/; sample-type codes:
 https://gdc.cancer.gov/resources-tcga-users/tcga-code-tables/sample-type-codes.
@@ -59,7 +59,7 @@ TRAINING_LOCATIONS = ("kidney", "bronchus and lung", "breast")
 
 @dataclass(frozen=True)
 class TcgaBarcode:
-    """What the barcode of a TCGA slide says, in upper case.
+    """The fields of a TCGA slide's barcode, in upper case.
 
     Attributes:
         slide: the whole barcode, ``TCGA-CR-7395-01A-01-TS1``.
@@ -85,15 +85,15 @@ def parse_barcode(name: str) -> TcgaBarcode:
     """The barcode of a slide, or of its file ``<barcode>[.<UUID>].svs``; lower case is as good as upper.
 
     Raises:
-        ValueError: if the name has another form, or its sample-type code is neither 01-09 (tumour) nor 10-19 (normal): 20-29 are
-            control analytes.
+        ValueError: if the name has another form, or its sample-type code is neither 01-09 (tumour) nor 10-19 (normal): 20-29
+            are control analytes.
 
     >>> parse_barcode("tcga-cr-7395-01a-01-ts1.svs").case_id
     'TCGA-CR-7395'
     """
     match = SLIDE_NAME.fullmatch(name.upper())
     if match is None:
-        raise ValueError(f"{name!r} is not the name of a TCGA slide: wanted something like TCGA-CR-7395-01A-01-TS1[.UUID].svs")
+        raise ValueError(f"{name!r} is not the name of a TCGA slide: expected something like TCGA-CR-7395-01A-01-TS1[.UUID].svs")
     code = match["sample_type"]
     if not 1 <= int(code) <= 19:
         raise ValueError(f"sample-type code {code} of {name!r} is neither tumour (01-09) nor normal (10-19)")

@@ -7,8 +7,9 @@
         val/img/385277-44539-46781.png   test/img/              2.validation/img/00.png    3.testing/img/
         val/mask/385277-44539-46781.png  test/mask/             2.validation/mask/00.png   3.testing/mask/
 
-A name is patient, x, y and whether each tissue is there; a mask's pixel is the tissue's place in the name, from 0, or the number
-of tissues where there is none (white) or none is meant. Patches of LUAD-HistoSeg are of 224 px; of WSSS4LUAD of many sizes.
+A name is patient, x, y and whether each tissue is there; a mask's pixel is the tissue's place in the name, from 0, or the
+number of tissues where there is none (white) or none is meant. Patches of LUAD-HistoSeg are of 224 px; of WSSS4LUAD of many
+sizes.
 
 Published at https://github.com/ChuHan89/WSSS-Tissue (LUAD-HistoSeg; Han et al., Medical Image Analysis 2022) and
 https://wsss4luad.grand-challenge.org (WSSS4LUAD; Han et al., arXiv:2204.06455).
@@ -91,7 +92,7 @@ def patch_label(stem: str, num_tissues: int) -> tuple[int, ...]:
     label = tuple(int(digit) for digit in re.findall("[01]", found["label"])) if found else ()
     if len(label) != num_tissues:
         shown = " ".join("01"[index % 2] for index in range(num_tissues))
-        raise ValueError(f"{stem}: wanted a name that ends with {num_tissues} labels, such as -[{shown}]")
+        raise ValueError(f"{stem}: expected a name that ends with {num_tissues} labels, such as -[{shown}]")
     return label
 
 
@@ -124,7 +125,7 @@ def tissue_patches(
             ``tumour/<split>/<image>.png`` to.
         release: `LUAD_HISTOSEG` or `WSSS4LUAD`.
         size_px: side of regions (`image_regions`), where the patches' sizes differ; smaller patches are left out.
-        train_masks: share of the validation images, by patient where the names tell, that go to the training split with
+        train_masks: share of the validation images, by patient where the names show it, that go to the training split with
             their masks.
         official: keep images of patients who are in several splits, so that no record has a ``case_id``; else those in the test
             split are left out of validation, and those in either out of training.
@@ -132,9 +133,9 @@ def tissue_patches(
         seed: of the choice of these images.
 
     Returns:
-        Records by split and name with ``mpp``, ``split``, ``case_id``, for masked images ``mask``, and beside the manifest's
-        columns ``tissues``, the indices of the classes that are there, ``tumour_mask``, and ``label``: the index of the tissue
-        of most pixels of a mask, of a training patch that of its only tissue, None where it has several.
+        Records by split and name with ``mpp``, ``split``, ``case_id``, for masked images ``mask``, and, in addition to the
+        manifest's columns ``tissues``, the indices of the classes that are there, ``tumour_mask``, and ``label``: the index of
+        the tissue of most pixels of a mask, of a training patch that of its only tissue, None where it has several.
 
     Raises:
         ValueError: naming the file, for what is missing, a training patch without labels in its name, a mask of another size or
@@ -159,7 +160,7 @@ def tissue_patches(
     if small:
         data.remarks.append(f"left out {len(small)} images with a side below {size_px} px: {first_names(small)}")
     if num_bare:
-        data.remarks.append(f"{num_bare} training patches have none of the tissues: background")
+        data.remarks.append(f"{num_bare} training patches contain none of the tissues: they count as background")
     return data
 
 
@@ -196,7 +197,7 @@ def _add_masked(
     problems = Problems()
     problems.add(f"{split} images without a mask", *sorted(images.keys() - published.keys()))
     problems.add(f"{split} masks without an image", *sorted(published.keys() - images.keys()))
-    data.remarks += problems.settle(folder, allow_missing)
+    data.remarks += problems.report(folder, allow_missing)
     for stem in tqdm(sorted(images.keys() & published.keys()), desc=f"{split} masks", unit="image", disable=None):
         indices = class_indices(read_codes(published[stem]), release.class_of_code, published[stem])
         classes, tumour = masks / "classes" / split / f"{stem}.png", masks / "tumour" / split / f"{stem}.png"
@@ -230,7 +231,7 @@ def _of_one_size(
     if size_px is None:
         if release.size_px is not None and image_size_px != (release.size_px, release.size_px):
             raise ValueError(
-                f"{record['image']} is of {image_size_px[0]} x {image_size_px[1]} px, wanted {release.size_px} px a side"
+                f"{record['image']} is of {image_size_px[0]} x {image_size_px[1]} px, expected {release.size_px} px per side"
             )
         return [record]
     regions = image_regions(record, image_size_px, size_px)
@@ -246,14 +247,14 @@ def _move_to_training(data: PublishedData, share: float, seed: int) -> None:
     cases = sorted({_case(record) for record in data.records if record["split"] == "val"})
     number = round(share * len(cases))
     if share and not 0 < number < len(cases):
-        raise ValueError(f"{share:g} of {len(cases)} validation cases leaves none to train on or none to validate on")
+        raise ValueError(f"a share of {share:g} of {len(cases)} validation cases leaves none to train on or none to validate on")
     chosen = {cases[index] for index in np.random.default_rng(seed).permutation(len(cases))[:number]}
     moved = [record for record in data.records if record["split"] == "val" and _case(record) in chosen]
     for record in moved:
         record["split"] = "train"
     if moved:
         num_images = len({record["image"] for record in moved})
-        data.remarks.append(f"{num_images} validation images of {number} cases are trained on, with their masks")
+        data.remarks.append(f"{num_images} validation images of {number} cases are used for training, with their masks")
 
 
 def _cases(records: Iterable[Record], *splits: str) -> set[str]:
@@ -264,7 +265,7 @@ def _forget_cases(data: PublishedData) -> None:
     cases = [_cases(data.records, split) for split in SPLITS]
     shared = set.union(*cases) - {case for case in set.union(*cases) if sum(case in of for of in cases) == 1}
     if shared:
-        data.remarks.append(f"{len(shared)} patients are in several splits, so that no case is named")
+        data.remarks.append(f"{len(shared)} patients are in several splits, so no case is named")
         for record in data.records:
             record["case_id"] = None
 

@@ -101,7 +101,7 @@ def dihedral(tiles: Tensor, which: Tensor) -> Tensor:
 
 
 def _dihedral_by_tile(tiles: Tensor, which: Tensor) -> Tensor:
-    """For the CPU: a tile at a time stays in its cache, five times as fast as indexing groups of tiles."""
+    """Transform one tile at a time, for the CPU: it stays in its cache, five times as fast as indexing groups of tiles."""
     result = torch.empty_like(tiles, memory_format=_format_of(tiles))
     for tile, turned, orientation in zip(tiles, result, which.tolist(), strict=True):
         reversed_dims = [dim for dim, bit in ((1, 1), (2, 2)) if orientation & bit]
@@ -116,7 +116,7 @@ def _dihedral_by_tile(tiles: Tensor, which: Tensor) -> Tensor:
 
 
 def _dihedral_by_masks(tiles: Tensor, which: Tensor) -> Tensor:
-    """For the GPU: a handful of kernels for the whole batch."""
+    """Transform the whole batch with a handful of kernels, for the GPU."""
     turned = tiles
     bits = which.to(tiles.device, non_blocking=True)[:, None, None, None]
     turned = torch.where((bits & 1).bool(), turned.flip(2), turned)

@@ -32,7 +32,7 @@ _LARGEST_REFERENCE_PX = 2**24
 
 @dataclass(frozen=True)
 class StainReference:
-    """What images are normalised to; the default is MONAI's own reference.
+    """The stains to which images are normalised; the default is MONAI's own reference.
 
     Args:
         stains: optical density of haematoxylin and eosin, a row each for R, G, B: ``(3, 2)``.
@@ -60,7 +60,7 @@ class StainReference:
         try:
             stains = _CheckedExtractor()(image)
         except _NoStainsError as error:
-            raise ValueError(f"{path}: no reference for stains: {error}") from error
+            raise ValueError(f"{path}: not usable as a stain reference: {error}") from error
         light = TRANSMITTED_LIGHT
         density = -np.log((image.reshape(-1, 3).astype(np.float32) + 1).clip(max=light) / light)
         concentrations = np.linalg.lstsq(stains, density.T, rcond=None)[0]
@@ -210,7 +210,7 @@ class _CheckedExtractor(ExtractHEStains):
         darkest_unstained = TRANSMITTED_LIGHT * math.exp(-LEAST_DENSITY) - 1
         is_stained = (image < darkest_unstained).all(axis=-1)
         if is_stained.mean() < MIN_STAINED or is_stained.sum() < 2:
-            raise _NoStainsError(f"{is_stained.mean():.1%} of its pixels are stained, {MIN_STAINED:.0%} are needed")
+            raise _NoStainsError(f"{is_stained.mean():.1%} of its pixels are stained, and at least {MIN_STAINED:.0%} are needed")
         stains: NDArray[np.float32] = super().__call__(image)
         if not np.isfinite(stains).all() or float(_sine(torch.from_numpy(stains)[None])) < MIN_ANGLE:
             raise _NoStainsError("its pixels have one colour, not those of two stains")
@@ -240,7 +240,7 @@ def _stain_matrices(density: Tensor, is_stained: Tensor) -> Tensor:
 
 
 def _percentile(values: Tensor, percentile: float, where: Tensor | None = None) -> Tensor:
-    """Of the last dimension, as NumPy's, over the elements `where` (True for at least one, or the result means nothing).
+    """Percentile over the last dimension, like NumPy's, over the elements `where` (True for at least one).
 
     `torch.quantile` takes 16 million values at most.
     """

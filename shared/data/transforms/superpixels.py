@@ -78,7 +78,9 @@ class Superpixels:
     def _compute(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint16]:
         ids = slic(pixels, self.num_superpixels, slic_zero=True, start_label=0, channel_axis=-1)
         if ids.max() > _MAX_ID:
-            raise ValueError(f"{ids.max() + 1} super-pixels in an image are too many, at most {_MAX_ID + 1}: ask for fewer")
+            raise ValueError(
+                f"{ids.max() + 1} super-pixels in one image are too many: at most {_MAX_ID + 1} are possible, so choose fewer"
+            )
         return ids.astype(np.uint16)
 
 
@@ -94,7 +96,7 @@ def _read(path: Path, size: tuple[int, ...]) -> NDArray[np.uint16] | None:
 
 
 def _write(path: Path, ids: NDArray[np.uint16]) -> None:
-    # `atomic_path` is for one writer, and two workers may compute one image at a time: each has a name of its own.
+    # `atomic_path` is for one writer, and two workers may compute one image at a time: each has its own name.
     own = path.with_name(f"{path.stem}-{uuid.uuid4().hex}.npz")
     with atomic_path(own) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, ids=ids)

@@ -22,9 +22,9 @@ class ViewSampling(Compose):
     """A chain of random steps, drawn as it draws and applied in one: the same images and masks at a fraction of the cost.
 
     The chain turns, mirrors, rotates, scales and resamples all pixels in double precision before it crops. Here the same random
-    numbers give one affine map, and the pixels that are kept are sampled once, in single precision: images differ by a grey value
-    where the chain's value is next to the half of one, pixel labels where a pixel's centre falls on the border of two. Without a
-    free rotation or scaling there is nothing to resample, and both are equal pixel for pixel.
+    numbers give one affine map, and the pixels that are kept are sampled once, in single precision: images differ by a grey
+    value where the chain's value is next to the half of one, pixel labels where a pixel's centre falls on the border of two.
+    Without a free rotation or scaling there is nothing to resample, and both are equal pixel for pixel.
 
     ``Compose(sampling.transforms)`` is the chain itself.
 
@@ -49,7 +49,7 @@ class ViewSampling(Compose):
         return item
 
     def draw(self, size: torch.Size) -> dict[str, Tensor]:
-        """What the chain would draw for an image of this (height, width).
+        """Draw what the chain would draw for an image of this (height, width).
 
         Returns:
             ``matrix`` float64 ``(2, 3)``, from the (row, column, 1) of a kept pixel to the place in the image that it shows, as
@@ -150,7 +150,7 @@ def _resampled(pixels: Tensor, key: str, matrices: Tensor, size_px: list[int]) -
 
 
 def _finished(kept: Tensor, key: str, views: Mapping[str, Tensor]) -> Tensor:
-    """A batch of kept pixels with its stains changed, in the type that goes on."""
+    """A batch of kept pixels with its stains changed, in the type for further use."""
     if key == "superpixels":
         return kept.int()
     if key == "image" and "stain_factors" in views:
@@ -165,8 +165,8 @@ def sample_views(
     """A batch whose items came with their views, augmented on a device.
 
     Args:
-        batch: collated items of a deferred `ViewSampling`, of images of one size and one size to keep; also a dictionary of such
-            batches. One without views comes back as it is.
+        batch: collated items of a deferred `ViewSampling`, of images of one size and one size to keep; also a dictionary of
+            such batches. One without views comes back as it is.
         device: where to sample.
         non_blocking: of the copies to the device.
 

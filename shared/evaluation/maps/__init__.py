@@ -1,1 +1,1 @@
-"""Finished maps beside truth and tissue: one scorer that counts pixels, and what is reported of the counts."""
+"""Finished maps compared with truth and tissue: one scorer that counts pixels, and what is reported of the counts."""

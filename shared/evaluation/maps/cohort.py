@@ -46,7 +46,9 @@ class MapCohort:
         self.folder, self.tissue = MapFolder(maps, class_names), tissue
         for record in records:
             if record.get("x") is not None:
-                raise record_error(record, ValueError("maps are scored as a whole, and this row is a region of a slide"))
+                raise record_error(
+                    record, ValueError("only maps of whole slides are scored, and this row is a region of a slide")
+                )
         with_truth = [record for record in records if has_known_mask(record)]
         self.num_without_truth = len(records) - len(with_truth)
         self.records = [record for record in with_truth if self.folder.is_finished(record)]
@@ -54,7 +56,7 @@ class MapCohort:
         if missing and not allow_missing:
             raise ValueError(
                 f"{len(missing)} of {len(with_truth)} slides have no finished map in {maps}, the first is "
-                f"{missing[0]['image']} ({self.folder.status(missing[0])}): map them, or leave them out by --allow_missing"
+                f"{missing[0]['image']} ({self.folder.status(missing[0])}): map them, or leave them out with --allow_missing"
             )
         self.num_missing = len(missing)
         if not self.records:

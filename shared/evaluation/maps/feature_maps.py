@@ -1,4 +1,4 @@
-"""What maps of a split's slides would hold, from the slides' stored features: for a threshold no map is written."""
+"""The values that maps of a split's slides would have, from stored features: no map is written to choose a threshold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARTS = 256
 
 
 class FeatureMaps:
-    """Probabilities of every stored feature on tissue, in the place of `SplitMaps`.
+    """Probabilities of every stored feature on tissue, in place of `SplitMaps`.
 
     A map interpolates between features; here each counts as it is, by its share of tissue.
 
@@ -33,11 +33,11 @@ class FeatureMaps:
 
     @property
     def records(self) -> Sequence[Record]:
-        """Of the slides."""
+        """Records of the slides."""
         return self.dataset.data
 
     def tissue_histograms(self) -> list[Tensor]:
-        """Of every slide how much tissue has each of a map's values: int64 ``(256,)``, in 256ths of a feature's area."""
+        """The amount of tissue with each of a map's values, for every slide: int64 ``(256,)``, in 256ths of a feature's area."""
         share = range(rank(), len(self.dataset), num_processes())
         return gather_in_order([self._histogram(index) for index in share])
 

@@ -54,7 +54,7 @@ def froc_slide(folder: MapFolder, record: Record, mpp: float) -> FrocSlide:
 
 
 class _MaskReader:
-    """What `LesionFROC` asks for its masks."""
+    """The interface through which `LesionFROC` reads masks."""
 
     def read(self, slide: FrocSlide) -> FrocSlide:
         return slide
@@ -67,11 +67,12 @@ class MapFROC(LesionFROC):
     """`monai.apps.pathology.LesionFROC` of slides that are not lists of files of one scanner.
 
     Detections are local maxima of the probability; lesions are regions of the mask grown by 37.5 um; both as MONAI has it, with
-    its defaults. As in CAMELYON16, isolated tumour cells are neither lesions to find nor false alarms: regions whose longest axis
-    is below 200 um, 275 um when grown.
+    its defaults. As in CAMELYON16, isolated tumour cells are neither lesions to find nor false alarms: regions whose longest
+    axis is below 200 um, 275 um when grown.
 
-    Deviation: MONAI's curve, like CAMELYON16's own script, leaves out the lowest of all thresholds, so that a map that finds the
-    only lesion, without a false alarm, scores 0. Here that threshold's false alarms and sensitivity follow at the curve's end.
+    Deviation: MONAI's curve, like CAMELYON16's own script, leaves out the lowest of all thresholds, so that a map that finds
+    the only lesion, without a false alarm, scores 0. Here that threshold's false alarms and sensitivity follow at the curve's
+    end.
 
     Args:
         slides: to score; one is in memory at a time.
@@ -87,7 +88,7 @@ class MapFROC(LesionFROC):
 
     def prepare_inference_result(self, sample: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Probability, row and column of each detection."""
-        # Maxima are erased one after the other, in a copy of its own.
+        # Maxima are erased one after the other, in a separate copy.
         found = self.nms(sample["slide"].probability().copy(), resolution_level=0)
         probabilities, rows, columns = (np.array([one[index] for one in found]) for index in range(3))
         return probabilities, rows.astype(np.int64), columns.astype(np.int64)

@@ -31,14 +31,14 @@ class MapFolder:
         self.table = read_rows(self.folder / TABLE_NAME)
 
     def status(self, record: Record) -> str:
-        """Of a record's map."""
+        """Status of a record's map."""
         return self.table.get(slide_name(record), {}).get("status", "not begun")
 
     def is_finished(self, record: Record) -> bool:
         return self.status(record) in FINISHED
 
     def row(self, record: Record) -> dict[str, str]:
-        """Of the record's image in the table."""
+        """The row of the record's image in the table."""
         return self.table[slide_name(record)]
 
     def open(self, record: Record) -> MapFile:
@@ -80,5 +80,5 @@ def check_mask(record: Record, class_names: Sequence[str] | None = None) -> None
 
 
 def slide_name(record: Record) -> str:
-    """By which the maps' folder calls a slide."""
+    """Name of a slide in the maps' folder."""
     return image_name(Path(record["image"]))

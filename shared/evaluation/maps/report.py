@@ -1,4 +1,4 @@
-"""What the counts of a cohort's finished maps say: metrics and a row per slide, for `scripts/evaluate.py`."""
+"""The report on a cohort's finished maps: metrics and a row per slide, for `scripts/evaluate.py`."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def class_map_report(cohort: MapCohort, method: str = "Maps") -> tuple[dict[str,
     """
     names = list(cohort.folder.class_names or ())
     if len(names) < 3:
-        raise ValueError(f"need three classes or more, got {names}: maps of tumour have a report of their own")
+        raise ValueError(f"need three classes or more, got {names}: maps of tumour have their own report")
     slides, rows = [], []
     for record, counts in cohort.counts():
         slides.append(counts)
@@ -112,7 +112,7 @@ def _left_out(cohort: MapCohort) -> dict[str, int]:
 
 
 def _tumour_row(record: Record, counts: MapCounts, least: int) -> dict[str, Any]:
-    """What one slide scores; its own score is the share of its tissue that is tumour on the map."""
+    """The scores of one slide; the slide score is the share of its tissue that is tumour on the map."""
     decided = counts.decided("tissue", least)
     num_pixels = int(decided.sum())
     return {
@@ -135,7 +135,7 @@ def _slide_auc(rows: Sequence[dict[str, Any]]) -> float | None:
 
 
 def _class_row(record: Record, counts: MapCounts, names: Sequence[str]) -> dict[str, Any]:
-    """What one slide scores: its tissue, unless the name says otherwise."""
+    """The scores of one slide, in its tissue unless the name says otherwise."""
     confusion = counts.confusions["tissue"]
     scores = class_scores(confusion)
     return {

@@ -91,7 +91,7 @@ class ScoringGrid:
     def decisions(self, source: RowsOfDecisions | None, top: int, height: int) -> NDArray[np.uint8]:
         """What a map says below the middles of a strip's pixels: `MapFile.read_decisions`, ``(1 or 2, height, W)``."""
         if source is None:
-            raise ValueError("a grid needs a map to decide by")
+            raise ValueError("a grid needs at least one map")
         map_pixel_px, (x, y) = float(self.row["map_mpp"]) / float(self.row["mpp"]), self.origin
         places = []
         for start, first, count, limit in ((y, top, height, source.shape[0]), (x, 0, self.shape[1], source.shape[1])):

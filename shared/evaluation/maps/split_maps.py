@@ -39,14 +39,14 @@ class SplitMaps:
     ) -> None:
         if mapper.tissue.only and mapper.tissue.found_by != tissue.method:
             raise ValueError(
-                f"the maps are made where {mapper.tissue.found_by!r} finds tissue, and would be scored where {tissue.method!r} "
+                f"the maps are made where {mapper.tissue.found_by!r} finds tissue, but would be scored where {tissue.method!r} "
                 "does: give both the same tissue_method"
             )
         self.folder, self.mapper, self.tissue = Path(folder), mapper, tissue
         self.records: list[Record] = [record if truth else {**record, "mask": None} for record in records]
 
     def counts(self) -> list[MapCounts]:
-        """Of every slide, in order and on every process.
+        """Counts of every slide, in order and on every process.
 
         Raises:
             ValueError: before anything is mapped, naming row and file of a mask that cannot be read or does not fit its slide.
@@ -61,7 +61,7 @@ class SplitMaps:
         return gather_in_order([found.count(record, self.tissue) for record in progress])
 
     def tissue_histograms(self) -> list[Tensor]:
-        """Of every slide how many tissue pixels of its map have each value: int64 ``(256,)``."""
+        """The number of tissue pixels of each slide's map with each value: int64 ``(256,)``."""
         return [counts.histograms["tissue"].sum(0) for counts in self.counts()]
 
     @property
@@ -82,7 +82,7 @@ class SplitMaps:
 
 
 def _problem(record: Record) -> str | None:
-    """What is wrong with a slide's mask; None where nothing is."""
+    """The problem of a slide's mask, or None."""
     try:
         check_mask(record)
     except ValueError as error:

@@ -1,1 +1,1 @@
-"""What MLflow's runs are told: by whom, of which code and data, with which values, and how they end."""
+"""What is logged to MLflow's runs: by whom, of which code and data, with which values, and how they end."""

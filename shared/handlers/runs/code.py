@@ -32,7 +32,7 @@ def code_tags() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints; None where there is no git, no repository or no answer."""
+    """The output of git; None where there is no git, no repository or no answer."""
     try:
         process = subprocess.run(
             ["git", "-C", str(_FOLDER), *arguments],

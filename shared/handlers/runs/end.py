@@ -26,20 +26,20 @@ logger = logging.getLogger(__name__)
 class EndWatch:
     """Says how a process ended in the middle of a run, while it is open.
 
-    An error, Ctrl-C and SIGTERM are told by the process itself on its way out; SIGTERM ends it as an exit with status 143, so
-    that there is a way out. What leaves none is told by `shared.handlers.runs.watchdog`, a process beside it.
+    An error, Ctrl-C and SIGTERM are recorded by the process itself on its way out; SIGTERM ends it as an exit with status 143,
+    so that there is a way out. Other ends are recorded by `shared.handlers.runs.watchdog`, a separate process.
 
     Args:
-        tell: takes ``FAILED`` or ``KILLED`` at the end of the process.
+        record: takes ``FAILED`` or ``KILLED`` at the end of the process.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, record: Callable[[str], None]) -> None:
         self.process = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
-        self._tell, self._pid, self._run_id = tell, os.getpid(), ""
+        self._record, self._pid, self._run_id = record, os.getpid(), ""
         self._is_open, self._is_closed_by_its_run = False, False
 
     def open(self, is_closed_by_its_run: bool) -> None:
-        """From here on the end of this process is told.
+        """From here on the end of this process is recorded.
 
         Args:
             is_closed_by_its_run: a process that ends before `close` has failed, also where it ends in order.
@@ -56,7 +56,7 @@ class EndWatch:
         _send({"uri": uri, "run_id": run_id, "process": self.process, "database": str(database) if database else None})
 
     def close(self) -> None:
-        """The run has ended, or its end has been told."""
+        """The run has ended, or its end has been recorded."""
         atexit.unregister(self._at_exit)
         self._is_open = False
         if self._run_id:
@@ -70,11 +70,11 @@ class EndWatch:
         error = getattr(sys, "last_value", None)
         try:
             if _termination.has_come or isinstance(error, KeyboardInterrupt):
-                self._tell("KILLED")
+                self._record("KILLED")
             elif error is not None or self._is_closed_by_its_run:
-                self._tell("FAILED")
+                self._record("FAILED")
         except Exception as problem:
-            logger.debug(f"the end of the run was not told: {problem}")
+            logger.debug(f"the end of the run was not recorded: {problem}")
         self.close()
 
 
@@ -105,7 +105,7 @@ _termination = _Termination()
 @cache
 def _watchdog(pid: int) -> subprocess.Popen[bytes] | None:
     """The one of this process; None where none can be started."""
-    # In a session of its own: a signal to the group of the training is not for it.
+    # In a separate session: a signal to the group of the training is not for it.
     try:
         return subprocess.Popen(
             [sys.executable, watchdog_script.__file__, str(pid)],

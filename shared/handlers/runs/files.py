@@ -64,7 +64,7 @@ def dataset_of(file: str | Path, context: str) -> dict[str, Any]:
 
 
 def sha256(file: str | Path) -> str:
-    """Of what a file holds."""
+    """SHA-256 of a file's contents."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 

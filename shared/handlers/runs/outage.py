@@ -1,4 +1,4 @@
-"""What is said of an MLflow server or database that is not there, and how long it is waited for."""
+"""Messages about an unreachable MLflow server or database, and how long to wait for it."""
 
 from __future__ import annotations
 

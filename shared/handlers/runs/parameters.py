@@ -1,4 +1,4 @@
-"""Which values of a configuration MLflow is told: those with which a training runs, as they are once everything is merged."""
+"""Which values of a configuration are logged to MLflow: those with which a training runs, after everything is merged."""
 
 from __future__ import annotations
 

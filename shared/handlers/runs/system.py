@@ -9,7 +9,7 @@ from typing import Any
 def start_system_metrics(uri: str, run_id: str) -> Any:
     """Log the machine's use to a run, every ten seconds, from a thread of MLflow's own; its ``finish`` ends that.
 
-    ``MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL`` changes the seconds. A run that is resumed goes on with the next step.
+    ``MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL`` changes the seconds. A run that is resumed continues with the next step.
 
     Raises:
         ValueError: where the package psutil is not installed.

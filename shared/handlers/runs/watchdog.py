@@ -1,7 +1,7 @@
-"""A small process that outlives a training and tells MLflow when it was killed.
+"""A small process that outlives a training and records in MLflow that it was killed.
 
-Of a process that ends by kill -9, by the kernel for want of memory or by a crash of native code nobody else could say so: its
-runs would be running for ever. Until then this process imports nothing but the standard library and sleeps.
+Of a process that ends by kill -9, by the kernel for want of memory or by a crash of native code no other process could record
+that: its runs would be running for ever. Until then this process imports nothing but the standard library and sleeps.
 
 It reads lines of JSON: a run that is watched, or the id of one that has ended by itself.
 """
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def mark_killed(uri: str, run_id: str, process: str, database: str | None) -> None:
-    """Mark a run, and those of its stages that are running, as killed; not one that another process goes on with.
+    """Mark a run, and those of its stages that are running, as killed; not one that another process continues.
 
     Args:
         uri: of MLflow.
@@ -62,7 +62,7 @@ def mark_killed(uri: str, run_id: str, process: str, database: str | None) -> No
     if run.data.tags.get(PROCESS_TAG) != process or run.info.status != "RUNNING":
         return
     for stage in client.search_runs([run.info.experiment_id], f"tags.`{PARENT_TAG}` = '{run_id}'"):
-        # A sweep's trainings are below it, and have watchdogs of their own.
+        # A sweep's trainings are below it, and have their own watchdogs.
         if stage.info.status == "RUNNING" and PROCESS_TAG not in stage.data.tags:
             client.set_terminated(stage.info.run_id, "KILLED")
     if client.get_run(run_id).data.tags.get(PROCESS_TAG) == process:

@@ -22,7 +22,7 @@ from .worker import CohortWorker, Mapper, Outcome
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
-SAY_AGAIN_S = 60.0
+LOG_AGAIN_S = 60.0
 
 
 class InferenceFailures(RuntimeError):
@@ -46,7 +46,7 @@ class Tally:
         # Slides differ in size: the mean over all so far says more than the latest.
         self._bar = tqdm(total=num_pending, desc="images", unit="image", smoothing=0, disable=None)
         self._num_pending, self._num_done = num_pending, 0
-        self._started = self._said_at = time.monotonic()
+        self._started = self._logged_at = time.monotonic()
 
     def add(self, image: ImageInput, outcome: Outcome) -> None:
         """Count an attempt that found or made a row."""
@@ -60,15 +60,15 @@ class Tally:
         if outcome.is_final:
             self._bar.update()
             self._num_done += 1
-            self._say()
+            self._log()
 
-    def _say(self) -> None:
-        """What a bar would show, for a log file."""
+    def _log(self) -> None:
+        """Log what a progress bar would show."""
         now, left = time.monotonic(), self._num_pending - self._num_done
-        if self._bar.disable and left and now - self._said_at > SAY_AGAIN_S:
+        if self._bar.disable and left and now - self._logged_at > LOG_AGAIN_S:
             seconds = (now - self._started) / self._num_done * left
             logger.info("%d of %d images, about %s left", self._num_done, self._num_pending, tqdm.format_interval(seconds))
-            self._said_at = now
+            self._logged_at = now
 
     def close(self) -> None:
         """Write what is left to write."""
@@ -103,7 +103,7 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
 
     Args:
         mapper: makes the maps.
-        images: with names of their own, see `find_images`.
+        images: with distinct names, see `find_images`.
         output_dir: of the results.
 
     Returns:
@@ -111,9 +111,9 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
 
     Raises:
         InferenceFailures: after everything else is done, naming each image that failed; its row says why.
-        StorageError: at once, where nothing more can be written: no image failed, and the same call goes on from there.
-        DeviceFailure: at once, if the device of this process computes no more: every other image would fail as well. The one that
-            it was at stays unfinished.
+        StorageError: at once, where nothing more can be written: no image failed, and the same call resumes from there.
+        DeviceFailure: at once, if the device of this process computes no more: every other image would fail as well. The one
+            that it was at stays unfinished.
     """
     with logging_redirect_tqdm():
         worker = CohortWorker(mapper, output_dir, tabulates=True)
@@ -135,15 +135,15 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
                     under_way.append((image, begun))
                     is_patient = is_patient or not begun.done() or begun.result().row is not None
                     while len(under_way) > 1 or (under_way and under_way[0][1].done()):
-                        is_idle = not _settle(under_way, tally, later) and is_idle
+                        is_idle = not _collect(under_way, tally, later) and is_idle
                 while under_way:
-                    is_idle = not _settle(under_way, tally, later) and is_idle
+                    is_idle = not _collect(under_way, tally, later) and is_idle
                 queue = later
                 if queue and is_idle and is_patient:
                     is_patient = False
                 elif queue and is_idle:
-                    if time.monotonic() - said_at > SAY_AGAIN_S:
-                        logger.info("waiting for other processes, which are at: %s", whereabouts(worker.store, queue))
+                    if time.monotonic() - said_at > LOG_AGAIN_S:
+                        logger.info("waiting for other processes, which are working on: %s", whereabouts(worker.store, queue))
                         said_at = time.monotonic()
                     time.sleep(POLL_S)
         finally:
@@ -155,7 +155,7 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
     return tally.result()
 
 
-def _settle(under_way: deque[tuple[ImageInput, Future[Outcome]]], tally: Tally, later: list[ImageInput]) -> bool:
+def _collect(under_way: deque[tuple[ImageInput, Future[Outcome]]], tally: Tally, later: list[ImageInput]) -> bool:
     """Count the attempt that began first, and put its image behind the others if need be; whether there was anything to do."""
     image, future = under_way[0]
     outcome = future.result()

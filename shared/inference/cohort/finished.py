@@ -41,8 +41,8 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
-    """What one image's result depends on, in 16 letters, the same in a copy: settings, the file's content, given mpp, and the
-    tissue masks of it that were edited in the settings' ``tissue_dir``, wherever that is."""
+    """A hash of everything that one image's result depends on, in 16 letters, the same in a copy: settings, the file's content,
+    given mpp, and the tissue masks of it that were edited in the settings' ``tissue_dir``, wherever that is."""
     content = None
     # What cannot be read fails where it is mapped.
     with suppress(OSError):
@@ -78,7 +78,7 @@ def is_finished(output_dir: Path, row: Mapping[str, Any], wanted_fingerprint: st
 def discard(output_dir: Path, name: str, settings: Mapping[str, Any]) -> None:
     """Remove the files of an earlier result of the kind that a mapper with these settings writes.
 
-    Its row must no longer call them finished: a run that is killed from here on would leave new files beside an old row.
+    Its row must no longer call them finished: a run that is killed from here on would leave new files next to an old row.
     """
     of_maps = (*RESULT_SUFFIXES, *OPTIONAL_SUFFIXES)
     for suffix in (FEATURES_SUFFIX,) if settings.get("result") == FEATURES else of_maps:

@@ -33,7 +33,7 @@ def claim_folder(output_dir: Path, settings: Mapping[str, Any]) -> None:
         holds_maps = known.get("result") != FEATURES and any(output_dir.glob(f"*{MAP_SUFFIX}"))
         if (is_features and holds_maps) or (not is_features and holds_features):
             found, wanted = ("features", "maps") if holds_features else ("maps", "features")
-            raise ValueError(f"{output_dir} holds {found}: give {wanted} a folder of their own")
+            raise ValueError(f"{output_dir} contains {found}: give {wanted} a separate folder")
         if is_features and holds_features:
             _check_same(output_dir, known, settings)
     if is_features and (known is None or known.get("result") != FEATURES):
@@ -48,7 +48,8 @@ def _check_free(output_dir: Path) -> None:
         names = ", ".join([*found[:3], "..."][: len(found)])
         raise ValueError(
             f"{output_dir} holds {len(found)} files of features ({names}) and no "
-            f"{SETTINGS_NAME} that says how they were made: they may be another program's, and would be replaced. Give another "
+            f"{SETTINGS_NAME} that describes how they were made: they may belong to another program, and would be replaced. "
+            "Give another "
             "folder; to train on them as they are, switch embedding off (--run_embed '$None')"
         )
 
@@ -60,7 +61,7 @@ def _check_same(output_dir: Path, known: Mapping[str, Any], settings: Mapping[st
     if names:
         differences = "; ".join(f"{name}: expected {wanted.get(name)}, found {known.get(name)}" for name in names)
         raise ValueError(
-            f"{output_dir} holds features that were made with other settings, and they are never mixed ({differences}). Give "
+            f"{output_dir} contains features that were made with other settings, and these are never mixed ({differences}). Give "
             "another folder, or delete this one"
         )
 

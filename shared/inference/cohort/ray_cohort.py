@@ -50,11 +50,11 @@ class RayCohort:
 
     Every process of the cluster builds the mapper once and keeps it. Claims and rows are those of `run_cohort`, so that a
     machine that was taken for dead and is not cannot do an image twice, and other processes may work in the same folder. The
-    driver only gathers rows, and may be stopped and started again. A process opens the next image while it computes one, and its
-    next task does that image, whatever it was meant for; what it was meant for is begun anew.
+    driver only gathers rows, and may be stopped and started again. A process opens the next image while it computes one, and
+    its next task does that image, whatever it was meant for; what it was meant for is begun again.
 
     A process whose device computes no more ends, and the image that it was at goes to another machine if there is one where no
-    device has failed. An image at which `MAX_DEATHS` devices have failed is left unfinished, and told at the end.
+    device has failed. An image at which `MAX_DEATHS` devices have failed is left unfinished, and reported at the end.
 
     Args:
         build: makes the mapper, in the workers. It is pickled; what it reads, this code included, must lie at the same place on
@@ -79,7 +79,7 @@ class RayCohort:
         """Map every image that is not finished, as `run_cohort` does.
 
         Args:
-            images: with names of their own, see `find_images`. Paths must be the same on every machine.
+            images: with distinct names, see `find_images`. Paths must be the same on every machine.
             output_dir: on a file system that all machines share.
 
         Returns:
@@ -164,7 +164,7 @@ class RayCohort:
     def _outcome(
         self, reference: Any, tasks: Mapping[str, ImageTask], image: ImageInput, store: RowStore, devices: _Devices
     ) -> tuple[ImageInput, Outcome]:
-        """Of a task that was meant for an image: the one that it did, and what became of it; if Ray gave it up, a failure.
+        """The result of a task that was meant for an image: the image that it did, and its outcome; if Ray gave it up, a failure.
 
         What the mapper's making raises stops the run: no image is to blame.
         """
@@ -220,7 +220,7 @@ class RayCohort:
 
 
 class LostDevice(NamedTuple):
-    """What a task answers whose process lost its device: on which node, and how."""
+    """The result of a task whose process lost its device: on which node, and how."""
 
     node: str
     reason: str
@@ -244,15 +244,15 @@ class _Devices:
         """Note it; the image's row where it is given up.
 
         Raises:
-            DeviceFailure: if there is no other machine, and so many devices have failed before any image was finished that there
-                can hardly be one that works.
+            DeviceFailure: if there is no other machine, and so many devices have failed before any image was finished that
+                there can hardly be one that works.
         """
         logger.error("%s: %s", image.name, answer.reason)
         self._bad.add(answer.node)
         self._failures[image.name] += 1
         is_hopeless = not self.num_finished and self._failures.total() >= self._most_failures
         if is_hopeless and not set(self._nodes) - self._bad:
-            raise DeviceFailure(f"no machine's device computes, the last one said: {answer.reason}")
+            raise DeviceFailure(f"no device of any machine works; the last error was: {answer.reason}")
         if not self.is_given_up(image):
             return Outcome(None, False)
         row = store.read(image.name) or {}
@@ -282,7 +282,7 @@ def import_ray() -> Any:
 def attempt_in_worker(
     pickled: bytes, folder: str, output_dir: str, tasks: Sequence[ImageTask], is_patient: bool
 ) -> tuple[str, Outcome | LostDevice]:
-    """What a task does: one attempt at one image, the first or the one that was opened ahead, which it names."""
+    """Run one task: one attempt at one image, the first or the one that was opened ahead, which it names."""
     while _ENDING.is_set():
         # Ray gave this process a task before it had ended: the task is begun again in another one.
         time.sleep(ANSWER_S)
@@ -309,7 +309,7 @@ _OFFERED: dict[str, ImageTask] = {}
 
 @functools.lru_cache(maxsize=1)
 def _worker(pickled: bytes, folder: str, output_dir: str) -> CohortWorker:
-    """Of this process, which does many tasks; relative paths are those of the driver's working directory `folder`."""
+    """The worker of this process, which runs many tasks; relative paths are those of the driver's working directory `folder`."""
     os.chdir(folder)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     return CohortWorker(import_ray().cloudpickle.loads(pickled)(), output_dir)

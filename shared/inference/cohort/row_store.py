@@ -1,4 +1,4 @@
-"""What is known of each image of an output folder, and who is at work on it; many processes may share the folder."""
+"""The state of each image of an output folder, and which process works on it; many processes may share the folder."""
 
 from __future__ import annotations
 
@@ -28,27 +28,29 @@ TABLE_SHARE = 0.05
 class RowStore:
     """Rows of images and claims on them.
 
-    ``rows/<name>.json`` is the truth. It is written by whoever holds the image's claim, under a temporary name that is renamed.
-    ``slides.csv`` is made of these files and replaced as a whole, by one process at a time; rows of images that have no file are
-    left in it.
+    ``rows/<name>.json`` is the truth. It is written by the process that holds the image's claim, under a temporary name that is
+    renamed. ``slides.csv`` is made of these files and replaced as a whole, by one process at a time; rows of images that have
+    no file are left in it.
 
     A claim is a lock (flock, through `filelock`) on ``rows/<name>.lock``, an empty file that stays. The system takes the lock
-    back when its process ends, by kill -9 too, so nobody has to guess from dates or process numbers whether a claim is still
-    good. Between machines this holds as far as their file system does:
+    back when its process ends, by kill -9 too, so there is no need to guess from dates or process numbers whether a claim is
+    still good. Between machines this holds as far as their file system does:
 
-    - NFS: a lock of the server, on Linux since 2.6.12. Those of a machine that is gone are free after NFSv4's lease (90 s unless
+    - NFS: a lock of the server, on Linux since 2.6.12. Those of a machine that is gone are free after NFSv4's lease (90 s
+    unless
       set otherwise); NFSv3 needs lockd. Mounted with ``nolock`` or ``local_lock=flock`` or ``all``, machines do not see each
       other's locks.
     - Lustre: mount with ``flock``; ``localflock`` is for one machine. CephFS, GPFS: as they are. BeeGFS: with
       ``tuneUseGlobalFileLocks``. SMB: without ``nobrl``.
-    - No flock at all (some object stores): filelock warns and uses files with the holder's machine and process number, which are
+    - No flock at all (some object stores): filelock warns and uses files with the holder's machine and process number, which
+    are
       taken over when that process has died on the same machine only.
 
-    Where machines do not see each other's locks, give each of them images of its own: two could map one image at the same time. A
+    Where machines do not see each other's locks, give each of them its own images: two could map one image at the same time. A
     child process that is forked while a claim is held keeps it until it ends too.
 
-    A reservation is a lock of the same kind on ``rows/<name>.next``, of the image that a process opens while it computes another.
-    It keeps no one from claiming the image.
+    A reservation is a lock of the same kind on ``rows/<name>.next``, of the image that a process opens while it computes
+    another. It keeps no one from claiming the image.
 
     Args:
         output_dir: folder of the results; it is made.
@@ -72,7 +74,7 @@ class RowStore:
         return row if isinstance(row, dict) else None
 
     def write(self, row: Row) -> None:
-        """Replace the row of ``row["slide"]``; only for whoever has claimed it."""
+        """Replace the row of ``row["slide"]``; only for the process that has claimed it."""
         with atomic_path(self.folder / f"{row['slide']}.json") as temporary:
             temporary.write_bytes(orjson.dumps(row, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
 

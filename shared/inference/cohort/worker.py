@@ -44,11 +44,11 @@ MAX_ATTEMPTS, MAX_DEATHS = 2, 3
 
 
 class Mapper(Protocol):
-    """What a cohort needs of a `SlideMapper` or a `SlideEmbedder`."""
+    """The interface of a `SlideMapper` or a `SlideEmbedder` that a cohort uses."""
 
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row: ...
 
-    def expect(self, image: ImageInput) -> None: ...
+    def prepare(self, image: ImageInput) -> None: ...
 
     def settings(self) -> dict[str, Any]: ...
 
@@ -61,7 +61,7 @@ class TwoStepMapper(Protocol):
 
 
 class Outcome(NamedTuple):
-    """What became of one attempt: the image's row, None while another process is at work on it; whether it was computed now."""
+    """The outcome of one attempt: the image's row, None while another process works on it; whether it was computed now."""
 
     row: Row | None
     is_new: bool
@@ -88,7 +88,7 @@ class CohortWorker:
     Args:
         mapper: makes the maps.
         output_dir: gets each image's files, ``rows/``, ``slides.csv`` and ``settings.json``.
-        tabulates: put finished rows into the table at once; else whoever gets the outcome does it.
+        tabulates: put finished rows into the table at once; otherwise the caller does it.
 
     Raises:
         ValueError: if the folder holds features, or is to hold them and holds something else, see `claim_folder`.
@@ -111,7 +111,7 @@ class CohortWorker:
         checked = tqdm(images, desc="finished?", unit="image", leave=False, disable=None)
         left = [image for image in checked if self._finished_row(image) is None]
         if len(left) < len(images):
-            logger.info("%d of %d images are finished: skipped", len(images) - len(left), len(images))
+            logger.info("%d of %d images are already finished and skipped", len(images) - len(left), len(images))
         return left
 
     def attempt(
@@ -156,7 +156,7 @@ class CohortWorker:
 
         Raises:
             DeviceFailure: if the device of this process computes no more. The row stays unfinished, the attempt does not count:
-                whoever comes next maps the image. Only when the devices of several processes, each of which had mapped other
+                the next process maps the image. Only when the devices of several processes, each of which had mapped other
                 images, failed at the same one, that image is given up.
             StorageError: if nothing more can be written, of this image or the one before.
         """
@@ -164,21 +164,21 @@ class CohortWorker:
             self._writing.result()
         reservation = self._next.pop(image.name, None)
         if reservation is None and is_patient and self.store.is_reserved(image.name):
-            return _settled(Outcome(None, False))
+            return _completed(Outcome(None, False))
         with ExitStack() as stack:
             is_mine = stack.enter_context(self.store.claim(image.name))
             if reservation is not None:
                 reservation.release()
             if not is_mine:
-                return _settled(Outcome(None, False))
+                return _completed(Outcome(None, False))
             begun = self._begun(image, known)
             if isinstance(begun, Outcome):
-                return _settled(begun)
+                return _completed(begun)
             self._reserve_one(following)
             started = time.perf_counter()
             computed = self._compute(image, begun, title)
             if not isinstance(computed, ComputedImage):
-                return _settled(self._ended(begun, computed, started))
+                return _completed(self._ended(begun, computed, started))
             computing_s = time.perf_counter() - started
             try:
                 # Of those before no more than one is being written.
@@ -217,7 +217,7 @@ class CohortWorker:
                 continue
             if not self.store.is_claimed(image.name) and self._finished_row(image) is None:
                 self._next[image.name] = reservation
-                self.mapper.expect(image)
+                self.mapper.prepare(image)
                 return
             reservation.release()
 
@@ -236,22 +236,22 @@ class CohortWorker:
         begun = {"slide": image.name, "status": UNFINISHED, "reason": None, "attempts": attempts + 1} | _whereabouts(image)
         if status in FINISHED and not image.path.exists():
             # Its result, whatever it was made with, is all that there is: it stays, and so does its row.
-            reason = f"ValueError: {image.path} is not there any more; what was made of it before stays"
+            reason = f"ValueError: {image.path} no longer exists; earlier results for it are kept"
             return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
         foreign = self._foreign_features(image) if row is None else None
         if foreign is not None:
-            reason = f"ValueError: {foreign} is there and was not written by these runs: move it away to embed the slide"
+            reason = f"ValueError: {foreign} exists and was not written by these runs: move it away to embed the slide"
             return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
         if row is not None and status == UNFINISHED and max(attempts, num_devices) >= MAX_DEATHS:
             reason = f"{attempts} processes died while they mapped it, the last one {row.get('worker')}"
             if num_devices >= MAX_DEATHS:
-                reason = f"the devices of {num_devices} processes that had mapped other images failed at it: {row['reason']}"
+                reason = f"the devices of {num_devices} processes that had mapped other images failed on it: {row['reason']}"
             row = begun | {"status": FAILED, "reason": reason, "attempts": max(attempts, MAX_ATTEMPTS), "fingerprint": key}
             discard(self.output_dir, image.name, self.settings)
             return self._new(row)
         self.store.write(begun)
         if status in FINISHED:
-            # The table must not go on praising files that are removed now.
+            # The table must no longer list files that are removed now.
             self.store.tabulate(begun)
             self.store.flush()
         discard(self.output_dir, image.name, self.settings)
@@ -264,7 +264,7 @@ class CohortWorker:
         return row if is_finished(self.output_dir, row, fingerprint(self.settings, image), self._suffixes) else None
 
     def _foreign_features(self, image: ImageInput) -> Path | None:
-        """A file of features in the place of an image's, which has no row: whoever wrote it, it is not ours to replace."""
+        """A file of features in place of an image's, which has no row: it was written by something else and is not replaced."""
         path = self.output_dir / f"{image.name}{FEATURES_SUFFIX}"
         return path if self.settings.get("result") == FEATURES and path.exists() else None
 
@@ -276,12 +276,12 @@ class CohortWorker:
         self.store.flush()
 
     def _compute(self, image: ImageInput, begun: _Begun, title: str) -> ComputedImage | Row:
-        """What is to be written of an image; its numbers where that is done already, or why it failed."""
+        """The results of an image that remain to be written, its numbers if they are written already, or why it failed."""
         started = time.perf_counter()
         try:
             if isinstance(self.mapper, TwoStepMapper):
                 return self.mapper.compute_image(image, self.output_dir, title)
-            return self._told(self.mapper.map_image(image, self.output_dir, title), title, started)
+            return self._finished(self.mapper.map_image(image, self.output_dir, title), title, started)
         except Exception as error:
             try:
                 return self._failed(image, error, title)
@@ -294,12 +294,12 @@ class CohortWorker:
 
     def _written(self, computed: ComputedImage, image: ImageInput, title: str, started: float) -> Row:
         try:
-            return self._told(computed.write(), title, started)
+            return self._finished(computed.write(), title, started)
         except Exception as error:
             return self._failed(image, error, title)
 
     def _ended(self, begun: _Begun, numbers: Row, started: float) -> Outcome:
-        """Of an image that was tried: its row, which is written."""
+        """Write and return the row of an image that was tried."""
         self._num_mapped += numbers["status"] == OK
         seconds: Row = {"seconds": round(time.perf_counter() - started, 2), "fingerprint": begun.key}
         return self._new(begun.row | numbers | seconds)
@@ -310,7 +310,7 @@ class CohortWorker:
             self.store.tabulate(row)
         return Outcome(row, True)
 
-    def _told(self, numbers: Row, title: str, started: float) -> Row:
+    def _finished(self, numbers: Row, title: str, started: float) -> Row:
         # Whoever asks for whole images gets tiles without tissue too.
         row = numbers | {"status": NO_TISSUE if numbers["num_tiles"] == 0 else OK}
         found = f"{row['num_features']} features" if "num_features" in row else f"{row['num_regions']} regions"
@@ -332,7 +332,7 @@ class CohortWorker:
             said = (str(sticky).splitlines() or [""])[0]
             worker, device = _whereabouts(image)["worker"], getattr(self.mapper, "device", "the device")
             raise DeviceFailure(
-                f"{device} of {worker} computes no more ({type(sticky).__name__}: {said}), at {image.path}, which is left "
+                f"{device} of {worker} has stopped working ({type(sticky).__name__}: {said}), at {image.path}, which is left "
                 "unfinished for another process or the next run"
             ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -346,7 +346,7 @@ class CohortWorker:
         return {"status": FAILED, "reason": reason}
 
 
-def _settled(outcome: Outcome) -> Future[Outcome]:
+def _completed(outcome: Outcome) -> Future[Outcome]:
     future: Future[Outcome] = Future()
     future.set_result(outcome)
     return future

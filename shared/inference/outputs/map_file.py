@@ -34,7 +34,7 @@ class MapFile:
             expected = f"map of {num_classes} classes: expected as many tiled uint8 images"
             if num_classes == 2:
                 expected = "map of tumour: expected one tiled uint8 image"
-            raise ValueError(f"the map {path} is no {expected}, found {len(pages)} of {page.dtype}")
+            raise ValueError(f"the map {path} is not as expected ({expected}), found {len(pages)} of {page.dtype}")
         self._channels = [_Channel(Path(path), self._tiff, page) for page in pages]
 
     @property
@@ -51,7 +51,7 @@ class MapFile:
         return np.stack([channel.read_rows(start, stop) for channel in self._channels])
 
     def read_decisions(self, start: int, stop: int) -> np.ndarray:
-        """What rows `start` to `stop` say: the probability of tumour and, of several classes, the likeliest.
+        """The map's rows `start` to `stop`: the probability of tumour and, of several classes, the likeliest.
 
         Tumour is all that is not class 0. Of equally likely classes the first is meant. Where nothing was mapped every class is
         0, and so are both answers.
@@ -103,7 +103,7 @@ class _Channel:
         for column in range(num_columns):
             try:
                 tile = decode_tile(self._tiff, self._page, index * num_columns + column)
-            except Exception as error:  # each codec has errors of its own
+            except Exception as error:  # each codec has its own errors
                 raise ValueError(f"the map {self._path} is damaged ({error}); remove it and map the slide again") from error
             if tile is not None:
                 # Tiles at the border are stored whole.

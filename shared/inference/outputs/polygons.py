@@ -19,7 +19,7 @@ from ...writers.ome_tiff import RowSource
 from .probability_map import ProbabilityMap
 
 MOST_POINTS_OF_TOPOLOGY = 50_000  # of a polygon whose topology is kept while it is simplified
-STRIP_AREA_PX = 2**21  # map pixels looked at together; labels and sums take about 30 bytes a pixel
+STRIP_AREA_PX = 2**21  # map pixels looked at together; labels and sums take about 30 bytes per pixel
 OUTLINES_TOGETHER = 1000  # made into polygons by one call
 
 
@@ -209,7 +209,7 @@ class _Cells:
         return cls(values[:, columns[:-1]], rows, columns)
 
     def counts_and_sums(self, labels: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of each label of ``(m, n)``, 0 included: pixels, and the sum of their values."""
+        """The number of pixels of each label of ``(m, n)``, including 0, and the sum of their values."""
         is_inside = labels > 0
         inside = labels[is_inside]
         # As the floats that they become: numbers of pixels, which are exact.

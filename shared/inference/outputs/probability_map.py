@@ -1,4 +1,4 @@
-"""Probability maps of any size in a file of their own, written tile by tile in any order and read by rows."""
+"""Probability maps of any size in a separate file, written tile by tile in any order and read by rows."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class ResultOptions:
-    """What is made of a map.
+    """Options of the results that are made from a map.
 
     Args:
         class_names: of a map of several classes, class 0 being the background; None for a map of tumour.

@@ -26,7 +26,7 @@ class FittedBatches:
         self._most_tiles: int | None = None
 
     def __call__(self, tiles: Tensor, shape: tuple[int, int]) -> Tensor:
-        """What `network` gives for a batch.
+        """The output of `network` for a batch.
 
         Raises:
             torch.OutOfMemoryError: if the memory does not take a single tile.
@@ -43,8 +43,8 @@ class FittedBatches:
             if tiles.is_cuda:
                 torch.cuda.empty_cache()
             logger.warning(
-                "the memory of %s does not take %d tiles at once: %d from here on. Give batch_size to begin with fewer",
-                *(tiles.device, num_tiles, self._most_tiles),
+                "%d tiles at once do not fit into the memory of %s: continuing with %d. Set batch_size to start with fewer",
+                *(num_tiles, tiles.device, self._most_tiles),
             )
 
     def _pass(self, tiles: Tensor, shape: tuple[int, int]) -> Tensor:

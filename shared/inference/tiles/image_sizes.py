@@ -19,7 +19,7 @@ USUAL_MULTIPLE_PX = 32
 class ImageSizes:
     """Sides that are a multiple of `multiple_px` and at least `smallest_px`.
 
-    A network, or any part of it, says so in attributes of its own: ``size_multiple_px`` where a side that is no multiple would be
+    A network, or any part of it, says so in its own attributes: ``size_multiple_px`` where a side that is no multiple would be
     an error or would shift the answers, ``smallest_image_px`` where smaller images are an error. Without them it takes any.
 
     Args:
@@ -32,7 +32,7 @@ class ImageSizes:
 
     @classmethod
     def of_network(cls, network: nn.Module) -> ImageSizes:
-        """What all of a network's parts take."""
+        """The sizes that all parts of a network accept."""
         parts = list(network.modules())
         return cls(
             math.lcm(*(int(getattr(part, "size_multiple_px", 1)) for part in parts)),

@@ -32,8 +32,8 @@ class MapGrid:
 
     The margins are thrown away (`CroppedCores`, the default) or blended (`BlendedCores`). Thrown away, each map pixel is one
     tile's word, equal to what the network says of the whole image when the margin covers its receptive field; blending would
-    mix in predictions with a cut-off surround. Where the receptive field is larger than any margin, and for classifiers with one
-    answer a tile, blending averages the seams away.
+    mix in predictions with a cut-off surround. Where the receptive field is larger than any margin, and for classifiers with
+    one output per tile, blending averages the seams away.
 
     Args:
         image_size_px: (width, height) of the image in model pixels.

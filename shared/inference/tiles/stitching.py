@@ -20,7 +20,7 @@ class Stitching(Protocol):
     """Takes tiles in any order, gives the map each core once."""
 
     def prepare(self, probability: Tensor) -> Tensor:
-        """On the device, what of the tiles' probabilities ``(B, C, h, w)`` has to come back from it."""
+        """Select, on the device, the part of the tiles' probabilities ``(B, C, h, w)`` that must be copied back."""
 
     def add(self, tile: TilePosition, values: np.ndarray) -> None:
         """Take one tile (row, column) of what `prepare` gave, ``(C, ., .)``."""
@@ -46,7 +46,7 @@ class CroppedCores:
 
     def prepare(self, probability: Tensor) -> Tensor:
         core = core_of(probability, self.grid)
-        if core.stride()[2:] == (0, 0):  # a classifier's: one value a tile comes back from the device
+        if core.stride()[2:] == (0, 0):  # a classifier's: one value per tile comes back from the device
             return _to_uint8(core[..., :1, :1]).expand_as(core)
         return _to_uint8(core)
 
@@ -70,12 +70,12 @@ class _Core:
 class BlendedCores:
     """Where tiles overlap, the mean of what they say, weighted by the distance from their edges.
 
-    Weights rise linearly over the overlap, so those of two neighbours make 1. A core is written, and forgotten, when the last of
-    the up to nine tiles that reach into it has come: with tiles row by row about one row of tiles is held. Cores of tiles that
-    are not wanted stay empty; they do not take part in their neighbours' means either.
+    Weights rise linearly over the overlap, so those of two neighbours make 1. A core is written, and forgotten, when the last
+    of the up to nine tiles that reach into it has come: with tiles row by row about one row of tiles is held. Cores of tiles
+    that are not wanted stay empty; they do not take part in their neighbours' means either.
 
-    MONAI's `AvgMerger` and `ZarrAvgMerger` hold (the latter on disk, in chunks) sums and counts of the whole map, and divide 0 by
-    0 where tiles were left out.
+    MONAI's `AvgMerger` and `ZarrAvgMerger` hold (the latter on disk, in chunks) sums and counts of the whole map, and divide 0
+    by 0 where tiles were left out.
 
     Args:
         probability_map: to write to.
@@ -133,7 +133,7 @@ class BlendedCores:
 def check_blending(axis: Axis) -> None:
     if axis.margin > axis.step:
         raise ValueError(
-            f"blended tiles may overlap by a third of a tile at each side at most, got a margin of {axis.margin} px "
+            f"blended tiles may overlap by at most a third of a tile on each side, got a margin of {axis.margin} px "
             f"of tiles of {axis.tile} px"
         )
 

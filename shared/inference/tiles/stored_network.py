@@ -65,8 +65,9 @@ class StoredTileNetwork:
 def _check_whole(is_stored: Tensor) -> None:
     if not torch.equal(is_stored.amax(dim=(2, 3)), is_stored.amin(dim=(2, 3))):
         raise ValueError(
-            "a network that gives one answer per tile makes no map from features, which are those of a tile's tissue alone: take "
-            "its form with an answer a cell, or map from pixels"
+            "a network that gives one output per tile cannot make a map from features, which exist only for the tissue in a "
+            "tile: use "
+            "its form with one output per cell, or map from pixels"
         )
 
 
@@ -79,9 +80,9 @@ def encoder_of(network: nn.Module) -> Any:
     found: list[Any] = [part.encoder for part in network.modules() if hasattr(getattr(part, "encoder", None), "key")]
     if not found:
         raise ValueError(
-            f"{type(network).__name__} has no encoder: only networks of an encoder and a head make maps from features"
+            f"{type(network).__name__} has no encoder: only networks of an encoder and a head can make maps from features"
         )
     if len({encoder.key for encoder in found}) > 1:
         names = ", ".join(f"{encoder.name} ({encoder.key})" for encoder in found)
-        raise ValueError(f"the networks of an ensemble have different encoders, {names}: their maps are made from pixels")
+        raise ValueError(f"the networks of the ensemble have different encoders, {names}, so their maps are made from pixels")
     return found[0]

@@ -49,7 +49,7 @@ class StoredCells:
         Args:
             grid: the slide's tiles.
             wanted: which of them, bool ``(rows, columns)``.
-            batch_size: tiles a batch; the last may have fewer.
+            batch_size: tiles per batch; the last may have fewer.
             device: where the batches are wanted.
 
         Yields:
@@ -76,7 +76,7 @@ class StoredCells:
         return tiles
 
     def _windows(self, grid: MapGrid, positions: list[TilePosition], numbers: np.ndarray) -> Iterator[np.ndarray]:
-        """Of each tile, the numbers of its cells' features, ``(h, w)``, -1 for none."""
+        """Indices of the features of each tile's cells, ``(h, w)``, -1 for none."""
         for row, column in positions:
             rows, columns = self._cells(grid.y, row), self._cells(grid.x, column)
             window = np.full((len(rows), len(columns)), -1, numbers.dtype)

@@ -22,7 +22,7 @@ class Symmetry:
         return torch.rot90(mirrored, self.quarter_turns, (-2, -1)) if self.quarter_turns else mirrored
 
     def undo(self, maps: Tensor) -> Tensor:
-        """What `apply` did, taken back from maps ``(B, C, h, w)`` of any resolution."""
+        """Undo `apply` on maps ``(B, C, h, w)`` of any resolution."""
         turned = torch.rot90(maps, -self.quarter_turns, (-2, -1)) if self.quarter_turns else maps
         return turned.flip(-1) if self.mirrored else turned
 

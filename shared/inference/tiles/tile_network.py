@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 class TileNetwork(nn.Module):
     """Probabilities of uint8 tiles, in channels_last, in bfloat16 where that is faster.
 
-    Tiles reach the network at their own size where it takes it, see `ImageSizes`; else they are mirrored at the right and bottom
-    border, and the answer is cropped. Where a network says nothing of its sizes and fails at one, the next multiples of 32 px are
-    tried.
+    Tiles reach the network at their own size where it takes it, see `ImageSizes`; else they are mirrored at the right and
+    bottom border, and the answer is cropped. Where a network says nothing of its sizes and fails at one, the next multiples of
+    32 px are tried.
 
     Args:
         network: raw RGB 0..255, float32 ``(B, 3, H, W)`` -> logits. It normalises itself, on the device.
@@ -76,7 +76,8 @@ class TileNetwork(nn.Module):
         if given not in self._is_padded:
             self._is_padded.add(given)
             logger.warning(
-                "%s does not take %d x %d px: mirrored at the border to %d x %d px; give the class size_multiple_px to say so",
+                "%s does not accept %d x %d px: mirrored at the border to %d x %d px; define size_multiple_px in the class to "
+                "state what it accepts",
                 *(type(self.network).__name__, given[1], given[0], shape[1], shape[0]),
             )
         return probability
@@ -90,7 +91,7 @@ class TileNetwork(nn.Module):
             return self.probability(white.contiguous(memory_format=torch.channels_last)).shape[2:] == (1, 1)
 
     def probability(self, images: Tensor) -> Tensor:
-        """What the network says of images ``(B, 3, H, W)``, float32 ``(B, num_classes, h, w)`` of any size."""
+        """The network's probabilities for images ``(B, 3, H, W)``, float32 ``(B, num_classes, h, w)`` of any size."""
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.uses_bfloat16):
             logits = self.network(images)
         return tumour_probability(logits)[:, None] if self.num_classes == 1 else class_probabilities(logits, self.num_classes)
@@ -124,7 +125,7 @@ class CompiledTileNetwork:
             self._compiled = torch.compile(self.plain, dynamic=False, options={"freezing": is_cpu})
         num_tiles = len(tiles)
         if num_tiles < self.batch_size or not tiles.is_inference():
-            # Full batches too: a tensor from outside inference mode compiles anew, whereas a copy made here does not.
+            # Full batches too: a tensor from outside inference mode compiles again, whereas a copy made here does not.
             tiles = functional.pad(tiles, (0, 0, 0, 0, 0, 0, 0, self.batch_size - num_tiles))
         return self._compiled(tiles, map_shape)[:num_tiles]
 
@@ -138,5 +139,5 @@ def compile_problem(device: torch.device) -> str | None:
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         return "the headers of Python are missing (Debian: python3-dev)"
     if " " in torch.__path__[0]:
-        return f"torch.compile does not quote paths, and there is a space in that of torch: {torch.__path__[0]}"
+        return f"torch.compile does not quote paths, and there is a space in the path of torch: {torch.__path__[0]}"
     return None

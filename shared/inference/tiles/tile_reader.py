@@ -46,7 +46,7 @@ def read_batches(
         grid: its tiles.
         wanted: which of them, bool ``(rows, columns)``.
         downsample: level-0 pixels per model pixel, as `Slide.downsample` returns it.
-        batch_size: tiles a batch; the last may have fewer.
+        batch_size: tiles per batch; the last may have fewer.
         device: where the batches are wanted.
         num_workers: reading threads (decoders release the GIL); one block more than there are threads is held.
 
@@ -81,7 +81,7 @@ def _stack(tiles: list[Tensor]) -> Tensor:
 
 
 def _upload(blocks: Iterator[tuple[Block, Tensor]], device: torch.device) -> Iterator[tuple[Block, Tensor]]:
-    """Bring blocks to the device, on CUDA through a stream of their own: a block is copied while the one before is computed."""
+    """Bring blocks to the device, on CUDA through a separate stream: a block is copied while the one before is computed."""
     if device.type != "cuda":
         for block, pixels in blocks:
             yield block, pixels.to(device)

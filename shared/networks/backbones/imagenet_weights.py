@@ -1,5 +1,5 @@
-"""ImageNet weights for MONAI's 2-D ResNets, whose parameters have torchvision's names and shapes, and for VGG-16 with or without
-batch normalisation."""
+"""ImageNet weights for MONAI's 2-D ResNets, whose parameters have torchvision's names and shapes, and for VGG-16 with or
+without batch normalisation."""
 
 import pickle
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ def load_imagenet_vgg16(stages: nn.Module, weights_path: str | Path | None = Non
 
     Args:
         stages: its convolutions are the first ones of VGG-16, in order; changed in place. Where batch normalisation (or
-            `FrozenBatchNorm2d`) stands behind each, both take the weights of ``vgg16_bn``.
+            `FrozenBatchNorm2d`) follows each, both take the weights of ``vgg16_bn``.
         weights_path: see `load_imagenet_weights`.
 
     Raises:
@@ -122,8 +122,8 @@ def _download(url: str) -> Mapping[str, Any]:
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise RuntimeError(
-            f"cannot get the ImageNet weights: {error}. Download {url} where there is a network, put it at {path} "
-            "and start again, or name it by weights_path"
+            f"cannot get the ImageNet weights: {error}. Download {url} on a machine with network access, put it at {path} "
+            "and start again, or give it as weights_path"
         ) from error
 
 

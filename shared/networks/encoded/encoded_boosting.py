@@ -30,7 +30,7 @@ class EncodedBoosting(EncodedNetwork, BoostedTrees):
     @property
     @torch.jit.unused
     def feature_names(self) -> list[str]:
-        """Of the features, in their order."""
+        """Names of the features, in their order."""
         return [f"feature {index}" for index in range(self.channels)]
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -13,17 +13,18 @@ __all__ = ["EncodedNetwork"]
 _ENCODER = "encoder."
 _KEY = "encoder_key"
 _SMALLEST_STD = 1e-3
-# Of features that a head is given at once, 4 MiB in float32. A CPU's caches hold them, and the allocator has them ready, whereas
-# the memory of large tensors is fetched anew from the system each time: all that is done to them then takes five times as long.
+# Of features that a head is given at once, 4 MiB in float32. A CPU's caches hold them, and the allocator has them ready,
+# whereas the memory of large tensors is fetched again from the system each time: all that is done to them then takes five times
+# as long.
 _VALUES_AT_ONCE = 2**20
 
 
 class EncodedNetwork(nn.Module):
     """Takes images, which it encodes, or features that the same encoder has made of them before.
 
-    What has three channels is an image. The encoder always runs in eval mode. Unless it is fine-tuned it does not learn, and its
-    weights are not part of the state dict: a checkpoint holds the head, a few hundred kilobytes, and the encoder's key, without
-    which weights would fit features of another encoder and answer nonsense.
+    What has three channels is an image. The encoder always runs in eval mode. Unless it is fine-tuned it does not learn, and
+    its weights are not part of the state dict: a checkpoint holds the head, a few hundred kilobytes, and the encoder's key,
+    without which weights would fit features of another encoder and answer nonsense.
 
     Features are standardised by the mean and deviation of the training data, see `standardise`, which a checkpoint carries.
 
@@ -42,7 +43,7 @@ class EncodedNetwork(nn.Module):
 
     def __init__(self, encoder: nn.Module, finetune: bool = False) -> None:
         super().__init__()
-        # A copy: whoever else has the encoder goes on with the one that does not learn.
+        # A copy: other users of the encoder keeps the one that does not learn.
         self.encoder = copy.deepcopy(encoder).requires_grad_(True) if finetune else encoder.requires_grad_(False)
         self.channels: int = int(encoder.channels)  # type: ignore[arg-type]
         self.stride_px: int = int(encoder.stride_px)  # type: ignore[arg-type]
@@ -59,7 +60,7 @@ class EncodedNetwork(nn.Module):
         return None if self.saves_encoder else _hex(self.encoder_key)
 
     def train(self, mode: bool = True) -> "EncodedNetwork":
-        """As of any network, but that the encoder stays in eval mode."""
+        """Set the mode as for any network, except that the encoder stays in eval mode."""
         self.training = mode
         for name, part in self.named_children():
             if name != "encoder":
@@ -76,7 +77,7 @@ class EncodedNetwork(nn.Module):
         if inputs.shape[1] != self.channels:
             raise ValueError(f"features must have {self.channels} channels, as those of the encoder; found {inputs.shape[1]}")
         if self.saves_encoder:
-            raise ValueError("an encoder that learns takes images: stored features are those of the encoder that it was")
+            raise ValueError("an encoder that is trained needs images: stored features were made by the encoder as it was before")
         return inputs
 
     def features(self, inputs: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ class EncodedNetwork(nn.Module):
 
     @torch.jit.unused
     def answers(self, head: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """What a head says of the standardised features, which it sees image by image: ``head(features(inputs))``, and on a CPU
+        """The output of a head for the standardised features, computed image by image: ``head(features(inputs))``, and on a CPU
         in less time.
 
         Args:
@@ -109,7 +110,7 @@ class EncodedNetwork(nn.Module):
 
         Args:
             batches: images ``(B, 3, H, W)`` or features ``(B, C, h, w)``; leading axes may be more.
-            add_up: where several processes have batches of their own, what makes the sum of all processes' tensors of one; it is
+            add_up: where several processes have their own batches, what makes the sum of all processes' tensors of one; it is
                 given a tensor on the network's device.
         """
         total = torch.zeros(3, self.channels, dtype=torch.float64)
@@ -167,7 +168,8 @@ def _take_the_encoder_as_it_is(
     elif not module.saves_encoder:
         # It may belong to other networks too, and features may be stored of it.
         problems.append(
-            "they hold an encoder that has learned, and this network's stays as it is: give finetune.json, as in the training "
+            "they contain a fine-tuned encoder, but the encoder of this network is frozen: give finetune.json, as in the "
+            "training "
             "(finetune: true)"
         )
     found, own = state.get(prefix + _KEY), module.encoder_key

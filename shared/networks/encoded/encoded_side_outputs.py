@@ -19,7 +19,7 @@ __all__ = ["EncodedSideOutputs"]
 class EncodedSideOutputs(EncodedNetwork, SideOutputs):
     """Tumour probability of every pixel from several strides of an encoder, as `SideOutputVGG` gives it from several depths.
 
-    Each stride of the encoder that has a side output has a head of its own. In training on features the side outputs stay at the
+    Each stride of the encoder that has a side output has its own head. In training on features the side outputs stay at the
     finest of these strides, whose places stand for equally many pixels each, so that means over them are means over pixels.
 
     Args:
@@ -57,7 +57,8 @@ class EncodedSideOutputs(EncodedNetwork, SideOutputs):
             inputs: RGB images ``(B, 3, H, W)``, 0 to 255, or features ``(B, C, h, w)``.
 
         Returns:
-            ``(B, T, H, W)``; from features in train mode at the finest stride s that has a side output, ``(B, T, H / s, W / s)``.
+            ``(B, T, H, W)``; from features in train mode at the finest stride s that has a side output, ``(B, T, H / s, W /
+            s)``.
         """
         size = self.image_size(inputs)
         if self.training and inputs.shape[1] != 3:

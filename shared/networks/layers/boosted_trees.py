@@ -10,7 +10,7 @@ def tree_scores(features: Tensor, feature: Tensor, threshold: Tensor, value: Ten
     """Sum of what each tree says of each sample.
 
     Trees are complete: node n has the children 2 n + 1 (left, where ``feature <= threshold``) and 2 n + 2. A branch that ends
-    early goes on with the same value on both sides.
+    early continues with the same value on both sides.
 
     Args:
         features: ``(B, F, N)``, B times N samples, float32.

@@ -47,7 +47,7 @@ class JointMaps(nn.Module):
     ) -> Union[Tensor, Dict[str, Tensor]]:  # noqa: UP006, UP007
         """Segment images; in training, both kinds of images at once.
 
-        Masked and labelled images are passes of their own: their sizes may differ, and batch normalisation sees each alone.
+        Masked and labelled images are separate passes: their sizes may differ, and batch normalisation sees each alone.
 
         Args:
             images: RGB ``(B, 3, H, W)``, uint8 or float, 0 to 255.
@@ -64,11 +64,11 @@ class JointMaps(nn.Module):
         """
         if labelled is None:
             if images is None:
-                raise ValueError("the network needs images, labelled images, or both")
+                raise ValueError("the network needs masked images, labelled images, or both")
             return self.to_pixels(self.maps(images), images)
         if self.training and self.head == "paper" and labelled.shape[0] < 2:
             raise ValueError(
-                "batch normalisation of the classifier needs at least 2 labelled images a step and process; "
+                "batch normalisation of the classifier needs at least 2 labelled images per step and process; "
                 f"got {labelled.shape[0]}"
             )
         logits = {}

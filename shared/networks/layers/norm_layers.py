@@ -1,4 +1,4 @@
-"""What may stand in the place of batch normalisation."""
+"""Replacements for batch normalisation."""
 
 import math
 
@@ -38,7 +38,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def replace_batch_norm(network: nn.Module, norm: str) -> nn.Module:
-    """Put another normalisation in the place of every ``BatchNorm2d`` inside the network, in place.
+    """Put another normalisation in place of every ``BatchNorm2d`` inside the network, in place.
 
     Args:
         network: the network; it is changed and returned.

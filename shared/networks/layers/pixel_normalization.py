@@ -35,7 +35,7 @@ class PixelRange:
             return
         found = "from 0 to 1" if 0 <= lowest <= highest <= 1 else f"from {lowest:.3g} to {highest:.3g}"
         warnings.warn(
-            f"the images have values {found}; expected RGB values from 0 to 255, which the network normalises by itself. Give it "
+            f"the images have values {found}; expected RGB values from 0 to 255, which the network normalises itself. Give it "
             "the pixels as they are stored, or multiply values from 0 to 1 by 255",
             stacklevel=3,
         )

@@ -48,7 +48,7 @@ def local_binary_patterns(grey: Tensor, radius: int) -> Tensor:
 
 
 def cooccurrence_maps(levels: Tensor, distance: int) -> Tensor:
-    """What Haralick's features are means of, over pairs of pixels at a distance in the four directions 0, 45, 90, 135 degrees.
+    """The maps of which Haralick's features are means, over pairs of pixels at a distance in four directions.
 
     Args:
         levels: grey levels ``(B, 1, H, W)``, whole numbers as float.

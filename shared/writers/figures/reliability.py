@@ -30,13 +30,13 @@ class ReliabilityCurve:
     ece: float
 
 
-def write_reliability(curves: Mapping[str, ReliabilityCurve], path: str | Path, says: str, title: str = "") -> None:
+def write_reliability(curves: Mapping[str, ReliabilityCurve], path: str | Path, quantity: str, title: str = "") -> None:
     """Draw the curves over the diagonal of perfect calibration, and below them the share of samples in each bin, as a PNG.
 
     Args:
         curves: by name, at least one.
         path: of the PNG; written under a temporary name that is then renamed.
-        says: what the network gives a probability of, such as "tumour".
+        quantity: what the network gives a probability of, such as "tumour".
         title: above the figure.
 
     Raises:
@@ -55,13 +55,13 @@ def write_reliability(curves: Mapping[str, ReliabilityCurve], path: str | Path, 
         upper.plot(confidence[known], frequency[known], marker="o", markersize=4, color=f"C{index}", label=label)
         shares = np.asarray(curve.counts, float) / np.sum(curve.counts)
         lower.stairs(shares, np.linspace(0, 1, len(shares) + 1), color=f"C{index}")
-    upper.set_ylabel(f"frequency of {says}", fontsize=9)
+    upper.set_ylabel(f"frequency of {quantity}", fontsize=9)
     upper.set_ylim(0, 1)
     upper.legend(fontsize=8)
     upper.grid(alpha=0.3)
     lower.set_yscale("log")
     lower.set_ylabel("share", fontsize=9)
-    lower.set_xlabel(f"probability of {says}", fontsize=9)
+    lower.set_xlabel(f"probability of {quantity}", fontsize=9)
     lower.set_xlim(0, 1)
     figure.suptitle(title, fontsize=10)
     with atomic_path(path) as temporary:

@@ -1,4 +1,4 @@
-"""What is drawn in an annotation file, as it stands there and as a valid area."""
+"""Annotations of an annotation file, as drawn and as valid areas."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Annotation:
         class_name: as the file has it, without blanks around it; empty where it names none.
         is_exclusion: the area is taken away, not added.
         group: ASAP's group, ImageScope's layer or QuPath's name of the object, for messages.
-        place: where in the file it stands, for messages.
+        place: its place in the file, for messages.
         layer: of an ImageScope file, from 1: what is excluded there is excluded from that layer only. None for files without
             layers, and for exclusions by name, which count for the whole slide.
         parents: names of the classes above its own, the nearest first: the groups that ASAP's group belongs to, ``Tumor`` of
@@ -50,8 +50,8 @@ class Annotation:
 
     @property
     def base_class(self) -> str:
-        """Its class without what QuPath derives from it: ``Tumor`` of ``Tumor: Positive``. Not the group that ASAP's is part of,
-        which may hold groups of several classes."""
+        """Its class without what QuPath derives from it: ``Tumor`` of ``Tumor: Positive``. Not the group that ASAP's is part
+        of, which may hold groups of several classes."""
         return self.class_name.partition(":")[0].strip()
 
 

@@ -13,7 +13,7 @@ LARGEST_NUM_CLASSES = 255
 UNCLASSIFIED = "Unclassified"
 # QuPath's own class of regions of interest; and no class at all. They say nothing of the tissue.
 _NEUTRAL_NAMES = ("region*", "")
-# What is no tumour, in QuPath's words and those of everybody: not taken for it where nothing else is drawn.
+# What is no tumour, in QuPath's words and in common words: not taken for it where nothing else is drawn.
 _NO_TUMOUR = frozenset(
     {"region*", "stroma", "immune cells", "necrosis", "other", "negative", "normal", "benign", "background", "roi", "tissue"}
 )
@@ -54,8 +54,10 @@ def class_indices(
     bases = {plain_name(annotation.base_class) for annotation in annotations if not annotation.is_exclusion}
     if len(bases) > 1 or not bases.isdisjoint(_NO_TUMOUR):
         raise ValueError(
-            f"expected annotations of one class, which is tumour; found {class_counts(annotations)}. Name the classes that are "
-            "tumour in the manifest's column `tumour_classes` (several with | between them), or by the key or option of that name"
+            f"expected annotations of a single class, which is tumour; found {class_counts(annotations)}. Name the classes "
+            "that are "
+            "tumour in the manifest's column `tumour_classes` (several with | between them), or with the key or option of that "
+            "name"
         )
     return [None if annotation.is_exclusion else 1 for annotation in annotations]
 
@@ -81,7 +83,7 @@ def _indices_by_name(annotations: Sequence[Annotation], class_names: Sequence[st
         known = [index_of[name] for name in map(plain_name, annotation.names) if name in index_of]
         if not known and not annotation.is_exclusion:
             name = f"the class {annotation.class_name!r}" if annotation.class_name else "no class"
-            raise ValueError(f"{annotation.place} has {name}, wanted one of {', '.join(map(repr, class_names))} (class_names)")
+            raise ValueError(f"{annotation.place} has {name}, expected one of {', '.join(map(repr, class_names))} (class_names)")
         indices.append(None if annotation.is_exclusion else known[0])
     return indices
 

@@ -63,8 +63,8 @@ class BoundedFile:
         self._left -= len(content)
         if self._left < 0:
             raise ValueError(
-                f"it holds more than {MAX_FILE_BYTES / 2**30:g} GiB of text: leave out what is not needed, such as cells, or "
-                "save a mask image in its place"
+                f"it contains more than {MAX_FILE_BYTES / 2**30:g} GiB of text: leave out what is not needed, such as cells, or "
+                "use a mask image instead"
             )
         return content
 
@@ -81,7 +81,7 @@ def opened_annotations(path: Path) -> Iterator[tuple[BoundedFile, str]]:
         OSError: if it cannot be read; `DAMAGE` where a packed one is damaged.
     """
     if not is_annotation_file(path):
-        suffix = path.suffix.lower() or "files without ending"
+        suffix = path.suffix.lower() or "files without an ending"
         raise ValueError(
             f"annotations are read from {', '.join(ANNOTATION_SUFFIXES)}, not from {suffix}; they may be packed as {_GZIP} or "
             f"{_ZIP}"
@@ -115,4 +115,6 @@ def _opened_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[byte
     try:
         return archive.open(member)
     except (RuntimeError, NotImplementedError) as error:  # a password, or a compression that Python does not know
-        raise ValueError(f"its {member.filename} cannot be unpacked ({error}): unpack it, and give that file") from error
+        raise ValueError(
+            f"its {member.filename} cannot be unpacked ({error}): unpack it yourself and give the unpacked file"
+        ) from error

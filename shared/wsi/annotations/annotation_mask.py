@@ -16,8 +16,8 @@ from .drawing_order import drawn_areas
 class AnnotationMask:
     """Class indices of a slide's pixels, drawn from its annotations region by region.
 
-    A pixel belongs to an area when its centre lies in it. Where areas overlap, the smaller one is on top, so that a class that is
-    nested in another is seen, see `drawn_areas`. Exclusions become 0 wherever in the file they stand: those of an ImageScope
+    A pixel belongs to an area when its centre lies in it. Where areas overlap, the smaller one is on top, so that a class that
+    is nested in another is seen, see `drawn_areas`. Exclusions become 0 wherever they are in the file: those of an ImageScope
     layer (NegativeROA) uncover what other layers have there, those by name make the slide 0 there. Memory grows with the
     outlines and the region, not with the slide.
 
@@ -30,8 +30,8 @@ class AnnotationMask:
 
     Attributes:
         is_empty: whether there is no area of a class above 0.
-        only_class: the class that all areas are of, where neither `class_names` nor `tumour_classes` says what classes mean; None
-            where they do, and where nothing is annotated.
+        only_class: the class that all areas are of, where neither `class_names` nor `tumour_classes` says what classes mean;
+            None where they do, and where nothing is annotated.
 
     Raises:
         ValueError: see `class_indices`.

@@ -24,10 +24,11 @@ def read_asap(events: Iterator[tuple[str, Element]]) -> Iterator[Drawing | LeftO
         events: starts and ends of elements as of `iterparse`, behind the outermost start. Elements are emptied once read.
 
     Raises:
-        ValueError: naming the annotation, for coordinates that are no numbers; naming the group, for one that is part of itself.
+        ValueError: naming the annotation, for coordinates that are no numbers; naming the group, for one that is part of
+            itself.
     """
     found: list[Drawing | LeftOut] = []
-    # The groups stand behind the annotations.
+    # The groups come after the annotations.
     parent_of: dict[str, str] = {}
     for event, element in events:
         if event != "end":

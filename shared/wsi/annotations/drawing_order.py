@@ -1,4 +1,4 @@
-"""What lies on top where annotated areas overlap."""
+"""The drawing order of annotated areas that overlap."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The frames in which annotations are drawn, and how they lie in a slide's level 0.
 
 QuPath shows of a slide what the scanner has scanned, where the file says which part that is (OpenSlide's ``bounds``: MIRAX and
-Leica SCN, for example), and counts its coordinates from that part's corner. ImageScope and ASAP count them from level 0's corner.
+Leica SCN, for example), and counts its coordinates from that part's corner. ImageScope and ASAP count them from level 0's
+corner.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 # From the corner of what was scanned; from the corner of level 0.
 QUPATH, LEVEL0 = "qupath", "level0"
 ANNOTATION_FRAMES = (QUPATH, LEVEL0)
-# By which a GeoJSON file names its frame, beside "features". QuPath passes over it.
+# By which a GeoJSON file names its frame, next to "features". QuPath ignores it.
 FRAME_MEMBER = "annotation_frame"
 
 

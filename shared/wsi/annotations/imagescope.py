@@ -67,7 +67,7 @@ def _outline(points: Ring, kind: str) -> Ring:
 
 
 def _named(regions: list[Drawing | LeftOut], element: Element) -> Iterator[Drawing | LeftOut]:
-    """The regions of a layer, with the layer's class where they have none of their own."""
+    """The regions of a layer, with the layer's class if they have none."""
     titles = [name for name in _attributes(element, "Name") if name.strip().lower() != "description"]
     layer_class = _first([element.get("Name"), *_attributes(element, "Value"), *titles])
     group = _first([element.get("Name"), element.get("Id")])

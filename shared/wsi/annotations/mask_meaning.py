@@ -1,4 +1,4 @@
-"""What the values of a mask mean, and the classes and coordinates of an annotation file."""
+"""The meaning of a mask's values, and the classes and coordinates of an annotation file."""
 
 from __future__ import annotations
 

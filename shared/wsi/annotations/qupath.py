@@ -10,7 +10,7 @@ import numpy as np
 from .annotation import Drawing, LeftOut, Ring
 from .frames import FRAME_MEMBER, check_frame
 
-# Of collections of geometries within each other.
+# Of nested collections of geometries.
 _MAX_DEPTH = 8
 
 
@@ -29,12 +29,12 @@ def read_qupath(content: Any) -> Iterator[Drawing | LeftOut]:
     if isinstance(content, dict):
         content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(content, list):
-        raise ValueError("wanted a GeoJSON FeatureCollection, a list of features or a feature, as QuPath writes them")
+        raise ValueError("expected a GeoJSON FeatureCollection, a list of features or a feature, as QuPath writes them")
     for number, feature in enumerate(content, start=1):
         place = f"feature {number}"
         if not isinstance(feature, dict) or feature.get("type") != "Feature":
             found = feature.get("type") if isinstance(feature, dict) else feature
-            raise ValueError(f"{place} is no GeoJSON Feature: its type is {str(found)[:40]!r}")
+            raise ValueError(f"{place} is not a GeoJSON Feature: its type is {str(found)[:40]!r}")
         yield _read(feature, place)
 
 
@@ -76,18 +76,18 @@ def _polygons(geometry: dict[str, Any], place: str, depth: int = 0) -> list[list
     kind = geometry.get("type")
     if kind == "GeometryCollection":
         if depth == _MAX_DEPTH:
-            raise ValueError(f"{place} has more than {_MAX_DEPTH} collections of geometries within each other")
+            raise ValueError(f"{place} has more than {_MAX_DEPTH} nested collections of geometries")
         parts = geometry.get("geometries") or []
         return [polygon for part in parts for polygon in _polygons(_mapping(part), place, depth + 1)]
     if kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
         return []
     if kind not in ("Polygon", "MultiPolygon"):
-        raise ValueError(f"{place} has no coordinates: its geometry is of type {kind!r}, wanted Polygon or MultiPolygon")
+        raise ValueError(f"{place} has no coordinates: its geometry is of type {kind!r}, expected Polygon or MultiPolygon")
     coordinates: Any = geometry.get("coordinates") or []
     try:
         polygons = [[_ring(ring) for ring in polygon] for polygon in ([coordinates] if kind == "Polygon" else coordinates)]
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{place} has coordinates that are no points (x, y): {error}") from error
+        raise ValueError(f"{place} has coordinates that are not points (x, y): {error}") from error
     if not polygons or not all(polygons):
         raise ValueError(f"{place} has no coordinates")
     return polygons

@@ -49,8 +49,8 @@ def read_annotations(
 
     Args:
         path: ``.xml``, ``.json`` or ``.geojson``, with ``.gz`` behind it or alone in a ``.zip``.
-        exclusion_names: classes (groups in ASAP) whose areas, and those of the classes below them, are taken away; case does not
-            count. A NegativeROA of ImageScope is one without being named.
+        exclusion_names: classes (groups in ASAP) whose areas, and those of the classes below them, are taken away; case does
+            not count. A NegativeROA of ImageScope is one without being named.
         frame: of the file's coordinates, one of `ANNOTATION_FRAMES`; None: ``qupath`` for GeoJSON and JSON, ``level0`` for XML.
             A file that names its own is read in that.
         qupath_origin_px: of the slide, `Slide.qupath_origin_px`: where the frame ``qupath`` begins in level 0.
@@ -89,9 +89,9 @@ def read_annotations_in_frame(
     except (*DAMAGE, ET.ParseError, json.JSONDecodeError, UnicodeError, LookupError) as error:
         raise ValueError(f"the annotations {path} are damaged ({error}); is the file complete?") from error
     except shapely.errors.GEOSException as error:
-        raise ValueError(f"the annotations {path} have an outline of which no area can be made: {error}") from error
+        raise ValueError(f"the annotations {path} have an outline that does not enclose an area: {error}") from error
     except RecursionError as error:
-        raise ValueError(f"the annotations {path} are damaged: what is in them is nested too deeply") from error
+        raise ValueError(f"the annotations {path} are damaged: their contents are nested too deeply") from error
     except OSError as error:
         raise ValueError(f"the annotations {path} cannot be read ({error})") from error
     except ValueError as error:
@@ -99,12 +99,12 @@ def read_annotations_in_frame(
     if left_out:
         named = ", ".join(f"{part.place} ({part.what})" for part in left_out[:_MAX_NAMED])
         more = f" and {len(left_out) - _MAX_NAMED} more" if len(left_out) > _MAX_NAMED else ""
-        logger.warning("%s: left out what encloses no area: %s%s", path, named, more)
+        logger.warning("%s: left out outlines that enclose no area: %s%s", path, named, more)
     return AnnotationsInFrame(annotations, own_frame)
 
 
 def _annotation(drawing: Drawing, excluded: set[str], origin: tuple[int, int]) -> Annotation | LeftOut:
-    """What was drawn as an area, moved by `origin`."""
+    """A drawn outline as an area, moved by `origin`."""
     try:
         polygon = area_of(drawing.polygons)
     except ValueError as error:
@@ -125,7 +125,7 @@ def plain_name(name: str) -> str:
 
 
 def _drawings(file: BoundedFile, suffix: str, frame: str | None) -> tuple[Iterator[Drawing | LeftOut], str]:
-    """What is drawn, read while it is asked for, and its frame: the file's own, else `frame`, else that of the format."""
+    """The drawings of a file, read lazily, and their frame: the file's own, else `frame`, else that of the format."""
     if suffix != ".xml":
         # Finds out UTF-8, -16 and -32, with and without a byte-order mark.
         content = json.loads(file.read())
@@ -133,7 +133,7 @@ def _drawings(file: BoundedFile, suffix: str, frame: str | None) -> tuple[Iterat
     events = _shallow(ET.iterparse(file, events=("start", "end")))
     _, root = next(events)
     if root.tag not in _XML_READERS:
-        raise ValueError(f"the outermost element is <{root.tag}>, wanted <{'> or <'.join(_XML_READERS)}> (ImageScope or ASAP)")
+        raise ValueError(f"the outermost element is <{root.tag}>, expected <{'> or <'.join(_XML_READERS)}> (ImageScope or ASAP)")
     return _XML_READERS[root.tag](events), frame or LEVEL0
 
 
@@ -142,5 +142,5 @@ def _shallow(events: Iterator[tuple[str, ET.Element]]) -> Iterator[tuple[str, ET
     for event, element in events:
         depth += 1 if event == "start" else -1
         if depth > _MAX_XML_DEPTH:
-            raise ValueError(f"more than {_MAX_XML_DEPTH} elements lie within each other, the innermost <{element.tag[:40]}>")
+            raise ValueError(f"more than {_MAX_XML_DEPTH} elements are nested, the innermost <{element.tag[:40]}>")
         yield event, element

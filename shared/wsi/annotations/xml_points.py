@@ -31,5 +31,5 @@ def number_of(element: Element, name: str, place: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{place} has a coordinate {name}={text!r}, wanted a number")
+        raise ValueError(f"{place} has a coordinate {name}={text!r}, expected a number")
     return value

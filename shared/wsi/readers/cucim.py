@@ -81,7 +81,7 @@ class CucimReader(Reader):
         return regions
 
     def _fill_empty_tiles(self, regions: NDArray[np.uint8], level: int, origins: NDArray[np.int64], num_workers: int) -> None:
-        """What is to be seen where the writer left tiles out."""
+        """Fill in the tiles that the writer left out."""
         page = self._pages[level]
         if page is None or not page.empty_tiles.any():
             return

@@ -40,7 +40,7 @@ def cucim_host_problem(proc_modules: Path = Path("/proc/modules")) -> str | None
     if importlib.util.find_spec("cucim") is None:
         return "cuCIM is not installed"
     if not proc_modules.exists() and torch_cuda_version() is not None:
-        return f"beside a CUDA build of torch, `import cucim` never returns on a host without {proc_modules}"
+        return f"with a CUDA build of torch, `import cucim` never returns on a host without {proc_modules}"
     return None
 
 
@@ -54,7 +54,7 @@ def usable_cucim_problem() -> str | None:
         except Exception as error:  # a broken CUDA installation raises anything from OSError to RuntimeError
             problem = f"cuCIM cannot be imported ({error})"
     if problem is not None:
-        warnings.warn(f"slides are read through OpenSlide: {problem}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"slides are read with OpenSlide: {problem}", RuntimeWarning, stacklevel=2)
     return problem
 
 

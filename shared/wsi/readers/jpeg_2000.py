@@ -80,7 +80,7 @@ def decode_jpeg_2000(page: TiffPageLayout, index: int, stream: bytes) -> NDArray
         Exception: of a damaged tile, saying what is wrong with it.
     """
     if has_hole(page, stream):
-        raise RuntimeError("there is a hole of zeros in it")
+        raise RuntimeError("it contains a block of zeros")
     tile: NDArray[np.uint8] = imagecodecs.jpeg2k_decode(stream)
     width, height = page.tile_size_px
     if tile.shape != (height, width, 3) or tile.dtype != np.uint8:

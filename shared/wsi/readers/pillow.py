@@ -34,9 +34,9 @@ class PillowReader(Reader):
     @classmethod
     def problem(cls, file: SlideFile) -> str | None:
         if file.vendor not in _NO_VENDOR or file.path.suffix.lower() in SLIDE_SUFFIXES:
-            return "not asked, as it would show a preview or a label in place of the slide"
+            return "not tried, because it would show a preview or a label instead of the slide"
         if file.layout is None and is_tiff(file.path):
-            return "not asked, as the tags of this TIFF are damaged"
+            return "not tried, because the tags of this TIFF are damaged"
         return None
 
     def __init__(self, file: SlideFile) -> None:

@@ -1,4 +1,4 @@
-"""What the project asks of a library that reads slides or pictures; `Slide` does the rest."""
+"""The interface of a library that reads slides or pictures; `Slide` does the rest."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..orientation import UPRIGHT
 from ..tiff.layout import TiffLayout, TiffPageLayout
 
 GLASS = 255
-# Tiles or slides, whoever wrote them; the last three are BigTIFF.
+# Tiles or slides, from any writer; the last three are BigTIFF.
 TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".btf", ".tf2", ".tf8"})
 
 
 @dataclass(frozen=True)
 class SlideFile:
-    """What is known of a file before a library opens it.
+    """The facts about a file before a library opens it.
 
     `layout` is that of a TIFF, None for other files; `vendor` is OpenSlide's name for the format, None where OpenSlide does not
     know it.
@@ -38,7 +38,7 @@ class SlideFile:
 
 
 class LevelReader(Protocol):
-    """What `Slide` needs of a file that a library has opened."""
+    """The interface of an opened file that `Slide` uses."""
 
     level_sizes_px: tuple[tuple[int, int], ...]
 
@@ -61,8 +61,8 @@ class Reader(ABC):
         name: by which callers ask for it.
         suffixes: endings of the files that it reads, in small letters; folders are searched for these.
         plain_suffixes: those of them whose files carry no pixel size that anyone could trust.
-        reads_pictures: whether what it opens is a picture and no slide: decoded whole, turned as its tags say, and taken as it is
-            stored where nothing says how large its pixels are.
+        reads_pictures: whether what it opens is a picture and no slide: decoded whole, turned as its tags say, and taken as it
+            is stored where nothing says how large its pixels are.
         level_sizes_px: (width, height) of each level, the finest first.
     """
 
@@ -103,7 +103,8 @@ def turned_tiles_problem(name: str, layout: TiffLayout | None) -> str | None:
     if layout is None or layout.orientation in UPRIGHT or not layout.pages[0].is_tiled:
         return None
     return (
-        f"its tag Orientation ({layout.orientation}) says that the picture is to be turned, which {name} does not do; "
+        f"its tag Orientation ({layout.orientation}) says that the picture must be rotated or mirrored, which {name} does not "
+        "do; "
         "store it upright (if it is already, set the tag to 1)"
     )
 

@@ -57,10 +57,10 @@ class SubLevelReader:
 
     def _decode(self, page: TiffPageLayout, index: int, stream: bytes) -> NDArray[np.generic]:
         if has_hole(page, stream):
-            raise RuntimeError("there is a hole of zeros in it")
+            raise RuntimeError("it contains a block of zeros")
         tile = decode_stream(self._decoders[page.size_px], index, stream)
         if tile is None:
-            raise RuntimeError("there is nothing in it")
+            raise RuntimeError("it is empty")
         return tile
 
     def properties(self) -> Mapping[str, str]:

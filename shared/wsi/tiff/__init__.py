@@ -1,1 +1,1 @@
-"""What a TIFF says of itself, and its single tiles."""
+"""The tags of a TIFF, and its single tiles."""

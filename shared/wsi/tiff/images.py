@@ -78,24 +78,26 @@ def picture_problem(images: Sequence[TiffImage]) -> str | None:
     picture = largest(images)
     if picture.bits not in _READ_BITS or picture.sample_format != "unsigned integer":
         return (
-            f"it has {picture.bits}-bit samples ({picture.sample_format}), and unsigned integers of 8 or 16 bits are read: "
+            f"it has {picture.bits}-bit samples ({picture.sample_format}), but only unsigned integers of 8 or 16 bits are read: "
             "convert it to 8-bit RGB in which glass is about 240"
         )
     if picture.num_samples not in _SAMPLES_OF.get(picture.photometric, ()):
         return (
-            f"it has {picture.num_samples} samples a pixel, stored as {_photometric_name(picture.photometric)}, and RGB, palette "
+            f"it has {picture.num_samples} samples per pixel, stored as {_photometric_name(picture.photometric)}, but only "
+            "RGB, palette "
             "or grey-scale pictures are read: convert it to RGB"
         )
     if picture.photometric in _GREY and picture.num_samples == 1 and num_equal_pictures(images) > 1:
         return (
-            f"it holds {num_equal_pictures(images)} grey-scale pictures of {_size(picture)} px, such as channels or planes, and "
+            f"it holds {num_equal_pictures(images)} grey-scale pictures of {_size(picture)} px, such as channels or planes, "
+            "but only "
             "one RGB picture is read: convert it to RGB with the three samples of a pixel together"
         )
     return None
 
 
 def shown_problem(images: Sequence[TiffImage], size_px: tuple[int, int], slack: float = 1.0) -> str | None:
-    """What is wrong with taking the picture of (width, height) `size_px` for the slide; None if none is larger.
+    """The problem of taking the picture of (width, height) `size_px` for the slide; None if none is larger.
 
     Args:
         images: of the file.
@@ -105,8 +107,8 @@ def shown_problem(images: Sequence[TiffImage], size_px: tuple[int, int], slack: 
     if not images or largest(images).area_px <= slack * prod(size_px):
         return None
     return (
-        f"reads its picture of {size_px[0]} x {size_px[1]} px, such as a label or a thumbnail, and the file holds one of "
-        f"{_size(largest(images))} px: save that one first, or as a file of its own"
+        f"reads its picture of {size_px[0]} x {size_px[1]} px, such as a label or a thumbnail, and the file contains one of "
+        f"{_size(largest(images))} px: save that one first, or as a separate file"
     )
 
 

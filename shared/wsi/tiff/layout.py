@@ -40,8 +40,8 @@ class TiffLayout:
     """The pages of a TIFF and the tags that may hold its pixel size; `resolution` is (x, y, ResolutionUnit).
 
     `sub_levels` are those of the pages that hold the levels of the first page as its sub-IFDs. `orientation` is how the first
-    page is to be turned, 1 to 8, see `upright`. `images` are all its directories in the order of the file, as simple readers see
-    them.
+    page is to be turned, 1 to 8, see `upright`. `images` are all its directories in the order of the file, as simple readers
+    see them.
     """
 
     pages: tuple[TiffPageLayout, ...]
@@ -81,13 +81,13 @@ def read_tiff_layout(path: Path) -> TiffLayout | None:
         return None
     if end > path.stat().st_size:
         raise ValueError(
-            f"{path}: the file is cut short: its tags point to byte {end}, it has {path.stat().st_size}; copy it again"
+            f"{path}: the file is truncated: its tags point to byte {end}, but it has {path.stat().st_size}; copy it again"
         )
     return layout
 
 
 def glass_tiles(levels: Sequence[TiffPageLayout | None]) -> list[NDArray[np.bool_]]:
-    """Of each level, the finest first, the tiles that are left out on it and, at the same place, on all finer ones.
+    """The tiles of each level, finest first, that are left out on it and, at the same place, on all finer ones.
 
     Args:
         levels: None where nothing is known of one.

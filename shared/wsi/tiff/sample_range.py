@@ -23,15 +23,15 @@ def unused_range_problem(path: Path, picture: TiffImage) -> str | None:
         return None
     try:
         brightest = _brightest(path, picture)
-    except Exception:  # each codec has errors of its own
+    except Exception:  # each codec has its own errors
         return None
     return None if brightest is None or brightest >= _HALF else dark_problem(brightest)
 
 
 def dark_problem(brightest: int) -> str:
-    """What is wrong with a 16-bit picture whose brightest sample is this."""
+    """The problem of a 16-bit picture with this brightest sample."""
     return (
-        f"it has 16-bit samples, and none of those looked at exceeds {brightest} of 65535 ({brightest.bit_length()} bits in "
+        f"it has 16-bit samples, but none of those checked exceeds {brightest} of 65535 ({brightest.bit_length()} bits in "
         "16?): scale it to 8-bit RGB in which glass is about 240"
     )
 

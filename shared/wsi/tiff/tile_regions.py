@@ -78,7 +78,7 @@ class TileRegions:
                 return self._kept[key]
         try:
             tile = self._decode(page, index, os.pread(self._file, length, offset))
-        except Exception as error:  # each codec has errors of its own
+        except Exception as error:  # each codec has its own errors
             raise RuntimeError(f"tile {index} is damaged: {error}") from error
         with self._keeping:
             if key not in self._kept:

@@ -22,7 +22,7 @@ _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 # Of a JPEG 2000 codestream: its first bytes, the segments of the image's size and of the coding style.
 _START_OF_CODESTREAM, _SIZE, _CODING_STYLE = b"\xff\x4f", b"\xff\x51", b"\xff\x52"
-# Zeros in a row that arithmetic coding may leave beside those of empty packets.
+# Zeros in a row that arithmetic coding may leave next to those of empty packets.
 _CODED_ZEROS = 32
 
 
@@ -90,7 +90,7 @@ class TileCheck:
     def _is_whole(self, page: TiffPageLayout, index: int) -> bool:
         stream = self._stream(page, index)
         if has_hole(page, stream):
-            raise RuntimeError(f"tile {index} is damaged: there is a hole of zeros in it")
+            raise RuntimeError(f"tile {index} is damaged: it contains a block of zeros")
         return page.compression == JPEG and _is_whole_jpeg(stream)
 
     def _decode(self, page: TiffPageLayout, index: int) -> None:
@@ -105,7 +105,7 @@ class TileCheck:
             decode_stream(self._decoders[page.size_px], index, self._stream(page, index))
             if page.compression == JPEG:
                 self._read_through_openslide(page, index)
-        except Exception as error:  # each codec has errors of its own
+        except Exception as error:  # each codec has its own errors
             raise RuntimeError(f"tile {index} is damaged: {error}") from error
 
     def _read_through_openslide(self, page: TiffPageLayout, index: int) -> None:

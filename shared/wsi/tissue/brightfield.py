@@ -32,18 +32,18 @@ def brightfield_problem(rgb: NDArray[np.uint8], needs_colour: bool) -> str | Non
 
     Args:
         rgb: uint8 ``(H, W, 3)``.
-        needs_colour: tissue is to be told from glass by its colour, which a grey-scale picture does not have.
+        needs_colour: tissue is to be distinguished from glass by its colour, which a grey-scale picture does not have.
     """
     brightest, darkest = extremes(rgb)
     is_lit = brightest >= _DARK_BELOW
     share_dark = 1 - float(is_lit.mean())
     if share_dark >= _BLACK_SHARE:
-        return "it is black throughout: expected tissue on bright glass; was it decoded, or its brightness scaled to 0..255?"
+        return "it is completely black: expected tissue on bright glass; was it decoded, and its brightness scaled to 0..255?"
     chroma = brightest - darkest
     channels = _nearly_brightest(rgb)
     if share_dark > _DARK_SHARE_OF_ONE_COLOUR and channels.min() < _DARK_BELOW and channels.max() >= _DIM_BELOW:
         name = ("red", "green", "blue")[int(channels.argmin())]
-        return f"its {name} is dark throughout, as in fluorescence: expected stained tissue on bright glass"
+        return f"its {name} is completely dark, as in fluorescence: expected stained tissue on bright glass"
     if share_dark > _DARK_SHARE and _is_fluorescence(chroma[is_lit], darkest[is_lit]):
         return (
             f"its background is dark ({share_dark:.0%} of it is below {_DARK_BELOW} of 255), as in fluorescence: expected "
@@ -57,12 +57,12 @@ def brightfield_problem(rgb: NDArray[np.uint8], needs_colour: bool) -> str | Non
         )
     has_content = float((darkest < _GLASS_ABOVE).mean()) > _CONTENT_SHARE
     if needs_colour and has_content and float((chroma <= _GREY_UP_TO).mean()) > _GREY_SHARE:
-        return "it is grey-scale, and tissue is told from glass by its colour: give it in colour, or set tissue_only to false"
+        return "it is grey-scale, but tissue is recognised by its colour: use a colour image, or set tissue_only to false"
     return None
 
 
 def _nearly_brightest(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """What all but one in a thousand of the values of each channel stay below, ``(3,)``; of a large picture, of some pixels."""
+    """The 99.9th percentile of each channel, ``(3,)``; of a large picture, of some of its pixels."""
     step = math.ceil(math.sqrt(rgb.shape[0] * rgb.shape[1] / _LARGEST_PX))
     return np.asarray(np.percentile(rgb[::step, ::step].reshape(-1, 3), _NEARLY_ALL, axis=0))
 

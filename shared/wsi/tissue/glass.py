@@ -1,4 +1,4 @@
-"""What the empty glass of a slide looks like, and pictures as they would be on white glass and well stained."""
+"""The colour of a slide's empty glass, and pictures corrected to white glass and strong stain."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _GLASS_FROM, _MOST_GLASS_NOISE = 240, 0.04
 
 
 def glass_colour(rgb: NDArray[np.uint8]) -> Array | None:
-    """The colour of the empty glass, three values in 0..255; None where no glass can be told.
+    """The colour of the empty glass, three values in 0..255; None if no glass can be recognised.
 
     It is the brightest of the colours that are spread evenly over a hundredth of the picture. Dark borders and the white of
     parts that were not scanned are none; nor is what is as coloured as tissue is.
@@ -75,7 +75,7 @@ def on_white_glass(rgb: NDArray[np.uint8], glass: Array) -> NDArray[np.uint8]:
 
 
 def stain_gain(rgb: NDArray[np.uint8], saturation: NDArray[np.floating[Any]], ink: NDArray[np.bool_]) -> float:
-    """By how much the optical density of a pale stain is to be multiplied for it to look well stained; 1 where it does.
+    """The factor by which the optical density of a pale stain is multiplied to look well stained; 1 where it does.
 
     Args:
         rgb: on white glass (see `on_white_glass`), uint8 ``(H, W, 3)``.
@@ -108,7 +108,7 @@ def more_stained(rgb: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
 
 
 def _local_moments(rgb: NDArray[np.uint8]) -> tuple[Array, Array]:
-    """Of the window around each pixel: the mean of each channel ``(h, w, 3)``, and the largest standard deviation ``(h, w)``."""
+    """The window around each pixel: mean of each channel ``(h, w, 3)``, and the largest standard deviation ``(h, w)``."""
     step = int(np.ceil(np.sqrt(rgb.shape[0] * rgb.shape[1] / _LARGEST_PX)))
     values = rgb[::step, ::step].astype(np.float32)
     size = (_WINDOW_PX, _WINDOW_PX, 1)
@@ -118,7 +118,7 @@ def _local_moments(rgb: NDArray[np.uint8]) -> tuple[Array, Array]:
 
 
 def _most_saturation(mean: Array, has_fill: bool) -> Array:
-    """How saturated glass of each pixel's hue may be: beside white, which may be glass itself, in no hue of tissue."""
+    """How saturated glass of each pixel's hue may be: next to white, which may be glass itself, in no hue of tissue."""
     limits = (_NOT_TINTED, _NOT_TINTED, _MOST_WARM) if has_fill else (_MOST_COLD, _MOST_PINK, _MOST_WARM)
     return np.array(limits, dtype=np.float32)[mean.argmin(axis=-1)]
 

@@ -20,7 +20,7 @@ _BLACK_BELOW = 40
 # reach 0.7 too, but in none of these slides is a disc of this radius plainly red as well.
 _LEAST_BLUE, _MOST_RED = 0.7, 0.9
 _STROKE_RADIUS_PX = 4
-# The rim and the dark parts of a stroke are no redder than pale mucus and folds: they are ink only beside plain red.
+# The rim and the dark parts of a stroke are no redder than pale mucus and folds: they are ink only next to plain red.
 _FAINT, _PLAIN, _MOST_RED_IN_PLAIN = 0.03, 0.3, 0.35
 # Thin black ink is grey. Single dark pixels of tissue are too, but in the same slides no disc of this radius.
 _GREY_BELOW, _GREY_SATURATION, _GREY_RADIUS_PX = 100, 0.15, 2
@@ -50,7 +50,7 @@ def ink_mask(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _near_pen_strokes(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """In and around what is so blue or green as no haematoxylin is: ``(H, W)``."""
+    """Pixels in and around strokes that are bluer or greener than any haematoxylin: ``(H, W)``."""
     red, green, _ = _optical_densities(rgb)
     strokes = opening((red > _LEAST_RED * green) & (red > _FAINT), disk(1))
     return np.asarray(binary_dilation(strokes, disk(_NEAR_PX)))
@@ -81,6 +81,6 @@ def _red_ink(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _optical_densities(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Of the mean of 3 x 3 pixels, as noise must not tear a stroke: red, green and blue, ``(3, H, W)``."""
+    """Optical densities (3, H, W) of the mean of 3 x 3 pixels, so that noise does not break up a stroke."""
     smooth = uniform_filter(rgb.astype(np.float32), size=(3, 3, 1))
     return np.moveaxis(-np.log10((smooth + 1) / 256), -1, 0)

@@ -101,7 +101,8 @@ class TissueMap:
             centres = self.tile_centres(extent_px, min_tissue)
             if not len(centres):
                 raise ValueError(
-                    f"no tile of {extent_px:.0f} level-0 pixels holds {min_tissue:.0%} tissue; {self.share:.1%} of the slide is "
+                    f"no tile of {extent_px:.0f} level-0 pixels contains {min_tissue:.0%} tissue; {self.share:.1%} of the "
+                    "slide is "
                     "tissue. Choose another tissue method or a smaller min_tissue, or leave the slide out"
                 )
             chosen = centres[rng.choice(len(centres), num_tiles, replace=len(centres) < num_tiles)]
@@ -162,7 +163,7 @@ def find_tissue(slide: Slide, mpp: float = 8.0, method: str = "otsu") -> TissueM
         method: see `tissue_mask`.
 
     Raises:
-        ValueError: if the slide does not say how large its pixels are, cannot be read, or is no picture of stained tissue on
+        ValueError: if the slide does not state its pixel size, cannot be read, or is no picture of stained tissue on
             bright glass.
     """
     thumbnail = slide.thumbnail(_longest_side(slide, mpp))

@@ -54,7 +54,7 @@ def test_images_without_tumour_have_area_0(tumour):
     assert [record["area"] for record in fill_areas(records)] == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize(("label", "area", "problem"), [(0, 0.4, "no tumour, the area says 0.4"), (1, 0.0, "with area 0")])
+@pytest.mark.parametrize(("label", "area", "problem"), [(0, 0.4, "no tumour, but the area is 0.4"), (1, 0.0, "has area 0")])
 def test_an_area_that_contradicts_the_label_is_an_error(tumour, label, area, problem):
     record = tumour(60, label=label, area=area)
     with pytest.raises(ValueError, match=rf"row 5, .*a\.png: .*{problem}"):
@@ -116,7 +116,7 @@ def test_an_annotators_random_error(tumour):
 
 def test_a_tumour_image_with_neither_is_an_error():
     record = {"image": "folder/c.png", "label": 1, "area": None, "mask": None, "row": 8}
-    with pytest.raises(ValueError, match=r"row 8, folder/c\.png: .*neither an area nor a mask.*constraint needs it.*etas"):
+    with pytest.raises(ValueError, match=r"row 8, folder/c\.png: .*neither an area nor a mask.*constraint needs one.*etas"):
         fill_areas([record])
     assert fill_areas([record], needed=False) == [record]
 

@@ -54,7 +54,7 @@ def test_the_records_line_by_line(slides, tmp_path):
         (str(slides / "p4.tif"), None, 1, str(tmp_path / "exported/p4.xml"), "p4"),
     ]
     assert data.found == {"background": 1, "annotated": 3}
-    assert data.remarks == ["1 slides have nothing but background drawn, and are that throughout", "drawn: 5 areas of Tumor"]
+    assert data.remarks == ["1 slides have only background drawn, and count as background throughout", "drawn: 5 areas of Tumor"]
     # Nothing is written: the files are the masks as they are.
     assert not (tmp_path / "out").exists()
     write_manifest(data.records, tmp_path / "manifest.csv")
@@ -75,7 +75,7 @@ def test_classes_of_several_names(slides, tmp_path):
         feature([square(90, 90, 10)], "Ignore*"),
     ]
     write(tmp_path / "exported/p1 a.tif.geojson", collection(*drawn))
-    with pytest.raises(ValueError, match=r"which class is which.*Tumor \(4\), Stroma \(1\), Tumor: Invasive \(1\)"):
+    with pytest.raises(ValueError, match=r"give classes, .*Tumor \(4\), Stroma \(1\), Tumor: Invasive \(1\)"):
         annotated_slides(slides, tmp_path / "exported", tmp_path / "out")
     classes = ["Other|stroma", "Tumor|Tumor: Invasive"]
     data = annotated_slides(slides, tmp_path / "exported", tmp_path / "out", classes)
@@ -191,10 +191,10 @@ def test_all_that_is_wrong_in_one_message(slides, tmp_path, caplog):
         "1 slides without annotations: p3.ome.tif",
         "1 annotation files without a slide: p9.geojson",
         "5 slides that cannot be used",
-        "p1 a.tif.geojson: 2 annotations are of other classes than Stroma, Tumor: 'Necrosis', none",
+        "p1 a.tif.geojson: 2 annotations have other classes than Stroma, Tumor: 'Necrosis', none",
         "P2 b.GEOJSON are damaged",
         "lie outside the image of 300 x 200 px",
-        "p5.tif does not say how large its pixels are: give mpp",
+        "p5.tif does not state its pixel size: give mpp",
         "p6.svs",
     ):
         assert part in message
@@ -229,7 +229,7 @@ def test_images_that_the_project_calls_otherwise(slides, tmp_path):
     assert data.records[1]["mask"] == str(exported / "Patient 1.geojson")
     with pytest.raises(ValueError, match=r"1 slides without annotations: p1 a\.tif"):
         annotated_slides(slides, exported, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"p4\.xml is no project of QuPath"):
+    with pytest.raises(ValueError, match=r"p4\.xml is not a QuPath project"):
         annotated_slides(slides, exported, tmp_path / "out", project=exported / "p4.xml")
 
 
@@ -242,7 +242,7 @@ def test_folders_that_are_none(slides, tmp_path):
 
 
 def test_real_export(wsi_test_data, tmp_path):
-    """QuPath's own export of a TCGA slide, on a blank of about its size, beside an image without annotations."""
+    """QuPath's own export of a TCGA slide, on a blank of about its size, next to an image without annotations."""
     name, size_px = "TCGA-EJ-5519-01Z-00-DX1", (102_400, 76_800)
     source = wsi_test_data / f"annotations/tcga_imagescope_qupath/{name}.json"
     (tmp_path / "slides").mkdir()

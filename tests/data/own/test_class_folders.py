@@ -55,9 +55,9 @@ def test_the_split_of_the_folders(tmp_path):
 
 
 def test_which_class_is_which(folder):
-    with pytest.raises(ValueError, match=r"which class is which.*: normal, tumour"):
+    with pytest.raises(ValueError, match=r"give classes, .*: normal, tumour"):
         class_folder_images(folder)
-    with pytest.raises(ValueError, match="the folders normal are none of the classes benign, tumour"):
+    with pytest.raises(ValueError, match="the folders normal are not among the classes benign, tumour"):
         class_folder_images(folder, ["benign", "tumour"])
     data = class_folder_images(folder, ["benign|Normal", "TUMOUR"])
     assert [label for (label,) in rows(data, "label")] == [0, 0, 1, 1, 1]
@@ -107,7 +107,7 @@ def test_all_that_is_wrong_in_one_message(folder, tmp_path, caplog):
         class_folder_images(folder, ["normal", "tumour"], masks)
     message = str(caught.value)
     for part in (
-        "bare.tif does not say how large its pixels are: give mpp",
+        "bare.tif does not state its pixel size: give mpp",
         "cut.svs",
         "p3_a.png has no mask",
         "is 20 x 20 px",
@@ -133,11 +133,11 @@ def test_folders_that_are_none(tmp_path, folder):
     with pytest.raises(ValueError, match="nothing does not exist"):
         class_folder_images(tmp_path / "nothing")
     (tmp_path / "empty/0").mkdir(parents=True)
-    with pytest.raises(ValueError, match="holds no folders"):
+    with pytest.raises(ValueError, match="contains no folders"):
         class_folder_images(tmp_path / "empty/0")
     (tmp_path / "empty/1").mkdir()
-    with pytest.raises(ValueError, match="holds no image in its folders 0, 1"):
+    with pytest.raises(ValueError, match="contains no image in its folders 0, 1"):
         class_folder_images(tmp_path / "empty")
     (folder / "train").mkdir()
-    with pytest.raises(ValueError, match="holds folders of splits and others: normal, tumour"):
+    with pytest.raises(ValueError, match="contains folders of splits and others: normal, tumour"):
         class_folder_images(folder)

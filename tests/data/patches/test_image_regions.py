@@ -39,5 +39,5 @@ def test_squares_of_a_region_and_without_tumour(record):
 def test_label_0_needs_no_mask(record):
     squares = labelled_squares({**record, "label": 0, "mask": None}, 20)
     assert [square["label"] for square in squares] == [0, 0]
-    with pytest.raises(ValueError, match=r"row 7, .*a\.png: .*needs a mask to label squares"):
+    with pytest.raises(ValueError, match=r"row 7, .*a\.png: .*squares .* can only be labelled by its mask"):
         labelled_squares({**record, "mask": None}, 20)

@@ -151,11 +151,11 @@ def test_a_kept_tissue_is_used(record, tmp_path):
 
 
 def test_errors_name_the_row(record, folder, monkeypatch):
-    with pytest.raises(ValueError, match=r"row 2, .*slide\.tif: a slide with lesions needs a mask"):
+    with pytest.raises(ValueError, match=r"row 2, .*slide\.tif: lesions can only be found in a mask"):
         patches_of({**record, "mask": None})
     with pytest.raises(ValueError, match=r"row 2, .*mask\.png has a pixel of value 3: with 3 classes"):
         slide_patches(record, 16, 8.0, 3, CLASSES[:3])
-    with pytest.raises(ValueError, match=r"row 2, .*mask\.xml.*'invasive', wanted one of 'normal', 'benign', 'in situ'"):
+    with pytest.raises(ValueError, match=r"row 2, .*mask\.xml.*'invasive', expected one of 'normal', 'benign', 'in situ'"):
         slide_patches({**record, "mask": str(folder / "mask.xml")}, 16, 8.0, 3, CLASSES[:3])
     monkeypatch.setattr(MODULE, "_LARGEST_MASK_PX", 1000)
     with pytest.raises(ValueError, match=r"row 2, .*at 8 um per pixel the mask would have 225 x 160 px"):

@@ -84,7 +84,7 @@ def test_the_manifest_trains(slide: dict[str, object], tmp_path: Path) -> None:
 
 
 def test_a_tumour_slide_needs_a_mask(slide: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"row 2.*slide\.tif.*needs a mask"):
+    with pytest.raises(ValueError, match=r"row 2.*slide\.tif.*can only be labelled by its mask"):
         slide_regions({**slide, "mask": None}, SIDE, mpp=0.5)
     assert {r["label"] for r in slide_regions({**slide, "mask": None, "label": 0}, SIDE, mpp=0.5)} == {0}
 

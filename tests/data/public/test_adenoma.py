@@ -65,7 +65,7 @@ def test_the_manifest_line_by_line(release, tmp_path):
 
 def test_without_cases_it_says_so(release):
     (remark,) = adenoma_images(release).remarks
-    assert remark == "nothing tells the images of one slide: they may be in several splits (case_pattern)"
+    assert remark == "images of one slide cannot be recognised and may be in several splits (give a case_pattern)"
 
 
 def test_all_that_is_wrong_in_one_message(release):
@@ -86,10 +86,10 @@ def test_all_that_is_wrong_in_one_message(release):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("slide3_a.png", 1), ("slide3_a.png", 1)], r"labels\.csv, row 3: .*slide3_a\.png stands in row 2 already"),
-        ([("slide3_a.png", 2)], r"labels\.csv, row 2: wanted an image and 0 or 1, got slide3_a\.png,2"),
-        ([("slide3_a.png",)], r"labels\.csv, row 2: wanted an image and 0 or 1"),
-        ([("", 1)], r"labels\.csv, row 2: wanted an image and 0 or 1"),
+        ([("slide3_a.png", 1), ("slide3_a.png", 1)], r"labels\.csv, row 3: .*slide3_a\.png is already in row 2"),
+        ([("slide3_a.png", 2)], r"labels\.csv, row 2: expected an image and 0 or 1, got slide3_a\.png,2"),
+        ([("slide3_a.png",)], r"labels\.csv, row 2: expected an image and 0 or 1"),
+        ([("", 1)], r"labels\.csv, row 2: expected an image and 0 or 1"),
     ],
 )
 def test_a_table_that_is_wrong(release, rows, message):
@@ -101,7 +101,7 @@ def test_a_table_that_is_wrong(release, rows, message):
 def test_an_image_that_is_there_twice(release):
     write_flat(release / "more/slide3_a.png", 9)
     write_table(release, [("slide3_a.jpg", 1)])
-    with pytest.raises(ValueError, match=r"row 2: slide3_a\.jpg is there twice, as .*more/slide3_a\.png and .*slide3_a\.png"):
+    with pytest.raises(ValueError, match=r"row 2: slide3_a\.jpg exists twice, as .*more/slide3_a\.png and .*slide3_a\.png"):
         adenoma_images(release, allow_missing=True)
 
 
@@ -114,13 +114,13 @@ def test_finds_the_table(release, tmp_path):
         (release / name).write_text("label,image_name\n1,slide3_a.png\n")
     with pytest.raises(ValueError, match=r"found 2 such tables: .*a\.csv, .*b\.CSV; name one"):
         adenoma_images(release)
-    with pytest.raises(ValueError, match=r"notes\.csv is no readable CSV file with the columns image_name, label"):
+    with pytest.raises(ValueError, match=r"notes\.csv is not a readable CSV file with the columns image_name, label"):
         adenoma_images(release, release / "notes.csv")
 
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
-    [("(", "is no regular expression"), ("slide", "has no group"), ("(x)", "does not match the case_pattern")],
+    [("(", "is not a valid regular expression"), ("slide", "has no group"), ("(x)", "does not match the case_pattern")],
 )
 def test_patterns_that_are_wrong(release, pattern, message):
     with pytest.raises(ValueError, match=message):

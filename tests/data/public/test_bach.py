@@ -58,15 +58,15 @@ def test_photos_without_the_table(bach_copy):
     (bach_copy / "Photos/microscopy_ground_truth.csv").unlink()
     records, remarks = bach_photos(bach_copy)
     assert [record["label"] for record in records] == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert "the folders are the labels" in remarks[0]
+    assert "labels are taken from the folders" in remarks[0]
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("n001.tif,Benign", r"row 9: n001\.tif is Benign here and Normal above"),
-        ("n009.tif,Tumour", r"row 9: wanted a photo and one of Normal, Benign, InSitu, Invasive, got n009\.tif,Tumour"),
-        ("n009.tif", "row 9: wanted a photo and one of"),
+        ("n009.tif,Tumour", r"row 9: expected a photo and one of Normal, Benign, InSitu, Invasive, got n009\.tif,Tumour"),
+        ("n009.tif", "row 9: expected a photo and one of"),
     ],
 )
 def test_a_table_that_contradicts(bach_copy, line, message):
@@ -89,12 +89,12 @@ def test_a_photo_that_is_none(bach_copy):
 
 
 def test_no_challenge(tmp_path):
-    with pytest.raises(ValueError, match="holds no folder 'Photos': give the unpacked ICIAR2018_BACH_Challenge"):
+    with pytest.raises(ValueError, match="contains no folder 'Photos': give the unpacked ICIAR2018_BACH_Challenge"):
         bach_photos(tmp_path)
     (tmp_path / "Photos").mkdir()
-    with pytest.raises(ValueError, match="holds no photos: wanted Normal, Benign, InSitu, Invasive"):
+    with pytest.raises(ValueError, match="contains no photos: expected Normal, Benign, InSitu, Invasive"):
         bach_photos(tmp_path)
-    with pytest.raises(ValueError, match="holds no folder 'WSI'"):
+    with pytest.raises(ValueError, match="contains no folder 'WSI'"):
         bach_slides(tmp_path, tmp_path)
 
 
@@ -136,7 +136,7 @@ def test_slides_that_are_missing(bach_copy, tmp_path):
 
 
 def test_splits_that_cannot_be(bach_folder, tmp_path):
-    with pytest.raises(ValueError, match="A01 cannot be training and validation slides at once"):
+    with pytest.raises(ValueError, match="A01 cannot be both training and validation slides"):
         bach_slides(bach_folder, tmp_path, val=["A01"])
     with pytest.raises(ValueError, match="01 of the train slides are not among the annotated slides"):
         bach_slides(bach_folder, tmp_path, train=["01"])
@@ -176,7 +176,7 @@ def test_annotations_without_a_known_class(tmp_path):
     with pytest.raises(ValueError, match=r"A01\.xml: annotation 1, region 1: the class 'Tumour' is not one of"):
         write_bach_annotations(file, tmp_path / "A01.geojson")
     file.write_text(layers())
-    with pytest.raises(ValueError, match=r"A01\.xml hold no area of normal, benign, in situ, invasive"):
+    with pytest.raises(ValueError, match=r"A01\.xml contain no area of normal, benign, in situ, invasive"):
         write_bach_annotations(file, tmp_path / "A01.geojson")
     assert not (tmp_path / "A01.geojson").exists()
 

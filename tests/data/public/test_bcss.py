@@ -95,7 +95,7 @@ def test_other_sites(bcss_folder, tmp_path):
     records = prepare(bcss_folder, tmp_path, val=("A2",), test=("AR", "OL")).records
     splits = {record["case_id"].split("-")[1]: record["split"] for record in records}
     assert splits == {"A2": "val", "AR": "test", "BH": "train", "OL": "test"}
-    with pytest.raises(ValueError, match="sites OL cannot be validated and tested on at once"):
+    with pytest.raises(ValueError, match="sites OL cannot be both validation and test sites"):
         prepare(bcss_folder, tmp_path, val=("OL",))
 
 
@@ -129,5 +129,5 @@ def test_what_is_wrong(bcss_folder, tmp_path):
     shutil.copy(mask, bcss_folder / "masks/region 1.png")
     pink((256, 128)).save(bcss_folder / "rgbs_colorNormalized/region 1.png")
     (bcss_folder / "rgbs_colorNormalized" / name).unlink()
-    with pytest.raises(ValueError, match=r"region 1\.png: wanted a name as TCGA-"):
+    with pytest.raises(ValueError, match=r"region 1\.png: expected a name such as TCGA-"):
         prepare(bcss_folder, tmp_path, allow_missing=True)

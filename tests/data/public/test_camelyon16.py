@@ -147,7 +147,9 @@ def test_all_that_is_wrong_in_one_message(few):
 
 def test_without_the_table(few):
     (few / "testing/reference.csv").unlink()
-    assert "1 file not found, so that the annotated test slides are those with tumour: testing/reference.csv" in problems_of(few)
+    assert "1 file not found, so the annotated test slides are taken as those with tumour: testing/reference.csv" in problems_of(
+        few
+    )
     records = camelyon16_slides(few, allow_missing=True).records
     assert {record["case_id"]: record["label"] for record in records if record["split"] == "test"} == {
         "test_001": 1,
@@ -158,9 +160,9 @@ def test_without_the_table(few):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("test_001,Tumor\ntest_002,Normal\ntest_001,Normal\n", r"reference\.csv, row 3: test_001 stands in row 1 already"),
-        ("test_001,Tumor\ntest_002,Macro\n", r"reference\.csv, row 2: wanted a slide and Tumor or Normal, got test_002,Macro"),
-        ("test_001,Tumor\ntest_002\n", r"reference\.csv, row 2: wanted a slide and Tumor or Normal, got test_002"),
+        ("test_001,Tumor\ntest_002,Normal\ntest_001,Normal\n", r"reference\.csv, row 3: test_001 is already in row 1"),
+        ("test_001,Tumor\ntest_002,Macro\n", r"reference\.csv, row 2: expected a slide and Tumor or Normal, got test_002,Macro"),
+        ("test_001,Tumor\ntest_002\n", r"reference\.csv, row 2: expected a slide and Tumor or Normal, got test_002"),
     ],
 )
 def test_a_table_that_is_wrong(few, rows, message):
@@ -172,7 +174,7 @@ def test_a_table_that_is_wrong(few, rows, message):
 def test_a_slide_that_is_there_twice(few):
     (few / "copy").mkdir()
     (few / "copy/Normal_001.tif").hardlink_to(few / "training/normal/normal_001.tif")
-    with pytest.raises(ValueError, match=r"1 files are there twice.*copy/Normal_001\.tif and .*normal/normal_001\.tif"):
+    with pytest.raises(ValueError, match=r"1 files exist twice.*copy/Normal_001\.tif and .*normal/normal_001\.tif"):
         camelyon16_slides(few, allow_missing=True)
 
 
@@ -193,7 +195,7 @@ def test_slides_without_a_pixel_size(few):
     path = few / "training/normal/normal_001.tif"
     path.unlink()
     write_without_mpp(path)
-    assert f"1 slides that cannot be used: {path} does not say how large its pixels are: give slide_mpp" in problems_of(few)
+    assert f"1 slides that cannot be used: {path} does not state its pixel size: give slide_mpp" in problems_of(few)
     records = camelyon16_slides(few, allow_missing=True, slide_mpp=0.243).records
     assert [record["mpp"] for record in records] == [0.243, None, None, None, None, None]
 

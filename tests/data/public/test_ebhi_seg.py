@@ -37,7 +37,8 @@ def test_the_manifest_of_six_classes_line_by_line(ebhi_folder, tmp_path):
     assert len({(record["case_id"], record["split"]) for record in data.records}) == 3 * 6 - 1
     assert data.found == dict.fromkeys(EBHI_FOLDERS, 3) | {"Low-grade IN": 4}
     assert data.remarks == [
-        f"left out 1 files of image or label without partner in {ebhi_folder}: Low-grade IN/image/GT2012099-1-400-001.png"
+        f"left out 1 image files without a label file, or the reverse, in {ebhi_folder}: Low-grade "
+        "IN/image/GT2012099-1-400-001.png"
     ]
     # One class everywhere in a mask, where the published one is not 0.
     for record in load_manifest(tmp_path / "classes.csv", num_classes=7):
@@ -60,7 +61,10 @@ def test_tumour_and_normal_line_by_line(ebhi_folder, tmp_path):
     assert [record["label"] for record in other] == [0] * 3 + [1] * 6
     # A tile has the split that it has among all classes.
     assert {(record["image"], record["split"]) for record in other} <= set(split_of.items())
-    for tumour, message in ((("Adeno",), "Adeno: tumour and normal are some of"), (("Normal",), "Normal: tumour and normal are")):
+    for tumour, message in (
+        (("Adeno",), "Adeno: tumour and normal must be classes of"),
+        (("Normal",), "Normal: tumour and normal must be"),
+    ):
         with pytest.raises(ValueError, match=message):
             ebhi_tumour(records, tumour)
 
@@ -72,13 +76,13 @@ def test_what_is_missing(ebhi_folder, tmp_path):
     with pytest.raises(ValueError, match=r"1 folders of classes not found in .*EBHI-SEG: Polyp"):
         ebhi_seg(ebhi_folder, tmp_path / "masks")
     data = ebhi_seg(ebhi_folder, tmp_path / "masks", allow_missing=True)
-    assert "3 files of image or label without partner" in data.remarks[1]
+    assert "3 image files without a label file, or the reverse" in data.remarks[1]
     assert len(data.records) == 5 * 3 - 2
     assert "Polyp: 0 images (474 were published)" in data.lines()
     # Two are missing in the release itself; a third is not.
     (ebhi_folder / "Polyp/image").mkdir(parents=True)
     (ebhi_folder / "Polyp/label").mkdir()
-    with pytest.raises(ValueError, match="3 files of image or label without partner"):
+    with pytest.raises(ValueError, match="3 image files without a label file, or the reverse"):
         ebhi_seg(ebhi_folder, tmp_path / "masks")
 
 
@@ -86,12 +90,12 @@ def test_what_is_missing(ebhi_folder, tmp_path):
 def test_a_name_without_a_case(ebhi_folder, tmp_path, name):
     for part in ("image", "label"):
         Image.new("L", (4, 4)).save(ebhi_folder / "Normal" / part / name)
-    with pytest.raises(ValueError, match="the name does not tell the case"):
+    with pytest.raises(ValueError, match="the name does not identify the case"):
         ebhi_seg(ebhi_folder, tmp_path / "masks")
 
 
 def test_not_this_data_set(tmp_path):
-    with pytest.raises(ValueError, match=f"holds no folder '{next(iter(PUBLISHED_TILES))}' or"):
+    with pytest.raises(ValueError, match=f"contains no folder '{next(iter(PUBLISHED_TILES))}' or"):
         ebhi_seg(tmp_path, tmp_path / "masks")
 
 

@@ -43,7 +43,7 @@ def test_the_manifest_of_glands_line_by_line(glas_folder, tmp_path):
     assert data.found == {"train": 7, "testA": 2, "testB": 1}
     assert data.remarks == [
         "7 patients (16 were published)",
-        "2 patients have training and test images in the official split, which is not kept",
+        "2 patients have both training and test images in the official split, which is therefore not used",
         "left out 10 regions of 64 px without any gland",
     ]
     for record in load_manifest(tmp_path / "classes.csv", num_classes=3):
@@ -75,7 +75,7 @@ def test_patients_stay_together_and_the_official_split_does_not_keep_them_so(gla
     assert all(len(of_patient) == 1 for of_patient in splits.values())
 
     data = glas(glas_folder, tmp_path / "masks", size_px=64, official=True)
-    assert data.remarks[1] == "2 patients are on both sides of the official split, so that no case is named"
+    assert data.remarks[1] == "2 patients are on both sides of the official split, so no case is named"
     for record in data.records:
         assert (record["split"] == "test") == (record["part"] != "train")
         assert record["case_id"] is None
@@ -105,12 +105,12 @@ def test_what_is_missing(glas_folder, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train_1,1, benign, healthy", "row 12: train_1 is there twice"),
+        ("train_1,1, benign, healthy", "row 12: train_1 occurs twice"),
         (
             "train_7,1, unclear, healthy",
-            "row 12: wanted an image, a patient and one of benign, malignant, got train_7, 1, unclear",
+            "row 12: expected an image, a patient and one of benign, malignant, got train_7, 1, unclear",
         ),
-        ("train_7", "row 12: wanted an image, a patient"),
+        ("train_7", "row 12: expected an image, a patient"),
     ],
 )
 def test_a_table_that_is_wrong(glas_folder, tmp_path, line, message):
@@ -121,11 +121,11 @@ def test_a_table_that_is_wrong(glas_folder, tmp_path, line, message):
 
 
 def test_not_this_data_set(glas_folder, tmp_path):
-    with pytest.raises(ValueError, match=r"holds no Grade\.csv"):
+    with pytest.raises(ValueError, match=r"contains no Grade\.csv"):
         glas(tmp_path / "none", tmp_path / "masks")
     (glas_folder / "extra.png").touch()
-    with pytest.raises(ValueError, match=r"holds images of no part of GlaS: extra\.png"):
+    with pytest.raises(ValueError, match=r"contains images that belong to no part of GlaS: extra\.png"):
         glas(glas_folder, tmp_path / "masks")
     (glas_folder / "Grade.csv").write_text("name,grade\n")
-    with pytest.raises(ValueError, match="wanted the columns name, patient ID, grade"):
+    with pytest.raises(ValueError, match="expected the columns name, patient ID, grade"):
         glas(glas_folder, tmp_path / "masks")

@@ -129,10 +129,10 @@ def test_packed_files_ask_to_be_unpacked(write, letter):
     packed = folder / f"{STEM}_{letter}.h5.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
-    with pytest.raises(ValueError, match=f"{packed} is as published and has to be unpacked: gunzip {packed}"):
+    with pytest.raises(ValueError, match=f"{packed} is packed as published: run gunzip {packed}"):
         PatchCamelyonDataset(folder)
     packed.rename(path)
-    with pytest.raises(ValueError, match=f"{path} is a gzip file"):
+    with pytest.raises(ValueError, match=f"{path} is still packed"):
         PatchCamelyonDataset(folder)
 
 

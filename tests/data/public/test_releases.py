@@ -1,4 +1,4 @@
-"""What the readers of published data sets share: files, remarks, counts, masks and regions."""
+"""Code shared by the readers of published data sets: files, remarks, counts, masks and regions."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_images_are_found_by_their_stem(tmp_path):
     (tmp_path / "d.png").mkdir()
     assert {stem: path.name for stem, path in images_of(tmp_path).items()} == {"a": "a.bmp", "b 2": "b 2.PNG", "c": "c.jpeg"}
     (tmp_path / "a.png").touch()
-    with pytest.raises(ValueError, match=r"a\.png is there twice, also as a\.bmp"):
+    with pytest.raises(ValueError, match=r"a\.png exists twice, also as a\.bmp"):
         images_of(tmp_path)
     with pytest.raises(ValueError, match=r"the folder .*none does not exist"):
         images_of(tmp_path / "none")
@@ -31,7 +31,7 @@ def test_a_link_keeps_its_name(tmp_path):
 def test_a_folder_is_found_here_or_one_below(tmp_path):
     (tmp_path / "archive" / "Masks").mkdir(parents=True)
     assert folder_of(tmp_path, "masks") == folder_of(tmp_path / "archive", "other", "masks") == tmp_path / "archive/Masks"
-    with pytest.raises(ValueError, match="holds no folder 'img' or 'images'"):
+    with pytest.raises(ValueError, match="contains no folder 'img' or 'images'"):
         folder_of(tmp_path, "img", "images")
     with pytest.raises(ValueError, match="does not exist"):
         folder_of(tmp_path / "none", "img")
@@ -83,7 +83,7 @@ def test_codes_of_every_kind_of_image(tmp_path, mode):
 
 def test_what_is_no_mask(tmp_path):
     Image.fromarray(np.array([[[0, 1, 2]]], np.uint8)).save(tmp_path / "colours.png")
-    with pytest.raises(ValueError, match=r"colours\.png shows colours"):
+    with pytest.raises(ValueError, match=r"colours\.png is in colour"):
         read_codes(tmp_path / "colours.png")
     Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"deep\.png cannot be read .*mode I;16, not 8-bit"):
@@ -91,7 +91,7 @@ def test_what_is_no_mask(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "colours.png").read_bytes()[:40])
     with pytest.raises(ValueError, match=r"cut\.png cannot be read"):
         read_codes(tmp_path / "cut.png")
-    with pytest.raises(ValueError, match=r"mask\.png has a pixel of value 9, which is none of the codes 0, 3"):
+    with pytest.raises(ValueError, match=r"mask\.png has a pixel of value 9, which is not one of the codes 0, 3"):
         class_indices(np.array([3, 9, 0], np.uint8), {0: 0, 3: 1}, "mask.png")
 
 

@@ -33,8 +33,8 @@ def test_rows_are_numbered_as_lines(tmp_path):
         ("", "its columns are: none"),
         ("id,filename\na,b.svs\n", "its columns are: id,filename"),
         ("id\tfile_name\na\tb\n", "its columns are: id, file_name"),
-        ("id\tfilename\tmd5\na\tb\tc\nd\te\n", "row 3: 2 cells below a header of 3: is the file whole\\? Cells: d, e"),
-        ("id\tfilename\na\tb\td\n", "row 2: 3 cells below a header of 2"),
+        ("id\tfilename\tmd5\na\tb\tc\nd\te\n", "row 3: 2 cells under a header of 3: is the file complete\\? Cells: d, e"),
+        ("id\tfilename\na\tb\td\n", "row 2: 3 cells under a header of 2"),
         ("id\tfilename\n\tb\n", "row 2: the id or the name of the file is empty; cells: , b"),
         ("id\tfilename\tFile Name\na\tb\tb\n", "has the columns filename, File Name: keep one"),
         ('id\tfilename\na\t"b\n', "not a readable table"),
@@ -91,7 +91,7 @@ def test_prefers_the_folder_of_the_id(tmp_path):
 def test_rejects_copies_of_which_none_is_the_id_s(tmp_path):
     table = write_gdc_manifest(tmp_path, [slide(1)])
     folder = touch(tmp_path / "slides", f"a/{slide(1)}", f"b/{slide(1)}")
-    with pytest.raises(ValueError, match=rf"gdc_manifest\.txt, row 2: .* is there twice, as {folder}/a/.* and {folder}/b/"):
+    with pytest.raises(ValueError, match=rf"gdc_manifest\.txt, row 2: .* exists twice, as {folder}/a/.* and {folder}/b/"):
         tcga_records(table, folder)
 
 
@@ -147,16 +147,14 @@ def test_rejects_a_folder_without_slides_and_none(tmp_path):
 @pytest.mark.parametrize("second", [slide(1), slide(1).replace("9F0E", "0000"), slide(1).lower()])
 def test_rejects_a_slide_in_two_rows(second, tmp_path):
     table = write_gdc_manifest(tmp_path, [slide(1), slide(2), second])
-    message = r"gdc_manifest\.txt, row 4: slide TCGA-AB-0001-01A-01-TS1 is there twice, first as .*gdc_manifest\.txt, row 2"
+    message = r"gdc_manifest\.txt, row 4: slide TCGA-AB-0001-01A-01-TS1 occurs twice, first as .*gdc_manifest\.txt, row 2"
     with pytest.raises(ValueError, match=message):
         tcga_records(table)
 
 
 def test_rejects_a_slide_in_two_files(tmp_path):
     touch(tmp_path, f"a/{slide(1)}", "b/tcga-ab-0001-01a-01-ts1.svs")
-    with pytest.raises(
-        ValueError, match=f"{tmp_path}/b/.*: slide TCGA-AB-0001-01A-01-TS1 is there twice, first as {tmp_path}/a/"
-    ):
+    with pytest.raises(ValueError, match=f"{tmp_path}/b/.*: slide TCGA-AB-0001-01A-01-TS1 occurs twice, first as {tmp_path}/a/"):
         tcga_records(slides=tmp_path)
 
 
@@ -177,8 +175,11 @@ def test_unknown_codes_and_names_are_errors_that_name_the_place(tmp_path):
         ({"case_id": "TCGA-AB-0009"}, "case TCGA-AB-0009 contradicts the barcode .*, which says TCGA-AB-0001"),
         ({"sample_id": "TCGA-AB-0001-11A"}, "sample TCGA-AB-0001-11A contradicts .*, which says TCGA-AB-0001-01A"),
         ({"sample_id": "TCGA-AB-0001-01A, TCGA-AB-0001-11A"}, "sample .* contradicts"),
-        ({"sample_type": "Solid Tissue Normal"}, "'Solid Tissue Normal' contradicts the barcode .*, whose code 01 means tumour"),
-        ({"project_id": "CPTAC-3"}, "'CPTAC-3' is none of the 33 TCGA projects"),
+        (
+            {"sample_type": "Solid Tissue Normal"},
+            "'Solid Tissue Normal' contradicts the barcode .*, in which code 01 means tumour",
+        ),
+        ({"project_id": "CPTAC-3"}, "'CPTAC-3' is not one of the 33 TCGA projects"),
         ({"project_id": ""}, "the project is empty here, but not in other rows"),
     ],
 )
@@ -212,5 +213,5 @@ def test_accepts_a_sheet_that_agrees(code, kind, tmp_path):
 def test_rejects_a_tissue_type_of_the_other_label(code, kind, tmp_path):
     header = [*SHEET[:-1], "Tissue Type"]
     table = write_table(tmp_path / "sheet.tsv", header, [sheet_row(slide(1, code), sample_type=kind)])
-    with pytest.raises(ValueError, match=f"row 2: {kind!r} contradicts the barcode .* whose code {code} means"):
+    with pytest.raises(ValueError, match=f"row 2: {kind!r} contradicts the barcode .* in which code {code} means"):
         tcga_records(table)

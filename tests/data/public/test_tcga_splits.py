@@ -30,7 +30,7 @@ def test_training_locations_can_be_chosen(tmp_path):
 
 @pytest.mark.parametrize("locations", [["lung"], [], ["kidney", "Breast"]])
 def test_rejects_unknown_training_locations(locations, tmp_path):
-    with pytest.raises(ValueError, match=r"training locations are some of adrenal gland, .*; got \["):
+    with pytest.raises(ValueError, match=r"training locations must be some of adrenal gland, .*; got \["):
         tcga_records(sheet_of_projects(tmp_path, {"TCGA-KIRC": 1}), training_locations=locations)
 
 

@@ -37,13 +37,13 @@ def luad_folder(tmp_path):
 def test_labels_in_names(written):
     assert patch_label(f"1031280-2300-27920-{written}", 4) == (1, 0, 0, 1)
     assert patch_case(f"1031280-2300-27920-{written}") == patch_case(f"1031280-2300-27920{written}") == "1031280"
-    with pytest.raises(ValueError, match=r"wanted a name that ends with 3 labels, such as -\[0 1 0\]"):
+    with pytest.raises(ValueError, match=r"expected a name that ends with 3 labels, such as -\[0 1 0\]"):
         patch_label(f"1031280-2300-27920-{written}", 3)
 
 
 @pytest.mark.parametrize("stem", ["1031280-2300-27920", "1-2-3-[1 0 0 2]", "1-2-3-[1 0 0 1]-copy", "1-2-3-[]"])
 def test_names_without_labels(stem):
-    with pytest.raises(ValueError, match="wanted a name that ends with 4 labels"):
+    with pytest.raises(ValueError, match="expected a name that ends with 4 labels"):
         patch_label(stem, 4)
 
 
@@ -63,7 +63,7 @@ def test_the_manifest_of_tumour_line_by_line(luad_folder, tmp_path):
     lines += masked_lines(luad_folder, tmp_path / "masks/tumour", (1, 0))
     assert (tmp_path / "images.csv").read_text().splitlines() == lines
     assert data.found == {"train": 6, "val": 4, "test": 2}
-    assert data.remarks == ["1 training patches have none of the tissues: background"]
+    assert data.remarks == ["1 training patches contain none of the tissues: they count as background"]
     records = load_manifest(tmp_path / "images.csv", "val", require=("label", "mask"))
     dataset = RegionDataset(records, size_px=224, mpp=1.0, pixel_labels="mask")
     assert [int(item["mask"].sum()) for item in dataset] == [(224 - 64) * 224, 0, 0, 0]
@@ -87,7 +87,7 @@ def test_the_manifest_of_classes_line_by_line(luad_folder, tmp_path):
 def test_validation_images_to_train_on(luad_folder, tmp_path):
     data = tissue_patches(luad_folder, tmp_path / "masks", LUAD_HISTOSEG, train_masks=0.5)
     # Two patients of two images each: one goes.
-    assert "2 validation images of 1 cases are trained on, with their masks" in data.remarks
+    assert "2 validation images of 1 cases are used for training, with their masks" in data.remarks
     moved = [record for record in data.records if record["split"] == "train" and record["mask"]]
     left = [record for record in data.records if record["split"] == "val"]
     assert len(moved) == len(left) == 2
@@ -111,7 +111,7 @@ def test_patients_in_two_splits(luad_folder, tmp_path):
     ]
     assert len(data.records) == 12
     official = tissue_patches(luad_folder, tmp_path / "masks", LUAD_HISTOSEG, official=True)
-    assert official.remarks[0] == "2 patients are in several splits, so that no case is named"
+    assert official.remarks[0] == "2 patients are in several splits, so no case is named"
     assert len(official.records) == 15
     assert {record["case_id"] for record in official.records} == {None}
 
@@ -148,17 +148,17 @@ def test_regions_of_patches_of_many_sizes_line_by_line(tmp_path):
 def test_what_is_wrong(luad_folder, tmp_path):
     masks = tmp_path / "masks"
     (luad_folder / "val/mask/200-1-2.png").unlink()
-    with pytest.raises(ValueError, match=r"allow_missing leaves these out.*\n  1 val images without a mask: 200-1-2"):
+    with pytest.raises(ValueError, match=r"allow_missing leaves these files out.*\n  1 val images without a mask: 200-1-2"):
         tissue_patches(luad_folder, masks, LUAD_HISTOSEG)
     assert len(tissue_patches(luad_folder, masks, LUAD_HISTOSEG, allow_missing=True).records) == 11
     Image.new("L", (224, 223)).save(luad_folder / "val/mask/200-1-2.png")
     with pytest.raises(ValueError, match=r"200-1-2\.png is of 224 x 223 px, its image of 224 x 224 px"):
         tissue_patches(luad_folder, masks, LUAD_HISTOSEG)
     Image.new("L", (224, 224), 5).save(luad_folder / "val/mask/200-1-2.png")
-    with pytest.raises(ValueError, match="has a pixel of value 5, which is none of the codes 0, 1, 2, 3, 4"):
+    with pytest.raises(ValueError, match="has a pixel of value 5, which is not one of the codes 0, 1, 2, 3, 4"):
         tissue_patches(luad_folder, masks, LUAD_HISTOSEG)
     pink((100, 224)).save(luad_folder / "train/1-2-3-[1 0 0 0].png")
-    with pytest.raises(ValueError, match=r"1-2-3-\[1 0 0 0\]\.png is of 100 x 224 px, wanted 224 px a side"):
+    with pytest.raises(ValueError, match=r"1-2-3-\[1 0 0 0\]\.png is of 100 x 224 px, expected 224 px per side"):
         tissue_patches(luad_folder, masks, LUAD_HISTOSEG)
-    with pytest.raises(ValueError, match=r"holds no folder '1\.training'"):
+    with pytest.raises(ValueError, match=r"contains no folder '1\.training'"):
         tissue_patches(luad_folder, masks, WSSS4LUAD)

@@ -173,7 +173,7 @@ def test_superpixels_are_turned_and_mirrored_exactly():
 
 
 def stained(seed=0):
-    """A generated image with its mask: stains that can be told apart."""
+    """A generated image with its mask: stains that can be distinguished."""
     image = synthesize_breast_patch(seed, label=2, size_px=SIZE_PX)
     return {
         "image": torch.from_numpy(image.image).permute(2, 0, 1).contiguous(),

@@ -132,7 +132,7 @@ STAINLESS = {
 def test_images_without_stains_stay_as_they_are(name):
     image = as_tensor(STAINLESS[name])
     assert torch.equal(NormalizeStains()(image), image)
-    # Also beside one that changes.
+    # Also together with one that changes.
     batch = torch.stack([image, as_tensor(stained(PURPLE_PINK))])
     result = StainNormalization()(batch)
     assert torch.equal(result[0], image)
@@ -165,10 +165,10 @@ def test_as_the_transform_of_a_data_set(tmp_path, reference_file):
 
 def test_a_reference_without_stains_names_the_file(tmp_path):
     Image.fromarray(STAINLESS["grey"]).save(tmp_path / "grey.png")
-    with pytest.raises(ValueError, match=r"grey\.png: no reference for stains: its pixels have one colour"):
+    with pytest.raises(ValueError, match=r"grey\.png: not usable as a stain reference: its pixels have one colour"):
         NormalizeStains(tmp_path / "grey.png")
     Image.fromarray(STAINLESS["3 % tissue"]).save(tmp_path / "glass.png")
-    with pytest.raises(ValueError, match=r"glass\.png: .* \d\.\d% of its pixels are stained, 5% are needed"):
+    with pytest.raises(ValueError, match=r"glass\.png: .* \d\.\d% of its pixels are stained, and at least 5% are needed"):
         StainReference.of_image(tmp_path / "glass.png")
     Image.fromarray(np.zeros((2048, 8193, 3), np.uint8)).save(tmp_path / "wide.png")
     with pytest.raises(ValueError, match=r"wide\.png: a stain reference is a tile of up to 4096 x 4096 px, got 8193 x 2048 px"):

@@ -126,7 +126,7 @@ def test_ids_of_two_bytes(tmp_path):
 
 def test_too_many_are_refused(tmp_path):
     image = torch.zeros(3, 270, 270, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="72900 super-pixels in an image are too many, at most 65536"):
+    with pytest.raises(ValueError, match="72900 super-pixels in one image are too many: at most 65536"):
         Superpixels(tmp_path, num_superpixels=65535)(image)
 
 

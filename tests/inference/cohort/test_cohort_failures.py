@@ -21,7 +21,7 @@ class Nothing:
     def settings(self):
         return {}
 
-    def expect(self, image):
+    def prepare(self, image):
         pass
 
 
@@ -35,7 +35,7 @@ def wrapped(error):
 @pytest.mark.slow
 @pytest.mark.parametrize("num_working", [0, 1])
 def test_a_device_that_fails_dooms_no_image_of_a_neighbour(tmp_path, pictures, num_working):
-    """A bad process, started again and again beside a healthy one that was there before; forked, as importing is slow."""
+    """A bad process, started again and again next to a healthy one that was there before; forked, as importing is slow."""
     process = start(f"""
         import json
         from shared.inference.device_errors import DeviceFailure
@@ -110,7 +110,7 @@ def test_what_is_of_the_device_and_what_of_the_image(tmp_path, error, is_of_devi
 
     image, worker = ImageInput(tmp_path / "a.png", "a"), CohortWorker(Failing(), tmp_path)
     if is_of_device:
-        with pytest.raises(DeviceFailure, match=r"computes no more .*a\.png, which is left unfinished"):
+        with pytest.raises(DeviceFailure, match=r"has stopped working .*a\.png, which is left unfinished"):
             worker.attempt(image, known=None)
     else:
         assert worker.attempt(image, known=None).row["status"] == "failed"
@@ -139,7 +139,7 @@ def test_an_image_at_which_devices_fail_that_had_worked_is_given_up(tmp_path):
     outcome = CohortWorker(Lethal(), tmp_path).attempt(lethal, known=None)
     assert outcome.is_final
     assert outcome.row["status"] == "failed"
-    assert outcome.row["reason"].startswith("the devices of 3 processes that had mapped other images failed at it: ")
+    assert outcome.row["reason"].startswith("the devices of 3 processes that had mapped other images failed on it: ")
     # In the next run it is tried again.
     with pytest.raises(DeviceFailure):
         CohortWorker(Lethal(), tmp_path).attempt(lethal, known=outcome.row)

@@ -82,7 +82,7 @@ def test_a_network_that_does_not_say_so_is_tried_with_the_usual_multiple(caplog)
         images = np.pad(tiles.permute(0, 3, 1, 2).float().numpy(), ((0, 0), (0, 0), (0, 14), (0, 30)), mode="reflect")
         expected = network(torch.from_numpy(images)).sigmoid()[:, :, :50, :66]
     torch.testing.assert_close(found, expected)
-    assert "UNet does not take 66 x 50 px: mirrored at the border to 96 x 64 px" in caplog.text
+    assert "UNet does not accept 66 x 50 px: mirrored at the border to 96 x 64 px" in caplog.text
 
 
 def test_what_fails_at_every_size_says_why_it_failed_at_the_images_own():
@@ -94,7 +94,7 @@ def test_what_fails_at_every_size_says_why_it_failed_at_the_images_own():
         TileNetwork(Broken())(tiles_of(40, 50), (40, 50))
 
 
-@pytest.mark.skipif(compile_problem(CPU) is not None, reason="torch.compile cannot work here")
+@pytest.mark.skipif(compile_problem(CPU) is not None, reason="torch.compile does not work here")
 @pytest.mark.slow
 def test_a_compiled_network_gets_mirrored_tiles_too():
     torch._dynamo.reset()

@@ -84,5 +84,5 @@ def test_cores_leave_the_margin_out(tmp_path):
 
 
 def test_margins_wider_than_a_core_cannot_be_blended():
-    with pytest.raises(ValueError, match="a third of a tile at each side at most, got a margin of 96 px of tiles of 256 px"):
+    with pytest.raises(ValueError, match="at most a third of a tile on each side, got a margin of 96 px of tiles of 256 px"):
         check_blending(grid_of(margin_px=96).x)

@@ -103,7 +103,7 @@ def small():
     return network.eval()
 
 
-@pytest.mark.skipif(compile_problem(CPU) is not None, reason="torch.compile cannot work here")
+@pytest.mark.skipif(compile_problem(CPU) is not None, reason="torch.compile does not work here")
 @pytest.mark.slow
 def test_compiles_once_whatever_the_batches(small, tiles):
     torch._dynamo.reset()
@@ -120,7 +120,7 @@ def test_compiles_once_whatever_the_batches(small, tiles):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-@pytest.mark.skipif(compile_problem(CPU) is not None, reason="torch.compile cannot work here")
+@pytest.mark.skipif(compile_problem(CPU) is not None, reason="torch.compile does not work here")
 def test_a_compiled_network_says_what_it_has_to_say_of_its_images(tiles):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -147,7 +147,7 @@ def test_symmetries_are_averaged_at_the_maps_resolution(small, tiles):
     ("name", "value", "problem"),
     [
         ("sysconfig.get_path", lambda name: "nowhere", "the headers of Python are missing"),
-        ("torch.__path__", ["/a folder/torch"], "there is a space in that of torch: /a folder/torch"),
+        ("torch.__path__", ["/a folder/torch"], "there is a space in the path of torch: /a folder/torch"),
     ],
 )
 def test_where_it_could_not_compile_it_says_so_before(monkeypatch, name, value, problem):
@@ -159,5 +159,5 @@ def test_where_it_could_not_compile_it_says_so_before(monkeypatch, name, value, 
 def test_without_a_compiler_compiling_is_refused(monkeypatch, small):
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert "no C++ compiler" in compile_problem(CPU)
-    with pytest.raises(ValueError, match=r"compile=True cannot work here: there is no C\+\+ compiler"):
+    with pytest.raises(ValueError, match=r"compile=True does not work here: there is no C\+\+ compiler"):
         SlideMapper(small, compute=Compute(compile=True, device="cpu"))

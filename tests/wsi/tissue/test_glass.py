@@ -36,7 +36,7 @@ def test_tissue_is_no_glass():
     for tissue in ((215, 130, 180), (130, 80, 160), (230, 190, 212), (240, 216, 230)):
         assert glass_colour(np.full((40, 40, 3), tissue, np.uint8)) is None
     assert glass_colour(picture((243, 243, 242))[:, 60:]) is None
-    # Smooth tissue beside white glass.
+    # Smooth tissue next to white glass.
     image = np.full((100, 100, 3), 255, np.uint8)
     image[:, 50:] = (240, 228, 240)
     assert glass_colour(image) is None or (glass_colour(image) > 250).all()

@@ -48,7 +48,7 @@ def test_shares_against_a_loop(pixel_px, extent_px):
 def test_shares_by_hand():
     tissue = TissueMap(np.array([[True, False, False], [True, True, False]]), 10.0)
     xys = np.array([[0, 0], [10, 0], [20, 0], [0, 10], [-10, -10], [25, 15], [5, 5]])
-    # Squares of 20 px, of two or three mask pixels a side.
+    # Squares of 20 px, of two or three mask pixels per side.
     assert tissue.shares(xys, 20.0) == pytest.approx([3 / 4, 1 / 4, 0, 2 / 4, 1 / 4, 0, 3 / 9])
     assert tissue.share == 0.5
     assert tissue.shares(np.empty((0, 2), np.int64), 20.0).shape == (0,)
@@ -140,9 +140,9 @@ def test_every_tile_holds_the_tissue_to_the_precision_of_the_mask(island, min_ti
 
 def test_no_place_for_a_tile(island):
     glass = TissueMap(np.zeros((5, 5), bool), 16.0)
-    with pytest.raises(ValueError, match=r"no tile of 112 level-0 pixels holds 50% tissue; 0\.0% of the slide"):
+    with pytest.raises(ValueError, match=r"no tile of 112 level-0 pixels contains 50% tissue; 0\.0% of the slide"):
         glass.sample_tiles(np.random.default_rng(0), 1, 112.0)
-    with pytest.raises(ValueError, match=r"holds 90% tissue; 12\.7% of the slide is tissue\. Choose another tissue method"):
+    with pytest.raises(ValueError, match=r"contains 90% tissue; 12\.7% of the slide is tissue\. Choose another tissue method"):
         island.sample_tiles(np.random.default_rng(0), 1, 20 * island.pixel_px, 0.9)
 
 
@@ -189,7 +189,7 @@ def test_rare_places_of_a_large_mask_are_found(num_tiles):
     pixels = np.floor(middles(tissue, xys, 1000)).astype(int)
     assert mask[pixels[:, 1].clip(0, 599), pixels[:, 0].clip(0, 599)].mean() > 0.98
     assert len(xys) == num_tiles
-    with pytest.raises(ValueError, match="holds 50% tissue"):
+    with pytest.raises(ValueError, match="contains 50% tissue"):
         TissueMap(np.zeros((600, 600), bool), 16.0).sample_tiles(np.random.default_rng(0), 1, 112.0)
 
 
@@ -250,7 +250,7 @@ def test_coarse_slides_are_taken_as_they_are(tmp_path):
 
 def test_needs_the_size_of_a_pixel(tmp_path):
     Image.fromarray(np.full((40, 40, 3), 200, np.uint8)).save(tmp_path / "tile.png")
-    with Slide(tmp_path / "tile.png") as opened, pytest.raises(ValueError, match="does not say how large its pixels are"):
+    with Slide(tmp_path / "tile.png") as opened, pytest.raises(ValueError, match="does not state its pixel size"):
         find_tissue(opened)
     with Slide(tmp_path / "tile.png", mpp=0.5) as opened:
         assert find_tissue(opened).pixel_px == pytest.approx(40 / 3)
