@@ -329,8 +329,10 @@ def test_every_key_of_an_overlay_has_something_to_replace(path):
         for name in parents:
             assert name in parent, f"{key}: there is no {name!r}"
             parent = parent[name]
-        # An argument that train.json leaves at its default may be named too.
-        is_known = leaf in parent or leaf in OF_COMPONENTS or leaf in inspect.signature(target_of(parent, base)).parameters
+        # An argument that train.json leaves at its default may be named too, and one of the component that takes its place.
+        named = overlay.get("::".join([*parents, "_target_"]))
+        component = parent if named is None else {"_target_": named}
+        is_known = leaf in parent or leaf in OF_COMPONENTS or leaf in inspect.signature(target_of(component, base)).parameters
         assert is_known, f"{key}: there is no {leaf!r}"
 
 

@@ -46,7 +46,7 @@ class Column:
         """
         title, _, name = text.rpartition("=")
         if not title or not name:
-            raise ValueError(f"--maps {text}: expected TITLE=FOLDER, such as CAMEL=maps/camel")
+            raise ValueError(f"--maps {text}: expected TITLE=FOLDER, such as Ours=maps/ours")
         folder = Path(name)
         check_maps(folder)
         settings = settings_of(folder)

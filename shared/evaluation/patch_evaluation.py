@@ -18,9 +18,9 @@ from ..metrics.binary import binary_counts
 from ..metrics.ranking import roc_auc
 from .image_evaluation import ImageEvaluation, ImageRow, Panels
 from .report import number, pooled_scores
-from .table import INSTANCE_COLUMNS, score_block
+from .table import LABEL_COLUMNS, score_block
 
-COLUMNS = {"auc": "AUC", **INSTANCE_COLUMNS}
+COLUMNS = {"auc": "AUC", **LABEL_COLUMNS}
 # The pixels of a patch that its label speaks of.
 CENTRE = slice(32, 64)
 

@@ -6,12 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-INSTANCE_COLUMNS = {
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "accuracy": "Accuracy",
-    "precision": "Precision",
-}
+LABEL_COLUMNS = {"sensitivity": "Sensitivity", "specificity": "Specificity", "accuracy": "Accuracy"}
+INSTANCE_COLUMNS = {**LABEL_COLUMNS, "precision": "Precision"}
 PIXEL_COLUMNS = {
     **INSTANCE_COLUMNS,
     "f1": "F1",
@@ -64,7 +60,7 @@ BLOCKS = {
     "class_pixels_of_slides": ("Means of slides (%)", CLASS_PIXEL_COLUMNS),
     "class_pixels_all_of_slides": ("Means, background (%)", CLASS_PIXEL_COLUMNS),
     "classes": ("Classes of pixels (%)", CLASS_COLUMNS),
-    "images": ("Image labels (%)", INSTANCE_COLUMNS),
+    "images": ("Image labels (%)", LABEL_COLUMNS),
     "image_classes": ("Image labels (%)", {"accuracy": "Accuracy", "macro_f1": "Macro F1"}),
     "pixels_tissue": ("Pixels, tissue only (%)", AUC_COLUMNS),
     "pixels_all": ("Pixels with background (%)", AUC_COLUMNS),

@@ -243,11 +243,11 @@ def test_slug():
 
 
 def test_score_table():
-    scores = dict.fromkeys(("sensitivity", "specificity", "accuracy", "f1", "iou"), 0.5)
+    scores = dict.fromkeys(("sensitivity", "specificity", "accuracy", "precision", "f1", "iou"), 0.5)
     metrics = {"num_images": 3, "instances": {"Max-Max": scores | {"specificity": None, "accuracy": 0.8756}}}
     lines = score_table(metrics, "out").splitlines()
-    assert lines[0].split() == ["Instance", "labels", "(%)", "Sensitivity", "Specificity", "Accuracy"]
-    assert lines[1].split() == ["Max-Max", "50.0", "-", "87.6"]
+    assert lines[0].split() == ["Instance", "labels", "(%)", "Sensitivity", "Specificity", "Accuracy", "Precision"]
+    assert lines[1].split() == ["Max-Max", "50.0", "-", "87.6", "50.0"]
     assert len(lines[0]) == len(lines[1])
     assert lines[-1].startswith("3 images; ")
     assert lines[-1].endswith("are in out")
