@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if min(arguments.shares) < 0 or max(arguments.shares) > 1:
         raise ValueError(f"shares are from 0 to 1; got {arguments.shares}")
     fixed = {name: parse_value(text) for name, text in arguments.set}
-    varied = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
+    varied: dict[str, list[Any]] = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
     cases = case_of_seed(arguments.seeds, arguments.validation_cases)
     if arguments.validation_cases:
         varied = {"validation_case": arguments.validation_cases, **varied}
