@@ -99,7 +99,7 @@ def case_of_seed(seeds: Sequence[int], cases: Sequence[str] | None) -> dict[int,
     """
     if cases and len(cases) != len(seeds):
         raise ValueError(f"give one of --validation_cases for each of --seeds: {len(cases)} for {len(seeds)}")
-    return dict(zip(seeds, cases or [None] * len(seeds), strict=True))
+    return dict(zip(seeds, cases, strict=True)) if cases else dict.fromkeys(seeds)
 
 
 def with_slide_scores(table: pd.DataFrame, sweep: Sweep, slides: SlidesOfRuns) -> pd.DataFrame:

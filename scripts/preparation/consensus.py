@@ -63,7 +63,7 @@ def prepare(arguments: Namespace) -> Iterator[str]:
             Image.fromarray(found.mask.astype(np.uint8) * 255).save(temporary, format="PNG")
         if record["label"] and not found.mask.any():
             yield f"note: row {record['row']}, {image}: no tumour is left, and its label is {record['label']}"
-        agreed.append({**record, "mask": str(path), "tumour_classes": None, "annotation_frame": None})
+        agreed.append(_with_mask(record, path))
     if agreed:
         write_manifest(agreed, arguments.output / "images.csv")
     with atomic_path(arguments.output / "undecided.csv") as temporary:
@@ -87,6 +87,10 @@ def _records(path: Path, arguments: Namespace) -> list[Record]:
 
 def _by_image(path: Path | None, arguments: Namespace) -> dict[str, Record]:
     return {} if path is None else {record["image"]: record for record in _records(path, arguments)}
+
+
+def _with_mask(record: Record, mask: Path) -> Record:
+    return {**record, "mask": str(mask), "tumour_classes": None, "annotation_frame": None}
 
 
 def _mask(record: Record) -> NDArray[np.uint8]:
