@@ -6,6 +6,7 @@ The keys are area_offset, the same for every image, and area_noise, the standard
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,5 +52,5 @@ def _is_one_error(values: dict[str, Any]) -> bool:
     return not (values["area_offset"] and values.get("area_noise"))
 
 
-def _name(row: dict[str, Any]) -> str:
+def _name(row: Mapping[Any, Any]) -> str:
     return f"noise {row['area_noise']}" if row.get("area_noise") else str(row["area_offset"])

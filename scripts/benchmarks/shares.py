@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if min(arguments.shares) < 0 or max(arguments.shares) > 1:
         raise ValueError(f"shares must be from 0 to 1; got {arguments.shares}")
     fixed = {name: parse_value(text) for name, text in arguments.set}
-    varied = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
+    varied: dict[str, list[Any]] = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
     cases = case_of_seed(arguments.seeds, arguments.validation_cases)
     if arguments.validation_cases:
         varied = {"validation_case": arguments.validation_cases, **varied}
@@ -107,7 +107,7 @@ def case_of_seed(seeds: Sequence[int], cases: Sequence[str] | None) -> dict[int,
     """
     if cases and len(cases) != len(seeds):
         raise ValueError(f"give one of --validation_cases for each of --seeds: {len(cases)} for {len(seeds)}")
-    return dict(zip(seeds, cases or [None] * len(seeds), strict=True))
+    return dict(zip(seeds, cases, strict=True)) if cases else dict.fromkeys(seeds)
 
 
 def with_slide_scores(table: pd.DataFrame, sweep: Sweep, slides: SlidesOfRuns) -> pd.DataFrame:

@@ -48,11 +48,12 @@ def prepare(arguments: Namespace) -> Iterator[str]:
     missing = [record for record in records if record["image"] not in seconds]
     if missing:
         raise record_error(missing[0], f"the image is not in {arguments.second}, which must name the same images")
-    agreed, undecided, counts = [], [], np.zeros(3, int)
+    agreed: list[Record] = []
+    undecided, counts = [], np.zeros(3, int)
     for index, record in enumerate(tqdm(records, desc="masks", unit="image", disable=None)):
         image = record["image"]
-        masks = [_mask(one) for one in (record, seconds[image], thirds.get(image))]
-        found = consensus_mask(masks[0], masks[1], masks[2], arguments.overlap)
+        third = _mask(thirds[image]) if image in thirds else None
+        found = consensus_mask(_mask(record), _mask(seconds[image]), third, arguments.overlap)
         counts += [found.num_agreed, found.num_decided, found.num_open]
         if found.num_open:
             undecided.append({"image": image, "open_regions": found.num_open})
@@ -62,7 +63,7 @@ def prepare(arguments: Namespace) -> Iterator[str]:
             Image.fromarray(found.mask.astype(np.uint8) * 255).save(temporary, format="PNG")
         if record["label"] and not found.mask.any():
             yield f"note: row {record['row']}, {image}: no tumour is left, and its label is {record['label']}"
-        agreed.append({**record, "mask": str(path), "tumour_classes": None, "annotation_frame": None})
+        agreed.append(_with_mask(record, path))
     if agreed:
         write_manifest(agreed, arguments.output / "images.csv")
     with atomic_path(arguments.output / "undecided.csv") as temporary:
@@ -88,10 +89,12 @@ def _by_image(path: Path | None, arguments: Namespace) -> dict[str, Record]:
     return {} if path is None else {record["image"]: record for record in _records(path, arguments)}
 
 
-def _mask(record: Record | None) -> NDArray[np.uint8] | None:
-    """Of a whole image ``(H, W)``; empty of an image of label 0 without a mask, None of no record."""
-    if record is None:
-        return None
+def _with_mask(record: Record, mask: Path) -> Record:
+    return {**record, "mask": str(mask), "tumour_classes": None, "annotation_frame": None}
+
+
+def _mask(record: Record) -> NDArray[np.uint8]:
+    """Of a whole image ``(H, W)``; empty of an image of label 0 without a mask."""
     try:
         size_px = open_slide(record["image"], mpp=record.get("mpp")).size_px
         if record.get("mask") is None and not label_of(record):

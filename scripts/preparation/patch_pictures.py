@@ -122,7 +122,7 @@ def _figure(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
 
 
 def _overlay(place: Axes, region: NDArray[np.bool_]) -> None:
-    place.imshow(np.where(region[..., None], np.float32(_OVERLAY), np.float32(0)))
+    place.imshow(np.where(region[..., None], np.array(_OVERLAY, np.float32), np.float32(0)))
 
 
 def _boxes(place: Axes, corners: Sequence[tuple[float, float]], side_px: float) -> None:

@@ -134,7 +134,7 @@ def test_two_classes_of_tiles_at_half_their_size(joint, tmp_path):
 
 
 def test_the_numbers_of_bach(joint, tmp_path):
-    """The paper's settings; photos may have another size than patches."""
+    """The paper's settings; photos are brought to the size of a patch."""
     table = joint.manifest()
     smaller = table["mask"].isna()
     for index, image in table[smaller]["image"].items():
@@ -153,8 +153,7 @@ def test_the_numbers_of_bach(joint, tmp_path):
     assert [len(records) for records in parsed("supervision")] == [8, 8]
     masked, labelled = (parsed(f"train::{kind}_images") for kind in ("masked", "labelled"))
     assert masked[0]["image"].shape == (3, 64, 64)
-    # Turned by a quarter or not.
-    assert {labelled[index]["image"].shape for index in range(8)} <= {(3, 80, 96), (3, 96, 80)}
+    assert {labelled[index]["image"].shape for index in range(8)} == {(3, 128, 128)}
     assert parsed("preprocessing").keywords["stain_reference"] == "monai"
 
 
@@ -167,10 +166,43 @@ def test_labelled_images_of_another_size_train(joint, tmp_path):
         table.loc[index, "image"] = str(path)
     table.to_csv(tmp_path / "patches.csv", index=False)
     bach = Bundle(joint.name, tmp_path, joint.tiny)
-    tiny = {"pretrained": False, "labelled_size_px": "$None", "num_epochs": 1, "steps_per_epoch": 2, "mpp": 8.0}
+    tiny = {
+        "pretrained": False,
+        "labelled_size_px": "$None",
+        "stretch_labelled": False,
+        "num_epochs": 1,
+        "steps_per_epoch": 2,
+        "mpp": 8.0,
+    }
     bach.train_here("bach", output_dir=tmp_path / "run", **tiny)
     assert counts_of(tmp_path / "run")["num_labelled"] == 8
     assert json.loads((tmp_path / "run/config.json").read_text())["stain_reference"] == "monai"
+
+
+def test_the_choices_of_the_released_code(joint, tmp_path):
+    """Its head, the training data's own colours, stains of labelled images alone, whole batches; evaluated as it was trained."""
+    options = {"pretrained": False, "masked_share": 0.5, "num_epochs": 1, "steps_per_epoch": 2, "mpp": 8.0, "whole_batches": True}
+    run = tmp_path / "run"
+    manifest = {"manifest": str(joint.data / "images.csv")}
+    workflow = joint.train_here("bach", "released", output_dir=run, labelled_size_px=64, **manifest, **options)
+    statistics = json.loads((run / "pixel_statistics.json").read_text())
+    state = weights_of(run / "model.pt")
+    torch.testing.assert_close(state["normalization.mean"].flatten(), torch.tensor(statistics["mean"]))
+    assert not any(name.startswith("classifier") for name in state)
+    parsed = workflow.parser.get_parsed_content
+    assert (parsed("map_stain_reference"), parsed("stain_reference")) == (None, "monai")
+    # Four masked images are as many as a half of each step; of the labelled ones there are eight.
+    batch = next(iter(parsed("train::dataloader")))
+    assert {name: len(part["image"]) for name, part in batch.items()} == {"masked": 4, "labelled": 4}
+    again = {"output_dir": run, "evaluation_dir": tmp_path / "again", "image_size_px": 64, "mpp": 8.0, **manifest}
+    assert joint.evaluate_here("bach", "released", **again) == metrics_of(run)
+
+
+def test_each_slide_may_validate(joint, tmp_path):
+    outside = sorted(set(joint.manifest().query("split != 'train'")["case_id"]))
+    parsed = joint.workflow("train", validation_case=outside[0], output_dir=str(tmp_path), **joint.tiny).parser.get_parsed_content
+    for name, cases in (("val", outside[:1]), ("test", outside[1:])):
+        assert sorted({record["case_id"] for record in parsed(f"{name}_records")}) == cases
 
 
 @pytest.mark.parametrize(
