@@ -39,12 +39,13 @@ def parsed() -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> int:
     from shared.data import load_manifest, write_manifest
     from shared.data.slide_survey import problem_table, survey_slides
-    from shared.writers.atomic import atomic_path
+    from shared.writers.atomic import contended_path
 
     out = arguments.out
     records = load_manifest(arguments.manifest, require=(), num_classes=2**31, check_files=False)
     survey = survey_slides(records, out / CACHE, arguments.app_mag, arguments.num_threads)
-    with atomic_path(out / PROBLEMS) as temporary:
+    # Two of these commands may share a folder.
+    with contended_path(out / PROBLEMS) as temporary:
         temporary.write_text(problem_table(survey.problems), encoding="utf-8")
     print(f"{len(survey.usable)} of {len(records)} rows are usable", end="")
     print(f"; the problems of the others are listed in {out / PROBLEMS}" if survey.problems else "")
@@ -53,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not survey.usable:
         raise ValueError(f"{arguments.manifest}: no slide is usable, see {out / PROBLEMS}")
     if arguments.skip:
-        write_manifest(survey.usable, out / MANIFEST)
+        with contended_path(out / MANIFEST) as temporary:
+            write_manifest(survey.usable, temporary)
         print(f"manifest of the usable slides: {out / MANIFEST}")
     return 0
 

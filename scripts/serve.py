@@ -163,7 +163,8 @@ def serve(arguments: argparse.Namespace) -> None:
     logging.getLogger(__name__).info("models: %s; slides: %d", ", ".join(sources), len(app.datastore().list_images()))
     largest_upload = int(arguments.largest_upload_gb * 2**30)
     server = create_server(app, arguments.host, arguments.origin, arguments.allow_delete, largest_upload)
-    run_until_told(uvicorn.Config(server, arguments.host, arguments.port, log_level="info", access_log=False))
+    serving = uvicorn.Config(server, arguments.host, arguments.port, log_level="info", access_log=False)
+    run_until_told(serving, app.trainings.close)
 
 
 def main() -> None:

@@ -3,14 +3,13 @@
 until_the_limit() {
     "$@" &
     child=$!
-    trap 'requeue=1; kill -TERM "$child" 2>/dev/null || true' USR1
-    trap 'kill -TERM "$child" 2>/dev/null || true' TERM
-    status=0
-    # A signal ends the first wait.
-    wait "$child" || status=$?
-    while kill -0 "$child" 2>/dev/null; do
-        status=0
+    trap 'requeue=1; is_told=1; kill -TERM "$child" 2>/dev/null || true' USR1
+    trap 'is_told=1; kill -TERM "$child" 2>/dev/null || true' TERM
+    while :; do
+        is_told= status=0
         wait "$child" || status=$?
+        # A signal ends the wait before the command, whose own status the next wait gives, even if it has ended meanwhile.
+        [ -n "$is_told" ] || break
     done
     if [ -n "${requeue:-}" ] && [ "$status" -ne 0 ]; then
         scontrol requeue "$SLURM_JOB_ID"

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..writers.atomic import atomic_path
+from ..writers.atomic import contended_path
 from ..wsi.formats import is_plain_picture
 from ..wsi.slide import Slide
 from .record import Record
@@ -136,7 +136,8 @@ class _Cache:
 
     def write(self) -> None:
         if self._num_new:
-            with atomic_path(self.file) as temporary:
+            # Of two surveys at a time the one that ends last stays, whole; the other's slides are opened again.
+            with contended_path(self.file) as temporary:
                 temporary.write_text(json.dumps(self._entries), encoding="utf-8")
 
 

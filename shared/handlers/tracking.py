@@ -15,19 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from monai.handlers import MLFlowHandler
 
 from ..writers.atomic import atomic_path
 from .runs.code import code_tags
 from .runs.end import EndWatch
-from .runs.entries import apply_entry
+from .runs.entries import apply_entry, halves, names_of
 from .runs.files import dataset_of, sha256
 from .runs.outage import REFUSALS, impatient, is_outage, one_line
 from .runs.system import start_system_metrics
 from .runs.watchdog import PARENT_TAG, PROCESS_TAG
-from .tracking_address import artifact_uri, database_file, database_uri, follow_move
+from .tracking_address import artifact_uri, database_file, database_of_note, database_uri, follow_move
 from .tracking_backlog import Backlog, Entry
 
 logger = logging.getLogger(__name__)
@@ -87,6 +86,7 @@ class Tracking:
         self._open_stages: dict[str, None] = {}
         self._end = EndWatch(self._log_end)
         self._is_watched = False
+        self._refused: set[tuple[str, ...]] = set()
         self._monitor: Any = None
 
     def start(
@@ -264,7 +264,7 @@ class Tracking:
         if not saved or not self._exists(saved["run_id"]):
             return None
         if saved["tracking_uri"] != self.uri:
-            before, now = (_database_of_note(saved["tracking_uri"]), database_file(self.uri))
+            before, now = (database_of_note(saved["tracking_uri"]), database_file(self.uri))
             if before is not None and now is not None and before != now:
                 follow_move(now, before)
             self._write_note(saved["run_id"])
@@ -358,7 +358,17 @@ class Tracking:
                 # Somebody may have deleted the run: another one is found or made.
                 self._runs.clear()
                 if is_last:
-                    logger.warning(f"MLflow at {self.uri} does not accept {str(entry)[:200]}: {one_line(error)}")
+                    self._part_or_drop(entry, error)
+
+    def _part_or_drop(self, entry: Entry, error: Exception) -> None:
+        """Leave out of an entry what is refused of it, and warn once of each name."""
+        parts, names = halves(entry), names_of(entry)
+        if len(parts) > 1:
+            for part in parts:
+                self._apply_or_drop(part)
+        elif not names or not names <= self._refused:
+            logger.warning(f"MLflow at {self.uri} does not accept {str(entry)[:200]}: {one_line(error)}")
+            self._refused |= names
 
     def _apply(self, entry: Entry) -> None:
         stage = entry.get("stage")
@@ -382,21 +392,3 @@ class _StageHandler(MLFlowHandler):
 
     def _log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         self._tracking.log_metrics(self._stage, metrics, step or 0)
-
-
-def experiment_id(uri: str, name: str) -> str | None:
-    """Id of an experiment; None where there is none or MLflow cannot be reached."""
-    try:
-        with impatient():
-            found = MlflowClient(uri).get_experiment_by_name(name)
-    except Exception as error:
-        if not is_outage(error):
-            raise
-        return None
-    return None if found is None else str(found.experiment_id)
-
-
-def _database_of_note(uri: str) -> Path | None:
-    """The file that a note names; earlier versions wrote its path as it is."""
-    plain = uri.removeprefix("sqlite:///")
-    return database_file(uri) if plain == uri else Path(plain)

@@ -7,9 +7,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from mlflow import MlflowClient
 from mlflow.tracking._tracking_service import utils
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+
+from .runs.outage import impatient, is_outage
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,12 @@ def database_file(uri: str) -> Path | None:
     return Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
 
 
+def database_of_note(uri: str) -> Path | None:
+    """The file that a run folder's note names; earlier versions wrote its path as it is."""
+    plain = uri.removeprefix("sqlite:///")
+    return database_file(uri) if plain == uri else Path(plain)
+
+
 def artifact_uri(database: Path) -> str:
     """Where the artefacts of a SQLite database are kept: in the folder ``mlruns`` next to it."""
     return (database.parent / ARTIFACTS).as_uri()
@@ -66,3 +75,15 @@ def follow_move(database: Path, before: Path) -> None:
                 )
     # Within a process MLflow remembers where it has put a run's files.
     getattr(utils, "_artifact_repos_cache", {}).clear()
+
+
+def experiment_id(uri: str, name: str) -> str | None:
+    """Id of an experiment; None where there is none or MLflow cannot be reached."""
+    try:
+        with impatient():
+            found = MlflowClient(uri).get_experiment_by_name(name)
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        return None
+    return None if found is None else str(found.experiment_id)

@@ -84,18 +84,21 @@ def load_network(
         ValueError: for a bundle, overlay, key or checkpoint that is not there, or a checkpoint of another network or training.
         RuntimeError: if this process has loaded another code called `shared` than the bundle's.
     """
+    bundle = Path(bundle).expanduser()
     mapper_of = load_code(bundle, "shared.inference").load_slide_mapper
-    found, files = _checkpoints(checkpoint), [str(overlay) for overlay in overlays]
+    found = _checkpoints(checkpoint)
+    # A path that begins so; others stay as they are, as they may be names in the bundle.
+    files = [str(Path(one).expanduser()) if one.startswith("~") else one for one in map(str, overlays)]
     if len(found) == 1:
         # A head that came with a bundle says itself what it is.
         head = found[0].with_name("inference.json")
         files += [str(head)] if head.is_file() else []
     given = {"checkpoints": [str(path) for path in found]} if found else {}
-    return Network(Path(bundle).absolute(), mapper_of(Path(bundle), files, given | keys))
+    return Network(bundle.absolute(), mapper_of(bundle, files, given | keys))
 
 
 def _checkpoints(checkpoint: str | Path | Sequence[str | Path] | None) -> list[Path]:
     if checkpoint is None:
         return []
-    paths = [Path(path) for path in ([checkpoint] if isinstance(checkpoint, str | Path) else checkpoint)]
+    paths = [Path(path).expanduser() for path in ([checkpoint] if isinstance(checkpoint, str | Path) else checkpoint)]
     return [path / "model.pt" if path.is_dir() else path for path in paths]

@@ -115,7 +115,7 @@ def map_slide(slide: str | Path, network: Network, output_dir: str | Path | None
     if mpp is not None:
         image = type(image)(image.path, image.name, mpp)
     temporary = TemporaryDirectory(prefix="map-") if output_dir is None else None
-    folder = Path(temporary.name if temporary is not None else str(output_dir)).absolute()
+    folder = Path(temporary.name if temporary is not None else str(output_dir)).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     row = network.mapper.map_image(image, folder)
     return SlideMap(image.name, folder, network.class_names, dict(row), temporary)

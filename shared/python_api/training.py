@@ -76,8 +76,8 @@ def train(
         ValueError: for a bundle, manifest or overlay that is not there.
         RuntimeError: if the training ends without a model, with what it said last.
     """
+    bundle, manifest = Path(bundle).expanduser().absolute(), Path(manifest).expanduser().absolute()
     load_code(bundle, "shared.front_door")
-    bundle, manifest = Path(bundle).absolute(), Path(manifest).expanduser().absolute()
     if not manifest.is_file():
         raise ValueError(f"the manifest {manifest} does not exist")
     folder = (Path("runs") / bundle.name if output_dir is None else Path(output_dir).expanduser()).absolute()

@@ -185,6 +185,23 @@ def test_a_refused_value_does_not_hold_up_the_others(make_tracking, runs_of, cap
     assert not tracking.backlog
 
 
+def test_a_refused_name_is_left_out_of_its_batch(make_tracking, runs_of, caplog):
+    """All other metrics, parameters and tags of the batch are logged; one is told once of each name."""
+    bad = "no : such?name*"
+    good = {f"value {index}": float(index) for index in range(9)}
+    tracking = make_tracking()
+    tracking.start({**good, bad: 1})
+    for step in range(3):
+        tracking.log_metrics("a", {bad: 1.0, **good}, step)
+    runs = runs_of()
+    assert runs["output/a"].data.metrics == good
+    assert runs["output"].data.params == {name: str(value) for name, value in good.items()}
+    said = warnings_of(caplog)
+    assert len(said) == 2
+    assert all(bad in one and not any(name in one for name in good) for one in said)
+    assert not tracking.backlog
+
+
 def test_a_run_that_somebody_deletes_does_not_end_the_training(make_tracking, client, runs_of):
     tracking = make_tracking()
     tracking.start({})

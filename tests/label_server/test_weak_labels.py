@@ -73,6 +73,8 @@ def test_areas_that_contradict_the_label_are_not_used(draw):
         {"tumor": 0, "fraction": 0.1},
         {"tumor": 1, "fraction": "much"},
         {"tumor": 1, "size": 3},
+        {"tumor": True, "tumour": 0},
+        {"tumor": 1, "fraction": 0.2, "area": 0.3},
     ],
 )
 def test_labels_of_another_form_are_refused(value):

@@ -98,6 +98,22 @@ def test_what_is_no_image_is_refused(networks, image, said):
     assert said in str(raised.value)
 
 
+def test_of_an_array_no_file_is_named(networks):
+    with pytest.raises(ValueError, match="the image given as an array cannot be mapped") as raised:
+        networks[HEAD].predict(np.zeros((64, 64, 3), np.uint8))
+    assert ".png" not in str(raised.value)
+
+
+def test_paths_begin_in_the_home_folder(pixels, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "bundles").symlink_to(BUNDLES)
+    tifffile.imwrite(tmp_path / "slide.tif", pixels[:200, :200], photometric="rgb", metadata=None)
+    network = load_network(f"~/bundles/{HEAD}", f"~/bundles/{HEAD}/models/ebhi_seg", device="cpu")
+    found = map_slide("~/slide.tif", network, "~/maps", mpp=0.5)
+    assert found.folder == tmp_path / "maps"
+    assert (tmp_path / "maps/slide.ome.tif").is_file()
+
+
 # With millimetres for micrometres the map would be a thousand times as large, a file of terabytes.
 @pytest.mark.parametrize("mpp", [0, -1, 500.0, float("nan"), float("inf")])
 def test_a_pixel_size_that_is_none_is_refused(networks, pixels, mpp):

@@ -108,3 +108,26 @@ def test_an_array_of_trainings(tmp_path):
     ).stdout
     expected = "--config_file bundles/camel/configs/train.json --output_dir runs/fold_3 --fold 3 --num_workers 6 --num_folds 5"
     assert said == f"-m monai.bundle run {expected}\n"
+
+
+@pytest.mark.parametrize(("ending", "is_queued_again"), [("exit 0", False), ("exit 143", True)])
+def test_a_command_that_ends_well_when_it_is_told_to_is_not_queued_again(tmp_path, ending, is_queued_again):
+    """The command has ended before the shell asks for its status: sending the signal takes a while here."""
+    (tmp_path / "command.sh").write_text(f"trap '{ending}' TERM\ntouch begun\nsleep 60 & wait $!\n")
+    (tmp_path / "job.sh").write_text(
+        f"""
+        set -euo pipefail
+        kill() {{ builtin kill "$@"; sleep 1; }}
+        scontrol() {{ echo "$*"; }}
+        . {ROOT}/scripts/slurm/until_the_limit.sh
+        until_the_limit bash command.sh
+        """
+    )
+    job = subprocess.Popen(
+        ["bash", "job.sh"], cwd=tmp_path, env=os.environ | {"SLURM_JOB_ID": "4711"}, stdout=subprocess.PIPE, text=True
+    )
+    wait_for(tmp_path / "begun", job)
+    job.send_signal(signal.SIGUSR1)
+    said, _ = job.communicate(timeout=DEADLINE_S)
+    assert job.returncode == 0
+    assert said == ("requeue 4711\n" if is_queued_again else "")

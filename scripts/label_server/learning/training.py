@@ -177,6 +177,7 @@ class Trainings:
         # Of each task that runs, by its id.
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.tasks: list[TrainingTask] = []
+        self._is_closed = False
 
     @property
     def running(self) -> TrainingTask | None:
@@ -217,9 +218,11 @@ class Trainings:
         return task
 
     def stop(self) -> TrainingTask | None:
-        """Kill the training that runs; None if there is none."""
+        """Kill the training that runs; None if there is none, or it is published already."""
         with self._lock:
             task = self.running
+            if task is not None and task.version is not None:
+                return None
             if task is not None:
                 task.status = STOPPED
         if task is not None:
@@ -227,6 +230,10 @@ class Trainings:
             if process is not None:
                 process.kill()
         return task
+
+    def close(self) -> None:
+        """Publish nothing any more: the server was told to end, and what it trains ends with it. May be called by a signal."""
+        self._is_closed = True
 
     def _run(self, task: TrainingTask, model: ServedModel, recipe: Recipe, run: Path, record: dict[str, Any]) -> None:
         try:
@@ -247,12 +254,14 @@ class Trainings:
                 raise RuntimeError(f"the training ended with status {code}: {_last_error(run / LOG)}")
             # What cannot be loaded must not replace what can.
             loaded = model.load(Version(run.name, run / "model.pt"))
-            if task.status == STOPPED:
-                self._end(task, STOPPED, None)
-                return
-            version = model.versions.publish(run, {**record, "request": task.request})
+            with self._lock:
+                # From here on it is published, whoever wants to stop it: before, it is not.
+                if task.status == STOPPED or self._is_closed:
+                    self._end(task, STOPPED, None)
+                    return
+                version = model.versions.publish(run, {**record, "request": task.request})
+                task.version = version.name
             model.answer_with(loaded, version)
-            task.version = version.name
             task.log = version.checkpoint.with_name(LOG)
             if self._on_published is not None:
                 self._on_published(model, version)

@@ -136,6 +136,10 @@ def stated_label(info: Mapping[str, Any]) -> StatedLabel | None:
         return None
     if not isinstance(stated, Mapping) or not {*stated} <= {*_NAMES, *_FRACTIONS} or not any(name in stated for name in _NAMES):
         raise Refusal(f'weak_label must be of the form {{"tumor": 0 or 1, "fraction": 0 to 1}}, got {repr(stated)[:80]}')
+    for names in (_NAMES, _FRACTIONS):
+        values = [stated[name] for name in names if stated.get(name) is not None]
+        if any(value != values[0] for value in values):
+            raise Refusal(f"weak_label: {' and '.join(names)} contradict each other, got {repr(stated)[:80]}")
     label = next(stated[name] for name in _NAMES if name in stated)
     if not isinstance(label, int) or label not in (0, 1):
         raise Refusal(f"weak_label: tumor must be 0 or 1, got {repr(label)[:80]}")

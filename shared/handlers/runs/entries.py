@@ -10,6 +10,27 @@ from mlflow.entities import Metric, Param, RunTag
 from ..tracking_backlog import Entry
 from .files import log_dataset, log_file
 
+# What an entry may hold several of.
+_NAMED = ("metrics", "params", "tags")
+
+
+def halves(entry: Entry) -> list[Entry]:
+    """An entry of several metrics, parameters or tags as two; one that cannot be parted alone.
+
+    >>> halves({"metrics": {"a": 1, "b": 2, "c": 3}, "step": 4})
+    [{'metrics': {'a': 1}, 'step': 4}, {'metrics': {'b': 2, 'c': 3}, 'step': 4}]
+    """
+    kind = next((kind for kind in _NAMED if len(entry.get(kind, ())) > 1), None)
+    if kind is None:
+        return [entry]
+    named = list(entry[kind].items())
+    return [{**entry, kind: dict(part)} for part in (named[: len(named) // 2], named[len(named) // 2 :])]
+
+
+def names_of(entry: Entry) -> set[tuple[str, ...]]:
+    """Stage, kind and name of each metric, parameter and tag of an entry."""
+    return {(str(entry.get("stage")), kind, name) for kind in _NAMED for name in entry.get(kind, ())}
+
 
 def apply_entry(client: MlflowClient, run_id: str, entry: Entry, folder: Path) -> None:
     """Bring metrics, parameters, tags, a file, a data set or a status to a run.

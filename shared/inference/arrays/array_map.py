@@ -13,7 +13,7 @@ from ..look_ahead import OpenedSlide
 from ..outputs.probability_map import ProbabilityMap
 from ..overview import read_overview
 from ..slide_mapper import SlideMapper
-from .array_slide import ArraySlide
+from .array_slide import NAME, ArraySlide
 
 
 def map_array(
@@ -36,8 +36,16 @@ def map_array(
         ValueError: for an array that is no image, or no picture of stained tissue on bright glass.
     """
     slide = ArraySlide(rgb, mapper.mpp if mpp is None else mpp)
+    try:
+        return _mapped(mapper, slide, mapper.tissue.only if tissue_only is None else tissue_only)
+    except ValueError as error:
+        # No file of that name is anywhere.
+        raise ValueError(str(error).replace(NAME, "the image given as an array")) from error
+
+
+def _mapped(mapper: SlideMapper, slide: ArraySlide, tissue_only: bool) -> NDArray[np.float32]:
     with ExitStack() as stack:
-        opened = stack.enter_context(_open(mapper, slide, mapper.tissue.only if tissue_only is None else tissue_only))
+        opened = stack.enter_context(_open(mapper, slide, tissue_only))
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="array-")))
         whole = stack.enter_context(ProbabilityMap(folder / "map.part", opened.grid, mapper._num_classes))
         mapper._fill(whole, opened, "")

@@ -14,7 +14,7 @@ from ...wsi.slide import Slide
 from ...wsi.spacing import STATED_RANGE, is_possible_spacing
 
 # As a file with these pixels would be called: no pixel size of its own, and seen whole where it is small.
-_NAME = "array.png"
+NAME = "array.png"
 
 
 class ArraySlide(Slide):
@@ -32,7 +32,7 @@ class ArraySlide(Slide):
         check_rgb(rgb)
         if not is_possible_spacing(mpp):
             raise ValueError(f"mpp must be a positive number of micrometres per pixel ({STATED_RANGE}), got {mpp}")
-        self.path = Path(_NAME)
+        self.path = Path(NAME)
         self._library = PillowReader
         self._library_levels = (0,)
         self.level_sizes_px = ((rgb.shape[1], rgb.shape[0]),)
