@@ -12,7 +12,7 @@ from bokeh.plotting import figure
 
 from scripts.label_server.refusal import Refusal
 
-from .brush import BRUSHES, MOVE, Brush, choose_with
+from .brush import CHOICES, Brush, choose_with
 from .learner import Learner
 
 _SAID = {"": "not said", "0": "normal", "1": "tumour"}
@@ -39,7 +39,7 @@ class LabelBar:
         self._is_filling, self._revision = False, learner.revision
         self._said = Select(options=list(_SAID.items()), value="", title="label of the slide", width=120, name="label")
         self._area = Slider(start=0, end=100, step=1, value=0, title="rough area, % (0: not said)", width=170, name="area")
-        self._brush = RadioButtonGroup(labels=[MOVE, *BRUSHES], active=0, name="brush")
+        self._brush = RadioButtonGroup(labels=list(CHOICES), active=0, name="brush")
         self._width = Slider(start=10, end=1000, step=10, value=150, title="width of strokes, µm", width=150, name="width")
         self._undo = Button(label="undo stroke", width=100, name="undo stroke")
         self._train = Button(label="train", button_type="primary", width=80, name="train")
