@@ -48,11 +48,11 @@ class MapPixels:
 
     @functools.cached_property
     def filled_box(self) -> tuple[int, int, int, int]:
-        """(left, top, right, bottom) around the tiles of the file that are not 0 everywhere, as those of glass are."""
+        """(left, top, right, bottom) around the tiles of the file that are not 0 everywhere; the first pixel where all are."""
         page = self._levels[0]
         rows, columns = np.divmod(self._filled_tiles(), -(-page.imagewidth // page.tilewidth))
         if not len(rows):
-            return 0, 0, 0, 0
+            return 0, 0, 1, 1
         right, bottom = (int(columns.max()) + 1) * page.tilewidth, (int(rows.max()) + 1) * page.tilelength
         left, top = int(columns.min()) * page.tilewidth, int(rows.min()) * page.tilelength
         return left, top, min(right, page.imagewidth), min(bottom, page.imagelength)
