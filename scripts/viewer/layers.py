@@ -26,7 +26,7 @@ COLOUR_MAPS = ("viridis", "cividis", "magma", "plasma")
 _KEPT = 16
 _KEPT_WHOLE = 4
 _LARGEST_WHOLE_PX = 2**26
-_REDUCED_PX = 512  # of the longer side: outlines take little time, however many specks a map of this size has
+_REDUCED_PX = 400  # of the longer side: outlines take little time, however many specks a map of this size has
 _UNKNOWN_MPP = 1.0  # of slides that do not say: only positions are read
 
 
@@ -84,15 +84,18 @@ class Layers:
     def _open_map(path: Path, channel: int, stamp: str) -> MapPixels:
         return MapPixels(path, channel)
 
-    def whole_map(self, method: int, name: str) -> NDArray[np.uint8] | None:
-        """All pixels of a map, kept for the next threshold; None of one that is too large to be kept.
+    def whole_map(self, method: int, name: str) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
+        """The part of a map that is not empty, kept for the next threshold; None of one that is too large to be kept.
+
+        Returns:
+            its values, and its corner (x, y) in map pixels.
 
         Raises:
             ValueError: as `map`.
         """
         source = self.map(method, name)
-        height, width = source.shape
-        if height * width > _LARGEST_WHOLE_PX:
+        left, top, right, bottom = source.filled_box
+        if (right - left) * (bottom - top) > _LARGEST_WHOLE_PX:
             return None
         maps = self.cohort.methods[method]
         return self._whole(maps.path(name, MAP_SUFFIX), maps.stamp(name), source)
@@ -189,21 +192,21 @@ class Layers:
             return png(_shrunk(picture.convert("RGB"), height_px))
 
 
-def _whole_map(path: Path, stamp: str, source: MapPixels) -> NDArray[np.uint8]:
-    height, width = source.shape
-    return source.read((0, 0), max(height, width), 1)[:height, :width]
+def _whole_map(path: Path, stamp: str, source: MapPixels) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    left, top, right, bottom = source.filled_box
+    width, height = right - left, bottom - top
+    return source.read((left, top), max(width, height), 1)[:height, :width], (left, top)
 
 
 def _reduced_map(path: Path, stamp: str, source: MapPixels) -> tuple[NDArray[np.uint8], tuple[float, float], float]:
-    height, width = source.shape
-    left, top, right, bottom = 0.0, 0.0, float(width), float(height)
-    step = max(1.0, max(width, height) / _REDUCED_PX)
+    left, top, right, bottom = map(float, source.filled_box)
+    step = max(1.0, max(right - left, bottom - top) / _REDUCED_PX)
     values = source.read((left, top), _REDUCED_PX, step)
     columns, rows = np.flatnonzero(values.any(axis=0)), np.flatnonzero(values.any(axis=1))
     if step > 1 and len(columns):
         # One pixel more on each side: what is reduced may have lost its border.
-        left, right = max(0.0, (columns[0] - 1) * step), min(right, (columns[-1] + 2) * step)
-        top, bottom = max(0.0, (rows[0] - 1) * step), min(bottom, (rows[-1] + 2) * step)
+        left, right = left + max(0, columns[0] - 1) * step, min(right, left + (columns[-1] + 2) * step)
+        top, bottom = top + max(0, rows[0] - 1) * step, min(bottom, top + (rows[-1] + 2) * step)
         step = max(1.0, max(right - left, bottom - top) / _REDUCED_PX)
         values = source.read((left, top), _REDUCED_PX, step)
     return values, (left, top), step

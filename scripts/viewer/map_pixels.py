@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -44,6 +45,36 @@ class MapPixels:
     def shape(self) -> tuple[int, int]:
         """(H, W)."""
         return self._levels[0].imagelength, self._levels[0].imagewidth
+
+    @functools.cached_property
+    def filled_box(self) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) around the tiles of the file that are not 0 everywhere; the first pixel where all are."""
+        page = self._levels[0]
+        rows, columns = np.divmod(self._filled_tiles(), -(-page.imagewidth // page.tilewidth))
+        if not len(rows):
+            return 0, 0, 1, 1
+        right, bottom = (int(columns.max()) + 1) * page.tilewidth, (int(rows.max()) + 1) * page.tilelength
+        left, top = int(columns.min()) * page.tilewidth, int(rows.min()) * page.tilelength
+        return left, top, min(right, page.imagewidth), min(bottom, page.imagelength)
+
+    def _filled_tiles(self) -> NDArray[np.int64]:
+        """Their indices. Tiles of 0 are all encoded alike, and in the fewest bytes: one is decoded, the others are compared."""
+        page = self._levels[0]
+        sizes = np.asarray(page.databytecounts)
+        stored = np.flatnonzero(sizes)
+        smallest = stored[sizes[stored] == sizes[stored].min()] if len(stored) else stored
+        with self._lock:
+            encoded = {}
+            for index in smallest.tolist():
+                self._tiff.filehandle.seek(page.dataoffsets[index])
+                encoded[index] = self._tiff.filehandle.read(int(sizes[index]))
+        contents = {content: index for index, content in encoded.items()}
+        clear = {content for content, index in contents.items() if not self._has_values(index)}
+        return np.array([index for index in stored.tolist() if encoded.get(index) not in clear], np.int64)
+
+    def _has_values(self, index: int) -> bool:
+        tile = self._tile(0, index)
+        return tile is not None and bool(tile.any())
 
     def read(self, xy: tuple[float, float], size_px: int, step: float) -> NDArray[np.uint8]:
         """A square window: the nearest pixel of the map for each of its own.

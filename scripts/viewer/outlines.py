@@ -85,13 +85,13 @@ def outlines_at(
         return _written(layers, method, name)
     pixel, map_mpp, options = _options(layers, method, name, threshold)
     found = Outlines()
-    with _source(layers, method, name) as source:
+    with _source(layers, method, name) as (source, corner):
         least = least_pixels(_scale(layers, method, name), options)
         for region in tumour_regions(source, threshold, least, _strip_height(source)):
             if not is_wanted():
                 break
             outline = simplified(region.polygon, options.simplify_um / map_mpp)
-            found.add(outline, region, pixel, (0.0, 0.0), map_mpp)
+            found.add(outline, region, pixel, (corner[0] * pixel, corner[1] * pixel), map_mpp)
     return found
 
 
@@ -140,14 +140,14 @@ class KeptMap:
 
 
 @contextmanager
-def _source(layers: Layers, method: int, name: str) -> Iterator[RowSource]:
-    """The map, from memory where it is not too large to stay there."""
+def _source(layers: Layers, method: int, name: str) -> Iterator[tuple[RowSource, tuple[int, int]]]:
+    """The map, from memory where it is not too large to stay there, and its corner in map pixels."""
     kept = layers.whole_map(method, name)
     if kept is not None:
-        yield KeptMap(kept)
+        yield KeptMap(kept[0]), kept[1]
         return
     with MapFile(layers.cohort.methods[method].path(name, MAP_SUFFIX)) as file:
-        yield file
+        yield file, (0, 0)
 
 
 def _strip_height(source: RowSource) -> int | None:

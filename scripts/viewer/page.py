@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 OUTLINES, TRUTH = 0, 1
 _LOOK_MS = 2000
+_NO_SECOND = ("", "none")
 OWN_THRESHOLD, THRESHOLD = "threshold (each map's own)", "threshold"
 _STYLE = """
 :host { font-family: system-ui, sans-serif; }
@@ -110,7 +111,7 @@ class Page:
         document.js_on_event(DocumentReady, CustomJS(args={"x": self._x, "y": self._y, "dark": self._dark}, code=_READY))
         document.add_periodic_callback(self._look_for_new_maps, _LOOK_MS)
         if self._state.slide:
-            self._show(self._state)
+            self._show(self._state if "methods" in arguments else self._with_own_methods(self._state))
 
     def _make_widgets(self) -> None:
         titles = [maps.title for maps in self._cohort.methods]
@@ -123,6 +124,7 @@ class Page:
             visible=len(titles) > 1,
         )
         self._threshold = Slider(start=0.01, end=1, step=0.01, value=0.5, title=OWN_THRESHOLD, width=260, name="threshold")
+        self._second = Select(options=[_NO_SECOND], value="", title="second map", width=140, visible=False, name="second")
         self._opacity = Slider(start=0, end=1, step=0.05, value=0.5, title="opacity of the map", width=160, name="opacity")
         self._colours = Select(options=list(COLOUR_MAPS), value=self._state.colours, title="colours", width=110)
         names = next((maps.class_names for maps in self._cohort.methods if maps.class_names), None)
@@ -142,7 +144,7 @@ class Page:
         self._address = TextInput(value="", visible=False, name="address")
         self._methods.on_change("value", lambda _name, _old, _new: self._choose_methods())
         self._threshold.on_change("value", lambda _name, _old, new: self._choose_threshold(new))
-        for widget in (self._opacity, self._colours, self._channel):
+        for widget in (self._opacity, self._colours, self._channel, self._second):
             widget.on_change("value", lambda _name, _old, _new: self._show_layers())
         self._shown.on_change("active", lambda _name, _old, _new: self._show_layers())
         self._back.on_click(partial(self._step, -1))
@@ -153,12 +155,25 @@ class Page:
             model.js_on_change(event, follow)
 
     def _bar(self) -> LayoutDOM:
-        parts = (self._back, self._next, self._threshold, self._opacity, self._colours, self._channel, self._shown, self._methods)
-        return row(*parts, self._dark, self._address, styles={"flex-wrap": "wrap", "gap": "8px", "align-items": "end"})
+        looks = (self._opacity, self._colours, self._channel, self._second, self._shown)
+        return row(
+            self._back,
+            self._next,
+            self._threshold,
+            *looks,
+            self._methods,
+            self._dark,
+            self._address,
+            styles={"flex-wrap": "wrap", "gap": "8px", "align-items": "end"},
+        )
 
     def _open(self, name: str) -> None:
-        methods = self._state.methods if self._labels is None else self._labels.methods(name) or self._state.methods
-        self._show(replace(self._state, slide=name, methods=methods, box=None, threshold=None))
+        self._show(self._with_own_methods(replace(self._state, slide=name, box=None, threshold=None)))
+
+    def _with_own_methods(self, state: ViewState) -> ViewState:
+        """Where slides are labelled, with the maps of the version that answers and the one before it."""
+        methods = () if self._labels is None else self._labels.methods(state.slide)
+        return replace(state, methods=methods) if methods else state
 
     def _step(self, by: int) -> None:
         names = list(self._cohort.slides)
@@ -220,6 +235,7 @@ class Page:
             value=[str(index) for index in state.methods],
             visible=len(titles) > 1,
         )
+        self._second.update(options=[_NO_SECOND, *self._methods.options], visible=len(titles) > 1)
         if self._labels is not None:
             self._labels.open(state.slide, self._layers.slide(state.slide).mpp, figures)
         tumour = [self._cohort.methods[pane.method] for pane in self._panes if pane.method is not None]
@@ -238,9 +254,17 @@ class Page:
             if pane.method is not None:
                 stamp = self._cohort.methods[pane.method].stamp(self._state.slide)
                 pane.show_map(self._colours.value, channel, self._opacity.value, stamp)
+            self._show_second(pane, channel)
             pane.show_truth(TRUTH in self._shown.active, 0.5)
             pane.hide_outlines(OUTLINES not in self._shown.active)
         self._note_address()
+
+    def _show_second(self, pane: SlidePane, channel: int) -> None:
+        method = int(self._second.value) if self._second.value else None
+        version = "" if method is None else self._cohort.methods[method].stamp(self._state.slide)
+        # In other colours than the first.
+        colours = COLOUR_MAPS[COLOUR_MAPS.index(self._colours.value) - 1]
+        pane.show_second(method, colours, channel, self._opacity.value, version)
 
     def _look_for_new_maps(self) -> None:
         """What was rewritten since it was drawn is drawn anew."""

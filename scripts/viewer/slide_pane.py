@@ -55,6 +55,7 @@ class SlidePane:
         self.figure.toolbar.logo = None
         self._add(slide_address(name), 1.0)
         self._map: TileRenderer | None = None
+        self._second: TileRenderer | None = None
         self._truth: TileRenderer | None = None
         self._outlines = ColumnDataSource({"xs": [], "ys": [], "name": [], "area": [], "mean": [], "colour": []})
         drawn = self.figure.multi_polygons(
@@ -82,6 +83,19 @@ class SlidePane:
         elif self._map.tile_source.url != address:
             self._map.tile_source = self._source(address)
         self._map.alpha = opacity
+
+    def show_second(self, method: int | None, colours: str, channel: int, opacity: float, version: str) -> None:
+        """Lay the map of another method, such as one of attention, over everything but the outlines; None takes it away."""
+        is_there = method is not None and self._layers.cohort.methods[method].has_map(self._name)
+        if method is not None and is_there:
+            address = map_address(method, self._name, colours, channel, version)
+            if self._second is None:
+                self._second = self._add(address, opacity)
+            elif self._second.tile_source.url != address:
+                self._second.tile_source = self._source(address)
+            self._second.alpha = opacity
+        if self._second is not None:
+            self._second.visible = is_there
 
     def show_truth(self, is_shown: bool, opacity: float) -> None:
         """Lay the mask over the slide, where it has one."""

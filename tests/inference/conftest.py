@@ -52,28 +52,28 @@ def mapper(redness):
     return SlideMapper(redness, **grouped(**SETTINGS))
 
 
+def write_pyramid(path, rgb, mpp=0.5, num_levels=2):
+    """Write a tiled, pyramidal, lossless TIFF of an RGB array, (H, W, 3); return its path."""
+    resolution = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
+    with tifffile.TiffWriter(path) as tiff:
+        for level in range(num_levels):
+            step = 2**level
+            options = {} if level else resolution
+            tiff.write(
+                rgb[::step, ::step],
+                photometric="rgb",
+                tile=(256, 256),
+                compression="zlib",
+                subfiletype=1 if level else 0,
+                metadata=None,
+                **options,
+            )
+    return path
+
+
 @pytest.fixture
 def write_slide():
-    """Write a tiled, pyramidal, lossless TIFF of an RGB array, (H, W, 3)."""
-
-    def write(path, rgb, mpp=0.5, num_levels=2):
-        resolution = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
-        with tifffile.TiffWriter(path) as tiff:
-            for level in range(num_levels):
-                step = 2**level
-                options = {} if level else resolution
-                tiff.write(
-                    rgb[::step, ::step],
-                    photometric="rgb",
-                    tile=(256, 256),
-                    compression="zlib",
-                    subfiletype=1 if level else 0,
-                    metadata=None,
-                    **options,
-                )
-        return path
-
-    return write
+    return write_pyramid
 
 
 @pytest.fixture

@@ -43,6 +43,17 @@ def test_a_rollback_keeps_what_it_leaves_and_its_number_is_not_used_again(versio
     assert [row["version"] for row in versions.listed()] == ["original", "0001", "0002", "0003"]
 
 
+def test_any_version_can_be_chosen_and_those_after_it_come_back(versions):
+    for content in (b"first", b"second", b"third"):
+        publish(versions, content)
+    assert versions.choose("0001").name == versions.current.name == "0001"
+    assert versions.choose("0003").checkpoint.read_bytes() == b"third"
+    assert [versions.roll_back().name for _ in range(2)] == ["0001", "original"]
+    assert [row["version"] for row in versions.listed()] == ["original", "0001", "0002", "0003"]
+    with pytest.raises(Refusal, match="camel has no version '0007'"):
+        versions.choose("0007")
+
+
 def test_what_a_kill_leaves_is_cleared_and_never_answers(versions):
     publish(versions, b"first")
     run = versions.new_run()

@@ -4,12 +4,11 @@ import csv
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 
 from shared.inference import InferenceFailures, SlideMapper
 from tests.inference.cohort_processes import SETTINGS
-from tests.inference.conftest import GLASS, TISSUE, TUMOUR, Redness
+from tests.inference.conftest import GLASS, TISSUE, TUMOUR, Redness, write_pyramid
 from tests.inference.flat_options import grouped
 
 HOSTILE = "<img src=x onerror=alert(1)> 5%20"  # the name of a slide
@@ -27,22 +26,6 @@ def slide_pixels(seed, tumour):
     return rgb
 
 
-def write_slide(path, rgb):
-    resolution = {"resolution": (1e4 / 0.5, 1e4 / 0.5), "resolutionunit": "CENTIMETER"}
-    with tifffile.TiffWriter(path) as tiff:
-        for level in range(3):
-            step = 2**level
-            tiff.write(
-                rgb[::step, ::step],
-                photometric="rgb",
-                tile=(256, 256),
-                compression="zlib",
-                subfiletype=1 if level else 0,
-                metadata=None,
-                **({} if level else resolution),
-            )
-
-
 @pytest.fixture(scope="session")
 def mapped(tmp_path_factory):
     """A folder with two slides, one of them with a mask, one that cannot be read, their manifest, and two folders of maps."""
@@ -51,7 +34,7 @@ def mapped(tmp_path_factory):
     rows = []
     for seed, (name, tumour) in enumerate({"first": (300, 300, 240), HOSTILE: (500, 200, 120)}.items()):
         rgb = slide_pixels(seed, tumour)
-        write_slide(folder / "slides" / f"{name}.tif", rgb)
+        write_pyramid(folder / "slides" / f"{name}.tif", rgb, num_levels=3)
         mask = np.zeros(rgb.shape[:2], np.uint8)
         mask[tumour[1] : tumour[1] + tumour[2], tumour[0] : tumour[0] + tumour[2]] = 255
         Image.fromarray(mask).save(folder / f"mask_{seed}.png")

@@ -108,7 +108,7 @@ def test_labels_train_the_head_and_outlive_the_server(browser, cohort):
         page.said("message", "not mapped")
         assert page.get("counts") == "has no label"
         # A stroke of tumour is a label, and the rough area is said.
-        page.click("Tumor")
+        page.click("Tumour")
         page.stroke(((0.5, 0.35), (0.5, 0.45)))
         page.said("counts", "counts as tumour")
         assert rows_of(server.labels)["to label"]["label"] == 1

@@ -9,14 +9,15 @@ from scripts.label_server.refusal import Refusal
 from scripts.viewer.cohort import open_cohort
 from scripts.viewer.labelling.labels import Labels
 from shared.data import TissueCache, load_manifest
+from tests.inference.conftest import write_pyramid
 
-from .conftest import slide_pixels, write_slide
+from .conftest import slide_pixels
 
 
 @pytest.fixture
 def manifest(tmp_path):
     (tmp_path / "slides").mkdir()
-    write_slide(tmp_path / "slides/a.tif", slide_pixels(0, (300, 300, 240)))
+    write_pyramid(tmp_path / "slides/a.tif", slide_pixels(0, (300, 300, 240)))
     rows = ["a.tif,,,c1,train", "b.tif,1,0.25,c2,train", "c.tif,0,,c3,test"]
     (tmp_path / "slides.csv").write_text("image,label,area,case_id,split\n" + "".join(f"slides/{row}\n" for row in rows))
     for name in ("b", "c"):

@@ -128,8 +128,8 @@ def test_a_draft_of_a_large_map_is_of_its_tissue(tmp_path):
     values[1100:1300, 2100:2500] = 200
     write_ome_tiff(tmp_path / "map.ome.tif", KeptMap(values), 4.0)
     found, corner, step = _reduced_map(tmp_path / "map.ome.tif", "", MapPixels(tmp_path / "map.ome.tif"))
-    # 600 x 400 px, and a pixel of the first look on each side.
-    assert step == pytest.approx((600 + 2 * 4000 / 512) / 512, rel=0.02)
+    # 600 x 400 px, and a pixel of the first look on each side, in the tiles of the file that hold something.
+    assert 600 / 400 <= step <= 630 / 400
     columns, rows = np.flatnonzero((found >= 150).any(axis=0)), np.flatnonzero((found >= 150).any(axis=1))
     place = [corner[0] + columns[0] * step, corner[0] + (columns[-1] + 1) * step, corner[1] + rows[0] * step]
     assert place == pytest.approx([2100, 2500, 1100], abs=2)

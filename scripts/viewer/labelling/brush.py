@@ -11,8 +11,9 @@ from bokeh.plotting import figure
 
 from .labels import CLASSES
 
-# Of the radio buttons: the first moves the view.
-MOVE, BRUSHES = "move", tuple(CLASSES)
+BRUSHES = tuple(CLASSES)
+# Of the buttons: the first moves the view, the others are the brushes.
+CHOICES = ("move", "Tumour", "Normal")
 _COLOURS = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in CLASSES.items()}
 # One tool of a figure is active at a time.
 _CHOOSE = """

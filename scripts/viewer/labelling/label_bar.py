@@ -12,7 +12,7 @@ from bokeh.plotting import figure
 
 from scripts.label_server.refusal import Refusal
 
-from .brush import BRUSHES, MOVE, Brush, choose_with
+from .brush import CHOICES, Brush, choose_with
 from .learner import Learner
 
 _SAID = {"": "not said", "0": "normal", "1": "tumour"}
@@ -38,14 +38,14 @@ class LabelBar:
         self._brushes: list[Brush] = []
         self._is_filling, self._revision = False, learner.revision
         self._said = Select(options=list(_SAID.items()), value="", title="label of the slide", width=120, name="label")
-        self._area = Slider(start=0, end=100, step=1, value=0, title="rough area, % (0: not said)", width=170, name="area")
-        self._brush = RadioButtonGroup(labels=[MOVE, *BRUSHES], active=0, name="brush")
+        self._area = Slider(start=0, end=100, step=1, value=0, title="rough area, % (0: not said)", width=200, name="area")
+        self._brush = RadioButtonGroup(labels=list(CHOICES), active=0, name="brush")
         self._width = Slider(start=10, end=1000, step=10, value=150, title="width of strokes, µm", width=150, name="width")
         self._undo = Button(label="undo stroke", width=100, name="undo stroke")
         self._train = Button(label="train", button_type="primary", width=80, name="train")
         self._stop = Button(label="stop", width=60, disabled=True)
         self._progress = Progress(value=0, width=200, visible=False)
-        self._version = Select(options=[], value="", title="version that maps", width=280, name="version")
+        self._version = Select(options=[], value="", title="version that maps", width=340, name="version")
         self._counts, self._message = (Div(text="", name=name) for name in ("counts", "learner"))
         self._said.on_change("value", lambda _name, _old, _new: self._say())
         self._area.on_change("value_throttled", lambda _name, _old, _new: self._say())
@@ -114,7 +114,8 @@ class LabelBar:
     def _change(self, change: Callable[[], Any]) -> None:
         try:
             change()
-            self._tell(self._message, f"saved in {self._learner.labels.path}")
+            path = self._learner.labels.path
+            self._tell(self._message, f"saved in {path.parent.name}/{path.name}")
         except (Refusal, ValueError, OSError) as error:
             self._tell(self._message, f"not saved: {error}")
         self._fill()

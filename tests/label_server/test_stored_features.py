@@ -1,0 +1,23 @@
+"""A training takes from a folder of features how they were made."""
+
+import pytest
+
+from scripts.label_server.learning.stored_features import keys_of_features
+
+from .embedded import SETTINGS, embed, write_big_slide
+
+
+def test_features_say_how_they_were_made(tmp_path):
+    (tmp_path / "slides").mkdir()
+    write_big_slide(tmp_path / "slides/slide.tif", (3, 2))
+    embed(tmp_path / "slides", tmp_path / "features", tmp_path / "tissue")
+    found = keys_of_features(tmp_path / "features")
+    tissue = {"tissue_method": "otsu", "tissue_dir": str(tmp_path / "tissue"), "tissue_mpp": 8.0}
+    assert found == SETTINGS | tissue | {"tokens": "dense", "feature_stride_px": None}
+
+
+def test_another_programs_features_say_nothing_and_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no features \(\*\.h5\): scripts/embed\.py stores them"):
+        keys_of_features(tmp_path)
+    (tmp_path / "slide.h5").write_bytes(b"of another kind")
+    assert keys_of_features(tmp_path) == {}
