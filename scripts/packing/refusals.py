@@ -57,7 +57,7 @@ def settings_changed(bundle: Path, training: Path) -> list[str]:
     ignored = {*VOLATILE, "_meta_", FILES}
     before, now = ({k: v for k, v in config.items() if k not in ignored} for config in (_train(bundle), read_training(training)))
     return [
-        line.replace(" then, ", " in train.json, ").removesuffix(" now") + " in training" for line in differences(before, now)
+        line.replace(" before, ", " in train.json, ").removesuffix(" now") + " in training" for line in differences(before, now)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Bags of tiles drawn from whole slides, again in every epoch: the dataset of methods whose label is a slide's."""
+"""Bags of tiles drawn from whole slides, again in every epoch: the dataset of methods with one label per slide."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class SlideBagDataset(Dataset):
         return self.draw(index)
 
     def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
-        """Item `index`, which has come `occurrence` times in this epoch, and has its tiles from other places each time."""
+        """Item `index`, which has occurred `occurrence` times in this epoch, with tiles from other places each time."""
         record = self.data[index]
         rng = np.random.default_rng(draw_key(self.seed, self.epoch, index, occurrence))
         try:

@@ -29,7 +29,7 @@ PIXEL_LABELS = ("instances", "mask", "label")
 
 
 class RegionDataset(Dataset):
-    """Reads tiles and slide regions, and whichever labels a stage asks for.
+    """Reads tiles and slide regions, and the labels that a stage requests.
 
     Item ``i`` is a dictionary: ``image`` uint8 ``(3, H, W)``, ``label`` (int), ``index`` (``i``), and where asked for ``mask``
     uint8 ``(1, H, W)`` in 0..num_classes - 1, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record
@@ -106,7 +106,7 @@ class RegionDataset(Dataset):
         return self.draw(index)
 
     def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
-        """Item `index`, which has come `occurrence` times in this epoch, and is transformed by other random numbers each time."""
+        """Item `index`, which has occurred `occurrence` times in this epoch, transformed by other random numbers each time."""
         image = read_image(self.data[index], self.mpp, self.size_px, self.cache)
         item: dict[str, Any] = {"image": image, **self.targets(index, image.shape[-2:])}
         if self.superpixels is not None:

@@ -1,4 +1,4 @@
-"""Batches whose content depends on the seed and the epoch alone, not on the number of workers or processes."""
+"""Batches whose content depends only on the seed and the epoch, not on the number of workers or processes."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class EvenBatchSampler(Sampler[list[int]]):
             yield [index for index, _ in batch]
 
     def draws(self) -> Iterator[list[tuple[int, int]]]:
-        """This process' batches: of every image its index and how often it has come before in this epoch, in any process."""
+        """The batches of this process: each image's index and how often it has occurred before in this epoch, in any process."""
         seen: Counter[int] = Counter()
         for batch in self.global_batches():
             drawn = []
@@ -122,7 +122,7 @@ class EvenBatchSampler(Sampler[list[int]]):
 
 
 class Reading(NamedTuple):
-    """The reading of a loader's processes so far: the seconds of all together, and the samples; a step takes so many."""
+    """The reading of a loader's processes so far: the seconds of all processes together, and the samples."""
 
     seconds: float
     samples: int
@@ -131,7 +131,7 @@ class Reading(NamedTuple):
 
 
 class _OfEpochs:
-    """A data set asked by ``(epoch, index, occurrence)``: a process that reads on while the epoch changes is never one behind.
+    """A data set indexed by ``(epoch, index, occurrence)``: a process that reads on while the epoch changes is never one behind.
 
     Attributes:
         spent: of each process that reads, the seconds and the samples that it has read in them, in memory that they share.

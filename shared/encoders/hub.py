@@ -22,7 +22,7 @@ TIMEOUT_S = 60.0
 
 @contextmanager
 def explained_hub_errors(source: str, repository: str | None = None) -> Iterator[None]:
-    """Turn what goes wrong with a download from Hugging Face into a RuntimeError that says what to do.
+    """Turn errors of a download from Hugging Face into a RuntimeError that says what to do.
 
     Args:
         source: of the encoder, as its user named it.
@@ -97,7 +97,7 @@ def downloaded(source: str, url: str) -> Path:
 
 
 def _download(url: str, path: Path) -> None:
-    """Download to a name of this process's own, and rename what has come whole.
+    """Download to a name unique to this process, and rename the file when it is complete.
 
     Raises:
         OSError: if the server cannot be reached, or fewer bytes come than it announced, which `urllib` passes over in silence.

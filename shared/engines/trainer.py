@@ -231,7 +231,7 @@ class StageTrainer(Stage, SupervisedTrainer):
 
 
 def _tensors(inputs: Any) -> Iterator[Tensor]:
-    """The tensors of images or features in what a network takes."""
+    """The tensors of images or features among a network's inputs."""
     if isinstance(inputs, dict):
         for values in inputs.values():
             yield from _tensors(values)

@@ -125,7 +125,7 @@ class EmbeddedImages(Dataset):
         self.epoch = epoch
 
     def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
-        """Item `index`: a copy of it, another one each time that it comes in an epoch."""
+        """Item `index`: a copy of it, another one each time that it occurs in an epoch."""
         features, turn = self.copy_of(index, np.random.default_rng(draw_key(self.images.seed, self.epoch, index, occurrence)))
         targets = dict(self._targets(index))
         if "mask" in targets:

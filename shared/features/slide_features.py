@@ -215,7 +215,7 @@ class SlideFeatures:
 
     @cached_property
     def tissue(self) -> NDArray[np.float32] | None:
-        """Share of tissue in each patch, ``(n,)``; None where the file does not say, as those of other programs."""
+        """Share of tissue in each patch, ``(n,)``; None if the file does not state it, as in those of other programs."""
         dataset = self._opened.get("tissue") if self.convention == OWN else None
         return None if dataset is None else np.asarray(dataset[:], dtype=np.float32)
 
@@ -241,7 +241,7 @@ class SlideFeatures:
 
     @property
     def grid_shape(self) -> tuple[int, int]:
-        """(rows, columns) of the grid: of the whole slide where the file says its size, else up to the last patch."""
+        """(rows, columns) of the grid: of the whole slide if the file states its size, else up to the last patch."""
         size_px = self._header.slide_size_px
         if size_px is not None and self.convention == OWN:
             columns, rows = (num_cells(length, self.stride_px) for length in size_px)
@@ -296,7 +296,7 @@ class SlideFeatures:
             )
 
     def is_of(self, slide: Slide) -> bool:
-        """Whether the features are of a slide with this content; files that do not say may be."""
+        """Whether the features are of a slide with this content; True for files that do not state it."""
         return self.slide_key in (None, slide_content_key(slide.path))
 
     def _check_slide(self, slide: Slide) -> None:
@@ -351,12 +351,12 @@ def _warn_of_nameless(folder: Path, convention: str, encoder: str) -> None:
 
 
 def has_mpp_of(features: SlideFeatures, mpp: float) -> bool:
-    """Whether the encoder got pixels of `mpp` micrometres, to 2 %; files that do not say may have."""
+    """Whether the encoder was given pixels of `mpp` micrometres, to 2 %; True for files that do not state it."""
     return features.mpp is None or abs(features.mpp / mpp - 1) <= MPP_TOLERANCE
 
 
 def check_alike(first: SlideFeatures, second: SlideFeatures) -> None:
-    """Check that two files are of the same pixel size and stride, to 2 %, as far as they say.
+    """Check that two files are of the same pixel size and stride, to 2 %, as far as they state them.
 
     Raises:
         ValueError: naming both files.

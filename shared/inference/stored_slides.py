@@ -38,10 +38,10 @@ class StoredSlides:
         self._has_said = self._has_warned = False
 
     def find(self, image: ImageInput, slide: Slide, downsample: float, tissue: TissueMap) -> StoredCells | None:
-        """The features of a slide; None where it is to be mapped from its pixels, which is said.
+        """The features of a slide; None if it is to be mapped from its pixels, which is logged.
 
-        That is so where there is no file of its name, where that file is of another slide, which may well have the same name, and
-        where cells are missing that are tissue now: they would score 0.
+        That is so where there is no file of its name, where that file is of another slide, which may well have the same name,
+        and where cells are missing that are tissue now: they would score 0.
 
         Args:
             image: the slide's name.

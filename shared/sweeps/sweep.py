@@ -218,7 +218,7 @@ def parse_value(text: str) -> Any:
 
 
 def _decides(name: str) -> bool:
-    """Whether an entry decides what a run learns; ``::`` stands between the names of nested entries."""
+    """Whether an entry affects what a run learns; ``::`` separates the names of nested entries."""
     parts = name.split("::")
     return parts[0] not in VOLATILE and not {*parts} & {*VOLATILE_BELOW} and "_desc_" not in name
 

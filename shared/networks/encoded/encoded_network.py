@@ -132,7 +132,7 @@ class EncodedNetwork(nn.Module):
         return F.interpolate(maps, size=self.image_size(inputs), mode="bilinear", align_corners=False)
 
     def image_size(self, inputs: Tensor) -> list[int]:
-        """Height and width of the images that are given, or that features are of, whose sides are multiples of the stride."""
+        """Height and width of the given images, or of those of the features, whose sides are multiples of the stride."""
         if inputs.shape[1] == 3:
             return [inputs.shape[2], inputs.shape[3]]
         return [inputs.shape[2] * self.stride_px, inputs.shape[3] * self.stride_px]

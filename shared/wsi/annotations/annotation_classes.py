@@ -27,7 +27,7 @@ def class_indices(
     tumour_classes: Collection[str] | None = None,
     needs_tumour: bool = False,
 ) -> list[int | None]:
-    """The class index of each annotation; None where it says nothing, as exclusions do.
+    """The class index of each annotation; None if it has no meaning, as for exclusions.
 
     Args:
         annotations: of one slide.
@@ -111,7 +111,7 @@ def _tumour_index(annotation: Annotation, wanted: set[str]) -> int | None:
 
 
 def is_neutral(annotation: Annotation) -> bool:
-    """Whether an annotation says nothing of the tissue: it has no class, or QuPath's own of regions of interest, ``Region*``."""
+    """Whether an annotation has no meaning for the tissue: it has no class, or QuPath's for regions of interest, ``Region*``."""
     return plain_name(annotation.base_class) in _NEUTRAL_NAMES
 
 
