@@ -111,7 +111,7 @@ def json_values(values: list[list[str]]) -> dict[str, Any]:
 
 
 def prepare_settings(arguments: argparse.Namespace) -> None:
-    """What MONAI Label reads from the environment when it is imported."""
+    """Set what MONAI Label reads from the environment when it is imported."""
     os.environ["MONAI_LABEL_APP_DIR"] = str(arguments.work_dir / "app")
     os.environ["MONAI_LABEL_STUDIES"] = arguments.studies
     os.environ["MONAI_LABEL_SERVER_PORT"] = str(arguments.port)

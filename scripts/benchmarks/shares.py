@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def published_shares(config_files: Sequence[str]) -> Published:
-    """What the bundle says was published, unless a configuration is of data of another kind."""
+    """The published shares of the bundle, unless a configuration is for other data."""
     overlays = {Path(file).stem for file in config_files} - {"train"}
     return {
         f"{mode} (published, {overlay})": {float(share): score for share, score in scores.items()}

@@ -34,7 +34,7 @@ Report = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def settings_of(maps: Path) -> dict[str, Any]:
-    """Those of the run that made the maps; none where the file cannot be read."""
+    """Settings of the run that made the maps; empty if the file cannot be read."""
     try:
         return dict(json.loads((maps / SETTINGS_NAME).read_text()))
     except (OSError, ValueError, TypeError):
@@ -50,7 +50,7 @@ def tissue_of(settings: Mapping[str, Any], given: Path | None, otherwise: Path) 
 
 
 def tumour_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> Report:
-    """Of maps of tumour, at the threshold that is asked for or with which they were made."""
+    """Report on maps of tumour, at the given threshold or that with which they were made."""
     threshold = arguments.threshold
     if threshold is None:
         if settings.get("threshold") is None:
@@ -61,7 +61,7 @@ def tumour_report(arguments: argparse.Namespace, settings: Mapping[str, Any], ti
 
 
 def class_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> Report:
-    """Of maps of several classes."""
+    """Report on maps of several classes."""
     for name in ("threshold", "froc_mpp", "tumour_classes"):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} is for maps of tumour, and those in {arguments.maps} have several classes")
@@ -111,7 +111,7 @@ def _pixel_lines(title: str, metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _confusion_lines(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
-    """Of each true class the shares that were given to each class."""
+    """The shares of each true class that were assigned to each class."""
     width = max(15, *(len(name) + 2 for name in names))
     lines = ["True class, % given to".ljust(width + 9) + "".join(f"{name:>{width}}" for name in names) + f"{'Pixels':>{width}}"]
     for name, counts in zip(names, confusion, strict=True):

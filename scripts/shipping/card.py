@@ -12,7 +12,7 @@ SINGLE = {"dice_positive": "mean Dice of tumour images", "false_positive_share":
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says in addition to the scores.
+    """The facts on a card in addition to the scores.
 
     Attributes:
         bundle: name of its folder.
