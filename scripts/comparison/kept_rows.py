@@ -56,8 +56,7 @@ def check_folder(out: Path, manifest: Path, class_names: Sequence[str], options:
         expected, found = (", ".join(_option(name, values.get(name)) for name in differ) for values in (then, now["options"]))
         raise ValueError(
             f"{out} holds a comparison of the same data with other options: expected {expected}; found {found}. Give the same "
-            "options "
-            "again, or another --out, or delete the folder; nothing was changed"
+            "options again, or another --out, or delete the folder; nothing was changed"
         )
 
 

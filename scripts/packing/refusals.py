@@ -84,8 +84,7 @@ def _of_metadata(bundle: Path, metadata: Mapping[str, Any]) -> list[str]:
     if silent:
         found.append(
             f"{path}: {' and '.join(silent)} must state that the weights were trained on generated data, so that nobody takes "
-            "them "
-            "for a clinical model"
+            "them for a clinical model"
         )
     return found
 
@@ -126,8 +125,7 @@ def _of_encoder(training: Path, state: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"{training / WEIGHTS} holds fine-tuned weights of the encoder {terms}, which must not be redistributed: pack a head "
-        "on its "
-        "features (features.json), which names the encoder"
+        "on its features (features.json), which names the encoder"
     ]
 
 

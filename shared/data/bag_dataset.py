@@ -116,8 +116,7 @@ class SlideBagDataset(Dataset):
         if slide.mpp > self.mpp * (1 + MPP_TOLERANCE):
             raise ValueError(
                 f"its pixels are {slide.mpp:g} um, coarser than the mpp={self.mpp:g} at which tiles are read: detail that a "
-                "method "
-                "learns from other slides is missing. Choose a larger mpp, or leave the slide out"
+                "method learns from other slides is missing. Choose a larger mpp, or leave the slide out"
             )
         return slide
 
@@ -230,8 +229,7 @@ def _in_two_splits(slides: Sequence[tuple[Record, int, str]]) -> list[str]:
         if record["image"] != other["image"] and splits[0] != splits[1]:
             what = (
                 f"it has the same content as {other['image']} (row {other.get('row')}): one slide is in the splits {splits[1]} "
-                "and "
-                f"{splits[0]}, which makes the test meaningless; keep one"
+                f"and {splits[0]}, which makes the test meaningless; keep one"
             )
             problems.append(str(record_error(record, ValueError(what))))
     return problems

@@ -192,8 +192,7 @@ def _check_view(transform: Any) -> None:
     if changes:
         raise ValueError(
             f"the transform ({', '.join(changes)}) changes which part of the tissue an image shows, so the rough areas would "
-            "silently be "
-            "wrong: expected only flips and quarter turns. Set free_rotation false, max_scale 1 and crop_size_px "
+            "silently be wrong: expected only flips and quarter turns. Set free_rotation false, max_scale 1 and crop_size_px "
             "null, or switch the area constraint off (etas and eta_fuse 0)"
         )
 

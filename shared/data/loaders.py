@@ -60,8 +60,7 @@ class EvenBatchSampler(Sampler[list[int]]):
         if batch_size < self.num_processes and shuffle and self.rank == 0:
             logger.warning(
                 f"the images or slides per step (batch_size, slides_per_step) are counted over all processes: {batch_size} is "
-                "fewer "
-                f"than {self.num_processes} processes, so each step takes {self.num_processes}, one per process"
+                f"fewer than {self.num_processes} processes, so each step takes {self.num_processes}, one per process"
             )
         self.labels = np.asarray(labels)
         if len(self.labels) < (1 if may_idle else self.num_processes):

@@ -234,8 +234,7 @@ class SlideFeatures:
         if np.abs(cells * self.stride_px + origin - corners).max() > _ROUNDING_PX:
             raise ValueError(
                 f"{self.path}: its patches do not lie on a common grid of {self.stride_px:g} level-0 pixels, so no map can be "
-                "made "
-                "of them; they can be used as a bag"
+                "made of them; they can be used as a bag"
             )
         return cells.astype(np.int64)
 
@@ -281,8 +280,7 @@ class SlideFeatures:
         if len(self) and self.dim != encoder.channels:
             raise ValueError(
                 f"{self.path} contains features of another encoder: {encoder.name} gives {encoder.channels} values, found "
-                f"{self.dim}"
-                f"{f' of {self.encoder_name}' if self.encoder_name else ''}"
+                f"{self.dim}{f' of {self.encoder_name}' if self.encoder_name else ''}"
             )
 
     def _check_name(self, encoder: KeyedEncoder) -> None:
@@ -368,8 +366,7 @@ def check_alike(first: SlideFeatures, second: SlideFeatures) -> None:
         if one is not None and other is not None and abs(other / one - 1) > MPP_TOLERANCE:
             raise ValueError(
                 f"{second.path} and {first.path} contain features that do not fit together: expected {one:g} {what}, found "
-                f"{other:g}"
-                ". Embed all slides with the same settings"
+                f"{other:g}. Embed all slides with the same settings"
             )
 
 

@@ -127,8 +127,7 @@ class Sweep:
             if differences:
                 raise ValueError(
                     f"{folder} contains a run of another sweep ({shown}). Give another --output_dir, or delete the folder to "
-                    "train "
-                    "again; nothing was changed."
+                    "train again; nothing was changed."
                 )
 
     def run(self) -> pd.DataFrame:

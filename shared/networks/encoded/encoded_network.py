@@ -169,8 +169,7 @@ def _take_the_encoder_as_it_is(
         # It may belong to other networks too, and features may be stored of it.
         problems.append(
             "they contain a fine-tuned encoder, but the encoder of this network is frozen: give finetune.json, as in the "
-            "training "
-            "(finetune: true)"
+            "training (finetune: true)"
         )
     found, own = state.get(prefix + _KEY), module.encoder_key
     if found is not None and found.tolist() != own.tolist():

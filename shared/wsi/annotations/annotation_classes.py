@@ -55,9 +55,8 @@ def class_indices(
     if len(bases) > 1 or not bases.isdisjoint(_NO_TUMOUR):
         raise ValueError(
             f"expected annotations of a single class, which is tumour; found {class_counts(annotations)}. Name the classes "
-            "that are "
-            "tumour in the manifest's column `tumour_classes` (several with | between them), or with the key or option of that "
-            "name"
+            "that are tumour in the manifest's column `tumour_classes` (several with | between them), or with the key or "
+            "option of that name"
         )
     return [None if annotation.is_exclusion else 1 for annotation in annotations]
 
