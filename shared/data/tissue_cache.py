@@ -186,6 +186,6 @@ def _read_mask(file: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
     except (OSError, SyntaxError, ValueError) as error:  # damaged, which Pillow calls by any of these
         found = str(error) or type(error).__name__
     logger.warning(
-        "%s is no tissue mask of %d x %d px in mode 1 or L (%s): the tissue is detected again", file, shape[1], shape[0], found
+        "%s is not a tissue mask of %d x %d px in mode 1 or L (%s): the tissue is detected again", file, shape[1], shape[0], found
     )
     return None
