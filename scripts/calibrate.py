@@ -88,6 +88,7 @@ def run(arguments: argparse.Namespace, mapper: SlideMapper) -> str:
             num_classes=num_classes,
             num_folds=trained_with(arguments.model_dir, "num_folds"),
             fold=trained_with(arguments.model_dir, "fold"),
+            validation_fold=trained_with(arguments.model_dir, "validation_fold") is not False,
             tile_mpp=mapper.tile_mpp,
             tumour_classes=arguments.tumour_classes,
             annotation_frame=arguments.annotation_frame,

@@ -11,9 +11,13 @@ isolated tumour cells (longest axis below 200 um) do not count as lesions; the t
 lesion there is no FROC.
 
 Maps of several classes (class_names in their settings.json) get accuracies, F1, IoU and BACH score of the likeliest class,
-scores of each class, the confusion matrix, and the AUC of all other classes against the first one. Annotations must have these
-class names, and pixels of a mask image their indices. Glass always counts as the first class, whatever the map shows, and only
-in the scores "with background".
+over pooled pixels and as means over slides; scores of each class, the confusion matrix, and the AUC of all other classes
+against the first one. Annotations must have these class names, and pixels of a mask image their indices. Glass always counts
+as the first class, whatever the map shows, and only in the scores "with background".
+
+With --compare_with the maps of tumour are compared with those of another program, given as pictures in a folder: 8-bit grey,
+where 255 is probability 1, of the whole slide and with the same name. The agreement of both in tissue, and the score of each
+where there is a mask or label 0, are written to comparison.json and compared_slides.csv.
 """
 
 from __future__ import annotations
@@ -43,6 +47,10 @@ def parsed() -> argparse.Namespace:
         "--tissue", type=Path, help="folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)"
     )
     parser.add_argument("--allow_missing", action="store_true", help="leave out slides that have no finished map")
+    parser.add_argument("--compare_with", type=Path, metavar="FOLDER", help="folder with maps of another program, as pictures")
+    parser.add_argument(
+        "--compare_threshold", type=float, default=0.5, help="probability from which their pixels count as tumour (default 0.5)"
+    )
     return parser.parse_args()
 
 

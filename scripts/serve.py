@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import logging
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from scripts.options.values import json_values
 
 
 def parsed() -> argparse.Namespace:
@@ -99,17 +99,6 @@ def pairs(values: list[str]) -> dict[str, str]:
     return dict(value.split("=", 1) for value in values)
 
 
-def json_values(values: list[list[str]]) -> dict[str, Any]:
-    """Keys and values, words that are no JSON as they are."""
-    found: dict[str, Any] = {}
-    for key, text in values:
-        try:
-            found[key] = json.loads(text)
-        except ValueError:
-            found[key] = text
-    return found
-
-
 def prepare_settings(arguments: argparse.Namespace) -> None:
     """Set what MONAI Label reads from the environment when it is imported."""
     os.environ["MONAI_LABEL_APP_DIR"] = str(arguments.work_dir / "app")
@@ -137,7 +126,7 @@ def serve(arguments: argparse.Namespace) -> None:
     from scripts.label_server.app import REMOTE, AppConfig, PathologyApp
     from scripts.label_server.datastore import check_studies
     from scripts.label_server.ending import run_until_told
-    from scripts.label_server.served_model import find_bundles
+    from scripts.label_server.learning.served_model import find_bundles
     from scripts.label_server.server import create_server
 
     if not arguments.studies.startswith(REMOTE):

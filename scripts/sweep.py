@@ -4,13 +4,21 @@ python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json --vary
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json bundles/cdws_mil/configs/five_fold.json \\
     --vary etas "[1, 2, 4]" "[2.5, 5, 10]" "[5, 10, 20]" --vary eta_fuse 5 10 20 --vary fold 0 1 2 3 4 --over fold \\
     --choose segmentation.val_region_f --output_dir runs/etas
+
+With --one_at_a_time each key is varied alone: the others keep the first of their values, and --choose reports the best value
+of each key. --overlays trains with each of several configurations of the bundle, such as the variants in a paper's table:
+
+python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json --overlays none dws dws+superpixels \\
+    --vary training_share 0.2 1 --output_dir runs/variants
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -21,7 +29,13 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_file", nargs="+", required=True, help="train.json and its overlays")
     parser.add_argument(
-        "--vary", nargs="+", action="append", required=True, metavar=("KEY", "VALUE"), help="a key and the values to try"
+        "--vary", nargs="+", action="append", default=[], metavar=("KEY", "VALUE"), help="a key and the values to try"
+    )
+    parser.add_argument(
+        "--overlays", nargs="+", help="overlays to give after --config_file, joined by plus signs, or none; they are varied too"
+    )
+    parser.add_argument(
+        "--one_at_a_time", action="store_true", help="vary each key alone, with the others at the first of their values"
     )
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
@@ -40,7 +54,18 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
             "--choose expects a validation metric, <stage>.val_<name>, because nothing may be chosen on test images; got "
             f"{arguments.choose}"
         )
+    if not arguments.vary and not arguments.overlays:
+        parser.error("nothing varies: give --vary KEY VALUE ..., or --overlays")
     return arguments, parser
+
+
+def one_at_a_time(varied: dict[str, list[Any]], over: list[str]) -> Callable[[dict[str, Any]], bool]:
+    """Whether at most one key of a run, those of `over` aside, has another value than its first."""
+
+    def is_allowed(values: dict[str, Any]) -> bool:
+        return sum(values[name] != all_values[0] for name, all_values in varied.items() if name not in over) <= 1
+
+    return is_allowed
 
 
 def main() -> None:
@@ -48,13 +73,15 @@ def main() -> None:
     arguments, parser = parsed()
     # Takes seconds to import, which --help and wrong options need not wait for.
     from shared.sweeps.sweep import Sweep, parse_value
-    from shared.sweeps.sweep_table import best_row, check_over, print_rows, summarise
+    from shared.sweeps.sweep_table import best_row, check_over, print_rows, summarise, varied_alone
 
     varied = {name: [parse_value(text) for text in values] for name, *values in arguments.vary}
     try:
-        check_over(list(varied), arguments.over)
         fixed = {name: parse_value(text) for name, text in arguments.set}
-        sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed)
+        allowed = one_at_a_time(varied, arguments.over) if arguments.one_at_a_time else None
+        sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed, overlays=arguments.overlays)
+        keys = list(sweep.varied)
+        check_over(keys, arguments.over)
         sweep.check()
     except ValueError as error:
         parser.error(str(error))
@@ -64,11 +91,15 @@ def main() -> None:
         table = sweep.table()
         if len(table):
             metrics = arguments.metric or [name for name in map(str, table) if name.endswith((".f_all", ".ods", ".iou"))]
-            print_rows(summarise(table, list(varied), metrics, arguments.over))
+            print_rows(summarise(table, keys, metrics, arguments.over))
     if arguments.choose is not None:
         names = [arguments.choose, *(name for name in metrics if name != arguments.choose)]
         print(f"\nLargest {arguments.choose} on validation images; the other scores are measured on the test images:")
-        print_rows(best_row(summarise(table, list(varied), names, arguments.over), arguments.choose))
+        for key in [key for key in keys if key not in arguments.over] if arguments.one_at_a_time else [None]:
+            compared = table if key is None else varied_alone(table, keys, key, arguments.over)
+            if key is not None:
+                print(f"{key}:")
+            print_rows(best_row(summarise(compared, keys, names, arguments.over), arguments.choose))
 
 
 if __name__ == "__main__":

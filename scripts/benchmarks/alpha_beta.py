@@ -1,19 +1,24 @@
 """The paper's grid: 15 trainings with different values of alpha and beta, plotted next to the published numbers.
 
-Test slides of several groups, such as those of the training's locations and of others, have a panel each; pooled they have
-none, because the published numbers are of one group or the other.
+Test slides of several groups, such as those of the training's locations and of others, have a panel each in grid.png; pooled
+they have none, because the published numbers are of one group or the other. Slides of several locations are in locations.png
+besides. maps.png shows the maps of two test slides under every pair, as the paper's figure 3. With --patch_camelyon every
+training is scored on PatchCamelyon too.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from scripts.benchmarks.alpha_beta_maps import draw_maps
+from scripts.benchmarks.alpha_beta_patches import patch_auc, score_on_patches
 from scripts.declarations.published import bundle_of, read_published
-from shared.sweeps.sweep import Sweep, parse_value
+from shared.sweeps.sweep import METRICS as FINISHED, Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
 from shared.writers.figures.matrices import write_matrices
 
@@ -25,6 +30,8 @@ METRICS = {
     "Recall": "pixels_tissue.{method}.sensitivity",
     "Slide AUC": "slides.{method}.auc",
 }
+PATCH_SCORE = "PatchCamelyon AUC"
+LOCATION = "location "
 
 
 def grid(step: float = STEP) -> list[tuple[float, float]]:
@@ -48,7 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
     )
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder for one subfolder per run, sweep.csv and grid.png")
+    parser.add_argument(
+        "--patch_camelyon", type=Path, metavar="FOLDER", help="folder of PatchCamelyon's files, on which the runs are scored"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="folder for one subfolder per run, sweep.csv and the figures"
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -63,53 +75,87 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     sweep = Sweep(
         arguments.config_file, varied, arguments.output_dir, fixed, allowed=lambda run: (run["alpha"], run["beta"]) in pairs
     )
+    bundle = bundle_of(arguments.config_file)
     try:
         sweep.run()
+        if arguments.patch_camelyon is not None:
+            score_on_patches(_finished(sweep), bundle, arguments.patch_camelyon)
     finally:
-        table = sweep.table()
-        results = _report(table, arguments.output_dir, bundle_of(arguments.config_file)) if len(table) else {}
+        table, runs = sweep.table(), _finished(sweep)
+        results = {}
+        if runs:
+            table[PATCH_SCORE] = [patch_auc(run) for run in runs]
+            results = _report(table, arguments.output_dir, bundle)
+            # Of several seeds the first that is finished.
+            of_pairs = dict(reversed(list(zip(zip(table["alpha"], table["beta"], strict=True), runs, strict=True))))
+            draw_maps(of_pairs, arguments.output_dir / "maps.png")
+            print(arguments.output_dir / "maps.png")
     return results
+
+
+def _finished(sweep: Sweep) -> list[Path]:
+    """Folders of the finished trainings, in the order of the table's rows."""
+    folders = [sweep.folder(values) for values in sweep.combinations]
+    return [folder for folder in folders if (folder / FINISHED).is_file()]
 
 
 def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
     method = next(name.split(".")[1] for name in map(str, table) if name.startswith("slides."))
-    groups = groups_of(table, method)
+    parts = parts_of(table, method)
+    groups = [part for part in parts if part and not part.startswith(LOCATION)] or [""]
     columns = {
-        (score, group): name.format(method=method + (f", {group}" if group else ""))
+        (score, part): name.format(method=method + (f", {part}" if part else ""))
         for score, name in METRICS.items()
-        for group in groups
+        for part in (*groups, *(part for part in parts if part.startswith(LOCATION)))
     }
+    if table[PATCH_SCORE].notna().any():
+        columns[PATCH_SCORE, ""] = PATCH_SCORE
     columns = {key: name for key, name in columns.items() if name in table}
     summary = summarise(table, ["alpha", "beta", "seed"], list(columns.values()), over=["seed"])
     # Of each score and source: alpha -> the value for each beta from 0 in steps of 0.2.
     grids = [data["grid"] for data in read_published(bundle).values() if "grid" in data]
     panels: dict[str, dict[str, Any]] = {}
-    for (score, group), column in columns.items():
+    of_locations: dict[str, dict[str, Any]] = {}
+    for (score, part), column in columns.items():
         ours = {(row["alpha"], row["beta"]): row[f"{column} mean"] for row in summary.to_dict("records")}
-        panels.setdefault(score, {})[f"measured, {group.replace('_', ' ')}" if group else "measured"] = ours
+        if part.startswith(LOCATION):
+            of_locations.setdefault(score, {})[part.removeprefix(LOCATION)] = ours
+        else:
+            panels.setdefault(score, {})[f"measured, {part.replace('_', ' ')}" if part else "measured"] = ours
     for score, measured in panels.items():
         for source, rows in (item for found in grids for item in found.get(score, {}).items()):
             measured[source] = {
                 (float(alpha), round(STEP * i, 6)): value for alpha, row in rows.items() for i, value in enumerate(row)
             }
     write_matrices(panels, folder / "grid.png", title=f"{method}: measured here and published (on other data)")
+    if of_locations:
+        write_matrices(of_locations, folder / "locations.png", title=f"{method}: test slides of each location")
     names = {
-        f"{column} {part}": f"{score}{f', {group}' if group else ''} {part}"
-        for (score, group), column in columns.items()
-        for part in ("mean", "std")
+        f"{column} {statistic}": f"{score}{f', {part}' if part else ''} {statistic}"
+        for (score, part), column in columns.items()
+        for statistic in ("mean", "std")
     }
     print(summary.rename(columns=names).to_string(index=False, float_format="%.3f"))
-    print(f"{folder / 'grid.png'}")
+    print(_over_pairs(summary, columns))
+    for name in ("grid.png", *(["locations.png"] if of_locations else [])):
+        print(folder / name)
     return {f"alpha {row['alpha']:g}, beta {row['beta']:g}": row for row in summary.rename(columns=names).to_dict("records")}
 
 
-def groups_of(table: pd.DataFrame, method: str) -> list[str]:
-    """Groups of test slides that have their own scores; a single empty name where there are none.
+def _over_pairs(summary: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -> str:
+    """Mean and deviation of each score over the pairs, not taken for a sample: so the figures of the paper's section 4 are."""
+    lines = [f"over {len(summary)} pairs of alpha and beta:"]
+    for (score, part), column in columns.items():
+        values = summary[f"{column} mean"]
+        lines.append(f"  {score}{f', {part}' if part else ''}: {values.mean():.3f} +- {values.std(ddof=0):.3f}")
+    return "\n".join(lines)
 
-    >>> groups_of(pd.DataFrame(columns=["slides.MIL.auc", "slides.MIL, in.auc", "slides.MIL, out.auc"]), "MIL")
-    ['in', 'out']
-    >>> groups_of(pd.DataFrame(columns=["slides.MIL.auc"]), "MIL")
-    ['']
+
+def parts_of(table: pd.DataFrame, method: str) -> list[str]:
+    """Groups and locations of test slides that have their own scores.
+
+    >>> parts_of(pd.DataFrame(columns=["slides.MIL.auc", "slides.MIL, in.auc", "slides.MIL, location lung.auc"]), "MIL")
+    ['in', 'location lung']
     """
     start, end = f"slides.{method}, ", ".auc"
-    return [name.removeprefix(start).removesuffix(end) for name in map(str, table) if name.startswith(start)] or [""]
+    return [name.removeprefix(start).removesuffix(end) for name in map(str, table) if name.startswith(start)]

@@ -1,4 +1,7 @@
-"""Region F of a method that learns from areas (key area_offset), with areas that an annotator gives too small or too large."""
+"""Region F of a method that learns from areas that an annotator gives too small or too large, or with random errors.
+
+The keys are area_offset, the same for every image, and area_noise, the standard deviation of errors that differ.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config_file", nargs="+", required=True, help="configuration files of the training, the bundle's train.json first"
     )
     parser.add_argument("--offsets", type=float, nargs="+", default=[-0.2, -0.1, 0.0, 0.1, 0.2])
+    parser.add_argument("--noises", type=float, nargs="+", default=[0.0], help="standard deviations of random errors (default 0)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
@@ -23,10 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Region F and predicted area for every bias of the areas, mean and deviation over seeds; trains what is not finished."""
+    """Region F and predicted area for every error of the areas, mean and deviation over seeds; trains what is not finished.
+
+    Biases are tried without random errors, and random errors without a bias.
+    """
     fixed = {name: parse_value(text) for name, text in arguments.set}
-    varied = {"area_offset": arguments.offsets, "seed": arguments.seeds}
-    table = Sweep(arguments.config_file, varied, arguments.output_dir, fixed).run()
+    varied = {"area_offset": arguments.offsets, "area_noise": arguments.noises, "seed": arguments.seeds}
+    if arguments.noises == [0.0]:
+        del varied["area_noise"]
+    table = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=_is_one_error).run()
     # Of the fusion, which the table names last: single outputs stand before it.
     scored = [name for name in map(str, table) if name.startswith("regions.") and name.endswith(".f_all")]
     if not scored:
@@ -35,5 +44,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     metrics = [f"{fusion}.{score}" for score in ("f_all", "f_ca", "f_nc", "predicted_area_ca", "true_area_ca")]
     summary = summarise(table, list(varied), metrics, over=["seed"])
     print(summary.rename(columns=lambda name: name.removeprefix(f"{fusion}.")).to_string(index=False, float_format="%.4f"))
-    rows = summary.to_dict("records")
-    return {str(row["area_offset"]): row for row in rows}
+    return {_name(row): row for row in summary.to_dict("records")}
+
+
+def _is_one_error(values: dict[str, Any]) -> bool:
+    return not (values["area_offset"] and values.get("area_noise"))
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"noise {row['area_noise']}" if row.get("area_noise") else str(row["area_offset"])

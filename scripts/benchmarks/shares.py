@@ -9,16 +9,19 @@ from typing import Any
 
 import pandas as pd
 
+from scripts.benchmarks.class_maps import write_class_maps
+from scripts.benchmarks.slides_of_runs import SlidesOfRuns
 from scripts.declarations.published import bundle_of, read_published
 from shared.data.labels.supervision import MODES
 from shared.sweeps.sweep import Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
+from shared.writers.atomic import atomic_path
 from shared.writers.figures.bands import Band, write_bands
 
 # Name of a line -> share of the masks -> score.
 Published = Mapping[str, Mapping[float, float]]
-# Ciga and Martel, section 3.3, without 0: a network that was trained with labels alone has seen no mask.
-SHARES = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
+# Ciga and Martel, section 3.3. With 0 a network learns from labels alone; S then learns nothing, and is left out.
+SHARES = (0.0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 SCORES = {
     "BACH score": "bach_score",
     "Foreground accuracy": "foreground_accuracy",
@@ -26,6 +29,7 @@ SCORES = {
     "Weighted F1": "weighted_f1",
     "Accuracy": "accuracy",
     "Mean IoU": "mean_iou",
+    "Released IoU": "released_iou",
 }
 
 
@@ -33,32 +37,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config_file", nargs="+", required=True, help="configuration files of the training, the bundle's train.json first"
     )
-    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="shares of the masked images, above 0")
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=list(SHARES),
+        help="shares of the masked images, 0 to 1; 0 trains on labels only",
+    )
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        "--validation_cases",
+        nargs="+",
+        help="slides that choose the epoch, one per seed; the others that are not used for training are tested on",
+    )
+    parser.add_argument("--slides", type=Path, help="manifest of whole slides with masks; every run is scored on its test slides")
+    parser.add_argument(
+        "--pictures", type=int, default=0, help="number of test images in the picture of class maps (default 0: no picture)"
+    )
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
     )
     parser.add_argument(
-        "--output_dir", type=Path, required=True, help="folder for one subfolder per run, sweep.csv and shares.png"
+        "--output_dir", type=Path, required=True, help="folder for one subfolder per run, sweep.csv, shares.png and maps.png"
     )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train what is not finished; draw every score against the share; return means and deviations over seeds.
 
-    In every run the epoch is chosen on validation images, never on those of the evaluation. S+C with all masks is S: it has no
-    labelled images left, and is trained once.
+    In every run the epoch is chosen on validation images, never on those of the evaluation. S+C with all masks is S, which has no
+    labelled images left, and S+C* without masks is S+C: each is trained once.
     """
-    if min(arguments.shares) <= 0 or max(arguments.shares) > 1:
-        raise ValueError(f"shares must be above 0 and at most 1; got {arguments.shares}")
+    if min(arguments.shares) < 0 or max(arguments.shares) > 1:
+        raise ValueError(f"shares are from 0 to 1; got {arguments.shares}")
     fixed = {name: parse_value(text) for name, text in arguments.set}
     varied = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
-    sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=lambda values: _is_new(values, varied))
+    cases = case_of_seed(arguments.seeds, arguments.validation_cases)
+    if arguments.validation_cases:
+        varied = {"validation_case": arguments.validation_cases, **varied}
+
+    def is_allowed(values: dict[str, Any]) -> bool:
+        return _is_new(values, varied) and values.get("validation_case") == cases[values["seed"]]
+
+    sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=is_allowed)
     try:
         sweep.run()
     finally:
         table = sweep.table()
+        if arguments.slides is not None and len(table):
+            slides = SlidesOfRuns(arguments.config_file, arguments.slides, fixed)
+            table = with_slide_scores(table, sweep, slides)
+            with atomic_path(arguments.output_dir / "slides.csv") as temporary:
+                table.to_csv(temporary, index=False)
+        if arguments.pictures and len(table):
+            write_class_maps(sweep, arguments.pictures, arguments.output_dir / "maps.png")
         is_scored = any(str(column).startswith("class_pixels.") for column in table)
         results = _report(table, arguments.output_dir, published_shares(arguments.config_file)) if is_scored else {}
     if not results:
@@ -66,6 +99,31 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "the runs have no scores of pixels: shares needs masks of the test images (truth: mask), and the default method"
         )
     return results
+
+
+def case_of_seed(seeds: Sequence[int], cases: Sequence[str] | None) -> dict[int, str | None]:
+    """The validation slide of each seed: in the paper each of its runs has another one.
+
+    Raises:
+        ValueError: unless there is one for each seed.
+    """
+    if cases and len(cases) != len(seeds):
+        raise ValueError(f"give one of --validation_cases for each of --seeds: {len(cases)} for {len(seeds)}")
+    return dict(zip(seeds, cases or [None] * len(seeds), strict=True))
+
+
+def with_slide_scores(table: pd.DataFrame, sweep: Sweep, slides: SlidesOfRuns) -> pd.DataFrame:
+    """A sweep's table with the scores of whole slides in place of those of images, means of slides with their background."""
+    rows = []
+    for row in table.to_dict("records"):
+        values = {name: row[name] for name in sweep.varied}
+        metrics = slides.scores(sweep.folder(values), values.get("validation_case"))
+        scores = next(iter(metrics["class_pixels_all_of_slides"].values()))
+        kept = values | {f"class_pixels.{row['mode']}.{name}": scores[name] for name in SCORES.values()}
+        # Behind that of background, which `_f1_of_classes` leaves out.
+        names = [name for name in scores if name.startswith("f1 ")]
+        rows.append(kept | {f"classes.{name.removeprefix('f1 ')}.f1": scores[name] for name in names})
+    return pd.DataFrame(rows)
 
 
 def published_shares(config_files: Sequence[str]) -> Published:
@@ -80,7 +138,10 @@ def published_shares(config_files: Sequence[str]) -> Published:
 
 
 def _is_new(values: dict[str, Any], varied: dict[str, list[Any]]) -> bool:
-    return not (values["mode"] == "S+C" and values["masked_share"] == 1 and "S" in varied["mode"])
+    mode, share = values["mode"], values["masked_share"]
+    if share == 0:
+        return mode == "S+C" or (mode == "S+C*" and "S+C" not in varied["mode"])
+    return not (mode == "S+C" and share == 1 and "S" in varied["mode"])
 
 
 def _report(table: pd.DataFrame, folder: Path, published: Published) -> dict[str, Any]:
@@ -91,22 +152,37 @@ def _report(table: pd.DataFrame, folder: Path, published: Published) -> dict[str
     }
     for name, columns in scores.items():
         table[name] = table[columns].bfill(axis=1).iloc[:, 0]
-    if "S" in set(table["mode"]) and "S+C" in set(table["mode"]):
-        whole = table[(table["mode"] == "S") & (table["masked_share"] == 1)].assign(mode="S+C")
-        table = pd.concat([table, whole], ignore_index=True)
-    summary = summarise(table, ["mode", "masked_share", "seed"], list(SCORES), over=["seed"])
+    for mode, share, other in (("S", 1, "S+C"), ("S+C", 0, "S+C*")):
+        if {mode, other} <= set(table["mode"]):
+            same = table[(table["mode"] == mode) & (table["masked_share"] == share)].assign(mode=other)
+            table = pd.concat([table, same], ignore_index=True)
+    of_classes = _f1_of_classes(table)
+    table = table.rename(columns=of_classes)
+    names = [*SCORES, *of_classes.values()]
+    over = [name for name in ("seed", "validation_case") if name in table]
+    summary = summarise(table, ["mode", "masked_share", *over], names, over=over)
     write_bands(
-        _panels(summary, published), folder / "shares.png", "share of the masked images", title="mean and deviation over seeds"
+        _panels(summary, published, names),
+        folder / "shares.png",
+        "share of the masked images",
+        title="mean and deviation over seeds",
     )
     print(summary.to_string(index=False, float_format="%.3f"))
     print(folder / "shares.png")
     return {f"{row['mode']}, {row['masked_share']:g}": row for row in summary.to_dict("records")}
 
 
-def _panels(summary: pd.DataFrame, published: Published) -> dict[str, dict[str, Band]]:
+def _f1_of_classes(table: pd.DataFrame) -> dict[str, str]:
+    """Columns of the F1 of each class but the first one, background, and their names in the figure: the paper's 3 g to i."""
+    columns = [str(name) for name in table if str(name).startswith("classes.") and str(name).endswith(".f1")]
+    named = {name: name.removeprefix("classes.").removesuffix(".f1") for name in columns}
+    return {name: f"F1, {of}" for name, of in list(named.items())[1:] if not of.startswith("everything is ")}
+
+
+def _panels(summary: pd.DataFrame, published: Published, names: Sequence[str] = tuple(SCORES)) -> dict[str, dict[str, Band]]:
     """Each score as it is, and as a share of what S reaches with all masks, as in the paper's figure 3."""
     panels: dict[str, dict[str, Band]] = {}
-    for name in SCORES:
+    for name in names:
         whole = summary[(summary["mode"] == "S") & (summary["masked_share"] == 1)][f"{name} mean"]
         for title, scale in ((name, 1.0), (f"{name}, of S with all masks", float(whole.iloc[0]) if len(whole) else None)):
             if scale is None:

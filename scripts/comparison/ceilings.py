@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from shared.data.patches.tissue_regions import label_of_counts
 from shared.data.record import label_of
-from shared.evaluation.maps.scoring_grid import ScoringGrid
-from shared.inference.outputs.map_file import MapFile
+from shared.evaluation.maps.scoring_grid import RowsOfDecisions, ScoringGrid
 
 # Instances a side of an image.
 INSTANCES_PER_SIDE = 4
@@ -33,7 +32,7 @@ class CeilingGrid(ScoringGrid):
 
     cell_px: tuple[float, float] | None = None
 
-    def decisions(self, source: MapFile | None, top: int, height: int) -> NDArray[np.uint8]:
+    def decisions(self, source: RowsOfDecisions | None, top: int, height: int) -> NDArray[np.uint8]:
         """The values of a fully confident map, ``(1, height, W)`` or ``(2, height, W)``."""
         down, across = (
             np.searchsorted(edges, np.arange(start, start + count), side="right") - 1

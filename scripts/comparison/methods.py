@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -288,19 +289,38 @@ def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) 
     if method.kind != IMAGES or "image_size_px" not in method.training:
         return {}
     if data.region_size_um is None:
-        if "image_size_px" in {*method.overlaid, *given}:
+        if _is_named("image_size_px", method, given):
             return {}
         raise NotComparable(f"needs square images of one size, and these are {data.why_not_square}")
     mpp = given.get("mpp", method.training.get("mpp"))
     if isinstance(mpp, str):
         mpp = method.parser(given).get_parsed_content("mpp")
-    if mpp is None:
-        mpp = data.image_mpp
-    elif "mpp" not in {*method.overlaid, *given}:
-        while min(data.region_size_um) / mpp < method.supervision.least_image_px and mpp / 2 >= data.image_mpp:
-            mpp /= 2
-    width = round(data.region_size_um[0] / mpp)
+    mpp, side_um = data.image_mpp if mpp is None else mpp, data.region_size_um[0]
+    if _is_named("mpp", method, given):
+        return {"mpp": mpp, "image_size_px": round(side_um / mpp)}
+    while side_um / mpp < method.supervision.least_image_px and mpp / 2 >= data.image_mpp:
+        mpp /= 2
+    width, multiple = round(side_um / mpp), _image_multiple(method, given)
+    if width % multiple:
+        # Read slightly coarser or finer, so that images divide into instances and features.
+        width = multiple * max(round(width / multiple), 1)
+        mpp = side_um / width
     return {"mpp": mpp, "image_size_px": width}
+
+
+def _is_named(name: str, method: Method, given: Mapping[str, Any]) -> bool:
+    """Whether the user or an overlay names the value: an overlay that refers to another entry leaves it to that one."""
+    while name not in given and isinstance(value := method.overlaid.get(name), str) and value.startswith("@"):
+        name = value.removeprefix("@")
+    return name in given or method.overlaid.get(name) is not None
+
+
+def _image_multiple(method: Method, given: Mapping[str, Any]) -> int:
+    """The sides of images, in pixels, are multiples of this, as the check of the training images demands (`check_images`)."""
+    checks = method.training.get("checked_images", {})
+    names = [name for name in ("instances_per_side", "feature_stride_px") if name in checks]
+    parser = method.parser(given)
+    return math.prod(parser.get_parsed_content(f"checked_images::{name}") or 1 for name in names)
 
 
 def _has_masks(data: ComparisonData, kind: str) -> bool:

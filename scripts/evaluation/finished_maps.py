@@ -12,8 +12,11 @@ import pandas as pd
 
 from shared.data import TissueCache, load_manifest
 from shared.data.record import Record
+from shared.evaluation.maps.agreement import compare_maps
 from shared.evaluation.maps.cohort import MapCohort
 from shared.evaluation.maps.lesion_froc import ISOLATED_UM
+from shared.evaluation.maps.map_folder import MapFolder
+from shared.evaluation.maps.picture_maps import PictureMaps
 from shared.evaluation.maps.report import FROC_MPP, class_map_report, tumour_map_report
 from shared.evaluation.table import score_blocks
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
@@ -28,6 +31,7 @@ COLUMNS = {
     "f1": "F1",
     "iou": "IoU",
 }
+CLASS_KINDS = ("class_pixels", "class_pixels_all", "class_pixels_of_slides", "class_pixels_all_of_slides", "classes")
 PARTS = (("tissue only", "pixels_tissue"), ("with background", "pixels_all"))
 # Metrics, and a row per slide.
 Report = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -51,13 +55,17 @@ def tissue_of(settings: Mapping[str, Any], given: Path | None, otherwise: Path) 
 
 def tumour_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> Report:
     """Report on maps of tumour, at the given threshold or that with which they were made."""
-    threshold = arguments.threshold
-    if threshold is None:
-        if settings.get("threshold") is None:
-            raise ValueError(f"{arguments.maps / SETTINGS_NAME} does not state the maps' threshold: give --threshold")
-        threshold = float(settings["threshold"])
+    threshold = _threshold(arguments, settings)
     cohort = MapCohort(arguments.maps, _records(arguments), tissue, allow_missing=arguments.allow_missing)
     return tumour_map_report(cohort, threshold, FROC_MPP if arguments.froc_mpp is None else arguments.froc_mpp)
+
+
+def _threshold(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> float:
+    if arguments.threshold is not None:
+        return float(arguments.threshold)
+    if settings.get("threshold") is None:
+        raise ValueError(f"{arguments.maps / SETTINGS_NAME} does not state the maps' threshold: give --threshold")
+    return float(settings["threshold"])
 
 
 def class_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> Report:
@@ -97,7 +105,7 @@ def class_table(metrics: Mapping[str, Any]) -> list[str]:
     """The scores of maps of several classes for a person, in per cent."""
     names = metrics["class_names"]
     # Those of tumour have their own lines.
-    blocks = score_blocks({kind: metrics[kind] for kind in ("class_pixels", "class_pixels_all", "classes")})
+    blocks = score_blocks({kind: metrics[kind] for kind in CLASS_KINDS})
     lines = [*blocks, *_confusion_lines(names, metrics["confusion"]), ""]
     lines += [*_pixel_lines(f"Not {names[0]} (%)", metrics), ""]
     absent = ", ".join(metrics["classes_without_truth"])
@@ -121,6 +129,36 @@ def _confusion_lines(names: Sequence[str], confusion: Sequence[Sequence[int]]) -
     return lines
 
 
+def _compared(arguments: argparse.Namespace) -> str:
+    """Compare the maps with another program's, write ``comparison.json`` and ``compared_slides.csv``, and return the table."""
+    out, settings = arguments.out or arguments.maps / "evaluation", settings_of(arguments.maps)
+    if settings.get("class_names"):
+        raise ValueError(f"--compare_with is for maps of tumour, and those in {arguments.maps} have several classes")
+    thresholds = _threshold(arguments, settings), arguments.compare_threshold
+    tissue = tissue_of(settings, arguments.tissue, out / "tissue")
+    maps, others = MapFolder(arguments.maps), PictureMaps(arguments.compare_with)
+    metrics, rows = compare_maps(maps, others, _records(arguments), tissue, thresholds, arguments.allow_missing)
+    with atomic_path(out / "comparison.json") as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
+    with atomic_path(out / "compared_slides.csv") as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    return "\n".join(comparison_table(metrics))
+
+
+def comparison_table(metrics: Mapping[str, Any]) -> list[str]:
+    """The agreement of two sets of maps for a person, in per cent."""
+    lines = [f"{name.replace('_', ' ')} (%)".ljust(35) + _cell(score) for name, score in metrics["agreement"].items()]
+    if metrics["num_with_truth"]:
+        lines = [*lines, "", "Pixels (%)".ljust(30) + "".join(f"{column:>13}" for column in COLUMNS.values())]
+        for part, kind in PARTS:
+            for name, scores in metrics[kind].items():
+                lines.append(f"{name}, {part}".ljust(30) + "".join(_cell(scores[column]) for column in COLUMNS))
+    thresholds = ", ".join(f"{name} {threshold:g}" for name, threshold in metrics["thresholds"].items())
+    missing = f"; {metrics['num_missing']} left out without a map" if metrics["num_missing"] else ""
+    said = f"{metrics['num_slides']} slides, {metrics['num_with_truth']} of them with a truth; thresholds: {thresholds}"
+    return [*lines, "", said + missing]
+
+
 def _left_out(metrics: Mapping[str, Any]) -> str:
     left_out = {"without a finished map": metrics["num_missing"], "without mask or label 0": metrics["num_without_truth"]}
     return "".join(f"; {number} left out {reason}" for reason, number in left_out.items() if number)
@@ -130,7 +168,8 @@ def _cell(share: float | None) -> str:
     return f"{'-':>13}" if share is None else f"{100 * share:13.1f}"
 
 
-def _check_maps(folder: Path) -> None:
+def check_maps(folder: Path) -> None:
+    """Refuse a folder that no inference has filled."""
     if (folder / TABLE_NAME).is_file():
         return
     maps = sum(1 for _ in folder.glob("*.ome.tif")) if folder.is_dir() else 0
@@ -144,7 +183,9 @@ def evaluate(arguments: argparse.Namespace) -> str:
     Raises:
         ValueError: for whatever is wrong, naming the file and the row.
     """
-    _check_maps(arguments.maps)
+    check_maps(arguments.maps)
+    if arguments.compare_with is not None:
+        return _compared(arguments)
     out = arguments.out or arguments.maps / "evaluation"
     settings = settings_of(arguments.maps)
     tissue = tissue_of(settings, arguments.tissue, out / "tissue")

@@ -13,8 +13,8 @@ from starlette.concurrency import run_in_threadpool
 
 from .app import PathologyApp
 from .doors.strict_json import body_of, parse_note
+from .learning.weak_labels import proposals
 from .refusal import Refusal
-from .weak_labels import proposals
 
 logger = logging.getLogger(__name__)
 

@@ -25,17 +25,17 @@ from .doors.numbers import LEAST_MPP, MOST_MPP, number
 from .doors.uploads import Uploads
 from .drawn_files import DrawnFiles
 from .far_strategy import NAME, UncertainAndFar
-from .recipe import Recipe
+from .learning.recipe import Recipe
+from .learning.served_model import BundleSource, ServedModel, check_features, config_files
+from .learning.training import Trainings, recipe_of, write_run_manifest
+from .learning.training_keys import check_training_keys
+from .learning.training_set import LabelledSlide, with_drawn_fraction
+from .learning.warm_process import WarmProcess
+from .learning.weak_labels import WeakLabel, weak_label
 from .refusal import Refusal
-from .served_model import BundleSource, ServedModel, check_features, config_files
 from .slide_maps import SlideMaps
 from .tasks import BundleInfer, BundleTrain, LeastCertain, Unlabelled
-from .training import MANIFEST, Trainings, base_config, recipe_of
-from .training_keys import check_training_keys
-from .training_set import LabelledSlide, drawn_fraction, write_training_set
 from .viewer_frame import frame_origin_of_slide
-from .warm_process import WarmProcess
-from .weak_labels import WeakLabel, weak_label
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ class PathologyApp(MONAILabelApp):
         return Path(uri)
 
     def label_of(self, image_id: str) -> WeakLabel | None:
-        """What is known of a slide, see `scripts.label_server.weak_labels`; None too where it is damaged, which the log says."""
+        """What is known of a slide, see `weak_label`; None too where it is damaged, which the log says."""
         store = self._datastore
         annotations = store.annotation_file(image_id) if isinstance(store, SlideDatastore) else None
         try:
@@ -215,14 +215,8 @@ class PathologyApp(MONAILabelApp):
 
     def labelled_slides(self) -> list[LabelledSlide]:
         """The same with their files, and the drawn fraction where none is said."""
-        slides = []
-        for image_id, label in self.weak_labels().items():
-            slide = LabelledSlide(image_id, self.slide_path(image_id), label)
-            if label.fraction is None and label.label == 1 and label.drawn.label == 1:
-                fraction = drawn_fraction(slide, self.tissue, self.settings.slide_mpp)
-                slide = LabelledSlide(image_id, slide.path, WeakLabel(1, fraction or None, label.source, label.drawn))
-            slides.append(slide)
-        return slides
+        found = (LabelledSlide(name, self.slide_path(name), label) for name, label in self.weak_labels().items())
+        return [with_drawn_fraction(slide, self.tissue, self.settings.slide_mpp) for slide in found]
 
     def label_changed(self, image_id: str) -> None:
         """Train again, in the background, when enough labels are new since the last training."""
@@ -245,16 +239,7 @@ class PathologyApp(MONAILabelApp):
         """Nothing: the datastore has told `label_changed` already."""
 
     def _write_training_set(self, model: ServedModel, recipe: Recipe, run: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-        slides = self.labelled_slides()
-        region = recipe.region({**base_config(model, recipe), **self.settings.training})
-        rows = write_training_set(
-            slides,
-            run / MANIFEST,
-            self.tissue,
-            region,
-            recipe.needs_area,
-            options.get("val_split", 0.25),
-            self.settings.slide_mpp,
-        )
+        slides, mpp = self.labelled_slides(), self.settings.slide_mpp
+        rows = write_run_manifest(model, recipe, run, slides, self.tissue, options, self.settings.training, mpp)
         labels = self.weak_labels()
         return {"labels": {name: [label.label, label.fraction] for name, label in labels.items()}, "rows": rows}

@@ -21,10 +21,10 @@ from shared.wsi.formats import image_suffixes
 
 from .access import check_name
 from .gone_slides import GoneSlides
+from .learning.weak_labels import check_info, stated_label
 from .refusal import Refusal
 from .slide_names import FoundSlides, find_slides
 from .studies_watch import watch_studies
-from .weak_labels import check_info, stated_label
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from .access import check_name
 from .app import PathologyApp
 from .datastore import FINAL, check_tag
 from .doors.strict_json import parse_note
+from .learning.weak_labels import check_info
 from .refusal import Refusal
-from .weak_labels import check_info
 
 _MAY_READ = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _MAY_LABEL = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))

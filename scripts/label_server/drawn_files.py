@@ -17,8 +17,8 @@ import shapely
 from shared.sweeps.child_process import run_child
 from shared.writers.atomic import atomic_path
 
+from .learning.weak_labels import DrawnAreas, drawn_areas
 from .refusal import Refusal
-from .weak_labels import DrawnAreas, drawn_areas
 
 # The annotations of a large slide take some seconds; outlines that cross each other many thousand times would take hours.
 LONGEST_READING_S = 60.0

@@ -13,8 +13,8 @@ from shared.features.slide_features import SlideFeatures
 from shared.inference.region_map import Box
 from shared.inference.slide_mapper import SlideMapper
 
+from .learning.weak_labels import DrawnAreas
 from .uncertainty import best_window
-from .weak_labels import DrawnAreas
 
 _CELLS_TOGETHER = 4096
 # Of each labelled slide, drawn at random: one is near if one of these is.

@@ -19,8 +19,8 @@ from shared.wsi.slide import Slide
 from .access import check_name
 from .doors.numbers import whole_number
 from .far_regions import CellScores, best_region, distances, known_cells, score_cells
+from .learning.served_model import LoadedModel, ServedModel
 from .refusal import Refusal
-from .served_model import LoadedModel, ServedModel
 from .tasks import LabelOf, asked_model, proposed_at, region_size
 from .viewer_frame import frame_origin_of_slide
 

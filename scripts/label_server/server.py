@@ -31,9 +31,9 @@ from .doors.guard import LARGEST_UPLOAD_BYTES, Guard
 from .doors.plain_errors import PlainErrors
 from .doors.strict_json import body_of, parse_json
 from .inference_api import answer_upload, answer_wsi, check_output, image_params, rendered
+from .learning.training import TrainingTask
 from .refusal import Refusal
 from .responses import Answer
-from .training import TrainingTask
 
 logger = logging.getLogger(__name__)
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
-from shared.inference.cohort.finished import FAILED, fingerprint
-from shared.inference.cohort.worker import CohortWorker
+from shared.inference.cohort.finished import fingerprint
 from shared.inference.inputs import ImageInput
 from shared.inference.region_map import Box, clip_box, map_region
-from shared.inference.row import Row
 from shared.writers.atomic import atomic_path
 from shared.wsi.formats import is_plain_picture
 
 from .contours import Feature, cut_features
 from .known_outlines import KnownOutlines
+from .learning.kept_maps import KeptMaps
+from .learning.served_model import LoadedModel
 from .refusal import Refusal
-from .served_model import LoadedModel
 
 _REGIONS = "regions"
 # Pixels of the network, 16,384 in square: more are not computed while a viewer waits.
@@ -37,12 +35,8 @@ class FoundAnnotations:
     seconds: float
 
 
-class SlideMaps:
-    """Maps under ``<folder>/<model>/<weights>/``: ``<slide>.ome.tif``, ``.geojson``, ``.png`` and ``slides.csv``, as every
-    inference of the project leaves them, and ``regions/``.
-
-    A slide that changes on disk is mapped anew, and so is every slide when the model gets other weights; what was made with the
-    former weights stays for a way back. One slide is computed at a time; what is there is given out meanwhile.
+class SlideMaps(KeptMaps):
+    """`KeptMaps`, and beside each slide's map the answers to requests for its regions, in ``regions/``.
 
     Args:
         folder: of all maps.
@@ -50,18 +44,9 @@ class SlideMaps:
     """
 
     def __init__(self, folder: str | Path, patch_mpp: float | None = None) -> None:
-        self.folder, self.patch_mpp = Path(folder), patch_mpp
-        self._computing = threading.Lock()
+        super().__init__(folder)
+        self.patch_mpp = patch_mpp
         self._outlines = KnownOutlines()
-
-    def folder_of(self, name: str, model: LoadedModel) -> Path:
-        return self.folder / name / model.key
-
-    def row(self, name: str, model: LoadedModel, image_id: str, path: Path) -> Row | None:
-        """The row of a slide that this version has mapped; None if it has not."""
-        worker = CohortWorker(model.mapper, self.folder_of(name, model))
-        image = ImageInput(path, image_id)
-        return None if worker.unfinished([image]) else worker.store.read(image.name)
 
     def annotations(
         self, name: str, model: LoadedModel, image_id: str, path: Path, region: Box | None = None
@@ -91,27 +76,6 @@ class SlideMaps:
             box = _within(region, (int(row["width_px"]), int(row["height_px"])))
             features = list(cut_features(features, box, float(row["mpp"])))
         return FoundAnnotations(features, is_cached, time.perf_counter() - started)
-
-    def map_slide(self, name: str, model: LoadedModel, image_id: str, path: Path) -> Row:
-        """Map a whole slide unless it is mapped; its row.
-
-        Raises:
-            Refusal: if it cannot be read or mapped.
-        """
-        image = ImageInput(path, image_id)
-        with self._computing:
-            worker = CohortWorker(model.mapper, self.folder_of(name, model))
-            outcome = worker.attempt(image, worker.store.read(image.name), image_id)
-            if outcome.row is None:
-                raise Refusal(f"another process is mapping {image_id}: ask again later", 409)
-            if outcome.is_new:
-                worker.store.tabulate(outcome.row)
-                worker.store.flush()
-        if outcome.row["status"] == FAILED:
-            reason = str(outcome.row["reason"])
-            # What the file is to blame for, and what not.
-            raise Refusal(f"{image_id} cannot be mapped: {reason}", 422 if reason.startswith("ValueError") else 500)
-        return outcome.row
 
     def patch(self, model: LoadedModel, path: Path, region: Box | None = None, mpp: float | None = None) -> FoundAnnotations:
         """The annotations of an uploaded image, in its own pixels; nothing is kept.

@@ -18,13 +18,13 @@ from shared.wsi.slide import Slide
 
 from .access import check_name
 from .doors.numbers import FARTHEST_PX, whole_number
+from .learning.served_model import ServedModel
+from .learning.training import Trainings, base_config, recipe_of
+from .learning.weak_labels import WeakLabel, proposals
 from .refusal import Refusal
-from .served_model import ServedModel
 from .slide_maps import SlideMaps
-from .training import Trainings, base_config, recipe_of
 from .uncertainty import most_uncertain_region
 from .viewer_frame import frame_origin_of_slide
-from .weak_labels import WeakLabel, proposals
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class BundleInfer(InferTask):
 
 
 class BundleTrain(TrainTask):
-    """A bundle that weak labels train, see `scripts.label_server.training`."""
+    """A bundle that weak labels train, see `scripts.label_server.learning.training`."""
 
     def __init__(self, model: ServedModel, trainings: Trainings) -> None:
         super().__init__(f"{model.description}, from weak labels")

@@ -1,6 +1,6 @@
 """Write the manifests of BACH, the breast-cancer challenge of ICIAR 2018, from its unpacked ICIAR2018_BACH_Challenge.
 
-python scripts/prepare.py bach ICIAR2018_BACH_Challenge bach --val A02
+python scripts/prepare.py bach ICIAR2018_BACH_Challenge bach --val A04
 
 Download: https://zenodo.org/records/3632035 (CC BY-NC-ND 4.0, not for commercial use). In the folder bach:
 
@@ -25,11 +25,11 @@ from tqdm import tqdm
 from scripts.preparation.folder_options import add_folder_options
 from shared.data import BACH_CLASSES, TissueCache, bach_photos, bach_slides, slide_patches, write_manifest
 from shared.data.public.bach import (
-    QUOTED_TRAINING_SLIDES,
-    QUOTED_VALIDATION_SLIDES,
     SLIDE_MPP,
     TRAINING_SLIDES,
+    TRAINING_SLIDES_WITH_A08,
     VALIDATION_SLIDES,
+    VALIDATION_SLIDES_WITH_A08,
 )
 from shared.data.record import Record
 
@@ -41,10 +41,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     for split, slides in (("train", TRAINING_SLIDES), ("val", VALIDATION_SLIDES)):
         parser.add_argument(f"--{split}", nargs="+", metavar="SLIDE", help=f"{split} slides (default {' '.join(slides)})")
     parser.add_argument(
-        "--quoted_split",
+        "--split_with_a08",
         action="store_true",
-        help=f"train on {' '.join(QUOTED_TRAINING_SLIDES)}, as for the quoted scores, and validate on "
-        f"{' '.join(QUOTED_VALIDATION_SLIDES)}, unless --train or --val is given",
+        help=f"train on {' '.join(TRAINING_SLIDES_WITH_A08)}, as for the results in the released code, and validate on "
+        f"{' '.join(VALIDATION_SLIDES_WITH_A08)}, unless --train or --val is given",
     )
     parser.add_argument("--size_px", type=int, default=128, help="side of a patch in pixels at --mpp (default 128)")
     mpp = SLIDE_DOWNSAMPLE * SLIDE_MPP
@@ -60,8 +60,8 @@ def prepare(arguments: Namespace) -> Iterator[str]:
     tissue = TissueCache(output / "tissue", method="saturation")
     images, remarks = bach_photos(arguments.source, arguments.allow_missing)
     train, val = TRAINING_SLIDES, VALIDATION_SLIDES
-    if arguments.quoted_split:
-        train, val = QUOTED_TRAINING_SLIDES, QUOTED_VALIDATION_SLIDES
+    if arguments.split_with_a08:
+        train, val = TRAINING_SLIDES_WITH_A08, VALIDATION_SLIDES_WITH_A08
     annotated, slide_remarks = bach_slides(
         arguments.source, output / "annotations", arguments.train or train, arguments.val or val, arguments.allow_missing
     )

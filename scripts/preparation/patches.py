@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from scripts.options.annotation import add_annotation_options
+from scripts.preparation.patch_pictures import write_patch_pictures
 from shared.data import SIZE_MEASURES, TissueCache, label_of, load_manifest, slide_patches, write_manifest
 from shared.wsi import TISSUE_METHODS
 
@@ -41,6 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--num_background", type=int, default=0, help="patches without lesion per slide (default 0, as in the paper)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of k-means and of the background patches (default 0)")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of each slide's foreground, patches and split lesions")
     add_annotation_options(parser)
 
 
@@ -62,6 +64,10 @@ def prepare(arguments: Namespace) -> list[str]:
         annotation_frame=arguments.annotation_frame,
     )
     for record in tqdm(slides, unit="slide", disable=None):
+        if arguments.pictures is not None and record.get("mask") is not None:
+            write_patch_pictures(
+                record, arguments.pictures, arguments.size_px, arguments.mpp, num_classes, classes, arguments.seed
+            )
         patches += slide_patches(
             record,
             arguments.size_px,

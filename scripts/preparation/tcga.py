@@ -57,7 +57,7 @@ def prepare(arguments: Namespace) -> Iterator[str]:
         arguments.seed,
     )
     has_location = any(record["location"] for record in records)
-    write_manifest(records, arguments.manifest, ("location",) if has_location else ())
+    write_manifest(records, arguments.manifest)
     if missing:
         yield f"{arguments.table}: {len(missing)} of its slides were left out because they were not found in {arguments.slides}"
     yield f"{arguments.manifest}: {_count(records)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from shared.data import load_manifest
 from shared.data.record import Record
-from shared.inference.cohort.finished import FINISHED
+from shared.inference.cohort.finished import FINISHED, MAP_SUFFIX
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
 from shared.inference.cohort.row_store import TABLE_NAME
 from shared.inference.inputs import image_name
@@ -25,19 +26,15 @@ _COMPARED, _SCORED = "maps", "data/test.csv"
 
 @dataclass(frozen=True)
 class Maps:
-    """The maps of one method.
+    """The maps of one method, as they are now: what is rewritten while the page is open is read anew.
 
     Args:
         title: what the page calls it.
-        folder: that `SlideMapper` filled.
-        rows: of its table: name of a slide -> its columns, as text.
-        settings: by which the maps were made.
+        folder: that `SlideMapper` fills.
     """
 
     title: str
     folder: Path
-    rows: Mapping[str, Mapping[str, str]]
-    settings: Mapping[str, Any]
 
     @classmethod
     def of_folder(cls, folder: Path, title: str | None = None) -> Maps:
@@ -46,13 +43,27 @@ class Maps:
         Raises:
             ValueError: if its table or settings cannot be read.
         """
+        maps = cls(title or folder.name, folder)
         try:
-            settings = json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8"))
+            json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{folder / SETTINGS_NAME} cannot be read ({error}): give a folder that infer.py has filled"
             ) from error
-        return cls(title or folder.name, folder, read_rows(folder / TABLE_NAME), settings)
+        read_rows(folder / TABLE_NAME)
+        return maps
+
+    @property
+    def rows(self) -> Mapping[str, Mapping[str, str]]:
+        """Of its table: name of a slide -> its columns, as text."""
+        path = self.folder / TABLE_NAME
+        return _rows(path, stamp_of(path))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """By which the maps were made."""
+        path = self.folder / SETTINGS_NAME
+        return _settings(path, stamp_of(path))
 
     @property
     def class_names(self) -> Sequence[str] | None:
@@ -72,6 +83,29 @@ class Maps:
     def path(self, slide: str, suffix: str) -> Path:
         """Of a slide's result, such as ``.ome.tif``."""
         return self.folder / f"{slide}{suffix}"
+
+    def stamp(self, slide: str) -> str:
+        """Of a slide's map: another one when it is rewritten."""
+        return stamp_of(self.path(slide, MAP_SUFFIX))
+
+
+def stamp_of(path: Path) -> str:
+    """Of the content of a file, as far as the file system tells; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_mtime_ns:x}.{found.st_ino:x}.{found.st_size:x}"
+
+
+@functools.lru_cache(maxsize=64)
+def _rows(path: Path, stamp: str) -> Mapping[str, Mapping[str, str]]:
+    return read_rows(path)
+
+
+@functools.lru_cache(maxsize=64)
+def _settings(path: Path, stamp: str) -> Mapping[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if stamp else {}
 
 
 @dataclass(frozen=True)
@@ -93,10 +127,15 @@ class ViewedSlide:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Slides, and methods that mapped them; of these there may be none."""
+    """Slides, and methods that mapped them; of these there may be none, and more may come."""
 
     slides: Mapping[str, ViewedSlide]
-    methods: Sequence[Maps] = field(default=())
+    methods: list[Maps] = field(default_factory=list)
+
+    def add(self, maps: Maps) -> int:
+        """One method more; its number."""
+        self.methods.append(maps)
+        return len(self.methods) - 1
 
     @property
     def has_truth(self) -> bool:

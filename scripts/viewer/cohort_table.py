@@ -24,6 +24,7 @@ from bokeh.models import (
 )
 
 from .cohort import Cohort
+from .labelling.labels import Labels
 from .squares import Thumbnails, thumbnail_address
 
 ALL = "all"
@@ -43,14 +44,15 @@ class CohortTable:
     Args:
         cohort: what there is to see.
         open_slide: called with the name of a slide that is clicked.
+        labels: that are given here; None: those of the manifest.
 
     Attributes:
         layout: for the page.
     """
 
-    def __init__(self, cohort: Cohort, open_slide: Callable[[str], None]) -> None:
-        self._open_slide = open_slide
-        self._data = _columns(cohort)
+    def __init__(self, cohort: Cohort, open_slide: Callable[[str], None], labels: Labels | None = None) -> None:
+        self._cohort, self._open_slide, self._labels = cohort, open_slide, labels
+        self._data = _columns(cohort, labels)
         self._source = ColumnDataSource(self._data)
         self._filter = BooleanFilter(booleans=None)
         table = DataTable(
@@ -75,6 +77,15 @@ class CohortTable:
         bar = row(self._text, self._status, self._share, self._count, styles={"flex-wrap": "wrap", "gap": "8px"})
         self.layout: LayoutDOM = column(bar, table, sizing_mode="stretch_both")
 
+    def refresh(self) -> None:
+        """What has come since: maps, and labels."""
+        found = _columns(self._cohort, self._labels)
+        # NaN differs from itself.
+        if repr(found) != repr(self._data):
+            self._data = found
+            self._source.data = found
+            self._choose()
+
     def _picked(self, _name: str, _old: Any, new: list[int]) -> None:
         if new:
             self._open_slide(self._data["slide"][new[0]])
@@ -98,23 +109,26 @@ def _count_text(kept: int, everything: int) -> str:
     return f"{kept} of {everything} slides"
 
 
-def _columns(cohort: Cohort) -> dict[str, list[Any]]:
-    """Of each slide what its record and the first method's table say."""
-    rows = cohort.methods[0].rows if cohort.methods else {}
+def _columns(cohort: Cohort, labels: Labels | None) -> dict[str, list[Any]]:
+    """Of each slide what its label and the first method's table say; of methods that learn here, the last one's."""
+    rows = cohort.methods[-1 if labels is not None else 0].rows if cohort.methods else {}
     names = list(cohort.slides)
     found: dict[str, list[Any]] = {
         "slide": names,
         "picture": [thumbnail_address(name, rows.get(name, {}).get("fingerprint", "")) for name in names],
         "status": [rows.get(name, {}).get("status", "not mapped") for name in names],
         "reason": [rows.get(name, {}).get("reason", "") for name in names],
-        "label": [_label(cohort, name) for name in names],
+        "label": [_label(cohort, name, labels) for name in names],
     }
     for column_name in _NUMBERS:
         found[column_name] = [_number(rows.get(name, {}), column_name) for name in names]
     return found
 
 
-def _label(cohort: Cohort, name: str) -> str:
+def _label(cohort: Cohort, name: str, labels: Labels | None) -> str:
+    if labels is not None:
+        known = labels.label(name)
+        return "" if known is None else str(known.label)
     record = cohort.slides[name].record
     label = None if record is None else record.get("label")
     return "" if label is None else str(label)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shared.data.record_masks import read_record_mask
+from shared.inference.cohort.finished import MAP_SUFFIX
 from shared.writers.palette import TUMOUR_COLOUR, class_colour
 from shared.wsi import Slide
 
@@ -23,6 +24,9 @@ from .zoom import TILE_PX, Zoom
 # Perceptually uniform, and told apart by colour-blind eyes.
 COLOUR_MAPS = ("viridis", "cividis", "magma", "plasma")
 _KEPT = 16
+_KEPT_WHOLE = 4
+_LARGEST_WHOLE_PX = 2**26
+_REDUCED_PX = 512  # of the longer side: outlines take little time, however many specks a map of this size has
 _UNKNOWN_MPP = 1.0  # of slides that do not say: only positions are read
 
 
@@ -40,6 +44,8 @@ class Layers:
         self._lock = threading.Lock()
         self._slide = functools.lru_cache(_KEPT)(self._open_slide)
         self._map = functools.lru_cache(_KEPT)(self._open_map)
+        self._whole = functools.lru_cache(_KEPT_WHOLE)(_whole_map)
+        self._reduced = functools.lru_cache(_KEPT)(_reduced_map)
 
     def slide(self, name: str) -> Slide:
         """An open slide.
@@ -72,11 +78,36 @@ class Layers:
         if not maps.has_map(name):
             raise ValueError(f"{maps.title} has no map of {name!r}")
         with self._lock:
-            return self._map(maps.path(name, ".ome.tif"), channel)
+            return self._map(maps.path(name, MAP_SUFFIX), channel, maps.stamp(name))
 
     @staticmethod
-    def _open_map(path: Path, channel: int) -> MapPixels:
+    def _open_map(path: Path, channel: int, stamp: str) -> MapPixels:
         return MapPixels(path, channel)
+
+    def whole_map(self, method: int, name: str) -> NDArray[np.uint8] | None:
+        """All pixels of a map, kept for the next threshold; None of one that is too large to be kept.
+
+        Raises:
+            ValueError: as `map`.
+        """
+        source = self.map(method, name)
+        height, width = source.shape
+        if height * width > _LARGEST_WHOLE_PX:
+            return None
+        maps = self.cohort.methods[method]
+        return self._whole(maps.path(name, MAP_SUFFIX), maps.stamp(name), source)
+
+    def reduced_map(self, method: int, name: str) -> tuple[NDArray[np.uint8], tuple[float, float], float]:
+        """The part of a map that is not empty, reduced to a size that is outlined at once.
+
+        Returns:
+            its values, and in map pixels its corner (x, y) and the side of one of its own.
+
+        Raises:
+            ValueError: as `map`.
+        """
+        maps = self.cohort.methods[method]
+        return self._reduced(maps.path(name, MAP_SUFFIX), maps.stamp(name), self.map(method, name))
 
     def map_pixel(self, method: int, name: str) -> float:
         """Level-0 pixels per map pixel."""
@@ -156,6 +187,26 @@ class Layers:
             return png(_shrunk(Image.fromarray(self.slide(name).thumbnail(4 * height_px)), height_px))
         with Image.open(path) as picture:
             return png(_shrunk(picture.convert("RGB"), height_px))
+
+
+def _whole_map(path: Path, stamp: str, source: MapPixels) -> NDArray[np.uint8]:
+    height, width = source.shape
+    return source.read((0, 0), max(height, width), 1)[:height, :width]
+
+
+def _reduced_map(path: Path, stamp: str, source: MapPixels) -> tuple[NDArray[np.uint8], tuple[float, float], float]:
+    height, width = source.shape
+    left, top, right, bottom = 0.0, 0.0, float(width), float(height)
+    step = max(1.0, max(width, height) / _REDUCED_PX)
+    values = source.read((left, top), _REDUCED_PX, step)
+    columns, rows = np.flatnonzero(values.any(axis=0)), np.flatnonzero(values.any(axis=1))
+    if step > 1 and len(columns):
+        # One pixel more on each side: what is reduced may have lost its border.
+        left, right = max(0.0, (columns[0] - 1) * step), min(right, (columns[-1] + 2) * step)
+        top, bottom = max(0.0, (rows[0] - 1) * step), min(bottom, (rows[-1] + 2) * step)
+        step = max(1.0, max(right - left, bottom - top) / _REDUCED_PX)
+        values = source.read((left, top), _REDUCED_PX, step)
+    return values, (left, top), step
 
 
 def _shrunk(picture: Image.Image, height_px: int) -> NDArray[np.uint8]:

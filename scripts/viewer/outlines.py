@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from shapely.geometry import shape
+from shapely.geometry import Polygon, shape
 
+from shared.inference.cohort.finished import MAP_SUFFIX
 from shared.inference.outputs.map_file import MapFile
-from shared.inference.outputs.polygons import simplified, tumour_regions
+from shared.inference.outputs.polygons import Region, simplified, tumour_regions
 from shared.inference.outputs.slide_results import ResultOptions, Scale, least_pixels
+from shared.writers.ome_tiff import RowSource
 from shared.wsi.annotations.frames import frame_origin_px
 
 from .layers import Layers
 
 Rings = list[list[NDArray[np.float64]]]
 TUMOUR = "Tumor"
+_STRIP_AREA_PX = 2**24  # looked at together; 30 bytes a pixel
 
 
 @dataclass
@@ -42,8 +47,25 @@ class Outlines:
     def area_mm2(self) -> float:
         return sum(self.areas_um2) / 1e6
 
+    def add(self, outline: Polygon, region: Region, pixel: float, corner_px: tuple[float, float], pixel_um: float) -> None:
+        """One area of tumour.
 
-def outlines_at(layers: Layers, method: int, name: str, threshold: float) -> Outlines:
+        Args:
+            outline: in pixels of a map.
+            region: what it outlines.
+            pixel: level-0 pixels per pixel of the map.
+            corner_px: of the map, in level-0 pixels.
+            pixel_um: of the map.
+        """
+        self.rings.append([np.asarray(ring.coords) * pixel + corner_px for ring in shapely.get_rings(outline)])
+        self.classes.append(TUMOUR)
+        self.areas_um2.append(region.num_pixels * pixel_um**2)
+        self.means.append(region.mean_probability)
+
+
+def outlines_at(
+    layers: Layers, method: int, name: str, threshold: float, is_wanted: Callable[[], bool] = lambda: True
+) -> Outlines:
     """Outlines of tumour from a threshold on, as `SlideMapper` would have written them.
 
     Of maps of several classes the likeliest class is outlined, whatever the threshold: those that were written are read.
@@ -53,6 +75,7 @@ def outlines_at(layers: Layers, method: int, name: str, threshold: float) -> Out
         method: number of the maps.
         name: of the slide.
         threshold: in (0, 1].
+        is_wanted: asked before each area; where it says no, what is found so far is returned.
 
     Raises:
         ValueError: if the map cannot be read.
@@ -60,19 +83,90 @@ def outlines_at(layers: Layers, method: int, name: str, threshold: float) -> Out
     maps = layers.cohort.methods[method]
     if maps.class_names is not None:
         return _written(layers, method, name)
-    row, settings = maps.rows[name], maps.settings
-    map_mpp, pixel = float(row["map_mpp"]), layers.map_pixel(method, name)
-    scale = Scale((int(float(row["width_px"])), int(float(row["height_px"]))), float(row["mpp"]), pixel, 1)
-    options = ResultOptions(None, threshold, float(settings["min_area_um2"]), float(settings["simplify_um"]), None)
+    pixel, map_mpp, options = _options(layers, method, name, threshold)
     found = Outlines()
-    with MapFile(maps.path(name, ".ome.tif")) as source:
-        for region in tumour_regions(source, threshold, least_pixels(scale, options)):
+    with _source(layers, method, name) as source:
+        least = least_pixels(_scale(layers, method, name), options)
+        for region in tumour_regions(source, threshold, least, _strip_height(source)):
+            if not is_wanted():
+                break
             outline = simplified(region.polygon, options.simplify_um / map_mpp)
-            found.rings.append([np.asarray(ring.coords) * pixel for ring in shapely.get_rings(outline)])
-            found.classes.append(TUMOUR)
-            found.areas_um2.append(region.num_pixels * map_mpp**2)
-            found.means.append(region.mean_probability)
+            found.add(outline, region, pixel, (0.0, 0.0), map_mpp)
     return found
+
+
+def draft_outlines(layers: Layers, method: int, name: str, threshold: float) -> Outlines:
+    """Outlines of a reduced copy of the part of a map that is not empty: quick, and a little off.
+
+    Args:
+        layers: of the cohort.
+        method: number of the maps; of several classes what `outlines_at` gives.
+        name: of the slide.
+        threshold: in (0, 1].
+
+    Raises:
+        ValueError: if the map cannot be read.
+    """
+    if layers.cohort.methods[method].class_names is not None:
+        return _written(layers, method, name)
+    pixel, map_mpp, options = _options(layers, method, name, threshold)
+    values, corner, step = layers.reduced_map(method, name)
+    # Not even one cell of the reduced map is left out for being small unless areas of its size are.
+    least = max(1, math.ceil(options.min_area_um2 / (map_mpp * step) ** 2))
+    found = Outlines()
+    for region in tumour_regions(KeptMap(values), threshold, least, len(values)):
+        found.add(region.polygon, region, pixel * step, (corner[0] * pixel, corner[1] * pixel), map_mpp * step)
+    return found
+
+
+class KeptMap:
+    """A map in memory, read by rows.
+
+    Args:
+        values: ``(H, W)``, uint8.
+    """
+
+    def __init__(self, values: NDArray[np.uint8]) -> None:
+        self._values = values
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self._values.shape[0], self._values.shape[1]
+
+    def read_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Rows `start` to `stop`."""
+        return self._values[start:stop]
+
+
+@contextmanager
+def _source(layers: Layers, method: int, name: str) -> Iterator[RowSource]:
+    """The map, from memory where it is not too large to stay there."""
+    kept = layers.whole_map(method, name)
+    if kept is not None:
+        yield KeptMap(kept)
+        return
+    with MapFile(layers.cohort.methods[method].path(name, MAP_SUFFIX)) as file:
+        yield file
+
+
+def _strip_height(source: RowSource) -> int | None:
+    """Of a map in memory large strips: the fewer seams, the less is to be joined."""
+    return max(1, _STRIP_AREA_PX // source.shape[1]) if isinstance(source, KeptMap) else None
+
+
+def _options(layers: Layers, method: int, name: str, threshold: float) -> tuple[float, float, ResultOptions]:
+    """Level-0 pixels and micrometres per map pixel, and how the map's own outlines were made."""
+    maps = layers.cohort.methods[method]
+    settings = maps.settings
+    options = ResultOptions(None, threshold, float(settings["min_area_um2"]), float(settings["simplify_um"]), None)
+    return layers.map_pixel(method, name), float(maps.rows[name]["map_mpp"]), options
+
+
+def _scale(layers: Layers, method: int, name: str) -> Scale:
+    row = layers.cohort.methods[method].rows[name]
+    size = int(float(row["width_px"])), int(float(row["height_px"]))
+    return Scale(size, float(row["mpp"]), layers.map_pixel(method, name), 1)
 
 
 def _written(layers: Layers, method: int, name: str) -> Outlines:

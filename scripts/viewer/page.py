@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -26,15 +27,19 @@ from bokeh.models import (
     Toggle,
 )
 
+from .cohort import Maps
 from .cohort_table import CohortTable
+from .labelling.label_bar import LabelBar
+from .labelling.learner import Learner
 from .layers import COLOUR_MAPS, Layers
-from .outlines import outlines_at
+from .redrawing import Drawn, Redrawing, Wanted
 from .slide_pane import SlidePane
 from .view_state import MOST_PANES, ViewState, state_of
 
 logger = logging.getLogger(__name__)
 
 OUTLINES, TRUTH = 0, 1
+_LOOK_MS = 2000
 OWN_THRESHOLD, THRESHOLD = "threshold (each map's own)", "threshold"
 _STYLE = """
 :host { font-family: system-ui, sans-serif; }
@@ -72,31 +77,38 @@ class Page:
     Args:
         layers: of the cohort.
         document: that is filled.
+        learner: where slides are labelled; None where they are only looked at.
     """
 
-    def __init__(self, layers: Layers, document: Document) -> None:
+    def __init__(self, layers: Layers, document: Document, learner: Learner | None = None) -> None:
         self._layers, self._document = layers, document
         self._cohort = layers.cohort
         context = document.session_context
         arguments = context.request.arguments if context is not None and context.request is not None else {}
         self._state = state_of(arguments, self._cohort)
         self._panes: list[SlidePane] = []
-        self._is_redrawing = self._is_building = False
+        self._is_building = False
+        self._stamps: tuple[str, ...] = ()
+        self._redrawing = Redrawing(layers, document, self._draw)
+        self._labels = None if learner is None else LabelBar(learner, document, self._show_methods)
         self._x, self._y = Range1d(start=0, end=1), Range1d(start=-1, end=0)
         self._make_widgets()
-        table = CohortTable(self._cohort, self._open)
+        self._table = CohortTable(self._cohort, self._open, learner.labels if learner is not None else None)
         self._view = column(sizing_mode="stretch_both")
+        bars = [self._bar(), *([] if self._labels is None else [self._labels.layout]), self._message]
         self._tabs = Tabs(
             tabs=[
-                TabPanel(child=table.layout, title="Slides"),
-                TabPanel(child=column(self._bar(), self._message, self._view, sizing_mode="stretch_both"), title="Slide"),
+                TabPanel(child=self._table.layout, title="Slides"),
+                TabPanel(child=column(*bars, self._view, sizing_mode="stretch_both"), title="Slide"),
             ],
             sizing_mode="stretch_both",
             stylesheets=[InlineStyleSheet(css=_STYLE)],
         )
+        self._tabs.on_change("active", lambda _name, _old, new: self._table.refresh() if new == 0 else None)
         document.title = "Tumour maps"
         document.add_root(self._tabs)
         document.js_on_event(DocumentReady, CustomJS(args={"x": self._x, "y": self._y, "dark": self._dark}, code=_READY))
+        document.add_periodic_callback(self._look_for_new_maps, _LOOK_MS)
         if self._state.slide:
             self._show(self._state)
 
@@ -145,7 +157,8 @@ class Page:
         return row(*parts, self._dark, self._address, styles={"flex-wrap": "wrap", "gap": "8px", "align-items": "end"})
 
     def _open(self, name: str) -> None:
-        self._show(replace(self._state, slide=name, box=None, threshold=None))
+        methods = self._state.methods if self._labels is None else self._labels.methods(name) or self._state.methods
+        self._show(replace(self._state, slide=name, methods=methods, box=None, threshold=None))
 
     def _step(self, by: int) -> None:
         names = list(self._cohort.slides)
@@ -153,17 +166,22 @@ class Page:
             self._open(names[(names.index(self._state.slide) + by) % len(names)])
 
     def _choose_methods(self) -> None:
-        self._state = replace(self._state, methods=tuple(int(value) for value in self._methods.value))
+        if not self._is_building:
+            self._show_methods(tuple(int(value) for value in self._methods.value))
+
+    def _show_methods(self, methods: tuple[int, ...]) -> None:
+        """These in panes beside each other, what is in view as it was."""
+        self._state = replace(self._state, methods=methods)
         if self._state.slide:
             left, bottom, right, top = (float(side) for side in (self._x.start, self._y.start, self._x.end, self._y.end))
-            box = (left, -top, right, -bottom)
-            self._show(replace(self._state, box=box))
+            self._show(replace(self._state, box=(left, -top, right, -bottom)))
 
     def _choose_threshold(self, value: float) -> None:
         if not self._is_building:
             self._state = replace(self._state, threshold=value)
             self._threshold.title = THRESHOLD
-            self._redraw_soon()
+            self._note_address()
+            self._redraw(is_moving=True)
 
     def _show(self, state: ViewState) -> None:
         """Build the panes of a slide."""
@@ -181,6 +199,8 @@ class Page:
         except (ValueError, OSError) as error:
             self._view.children = []
             self._say(f"{state.slide} cannot be shown: {error}")
+            if self._labels is not None:
+                self._labels.close()
             return
         left, top, right, bottom = state.box or (0, 0, width, height)
         self._x.update(start=left, end=right, reset_start=0, reset_end=width)
@@ -194,6 +214,14 @@ class Page:
                 [list(figures[:2]), list(figures[2:])], sizing_mode="stretch_both", toolbar_location="right", merge_tools=True
             )
         self._view.children = [grid]
+        titles = [maps.title for maps in self._cohort.methods]
+        self._methods.update(
+            options=[(str(index), title) for index, title in enumerate(titles)],
+            value=[str(index) for index in state.methods],
+            visible=len(titles) > 1,
+        )
+        if self._labels is not None:
+            self._labels.open(state.slide, self._layers.slide(state.slide).mpp, figures)
         tumour = [self._cohort.methods[pane.method] for pane in self._panes if pane.method is not None]
         self._threshold.update(
             value=state.threshold or (round(tumour[0].threshold, 2) if tumour else 0.5),
@@ -208,39 +236,55 @@ class Page:
         channel = int(self._channel.value)
         for pane in self._panes:
             if pane.method is not None:
-                row_of_slide = self._cohort.methods[pane.method].rows.get(self._state.slide, {})
-                pane.show_map(self._colours.value, channel, self._opacity.value, row_of_slide.get("fingerprint", ""))
+                stamp = self._cohort.methods[pane.method].stamp(self._state.slide)
+                pane.show_map(self._colours.value, channel, self._opacity.value, stamp)
             pane.show_truth(TRUTH in self._shown.active, 0.5)
             pane.hide_outlines(OUTLINES not in self._shown.active)
         self._note_address()
 
-    def _redraw_soon(self) -> None:
-        """Once the events that have come are done: of a slider that moves quickly the latest value counts."""
-        if not self._is_redrawing:
-            self._is_redrawing = True
-            self._document.add_next_tick_callback(self._redraw)
+    def _look_for_new_maps(self) -> None:
+        """What was rewritten since it was drawn is drawn anew."""
+        if self._panes and self._stamps != self._stamps_now():
+            self._show_layers()
+            self._redraw()
 
-    def _redraw(self) -> None:
-        self._is_redrawing = False
-        texts = []
+    def _stamps_now(self) -> tuple[str, ...]:
+        methods = (self._cohort.methods[pane.method] for pane in self._panes if pane.method is not None)
+        return tuple(maps.stamp(self._state.slide) for maps in methods)
+
+    def _redraw(self, is_moving: bool = False) -> None:
+        self._stamps = self._stamps_now()
+        slide, threshold = self._state.slide, self._state.threshold
+        mapped = [pane.method for pane in self._panes if pane.method is not None and pane.has_map]
+        methods = self._cohort.methods
+        self._redrawing.want([Wanted(index, slide, threshold or methods[index].threshold) for index in mapped], is_moving)
+
+    def _draw(self, drawn: Sequence[Drawn]) -> None:
+        found, texts = iter(drawn), []
         for pane in self._panes:
             if pane.method is None or not pane.has_map:
                 texts.append("not mapped" if pane.method is None else f"{pane.title}: not mapped")
                 continue
-            maps = self._cohort.methods[pane.method]
-            try:
-                found = outlines_at(self._layers, pane.method, self._state.slide, self._state.threshold or maps.threshold)
-            except (ValueError, OSError) as error:
-                texts.append(f"{maps.title}: {error}")
+            maps, one = self._cohort.methods[pane.method], next(found, None)
+            if one is None:
                 continue
-            pane.show_outlines(found, maps.class_names)
-            tissue = float(maps.rows[self._state.slide].get("tissue_area_mm2") or "nan")
-            share = f", {100 * found.area_mm2 / tissue:.1f} % of the tissue" if tissue > 0 else ""
-            count = len(found.rings)
-            texts.append(f"{maps.title}: {count} area{'s' * (count != 1)}, {found.area_mm2:.4f} mm²{share}")
+            if isinstance(one.outlines, str):
+                texts.append(f"{maps.title}: {one.outlines}")
+                continue
+            pane.show_outlines(one.outlines, maps.class_names)
+            texts.append(f"{maps.title}: {self._counted(one, maps)}")
         # Who reads the new areas can copy the address that shows them.
         self._note_address()
         self._say(f"{self._state.slide} · " + " · ".join(texts))
+
+    def _counted(self, drawn: Drawn, maps: Maps) -> str:
+        assert not isinstance(drawn.outlines, str)
+        area, count = drawn.outlines.area_mm2, len(drawn.outlines.rings)
+        tissue = float(maps.rows.get(self._state.slide, {}).get("tissue_area_mm2") or "nan")
+        share = f", {100 * area / tissue:.1f} % of the tissue" if tissue > 0 else ""
+        if drawn.is_draft:
+            return f"about {area:.2f} mm²{share} ..."
+        return f"{count} area{'s' * (count != 1)}, {area:.4f} mm²{share}"
 
     def _note_address(self) -> None:
         self._address.value = replace(self._state, colours=self._colours.value, box=None).query

@@ -16,6 +16,7 @@ from bokeh.server.server import Server
 
 from .access import HOST, LOOPBACK, Access
 from .cohort import Cohort
+from .labelling.learner import Learner
 from .layers import Layers
 from .page import Page
 from .squares import routes
@@ -25,12 +26,13 @@ logger = logging.getLogger(__name__)
 _LAST_PORT = 65535
 
 
-def open_server(cohort: Cohort, port: int = 0) -> tuple[Server, str]:
+def open_server(cohort: Cohort, port: int = 0, learner: Learner | None = None) -> tuple[Server, str]:
     """A server that is listening, and the address of its page.
 
     Args:
         cohort: what there is to see.
         port: 0 for a free one.
+        learner: where slides are labelled.
 
     Raises:
         ValueError: if the port is taken, or there is none of this number.
@@ -38,7 +40,7 @@ def open_server(cohort: Cohort, port: int = 0) -> tuple[Server, str]:
     if not 0 <= port <= _LAST_PORT:
         raise ValueError(f"--port must be from 0 to {_LAST_PORT}, found {port}")
     access, layers, port = Access(), Layers(cohort), port or _free_port()
-    application = Application(FunctionHandler(partial(_fill, layers)))
+    application = Application(FunctionHandler(partial(_fill, layers, learner)))
     try:
         server = Server(
             {"/": application},
@@ -60,12 +62,16 @@ def _free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def _fill(layers: Layers, document: Document) -> None:
-    Page(layers, document)
+def _fill(layers: Layers, learner: Learner | None, document: Document) -> None:
+    Page(layers, document, learner)
 
 
 def serve(
-    cohort: Cohort, port: int = 0, opens_browser: bool = True, open_page: Callable[[str], object] = webbrowser.open
+    cohort: Cohort,
+    port: int = 0,
+    opens_browser: bool = True,
+    open_page: Callable[[str], object] = webbrowser.open,
+    learner: Learner | None = None,
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
 
@@ -74,8 +80,9 @@ def serve(
         port: 0 for a free one.
         opens_browser: otherwise the address is printed alone.
         open_page: opens an address.
+        learner: where slides are labelled.
     """
-    server, address = open_server(cohort, port)
+    server, address = open_server(cohort, port, learner)
     print(f"{address}\nCtrl-C ends it.", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if opens_browser:
@@ -87,3 +94,5 @@ def serve(
         pass
     finally:
         server.stop()
+        if learner is not None:
+            learner.close()

@@ -40,11 +40,18 @@ from .public.bach_annotations import BACH_CLASSES as BACH_CLASSES
 from .public.patch_camelyon import PatchCamelyonDataset as PatchCamelyonDataset
 from .record import label_of as label_of, record_error as record_error
 from .record_masks import columns_for as columns_for
-from .splits import assign_folds as assign_folds, assign_splits as assign_splits, take_share as take_share
+from .splits import (
+    assign_folds as assign_folds,
+    assign_splits as assign_splits,
+    take_number as take_number,
+    take_share as take_share,
+)
 from .tissue_cache import TissueCache as TissueCache
 from .transforms.batch_augmentation import TileAugmentation as TileAugmentation
+from .transforms.colour_statistics import colour_statistics as colour_statistics
 from .transforms.geometric import (
     normalized_and_augmented as normalized_and_augmented,
+    stain_reference_of_maps as stain_reference_of_maps,
     training_augmentation as training_augmentation,
 )
 from .transforms.stain_jitter import RandomStainJitterd as RandomStainJitterd, scale_stains as scale_stains

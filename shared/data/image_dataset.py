@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from monai.data import Dataset
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -53,6 +54,8 @@ class RegionDataset(Dataset):
         num_classes: classes of the masks and labels, from 2 to 255. With two, whatever is not 0 is 1.
         class_names: the class of each index in annotation files, see `read_record_mask`.
         cache: keeps what is read of large pictures and of masks; None for none.
+        stretch: bring every image to `size_px`, whatever its size and shape, instead of reading it at `mpp`: for labelled
+            images, which have no mask that would have to follow.
 
     Raises:
         ValueError: naming the manifest, the row and the file of an image or mask that cannot be read or has another size; and
@@ -72,7 +75,10 @@ class RegionDataset(Dataset):
         num_classes: int = 2,
         class_names: Sequence[str] | None = None,
         cache: PixelCache | None = None,
+        stretch: bool = False,
     ) -> None:
+        if stretch and (size_px is None or pixel_labels == "mask"):
+            raise ValueError(f"images are stretched to a size_px, and masks are not: got {size_px=}, {pixel_labels=}")
         if pixel_labels is not None and pixel_labels not in PIXEL_LABELS:
             raise ValueError(f"pixel_labels must be one of {', '.join(PIXEL_LABELS)}, got {pixel_labels!r}")
         super().__init__(data=data, transform=transform)
@@ -88,6 +94,7 @@ class RegionDataset(Dataset):
         self.num_classes = num_classes
         self.class_names = class_names
         self.cache = cache
+        self.stretch = stretch
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -107,7 +114,7 @@ class RegionDataset(Dataset):
 
     def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
         """Item `index`, which has occurred `occurrence` times in this epoch, transformed by other random numbers each time."""
-        image = read_image(self.data[index], self.mpp, self.size_px, self.cache)
+        image = read_image(self.data[index], self.mpp, self.size_px, self.cache, self.stretch)
         item: dict[str, Any] = {"image": image, **self.targets(index, image.shape[-2:])}
         if self.superpixels is not None:
             item["superpixels"] = self.superpixels(image)
@@ -129,7 +136,13 @@ class RegionDataset(Dataset):
         return item
 
 
-def read_image(record: Record, mpp: float | None = None, size_px: int | None = None, cache: PixelCache | None = None) -> Tensor:
+def read_image(
+    record: Record,
+    mpp: float | None = None,
+    size_px: int | None = None,
+    cache: PixelCache | None = None,
+    stretch: bool = False,
+) -> Tensor:
     """Read the image of one record.
 
     Args:
@@ -137,6 +150,7 @@ def read_image(record: Record, mpp: float | None = None, size_px: int | None = N
         mpp: micrometres per pixel wanted; ignored for plain images that do not know theirs.
         size_px: the side in pixels that the result must have.
         cache: keeps what is read of large pictures, which are decoded whole; None for none.
+        stretch: bring the image to `size_px`, whatever its size and shape, instead of reading it at `mpp`.
 
     Returns:
         uint8 ``(3, H, W)``.
@@ -145,7 +159,9 @@ def read_image(record: Record, mpp: float | None = None, size_px: int | None = N
         ValueError: naming row and file, if they cannot be read, have another size, or the region lies outside the file.
     """
     try:
-        slide, origin, read_px = _locate(record, mpp, size_px)
+        if stretch and size_px is not None:
+            mpp = _mpp_of_shorter_side(record, size_px)
+        slide, origin, read_px = _locate(record, mpp, None if stretch else size_px)
         mpp = mpp if _knows_mpp(slide) else None
         if cache is None or not (slide.is_picture and _is_large(slide)):
             pixels = slide.read_region(origin, read_px, mpp=mpp)
@@ -153,7 +169,18 @@ def read_image(record: Record, mpp: float | None = None, size_px: int | None = N
             pixels = _read_kept(record, origin, read_px, mpp, cache)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
+    if stretch and size_px is not None and pixels.shape[:2] != (size_px, size_px):
+        # Its filter takes in all pixels that become one.
+        pixels = np.array(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BILINEAR))
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def _mpp_of_shorter_side(record: Record, size_px: int) -> float | None:
+    """Micrometres per pixel at which the shorter side of a record's region has `size_px`, or its own where it has fewer; None
+    for files that do not know theirs."""
+    slide = open_slide(record["image"], mpp=record.get("mpp"))
+    shorter_px = min(region_of(record, slide.size_px)[2:])
+    return slide.mpp * max(1.0, shorter_px / size_px) if slide.has_mpp else None
 
 
 def _read_kept(
@@ -181,8 +208,11 @@ def _is_large(slide: Slide) -> bool:
     return slide.size_px[0] * slide.size_px[1] >= LEAST_DECODED_PX
 
 
-def image_size(record: Record, mpp: float | None = None, size_px: int | None = None) -> tuple[int, int]:
+def image_size(record: Record, mpp: float | None = None, size_px: int | None = None, stretch: bool = False) -> tuple[int, int]:
     """(height, width) in pixels of what `read_image` reads of a record, without reading it."""
+    if stretch and size_px is not None:
+        _locate(record, None, None)
+        return size_px, size_px
     width, height = _locate(record, mpp, size_px)[2]
     return height, width
 
@@ -223,7 +253,7 @@ def check_images(
 
 def _check_image(record: Record, dataset: RegionDataset, instances_per_side: int | None, feature_stride_px: int) -> None:
     try:
-        _, _, (width, height) = _locate(record, dataset.mpp, dataset.size_px)
+        height, width = image_size(record, dataset.mpp, dataset.size_px, dataset.stretch)
         if instances_per_side is not None:
             check_lattice(height, width, instances_per_side)
         _check_stride(height, width, instances_per_side or 1, feature_stride_px)

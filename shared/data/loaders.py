@@ -38,6 +38,7 @@ class EvenBatchSampler(Sampler[list[int]]):
         rank, num_processes: default to those of `torch.distributed`.
         may_idle: no process waits for another in a step, as in validation: there are as many steps as one process would make,
             and a process that has no image of one leaves it out.
+        fill: repeat images, drawn at random, until every step has exactly `batch_size` of them.
 
     Raises:
         ValueError: if there are fewer images than processes, and none may idle.
@@ -53,6 +54,7 @@ class EvenBatchSampler(Sampler[list[int]]):
         rank: int | None = None,
         num_processes: int | None = None,
         may_idle: bool = False,
+        fill: bool = False,
     ) -> None:
         distributed = dist.is_available() and dist.is_initialized()
         self.rank = rank if rank is not None else (dist.get_rank() if distributed else 0)
@@ -66,7 +68,7 @@ class EvenBatchSampler(Sampler[list[int]]):
         if len(self.labels) < (1 if may_idle else self.num_processes):
             raise ValueError(f"{len(self.labels)} images are too few for {self.num_processes} processes")
         self.batch_size = max(batch_size, self.num_processes)
-        self.balance, self.shuffle, self.seed, self.may_idle = balance, shuffle, seed, may_idle
+        self.balance, self.shuffle, self.seed, self.may_idle, self.fill = balance, shuffle, seed, may_idle, fill
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -74,7 +76,11 @@ class EvenBatchSampler(Sampler[list[int]]):
 
     @property
     def num_samples(self) -> int:
-        """Images of an epoch, over-sampled ones counted each time."""
+        """Images of an epoch, over-sampled and repeated ones counted each time."""
+        return self.num_steps * self.batch_size if self.fill else self._num_images
+
+    @property
+    def _num_images(self) -> int:
         if not self.balance:
             return len(self.labels)
         counts = np.unique(self.labels, return_counts=True)[1]
@@ -83,9 +89,9 @@ class EvenBatchSampler(Sampler[list[int]]):
     @property
     def num_steps(self) -> int:
         """Number of steps of an epoch, over all processes."""
-        steps = math.ceil(self.num_samples / self.batch_size)
+        steps = math.ceil(self._num_images / self.batch_size)
         # Spread evenly, a step must still hold an image for every process.
-        return steps if self.may_idle else max(1, min(steps, self.num_samples // self.num_processes))
+        return steps if self.may_idle or self.fill else max(1, min(steps, self._num_images // self.num_processes))
 
     def __len__(self) -> int:
         """Batches of this process: one per step, except where it idles."""
@@ -101,6 +107,9 @@ class EvenBatchSampler(Sampler[list[int]]):
             order = np.concatenate([_oversample(np.flatnonzero(self.labels == c), counts.max(), rng) for c in classes])
         if self.shuffle:
             order = rng.permutation(order)
+        if self.fill:
+            more = math.ceil(self.num_samples / len(order)) - 1
+            order = np.concatenate([order, *(rng.permutation(order) for _ in range(more))])[: self.num_samples]
         return np.array_split(order, self.num_steps)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -181,6 +190,7 @@ class RegionLoader(DataLoader):
         num_workers: processes that read and augment; 0 reads in this one.
         seed: of the order.
         may_idle: see `EvenBatchSampler`.
+        fill: see `EvenBatchSampler`.
     """
 
     def __init__(
@@ -192,9 +202,10 @@ class RegionLoader(DataLoader):
         num_workers: int = 0,
         seed: int = 0,
         may_idle: bool = False,
+        fill: bool = False,
     ) -> None:
         labels = [record.get("label") or 0 for record in dataset.data]
-        self._batches = EvenBatchSampler(labels, batch_size, balance, shuffle, seed, may_idle=may_idle)
+        self._batches = EvenBatchSampler(labels, batch_size, balance, shuffle, seed, may_idle=may_idle, fill=fill)
         self._started: tuple[int, Iterator[Any]] | None = None
         super().__init__(
             _OfEpochs(dataset, num_workers),  # type: ignore[arg-type]

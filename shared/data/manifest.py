@@ -3,8 +3,8 @@
 Columns (docs/data.md): ``image``; optional region ``x, y`` (level-0 pixels) with ``width_um, height_um`` or
 ``width_px, height_px`` (level-0 pixels); ``mpp`` (of level 0, for files that do not carry it); labels ``label``, ``area``,
 ``mask`` (an image, or an annotation file of ImageScope, ASAP or QuPath: see `read_mask_region`), and of annotation files
-``tumour_classes`` (several with | between them) and ``annotation_frame``; ``case_id`` and ``split``; ``group``, any word: what
-is scored apart within a split. Paths are relative to the CSV.
+``tumour_classes`` (several with | between them) and ``annotation_frame``; ``case_id`` and ``split``; ``group`` and
+``location``, any words: what is scored apart within a split. Paths are relative to the CSV.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..wsi.slide_pool import open_slide
 from ..wsi.spacing import STATED_RANGE, is_possible_spacing
 from .record import Record, label_of
 from .record_masks import join_names
-from .splits import SPLITS, assign_folds, assign_splits
+from .splits import SPLITS, assign_folds, assign_splits, rotate_validation
 
 COLUMNS = [
     "image",
@@ -44,6 +44,7 @@ COLUMNS = [
     "case_id",
     "split",
     "group",
+    "location",
 ]  # the order on disk
 REGION = ("x", "y", "width_px", "height_px")
 
@@ -62,6 +63,8 @@ def load_manifest(
     tumour_classes: str | Sequence[str] | None = None,
     annotation_frame: str | None = None,
     allow_empty: bool = False,
+    validation_fold: bool = True,
+    validation_case: str | None = None,
 ) -> list[Record]:
     """Read and check a manifest.
 
@@ -84,6 +87,8 @@ def load_manifest(
             `read_record_mask`.
         annotation_frame: of annotation files, in rows without ``annotation_frame``: ``qupath`` or ``level0``.
         allow_empty: return no record where the file has none of `split`, instead of raising.
+        validation_fold: False trains on all folds but the one that is tested on; there is no val split then.
+        validation_case: this case validates, and the other cases that do not train are tested on, see `rotate_validation`.
 
     Returns:
         The records of the rows, with every column; what a row leaves empty is None. ``image`` and ``mask`` are absolute paths
@@ -110,7 +115,12 @@ def load_manifest(
     has_splits = any(record["split"] for record in records)
     if num_folds is not None and fold is not None:
         records = _without_test(records, path)
-    _fill_splits(records, path, split_seed, num_folds, fold)
+    _fill_splits(records, path, split_seed, num_folds, fold, validation_fold)
+    if validation_case is not None:
+        try:
+            rotate_validation(records, validation_case)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     if split is not None:
         chosen = [record for record in records if record["split"] == split]
         if not chosen and not allow_empty:
@@ -252,6 +262,7 @@ def _record(row: _Row, num_classes: int, check_files: bool) -> Record:
         "case_id": row.cells["case_id"],
         "split": row.cells["split"],
         "group": row.cells["group"],
+        "location": row.cells["location"],
         "manifest": str(row.path),
         "row": row.number,
     }
@@ -288,13 +299,15 @@ def _file_mpp(row: _Row, image: str) -> float:
         raise row.error(str(error)) from error
 
 
-def _fill_splits(records: Sequence[Record], path: Path, seed: int, num_folds: int | None, fold: int | None) -> None:
+def _fill_splits(
+    records: Sequence[Record], path: Path, seed: int, num_folds: int | None, fold: int | None, validation_fold: bool
+) -> None:
     """Check the splits of the file, or make them."""
     if (num_folds is None) != (fold is None):
         raise ValueError(f"num_folds and fold must be given together; got num_folds={num_folds}, fold={fold}")
     if num_folds is not None and fold is not None:
         try:
-            assign_folds(records, num_folds, fold, seed=seed)
+            assign_folds(records, num_folds, fold, seed, validation_fold)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     elif any(record["split"] for record in records):

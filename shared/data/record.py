@@ -33,10 +33,10 @@ class Record(_Image, total=False):
     case_id: str | None
     split: str | None
     group: str | None
+    location: str | None
     manifest: str
     row: int
-    # Columns behind the manifest's own: of TCGA, and of the instances that CAMEL picks.
-    location: str | None
+    # Columns behind the manifest's own, of the instances that CAMEL picks.
     criterion: str
     probability: float | None
     # Labels of an image's instances, see `attach_instance_labels`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def assign_splits(records: Sequence[Record], fractions: Sequence[float] = (0.65,
                 record["split"] = SPLITS[chosen]
 
 
-def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int = 0) -> None:
+def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int = 0, validates: bool = True) -> None:
     """Fill ``split`` of every record in place, for one run of a k-fold cross-validation.
 
     The records of fold `fold` are the test split, those of the next fold (the first after the last) the val split, all others
@@ -53,6 +54,7 @@ def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int
         num_folds: k, at least 3: one to train, one to validate, one to test.
         fold: 0 to k - 1.
         seed: of the shuffle; the same records and seed give the same folds, whatever the order of the rows.
+        validates: False trains on the next fold too, and leaves no val split.
 
     Raises:
         ValueError: for a number out of range, or fewer cases than folds.
@@ -71,9 +73,28 @@ def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int
             chosen = int(np.lexsort((totals, sizes))[0])
             sizes[chosen] += len(case)
             totals[chosen] += len(case)
-            split = {fold: "test", (fold + 1) % num_folds: "val"}.get(chosen, "train")
+            split = {fold: "test", (fold + 1) % num_folds: "val" if validates else "train"}.get(chosen, "train")
             for record in case:
                 record["split"] = split
+
+
+def rotate_validation(records: Sequence[Record], case: str) -> None:
+    """Let one case outside the training validate, and test on the others: change ``split`` of the records in place.
+
+    Args:
+        records: manifest records whose splits are known.
+        case: ``case_id``, or the name of the image without its ending, of a case of the val or the test split.
+
+    Raises:
+        ValueError: naming the cases that there are, if none of them is this one.
+    """
+    names = [record.get("case_id") or Path(record["image"]).stem for record in records]
+    outside = sorted({name for name, record in zip(names, records, strict=True) if record["split"] != "train"})
+    if case not in outside:
+        raise ValueError(f"no case {case!r} outside the training images can validate; there are {', '.join(outside) or 'none'}")
+    for name, record in zip(names, records, strict=True):
+        if record["split"] != "train":
+            record["split"] = "val" if name == case else "test"
 
 
 def take_share(records: Sequence[Record], share: float, seed: int = 0) -> list[Record]:
@@ -102,6 +123,40 @@ def take_share(records: Sequence[Record], share: float, seed: int = 0) -> list[R
     for label in sorted(strata):
         order = rng.permutation(strata[label])
         taken += order[: max(1, round(share * len(order)))].tolist()
+    return [records[index] for index in sorted(taken)]
+
+
+def take_number(records: Sequence[Record], number: int | None, seed: int = 0) -> Sequence[Record]:
+    """At most a number of records, drawn at random, with each label's share of them kept.
+
+    Args:
+        records: manifest records.
+        number: to take, at least one for each label; the counts of the labels are rounded so that they add up to it. None, or as
+            many as there are, takes all.
+        seed: of the draw; the same records and seed give the same part, whatever the order of the rows.
+
+    Returns:
+        The records themselves, in their order.
+
+    Raises:
+        ValueError: if there are more labels than records to take.
+    """
+    if number is None or number >= len(records):
+        return records
+    strata: dict[int, list[int]] = defaultdict(list)
+    for index in sorted(range(len(records)), key=lambda index: _place(records[index])):
+        strata[records[index].get("label") or 0].append(index)
+    if number < len(strata):
+        raise ValueError(f"{number} of {len(records)} records cannot hold each of the {len(strata)} labels: take more")
+    exact = {label: number * len(indices) / len(records) for label, indices in strata.items()}
+    counts = {label: max(1, int(count)) for label, count in exact.items()}
+    # One at a time to or from the label that is furthest from its share; at least one of each stays.
+    while (missing := number - sum(counts.values())) != 0:
+        step = 1 if missing > 0 else -1
+        movable = [label for label in sorted(counts) if counts[label] + step >= 1]
+        counts[max(movable, key=lambda label: step * (exact[label] - counts[label]))] += step
+    rng = np.random.default_rng(seed)
+    taken = [index for label in sorted(strata) for index in rng.permutation(strata[label])[: counts[label]].tolist()]
     return [records[index] for index in sorted(taken)]
 
 

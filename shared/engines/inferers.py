@@ -57,23 +57,29 @@ class SelectedInstanceInferer(Inferer):
     The instances are scored without gradients, in eval mode; the criterion picks one per image, and only the picks go through a
     second pass, in train mode, with gradients. The weights are the same in both.
 
-    Deviation from the paper, which back-propagates through one pass over all instances in train mode: batch normalisation
-    scores with its running statistics and learns with those of the picks. With ``norm: group`` or ``frozen`` there is no
-    difference.
+    Deviation from the paper, which back-propagates through one pass over all instances in train mode: batch normalisation scores
+    with its running statistics and learns with those of the picks. With ``norm: group`` or ``frozen`` there is no difference.
+    `single_pass` does as the paper does.
 
     Args:
         criterion: ``"max_max"`` or ``"max_min"``.
         instances_per_side: N.
         chunk_size: see `LatticeInferer`.
+        single_pass: score all instances in train mode, with gradients, and learn from the logits of the picks in the same pass;
+            batch normalisation then has the statistics of all instances of the step. Takes the memory and the time of all.
     """
 
-    def __init__(self, criterion: str, instances_per_side: int, chunk_size: int | None = 256) -> None:
+    def __init__(self, criterion: str, instances_per_side: int, chunk_size: int | None = 256, single_pass: bool = False) -> None:
         self.pick = criterion_of_name(criterion)
         self.score = LatticeInferer(instances_per_side, chunk_size)
+        self.single_pass = single_pass
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
         """Logits of the picked instances ``(B,)`` from images ``(B, 3, M, M)``; ``labels`` ``(B,)`` come as a keyword."""
         inputs = encoded(inputs, network)
+        if self.single_pass:
+            logits = _forward(network, _all_instances(inputs, self.score.instances_per_side)).reshape(len(inputs), -1)
+            return logits.gather(1, self.pick(logits.detach().float(), kwargs["labels"])[:, None])[:, 0]
         picks = self.pick(score_in_eval_mode(self.score, inputs, network), kwargs["labels"])
         picked = gather_instances(inputs, picks[:, None], self.score.instances_per_side)[:, 0]
         return _forward(network, picked.contiguous(memory_format=torch.channels_last))[:, 0]
@@ -88,26 +94,43 @@ class ConstrainedRetrainInferer(Inferer):
     Args:
         instances_per_side: N.
         chunk_size: see `LatticeInferer`.
+        single_pass: all instances of the images join the labelled ones, in train mode, and the picks are made of this one pass.
     """
 
-    def __init__(self, instances_per_side: int, chunk_size: int | None = 256) -> None:
+    def __init__(self, instances_per_side: int, chunk_size: int | None = 256, single_pass: bool = False) -> None:
         self.score = LatticeInferer(instances_per_side, chunk_size)
+        self.single_pass = single_pass
 
     def __call__(self, inputs: Any, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """``instances (K, 3, m, m)``, ``images (B, 3, M, M)``, ``image_labels (B,)`` to logits ``(K,)`` and ``(B, 2)``."""
         instances, images = encoded(inputs["instances"], network), encoded(inputs["images"], network)
-        labels = inputs["image_labels"]
-        logits = score_in_eval_mode(self.score, images, network)
-        picks = torch.stack([max_max(logits, labels), max_min(logits, labels)], dim=1)
-        picked = gather_instances(images, picks, self.score.instances_per_side).flatten(0, 1)
-        # Under autocast in bfloat16 no float16 is joined, as stored features are.
-        with torch.autocast(instances.device.type, enabled=False):
-            together = torch.cat([instances, picked]).contiguous(memory_format=torch.channels_last)
-        all_logits = _forward(network, together)[:, 0]
-        return {
-            "instance_logits": all_logits[: len(instances)],
-            "picked_logits": all_logits[len(instances) :].reshape(-1, 2),
-        }
+        labels, per_side = inputs["image_labels"], self.score.instances_per_side
+        if self.single_pass:
+            logits, of_images = _forward_both(network, instances, _all_instances(images, per_side))
+            lattice = of_images.reshape(len(images), -1)
+            return {"instance_logits": logits, "picked_logits": lattice.gather(1, _both_picks(lattice.detach().float(), labels))}
+        picks = _both_picks(score_in_eval_mode(self.score, images, network), labels)
+        logits, picked = _forward_both(network, instances, gather_instances(images, picks, per_side).flatten(0, 1))
+        return {"instance_logits": logits, "picked_logits": picked.reshape(-1, 2)}
+
+
+def _both_picks(logits: Tensor, labels: Tensor) -> Tensor:
+    """``(B, 2)``: what Max-Max and what Max-Min picks."""
+    return torch.stack([max_max(logits, labels), max_min(logits, labels)], dim=1)
+
+
+def _all_instances(images: Tensor, instances_per_side: int) -> Tensor:
+    """Of all images, one after the other, ``(B * N * N, C, h, w)``."""
+    return split_into_instances(images, instances_per_side).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _forward_both(network: nn.Module, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of both in one pass: a network whose gradients are exchanged is called once a step."""
+    # Under autocast in bfloat16 no float16 is joined, as stored features are.
+    with torch.autocast(one.device.type, enabled=False):
+        together = torch.cat([one, other]).contiguous(memory_format=torch.channels_last)
+    logits = _forward(network, together)[:, 0]
+    return logits[: len(one)], logits[len(one) :]
 
 
 def encoded(images: Tensor, network: Callable[..., Any]) -> Tensor:

@@ -17,6 +17,22 @@ def pooled_class_scores(confusion: Tensor) -> dict[str, float | None]:
     return {name: number(scores[name]) for name in CLASS_SCORES}
 
 
+def mean_class_scores(of_images: Tensor, class_names: Sequence[str]) -> dict[str, float | None]:
+    """Means over images or slides of `CLASS_SCORES` and of each class's F1, as ``f1 <class>``.
+
+    A score that an image does not have, such as the foreground accuracy of one without foreground, is left out of its mean.
+
+    Args:
+        of_images: confusion matrices ``(num_images, C, C)``, true class down; one that counts no pixel is left out.
+        class_names: C names.
+    """
+    scores = [class_scores(confusion) for confusion in of_images if confusion.sum() > 0]
+    names = {name: name for name in CLASS_SCORES} | {f"f1_{index}": f"f1 {name}" for index, name in enumerate(class_names)}
+    return {
+        shown: number(torch.stack([one[name] for one in scores]).nanmean()) if scores else None for name, shown in names.items()
+    }
+
+
 def compared_class_scores(
     method: str, confusion: Tensor, class_names: Sequence[str], constant: Sequence[int] = (0,)
 ) -> dict[str, dict[str, float | None]]:

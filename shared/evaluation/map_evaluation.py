@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -19,9 +18,8 @@ from ..inference.slide_mapper import SlideMapper
 from ..metrics.bag_ranking import top_share_of_histogram
 from ..metrics.ranking import roc_auc, roc_auc_of_histograms
 from ..writers.figures.examples import ExampleRow
-from ..wsi.slide import Slide
 from .maps.counts import PARTS, MapCounts, least_value
-from .maps.scoring_grid import ScoringGrid
+from .maps.pictures import slide_picture
 from .maps.split_maps import SplitMaps
 from .report import COUNTS, example_indices, example_title, number, pooled_scores, write_report
 from .slide_scores import SlideScores
@@ -40,8 +38,9 @@ class MapEvaluation:
     "Everything is tumour" is scored on the tissue too.
 
     Where the records are of more than one ``group`` (a manifest's column), such as slides of the locations of training and of
-    others, each kind of score has rows of each group behind those of all slides: "<method>, <group>". Records without a group
-    count among all only.
+    others, each kind of score has rows of each group behind those of all slides: "<method>, <group>". Where they are of more
+    than one ``location``, such as organs, rows of each location follow: "<method>, location <location>". Records without a group
+    or a location count among all only.
 
     Args:
         folder: to write to.
@@ -56,8 +55,9 @@ class MapEvaluation:
             with a mask or with label 0 are scored, if any slide has a mask, and the labels of all; ``"masks_only"``: the same
             without the slides of label 0 that have no mask file, for a paper that may not have had them; None: only the labels.
         split: name of the split in ``metrics.json``.
-        slide_scores: of the same slides, for a network that says more of a slide than its map does; None: their maps score
-            them.
+        slide_scores: of the same slides, for a network that says more of a slide than its map does; None: their maps score them.
+        normal_is_zero: the pixels of slides with label 0 count as if their maps said 0 everywhere. A slide's own score stays that
+            of its map.
 
     Raises:
         ValueError: before anything is mapped, naming row and file of a mask that cannot be read or does not fit its slide; if
@@ -80,6 +80,7 @@ class MapEvaluation:
         truth: str | None = "mask",
         split: str = "test",
         slide_scores: SlideScores | None = None,
+        normal_is_zero: bool = False,
     ) -> None:
         if slide_scores is not None and [one["image"] for one in slide_scores.dataset.data] != [one["image"] for one in records]:
             raise ValueError("slide_scores belong to other slides than the evaluated records, or are in another order")
@@ -93,15 +94,18 @@ class MapEvaluation:
             self.is_scored = any(record.get("mask") is not None for record in self.records)
         else:
             self.is_scored = truth is not None and all(has_known_mask(record) for record in self.records)
-        groups = sorted({group for record in self.records if (group := record.get("group")) is not None})
-        self.groups = groups if len(groups) > 1 else []
+        self.groups, self.locations = _values_of(self.records, "group"), _values_of(self.records, "location")
         self.threshold, self.alpha, self.method, self.split = mapper.threshold, alpha, method, split
         self.num_examples, self.tracking, self.slide_scores = num_examples, tracking, slide_scores
+        self.normal_is_zero = normal_is_zero
 
     def run(self) -> dict[str, Any]:
         """Evaluate, write the files, print the table; return what ``metrics.json`` holds."""
         counts = self.maps.counts()
         scores = [self._map_score(of_map) for of_map in counts] if self.slide_scores is None else self.slide_scores.run()
+        if self.normal_is_zero:
+            pairs = zip(self.records, counts, strict=True)
+            counts = [of_map if label_of(record) > 0 else of_map.of_zero() for record, of_map in pairs]
         rows = [self._row(*of_slide) for of_slide in zip(self.records, counts, scores, strict=True)]
         metrics = self._metrics(rows, counts)
         title, table = f"{self.method}: slides of the split", score_table(metrics, self.folder)
@@ -127,6 +131,8 @@ class MapEvaluation:
         }
         if self.groups:
             row["group"] = record.get("group")
+        if self.locations:
+            row["location"] = record.get("location")
         if self._is_known(record):
             row |= {"tissue_auc": counts.auc("tissue"), "auc": counts.auc("all")}
             row |= dict(zip(COUNTS, counts.decided("tissue", least_value(self.threshold)).tolist(), strict=True))
@@ -138,9 +144,7 @@ class MapEvaluation:
         if scored and len(scored) < len(rows):
             metrics["num_slides_scored_by_pixel"] = len(scored)
         metrics["slides"] = {}
-        for group in (None, *self.groups):
-            chosen = [index for index, record in enumerate(self.records) if group is None or record.get("group") == group]
-            behind = "" if group is None else f", {group}"
+        for behind, chosen in self._parts():
             scores = torch.tensor([rows[index]["score"] for index in chosen])
             labels = torch.tensor([int(rows[index]["label"] > 0) for index in chosen])
             metrics["slides"][self.method + behind] = {"auc": number(roc_auc(scores, labels))}
@@ -152,6 +156,15 @@ class MapEvaluation:
                     of_part = metrics.setdefault(f"pixels_{part}", {})
                     of_part |= {name + behind: scores for name, scores in found.items()}
         return metrics
+
+    def _parts(self) -> Iterator[tuple[str, list[int]]]:
+        """What stands behind the method in the rows of a part of the slides, and which slides these are: all of them first."""
+        yield "", list(range(len(self.records)))
+        for group in self.groups:
+            yield f", {group}", [index for index, record in enumerate(self.records) if record.get("group") == group]
+        for location in self.locations:
+            chosen = [index for index, record in enumerate(self.records) if record.get("location") == location]
+            yield f", location {location}", chosen
 
     def _pixel_scores(
         self, counts: Sequence[MapCounts], has_tumour: Sequence[bool], part: str
@@ -172,15 +185,9 @@ class MapEvaluation:
     def _examples(self) -> list[ExampleRow]:
         rows = []
         for index in example_indices([label_of(record) for record in self.records], self.num_examples):
-            record, folder = self.records[index], self.maps.finished
-            with Slide(record["image"], mpp=record.get("mpp")) as slide, folder.open(record) as source:
-                picture = slide.thumbnail(_EXAMPLE_PX)
-                shape = picture.shape[:2]
-                mpp = slide.mpp * max(slide.size_px) / max(shape)
-                grid = replace(ScoringGrid.of_mpp(record, folder.row(record), mpp), shape=shape)
-                probability = grid.decisions(source, 0, shape[0])[0] / 255
-            truth = grid.truth(0, shape[0]) if self._is_known(record) else None
-            rows.append(ExampleRow(example_title(record), picture, {"truth": truth, "tumour map": probability}))
+            record = self.records[index]
+            seen = slide_picture(record, self.maps.finished, _EXAMPLE_PX, self._is_known(record))
+            rows.append(ExampleRow(example_title(record), seen.image, {"truth": seen.truth, "tumour map": seen.probability}))
         return rows
 
 
@@ -193,6 +200,12 @@ def top_share_mean_of_histogram(histogram: Tensor, share: float) -> float:
     top = top_share_of_histogram(histogram, share)
     values = torch.linspace(0, 1, len(histogram), dtype=torch.float64)
     return float((top * values).sum() / top.sum().clamp(min=1))
+
+
+def _values_of(records: Sequence[Record], column: Literal["group", "location"]) -> list[str]:
+    """The values of a column, sorted; none where there is only one, which would be scored like the whole."""
+    values = sorted({value for record in records if (value := record.get(column)) is not None})
+    return values if len(values) > 1 else []
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

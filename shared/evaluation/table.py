@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-INSTANCE_COLUMNS = {"sensitivity": "Sensitivity", "specificity": "Specificity", "accuracy": "Accuracy"}
+INSTANCE_COLUMNS = {
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+}
 PIXEL_COLUMNS = {
     **INSTANCE_COLUMNS,
     "f1": "F1",
@@ -37,6 +42,7 @@ CLASS_PIXEL_COLUMNS = {
     "macro_f1": "Macro F1",
     "weighted_f1": "Weighted F1",
     "mean_iou": "Mean IoU",
+    "released_iou": "Released IoU",
 }
 CLASS_COLUMNS = {
     "f1": "F1",
@@ -55,6 +61,8 @@ BLOCKS = {
     "pixels": ("Pixels (%)", PIXEL_COLUMNS),
     "class_pixels": ("Pixels (%)", CLASS_PIXEL_COLUMNS),
     "class_pixels_all": ("Pixels with background (%)", CLASS_PIXEL_COLUMNS),
+    "class_pixels_of_slides": ("Means of slides (%)", CLASS_PIXEL_COLUMNS),
+    "class_pixels_all_of_slides": ("Means, background (%)", CLASS_PIXEL_COLUMNS),
     "classes": ("Classes of pixels (%)", CLASS_COLUMNS),
     "images": ("Image labels (%)", INSTANCE_COLUMNS),
     "image_classes": ("Image labels (%)", {"accuracy": "Accuracy", "macro_f1": "Macro F1"}),

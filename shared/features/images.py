@@ -110,6 +110,11 @@ class EmbeddedImages(Dataset):
         return self.images.class_names
 
     @property
+    def stretch(self) -> bool:
+        """See `RegionDataset`."""
+        return self.images.stretch
+
+    @property
     def size_px(self) -> int | None:
         """See `RegionDataset`: of the images."""
         return self.images.size_px
@@ -186,9 +191,10 @@ class EmbeddedImages(Dataset):
         if index not in self._keys:
             record = self.data[index]
             try:
-                height, width = image_size(record, self.images.mpp, self.images.size_px)
+                height, width = image_size(record, self.images.mpp, self.images.size_px, self.images.stretch)
                 self._check_size(height, width)
                 region = [record.get(name) for name in ("x", "y", "width_px", "height_px")]
+                region += ["stretched"] if self.images.stretch else []
                 what = (slide_content_key(record["image"]), region, *self._scale(record), self.images.size_px)
             except (ValueError, OSError) as error:
                 raise record_error(record, error) from error
@@ -264,7 +270,7 @@ class _Copied(Dataset):
 
     def __getitem__(self, place: int) -> Tensor:
         index, number = self.which[place]
-        image = read_image(self.images.data[index], self.images.mpp, self.images.size_px)
+        image = read_image(self.images.data[index], self.images.mpp, self.images.size_px, stretch=self.images.stretch)
         stain, turn = self.copies.of_shape(*image.shape[-2:])[number]
         return self.copies.image(image, stain, turn, int(self.originals[place], 16))
 

@@ -22,11 +22,14 @@ class PixelSizes:
         mpp: that the network wants.
         slide_mpp: of level 0 of slides that carry none.
         tile_mpp: of PNG, JPEG and BMP images without one.
+        appmag: a slide that states no pixel size, but the magnification of its objective, has 10 um divided by it, before
+            `slide_mpp`: 0.5 for 20x. Scanners differ from that by a tenth and more.
     """
 
     mpp: float
     slide_mpp: float | None = None
     tile_mpp: float | None = None
+    appmag: bool = False
 
     def open(self, image: ImageInput) -> Slide:
         """An image, as a slide that knows its pixel size.
@@ -38,12 +41,17 @@ class PixelSizes:
         if slide.has_mpp:
             return slide
         slide.close()
+        of_objective = None if slide.magnification is None else 10 / slide.magnification
         fallback = (
-            (self.tile_mpp if is_plain_picture(image.path) else None) or self.slide_mpp or (self.mpp if is_tile(slide) else None)
+            (self.tile_mpp if is_plain_picture(image.path) else None)
+            or (of_objective if self.appmag else None)
+            or self.slide_mpp
+            or (self.mpp if is_tile(slide) else None)
         )
         if fallback is None:
+            other = "" if of_objective is None else f", or appmag true to take {of_objective:g} um from its magnification"
             raise ValueError(
-                f"{image.path} has no mpp{slide.mpp_note}: give slide_mpp, or list it in a manifest with a column 'mpp'."
+                f"{image.path} has no mpp{slide.mpp_note}: give slide_mpp, or list it in a manifest with a column 'mpp'{other}."
             )
         return Slide(image.path, mpp=fallback)
 

@@ -90,8 +90,10 @@ class SlideEmbedder:
         mpp: micrometres per pixel at which slides are read; None is the encoder's own, or 0.5.
         slide_mpp: level-0 mpp of slides that carry none.
         tile_mpp: of PNG, JPEG and BMP images without one, before `slide_mpp` and `mpp`.
-        tile_size_px: side of the tiles that the encoder is given; None is the size that it was trained at where that matters,
-            or 512. An image that fits into one tile is given as it is.
+        appmag: see `SlideMapper`.
+        skip_problems: see `SlideMapper`.
+        tile_size_px: side of the tiles that the encoder is given; None is the size that it was trained at where that matters, or
+            512. An image that fits into one tile is given as it is.
         margin_px: by which tiles overlap at each side, and which is thrown away; None is 64, rounded up to whole cells, but 0
             where the encoder was trained at a fixed size.
         tissue: where a slide is embedded.
@@ -111,10 +113,13 @@ class SlideEmbedder:
         margin_px: int | None = None,
         tissue: Tissue | None = None,
         compute: Compute | None = None,
+        appmag: bool = False,
+        skip_problems: bool = False,
     ) -> None:
         if not isinstance(encoder, nn.Module):
             raise ValueError(f"the encoder must be a torch.nn.Module, got {type(encoder).__name__}")
-        self.pixels = PixelSizes(mpp or encoder.mpp or USUAL_MPP, slide_mpp, tile_mpp)
+        self.pixels = PixelSizes(mpp or encoder.mpp or USUAL_MPP, slide_mpp, tile_mpp, appmag)
+        self.skip_problems = skip_problems
         self.tile_size_px, self.margin_px = _tiling(encoder, tile_size_px, margin_px)
         self.cell_px = self.tile_size_px if encoder.tokens == "class" else encoder.stride_px
         # Fails here, and not at the first slide, when the numbers do not fit together.
@@ -180,7 +185,7 @@ class SlideEmbedder:
             "tissue_dir": None if cache is None else str(cache.folder.absolute()),
             "amp": self.compute.amp,
             "features_version": FEATURES_VERSION,
-        }
+        } | ({"appmag": True} if self.pixels.appmag else {})
 
     def prepare(self, image: ImageInput) -> None:
         """Begin to open `image` in the background, for a `map_image` that follows soon, whose first steps are then done."""

@@ -66,6 +66,10 @@ class SlideMapper:
             map of tumour.
         slide_mpp: level-0 mpp of slides that carry none. Tiles without one are taken to be at `mpp`, or at this if it is given.
         tile_mpp: of PNG, JPEG and BMP images without one, before `slide_mpp` and `mpp`: what `load_manifest` calls so.
+        appmag: a slide that carries none, but the magnification of its objective, has 10 um divided by it, before `slide_mpp`:
+            0.5 for 20x. Scanners differ from that by a tenth and more.
+        skip_problems: an image that cannot be used - it cannot be read, or has no pixel size - is left out with a warning, its
+            row is ``skipped``, and the run does not fail, unless there is no other image. The next run tries it again.
         tiles: how an image is cut, and the network's answers are put together.
         tissue: where an image is mapped.
         outputs: what is written.
@@ -91,13 +95,16 @@ class SlideMapper:
         outputs: Outputs | None = None,
         compute: Compute | None = None,
         features: str | Path | None = None,
+        appmag: bool = False,
+        skip_problems: bool = False,
     ) -> None:
         _check_mpp(mpp)
         if not 0 < threshold <= 1:
             raise ValueError(f"need 0 < threshold <= 1, got {threshold=}")
         _check_class_names(class_names)
         self.mpp, self.slide_mpp, self.tile_mpp = mpp, slide_mpp, tile_mpp
-        self.pixels = PixelSizes(mpp, slide_mpp, tile_mpp)
+        self.pixels = PixelSizes(mpp, slide_mpp, tile_mpp, appmag)
+        self.skip_problems = skip_problems
         self.threshold = threshold
         self.class_names = list(class_names) if class_names else None
         self.tiles, self.tissue = tiles or Tiles(), tissue or Tissue()
@@ -124,7 +131,8 @@ class SlideMapper:
         """
         encoder = encoder_of(self.network)
         sizes = self.tiles.tile_size_px, self.tiles.margin_px
-        return SlideEmbedder(encoder, self.mpp, self.slide_mpp, self.tile_mpp, *sizes, self.tissue, self.compute)
+        of_problems = self.pixels.appmag, self.skip_problems
+        return SlideEmbedder(encoder, self.mpp, self.slide_mpp, self.tile_mpp, *sizes, self.tissue, self.compute, *of_problems)
 
     def _stored_slides(self, folder: str | Path) -> StoredSlides | None:
         if self.tiles.tta != "none":
@@ -192,6 +200,8 @@ class SlideMapper:
             "tissue_dir": None if self.tissue.cache is None else str(self.tissue.cache.folder.absolute()),
             "amp": self.compute.amp,
             "version": __version__,
+            # Folders that were made before know nothing of it.
+            **({"appmag": True} if self.pixels.appmag else {}),
         } | ({} if self._stored is None else {"from_features": True})
 
     def prepare(self, image: ImageInput) -> None:

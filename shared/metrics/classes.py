@@ -13,7 +13,16 @@ from torch import Tensor
 
 __all__ = ["CLASS_SCORES", "PooledClassScores", "bach_score", "bach_score_of_confusion", "class_scores", "confusion_matrix"]
 
-CLASS_SCORES = ("accuracy", "foreground_accuracy", "macro_f1", "micro_f1", "weighted_f1", "mean_iou", "bach_score")
+CLASS_SCORES = (
+    "accuracy",
+    "foreground_accuracy",
+    "macro_f1",
+    "micro_f1",
+    "weighted_f1",
+    "mean_iou",
+    "released_iou",
+    "bach_score",
+)
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
@@ -94,14 +103,16 @@ def class_scores(confusion: Tensor) -> dict[str, Tensor]:
     Returns:
         float64 in [0, 1] by name, `CLASS_SCORES` and for each class c ``f1_c`` and ``iou_c``. NaN where a ratio is 0/0: of a
         class that neither is there nor was predicted, and the foreground accuracy without foreground. The means over classes
-        (macro F1, mean IoU) are over those that are there or were predicted; weighted F1 weighs them by their true pixels.
+        (macro F1, mean IoU) are over those that are there or were predicted; weighted F1 weighs them by their true pixels. The
+        released IoU is the mean over all classes but class 0, of which one that neither is there nor was predicted counts as 1.
 
     Raises:
         ValueError: if the matrix is not square.
 
     Reference:
-        Ciga and Martel, section 3.2, equations 1 to 5. Micro F1, which the paper names, equals the accuracy (every pixel has
-        one class); what its text describes, "weighing the scores per ground truth ratios", is the weighted F1. Both are given.
+        Ciga and Martel, section 3.2, equations 1 to 5. Micro F1, which the paper names, equals the accuracy (every pixel has one
+        class); what its text describes, "weighing the scores per ground truth ratios", is the weighted F1. Both are given.
+        The released IoU is that of the released code.
     """
     if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
         raise ValueError(f"the confusion matrix must be (C, C); got {tuple(confusion.shape)}")
@@ -116,6 +127,7 @@ def class_scores(confusion: Tensor) -> dict[str, Tensor]:
         "micro_f1": accuracy,
         "weighted_f1": (f1 * true).nansum() / true.sum(),
         "mean_iou": iou.nanmean(),
+        "released_iou": torch.where(counts.sum() > 0, iou[1:].nan_to_num(nan=1.0).mean(), torch.nan),
         "bach_score": bach_score_of_confusion(confusion),
     }
     for index in range(len(counts)):

@@ -4,6 +4,7 @@ from .backbones.imagenet_weights import (
     load_imagenet_weights as load_imagenet_weights,
 )
 from .backbones.resnet import BACKBONES as BACKBONES, dilate_resnet as dilate_resnet, resnet as resnet
+from .backbones.side_output_resnet import SideOutputResNet as SideOutputResNet
 from .boosted_patches import BoostedPatches as BoostedPatches
 from .dcan import DCAN as DCAN
 from .deeplab_v2 import DeepLabV2 as DeepLabV2

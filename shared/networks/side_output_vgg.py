@@ -21,7 +21,8 @@ class SideOutputVGG(SideOutputs):
 
     A side output is a 1 x 1 convolution to one logit on a stage's last features, before pooling. Learned fusion weights
     (a softmax of ``fusion_logits``, equal at first) serve in training only: the fusion would come to repeat the deepest side
-    output, so a trained network fuses with fixed weights. These are a buffer, and loading a checkpoint sets them.
+    output, so a trained network fuses with fixed weights. These are a buffer, which loading a checkpoint sets unless they were
+    given.
 
     Images have at least ``2 ** (num_stages - 1)`` pixels per side. Pooling leaves out the rest of a side that this number does
     not divide, so that coarse maps are stretched by less than one of their own pixels.

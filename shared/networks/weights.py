@@ -10,6 +10,7 @@ from torch import nn
 
 from .deeplab_v2 import DeepLabV2
 from .instance_classifier import InstanceClassifier
+from .wildcat import Wildcat
 
 __all__ = ["load_backbone", "load_initial_weights", "load_weights"]
 
@@ -45,23 +46,24 @@ def load_initial_weights(network: nn.Module, path: str | Path) -> None:
     """Begin with the weights of another training.
 
     Args:
-        network: changed in place: all of it; where a `DeepLabV2` is given the weights of an `InstanceClassifier`, its ResNet.
+        network: changed in place: all of it; where a `DeepLabV2` or a `Wildcat` is given the weights of an `InstanceClassifier`,
+            its ResNet.
         path: of a state dict of the same network, or of the classifier.
 
     Raises:
         ValueError: naming the file, if it is missing, unreadable, or of another network or ResNet.
     """
-    if isinstance(network, DeepLabV2) and _CLASSIFIER_ENTRY in _read(Path(path)):
+    if isinstance(network, (DeepLabV2, Wildcat)) and _CLASSIFIER_ENTRY in _read(Path(path)):
         load_backbone(network, path)
     else:
         load_weights(network, path)
 
 
-def load_backbone(network: DeepLabV2, path: str | Path) -> None:
+def load_backbone(network: DeepLabV2 | Wildcat, path: str | Path) -> None:
     """Start a segmentation network's ResNet from that of a trained `InstanceClassifier`.
 
     Args:
-        network: its ``backbone`` is changed in place, the pyramid is left.
+        network: its ``backbone`` is changed in place, the rest is left.
         path: of the classifier's state dict.
 
     Raises:

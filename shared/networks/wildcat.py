@@ -59,6 +59,7 @@ class Wildcat(ScorePooling):
     ) -> None:
         super().__init__()
         self.set_pooling(num_classes, maps_per_class, k_max, k_min, alpha)
+        self.backbone_name, self.norm = backbone, norm
         self.normalization = PixelNormalization(mean, std)
         self.backbone = resnet(backbone, norm=norm, pretrained=pretrained, weights_path=weights_path)
         if output_stride != 32:

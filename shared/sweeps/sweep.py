@@ -33,6 +33,9 @@ TABLE = "sweep.csv"
 LOG = "log.txt"
 SETTINGS = "sweep.json"
 METRICS = Path("evaluation") / "metrics.json"
+# Among the varied keys: whole configuration files, named as in a comparison.
+OVERLAYS, NO_OVERLAY = "overlays", "none"
+METHOD = "method"
 _WORDS = {"True": True, "False": False, "None": None}
 
 
@@ -52,9 +55,12 @@ class Sweep:
         allowed: whether a combination is trained; None for all of them.
         notes: names and values that the runs depend on and that are no keys, such as the hash of a file: a folder that was
             trained with others is refused like one with other settings.
+        overlays: configurations of the same folder that stand behind `config_files`, the overlays of a run joined by a plus
+            (``"dws+superpixels"``), or ``"none"``; they vary as a key ``overlays`` would that changes slowest. None to vary
+            keys alone.
 
     Raises:
-        ValueError: if there is nothing to vary, or two combinations would share a folder.
+        ValueError: if there is nothing to vary, an overlay does not exist, or two combinations would share a folder.
     """
 
     def __init__(
@@ -65,10 +71,13 @@ class Sweep:
         fixed: Mapping[str, Any] | None = None,
         allowed: Callable[[dict[str, Any]], bool] | None = None,
         notes: Mapping[str, Any] | None = None,
+        overlays: Sequence[str] | None = None,
     ) -> None:
+        varied = varied if overlays is None else {OVERLAYS: overlays, **varied}
         if not varied or not all(varied.values()):
             raise ValueError(f"a sweep needs at least one key with at least one value, got {dict(varied)}")
         self.config_files, self.varied = list(config_files), {name: list(values) for name, values in varied.items()}
+        self.has_overlays = overlays is not None
         self.output_dir = Path(output_dir).resolve()
         self.fixed = {"tracking_uri": database_uri(self.output_dir), **(fixed or {})}
         self.allowed, self.notes = allowed, dict(notes or {})
@@ -91,16 +100,17 @@ class Sweep:
 
     def command(self, values: Mapping[str, Any], parent_run_id: str | None = None) -> list[str]:
         """The command line of one run, which MLflow shows below that of the given id."""
-        files = self.config_files[0] if len(self.config_files) == 1 else str(self.config_files)
+        files, keys = self._files(values), self._keys(values)
+        file = files[0] if len(files) == 1 else str(files)
         parent = {} if parent_run_id is None else {"tracking::parent_run_id": parent_run_id}
-        options = {"config_file": files, **self.fixed, **parent, **values, "output_dir": self.folder(values)}
+        options = {"config_file": file, **self.fixed, **parent, **keys, "output_dir": self.folder(values)}
         named = (text for name, value in options.items() for text in (f"--{name}", _argument(value)))
         return [sys.executable, "-m", "monai.bundle", "run", *named]
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings of the run with these values: every entry of the files, `fixed` and the values, except where and
-        how it is computed (`shared.engines.run_record.VOLATILE`, ``VOLATILE_BELOW``) and descriptions."""
-        leaves = {**self._config(), **values, **self.notes}
+        """The settings of the run with these values: every entry of the files, `fixed` and the values, except where and how
+        it is computed (`shared.engines.run_record.VOLATILE`, ``VOLATILE_BELOW``) and descriptions."""
+        leaves = {**self._config(values), **self._keys(values), **self.notes}
         return dict(json.loads(json.dumps({name: value for name, value in leaves.items() if _decides(name)}, default=str)))
 
     def check(self) -> None:
@@ -112,9 +122,9 @@ class Sweep:
         for values in self.combinations:
             folder = self.folder(values)
             if not (folder / METRICS).is_file():
-                options = {**self.fixed, **values, "output_dir": str(folder)}
+                options = {**self.fixed, **self._keys(values), "output_dir": str(folder)}
                 named = {name: "$None" if value is None else value for name, value in options.items()}
-                check_given(Given(tuple(map(Path, self.config_files)), named))
+                check_given(Given(tuple(map(Path, self._files(values))), named))
             if (folder / SETTINGS).is_file():
                 before, now = json.loads((folder / SETTINGS).read_text()), self.settings(values)
                 names = filter(_decides, sorted({*before, *now}))  # an older version may have recorded more
@@ -167,8 +177,9 @@ class Sweep:
         return table
 
     def table(self) -> pd.DataFrame:
-        """A row a finished run: its values, its metrics by their names in ``metrics.json`` joined by dots, and each stage's
-        last validation as ``<stage>.val_<name>``."""
+        """One row for each finished run: its values, its metrics by their names in ``metrics.json`` joined by dots, and each
+        stage's last validation as ``<stage>.val_<name>``. Where overlays vary, which name the method, its metrics stand under
+        ``method``."""
         rows = []
         for values in self.combinations:
             file = self.folder(values) / METRICS
@@ -176,14 +187,40 @@ class Sweep:
                 shown = {
                     name: value if isinstance(value, (int, float, str)) else json.dumps(value) for name, value in values.items()
                 }
-                metrics = _leaves(json.loads(file.read_text()), ".")
+                metrics = json.loads(file.read_text())
+                metrics = _leaves(self._under_method(metrics, values) if self.has_overlays else metrics, ".")
                 rows.append(shown | {name: math.nan if score is None else score for name, score in metrics.items()})
                 rows[-1] |= _last_validation(self.folder(values))
         return pd.DataFrame(rows)
 
-    def _config(self) -> dict[str, Any]:
-        """The entries of the configuration files, overlaid by `fixed`."""
-        return _leaves(ConfigParser.load_config_files(self.config_files), "::") | self.fixed
+    def _files(self, values: Mapping[str, Any]) -> list[str]:
+        """The configuration files of one run."""
+        overlays = values[OVERLAYS] if self.has_overlays else NO_OVERLAY
+        folder = Path(self.config_files[0]).parent
+        behind = [] if overlays == NO_OVERLAY else [folder / f"{name}.json" for name in overlays.split("+")]
+        return [*self.config_files, *map(str, behind)]
+
+    def _keys(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What varies of one run, without its overlays."""
+        return {name: value for name, value in values.items() if not (self.has_overlays and name == OVERLAYS)}
+
+    def _config(self, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The entries of the configuration files, those of one run with its overlays, overlaid by `fixed`."""
+        files = self.config_files if values is None else self._files(values)
+        return _leaves(ConfigParser.load_config_files(files), "::") | self.fixed
+
+    def _under_method(self, metrics: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """The metrics of a run, those of its method under the same name as in every other run."""
+        method = self._config(values) | self._keys(values)
+        name = method.get(METHOD)
+        if isinstance(name, str) and name.removeprefix("$").startswith("@"):
+            name = method.get(name.removeprefix("$")[1:])
+        return {
+            kind: {METHOD if key == name else key: scores for key, scores in named.items()}
+            if isinstance(named, Mapping)
+            else named
+            for kind, named in metrics.items()
+        }
 
     def _tracking(self) -> Tracking:
         """The sweep's own run, in the database and experiment of its trainings; disabled where these are not tracked."""
@@ -193,6 +230,9 @@ class Sweep:
         return Tracking(self.output_dir, str(experiment), uri, enabled=is_tracked)
 
     def _check_folders(self) -> None:
+        missing = [file for values in self.combinations for file in self._files(values) if not Path(file).is_file()]
+        if self.has_overlays and missing:
+            raise ValueError(f"{missing[0]} does not exist: overlays are named as the files of {Path(missing[0]).parent} are")
         if not self.combinations:
             raise ValueError(f"no combination of {self.varied} is allowed")
         first: dict[Path, dict[str, Any]] = {}

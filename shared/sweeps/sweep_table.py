@@ -47,6 +47,26 @@ def check_over(keys: Sequence[str], over: Sequence[str]) -> None:
         raise ValueError(f"cannot average over {', '.join(unknown)}: the varied keys are {', '.join(keys)}")
 
 
+def varied_alone(table: pd.DataFrame, keys: Sequence[str], key: str, over: Sequence[str] = ()) -> pd.DataFrame:
+    """The runs of a table in which `key` alone differs from the first run: all others have their values of that run.
+
+    Args:
+        table: of a `Sweep`.
+        keys: that were varied.
+        key: one of them.
+        over: keys whose runs are repetitions of one another, which differ as they like.
+
+    >>> runs = pd.DataFrame({"a": [1, 2, 1], "b": [5, 5, 6]})
+    >>> varied_alone(runs, ["a", "b"], "b")["b"].tolist()
+    [5, 6]
+    """
+    others = [name for name in keys if name not in (key, *over)]
+    kept = pd.Series(True, index=table.index)
+    for name in others:
+        kept &= table[name] == table[name].iloc[0]
+    return table[kept]
+
+
 def best_row(summary: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The row of a summary whose mean of a metric is largest, the first of equal ones.
 

@@ -4,11 +4,13 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
 
+from ..evaluation.test_patch_evaluation import write_patches
 from .runs import files_of, messages_of, metrics_of, weights_of
 
 TEST_SLIDES = ["slide_08", "slide_09", "slide_10"]
@@ -167,6 +169,39 @@ def test_the_settings_of_the_paper(alpha_beta, tmp_path):
     assert metrics["slides"][METHOD]["auc"] is not None
 
 
+def test_the_released_settings_and_ensemble(alpha_beta, tmp_path):
+    """Of three models that answer together the threshold is 0.3, and no pixel of a normal slide is tumour."""
+    for seed in range(3):
+        options = alpha_beta.tiny | {"num_epochs": 1, "seed": seed, "calibration_slides": 2}
+        workflow = alpha_beta.train_here("released", output_dir=tmp_path / f"runs/{seed}", **options)
+    augmentation, bags = (workflow.parser.get_parsed_content(name) for name in ("train::preprocessing", "train::dataset"))
+    assert (augmentation.colour_jitter, augmentation.hue_jitter) == (0.1, 0.01)
+    assert (bags.tissue.method, bags.min_tissue) == ("white", 0.25)
+    assert json.loads((tmp_path / "runs/0/calibration.json").read_text())["num_slides"] == 2
+    options = {name: alpha_beta.tiny[name] for name in ("backbone", "tile_size_px", "margin_px", "tissue_mpp", "num_workers")}
+    options |= {"runs": f"{tmp_path}/runs/*/model.pt", "output_dir": tmp_path, "evaluation_dir": tmp_path / "evaluation"}
+    metrics = alpha_beta.evaluate_here("released", "ensemble", "released_ensemble", **options)
+    assert metrics["threshold"] == 0.3
+    table = pd.read_csv(tmp_path / "evaluation/slides.csv").set_index("label")
+    assert table.loc[0, ["tp", "fp"]].tolist() == [0, 0]
+    assert (table.loc[1, ["tp", "fp"]].sum(axis=1) > 0).all()
+
+
+def test_the_threshold_comes_from_as_many_slides_as_asked_for(alpha_beta, tmp_path):
+    manifest = alpha_beta.manifest("slides.csv")
+    extra = manifest[manifest["split"] == "train"].index[:4]
+    manifest.loc[extra, "split"] = "val"
+    manifest.to_csv(tmp_path / "slides.csv", index=False)
+    options = {**alpha_beta.tiny, "manifest": str(tmp_path / "slides.csv"), "output_dir": str(tmp_path / "run")}
+    parser = alpha_beta.workflow("train", **options, calibration_slides=3).parser
+    chosen, whole = (parser.get_parsed_content(name) for name in ("calibration_records", "val_records"))
+    assert (len(chosen), len(whole)) == (3, 6)
+    assert {record["label"] for record in chosen} == {0, 1}
+    assert parser.get_parsed_content("calibration_bags").data == chosen
+    given = [parser[f"calibration::{name}"] for name in ("maps::records", "dataset")]
+    assert given == ["@calibration_records", "@calibration_bags"]
+
+
 def test_without_masks_slides_are_scored(alpha_beta, tmp_path):
     table = alpha_beta.manifest("slides.csv")
     table.drop(columns=["mask", "area"]).to_csv(tmp_path / "slides.csv", index=False)
@@ -232,18 +267,36 @@ def test_what_is_wrong_with_a_manifest_is_said_before_anything_is_written(alpha_
 
 
 def test_the_grid_of_the_paper(alpha_beta, tmp_path):
-    """Two of its trainings by the script; a second start finds them; MLflow shows both below one run."""
-    tiny = alpha_beta.tiny | {"dataset_dir": str(alpha_beta.data), "num_epochs": 1}
+    """Two of its trainings by the script; a second start finds them; MLflow shows both below one run.
+
+    Test slides are of two groups and two locations, and both trainings are scored on patches too.
+    """
+    manifest = alpha_beta.manifest("slides.csv").assign(group="in_distribution", location="kidney")
+    manifest.loc[manifest.index[-1], ["group", "location"]] = ["out_of_location", "colon"]
+    manifest.to_csv(tmp_path / "slides.csv", index=False)
+    patches = tmp_path / "patches"
+    patches.mkdir()
+    write_patches(patches, [0, 1] * 6)
+    tiny = alpha_beta.tiny | {"dataset_dir": str(alpha_beta.data), "num_epochs": 1, "manifest": str(tmp_path / "slides.csv")}
     fixed = [text for name, value in tiny.items() for text in ("--set", name, json.dumps(value))]
     command = ["scripts/benchmark.py", "--json", str(tmp_path / "result.json"), "alpha-beta"]
-    command += ["--config_file", *alpha_beta.config_files("train"), "--alphas", "0.2", "--betas", "0"]
+    command += ["--config_file", *alpha_beta.config_files("train"), "--alphas", "0.2", "--betas", "0", "0.8"]
+    command += ["--patch_camelyon", str(patches), *fixed, "--output_dir", str(tmp_path / "runs")]
     for _ in range(2):
-        alpha_beta.run_well([*command, "0.8", *fixed, "--output_dir", str(tmp_path / "runs")])
+        printed = alpha_beta.run_well(command).stdout
     rows = json.loads((tmp_path / "result.json").read_text())["results"]
     assert rows.keys() == {"alpha 0.2, beta 0", "alpha 0.2, beta 0.8"}
-    single = metrics_of(tmp_path / "runs/alpha=0.2,beta=0.8,seed=0")["pixels_tissue"][METHOD]["auc"]
-    assert rows["alpha 0.2, beta 0.8"]["AUC, tissue mean"] == pytest.approx(single)
-    assert (tmp_path / "runs/grid.png").read_bytes().startswith(b"\x89PNG")
+    run, row = tmp_path / "runs/alpha=0.2,beta=0.8,seed=0", rows["alpha 0.2, beta 0.8"]
+    pixels = metrics_of(run)["pixels_tissue"]
+    for part in ("in_distribution", "out_of_location", "location kidney", "location colon"):
+        assert row[f"AUC, tissue, {part} mean"] == pytest.approx(pixels[f"{METHOD}, {part}"]["auc"])
+    assert row["PatchCamelyon AUC mean"] == metrics_of(run, "patch_camelyon")["images"][METHOD]["auc"]
+    values = [rows[name]["AUC, tissue, in_distribution mean"] for name in rows]
+    assert "over 2 pairs of alpha and beta:" in printed
+    assert f"AUC, tissue, in_distribution: {np.mean(values):.3f} +- {np.std(values):.3f}" in printed
+    for figure in ("grid.png", "locations.png", "maps.png"):
+        assert (tmp_path / "runs" / figure).read_bytes().startswith(b"\x89PNG")
+        assert str(tmp_path / "runs" / figure) in printed
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlruns.db")
     runs = client.search_runs([client.get_experiment_by_name("alpha_beta_mil").experiment_id])
     parents = {run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in runs}

@@ -16,8 +16,10 @@ def test_training_has_the_properties_that_monai_asks_for(camel, trained):
     assert len(workflow.train_dataset) == 16
 
 
-@pytest.mark.parametrize(("overlays", "balanced"), [((), True), (("retrain_unconstrained", "instance_fsb"), False)])
-def test_picks_are_balanced_and_instances_are_not(camel, trained, overlays, balanced):
+@pytest.mark.parametrize(
+    ("overlays", "balanced"), [((), True), (("retrain_unconstrained", "instance_fsb"), True), (("oversampled_picks",), False)]
+)
+def test_picks_and_instances_are_balanced(camel, trained, overlays, balanced):
     workflow = camel.workflow("train", *overlays, **{**trained.options, "output_dir": str(trained.folder)})
     loader = workflow.parser.get_parsed_content("retrain::instances")
     counts = Counter(record["label"] for record in workflow.parser.get_parsed_content("retrain::dataset::data"))

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from .conftest import SMALL_UNET
-from .runs import metrics_of
+from .runs import messages_of, metrics_of
 
 UNCONSTRAINED = ("retrain_unconstrained",)
 # What each leaves behind next to evaluation/, segmentation/ and model.pt.
@@ -70,6 +70,54 @@ def test_the_cascade_adds_its_picks(camel, tmp_path):
     lists = [pd.read_csv(write_picks(camel, tmp_path / name, at)) for name, at in (("construct", 0), ("inner_construct", 8))]
     records = workflow.parser.get_parsed_content("retrain::dataset::data")
     assert len(records) == len(pd.concat(lists).drop_duplicates(["image", "x", "y"])) == 6
+
+
+def test_picks_are_over_sampled_as_the_images_are(camel, tmp_path):
+    """Of 16 images 8 have tumour: with four of these left out, each pick of the others comes twice."""
+    table = camel.manifest()
+    few = table.drop(table.index[(table["split"] == "train") & (table["label"] == 1)][4:])
+    few.to_csv(tmp_path / "few.csv", index=False)
+    write_picks(camel, tmp_path / "construct", 0)
+    options = {"output_dir": str(tmp_path), "manifest": str(tmp_path / "few.csv")}
+    parser = camel.workflow("train", "oversampled_picks", **options).parser
+    labels = [record["label"] for record in parser.get_parsed_content("retrain::dataset::data")]
+    picks = pd.read_csv(tmp_path / "construct/picks.csv")["label"]
+    assert [labels.count(label) for label in (0, 1)] == [(picks == 0).sum(), 2 * (picks == 1).sum()]
+    assert parser.get_parsed_content("retrain::instances").num_samples == len(labels)
+
+
+def test_the_enriched_labels_are_scored_in_training_and_afterwards(camel, tmp_path):
+    """The paper's Table 2: against the masks of the training images, which nothing learns from."""
+    camel.train_here(output_dir=tmp_path, training_truth="mask")
+    scores = metrics_of(tmp_path)["instances"]["Enriched labels (train)"]
+    labels = "".join(pd.read_csv(tmp_path / "relabel/instance_labels.csv", dtype={"instances": str})["instances"])
+    truth = [record for record in camel.manifest().to_dict("records") if record["split"] == "train"]
+    assert len(labels) == 16 * len(truth)
+    assert 0 < scores["accuracy"] <= 1
+    names = ("image_size_px", "backbone", "segmentation_backbone")
+    options = {name: camel.tiny[name] for name in names} | {"output_dir": tmp_path, "evaluation_dir": tmp_path / "again"}
+    again = camel.evaluate_here(training_truth="mask", **options)
+    assert again["instances"]["Enriched labels (train)"] == scores
+    assert "Enriched labels (train)" not in camel.evaluate_here(**options)["instances"]
+
+
+def test_a_training_image_without_the_mask_that_scores_it_is_missed_at_once(camel, tmp_path):
+    table = camel.manifest()
+    row = table.index[(table["split"] == "train") & (table["label"] == 1)][0]
+    table.loc[row, "mask"] = None
+    table.to_csv(tmp_path / "images.csv", index=False)
+    options = {"manifest": str(tmp_path / "images.csv"), "training_truth": "mask", "output_dir": str(tmp_path / "run")}
+    with pytest.raises(RuntimeError) as caught:
+        camel.workflow("train", **options).run()
+    assert f"row {row + 2}: the column 'mask' is empty" in messages_of(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_single_pass_over_all_instances_trains(camel, tmp_path):
+    stages = ("max_max", "max_min", "construct", "retrain")
+    options = {"single_pass": True, "isotropic_magnification": True, "run": [f"@run_{stage}" for stage in stages]}
+    camel.train_here(output_dir=tmp_path, **options)
+    assert (tmp_path / "retrain/model.pt").is_file()
 
 
 def write_picks(camel, folder: Path, at_px: int) -> Path:

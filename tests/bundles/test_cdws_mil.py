@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from shared.networks import SideOutputVGG
+from scripts.benchmarks import fusion_weights
+from shared.networks import SideOutputResNet, SideOutputVGG
 from shared.sweeps.sweep import Sweep
 
 from .runs import files_of, files_of_training, history_of, metrics_of, weights_of
@@ -40,6 +42,26 @@ def test_every_map_is_scored_and_printed(trained_cdws):
     lines = trained_cdws.process.stdout.splitlines()
     assert sum(line.startswith("Regions (%)") for line in lines) == 1
     assert sum(line.startswith("CDWS-MIL ") for line in lines) == 4
+
+
+def test_fusion_weights_are_chosen_on_validation_images_and_given_to_the_network(cdws, trained_cdws, tmp_path):
+    settings = [("image_size_px", "64"), ("mpp", "0.5"), ("num_workers", "0"), ("dataset_dir", str(cdws.data))]
+    options = {"config_file": [str(cdws.root / "configs/evaluate.json")], "runs": [trained_cdws.folder], "step": 0.25}
+    found = fusion_weights.run(Namespace(**options, set=[*settings, ("device", "cpu")], output_dir=tmp_path))
+    table = pd.read_csv(tmp_path / "fusion_weights.csv")
+    assert len(table) == 15
+    assert found["networks"] == [[0.2, 0.35, 0.45]]
+    best = [found["best"][f"weight_{index}"] for index in (1, 2, 3)]
+    again = {"output_dir": trained_cdws.folder, "image_size_px": 64, "mpp": 0.5, "num_workers": 0, "split": "val"}
+    scored = cdws.evaluate_here(evaluation_dir=tmp_path / "best", fusion_weights=best, **again)
+    assert scored["regions"]["CDWS-MIL"]["f_all"] == pytest.approx(table["region_f_mean"].max(), abs=1e-3)
+
+
+def test_another_mean_than_in_training_is_refused(cdws, trained_cdws, tmp_path):
+    again = {"output_dir": trained_cdws.folder, "image_size_px": 64, "mpp": 0.5, "generalized_mean_r": 8.0}
+    with pytest.raises(RuntimeError) as caught:
+        cdws.evaluate_here(evaluation_dir=tmp_path, **again)
+    assert "generalized_mean_r: 4.0 then, 8.0 now" in str(caught.value.__cause__)
 
 
 def test_mlflow_has_the_training_and_its_evaluation(trained_cdws):
@@ -83,15 +105,18 @@ VARIANTS = {
     ("vgg5",): "CDWS-MIL",
     ("five_fold",): "CDWS-MIL",
     ("dataset_a",): "CDWS-MIL",
+    ("dws", "resnet50"): "DWS-MIL",
+    ("dataset_b",): "CDWS-MIL",
 }
 
 
 @pytest.mark.parametrize("overlays", VARIANTS, ids="+".join)
 def test_a_variant_trains_to_its_end(cdws, tmp_path, overlays, capsys):
     """Dataset A's settings with the tiny images: full batches, constant rate, no clipping, checkpointing."""
-    weights_of_imagenet = {"pretrained": False} if "dataset_a" in overlays else {}
+    weights_of_imagenet = {"pretrained": False} if {"dataset_a", "dataset_b"} & {*overlays} else {}
+    small = {"backbone": "resnet10"} if "resnet50" in overlays else {}
     superpixels = {"num_superpixels": 30, "superpixel_dir": str(tmp_path / "superpixels")} if "superpixels" in overlays else {}
-    cdws.train_here(*overlays, output_dir=tmp_path / "run", num_epochs=1, **weights_of_imagenet, **superpixels)
+    cdws.train_here(*overlays, output_dir=tmp_path / "run", num_epochs=1, **weights_of_imagenet, **superpixels, **small)
     metrics = metrics_of(tmp_path / "run")
     method = VARIANTS[overlays]
     sides = 0 if "baseline" in overlays[0] else 5 if "vgg5" in overlays else 3
@@ -99,7 +124,7 @@ def test_a_variant_trains_to_its_end(cdws, tmp_path, overlays, capsys):
     assert f"{method}: examples" not in capsys.readouterr().err
     if superpixels:
         assert len(list((tmp_path / "superpixels").glob("*.npz"))) == 16 + 8 + 8
-    if "five_fold" in overlays:
+    if {"five_fold", "dataset_b"} & {*overlays}:
         # 32 images in 5 folds, by case.
         assert metrics["num_images"] in (4, 8)
 
@@ -114,6 +139,8 @@ def test_a_variant_trains_to_its_end(cdws, tmp_path, overlays, capsys):
         (("baseline", "vgg5"), [0], [5], "Baseline"),
         (("vgg5", "baseline_ac"), [10], [5], "Baseline w/ AC"),
         (("dws", "baseline_ac"), [10], [3], "Baseline w/ AC"),
+        (("dws", "resnet50"), [0, 0, 0], [1, 2, 3], "DWS-MIL"),
+        (("resnet50", "vgg5"), [2.5, 5, 10, 10, 10], [1, 2, 3, 4, 5], "CDWS-MIL"),
     ],
 )
 def test_overlays_go_together_in_any_order(cdws, tmp_path, overlays, etas, side_outputs, method):
@@ -183,13 +210,15 @@ def test_superpixels_have_the_size_of_the_papers(cdws, overlays, number):
         assert parser.get_parsed_content("superpixels").num_superpixels == number
 
 
-@pytest.mark.parametrize("num_stages", [1, 2, 3, 4, 5])
-def test_the_margin_of_inference_leaves_no_seams(cdws, num_stages):
+@pytest.mark.parametrize(
+    ("overlays", "num_stages"), [*(((), number) for number in range(1, 6)), *((("resnet50",), number) for number in (1, 2, 3))]
+)
+def test_the_margin_of_inference_leaves_no_seams(cdws, overlays, num_stages):
     """The middle of a tile is what the network says of a larger image there."""
-    margin = cdws.configuration("inference", num_stages=num_stages).get_parsed_content("margin_px")
+    margin = cdws.configuration("inference", *overlays, num_stages=num_stages).get_parsed_content("margin_px")
     torch.manual_seed(0)
-    network = SideOutputVGG(num_stages).double().eval()
-    stride = 2 ** (num_stages - 1)
+    network = (SideOutputResNet("resnet50", num_stages) if overlays else SideOutputVGG(num_stages)).double().eval()
+    stride = 2**num_stages if overlays else 2 ** (num_stages - 1)
     assert margin % stride == 0
     core, offset = 2 * stride, stride
     tile_px = core + 2 * margin

@@ -151,6 +151,16 @@ def test_the_numbers_of_a_data_set_build_a_training(supervised, tmp_path, overla
     assert parser.get_parsed_content("validate::evaluator") is not None
 
 
+@pytest.mark.parametrize(
+    ("overlays", "lr"), [(("unet",), 1e-4), (("fcn32s", "vgg_imagenet"), 1e-4), (("dcan", "vgg_imagenet"), 1e-3)]
+)
+def test_dataset_a_is_learnt_at_the_constant_rates_of_cdws_mil(supervised, tmp_path, overlays, lr):
+    options = {"output_dir": str(tmp_path), "pretrained": False, "head_channels": 16, "tracking::enabled": False}
+    parser = supervised.workflow("train", "dataset_a", *overlays, **options).parser
+    assert parser.get_parsed_content("optimizer").defaults["lr"] == lr
+    assert parser.get_parsed_content("final_lr_share") == 1
+
+
 def test_vgg_as_published_is_tuned_by_sgd(supervised, tmp_path):
     data = {"manifest": str(supervised.data / "images.csv"), "tracking::enabled": False, "output_dir": str(tmp_path)}
     parser = supervised.workflow("train", "fcn8s", "vgg_imagenet", **data, pretrained=False, head_channels=16).parser

@@ -1,12 +1,18 @@
 """Joint segmentation and classification, to its end on tiny data: whole, killed, by two processes, evaluated, in use."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+
+from scripts.benchmarks.class_maps import write_class_maps
+from scripts.benchmarks.shares import with_slide_scores
+from scripts.benchmarks.slides_of_runs import SlidesOfRuns
+from shared.sweeps.sweep import Sweep
 
 from .conftest import CLASS_NAMES
 from .runs import counts_of, files_of, files_of_training, history_of, mapped_row, messages_of, metrics_of, weights_of
@@ -24,6 +30,26 @@ def test_the_whole_training_leaves_its_files(trained_joint):
     assert history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     assert {"train_loss", "val_pixel_bach_score", "val_pixel_macro_f1", "val_pixel_mean_iou", "val_pixel_iou_3"} <= set(history)
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+
+
+def test_a_sweep_of_it_is_scored_on_slides_and_drawn(joint, trained_joint, tmp_path):
+    """The training stands for the finished run of a sweep: maps of the test slide, their scores, a picture of its class maps."""
+    keys = {"dataset_dir": str(joint.data), "mpp": 8.0, "image_size_px": 64, "num_workers": 0, "device": "$torch.device('cpu')"}
+    config_file = str(joint.root / "configs/train.json")
+    sweep = Sweep([config_file], {"seed": [0], "masked_share": [0.1], "mode": ["S+C*"]}, tmp_path / "sweep", keys)
+    (values,) = sweep.combinations
+    shutil.copytree(trained_joint.folder, sweep.folder(values))
+    write_class_maps(sweep, 2, tmp_path / "maps.png")
+    with Image.open(tmp_path / "maps.png") as picture:
+        # Two rows; image, truth and map.
+        assert picture.width > picture.height
+    slides = SlidesOfRuns([config_file], joint.data / "slides.csv", keys | {"tile_size_px": 64, "margin_px": 8})
+    scores = with_slide_scores(sweep.table(), sweep, slides)
+    assert 0.3 < scores["class_pixels.S+C*.accuracy"][0] <= 1
+    assert {f"classes.{name}.f1" for name in CLASS_NAMES} <= set(scores)
+    written = (sweep.folder(values) / "slide_scores/metrics.json").stat().st_mtime_ns
+    with_slide_scores(sweep.table(), sweep, slides)
+    assert (sweep.folder(values) / "slide_scores/metrics.json").stat().st_mtime_ns == written
 
 
 def test_classes_are_counted_once(joint, trained_joint):

@@ -332,6 +332,27 @@ def test_images_that_cannot_be_cut(cropped, tmp_path, sizes, masks, problem):
     assert plan(method("camel"), data, tmp_path, {"image_size_px": 96}).settings["image_size_px"] == 96
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "size_px", "checked"),
+    [
+        # Of 48 um: an overlay of features leaves the pixel size to the data, which is then 0.5 um, not the bundle's 8 um.
+        ("joint_seg_cls+features", {}, 96, (None, 16)),
+        # 96 px do not divide into 4 x 4 instances of whole features.
+        ("camel+features", {}, 128, (4, 16)),
+        ("camel+features", {"feature_stride_px": 8}, 96, (4, 8)),
+        ("camel+features", {"instances_per_side": 5}, 80, (5, 16)),
+        ("camel", {"instances_per_side": 5}, 95, (5, 1)),
+        ("wildcat+features", {"feature_stride_px": 32}, 96, (None, 32)),
+    ],
+)
+def test_images_are_read_so_that_they_divide_into_instances_and_features(images_csv, tmp_path, name, given, size_px, checked):
+    data = prepare_data(images_csv, tmp_path / "data")
+    planned = plan(method(name), data, tmp_path, given)
+    assert planned.settings["image_size_px"] == size_px
+    assert planned.mpp == pytest.approx(48 / size_px)
+    check_images([RegionDataset(load_manifest(data.manifests["images"]), size_px, planned.mpp)], *checked)
+
+
 def test_a_pixel_of_rounding_is_no_other_size(cropped, tmp_path):
     data = prepare_data(cropped([(96, 96), (95, 96)], masks=False), tmp_path / "data")
     assert len(data.training["images"]) == 4

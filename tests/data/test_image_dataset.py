@@ -164,6 +164,26 @@ def test_an_error_comes_through_a_worker_process(records):
     batches._shutdown_workers()
 
 
+def test_an_image_of_another_shape_is_stretched(write_image, slide):
+    """Halves of 48 x 20 px stay halves in 10 x 10; micrometres of a pixel, where they are known, do not matter."""
+    path = write_image("wide", (48, 20))
+    pixels = np.zeros((20, 48, 3), np.uint8)
+    pixels[:, 24:] = 200
+    Image.fromarray(pixels).save(path)
+    for mpp in (None, 0.42):
+        data = [{"image": str(path), "label": 1, "mpp": mpp, "row": 2}]
+        dataset = RegionDataset(data, size_px=10, mpp=7.5, stretch=True)
+        check_images([dataset])
+        image = dataset[0]["image"]
+        assert image.shape == (3, 10, 10)
+        assert image[:, :, :4].max() <= 20
+        assert image[:, :, 6:].min() >= 180
+    region = {"image": str(slide[0]), "x": 64, "y": 0, "width_px": 256, "height_px": 64, "row": 2}
+    assert read_image(region, 1.0, 32, stretch=True).shape == (3, 32, 32)
+    with pytest.raises(ValueError, match="images are stretched to a size_px, and masks are not"):
+        RegionDataset(data, size_px=10, stretch=True, pixel_labels="mask")
+
+
 def test_unknown_pixel_labels(records):
     with pytest.raises(ValueError, match="instances, mask, label, got 'truth'"):
         RegionDataset(records, pixel_labels="truth")

@@ -143,6 +143,23 @@ def test_processes_without_an_image(num_images, num_batches):
     assert all(len(batch) == 1 for sampler in ranks for batch in sampler)
 
 
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("num_images", [4, 12, 20, 23])
+def test_whole_batches(num_images, world):
+    """12 images make two steps of 10 and not of 6: every image comes, none twice more often than another."""
+    ranks = samplers([0] * num_images, 10, world, fill=True, seed=3)
+    steps = -(-num_images // 10)
+    assert [len(sampler) for sampler in ranks] == [steps] * world
+    draws = [list(sampler.draws()) for sampler in ranks]
+    assert [sum(len(of_rank[step]) for of_rank in draws) for step in range(steps)] == [10] * steps
+    seen = Counter(index for of_rank in draws for batch in of_rank for index, _ in batch)
+    assert sum(seen.values()) == 10 * steps == ranks[0].num_samples
+    assert len(seen) == num_images
+    assert max(seen.values()) - min(seen.values()) <= 1
+    # A new draw each time.
+    assert len({draw for of_rank in draws for batch in of_rank for draw in batch}) == 10 * steps
+
+
 def test_errors():
     with pytest.raises(ValueError, match="3 images are too few for 4 processes"):
         EvenBatchSampler([0] * 3, 4, rank=0, num_processes=4)

@@ -29,6 +29,7 @@ def test_a_record_is_complete_and_absolute(tmp_path, write_rows):
         "case_id": "c",
         "split": "train",
         "group": None,
+        "location": None,
         "manifest": str(path),
         "row": 2,
         **dict.fromkeys(("x", "y", "width_um", "height_um", "width_px", "height_px", "mpp")),

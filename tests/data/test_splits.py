@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from shared.data import assign_folds, assign_splits, load_manifest, take_share
-from shared.data.splits import SPLITS
+from shared.data import assign_folds, assign_splits, load_manifest, take_number, take_share
+from shared.data.splits import SPLITS, rotate_validation
 
 
 def records_of(num_cases, images_a_case=(1, 2, 3), labels=(0, 1)):
@@ -185,6 +185,25 @@ def test_folds_of_the_papers_data_set_b():
         assign_folds(records, 5, fold)
         counts = Counter((record["label"], record["split"]) for record in records)
         assert [counts[label, split] for label in (0, 1) for split in SPLITS] == [18, 6, 6, 18, 6, 6]
+        tested = [record["image"] for record in records if record["split"] == "test"]
+        assign_folds(records, 5, fold, validates=False)
+        assert Counter(record["split"] for record in records) == {"train": 48, "test": 12}
+        assert [record["image"] for record in records if record["split"] == "test"] == tested
+
+
+def test_each_case_outside_the_training_may_validate():
+    records = [
+        {"image": f"slides/{name}.svs", "case_id": None, "split": split} for name, split in zip("abcd", "ttvs", strict=True)
+    ]
+    for record in records:
+        record["split"] = {"t": "train", "v": "val", "s": "test"}[record["split"]]
+    patch = {"image": "slides/d.svs", "case_id": "d", "split": "test"}
+    rotate_validation([*records, patch], "d")
+    assert [record["split"] for record in [*records, patch]] == ["train", "train", "test", "val", "val"]
+    rotate_validation(records, "c")
+    assert [record["split"] for record in records] == ["train", "train", "val", "test"]
+    with pytest.raises(ValueError, match="no case 'a' outside the training images can validate; there are c, d"):
+        rotate_validation(records, "a")
 
 
 def test_what_is_left_over_goes_to_the_smaller_folds():
@@ -262,3 +281,28 @@ def test_regions_of_one_image_are_taken_one_by_one():
 def test_rejects_impossible_shares(share):
     with pytest.raises(ValueError, match=rf"in \(0, 1\]; got {share}"):
         take_share(records_of(num_cases=4), share)
+
+
+@pytest.mark.parametrize("number", [2, 3, 7, 20, 29, 30, 99, None])
+def test_a_number_of_records_keeps_the_shares_of_the_labels(number):
+    records = [{"image": str(index), "label": int(index % 3 == 0)} for index in range(30)]
+    taken = take_number(records, number, seed=1)
+    expected = 30 if number is None else min(number, 30)
+    assert len(taken) == expected
+    tumour = sum(record["label"] for record in taken)
+    assert abs(tumour - expected / 3) < 1
+    assert tumour >= 1
+    assert taken == [record for record in records if record in taken]
+    shuffled = random.Random(0).sample(records, 30)
+    assert {record["image"] for record in take_number(shuffled, number, seed=1)} == {record["image"] for record in taken}
+    if expected < 30:
+        assert taken != take_number(records, number, seed=2)
+
+
+def test_fewer_records_than_labels():
+    records = [{"image": str(index), "label": index % 3} for index in range(30)]
+    with pytest.raises(ValueError, match="2 of 30 records cannot hold each of the 3 labels"):
+        take_number(records, 2)
+    # A rare label is there too, at the cost of the others.
+    rare = [{"image": str(index), "label": int(index == 4)} for index in range(100)]
+    assert sorted(record["label"] for record in take_number(rare, 5)) == [0, 0, 0, 0, 1]

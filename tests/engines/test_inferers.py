@@ -176,6 +176,37 @@ def test_an_error_while_scoring_leaves_the_network_in_train_mode(make_classifier
     assert network.training
 
 
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("criterion", [max_max, max_min])
+def test_a_single_pass_is_the_papers(make_classifier, images, norm, criterion):
+    """All instances in train mode: picks, losses, gradients and running statistics of one pass over everything."""
+    network = make_classifier(norm).train()
+    reference = copy.deepcopy(network)
+    loss = binary_cross_entropy(
+        SelectedInstanceInferer(criterion.__name__, N, single_pass=True)(images, network, labels=LABELS), LABELS
+    )
+    expected = SelectedInstanceLoss(criterion.__name__)(all_logits(reference, images), LABELS)
+    torch.testing.assert_close(loss, expected)
+    assert_close(gradients(network, loss), gradients(reference, expected))
+    for buffer, other in zip(network.buffers(), reference.buffers(), strict=True):
+        torch.testing.assert_close(buffer, other)
+
+
+def test_a_constrained_single_pass_takes_labelled_and_all_other_instances_together(make_classifier, images):
+    network = make_classifier("batch").train()
+    reference, instances = copy.deepcopy(network), images[:4, :, :8, :8]
+    inputs = {"instances": instances, "images": images, "image_labels": LABELS}
+    outputs = ConstrainedRetrainInferer(N, single_pass=True)(inputs, network)
+    together = reference(torch.cat([instances, split_into_instances(images, N).flatten(0, 1)]))[:, 0]
+    lattice = together[4:].reshape(len(images), N * N)
+    torch.testing.assert_close(outputs["instance_logits"], together[:4])
+    pairs = zip(lattice, LABELS, strict=True)
+    picked = torch.stack([torch.stack([bag.max(), bag.max() if label else bag.min()]) for bag, label in pairs])
+    torch.testing.assert_close(outputs["picked_logits"], picked)
+    total = sum(logits.square().sum() for logits in outputs.values())
+    assert_close(gradients(network, total), gradients(reference, together[:4].square().sum() + picked.square().sum()))
+
+
 def test_unknown_criterion():
     with pytest.raises(ValueError, match="max_max, max_min; got 'mean'"):
         SelectedInstanceInferer("mean", N)

@@ -108,6 +108,7 @@ def test_pixels_equal_those_of_sklearn(tmp_path, records):
         "micro_f1": f1_score(truth, predicted, average="micro"),
         "weighted_f1": f1_score(truth, predicted, average="weighted"),
         "mean_iou": jaccard_score(truth, predicted, average="macro"),
+        "released_iou": jaccard_score(truth, predicted, average=None)[1:].mean(),
         "bach_score": bach_score_by_loop(truth, predicted),
     }
     assert metrics["class_pixels"]["Reds"] == pytest.approx(scores)
@@ -219,7 +220,7 @@ def test_the_table_is_printed(tmp_path, records, capsys):
     lines = capsys.readouterr().out.splitlines()
     names = ["Pixels (%)", "Reds", "Everything is normal", "Classes of pixels (%)", *NAMES, "Image labels (%)", "Reds"]
     assert [line.split("  ")[0] for line in lines if line][:-1] == names
-    shown = ["bach_score", "accuracy", "foreground_accuracy", "macro_f1", "weighted_f1", "mean_iou"]
+    shown = ["bach_score", "accuracy", "foreground_accuracy", "macro_f1", "weighted_f1", "mean_iou", "released_iou"]
     assert lines[1].split()[1:] == [f"{100 * metrics['class_pixels']['Reds'][name]:.1f}" for name in shown]
 
 

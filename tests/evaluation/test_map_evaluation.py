@@ -45,7 +45,7 @@ def tissue(tmp_path):
 
 @pytest.fixture
 def evaluation(tissue, paint_finder):
-    def make(folder, records, network=None, alpha=ALPHA, num_examples=3, truth="mask", **options):
+    def make(folder, records, network=None, alpha=ALPHA, num_examples=3, truth="mask", normal_is_zero=None, **options):
         options = {
             "mpp": 1.0,
             "tile_size_px": 32,
@@ -55,7 +55,8 @@ def evaluation(tissue, paint_finder):
             "amp": False,
         } | options
         mapper = SlideMapper(network or paint_finder(), **grouped(**options))
-        return MapEvaluation(folder, records, mapper, tissue, alpha, METHOD, num_examples, truth=truth)
+        zero = {} if normal_is_zero is None else {"normal_is_zero": normal_is_zero}
+        return MapEvaluation(folder, records, mapper, tissue, alpha, METHOD, num_examples, truth=truth, **zero)
 
     return make
 
@@ -281,12 +282,13 @@ def test_slides_without_masks_are_scored_by_their_labels(tmp_path, evaluation, c
     assert (tmp_path / "without/examples.png").exists()
 
 
-def test_groups_are_scored_apart(tmp_path, evaluation, cohort, tissue, capsys):
+@pytest.mark.parametrize(("column", "behind"), [("group", ", {}"), ("location", ", location {}")])
+def test_groups_and_locations_are_scored_apart(tmp_path, evaluation, cohort, tissue, capsys, column, behind):
     alone = {}
     for name, records in (("a", cohort[:2]), ("b", cohort[2:])):
         alone[name] = evaluation(tmp_path / name, records, num_examples=0).run()
         for record in records:
-            record["group"] = name
+            record[column] = name
     # In any order of the rows.
     mixed = [cohort[index] for index in (2, 0, 3, 1)]
     found = evaluation(tmp_path / "e", mixed).run()
@@ -294,10 +296,10 @@ def test_groups_are_scored_apart(tmp_path, evaluation, cohort, tissue, capsys):
     for kind in ("slides", "pixels_tissue", "pixels_all"):
         expected = dict(whole[kind])
         for group, metrics in alone.items():
-            expected |= {f"{name}, {group}": scores for name, scores in metrics[kind].items()}
+            expected |= {name + behind.format(group): scores for name, scores in metrics[kind].items()}
         assert_same(found[kind], expected)
-    assert [row["group"] for row in table(tmp_path / "e")] == ["b", "a", "b", "a"]
-    assert f"{METHOD}, b" in capsys.readouterr().out
+    assert [row[column] for row in table(tmp_path / "e")] == ["b", "a", "b", "a"]
+    assert METHOD + behind.format("b") in capsys.readouterr().out
 
 
 def test_one_group_is_none(tmp_path, evaluation, cohort):
@@ -305,6 +307,26 @@ def test_one_group_is_none(tmp_path, evaluation, cohort):
     for records in ([cohort[0] | {"group": "a"}, cohort[1]], [record | {"group": "a"} for record in cohort[:2]]):
         assert evaluation(tmp_path / "e", records, num_examples=0).run() == expected
         assert "group" not in table(tmp_path / "e")[0]
+
+
+def test_normal_slides_count_as_zero(tmp_path, evaluation, cohort, tissue, paint_finder):
+    """The scores are those of the tumour slides' pixels and of normal ones that are all 0; slides keep their own scores."""
+    network = PaintOrGlass(paint_finder(), 3.0)
+    plain = evaluation(tmp_path / "e", cohort, network, num_examples=0).run()
+    zeroed = evaluation(tmp_path / "e", cohort, network, num_examples=0, normal_is_zero=True).run()
+    assert zeroed["slides"] == plain["slides"]
+    truths, values = [], []
+    for record in cohort:
+        name = record["image"].split("/")[-1].removesuffix(".tif")
+        of_map = tifffile.imread(tmp_path / f"e/maps/{name}.ome.tif", key=0) * (record["label"] > 0)
+        truth, is_tissue = at_map_pixels(record, of_map.shape, tissue)
+        truths.append(truth[is_tissue])
+        values.append(of_map[is_tissue])
+    truth, value = np.concatenate(truths), np.concatenate(values)
+    found = zeroed["pixels_tissue"][METHOD]
+    assert found["auc"] == pytest.approx(roc_auc_score(truth, value))
+    assert found["precision"] == pytest.approx(precision_score(truth, value >= 255 * THRESHOLD))
+    assert found["specificity"] > plain["pixels_tissue"][METHOD]["specificity"]
 
 
 def test_masks_of_some_slides(tmp_path, evaluation, cohort, tissue):

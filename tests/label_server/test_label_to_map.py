@@ -10,7 +10,7 @@ import torch
 from shapely.geometry import box, shape
 
 from scripts.label_server.far_regions import best_region, distances, known_cells
-from scripts.label_server.weak_labels import DrawnAreas
+from scripts.label_server.learning.weak_labels import DrawnAreas
 from shared.encoders import encoder_of_features, load_encoder
 
 from .conftest import DEADLINE_S, Server, running

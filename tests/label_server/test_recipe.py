@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.label_server.recipe import read_recipe
+from scripts.label_server.learning.recipe import read_recipe
 from scripts.label_server.refusal import Refusal
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.label_server.recipe import read_recipe
-from scripts.label_server.served_model import BundleSource, ServedModel, config_files, inference_settings
-from scripts.label_server.training import training_overlay
-from scripts.label_server.training_keys import check_training_keys
+from scripts.label_server.learning.recipe import read_recipe
+from scripts.label_server.learning.served_model import BundleSource, ServedModel, config_files, inference_settings
+from scripts.label_server.learning.training import training_overlay
+from scripts.label_server.learning.training_keys import check_training_keys
 from shared.front_door import Given, check_given
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"

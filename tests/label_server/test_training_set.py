@@ -5,9 +5,9 @@ import pytest
 import shapely
 from shapely.geometry import box
 
+from scripts.label_server.learning.training_set import LabelledSlide, drawn_fraction, labelled_regions, write_training_set
+from scripts.label_server.learning.weak_labels import DRAWN, SAID, DrawnAreas, WeakLabel
 from scripts.label_server.refusal import Refusal
-from scripts.label_server.training_set import LabelledSlide, drawn_fraction, labelled_regions, write_training_set
-from scripts.label_server.weak_labels import DRAWN, SAID, DrawnAreas, WeakLabel
 from shared.data import load_manifest
 from shared.data.tissue_cache import TissueCache
 from shared.synthetic import write_slide

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from scripts.label_server.learning.versions import ModelVersions
 from scripts.label_server.refusal import Refusal
-from scripts.label_server.versions import ModelVersions
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ def test_scores_equal_scikit_learn(num_classes):
         "micro_f1": sklearn_metrics.f1_score(target, prediction, average="micro"),
         "weighted_f1": sklearn_metrics.f1_score(target, prediction, average="weighted"),
         "mean_iou": sklearn_metrics.jaccard_score(target, prediction, average="macro"),
+        "released_iou": sklearn_metrics.jaccard_score(target, prediction, labels=labels[1:], average="macro"),
         "bach_score": bach_by_loop(prediction, target, num_classes),
     }
     assert tuple(expected) == CLASS_SCORES
@@ -87,6 +88,8 @@ def test_a_class_that_is_absent_has_no_score_and_no_part_in_the_means():
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
     assert scores["mean_iou"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
     assert scores["weighted_f1"] == pytest.approx(1 / 4 * 2 / 3 + 2 / 4 * 2 / 3 + 1 / 4)
+    # The released code counts an absent class as found, and no background.
+    assert scores["released_iou"] == pytest.approx((1 / 2 + 1 + 1) / 3)
     # The same of scikit-learn, which takes the classes that it sees.
     assert scores["macro_f1"] == pytest.approx(sklearn_metrics.f1_score(target, prediction, average="macro"))
     assert scores["mean_iou"] == pytest.approx(sklearn_metrics.jaccard_score(target, prediction, average="macro"))
@@ -103,7 +106,7 @@ def test_a_class_that_is_only_predicted_scores_zero():
 
 def test_background_only():
     scores = scores_of(torch.zeros(9), torch.zeros(9), 4)
-    ones = ("accuracy", "macro_f1", "micro_f1", "weighted_f1", "mean_iou", "bach_score", "f1_0", "iou_0")
+    ones = ("accuracy", "macro_f1", "micro_f1", "weighted_f1", "mean_iou", "released_iou", "bach_score", "f1_0", "iou_0")
     assert all(scores[name] == 1 for name in ones)
     assert all(math.isnan(score) for name, score in scores.items() if name not in ones)
 

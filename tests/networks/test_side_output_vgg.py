@@ -156,6 +156,18 @@ def test_fixed_weights(options, expected):
     torch.testing.assert_close(network.fusion_logits.softmax(dim=0), torch.full((len(expected),), 1 / len(expected)))
 
 
+def test_a_checkpoint_does_not_replace_weights_that_were_given():
+    trained = SideOutputVGG(fusion_weights=(0.1, 0.2, 0.7))
+    for weights, expected in ((None, (0.1, 0.2, 0.7)), ((0.5, 0.25, 0.25), (0.5, 0.25, 0.25))):
+        network = SideOutputVGG(fusion_weights=weights)
+        network.load_state_dict(trained.state_dict())
+        torch.testing.assert_close(network.fusion_weights, torch.tensor(expected))
+        torch.testing.assert_close(network.side_layers.state_dict(), trained.side_layers.state_dict())
+        torch.testing.assert_close(torch.jit.script(network.eval()).state_dict()["fusion_weights"], torch.tensor(expected))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        SideOutputVGG(side_outputs=(2, 3), fusion_weights=(0.5, 0.5)).load_state_dict(trained.state_dict())
+
+
 def test_fixed_weights_are_not_trained_and_learned_ones_are():
     network = make()
     assert "fusion_weights" not in dict(network.named_parameters())

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from shared.networks import DeepLabV2, InstanceClassifier, load_initial_weights, load_weights
+from shared.networks import DeepLabV2, InstanceClassifier, Wildcat, load_initial_weights, load_weights
 
 
 def network(width=4):
@@ -72,8 +72,15 @@ def test_a_network_without_parameters(tmp_path):
     assert not load_weights(nn.ReLU(), tmp_path / "model.pt").training
 
 
-def test_to_begin_with_is_the_same_network_or_a_classifiers_resnet(tmp_path):
-    classifier, network = InstanceClassifier("resnet10"), DeepLabV2("resnet10", norm="frozen", atrous_rates=[1, 2])
+NETWORKS = {
+    DeepLabV2: {"norm": "frozen", "atrous_rates": [1, 2]},
+    Wildcat: {"maps_per_class": 2, "output_stride": 16},
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_to_begin_with_is_the_same_network_or_a_classifiers_resnet(tmp_path, kind):
+    classifier, network = InstanceClassifier("resnet10"), kind("resnet10", **NETWORKS[kind])
     torch.save(classifier.state_dict(), tmp_path / "classifier.pt")
     before = {name: values.clone() for name, values in network.state_dict().items()}
     load_initial_weights(network, tmp_path / "classifier.pt")
@@ -82,7 +89,7 @@ def test_to_begin_with_is_the_same_network_or_a_classifiers_resnet(tmp_path):
     assert taken
     assert all(torch.equal(values, taken.get(name, before[name])) for name, values in after.items())
     torch.save(network.state_dict(), tmp_path / "network.pt")
-    again = DeepLabV2("resnet10", norm="frozen", atrous_rates=[1, 2])
+    again = kind("resnet10", **NETWORKS[kind])
     load_initial_weights(again, tmp_path / "network.pt")
     assert all(torch.equal(values, after[name]) for name, values in again.state_dict().items())
 

@@ -29,9 +29,9 @@ def test_manifests_that_train(challenge: Path, tmp_path: Path, run_here: Prepare
     error, printed = run_here(challenge, tmp_path / "bach", "--size_px", SIZE_PX, "--num_background", 2)
     assert error == ""
     assert "8 photos (400 were published): 2 normal, 2 benign, 2 in situ, 2 invasive" in printed
-    assert "3 train slides (A01, A06, A08): 15 patches: 6 normal, 3 benign, 3 in situ, 3 invasive" in printed
-    assert "1 val slides (A02): 5 patches" in printed
-    assert "6 test slides (A03, A04, A05, A07, A09, A10): 30 patches" in printed
+    assert "3 train slides (A01, A02, A03): 15 patches: 6 normal, 3 benign, 3 in situ, 3 invasive" in printed
+    assert "1 val slides (A04): 5 patches" in printed
+    assert "6 test slides (A05, A06, A07, A08, A09, A10): 30 patches" in printed
     assert "note: 2 photos of Normal, 100 were published" in printed
 
     images = load_manifest(tmp_path / "bach/images.csv", num_classes=4)
@@ -69,11 +69,11 @@ def test_goes_on_and_gives_the_same(challenge: Path, tmp_path: Path, run_here: P
     assert {path: path.read_bytes() for path in (tmp_path / "bach").rglob("*.*")} == before
 
 
-def test_the_split_of_the_quoted_scores(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
-    error, printed = run_here(challenge, tmp_path / "bach", "--quoted_split", "--size_px", SIZE_PX)
+def test_the_split_of_the_released_results(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:
+    error, printed = run_here(challenge, tmp_path / "bach", "--split_with_a08", "--size_px", SIZE_PX)
     assert error == ""
-    assert "3 train slides (A01, A02, A03)" in printed
-    assert "1 val slides (A04)" in printed
+    assert "3 train slides (A01, A06, A08)" in printed
+    assert "1 val slides (A02)" in printed
 
 
 def test_another_validation_slide(challenge: Path, tmp_path: Path, run_here: Prepare) -> None:

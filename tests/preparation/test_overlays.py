@@ -52,7 +52,7 @@ LAYOUTS = {
     "wsss4luad": (write_wsss4luad, ["--train_masks", 0.5]),
 }
 # Their scripts write a manifest where the user says, or none.
-ELSEWHERE = {"tcga", "patch_camelyon"}
+ELSEWHERE = {"tcga", "patch_camelyon", "consensus"}
 
 
 # What the miniatures' images are when read at the overlay's mpp; where nothing stands, of the published size.
@@ -67,7 +67,13 @@ SIZES_PX = {
     ("camel", "bcss"): 64,
     ("cdws_mil", "bcss"): 32,
     ("joint_seg_cls", "bcss"): 32,
+    ("mil_boosting", "glas"): 32,
+    ("wildcat", "glas"): 64,
+    ("mil_boosting", "bcss"): 32,
+    ("wildcat", "bcss"): 64,
     ("camel", "luad_histoseg"): None,
+    ("mil_boosting", "luad_histoseg"): None,
+    ("wildcat", "luad_histoseg"): None,
     ("cdws_mil", "luad_histoseg"): None,
     ("joint_seg_cls", "luad_histoseg"): None,
     ("joint_seg_cls", "wsss4luad"): None,
@@ -107,7 +113,13 @@ OVERLAYS = overlays_of_data_sets()
 
 def test_every_data_set_has_a_miniature() -> None:
     assert OVERLAYS.keys() == LAYOUTS.keys()
-    assert {path.parents[1].name for path in OVERLAYS["camelyon16"]} == {"camel", "fully_supervised", "wildcat"}
+    assert {path.parents[1].name for path in OVERLAYS["camelyon16"]} == {
+        "camel",
+        "cdws_mil",
+        "fully_supervised",
+        "mil_boosting",
+        "wildcat",
+    }
 
 
 @pytest.fixture

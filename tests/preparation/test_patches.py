@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from shared.data import RegionDataset, load_manifest
 
@@ -47,6 +48,17 @@ def test_patches_of_four_classes(slides: Path, tmp_path: Path, run_here: Prepare
     items = RegionDataset(records, 8, 7.472, pixel_labels="mask", num_classes=4, class_names=CLASSES)
     assert all(int(item["mask"].max()) == item["label"] for item in items)
     assert sorted(path.suffix for path in (tmp_path / "tissue").iterdir()) == [".png", ".png"]
+
+
+def test_pictures_of_what_is_done(slides: Path, tmp_path: Path, run_here: Prepare) -> None:
+    """Lesions of 6 x 6 px are larger than patches of 4 px, and split."""
+    options = ("--size_px", 4, "--mpp", 7.472, "--classes", *CLASSES, "--pictures", tmp_path / "pictures")
+    error, _ = run_here(slides, tmp_path / "patches.csv", *options)
+    assert error == ""
+    names = {f"{slide}_{what}.png" for slide in ("A01", "A02") for what in ("foreground", "patches", "split")}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == names
+    with Image.open(tmp_path / "pictures/A01_split.png") as picture:
+        assert picture.size == (800, 400)
 
 
 def test_without_classes_there_are_two(slides: Path, tmp_path: Path, run_here: Prepare) -> None:

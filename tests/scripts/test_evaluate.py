@@ -163,3 +163,23 @@ def test_maps_that_do_not_tell_their_threshold(manifest, start, tmp_path):
     (tmp_path / "slides.csv").write_text("slide,status\n")
     with pytest.raises(SystemExit, match=r"settings\.json does not state .*:  give --threshold"):
         start("--maps", tmp_path, "--manifest", manifest)
+
+
+def test_maps_are_compared_with_pictures(start, manifest, tmp_path):
+    """Black-and-white pictures of the truth are as right as the maps are."""
+    (tmp_path / "theirs").mkdir()
+    for name in ("tumour", "empty"):
+        with Image.open(manifest.parent / f"{name}.png") as mask:
+            mask.convert("1").save(tmp_path / f"theirs/{name}.png")
+    options = ("--maps", manifest.parent / "maps", "--manifest", manifest, "--out", tmp_path / "out", "--compare_with")
+    with pytest.raises(SystemExit, match=r"1 of 3 slides lack a finished map .* or one in .*theirs, such as .*normal\.tif"):
+        start(*options, tmp_path / "theirs")
+    printed = start(*options, tmp_path / "theirs", "--allow_missing")
+    metrics = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert metrics["agreement"]["iou"] == 1.0
+    assert metrics["pixels_tissue"]["theirs"]["iou"] == 1.0
+    assert (
+        printed.splitlines()[-1] == "2 slides, 2 of them with a truth; thresholds: ours 0.4, theirs 0.5; 1 left out without a map"
+    )
+    with (tmp_path / "out/compared_slides.csv").open(newline="") as file:
+        assert [row["slide"] for row in csv.DictReader(file)] == ["tumour", "empty"]

@@ -62,3 +62,27 @@ def test_s_plus_c_with_all_masks_is_trained_as_s_once():
     assert not shares._is_new({"mode": "S+C", "masked_share": 1.0}, varied)
     assert shares._is_new({"mode": "S+C", "masked_share": 0.5}, varied)
     assert shares._is_new({"mode": "S+C", "masked_share": 1.0}, {"mode": ["S+C"]})
+
+
+def test_each_seed_has_its_validation_slide():
+    assert shares.case_of_seed([3, 4], ["A04", "A05"]) == {3: "A04", 4: "A05"}
+    assert shares.case_of_seed([3, 4], None) == {3: None, 4: None}
+    with pytest.raises(ValueError, match="one of --validation_cases for each of --seeds: 1 for 2"):
+        shares.case_of_seed([3, 4], ["A04"])
+
+
+@pytest.mark.parametrize(
+    ("modes", "trained"), [(["S", "S+C", "S+C*"], ["S+C"]), (["S", "S+C*"], ["S+C*"]), (["S", "S+C"], ["S+C"])]
+)
+def test_without_masks_labels_alone_are_trained_with_once(modes, trained):
+    assert [mode for mode in modes if shares._is_new({"mode": mode, "masked_share": 0.0}, {"mode": modes})] == trained
+
+
+def test_labels_alone_and_the_classes(tmp_path):
+    """Without masks S+C* is S+C; class 0 is background."""
+    table = table_of([(0, 0.0, "S+C", 0.3), (0, 0.5, "S+C*", 0.4)])
+    table["classes.normal.f1"], table["classes.benign.f1"] = [0.9, 0.8], [0.1, 0.2]
+    results = shares._report(table, tmp_path, {})
+    assert results["S+C*, 0"]["Macro F1 mean"] == pytest.approx(0.3)
+    assert [results[name]["F1, benign mean"] for name in ("S+C, 0", "S+C*, 0.5")] == pytest.approx([0.1, 0.2])
+    assert not any("normal" in name for name in results["S+C, 0"])

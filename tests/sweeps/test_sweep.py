@@ -129,6 +129,56 @@ def test_values_are_chosen_by_validation_images(run_python, tmp_path, write_conf
     assert row.split() == ["0.2000", "2", "0.5000", "0.7071", "2.5000", "0.7071"]
 
 
+def test_each_key_is_chosen_by_itself(run_python, tmp_path, write_config):
+    """Of finished runs: validation prefers the rate 0.2 and the fold 1; no run has both, and one that has is not looked at."""
+    config_file, out = write_config(), tmp_path / "out"
+    for rate, fold in ((0.3, 0), (0.2, 0), (0.3, 1), (0.2, 1)):
+        values = {"rate": rate, "fold": fold}
+        sweep = Sweep([config_file], {name: [value] for name, value in values.items()}, out)
+        for name, text in {
+            "evaluation/metrics.json": json.dumps({"num_images": 3}),
+            "stage/history.csv": f"epoch,val_f\n1,{fold - rate}\n",
+            "sweep.json": json.dumps(sweep.settings(values)),
+        }.items():
+            file = sweep.folder(values) / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+    options = ["--vary", "rate", 0.3, 0.2, "--vary", "fold", 0, 1, "--one_at_a_time", "--choose", "stage.val_f"]
+    process = run_python(
+        "scripts/sweep.py", "--config_file", config_file, *options, "--metric", "num_images", "--output_dir", out
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    runs = pd.read_csv(out / "sweep.csv")
+    assert sorted(zip(runs["rate"], runs["fold"], strict=True)) == [(0.2, 0), (0.3, 0), (0.3, 1)]
+    lines = process.stdout.split("\n\n")[1].splitlines()
+    chosen = {name: lines[lines.index(f"{name}:") + 2].split()[:2] for name in ("rate", "fold")}
+    assert chosen == {"rate": ["0.2000", "0"], "fold": ["0.3000", "1"]}
+
+
+def test_overlays_vary_too(tmp_path, write_config):
+    """Each of them names its method, whose scores stand in one column."""
+    config_file = write_config()
+    (tmp_path / "b.json").write_text(json.dumps({"rate": 0.2, "method": "B"}))
+    (tmp_path / "c.json").write_text(json.dumps({"nested": {"depth": 4}}))
+    overlays = ["none", "b", "b+c"]
+    sweep = Sweep([config_file], {"fold": [0]}, tmp_path / "out", {"method": "A"}, overlays=overlays)
+    assert [sweep.folder(values).name for values in sweep.combinations] == [f"overlays={name},fold=0" for name in overlays]
+    assert [sweep.settings(values)["nested::depth"] for values in sweep.combinations] == [3, 3, 4]
+    assert "overlays" not in sweep.settings(sweep.combinations[0])
+    command = sweep.command(sweep.combinations[-1])
+    assert command[command.index("--config_file") + 1] == str([config_file, str(tmp_path / "b.json"), str(tmp_path / "c.json")])
+    assert "--overlays" not in command
+    for values, method in zip(sweep.combinations, "ABB", strict=True):
+        file = sweep.folder(values) / "evaluation" / "metrics.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"num_images": 3, "regions": {"Side": {"f": 0.1}, method: {"f": 0.5}}}))
+    table = Sweep([config_file], {"fold": [0]}, tmp_path / "out", overlays=overlays).table()
+    assert table["regions.method.f"].tolist()[1:] == [0.5, 0.5]
+    assert table["overlays"].tolist() == overlays
+    with pytest.raises(ValueError, match=r"d\.json does not exist: overlays are named as the files of"):
+        Sweep([config_file], {}, tmp_path / "out", overlays=["b+d"])
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ import tifffile
 from PIL import Image
 
 from scripts.viewer.cohort import Cohort, Maps, open_cohort
-from scripts.viewer.layers import Layers, colour_table
+from scripts.viewer.layers import Layers, _reduced_map, colour_table
 from scripts.viewer.map_pixels import MapPixels
-from scripts.viewer.outlines import outlines_at
+from scripts.viewer.outlines import KeptMap, draft_outlines, outlines_at
 from scripts.viewer.view_state import ViewState, state_of
 from scripts.viewer.zoom import TILE_PX, Zoom
 from shared.writers import write_ome_tiff
@@ -83,14 +84,7 @@ def test_windows_of_a_pyramidal_map(tmp_path, step):
     rng = np.random.default_rng(0)
     # Squares of 64 px, so that reduced copies say the same in their middles.
     values = np.kron(rng.integers(0, 256, (40, 50), np.uint8), np.ones((64, 64), np.uint8))
-
-    class Rows:
-        shape = values.shape
-
-        def read_rows(self, start, stop):
-            return values[start:stop]
-
-    write_ome_tiff(tmp_path / "map.ome.tif", Rows(), 4.0)
+    write_ome_tiff(tmp_path / "map.ome.tif", KeptMap(values), 4.0)
     source = MapPixels(tmp_path / "map.ome.tif")
     assert source.shape == values.shape
     corner = (100.0, 2200.0)
@@ -117,6 +111,46 @@ def test_outlines_at_another_threshold_hold_the_pixels_above_it(layers, mapped):
     for threshold in (0.002, 0.9, 1.0):
         expected = (values >= 255 * threshold).sum() * float(row["map_mpp"]) ** 2 / 1e6
         assert outlines_at(layers, 0, "first", threshold).area_mm2 == pytest.approx(expected, abs=1e-9)
+
+
+def test_drafts_of_outlines_hold_nearly_the_same(layers):
+    for threshold in (0.002, 0.9, 1.0):
+        draft, full = draft_outlines(layers, 0, "first", threshold), outlines_at(layers, 0, "first", threshold)
+        assert len(draft.rings) == len(full.rings) == 1
+        assert draft.area_mm2 == pytest.approx(full.area_mm2, rel=0.02)
+        corners = [[ring.min(axis=0), ring.max(axis=0)] for ring in (draft.rings[0][0], full.rings[0][0])]
+        np.testing.assert_allclose(corners[0], corners[1], atol=10)
+
+
+def test_a_draft_of_a_large_map_is_of_its_tissue(tmp_path):
+    values = np.zeros((3000, 4000), np.uint8)
+    values[1000:1400, 2000:2600] = 100
+    values[1100:1300, 2100:2500] = 200
+    write_ome_tiff(tmp_path / "map.ome.tif", KeptMap(values), 4.0)
+    found, corner, step = _reduced_map(tmp_path / "map.ome.tif", "", MapPixels(tmp_path / "map.ome.tif"))
+    # 600 x 400 px, and a pixel of the first look on each side.
+    assert step == pytest.approx((600 + 2 * 4000 / 512) / 512, rel=0.02)
+    columns, rows = np.flatnonzero((found >= 150).any(axis=0)), np.flatnonzero((found >= 150).any(axis=1))
+    place = [corner[0] + columns[0] * step, corner[0] + (columns[-1] + 1) * step, corner[1] + rows[0] * step]
+    assert place == pytest.approx([2100, 2500, 1100], abs=2)
+
+
+def test_a_map_that_is_rewritten_is_read_anew(mapped, tmp_path):
+    shutil.copytree(mapped / "plain", tmp_path / "maps")
+    layers = Layers(open_cohort([tmp_path / "maps"]))
+    before, area = layers.map_square(0, "first", (0, 0, 0), "viridis"), outlines_at(layers, 0, "first", 0.5).area_mm2
+    stamp = layers.cohort.methods[0].stamp("first")
+    assert area > 0
+    # As a run with another network leaves it: files that take the place of the former.
+    values = np.zeros(layers.map(0, "first").shape, np.uint8)
+    write_ome_tiff(tmp_path / "maps/first.ome.tif", KeptMap(values), 4.0)
+    table = (tmp_path / "maps/slides.csv").read_text()
+    (tmp_path / "new.csv").write_text(table.replace("first,ok", "first,failed"))
+    assert layers.cohort.methods[0].stamp("first") != stamp
+    assert layers.map_square(0, "first", (0, 0, 0), "viridis") != before
+    assert outlines_at(layers, 0, "first", 0.5).rings == draft_outlines(layers, 0, "first", 0.5).rings == []
+    (tmp_path / "new.csv").replace(tmp_path / "maps/slides.csv")
+    assert not layers.cohort.methods[0].has_map("first")
 
 
 def test_a_link_holds_the_view(layers):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from ...wsi.slide_pool import open_slide
 from ..record import Record, record_error
 from ..record_masks import read_record_mask
@@ -13,7 +15,14 @@ from ..record_masks import read_record_mask
 _MAX_SIDE_PX = 4096
 
 
-def fill_areas(records: Sequence[Record], step: float = 0.1, offset: float = 0.0, needed: bool = True) -> list[Record]:
+def fill_areas(
+    records: Sequence[Record],
+    step: float = 0.1,
+    offset: float = 0.0,
+    needed: bool = True,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> list[Record]:
     """Copies of `records`, each with the ``area`` that an annotator would have given: cancer's rough share of the image.
 
     An image with label 0 has area 0. A tumour image keeps the area that it has, which is above 0; from one with a mask alone
@@ -25,19 +34,26 @@ def fill_areas(records: Sequence[Record], step: float = 0.1, offset: float = 0.0
         offset: added to the area of every tumour image, an annotator's bias. The sum is at most 1 and at least one `step`, or the
             area without the bias where that is smaller: a tumour image has some tumour.
         needed: False leaves the records as they are, and reads no mask: for runs without the constraint.
+        noise: standard deviation of the normal distribution from which a number is drawn for each tumour image and added to its
+            area, an annotator's random error. The sum is bounded as with `offset`.
+        seed: of these numbers, which follow from it and the row of the manifest alone: an image has the same error in every share
+            of the training data, and twice the error at twice the `noise`.
 
     Returns:
         New records, in the same order.
 
     Raises:
-        ValueError: if the step is not in (0, 1]; naming row and file, for a tumour image with neither area nor mask, an area
-            that contradicts the label, or a mask that cannot be read.
+        ValueError: if the step is not in (0, 1], or the noise is negative; naming row and file, for a tumour image with neither
+            area nor mask, an area that contradicts the label, or a mask that cannot be read.
     """
     if not 0 < step <= 1:
         raise ValueError(f"the step of the areas must be in (0, 1]; got {step}")
+    if noise < 0:
+        raise ValueError(f"the noise of the areas is a standard deviation of at least 0; got {noise}")
     if not needed:
         return [record.copy() for record in records]
-    return [{**record, "area": _area(record, step, offset)} for record in records]
+    errors = [noise * _error(seed, record, index) if noise else 0.0 for index, record in enumerate(records)]
+    return [{**record, "area": _area(record, step, offset + error)} for record, error in zip(records, errors, strict=True)]
 
 
 def round_up_area(share: float, step: float) -> float:
@@ -49,6 +65,11 @@ def round_up_area(share: float, step: float) -> float:
     # The inner round: 0.3 / 0.1 is 2.9999999999999996, 0.7 / 0.1 is 6.999999999999999.
     steps = max(1, math.ceil(round(share / step, 6)))
     return min(1.0, round(steps * step, 10))
+
+
+def _error(seed: int, record: Record, index: int) -> float:
+    """An annotator's error of one image in standard deviations."""
+    return float(np.random.default_rng((seed, record.get("row", index))).standard_normal())
 
 
 def _area(record: Record, step: float, offset: float) -> float:

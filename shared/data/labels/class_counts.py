@@ -23,7 +23,6 @@ def class_counts(
     labelled: RegionDataset | None,
     file: str | Path,
     num_workers: int = 0,
-    head: str = "paper",
 ) -> dict[str, Any]:
     """Count the pixels of every class in masks, and the images of every label.
 
@@ -32,8 +31,6 @@ def class_counts(
         labelled: training images with labels; None for none.
         file: JSON that keeps the result; where it exists it is read.
         num_workers: processes that read.
-        head: ``"paper"``, or ``"released"``: labelled images then count as constant masks too, and masked ones by their labels,
-            as that loss takes them.
 
     Returns:
         ``num_masked``, ``num_labelled``, and for each class ``pixels`` (null without masked images) and ``images`` (null without
@@ -42,6 +39,10 @@ def class_counts(
     Raises:
         ValueError: naming manifest, row and file of a mask that does not fit, or an image without a label; and if all pixels of
             the masks are of one class.
+
+    Reference:
+        As in the released code of Ciga and Martel, with either head: the constant masks that its loss gives to labelled images
+        do not count, nor do the labels of masked ones.
     """
     file = Path(file)
     if file.is_file():
@@ -58,10 +59,6 @@ def class_counts(
         labels = torch.tensor([record["label"] for record in labelled.data])
         images = torch.bincount(labels, minlength=labelled.num_classes)
         counts |= {"num_labelled": len(labelled), "images": images.tolist()}
-    if head == "released" and masked is not None and labelled is not None:
-        size = read_image(labelled.data[0], labelled.mpp, labelled.size_px).shape[-2:].numel()
-        of_masked = torch.bincount(torch.tensor([record["label"] for record in masked.data]), minlength=masked.num_classes)
-        counts |= {"pixels": (pixels + images * size).tolist(), "images": (images + of_masked).tolist()}
     logger.info(
         "training with %(num_masked)d masked images, pixels per class %(pixels)s, and %(num_labelled)d labelled ones, "
         "images per class %(images)s",

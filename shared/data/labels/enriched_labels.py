@@ -6,7 +6,10 @@ gives the same bytes.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +94,13 @@ def attach_instance_labels(records: Sequence[Record], path: str | Path) -> list[
     return attached
 
 
-def load_picks(paths: Sequence[str | Path]) -> list[Record]:
+def load_picks(paths: Sequence[str | Path], over_sampled_as: Sequence[Record] | None = None) -> list[Record]:
     """The picks in one or several manifests that the construct stage wrote, each instance once.
+
+    Args:
+        paths: of the manifests.
+        over_sampled_as: the training images, of which those of the rarer label are over-sampled to the number of the others
+            (CAMEL, section 4.1): the picks of these images come as often as the images do. None: each pick once.
 
     Raises:
         ValueError: if a file is missing, or if there is no pick of one of the classes.
@@ -109,7 +117,21 @@ def load_picks(paths: Sequence[str | Path]) -> list[Record]:
             f"{', '.join(str(path) for path in paths)}: {len(picks)} picks, all of one class; the classifiers agree with the "
             "image labels on one class only. Train cMIL for more epochs, or with norm: group."
         )
-    return picks
+    return picks if over_sampled_as is None else _over_sampled(picks, over_sampled_as)
+
+
+def _over_sampled(picks: Sequence[Record], images: Sequence[Record]) -> list[Record]:
+    counts = Counter(record["label"] for record in images)
+    repeats = {label: Fraction(max(counts.values()), count) for label, count in counts.items()}
+    seen: Counter[int | None] = Counter()
+    repeated = []
+    for pick in picks:
+        label = pick["label"]
+        # A share of a copy is evened out over the picks that follow.
+        first, last = (math.floor(number * repeats[label]) for number in (seen[label], seen[label] + 1))
+        repeated += [pick] * (last - first)
+        seen[label] += 1
+    return repeated
 
 
 def write_picks(picks: Sequence[Record], path: str | Path) -> None:

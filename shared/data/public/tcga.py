@@ -106,7 +106,7 @@ def tcga_records(
     allow_missing: bool = False,
     seed: int = 0,
 ) -> tuple[list[Record], list[str]]:
-    """Manifest records of TCGA slides, with their ``group`` and the extra column ``location``.
+    """Manifest records of TCGA slides, with their ``group`` and ``location``.
 
     Slides of the training locations are the group ``in_distribution``: their cases are split 65/15/20 within location and
     labels (`assign_splits`). Slides of other locations are the group ``out_of_location``, all in the test split. Only the

@@ -13,6 +13,7 @@ from monai.transforms import (
     Flipd,
     Lambdad,
     RandAffined,
+    RandAffineGrid,
     RandAxisFlipd,
     RandFlipd,
     RandRotate90d,
@@ -46,12 +47,21 @@ class RandQuarterTurnd(RandRotate90d):
         return turned
 
 
+class _IsotropicGrid(RandAffineGrid):
+    """MONAI's `RandAffineGrid`, which scales both axes as it has drawn for the first."""
+
+    def randomize(self, data: Any | None = None) -> None:
+        super().randomize(data)
+        self.scale_params = self.scale_params[:1] * len(self.scale_params)  # type: ignore[operator, index, arg-type]
+
+
 def training_augmentation(
     keys: Sequence[str] = ("image",),
     crop_size_px: int | None = None,
     free_rotation: bool = True,
     max_scale: float = 1.2,
     stain_jitter: float = 0.0,
+    isotropic: bool = False,
 ) -> Transform:
     """Rotation (steps of 90 degrees, then free), mirroring, scaling in ``[1, max_scale]``, optional stain jitter and crop.
 
@@ -64,8 +74,9 @@ def training_augmentation(
             super-pixels' ids, which are int32 and below 2^24. Every key but ``"image"`` is sampled by nearest neighbour.
         crop_size_px: side of a random square crop, taken last; None for none.
         free_rotation: also rotate by any angle; off saves resampling where `max_scale` is 1 too.
-        max_scale: largest magnification, drawn for each axis on its own (the paper does not say).
+        max_scale: largest magnification.
         stain_jitter: strength of `RandomStainJitterd`; 0 (the paper) for none.
+        isotropic: draw one magnification for both axes, and not one for each (the paper does not say).
 
     Returns:
         A MONAI transform of dictionaries that gives tensors of the same types again: its steps are drawn one by one and done at
@@ -76,18 +87,7 @@ def training_augmentation(
         RandFlipd(keys, prob=0.5, spatial_axis=1),
     ]
     if free_rotation or max_scale > 1:
-        steps.append(
-            RandAffined(
-                keys,
-                prob=1.0,
-                rotate_range=math.pi / 4 if free_rotation else 0.0,
-                # MONAI scales the sampling grid: below 1 magnifies.
-                scale_range=[(1 / max_scale - 1, 0.0)] * 2 if max_scale > 1 else None,
-                mode=["bilinear" if key == "image" else "nearest" for key in keys],
-                padding_mode="reflection",
-                cache_grid=False,
-            )
-        )
+        steps.append(_rotation_and_scaling(keys, free_rotation, max_scale, isotropic))
     if stain_jitter > 0:
         steps.append(RandomStainJitterd(["image"], strength=stain_jitter))
     if crop_size_px is not None:
@@ -96,6 +96,19 @@ def training_augmentation(
     dtypes = [torch.int32 if key == "superpixels" else torch.uint8 for key in keys]
     steps += [Lambdad("image", torch.round), CastToTyped(keys, dtype=dtypes), ToTensord(keys, track_meta=False)]
     return ViewSampling(steps)
+
+
+def _rotation_and_scaling(keys: Sequence[str], free_rotation: bool, max_scale: float, isotropic: bool) -> RandAffined:
+    ranges: dict[str, Any] = {
+        "rotate_range": math.pi / 4 if free_rotation else 0.0,
+        # MONAI scales the sampling grid: below 1 magnifies.
+        "scale_range": [(1 / max_scale - 1, 0.0)] * 2 if max_scale > 1 else None,
+    }
+    modes = ["bilinear" if key == "image" else "nearest" for key in keys]
+    step = RandAffined(keys, prob=1.0, mode=modes, padding_mode="reflection", cache_grid=False, **ranges)
+    if isotropic:
+        step.rand_affine.rand_affine_grid = _IsotropicGrid(**ranges)
+    return step
 
 
 def view_changes(transform: Any) -> list[str]:
@@ -121,6 +134,21 @@ def _steps(transform: Any) -> Iterator[Any]:
 def _changes_the_view(step: Any) -> bool:
     modules = (kind.__module__ for kind in type(step).__mro__)
     return any(name.startswith(_CHANGE_THE_VIEW) for name in modules) and not isinstance(step, _KEEP_THE_VIEW)
+
+
+def stain_reference_of_maps(stain_reference: str | None, normalized_images: str = "all") -> str | None:
+    """What the stains of masked images and slides are normalised to: nothing where those of labelled images alone are.
+
+    Args:
+        stain_reference: see `normalized_and_augmented`.
+        normalized_images: ``"all"`` or ``"labelled"``.
+
+    Raises:
+        ValueError: for another word.
+    """
+    if normalized_images not in ("all", "labelled"):
+        raise ValueError(f"normalized_images must be all or labelled; got {normalized_images!r}")
+    return stain_reference if normalized_images == "all" else None
 
 
 def normalized_and_augmented(

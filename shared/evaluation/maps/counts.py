@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...inference.outputs.map_file import MapFile
 from ...metrics.classes import confusion_matrix
 from ...metrics.ranking import counts_at, roc_auc_of_histograms, score_histograms
 from ..report import number, pooled_scores
-from .scoring_grid import ScoringGrid, StripTissue
+from .scoring_grid import RowsOfDecisions, ScoringGrid, StripTissue
 
 PARTS = ("tissue", "all")
 
@@ -41,6 +40,10 @@ class MapCounts:
             {part: torch.stack([one.confusions[part] for one in maps]).sum(0) for part in maps[0].confusions},
         )
 
+    def of_zero(self) -> MapCounts:
+        """The counts of a map of tumour that says 0 at the same pixels."""
+        return MapCounts({part: at_zero(found) for part, found in self.histograms.items()}, {})
+
     def decided(self, part: str, least: int) -> Tensor:
         """Tp, fp, fn, tn, int64 ``(4,)``: tumour is a value of at least `least`; of several classes what is likeliest decides."""
         if self.confusions:
@@ -55,7 +58,7 @@ class MapCounts:
         return {"auc": self.auc(part), **pooled_scores(self.decided(part, least))}
 
 
-def count_pixels(grid: ScoringGrid, source: MapFile | None, tissue: StripTissue, with_glass: bool = False) -> MapCounts:
+def count_pixels(grid: ScoringGrid, source: RowsOfDecisions | None, tissue: StripTissue, with_glass: bool = False) -> MapCounts:
     """Count the pixels of a grid.
 
     Args:
@@ -77,6 +80,18 @@ def count_pixels(grid: ScoringGrid, source: MapFile | None, tissue: StripTissue,
             if part in sums:
                 sums[part] += confusion_matrix(seen[1][kept], truth[kept], num_classes)
     return MapCounts(histograms, sums)
+
+
+def at_zero(histograms: Tensor) -> Tensor:
+    """Histograms ``(2, 256)`` with all that they count at the value 0.
+
+    >>> at_zero(torch.tensor([[1, 2, 0], [0, 4, 1]]))
+    tensor([[3, 0, 0],
+            [5, 0, 0]])
+    """
+    moved = torch.zeros_like(histograms)
+    moved[:, 0] = histograms.sum(dim=1)
+    return moved
 
 
 def least_value(threshold: float) -> int:

@@ -10,7 +10,7 @@ import torch
 from ...data.record import Record
 from ...metrics.classes import class_scores
 from ...metrics.ranking import roc_auc
-from ..class_report import compared_class_scores, confusion_row, scores_of_class
+from ..class_report import compared_class_scores, confusion_row, mean_class_scores, scores_of_class
 from ..report import COUNTS, number, pooled_scores
 from .cohort import MapCohort
 from .counts import PARTS, MapCounts, least_value
@@ -63,7 +63,8 @@ def class_map_report(cohort: MapCohort, method: str = "Maps") -> tuple[dict[str,
 
     Pixels are those of the maps, and each is of the class that is likeliest there (of equal ones the first; class 0 where no
     tile was mapped). They are scored twice: in tissue only, and with the background, which is of class 0 whatever the map says
-    of it. Tumour is all that is not class 0; its AUC against class 0 is that of 1 - P(class 0).
+    of it; either way as pooled pixels and as means of slides. Tumour is all that is not class 0; its AUC against class 0 is that
+    of 1 - P(class 0).
 
     Args:
         cohort: of the maps, with their class names.
@@ -95,6 +96,8 @@ def class_map_report(cohort: MapCohort, method: str = "Maps") -> tuple[dict[str,
     for part, (kind, matrix) in CLASS_KINDS.items():
         metrics[kind] = compared_class_scores(method, pooled.confusions[part], names)
         metrics[matrix] = pooled.confusions[part].tolist()
+        of_slides = torch.stack([counts.confusions[part] for counts in slides])
+        metrics[f"{kind}_of_slides"] = {method: mean_class_scores(of_slides, names)}
     in_tissue = torch.stack([counts.confusions["tissue"] for counts in slides])
     metrics["classes"] = {name: scores_of_class(in_tissue, index) for index, name in enumerate(names)}
     return metrics | {f"pixels_{part}": pooled.scores(part) for part in PARTS}, rows

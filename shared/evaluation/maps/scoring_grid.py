@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,20 @@ from numpy.typing import NDArray
 from ...data.record import Record, region_of
 from ...data.record_masks import read_record_mask
 from ...data.tissue_cache import TissueCache
-from ...inference.outputs.map_file import MapFile
 from ...wsi.annotations.annotation_file import is_annotation_file
 
 # From the first row and the height of a strip to where there is tissue in it, ``(height, W)``.
 StripTissue = Callable[[int, int], NDArray[np.bool_]]
+
+
+class RowsOfDecisions(Protocol):
+    """A map that is read by rows, such as a `MapFile`; it has the whole image's (H, W)."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def read_decisions(self, start: int, stop: int) -> NDArray[np.uint8]: ...
+
 
 # Pixels held at once: level-0 pixels of a mask, and pixels of the grid.
 _STRIP_AREA_PX, _STRIP_GRID_PX = 2**25, 2**22
@@ -78,8 +88,8 @@ class ScoringGrid:
         corner, size_px = (self.origin[0], round(self.origin[1] + top * self.pixel_px)), (self.shape[1], height)
         return read_truth(self.record, corner, size_px, _size_px(self.row), self.pixel_px, self.class_names)
 
-    def decisions(self, source: MapFile | None, top: int, height: int) -> NDArray[np.uint8]:
-        """`MapFile.read_decisions` of the pixels below the middles of a strip's: ``(1, height, W)`` or ``(2, height, W)``."""
+    def decisions(self, source: RowsOfDecisions | None, top: int, height: int) -> NDArray[np.uint8]:
+        """What a map says below the middles of a strip's pixels: `MapFile.read_decisions`, ``(1 or 2, height, W)``."""
         if source is None:
             raise ValueError("a grid needs at least one map")
         map_pixel_px, (x, y) = float(self.row["map_mpp"]) / float(self.row["mpp"]), self.origin

@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..inputs import ImageInput
 from ..row import Row
-from .finished import FINISHED, UNFINISHED
+from .finished import FINISHED, SKIPPED, UNFINISHED
 from .row_store import RowStore
 from .worker import CohortWorker, Mapper, Outcome
 
@@ -79,10 +79,15 @@ class Tally:
         """The rows that were computed in this run, in the images' order.
 
         Raises:
-            InferenceFailures: if any image of the run failed, whichever process tried it.
+            InferenceFailures: if any image of the run failed, whichever process tried it, or every one was skipped.
         """
         rows = [(image, self._rows[image.name]) for image in self._images if image.name in self._rows]
-        failures = [f"{image.path}: {row['reason']}" for image, row in rows if row["status"] not in FINISHED]
+        skipped = [image for image, row in rows if row["status"] == SKIPPED]
+        if skipped:
+            logger.warning("%d of %d images cannot be used and are skipped; slides.csv says why", len(skipped), len(self._images))
+        # Where no image can be used, something else is wrong.
+        counted = FINISHED if len(skipped) == len(self._images) else (*FINISHED, SKIPPED)
+        failures = [f"{image.path}: {row['reason']}" for image, row in rows if row["status"] not in counted]
         if failures:
             raise InferenceFailures(f"{len(failures)} of {len(self._images)} images failed:\n" + "\n".join(failures))
         return [row for image, row in rows if image.name in self._is_new]

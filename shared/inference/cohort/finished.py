@@ -21,6 +21,8 @@ from ..inputs import ImageInput
 from ..outputs.slide_results import OPTIONAL_SUFFIXES, RESULT_SUFFIXES, TILE_TABLE_SUFFIX
 
 OK, NO_TISSUE, FAILED, UNFINISHED = "ok", "no tissue", "failed", "unfinished"
+# It cannot be used, and is left out: no failure of the run, see `SlideMapper`.
+SKIPPED = "skipped"
 FINISHED = (OK, NO_TISSUE)
 # What `settings` call a result that is features and no map.
 FEATURES = "features"

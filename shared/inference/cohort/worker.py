@@ -21,7 +21,19 @@ from ..computed_image import ComputedImage
 from ..device_errors import DeviceFailure, device_error
 from ..inputs import ImageInput
 from ..row import Row
-from .finished import FAILED, FEATURES, FINISHED, NO_TISSUE, OK, UNFINISHED, discard, fingerprint, is_finished, result_suffixes
+from .finished import (
+    FAILED,
+    FEATURES,
+    FINISHED,
+    NO_TISSUE,
+    OK,
+    SKIPPED,
+    UNFINISHED,
+    discard,
+    fingerprint,
+    is_finished,
+    result_suffixes,
+)
 from .folder_settings import claim_folder
 from .row_store import RowStore
 
@@ -59,7 +71,7 @@ class Outcome(NamedTuple):
         """Whether there is nothing more to do in this run."""
         if self.row is None:
             return False
-        return self.row["status"] in FINISHED or self.row["attempts"] >= MAX_ATTEMPTS
+        return self.row["status"] in (*FINISHED, SKIPPED) or self.row["attempts"] >= MAX_ATTEMPTS
 
 
 class _Begun(NamedTuple):
@@ -219,7 +231,7 @@ class CohortWorker:
         tried: Row = {} if row is None or row == known else row
         attempts, num_devices = tried.get("attempts", 0), tried.get("device_failures", 0)
         status = None if row is None else row["status"]
-        if status == FAILED and attempts >= MAX_ATTEMPTS:
+        if (status == FAILED and attempts >= MAX_ATTEMPTS) or (status == SKIPPED and tried):
             return Outcome(row, False)
         begun = {"slide": image.name, "status": UNFINISHED, "reason": None, "attempts": attempts + 1} | _whereabouts(image)
         if status in FINISHED and not image.path.exists():
@@ -324,6 +336,10 @@ class CohortWorker:
                 "unfinished for another process or the next run"
             ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if getattr(self.mapper, "skip_problems", False) and isinstance(error, ValueError):
+            logger.warning("%s is skipped: %s", title, reason)
+            discard(self.output_dir, image.name, self.settings)
+            return {"status": SKIPPED, "reason": reason}
         # What the user can mend needs no traceback.
         logger.error("%s failed: %s", title, reason, exc_info=error if not isinstance(error, ValueError | StorageError) else None)
         discard(self.output_dir, image.name, self.settings)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,8 @@ class SideOutputs(nn.Module):
 
     Attributes:
         side_outputs: numbers of the depths with a side output, counted from 1, ascending.
-        fusion_weights: fixed weight of each side output.
+        fusion_weights: fixed weight of each side output. Weights that were given stay when a checkpoint is loaded; without,
+            those of the checkpoint are taken.
         fusion_logits: of the weights that are learned in training; None of a network with one side output.
     """
 
@@ -47,9 +49,16 @@ class SideOutputs(nn.Module):
     def add_fusion(self, side_outputs: Sequence[int], fusion_weights: Sequence[float] | None = None) -> None:
         """Register the learned and the fixed weights of the fusion; None for the paper's weights of three, else equal ones."""
         self.side_outputs = list(side_outputs)
+        self.keeps_fusion_weights = fusion_weights is not None
         num_sides = len(self.side_outputs)
         self.register_parameter("fusion_logits", nn.Parameter(torch.zeros(num_sides)) if num_sides > 1 else None)
         self.register_buffer("fusion_weights", checked_fusion_weights(num_sides, fusion_weights))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        name = f"{prefix}fusion_weights"
+        if self.keeps_fusion_weights and name in state_dict and state_dict[name].shape == self.fusion_weights.shape:
+            state_dict = {**state_dict, name: self.fusion_weights}
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def side_logits(self, images: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` to the side outputs' logits ``(B, T, H, W)``, float32."""

@@ -96,6 +96,24 @@ def test_an_annotators_bias(tumour, offset, areas):
     assert [record["area"] for record in fill_areas(records, offset=offset)] == pytest.approx(areas)
 
 
+def test_an_annotators_random_error(tumour):
+    """Normal, the same for an image wherever it stands in the list, and within what an area can be."""
+    records = [{"image": f"{row}.png", "label": row % 2, "area": 0.5 * (row % 2), "row": row} for row in range(2, 2002)]
+    areas = np.array([record["area"] for record in fill_areas(records, noise=0.05, seed=1)])
+    assert not areas[::2].any()
+    assert areas[1::2].mean() == pytest.approx(0.5, abs=4 * 0.05 / 1000**0.5)
+    assert areas[1::2].std() == pytest.approx(0.05, rel=0.1)
+    part = fill_areas(records[::-3], noise=0.1, seed=1)
+    assert [record["area"] - 0.5 for record in part if record["label"]] == pytest.approx(
+        [2 * (areas[record["row"] - 2] - 0.5) for record in part if record["label"]], abs=1e-12
+    )
+    assert [record["area"] for record in fill_areas(records[:2], noise=0.05, seed=2)] != areas[:2].tolist()
+    wild = [record["area"] for record in fill_areas(records, noise=5.0) if record["label"]]
+    assert {min(wild), max(wild)} == {0.1, 1.0}
+    with pytest.raises(ValueError, match=r"at least 0; got -0\.1"):
+        fill_areas([], noise=-0.1)
+
+
 def test_a_tumour_image_with_neither_is_an_error():
     record = {"image": "folder/c.png", "label": 1, "area": None, "mask": None, "row": 8}
     with pytest.raises(ValueError, match=r"row 8, folder/c\.png: .*neither an area nor a mask.*constraint needs one.*etas"):

@@ -58,6 +58,18 @@ def test_picks_are_merged_and_each_instance_comes_once(tmp_path, records):
     ]
 
 
+@pytest.mark.parametrize(("num_normal", "repeats"), [(2, (1, 1)), (4, (2, 2)), (3, (1, 2)), (1, (1, 1))])
+def test_picks_come_as_often_as_the_over_sampled_images(tmp_path, records, num_normal, repeats):
+    """Two tumour images: their picks are repeated by the ratio of the images, whatever the number of picks that is left."""
+    write_picks([{**record, "criterion": "max_max", "probability": 0.9} for record in records], tmp_path / "a.csv")
+    images = [{"label": 1}] * 2 + [{"label": 0}] * num_normal
+    picks = load_picks([tmp_path / "a.csv"], over_sampled_as=images)
+    places = [(pick["x"], pick["label"]) for pick in picks]
+    # Of one normal image the two tumour images are the more frequent: its pick comes twice.
+    normal = [(None, 0)] * (2 if num_normal == 1 else 1)
+    assert places == [(0, 1)] * repeats[0] + [(16, 1)] * repeats[1] + normal
+
+
 def test_picks_that_are_missing_or_of_one_class(tmp_path, records):
     with pytest.raises(ValueError, match=r"a\.csv does not exist: .*run_construct"):
         load_picks([tmp_path / "a.csv"])

@@ -252,3 +252,22 @@ def test_images_that_are_not_square_keep_their_shape():
         seen.add(tuple(result["mask"].flatten().tolist()))
     # As it was, turned by half a turn, and both mirrored.
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("free_rotation", [False, True])
+def test_one_magnification_for_both_axes(free_rotation):
+    """A turn and one scale keep right angles right and sides equal, two scales do not; the scales stay what they were."""
+    views = {}
+    for isotropic in (True, False):
+        transform = training_augmentation(free_rotation=free_rotation, max_scale=1.2, isotropic=isotropic)
+        drawn = []
+        for seed in range(40):
+            transform.set_random_state(seed=seed)
+            drawn.append(transform.draw(torch.Size((SIZE_PX, SIZE_PX)))["matrix"][:, :2])
+        views[isotropic] = torch.stack(drawn)
+    gram = views[True].mT @ views[True]
+    scales = gram[:, 0, 0].sqrt()
+    torch.testing.assert_close(gram, scales[:, None, None] ** 2 * torch.eye(2).double().expand_as(gram), rtol=0, atol=1e-6)
+    assert 1 / 1.2 <= scales.min() < 0.86
+    assert 0.97 < scales.max() <= 1
+    assert not torch.allclose(torch.linalg.cond(views[False]), torch.ones(40).double(), atol=1e-3)

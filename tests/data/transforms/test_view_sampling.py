@@ -15,6 +15,7 @@ OPTIONS = [
     {"crop_size_px": 1},
     {"free_rotation": False, "crop_size_px": 31},
     {"max_scale": 1.0},
+    {"isotropic": True, "crop_size_px": 40},
     {"stain_jitter": 0.2, "crop_size_px": 57},
 ]
 # Of the float32 roundings in a place, by MONAI and here, fewer than 16; each is at most 2^-23 of it, and no place is beyond

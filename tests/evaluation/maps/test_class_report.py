@@ -158,12 +158,24 @@ def test_pixels_are_scored_as_by_another_library(cohort, scored, part, kind, mat
                 "micro_f1": f1_score(truth, answer, average="micro"),
                 "weighted_f1": f1_score(truth, answer, average="weighted"),
                 "mean_iou": jaccard_score(truth, answer, average="macro"),
+                "released_iou": jaccard_score(truth, answer, average=None)[1:].mean(),
                 "bach_score": bach_score_by_loop(truth, answer),
             }
         )
     assert metrics[f"pixels_{part}"]["auc"] == pytest.approx(roc_auc_score(truth > 0, tumour))
     assert 0.6 < metrics[f"pixels_{part}"]["auc"] < 0.999
     assert metrics[f"pixels_{part}"]["f1"] == pytest.approx(f1_score(truth > 0, predicted > 0))
+
+
+def test_means_of_slides(scored):
+    metrics, rows = scored
+    found = metrics["class_pixels_of_slides"]["Nearest"]
+    for name in ("accuracy", "macro_f1", "bach_score"):
+        assert found[name] == pytest.approx(np.mean([row[name] for row in rows]), abs=1e-6)
+    for name in NAMES[1:]:
+        of_slides = [row[f"f1_{name}"] for row in rows if row[f"f1_{name}"] is not None]
+        assert found[f"f1 {name}"] == pytest.approx(np.mean(of_slides), abs=1e-6)
+    assert metrics["class_pixels_all_of_slides"]["Nearest"]["accuracy"] > found["accuracy"]
 
 
 def test_each_class_and_each_slide(cohort, scored):

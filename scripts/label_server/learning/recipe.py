@@ -10,7 +10,7 @@ from typing import Any
 
 from scripts.declarations.supervision import SLIDES, Supervision, read_supervision
 
-from .refusal import Refusal
+from ..refusal import Refusal
 
 OVERLAY = "from_viewer"
 KEYS = "_keys_"

@@ -1,6 +1,8 @@
 """The process of `WarmProcess`: imports what trainings need, waits for one, and becomes it.
 
-python -m scripts.label_server.warm_worker CONFIGURATION...    then a line: {"config_file": [...], "meta_file": FILE, "log": FILE}
+python -m scripts.label_server.learning.warm_worker CONFIGURATION...
+
+Then a line: {"config_file": [...], "meta_file": FILE, "log": FILE}
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 from shared.inference.bundle_mapper import CHECKPOINT_NAME
 from shared.writers.atomic import atomic_path
 
-from .refusal import Refusal
+from ..refusal import Refusal
 
 ORIGINAL = "original"
 POINTER, RECORD = "current.json", "version.json"
@@ -91,6 +91,21 @@ class ModelVersions:
         if len(history) == 1:
             raise Refusal(f"{self.folder.name} answers with its original checkpoint: there is nothing to go back to", 409)
         self._write(history[:-1])
+        return self.current
+
+    def choose(self, name: str) -> Version:
+        """Let any version that is there answer; those after it stay on disk.
+
+        Args:
+            name: of a version, `ORIGINAL` among them.
+
+        Raises:
+            Refusal: if there is none of this name.
+        """
+        if name not in {row["version"] for row in self.listed()}:
+            raise Refusal(f"{self.folder.name} has no version {name!r}", 404)
+        history = self._history()
+        self._write(history[: history.index(name) + 1] if name in history else [*history, name])
         return self.current
 
     def record(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import shapely
@@ -19,7 +19,7 @@ from shared.geometry.tile_grid import TileGrid
 from shared.wsi.slide import Slide
 from shared.wsi.tissue.tissue_map import TissueMap
 
-from .refusal import Refusal
+from ..refusal import Refusal
 from .weak_labels import WeakLabel
 
 logger = logging.getLogger(__name__)
@@ -154,6 +154,15 @@ def _records(
     with Slide(slide.path, mpp=mpp) as opened:
         found = labelled_regions(opened, slide.label, tissue.get(slide.path, mpp), *region)
     return [{**record, "mpp": mpp} for record in found]
+
+
+def with_drawn_fraction(slide: LabelledSlide, tissue: TissueCache, slide_mpp: float | None = None) -> LabelledSlide:
+    """A slide with tumour of which nobody said how much takes the fraction that is drawn on it; others stay as they are."""
+    label = slide.label
+    if label.fraction is not None or label.label != 1 or label.drawn.label != 1:
+        return slide
+    fraction = drawn_fraction(slide, tissue, slide_mpp) or None
+    return replace(slide, label=replace(label, fraction=fraction))
 
 
 def drawn_fraction(slide: LabelledSlide, tissue: TissueCache, slide_mpp: float | None = None) -> float:

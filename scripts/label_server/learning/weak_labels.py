@@ -27,7 +27,7 @@ from shared.wsi.annotations.drawing_order import visible_areas
 from shared.wsi.annotations.frames import QUPATH
 from shared.wsi.annotations.reading import plain_name, read_annotations
 
-from .refusal import Refusal
+from ..refusal import Refusal
 
 logger = logging.getLogger(__name__)
 

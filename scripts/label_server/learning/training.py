@@ -11,18 +11,19 @@ import subprocess
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from shared.data.tissue_cache import TissueCache
 from shared.engines.run_record import FILES, VOLATILE
 from shared.writers.atomic import atomic_path
 
-from .doors.numbers import MOST_EPOCHS, whole_number
+from ..doors.numbers import MOST_EPOCHS, whole_number
+from ..refusal import Refusal
 from .recipe import Recipe, read_recipe
-from .refusal import Refusal
 from .served_model import (
     SLIDE_FEATURES,
     ServedModel,
@@ -34,6 +35,7 @@ from .served_model import (
     training_config,
 )
 from .training_keys import keys_of_training
+from .training_set import LabelledSlide, write_training_set
 from .versions import Version
 from .warm_process import WarmProcess
 
@@ -100,6 +102,33 @@ def training_overlay(
     if options.get("device"):
         overlay["device"] = f"$torch.device({options['device']!r})"
     return overlay | keys_of_training(model.source, extra)
+
+
+def write_run_manifest(
+    model: ServedModel,
+    recipe: Recipe,
+    run: Path,
+    slides: Sequence[LabelledSlide],
+    tissue: TissueCache,
+    options: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    slide_mpp: float | None = None,
+) -> dict[str, int]:
+    """Write the manifest of a training, see `write_training_set`; return the number of rows with each label.
+
+    Args:
+        model: to be trained.
+        recipe: how it is trained.
+        run: folder of the training.
+        slides: with their labels.
+        tissue: where tissue is kept.
+        options: of the request: ``val_split``.
+        extra: keys and values of every training, the last word.
+        slide_mpp: of slides that do not say.
+    """
+    region = recipe.region({**base_config(model, recipe), **extra})
+    share = options.get("val_split", 0.25)
+    return write_training_set(slides, run / MANIFEST, tissue, region, recipe.needs_area, share, slide_mpp)
 
 
 @dataclass

@@ -1,0 +1,51 @@
+"""What a folder of stored features says of how it was made, as keys of a bundle's training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from shared.features.slide_features import FEATURES_SUFFIX
+from shared.inference.cohort.folder_settings import SETTINGS_NAME
+
+# Of the folder's settings, under the names that trainings have for them.
+_SETTINGS = ("mpp", "tile_size_px", "margin_px", "tissue_method")
+
+
+def keys_of_features(folder: Path) -> dict[str, Any]:
+    """Encoder, its options, pixel size, tiles and tissue with which features were stored; nothing of another program's.
+
+    Args:
+        folder: as `SlideEmbedder` writes it.
+
+    Raises:
+        ValueError: if it holds no features.
+    """
+    path = min(folder.glob(f"*{FEATURES_SUFFIX}"), default=None)
+    if path is None:
+        raise ValueError(f"{folder} holds no features (*{FEATURES_SUFFIX}): scripts/embed.py stores them")
+    try:
+        settings = json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8"))
+        with h5py.File(path) as file:
+            encoder = json.loads(file.attrs["encoder"])
+    except (OSError, ValueError, KeyError):
+        return {}
+    keys = {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
+    return keys | _encoder_keys(encoder) | _tissue_keys(settings)
+
+
+def _encoder_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    stride = encoder["stride_px"] if encoder["stride_px"] != encoder["native_stride_px"] else None
+    named = {"encoder": encoder["name"], "smoothing": encoder["smoothing"], "tokens": encoder["tokens"]}
+    return {**named, "feature_stride_px": stride}
+
+
+def _tissue_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the tissue that was found then: it need not be found again."""
+    if settings.get("tissue_dir") is None or not Path(settings["tissue_dir"]).is_dir():
+        return {}
+    return {"tissue_dir": settings["tissue_dir"], "tissue_mpp": settings["tissue_mpp"]}

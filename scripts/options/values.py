@@ -1,0 +1,17 @@
+"""Values of a configuration's keys, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def json_values(values: list[list[str]]) -> dict[str, Any]:
+    """Keys and values, words that are no JSON as they are."""
+    found: dict[str, Any] = {}
+    for key, text in values:
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found

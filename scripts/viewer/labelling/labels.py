@@ -1,0 +1,245 @@
+"""What people say of the slides and draw on them, kept as it is made."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import shapely
+
+from scripts.label_server.learning.training_set import LabelledSlide, with_drawn_fraction
+from scripts.label_server.learning.weak_labels import StatedLabel, WeakLabel, stated_label, weak_label
+from scripts.label_server.refusal import Refusal
+from shared.data.manifest import write_manifest
+from shared.data.record import Record, record_error
+from shared.data.tissue_cache import TissueCache
+from shared.writers.atomic import atomic_path
+from shared.writers.geojson import annotation_feature, write_geojson
+from shared.writers.palette import Colour
+from shared.wsi.annotations.frames import LEVEL0
+
+from ..cohort import ViewedSlide
+
+logger = logging.getLogger(__name__)
+
+MANIFEST, SAID, STROKES = "labels.csv", "said.json", "strokes"
+# Class of a stroke -> its colour, which colour-blind readers tell apart.
+CLASSES: Mapping[str, Colour] = {"Tumor": (230, 159, 0), "Normal": (0, 114, 178)}
+
+
+class Labels:
+    """The weak labels of slides in a folder: ``said.json``, ``strokes/<slide>.geojson`` and, made of both, ``labels.csv``.
+
+    Which label counts is decided as by the label server, see `scripts.label_server.learning.weak_labels`: what was said of a
+    slide, then what was drawn on it, then what its row in the manifest had. ``labels.csv`` is a manifest of the slides that have
+    a label, with whatever else their rows held. Every file is replaced in one step, before a change is answered.
+
+    May be asked by several threads.
+
+    Args:
+        folder: of the files.
+        slides: name -> slide; what is in their records counts.
+        tissue: by which the fraction that is drawn is known.
+        manifest: of the slides; its splits are kept where it has any.
+
+    Raises:
+        ValueError: if what was kept cannot be read, a row of the manifest is a region, or its label and area contradict each
+            other.
+    """
+
+    def __init__(self, folder: Path, slides: Mapping[str, ViewedSlide], tissue: TissueCache, manifest: Path) -> None:
+        self.folder, self._slides, self._tissue = folder, slides, tissue
+        self._lock = threading.RLock()
+        self._has_splits = _has_splits(manifest)
+        for slide in slides.values():
+            _check_record(slide.record)
+        self._said = self._read_said()
+        found = ((name, self._find(name)) for name in slides)
+        self._known = {name: slide for name, slide in found if slide is not None}
+        # A kill between two files may have left an older one.
+        self._write_manifest()
+
+    @property
+    def path(self) -> Path:
+        """Of the manifest of what is labelled."""
+        return self.folder / MANIFEST
+
+    def said(self, name: str) -> StatedLabel | None:
+        """What was said of a slide here."""
+        with self._lock:
+            return stated_label({"weak_label": self._said.get(name)})
+
+    def say(self, name: str, label: int | None, fraction: float | None = None) -> None:
+        """Keep what is said of a slide.
+
+        Args:
+            name: of the slide.
+            label: 0 or 1; None takes back what was said.
+            fraction: of tumour in the tissue, where somebody knows it.
+
+        Raises:
+            Refusal: if the two contradict each other.
+        """
+        stated = None if label is None else {"tumor": label, "fraction": fraction}
+        stated_label({"weak_label": stated})
+        with self._lock:
+            said = {other: value for other, value in self._said.items() if other != name}
+            self._said = said | ({name: stated} if stated else {})
+            with atomic_path(self.folder / SAID) as temporary:
+                temporary.write_text(json.dumps(self._said, indent=1) + "\n", encoding="utf-8")
+            self._changed(name)
+
+    def draw(self, name: str, class_name: str, points: Sequence[tuple[float, float]], width_px: float) -> None:
+        """Keep a stroke.
+
+        Args:
+            name: of the slide.
+            class_name: one of `CLASSES`.
+            points: (x, y) in level-0 pixels.
+            width_px: of the brush, in level-0 pixels.
+        """
+        stroke = stroke_area(points, width_px)
+        if class_name not in CLASSES or stroke.is_empty:
+            return
+        polygons = [part for part in shapely.get_parts(stroke) if part.geom_type == "Polygon"]
+        with self._lock:
+            drawn = self._features(name)
+            drawn += [annotation_feature(polygon, class_name, CLASSES[class_name], {}) for polygon in polygons]
+            self._write_strokes(name, drawn)
+
+    def undo_stroke(self, name: str) -> None:
+        """Remove the stroke that was drawn last."""
+        with self._lock:
+            self._write_strokes(name, self._features(name)[:-1])
+
+    def strokes(self, name: str) -> list[tuple[str, shapely.Polygon]]:
+        """Class and area, in level-0 pixels, of each stroke on a slide, the first one first."""
+        features = self._features(name)
+        return [(feature["properties"]["classification"]["name"], _polygon(feature["geometry"])) for feature in features]
+
+    def label(self, name: str) -> WeakLabel | None:
+        """What counts of a slide, the fraction that is drawn where none is said; None if nothing is known of it."""
+        with self._lock:
+            known = self._known.get(name)
+            return None if known is None else known.label
+
+    def labelled_slides(self) -> list[LabelledSlide]:
+        """Slides of which something is known, in the manifest's order."""
+        with self._lock:
+            return [self._known[name] for name in self._slides if name in self._known]
+
+    def slides_to_learn_from(self) -> list[LabelledSlide]:
+        """Those that the manifest does not keep for the test."""
+        kept_back = {name for name, slide in self._slides.items() if self._split(slide.record) == "test"}
+        return [slide for slide in self.labelled_slides() if slide.image_id not in kept_back]
+
+    def _split(self, record: Record | None) -> str | None:
+        """As the manifest says it, not as it would be drawn."""
+        return record.get("split") if record and self._has_splits else None
+
+    def _find(self, name: str) -> LabelledSlide | None:
+        path, slide = self._strokes_path(name), self._slides[name]
+        info: dict[str, Any] = {"weak_label": self._said.get(name), "meta": {"weak_label": _of_record(slide.record)}}
+        label = weak_label(info, path if path.is_file() else None, name, LEVEL0)
+        if label is None:
+            return None
+        known = LabelledSlide(name, slide.path, label)
+        try:
+            return with_drawn_fraction(known, self._tissue, slide.mpp)
+        except (ValueError, OSError) as error:
+            logger.warning("the fraction that is drawn on %s is not known: %s", name, error)
+            return known
+
+    def _changed(self, name: str) -> None:
+        known = self._find(name)
+        self._known = {other: slide for other, slide in self._known.items() if other != name}
+        if known is not None:
+            self._known[name] = known
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        rows: list[Record] = []
+        for slide in self.labelled_slides():
+            record: Record = self._slides[slide.image_id].record or {"image": str(slide.path)}
+            label = slide.label
+            rows.append({**record, "label": label.label, "area": label.fraction, "split": self._split(record)})
+        write_manifest(rows, self.path)
+
+    def _strokes_path(self, name: str) -> Path:
+        return self.folder / STROKES / f"{name}.geojson"
+
+    def _features(self, name: str) -> list[dict[str, Any]]:
+        path = self._strokes_path(name)
+        try:
+            return list(orjson.loads(path.read_bytes())["features"]) if path.is_file() else []
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"the strokes {path} cannot be read ({error}): move the file away, or draw them again") from error
+
+    def _write_strokes(self, name: str, features: Sequence[Mapping[str, Any]]) -> None:
+        path = self._strokes_path(name)
+        if features:
+            write_geojson(path, features, LEVEL0)
+        else:
+            path.unlink(missing_ok=True)
+        self._changed(name)
+
+    def _read_said(self) -> dict[str, Any]:
+        path = self.folder / SAID
+        if not path.is_file():
+            return {}
+        try:
+            said = dict(json.loads(path.read_text(encoding="utf-8")))
+            for value in said.values():
+                stated_label({"weak_label": value})
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} cannot be read ({error}): move it away, or give another --work_dir") from error
+        return said
+
+
+def stroke_area(points: Sequence[tuple[float, float]], width_px: float) -> shapely.Geometry:
+    """What a brush covers on its way along points; a single one leaves a dot.
+
+    >>> round(stroke_area([(0, 0), (100, 0)], 10).area)
+    1078
+    """
+    way = np.asarray(points, float).reshape(-1, 2)
+    way = way[np.isfinite(way).all(axis=1)]
+    if not len(way):
+        return shapely.Polygon()
+    line = shapely.Point(way[0]) if len(way) == 1 else shapely.LineString(way).simplify(width_px / 50)
+    return line.buffer(width_px / 2)
+
+
+def _polygon(geometry: Mapping[str, Any]) -> shapely.Polygon:
+    outline, *holes = geometry["coordinates"]
+    return shapely.Polygon(outline, holes)
+
+
+def _has_splits(manifest: Path) -> bool:
+    with manifest.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file, skipinitialspace=True)
+        return "split" in (rows.fieldnames or ()) and any((row["split"] or "").strip() for row in rows)
+
+
+def _of_record(record: Record | None) -> dict[str, Any] | None:
+    if record is None or record.get("label") is None:
+        return None
+    return {"tumor": record["label"], "fraction": record.get("area")}
+
+
+def _check_record(record: Record | None) -> None:
+    if record is None:
+        return
+    if record.get("x") is not None:
+        raise record_error(record, "it is a region, and labels are given to whole slides here: leave x, y and its size out")
+    try:
+        stated_label({"weak_label": _of_record(record)})
+    except Refusal as refusal:
+        raise record_error(record, refusal) from refusal

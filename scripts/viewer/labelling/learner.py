@@ -1,0 +1,281 @@
+"""One bundle that learns from the labels of the page: the label server's trainings, versions and maps."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.label_server.learning.kept_maps import KeptMaps
+from scripts.label_server.learning.recipe import Recipe
+from scripts.label_server.learning.served_model import HEAD, SLIDE_FEATURES, BundleSource, ServedModel, config_files
+from scripts.label_server.learning.stored_features import keys_of_features
+from scripts.label_server.learning.training import DONE, Trainings, TrainingTask, recipe_of, write_run_manifest
+from scripts.label_server.learning.training_keys import check_training_keys, keys_of_training
+from scripts.label_server.learning.versions import ORIGINAL
+from scripts.label_server.learning.warm_process import WarmProcess
+from scripts.label_server.refusal import Refusal
+from shared.data.tissue_cache import TissueCache
+from shared.inference.bundle_mapper import CHECKPOINT_NAME
+from shared.inference.cohort.folder_settings import SETTINGS_NAME
+
+from ..cohort import Cohort, Maps
+from .labels import Labels
+
+logger = logging.getLogger(__name__)
+
+# The overlay of a bundle that learns from slides, for features of them.
+FEATURES_OVERLAY = "features"
+# Features are there, and starting processes takes longer than reading them.
+_ALWAYS: Mapping[str, Any] = {"run_embed": "$None", "num_workers": 0, "tracking::enabled": False}
+_EPOCH = re.compile(r"epoch (\d+)/(\d+)")
+_OF_EPOCHS = 80  # per cent of a training; the rest is its start, its threshold and the map
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the page shows of a training or a map under way.
+
+    Args:
+        text: what is being done, or what became of it.
+        percent: None where nothing is under way.
+    """
+
+    text: str = ""
+    percent: int | None = None
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """What the page learns with.
+
+    Args:
+        bundle: its folder.
+        features: of the slides, stored.
+        work_dir: gets labels, versions and maps.
+        checkpoint: to begin with, ``model.pt`` or its folder; None: that of the bundle, and new weights where it has none.
+        training: keys and values of every training, the last word.
+    """
+
+    bundle: Path
+    features: Path
+    work_dir: Path
+    checkpoint: Path | None = None
+    training: Mapping[str, Any] | None = None
+
+
+class Learner:
+    """Trains a bundle's head on what is labelled, maps slides with it, and goes back to any earlier version.
+
+    One thing is done at a time, in a thread of its own; pages ask how far it is. The maps of each version are a method of the
+    cohort.
+
+    Args:
+        cohort: its slides are labelled; gets the maps of versions.
+        manifest: of the slides.
+        config: everything else.
+
+    Attributes:
+        labels: what is labelled.
+        revision: grows whenever a version or a map has come.
+
+    Raises:
+        ValueError: if the bundle does not learn from labels and stored features of slides, or what is given does not fit it.
+    """
+
+    def __init__(self, cohort: Cohort, manifest: Path, config: LearnerConfig) -> None:
+        work, source = config.work_dir, _source(config)
+        self._cohort = cohort
+        self.model = ServedModel(config.bundle.name, source, work / "models", features=config.features)
+        if recipe_of(self.model) is None:
+            raise ValueError(f"{config.bundle} cannot be trained from a viewer's labels: it has no configs/from_viewer.json")
+        # What is there says how it was trained itself.
+        known = {} if self.has_weights else keys_of_features(config.features)
+        given = dict(config.training or {})
+        check_training_keys({self.model.name: source}, given)
+        self._extra = {**keys_of_training(source, known), **_ALWAYS, **given}
+        self.model.versions.clear_unfinished()
+        self._tissue = TissueCache(self._extra.get("tissue_dir") or work / "tissue", self._extra.get("tissue_mpp") or 8.0)
+        self.labels = Labels(work, cohort.slides, self._tissue, manifest)
+        self._maps = KeptMaps(work / "maps")
+        self._methods: dict[str, int] = {}
+        for row in self.model.versions.listed():
+            self._show(row["version"])
+        self.warm = WarmProcess(config_files(source, "train"))
+        self.warm.prepare()
+        self._trainings = Trainings(self._prepare, self._extra, warm=self.warm)
+        self._task: TrainingTask | None = None
+        self._doing = Progress()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="learner")
+        self.revision = 0
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is a version that can map: that of the bundle, or one that was trained here."""
+        return self.model.versions.current.checkpoint.is_file()
+
+    @property
+    def version(self) -> str:
+        """The version that maps."""
+        return self.model.versions.current.name
+
+    def versions(self) -> list[tuple[str, str]]:
+        """Name and description of each version that can map, the first one first."""
+        listed = self.model.versions.listed()
+        return [(row["version"], _described(row)) for row in listed if Path(self._checkpoint(row["version"])).is_file()]
+
+    def method(self, version: str) -> int | None:
+        """The number of a version's maps in the cohort; None while it has none."""
+        return self._methods.get(version)
+
+    @property
+    def former(self) -> str | None:
+        """The version from which the current one was trained, or else that was there before it."""
+        names = [name for name, _ in self.versions()]
+        place = names.index(self.version) if self.version in names else 0
+        origin = self.model.versions.record().get("trained_from")
+        return origin if origin in names else names[place - 1] if place else None
+
+    @property
+    def progress(self) -> Progress:
+        task = self._task
+        if self._doing.percent is None or task is None:
+            return self._doing
+        found = _EPOCH.findall("\n".join(task.summary()["details"]))
+        if not found:
+            return self._doing
+        epoch, epochs = map(int, found[-1])
+        return Progress(f"training, epoch {epoch} of {epochs}", 5 + _OF_EPOCHS * epoch // max(1, epochs))
+
+    def train(self, slide: str) -> None:
+        """Train on what is labelled, from the current version on, and map a slide with what comes of it."""
+        self._begin("training", self._train, slide)
+
+    def map(self, slide: str) -> None:
+        """Map a slide with the current version, unless it is mapped."""
+        if self.has_weights and not self.is_mapped(slide):
+            self._begin("mapping", self._map, slide)
+
+    def choose(self, version: str, slide: str) -> None:
+        """Go back to a version, or on to one that was left, and map a slide with it."""
+        self._begin("mapping", self._choose, version, slide)
+
+    def stop(self) -> None:
+        """End the training that is under way; the version before it stays."""
+        self._trainings.stop()
+
+    def close(self) -> None:
+        """End everything that is under way."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        self.stop()
+
+    def has_map(self, method: int, slide: str) -> bool:
+        """Whether a slide is among the maps of a number."""
+        return self._cohort.methods[method].has_map(slide)
+
+    def is_mapped(self, slide: str) -> bool:
+        """Whether the current version has mapped a slide."""
+        number = self.method(self.version)
+        return number is not None and self.has_map(number, slide)
+
+    def _begin(self, what: str, action: Any, *arguments: Any) -> None:
+        if self._doing.percent is not None:
+            return
+        self._doing = Progress(what, 0)
+        self._worker.submit(self._do, action, *arguments)
+
+    def _do(self, action: Any, *arguments: Any) -> None:
+        try:
+            said = action(*arguments)
+        except (ValueError, OSError, RuntimeError) as error:
+            logger.warning("%s", error)
+            said = str(error)
+        except Exception as error:
+            logger.exception("the page's learner")
+            said = f"{type(error).__name__}: {error}"
+        self._task = None
+        self.revision += 1
+        self._doing = Progress(said)
+
+    def _train(self, slide: str) -> str:
+        started = time.perf_counter()
+        task = self._task = self._trainings.start(self.model, {} if self.has_weights else {"pretrained": False})
+        while self._trainings.running is task:
+            time.sleep(0.02)
+        if task.status != DONE:
+            return task.reason or "the training was stopped: nothing has changed"
+        self._doing, self._task = Progress("mapping", 90), None
+        self._map(slide)
+        return f"version {task.version}: trained and mapped in {time.perf_counter() - started:.1f} s"
+
+    def _choose(self, version: str, slide: str) -> str:
+        if version not in [name for name, _ in self.versions()]:
+            raise Refusal(f"there is no version {version!r}")
+        self.model.versions.choose(version)
+        self._map(slide)
+        return f"version {version} maps from now on"
+
+    def _map(self, slide: str) -> str:
+        version = self.version
+        viewed = self._cohort.slides[slide]
+        self._maps.map_slide(version, self.model.loaded(), slide, viewed.path, viewed.mpp)
+        self._show(version)
+        return f"mapped by version {version}"
+
+    def _show(self, version: str) -> None:
+        """Let the maps of a version be a method, if there are any."""
+        if version not in self._methods:
+            settings = sorted(self._maps.folder.glob(f"{version}/*/{SETTINGS_NAME}"), key=lambda path: path.stat().st_mtime_ns)
+            if settings:
+                self._methods[version] = self._cohort.add(Maps.of_folder(settings[-1].parent, _title(version)))
+
+    def _checkpoint(self, version: str) -> Path:
+        return self.model.versions.get(version).checkpoint
+
+    def _prepare(self, model: ServedModel, recipe: Recipe, run: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+        slides = self.labels.slides_to_learn_from()
+        rows = write_run_manifest(model, recipe, run, slides, self._tissue, options, self._extra)
+        return {"labels": {slide.image_id: [slide.label.label, slide.label.fraction] for slide in slides}, "rows": rows}
+
+
+def _source(config: LearnerConfig) -> BundleSource:
+    """The bundle with the overlay by which it learns from stored features."""
+    bundle, features = config.bundle, config.features
+    if not (bundle / "configs" / "inference.json").is_file():
+        raise ValueError(f"--bundle {bundle} is no bundle: {bundle / 'configs/inference.json'} does not exist")
+    if not features.is_dir():
+        raise ValueError(f"--features {features}: there is no such folder: scripts/embed.py makes one")
+    given = config.checkpoint or bundle / "models" / CHECKPOINT_NAME
+    checkpoint = given / CHECKPOINT_NAME if given.is_dir() else given
+    if config.checkpoint is not None and not checkpoint.is_file():
+        raise ValueError(f"--checkpoint {config.checkpoint}: {checkpoint} does not exist")
+    if checkpoint.with_name(HEAD).is_file():
+        raise ValueError(
+            f"--checkpoint {config.checkpoint} is a head that comes with a bundle, which is not trained here: give a training on "
+            "features, or none to begin with new weights"
+        )
+    for overlays in ((), (FEATURES_OVERLAY,)):
+        source = BundleSource(bundle.resolve(), checkpoint.resolve(), overlays)
+        files = [path for path in config_files(source, "train") if path.is_file()]
+        if any(SLIDE_FEATURES in json.loads(path.read_text(encoding="utf-8")) for path in files):
+            return source
+    raise ValueError(
+        f"--bundle {bundle}: expected a bundle that learns on stored features of slides, found no key {SLIDE_FEATURES!r} in its "
+        f"train.json, nor in an overlay {FEATURES_OVERLAY}.json"
+    )
+
+
+def _title(version: str) -> str:
+    return "before any training" if version == ORIGINAL else f"version {version}"
+
+
+def _described(row: Mapping[str, Any]) -> str:
+    counts = row.get("rows", {})
+    learnt = f", from {counts.get('0', 0)} normal and {counts.get('1', 0)} with tumour" if counts else ""
+    return f"{_title(row['version'])}{learnt}"

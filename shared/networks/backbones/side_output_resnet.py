@@ -1,0 +1,113 @@
+"""The first stages of a ResNet with a side output each and their fusion."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ..layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
+from ..layers.side_outputs import SideOutputs, checked_side_outputs
+from .resnet import resnet
+
+__all__ = ["SideOutputResNet"]
+
+_NUM_STAGES = 5
+
+
+class SideOutputResNet(SideOutputs):
+    """Tumour probability of every pixel from several depths of a ResNet, on raw pixel values: `SideOutputVGG` on another trunk.
+
+    A stage ends where the next one halves the features: the stem before its pooling, then each of the four groups of blocks, with
+    a feature every 2, 4, 8, 16 and 32 pixels.
+
+    Args:
+        backbone: see `InstanceClassifier`.
+        num_stages: of the ResNet, 1 to 5; what lies behind them is left out.
+        side_outputs: stages with a side output, counted from 1, ascending to `num_stages`; None for every stage.
+        fusion_weights: see `SideOutputVGG`.
+        norm: "batch", "group" or "frozen", see `InstanceClassifier`.
+        pretrained: start the ResNet from ImageNet weights.
+        checkpointing: see `SideOutputVGG`.
+        weights_path: a local file with torchvision's state dict, instead of the download.
+        mean: of red, green, blue, as shares of 255.
+        std: the same.
+
+    Raises:
+        ValueError: if there is no such backbone or norm, no such stages, or weights do not fit.
+        RuntimeError: if the ImageNet weights cannot be had.
+
+    Reference:
+        Xu et al., CAMEL, ICCV 2019, table 3: DWS-MIL and CDWS-MIL with a ResNet-50. The paper does not say which of its layers
+        have side outputs; three by default, as in VGG-16 (Jia et al., IEEE TMI 2017, section IV).
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        num_stages: int = 3,
+        side_outputs: Sequence[int] | None = None,
+        fusion_weights: Sequence[float] | None = None,
+        norm: str = "batch",
+        pretrained: bool = False,
+        checkpointing: bool = False,
+        weights_path: str | Path | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        if not 1 <= num_stages <= _NUM_STAGES:
+            raise ValueError(f"num_stages must be 1 to {_NUM_STAGES}; got {num_stages}")
+        tapped = checked_side_outputs(num_stages, side_outputs)
+        trunk = resnet(backbone, norm=norm, pretrained=pretrained, weights_path=weights_path)
+        stages: list[nn.Module] = [
+            nn.Sequential(trunk.conv1, trunk.bn1, trunk.act),
+            nn.Sequential(trunk.maxpool, trunk.layer1),
+            trunk.layer2,
+            trunk.layer3,
+            trunk.layer4,
+        ]
+        self.checkpointing = checkpointing
+        self.smallest_image_px = 2**num_stages
+        self.normalization = PixelNormalization(mean, std)
+        self.stages = nn.ModuleList(stages[:num_stages])
+        self.side_layers = nn.ModuleList(_side_layer(channels) for channels in self._channels(tapped))
+        self.add_fusion(tapped, fusion_weights)
+
+    @torch.no_grad()
+    def _channels(self, stages: Sequence[int]) -> list[int]:
+        """Of the features of some stages, which depend on the ResNet's blocks."""
+        was_training = self.training
+        taps = self.eval().taps(torch.zeros(1, 3, 32, 32))
+        self.train(was_training)
+        return [taps[stage - 1].shape[1] for stage in stages]
+
+    def taps(self, images: Tensor) -> list[Tensor]:
+        """RGB images ``(B, 3, H, W)``, 0 to 255, to each stage's features ``(B, C, ceil(H / s), ceil(W / s))``, s = 2, 4, ..."""
+        features = self.normalization(images)
+        taps: list[Tensor] = []
+        for stage in self.stages:
+            if not torch.jit.is_scripting() and self.checkpointing and self.training:
+                features = checkpoint(stage, features, use_reentrant=False, preserve_rng_state=False)
+            else:
+                features = stage(features)
+            taps.append(features)
+        return taps
+
+    def side_logits(self, images: Tensor) -> Tensor:
+        """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to the side outputs' logits ``(B, T, H, W)``, float32."""
+        taps = self.taps(images)
+        logits: list[Tensor] = []
+        for index, layer in enumerate(self.side_layers):
+            coarse = layer(taps[self.side_outputs[index] - 1]).float()
+            logits.append(F.interpolate(coarse, size=images.shape[-2:], mode="bilinear", align_corners=False))
+        return torch.cat(logits, dim=1)
+
+
+def _side_layer(channels: int) -> nn.Conv2d:
+    layer = nn.Conv2d(channels, 1, kernel_size=1)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.get_parameter("bias"))
+    return layer

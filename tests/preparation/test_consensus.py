@@ -1,0 +1,60 @@
+"""`prepare.py consensus` on small images with the masks of three people."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from shared.data import load_manifest
+
+from .conftest import Prepare
+
+
+def write_manifest_of(folder: Path, name: str, boxes: dict[str, tuple[int, int] | None]) -> Path:
+    """A manifest of 40 x 30 px images, each with tumour in the rows between two numbers; None for no row in the manifest."""
+    rows = []
+    for image, rows_of_tumour in boxes.items():
+        if rows_of_tumour is None:
+            continue
+        if not (folder / f"{image}.png").exists():
+            Image.fromarray(np.full((30, 40, 3), 200, np.uint8)).save(folder / f"{image}.png")
+        mask = np.zeros((30, 40), np.uint8)
+        mask[slice(*rows_of_tumour)] = 255
+        Image.fromarray(mask).save(folder / f"{name}_{image}.png")
+        is_tumour = rows_of_tumour != (0, 0)
+        rows.append((f"{image}.png", int(is_tumour), f"{name}_{image}.png" if is_tumour else None))
+    path = folder / f"{name}.csv"
+    pd.DataFrame(rows, columns=["image", "label", "mask"]).to_csv(path, index=False)
+    return path
+
+
+def test_two_agree_and_a_third_decides(tmp_path: Path, prepare: Prepare) -> None:
+    first = write_manifest_of(tmp_path, "first", {"a": (0, 10), "b": (0, 10), "c": (0, 0)})
+    second = write_manifest_of(tmp_path, "second", {"a": (0, 9), "b": (0, 5), "c": (0, 0)})
+    error, printed = prepare("consensus", first, second, tmp_path / "two")
+    assert not error
+    assert "2 images with masks, 1 undecided" in printed
+    assert "regions: 1 agreed on, 0 decided by the third mask, 1 open" in printed
+    assert pd.read_csv(tmp_path / "two/undecided.csv")["open_regions"].tolist() == [1]
+    records = load_manifest(tmp_path / "two/images.csv", require=("label", "mask"))
+    assert [Path(record["image"]).stem for record in records] == ["a", "c"]
+    agreed = np.array(Image.open(records[0]["mask"]))
+    assert agreed[:9].all()
+    assert not agreed[9:].any()
+
+    third = write_manifest_of(tmp_path, "third", {"a": None, "b": (2, 10), "c": None})
+    error, printed = prepare("consensus", first, second, tmp_path / "three", "--third", third)
+    assert not error
+    assert "3 images with masks, 0 undecided" in printed
+    decided = np.array(Image.open(load_manifest(tmp_path / "three/images.csv")[1]["mask"]))
+    assert decided[:10].all()
+    assert not decided[10:].any()
+
+
+def test_an_image_of_one_manifest_alone_is_an_error(tmp_path: Path, prepare: Prepare) -> None:
+    first = write_manifest_of(tmp_path, "first", {"a": (0, 10), "b": (0, 10)})
+    second = write_manifest_of(tmp_path, "second", {"a": (0, 9)})
+    error, _ = prepare("consensus", first, second, tmp_path / "out")
+    assert "row 3" in error
+    assert "b.png: the image is not in" in error
