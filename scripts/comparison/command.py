@@ -124,7 +124,7 @@ def _check_reference(reference: str | None, methods: Sequence[str], baselines: b
     known = [*methods, *([*BASELINES, *CEILINGS] if baselines else ())]
     known += [row.key for row in kept_rows(out, known)]
     if reference is not None and reference not in known:
-        raise ValueError(f"--reference {reference}: expected one of the compared methods:  {', '.join(known)}")
+        raise ValueError(f"--reference {reference}: expected one of the compared methods: {', '.join(known)}")
 
 
 def _dataset(bundles: Path, manifest: Path, named: str | None) -> str | None:

@@ -164,7 +164,7 @@ def test_what_cannot_be_started(images_csv, tmp_path, monkeypatch, capsys):
         (["--manifest", images_csv, "--methods", "camel", "--set", "camle", "seed", 1], "--set names camle"),
         (
             ["--manifest", images_csv, "--methods", "camel", "--reference", "wildcat"],
-            "--reference wildcat: expected one of the compared methods:  camel, everything_is_tumour, colour_only, true_labels",
+            "--reference wildcat: expected one of the compared methods: camel, everything_is_tumour, colour_only, true_labels",
         ),
     ):
         monkeypatch.chdir(ROOT)
