@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     labelled images left, and S+C* without masks is S+C: each is trained once.
     """
     if min(arguments.shares) < 0 or max(arguments.shares) > 1:
-        raise ValueError(f"shares are from 0 to 1; got {arguments.shares}")
+        raise ValueError(f"shares must be from 0 to 1; got {arguments.shares}")
     fixed = {name: parse_value(text) for name, text in arguments.set}
     varied = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
     cases = case_of_seed(arguments.seeds, arguments.validation_cases)
