@@ -6,7 +6,7 @@ python scripts/benchmark.py loaders         CPU-milliseconds per training sample
 python scripts/benchmark.py alpha-beta      trains over the grid of alpha and beta and shows the published numbers next to ours
 python scripts/benchmark.py shares          joint learning from masks and labels, with few to all of the masks, in its three modes
 python scripts/benchmark.py area-noise      region F if an annotator states areas that are too small or too large
-python scripts/benchmark.py fusion-weights  weights of a network's side outputs, chosen on the validation images of finished folds
+python scripts/benchmark.py fusion-weights  fusion weights of side outputs, chosen on the validation images of finished folds
 python scripts/benchmark.py inference       tiles per second of a whole slide's map, against the network's pure forward rate
 python scripts/benchmark.py embedding       tiles per second of a slide's features, against the encoder's pure forward rate
 python scripts/benchmark.py view            milliseconds until the page of maps shows a slide, a square of it, or new outlines

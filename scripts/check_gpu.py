@@ -96,7 +96,7 @@ def _computed(name: str, kind: str, device: str, skipped: str | None = None) -> 
 
 
 def rows_of(together: Sequence[Check], alone: Sequence[Check], arguments: argparse.Namespace) -> Iterator[Row]:
-    """Make the checks; their rows as they come."""
+    """Run the checks and yield their rows as they finish."""
     ends = time.monotonic() + 60 * arguments.minutes
 
     def made(check: Check) -> Row:

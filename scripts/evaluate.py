@@ -10,14 +10,14 @@ Maps of tumour get scores of pixels, AUC with and without background, and FROC o
 isolated tumour cells (longest axis below 200 um) do not count as lesions; the table shows how many there are. Without any
 lesion there is no FROC.
 
-Maps of several classes (class_names in their settings.json) get accuracies, F1, IoU and BACH score of the likeliest class, of
-pooled pixels and as means of slides; scores of each class, the confusion matrix, and the AUC of all other classes against the
-first one. Annotations must have these class names, and pixels of a mask image their indices. Glass always counts as the first
-class, whatever the map shows, and only in the scores "with background".
+Maps of several classes (class_names in their settings.json) get accuracies, F1, IoU and BACH score of the likeliest class,
+over pooled pixels and as means over slides; scores of each class, the confusion matrix, and the AUC of all other classes
+against the first one. Annotations must have these class names, and pixels of a mask image their indices. Glass always counts
+as the first class, whatever the map shows, and only in the scores "with background".
 
-With --compare_with, maps of tumour are compared with those that another program has written as images into a folder: 8-bit grey,
-255 being probability 1, of the whole slide, named like it. How far both agree on the tissue, and what each scores on slides that
-have a mask or label 0, is written to comparison.json and compared_slides.csv.
+With --compare_with the maps of tumour are compared with those of another program, given as pictures in a folder: 8-bit grey,
+where 255 is probability 1, of the whole slide and with the same name. The agreement of both in tissue, and the score of each
+where there is a mask or label 0, are written to comparison.json and compared_slides.csv.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ def parsed() -> argparse.Namespace:
         "--tissue", type=Path, help="folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)"
     )
     parser.add_argument("--allow_missing", action="store_true", help="leave out slides that have no finished map")
-    parser.add_argument("--compare_with", type=Path, metavar="FOLDER", help="of another program's maps, as pictures")
-    parser.add_argument("--compare_threshold", type=float, default=0.5, help="from which their pixels are tumour (default 0.5)")
+    parser.add_argument("--compare_with", type=Path, metavar="FOLDER", help="folder with maps of another program, as pictures")
+    parser.add_argument(
+        "--compare_threshold", type=float, default=0.5, help="probability from which their pixels count as tumour (default 0.5)"
+    )
     return parser.parse_args()
 
 

@@ -22,14 +22,16 @@ from shared.front_door import begin_script
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--manifest", type=Path, required=True, help="of the images")
-    parser.add_argument("--split", help="of the manifest: train, val or test; all rows without it")
-    parser.add_argument("--maps", nargs="+", required=True, metavar="TITLE=FOLDER", help="a column each, in this order")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest of the images")
+    parser.add_argument("--split", help="split of the manifest: train, val or test (default: all rows)")
+    parser.add_argument(
+        "--maps", nargs="+", required=True, metavar="TITLE=FOLDER", help="one column per map folder, in this order"
+    )
     parser.add_argument("--images", nargs="+", help="names of image files without their endings, in this order")
-    parser.add_argument("--num_images", type=int, default=4, help="rows, without --images (default 4)")
+    parser.add_argument("--num_images", type=int, default=4, help="number of rows if --images is not given (default 4)")
     parser.add_argument("--side_px", type=int, default=400, help="longest side of an image in the picture (default 400)")
-    parser.add_argument("--shades", action="store_true", help="draw probabilities in place of decisions")
-    parser.add_argument("--title", default="", help="above the picture")
+    parser.add_argument("--shades", action="store_true", help="draw probabilities instead of decisions")
+    parser.add_argument("--title", default="", help="title above the picture")
     parser.add_argument("--out", type=Path, required=True, help="PNG to write")
     add_annotation_options(parser)
     arguments = parser.parse_args()

@@ -155,7 +155,7 @@ def map_images(images: Sequence[ImageInput], arguments: argparse.Namespace, over
 
 
 def embed_first(images: Sequence[ImageInput], arguments: argparse.Namespace, overrides: dict[str, Any]) -> tuple[int, str]:
-    """Store what the network's encoder says of the images; the exit status, and the folder."""
+    """Store the features of the network's encoder for the images; return the exit status and the folder."""
     from shared.inference.bundle_mapper import first_cause, load_slide_embedder
 
     build = functools.partial(load_slide_embedder, str(arguments.bundle), arguments.overlay, overrides)

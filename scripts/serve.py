@@ -100,7 +100,7 @@ def pairs(values: list[str]) -> dict[str, str]:
 
 
 def prepare_settings(arguments: argparse.Namespace) -> None:
-    """What MONAI Label reads from the environment when it is imported."""
+    """Set what MONAI Label reads from the environment when it is imported."""
     os.environ["MONAI_LABEL_APP_DIR"] = str(arguments.work_dir / "app")
     os.environ["MONAI_LABEL_STUDIES"] = arguments.studies
     os.environ["MONAI_LABEL_SERVER_PORT"] = str(arguments.port)

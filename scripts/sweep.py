@@ -5,8 +5,8 @@ python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json bundle
     --vary etas "[1, 2, 4]" "[2.5, 5, 10]" "[5, 10, 20]" --vary eta_fuse 5 10 20 --vary fold 0 1 2 3 4 --over fold \\
     --choose segmentation.val_region_f --output_dir runs/etas
 
-With --one_at_a_time each key is varied by itself: the others keep the first of their values, and --choose says the best value of
-each key. --overlays trains with each of several configurations of the bundle, such as the variants of a paper's table:
+With --one_at_a_time each key is varied alone: the others keep the first of their values, and --choose reports the best value
+of each key. --overlays trains with each of several configurations of the bundle, such as the variants in a paper's table:
 
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json --overlays none dws dws+superpixels \\
     --vary training_share 0.2 1 --output_dir runs/variants
@@ -28,12 +28,14 @@ from shared.front_door import begin_script
 def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_file", nargs="+", required=True, help="train.json and its overlays")
-    parser.add_argument("--vary", nargs="+", action="append", default=[], metavar=("KEY", "VALUE"), help="a key and its values")
     parser.add_argument(
-        "--overlays", nargs="+", help="configurations behind those of --config_file, joined by a plus, or none; they vary too"
+        "--vary", nargs="+", action="append", default=[], metavar=("KEY", "VALUE"), help="a key and the values to try"
     )
     parser.add_argument(
-        "--one_at_a_time", action="store_true", help="vary each key by itself, the others at the first of their values"
+        "--overlays", nargs="+", help="overlays to give after --config_file, joined by plus signs, or none; they are varied too"
+    )
+    parser.add_argument(
+        "--one_at_a_time", action="store_true", help="vary each key alone, with the others at the first of their values"
     )
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"

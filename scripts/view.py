@@ -1,4 +1,4 @@
-"""Opens slides, their tumour maps and the truth in a browser on this machine, and trains from the labels that are given there.
+"""Opens slides, their tumour maps and the truth in a browser on this machine, and trains from labels that are given there.
 
 python scripts/view.py maps/                                  what infer.py wrote
 python scripts/view.py report/                                methods of a comparison side by side
@@ -8,8 +8,8 @@ python scripts/view.py --manifest my/slides.csv --features features/ --bundle bu
 The page has a table of all slides and a view of each slide at up to full resolution, with its map and outlines at any
 threshold, up to four methods side by side, and a link to every view. It needs requirements-viewer.txt. Nothing leaves this
 machine: the page is served on 127.0.0.1, to anyone who has the token in its address. Nothing is written either, except with
---bundle: labels, strokes, trained versions and their maps are then saved in --work_dir as they are made, and labels.csv in it is
-the manifest of what is labelled.
+--bundle: labels, strokes, trained versions and their maps are then saved at once in --work_dir, in which labels.csv is the
+manifest of the labelled slides.
 """
 
 from __future__ import annotations
@@ -36,11 +36,17 @@ def parsed() -> argparse.Namespace:
     learning.add_argument(
         "--bundle", type=Path, help="bundle whose head is trained from the labels, such as bundles/alpha_beta_mil"
     )
-    learning.add_argument("--features", type=Path, help="folder of the slides' features, as embed.py stores them")
-    learning.add_argument("--checkpoint", type=Path, help="weights to start from (default: the bundle's, else new ones)")
-    learning.add_argument("--work_dir", type=Path, help="(default: my/slides.labelled next to --manifest my/slides.csv)")
+    learning.add_argument("--features", type=Path, help="folder of the slides' features, as written by embed.py")
     learning.add_argument(
-        "--train_set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key of train.json, value as JSON"
+        "--checkpoint", type=Path, help="weights to begin with (default: those of the bundle, else new weights)"
+    )
+    learning.add_argument(
+        "--work_dir",
+        type=Path,
+        help="folder for labels and trainings (default: my/slides.labelled next to --manifest my/slides.csv)",
+    )
+    learning.add_argument(
+        "--train_set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key of train.json, as JSON"
     )
     parser.add_argument("--port", type=int, default=0, help="port of the page (default: any free port)")
     parser.add_argument("--no_browser", action="store_true", help="only print the address, do not open a browser")
@@ -72,7 +78,7 @@ def main() -> int:
             print(f"labels: {learner.labels.path}")
             serve(cohort, arguments.port, opens_browser=not arguments.no_browser, learner=learner)
     except Timeout:
-        raise ValueError(f"another page uses --work_dir {work}: end it, or give this one a folder of its own") from None
+        raise ValueError(f"another page uses --work_dir {work}: stop it, or give this page another folder") from None
     return 0
 
 

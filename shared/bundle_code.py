@@ -35,8 +35,7 @@ def require(version: str, folder: str | Path | None = None) -> None:
     if not hasattr(loaded, "require_version"):
         raise RuntimeError(
             f"the bundle {own.parent} contains its own package {NAME!r}, but this process has already loaded another package "
-            "of that "
-            f"name, from {_place(loaded)}: use the bundle in a separate process, or rename the other package"
+            f"of that name, from {_place(loaded)}: use the bundle in a separate process, or rename the other package"
         )
     _explain_errors()
     loaded.require_version(version)
@@ -44,8 +43,7 @@ def require(version: str, folder: str | Path | None = None) -> None:
     if "+" not in version and not _is_same(loaded, own):
         raise RuntimeError(
             f"the bundle {own.parent} needs the code in {own}, but this process has already loaded that of another checkout, "
-            "from "
-            f"{_place(loaded)}: use bundles of different checkouts in separate processes"
+            f"from {_place(loaded)}: use bundles of different checkouts in separate processes"
         )
 
 

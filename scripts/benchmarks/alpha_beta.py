@@ -1,9 +1,9 @@
 """The paper's grid: 15 trainings with different values of alpha and beta, plotted next to the published numbers.
 
-Test slides of several groups, such as those of the training's locations and of others, have a panel each in grid.png; pooled they
-have none, because the published numbers are of one group or the other. Slides of several locations are in locations.png besides.
-maps.png shows the maps of two test slides under every pair, as the paper's figure 3. With --patch_camelyon every training is
-scored on PatchCamelyon too.
+Test slides of several groups, such as those of the training's locations and of others, have a panel each in grid.png; pooled
+they have none, because the published numbers are of one group or the other. Slides of several locations are in locations.png
+besides. maps.png shows the maps of two test slides under every pair, as the paper's figure 3. With --patch_camelyon every
+training is scored on PatchCamelyon too.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
     )
-    parser.add_argument("--patch_camelyon", type=Path, metavar="FOLDER", help="of PatchCamelyon's files: score the runs on them")
+    parser.add_argument(
+        "--patch_camelyon", type=Path, metavar="FOLDER", help="folder of PatchCamelyon's files, on which the runs are scored"
+    )
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="folder for one subfolder per run, sweep.csv and the figures"
     )
@@ -150,7 +152,7 @@ def _over_pairs(summary: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -
 
 
 def parts_of(table: pd.DataFrame, method: str) -> list[str]:
-    """Groups and locations of test slides that have scores of their own.
+    """Groups and locations of test slides that have their own scores.
 
     >>> parts_of(pd.DataFrame(columns=["slides.MIL.auc", "slides.MIL, in.auc", "slides.MIL, location lung.auc"]), "MIL")
     ['in', 'location lung']

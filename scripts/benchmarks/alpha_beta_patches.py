@@ -15,7 +15,7 @@ from shared.sweeps.child_process import run_child
 from shared.writers.atomic import atomic_path
 
 FOLDER = "patch_camelyon"
-# Where the patches are, beside the scores: of other patches they would be other scores.
+# Where the patches are, next to the scores: of other patches they would be other scores.
 SOURCE = "source.json"
 # What the network is, which patch_camelyon.json must be told as the training was.
 NETWORK_KEYS = ("backbone", "norm", "mpp")

@@ -30,9 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config_file", nargs="+", required=True, help="the bundle's evaluate.json first, then the overlays of the training"
     )
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="output folders of the folds' trainings")
-    parser.add_argument("--step", type=float, default=0.05, help="of the weights (default 0.05)")
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="keys of the evaluation")
-    parser.add_argument("--output_dir", type=Path, required=True, help=f"gets {TABLE}")
+    parser.add_argument("--step", type=float, default=0.05, help="grid step of the weights (default 0.05)")
+    parser.add_argument(
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key of the evaluation and its value"
+    )
+    parser.add_argument("--output_dir", type=Path, required=True, help=f"folder for {TABLE}")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     means, current, weights = [], set(), None
     for folder in arguments.runs:
         if not (folder / MODEL).is_file():
-            raise ValueError(f"{folder} holds no {MODEL}: give the output folders of finished trainings")
+            raise ValueError(f"{folder} contains no {MODEL}: give the output folders of finished trainings")
         evaluation = _evaluation(arguments.config_file, folder, given)
         network: Any = evaluation.get_parsed_content("network")
         weights = weight_grid(len(network.side_outputs), arguments.step) if weights is None else weights

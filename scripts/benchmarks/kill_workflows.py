@@ -38,7 +38,7 @@ class Workflow:
 
 
 def workflows() -> dict[str, Workflow]:
-    """Those of ``kills.json``, by name: trainings of bundles, and scripts that work on a manifest of slides."""
+    """The workflows of ``kills.json``, by name: trainings of bundles, and scripts that work on a manifest of slides."""
     return {name: _workflow(entry) for name, entry in json.loads(DECLARED.read_text()).items()}
 
 

@@ -42,17 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs="+",
         default=list(SHARES),
-        help="shares of the masked images, 0 to 1; 0 learns from labels alone",
+        help="shares of the masked images, 0 to 1; 0 trains on labels only",
     )
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument(
         "--validation_cases",
         nargs="+",
-        help="slides that choose the epoch, one per seed; the other slides that do not train are tested on",
+        help="slides that choose the epoch, one per seed; the others that are not used for training are tested on",
     )
-    parser.add_argument("--slides", type=Path, help="manifest of whole slides with masks: every run is scored on its test slides")
-    parser.add_argument("--pictures", type=int, default=0, help="number of test images in the picture of class maps (default 0)")
+    parser.add_argument("--slides", type=Path, help="manifest of whole slides with masks; every run is scored on its test slides")
+    parser.add_argument(
+        "--pictures", type=int, default=0, help="number of test images in the picture of class maps (default 0: no picture)"
+    )
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
     )
@@ -125,7 +127,7 @@ def with_slide_scores(table: pd.DataFrame, sweep: Sweep, slides: SlidesOfRuns) -
 
 
 def published_shares(config_files: Sequence[str]) -> Published:
-    """What the bundle says was published, unless a configuration is of data of another kind."""
+    """The published shares of the bundle, unless a configuration is for other data."""
     overlays = {Path(file).stem for file in config_files} - {"train"}
     return {
         f"{mode} (published, {overlay})": {float(share): score for share, score in scores.items()}

@@ -101,7 +101,7 @@ def _nothing(bag: dict[str, Any]) -> None:
 
 
 def _one_by_one(dataset: SlideBagDataset) -> int:
-    """What the loader is compared with: the same tiles of one bag, one a call, through OpenSlide."""
+    """The comparator of the loader: the same tiles of one bag, one per call, through OpenSlide."""
     record = dataset.data[0]
     with Slide(record["image"], mpp=record.get("mpp"), backend="openslide") as slide:
         places = dataset.places(record, slide, np.random.default_rng(0))
@@ -111,7 +111,7 @@ def _one_by_one(dataset: SlideBagDataset) -> int:
 
 
 def _one_slide(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Tiles a CPU second of a slide through `Slide` and through OpenSlide alone, at the same places, anywhere in the slide."""
+    """Tiles per CPU second of a slide through `Slide` and through OpenSlide alone, at the same places, anywhere in the slide."""
     cost, rng = dict.fromkeys(("ours", "openslide"), math.inf), np.random.default_rng(0)
     with Slide(arguments.slide) as slide:
         mpp = arguments.mpp if slide.has_mpp else None
@@ -132,7 +132,7 @@ def _one_slide(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ours(arguments: argparse.Namespace, mpp: float | None, places: list[list[int]]) -> float:
-    """CPU seconds of the tiles through this project's reader, of a slide that is just opened."""
+    """CPU seconds of the tiles through this project's reader, of a newly opened slide."""
     with Slide(arguments.slide) as slide:
         started = time.process_time()
         for x, y in places:

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--field_um",
         type=float,
         default=64,
-        help="side of the fields of one probability: 64 gives hundreds of areas, 16 specks whose outlines take minutes to write",
+        help="side of the squares with one probability: 64 gives hundreds of areas, 16 specks whose outlines take minutes to "
+        "write",
     )
     parser.add_argument("--squares", type=int, default=60, help="squares of each kind, at random places (default 60)")
 

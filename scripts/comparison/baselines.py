@@ -141,7 +141,7 @@ def train_colours(records: Sequence[Record], num_classes: int, mpp: float, tissu
 
 
 def _pictures(record: Record, mpp: float, tissue: TissueCache, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
-    """The image ``(H, W, 3)`` of a record; of a slide some tiles of its tissue."""
+    """The image ``(H, W, 3)`` of a record, or some tissue tiles of a slide."""
     slide = open_slide(record["image"], mpp=record["mpp"])
     if record["x"] is not None or slide.is_picture:
         return [read_image(record, mpp).permute(1, 2, 0).numpy()]

@@ -33,7 +33,7 @@ class CeilingGrid(ScoringGrid):
     cell_px: tuple[float, float] | None = None
 
     def decisions(self, source: RowsOfDecisions | None, top: int, height: int) -> NDArray[np.uint8]:
-        """As of a map that is sure, ``(1, height, W)`` or ``(2, height, W)``."""
+        """The values of a fully confident map, ``(1, height, W)`` or ``(2, height, W)``."""
         down, across = (
             np.searchsorted(edges, np.arange(start, start + count), side="right") - 1
             for edges, start, count in zip(self._edges, (top, 0), (height, self.shape[1]), strict=True)
@@ -52,7 +52,7 @@ class CeilingGrid(ScoringGrid):
 
     @cached_property
     def _labels(self) -> NDArray[np.uint8]:
-        """Of the cells."""
+        """Labels of the cells."""
         if self.cell_px is None and self.record["label"] is not None:
             return np.full((1, 1), label_of(self.record), np.uint8)
         rows, columns = self._edges

@@ -124,7 +124,7 @@ def _check_reference(reference: str | None, methods: Sequence[str], baselines: b
     known = [*methods, *([*BASELINES, *CEILINGS] if baselines else ())]
     known += [row.key for row in kept_rows(out, known)]
     if reference is not None and reference not in known:
-        raise ValueError(f"--reference {reference}: expected one of the compared methods:  {', '.join(known)}")
+        raise ValueError(f"--reference {reference}: expected one of the compared methods: {', '.join(known)}")
 
 
 def _dataset(bundles: Path, manifest: Path, named: str | None) -> str | None:
@@ -140,7 +140,7 @@ def _dataset(bundles: Path, manifest: Path, named: str | None) -> str | None:
 
 
 def _published(bundles: Path, dataset: str | None) -> PublishedData | None:
-    """What the bundles say was published on a data set; None for no data set, and for one of which nothing is."""
+    """The results that the bundles list as published on a data set; None without a data set or results."""
     if dataset is None or dataset == NO_DATASET:
         return None
     known = published_data(bundles)

@@ -36,7 +36,7 @@ _CUT_NOTE = "regions.json"
 
 @dataclass(frozen=True)
 class ComparisonData:
-    """What is compared on.
+    """The data of a comparison.
 
     Attributes:
         manifest: that of the user.
@@ -193,7 +193,7 @@ def _is_slide(record: Record) -> bool:
 def _kept(
     records: Sequence[Record], sizes: Sequence[float], num_classes: int, out: Path, cut: Callable[[], list[Record]]
 ) -> list[Record]:
-    """What `cut` gives, or what an earlier call has written, if images and masks are the same: tissue takes seconds per slide."""
+    """The result of `cut`, or of an earlier call with the same images and masks: tissue takes seconds per slide."""
     files = [Path(file) for record in records for file in (record["image"], record["mask"]) if file is not None]
     known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     rows = [

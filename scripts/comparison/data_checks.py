@@ -48,9 +48,8 @@ def _check_test(file: Path, test: Sequence[Record], names: Sequence[str]) -> Non
     if not scored or (tumour and not any(record["mask"] is not None and record["label"] != 0 for record in scored)):
         raise ValueError(
             f"{file}: {tumour} of the {len(test)} rows of the split 'test' have a label above 0, and {masks} have a mask: "
-            "expected "
-            "masks for the rows with tumour, because without them there is nothing to score. Fill the column 'mask' of the "
-            "test rows"
+            "expected masks for the rows with tumour, because without them there is nothing to score. Fill the column 'mask' "
+            "of the test rows"
         )
     if not tumour:
         raise ValueError(

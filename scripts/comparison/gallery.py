@@ -155,7 +155,7 @@ def _uri(content: bytes, kind: str) -> str:
 
 
 def shown_size(example: Example) -> str:
-    """For the page: how high a picture is for its width.
+    """The aspect ratio of a picture, for the page.
 
     >>> shown_size(Example("a", "1", "", 320, 240, []))
     '320 / 240'

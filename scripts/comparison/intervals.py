@@ -43,7 +43,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """How far a method is from another in a score, over the same draws of cases.
+    """Difference of two methods in a score, over the same draws of cases.
 
     Attributes:
         ahead: share of the draws in which the method is better; draws in which both are the same count half.
@@ -54,7 +54,7 @@ class Difference(Interval):
 
 @dataclass(frozen=True)
 class Draws:
-    """What a method's trainings score on the test cases, and on draws of them.
+    """The scores of a method's trainings on the test cases, and on draws of them.
 
     Attributes:
         trainings: score -> that of each training on all cases, ``(K,)``.
@@ -101,7 +101,7 @@ class Draws:
         return Difference(mean, max(-1.0, low), min(1.0, high), ahead) if not isnan(low) else Difference(mean, nan, nan, ahead)
 
     def _noise(self, name: str) -> Array:
-        """What another K trainings would change, of each draw ``(B,)``."""
+        """Simulated change of each draw ``(B,)`` by another K trainings."""
         known = self.trainings[name][~np.isnan(self.trainings[name])]
         error = known.std(ddof=1) / sqrt(len(known)) if len(known) > 1 else 0.0
         return np.asarray(error * self.noise)
@@ -123,10 +123,10 @@ def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, st
     A draw takes as many cases as there are, with replacement - a patient with all images or not at all; its score is the mean
     over the trainings of the score on these cases. The same `seed` draws the same cases for every method.
 
-    Few patients vary less among themselves than those that they are drawn from: draws are stretched about the mean so that those
-    of a mean of normal numbers have the ends of Student's t. And few trainings do: their mean is Student's t with K - 1 degrees
-    of freedom away from that of all trainings, in standard errors, and each draw gets such a distance. Of one training the spread
-    is unknown: its interval is over patients only.
+    Few patients vary less among themselves than those that they are drawn from: draws are stretched about the mean so that
+    those of a mean of normal numbers have the ends of Student's t. And few trainings do: their mean is Student's t with K - 1
+    degrees of freedom away from that of all trainings, in standard errors, and each draw gets such a distance. Of one training
+    the spread is unknown: its interval is over patients only.
 
     Args:
         scores: of each training's maps of the same test images, in the same order.
@@ -136,9 +136,9 @@ def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, st
 
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3 (percentile intervals), with patients as the
-        sampling units. Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 69, 2015 (percentile
-        intervals are too narrow for few of them). Adding distances of two t distributions: Fisher, The Comparison of Samples with
-        Possibly Unequal Variances, Annals of Eugenics 9, 1939.
+        sampling units. Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 69, 2015
+        (percentile intervals are too narrow for few of them). Adding distances of two t distributions: Fisher, The Comparison
+        of Samples with Possibly Unequal Variances, Annals of Eugenics 9, 1939.
     """
     names, index = np.unique(scores[0].cases, return_inverse=True)
     num_cases = len(names)
@@ -161,7 +161,7 @@ def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, st
 
 
 def _mean_scores(found: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Of several trainings the mean of every score."""
+    """Mean of every score over several trainings."""
     return {name: nanmean(np.stack([one[name] for one in found]), axis=0) for name in found[0]}
 
 

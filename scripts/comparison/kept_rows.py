@@ -56,8 +56,7 @@ def check_folder(out: Path, manifest: Path, class_names: Sequence[str], options:
         expected, found = (", ".join(_option(name, values.get(name)) for name in differ) for values in (then, now["options"]))
         raise ValueError(
             f"{out} holds a comparison of the same data with other options: expected {expected}; found {found}. Give the same "
-            "options "
-            "again, or another --out, or delete the folder; nothing was changed"
+            "options again, or another --out, or delete the folder; nothing was changed"
         )
 
 
@@ -75,7 +74,7 @@ def _identity(manifest: Path, class_names: Sequence[str], options: Mapping[str, 
 
 
 def _option(name: str, value: Any) -> str:
-    """As on the command line.
+    """The option as on the command line.
 
     >>> _option("tumour_classes", ["tumour", "in situ"]), _option("tile_mpp", None)
     ("--tumour_classes tumour 'in situ'", 'no --tile_mpp')
@@ -85,7 +84,7 @@ def _option(name: str, value: Any) -> str:
 
 
 def keep_row(row: MethodRow, out: Path) -> None:
-    """Write what cannot be made again from a method's scores."""
+    """Write the part of a row that cannot be recomputed from a method's scores."""
     values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name not in _DERIVED}
     with atomic_path(out / "rows" / f"{row.key}.json") as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")

@@ -3,8 +3,8 @@
 python scripts/comparison/measured_process.py usage.json python -m monai.bundle run ...
 
 A process of its own, and a small one: what a process is forked from counts as its memory, and the peak that the system keeps of
-ended children is that of the largest one. Attempts that were killed count with the seconds that were last written down. Memory of
-the GPUs is what nvidia-smi says is in use, over what was in use before: on a GPU that others use too, theirs counts.
+ended children is that of the largest one. Attempts that were killed count with the seconds that were last written down. Memory
+of the GPUs is what nvidia-smi says is in use, over what was in use before: on a GPU that others use too, theirs counts.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def measure(path: Path, command: Sequence[str]) -> int:
 
 
 def gpu_bytes_in_use() -> int | None:
-    """Of all GPUs together; None where there are none."""
+    """Bytes in use on all GPUs together; None without GPUs."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -78,7 +78,7 @@ def gpu_bytes_in_use() -> int | None:
 
 
 def read_attempts(path: Path) -> list[dict[str, Any]]:
-    """What earlier attempts cost; empty where there were none."""
+    """Costs of earlier attempts; empty if there were none."""
     try:
         found: list[dict[str, Any]] = json.loads(path.read_text())
     except (OSError, ValueError):

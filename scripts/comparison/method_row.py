@@ -70,7 +70,7 @@ class MethodRow:
 
     @property
     def whole_effort(self) -> dict[str, int]:
-        """All that an annotator gave: to learn from and to choose by."""
+        """All labels of an annotator: those to learn from and those to choose by."""
         return {name: count + self.selection.get(name, 0) for name, count in self.effort.items()}
 
     @property

@@ -32,7 +32,7 @@ _OVERLAY = "comparison"
 
 
 class NotComparable(ValueError):
-    """A method cannot be trained on these data; the message says for want of what."""
+    """A method cannot be trained on these data; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Method:
 
     @property
     def key(self) -> str:
-        """As on the command line: ``camel+unet``."""
+        """Key of the method as on the command line: ``camel+unet``."""
         return "+".join([self.bundle.name, *self.overlays])
 
     @cached_property
@@ -60,7 +60,7 @@ class Method:
 
     @property
     def config_files(self) -> list[str]:
-        """Of the training, with the overlays behind it, and last the bundle's own for comparisons."""
+        """Configuration files of the training, followed by its overlays and the bundle's own for comparisons."""
         own = [_OVERLAY] if (self.bundle / "configs" / f"{_OVERLAY}.json").is_file() else []
         return [str(self.bundle / "configs" / f"{name}.json") for name in ("train", *self.overlays, *own)]
 
@@ -71,17 +71,17 @@ class Method:
 
     @cached_property
     def overlaid(self) -> dict[str, Any]:
-        """What the overlays say."""
+        """The entries of the overlays."""
         return {name: value for overlay in self.overlays for name, value in self._overlay(overlay).items()}
 
     @cached_property
     def inference_overlays(self) -> tuple[str, ...]:
-        """The overlays that stand behind the inference too: those that leave the stages of the training as they are."""
+        """The overlays that are also given after the inference: those that do not change the training's stages."""
         return tuple(overlay for overlay in self.overlays if not _STAGES & self._overlay(overlay).keys())
 
     @cached_property
     def inference(self) -> dict[str, Any]:
-        """The configuration of the inference, with the overlays that stand behind it."""
+        """The configuration of the inference, with the overlays that follow it."""
         files = [self.bundle / "configs" / f"{name}.json" for name in ("inference", *self.inference_overlays)]
         return {name: value for file in files for name, value in json.loads(file.read_text()).items()}
 
@@ -95,12 +95,12 @@ class Method:
 
     @cached_property
     def supervision(self) -> Supervision:
-        """What its bundle declares."""
+        """The supervision that its bundle declares."""
         return read_supervision(self.bundle)
 
     @property
     def kind(self) -> str:
-        """What it learns from: ``"slides"`` or ``"images"``."""
+        """The kind of records it learns from: ``"slides"`` or ``"images"``."""
         return self.supervision.unit
 
     def labels(self, settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ class Method:
         return tuple(self.parser(settings).get_parsed_content("learned_columns"))
 
     def parser(self, settings: Mapping[str, Any] | None = None) -> ConfigParser:
-        """Of the training's configuration under these settings; its items are made when asked for."""
+        """Parser of the training's configuration with these settings; its items are created on demand."""
         parser = ConfigParser()
         parser.read_config(self.config_files)
         parser.read_meta(str(self.bundle / "configs" / "metadata.json"))
@@ -194,7 +194,7 @@ def with_dataset(method: Method, dataset: str | None) -> Method:
 
 
 def _reads_data(overlay: Path) -> bool:
-    """Whether a configuration is an overlay that says where a data set is."""
+    """Whether a configuration is an overlay that gives the place of a data set."""
     return overlay.is_file() and overlay.stem not in _CONFIGS and "dataset_dir" in json.loads(overlay.read_text())
 
 
@@ -224,7 +224,7 @@ def check_given(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]
 
 
 def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str, Any], by_labels_alone: bool = False) -> Plan:
-    """How a method is trained on the data.
+    """The plan for training a method on the data.
 
     What the user or an overlay gives stays. Else images are read at the pixel size of the bundle - finer, by halves, where they
     would be smaller than the bundle says (`Supervision.least_image_px`), and as they are where it names none - and at their
@@ -370,7 +370,7 @@ def _learned_records(method: Method, settings: Mapping[str, Any]) -> dict[str, l
 
 
 def _inference_keys(method: Method, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the training's settings that its inference has too, in their sense."""
+    """The training's settings that its inference also has, with the same meaning."""
     inference = method.inference
     # Of overlays that do not stand behind the inference as a whole, what it has too; of the others it is there already.
     chosen = {} if method.inference_overlays == method.overlays else dict(method.overlaid)

@@ -17,7 +17,7 @@ from .method_row import DONE, MethodRow
 
 @dataclass(frozen=True)
 class CaseValue:
-    """How a method does on one test case, mean over its trainings.
+    """The score of a method on one test case, mean over its trainings.
 
     Attributes:
         case: its name.
@@ -31,7 +31,7 @@ class CaseValue:
 
 
 def case_values(draws: Draws, num_classes: int) -> list[CaseValue]:
-    """Of each case one number, the worst case first: the IoU, where there is no tumour the specificity; of several classes the
+    """One number per case, the worst case first: the IoU, where there is no tumour the specificity; of several classes the
     accuracy."""
     each = draws.of_each_case
     found = []

@@ -19,7 +19,7 @@ OF_CASES = "_of_cases"
 
 @dataclass(frozen=True)
 class Totals:
-    """Weighted sums over cases, a row per draw."""
+    """Weighted sums over cases, one row per draw."""
 
     counts: Array  # (B, 4)
     tissue: Array  # (B, 2, 256)
@@ -94,14 +94,14 @@ def means_of_cases(each: Mapping[str, Array], weights: Array) -> dict[str, Array
 
 
 def _auc(histograms: Array) -> Array:
-    """As `shared.metrics.ranking.roc_auc_of_histograms`, of many: ``(B, 2, 256)`` -> ``(B,)``."""
+    """Like `shared.metrics.ranking.roc_auc_of_histograms`, for many: ``(B, 2, 256)`` -> ``(B,)``."""
     negatives, positives = histograms[:, 0], histograms[:, 1]
     below = negatives.cumsum(axis=1) - negatives
     return (positives * (below + negatives / 2)).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
 
 
 def _ece(histograms: Array) -> Array:
-    """As `shared.metrics.calibration_error.reliability_of_map_histograms`, of many: ``(B, 2, 256)`` -> ``(B,)``."""
+    """Like `shared.metrics.calibration_error.reliability_of_map_histograms`, for many: ``(B, 2, 256)`` -> ``(B,)``."""
     probability = np.arange(256) / 255
     bins = np.minimum(np.floor(probability * ECE_BINS), ECE_BINS - 1)
     counts = histograms.sum(axis=1)
@@ -110,7 +110,7 @@ def _ece(histograms: Array) -> Array:
 
 
 def _ods(boundary: Array) -> Array:
-    """As `shared.metrics.ods_of_counts`, of many: ``(B, thresholds, 4)`` -> ``(B,)``; NaN without a true boundary."""
+    """Like `shared.metrics.ods_of_counts`, for many: ``(B, thresholds, 4)`` -> ``(B,)``; NaN without a true boundary."""
     matched_predicted, predicted, matched_true, true = np.moveaxis(boundary, -1, 0)
     precision, recall = matched_predicted / np.maximum(predicted, 1), matched_true / np.maximum(true, 1)
     f = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
@@ -118,7 +118,7 @@ def _ods(boundary: Array) -> Array:
 
 
 def _class_scores(confusion: Array) -> dict[str, Array]:
-    """As `shared.metrics.classes.class_scores`, of many: ``(B, C, C)`` -> ``(B,)`` each."""
+    """Like `shared.metrics.classes.class_scores`, for many: ``(B, C, C)`` -> ``(B,)`` each."""
     right, true, predicted = confusion.diagonal(axis1=1, axis2=2), confusion.sum(axis=2), confusion.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         f1, iou = 2 * right / (true + predicted), right / (true + predicted - right)
@@ -132,7 +132,7 @@ def _class_scores(confusion: Array) -> dict[str, Array]:
 
 
 def _bach_score(confusion: Array) -> Array:
-    """As `shared.metrics.classes.bach_score_of_confusion`, of many: ``(B, C, C)`` -> ``(B,)``."""
+    """Like `shared.metrics.classes.bach_score_of_confusion`, for many: ``(B, C, C)`` -> ``(B,)``."""
     classes = np.arange(confusion.shape[-1])
     true, predicted = classes[:, None], classes[None, :]
     worst = np.broadcast_to(np.maximum(true, np.abs(true - classes[-1])), confusion.shape[1:]).copy()

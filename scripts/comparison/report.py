@@ -179,7 +179,7 @@ class Report:
         )
 
     def _origin(self) -> str:
-        """What the table was made from and on, in a line."""
+        """The data, machine and time of the table, in one line."""
         title = f"{self.data.manifest.parent.name}/{self.data.manifest.name}"
         splits = ", ".join(
             f"{name} {counts['rows']} {self.unit}s of {counts['cases']} cases" for name, counts in self.data.counts.items()
@@ -234,7 +234,7 @@ class Report:
         return tables
 
     def _plots(self, rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Of each score two plots: against the labelling effort, and against the training."""
+        """Two plots per score: against the labelling effort, and against the training."""
         plots = []
         for name, title in names.items():
             scored = [row for row in rows if name in row.scores]
@@ -262,7 +262,7 @@ class Report:
         ]
 
     def _confusions(self, rows: Sequence[MethodRow]) -> list[dict[str, Any]]:
-        """Of several classes each method's confusion matrix: of every true class the shares that were given to each."""
+        """Each method's confusion matrix for several classes: the shares of every true class assigned to each."""
         return [
             {"title": row.title, "lines": confusion_shares(row.confusion, self.data.class_names)}
             for row in rows
@@ -270,7 +270,7 @@ class Report:
         ]
 
     def _strips(self, rows: Sequence[MethodRow]) -> list[dict[str, Any]]:
-        """Of each method a dot a test case, and the worst of them by name."""
+        """One strip per method with a dot per test case, and the names of the worst."""
         strips = []
         for row in rows:
             values = (
@@ -296,7 +296,7 @@ class Report:
 
 
 def _seed_rows(rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Of each training of methods with several its scores, to read."""
+    """Readable scores of each training, for methods with several trainings."""
     return [
         {
             "title": row.title,
@@ -310,7 +310,7 @@ def _seed_rows(rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict
 
 
 def _difference_lines(difference: Difference | None) -> list[str]:
-    """As `difference_text`, a line per part: points, interval, draws ahead."""
+    """Like `difference_text`, one line per part: points, interval, draws ahead."""
     text, *rest = difference_text(difference).split(" (", 1)
     return [text, *("".join(rest).replace("),", ",").split(", ") if rest else [])]
 

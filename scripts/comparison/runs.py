@@ -54,7 +54,7 @@ class MeasuredSweep(Sweep):
     """A `Sweep` whose processes note what they cost."""
 
     def command(self, values: Mapping[str, Any], parent_run_id: str | None = None) -> list[str]:
-        """That of the sweep, measured into the run's folder."""
+        """The command of the sweep, measured into the run's folder."""
         return command_line(self.folder(values) / USAGE, super().command(values, parent_run_id))
 
 
@@ -299,7 +299,7 @@ class Comparison:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something: of a traceback its error.
+    """The last informative line of a log, which is the error of a traceback.
 
     Of an error that MONAI wraps, the line says what was wrong and not in which item.
     """

@@ -43,7 +43,7 @@ BOUNDARY_SIDE_PX = 512
 
 @dataclass(frozen=True)
 class Scores:
-    """What N images score.
+    """The scores of N images.
 
     Attributes:
         counts: tp, fp, fn, tn at the threshold of the maps, ``(N, 4)``: of all pixels of an image, of a slide's tissue.
@@ -174,11 +174,11 @@ class MapScorer:
         return boundary_counts(values.astype(np.float32) / np.float32(255), grid.truth(*strip) > 0)
 
     def _tissue(self, grid: ScoringGrid) -> StripTissue:
-        """Of a slide the tissue that was found on it, of an image what is not white."""
+        """The detected tissue of a slide, or the pixels of an image that are not white."""
         return grid.slide_tissue(self.tissue) if self.data.is_slides else partial(_not_white, grid)
 
     def _key(self, made: Sequence[Any]) -> str:
-        """What the scores depend on: the maps by their settings, the truth by its files, the patients."""
+        """Everything that the scores depend on: the maps by their settings, the truth by its files, the patients."""
         truth = [None if mask is None else _file_key(Path(mask)) for mask in (record["mask"] for record in self.data.records)]
         columns = ("image", "x", "y", "width_px", "height_px", "mpp", "label", "case_id", *MASK_COLUMNS[1:])
         regions = [[record.get(name) for name in columns] for record in self.data.records]

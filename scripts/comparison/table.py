@@ -22,7 +22,7 @@ EFFORTS = ("labels", "areas", "masks")
 
 
 def effort_text(effort: Mapping[str, int]) -> str:
-    """What a method learned from, in words.
+    """The labels that a method learned from, in words.
 
     >>> effort_text({"labels": 200, "areas": 100, "masks": 0})
     '200 labels, 100 areas'
@@ -81,7 +81,7 @@ def trainings_text(row: MethodRow) -> str:
 
 
 def caution(rows: Sequence[MethodRow]) -> str:
-    """What readers of the intervals must know: few cases, and methods of one training; nothing where all is well."""
+    """What readers of the intervals must know: few cases, and methods of one training; empty if all is well."""
     drawn = [row.draws for row in rows if row.draws is not None]
     few = f"Only {drawn[0].num_cases} test cases: below {FEW_CASES} the intervals are rough." if drawn else ""
     alone = "With one training per method, intervals cover patients only and are too narrow."
@@ -198,7 +198,7 @@ def write_markdown(
 
 
 def confusion_shares(confusion: NDArray[np.int64], class_names: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Of each true class how many per cent of its pixels were given to each class.
+    """Percentage of each true class's pixels that were assigned to each class.
 
     >>> confusion_shares(np.array([[3, 1, 0], [0, 0, 0], [0, 1, 1]]), ["a", "b", "c"])
     [('a', ['75.0', '25.0', '0.0']), ('b', ['-', '-', '-']), ('c', ['0.0', '50.0', '50.0'])]
@@ -222,7 +222,7 @@ def _confusion_lines(rows: Sequence[MethodRow], class_names: Sequence[str]) -> l
 def _against(
     rows: Sequence[MethodRow], reference: MethodRow | None, columns: Mapping[str, str], name: str
 ) -> dict[str, dict[str, str]]:
-    """Heads of the columns of differences in one score, each with a text a row: to the reference, and to the floor."""
+    """Headers of the columns of differences in one score, each with one text per row: to the reference, and to the floor."""
     floors = [row for row in rows if row.key == FLOOR]
     found = {}
     for other in dict.fromkeys(row.key for row in [reference, *floors] if row is not None):

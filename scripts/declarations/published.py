@@ -56,10 +56,10 @@ def bundle_of(config_files: Sequence[str | Path]) -> Path:
 
 
 def read_published(bundle: Path) -> dict[str, dict[str, Any]]:
-    """Overlay of a data set -> what is published of a bundle's method on it; empty where the bundle says nothing.
+    """Overlay of a data set -> published results of a bundle's method on it; empty if the bundle lists none.
 
-    Each has ``title``, ``citation`` and ``scores`` (overlays of the method, joined by a plus, -> score -> value), and may have a
-    ``note``, ``settings`` (overlays -> keys of the training and the values that the scores are of) and further numbers for a
+    Each has ``title``, ``citation`` and ``scores`` (overlays of the method, joined by a plus, -> score -> value), and may have
+    a ``note``, ``settings`` (overlays -> keys of the training and the values that the scores are of) and further numbers for a
     benchmark of the method.
 
     Raises:
@@ -80,7 +80,7 @@ def read_published(bundle: Path) -> dict[str, dict[str, Any]]:
 
 
 def published_data(bundles: Path) -> dict[str, PublishedData]:
-    """Overlay of a data set -> what the bundles of a folder say was published on it.
+    """Overlay of a data set -> results published on it according to the bundles of a folder.
 
     Raises:
         ValueError: naming the file, for one that cannot be read.

@@ -19,7 +19,7 @@ _LISTS = ("learns_from", "of_some", "chooses_by")
 
 @dataclass(frozen=True)
 class Supervision:
-    """What a bundle learns from as it comes; its overlays and settings may change it, see `learned_columns` of its train.json.
+    """The default supervision of a bundle; its overlays and settings may change it, see `learned_columns` of its train.json.
 
     Attributes:
         you_have: the labels that its user has, in the words of the READMEs' tables.

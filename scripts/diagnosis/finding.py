@@ -17,7 +17,7 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, what was found, and what to do about it.
+    """One check of the machine: its result, and what to do about it.
 
     Args:
         name: of what was looked at.
@@ -43,7 +43,7 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def findings_of(check: Check) -> Iterator[Finding]:
-    """What a check finds; a check that breaks is a finding itself, so that the others are still heard."""
+    """The findings of a check; a check that fails is reported as a finding, so that the others still run."""
     name = check.__name__.replace("_", " ")
     try:
         yield from check()

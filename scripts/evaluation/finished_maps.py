@@ -38,7 +38,7 @@ Report = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def settings_of(maps: Path) -> dict[str, Any]:
-    """Those of the run that made the maps; none where the file cannot be read."""
+    """Settings of the run that made the maps; empty if the file cannot be read."""
     try:
         return dict(json.loads((maps / SETTINGS_NAME).read_text()))
     except (OSError, ValueError, TypeError):
@@ -54,7 +54,7 @@ def tissue_of(settings: Mapping[str, Any], given: Path | None, otherwise: Path) 
 
 
 def tumour_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> Report:
-    """Of maps of tumour, at the threshold that is asked for or with which they were made."""
+    """Report on maps of tumour, at the given threshold or that with which they were made."""
     threshold = _threshold(arguments, settings)
     cohort = MapCohort(arguments.maps, _records(arguments), tissue, allow_missing=arguments.allow_missing)
     return tumour_map_report(cohort, threshold, FROC_MPP if arguments.froc_mpp is None else arguments.froc_mpp)
@@ -64,12 +64,12 @@ def _threshold(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> fl
     if arguments.threshold is not None:
         return float(arguments.threshold)
     if settings.get("threshold") is None:
-        raise ValueError(f"{arguments.maps / SETTINGS_NAME} does not tell the maps' threshold: give --threshold")
+        raise ValueError(f"{arguments.maps / SETTINGS_NAME} does not state the maps' threshold: give --threshold")
     return float(settings["threshold"])
 
 
 def class_report(arguments: argparse.Namespace, settings: Mapping[str, Any], tissue: TissueCache) -> Report:
-    """Of maps of several classes."""
+    """Report on maps of several classes."""
     for name in ("threshold", "froc_mpp", "tumour_classes"):
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} is for maps of tumour, and those in {arguments.maps} have several classes")
@@ -119,7 +119,7 @@ def _pixel_lines(title: str, metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _confusion_lines(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
-    """Of each true class the shares that were given to each class."""
+    """The shares of each true class that were assigned to each class."""
     width = max(15, *(len(name) + 2 for name in names))
     lines = ["True class, % given to".ljust(width + 9) + "".join(f"{name:>{width}}" for name in names) + f"{'Pixels':>{width}}"]
     for name, counts in zip(names, confusion, strict=True):
@@ -133,7 +133,7 @@ def _compared(arguments: argparse.Namespace) -> str:
     """Compare the maps with another program's, write ``comparison.json`` and ``compared_slides.csv``, and return the table."""
     out, settings = arguments.out or arguments.maps / "evaluation", settings_of(arguments.maps)
     if settings.get("class_names"):
-        raise ValueError(f"--compare_with is for maps of tumour, and those in {arguments.maps} are of several classes")
+        raise ValueError(f"--compare_with is for maps of tumour, and those in {arguments.maps} have several classes")
     thresholds = _threshold(arguments, settings), arguments.compare_threshold
     tissue = tissue_of(settings, arguments.tissue, out / "tissue")
     maps, others = MapFolder(arguments.maps), PictureMaps(arguments.compare_with)

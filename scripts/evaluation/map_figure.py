@@ -1,4 +1,4 @@
-"""One picture of the finished maps of several methods beside the truth."""
+"""One picture of the finished maps of several methods next to the truth."""
 
 from __future__ import annotations
 

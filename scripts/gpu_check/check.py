@@ -19,7 +19,7 @@ _LONGEST = 300
 
 @dataclass(frozen=True)
 class Check:
-    """What is checked, in a separate process: a device that fails in one says nothing of the next.
+    """A check in a separate process, so that a device failure in one does not affect the next.
 
     Args:
         name: in the table, and of the log.
@@ -36,7 +36,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a check."""
+    """The result of a check."""
 
     name: str
     result: str
@@ -73,11 +73,11 @@ def run_check(check: Check, python: str, folder: Path, timeout_s: float) -> Row:
 
 
 def last_line(text: str) -> str:
-    """Of what a process printed."""
+    """The last line of a process's output."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _last_error(text: str) -> str:
-    """What went wrong: not that MONAI could not make a configuration's item because of it."""
+    """The cause of a failure, not MONAI's error about the configuration's item that it broke."""
     errors = [line.strip() for line in text.splitlines() if _ERROR.match(line) and _WRAPPER not in line]
     return (errors[-1] if errors else last_line(text))[:_LONGEST]

@@ -27,7 +27,7 @@ FIRST_IMAGES = ("layers/pixel_normalization.py", "look")
 
 
 class Place(NamedTuple):
-    """Of one call."""
+    """Place of one call."""
 
     file: str
     line: int

@@ -11,7 +11,7 @@ EVERY_S = 1.0
 
 
 def percentages(printed: str) -> list[float]:
-    """Of each GPU, from what ``nvidia-smi`` printed; what is no number, as of some virtual GPUs, is left out.
+    """Utilisation of each GPU from the output of ``nvidia-smi``; values that are not numbers are left out.
 
     >>> percentages("97\\n[N/A]\\n3\\n")
     [97.0, 3.0]

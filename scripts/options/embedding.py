@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """What an embedder is made of, see `shared.encoders.load_encoder` and `shared.inference.SlideEmbedder`.
+    """The options of an embedder, see `shared.encoders.load_encoder` and `shared.inference.SlideEmbedder`.
 
     Args:
         encoder: its source.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_engine_options(parser: argparse.ArgumentParser, needed_everywhere: str) -> None:
-    """Options that say where the work is done.
+    """Add the options that select where the work is done.
 
     Args:
         parser: gets them.
@@ -57,8 +57,8 @@ def run_on_engine(build: Callable[[], Mapper], images: Sequence[ImageInput], arg
         done: what is then said of an image: mapped, embedded.
 
     Returns:
-        0 when every image is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 3 when the device
-        computes no more.
+        0 when every image is finished, 1 when any failed or the disk is full, 2 when nothing could be started, 3 when the
+        device computes no more.
     """
     from shared.inference.bundle_mapper import first_cause
     from shared.inference.cohort.cohort import InferenceFailures, run_cohort

@@ -16,7 +16,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def chosen_gpus(given: str) -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` calls each of the GPUs that ``--gpus`` names, by their numbers among those that are visible.
+    """The names in ``CUDA_VISIBLE_DEVICES`` of the GPUs that ``--gpus`` selects, by their numbers among those that are visible.
 
     Raises:
         ValueError: if there is no GPU, not this one, or it is named twice.

@@ -69,7 +69,7 @@ def unpack(path: Path, parent: Path) -> Path:
 
 
 def checksum(path: Path, algorithm: str = "sha1") -> str:
-    """Of a file's bytes, in hexadecimal digits. The zoo's ``model_info.json`` has SHA-1.
+    """SHA checksum of a file's bytes, in hexadecimal digits. The zoo's ``model_info.json`` has SHA-1.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

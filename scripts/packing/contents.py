@@ -81,7 +81,7 @@ def code_digest(shared: Path) -> str:
 
 
 def stage_weights(training: Path, target: Path, settings: list[str]) -> None:
-    """Copy the trained network and what belongs to it, such as its threshold, and say next to it what it was trained on.
+    """Copy the trained network and what belongs to it, such as its threshold, and a note on what it was trained on.
 
     Args:
         training: output folder of a training.
@@ -100,7 +100,7 @@ def stage_weights(training: Path, target: Path, settings: list[str]) -> None:
 
 
 def stage_encoder(folder: Path, training: Path) -> None:
-    """Of a head on features: say which encoder it needs, and make it the network of the packed configurations.
+    """For a head on features, record the encoder that it needs and make it the network of the packed configurations.
 
     Args:
         folder: of the staged bundle, with its weights.

@@ -42,12 +42,12 @@ class EncoderTerms:
         return f"{self.name} (licence: {self.licence or 'not known'}{access})"
 
     def entry(self, key: str) -> dict[str, Any]:
-        """What ``models/encoder.json`` says; `key` is that which the weights were trained with."""
+        """The contents of ``models/encoder.json``; `key` is the key with which the weights were trained."""
         return asdict(self) | {"key": key, "is_packed": self.is_given_on}
 
 
 def terms_of(config: Mapping[str, Any]) -> EncoderTerms:
-    """Of the encoder of a training, by the configuration that it recorded; nothing is loaded."""
+    """Terms of a training's encoder, from the configuration that it recorded; nothing is loaded."""
     source = str(ConfigParser(dict(config)).get_parsed_content("encoder_def::source"))
     if source == FACTS.name:
         return EncoderTerms(source, FACTS.licence)

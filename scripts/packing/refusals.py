@@ -38,7 +38,7 @@ WARNED_IN = ("description", "intended_use")
 
 
 def reasons(bundle: Path, training: Path) -> list[str]:
-    """Everything that speaks against packing a bundle with the weights of a training; empty if nothing does.
+    """All reasons against packing a bundle with the weights of a training; empty if there are none.
 
     Args:
         bundle: a folder of ``bundles``.
@@ -57,7 +57,7 @@ def settings_changed(bundle: Path, training: Path) -> list[str]:
     ignored = {*VOLATILE, "_meta_", FILES}
     before, now = ({k: v for k, v in config.items() if k not in ignored} for config in (_train(bundle), read_training(training)))
     return [
-        line.replace(" then, ", " in train.json, ").removesuffix(" now") + " in training" for line in differences(before, now)
+        line.replace(" before, ", " in train.json, ").removesuffix(" now") + " in training" for line in differences(before, now)
     ]
 
 
@@ -84,14 +84,13 @@ def _of_metadata(bundle: Path, metadata: Mapping[str, Any]) -> list[str]:
     if silent:
         found.append(
             f"{path}: {' and '.join(silent)} must state that the weights were trained on generated data, so that nobody takes "
-            "them "
-            "for a clinical model"
+            "them for a clinical model"
         )
     return found
 
 
 def _of_heads(bundle: Path) -> list[str]:
-    """Heads that lie in the repository are of real data, which the bundle's documents must say too."""
+    """Check that the bundle's documents name the real data on which the repository's heads were trained."""
     path = bundle / "docs" / "data_license.txt"
     text = path.read_text(encoding="utf-8")
     silent = [head.name for head in shipped_heads(bundle) if f"models/{head.name}" not in text]
@@ -126,13 +125,12 @@ def _of_encoder(training: Path, state: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"{training / WEIGHTS} holds fine-tuned weights of the encoder {terms}, which must not be redistributed: pack a head "
-        "on its "
-        "features (features.json), which names the encoder"
+        "on its features (features.json), which names the encoder"
     ]
 
 
 def _of_data(bundle: Path, training: Path) -> list[str]:
-    """Weights say themselves what they were trained on, in the configuration that their training left next to them."""
+    """Check on which data the weights were trained, by the configuration that their training saved next to them."""
     if not (training / TRAINING).is_file():
         return [
             f"{training / TRAINING} does not exist, so it is not known on what {WEIGHTS} was trained: give the folder of a "

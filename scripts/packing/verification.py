@@ -57,7 +57,7 @@ def verify(archives: Sequence[Path], model_info: Path, schema: Path = SCHEMA) ->
 
 
 def tasks_of(name: str, folder: Path, schema: Path = SCHEMA) -> list[Task]:
-    """All checks of one unpacked bundle; what they write stays in its folder."""
+    """All checks of one unpacked bundle; their output stays in its folder."""
     arguments = {
         "metadata": {"schema": str(schema.resolve())},
         "train": {"output_dir": "trial"},

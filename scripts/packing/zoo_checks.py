@@ -46,7 +46,7 @@ SMALL_SLIDE_PX = (900, 1100)
 
 
 def directory() -> None:
-    """Every file that a bundle needs is there and nothing that runs leave behind; no link leads out of it."""
+    """Check that every file that a bundle needs exists, that none is left over from runs, and that no link leads out of it."""
     wanted = (*REQUIRED, *DOCUMENTS, *([str(TORCHSCRIPT)] if _holds_its_encoder() else []))
     missing = [name for name in wanted if not Path(name).is_file()]
     _refuse(missing, "missing")

@@ -33,11 +33,16 @@ from shared.wsi import open_slide
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("first", type=Path, help="manifest with the masks of one pathologist")
-    parser.add_argument("second", type=Path, help="manifest of the same images with those of another")
+    parser.add_argument("second", type=Path, help="manifest of the same images with the masks of another pathologist")
     parser.add_argument("output", type=Path, help="folder to write to")
-    parser.add_argument("--third", type=Path, help="manifest with the masks of a third one, of the disputed images at least")
     parser.add_argument(
-        "--overlap", type=float, default=LEAST_OVERLAP, help=f"from which a region is agreed on (default {LEAST_OVERLAP:g})"
+        "--third", type=Path, help="manifest with the masks of a third pathologist, at least for the disputed images"
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=LEAST_OVERLAP,
+        help=f"overlap from which a region counts as agreed (default {LEAST_OVERLAP:g})",
     )
     add_annotation_options(parser)
 

@@ -1,4 +1,4 @@
-"""Pictures of how patches are cut from a slide: its foreground, centred patches beside tiles, a large lesion that is split."""
+"""Pictures of how patches are cut from a slide: its foreground, centred patches next to tiles, a large lesion that is split."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ SINGLE = {"dice_positive": "mean Dice of tumour images", "false_positive_share":
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says in addition to the scores.
+    """The facts on a card in addition to the scores.
 
     Attributes:
         bundle: name of its folder.
@@ -152,8 +152,7 @@ def _limits(facts: CardFacts, scores: Mapping[str, Any], data: str) -> str:
             "## Limits",
             "",
             f"- The method was scored on {scores['num_cases']} cases of one data set, {data}. Nothing is known about other "
-            "organs, "
-            "scanners, stains and diagnoses.",
+            "organs, scanners, stains and diagnoses.",
             f"- {size}",
             "- The network also gives an answer for kinds of tissue that the data do not contain.",
             "- Research only: this is not a clinical model, and its maps are not diagnoses.",

@@ -30,7 +30,7 @@ DEFAULT_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a training has left.
+    """The files of a finished training.
 
     Attributes:
         folder: its output folder.
@@ -55,7 +55,7 @@ class FinishedRun:
 
     @property
     def version(self) -> str:
-        """Of the bundle that was trained, which may have changed since."""
+        """Version of the bundle that was trained, which may have changed since."""
         return str(self.config.get("_meta_", {}).get("version", "unknown"))
 
     @property

@@ -17,7 +17,7 @@ _LEAST_MARGIN_PX, _LEAST_TILE_PX = 64, 512
 
 
 def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder: Encoder, mpp: float) -> dict[str, Any]:
-    """What inference needs to know of a training: the network, where its weights lie, and what it sees.
+    """The settings of a training that inference needs: the network, the place of its weights, and its input.
 
     Args:
         bundle: its folder.

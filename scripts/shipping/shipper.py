@@ -32,7 +32,7 @@ _SAME_THRESHOLD = 1e-9
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be shipped.
+    """The request to ship a head.
 
     Attributes:
         bundle: its folder.

@@ -127,8 +127,7 @@ def image_threshold(histograms: Sequence[Tensor], labels: Sequence[int]) -> dict
     if min(counts) < MIN_IMAGES:
         reason = (
             f"0.5, because the validation split has {counts[1]} tumour and {counts[0]} normal images, and a threshold is only "
-            "chosen "
-            f"with at least {MIN_IMAGES} of each"
+            f"chosen with at least {MIN_IMAGES} of each"
         )
         return default | {"reason": reason} | result
     threshold = map_threshold(histograms, labels, 1.0)

@@ -55,7 +55,7 @@ def with_temperature(network: nn.Module, temperature: float | str | Path) -> nn.
 
 
 def temperature_of(temperature: float | str | Path) -> float:
-    """The number of what `with_temperature` takes, for thresholds; its weights are not compared.
+    """The temperature that `with_temperature` applies, as a number, for thresholds; its weights are not compared.
 
     Raises:
         ValueError: naming the file, if it cannot be read.

@@ -1,4 +1,4 @@
-"""Bags of tiles drawn from whole slides, again in every epoch: the dataset of methods whose label is a slide's."""
+"""Bags of tiles drawn from whole slides, again in every epoch: the dataset of methods with one label per slide."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class SlideBagDataset(Dataset):
         return self.draw(index)
 
     def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
-        """Item `index`, which has come `occurrence` times in this epoch, and has its tiles from other places each time."""
+        """Item `index`, which has occurred `occurrence` times in this epoch, with tiles from other places each time."""
         record = self.data[index]
         rng = np.random.default_rng(draw_key(self.seed, self.epoch, index, occurrence))
         try:
@@ -116,8 +116,7 @@ class SlideBagDataset(Dataset):
         if slide.mpp > self.mpp * (1 + MPP_TOLERANCE):
             raise ValueError(
                 f"its pixels are {slide.mpp:g} um, coarser than the mpp={self.mpp:g} at which tiles are read: detail that a "
-                "method "
-                "learns from other slides is missing. Choose a larger mpp, or leave the slide out"
+                "method learns from other slides is missing. Choose a larger mpp, or leave the slide out"
             )
         return slide
 
@@ -230,8 +229,7 @@ def _in_two_splits(slides: Sequence[tuple[Record, int, str]]) -> list[str]:
         if record["image"] != other["image"] and splits[0] != splits[1]:
             what = (
                 f"it has the same content as {other['image']} (row {other.get('row')}): one slide is in the splits {splits[1]} "
-                "and "
-                f"{splits[0]}, which makes the test meaningless; keep one"
+                f"and {splits[0]}, which makes the test meaningless; keep one"
             )
             problems.append(str(record_error(record, ValueError(what))))
     return problems

@@ -30,7 +30,7 @@ PIXEL_LABELS = ("instances", "mask", "label")
 
 
 class RegionDataset(Dataset):
-    """Reads tiles and slide regions, and whichever labels a stage asks for.
+    """Reads tiles and slide regions, and the labels that a stage requests.
 
     Item ``i`` is a dictionary: ``image`` uint8 ``(3, H, W)``, ``label`` (int), ``index`` (``i``), and where asked for ``mask``
     uint8 ``(1, H, W)`` in 0..num_classes - 1, ``superpixels`` int32 ``(1, H, W)`` and ``area`` (a float, NaN where the record
@@ -54,8 +54,8 @@ class RegionDataset(Dataset):
         num_classes: classes of the masks and labels, from 2 to 255. With two, whatever is not 0 is 1.
         class_names: the class of each index in annotation files, see `read_record_mask`.
         cache: keeps what is read of large pictures and of masks; None for none.
-        stretch: bring every image to `size_px`, whatever its size and shape, instead of reading it at `mpp`: for labelled images,
-            which have no mask that would have to follow.
+        stretch: bring every image to `size_px`, whatever its size and shape, instead of reading it at `mpp`: for labelled
+            images, which have no mask that would have to follow.
 
     Raises:
         ValueError: naming the manifest, the row and the file of an image or mask that cannot be read or has another size; and
@@ -113,7 +113,7 @@ class RegionDataset(Dataset):
         return self.draw(index)
 
     def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
-        """Item `index`, which has come `occurrence` times in this epoch, and is transformed by other random numbers each time."""
+        """Item `index`, which has occurred `occurrence` times in this epoch, transformed by other random numbers each time."""
         image = read_image(self.data[index], self.mpp, self.size_px, self.cache, self.stretch)
         item: dict[str, Any] = {"image": image, **self.targets(index, image.shape[-2:])}
         if self.superpixels is not None:
@@ -176,8 +176,8 @@ def read_image(
 
 
 def _mpp_of_shorter_side(record: Record, size_px: int) -> float | None:
-    """Micrometres per pixel at which the shorter side of a record's region has `size_px`, or its own where it has fewer; None for
-    files that do not know theirs."""
+    """Micrometres per pixel at which the shorter side of a record's region has `size_px`, or its own where it has fewer; None
+    for files that do not know theirs."""
     slide = open_slide(record["image"], mpp=record.get("mpp"))
     shorter_px = min(region_of(record, slide.size_px)[2:])
     return slide.mpp * max(1.0, shorter_px / size_px) if slide.has_mpp else None
@@ -222,8 +222,7 @@ def _check_view(transform: Any) -> None:
     if changes:
         raise ValueError(
             f"the transform ({', '.join(changes)}) changes which part of the tissue an image shows, so the rough areas would "
-            "silently be "
-            "wrong: expected only flips and quarter turns. Set free_rotation false, max_scale 1 and crop_size_px "
+            "silently be wrong: expected only flips and quarter turns. Set free_rotation false, max_scale 1 and crop_size_px "
             "null, or switch the area constraint off (etas and eta_fuse 0)"
         )
 

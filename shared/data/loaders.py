@@ -1,4 +1,4 @@
-"""Batches whose content depends on the seed and the epoch alone, not on the number of workers or processes."""
+"""Batches whose content depends only on the seed and the epoch, not on the number of workers or processes."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class EvenBatchSampler(Sampler[list[int]]):
         shuffle: a new order each epoch.
         seed: of the order.
         rank, num_processes: default to those of `torch.distributed`.
-        may_idle: no process waits for another in a step, as in validation: there are as many steps as one process would make, and
-            a process that has no image of one leaves it out.
+        may_idle: no process waits for another in a step, as in validation: there are as many steps as one process would make,
+            and a process that has no image of one leaves it out.
         fill: repeat images, drawn at random, until every step has exactly `batch_size` of them.
 
     Raises:
@@ -62,8 +62,7 @@ class EvenBatchSampler(Sampler[list[int]]):
         if batch_size < self.num_processes and shuffle and self.rank == 0:
             logger.warning(
                 f"the images or slides per step (batch_size, slides_per_step) are counted over all processes: {batch_size} is "
-                "fewer "
-                f"than {self.num_processes} processes, so each step takes {self.num_processes}, one per process"
+                f"fewer than {self.num_processes} processes, so each step takes {self.num_processes}, one per process"
             )
         self.labels = np.asarray(labels)
         if len(self.labels) < (1 if may_idle else self.num_processes):
@@ -118,7 +117,7 @@ class EvenBatchSampler(Sampler[list[int]]):
             yield [index for index, _ in batch]
 
     def draws(self) -> Iterator[list[tuple[int, int]]]:
-        """This process' batches: of every image its index and how often it has come before in this epoch, in any process."""
+        """The batches of this process: each image's index and how often it has occurred before in this epoch, in any process."""
         seen: Counter[int] = Counter()
         for batch in self.global_batches():
             drawn = []
@@ -131,7 +130,7 @@ class EvenBatchSampler(Sampler[list[int]]):
 
 
 class Reading(NamedTuple):
-    """The reading of a loader's processes so far: the seconds of all together, and the samples; a step takes so many."""
+    """The reading of a loader's processes so far: the seconds of all processes together, and the samples."""
 
     seconds: float
     samples: int
@@ -140,7 +139,7 @@ class Reading(NamedTuple):
 
 
 class _OfEpochs:
-    """A data set asked by ``(epoch, index, occurrence)``: a process that reads on while the epoch changes is never one behind.
+    """A data set indexed by ``(epoch, index, occurrence)``: a process that reads on while the epoch changes is never one behind.
 
     Attributes:
         spent: of each process that reads, the seconds and the samples that it has read in them, in memory that they share.

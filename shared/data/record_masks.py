@@ -1,4 +1,4 @@
-"""The masks of manifest records: what a row says of its mask goes with it, wherever the mask is read."""
+"""The masks of manifest records: how a mask is read is part of its row."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ def read_record_mask(
         ``(height, width)`` class indices.
 
     Raises:
-        ValueError: as `read_mask_region`; if an image of label 0 has tumour annotated, or another has none; if nothing says which
-            classes are tumour and another annotation file of the manifest was of another class. The row is for the caller to
+        ValueError: as `read_mask_region`; if an image of label 0 has tumour annotated, or another has none; if nothing says
+            which classes are tumour and another annotation file of the manifest was of another class. The row is for the caller
+            to
             name: `record_error`.
     """
     file = record.get("mask")

@@ -1,4 +1,4 @@
-"""Data sets whose randomness is repeatable: what they offer to loaders, and what their draws follow from."""
+"""Data sets whose randomness is repeatable: their interface to loaders, and how their draws are seeded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SeededDataset(Protocol):
     epoch: int
 
     def draw(self, index: int, occurrence: int = 0) -> Any:
-        """Item `index`, which has come `occurrence` times in this epoch; with 0 it is what ``dataset[index]`` gives."""
+        """Item `index`, which has occurred `occurrence` times in this epoch; with 0 it equals ``dataset[index]``."""
         ...
 
     def set_epoch(self, epoch: int) -> None: ...
@@ -27,8 +27,8 @@ def draw_key(seed: int, epoch: int, index: int, occurrence: int = 0) -> np.rando
         seed: of the data set.
         epoch: from 0.
         index: of the item.
-        occurrence: how often the item has come before in this epoch, over all processes: over-sampled images come several times,
-            each time with other random numbers.
+        occurrence: how often the item has come before in this epoch, over all processes: over-sampled images come several
+            times, each time with other random numbers.
     """
     # Without its occurrence a first draw has the numbers that it would have where nothing is over-sampled.
     return np.random.SeedSequence((seed, epoch, index), spawn_key=(occurrence,) if occurrence else ())

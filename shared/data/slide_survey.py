@@ -74,7 +74,7 @@ def survey_slides(
 
 
 def _mpp_of(record: Record, facts: SlideFacts, of_magnification: bool) -> tuple[float | None, str | None]:
-    """The pixel size for the manifest, None where the slide says it itself; and what is wrong."""
+    """The pixel size for the manifest, None if the slide states it itself; and the problem."""
     if facts.problem is not None:
         return None, facts.problem
     if record["mpp"] is not None or facts.mpp is not None or is_plain_picture(record["image"]):

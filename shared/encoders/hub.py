@@ -22,7 +22,7 @@ TIMEOUT_S = 60.0
 
 @contextmanager
 def explained_hub_errors(source: str, repository: str | None = None) -> Iterator[None]:
-    """Turn what goes wrong with a download from Hugging Face into a RuntimeError that says what to do.
+    """Turn errors of a download from Hugging Face into a RuntimeError that says what to do.
 
     Args:
         source: of the encoder, as its user named it.
@@ -40,8 +40,7 @@ def explained_hub_errors(source: str, repository: str | None = None) -> Iterator
     except errors.GatedRepoError as error:
         raise RuntimeError(
             f"the weights of {source} are only available to people who have been granted access. Request it at {page}, log in "
-            "with "
-            f"`huggingface-cli login` (or set HF_TOKEN) and start again, or give a local file of them as checkpoint_path"
+            "with `huggingface-cli login` (or set HF_TOKEN) and start again, or give a local file of them as checkpoint_path"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise RuntimeError(
@@ -51,8 +50,7 @@ def explained_hub_errors(source: str, repository: str | None = None) -> Iterator
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RuntimeError(
             f"cannot get the weights of {source}: {first}. Download them from {page} on a machine with network access and give "
-            "the file "
-            "as checkpoint_path"
+            "the file as checkpoint_path"
         ) from error
 
 
@@ -90,14 +88,13 @@ def downloaded(source: str, url: str) -> Path:
     except (OSError, http.client.HTTPException) as error:
         raise RuntimeError(
             f"cannot get the weights of {source}: {error}. Download {url} on a machine with network access, put it at {path} "
-            "and start "
-            "again, or give it as checkpoint_path"
+            "and start again, or give it as checkpoint_path"
         ) from error
     return path
 
 
 def _download(url: str, path: Path) -> None:
-    """Download to a name of this process's own, and rename what has come whole.
+    """Download to a name unique to this process, and rename the file when it is complete.
 
     Raises:
         OSError: if the server cannot be reached, or fewer bytes come than it announced, which `urllib` passes over in silence.

@@ -54,7 +54,7 @@ def timm_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def side_of_position_embedding(positions: int, prefix_tokens: int) -> int:
-    """Patches a side of the images whose position embeddings these are.
+    """Patches per side of the images to which these position embeddings belong.
 
     Args:
         positions: how many there are: of the patches, and of all prefix tokens, of one or of none.

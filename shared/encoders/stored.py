@@ -1,4 +1,4 @@
-"""An encoder whose features are stored: its weights are loaded when it is first given an image, which may be never."""
+"""An encoder whose features are stored: its weights are loaded only when it is first given an image."""
 
 from __future__ import annotations
 

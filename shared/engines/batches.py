@@ -128,7 +128,7 @@ class AugmentedOnDevice:
 
 
 class SlideBags:
-    """The ``prepare_batch`` of bags: tiles as the network wants them, augmented on the device, and the slides' labels.
+    """The ``prepare_batch`` of bags: tiles as the network expects them, augmented on the device, and the slides' labels.
 
     Args:
         augmentation: of tiles ``(N, 3, H, W)``, each on its own, such as `shared.data.TileAugmentation`; None for none.

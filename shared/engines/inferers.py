@@ -160,7 +160,7 @@ class ScoreMapInferer(Inferer):
 
 
 class JointInferer(Inferer):
-    """Both kinds of images through a `shared.networks.SegClsResNet18`, in one call, as gradient exchange wants it."""
+    """Pass both kinds of images through a `shared.networks.SegClsResNet18` in one call, as gradient exchange requires."""
 
     def __call__(  # type: ignore[override]
         self, inputs: dict[str, Tensor], network: Callable[..., Any], *args: Any, **kwargs: Any

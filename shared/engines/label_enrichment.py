@@ -110,8 +110,7 @@ class Construct:
         if not all(counts):
             raise ValueError(
                 f"construct: {counts[1]} tumour and {counts[0]} normal picks agree with the label of their image; both kinds "
-                "are needed. "
-                "Train cMIL for more epochs (cmil::num_epochs), or change its norm or learning rate."
+                "are needed. Train cMIL for more epochs (cmil::num_epochs), or change its norm or learning rate."
             )
         if rank() == 0:
             write_picks(ordered, self.path)

@@ -134,8 +134,7 @@ class RunFolder:
             shown = "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
             raise ValueError(
                 f"{self.path} contains a run with another configuration ({shown}). Give another --output_dir, or delete the "
-                "folder "
-                "to start again; nothing was changed."
+                "folder to start again; nothing was changed."
             )
 
 

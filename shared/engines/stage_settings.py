@@ -81,7 +81,7 @@ class Steps:
             raise ValueError(f"min_steps must be at least 0, got {self.min_steps}")
 
     def epochs(self, max_epochs: int, batches_per_epoch: int) -> int:
-        """How many epochs a stage takes that was given `max_epochs`: so many more that they make `min_steps` steps.
+        """The number of epochs of a stage with `max_epochs`: more if these make fewer than `min_steps` steps.
 
         >>> Steps(min_steps=200).epochs(max_epochs=12, batches_per_epoch=6)
         34

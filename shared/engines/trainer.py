@@ -178,8 +178,7 @@ class StageTrainer(Stage, SupervisedTrainer):
         if self.state.max_epochs > self.given_epochs and rank() == 0:
             logger.info(
                 f"{self.folder.name}: {self.given_epochs} epochs would be fewer than {self.steps.min_steps} steps (min_steps), "
-                "so "
-                f"{self.state.max_epochs} epochs are run"
+                f"so {self.state.max_epochs} epochs are run"
             )
 
     def _run_with_workers(self) -> None:
@@ -220,8 +219,7 @@ class StageTrainer(Stage, SupervisedTrainer):
             if saved.get("average") is None:
                 raise ValueError(
                     f"{point} belongs to a training without averaged weights (ema_decay): choose another output_dir, delete "
-                    "it, or "
-                    "give ema_decay null"
+                    "it, or give ema_decay null"
                 )
             self.average.load_state_dict(saved["average"])
         self.load_state_dict(
@@ -231,7 +229,7 @@ class StageTrainer(Stage, SupervisedTrainer):
 
 
 def _tensors(inputs: Any) -> Iterator[Tensor]:
-    """The tensors of images or features in what a network takes."""
+    """The tensors of images or features among a network's inputs."""
     if isinstance(inputs, dict):
         for values in inputs.values():
             yield from _tensors(values)
@@ -294,8 +292,8 @@ def _num_images(batch: Any) -> int:
     if len(sizes) != 1:
         raise ValueError(
             "several processes are weighted by the images in their batches: expected a dictionary of tensors with one entry "
-            "per image, or "
-            f"a loss with a method 'terms', found {sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
+            "per image, or a loss with a method 'terms', found "
+            f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
         )
     return sizes.pop()
 
@@ -306,8 +304,7 @@ def _check_parameters(optimizer: Optimizer, network: nn.Module, stage: str) -> N
     if foreign:
         raise ValueError(
             f"{stage}: {foreign} parameters of its optimizer do not belong to its {type(network).__name__}, which would not "
-            "learn: "
-            "give the optimizer the parameters of the stage's own network"
+            "learn: give the optimizer the parameters of the stage's own network"
         )
 
 
@@ -407,8 +404,7 @@ def _keep_best(engine: StageTrainer, metric: str, validation: dict[str, Any]) ->
         engine._has_said_nan = True
         logger.warning(
             f"{engine.folder.name}: {metric}, by which keep_best chooses the epoch, is NaN, for instance because the "
-            "validation images "
-            "lack a class: the last epoch is kept, unless the metric is a number in another epoch"
+            "validation images lack a class: the last epoch is kept, unless the metric is a number in another epoch"
         )
     # No number is larger than NaN. Of epochs that are equally good the last has learned longest.
     if not engine.best or score >= engine.best["score"] or math.isnan(engine.best["score"]):

@@ -1,4 +1,4 @@
-"""Scores of trained networks and of finished maps, and the reports that they leave behind."""
+"""Scores of trained networks and of finished maps, and the reports on them."""
 
 import lazy_loader
 

@@ -122,5 +122,5 @@ class ImageEvaluation(ABC):
         return score_table(metrics, self.folder)
 
     def on_device(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` on the device, in the memory format that convolutions want."""
+        """Images ``(B, 3, H, W)`` on the device, in the memory format that is fastest for convolutions."""
         return images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)

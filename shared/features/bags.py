@@ -1,4 +1,4 @@
-"""Bags of features drawn from the files of embedded slides: the data of methods whose label is a slide's."""
+"""Bags of features drawn from the files of embedded slides: the data of methods with one label per slide."""
 
 from __future__ import annotations
 

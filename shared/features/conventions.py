@@ -78,8 +78,7 @@ def read_header(file: h5py.File) -> Header:
         found = ", ".join(sorted(file.keys())) or "nothing"
         raise ValueError(
             f"expected the data sets 'features' (STAMP: 'feats') and 'coords', found {found}: it contains no features of a "
-            "slide's "
-            "patches"
+            "slide's patches"
         )
     if "features_version" in file.attrs:
         return _own(file.attrs)

@@ -43,7 +43,7 @@ class Copies:
         return [(stain, turn) for stain in range(1 + self.stain_copies) for turn in (turns if self.symmetries else [0])]
 
     def image(self, image: Tensor, stain: int, turn: int, seed: int) -> Tensor:
-        """One copy of an image uint8 ``(3, H, W)``; `seed` says how its stains differ."""
+        """One copy of an image uint8 ``(3, H, W)``; `seed` determines its stains."""
         if stain:
             amounts = np.random.default_rng((seed, stain)).uniform(-1, 1, size=(2, 3)).astype(np.float32) * self.stain_jitter
             factors, shifts = torch.from_numpy(1 + amounts[0]), torch.from_numpy(amounts[1] / FACTOR_TO_SHIFT)

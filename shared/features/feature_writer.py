@@ -156,8 +156,7 @@ class SlideFeatureWriter:
         if not np.isfinite(halves).all():
             raise ValueError(
                 f"the encoder {self.encoder.name} gives features that are not finite, or beyond 65504, the largest number in "
-                "half "
-                "precision"
+                "half precision"
             )
         self._features.append(halves)
         start = self._num_features

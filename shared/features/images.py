@@ -70,8 +70,7 @@ class EmbeddedImages(Dataset):
         if images.transform.transforms or images.superpixels is not None:
             raise ValueError(
                 "features are computed from unchanged images: expected a data set without a transform and without "
-                "super-pixels, found "
-                f"{images.transform.transforms or images.superpixels}. Use copies for augmentation"
+                f"super-pixels, found {images.transform.transforms or images.superpixels}. Use copies for augmentation"
             )
         self.images, self.encoder, self.copies = images, encoder, copies
         self.device, self.batch_size, self.num_workers = torch.device(device), batch_size, num_workers
@@ -130,7 +129,7 @@ class EmbeddedImages(Dataset):
         self.epoch = epoch
 
     def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
-        """Item `index`: a copy of it, another one each time that it comes in an epoch."""
+        """Item `index`: a copy of it, another one each time that it occurs in an epoch."""
         features, turn = self.copy_of(index, np.random.default_rng(draw_key(self.images.seed, self.epoch, index, occurrence)))
         targets = dict(self._targets(index))
         if "mask" in targets:
@@ -240,8 +239,7 @@ class EmbeddedImages(Dataset):
         if not all(torch.isfinite(values).all() for _, values in pending):
             raise ValueError(
                 f"the encoder {self.encoder.name} gives features that are not finite, or beyond 65504, the largest number in "
-                "half "
-                "precision"
+                "half precision"
             )
         for group in in_shapes([values for _, values in pending]):
             self._keep([pending[place] for place in group])

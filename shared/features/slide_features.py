@@ -215,7 +215,7 @@ class SlideFeatures:
 
     @cached_property
     def tissue(self) -> NDArray[np.float32] | None:
-        """Share of tissue in each patch, ``(n,)``; None where the file does not say, as those of other programs."""
+        """Share of tissue in each patch, ``(n,)``; None if the file does not state it, as in those of other programs."""
         dataset = self._opened.get("tissue") if self.convention == OWN else None
         return None if dataset is None else np.asarray(dataset[:], dtype=np.float32)
 
@@ -234,14 +234,13 @@ class SlideFeatures:
         if np.abs(cells * self.stride_px + origin - corners).max() > _ROUNDING_PX:
             raise ValueError(
                 f"{self.path}: its patches do not lie on a common grid of {self.stride_px:g} level-0 pixels, so no map can be "
-                "made "
-                "of them; they can be used as a bag"
+                "made of them; they can be used as a bag"
             )
         return cells.astype(np.int64)
 
     @property
     def grid_shape(self) -> tuple[int, int]:
-        """(rows, columns) of the grid: of the whole slide where the file says its size, else up to the last patch."""
+        """(rows, columns) of the grid: of the whole slide if the file states its size, else up to the last patch."""
         size_px = self._header.slide_size_px
         if size_px is not None and self.convention == OWN:
             columns, rows = (num_cells(length, self.stride_px) for length in size_px)
@@ -281,8 +280,7 @@ class SlideFeatures:
         if len(self) and self.dim != encoder.channels:
             raise ValueError(
                 f"{self.path} contains features of another encoder: {encoder.name} gives {encoder.channels} values, found "
-                f"{self.dim}"
-                f"{f' of {self.encoder_name}' if self.encoder_name else ''}"
+                f"{self.dim}{f' of {self.encoder_name}' if self.encoder_name else ''}"
             )
 
     def _check_name(self, encoder: KeyedEncoder) -> None:
@@ -296,7 +294,7 @@ class SlideFeatures:
             )
 
     def is_of(self, slide: Slide) -> bool:
-        """Whether the features are of a slide with this content; files that do not say may be."""
+        """Whether the features are of a slide with this content; True for files that do not state it."""
         return self.slide_key in (None, slide_content_key(slide.path))
 
     def _check_slide(self, slide: Slide) -> None:
@@ -351,12 +349,12 @@ def _warn_of_nameless(folder: Path, convention: str, encoder: str) -> None:
 
 
 def has_mpp_of(features: SlideFeatures, mpp: float) -> bool:
-    """Whether the encoder got pixels of `mpp` micrometres, to 2 %; files that do not say may have."""
+    """Whether the encoder was given pixels of `mpp` micrometres, to 2 %; True for files that do not state it."""
     return features.mpp is None or abs(features.mpp / mpp - 1) <= MPP_TOLERANCE
 
 
 def check_alike(first: SlideFeatures, second: SlideFeatures) -> None:
-    """Check that two files are of the same pixel size and stride, to 2 %, as far as they say.
+    """Check that two files are of the same pixel size and stride, to 2 %, as far as they state them.
 
     Raises:
         ValueError: naming both files.
@@ -368,8 +366,7 @@ def check_alike(first: SlideFeatures, second: SlideFeatures) -> None:
         if one is not None and other is not None and abs(other / one - 1) > MPP_TOLERANCE:
             raise ValueError(
                 f"{second.path} and {first.path} contain features that do not fit together: expected {one:g} {what}, found "
-                f"{other:g}"
-                ". Embed all slides with the same settings"
+                f"{other:g}. Embed all slides with the same settings"
             )
 
 

@@ -1,4 +1,4 @@
-"""Our features for STAMP, whose files have other names and count in micrometres."""
+"""Stored features for STAMP, whose files have other names and use micrometres."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STAMP_VERSION = "2.1.0"
 
 
 def link_for_stamp(folder: str | Path) -> list[Path]:
-    """Write ``stamp/<name>.h5`` for each slide of a folder of features, which STAMP takes for its own.
+    """Write ``stamp/<name>.h5`` for each slide of a folder of features, which STAMP reads as its own.
 
     It holds the corners in micrometres; the features it does not hold but refers to, so the folder has to stay around it.
 

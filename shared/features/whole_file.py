@@ -14,7 +14,7 @@ from ..writers.atomic import atomic_path
 
 
 class _Sink(io.FileIO):
-    """A file that keeps the first error of writing, and takes no more then.
+    """A file that keeps the first error of writing, and accepts no more data after it.
 
     HDF5 itself cannot close a file that it could not write, and takes the whole process with it at its end.
     """

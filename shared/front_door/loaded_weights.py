@@ -59,9 +59,8 @@ def check_loaded_weights(loaded: LoadedWeights, parser: ConfigParser) -> None:
         more = f"; and {len(wrong) - _MOST_NAMES} more" if len(wrong) > _MOST_NAMES else ""
         raise ValueError(
             f"{loaded.path} does not contain the weights of the {type(network).__name__} that the configuration describes "
-            f"({shown}"
-            f"{more}). monai.bundle.load accepts no overlays: give those of the training to monai.bundle.create_workflow, with "
-            "inference.json and the checkpoint, and take its network_def"
+            f"({shown}{more}). monai.bundle.load accepts no overlays: give those of the training to "
+            "monai.bundle.create_workflow, with inference.json and the checkpoint, and take its network_def"
         )
 
 

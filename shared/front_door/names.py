@@ -1,4 +1,4 @@
-"""Keys that nothing reads: MONAI takes a mistyped one for a new one and says nothing."""
+"""Keys that nothing reads: MONAI silently accepts a mistyped key as a new one."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 
 def _unknown_entry(where: str, key: str, merged: Mapping[str, Any], referred: Collection[str]) -> list[str]:
-    """A nested key whose last name is new in a group of items; `unknown_arguments` sees to components."""
+    """A nested key whose last name is new in a group of items; `unknown_arguments` handles components."""
     *parents, leaf = normalised(key).split("::")
     item: Any = merged
     for name in parents:
@@ -135,7 +135,7 @@ def _components(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 
 
 def _parameters(component: Mapping[str, Any], config: Mapping[str, Any]) -> set[str] | None:
-    """Names of what a component's function or class takes; None if that is not known."""
+    """Names of the arguments of a component's function or class; None if that is not known."""
     target = component["_target_"]
     for _ in range(len(config)):
         if not isinstance(target, str) or not target.startswith("@"):

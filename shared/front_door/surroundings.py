@@ -38,8 +38,7 @@ def wrong_processes(config: Mapping[str, Any], environment: Mapping[str, str] = 
         remedy = "Give multi_gpu_train.json after train.json" if trains else "Start it without torchrun"
         return [
             f"this is one of {processes} processes (WORLD_SIZE), but the configuration is for a single one: each process would "
-            "do all of the work "
-            f"and write into the same folder. {remedy}"
+            f"do all of the work and write into the same folder. {remedy}"
         ]
     return []
 

@@ -29,7 +29,7 @@ MISSING = object()
 
 
 def null_words(given: Given) -> list[str]:
-    """A None that MONAI's command line leaves out, and words that are no null to it."""
+    """A None that MONAI's command line ignores, and words that it does not read as null."""
     problems = []
     for key in given.dropped:
         default = _item(given.merged, key)
@@ -84,7 +84,7 @@ def wrong_kinds(given: Given) -> list[str]:
 
 
 def wrong_epochs(given: Given, config: Mapping[str, Any], resolve: Callable[[str], Any]) -> list[str]:
-    """Epochs, and what stands for them in boosting, that are not whole numbers from 1.
+    """Numbers of epochs, or of boosting rounds, that are not integers of at least 1.
 
     Args:
         given: what the user gave.

@@ -27,7 +27,7 @@ class Reading(Protocol):
 
 
 class LoadingSpeed:
-    """A log line, once a few steps are done: samples a second that the loader gives and that the network takes.
+    """A log line, once a few steps are done: samples per second of the loader and of the network.
 
     The loader's rate is that of its processes while they read, alongside the network, whether or not they wait in between; the
     network's is that of whole steps, without what they waited for. Nothing is computed twice, and no random number is drawn; a

@@ -341,8 +341,7 @@ class Tracking:
         if self._is_reached:
             logger.warning(
                 f"MLflow at {self.uri} cannot be reached; the run continues, and entries for MLflow are kept in "
-                f"{self.backlog.file} "
-                f"and sent when it is available again: {one_line(error)}"
+                f"{self.backlog.file} and sent when it is available again: {one_line(error)}"
             )
         self._is_reached = False
 

@@ -1,4 +1,4 @@
-"""An image that the network has seen, and whose files are still to be written."""
+"""An image that the network has processed and whose files are still to be written."""
 
 from __future__ import annotations
 

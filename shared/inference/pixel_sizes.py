@@ -1,4 +1,4 @@
-"""At which pixel size an image is read, and what is taken for its own where the file does not say."""
+"""At which pixel size an image is read, and what is assumed if the file does not state its own."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ class SlideEmbedder:
         } | ({"appmag": True} if self.pixels.appmag else {})
 
     def prepare(self, image: ImageInput) -> None:
-        """Begin to open `image` in the background, for a `map_image` soon to come: what it does first is then done."""
+        """Begin to open `image` in the background, for a `map_image` that follows soon, whose first steps are then done."""
         self._look_ahead.begin(image)
 
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row:
@@ -217,7 +217,7 @@ class SlideEmbedder:
         return {name: self._settings[name] for name in ("tile_size_px", "margin_px")}
 
     def _open_slide(self, image: ImageInput) -> OpenedCells:
-        """Everything of `map_image` that comes before the network."""
+        """The part of `map_image` before the network."""
         compute = self.compute
         with ExitStack() as stack:
             slide = stack.enter_context(self.pixels.open(image))

@@ -205,7 +205,7 @@ class SlideMapper:
         } | ({} if self._stored is None else {"from_features": True})
 
     def prepare(self, image: ImageInput) -> None:
-        """Begin to open `image` in the background, for a `map_image` soon to come: what it does first is then done."""
+        """Begin to open `image` in the background, for a `map_image` that follows soon, whose first steps are then done."""
         self._look_ahead.begin(image)
 
     def map_image(self, image: ImageInput, output_dir: str | Path, title: str = "") -> Row:
@@ -263,7 +263,7 @@ class SlideMapper:
             fill_map(stitching, grid, opened.batches, network or self._fitted, progress, self.stopwatch, table)
 
     def _open_slide(self, image: ImageInput) -> OpenedSlide:
-        """Everything of `map_image` that comes before the network."""
+        """The part of `map_image` before the network."""
         with ExitStack() as stack:
             slide = stack.enter_context(self.pixels.open(image))
             scale = self._scale(slide)
@@ -286,7 +286,7 @@ class SlideMapper:
         return read_batches(slide, grid, wanted, scale.downsample, self._batch_size, compute.torch_device, compute.num_threads)
 
     def sees_whole(self, slide: Slide, downsample: float) -> bool:
-        """Whether the network gets an image in one piece, see `Tiles`; `downsample`: its pixels per model pixel."""
+        """Whether the network is given an image in one piece, see `Tiles`; `downsample`: its pixels per model pixel."""
         longest = max(slide.size_px) / downsample
         if longest <= self.tiles.tile_size_px:
             return True
@@ -297,7 +297,7 @@ class SlideMapper:
         return self._network_of_tiles.has_one_answer_per_tile(self.tiles.tile_size_px)
 
     def _grid(self, slide: Slide, scale: Scale) -> MapGrid:
-        """The tiles of a slide, or the one tile of an image that the network gets whole."""
+        """The tiles of a slide, or the single tile of an image that is given to the network whole."""
         tile_size_px = self.tiles.tile_size_px
         size = self.pixels.size_px(slide, scale.downsample)
         if is_tile(slide) and self.sees_whole(slide, scale.downsample):

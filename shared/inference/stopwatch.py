@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""Measures where the time of a run is spent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stopwatch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
     def measure_waiting(self, stage: str, iterable: Iterable[T]) -> Iterator[T]:
-        """Pass `iterable` on and add the time that its elements take to come to `stage`."""
+        """Yield the elements of `iterable` and add the time spent waiting for them to `stage`."""
         iterator = iter(iterable)
         while True:
             try:

@@ -38,10 +38,10 @@ class StoredSlides:
         self._has_said = self._has_warned = False
 
     def find(self, image: ImageInput, slide: Slide, downsample: float, tissue: TissueMap) -> StoredCells | None:
-        """The features of a slide; None where it is to be mapped from its pixels, which is said.
+        """The features of a slide; None if it is to be mapped from its pixels, which is logged.
 
-        That is so where there is no file of its name, where that file is of another slide, which may well have the same name, and
-        where cells are missing that are tissue now: they would score 0.
+        That is so where there is no file of its name, where that file is of another slide, which may well have the same name,
+        and where cells are missing that are tissue now: they would score 0.
 
         Args:
             image: the slide's name.
@@ -66,8 +66,7 @@ class StoredSlides:
         if features.convention != OWN:
             raise ValueError(
                 f"{path} was written by {features.convention} and does not state the weights of its encoder, so a map from it "
-                "cannot be trusted. "
-                f"Embed the slides with {self.encoder.name}"
+                f"cannot be trusted. Embed the slides with {self.encoder.name}"
             )
         if not features.is_of(slide):
             if not self._has_warned:
@@ -93,8 +92,7 @@ class StoredSlides:
         if abs(repeats * place_px / features.stride_px - 1) > _SAME or (repeats > 1 and self.encoder.tokens != "class"):
             raise ValueError(
                 f"{features.path} contains features at other coordinates: expected one every {place_px:g} level-0 pixels, "
-                "found one "
-                f"every {features.stride_px:g}, of images of {features.mpp:g} um per pixel. Embed the slides at the network's "
-                "mpp"
+                f"found one every {features.stride_px:g}, of images of {features.mpp:g} um per pixel. Embed the slides at the "
+                "network's mpp"
             )
         return repeats

@@ -1,4 +1,4 @@
-"""Cross entropy of slides, and of the instances that attention tells apart in them."""
+"""Cross entropy of slides, and of the instances that attention ranks in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INSTANCE_LOSSES = ("svm", "cross_entropy")
 
 
 def smooth_svm_loss(scores: Tensor, targets: Tensor, margin: float = 1.0, temperature: float = 1.0) -> Tensor:
-    """The smooth top-1 SVM loss: how far the scores of other classes come within a margin of the right one's.
+    """The smooth top-1 SVM loss: by how much the scores of other classes violate the margin of the right class.
 
     ``temperature * log(sum_j exp((margin * [j != y] + s_j - s_y) / temperature))``, its mean over the instances. As the
     temperature goes to 0 it becomes the hinge loss of a multi-class SVM; without a margin, at 1, it is the cross entropy.
@@ -24,8 +24,8 @@ def smooth_svm_loss(scores: Tensor, targets: Tensor, margin: float = 1.0, temper
         temperature: the papers' tau, above 0.
 
     Reference:
-        Berrada et al., Smooth loss functions for deep top-k classification, ICLR 2018, equation 6 with k = 1; in CLAM (Lu et al.,
-        2021, Methods, instance-level clustering) with alpha and tau 1.
+        Berrada et al., Smooth loss functions for deep top-k classification, ICLR 2018, equation 6 with k = 1; in CLAM (Lu et
+        al., 2021, Methods, instance-level clustering) with alpha and tau 1.
 
     >>> smooth_svm_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
     tensor(1.3133)
@@ -42,7 +42,8 @@ def attention_instance_loss(
     The classifier of the slide's own class learns them as "in" (1) and "out" (0); that of the other class has no part in it.
 
     Args:
-        instance_scores: ``(n, 2, 2)``: of each instance, for each class of slides (normal, tumour), its scores of "out" and "in".
+        instance_scores: ``(n, 2, 2)``: of each instance, for each class of slides (normal, tumour), its scores of "out" and
+            "in".
         attention_logits: ``(n,)``.
         slide_label: 0 or 1, a tensor of one element.
         num_instances: B: so many of either kind, half of the slide's at most, so that none is both.
@@ -55,8 +56,8 @@ def attention_instance_loss(
         ValueError: if the shapes do not fit, B is below 1, or there is no such loss.
 
     Reference:
-        Lu et al., CLAM, Nature Biomedical Engineering 5, 2021, Methods, instance-level clustering, for classes that exclude each
-        other no more than normal and tumour do (`subtyping` of the released code is off); B is 8 there.
+        Lu et al., CLAM, Nature Biomedical Engineering 5, 2021, Methods, instance-level clustering, for classes that exclude
+        each other no more than normal and tumour do (`subtyping` of the released code is off); B is 8 there.
     """
     num = len(attention_logits)
     if instance_scores.shape != (num, 2, 2) or attention_logits.ndim != 1:

@@ -1,4 +1,4 @@
-"""Cross entropy of the one instance that speaks for its bag."""
+"""Cross entropy of the one instance that represents its bag."""
 
 import torch
 from torch import Tensor, nn

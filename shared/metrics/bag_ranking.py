@@ -63,7 +63,7 @@ def bag_scores(
 
 
 def proxy_tiles(scores: Sequence[Tensor], labels: Sequence[int], share: float) -> tuple[Tensor, Tensor]:
-    """Scores and labels of tiles whose class a slide's label tells: all of normal slides, the top of tumour slides."""
+    """Scores and labels of tiles whose class follows from a slide's label: all of normal slides, the top of tumour slides."""
     chosen = [top_share(slide, share) if label > 0 else slide for slide, label in zip(scores, labels, strict=True)]
     kinds = [torch.full((len(tiles),), int(label > 0)) for tiles, label in zip(chosen, labels, strict=True)]
     return torch.cat(chosen), torch.cat(kinds)

@@ -30,7 +30,7 @@ LARGEST_TEMPERATURE = 100.0
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability curve: what a network says against what there is, in bins of equal width.
+    """A reliability curve: predicted probabilities against observed frequencies, in bins of equal width.
 
     Args:
         counts: of samples (or pixels) in each bin, ``(num_bins,)``, float64.

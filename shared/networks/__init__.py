@@ -1,4 +1,4 @@
-"""One file a network. Every network takes raw RGB pixel values, 0 to 255, and returns logits; `SideOutputVGG` probabilities."""
+"""One file per network. Every network takes raw RGB pixel values, 0 to 255, and returns logits; `SideOutputVGG` probabilities."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""WILDCAT: a ResNet with several maps a class, whose highest and lowest places speak for the image."""
+"""WILDCAT: a ResNet with several maps per class, whose highest and lowest places represent the image."""
 
 from collections.abc import Sequence
 from pathlib import Path

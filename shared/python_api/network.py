@@ -1,4 +1,4 @@
-"""A bundle's trained network, and what it says of images in memory."""
+"""A bundle's trained network, and its predictions for images in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .code_of_bundle import load_code
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network with everything that its bundle's ``inference.json`` says of it. `load_network` makes it.
+    """A trained network with all settings of its bundle's ``inference.json``. `load_network` creates it.
 
     Attributes:
         bundle: folder of the bundle.

@@ -61,7 +61,7 @@ def train(
     output_dir: str | Path | None = None,
     **keys: Any,
 ) -> Training:
-    """Train a bundle to the end, in a separate process; what it says goes to ``log.txt`` in its folder.
+    """Train a bundle to the end, in a separate process; its output goes to ``log.txt`` in its folder.
 
     The same call resumes where an interrupted one stopped, and returns at once what is finished.
 

@@ -1,4 +1,4 @@
-"""The two criteria by which CAMEL's cMIL lets one instance speak for its image."""
+"""The two criteria by which CAMEL's cMIL chooses the instance that represents its image."""
 
 from collections.abc import Callable
 from typing import TypeAlias

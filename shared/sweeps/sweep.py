@@ -56,8 +56,8 @@ class Sweep:
         notes: names and values that the runs depend on and that are no keys, such as the hash of a file: a folder that was
             trained with others is refused like one with other settings.
         overlays: configurations of the same folder that stand behind `config_files`, the overlays of a run joined by a plus
-            (``"dws+superpixels"``), or ``"none"``; they vary as a key ``overlays`` would that changes slowest. None to vary keys
-            alone.
+            (``"dws+superpixels"``), or ``"none"``; they vary as a key ``overlays`` would that changes slowest. None to vary
+            keys alone.
 
     Raises:
         ValueError: if there is nothing to vary, an overlay does not exist, or two combinations would share a folder.
@@ -108,8 +108,8 @@ class Sweep:
         return [sys.executable, "-m", "monai.bundle", "run", *named]
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings of the run with these values: every entry of the files, `fixed` and the values, except where and
-        how it is computed (`shared.engines.run_record.VOLATILE`, ``VOLATILE_BELOW``) and descriptions."""
+        """The settings of the run with these values: every entry of the files, `fixed` and the values, except where and how
+        it is computed (`shared.engines.run_record.VOLATILE`, ``VOLATILE_BELOW``) and descriptions."""
         leaves = {**self._config(values), **self._keys(values), **self.notes}
         return dict(json.loads(json.dumps({name: value for name, value in leaves.items() if _decides(name)}, default=str)))
 
@@ -137,8 +137,7 @@ class Sweep:
             if differences:
                 raise ValueError(
                     f"{folder} contains a run of another sweep ({shown}). Give another --output_dir, or delete the folder to "
-                    "train "
-                    "again; nothing was changed."
+                    "train again; nothing was changed."
                 )
 
     def run(self) -> pd.DataFrame:
@@ -178,8 +177,8 @@ class Sweep:
         return table
 
     def table(self) -> pd.DataFrame:
-        """One row per finished run: its values, its metrics by their names in ``metrics.json`` joined by dots, and each
-        stage's last validation as ``<stage>.val_<name>``. Where the overlays that name the method vary, its metrics are under
+        """One row for each finished run: its values, its metrics by their names in ``metrics.json`` joined by dots, and each
+        stage's last validation as ``<stage>.val_<name>``. Where overlays vary, which name the method, its metrics stand under
         ``method``."""
         rows = []
         for values in self.combinations:
@@ -258,7 +257,7 @@ def parse_value(text: str) -> Any:
 
 
 def _decides(name: str) -> bool:
-    """Whether an entry decides what a run learns; ``::`` stands between the names of nested entries."""
+    """Whether an entry affects what a run learns; ``::`` separates the names of nested entries."""
     parts = name.split("::")
     return parts[0] not in VOLATILE and not {*parts} & {*VOLATILE_BELOW} and "_desc_" not in name
 

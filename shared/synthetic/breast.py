@@ -140,7 +140,7 @@ def centred_component(labels: NDArray[np.uint8], label: int, rng: np.random.Gene
 
 
 def _patch_anatomy(rng: np.random.Generator, label: int, centred: bool, side_px: int) -> Anatomy:
-    """The first of a series of drawings that is as asked for, cut to its side."""
+    """The first of a series of drawings that meets the requirements, cut to its side."""
     for _ in range(_ATTEMPTS):
         anatomy = Anatomy.empty((side_px + 2 * _MARGIN_PX, side_px + 2 * _MARGIN_PX))
         middle = side_px / 2 + _MARGIN_PX

@@ -260,7 +260,7 @@ def _take_place(temporary: Path, folder: Path, plan: Plan) -> None:
 
 
 def _move_tissue(source: Path, target: Path) -> None:
-    """Keep the tissue, if there is any, of whatever slides it is: its files say so themselves."""
+    """Keep the tissue masks, if there are any: each file identifies its slide."""
     with contextlib.suppress(OSError):
         (source / _TISSUE).rename(target / _TISSUE)
 

@@ -55,7 +55,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """`atomic_path` of a folder: yield the temporary name of a new one; it takes the place of `path` when the block ends.
+    """Like `atomic_path`, for a folder: yield the temporary name of a new one; it replaces `path` when the block ends.
 
     An existing `path` goes just before, so that a kill between the two leaves none.
     """

@@ -1,4 +1,4 @@
-"""A line below a picture that says how large it is and what its colours mean."""
+"""A line below a picture that shows its scale and the meaning of its colours."""
 
 from __future__ import annotations
 

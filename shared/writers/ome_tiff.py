@@ -29,7 +29,7 @@ class RowSource(Protocol):
 
 
 def write_ome_tiff(path: str | Path, source: RowSource, mpp: float, channel: str = "Tumour probability") -> None:
-    """`write_ome_tiff_channels` of a single map, whose axes are (Y, X)."""
+    """Like `write_ome_tiff_channels`, for a single map, whose axes are (Y, X)."""
     _write(path, [source], mpp, {"axes": "YX", "Channel": {"Name": [channel]}})
 
 

@@ -126,7 +126,7 @@ def _is_full(folder: Path) -> bool:
 
 
 def _silent_reason(path: Path) -> int | None:
-    """Why writing may have failed where the writer did not say: no space, or a file at its limit."""
+    """Why writing may have failed if the writer gave no reason: no space, or a file at its limit."""
     with suppress(OSError):
         if _is_full(path.parent):
             return errno.ENOSPC

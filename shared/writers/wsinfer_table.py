@@ -27,7 +27,7 @@ class TileTable:
         writer.writerow(["minx", "miny", "width", "height", *(f"prob_{column_name(name)}" for name in class_names)])
 
     def add(self, tile: tuple[int, int], probabilities: Sequence[float]) -> None:
-        """One tile; of a single probability, the first of two classes gets what is left to 1."""
+        """Add one tile; with a single probability, the first of two classes gets the rest to 1."""
         values = [1 - probabilities[0], *probabilities] if len(probabilities) == 1 else probabilities
         self._writer.writerow([*self._box_of(tile), *(f"{value:.6g}" for value in values)])
 

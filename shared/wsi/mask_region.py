@@ -277,8 +277,7 @@ def _refuse_several(path: Path, tiff: tifffile.TiffFile) -> None:
     if num_equal_pictures(images) > 1:
         raise _RefusedMask(
             f"the mask {path} holds {num_equal_pictures(images)} pictures of the same size, such as channels, and only one is "
-            "read: save "
-            "the one that is the mask as a separate file"
+            "read: save the one that is the mask as a separate file"
         )
 
 

@@ -41,8 +41,7 @@ def check_slide_file(path: Path) -> None:
         missing = f"{MIRAX_INDEX} is missing in the folder {folder}" if folder.is_dir() else f"the folder {folder} is missing"
         raise ValueError(
             f"{path}: {missing}, which contains the slide's pixels (the .mrxs file is only a preview): copy the whole folder, "
-            "and "
-            "give it the name of the file"
+            "and give it the name of the file"
         )
 
 

@@ -82,11 +82,11 @@ def test_a_cascade_without_its_lattice_is_refused_before_anything_is_done(camel,
 @pytest.mark.parametrize(
     ("name", "changes", "named"),
     [
-        ("evaluate", {"image_size_px": 32}, "image_size_px: 64 then, 32 now"),
-        ("evaluate", {"instances_per_side": 8}, "instances_per_side: 4 then, 8 now"),
-        ("evaluate", {"backbone": "resnet18"}, "backbone: 'resnet10' then, 'resnet18' now"),
-        ("inference", {"mpp": 1.0}, "mpp: 0.5 then, 1.0 now"),
-        ("inference", {"norm": "frozen"}, "norm: 'batch' then, 'frozen' now"),
+        ("evaluate", {"image_size_px": 32}, "image_size_px: 64 before, 32 now"),
+        ("evaluate", {"instances_per_side": 8}, "instances_per_side: 4 before, 8 now"),
+        ("evaluate", {"backbone": "resnet18"}, "backbone: 'resnet10' before, 'resnet18' now"),
+        ("inference", {"mpp": 1.0}, "mpp: 0.5 before, 1.0 now"),
+        ("inference", {"norm": "frozen"}, "norm: 'batch' before, 'frozen' now"),
     ],
 )
 def test_what_was_trained_with_other_settings_is_not_used(camel, trained, tmp_path, name, changes, named):
@@ -154,5 +154,5 @@ def test_a_training_is_not_continued_with_another_configuration(camel, trained):
         other.run()
     message = str(caught.value.__cause__)
     assert "contains a run with another configuration" in message
-    assert "retrain::num_epochs: 4 then, 7 now" in message
+    assert "retrain::num_epochs: 4 before, 7 now" in message
     assert {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")} == before

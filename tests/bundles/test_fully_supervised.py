@@ -125,7 +125,7 @@ def test_another_network_than_the_trained_one_is_refused(supervised, trained, tm
     workflow = supervised.workflow("evaluate", "fcn8s", workflow_type="infer", backbone="resnet10", **options)
     with pytest.raises(RuntimeError) as caught:
         workflow.run()
-    assert "network_def::_target_: 'shared.networks.DeepLabV2' then, 'shared.networks.FCN' now" in str(caught.value.__cause__)
+    assert "network_def::_target_: 'shared.networks.DeepLabV2' before, 'shared.networks.FCN' now" in str(caught.value.__cause__)
     assert not list(tmp_path.iterdir())
 
 

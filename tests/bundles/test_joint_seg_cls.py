@@ -118,9 +118,9 @@ def test_evaluate_repeats_the_numbers_of_the_training(joint, trained_joint, tmp_
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"head": "released"}, "head: 'paper' then, 'released' now"),
-        ({"stain_reference": "monai"}, "stain_reference: None then, 'monai' now"),
-        ({"mpp": 4.0}, "mpp: 8.0 then, 4.0 now"),
+        ({"head": "released"}, "head: 'paper' before, 'released' now"),
+        ({"stain_reference": "monai"}, "stain_reference: None before, 'monai' now"),
+        ({"mpp": 4.0}, "mpp: 8.0 before, 4.0 now"),
     ],
     ids=["head", "stain_reference", "mpp"],
 )

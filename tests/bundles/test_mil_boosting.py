@@ -81,7 +81,7 @@ def test_evaluate_repeats_the_numbers_of_the_training(boosting, trained_boosting
     assert boosting.evaluate_here(**options) == metrics_of(trained_boosting.folder)
     with pytest.raises(RuntimeError) as caught:
         boosting.evaluate_here(**options | {"num_trees": 9})
-    assert "num_trees: 8 then, 9 now" in str(caught.value.__cause__)
+    assert "num_trees: 8 before, 9 now" in str(caught.value.__cause__)
 
 
 def test_two_processes_grow_the_trees_of_one(trained_boosting, tmp_path):

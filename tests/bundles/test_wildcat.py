@@ -89,4 +89,4 @@ def test_what_was_trained_with_other_settings_is_not_used(wildcat, trained, tmp_
     workflow = wildcat.workflow("evaluate", workflow_type="infer", backbone="resnet10", alpha=0.5, **options)
     with pytest.raises(RuntimeError) as caught:
         workflow.run()
-    assert "alpha: 0.7 then, 0.5 now" in str(caught.value.__cause__)
+    assert "alpha: 0.7 before, 0.5 now" in str(caught.value.__cause__)

@@ -126,7 +126,7 @@ def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_pa
     with pytest.raises(SystemExit) as stop:
         compare.main()
     assert stop.value.code == 1
-    assert "contains a run of another sweep (num_epochs: 1 then, 2 now)" in (tracked_folder / "table.md").read_text()
+    assert "contains a run of another sweep (num_epochs: 1 before, 2 now)" in (tracked_folder / "table.md").read_text()
 
     # Nor with another manifest: a test image that was trained on would be scored.
     records = load_manifest(images_csv)
@@ -164,7 +164,7 @@ def test_what_cannot_be_started(images_csv, tmp_path, monkeypatch, capsys):
         (["--manifest", images_csv, "--methods", "camel", "--set", "camle", "seed", 1], "--set names camle"),
         (
             ["--manifest", images_csv, "--methods", "camel", "--reference", "wildcat"],
-            "--reference wildcat: expected one of the compared methods:  camel, everything_is_tumour, colour_only, true_labels",
+            "--reference wildcat: expected one of the compared methods: camel, everything_is_tumour, colour_only, true_labels",
         ),
     ):
         monkeypatch.chdir(ROOT)

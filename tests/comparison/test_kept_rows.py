@@ -64,7 +64,7 @@ def test_a_note_without_options_is_told(images_csv, tmp_path, caplog):
     ("reference", "said"),
     [
         ("wildcat", "every method was skipped"),
-        ("camel", "error: --reference camel: expected one of the compared methods:  alpha_beta_mil, wildcat"),
+        ("camel", "error: --reference camel: expected one of the compared methods: alpha_beta_mil, wildcat"),
     ],
 )
 def test_a_method_of_an_earlier_call_is_a_reference(images_csv, tracked_folder, monkeypatch, capsys, reference, said):

@@ -123,7 +123,7 @@ def test_settings_follow_the_data(data, tmp_path):
     ("given", "problem"),
     [
         ({"wildcat": {"seed": 1}}, "--set names wildcat: not among"),
-        ({"camel": {"cmil_epochz": 8}}, "--set camel cmil_epochz: camel has no key 'cmil_epochz'; it has: "),
+        ({"camel": {"cmil_epochz": 8}}, "--set camel cmil_epochz: camel has no key 'cmil_epochz'; the keys are: "),
         ({"all": {"nonsense": 8}}, "--set all nonsense: none of the compared methods has key 'nonsense'"),
     ],
 )

@@ -156,7 +156,7 @@ def test_whole_batches(num_images, world):
     assert sum(seen.values()) == 10 * steps == ranks[0].num_samples
     assert len(seen) == num_images
     assert max(seen.values()) - min(seen.values()) <= 1
-    # Each time anew.
+    # A new draw each time.
     assert len({draw for of_rank in draws for batch in of_rank for draw in batch}) == 10 * steps
 
 

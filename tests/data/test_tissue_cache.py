@@ -211,7 +211,7 @@ def test_what_is_no_mask_of_the_slide_is_replaced(slide, cache, kind, caplog):
     wrong.save(file, format="bmp" if kind == "another format" else "png")
     assert np.array_equal(cache.get(slide).mask, expected)
     assert file.read_bytes() == content
-    assert f"{file} is no tissue mask of {expected.shape[1]} x {expected.shape[0]} px" in caplog.text
+    assert f"{file} is not a tissue mask of {expected.shape[1]} x {expected.shape[0]} px" in caplog.text
 
 
 def test_masks_larger_than_pillow_likes(slide, cache, monkeypatch):

@@ -58,9 +58,9 @@ def test_the_same_configuration_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"learning_rate": 0.01}, "learning_rate: 0.001 then, 0.01 now"),
-        ({"stages": {"max_max": {"epochs": 5}}}, "stages::max_max::epochs: 4 then, 5 now"),
-        ({"dropout": 0.1}, "dropout: None then, 0.1 now"),
+        ({"learning_rate": 0.01}, "learning_rate: 0.001 before, 0.01 now"),
+        ({"stages": {"max_max": {"epochs": 5}}}, "stages::max_max::epochs: 4 before, 5 now"),
+        ({"dropout": 0.1}, "dropout: None before, 0.1 now"),
         ({"stages": {}}, "stages::max_max: "),
     ],
 )
@@ -102,7 +102,7 @@ def test_other_names_may_be_volatile(tmp_path):
     folder = {"_target_": "shared.engines.RunFolder", "path": "@output_dir", "volatile": ["learning_rate"]}
     run(config(tmp_path, run_folder=folder))
     run(config(tmp_path, run_folder=folder, learning_rate=1.0))
-    assert "num_workers: 2 then, 3 now" in refusal(config(tmp_path, run_folder=folder, num_workers=3))
+    assert "num_workers: 2 before, 3 now" in refusal(config(tmp_path, run_folder=folder, num_workers=3))
 
 
 def with_files(folder, *files):
@@ -180,9 +180,9 @@ def test_without_a_training_nothing_is_compared(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"mpp": 1.0}, "mpp: 0.5 then, 1.0 now"),
-        ({"mpp": 1.0, "norm": None}, "mpp: 0.5 then, 1.0 now; norm: 'batch' then, None now"),
-        ({"network_def": {"_target_": "UNet", "_disabled_": "true"}}, "network_def::_target_: 'DeepLabV2' then, 'UNet' now"),
+        ({"mpp": 1.0}, "mpp: 0.5 before, 1.0 now"),
+        ({"mpp": 1.0, "norm": None}, "mpp: 0.5 before, 1.0 now; norm: 'batch' before, None now"),
+        ({"network_def": {"_target_": "UNet", "_disabled_": "true"}}, "network_def::_target_: 'DeepLabV2' before, 'UNet' now"),
     ],
 )
 def test_other_settings_are_refused(tmp_path, changes, named):
@@ -194,7 +194,7 @@ def test_other_settings_are_refused(tmp_path, changes, named):
 
 def test_null_in_training_may_mean_any(tmp_path):
     trained(tmp_path, mpp=None)
-    assert "mpp: None then, 0.5 now" in refusal(evaluation(tmp_path))
+    assert "mpp: None before, 0.5 now" in refusal(evaluation(tmp_path))
     run(evaluation(tmp_path, keys=["norm"], unless_null=["mpp"]))
     trained(tmp_path / "b", mpp=1.0)
-    assert "mpp: 1.0 then, 0.5 now" in refusal(evaluation(tmp_path / "b", keys=["norm"], unless_null=["mpp"]))
+    assert "mpp: 1.0 before, 0.5 now" in refusal(evaluation(tmp_path / "b", keys=["norm"], unless_null=["mpp"]))

@@ -58,7 +58,7 @@ def test_manifest_with_two_mpp_for_one_image(folder):
     ("name", "split", "message"),
     [
         ("nothing.svs", None, "does not exist"),
-        ("notes.txt", None, "no known format"),
+        ("notes.txt", None, "unsupported format"),
         ("empty", None, "contains no image"),
         ("sub", "test", "needs a manifest"),
     ],

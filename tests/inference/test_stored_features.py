@@ -237,7 +237,7 @@ def test_what_cannot_be_made_of_features_is_said_at_once(tmp_path, redness):
     (tmp_path / "features").mkdir()
     with pytest.raises(ValueError, match="Redness has no encoder"):
         SlideMapper(redness, features=tmp_path / "features", **options())
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="does not exist"):
         SlideMapper(Headed(Means()), features=tmp_path / "none", **options())
 
 

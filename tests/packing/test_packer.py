@@ -115,7 +115,7 @@ def test_all_reasons_come_at_once_and_nothing_is_written(bundle, tmp_path):
 
 
 def test_an_unknown_bundle_is_named(bundle, tmp_path):
-    with pytest.raises(ValueError, match=f"has no bundle dromedary; it has {NAME}"):
+    with pytest.raises(ValueError, match=f"has no bundle dromedary; the bundles are {NAME}"):
         pack(bundle.parent, ["dromedary"], tmp_path, lambda name: tmp_path, tmp_path / "model_info.json", "https://there")
 
 
@@ -160,6 +160,6 @@ def test_the_weights_say_what_they_were_trained_on(bundle, training, tmp_path):
     names = {path.name for path in (tmp_path / "models").iterdir()}
     assert names == {"model.pt", "config.json", "calibration.json", "TRAINED_ON_GENERATED_DATA.txt"}
     note = (tmp_path / "models/TRAINED_ON_GENERATED_DATA.txt").read_text()
-    assert "no clinical model" in note
+    assert "not a clinical model" in note
     assert "seed: 0 in train.json, 7 in training" in note
     assert "someone" not in note + (tmp_path / "models/config.json").read_text()

@@ -73,7 +73,7 @@ def test_without_classes_there_are_two(slides: Path, tmp_path: Path, run_here: P
     ("options", "message"),
     [
         (["--classes", "normal", "tumour"], "has the class 'Benign', expected one of 'normal', 'tumour'"),
-        ([], "name the classes that are tumour"),
+        ([], "the classes that are tumour"),
         (["--tumour_classes", "benign", "--classes", "normal", "tumour"], "give only one of them"),
         (["--min_tissue", "1.1", "--tumour_classes", *CLASSES[1:]], "no lesion with 110% tissue in the 128 px around it"),
     ],

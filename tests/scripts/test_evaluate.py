@@ -161,7 +161,7 @@ def test_maps_that_do_not_tell_their_threshold(manifest, start, tmp_path):
     ):
         start("--maps", manifest.parent / "maps", "--manifest", manifest, "--split", "tset", "--out", tmp_path)
     (tmp_path / "slides.csv").write_text("slide,status\n")
-    with pytest.raises(SystemExit, match=r"settings\.json does not state .*:  give --threshold"):
+    with pytest.raises(SystemExit, match=r"settings\.json does not state .*: give --threshold"):
         start("--maps", tmp_path, "--manifest", manifest)
 
 

@@ -71,7 +71,7 @@ def test_the_card_says_what_must_be_said(bundle, run):
         "not a medical device, not for diagnosis",
         "6 test images of EBHI-Seg, of 3 cases",
         f"| CAMEL | {100 * iou:.1f} (",
-        f"This is an assumption:  {REASON}.",
+        f"This is an assumption: {REASON}.",
         "configs/ebhi_seg.json','bundles/camel/configs/features.json']\" --image_size_px 112",
         # Of the run, not of the bundle as it is now.
         "Version 0.0.9 of the bundle, seed 0",

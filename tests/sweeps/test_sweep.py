@@ -205,10 +205,10 @@ def test_the_best_row():
 @pytest.mark.parametrize(
     ("entries", "fixed", "difference"),
     [
-        ({"rate": 0.7}, {}, "rate: 0.1 then, 0.7 now"),
-        ({"nested": {"depth": 4}}, {}, "nested::depth: 3 then, 4 now"),
-        ({"more": None}, {"rate": 0.7}, "rate: 0.1 then, 0.7 now"),
-        ({}, {"nested::depth": None}, "nested::depth: 3 then, None now"),
+        ({"rate": 0.7}, {}, "rate: 0.1 before, 0.7 now"),
+        ({"nested": {"depth": 4}}, {}, "nested::depth: 3 before, 4 now"),
+        ({"more": None}, {"rate": 0.7}, "rate: 0.1 before, 0.7 now"),
+        ({}, {"nested::depth": None}, "nested::depth: 3 before, None now"),
     ],
 )
 def test_a_run_of_other_settings_is_refused(tmp_path, write_config, finish, entries, fixed, difference):

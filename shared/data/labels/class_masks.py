@@ -1,4 +1,4 @@
-"""The masks of published data sets, whose pixels are codes of their owners, written again as class indices."""
+"""The masks of published data sets, whose pixels are codes, rewritten as class indices."""
 
 from __future__ import annotations
 

@@ -106,10 +106,9 @@ def _check_classes(masked: Sequence[Record], images: Sequence[Record]) -> None:
     labels = {record["label"] for record in images}
     if len(labels) == 1:
         raise ValueError(
-            f"{manifest}: the {len(images)} labelled training images all have label {labels.pop()}; expected images of at least "
-            "two labels. Labelled images are those without a mask file: set labelled: all, if the labels of images with masks "
-            "count, choose "
-            "mode: S, or add images of another label"
+            f"{manifest}: the {len(images)} labelled training images all have label {labels.pop()}; expected images of at "
+            "least two labels. Labelled images are those without a mask file: set labelled: all, if the labels of images with "
+            "masks count, choose mode: S, or add images of another label"
         )
     if masked and all(record["label"] == 0 for record in masked):
         raise ValueError(

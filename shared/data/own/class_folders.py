@@ -39,7 +39,7 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def pixel_size_to_write(path: Path, mpp: float | None) -> float | None:
-    """The manifest's ``mpp`` of a file: None for one that says its own, and for tiles without, which are read as stored.
+    """The manifest's ``mpp`` of a file: None for files that state it themselves, and for tiles without, which are read as stored.
 
     Args:
         path: of the slide or tile.

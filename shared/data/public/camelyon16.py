@@ -164,7 +164,7 @@ def _read_reference(table: Path) -> dict[str, int]:
 
 
 def _checked_mpp(path: Path, slide_mpp: float | None) -> float | None:
-    """The pixel size to write into the manifest: None for a slide that says its own."""
+    """The pixel size to write into the manifest: None for a slide that states it itself."""
     with Slide(path) as slide:
         if slide.has_mpp:
             return None

@@ -121,8 +121,7 @@ def ebhi_tumour(
     if unknown or both:
         raise ValueError(
             f"{first_names(unknown or both)}: tumour and normal must be classes of {', '.join(PUBLISHED_TILES)}, none of them "
-            "in both; "
-            f"got tumour {', '.join(tumour)} and normal {', '.join(normal)}"
+            f"in both; got tumour {', '.join(tumour)} and normal {', '.join(normal)}"
         )
     return [
         {**record, "label": int(is_tumour), "mask": record["published_mask"] if is_tumour else None}

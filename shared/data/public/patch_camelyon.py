@@ -70,7 +70,7 @@ class PatchCamelyonDataset(Dataset[dict[str, Any]]):
         return self.__getitems__([range(len(self))[index]])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The items of a batch, in the order of `indices`, from one read of the file: DataLoader asks for this if it is there."""
+        """The items of a batch, in the order of `indices`, from one read of the file."""
         # HDF5 reads in ascending order, and nothing twice.
         wanted, positions = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         start, stop = int(wanted[0]), int(wanted[-1]) + 1

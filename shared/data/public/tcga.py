@@ -1,7 +1,7 @@
 """TCGA slides: label and case from the barcode, location from the project, split and group as in the paper.
 
-Slides come from https://portal.gdc.cancer.gov (Data Type "Slide Image"); a cart there gives the GDC manifest, for gdc-client, and
-the sample sheet, which knows the projects.
+Slides come from https://portal.gdc.cancer.gov (Data Type "Slide Image"); a cart there gives the GDC manifest, for gdc-client,
+and the sample sheet, which knows the projects.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TUMOUR_WORDS = {"tumor", "cancer", "primary", "recurrent", "metastatic"}
 
 @dataclass(frozen=True)
 class GdcRow:
-    """A row of a GDC table; ``row`` is the number of its line, the header being 1. What the table does not say is empty."""
+    """A row of a GDC table; ``row`` is the number of its line, the header being 1. Missing fields are empty."""
 
     row: int
     file_id: str
@@ -61,8 +61,8 @@ def read_gdc_table(path: str | Path) -> list[GdcRow]:
     """The rows of a GDC manifest (``id filename md5 size state``) or of a GDC sample sheet (``File ID, File Name, ...``).
 
     Raises:
-        ValueError: if there is no such file, it is not tab-separated with these columns, a column comes twice, a row has fewer or
-            more cells than the header, as where a download or a copy was cut off, or names no file.
+        ValueError: if there is no such file, it is not tab-separated with these columns, a column comes twice, a row has fewer
+            or more cells than the header, as where a download or a copy was cut off, or names no file.
     """
     path = Path(path)
     if not path.is_file():
@@ -108,15 +108,16 @@ def tcga_records(
 ) -> tuple[list[Record], list[str]]:
     """Manifest records of TCGA slides, with their ``group`` and ``location``.
 
-    Slides of the training locations are the group ``in_distribution``: their cases are split 65/15/20 within location and labels
-    (`assign_splits`). Slides of other locations are the group ``out_of_location``, all in the test split. Only the sample sheet
-    knows the project and so the location: without one, ``location`` is None and every slide is ``in_distribution``.
+    Slides of the training locations are the group ``in_distribution``: their cases are split 65/15/20 within location and
+    labels (`assign_splits`). Slides of other locations are the group ``out_of_location``, all in the test split. Only the
+    sample sheet knows the project and so the location: without one, ``location`` is None and every slide is
+        ``in_distribution``.
 
     Args:
         table: GDC manifest or sample sheet: its rows are the records.
-        slides: folder of slides, searched with the folders below it, upper and lower case alike, so that both ``<id>/<file>``, as
-            gdc-client puts them, and ``<file>`` are found. Without `table` every ``TCGA-*.svs`` is a record, else those that the
-            table names. Without `slides` no file is looked for: ``image`` is ``<id>/<file>``, where gdc-client will put
+        slides: folder of slides, searched with the folders below it, upper and lower case alike, so that both ``<id>/<file>``,
+            as gdc-client puts them, and ``<file>`` are found. Without `table` every ``TCGA-*.svs`` is a record, else those that
+            the table names. Without `slides` no file is looked for: ``image`` is ``<id>/<file>``, where gdc-client will put
             it when it is started in the folder of the manifest.
         section: ``"frozen"``, ``"diagnostic"`` or ``"all"``; the paper used frozen sections.
         training_locations: values of `LOCATIONS`; None for the paper's, which are `TRAINING_LOCATIONS`.
@@ -132,8 +133,8 @@ def tcga_records(
             barcode, a case in two locations, a missing file; and for arguments that leave nothing.
 
     Reference:
-        Lerousseau et al., MICCAI 2020, section 3.2: training on kidney, bronchus and lung, breast; colon, ovary and corpus uteri
-        as out of location.
+        Lerousseau et al., MICCAI 2020, section 3.2: training on kidney, bronchus and lung, breast; colon, ovary and corpus
+        uteri as out of location.
     """
     if section not in ("all", *SECTIONS.values()):
         raise ValueError(f"section must be one of all, frozen, diagnostic; got {section!r}")
@@ -198,7 +199,7 @@ def _parse(name: str, where: str) -> TcgaBarcode:
 
 
 def _check_agreement(row: GdcRow, barcode: TcgaBarcode, where: str) -> None:
-    """Check what the sheet says of case, sample and tissue against the barcode."""
+    """Check the case, sample and tissue of the sheet against the barcode."""
     for what, text, expected in (
         ("case", row.case_id, barcode.case_id),
         ("sample", row.sample_id, barcode.sample_id),
@@ -216,7 +217,7 @@ def _check_agreement(row: GdcRow, barcode: TcgaBarcode, where: str) -> None:
 
 
 def _tissue_label(text: str) -> int | None:
-    """The label of a sample type ("Solid Tissue Normal", "Primary Tumor") or tissue type; None where it says neither."""
+    """The label of a sample type ("Solid Tissue Normal", "Primary Tumor") or tissue type; None if it states neither."""
     words = set(re.findall(r"[a-z]+", text.lower()))
     if "normal" in words:
         return 0

@@ -157,7 +157,7 @@ def normalized_and_augmented(
     augment: bool = False,
     stain_jitter: float = 0.0,
 ) -> Transform | None:
-    """Macenko normalisation of the image, then quarter turns, mirroring and stain jitter: each as asked for.
+    """Macenko normalisation of the image, then quarter turns, mirroring and stain jitter, each optional.
 
     Args:
         keys: see `training_augmentation`.

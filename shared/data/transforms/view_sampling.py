@@ -162,7 +162,7 @@ def _finished(kept: Tensor, key: str, views: Mapping[str, Tensor]) -> Tensor:
 def sample_views(
     batch: Mapping[str, Any], device: torch.device | str | None = None, non_blocking: bool = False
 ) -> dict[str, Any]:
-    """A batch whose items came with their views, augmented on a device.
+    """Augment a batch whose items have their views, on a device.
 
     Args:
         batch: collated items of a deferred `ViewSampling`, of images of one size and one size to keep; also a dictionary of

@@ -23,7 +23,7 @@ OURS, THEIRS = "ours", "theirs"
 
 
 class _Sampled:
-    """A picture at the pixels of a map, in the place of a `MapFile`."""
+    """A picture at the pixels of a map, in place of a `MapFile`."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values, self.shape = values, values.shape

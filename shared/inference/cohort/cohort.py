@@ -30,7 +30,7 @@ class InferenceFailures(RuntimeError):
 
 
 class Tally:
-    """Rows and failures of a run as they come in, its table and its progress bar over images.
+    """Rows and failures of a run as they arrive, its table and its progress bar over images.
 
     Args:
         store: of the output folder.

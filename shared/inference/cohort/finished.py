@@ -67,7 +67,7 @@ def result_suffixes(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def is_finished(output_dir: Path, row: Mapping[str, Any], wanted_fingerprint: str, suffixes: Sequence[str]) -> bool:
-    """Whether an image's `row` says so for this fingerprint and its files with all these endings exist."""
+    """Whether an image's `row` is finished with this fingerprint and its files with all these endings exist."""
     return (
         row.get("status") in FINISHED
         and row.get("fingerprint") == wanted_fingerprint

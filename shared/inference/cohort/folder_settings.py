@@ -47,10 +47,9 @@ def _check_free(output_dir: Path) -> None:
     if found:
         names = ", ".join([*found[:3], "..."][: len(found)])
         raise ValueError(
-            f"{output_dir} holds {len(found)} files of features ({names}) and no "
-            f"{SETTINGS_NAME} that describes how they were made: they may belong to another program, and would be replaced. "
-            "Give another "
-            "folder; to train on them as they are, switch embedding off (--run_embed '$None')"
+            f"{output_dir} contains {len(found)} files of features ({names}) and no {SETTINGS_NAME} that describes how they were "
+            "made: they may belong to another program, and would be replaced. Give another folder; to train on them as they "
+            "are, switch embedding off (--run_embed '$None')"
         )
 
 

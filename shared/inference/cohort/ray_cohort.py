@@ -1,4 +1,4 @@
-"""A cohort on the machines of a Ray cluster: a task an image, whose results the workers write to a shared file system."""
+"""A cohort on the machines of a Ray cluster: one task per image, whose results the workers write to a shared file system."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ class _Devices:
 
 
 def import_ray() -> Any:
-    """Ray; an ImportError that says how to get it where it is missing."""
+    """Ray; an ImportError with the remedy if it is missing."""
     try:
         import ray
     except ImportError as error:

@@ -95,7 +95,7 @@ class RowStore:
             return not is_mine
 
     def reserve(self, name: str) -> BaseFileLock | None:
-        """Have the image come next here: others leave it until nothing else is left. The lock to release; None if one has it."""
+        """Reserve the image to come next here: others leave it until nothing else is left. The lock to release, or None."""
         return _taken(self.folder / f"{name}{RESERVATION_SUFFIX}")
 
     def is_reserved(self, name: str) -> bool:
@@ -108,7 +108,7 @@ class RowStore:
         return lock is None
 
     def tabulate(self, row: Row) -> None:
-        """Put a row that was written into ``slides.csv``: now, or with the next one when many come."""
+        """Put a written row into ``slides.csv``: now, or with the next one if many arrive."""
         with self._tabulating:
             self._waiting[row["slide"]] = row
             if time.monotonic() >= self._next_update:

@@ -199,7 +199,7 @@ class CohortWorker:
             return self._writing
 
     def close(self) -> None:
-        """Wait for what is being written, and leave to others what was to come next."""
+        """Wait for files that are being written, and release the image that was to come next."""
         self._writer.shutdown(wait=True)
         for reservation in self._next.values():
             reservation.release()
@@ -210,7 +210,7 @@ class CohortWorker:
             self._writing.result()
 
     def _reserve_one(self, following: Iterable[ImageInput]) -> None:
-        """Have one of the images come next here, and begin to open it."""
+        """Reserve one of the images to come next here, and begin to open it."""
         for image in () if self._next else following:
             reservation = self.store.reserve(image.name)
             if reservation is None:
@@ -222,7 +222,7 @@ class CohortWorker:
             reservation.release()
 
     def _begun(self, image: ImageInput, known: Row | None) -> _Begun | Outcome:
-        """A claimed image that is to be mapped, and whose row says so; else what became of it."""
+        """Begin a claimed image that is to be mapped, and write its row; otherwise return its outcome."""
         # Another process may have finished it a moment ago.
         row = self._finished_row(image)
         if row is not None:

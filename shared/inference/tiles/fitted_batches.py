@@ -14,7 +14,7 @@ TilePass = Callable[[Tensor, tuple[int, int]], Tensor]
 
 
 class FittedBatches:
-    """Tiles through a network in as few passes as the device's memory takes: after it was too small, in halves, from then on.
+    """Pass tiles through a network in as few passes as the device's memory allows: after it was too small, in halves.
 
     Args:
         network: tiles ``(B, ...)`` and the shape of an answer -> answers ``(B, ...)``.

@@ -1,4 +1,4 @@
-"""Which sizes of images a network takes, and how the others are brought to one: mirrored at the right and bottom border."""
+"""The image sizes that a network accepts, and how the others are brought to one: mirrored at the right and bottom border."""
 
 from __future__ import annotations
 

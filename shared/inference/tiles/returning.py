@@ -22,7 +22,7 @@ class Returning:
             self._arrived.record(torch.cuda.current_stream(tensors[0].device))
 
     def wait(self) -> list[Tensor]:
-        """The tensors on the CPU, when they have come."""
+        """The tensors on the CPU, once they have arrived."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._tensors

@@ -34,7 +34,7 @@ def core_of(probability: Tensor, grid: MapGrid) -> Tensor:
 
 @dataclass(frozen=True)
 class CroppedCores:
-    """Each map pixel is one tile's word; what a tile says beyond its core is thrown away.
+    """Each map pixel comes from one tile; the output of a tile beyond its core is discarded.
 
     Args:
         probability_map: to write to.
@@ -60,7 +60,7 @@ def _to_uint8(probability: Tensor) -> Tensor:
 
 @dataclass
 class _Core:
-    """Weighted sum ``(C, h, w)`` and weight ``(h, w)`` so far, and how many tiles are still to come."""
+    """Weighted sum ``(C, h, w)`` and weight ``(h, w)`` so far, and how many tiles are still missing."""
 
     total: np.ndarray
     weight: np.ndarray
@@ -68,7 +68,7 @@ class _Core:
 
 
 class BlendedCores:
-    """Where tiles overlap, the mean of what they say, weighted by the distance from their edges.
+    """Averages overlapping tiles, weighted by the distance from their edges.
 
     Weights rise linearly over the overlap, so those of two neighbours make 1. A core is written, and forgotten, when the last
     of the up to nine tiles that reach into it has come: with tiles row by row about one row of tiles is held. Cores of tiles

@@ -66,8 +66,7 @@ def _check_whole(is_stored: Tensor) -> None:
     if not torch.equal(is_stored.amax(dim=(2, 3)), is_stored.amin(dim=(2, 3))):
         raise ValueError(
             "a network that gives one output per tile cannot make a map from features, which exist only for the tissue in a "
-            "tile: use "
-            "its form with one output per cell, or map from pixels"
+            "tile: use its form with one output per cell, or map from pixels"
         )
 
 

@@ -62,7 +62,7 @@ class TileNetwork(nn.Module):
                 raise error from None
 
     def _map(self, images: Tensor, shape: tuple[int, int], map_shape: tuple[int, int]) -> Tensor:
-        """The probabilities of images that the network gets in this (H, W)."""
+        """The probabilities of images that are given to the network at this (H, W)."""
         height, width = images.shape[2:]
         probability = mean_over(self.symmetries, self.probability, mirrored_to(images, shape))
         if shape != (height, width) and probability.shape[2:] != (1, 1):

@@ -45,8 +45,8 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, norm: st
 class VGG16Trunk(nn.Module):
     """The five stages of VGG-16 and its first two fully connected layers as convolutions ("fc6" and "fc7").
 
-    Images of any size: pooling rounds up, as in Caffe, so that place (i, j) of the features at stride s lies over the pixels from
-    (s i, s j) on, whatever the size. fc6 is padded instead of the image (by 100 px in the original), for the same places.
+    Images of any size: pooling rounds up, as in Caffe, so that place (i, j) of the features at stride s lies over the pixels
+    from (s i, s j) on, whatever the size. fc6 is padded instead of the image (by 100 px in the original), for the same places.
 
     Args:
         head_channels: of fc6 and fc7; VGG-16 has 4096.
@@ -55,7 +55,8 @@ class VGG16Trunk(nn.Module):
         weights_path: a local file with torchvision's state dict, instead of the download.
 
     Raises:
-        ValueError: if the ImageNet weights do not fit, `weights_path` is not asked for, or `pretrained` is asked for with a norm.
+        ValueError: if the ImageNet weights do not fit, `weights_path` is not asked for, or `pretrained` is asked for with a
+            norm.
         RuntimeError: if the ImageNet weights cannot be had: it never starts from random values instead.
 
     Reference:
@@ -84,8 +85,8 @@ class VGG16Trunk(nn.Module):
         """Normalised images ``(B, 3, H, W)`` to each stage's features before and after its pooling.
 
         Returns:
-            of stage t = 1 to 5 ``(B, C, ceil(H / 2 ** (t - 1)), ...)``, and ``(B, C, ceil(H / 2 ** t), ...)``. The head, fc6 and
-            fc7, takes the last of the latter.
+            of stage t = 1 to 5 ``(B, C, ceil(H / 2 ** (t - 1)), ...)``, and ``(B, C, ceil(H / 2 ** t), ...)``. The head, fc6
+            and fc7, takes the last of the latter.
         """
         convolved: List[Tensor] = []  # noqa: UP006
         pooled: List[Tensor] = []  # noqa: UP006
@@ -100,7 +101,7 @@ class VGG16Trunk(nn.Module):
 def check_vgg_weights(
     pretrained: bool, norm: str | None, weights_path: str | Path | None, norms_with_weights: tuple[str, ...] = ()
 ) -> None:
-    """Raise a ValueError where the ImageNet weights are asked for with a norm that has none, or a path to them without them."""
+    """Raise a ValueError if the ImageNet weights are requested with a norm that has none, or a path to them without them."""
     if pretrained and norm is not None and norm not in norms_with_weights:
         raise ValueError(f"the ImageNet weights are of VGG-16 without normalisation; got pretrained=True and {norm=}")
     if weights_path is not None and not pretrained:
@@ -110,8 +111,8 @@ def check_vgg_weights(
 def bilinear_upsampling(num_channels: int, factor: int) -> nn.ConvTranspose2d:
     """A transposed convolution that begins as bilinear interpolation of each channel, and learns.
 
-    ``(B, C, h, w)`` to ``(B, C, factor * h, factor * w)``: equal to ``F.interpolate(..., align_corners=False)`` but within half a
-    place of the border, where it fades to 0.
+    ``(B, C, h, w)`` to ``(B, C, factor * h, factor * w)``: equal to ``F.interpolate(..., align_corners=False)`` but within half
+    a place of the border, where it fades to 0.
 
     Args:
         num_channels: C.

@@ -132,7 +132,7 @@ class EncodedNetwork(nn.Module):
         return F.interpolate(maps, size=self.image_size(inputs), mode="bilinear", align_corners=False)
 
     def image_size(self, inputs: Tensor) -> list[int]:
-        """Height and width of the images that are given, or that features are of, whose sides are multiples of the stride."""
+        """Height and width of the given images, or of those of the features, whose sides are multiples of the stride."""
         if inputs.shape[1] == 3:
             return [inputs.shape[2], inputs.shape[3]]
         return [inputs.shape[2] * self.stride_px, inputs.shape[3] * self.stride_px]
@@ -169,8 +169,7 @@ def _take_the_encoder_as_it_is(
         # It may belong to other networks too, and features may be stored of it.
         problems.append(
             "they contain a fine-tuned encoder, but the encoder of this network is frozen: give finetune.json, as in the "
-            "training "
-            "(finetune: true)"
+            "training (finetune: true)"
         )
     found, own = state.get(prefix + _KEY), module.encoder_key
     if found is not None and found.tolist() != own.tolist():

@@ -7,7 +7,7 @@ __all__ = ["BoostedTrees", "tree_scores"]
 
 
 def tree_scores(features: Tensor, feature: Tensor, threshold: Tensor, value: Tensor) -> Tensor:
-    """Sum of what each tree says of each sample.
+    """Sum of the outputs of all trees for each sample.
 
     Trees are complete: node n has the children 2 n + 1 (left, where ``feature <= threshold``) and 2 n + 2. A branch that ends
     early continues with the same value on both sides.
@@ -44,7 +44,7 @@ def tree_scores(features: Tensor, feature: Tensor, threshold: Tensor, value: Ten
 
 
 class BoostedTrees(nn.Module):
-    """A network whose logits are those of boosted trees. Subclasses call `add_trees` when they are made."""
+    """A network whose logits are those of boosted trees. Subclasses call `add_trees` in their constructor."""
 
     feature: Tensor
     threshold: Tensor

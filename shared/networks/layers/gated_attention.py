@@ -7,7 +7,7 @@ __all__ = ["GatedAttention", "attention_pooling"]
 
 
 class GatedAttention(nn.Module):
-    """How much attention each instance of a bag gets, before the softmax over the bag.
+    """Attention of each instance of a bag, before the softmax over the bag.
 
     ``w . (tanh(V h) * sigmoid(U h))``, the gated form of the paper; without the gate ``w . tanh(V h)``. V and U have biases, as
     in the released code. There w has one too, which is the same for all instances of a bag: the softmax does not see it.

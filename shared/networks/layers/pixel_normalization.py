@@ -13,7 +13,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class PixelRange:
-    """Looks at the first images that a network gets, and warns if they are not RGB values from 0 to 255.
+    """Checks the first images that a network is given, and warns if they are not RGB values from 0 to 255.
 
     Values are read from the device once: black images, which say nothing, are passed over until others come. Nothing is looked
     at while a network is traced or compiled.

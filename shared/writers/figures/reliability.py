@@ -1,4 +1,4 @@
-"""A figure of reliability curves: what there is against what the network says, and how often it says so."""
+"""A figure of reliability curves: observed against predicted frequency, and how often each is predicted."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def class_indices(
     tumour_classes: Collection[str] | None = None,
     needs_tumour: bool = False,
 ) -> list[int | None]:
-    """The class index of each annotation; None where it says nothing, as exclusions do.
+    """The class index of each annotation; None if it has no meaning, as for exclusions.
 
     Args:
         annotations: of one slide.
@@ -55,9 +55,8 @@ def class_indices(
     if len(bases) > 1 or not bases.isdisjoint(_NO_TUMOUR):
         raise ValueError(
             f"expected annotations of a single class, which is tumour; found {class_counts(annotations)}. Name the classes "
-            "that are "
-            "tumour in the manifest's column `tumour_classes` (several with | between them), or with the key or option of that "
-            "name"
+            "that are tumour in the manifest's column `tumour_classes` (several with | between them), or with the key or "
+            "option of that name"
         )
     return [None if annotation.is_exclusion else 1 for annotation in annotations]
 
@@ -111,7 +110,7 @@ def _tumour_index(annotation: Annotation, wanted: set[str]) -> int | None:
 
 
 def is_neutral(annotation: Annotation) -> bool:
-    """Whether an annotation says nothing of the tissue: it has no class, or QuPath's own of regions of interest, ``Region*``."""
+    """Whether an annotation has no meaning for the tissue: it has no class, or QuPath's for regions of interest, ``Region*``."""
     return plain_name(annotation.base_class) in _NEUTRAL_NAMES
 
 

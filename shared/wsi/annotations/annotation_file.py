@@ -30,7 +30,7 @@ def is_annotation_file(path: str | Path) -> bool:
 
 
 def annotation_stem(path: str | Path) -> str:
-    """The name of an annotation file without what says that it is one.
+    """The name of an annotation file without its suffixes.
 
     >>> annotation_stem("a b.svs.geojson.gz"), annotation_stem("a.zip"), annotation_stem("a.XML")
     ('a b.svs', 'a', 'a')
@@ -71,7 +71,7 @@ class BoundedFile:
 
 @contextmanager
 def opened_annotations(path: Path) -> Iterator[tuple[BoundedFile, str]]:
-    """The content of an annotation file, and the suffix that says what it is: ``.xml``, ``.json`` or ``.geojson``.
+    """The content of an annotation file, and the suffix that gives its format: ``.xml``, ``.json`` or ``.geojson``.
 
     Args:
         path: a file, a gzipped one, or a ZIP archive with one annotation file in it.

@@ -1,4 +1,4 @@
-"""Masks from annotations: only the region asked for is ever an array."""
+"""Masks from annotations: only the requested region is ever an array."""
 
 from __future__ import annotations
 

@@ -104,8 +104,7 @@ def turned_tiles_problem(name: str, layout: TiffLayout | None) -> str | None:
         return None
     return (
         f"its tag Orientation ({layout.orientation}) says that the picture must be rotated or mirrored, which {name} does not "
-        "do; "
-        "store it upright (if it is already, set the tag to 1)"
+        "do; store it upright (if it is already, set the tag to 1)"
     )
 
 

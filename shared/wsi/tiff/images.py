@@ -84,14 +84,12 @@ def picture_problem(images: Sequence[TiffImage]) -> str | None:
     if picture.num_samples not in _SAMPLES_OF.get(picture.photometric, ()):
         return (
             f"it has {picture.num_samples} samples per pixel, stored as {_photometric_name(picture.photometric)}, but only "
-            "RGB, palette "
-            "or grey-scale pictures are read: convert it to RGB"
+            "RGB, palette or grey-scale pictures are read: convert it to RGB"
         )
     if picture.photometric in _GREY and picture.num_samples == 1 and num_equal_pictures(images) > 1:
         return (
             f"it holds {num_equal_pictures(images)} grey-scale pictures of {_size(picture)} px, such as channels or planes, "
-            "but only "
-            "one RGB picture is read: convert it to RGB with the three samples of a pixel together"
+            "but only one RGB picture is read: convert it to RGB with the three samples of a pixel together"
         )
     return None
 

@@ -102,8 +102,7 @@ class TissueMap:
             if not len(centres):
                 raise ValueError(
                     f"no tile of {extent_px:.0f} level-0 pixels contains {min_tissue:.0%} tissue; {self.share:.1%} of the "
-                    "slide is "
-                    "tissue. Choose another tissue method or a smaller min_tissue, or leave the slide out"
+                    "slide is tissue. Choose another tissue method or a smaller min_tissue, or leave the slide out"
                 )
             chosen = centres[rng.choice(len(centres), num_tiles, replace=len(centres) < num_tiles)]
         points = (chosen + rng.random((num_tiles, 2))) * self.pixel_px
