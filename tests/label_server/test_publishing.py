@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from scripts.label_server.served_model import BundleSource
-from scripts.label_server.training import Trainings
-from scripts.label_server.versions import ORIGINAL, ModelVersions
+from scripts.label_server.learning.served_model import BundleSource
+from scripts.label_server.learning.training import Trainings
+from scripts.label_server.learning.versions import ORIGINAL, ModelVersions
 
 DEADLINE_S = 30
 
