@@ -62,7 +62,7 @@ def run_on_engine(build: Callable[[], Mapper], images: Sequence[ImageInput], arg
     """
     from shared.inference.bundle_mapper import first_cause
     from shared.inference.cohort.cohort import InferenceFailures, run_cohort
-    from shared.inference.cohort.finished import FINISHED
+    from shared.inference.cohort.finished import FINISHED, SKIPPED
     from shared.inference.cohort.ray_cohort import RayCohort
     from shared.inference.device_errors import DeviceFailure
     from shared.writers import StorageError
@@ -87,7 +87,8 @@ def run_on_engine(build: Callable[[], Mapper], images: Sequence[ImageInput], arg
     except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    counts = {status: sum(row["status"] == status for row in rows) for status in FINISHED}
+    counts = {status: sum(row["status"] == status for row in rows) for status in (*FINISHED, SKIPPED)}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    print(f"{arguments.out}: {len(images)} images, {len(rows)} {done} now{f' ({said})' if said else ''}")
+    num_done = len(rows) - counts[SKIPPED]
+    print(f"{arguments.out}: {len(images)} images, {num_done} {done} now{f' ({said})' if said else ''}")
     return 0
