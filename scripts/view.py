@@ -32,7 +32,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of maps, or of a comparison")
     parser.add_argument("--manifest", type=Path, help="with masks, labels, and slides that are not mapped")
     learning = parser.add_argument_group("label and learn")
-    learning.add_argument("--bundle", type=Path, help="whose head is trained from the labels, such as bundles/alpha_beta_mil")
+    learning.add_argument("--bundle", type=Path, help="folder of the bundle whose head is trained from the labels")
     learning.add_argument("--features", type=Path, help="of the slides, as embed.py stores them")
     learning.add_argument("--checkpoint", type=Path, help="to begin with (default: the bundle's, else new weights)")
     learning.add_argument("--work_dir", type=Path, help="(default: my/slides.labelled beside --manifest my/slides.csv)")
