@@ -33,9 +33,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folder of maps, or of a comparison")
     parser.add_argument("--manifest", type=Path, help="manifest with masks and labels, and with slides that have no map yet")
     learning = parser.add_argument_group("label and learn")
-    learning.add_argument(
-        "--bundle", type=Path, help="bundle whose head is trained from the labels, such as bundles/alpha_beta_mil"
-    )
+    learning.add_argument("--bundle", type=Path, help="folder of the bundle whose head is trained from the labels")
     learning.add_argument("--features", type=Path, help="folder of the slides' features, as written by embed.py")
     learning.add_argument(
         "--checkpoint", type=Path, help="weights to begin with (default: those of the bundle, else new weights)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bokeh.layouts import column, row
 from bokeh.models import (
@@ -24,8 +24,10 @@ from bokeh.models import (
 )
 
 from .cohort import Cohort
-from .labelling.labels import Labels
 from .squares import Thumbnails, thumbnail_address
+
+if TYPE_CHECKING:
+    from .labelling.labels import Labels
 
 ALL = "all"
 _PICTURE = f'<img loading="lazy" height="{Thumbnails.HEIGHT_PX}" src="<%- value %>" alt="">'

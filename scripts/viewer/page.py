@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from bokeh.document import Document
 from bokeh.events import DocumentReady
@@ -29,12 +30,15 @@ from bokeh.models import (
 
 from .cohort import Maps
 from .cohort_table import CohortTable
-from .labelling.label_bar import LabelBar
-from .labelling.learner import Learner
 from .layers import COLOUR_MAPS, Layers
 from .redrawing import Drawn, Redrawing, Wanted
 from .slide_pane import SlidePane
 from .view_state import MOST_PANES, ViewState, state_of
+
+if TYPE_CHECKING:
+    # They import MONAI, which takes seconds; without a bundle nobody needs it.
+    from .labelling.label_bar import LabelBar
+    from .labelling.learner import Learner
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +95,7 @@ class Page:
         self._is_building = False
         self._stamps: tuple[str, ...] = ()
         self._redrawing = Redrawing(layers, document, self._draw)
-        self._labels = None if learner is None else LabelBar(learner, document, self._show_methods)
+        self._labels = None if learner is None else self._label_bar(learner)
         self._x, self._y = Range1d(start=0, end=1), Range1d(start=-1, end=0)
         self._make_widgets()
         self._table = CohortTable(self._cohort, self._open, learner.labels if learner is not None else None)
@@ -112,6 +116,11 @@ class Page:
         document.add_periodic_callback(self._look_for_new_maps, _LOOK_MS)
         if self._state.slide:
             self._show(self._state if "methods" in arguments else self._with_own_methods(self._state))
+
+    def _label_bar(self, learner: Learner) -> LabelBar:
+        from .labelling.label_bar import LabelBar
+
+        return LabelBar(learner, self._document, self._show_methods)
 
     def _make_widgets(self) -> None:
         titles = [maps.title for maps in self._cohort.methods]

@@ -8,6 +8,7 @@ import socket
 import webbrowser
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from bokeh.application import Application
 from bokeh.application.handlers import FunctionHandler
@@ -16,10 +17,12 @@ from bokeh.server.server import Server
 
 from .access import HOST, LOOPBACK, Access
 from .cohort import Cohort
-from .labelling.learner import Learner
 from .layers import Layers
 from .page import Page
 from .squares import routes
+
+if TYPE_CHECKING:
+    from .labelling.learner import Learner
 
 logger = logging.getLogger(__name__)
 

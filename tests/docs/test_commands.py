@@ -79,6 +79,10 @@ def given_to(options: Mapping[str, Any], rest: Sequence[str]) -> Iterator[Given]
         varied = [(key, value) for key, *values in options.get("vary", []) for value in values]
         for key, value in [*options["set"], *varied]:
             yield Given(tuple(ROOT / file for file in options["config_file"]), values_of([f"--{key}", value]))
+    elif "bundle" in options and "train_set" in options:
+        # The page names a bundle where it trains one.
+        for key, value in options["train_set"]:
+            yield Given(configs_of(options["bundle"], "train"), values_of([f"--{key}", value]))
     elif "bundle" in options:
         # What is shipped was trained.
         base = "train" if "run" in options else "inference"
