@@ -3,7 +3,7 @@
 python scripts/view.py maps/                                  what infer.py wrote
 python scripts/view.py report/                                methods of a comparison side by side
 python scripts/view.py maps/ other_maps/ --manifest my/slides.csv     with the truth, if the manifest names masks
-python scripts/view.py --manifest my/slides.csv --features features/ --bundle bundles/alpha_beta_mil     label, train, look
+python scripts/view.py --manifest my/slides.csv --features features/ --bundle BUNDLE     label, train, look
 
 The page has a table of all slides and a view of each slide at up to full resolution, with its map and outlines at any
 threshold, up to four methods side by side, and a link to every view. It needs requirements-viewer.txt. Nothing leaves this

@@ -31,10 +31,10 @@ class MapFile:
         is_alike = all(other.is_tiled and other.shape == page.shape and other.dtype == np.uint8 for other in pages)
         if len(pages) != (1 if num_classes == 2 else num_classes) or not is_alike:
             self.close()
-            expected = f"map of {num_classes} classes: expected as many tiled uint8 images"
+            expected = f"{num_classes} tiled uint8 images, one for each class"
             if num_classes == 2:
-                expected = "map of tumour: expected one tiled uint8 image"
-            raise ValueError(f"the map {path} is not as expected ({expected}), found {len(pages)} of {page.dtype}")
+                expected = "one tiled uint8 image, of tumour"
+            raise ValueError(f"the map {path} was expected to hold {expected}; found {len(pages)} of {page.dtype}")
         self._channels = [_Channel(Path(path), self._tiff, page) for page in pages]
 
     @property

@@ -258,7 +258,7 @@ def test_maps_that_cannot_be_scored(cohort, tmp_path):
         cohort_of(cohort, [*records, unknown])
     kept = cohort_of(cohort, [*records, unknown, {**records[1], "mask": None}], allow_missing=True)
     assert (len(kept.records), kept.num_missing, kept.num_without_truth) == (3, 1, 1)
-    with pytest.raises(ValueError, match=r"row 4, .*c\.tif: the map .*c\.ome\.tif is no map of 3 classes: .*, found 4"):
+    with pytest.raises(ValueError, match=r"row 4, .*c\.tif: the map .*c\.ome\.tif was expected to hold 3 tiled .*; found 4"):
         report_of(cohort, records[2:], NAMES[:3])
     with pytest.raises(ValueError, match="need three classes or more"):
         report_of(cohort, records, ["normal", "tumour"])

@@ -30,7 +30,7 @@ def test_a_map_is_read_by_rows(tmp_path):
     with pytest.raises(ValueError, match=r"a\.ome\.tif"):
         MapFile(tmp_path / "a.ome.tif")
     tifffile.imwrite(tmp_path / "b.ome.tif", np.zeros((3, 64, 64), np.uint8), tile=(64, 64), photometric="minisblack")
-    with pytest.raises(ValueError, match="no map of tumour: expected one tiled uint8 image, found 3"):
+    with pytest.raises(ValueError, match="expected to hold one tiled uint8 image, of tumour; found 3"):
         MapFile(tmp_path / "b.ome.tif")
 
 
@@ -50,5 +50,5 @@ def test_a_map_of_classes_is_read_by_rows(tmp_path):
             assert decisions.dtype == np.uint8
             np.testing.assert_array_equal(classes, likeliest[start:stop])
             np.testing.assert_array_equal(values, tumour[start:stop])
-    with pytest.raises(ValueError, match=r"a\.ome\.tif is no map of 4 classes: expected as many tiled uint8 images, found 3"):
+    with pytest.raises(ValueError, match=r"a\.ome\.tif was expected to hold 4 tiled uint8 images, one for each class; found 3"):
         MapFile(tmp_path / "a.ome.tif", 4)
