@@ -18,9 +18,12 @@ _MOST_PIXELS = 2**28
 
 
 class PictureMaps:
-    """A folder of maps as pictures: 8-bit grey (0 to 255 being probability 0 to 1) or black and white, named like the slides.
+    """A folder of maps as pictures, named like the slides: 8-bit grey (0 to 255 being probability 0 to 1), black and white, or
+    encoded as the maps that the authors of alpha/beta MIL have released.
 
-    A slide of The Cancer Genome Atlas and its map may differ in what follows the barcode.
+    Released maps (``results`` of github.com/MarvinLer/tcga_segmentation) are RGB with a pixel for each tile of 224 px: red is the
+    probability, blue is 255 on tissue and 0 elsewhere, green is 0. A slide of The Cancer Genome Atlas and its map may differ in
+    what follows the barcode.
 
     Args:
         folder: of ``<slide>.png`` or ``.tif``, searched with the folders below it.
@@ -52,8 +55,8 @@ class PictureMaps:
             size_px: (width, height) of its level 0.
 
         Raises:
-            ValueError: if there is none, it cannot be read, is no 8-bit grey or black-and-white picture, or not of the slide's
-                proportions, to one of its pixels.
+            ValueError: if there is none, it cannot be read, has none of the encodings, or not the slide's proportions, to one of
+                its pixels.
         """
         path = self.path_of(slide)
         if path is None:
@@ -61,13 +64,14 @@ class PictureMaps:
         try:
             with Image.open(path) as picture:
                 mode, size = picture.mode, picture.size
-                values = np.asarray(picture.convert("L")) if mode in ("1", "L") and size[0] * size[1] <= _MOST_PIXELS else None
+                values = _probabilities(picture) if size[0] * size[1] <= _MOST_PIXELS else None
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise ValueError(f"the map {path} cannot be read ({error})") from error
         if values is None:
             raise ValueError(
-                f"the map {path}: expected an 8-bit grey picture of probabilities or a black-and-white one, of at most "
-                f"{_MOST_PIXELS} pixels; found mode {mode!r} and {size[0]} x {size[1]} pixels. Convert it"
+                f"the map {path}: expected an 8-bit grey picture of probabilities, a black-and-white one, or RGB with the "
+                f"probability in red and tissue in blue, of at most {_MOST_PIXELS} pixels; found mode {mode!r} and "
+                f"{size[0]} x {size[1]} pixels. Convert it"
             )
         wanted = size[0] * size_px[1] / size_px[0], size[1] * size_px[0] / size_px[1]
         if min(abs(wanted[0] - size[1]), abs(wanted[1] - size[0])) > 1:
@@ -95,6 +99,17 @@ def at_pixels(picture: NDArray[np.uint8], size_px: Sequence[int], shape: tuple[i
         for count, side, length in zip(shape, size_px[::-1], picture.shape, strict=True)
     )
     return picture[np.ix_(rows, columns)]
+
+
+def _probabilities(picture: Image.Image) -> NDArray[np.uint8] | None:
+    """255 is probability 1; None for a picture that encodes none."""
+    if picture.mode in ("1", "L"):
+        return np.asarray(picture.convert("L"))
+    if picture.mode != "RGB":
+        return None
+    red, green, blue = np.moveaxis(np.asarray(picture), 2, 0)
+    is_tissue = blue == 255
+    return red if not (green.any() or blue[~is_tissue].any() or red[~is_tissue].any()) else None
 
 
 def _key(path: Path) -> str:

@@ -109,10 +109,21 @@ def test_a_picture_of_every_pixel_is_taken_as_it_is():
     assert (at_pixels(picture, (50, 70), (8, 5), 10.0)[-1] == picture[-1]).all()
 
 
+def test_the_encoding_of_the_released_maps(tmp_path):
+    """Black is glass; on tissue blue is 255 and red the probability."""
+    released = np.array([[(0, 0, 0), (0, 0, 255)], [(76, 0, 255), (255, 0, 255)]], np.uint8)
+    Image.fromarray(released).save(tmp_path / "TCGA-05-4244-01A-01-BS1.90f043f6.svs.png")
+    assert PictureMaps(tmp_path).read("somewhere/TCGA-05-4244-01A-01-BS1.90f043f6.svs", (448, 448)).tolist() == [
+        [0, 0],
+        [76, 255],
+    ]
+
+
 @pytest.mark.parametrize(
     ("picture", "said"),
     [
-        (np.zeros((60, 80, 3), np.uint8), "expected an 8-bit grey picture of probabilities .*found mode 'RGB'"),
+        (np.full((60, 80, 3), 7, np.uint8), "expected an 8-bit grey picture of probabilities, .*found mode 'RGB'"),
+        (np.full((60, 80, 3), (7, 0, 0), np.uint8), "found mode 'RGB'"),
         (np.zeros((60, 80), np.uint16), "found mode 'I;16'"),
         (np.zeros((60, 60), np.uint8), "60 x 60 pixels does not have the proportions of its slide of 800 x 600"),
         (None, "cannot be read"),
