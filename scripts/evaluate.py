@@ -16,8 +16,9 @@ against the first one. Annotations must have these class names, and pixels of a 
 as the first class, whatever the map shows, and only in the scores "with background".
 
 With --compare_with the maps of tumour are compared with those of another program, given as pictures in a folder: 8-bit grey,
-where 255 is probability 1, or as the authors of alpha/beta MIL released theirs, of the whole slide and with the same name. The agreement of both in tissue, and the score of each
-where there is a mask or label 0, are written to comparison.json and compared_slides.csv.
+where 255 is probability 1, or encoded as those that the authors of alpha/beta MIL have released, of the whole slide and with the
+same name. The agreement of both in tissue, and the score of each where there is a mask or label 0, are written to comparison.json
+and compared_slides.csv.
 """
 
 from __future__ import annotations
