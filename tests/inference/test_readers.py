@@ -238,7 +238,7 @@ def _fluorescence(path, picture):
             lambda path, picture: write(path, picture, compression="jpegxl"),
             r"its compression JPEGXL \(50002\) is not supported",
         ),
-        ("a.vsi", _mirax_preview, r"Olympus files \(\.vsi\) are not read"),
+        ("a.vsi", _mirax_preview, r"Olympus files \(\.vsi\) are not supported"),
         ("a.czi", lambda path, picture: path.symlink_to("gone.czi"), "a link to gone.czi, which does not exist"),
     ],
 )
