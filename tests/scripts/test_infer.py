@@ -129,7 +129,7 @@ def test_a_bundle_of_several_networks_and_glass(tmp_path, manifest, start):
     ("changed", "message"),
     [
         ({"--manifest": "none.csv"}, "none.csv does not exist"),
-        ({"--bundle": "nothing"}, "nothing is no bundle"),
+        ({"--bundle": "nothing"}, "nothing is not a bundle"),
         ({"--model_dir": "."}, ". holds no model.pt"),
         ({"--overlay": "unnet"}, "the overlay unnet is neither a file nor the name of one in"),
         ({"--treshold": "0.5"}, "has no key 'treshold'; it has: imports, roots, bundle_root"),
