@@ -21,6 +21,7 @@ OPTIONAL = {
     "requirements-monailabel.txt": "server for viewers",
     "requirements-viewer.txt": "page of maps",
     "requirements-spatial.txt": "OME-Zarr, GeoParquet",
+    "requirements-docs.txt": "the pages as a site",
 }
 SHOWN = 8
 _NAME = re.compile(r"[\w.-]+")
