@@ -33,7 +33,7 @@ def test_classes_have_their_colours_and_the_background_none():
 
 
 def test_sizes_must_agree():
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="of the same size"):
         overlay_image(np.zeros((4, 5, 3), np.uint8), np.zeros((5, 4)))
     with pytest.raises(ValueError, match="3 classes need 2 colours, got 1"):
         class_overlay_image(RGB, np.zeros((3, 40, 60)), [class_colour(1)])
