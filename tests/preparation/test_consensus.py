@@ -53,7 +53,7 @@ def test_two_agree_and_a_third_decides(tmp_path: Path, prepare: Prepare) -> None
 
 
 def test_splits_are_those_of_the_first_manifest_or_none(tmp_path: Path, prepare: Prepare) -> None:
-    boxes = {name: (0, 10) for name in "abcdefgh"}
+    boxes = dict.fromkeys("abcdefgh", (0, 10))
     first = write_manifest_of(tmp_path, "first", boxes)
     second = write_manifest_of(tmp_path, "second", boxes)
     assert not prepare("consensus", first, second, tmp_path / "none")[0]
