@@ -6,7 +6,8 @@ python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json bundle
     --choose segmentation.val_region_f --output_dir runs/etas
 
 With --one_at_a_time each key is varied alone: the others keep the first of their values, and --choose reports the best value
-of each key; overlays count as one. --overlays trains with each of several configurations of the bundle, such as the variants in a paper's table:
+of each key; overlays count as one. --overlays trains with each of several configurations of the bundle, such as the variants in
+a paper's table:
 
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json --overlays none dws dws+superpixels \\
     --vary training_share 0.2 1 --output_dir runs/variants

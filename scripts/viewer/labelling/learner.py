@@ -159,10 +159,11 @@ class Learner:
         """Train on what is labelled, from the current version on, and map a slide with what comes of it."""
         self._begin("training", self._train, slide)
 
-    def map(self, slide: str) -> None:
-        """Map a slide with the current version, unless it is mapped."""
-        if self.has_weights and not self.is_mapped(slide):
-            self._begin("mapping", self._map, slide)
+    def map(self, slide: str) -> bool:
+        """Map a slide with the current version, unless it is mapped; False if it has to wait for something else."""
+        if not self.has_weights or self.is_mapped(slide):
+            return True
+        return self._begin("mapping", self._map, slide)
 
     def choose(self, version: str, slide: str) -> None:
         """Go back to a version, or on to one that was left, and map a slide with it."""
@@ -186,11 +187,12 @@ class Learner:
         number = self.method(self.version)
         return number is not None and self.has_map(number, slide)
 
-    def _begin(self, what: str, action: Any, *arguments: Any) -> None:
+    def _begin(self, what: str, action: Any, *arguments: Any) -> bool:
         if self._doing.percent is not None:
-            return
+            return False
         self._doing = Progress(what, 0)
         self._worker.submit(self._do, action, *arguments)
+        return True
 
     def _do(self, action: Any, *arguments: Any) -> None:
         try:
