@@ -1,8 +1,8 @@
 """Fits a temperature for a trained network on validation labels, and draws reliability curves on the test split.
 
 python scripts/calibrate.py --bundle bundles/camel --model_dir runs/mine --manifest my/images.csv
-python scripts/calibrate.py --bundle bundles/cdws_mil --model_dir runs/mine --manifest my/images.csv --overlay vgg5 --labels
-label
+python scripts/calibrate.py --bundle bundles/cdws_mil --model_dir runs/mine --manifest my/images.csv --overlay vgg5 \\
+    --labels label
 
 Works for every bundle: the network, its pixel size and its tiles are those of its inference.json. Pixels are compared with the
 masks of the manifest (images with label 0 need none). With --labels label, which needs no masks, images are compared with

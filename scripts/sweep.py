@@ -6,7 +6,8 @@ python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json bundle
     --choose segmentation.val_region_f --output_dir runs/etas
 
 With --one_at_a_time each key is varied alone: the others keep the first of their values, and --choose reports the best value
-of each key. --overlays trains with each of several configurations of the bundle, such as the variants in a paper's table:
+of each key; overlays count as one. --overlays trains with each of several configurations of the bundle, such as the variants in
+a paper's table:
 
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json --overlays none dws dws+superpixels \\
     --vary training_share 0.2 1 --output_dir runs/variants
@@ -35,7 +36,9 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
         "--overlays", nargs="+", help="overlays to give after --config_file, joined by plus signs, or none; they are varied too"
     )
     parser.add_argument(
-        "--one_at_a_time", action="store_true", help="vary each key alone, with the others at the first of their values"
+        "--one_at_a_time",
+        action="store_true",
+        help="vary each key, and the overlays, alone, with the others at the first of their values",
     )
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
@@ -72,13 +75,14 @@ def main() -> None:
     begin_script()
     arguments, parser = parsed()
     # Takes seconds to import, which --help and wrong options need not wait for.
-    from shared.sweeps.sweep import Sweep, parse_value
+    from shared.sweeps.sweep import OVERLAYS, Sweep, parse_value
     from shared.sweeps.sweep_table import best_row, check_over, print_rows, summarise, varied_alone
 
     varied = {name: [parse_value(text) for text in values] for name, *values in arguments.vary}
     try:
         fixed = {name: parse_value(text) for name, text in arguments.set}
-        allowed = one_at_a_time(varied, arguments.over) if arguments.one_at_a_time else None
+        overlays = {OVERLAYS: arguments.overlays} if arguments.overlays else {}
+        allowed = one_at_a_time({**overlays, **varied}, arguments.over) if arguments.one_at_a_time else None
         sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed, overlays=arguments.overlays)
         keys = list(sweep.varied)
         check_over(keys, arguments.over)

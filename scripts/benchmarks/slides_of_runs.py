@@ -79,5 +79,5 @@ class SlidesOfRuns:
 
 
 def _options(maps: Path, slides: Path, out: Path) -> Namespace:
-    left = dict.fromkeys(("split", "threshold", "froc_mpp", "tumour_classes", "annotation_frame", "tissue"))
+    left = dict.fromkeys(("split", "threshold", "froc_mpp", "tumour_classes", "annotation_frame", "tissue", "compare_with"))
     return Namespace(maps=maps, manifest=slides, out=out, allow_missing=False, **left)

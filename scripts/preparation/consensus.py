@@ -25,6 +25,7 @@ from tqdm import tqdm
 from scripts.options.annotation import add_annotation_options
 from shared.data import label_of, load_manifest, write_manifest
 from shared.data.labels.consensus import LEAST_OVERLAP, consensus_mask
+from shared.data.manifest import assigns_splits
 from shared.data.record import Record, record_error
 from shared.data.record_masks import read_record_mask
 from shared.writers import atomic_path
@@ -68,7 +69,7 @@ def prepare(arguments: Namespace) -> Iterator[str]:
             Image.fromarray(found.mask.astype(np.uint8) * 255).save(temporary, format="PNG")
         if record["label"] and not found.mask.any():
             yield f"note: row {record['row']}, {image}: no tumour is left, and its label is {record['label']}"
-        agreed.append(_with_mask(record, path))
+        agreed.append({**record, "mask": str(path), "tumour_classes": None, "annotation_frame": None})
     if agreed:
         write_manifest(agreed, arguments.output / "images.csv")
     with atomic_path(arguments.output / "undecided.csv") as temporary:
@@ -87,15 +88,12 @@ def _records(path: Path, arguments: Namespace) -> list[Record]:
     for record in records:
         if record.get("x") is not None:
             raise record_error(record, "a consensus is of whole images, and this row is a region of one")
-    return records
+    # A split that is drawn here would keep its test images out of the folds of a cross-validation.
+    return records if assigns_splits(path) else [{**record, "split": None} for record in records]
 
 
 def _by_image(path: Path | None, arguments: Namespace) -> dict[str, Record]:
     return {} if path is None else {record["image"]: record for record in _records(path, arguments)}
-
-
-def _with_mask(record: Record, mask: Path) -> Record:
-    return {**record, "mask": str(mask), "tumour_classes": None, "annotation_frame": None}
 
 
 def _mask(record: Record) -> NDArray[np.uint8]:

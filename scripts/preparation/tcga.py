@@ -3,8 +3,8 @@
 python scripts/prepare.py tcga tcga.csv --slides slides --table gdc_sample_sheet.tsv --section frozen
 
 At least one of --slides and --table is needed. Only a sample sheet has the projects: without it every slide is
-``in_distribution``. Without --slides the files are expected as ``<id>/<file>`` next to the manifest, where ``gdc-client
-download -m <GDC manifest>`` puts them.
+``in_distribution``. Without --slides the files are expected as ``<id>/<file>`` next to the manifest, where
+``gdc-client download -m <GDC manifest>`` puts them.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Redrawing:
     def _compute(self, number: int, wish: Sequence[Wanted], is_draft: bool) -> None:
         drawn = [self._outlines(number, one, is_draft) for one in wish]
         if self._is_there:
-            self._document.add_next_tick_callback(functools.partial(self._deliver, number, drawn, is_draft))
+            self._document.add_next_tick_callback(functools.partial(self._deliver, number, wish, drawn, is_draft))
 
     def _outlines(self, number: int, one: Wanted, is_draft: bool) -> Drawn:
         place = (self._layers, one.method, one.name, one.threshold)
@@ -108,11 +108,13 @@ class Redrawing:
             logger.exception("outlines of %s", one.name)
             return Drawn(f"{type(error).__name__}: {error}")
 
-    def _deliver(self, number: int, drawn: Sequence[Drawn], is_draft: bool) -> None:
+    def _deliver(self, number: int, wish: Sequence[Wanted], drawn: Sequence[Drawn], is_draft: bool) -> None:
         if is_draft:
             self._is_drafting = False
             if self._timer is not None:
-                self._draw(drawn)
+                # Another slide may have been opened since.
+                if _places(wish) == _places(self._wish):
+                    self._draw(drawn)
                 if number != self._number:
                     self._draft()
             return
@@ -121,3 +123,7 @@ class Redrawing:
 
     def _leave(self, _context: Any) -> None:
         self._is_there = False
+
+
+def _places(wish: Sequence[Wanted]) -> list[tuple[int, str]]:
+    return [(one.method, one.name) for one in wish]

@@ -138,6 +138,15 @@ def has_known_mask(record: Record) -> bool:
     return record.get("mask") is not None or record.get("label") == 0
 
 
+def assigns_splits(path: str | Path) -> bool:
+    """Whether a manifest assigns any of its rows to a split, or leaves that to `load_manifest`.
+
+    Raises:
+        ValueError: if the file cannot be read.
+    """
+    return any(row.cells["split"] for row in _read_rows(Path(path)))
+
+
 def write_manifest(records: Sequence[Record], path: str | Path, extra_columns: Sequence[str] = ()) -> None:
     """Write `records` as a manifest, image and mask paths absolute, under a temporary name that is then renamed.
 

@@ -59,9 +59,8 @@ def read_record_mask(
 
     Raises:
         ValueError: as `read_mask_region`; if an image of label 0 has tumour annotated, or another has none; if nothing says
-            which classes are tumour and another annotation file of the manifest was of another class. The row is for the caller
-            to
-            name: `record_error`.
+            which classes are tumour and another annotation file of the manifest was of another class. The caller names the row,
+            see `record_error`.
     """
     file = record.get("mask")
     if file is None:

@@ -6,8 +6,7 @@ All hold one vector per patch and the patch's top-left corner:
   ``(1, n, d)``; ``coords`` ``(n, 2)`` in level-0 pixels, whose attributes say ``patch_size_level0``, ``overlap`` and more. Ours
   has further attributes on the file itself.
 - CLAM (Lu et al., https://github.com/mahmoodlab/CLAM): ``features`` and ``coords`` alike, but no attributes at all: the size of
-a
-  patch is taken to be the distance between neighbours.
+  a patch is taken to be the distance between neighbours.
 - STAMP (El Nahhas et al., https://github.com/KatherLab/STAMP): ``feats`` ``(n, d)``; ``coords`` in micrometres.
 """
 

@@ -212,14 +212,21 @@ def test_superpixels_have_the_size_of_the_papers(cdws, overlays, number):
 
 
 @pytest.mark.parametrize(
-    ("overlays", "num_stages"), [*(((), number) for number in range(1, 6)), *((("resnet50",), number) for number in (1, 2, 3))]
+    ("backbone", "num_stages"),
+    [
+        *((None, number) for number in range(1, 6)),
+        *(("resnet50", number) for number in (1, 2, 3)),
+        ("resnet34", 2),
+        ("resnet34", 3),
+    ],
 )
-def test_the_margin_of_inference_leaves_no_seams(cdws, overlays, num_stages):
+def test_the_margin_of_inference_leaves_no_seams(cdws, backbone, num_stages):
     """The middle of a tile is what the network says of a larger image there."""
-    margin = cdws.configuration("inference", *overlays, num_stages=num_stages).get_parsed_content("margin_px")
+    overlay, key = (("resnet50",), {"backbone": backbone}) if backbone else ((), {})
+    margin = cdws.configuration("inference", *overlay, num_stages=num_stages, **key).get_parsed_content("margin_px")
     torch.manual_seed(0)
-    network = (SideOutputResNet("resnet50", num_stages) if overlays else SideOutputVGG(num_stages)).double().eval()
-    stride = 2**num_stages if overlays else 2 ** (num_stages - 1)
+    network = (SideOutputResNet(backbone, num_stages) if backbone else SideOutputVGG(num_stages)).double().eval()
+    stride = 2**num_stages if backbone else 2 ** (num_stages - 1)
     assert margin % stride == 0
     core, offset = 2 * stride, stride
     tile_px = core + 2 * margin

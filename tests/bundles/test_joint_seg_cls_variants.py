@@ -155,6 +155,10 @@ def test_the_numbers_of_bach(joint, tmp_path):
     assert masked[0]["image"].shape == (3, 64, 64)
     assert {labelled[index]["image"].shape for index in range(8)} == {(3, 128, 128)}
     assert parsed("preprocessing").keywords["stain_reference"] == "monai"
+    on_features = bach.workflow("train", "bach", "features", **options).parser
+    images = on_features["train::labelled_images::images"]
+    assert on_features.get_parsed_content("stretch_labelled")
+    assert (images["size_px"], images["stretch"]) == ("@labelled_size_px", "@stretch_labelled")
 
 
 def test_labelled_images_of_another_size_train(joint, tmp_path):

@@ -52,6 +52,20 @@ def test_two_agree_and_a_third_decides(tmp_path: Path, prepare: Prepare) -> None
     assert not decided[10:].any()
 
 
+def test_splits_are_those_of_the_first_manifest_or_none(tmp_path: Path, prepare: Prepare) -> None:
+    boxes = dict.fromkeys("abcdefgh", (0, 10))
+    first = write_manifest_of(tmp_path, "first", boxes)
+    second = write_manifest_of(tmp_path, "second", boxes)
+    assert not prepare("consensus", first, second, tmp_path / "none")[0]
+    assert "split" not in pd.read_csv(tmp_path / "none/images.csv")
+    # Folds are made of all images: none of them was drawn for the test.
+    assert len(load_manifest(tmp_path / "none/images.csv", num_folds=4, fold=0)) == 8
+    table = pd.read_csv(first).assign(split=["train", "val", "test", *["train"] * 5])
+    table.to_csv(first, index=False)
+    assert not prepare("consensus", first, second, tmp_path / "some")[0]
+    assert pd.read_csv(tmp_path / "some/images.csv")["split"].tolist() == table["split"].tolist()
+
+
 def test_an_image_of_one_manifest_alone_is_an_error(tmp_path: Path, prepare: Prepare) -> None:
     first = write_manifest_of(tmp_path, "first", {"a": (0, 10), "b": (0, 10)})
     second = write_manifest_of(tmp_path, "second", {"a": (0, 9)})

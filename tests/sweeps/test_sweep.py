@@ -155,6 +155,24 @@ def test_each_key_is_chosen_by_itself(run_python, tmp_path, write_config):
     assert chosen == {"rate": ["0.2000", "0"], "fold": ["0.3000", "1"]}
 
 
+def test_overlays_are_varied_alone_too(run_python, tmp_path, write_config):
+    """All runs are finished: those of both another overlay and another rate are not of the sweep."""
+    config_file, out = write_config(), tmp_path / "out"
+    (tmp_path / "b.json").write_text(json.dumps({"nested": {"depth": 4}}))
+    varied, overlays = {"rate": [0.3, 0.2]}, ["none", "b"]
+    sweep = Sweep([config_file], varied, out, overlays=overlays)
+    for values in sweep.combinations:
+        folder = sweep.folder(values)
+        (folder / "evaluation").mkdir(parents=True)
+        (folder / "evaluation/metrics.json").write_text(json.dumps({"num_images": 3}))
+        (folder / "sweep.json").write_text(json.dumps(sweep.settings(values)))
+    options = ["--vary", "rate", 0.3, 0.2, "--overlays", *overlays, "--one_at_a_time", "--metric", "num_images"]
+    process = run_python("scripts/sweep.py", "--config_file", config_file, *options, "--output_dir", out)
+    assert process.returncode == 0, process.stdout + process.stderr
+    runs = pd.read_csv(out / "sweep.csv")
+    assert list(zip(runs["overlays"], runs["rate"], strict=True)) == [("none", 0.3), ("none", 0.2), ("b", 0.3)]
+
+
 def test_overlays_vary_too(tmp_path, write_config):
     """Each of them names its method, whose scores stand in one column."""
     config_file = write_config()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from shared.inference.cohort.finished import FAILED
+from shared.inference.cohort.finished import FINISHED
 from shared.inference.cohort.worker import CohortWorker
 from shared.inference.inputs import ImageInput
 from shared.inference.row import Row
@@ -60,7 +60,7 @@ class KeptMaps:
             if outcome.is_new:
                 worker.store.tabulate(outcome.row)
                 worker.store.flush()
-        if outcome.row["status"] == FAILED:
+        if outcome.row["status"] not in FINISHED:
             reason = str(outcome.row["reason"])
             # What the file is to blame for, and what not.
             raise Refusal(f"{image_id} cannot be mapped: {reason}", 422 if reason.startswith("ValueError") else 500)

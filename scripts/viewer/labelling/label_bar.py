@@ -35,6 +35,8 @@ class LabelBar:
     def __init__(self, learner: Learner, document: Document, show: Callable[[tuple[int, ...]], None]) -> None:
         self._learner, self._show = learner, show
         self._slide, self._mpp = "", 1.0
+        # Slide and version of the map that was asked for last: one that fails is not asked for again and again.
+        self._asked: tuple[str, str] | None = None
         self._brushes: list[Brush] = []
         self._is_filling, self._revision = False, learner.revision
         self._said = Select(options=list(_SAID.items()), value="", title="label of the slide", width=120, name="label")
@@ -61,12 +63,14 @@ class LabelBar:
 
     def open(self, slide: str, mpp: float, panes: Sequence[figure]) -> None:
         """Show what is known of a slide, and let it be drawn on in its panes; map it if the current version has not."""
+        if slide != self._slide:
+            self._asked = None
         self._slide, self._mpp = slide, mpp
         self._brushes = [Brush(pane, self._draw) for pane in panes]
         self._brush.active = 0
         choose_with(self._brush, panes, self._brushes)
         self._fill()
-        self._learner.map(slide)
+        self._ask_for_map()
         self._poll()
 
     def close(self) -> None:
@@ -141,6 +145,13 @@ class LabelBar:
         if self._slide:
             self._fill()
             self._show_maps()
+            # One that was opened while something else was under way waits for its turn.
+            self._ask_for_map()
+
+    def _ask_for_map(self) -> None:
+        wanted = (self._slide, self._learner.version)
+        if wanted != self._asked and self._learner.map(self._slide):
+            self._asked = wanted
 
     def methods(self, slide: str) -> tuple[int, ...]:
         """Numbers of the maps of the current version and, before it, of the one that it comes from, as far as they are there."""

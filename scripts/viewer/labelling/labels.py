@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import threading
@@ -17,7 +16,7 @@ import shapely
 from scripts.label_server.learning.training_set import LabelledSlide, with_drawn_fraction
 from scripts.label_server.learning.weak_labels import StatedLabel, WeakLabel, stated_label, weak_label
 from scripts.label_server.refusal import Refusal
-from shared.data.manifest import write_manifest
+from shared.data.manifest import assigns_splits, write_manifest
 from shared.data.record import Record, record_error
 from shared.data.tissue_cache import TissueCache
 from shared.writers.atomic import atomic_path
@@ -57,7 +56,7 @@ class Labels:
     def __init__(self, folder: Path, slides: Mapping[str, ViewedSlide], tissue: TissueCache, manifest: Path) -> None:
         self.folder, self._slides, self._tissue = folder, slides, tissue
         self._lock = threading.RLock()
-        self._has_splits = _has_splits(manifest)
+        self._has_splits = assigns_splits(manifest)
         for slide in slides.values():
             _check_record(slide.record)
         self._said = self._read_said()
@@ -220,12 +219,6 @@ def stroke_area(points: Sequence[tuple[float, float]], width_px: float) -> shape
 def _polygon(geometry: Mapping[str, Any]) -> shapely.Polygon:
     outline, *holes = geometry["coordinates"]
     return shapely.Polygon(outline, holes)
-
-
-def _has_splits(manifest: Path) -> bool:
-    with manifest.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, skipinitialspace=True)
-        return "split" in (rows.fieldnames or ()) and any((row["split"] or "").strip() for row in rows)
 
 
 def _of_record(record: Record | None) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -18,7 +19,7 @@ from scripts.label_server.learning.served_model import HEAD, SLIDE_FEATURES, Bun
 from scripts.label_server.learning.stored_features import keys_of_features
 from scripts.label_server.learning.training import DONE, Trainings, TrainingTask, recipe_of, write_run_manifest
 from scripts.label_server.learning.training_keys import check_training_keys, keys_of_training
-from scripts.label_server.learning.versions import ORIGINAL
+from scripts.label_server.learning.versions import ORIGINAL, ModelVersions
 from scripts.label_server.learning.warm_process import WarmProcess
 from scripts.label_server.refusal import Refusal
 from shared.data.tissue_cache import TissueCache
@@ -104,6 +105,7 @@ class Learner:
         self._tissue = TissueCache(self._extra.get("tissue_dir") or work / "tissue", self._extra.get("tissue_mpp") or 8.0)
         self.labels = Labels(work, cohort.slides, self._tissue, manifest)
         self._maps = KeptMaps(work / "maps")
+        self._original_maps = maps_of_original(self.model.versions)
         self._methods: dict[str, int] = {}
         for row in self.model.versions.listed():
             self._show(row["version"])
@@ -157,10 +159,11 @@ class Learner:
         """Train on what is labelled, from the current version on, and map a slide with what comes of it."""
         self._begin("training", self._train, slide)
 
-    def map(self, slide: str) -> None:
-        """Map a slide with the current version, unless it is mapped."""
-        if self.has_weights and not self.is_mapped(slide):
-            self._begin("mapping", self._map, slide)
+    def map(self, slide: str) -> bool:
+        """Map a slide with the current version, unless it is mapped; False if it has to wait for something else."""
+        if not self.has_weights or self.is_mapped(slide):
+            return True
+        return self._begin("mapping", self._map, slide)
 
     def choose(self, version: str, slide: str) -> None:
         """Go back to a version, or on to one that was left, and map a slide with it."""
@@ -184,11 +187,12 @@ class Learner:
         number = self.method(self.version)
         return number is not None and self.has_map(number, slide)
 
-    def _begin(self, what: str, action: Any, *arguments: Any) -> None:
+    def _begin(self, what: str, action: Any, *arguments: Any) -> bool:
         if self._doing.percent is not None:
-            return
+            return False
         self._doing = Progress(what, 0)
         self._worker.submit(self._do, action, *arguments)
+        return True
 
     def _do(self, action: Any, *arguments: Any) -> None:
         try:
@@ -224,16 +228,21 @@ class Learner:
     def _map(self, slide: str) -> str:
         version = self.version
         viewed = self._cohort.slides[slide]
-        self._maps.map_slide(version, self.model.loaded(), slide, viewed.path, viewed.mpp)
+        self._maps.map_slide(self._folder_of(version), self.model.loaded(), slide, viewed.path, viewed.mpp)
         self._show(version)
         return f"mapped by version {version}"
 
     def _show(self, version: str) -> None:
         """Let the maps of a version be a method, if there are any."""
         if version not in self._methods:
-            settings = sorted(self._maps.folder.glob(f"{version}/*/{SETTINGS_NAME}"), key=lambda path: path.stat().st_mtime_ns)
+            found = self._maps.folder.glob(f"{self._folder_of(version)}/*/{SETTINGS_NAME}")
+            settings = sorted(found, key=lambda path: path.stat().st_mtime_ns)
             if settings:
                 self._methods[version] = self._cohort.add(Maps.of_folder(settings[-1].parent, _title(version)))
+
+    def _folder_of(self, version: str) -> str:
+        """Name of the folder of a version's maps."""
+        return self._original_maps if version == ORIGINAL else version
 
     def _checkpoint(self, version: str) -> Path:
         return self.model.versions.get(version).checkpoint
@@ -242,6 +251,12 @@ class Learner:
         slides = self.labels.slides_to_learn_from()
         rows = write_run_manifest(model, recipe, run, slides, self._tissue, options, self._extra)
         return {"labels": {slide.image_id: [slide.label.label, slide.label.fraction] for slide in slides}, "rows": rows}
+
+
+def maps_of_original(versions: ModelVersions) -> str:
+    """Name of the folder for maps of the checkpoint to begin with, which may be another one when the page is opened again."""
+    checkpoint = versions.original
+    return f"{ORIGINAL}-{hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]}" if checkpoint.is_file() else ORIGINAL
 
 
 def _source(config: LearnerConfig) -> BundleSource:

@@ -27,7 +27,7 @@ def choose_supervision(
 
     Label 0 needs no mask file: its mask is known to be empty. Such a record is a masked image too, in addition to those with
     files, unless masked and labelled images are two sets of pictures: of different sizes, or both with images of label 0 and
-        others.
+    others.
 
     Args:
         records: of the training split; those with masks are the masked ones, their label that of their main class.

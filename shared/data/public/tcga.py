@@ -111,7 +111,7 @@ def tcga_records(
     Slides of the training locations are the group ``in_distribution``: their cases are split 65/15/20 within location and
     labels (`assign_splits`). Slides of other locations are the group ``out_of_location``, all in the test split. Only the
     sample sheet knows the project and so the location: without one, ``location`` is None and every slide is
-        ``in_distribution``.
+    ``in_distribution``.
 
     Args:
         table: GDC manifest or sample sheet: its rows are the records.

@@ -37,14 +37,12 @@ class RowStore:
     still good. Between machines this holds as far as their file system does:
 
     - NFS: a lock of the server, on Linux since 2.6.12. Those of a machine that is gone are free after NFSv4's lease (90 s
-    unless
-      set otherwise); NFSv3 needs lockd. Mounted with ``nolock`` or ``local_lock=flock`` or ``all``, machines do not see each
-      other's locks.
+      unless set otherwise); NFSv3 needs lockd. Mounted with ``nolock`` or ``local_lock=flock`` or ``all``, machines do not see
+      each other's locks.
     - Lustre: mount with ``flock``; ``localflock`` is for one machine. CephFS, GPFS: as they are. BeeGFS: with
       ``tuneUseGlobalFileLocks``. SMB: without ``nobrl``.
     - No flock at all (some object stores): filelock warns and uses files with the holder's machine and process number, which
-    are
-      taken over when that process has died on the same machine only.
+      are taken over when that process has died on the same machine only.
 
     Where machines do not see each other's locks, give each of them its own images: two could map one image at the same time. A
     child process that is forked while a claim is held keeps it until it ends too.

@@ -1,5 +1,6 @@
 """The first stages of a ResNet with a side output each and their fusion."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,10 @@ class SideOutputResNet(SideOutputs):
         weights_path: a local file with torchvision's state dict, instead of the download.
         mean: of red, green, blue, as shares of 255.
         std: the same.
+
+    Attributes:
+        margin_px: half of what a feature of the last stage sees, and what it stands for, in whole such features: by so much
+            tiles must overlap to leave no seams.
 
     Raises:
         ValueError: if there is no such backbone or norm, no such stages, or weights do not fit.
@@ -75,6 +80,7 @@ class SideOutputResNet(SideOutputs):
         self.stages = nn.ModuleList(stages[:num_stages])
         self.side_layers = nn.ModuleList(_side_layer(channels) for channels in self._channels(tapped))
         self.add_fusion(tapped, fusion_weights)
+        self.margin_px = _margin_px(self.stages)
 
     @torch.no_grad()
     def _channels(self, stages: Sequence[int]) -> list[int]:
@@ -104,6 +110,20 @@ class SideOutputResNet(SideOutputs):
             coarse = layer(taps[self.side_outputs[index] - 1]).float()
             logits.append(F.interpolate(coarse, size=images.shape[-2:], mode="bilinear", align_corners=False))
         return torch.cat(logits, dim=1)
+
+
+def _margin_px(stages: nn.Module) -> int:
+    field_px, stride_px = 1, 1
+    for name, layer in stages.named_modules():
+        # What a block adds to its own output sees no more than the block.
+        if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)) and "downsample" not in name:
+            (kernel, *_), (stride, *_) = (
+                size if isinstance(size, tuple) else (size,) for size in (layer.kernel_size, layer.stride)
+            )
+            field_px += (kernel - 1) * stride_px
+            stride_px *= stride
+    # The middle of what a feature sees is the first of the pixels that it stands for, half of them before their middle.
+    return math.ceil((field_px // 2 + stride_px) / stride_px) * stride_px
 
 
 def _side_layer(channels: int) -> nn.Conv2d:
