@@ -100,7 +100,7 @@ def test_mlflow_has_every_stage(trained_alpha_beta):
 def test_killed_it_ends_with_the_same_numbers(trained_alpha_beta, tmp_path, moment):
     folder = tmp_path / "killed"
     said = trained_alpha_beta.killed(folder, {moment: "evaluation/metrics.json"})
-    expected = "tiles: resumes after epoch" if moment.startswith("tiles") else "tiles: finished already"
+    expected = "tiles: resumes after epoch" if moment.startswith("tiles") else "tiles: already finished"
     assert expected in said
     # The maps' table says how long each took and where it lies.
     for run in (folder, trained_alpha_beta.folder):
