@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     varied = {"area_offset": arguments.offsets, "area_noise": arguments.noises, "seed": arguments.seeds}
     if arguments.noises == [0.0]:
         del varied["area_noise"]
+    elif 0 not in arguments.offsets:
+        raise SystemExit(f"--noises are measured without an offset: add 0 to --offsets, found {arguments.offsets}")
     table = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=_is_one_error).run()
     # Of the fusion, which the table names last: single outputs stand before it.
     scored = [name for name in map(str, table) if name.startswith("regions.") and name.endswith(".f_all")]
