@@ -89,7 +89,10 @@ def _records(path: Path, arguments: Namespace) -> list[Record]:
         if record.get("x") is not None:
             raise record_error(record, "a consensus is of whole images, and this row is a region of one")
     # A split that is drawn here would keep its test images out of the folds of a cross-validation.
-    return records if assigns_splits(path) else [{**record, "split": None} for record in records]
+    if not assigns_splits(path):
+        for record in records:
+            record["split"] = None
+    return records
 
 
 def _by_image(path: Path | None, arguments: Namespace) -> dict[str, Record]:

@@ -25,6 +25,11 @@ tracking.start({"rate": 0.1})
 tracking.log_stage("done", {"loss": 1.0})
 tracking.finish_stage("done")
 tracking.begin_stage("max_max")
+if way == "SIGTERM":
+    # Workers that the same signal ends, and that are ended on the way out, as a trainer does.
+    from torch.utils.data import DataLoader
+    batches = iter(DataLoader(range(10**6), num_workers=2))
+    next(batches)
 (folder / "began").touch()
 if way == "error":
     raise ValueError("the loss is not finite")
@@ -36,8 +41,13 @@ if way == "finish":
     tracking.finish_stage("max_max")
     tracking.finish()
     sys.exit()
-while True:
-    time.sleep(0.05)
+try:
+    while True:
+        time.sleep(0.05)
+finally:
+    if way == "SIGTERM":
+        time.sleep(1)
+        batches._shutdown_workers()
 """
 SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
 

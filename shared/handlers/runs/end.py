@@ -96,6 +96,8 @@ class _Termination:
             os.kill(os.getpid(), number)
             return
         self.has_come = True
+        # PyTorch makes an error of a loader's worker that ends, and the signal may have gone to the whole process group.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         sys.exit(128 + number)
 
 
