@@ -174,7 +174,7 @@ def trained_with(folder: str | Path, key: str) -> Any:
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Where two configuration items differ, a line each: ``name::of::item: this then, that now``.
+    """Where two configuration items differ, a line each: ``name::of::item: this before, that now``.
 
     Descriptions (``_desc_``) and `VOLATILE_BELOW` are ignored.
     """

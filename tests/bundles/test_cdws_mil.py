@@ -62,7 +62,7 @@ def test_another_mean_than_in_training_is_refused(cdws, trained_cdws, tmp_path):
     again = {"output_dir": trained_cdws.folder, "image_size_px": 64, "mpp": 0.5, "generalized_mean_r": 8.0}
     with pytest.raises(RuntimeError) as caught:
         cdws.evaluate_here(evaluation_dir=tmp_path, **again)
-    assert re.search(r"generalized_mean_r: 4(\.0)? then, 8(\.0)? now", str(caught.value.__cause__))
+    assert re.search(r"generalized_mean_r: 4(\.0)? before, 8(\.0)? now", str(caught.value.__cause__))
 
 
 def test_mlflow_has_the_training_and_its_evaluation(trained_cdws):
