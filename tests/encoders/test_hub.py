@@ -86,7 +86,7 @@ def test_a_release_that_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.hub._hub_dir", None)
     monkeypatch.setattr("shared.encoders.hub.urlopen", no_network)
     with pytest.raises(
-        RuntimeError, match=r"no network. Download https://github.com/kaiko-ai/.*/vits16.pth where .* put it at .*"
+        RuntimeError, match=r"no network. Download https://github.com/kaiko-ai/.*/vits16.pth on a machine .*, put it at .*"
     ) as told:
         load_encoder("kaiko-vits16")
     assert str(tmp_path) in str(told.value)
