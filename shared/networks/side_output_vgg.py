@@ -3,20 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch import nn
 
 from .backbones.imagenet_weights import load_imagenet_vgg16
 from .backbones.vgg16 import STAGE_CHANNELS, check_vgg_weights, vgg_convolutions
 from .layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from .layers.side_outputs import SideOutputs, checked_side_outputs
+from .layers.side_outputs import StageSideOutputs, checked_side_outputs
 
 __all__ = ["SideOutputVGG"]
 
 
-class SideOutputVGG(SideOutputs):
+class SideOutputVGG(StageSideOutputs):
     """Tumour probability of every pixel from several depths of VGG-16, on raw pixel values.
 
     A side output is a 1 x 1 convolution to one logit on a stage's last features, before pooling. Learned fusion weights
@@ -69,35 +66,13 @@ class SideOutputVGG(SideOutputs):
         super().__init__()
         stages = _checked_side_outputs(num_stages, side_outputs)
         check_vgg_weights(pretrained, norm, weights_path, norms_with_weights=("batch", "frozen"))
-        self.checkpointing = checkpointing
         self.smallest_image_px = 2 ** (num_stages - 1)
-        self.normalization = PixelNormalization(mean, std)
-        self.stages = nn.ModuleList(_vgg_stage(stage, norm) for stage in range(1, num_stages + 1))
-        self.side_layers = nn.ModuleList(_side_layer(stage) for stage in stages)
+        trunk = [_vgg_stage(stage, norm) for stage in range(1, num_stages + 1)]
+        self.add_stages(trunk, PixelNormalization(mean, std), checkpointing)
+        self.add_side_layers([_side_layer(stage) for stage in stages])
         self.add_fusion(stages, fusion_weights)
         if pretrained:
             load_imagenet_vgg16(self.stages, weights_path)
-
-    def taps(self, images: Tensor) -> list[Tensor]:
-        """RGB images ``(B, 3, H, W)``, 0 to 255, to each stage's features ``(B, C, H >> s, W >> s)``, s = 0, 1, ..."""
-        features = self.normalization(images)
-        taps: list[Tensor] = []
-        for stage in self.stages:
-            if not torch.jit.is_scripting() and self.checkpointing and self.training:
-                features = checkpoint(stage, features, use_reentrant=False, preserve_rng_state=False)
-            else:
-                features = stage(features)
-            taps.append(features)
-        return taps
-
-    def side_logits(self, images: Tensor) -> Tensor:
-        """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to the side outputs' logits ``(B, T, H, W)``, float32."""
-        taps = self.taps(images)
-        logits: list[Tensor] = []
-        for index, layer in enumerate(self.side_layers):
-            coarse = layer(taps[self.side_outputs[index] - 1]).float()
-            logits.append(F.interpolate(coarse, size=images.shape[-2:], mode="bilinear", align_corners=False))
-        return torch.cat(logits, dim=1)
 
 
 def _vgg_stage(stage: int, norm: str | None) -> nn.Module:

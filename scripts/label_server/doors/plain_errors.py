@@ -24,7 +24,7 @@ class PlainErrors:
     def __call__(self, text: str) -> str:
         """The text, without a path from the root.
 
-        >>> PlainErrors(("/studies/my slides",))("cannot read /studies/my slides/a/b.svs, nor '/tmp/x/c.tif'")
+        >>> PlainErrors(("/slides of a study",))("cannot read /slides of a study/a/b.svs, nor '/tmp/x/c.tif'")
         "cannot read b.svs, nor 'c.tif'"
         """
         if self._inside is not None and self._themselves is not None:

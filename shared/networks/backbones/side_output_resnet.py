@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch import nn
 
 from ..layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
-from ..layers.side_outputs import SideOutputs, checked_side_outputs
+from ..layers.side_outputs import StageSideOutputs, checked_side_outputs
 from .resnet import resnet
 
 __all__ = ["SideOutputResNet"]
@@ -18,7 +16,7 @@ __all__ = ["SideOutputResNet"]
 _NUM_STAGES = 5
 
 
-class SideOutputResNet(SideOutputs):
+class SideOutputResNet(StageSideOutputs):
     """Tumour probability of every pixel from several depths of a ResNet, on raw pixel values: `SideOutputVGG` on another trunk.
 
     A stage ends where the next one halves the features: the stem before its pooling, then each of the four groups of blocks, with
@@ -74,11 +72,9 @@ class SideOutputResNet(SideOutputs):
             trunk.layer3,
             trunk.layer4,
         ]
-        self.checkpointing = checkpointing
         self.smallest_image_px = 2**num_stages
-        self.normalization = PixelNormalization(mean, std)
-        self.stages = nn.ModuleList(stages[:num_stages])
-        self.side_layers = nn.ModuleList(_side_layer(channels) for channels in self._channels(tapped))
+        self.add_stages(stages[:num_stages], PixelNormalization(mean, std), checkpointing)
+        self.add_side_layers([_side_layer(channels) for channels in self._channels(tapped)])
         self.add_fusion(tapped, fusion_weights)
         self.margin_px = _margin_px(self.stages)
 
@@ -89,27 +85,6 @@ class SideOutputResNet(SideOutputs):
         taps = self.eval().taps(torch.zeros(1, 3, 32, 32))
         self.train(was_training)
         return [taps[stage - 1].shape[1] for stage in stages]
-
-    def taps(self, images: Tensor) -> list[Tensor]:
-        """RGB images ``(B, 3, H, W)``, 0 to 255, to each stage's features ``(B, C, ceil(H / s), ceil(W / s))``, s = 2, 4, ..."""
-        features = self.normalization(images)
-        taps: list[Tensor] = []
-        for stage in self.stages:
-            if not torch.jit.is_scripting() and self.checkpointing and self.training:
-                features = checkpoint(stage, features, use_reentrant=False, preserve_rng_state=False)
-            else:
-                features = stage(features)
-            taps.append(features)
-        return taps
-
-    def side_logits(self, images: Tensor) -> Tensor:
-        """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to the side outputs' logits ``(B, T, H, W)``, float32."""
-        taps = self.taps(images)
-        logits: list[Tensor] = []
-        for index, layer in enumerate(self.side_layers):
-            coarse = layer(taps[self.side_outputs[index] - 1]).float()
-            logits.append(F.interpolate(coarse, size=images.shape[-2:], mode="bilinear", align_corners=False))
-        return torch.cat(logits, dim=1)
 
 
 def _margin_px(stages: nn.Module) -> int:

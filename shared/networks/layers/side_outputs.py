@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 __all__ = ["SideOutputs", "fuse_probabilities"]
 
@@ -91,6 +93,48 @@ class SideOutputs(nn.Module):
                 return side_logits, None
             return side_logits, fuse_probabilities(side_logits.sigmoid(), self.fusion_logits.float().softmax(dim=0))
         return fuse_probabilities(self.side_probabilities(images), self.fusion_weights.float())
+
+
+class StageSideOutputs(SideOutputs):
+    """Side outputs of the stages of a network, each of which goes on from the features of the one before.
+
+    Attributes:
+        normalization: of raw pixel values.
+        stages: of the network, in their order.
+        side_layers: of features to one logit, one for each side output.
+        checkpointing: keep only each stage's output for the backward pass.
+    """
+
+    def add_stages(self, stages: Sequence[nn.Module], normalization: nn.Module, checkpointing: bool) -> None:
+        """Register the stages and what brings raw pixels to them."""
+        self.checkpointing = checkpointing
+        self.normalization = normalization
+        self.stages = nn.ModuleList(stages)
+
+    def add_side_layers(self, side_layers: Sequence[nn.Module]) -> None:
+        """Register the layers of the side outputs."""
+        self.side_layers = nn.ModuleList(side_layers)
+
+    def taps(self, images: Tensor) -> list[Tensor]:
+        """RGB images ``(B, 3, H, W)``, 0 to 255, to each stage's features ``(B, C, h, w)``"""
+        features = self.normalization(images)
+        taps: list[Tensor] = []
+        for stage in self.stages:
+            if not torch.jit.is_scripting() and self.checkpointing and self.training:
+                features = checkpoint(stage, features, use_reentrant=False, preserve_rng_state=False)
+            else:
+                features = stage(features)
+            taps.append(features)
+        return taps
+
+    def side_logits(self, images: Tensor) -> Tensor:
+        """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to the side outputs' logits ``(B, T, H, W)``, float32."""
+        taps = self.taps(images)
+        logits: list[Tensor] = []
+        for index, layer in enumerate(self.side_layers):
+            coarse = layer(taps[self.side_outputs[index] - 1]).float()
+            logits.append(F.interpolate(coarse, size=images.shape[-2:], mode="bilinear", align_corners=False))
+        return torch.cat(logits, dim=1)
 
 
 def checked_side_outputs(num_depths: int, side_outputs: Sequence[int] | None) -> list[int]:
