@@ -67,7 +67,7 @@ def test_a_second_survey_opens_what_has_changed(manifest, monkeypatch):
     assert opened == [damaged]
     write(nothing, mpp=0.25)
     assert len(survey(manifest).problems) == 3
-    assert opened == [damaged, str(nothing), damaged]
+    assert opened[:1] + sorted(opened[1:]) == [damaged, damaged, str(nothing)]  # several threads open them, in any order
     (manifest.parent / "headers.json").write_text("{")
     assert len(survey(manifest).problems) == 3
     assert len(json.loads((manifest.parent / "headers.json").read_text())) == 4
