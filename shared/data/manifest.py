@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from ..wsi.slide_pool import open_slide
 from ..wsi.spacing import STATED_RANGE, is_possible_spacing
 from .record import Record, label_of
 from .record_masks import join_names
-from .splits import SPLITS, assign_folds, assign_splits, rotate_validation
+from .splits import SPLITS, assign_folds, assign_splits, left_for_folds, rotate_validation, why_empty
 
 COLUMNS = [
     "image",
@@ -114,7 +113,10 @@ def load_manifest(
     _check_agreement(records, path, "image", "case_id", "its patient would be in two splits")
     has_splits = any(record["split"] for record in records)
     if num_folds is not None and fold is not None:
-        records = _without_test(records, path)
+        try:
+            records = left_for_folds(records)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     _fill_splits(records, path, split_seed, num_folds, fold, validation_fold)
     if validation_case is not None:
         try:
@@ -124,7 +126,7 @@ def load_manifest(
     if split is not None:
         chosen = [record for record in records if record["split"] == split]
         if not chosen and not allow_empty:
-            raise _no_split(path, records, split, has_splits)
+            raise ValueError(f"{path} {why_empty(records, split, has_splits)}")
         records = chosen
     for record in records:
         _check_required(record, path, (*require, "label") if both_classes else require)
@@ -328,37 +330,6 @@ def _fill_splits(
             _check_agreement(records, path, name, "split", "it must be in one split only, or the test is meaningless")
     else:
         assign_splits(records, seed=seed)
-
-
-def _without_test(records: Sequence[Record], path: Path) -> list[Record]:
-    """The records of which folds are made: all but the cases that the file keeps for the test."""
-    kept_back = {record["case_id"] or record["image"] for record in records if record["split"] == "test"}
-    left = [record for record in records if (record["case_id"] or record["image"]) not in kept_back]
-    if not left:
-        raise ValueError(
-            f"{path}: all {len(records)} rows are of the split 'test' or of its cases, and folds are made of the others: leave "
-            "out the column 'split', or assign the rows to splits there"
-        )
-    return left
-
-
-def _no_split(path: Path, records: Sequence[Record], split: str, has_splits: bool) -> ValueError:
-    """Why a split is empty: no row names it, or there are too few cases to make it."""
-    if has_splits:
-        found = Counter(record["split"] for record in records)
-        there = ", ".join(f"{name!r} ({found[name]} rows)" for name in SPLITS if found[name])
-        return ValueError(
-            f"{path} has no row with split {split!r}; its splits are {there}: add some, or leave out the column 'split'."
-        )
-    labels: dict[str, int] = {}
-    for record in records:
-        case = record["case_id"] or record["image"]
-        labels[case] = max(labels.get(case, 0), record["label"] or 0)
-    counts = ", ".join(f"{list(labels.values()).count(label)} with label {label}" for label in sorted({0, 1, *labels.values()}))
-    return ValueError(
-        f"{path} has too few cases to make a split {split!r}: {counts}. Cases are never divided, so {', '.join(SPLITS)} need "
-        f"{len(SPLITS)} cases of each label; add some, or assign the rows to splits in a column 'split'."
-    )
 
 
 def _check_required(record: Record, path: Path, require: Sequence[str]) -> None:

@@ -97,6 +97,39 @@ def rotate_validation(records: Sequence[Record], case: str) -> None:
             record["split"] = "val" if name == case else "test"
 
 
+def left_for_folds(records: Sequence[Record]) -> list[Record]:
+    """The records of which folds are made: all but those of cases that have a row of the test split.
+
+    Raises:
+        ValueError: if none is left.
+    """
+    kept_back = {record["case_id"] or record["image"] for record in records if record["split"] == "test"}
+    left = [record for record in records if (record["case_id"] or record["image"]) not in kept_back]
+    if not left:
+        raise ValueError(
+            f"all {len(records)} rows are of the split 'test' or of its cases, and folds are made of the others: leave "
+            "out the column 'split', or assign the rows to splits there"
+        )
+    return left
+
+
+def why_empty(records: Sequence[Record], split: str, has_splits: bool) -> str:
+    """Why a manifest has no record of a split: no row names it, or (`has_splits` False) there are too few cases to make it."""
+    if has_splits:
+        found = Counter(record["split"] for record in records)
+        there = ", ".join(f"{name!r} ({found[name]} rows)" for name in SPLITS if found[name])
+        return f"has no row with split {split!r}; its splits are {there}: add some, or leave out the column 'split'."
+    labels: dict[str, int] = {}
+    for record in records:
+        case = record["case_id"] or record["image"]
+        labels[case] = max(labels.get(case, 0), record["label"] or 0)
+    counts = ", ".join(f"{list(labels.values()).count(label)} with label {label}" for label in sorted({0, 1, *labels.values()}))
+    return (
+        f"has too few cases to make a split {split!r}: {counts}. Cases are never divided, so {', '.join(SPLITS)} need "
+        f"{len(SPLITS)} cases of each label; add some, or assign the rows to splits in a column 'split'."
+    )
+
+
 def take_share(records: Sequence[Record], share: float, seed: int = 0) -> list[Record]:
     """The given share of the records of each label, drawn at random: how well a method does with less data.
 

@@ -6,7 +6,7 @@ refused here, before it is moved there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -107,6 +107,15 @@ def masked_and_labelled(
         inputs["labelled"] = images.contiguous(memory_format=torch.channels_last)
         targets["labels"] = batch["labelled"]["label"].to(device, non_blocking=non_blocking)
     return inputs, targets
+
+
+def images_in(inputs: Any) -> Iterator[Tensor]:
+    """The tensors of images or features among a network's inputs, which may be a dictionary of dictionaries."""
+    if isinstance(inputs, dict):
+        for values in inputs.values():
+            yield from images_in(values)
+    elif isinstance(inputs, Tensor) and inputs.ndim >= 4:
+        yield inputs
 
 
 class AugmentedOnDevice:

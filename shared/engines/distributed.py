@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -119,6 +119,14 @@ def average(value: Tensor) -> Tensor:
         add_up(value)
         value /= num_processes()
     return value
+
+
+def sum_of_means(terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The part of every process in a sum of means over all of them; the mean of it over the processes is that sum."""
+    totals, weights = (torch.stack(values) for values in zip(*terms, strict=True))
+    mean_weights = average(weights.detach().clone())
+    # Where nothing has a weight there is nothing to learn.
+    return (totals / mean_weights.clamp(min=torch.finfo(mean_weights.dtype).tiny)).sum()
 
 
 def average_buffers(network: nn.Module) -> None:

@@ -25,8 +25,8 @@ from ..networks.encoded.encoded_network import EncodedNetwork
 from ..networks.weights import load_initial_weights
 from ..writers.atomic import atomic_path
 from .averaged_weights import AveragedWeights
-from .batches import AugmentedOnDevice, image_and_label
-from .distributed import add_up, average, average_buffers, barrier, is_distributed, num_processes, rank
+from .batches import AugmentedOnDevice, image_and_label, images_in
+from .distributed import add_up, average, average_buffers, barrier, is_distributed, num_processes, rank, sum_of_means
 from .folder_lock import FolderLock
 from .inferers import AutocastInferer
 from .stage import WEIGHTS, Stage
@@ -197,7 +197,7 @@ class StageTrainer(Stage, SupervisedTrainer):
         """The inputs of the network in the first epoch, batch by batch."""
         self.data_loader.set_epoch(0)  # type: ignore[union-attr]
         for batch in self.data_loader:
-            yield from _tensors(self.prepare_batch(batch, self.state.device, True)[0])
+            yield from images_in(self.prepare_batch(batch, self.state.device, True)[0])
 
     def _restore(self) -> None:
         point = self.resume_point
@@ -226,15 +226,6 @@ class StageTrainer(Stage, SupervisedTrainer):
             {"epoch": saved["epoch"], "max_epochs": self.state.max_epochs, "epoch_length": self.state.epoch_length}
         )
         logger.info(f"{self.folder.name}: resumes after epoch {saved['epoch']} of {self.state.max_epochs}")
-
-
-def _tensors(inputs: Any) -> Iterator[Tensor]:
-    """The tensors of images or features among a network's inputs."""
-    if isinstance(inputs, dict):
-        for values in inputs.values():
-            yield from _tensors(values)
-    elif isinstance(inputs, Tensor) and inputs.ndim >= 4:
-        yield inputs
 
 
 def _wrap(network: nn.Module, device: torch.device) -> nn.Module:
@@ -267,7 +258,7 @@ class StageLoss:
         batch, is_full = self.engine.state.batch, self.engine.steps.batch == "full"
         terms = getattr(self.function, "terms", None)
         if num_processes() > 1 and terms is not None and not is_full:
-            return _of_all_processes(terms(*unnamed, **named))
+            return sum_of_means(terms(*unnamed, **named))
         loss = self.function(*unnamed, **named)
         if is_full:
             loader = self.engine.data_loader
@@ -276,15 +267,7 @@ class StageLoss:
         if num_processes() == 1:
             return loss
         count = loss.detach().new_full((), _num_images(batch))
-        return _of_all_processes([(loss * count, count)])
-
-
-def _of_all_processes(terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The part of every process in a sum of means over all of them; the mean of it over the processes is that sum."""
-    totals, weights = (torch.stack(values) for values in zip(*terms, strict=True))
-    mean_weights = average(weights.detach().clone())
-    # Where nothing has a weight there is nothing to learn.
-    return (totals / mean_weights.clamp(min=torch.finfo(mean_weights.dtype).tiny)).sum()
+        return sum_of_means([(loss * count, count)])
 
 
 def _num_images(batch: Any) -> int:

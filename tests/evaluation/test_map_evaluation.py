@@ -15,9 +15,7 @@ from torch import nn
 
 from shared.data import TissueCache
 from shared.evaluation import MapEvaluation
-from shared.evaluation.map_evaluation import top_share_mean_of_histogram
 from shared.inference import SlideMapper
-from shared.metrics.bag_ranking import top_share_mean
 from tests.engines.conftest import in_processes
 from tests.inference.flat_options import grouped
 
@@ -410,16 +408,3 @@ def test_a_mask_that_does_not_fit_is_named(tmp_path, evaluation, cohort):
     cohort[2]["mask"] = str(tmp_path / "wrong.png")
     with pytest.raises(ValueError, match=r"wrong\.png is 100 x 99 px, \S*slide_02\.tif 773 x 630 px"):
         evaluation(tmp_path / "e", cohort).run()
-
-
-@pytest.mark.parametrize("share", [0.001, 0.2, 1 / 3, 0.999, 1.0])
-@pytest.mark.parametrize("num_values", [1, 2, 7, 500])
-def test_top_share_of_a_histogram(num_values, share):
-    values = torch.randint(0, 256, (num_values,), generator=torch.Generator().manual_seed(num_values))
-    histogram = torch.bincount(values, minlength=256)
-    expected = float(top_share_mean(values.double() / 255, share))
-    assert top_share_mean_of_histogram(histogram, share) == pytest.approx(expected)
-
-
-def test_top_share_of_nothing():
-    assert top_share_mean_of_histogram(torch.zeros(256, dtype=torch.int64), 0.2) == 0.0
