@@ -164,7 +164,7 @@ class Paused:
             started = time.perf_counter()
             reading = _wait_until_idle()
             self.alone.measure(self.num_batches)
-            # What was read meanwhile would else be read for nothing.
+            # Otherwise what was read in the meantime would be wasted.
             self.seconds += time.perf_counter() - started - reading / torch.get_num_threads()
         return self.network(tiles, map_shape)
 

@@ -190,7 +190,7 @@ def check_slides(datasets: Sequence[SlideBagDataset], num_workers: int = 0) -> N
 
     Args:
         datasets: to check; the tissue found goes to their caches.
-        num_workers: processes a process of `torch.distributed`.
+        num_workers: processes per process of `torch.distributed`.
 
     Raises:
         ValueError: on every process, for all slides that do not fit and all that are in two splits, as files of the same

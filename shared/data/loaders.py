@@ -30,7 +30,7 @@ class EvenBatchSampler(Sampler[list[int]]):
 
     Args:
         labels: class of each image.
-        batch_size: images a step over all processes.
+        batch_size: images per step over all processes.
         balance: over-sample every class to the size of the largest (CAMEL, section 4.1): images of a small class come
             several times an epoch, as evenly often as can be, and each time again: see `SeededDataset.draw`.
         shuffle: a new order each epoch.
@@ -185,7 +185,7 @@ class RegionLoader(DataLoader):
 
     Args:
         dataset: to read from.
-        batch_size: images or slides a step over all processes.
+        batch_size: images or slides per step over all processes.
         balance, shuffle: see `EvenBatchSampler`.
         num_workers: processes that read and augment; 0 reads in this one.
         seed: of the order.

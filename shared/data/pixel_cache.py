@@ -26,7 +26,7 @@ PIXELS_VERSION = 1
 # A file of fewer pixels is decoded nearly as fast as another one is read.
 LEAST_DECODED_PX = 512 * 512
 _SUFFIX = ".npy"
-# A whole file, one that is being renamed, and one that is being written. Files of other names are none of the cache's.
+# A whole file, one that is being renamed, and one that is being written. Files with other names do not belong to the cache.
 _OWN = re.compile(r"[0-9a-f]{32}\.npy(\.[0-9a-f]{12}(\.part)?)?")
 # The disk is left so much for what a training writes.
 LEAST_FREE_BYTES = 2 * 10**9

@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
-# A slide may take an hour, and the processes that have none left wait for it. One that dies is no matter of patience: torchrun
-# ends the others, and so does `srun --kill-on-bad-exit`.
+# A slide may take an hour, and processes that have no slide left wait for it. None waits this long for a process that has
+# died: torchrun then ends the others, and so does `srun --kill-on-bad-exit`.
 PATIENCE = timedelta(hours=12)
 # All are started at about the same time; one that never comes is no reason to wait for hours.
 JOINING = timedelta(minutes=10)

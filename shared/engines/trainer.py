@@ -231,7 +231,7 @@ class StageTrainer(Stage, SupervisedTrainer):
 def _wrap(network: nn.Module, device: torch.device) -> nn.Module:
     if not is_distributed():
         return network
-    # Running statistics differ between processes within an epoch, as with one process a GPU, and are averaged at its end.
+    # Running statistics differ between processes within an epoch, as with one process per GPU, and are averaged at its end.
     return DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False)
 
 
@@ -249,7 +249,7 @@ class StageLoss:
     def __init__(self, engine: StageTrainer, function: Callable[..., Tensor], device: torch.device) -> None:
         self.engine, self.function = engine, function
         if isinstance(function, nn.Module):
-            # Weights of classes, which would else be copied there in every step.
+            # Class weights would otherwise be copied there in every step.
             function.to(device)
 
     def __call__(self, outputs: Any, targets: Any) -> Tensor:

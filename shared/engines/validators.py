@@ -48,7 +48,7 @@ def lattice_validator(
         network: the stage's classifier.
         instances_per_side: N.
         device: of the network.
-        batch_size: images a step over all processes.
+        batch_size: images per step over all processes.
         num_workers: processes that read.
     """
 

@@ -28,7 +28,7 @@ class EmbeddedInstances(Dataset):
         instances_per_side: N.
 
     Raises:
-        ValueError: naming the row of an instance that is none of these images'.
+        ValueError: naming the row of an instance that belongs to none of these images.
     """
 
     def __init__(self, images: EmbeddedImages, data: Sequence[Record], instances_per_side: int) -> None:

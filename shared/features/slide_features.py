@@ -325,7 +325,7 @@ class SlideFeatures:
 def is_other_name(name: str, names: Sequence[str]) -> bool:
     """Whether an encoder's name in a file is none of these, whatever their case and separators.
 
-    STAMP appends the begin of a hash to its names.
+    STAMP appends the beginning of a hash to its names.
 
     >>> is_other_name("UNI_v1", ["uni", "uni_v1"]), is_other_name("mahmood-uni-0b1d4bf2", ["mahmood-uni"])
     (False, False)

@@ -159,7 +159,7 @@ def _window(whole: ProbabilityMap, opened: OpenedSlide) -> _Window:
 
 
 def _is_cut(region: Region, window: _Window) -> bool:
-    """Whether a region touches a border of the window that is none of the map's."""
+    """Whether a region touches a border of the window that is not also a border of the map."""
     left, top, right, bottom = region.polygon.bounds
     height, width = window.source.shape
     return bool(

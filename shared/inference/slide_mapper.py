@@ -301,7 +301,7 @@ class SlideMapper:
         tile_size_px = self.tiles.tile_size_px
         size = self.pixels.size_px(slide, scale.downsample)
         if is_tile(slide) and self.sees_whole(slide, scale.downsample):
-            # As `read_image` rounds it: a last pixel that lies for the most part beyond the image is none of it.
+            # As `read_image` rounds it: a last pixel that lies mostly beyond the image does not count.
             size = (max(1, round(slide.size_px[0] / scale.downsample)), max(1, round(slide.size_px[1] / scale.downsample)))
             tile_size_px = max(tile_size_px, math.ceil(max(size) / scale.map_downsample) * scale.map_downsample)
         return MapGrid.of_image(size, tile_size_px, self.tiles.margin_px, scale.map_downsample)

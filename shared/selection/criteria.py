@@ -70,7 +70,7 @@ def criterion(name: str) -> Criterion:
         name: a key of `CRITERIA`.
 
     Raises:
-        ValueError: if there is none of this name.
+        ValueError: if there is no criterion of this name.
 
     >>> criterion("max_min") is max_min
     True

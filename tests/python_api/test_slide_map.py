@@ -21,7 +21,7 @@ def slide(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def network():
-    # Generated tissue is none that this head knows: a low threshold gives outlines.
+    # This head does not know generated tissue: a low threshold gives outlines.
     return load_network(CAMEL, CAMEL / "models" / "ebhi_seg", device="cpu", threshold=0.02)
 
 

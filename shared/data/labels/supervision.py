@@ -45,11 +45,11 @@ def choose_supervision(
         masked records and labelled records, in their order; either may be empty where mode and share ask for none of it.
 
     Raises:
-        ValueError: for a mode or share that does not exist, if there are none of the images that they ask for, or if labelled
+        ValueError: for a mode or share that does not exist, if there are no images of the kind that they ask for, or if labelled
             images are all of one label or masked images all of label 0: nothing can be learned from them.
 
     Reference:
-        Ciga and Martel, section 3.3. The released code, too, takes at least one image a class. Deviation: its draws for
+        Ciga and Martel, section 3.3. The released code, too, takes at least one image per class. Deviation: its draws for
         different shares are independent.
     """
     if mode not in MODES:

@@ -186,7 +186,7 @@ def _tumour_classes(mask: Path) -> str | None:
 
 
 def _checked_groups(record: Record, mask: Path) -> set[str]:
-    """The groups of tumour that are none of the published ones.
+    """The groups of tumour that are not among the published ones.
 
     Raises:
         ValueError: for annotations that training would refuse.

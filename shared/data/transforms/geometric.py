@@ -114,7 +114,7 @@ def _rotation_and_scaling(keys: Sequence[str], free_rotation: bool, max_scale: f
 def view_changes(transform: Any) -> list[str]:
     """Names of the steps of a MONAI transform that change which part of the tissue an image shows: crops, scaling, rotation.
 
-    Flips, quarter turns and resizing of the whole image are none of them: shares of the image's area stay what they are.
+    Flips, quarter turns and resizing of the whole image do not count: shares of the image's area stay what they are.
 
     >>> view_changes(training_augmentation(crop_size_px=32))
     ['RandAffined', 'RandSpatialCropd']

@@ -57,7 +57,7 @@ def _mapped(mapper: SlideMapper, slide: ArraySlide, tissue_only: bool) -> NDArra
 def _open(mapper: SlideMapper, slide: ArraySlide, tissue_only: bool) -> OpenedSlide:
     scale = mapper._scale(slide)
     grid = mapper._grid(slide, scale)
-    # Not the tissue that training kept of slides: this is none of them.
+    # Not the tissue masks that a training keeps: those are of slides, and this is an array.
     overview = read_overview(slide, grid, scale.downsample, mapper.outputs.overview_size_px, tissue_only, mapper.tissue.found_by)
     wanted = grid.tiles_on(overview.holds_tissue, overview.factor * scale.map_downsample)
     return OpenedSlide(slide, grid, wanted, [], mapper._read_batches(slide, grid, wanted, scale), scale, overview)

@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 class TileNetwork(nn.Module):
     """Probabilities of uint8 tiles, in channels_last, in bfloat16 where that is faster.
 
-    Tiles reach the network at their own size where it takes it, see `ImageSizes`; else they are mirrored at the right and
-    bottom border, and the answer is cropped. Where a network says nothing of its sizes and fails at one, the next multiples of
-    32 px are tried.
+    Tiles reach the network at their own size if it accepts that size, see `ImageSizes`; otherwise they are mirrored at the
+    right and bottom border, and the output is cropped. If a network does not declare its sizes and fails at one, the next
+    multiples of 32 px are tried.
 
     Args:
         network: raw RGB 0..255, float32 ``(B, 3, H, W)`` -> logits. It normalises itself, on the device.

@@ -28,7 +28,7 @@ _GREY_SHARE, _CONTENT_SHARE = 0.999, 0.01
 def brightfield_problem(rgb: NDArray[np.uint8], needs_colour: bool) -> str | None:
     """Why a picture of a whole slide or tile is not one of stained tissue on bright glass; None if it may be one.
 
-    Black borders around what was scanned are no problem, nor is empty glass.
+    Black borders around the scanned area are accepted, and so is empty glass.
 
     Args:
         rgb: uint8 ``(H, W, 3)``.

@@ -44,7 +44,7 @@ def glass_colour(rgb: NDArray[np.uint8]) -> Array | None:
     """The colour of the empty glass, three values in 0..255; None if no glass can be recognised.
 
     It is the brightest of the colours that are spread evenly over a hundredth of the picture. Dark borders and the white of
-    parts that were not scanned are none; nor is what is as coloured as tissue is.
+    parts that were not scanned do not count as glass; nor does anything as coloured as tissue.
 
     Args:
         rgb: uint8 ``(H, W, 3)``.

@@ -87,7 +87,7 @@ def test_scores_against_numpy(maps, theirs, cohort, tmp_path):
 
 
 def test_our_own_map_agrees_with_itself(maps, cohort, tmp_path):
-    """As a picture of the very pixels: those beyond the slide's border are none of the slide."""
+    """As a picture of the very pixels: those beyond the slide's border do not belong to the slide."""
     for record in cohort:
         name, values = ours_of(maps, record)
         row = maps.row(record)
