@@ -1,5 +1,5 @@
-# Sourced by demo.sh, test.sh and serve.sh: a virtual environment in .venv that holds requirements.txt (and, for the tests,
-# requirements-dev.txt) in the versions of constraints.txt. It is built once and again only when one of the files has changed.
+# Sourced by demo.sh, test.sh and serve.sh: builds a virtual environment in .venv with requirements.txt (and, for the tests,
+# requirements-dev.txt) in the versions of constraints.txt. It is built again only if one of these files has changed.
 #
 # BASE_REQUIREMENTS=requirements-cuda12.txt takes the place of requirements.txt on machines with a driver for CUDA 12.
 #
@@ -47,13 +47,13 @@ prepare_environment() {
     interpreter=$(python_for_venv) || return 1
     PYTHON=$PWD/.venv/bin/python
     stamp=.venv/installed-$(basename "$requirements" .txt)
-    # Of every file, since one names another.
+    # A digest of all files, because one includes another.
     digest=$(cat requirements*.txt constraints.txt | cksum)$base
     if [ -x "$PYTHON" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && "$PYTHON" -c 'import torch, monai' 2>/dev/null; then
         echo "Environment .venv is up to date with $requirements."
         return 0
     fi
-    echo "Installing $requirements into .venv (once; several minutes on a slow line) ..."
+    echo "Installing $requirements into .venv (once; several minutes on a slow connection) ..."
     [ -x "$PYTHON" ] || "$interpreter" -m venv --clear .venv
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$base" -r "$requirements" -c constraints.txt
     [ $# -lt 2 ] || "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -r "$2"

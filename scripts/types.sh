@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 if .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     exec .venv/bin/python -m mypy
 fi
-echo "Types are checked under Python 3.11 and later."
+echo "Types are not checked: this needs Python 3.11 or later."

@@ -75,7 +75,8 @@ def read_recipe(bundle: Path) -> Recipe | None:
     unknown = set(supervision.learns_from) - KNOWN
     if unknown:
         raise ValueError(
-            f"{path}: the bundle learns from {', '.join(sorted(unknown))}, viewers only provide {' and '.join(sorted(KNOWN))}: "
+            f"{path}: the bundle learns from {', '.join(sorted(unknown))}, but viewers only provide "
+            f"{' and '.join(sorted(KNOWN))}: "
             "remove the file, or correct the supervision in metadata.json"
         )
     changes = {name: value for name, value in overlay.items() if not name.startswith("_")}
