@@ -15,9 +15,9 @@ from shared.sweeps.child_process import run_child
 from shared.writers.atomic import atomic_path
 
 FOLDER = "patch_camelyon"
-# Where the patches are, next to the scores: of other patches they would be other scores.
+# Records next to the scores the folder of the patches to which they belong.
 SOURCE = "source.json"
-# What the network is, which patch_camelyon.json must be told as the training was.
+# Keys of the network, which patch_camelyon.json needs with the values of the training.
 NETWORK_KEYS = ("backbone", "norm", "mpp")
 
 

@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from shared.sweeps.sweep import METRICS, Sweep
 from shared.writers.figures.examples import ExampleRow, write_examples
 
-# Ciga and Martel, figure C.7, shows shares up to this one.
+# The largest share of masks in figure C.7 of Ciga and Martel.
 LARGEST_SHARE = 0.1
 
 

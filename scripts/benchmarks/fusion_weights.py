@@ -21,7 +21,7 @@ from shared.writers.atomic import atomic_path
 
 TABLE = "fusion_weights.csv"
 MODEL = "model.pt"
-# How its images are divided belongs to a run.
+# Keys of each run that define its split.
 _OF_RUNS = ("num_folds", "fold")
 
 

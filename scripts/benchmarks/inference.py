@@ -24,7 +24,7 @@ from shared.networks.precision import computes_bfloat16
 
 from .repeated_slide import MPP, PATCH_PX, TILE_PX, write_repeated_slide
 
-# In a pause the reading threads first fill their queue, so that they do not disturb the measurement of the network alone.
+# In a pause the reading threads first fill their queue, so that they do not disturb the measurement of the network.
 _SETTLE_STEP_S, _IDLE_SHARE = 0.05, 0.1
 
 

@@ -20,7 +20,7 @@ from shared.synthetic import BreastPlan, BreastSlidePlan, DemoPlan, SlidePlan, w
 REPOSITORY = Path(__file__).resolve().parents[2]
 DECLARED = Path(__file__).with_name("kills.json")
 IMAGE_PX, COHORT_SLIDES = 64, 30
-# Tumour, or each class behind the first, in its own colour: learned in seconds.
+# Colours of tumour, or of each class after the first, so that they are learned in seconds.
 PAINTS = ((70, 30, 120), (20, 110, 60), (160, 20, 20))
 
 

@@ -24,7 +24,7 @@ import torch
 from .kill_workflows import REPOSITORY, Workflow, workflows
 
 DEADLINE_S = 3600
-# Written by the clock, by the process or by MLflow.
+# Files that depend on the time, the process or MLflow.
 NOT_COMPARED = {"mlflow.json", "mlruns.db", "mlruns.db-journal", "config.json", "mlflow_missed.jsonl"}
 VOLATILE_COLUMNS = {"seconds", "worker", "attempts", "path", "fingerprint", "image"}
 

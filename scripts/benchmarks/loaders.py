@@ -31,7 +31,7 @@ from shared.wsi import Slide
 MPP = 0.5
 SLIDE_PX = (3100, 4100)
 TILE_PX, TILES = 224, 32
-# Aperio's JPEG 2000 with RGB pixels, and what OpenSlide knows its slides by.
+# Aperio's JPEG 2000 with RGB pixels, and the description by which OpenSlide recognises its slides.
 APERIO_JPEG_2000 = 33005
 APERIO = "Aperio Image Library v11.2.1\n{1}x{0} [0,0 {1}x{0}] (256x256) J2K/KDU Q=70|AppMag = 20|MPP = 0.5"
 

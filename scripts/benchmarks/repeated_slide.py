@@ -13,7 +13,7 @@ from shared.synthetic import synthesize_image
 from shared.synthetic.slide import write_slide
 
 PATCH_PX, TILE_PX, MPP = 2048, 256, 0.5
-# 8: a patch is one tile; 64: small enough to be drawn pixel by pixel.
+# At downsample 8 a patch is one tile; at 64 the level is small enough to be drawn pixel by pixel.
 _LEVELS = (1, 8, 64)
 
 

@@ -20,7 +20,7 @@ from shared.writers.figures.bands import Band, write_bands
 
 # Name of a line -> share of the masks -> score.
 Published = Mapping[str, Mapping[float, float]]
-# Ciga and Martel, section 3.3. With 0 a network learns from labels alone; S then learns nothing, and is left out.
+# Ciga and Martel, section 3.3. With 0 a network learns from labels only; S would then learn nothing and is left out.
 SHARES = (0.0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 SCORES = {
     "BACH score": "bach_score",

@@ -19,7 +19,7 @@ from shared.sweeps.sweep import LOG
 
 ROOT = Path(__file__).resolve().parents[2]
 MAPS, SCORES = "slide_maps", "slide_scores"
-# What differs between a training and the mapping of slides, though both have a key of this name.
+# Keys that trainings and inference both have, but with different values.
 _OF_TRAINING = {"output_dir", "dataset_dir", "num_workers", "seed", "batch_size", "tracking_uri", "bundle_root"}
 
 

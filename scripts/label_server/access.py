@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from .refusal import Refusal
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
-# Parameters of requests that become names of files.
+# Parameters of requests that become file names.
 FILE_NAME_PARAMETERS = ("image", "id", "label", "tag", "session_id")
 _LONGEST_NAME = 255
 

@@ -28,7 +28,7 @@ from .refusal import Refusal
 _MAY_READ = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _MAY_LABEL = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 _MAY_REMOVE = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
-# Each parameter its own: FastAPI writes the parameter's name into what stands behind it.
+# Used once per parameter, because FastAPI writes the parameter's name into the annotation.
 _Text: TypeAlias = Annotated[str, Form()]
 _Upload: TypeAlias = Annotated[UploadFile, File()]
 _OUTPUTS = ("stats", "train", "all")

@@ -20,11 +20,11 @@ from shared.writers.atomic import atomic_path
 from .learning.weak_labels import DrawnAreas, drawn_areas
 from .refusal import Refusal
 
-# The annotations of a large slide take some seconds; outlines that cross each other many thousand times would take hours.
+# The annotations of a large slide take a few seconds; outlines with many thousands of crossings would take hours.
 LONGEST_READING_S = 60.0
 _MOST_MEMORY_BYTES = 8 * 2**30
 _MOST_IN_MEMORY = 256
-# Raise it when `drawn_areas` finds something else in a file: what is kept is then read anew.
+# Increase it when the result of `drawn_areas` changes, so that stored results are computed again.
 _VERSION = 1
 _NOT_ANNOTATIONS = 3
 

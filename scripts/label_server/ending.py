@@ -12,7 +12,7 @@ import uvicorn
 
 logger = logging.getLogger(__name__)
 
-# For the requests that are being answered. What is written then is kept whole or not at all, see `shared.writers.atomic`.
+# Time for the requests in progress. Files are written completely or not at all, see `shared.writers.atomic`.
 PATIENCE_S = 5.0
 
 

@@ -17,9 +17,9 @@ from .learning.weak_labels import DrawnAreas
 from .uncertainty import best_window
 
 _CELLS_TOGETHER = 4096
-# Of each labelled slide, drawn at random: one is near if one of these is.
+# Number of cells, drawn at random, that represent a labelled slide.
 KNOWN_CELLS = 256
-# Distances are those of random projections to so many numbers (Johnson and Lindenstrauss, 1984).
+# Distances are computed after a random projection to this many dimensions (Johnson and Lindenstrauss, 1984).
 _PROJECTED = 64
 _SEED = 0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.writers.atomic import atomic_path
 
-# What the datastore says of every slide itself.
+# Entries that the datastore itself adds to every slide.
 _OWN = frozenset({"ts", "name", "path"})
 
 

@@ -13,7 +13,7 @@ from shared.wsi.annotations.frames import FRAME_MEMBER, LEVEL0
 from .contours import Feature, moved_features
 from .viewer_frame import frame_origin_of_slide
 
-# Of files; what is in them takes some ten times as much memory.
+# Size of the files; their parsed content takes about ten times as much memory.
 MOST_BYTES = 2**27
 
 

@@ -141,7 +141,7 @@ def geojson(answer: Answer) -> bytes:
     return orjson.dumps(collection, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-# Of each ``output``: what writes it, its media type and the ending of its file.
+# Format -> function that writes it, its media type and its file suffix.
 FORMATS: Mapping[str, tuple[Callable[[Answer], bytes], str, str]] = {
     "asap": (asap_xml, "application/xml", "xml"),
     "dsa": (dsa_json, "application/json", "json"),

@@ -37,9 +37,9 @@ from .responses import Answer
 
 logger = logging.getLogger(__name__)
 
-# Requests for maps that wait or are answered from the cache at the same time; one is computed.
+# Requests for maps that can wait or be answered from the cache concurrently; one map is computed at a time.
 INFERENCE_THREADS = 16
-# It may repeat what was sent.
+# Reasons are cut to this length, as they may repeat what a client sent.
 _LONGEST_REASON = 800
 _USER, _ADMIN = settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ADMIN
 

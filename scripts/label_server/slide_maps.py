@@ -22,7 +22,7 @@ from .learning.served_model import LoadedModel
 from .refusal import Refusal
 
 _REGIONS = "regions"
-# Pixels of the network, 16,384 in square: more are not computed while a viewer waits.
+# Pixels at the network's resolution (16,384 x 16,384); more are not computed while a viewer waits.
 LARGEST_UPLOAD_PX = 2**28
 
 

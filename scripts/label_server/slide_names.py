@@ -14,7 +14,7 @@ from shared.wsi.image_search import find_image_files
 
 logger = logging.getLogger(__name__)
 
-# Between the folders and the name of a slide in its id, where the name alone would be that of another.
+# Separates folders and name in the id of a slide whose name alone is not unique.
 SEPARATOR = "~"
 _MOST_NAMED = 5
 

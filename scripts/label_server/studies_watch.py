@@ -16,7 +16,7 @@ from shared.wsi.formats import is_image
 
 logger = logging.getLogger(__name__)
 
-# Of silence, before the folder is searched again: a folder that is copied makes an event for each of its files.
+# Quiet time before the folder is searched again, as copying a folder causes an event for every file.
 QUIET_S = 0.5
 _CONFIG = "datastore_v2.json"
 

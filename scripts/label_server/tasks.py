@@ -29,7 +29,7 @@ from .viewer_frame import frame_origin_of_slide
 logger = logging.getLogger(__name__)
 
 REGION_PX = 1024
-# For one request.
+# Slides that one request may map.
 MOST_MAPPED = 64
 LabelOf = Callable[[str], WeakLabel | None]
 

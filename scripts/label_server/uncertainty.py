@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shared.inference.region_map import Box
 from shared.inference.row import Row
 
-# Of the level of the map that is looked at.
+# Longest side of the level of the map that is read.
 LONGEST_SIDE_PX = 2048
 
 

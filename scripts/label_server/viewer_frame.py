@@ -11,7 +11,7 @@ from shared.wsi.slide import Slide
 
 from .refusal import Refusal
 
-# The Digital Slide Archive and MONAI Label's own JSON. The others are QuPath's formats.
+# Formats of the Digital Slide Archive and MONAI Label's own JSON; the others are QuPath's.
 _OF_LEVEL0 = frozenset({"dsa", "json"})
 
 

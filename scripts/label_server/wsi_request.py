@@ -12,9 +12,9 @@ from shared.wsi.annotations.frames import check_frame
 from .doors.numbers import FARTHEST_PX, LARGEST_AREA_PX, LEAST_MPP, MOST_MPP, number
 from .refusal import Refusal
 
-# Level-0 pixels; the size of MONAI Label's own default.
+# Square level-0 pixels; MONAI Label's default.
 DEFAULT_MIN_POLY_AREA = 80.0
-# Whatever else the clients send decides nothing here: tiles are the bundle's own, and the network takes no clicks.
+# Keys that clients send but that have no effect: the bundle has its own tiles, and its network takes no clicks.
 IGNORED = frozenset({"tile_size", "client_id", "output", "girder_api_url", "girder_token", "result_extension", "result_dtype"})
 KNOWN = frozenset({"level", "location", "size", "min_poly_area", "params", "mpp", "annotation_frame"})
 PARAMS = frozenset({"foreground", "background", "max_workers", "wsi_tiles", "mpp", *IGNORED})

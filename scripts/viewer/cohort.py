@@ -20,7 +20,7 @@ from shared.writers.table import read_rows
 
 logger = logging.getLogger(__name__)
 
-# Where `scripts/compare.py` keeps the maps of each method and training, and the manifest that it scores by.
+# Where `scripts/compare.py` keeps the maps of each method and training, and the manifest of the scored slides.
 _COMPARED, _SCORED = "maps", "data/test.csv"
 
 

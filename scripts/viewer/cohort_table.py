@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ALL = "all"
 _PICTURE = f'<img loading="lazy" height="{Thumbnails.HEIGHT_PX}" src="<%- value %>" alt="">'
-# Column of slides.csv -> its title and how it is written.
+# Column of slides.csv -> its title and its number format.
 _NUMBERS = {
     "tumour_share": ("tumour share", "0.000"),
     "tumour_area_mm2": ("tumour, mm²", "0.000"),

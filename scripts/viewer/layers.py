@@ -21,7 +21,7 @@ from .cohort import Cohort
 from .map_pixels import MapPixels
 from .zoom import TILE_PX, Zoom
 
-# Perceptually uniform, and told apart by colour-blind eyes.
+# Perceptually uniform, and readable for colour-blind people.
 COLOUR_MAPS = ("viridis", "cividis", "magma", "plasma")
 _KEPT = 16
 _KEPT_WHOLE = 4

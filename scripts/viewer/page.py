@@ -49,7 +49,7 @@ OWN_THRESHOLD, THRESHOLD = "threshold (each map's own)", "threshold"
 _STYLE = """
 :host { font-family: system-ui, sans-serif; }
 """
-# The address follows the view, the theme the reader's system, and keys move the view.
+# The address follows the view, the theme follows the reader's system, and keys move the view.
 _FOLLOW = """
 const query = new URLSearchParams(state.value)
 const [left, right] = [x.start, x.end], [top, bottom] = [-y.end, -y.start]

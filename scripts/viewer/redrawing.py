@@ -17,7 +17,7 @@ from .outlines import Outlines, draft_outlines, outlines_at
 logger = logging.getLogger(__name__)
 
 REST_MS = 250
-# One draft and one that is complete, of all pages: they take a core each.
+# One draft and one complete computation for all pages; each takes a core.
 _executor = ThreadPoolExecutor(2, thread_name_prefix="outlines")
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 TILE_PX = 256
-# Browsers fetch ahead, and enlarge what is already shown pixel by pixel.
+# Browsers prefetch, and zoom in beyond level 0.
 _DEEPER = 6
 
 

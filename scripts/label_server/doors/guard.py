@@ -13,10 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..access import check_parameters
 from ..refusal import Refusal
 
-# Of a body that is no upload: the Digital Slide Archive lists the tiles of a slide in it.
+# For bodies other than uploads; the Digital Slide Archive lists the tiles of a slide in one.
 LARGEST_BODY_BYTES = 16 * 2**20
 LARGEST_UPLOAD_BYTES = 4 * 2**30
-# What a browser says of a request that it did not make for a page of this server, nor for its user.
+# Values of Sec-Fetch-Site with which a browser marks requests made by pages of other sites.
 _FOREIGN = ("cross-site", "same-site")
 
 

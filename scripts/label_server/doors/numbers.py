@@ -7,7 +7,7 @@ from typing import Any
 
 from ..refusal import Refusal
 
-# Level-0 pixels; the largest slides have some 2**18 on a side.
+# Level-0 pixels; the largest slides have about 2**18 per side.
 FARTHEST_PX = 2**31
 LARGEST_AREA_PX = 1e12
 # Micrometres per pixel, from an objective of 400x to one of 0.1x.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# From a blank, a quote or a bracket on. An address (https://...) and a share (and/or) are no paths.
+# Paths begin after a blank, a quote or a bracket. Addresses (https://...) and alternatives (and/or) are not paths.
 _PATH = re.compile(r"""(?<![\w./:\\])(?:/[^\s/'"()\[\]{},;:<>]+)+/([^\s/'"()\[\]{},;:<>]*)""")
 _WINDOWS = re.compile(r"""(?<![\w])[A-Za-z]:\\(?:[^\s\\'"<>]+\\)*([^\s\\'"<>]*)""")
 

@@ -9,7 +9,7 @@ from fastapi import Request
 
 from ..refusal import Refusal
 
-# Of what is kept of an image or a label, as text.
+# Size of the JSON text that is stored for an image or a label.
 LARGEST_NOTE_BYTES = 64 * 2**10
 
 

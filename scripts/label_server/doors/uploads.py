@@ -11,7 +11,7 @@ from typing import IO
 
 from ..refusal import Refusal
 
-# That stay free for labels and maps.
+# Disk space that stays free for labels and maps.
 _SPARED_BYTES = 2**28
 
 

@@ -14,7 +14,7 @@ from ..refusal import Refusal
 
 OVERLAY = "from_viewer"
 KEYS = "_keys_"
-# Of a manifest: what is known of a slide on which somebody has drawn, or of which a label and a fraction are said.
+# Columns of a manifest that viewers provide: a label, and a fraction that was given or drawn.
 KNOWN = frozenset({"label", "area"})
 _NAMES = ("max_epochs", "initial_weights")
 

@@ -23,9 +23,9 @@ from .versions import ModelVersions, Version
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
-# Beside the weights of a head that comes with the repository, see `scripts/ship.py`.
+# Next to the weights of a head that comes with the repository, see `scripts/ship.py`.
 HEAD = "inference.json"
-# Keys of inference.json and train.json that name a folder of slides' features.
+# Keys of inference.json and train.json for a folder of slide features.
 STORED_FEATURES, SLIDE_FEATURES = "stored_features", "slide_features"
 
 

@@ -12,7 +12,7 @@ import h5py
 from shared.features.slide_features import FEATURES_SUFFIX
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
 
-# Of the folder's settings, under the names that trainings have for them.
+# Settings of the folder that trainings have under the same names.
 _SETTINGS = ("mpp", "tile_size_px", "margin_px", "tissue_method")
 
 

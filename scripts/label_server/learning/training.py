@@ -44,9 +44,9 @@ logger = logging.getLogger(__name__)
 MANIFEST, OVERLAY, LOG = "labels.csv", "overlay.json", "log.txt"
 RUNNING, DONE, ERROR, STOPPED, SUBMITTED = "RUNNING", "DONE", "ERROR", "STOPPED", "SUBMITTED"
 _LAST_LINES = 20
-# Of those that ended.
+# Finished tasks that are remembered.
 _MOST_TASKS = 100
-# It goes into an expression of the configuration.
+# It becomes part of an expression of the configuration, so nothing else is accepted.
 _DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]{1,2})?")
 
 

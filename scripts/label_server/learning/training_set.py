@@ -24,7 +24,7 @@ from .weak_labels import WeakLabel
 
 logger = logging.getLogger(__name__)
 
-# Of a region to be of use, and of normal tissue drawn in it to be one without tumour.
+# Least share of tissue in a usable region, and of drawn normal tissue in a normal region.
 LEAST_TISSUE, LEAST_NORMAL = 0.5, 0.5
 
 

@@ -15,7 +15,7 @@ from shared.sweeps.child_process import bound_to_parent
 
 logger = logging.getLogger(__name__)
 
-# After a training, before the next process is prepared: the map of what was trained comes first.
+# Pause after a training before the next process is prepared, so that the map of the new version comes first.
 PAUSE_S = 15.0
 
 

@@ -12,10 +12,10 @@ from bokeh.plotting import figure
 from .labels import CLASSES
 
 BRUSHES = tuple(CLASSES)
-# Of the buttons: the first moves the view, the others are the brushes.
+# Labels of the buttons: the first moves the view, the others are the brushes.
 CHOICES = ("move", "Tumour", "Normal")
 _COLOURS = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in CLASSES.items()}
-# One tool of a figure is active at a time.
+# Only one tool of a figure is active at a time.
 _CHOOSE = """
 for (const [index, group] of tools.entries()) for (const tool of group) tool.active = index == cb_obj.active
 """

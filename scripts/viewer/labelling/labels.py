@@ -29,7 +29,7 @@ from ..cohort import ViewedSlide
 logger = logging.getLogger(__name__)
 
 MANIFEST, GIVEN, STROKES = "labels.csv", "said.json", "strokes"
-# Class of a stroke -> its colour, which colour-blind readers tell apart.
+# Class of a stroke -> its colour; colour-blind people can tell the two apart.
 CLASSES: Mapping[str, Colour] = {"Tumor": (230, 159, 0), "Normal": (0, 114, 178)}
 
 

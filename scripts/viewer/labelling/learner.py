@@ -31,9 +31,9 @@ from .labels import Labels
 
 logger = logging.getLogger(__name__)
 
-# The overlay of a bundle that learns from slides, for features of them.
+# The overlay with which a bundle that learns from slides learns from their features.
 FEATURES_OVERLAY = "features"
-# Features are there, and starting processes takes longer than reading them.
+# The features are already stored, and starting processes takes longer than reading them.
 _ALWAYS: Mapping[str, Any] = {"run_embed": "$None", "num_workers": 0, "tracking::enabled": False}
 _EPOCH = re.compile(r"epoch (\d+)/(\d+)")
 _OF_EPOCHS = 80  # per cent of the progress bar; the rest is for the start, the threshold and the map
