@@ -110,7 +110,7 @@ def test_labels_train_the_head_and_outlive_the_server(browser, cohort):
         # A stroke of tumour is a label, and the rough area is said.
         page.click("Tumour")
         page.stroke(((0.5, 0.35), (0.5, 0.45)))
-        page.said("counts", "used for training as tumour")
+        page.said("counts", "label: tumour")
         assert rows_of(server.labels)["to label"]["label"] == 1
         page.set("label", "1")
         page.said("counts", "(given here)")
@@ -124,7 +124,7 @@ def test_labels_train_the_head_and_outlive_the_server(browser, cohort):
         other = LabelPage(context, server, "also%20to%20label")
         other.said("counts", "no label yet")
         other.set("label", "0")
-        other.said("counts", "used for training as normal (given here)")
+        other.said("counts", "label: normal (given here)")
         other.page.close()
         started = time.monotonic()
         page.click("train")
@@ -158,7 +158,7 @@ def test_labels_train_the_head_and_outlive_the_server(browser, cohort):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     try:
         page = LabelPage(context, again, "to%20label")
-        assert "used for training as tumour, 30 % of the tissue (given here)" in page.said("counts", "30 %")
+        assert "label: tumour, 30 % of the tissue (given here)" in page.said("counts", "30 %")
         page.said("message", "version 0001: ", "mm²")
         assert page.get("version", "value") == "0001"
         assert rows_of(again.labels) == rows

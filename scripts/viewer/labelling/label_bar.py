@@ -94,7 +94,7 @@ class LabelBar:
             self._show_text(self._counts, "no label yet")
             return
         share = "" if not counting.fraction else f", {100 * counting.fraction:.2g} % of the tissue"
-        self._show_text(self._counts, f"used for training as {_LABELS[str(counting.label)]}{share} ({_SOURCES[counting.source]})")
+        self._show_text(self._counts, f"label: {_LABELS[str(counting.label)]}{share} ({_SOURCES[counting.source]})")
 
     def _fill_versions(self) -> None:
         versions = self._learner.versions()
