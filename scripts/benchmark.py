@@ -1,17 +1,17 @@
-"""Measures speed as ratios within one run (this code against the straightforward way, on this machine), and robustness.
+"""Measures speed as ratios within one run (this code compared with the straightforward way), and robustness.
 
-python scripts/benchmark.py cmil            a cMIL training step against back-propagating through all N * N instances
+python scripts/benchmark.py cmil            a cMIL training step, compared with back-propagation through all N * N instances
 python scripts/benchmark.py tiles           tiles per second: the slide loader alone, a training step alone, both together
 python scripts/benchmark.py loaders         CPU-milliseconds per training sample, with this loader and with MONAI's chain
-python scripts/benchmark.py alpha-beta      trains over the grid of alpha and beta and shows the published numbers next to ours
-python scripts/benchmark.py shares          joint learning from masks and labels, with few to all of the masks, in its three modes
-python scripts/benchmark.py area-noise      region F if an annotator states areas that are too small or too large
+python scripts/benchmark.py alpha-beta      trainings over the grid of alpha and beta, compared with the published numbers
+python scripts/benchmark.py shares          joint learning from masks and labels, with few to all masks, in its three modes
+python scripts/benchmark.py area-noise      region F if the stated areas are too small, too large or noisy
 python scripts/benchmark.py fusion-weights  fusion weights of side outputs, chosen on the validation images of finished folds
-python scripts/benchmark.py inference       tiles per second of a whole slide's map, against the network's pure forward rate
-python scripts/benchmark.py embedding       tiles per second of a slide's features, against the encoder's pure forward rate
+python scripts/benchmark.py inference       tiles per second of a slide's map, compared with the network's pure forward rate
+python scripts/benchmark.py embedding       tiles per second of a slide's features, compared with the encoder's pure forward rate
 python scripts/benchmark.py view            milliseconds until the page of maps shows a slide, a square of it, or new outlines
 python scripts/benchmark.py synthetic       milliseconds to generate an image
-python scripts/benchmark.py kills           kill -9 at random moments of training, embedding and mapping: same results?
+python scripts/benchmark.py kills           kills at random moments of training, embedding and mapping: are results the same?
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ def parsed() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in COMMANDS:
         command = commands.add_parser(name)
-        # Of one command alone: each imports what it measures, torch among it.
+        # Only for the given command, because each module imports what it measures, including torch.
         if name in sys.argv:
             module_of(name).add_arguments(command)
     return parser.parse_args()
 
 
 def without_nan(value: Any) -> Any:
-    """JSON knows no NaN, which is the deviation of a single seed."""
+    """Replace NaN, such as the deviation over a single seed, by None, because JSON has no NaN."""
     if isinstance(value, dict):
         return {name: without_nan(part) for name, part in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

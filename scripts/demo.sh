@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CAMEL from nothing to tumour maps, on data that it generates: installs, trains, evaluates, maps the generated test slides.
+# CAMEL from installation to tumour maps on generated data: installs, trains, evaluates, and maps the generated test slides.
 # About 15 minutes on 2 CPU cores once installed; a second run resumes where the first one stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,11 +1,11 @@
-# Sourced by demo.sh, test.sh and serve.sh: a virtual environment in .venv that holds requirements.txt (and, for the tests,
-# requirements-dev.txt) in the versions of constraints.txt. It is built once and again only when one of the files has changed.
+# Sourced by demo.sh, test.sh and serve.sh: builds a virtual environment in .venv with requirements.txt (and, for the tests,
+# requirements-dev.txt) in the versions of constraints.txt. It is built again only if one of these files has changed.
 #
-# BASE_REQUIREMENTS=requirements-cuda12.txt takes the place of requirements.txt on machines with a driver for CUDA 12.
+# BASE_REQUIREMENTS=requirements-cuda12.txt replaces requirements.txt on machines with a driver for CUDA 12.
 #
-#   prepare_environment requirements.txt [FILE]   ->   sets PYTHON; what FILE names is installed without what it asks for
+#   prepare_environment requirements.txt [FILE]   ->   sets PYTHON; the packages in FILE are installed without dependencies
 
-# MONAI and MLflow ask for both when they are imported; a container that runs under a bare number has neither.
+# MONAI and MLflow need a user name and a home when imported; a container run under a numeric user has neither.
 id -un >/dev/null 2>&1 || export LOGNAME="${LOGNAME:-user$(id -u)}"
 export HOME="${HOME:-${TMPDIR:-/tmp}}"
 
@@ -25,7 +25,7 @@ python_for_venv() {
     return 1
 }
 
-# Sets PYTHON to that of .venv-encoders, which holds requirements-encoders-test.txt and nothing of .venv.
+# Builds .venv-encoders with requirements-encoders-test.txt, independent of .venv, and sets PYTHON to its interpreter.
 prepare_encoders_environment() {
     local stamp=.venv-encoders/installed digest interpreter
     interpreter=$(python_for_venv) || return 1
@@ -47,13 +47,13 @@ prepare_environment() {
     interpreter=$(python_for_venv) || return 1
     PYTHON=$PWD/.venv/bin/python
     stamp=.venv/installed-$(basename "$requirements" .txt)
-    # Of every file, since one names another.
+    # A digest of all files, because one includes another.
     digest=$(cat requirements*.txt constraints.txt | cksum)$base
     if [ -x "$PYTHON" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && "$PYTHON" -c 'import torch, monai' 2>/dev/null; then
         echo "Environment .venv is up to date with $requirements."
         return 0
     fi
-    echo "Installing $requirements into .venv (once; several minutes on a slow line) ..."
+    echo "Installing $requirements into .venv (once; several minutes on a slow connection) ..."
     [ -x "$PYTHON" ] || "$interpreter" -m venv --clear .venv
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$base" -r "$requirements" -c constraints.txt
     [ $# -lt 2 ] || "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -r "$2"

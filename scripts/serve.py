@@ -45,7 +45,7 @@ def parsed() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=FOLDER",
-        help="folder of the slides' stored features, for a bundle that learns on features",
+        help="folder of the slides' stored features, for a bundle that learns from features",
     )
     parser.add_argument(
         "--work_dir",
@@ -67,31 +67,33 @@ def parsed() -> argparse.Namespace:
         "--retrain_every", type=int, default=0, help="number of new labels after which --retrain starts a training"
     )
     for name, whose in (("set", "every bundle's inference.json"), ("train_set", "the train.json of every bundle that has it")):
-        text = f"a key of {whose}, the value as JSON"
+        text = f"set a key of {whose} to a JSON value"
         parser.add_argument(f"--{name}", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help=text)
     network = parser.add_argument_group("access control")
-    network.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
+    network.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
     network.add_argument("--port", type=int, default=8000)
     network.add_argument(
-        "--insecure", action="store_true", help="allow access without authentication to everybody who can reach --host"
+        "--insecure", action="store_true", help="allow access without authentication to everyone who can reach --host"
     )
     network.add_argument("--origin", action="append", default=[], help="origin of web pages that may send requests (CORS)")
     network.add_argument("--allow_delete", action="store_true", help="let clients remove slides and labels")
-    network.add_argument("--largest_upload_gb", type=float, default=4.0, help="largest size of a request (default %(default)s)")
+    network.add_argument(
+        "--largest_upload_gb", type=float, default=4.0, help="largest size of a request in GiB (default %(default)s)"
+    )
     return parser.parse_args()
 
 
 def check_installed() -> None:
-    """End with the remedy where MONAI Label is not installed."""
+    """Exit with the remedy if MONAI Label is not installed."""
     if importlib.util.find_spec("monailabel") is None:
         sys.exit("error: MONAI Label is not installed. `bash scripts/serve.sh` installs it and starts the server")
 
 
 def pairs(values: list[str]) -> dict[str, str]:
-    """``NAME=VALUE`` as a dictionary.
+    """Parse options of the form ``NAME=VALUE`` into a dictionary.
 
     Raises:
-        ValueError: for another form.
+        ValueError: if an option has another form.
     """
     wrong = [value for value in values if "=" not in value]
     if wrong:
@@ -100,7 +102,7 @@ def pairs(values: list[str]) -> dict[str, str]:
 
 
 def prepare_settings(arguments: argparse.Namespace) -> None:
-    """Set what MONAI Label reads from the environment when it is imported."""
+    """Set the environment variables that MONAI Label reads when it is imported."""
     os.environ["MONAI_LABEL_APP_DIR"] = str(arguments.work_dir / "app")
     os.environ["MONAI_LABEL_STUDIES"] = arguments.studies
     os.environ["MONAI_LABEL_SERVER_PORT"] = str(arguments.port)
@@ -108,7 +110,7 @@ def prepare_settings(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("MONAI_LABEL_AUTO_UPDATE_SCORING", "false")
     if arguments.studies.startswith(("http://", "https://")):
         os.environ.setdefault("MONAI_LABEL_DATASTORE", "dsa")
-    # Trainings are processes that import from here.
+    # Trainings run in processes that import this repository.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
@@ -117,7 +119,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
     from scripts.label_server.access import check_host
 
-    # Before the seconds that the rest takes to import.
+    # Checked before the other imports, which take seconds.
     check_host(arguments.host, settings.MONAI_LABEL_AUTH_ENABLE, arguments.insecure)
 
     import uvicorn
@@ -125,7 +127,7 @@ def serve(arguments: argparse.Namespace) -> None:
 
     from scripts.label_server.app import REMOTE, AppConfig, PathologyApp
     from scripts.label_server.datastore import check_studies
-    from scripts.label_server.ending import run_until_told
+    from scripts.label_server.ending import run_until_signal
     from scripts.label_server.learning.served_model import find_bundles
     from scripts.label_server.server import create_server
 
@@ -136,7 +138,7 @@ def serve(arguments: argparse.Namespace) -> None:
     overlays = {name: text.split(",") for name, text in pairs(arguments.overlay).items()}
     sources = find_bundles(arguments.bundles, names, checkpoints, overlays)
     if arguments.retrain and arguments.retrain not in sources:
-        raise ValueError(f"--retrain {arguments.retrain} is not served; served are {', '.join(sources)}")
+        raise ValueError(f"--retrain {arguments.retrain} is not served; the served models are {', '.join(sources)}")
     config = AppConfig(
         arguments.work_dir,
         sources,
@@ -153,9 +155,9 @@ def serve(arguments: argparse.Namespace) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ValueError(f"another server uses --work_dir {arguments.work_dir}: give this server another folder") from None
+        raise ValueError(f"another server uses --work_dir {arguments.work_dir}: give this one another folder") from None
     temporary = arguments.work_dir / "temporary"
-    # What a server that was killed has left there.
+    # Removes what a killed server left behind.
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     tempfile.tempdir = os.environ["TMPDIR"] = str(temporary)
@@ -164,7 +166,7 @@ def serve(arguments: argparse.Namespace) -> None:
     largest_upload = int(arguments.largest_upload_gb * 2**30)
     server = create_server(app, arguments.host, arguments.origin, arguments.allow_delete, largest_upload)
     serving = uvicorn.Config(server, arguments.host, arguments.port, log_level="info", access_log=False)
-    run_until_told(serving, app.trainings.close)
+    run_until_signal(serving, app.trainings.close)
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Starts the MONAI Label server; what it needs on top of requirements.txt (0.4 GB) is installed into .venv first.
+# Starts the MONAI Label server, after installing what it needs in addition to requirements.txt (0.4 GB) into .venv.
 #   bash scripts/serve.sh --studies slides/ [--models camel,...]     see scripts/serve.py --help
 set -euo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 source "$ROOT/scripts/environment.sh"
-# Paths of the arguments are the caller's.
+# Paths in the arguments are relative to the caller's folder.
 pushd "$ROOT" > /dev/null
 prepare_environment requirements-monailabel.txt requirements-monailabel-no-deps.txt
 popd > /dev/null

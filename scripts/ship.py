@@ -3,7 +3,7 @@
 python scripts/ship.py --bundle bundles/camel --run runs/camel_ebhi --overlay ebhi_seg features --mpp 0.5 \
     --mpp_reason "EBHI-Seg states only a magnification of 400x"
 
-Writes bundles/<bundle>/models/<first overlay>/: model.pt (the head), calibration.json (its threshold), inference.json (a
+It writes bundles/<bundle>/models/<first overlay>/: model.pt (the head), calibration.json (its threshold), inference.json (a
 configuration to give after the bundle's own), metrics.json and test_images.csv (its scores), and README.md, the model card.
 Every number comes from the run and its evaluation on the test split, with intervals over cases. The manifest and masks of the
 data are not shipped, but must be available.
@@ -31,15 +31,15 @@ def parsed() -> argparse.Namespace:
         "--overlay",
         nargs="+",
         required=True,
-        help="overlays of the training, in the same order; the first is that of the data",
+        help="overlays of the training, in the same order; the first is the overlay of the data",
     )
     parser.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: that of the training)")
-    parser.add_argument("--mpp_reason", help="reason for --mpp if the training had another; it is stated on the card")
+    parser.add_argument("--mpp_reason", help="reason for --mpp if the training had another value; it is stated on the card")
     parser.add_argument("--slides", type=Path, help="manifest of slides with masks, to be mapped and scored for the card")
     parser.add_argument("--slides_split", help="split of --slides: train, val or test (default: all rows)")
     parser.add_argument(
         "--slides_note",
-        help="what slides these are and whether the training has seen any of their tissue; it is stated on the card",
+        help="origin of the slides, and whether the training has seen any of their tissue; it is stated on the card",
     )
     return parser.parse_args()
 
@@ -47,7 +47,7 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     begin_script()
     arguments = parsed()
-    # Takes seconds to import, which --help and wrong options need not wait for.
+    # Imported late, because it takes seconds, and --help and invalid options should not wait for it.
     from scripts.shipping.shipper import Request, ship
 
     given = vars(arguments)

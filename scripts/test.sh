@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The whole check of this repository, all set-up included: formatting, lint, types, tests.
+# Runs all checks of this repository, including the set-up: formatting, lint, types, tests.
 #   bash scripts/test.sh                 everything
 #   bash scripts/test.sh --fast          without the tests that are marked slow: under 3 minutes on 2 cores
 #   bash scripts/test.sh tests/wsi -x    the checks, then pytest with these arguments
-#   bash scripts/test.sh --encoders      the tests of encoders alone, in an environment of their own that has timm and a later torch
+#   bash scripts/test.sh --encoders      only the tests of encoders, in a separate environment with timm and a later torch
 # The tests that need real tiles and slides run when WSI_TEST_DATA names their folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,7 +23,7 @@ fi
 "$PYTHON" -m ruff format --check shared scripts tests
 "$PYTHON" -m ruff check shared scripts tests
 bash scripts/types.sh
-# One thread a process: two test processes that each spin on two cores crawl.
+# One thread per process, because two test processes with two threads each slow each other down.
 export OMP_NUM_THREADS=1
 # The last line printed is pytest's own.
 exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"

@@ -1,14 +1,14 @@
-"""Opens slides, their tumour maps and the truth in a browser on this machine, and trains from labels that are given there.
+"""Opens slides, their tumour maps and the truth in a browser on this machine, and trains on labels that are given there.
 
-python scripts/view.py maps/                                  what infer.py wrote
-python scripts/view.py report/                                methods of a comparison side by side
+python scripts/view.py maps/                                  maps that infer.py wrote
+python scripts/view.py report/                                methods of a comparison, side by side
 python scripts/view.py maps/ other_maps/ --manifest my/slides.csv     with the truth, if the manifest names masks
-python scripts/view.py --manifest my/slides.csv --features features/ --bundle BUNDLE     label, train, look
+python scripts/view.py --manifest my/slides.csv --features features/ --bundle BUNDLE     label slides, train, view the maps
 
-The page has a table of all slides and a view of each slide at up to full resolution, with its map and outlines at any
+The page has a table of all slides, and a view of each slide at up to full resolution with its map and outlines at any
 threshold, up to four methods side by side, and a link to every view. It needs requirements-viewer.txt. Nothing leaves this
-machine: the page is served on 127.0.0.1, to anyone who has the token in its address. Nothing is written either, except with
---bundle: labels, strokes, trained versions and their maps are then saved at once in --work_dir, in which labels.csv is the
+machine: the page is served on 127.0.0.1, and only to those who have the token in its address. Files are written only with
+--bundle: labels, strokes, trained versions and their maps are then saved immediately in --work_dir, where labels.csv is the
 manifest of the labelled slides.
 """
 
@@ -31,12 +31,12 @@ from shared.front_door import begin_script
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folder of maps, or of a comparison")
-    parser.add_argument("--manifest", type=Path, help="manifest with masks and labels, and with slides that have no map yet")
+    parser.add_argument("--manifest", type=Path, help="manifest with masks and labels; it may name slides without a map")
     learning = parser.add_argument_group("label and learn")
-    learning.add_argument("--bundle", type=Path, help="folder of the bundle whose head is trained from the labels")
+    learning.add_argument("--bundle", type=Path, help="folder of the bundle whose head is trained on the labels")
     learning.add_argument("--features", type=Path, help="folder of the slides' features, as written by embed.py")
     learning.add_argument(
-        "--checkpoint", type=Path, help="weights to begin with (default: those of the bundle, else new weights)"
+        "--checkpoint", type=Path, help="initial weights (default: those of the bundle, or new ones if it has none)"
     )
     learning.add_argument(
         "--work_dir",
@@ -44,10 +44,10 @@ def parsed() -> argparse.Namespace:
         help="folder for labels and trainings (default: my/slides.labelled next to --manifest my/slides.csv)",
     )
     learning.add_argument(
-        "--train_set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key of train.json, as JSON"
+        "--train_set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="key of train.json and its JSON value"
     )
     parser.add_argument("--port", type=int, default=0, help="port of the page (default: any free port)")
-    parser.add_argument("--no_browser", action="store_true", help="only print the address, do not open a browser")
+    parser.add_argument("--no_browser", action="store_true", help="print the address without opening a browser")
     return parser.parse_args()
 
 
@@ -76,28 +76,28 @@ def main() -> int:
             print(f"labels: {learner.labels.path}")
             serve(cohort, arguments.port, opens_browser=not arguments.no_browser, learner=learner)
     except Timeout:
-        raise ValueError(f"another page uses --work_dir {work}: stop it, or give this page another folder") from None
+        raise ValueError(f"another page uses --work_dir {work}: stop that page, or give this one another folder") from None
     return 0
 
 
 def check_learning(arguments: argparse.Namespace) -> None:
-    """Refuse options of label and learn without those that they need.
+    """Check that the options for labelling and learning come with those that they need.
 
     Raises:
-        ValueError: naming them.
+        ValueError: naming the options that are missing or have no effect.
     """
     if arguments.bundle is None:
         given = [name for name in ("features", "checkpoint", "work_dir", "train_set") if getattr(arguments, name)]
         if given:
-            raise ValueError(f"--{given[0]} needs --bundle: the bundle whose head is trained from labels")
+            raise ValueError(f"--{given[0]} needs --bundle, the folder of the bundle whose head is trained on the labels")
         return
     missing = [f"--{name}" for name in ("manifest", "features") if getattr(arguments, name) is None]
     if missing:
-        raise ValueError(f"--bundle needs {' and '.join(missing)}: the slides to be labelled, and their stored features")
+        raise ValueError(f"--bundle needs {' and '.join(missing)}: the slides to label, and their stored features")
 
 
 def work_dir(arguments: argparse.Namespace) -> Path:
-    """For labels, versions and maps."""
+    """The folder for labels, versions and maps."""
     given: Path = arguments.work_dir or arguments.manifest.with_name(f"{arguments.manifest.stem}.labelled")
     return given.expanduser().resolve()
 

@@ -1,1 +1,1 @@
-"""What `scripts/benchmark.py` measures, one file per command: `add_arguments` of its parser, and `run`."""
+"""The measurements of `scripts/benchmark.py`, one module per command with `add_arguments`, for its parser, and `run`."""

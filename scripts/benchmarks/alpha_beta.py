@@ -1,9 +1,9 @@
 """The paper's grid: 15 trainings with different values of alpha and beta, plotted next to the published numbers.
 
-Test slides of several groups, such as those of the training's locations and of others, have a panel each in grid.png; pooled
-they have none, because the published numbers are of one group or the other. Slides of several locations are in locations.png
-besides. maps.png shows the maps of two test slides under every pair, as the paper's figure 3. With --patch_camelyon every
-training is scored on PatchCamelyon too.
+If the test slides are of several groups, such as locations seen and not seen in training, grid.png has a panel for each group but
+none for all slides, because each published number is for one group. locations.png has a panel for each location, if there are
+several. maps.png shows the maps of two test slides for every pair, like the paper's figure 3. With --patch_camelyon every
+training is also scored on PatchCamelyon.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOCATION = "location "
 
 
 def grid(step: float = STEP) -> list[tuple[float, float]]:
-    """Pairs of alpha and beta from 0 to 1 with alpha + beta <= 1, those with alpha 0 left out.
+    """Pairs of alpha and beta from 0 to 1 with alpha + beta <= 1, without those with alpha 0.
 
     >>> len(grid()), grid(0.5)
     (15, [(0.5, 0.0), (0.5, 0.5), (1.0, 0.0)])
@@ -49,11 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config_file", nargs="+", required=True, help="configuration files of the training, the bundle's train.json first"
     )
     parser.add_argument("--step", type=float, default=STEP, help="grid step of alpha and beta")
-    parser.add_argument("--alphas", type=float, nargs="+", help="only these alphas of the grid")
-    parser.add_argument("--betas", type=float, nargs="+", help="only these betas of the grid")
+    parser.add_argument("--alphas", type=float, nargs="+", help="use only these alphas of the grid")
+    parser.add_argument("--betas", type=float, nargs="+", help="use only these betas of the grid")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
-        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="set a key to this value in every run"
     )
     parser.add_argument(
         "--patch_camelyon", type=Path, metavar="FOLDER", help="folder of PatchCamelyon's files, on which the runs are scored"
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train what is not finished, one pair after the other; draw the matrices; return means and deviations over seeds."""
+    """Train the unfinished pairs one after the other, draw the matrices, and return means and deviations over seeds."""
     pairs = [
         (alpha, beta)
         for alpha, beta in grid(arguments.step)
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if runs:
             table[PATCH_SCORE] = [patch_auc(run) for run in runs]
             results = _report(table, arguments.output_dir, bundle)
-            # Of several seeds the first that is finished.
+            # With several seeds, the first finished one.
             of_pairs = dict(reversed(list(zip(zip(table["alpha"], table["beta"], strict=True), runs, strict=True))))
             draw_maps(of_pairs, arguments.output_dir / "maps.png")
             print(arguments.output_dir / "maps.png")
@@ -112,7 +112,7 @@ def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
         columns[PATCH_SCORE, ""] = PATCH_SCORE
     columns = {key: name for key, name in columns.items() if name in table}
     summary = summarise(table, ["alpha", "beta", "seed"], list(columns.values()), over=["seed"])
-    # Of each score and source: alpha -> the value for each beta from 0 in steps of 0.2.
+    # Score -> source -> alpha -> values for beta from 0 in steps of 0.2.
     grids = [data["grid"] for data in read_published(bundle).values() if "grid" in data]
     panels: dict[str, dict[str, Any]] = {}
     of_locations: dict[str, dict[str, Any]] = {}
@@ -143,7 +143,7 @@ def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
 
 
 def _over_pairs(summary: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -> str:
-    """Mean and deviation of each score over the pairs, not taken for a sample: so the figures of the paper's section 4 are."""
+    """Mean and population standard deviation of each score over the pairs, as in the paper's section 4."""
     lines = [f"over {len(summary)} pairs of alpha and beta:"]
     for (score, part), column in columns.items():
         values = summary[f"{column} mean"]

@@ -1,4 +1,4 @@
-"""The maps of a few test slides under every pair of alpha and beta: the paper's figure 3."""
+"""The maps of a few test slides for every pair of alpha and beta, like the paper's figure 3."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PICTURE_PX = 320
 
 
 def draw_maps(runs: Mapping[Pair, Path], path: Path, num_slides: int = 2) -> None:
-    """Draw the maps as they are, without a threshold.
+    """Draw the maps of probabilities, without a threshold.
 
     Args:
-        runs: alpha and beta -> folder of a finished training with them.
-        path: of the PNG.
-        num_slides: test slides to draw, with tumour where there are as many.
+        runs: (alpha, beta) -> folder of the finished training.
+        path: path of the PNG.
+        num_slides: number of test slides to draw; tumour slides if there are enough.
 
     Raises:
         ValueError: if a training has no map of a slide, or a slide, a map or a mask cannot be read.
@@ -40,7 +40,7 @@ def draw_maps(runs: Mapping[Pair, Path], path: Path, num_slides: int = 2) -> Non
 
 
 def _chosen(records: list[Record], num_slides: int) -> list[Record]:
-    """Tumour slides, those with a mask before the others; normal ones where there are too few."""
+    """Tumour slides, with masks if there are enough of them; any slides if there are too few tumour slides."""
     tumour = [record for record in records if label_of(record) > 0]
     with_mask = [record for record in tumour if record.get("mask") is not None]
     pool = next((some for some in (with_mask, tumour) if len(some) >= num_slides), records)

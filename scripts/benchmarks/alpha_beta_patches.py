@@ -15,22 +15,22 @@ from shared.sweeps.child_process import run_child
 from shared.writers.atomic import atomic_path
 
 FOLDER = "patch_camelyon"
-# Where the patches are, next to the scores: of other patches they would be other scores.
+# Records next to the scores the folder of the patches to which they belong.
 SOURCE = "source.json"
-# What the network is, which patch_camelyon.json must be told as the training was.
+# Keys of the network, which patch_camelyon.json needs with the values of the training.
 NETWORK_KEYS = ("backbone", "norm", "mpp")
 
 
 def score_on_patches(runs: Sequence[Path], bundle: Path, patches: Path) -> None:
-    """Run the bundle's ``patch_camelyon.json`` for each training that has no scores of these patches yet.
+    """Run the bundle's ``patch_camelyon.json`` for each training that has not been scored on these patches yet.
 
     Args:
         runs: folders of trainings.
-        bundle: that trained them.
+        bundle: folder of the bundle that trained them.
         patches: folder of PatchCamelyon's files.
 
     Raises:
-        RuntimeError: naming the trainings whose scoring failed and where they say why.
+        RuntimeError: naming the trainings whose scoring failed, and their logs.
     """
     failed = []
     for run in tqdm(runs, desc="PatchCamelyon", unit="run", disable=None):
@@ -53,7 +53,7 @@ def score_on_patches(runs: Sequence[Path], bundle: Path, patches: Path) -> None:
 
 
 def patch_auc(run: Path) -> float:
-    """The AUC of a training on PatchCamelyon; NaN where it was not scored, or the patches were of one class."""
+    """The AUC of a training on PatchCamelyon; NaN if it was not scored, or if all patches are of one class."""
     file = run / FOLDER / "metrics.json"
     if not (file.is_file() and (run / FOLDER / SOURCE).is_file()):
         return math.nan

@@ -1,6 +1,6 @@
-"""Region F of a method that learns from areas that an annotator gives too small or too large, or with random errors.
+"""Region F of a method that learns from areas, if these are stated too small or too large, or with random errors.
 
-The keys are area_offset, the same for every image, and area_noise, the standard deviation of errors that differ.
+The keys are area_offset, the error of every image, and area_noise, the standard deviation of errors that differ by image.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noises", type=float, nargs="+", default=[0.0], help="standard deviations of random errors (default 0)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument(
-        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="set a key to this value in every run"
     )
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for one subfolder per training")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Region F and predicted area for every error of the areas, mean and deviation over seeds; trains what is not finished.
+    """Train the unfinished runs; return means and deviations over seeds of region F and predicted area for every error.
 
-    Biases are tried without random errors, and random errors without a bias.
+    Offsets are tried without random errors, and random errors without an offset.
     """
     fixed = {name: parse_value(text) for name, text in arguments.set}
     varied = {"area_offset": arguments.offsets, "area_noise": arguments.noises, "seed": arguments.seeds}
     if arguments.noises == [0.0]:
         del varied["area_noise"]
     elif 0 not in arguments.offsets:
-        raise SystemExit(f"--noises are measured without an offset: add 0 to --offsets, found {arguments.offsets}")
+        raise SystemExit(f"--noises needs the offset 0: add it to --offsets, found {arguments.offsets}")
     table = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=_is_one_error).run()
-    # Of the fusion, which the table names last: single outputs stand before it.
+    # The fusion is the last in the table, after the single outputs.
     scored = [name for name in map(str, table) if name.startswith("regions.") and name.endswith(".f_all")]
     if not scored:
         raise SystemExit("the runs have no region F: area-noise needs masks of the test images (truth: mask)")

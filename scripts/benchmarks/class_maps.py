@@ -1,4 +1,4 @@
-"""One picture of the class maps of a sweep's networks: the same images with few masks and with many, with labels and without."""
+"""One picture of the class maps of a sweep: the same images with few and many masks, with and without labels."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from shared.sweeps.sweep import METRICS, Sweep
 from shared.writers.figures.examples import ExampleRow, write_examples
 
-# Ciga and Martel, figure C.7, shows shares up to this one.
+# The largest share of masks in figure C.7 of Ciga and Martel.
 LARGEST_SHARE = 0.1
 
 
 def write_class_maps(sweep: Sweep, num_images: int, path: Path) -> None:
-    """Draw some test images, each with its truth and the map of every finished run of the first seed, up to a tenth of the masks.
+    """Draw test images with their truth and the maps of all finished runs of the first seed, up to a tenth of the masks.
 
     Args:
-        sweep: over ``masked_share`` and ``mode``.
-        num_images: rows of the picture.
-        path: of the PNG.
+        sweep: sweep over ``masked_share`` and ``mode``.
+        num_images: number of images, the rows of the picture.
+        path: path of the PNG.
     """
     first = sweep.combinations[0]["seed"]
     rows: list[ExampleRow] = []
@@ -35,14 +35,14 @@ def write_class_maps(sweep: Sweep, num_images: int, path: Path) -> None:
         made = evaluator.examples(records, [None] * len(records))
         rows = rows or [replace(row, panels={"truth": row.panels["truth"]}) for row in made]
         for row, with_map in zip(rows, made, strict=True):
-            # The truth stands first, the method's map behind it.
+            # The truth comes first, then the method's map.
             row.panels[f"{values['mode']}, {100 * share:g} % of the masks"] = list(with_map.panels.values())[1]
     if rows:
         write_examples(rows, path, title="class maps of the first seed")
 
 
 def _evaluation(sweep: Sweep, values: Mapping[str, Any]) -> Any:
-    """The evaluation of a finished run, by its bundle's evaluate.json; nothing of it has run."""
+    """The evaluation of a finished run from its bundle's evaluate.json, before it is run."""
     folder = Path(sweep.config_files[0]).parent
     files = [str(folder / "evaluate.json"), *sweep.config_files[1:]]
     known = ConfigParser.load_config_files(files).keys() - {"tracking_uri"}

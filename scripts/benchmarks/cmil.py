@@ -1,4 +1,4 @@
-"""A cMIL training step against back-propagating through all N * N instances."""
+"""A cMIL training step compared with back-propagation through all N * N instances."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _selected_step(network: nn.Module, instances_per_side: int) -> Step:
-    """Ours: score without gradients, then forward and backward on the picks."""
+    """Our step: score without gradients, then forward and backward on the selected instances."""
     infer = SelectedInstanceInferer("max_max", instances_per_side)
     loss = nn.BCEWithLogitsLoss()
 
@@ -44,7 +44,7 @@ def _selected_step(network: nn.Module, instances_per_side: int) -> Step:
 
 
 def _naive_step(network: nn.Module, instances_per_side: int) -> Step:
-    """Forward and backward through every instance; the loss looks at the picks."""
+    """The naive step: forward and backward through every instance; the loss uses the selected ones."""
     loss = SelectedInstanceLoss("max_max")
 
     def step(images: Tensor, labels: Tensor) -> None:
@@ -79,19 +79,19 @@ def _measure(arguments: argparse.Namespace, kind: str, instances_per_side: int, 
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
-    # The fastest step: whatever else runs on the machine can only add to it.
+    # The fastest step counts, because other processes on the machine can only slow a step down.
     results.put({"seconds": min(seconds[1:]), "memory_mib": (_peak_memory(device) - before) / 2**20})
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Highest memory so far in bytes: of the device on CUDA, else of this process."""
+    """Peak memory so far in bytes, of the device on CUDA and otherwise of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both kinds of step for each N, turn by turn."""
+    """Measure both kinds of step for each N, in turn."""
     context = multiprocessing.get_context("spawn")
     rows = {}
     for instances_per_side in arguments.instances_per_side:

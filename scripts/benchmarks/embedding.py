@@ -1,4 +1,4 @@
-"""Tiles a second of a slide's features, end to end, against the encoder's own forward rate in the same run."""
+"""Tiles per second when embedding a slide end to end, compared with the encoder's pure forward rate in the same run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Embed a slide once; in pauses time the encoder alone, so that what else runs on the machine disturbs both alike."""
+    """Embed a slide once, and time the encoder alone in pauses, so that other processes disturb both equally."""
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     encoder = load_encoder(arguments.encoder, arguments.stride_px, arguments.smoothing)
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         slide = arguments.slide or Path(folder, "slide.tif")
         if arguments.slide is None:
             write_repeated_slide(slide, tuple(arguments.size_px), arguments.tiles)
-        # What readers and the search for tissue load, a process loads once.
+        # Loads what a process loads only once for reading slides and finding tissue.
         with embedder._open_slide(ImageInput(slide, "slide")) as opened:
             num_batches = int(opened.wanted.sum()) // arguments.batch_size
         step = max(2, num_batches // arguments.pauses)
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _report(row: Row, seconds: float, rates: dict[str, float], stages: dict[str, float], side: int) -> dict[str, Any]:
     best = max(rates, key=lambda kind: rates[kind])
     rate = row["num_tiles"] / seconds
-    # KiB on Linux.
+    # ru_maxrss is in KiB on Linux.
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
         f"slide of {row['width_px']} x {row['height_px']} px, {row['num_tiles']} tiles of {side} px at {MPP} um per pixel: "

@@ -1,7 +1,7 @@
-"""Fixed fusion weights by cross-validation: the mean region F of finished folds' validation images, for weights on a grid.
+"""Fixed fusion weights by cross-validation: the mean region F on the validation images of finished folds, for a grid of weights.
 
-Nothing is trained: the side outputs of each fold's network are fused with all weights. For networks with side outputs and the key
-fusion_weights, to which the result is given.
+Nothing is trained: the side outputs of each fold's network are fused with all weights. The network needs side outputs and the key
+fusion_weights, which takes the result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shared.writers.atomic import atomic_path
 
 TABLE = "fusion_weights.csv"
 MODEL = "model.pt"
-# How its images are divided belongs to a run.
+# Keys of each run that define its split.
 _OF_RUNS = ("num_folds", "fold")
 
 
@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="output folders of the folds' trainings")
     parser.add_argument("--step", type=float, default=0.05, help="grid step of the weights (default 0.05)")
     parser.add_argument(
-        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key of the evaluation and its value"
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="set a key of the evaluation to a value"
     )
     parser.add_argument("--output_dir", type=Path, required=True, help=f"folder for {TABLE}")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Score every fold, write the table, and print the best weights and what those of the network reach.
+    """Score every fold, write the table, and print the best weights and the score of the networks' own weights.
 
     Raises:
         ValueError: for a folder without a finished training, or networks with different side outputs.
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     best = table.loc[table["region_f_mean"].idxmax()].to_dict()
     shown = pd.concat([table.nlargest(5, "region_f_mean"), *(table[_is_of(table[names], used)] for used in sorted(current))])
     print(shown.drop_duplicates().to_string(index=False, float_format="%.4f"))
-    print(f"{len(scores)} folds; the five best weights, and those of the networks; all of them: {arguments.output_dir / TABLE}")
+    print(f"{len(scores)} folds; the five best weights and those of the networks; all weights: {arguments.output_dir / TABLE}")
     return {"best": best, "networks": [list(used) for used in sorted(current)]}
 
 

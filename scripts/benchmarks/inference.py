@@ -1,4 +1,4 @@
-"""Tiles a second of a whole slide's map, end to end, against the same network's pure forward rate in the same run."""
+"""Tiles per second when mapping a slide end to end, compared with the network's pure forward rate in the same run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from shared.networks.precision import computes_bfloat16
 
 from .repeated_slide import MPP, PATCH_PX, TILE_PX, write_repeated_slide
 
-# In a pause the reading threads first fill their queue, so that they do not disturb the measurement of the network alone.
+# In a pause the reading threads first fill their queue, so that they do not disturb the measurement of the network.
 _SETTLE_STEP_S, _IDLE_SHARE = 0.05, 0.1
 
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Map the slide once; in pauses time the network alone, so that what else runs on the machine disturbs both alike."""
+    """Map the slide once, and time the network alone in pauses, so that other processes disturb both equally."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     started = time.perf_counter()
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _map_one_patch(mapper: SlideMapper, folder: Path) -> float:
-    """Seconds of a process's first slide, which loads what readers, tissue detection and results need, beyond its tiles' own."""
+    """Extra seconds of a process's first slide, in which code for reading, tissue detection and results is loaded."""
     path = folder / "first.tif"
     write_repeated_slide(path, (PATCH_PX, PATCH_PX), 1)
     seconds = []
@@ -101,12 +101,12 @@ def _map_one_patch(mapper: SlideMapper, folder: Path) -> float:
         mapper.map_image(ImageInput(path, name), folder)
         seconds.append(time.perf_counter() - started)
     mapper.stopwatch.seconds.clear()
-    # On a noisy machine the second may be the slower one.
+    # On a busy machine the second slide may be the slower one.
     return max(0.0, seconds[0] - seconds[1])
 
 
 def forward_kinds(network: nn.Module, device: torch.device, is_compiled: bool) -> dict[str, Callable[[Tensor], Tensor]]:
-    """The network alone, on images that lie on the device already."""
+    """The kinds of forward pass of the network alone, on images that are already on the device."""
     nchw, nhwc = network.to(device), copy.deepcopy(network).to(device)
     nhwc.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
     is_bfloat16 = computes_bfloat16(device)
@@ -123,20 +123,20 @@ def forward_kinds(network: nn.Module, device: torch.device, is_compiled: bool) -
 
 
 class PureForward:
-    """Times kinds of forward passes turn by turn."""
+    """Times several kinds of forward pass in turn."""
 
     def __init__(self, kinds: dict[str, Callable[[Tensor], Tensor]], images: Tensor, device: torch.device) -> None:
         self.kinds, self.images, self.device = kinds, images, device
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was timed so far."""
+        """Discard the times measured so far."""
         self.seconds = dict.fromkeys(self.kinds, 0.0)
         self.batches = dict.fromkeys(self.kinds, 0)
 
     def measure(self, num_batches: int) -> None:
         for kind, forward in self.kinds.items():
-            # The slowest needs no more than one: it is the best that the map is compared with.
+            # One batch is enough for the slowest kind, because the map is compared with the fastest.
             count = 1 if kind == "fp32 NCHW" else num_batches
             _wait_for(self.device)
             started = time.perf_counter()
@@ -151,7 +151,7 @@ class PureForward:
 
 
 class Paused:
-    """The mapper's network with a pause for `PureForward` every so many batches."""
+    """The mapper's network, with a pause for `PureForward` every `step` batches."""
 
     def __init__(self, network: Callable, alone: PureForward, step: int, num_batches: int) -> None:
         self.network, self.alone, self.step, self.num_batches = network, alone, step, num_batches
@@ -164,13 +164,13 @@ class Paused:
             started = time.perf_counter()
             reading = _wait_until_idle()
             self.alone.measure(self.num_batches)
-            # Otherwise what was read in the meantime would be wasted.
+            # The tiles read meanwhile are part of the map, so their time counts.
             self.seconds += time.perf_counter() - started - reading / torch.get_num_threads()
         return self.network(tiles, map_shape)
 
 
 def _wait_until_idle() -> float:
-    """Wait until this process's other threads are idle; the CPU seconds that they have taken until then."""
+    """Wait until the other threads of this process are idle; return the CPU seconds that they used until then."""
     total = 0.0
     while True:
         before = time.process_time()
@@ -191,7 +191,7 @@ def _report(
 ) -> dict[str, Any]:
     best = max(rates, key=lambda kind: rates[kind])
     rate = row["num_tiles"] / seconds
-    # KiB on Linux.
+    # ru_maxrss is in KiB on Linux.
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"slide of {row['width_px']} x {row['height_px']} px, {row['num_tiles']} tiles of {TILE_PX} px at {MPP} um per pixel")
     print("start-up: " + ", ".join(f"{name} {value:.1f} s" for name, value in startup.items()))

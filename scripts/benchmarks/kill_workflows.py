@@ -1,4 +1,4 @@
-"""What is killed by `scripts/benchmark.py kills`: small trainings, features and maps, as their users start them."""
+"""The workflows that `scripts/benchmark.py kills` kills: small trainings, embeddings and mappings, started as users do."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from shared.synthetic import BreastPlan, BreastSlidePlan, DemoPlan, SlidePlan, w
 REPOSITORY = Path(__file__).resolve().parents[2]
 DECLARED = Path(__file__).with_name("kills.json")
 IMAGE_PX, COHORT_SLIDES = 64, 30
-# Tumour, or each class behind the first, in its own colour: learned in seconds.
+# Colours of tumour, or of each class after the first, so that they are learned in seconds.
 PAINTS = ((70, 30, 120), (20, 110, 60), (160, 20, 20))
 
 
 @dataclass(frozen=True)
 class Workflow:
-    """Something that writes into a folder and is started again after it was killed.
+    """A command that writes into a folder and is restarted after a kill.
 
     Attributes:
-        make_data: writes its data into a folder; each run has a copy, since trainings keep features and pixels next to them.
-        command: what is run, from the folders of its data and of its results.
+        make_data: function that writes the data into a folder; each run gets a copy, as trainings cache files next to the data.
+        command: function that returns the command, given the folder of the data and that of the results.
     """
 
     make_data: Callable[[Path], None]
@@ -38,7 +38,7 @@ class Workflow:
 
 
 def workflows() -> dict[str, Workflow]:
-    """The workflows of ``kills.json``, by name: trainings of bundles, and scripts that work on a manifest of slides."""
+    """The workflows of ``kills.json`` by name: trainings of bundles, and scripts that process a manifest of slides."""
     return {name: _workflow(entry) for name, entry in json.loads(DECLARED.read_text()).items()}
 
 
@@ -59,14 +59,14 @@ def _workflow(entry: Mapping[str, Any]) -> Workflow:
 
 
 def write_images(folder: Path) -> None:
-    """Images of two classes."""
+    """Write images of two classes."""
     slides = (SlidePlan("test", 0.3, (520, 680)), SlidePlan("train", 0.0, (300, 420)))
     write_demo(folder, DemoPlan(images={"train": 16, "val": 8, "test": 8}, size_px=IMAGE_PX, slides=slides))
     _paint(folder / "images", folder / "masks")
 
 
 def write_slides(folder: Path) -> None:
-    """Slides with and without tumour."""
+    """Write slides with and without tumour."""
     splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
     plans = [SlidePlan(split, 0.4 * (index % 2 == 0), (420 + 20 * index, 560)) for index, split in enumerate(splits)]
     write_demo(folder, DemoPlan(images={}, slides=plans))
@@ -74,7 +74,7 @@ def write_slides(folder: Path) -> None:
 
 
 def write_classes(folder: Path) -> None:
-    """Images of four classes, of which half have masks."""
+    """Write images of four classes, half of them with masks."""
     masked, labelled = {"train": 8, "val": 4, "test": 4}, {"train": 8}
     slides = (BreastSlidePlan("test", (1, 2), (300, 360)),)
     write_demo(folder, BreastPlan(masked=masked, labelled=labelled, size_px=IMAGE_PX, slides=slides))
@@ -82,7 +82,7 @@ def write_classes(folder: Path) -> None:
 
 
 def write_cohort(folder: Path) -> None:
-    """Thirty small slides, and a network that has learned nothing."""
+    """Write thirty small slides, and an untrained network."""
     plans = [SlidePlan("test", 0.3 * (index % 2), (400 + 10 * index, 520)) for index in range(COHORT_SLIDES)]
     write_demo(folder, DemoPlan(images={}, slides=plans))
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Kill -9 at random moments: restarted work ends with the same weights, features and maps as undisturbed work."""
+"""Kill -9 at random moments, and compare weights, features and maps after restarts with those of undisturbed runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import torch
 from .kill_workflows import REPOSITORY, Workflow, workflows
 
 DEADLINE_S = 3600
-# Written by the clock, by the process or by MLflow.
+# Files that depend on the time, the process or MLflow.
 NOT_COMPARED = {"mlflow.json", "mlruns.db", "mlruns.db-journal", "config.json", "mlflow_missed.jsonl"}
 VOLATILE_COLUMNS = {"seconds", "worker", "attempts", "path", "fingerprint", "image"}
 
@@ -37,14 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Kill every workflow at moments that are drawn evenly over the time that it takes undisturbed.
+    """Kill every workflow at moments drawn uniformly from the time that it takes undisturbed.
 
-    Whatever was killed is started again in the same folder, and killed again at the next moment. A run that ends before its
-    moment is compared with the undisturbed one, and the next begins in a new folder; so does the last one, which is not killed.
+    A killed run is restarted in the same folder, and killed again at the next moment. A run that ends before its moment is
+    compared with the undisturbed one, and the next run begins in a new folder. The last restart is not killed.
 
     Raises:
-        ValueError: if the folder holds one of a workflow's name.
-        RuntimeError: if a run differs, or does not end well.
+        ValueError: if `--folder` already contains a folder named like a workflow.
+        RuntimeError: if the results of a run differ, or a run fails.
     """
     results = {}
     with _folder(arguments.folder) as folder:
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 class _folder:
-    """A folder that is given, or a temporary one."""
+    """The given folder, or a temporary one."""
 
     def __init__(self, given: Path | None) -> None:
         self.given, self.made = given, None if given else tempfile.TemporaryDirectory(prefix="kills-")
@@ -75,7 +75,7 @@ class _folder:
 
 def _measure(workflow: Workflow, folder: Path, num_kills: int, moments: random.Random) -> dict[str, Any]:
     if folder.exists():
-        raise ValueError(f"{folder} exists already: give another --folder, or remove it")
+        raise ValueError(f"{folder} already exists: give another --folder, or remove it")
     source = folder / "data"
     source.parent.mkdir(parents=True)
     workflow.make_data(source)
@@ -102,17 +102,17 @@ def _measure(workflow: Workflow, folder: Path, num_kills: int, moments: random.R
 
 
 class _Run:
-    """One folder of data and one of results."""
+    """A run with its own copy of the data and its own results."""
 
     def __init__(self, workflow: Workflow, source: Path, folder: Path) -> None:
         self.workflow, self.folder, self.data, self.out = workflow, folder, folder / "data", folder / "out"
         shutil.copytree(source, self.data)
 
     def go(self, moment_s: float | None) -> bool:
-        """Run until it ends, or is killed with all its children after so many seconds; whether it has ended.
+        """Run to the end, or kill it with all its children after `moment_s` seconds; return whether it has ended.
 
         Raises:
-            RuntimeError: if it ends in an error.
+            RuntimeError: if it ends with an error.
         """
         variables = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | variables
@@ -135,12 +135,12 @@ class _Run:
             return False
         if code:
             tail = "\n".join((self.folder / "log.txt").read_text().splitlines()[-15:])
-            raise RuntimeError(f"{self.folder} ended with exit status {code}, started again after a kill:\n{tail}")
+            raise RuntimeError(f"{self.folder}: a run ended with exit status {code}:\n{tail}")
         return True
 
 
 def differences(ours: Path, theirs: Path) -> Iterator[str]:
-    """Where two folders of results differ: in the names of their files, or in what they hold."""
+    """The differences between two folders of results, in the names of their files or in the files' content."""
     names = set(_compared(ours)), set(_compared(theirs))
     yield from (f"{name} is in only one of the two folders" for name in sorted(names[0] ^ names[1]))
     yield from (name for name in sorted(names[0] & names[1]) if not _is_same(name, ours, theirs))

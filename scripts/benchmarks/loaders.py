@@ -1,8 +1,8 @@
-"""CPU-milliseconds that a worker spends on a sample of each kind of training, at the paper's sizes, now and in the old way.
+"""CPU milliseconds that a worker spends per sample in each kind of training, at the papers' sizes, with two loaders.
 
-The old way decodes every file again and augments by MONAI's chain, step by step; tiles are read one a call through OpenSlide.
-What is kept is measured behind the first epoch. With a GPU a worker hands images over as they are read, and a whole batch is
-augmented there.
+"before" is the straightforward loader, which decodes every file again and augments step by step with MONAI's chain, and reads one
+tile per call through OpenSlide; "now" is this project's. Caches are measured after the first epoch. With a GPU, a worker passes
+images on as they are read, and whole batches are augmented on the GPU.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from shared.wsi import Slide
 MPP = 0.5
 SLIDE_PX = (3100, 4100)
 TILE_PX, TILES = 224, 32
-# Aperio's JPEG 2000 with RGB pixels, and what OpenSlide knows its slides by.
+# Aperio's JPEG 2000 with RGB pixels, and the description by which OpenSlide recognises its slides.
 APERIO_JPEG_2000 = 33005
 APERIO = "Aperio Image Library v11.2.1\n{1}x{0} [0,0 {1}x{0}] (256x256) J2K/KDU Q=70|AppMag = 20|MPP = 0.5"
 
 
 class Row(NamedTuple):
-    """One kind of sample, and what reads one by its index: in the old way, now, and for a GPU that augments (None: as now)."""
+    """A kind of sample, and the functions that read a sample by its index: before, now, and for augmentation on a GPU."""
 
     name: str
     before: Callable[[int], object]
@@ -47,12 +47,12 @@ class Row(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--samples", type=int, default=8, help="samples per row; the lower quartile counts")
+    parser.add_argument("--samples", type=int, default=8, help="samples per row, of which the lower quartile counts")
     parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this: faster, but not valid as a measurement")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure each row turn by turn on one thread, so that what else runs on the machine disturbs both ways alike."""
+    """Measure both loaders in turn on one thread, so that other processes disturb both equally."""
     torch.set_num_threads(1)
     results = {}
     print(f"{'CPU-ms per sample':44}{'before':>8}{'now':>8}{'ratio':>7}{'with a GPU':>12}")
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _measure(row: Row, num_samples: int) -> dict[str, float]:
     ways = {"before": row.before, "now": row.now} | ({"with_gpu": row.with_gpu} if row.with_gpu else {})
     for name in ways.keys() - {"before"}:
-        # The first epoch. The old way has none: it keeps nothing.
+        # The first epoch, which fills the caches; "before" has none.
         for index in range(num_samples):
             ways[name](index)
     spent: dict[str, list[float]] = {name: [] for name in ways}
@@ -114,10 +114,10 @@ def _rows(folder: Path, num: int, shrink: int) -> Iterator[Row]:
 
 
 class _Images:
-    """Records of generated images, twice each: files that are decoded whole have a copy a record.
+    """Records of generated images, two per image, with a separate copy of each file that is decoded as a whole.
 
-    So the old way, which gets every other record, never finds what the process has decoded already; nor does it in an epoch of
-    many images.
+    The loader "before" gets every other record, so that it never finds a file that the process has already decoded, just as in an
+    epoch of many images.
     """
 
     def __init__(self, folder: Path, num: int, rng: np.random.Generator) -> None:
@@ -160,7 +160,7 @@ def _row(
 ) -> Row:
     keys = ["image"] if pixel_labels is None else ["image", "mask"]
     now: Any = augmentation or training_augmentation(keys, crop_size_px=crop_px)
-    # Either the sampling itself, or what it ends.
+    # The sampling is either the augmentation itself or its last transform.
     sampling = now if hasattr(now, "deferred") else now.transforms[-1]
     make = functools.partial(RegionDataset, size_px=size_px, mpp=MPP, pixel_labels=pixel_labels)
     before = make(records[::2], transform=Compose(sampling.transforms))
@@ -174,7 +174,7 @@ def _tile_row(name: str, path: Path, rng: np.random.Generator) -> Row:
         tile_px = min(TILE_PX, *slide.size_px)
         corners = rng.integers(0, np.array(slide.size_px) - tile_px + 1, (TILES, 2))
 
-    # Each bag opens the slide, as in a cohort that is larger than what a process holds open: no tile is cached.
+    # Each bag opens its slide, as in a cohort too large for a process to keep its slides open, so no tile is cached.
     def now(_: int) -> None:
         with Slide(path, mpp=MPP) as slide:
             slide.read_regions(corners, tile_px, MPP)

@@ -1,4 +1,4 @@
-"""Slides of any size for measurements: one generated patch, whose encoded tiles are repeated, on glass."""
+"""Slides of any size for measurements, made by repeating the encoded tiles of one generated patch on glass."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from shared.synthetic import synthesize_image
 from shared.synthetic.slide import write_slide
 
 PATCH_PX, TILE_PX, MPP = 2048, 256, 0.5
-# 8: a patch is one tile; 64: small enough to be drawn pixel by pixel.
+# At downsample 8 a patch is one tile; at 64 the level is small enough to be drawn pixel by pixel.
 _LEVELS = (1, 8, 64)
 
 
 def write_repeated_slide(path: Path, size_px: tuple[int, int], num_tissue_tiles: int) -> int:
-    """Write a pyramidal JPEG TIFF at 0.5 um per pixel whose tissue is in the middle.
+    """Write a pyramidal JPEG TIFF at 0.5 um per pixel with tissue in its centre.
 
     Args:
         path: file to write.
-        size_px: (width, height), at least a patch of 2048 px each.
-        num_tissue_tiles: tiles of 256 px with tissue, rounded up to whole patches of 64 tiles, as far as they fit.
+        size_px: (width, height), each at least 2048 px, the size of a patch.
+        num_tissue_tiles: number of 256 px tiles with tissue, rounded up to whole patches of 64 tiles as far as these fit.
 
     Returns:
-        tiles of 256 px with tissue.
+        the number of 256 px tiles with tissue.
     """
     columns, rows = (max(1, side // PATCH_PX) for side in size_px)
     y, x = np.mgrid[:rows, :columns]
@@ -72,7 +72,7 @@ def _options(level: int) -> dict:
 
 
 def _encoded(path: Path, image: np.ndarray) -> list[list[bytes]]:
-    """The JPEG streams of an image's tiles, by rows."""
+    """The JPEG streams of an image's tiles, row by row."""
     scratch = path.with_suffix(".patch.tif")
     write_slide(scratch, image)
     with tifffile.TiffFile(scratch) as tiff:

@@ -1,4 +1,4 @@
-"""Few masks and many labels (keys mode and masked_share): how many masks buy which score, with and without labelled images."""
+"""Few masks and many labels (keys mode and masked_share): the score for each share of masks, with and without labelled images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shared.writers.figures.bands import Band, write_bands
 
 # Name of a line -> share of the masks -> score.
 Published = Mapping[str, Mapping[float, float]]
-# Ciga and Martel, section 3.3. With 0 a network learns from labels alone; S then learns nothing, and is left out.
+# Ciga and Martel, section 3.3. With 0 a network learns from labels only; S would then learn nothing and is left out.
 SHARES = (0.0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 SCORES = {
     "BACH score": "bach_score",
@@ -51,12 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="slides that choose the epoch, one per seed; the others that are not used for training are tested on",
     )
-    parser.add_argument("--slides", type=Path, help="manifest of whole slides with masks; every run is scored on its test slides")
+    parser.add_argument(
+        "--slides", type=Path, help="manifest of whole slides with masks, on whose test slides all runs are scored"
+    )
     parser.add_argument(
         "--pictures", type=int, default=0, help="number of test images in the picture of class maps (default 0: no picture)"
     )
     parser.add_argument(
-        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="set a key to this value in every run"
     )
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="folder for one subfolder per run, sweep.csv, shares.png and maps.png"
@@ -64,10 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train what is not finished; draw every score against the share; return means and deviations over seeds.
+    """Train the unfinished runs, draw every score against the share, and return means and deviations over seeds.
 
-    In every run the epoch is chosen on validation images, never on those of the evaluation. S+C with all masks is S, which has no
-    labelled images left, and S+C* without masks is S+C: each is trained once.
+    In every run the epoch is chosen on validation images, never on those of the evaluation. With all masks S+C equals S, because
+    no labelled images are left, and without masks S+C* equals S+C; each is trained only once.
     """
     if min(arguments.shares) < 0 or max(arguments.shares) > 1:
         raise ValueError(f"shares must be from 0 to 1; got {arguments.shares}")
@@ -102,32 +104,32 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def case_of_seed(seeds: Sequence[int], cases: Sequence[str] | None) -> dict[int, str | None]:
-    """The validation slide of each seed: in the paper each of its runs has another one.
+    """The validation slide of each seed, as each of the paper's runs has a different one.
 
     Raises:
-        ValueError: unless there is one for each seed.
+        ValueError: if there is not exactly one for each seed.
     """
     if cases and len(cases) != len(seeds):
-        raise ValueError(f"give one of --validation_cases for each of --seeds: {len(cases)} for {len(seeds)}")
+        raise ValueError(f"expected one of --validation_cases per seed ({len(seeds)}), found {len(cases)}")
     return dict(zip(seeds, cases, strict=True)) if cases else dict.fromkeys(seeds)
 
 
 def with_slide_scores(table: pd.DataFrame, sweep: Sweep, slides: SlidesOfRuns) -> pd.DataFrame:
-    """A sweep's table with the scores of whole slides in place of those of images, means of slides with their background."""
+    """A sweep's table with scores of whole slides in place of those of images: means over slides, with the background."""
     rows = []
     for row in table.to_dict("records"):
         values = {name: row[name] for name in sweep.varied}
         metrics = slides.scores(sweep.folder(values), values.get("validation_case"))
         scores = next(iter(metrics["class_pixels_all_of_slides"].values()))
         kept = values | {f"class_pixels.{row['mode']}.{name}": scores[name] for name in SCORES.values()}
-        # Behind that of background, which `_f1_of_classes` leaves out.
+        # They follow that of the background, which `_f1_of_classes` leaves out.
         names = [name for name in scores if name.startswith("f1 ")]
         rows.append(kept | {f"classes.{name.removeprefix('f1 ')}.f1": scores[name] for name in names})
     return pd.DataFrame(rows)
 
 
 def published_shares(config_files: Sequence[str]) -> Published:
-    """The published shares of the bundle, unless a configuration is for other data."""
+    """The published scores for each share, unless a configuration is for other data."""
     overlays = {Path(file).stem for file in config_files} - {"train"}
     return {
         f"{mode} (published, {overlay})": {float(share): score for share, score in scores.items()}
@@ -145,7 +147,7 @@ def _is_new(values: dict[str, Any], varied: dict[str, list[Any]]) -> bool:
 
 
 def _report(table: pd.DataFrame, folder: Path, published: Published) -> dict[str, Any]:
-    # A run's scores stand under its mode: a column for each.
+    # The scores of each mode have their own columns.
     scores = {
         name: [f"class_pixels.{mode}.{score}" for mode in MODES if f"class_pixels.{mode}.{score}" in table]
         for name, score in SCORES.items()
@@ -173,14 +175,14 @@ def _report(table: pd.DataFrame, folder: Path, published: Published) -> dict[str
 
 
 def _f1_of_classes(table: pd.DataFrame) -> dict[str, str]:
-    """Columns of the F1 of each class but the first one, background, and their names in the figure: the paper's 3 g to i."""
+    """Column -> name in the figure, for the F1 of each class but the background, as in the paper's figure 3 g to i."""
     columns = [str(name) for name in table if str(name).startswith("classes.") and str(name).endswith(".f1")]
     named = {name: name.removeprefix("classes.").removesuffix(".f1") for name in columns}
     return {name: f"F1, {of}" for name, of in list(named.items())[1:] if not of.startswith("everything is ")}
 
 
 def _panels(summary: pd.DataFrame, published: Published, names: Sequence[str] = tuple(SCORES)) -> dict[str, dict[str, Band]]:
-    """Each score as it is, and as a share of what S reaches with all masks, as in the paper's figure 3."""
+    """Panels of each score, and of its ratio to that of S with all masks, as in the paper's figure 3."""
     panels: dict[str, dict[str, Band]] = {}
     for name in names:
         whole = summary[(summary["mode"] == "S") & (summary["masked_share"] == 1)][f"{name} mean"]

@@ -1,4 +1,4 @@
-"""Whole slides mapped and scored with the networks of a sweep, as in a paper that trains on patches and scores slides."""
+"""Maps and scores of whole slides with the networks of a sweep, as in a paper that trains on patches and scores slides."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from shared.sweeps.sweep import LOG
 
 ROOT = Path(__file__).resolve().parents[2]
 MAPS, SCORES = "slide_maps", "slide_scores"
-# What differs between a training and the mapping of slides, though both have a key of this name.
+# Keys that trainings and inference both have, but with different values.
 _OF_TRAINING = {"output_dir", "dataset_dir", "num_workers", "seed", "batch_size", "tracking_uri", "bundle_root"}
 
 
 class SlidesOfRuns:
-    """Maps the test slides of a manifest with the network of a finished run, once, and scores the maps.
+    """Maps the test slides of a manifest with the network of a finished run, only once, and scores the maps.
 
     Args:
-        config_files: of the training, its bundle's train.json first.
-        manifest: of whole slides with masks of the training's classes.
-        keys: of the training and their values; those that inference.json has too are given to it.
+        config_files: configuration files of the training, its bundle's train.json first.
+        manifest: manifest of whole slides with masks of the training's classes.
+        keys: keys of the training and their values; those that inference.json also has are passed to it.
     """
 
     def __init__(self, config_files: Sequence[str], manifest: Path, keys: Mapping[str, Any]) -> None:
@@ -43,14 +43,14 @@ class SlidesOfRuns:
         self.num_classes = len(names)
 
     def scores(self, run: Path, validation_case: str | None = None) -> dict[str, Any]:
-        """What ``metrics.json`` says of a run's slides, see `scripts/evaluate.py`.
+        """The content of ``metrics.json`` for the slides of a run, see `scripts/evaluate.py`.
 
         Args:
             run: output folder of the training.
-            validation_case: the slide that chose the run's epoch, which is no test slide then; None for the manifest's splits.
+            validation_case: the slide on which the run's epoch was chosen, which is not tested; None for the manifest's splits.
 
         Raises:
-            ValueError: for a manifest that does not fit, or maps of two classes, which have no scores of classes.
+            ValueError: for an unsuitable manifest, or maps of two classes, which have no scores per class.
             RuntimeError: if the slides cannot be mapped, naming the log.
         """
         metrics = run / SCORES / "metrics.json"
@@ -60,7 +60,7 @@ class SlidesOfRuns:
             evaluate(_options(run / MAPS, slides, run / SCORES))
         found = json.loads(metrics.read_text())
         if "class_pixels_of_slides" not in found:
-            raise ValueError(f"{run / MAPS}: expected maps of three classes or more; these are of {self.num_classes}")
+            raise ValueError(f"{run / MAPS}: expected maps of at least three classes, found {self.num_classes}")
         return dict(found)
 
     def _test_slides(self, run: Path, validation_case: str | None) -> Path:

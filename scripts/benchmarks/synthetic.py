@@ -1,4 +1,4 @@
-"""Milliseconds to generate an image."""
+"""Milliseconds that it takes to generate an image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds to generate one image with tumour, median over seeds."""
+    """Measure the milliseconds to generate an image with tumour: median and minimum over seeds."""
     seconds = []
     for seed in range(arguments.repeats):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Tiles a second of the slide loader alone, of the network's training step alone, and of both together."""
+"""Tiles per second of the slide loader alone, of the network's training step alone, and of both together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared.synthetic import demo_manifest
 from shared.wsi import Slide
 
 Step = Callable[[dict[str, Any]], None]
-READ_AHEAD = 4  # bags a worker, as `RegionLoader` does
+READ_AHEAD = 4  # bags per worker, as in `RegionLoader`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure turn by turn, so that what else runs on the machine disturbs all kinds alike."""
+    """Measure all kinds in turn, so that other processes on the machine disturb them equally."""
     if arguments.slide is not None:
         return _one_slide(arguments)
     torch.set_num_threads(arguments.threads)
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     tissue = TissueCache(arguments.tissue_dir)
     dataset = SlideBagDataset(records, tissue, arguments.tiles_per_slide, arguments.tile_size_px, arguments.mpp)
     check_slides([dataset], arguments.num_workers)
-    # As in a training, where the workers live from before its first step to its end.
+    # As in a training, whose workers live from before its first step to its end.
     bags = _bags(dataset, arguments)
     bag = next(bags)
     step = _training_step(arguments)
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     speeds: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(arguments.rounds):
         for kind, measure in kinds.items():
-            # What the workers have read ahead meanwhile would count for nothing.
+            # Discards what the workers have read ahead, which would otherwise count as read in no time.
             _through(bags, READ_AHEAD * arguments.num_workers, _nothing)
             start = time.perf_counter()
             num_tiles = measure()
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _bags(dataset: SlideBagDataset, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """One epoch after the other, without end."""
+    """The bags of one epoch after the other, without end."""
     loader = RegionLoader(dataset, 1, num_workers=arguments.num_workers)
     for epoch in itertools.count():
         loader.set_epoch(epoch)
@@ -101,7 +101,7 @@ def _nothing(bag: dict[str, Any]) -> None:
 
 
 def _one_by_one(dataset: SlideBagDataset) -> int:
-    """The comparator of the loader: the same tiles of one bag, one per call, through OpenSlide."""
+    """The reference for the loader: read the tiles of one bag through OpenSlide, one per call."""
     record = dataset.data[0]
     with Slide(record["image"], mpp=record.get("mpp"), backend="openslide") as slide:
         places = dataset.places(record, slide, np.random.default_rng(0))
@@ -111,7 +111,7 @@ def _one_by_one(dataset: SlideBagDataset) -> int:
 
 
 def _one_slide(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Tiles per CPU second of a slide through `Slide` and through OpenSlide alone, at the same places, anywhere in the slide."""
+    """Tiles per CPU second through `Slide` and through OpenSlide alone, at the same random places of a slide."""
     cost, rng = dict.fromkeys(("ours", "openslide"), math.inf), np.random.default_rng(0)
     with Slide(arguments.slide) as slide:
         mpp = arguments.mpp if slide.has_mpp else None
@@ -125,14 +125,14 @@ def _one_slide(arguments: argparse.Namespace) -> dict[str, Any]:
             cost["openslide"] = min(cost["openslide"], _openslide_alone(arguments.slide, places, side))
     speeds = {name: arguments.tiles_per_slide / seconds for name, seconds in cost.items()}
     ratio = speeds["ours"] / speeds["openslide"]
-    print(f"tiles of {arguments.tile_size_px} px, of {side} px at level 0")
-    said = f"{speeds['ours']:.1f} tiles per CPU second, OpenSlide alone, which does not resample, {speeds['openslide']:.1f}"
-    print(f"{said}: {ratio:.2f} times")
+    print(f"tiles of {arguments.tile_size_px} px, which are {side} px at level 0")
+    found = f"{speeds['ours']:.1f} tiles per CPU second; OpenSlide alone, which does not resample: {speeds['openslide']:.1f}"
+    print(f"{found}; {ratio:.2f} times as fast")
     return {"tiles_per_cpu_s": speeds, "of_openslide": ratio}
 
 
 def _ours(arguments: argparse.Namespace, mpp: float | None, places: list[list[int]]) -> float:
-    """CPU seconds of the tiles through this project's reader, of a newly opened slide."""
+    """CPU seconds to open a slide with this project's reader and read the tiles."""
     with Slide(arguments.slide) as slide:
         started = time.process_time()
         for x, y in places:
@@ -141,7 +141,7 @@ def _ours(arguments: argparse.Namespace, mpp: float | None, places: list[list[in
 
 
 def _openslide_alone(path: str, places: list[list[int]], side: int) -> float:
-    """CPU seconds of the tiles at level 0."""
+    """CPU seconds to open a slide with OpenSlide and read the tiles at level 0."""
     import openslide
 
     with openslide.OpenSlide(path) as slide:

@@ -1,4 +1,4 @@
-"""How quick the page of maps is: first view of a large slide, squares, outlines at another threshold."""
+"""Speed of the page of maps: first view of a large slide, single squares, and outlines at another threshold."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--field_um",
         type=float,
         default=64,
-        help="side of the squares with one probability: 64 gives hundreds of areas, 16 specks whose outlines take minutes to "
-        "write",
+        help="side of the squares of equal probability: 64 gives hundreds of areas, 16 gives specks whose outlines take minutes "
+        "to write",
     )
     parser.add_argument("--squares", type=int, default=60, help="squares of each kind, at random places (default 60)")
 
 
 class _Redness(nn.Module):
-    """The redder a field of tissue, the likelier: a map with many areas, without a network's cost.
+    """A classifier by redness, which makes a map with many areas at no cost.
 
     Args:
-        field_px: side of a field, in pixels of the slide.
+        field_px: side of a square of equal probability, in pixels of the slide.
     """
 
     def __init__(self, field_px: int) -> None:
@@ -58,14 +58,14 @@ class _Redness(nn.Module):
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Map a generated slide, and look at it as the page does."""
+    """Map a generated slide, and time what the page does to show it."""
     with tempfile.TemporaryDirectory() as folder:
         slide, maps = Path(folder, "slide.tif"), Path(folder, "maps")
         write_repeated_slide(slide, tuple(arguments.size_px), arguments.tiles)
         SlideMapper(_Redness(round(arguments.field_um / MPP)), mpp=MPP, tiles=Tiles(1024, 0)).run(slide, maps)
         results = _measured(maps, arguments.squares)
     for name, (wall, cpu) in results.items():
-        print(f"{name:44} {1000 * wall:8.1f} ms, {1000 * cpu:8.1f} ms of CPU")
+        print(f"{name:44} {1000 * wall:8.1f} ms, {1000 * cpu:8.1f} ms of CPU time")
     return results
 
 
@@ -101,7 +101,7 @@ def _place(draw: random.Random, depth: int, zoom: Zoom) -> tuple[int, int, int]:
 
 
 def _timed(action: Callable[..., Any], *arguments: Any) -> tuple[float, float]:
-    """Seconds by the clock and of the CPU."""
+    """Seconds of wall time and of CPU time."""
     wall, cpu = time.perf_counter(), time.process_time()
     action(*arguments)
     return time.perf_counter() - wall, time.process_time() - cpu

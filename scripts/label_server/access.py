@@ -1,4 +1,4 @@
-"""Who may talk to the server, and which names may come from outside."""
+"""Access control: the hosts that may be served, and the names that clients may send."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Iterable, Mapping
 from .refusal import Refusal
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
-# Parameters of requests that become names of files.
+# Parameters of requests that become file names.
 FILE_NAME_PARAMETERS = ("image", "id", "label", "tag", "session_id")
 _LONGEST_NAME = 255
 
 
 def check_host(host: str, has_authentication: bool, insecure: bool) -> None:
-    """Refuse to serve strangers by accident.
+    """Check that the server is not opened to strangers by accident.
 
     Args:
         host: the address to listen on.
-        has_authentication: MONAI Label's own is switched on.
-        insecure: the person who starts the server has said that none is needed.
+        has_authentication: whether MONAI Label's authentication is switched on.
+        insecure: whether the user has confirmed that none is needed.
 
     Raises:
-        ValueError: for an address that other machines reach, without either.
+        ValueError: if other machines can reach the address, and neither of the two is True.
     """
     if not is_loopback(host) and not has_authentication and not insecure:
         raise ValueError(
-            f"--host {host} can be reached from other machines, and everybody who reaches it could read and label the slides: "
-            "set MONAI_LABEL_AUTH_ENABLE=true with MONAI_LABEL_AUTH_REALM_URI (Keycloak), or give --insecure where the network "
+            f"--host {host} can be reached from other machines, so anyone on the network could read and label the slides: set "
+            "MONAI_LABEL_AUTH_ENABLE=true and MONAI_LABEL_AUTH_REALM_URI (Keycloak), or give --insecure if the network itself "
             "keeps strangers out"
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's alone.
+    """Whether only this machine can reach an address.
 
     >>> [is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "192.168.1.5", "")]
     [True, True, True, False, False, False]
@@ -47,15 +47,15 @@ def is_loopback(host: str) -> bool:
 
 
 def allowed_hosts(host: str) -> list[str]:
-    """``Host`` headers that are answered: on loopback only its names, so that no web page can point a name of its own here."""
+    """Accepted ``Host`` headers; on loopback only its own names, so that no web page can reach it by another name."""
     return [*LOOPBACK_NAMES, host] if is_loopback(host) else ["*"]
 
 
 def check_name(name: object, what: str = "image") -> str:
-    """A name from outside that becomes the name of a file, if it stays in its folder.
+    """Check that a name from a client can be used as a file name inside its folder, and return it.
 
     Raises:
-        Refusal: for a path, a hidden file, or a name that no file system takes.
+        Refusal: for a path, a hidden file, or a name that file systems do not accept.
 
     >>> check_name("case 001.A")
     'case 001.A'
@@ -64,12 +64,12 @@ def check_name(name: object, what: str = "image") -> str:
         raise Refusal(f"the {what} must be a name, got {repr(name)[:80]}")
     is_path = any(letter in name for letter in ("/", "\\", "\0")) or name.startswith(".")
     if is_path or len(name.encode("utf-8", "replace")) > _LONGEST_NAME or any(ord(letter) < 32 for letter in name):
-        raise Refusal(f"the {what} {name[:80]!r} is no name: no folders, no leading dot, at most {_LONGEST_NAME} bytes", 400)
+        raise Refusal(f"the {what} {name[:80]!r} is no valid name: no folders, no leading dot, up to {_LONGEST_NAME} bytes", 400)
     return name
 
 
 def check_parameters(parameters: Iterable[tuple[str, str]] | Mapping[str, str]) -> None:
-    """`check_name` of all those of a request's parameters that become names of files."""
+    """Apply `check_name` to all parameters of a request that become file names."""
     pairs = parameters.items() if isinstance(parameters, Mapping) else parameters
     for name, value in pairs:
         if name in FILE_NAME_PARAMETERS and value:

@@ -1,4 +1,4 @@
-"""The endpoint that proposes what to label next: MONAI Label's address and answer."""
+"""The endpoint that proposes what to label next, with MONAI Label's address and answer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def activelearning_routes(app: PathologyApp) -> APIRouter:
 def _proposed(app: PathologyApp, strategy: str, params: dict[str, Any], user: str | None) -> dict[str, Any]:
     client = params.get("client_id")
     if client is not None and not isinstance(client, str):
-        raise Refusal(f"client_id must be a text, got {repr(client)[:80]}")
+        raise Refusal(f"client_id must be a string, got {repr(client)[:80]}")
     result = app.next_sample({**params, "strategy": strategy})
     if not result:
         return {}
@@ -46,5 +46,5 @@ def _proposed(app: PathologyApp, strategy: str, params: dict[str, Any], user: st
     try:
         store.update_image_info(image_id, {"strategy": strategies})
     except (NotImplementedError, OSError) as error:
-        logger.warning("it is not kept that %s was proposed: %s", image_id, error)
+        logger.warning("the proposal of %s could not be recorded: %s", image_id, error)
     return {**result, **info, "strategy": strategies}

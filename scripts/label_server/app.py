@@ -44,19 +44,20 @@ REMOTE = ("http://", "https://")
 
 @dataclass(frozen=True)
 class AppConfig:
-    """What the app is started with.
+    """The configuration of a `PathologyApp`.
 
     Args:
-        work_dir: for versions, maps and tissue.
+        work_dir: folder for versions, maps and tissue.
         sources: bundle name -> `BundleSource`.
-        overrides: of the bundles' ``inference.json``.
-        training: keys and values of every training whose bundle has the key, the last word.
-        slide_mpp: of slides that do not say.
-        patch_mpp: of uploaded images.
-        retrain: model that is trained again by itself; None for none.
-        retrain_every: after so many slides whose label is new or another.
-        auto_reload: watch the studies folder.
-        annotation_frame: of QuPath's requests and answers and of the annotations that are submitted, one of `ANNOTATION_FRAMES`.
+        overrides: keys of the bundles' ``inference.json`` and their values.
+        training: keys and values of every training whose bundle has the key, which override all others.
+        slide_mpp: micrometres per level-0 pixel of slides whose files do not state it.
+        patch_mpp: micrometres per pixel of uploaded images.
+        retrain: model that is retrained automatically; None for none.
+        retrain_every: number of slides with new or changed labels after which it is retrained.
+        auto_reload: whether to watch the studies folder.
+        annotation_frame: coordinate frame of QuPath's requests and answers and of submitted annotations, one of
+            `ANNOTATION_FRAMES`.
         features: bundle name -> folder of the slides' stored features, on which it is trained and from which it maps.
     """
 
@@ -74,12 +75,12 @@ class AppConfig:
 
 
 class PathologyApp(MONAILabelApp):
-    """Models, trainers and strategies over one datastore.
+    """Models, trainers and strategies for one datastore.
 
     Args:
-        app_dir: MONAI Label's own folder of this app.
+        app_dir: MONAI Label's folder for this app.
         studies: folder of the slides, or the address of a Digital Slide Archive.
-        config: everything else.
+        config: folders, bundles and options.
     """
 
     def __init__(self, app_dir: str, studies: str, config: AppConfig) -> None:
@@ -112,7 +113,7 @@ class PathologyApp(MONAILabelApp):
             studies,
             {},
             "Weakly supervised histopathology",
-            "Tumour maps of whole slides; weak labels back",
+            "Tumour maps of whole slides, trained on weak labels",
             __version__,
         )
 
@@ -139,7 +140,7 @@ class PathologyApp(MONAILabelApp):
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """Folders of this machine that no client needs to know."""
+        """Folders of this machine that are hidden from clients."""
         bundles = [model.source.folder.parent for model in self.models.values()]
         checkpoints = [model.source.checkpoint.parent for model in self.models.values()]
         found = [
@@ -159,30 +160,30 @@ class PathologyApp(MONAILabelApp):
             Refusal: if there is none of this name.
         """
         if name not in self.models:
-            raise Refusal(f"there is no model {name!r}; there are {', '.join(self.models)}", 404)
+            raise Refusal(f"there is no model {name!r}; the models are {', '.join(self.models)}", 404)
         return self.models[name]
 
     def slide_path(self, image_id: str) -> Path:
         """The file of a slide.
 
         Raises:
-            Refusal: if there is none, or the archive's files are not mounted here.
+            Refusal: if the slide is unknown, or the archive cannot provide its file.
         """
         if isinstance(self._datastore, SlideDatastore):
             return self._datastore.slide_path(image_id)
         try:
             uri = str(self._datastore.get_image_uri(image_id))
             if uri.startswith(REMOTE):
-                # The slide as a whole, once; afterwards its address is a file.
+                # Downloads the whole slide once; afterwards its address is a file.
                 uri = str(self._datastore.get_image(image_id, {}))
         except OSError as error:
-            raise Refusal(f"the archive {self.studies} gives no slide {image_id!r} ({error})", 404) from error
+            raise Refusal(f"the archive {self.studies} does not provide slide {image_id!r} ({error})", 404) from error
         if not Path(uri).is_file():
             raise Refusal(f"there is no slide {image_id!r} in {self.studies}", 404)
         return Path(uri)
 
     def label_of(self, image_id: str) -> WeakLabel | None:
-        """What is known of a slide, see `weak_label`; None too where it is damaged, which the log says."""
+        """The weak label of a slide, see `weak_label`; None if it has none, or if it is damaged, which is logged."""
         store = self._datastore
         annotations = store.annotation_file(image_id) if isinstance(store, SlideDatastore) else None
         try:
@@ -192,14 +193,14 @@ class PathologyApp(MONAILabelApp):
             info, frame = store.get_image_info(image_id), self.settings.annotation_frame
             return weak_label(info, annotations, image_id, frame, origin, self.drawn.areas)
         except (ValueError, OSError) as error:
-            logger.warning("the label of %s is passed over: %s", image_id, error)
+            logger.warning("the label of %s is ignored: %s", image_id, error)
             return None
 
     def _check_annotations(self, slide: Path, annotations: Path) -> None:
-        """Read what is submitted for a slide, as it will be read again.
+        """Check that submitted annotations of a slide can be read.
 
         Raises:
-            Refusal: if it cannot be.
+            Refusal: if they cannot.
         """
         try:
             origin = frame_origin_of_slide(slide, QUPATH)
@@ -209,34 +210,34 @@ class PathologyApp(MONAILabelApp):
         self.drawn.areas(annotations, self.settings.annotation_frame, origin)
 
     def weak_labels(self) -> dict[str, WeakLabel]:
-        """The slides of which something is known."""
+        """The weak labels of all slides that have one."""
         found = {image_id: self.label_of(image_id) for image_id in sorted(self._datastore.list_images())}
         return {image_id: label for image_id, label in found.items() if label is not None}
 
     def labelled_slides(self) -> list[LabelledSlide]:
-        """The same with their files, and the drawn fraction where none is said."""
+        """The labelled slides with their files, and with the drawn fraction where none was stated."""
         found = (LabelledSlide(name, self.slide_path(name), label) for name, label in self.weak_labels().items())
         return [with_drawn_fraction(slide, self.tissue, self.settings.slide_mpp) for slide in found]
 
     def label_changed(self, image_id: str) -> None:
-        """Train again, in the background, when enough labels are new since the last training."""
+        """Retrain in the background if enough labels have changed since the last training."""
         name, every = self.settings.retrain, self.settings.retrain_every
         if not name or every < 1 or self.trainings.running is not None:
             return
         known = self.models[name].versions.record().get("labels", {})
         new = [slide for slide, label in self.weak_labels().items() if known.get(slide) != [label.label, label.fraction]]
         if len(new) >= every:
-            logger.info("%d labels are new: %s is trained again", len(new), name)
+            logger.info("%d labels are new or changed: retraining %s", len(new), name)
             threading.Thread(target=self._retrain, args=(self.models[name],), name="retrain", daemon=True).start()
 
     def _retrain(self, model: ServedModel) -> None:
         try:
             self.trainings.start(model, {})
         except ValueError as error:
-            logger.warning("%s cannot be trained again: %s", model.name, error)
+            logger.warning("%s cannot be retrained: %s", model.name, error)
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
-        """Nothing: the datastore has told `label_changed` already."""
+        """Do nothing, because the datastore has already called `label_changed`."""
 
     def _write_training_set(self, model: ServedModel, recipe: Recipe, run: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         slides, mpp = self.labelled_slides(), self.settings.slide_mpp

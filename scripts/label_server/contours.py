@@ -1,4 +1,4 @@
-"""Annotations for viewers whose formats have no holes: GeoJSON features -> outlines of single pieces."""
+"""Outlines for viewers whose formats do not support holes, made from GeoJSON features."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Feature = dict[str, Any]
 
 
 def cut_features(features: Iterable[Feature], region: Box | None, mpp: float | None = None) -> Iterator[Feature]:
-    """The parts of annotations that lie in a region, each with its measurements; all of them where `region` is None.
+    """The parts of annotations that lie in a region, each with its measurements.
 
     Args:
-        features: with polygons in level-0 pixels.
-        region: in level-0 pixels.
-        mpp: of level 0, for the areas of those that are cut; None leaves these without one.
+        features: GeoJSON features with polygons in level-0 pixels.
+        region: region in level-0 pixels; None for everything.
+        mpp: micrometres per level-0 pixel, for the areas of annotations that are cut; None omits these areas.
     """
     if region is None:
         yield from features
@@ -47,7 +47,7 @@ def _with_polygon(feature: Feature, polygon: Polygon, mpp: float | None) -> Feat
 
 
 def moved_features(features: Iterable[Feature], shift_px: tuple[int, int]) -> Iterator[Feature]:
-    """Annotations of polygons, each moved by (x, y) `shift_px`."""
+    """Polygon annotations, shifted by `shift_px` (x, y)."""
     if shift_px == (0, 0):
         yield from features
         return
@@ -58,14 +58,14 @@ def moved_features(features: Iterable[Feature], shift_px: tuple[int, int]) -> It
 
 
 def contours_by_class(features: Iterable[Feature], min_area: float = 0.0) -> dict[str, list[list[list[int]]]]:
-    """Outlines without holes, which together cover what the annotations do, to half a pixel.
+    """Outlines without holes, which together cover the area of the annotations to within half a pixel.
 
     Args:
-        features: with polygons in level-0 pixels.
-        min_area: smaller polygons are left out, in square pixels; pieces that a cut makes are not.
+        features: GeoJSON features with polygons in level-0 pixels.
+        min_area: least area of a polygon in square pixels; pieces of a cut polygon may be smaller.
 
     Returns:
-        of each class its outlines, lists of whole ``[x, y]``, not closed.
+        class -> its outlines, lists of integer ``[x, y]`` points, not closed.
     """
     found: dict[str, list[list[list[int]]]] = {}
     for feature in features:
@@ -77,14 +77,14 @@ def contours_by_class(features: Iterable[Feature], min_area: float = 0.0) -> dic
 
 
 def without_holes(polygon: Polygon) -> Iterator[Polygon]:
-    """Pieces of a polygon that have no holes and together are the polygon: it is cut upright through the middle of its holes."""
+    """Cut a polygon into pieces without holes, by vertical cuts through the middles of its holes."""
     waiting: list[BaseGeometry] = [polygon]
     while waiting:
         piece = waiting.pop()
         if not piece.interiors:
             yield piece
             continue
-        # The middle hole: about as many are left on either side, so the depth is the logarithm of their number.
+        # Cutting at the median hole halves their number, so the depth is the logarithm of it.
         middles = sorted((ring.bounds[0] + ring.bounds[2]) / 2 for ring in piece.interiors)
         left, top, right, bottom = piece.bounds
         cut = middles[len(middles) // 2]
@@ -97,13 +97,13 @@ def class_name(feature: Mapping[str, Any]) -> str:
 
 
 def class_colours(features: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int, int]]:
-    """Red, green and blue of each class that is there."""
+    """Class -> (red, green, blue), for the classes that occur."""
     classifications = [feature["properties"]["classification"] for feature in features]
     return {str(item["name"]): tuple(item["color"]) for item in classifications}
 
 
 def _ring(polygon: Polygon) -> list[list[int]]:
-    """Whole pixels, points that fall together once."""
+    """The outline in integer pixels, without repeated points."""
     ring: list[list[int]] = []
     for x, y in polygon.exterior.coords:
         point = [round(x), round(y)]

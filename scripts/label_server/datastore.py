@@ -1,4 +1,4 @@
-"""The studies folder as MONAI Label's datastore: slides only, names that stay inside, files that survive a kill."""
+"""The studies folder as MONAI Label's datastore, with checked names and atomic writes."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ FINAL = "final"
 
 
 class SlideDatastore(LocalDatastore):
-    """A folder of slides and images with its subfolders; labels and notes lie in ``labels/`` and ``datastore_v2.json`` in it.
+    """A folder of slides and images, with its subfolders. Labels are stored in its ``labels/`` and ``datastore_v2.json``.
 
-    Unlike MONAI Label's own, annotation files are no images, subfolders are searched, every name from outside is checked, what is
-    stored is checked before it is, and ``datastore_v2.json`` is replaced in one step. The entry ``name`` of a slide is its path
-    in the folder, see `find_slides` for its id.
+    It differs from MONAI Label's datastore: annotation files are not taken as images, subfolders are searched, every name from a
+    client is checked, labels are validated before they are stored, and ``datastore_v2.json`` is replaced atomically. The entry
+    ``name`` of a slide is its path in the folder; for its id see `find_slides`.
 
     Args:
-        folder: of the slides.
-        auto_reload: watch the folder.
-        on_label: called with the name of a slide whose label has changed.
-        excluded: folders in it that hold no slides, such as one of the server's own.
-        check_annotations: called with the files of a slide and of what is submitted for it; raises for what cannot be read.
+        folder: folder of the slides.
+        auto_reload: whether to watch the folder.
+        on_label: called with the id of a slide whose label has changed.
+        excluded: subfolders without slides, such as the server's own.
+        check_annotations: called with the paths of a slide and of its submitted annotations; raises if these cannot be read.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SlideDatastore(LocalDatastore):
         self.found = FoundSlides({}, {})
         self._gone = GoneSlides(Path(folder, "labels", "gone.json"))
         suffixes = sorted(image_suffixes() | {*ANNOTATION_SUFFIXES, *PACKED_SUFFIXES}, key=len)
-        # Later endings win, and the longer one of two is the whole of it: .geojson.gz, not .gz.
+        # Later suffixes take precedence, so longer ones come later: .geojson.gz rather than .gz.
         super().__init__(folder, extensions=[f"*{part}" for suffix in suffixes for part in (suffix, suffix.upper())])
         if auto_reload:
             watch_studies(Path(folder), self.refresh, self._init_from_datastore_file)
@@ -77,7 +77,7 @@ class SlideDatastore(LocalDatastore):
             return Path(uri)
         others = self.found.called(image_id)
         if others:
-            raise Refusal(f"there are {len(others)} slides called {image_id!r}: ask for {' or '.join(others[:10])}", 409)
+            raise Refusal(f"{len(others)} slides have the name {image_id!r}: request {' or '.join(others[:10])}", 409)
         raise Refusal(f"there is no slide {image_id!r} in the studies folder", 404)
 
     def get_image_uri(self, image_id: str) -> str:
@@ -91,13 +91,13 @@ class SlideDatastore(LocalDatastore):
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         suffix = Path(image_filename).suffix
         if suffix.lower() not in image_suffixes():
-            raise Refusal(f"{suffix[:80] or 'a file without ending'} is no known format of slides or images")
+            raise Refusal(f"{suffix[:80] or 'a file without a suffix'} is not a known format of slides or images")
         check_name(f"{check_name(image_id)}{suffix}")
         path = Path(self._datastore.image_path(), f"{image_id}{suffix}")
         with FileLock(self._lock_file):
-            # The file may be that of a slide with another id, or of none.
+            # The file may belong to a slide with another id, or to none.
             if image_id in self._datastore.objects or path.exists():
-                raise Refusal(f"there is a slide {image_id!r} already: give this one another name", 409)
+                raise Refusal(f"a slide {image_id!r} already exists: give this one another name", 409)
             with atomic_path(path) as temporary:
                 shutil.copy(image_filename, temporary)
             info = {**image_info, "ts": int(time.time()), "name": path.name}
@@ -111,14 +111,14 @@ class SlideDatastore(LocalDatastore):
         for tag in list(entry.labels):
             self.remove_label(image_id, tag)
         entry.image.info = {"name": _path_of(image_id, entry)}
-        # Of a link the link, not what it leads to.
+        # Removes a link, not its target.
         Path(self._datastore.image_path(), _path_of(image_id, entry)).unlink()
         self.refresh()
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         slide = self.slide_path(image_id)
         check_tag(label_tag)
-        # Fails for what is no annotation file.
+        # Raises for a file without readable annotations.
         self._check_annotations(slide, Path(label_filename))
         _, ending = self._to_id(Path(label_filename).name)
         path = Path(self._datastore.label_path(label_tag), self._filename(image_id, ending))
@@ -134,13 +134,13 @@ class SlideDatastore(LocalDatastore):
         return image_id
 
     def _label_files(self, image_id: str, tag: str) -> set[Path]:
-        """Of a slide, in any format: one that is left would come back when the others are removed."""
+        """A slide's label files in all formats; one left behind would reappear when the others are removed."""
         return {path for path in Path(self._datastore.label_path(tag)).iterdir() if self._to_id(path.name)[0] == image_id}
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         uri = self.get_label_uri(label_id, check_tag(label_tag))
         if not uri:
-            raise Refusal(f"there is no label of {label_id!r}", 404)
+            raise Refusal(f"{label_id!r} has no label", 404)
         for path in self._label_files(label_id, label_tag):
             path.unlink(missing_ok=True)
         self.refresh()
@@ -156,7 +156,7 @@ class SlideDatastore(LocalDatastore):
             self._on_label(image_id)
 
     def annotation_file(self, image_id: str) -> Path | None:
-        """The annotations that were submitted for a slide."""
+        """The annotations that were submitted for a slide; None if there are none."""
         uri = self.get_label_uri(image_id, FINAL)
         return Path(uri) if uri and Path(uri).is_file() else None
 
@@ -166,14 +166,14 @@ class SlideDatastore(LocalDatastore):
         return file.removesuffix(ending), ending
 
     def _add_non_existing_images(self) -> int:
-        """Enter the slides that have come into the folder."""
+        """Add the slides that are new in the folder; return their number."""
         self._init_from_datastore_file()
         folder = Path(self._datastore.image_path())
         known = {_path_of(image_id, entry): image_id for image_id, entry in self._datastore.objects.items()}
         self.found = find_slides(folder, known, [Path(self._datastore.label_path(None)), *self._excluded])
         new = {image_id: path for image_id, path in self.found.paths.items() if image_id not in self._datastore.objects}
         for image_id, path in new.items():
-            info = {**self._gone.said_of(image_id, path), "ts": int(time.time()), "name": path}
+            info = {**self._gone.info_of(image_id, path), "ts": int(time.time()), "name": path}
             self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=Path(path).suffix))
         return len(new)
 
@@ -181,7 +181,7 @@ class SlideDatastore(LocalDatastore):
         self._init_from_datastore_file()
         objects, folder = self._datastore.objects, Path(self._datastore.image_path())
         gone = {image_id: entry for image_id, entry in list(objects.items()) if not (folder / _path_of(image_id, entry)).exists()}
-        # First: where that fails, nothing is removed.
+        # This comes first, so that nothing is removed if it fails.
         self._gone.keep({image_id: entry.image.info for image_id, entry in gone.items()})
         for image_id in gone:
             objects.pop(image_id, None)
@@ -212,28 +212,28 @@ def _path_of(image_id: str, entry: ImageLabelModel) -> str:
 
 
 def check_tag(tag: str) -> str:
-    """The tag of a label, of which there is one: the others would be kept and never read.
+    """Check the tag of a label, and return it. Only one is allowed, as labels with other tags would never be read.
 
     Raises:
-        Refusal: for another.
+        Refusal: for any other tag.
     """
     if tag != FINAL:
-        raise Refusal(f"labels have the tag {FINAL!r}, got {tag[:80]!r}")
+        raise Refusal(f"the tag of a label must be {FINAL!r}, got {tag[:80]!r}")
     return tag
 
 
 def check_studies(folder: Path) -> None:
-    """See that the datastore's file is whole, which MONAI Label needs in order to start.
+    """Check that labels can be stored in the studies folder.
 
     Raises:
-        ValueError: if there is no such folder, it cannot be written to, or its file is damaged.
+        ValueError: if the folder does not exist, cannot be written to, or is on a full disk.
     """
     if not folder.is_dir():
-        raise ValueError(f"--studies {folder} is no folder: give the folder of the slides")
+        raise ValueError(f"--studies {folder} is not a folder: give the folder of the slides")
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
             pass
     except OSError as error:
-        raise ValueError(f"--studies {folder} cannot be written to ({error}): the labels are kept in it") from error
+        raise ValueError(f"--studies {folder} cannot be written to ({error}), but the labels are stored in it") from error
     if shutil.disk_usage(folder).free < 2**20:
-        raise ValueError(f"--studies {folder} has no space left for labels")
+        raise ValueError(f"--studies {folder} has no disk space left for labels: free some")

@@ -1,7 +1,7 @@
-"""The endpoints of slides and labels: MONAI Label's addresses and answers, every value checked before it is used.
+"""The endpoints for slides and labels, with MONAI Label's addresses and answers, and with every value checked before use.
 
-MONAI Label's own write uploads under their senders' endings into the temporary folder, leave them there where something fails,
-and pack all slides into an archive whoever asks.
+MONAI Label's own endpoints write uploads to the temporary folder under suffixes that the clients choose, leave them there after
+an error, and pack all slides into an archive on anyone's request.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .refusal import Refusal
 _MAY_READ = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _MAY_LABEL = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 _MAY_REMOVE = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
-# Each parameter its own: FastAPI writes the parameter's name into what stands behind it.
+# Used once per parameter, because FastAPI writes the parameter's name into the annotation.
 _Text: TypeAlias = Annotated[str, Form()]
 _Upload: TypeAlias = Annotated[UploadFile, File()]
 _OUTPUTS = ("stats", "train", "all")
@@ -38,12 +38,12 @@ def datastore_routes(app: PathologyApp, allow_delete: bool = False) -> APIRouter
     """The routes under ``/datastore``.
 
     Args:
-        app: whose datastore it is.
-        allow_delete: offer the routes that remove slides and labels.
+        app: app with the datastore.
+        allow_delete: whether to offer the routes that remove slides and labels.
     """
     router = APIRouter(prefix="/datastore", tags=["Datastore"])
 
-    @router.get("/", summary="The slides and their labels", dependencies=[_MAY_READ], response_model=None)
+    @router.get("/", summary="List the slides and their labels", dependencies=[_MAY_READ], response_model=None)
     def listing(output: str = "stats") -> Any:
         if output not in _OUTPUTS:
             raise Refusal(f"output must be one of {', '.join(_OUTPUTS)}, got {output[:80]!r}")
@@ -67,10 +67,10 @@ def _add_image_routes(router: APIRouter, app: PathologyApp) -> None:
         with app.uploads.kept(file.file, suffix.lower()) as path:
             return {"image": app.datastore().add_image(image_id, str(path), check_info(info))}
 
-    @router.head("/image", summary="Whether a slide is there", dependencies=[_MAY_READ])
+    @router.head("/image", summary="Check whether a slide exists", dependencies=[_MAY_READ])
     def check_image(image: str, check_sum: str | None = None) -> dict[str, Any]:
         if check_sum is not None:
-            raise Refusal("no sums are computed of slides: leave check_sum out")
+            raise Refusal("checksums of slides are not supported: leave out check_sum")
         app.slide_path(check_name(image))
         return {}
 
@@ -79,11 +79,11 @@ def _add_image_routes(router: APIRouter, app: PathologyApp) -> None:
         path = app.slide_path(check_name(image))
         return FileResponse(path, filename=path.name)
 
-    @router.get("/image/info", summary="What is kept of a slide", dependencies=[_MAY_READ])
+    @router.get("/image/info", summary="Get the information stored on a slide", dependencies=[_MAY_READ])
     def image_info(image: str) -> dict[str, Any]:
         return dict(app.datastore().get_image_info(check_name(image)))
 
-    @router.put("/image/info", summary="Say something of a slide: its weak label")
+    @router.put("/image/info", summary="Store information on a slide, such as its weak label")
     def update_image_info(image: str, info: _Text = "{}", user: User = _MAY_LABEL) -> None:
         app.datastore().update_image_info(check_name(image), check_info(_noted(parse_note(info, "info"), user)))
 
@@ -108,10 +108,10 @@ def _add_label_routes(router: APIRouter, app: PathologyApp) -> None:
     def label_path(label: str, tag: str) -> Path:
         path = Path(app.datastore().get_label_uri(check_name(label, "label"), check_tag(tag)))
         if not path.is_file():
-            raise LabelNotFoundException(f"there is no label of {label!r}")
+            raise LabelNotFoundException(f"{label!r} has no label")
         return path
 
-    @router.head("/label", summary="Whether a slide has annotations", dependencies=[_MAY_READ])
+    @router.head("/label", summary="Check whether a slide has annotations", dependencies=[_MAY_READ])
     def check_label(image: str, tag: str = FINAL) -> dict[str, Any]:
         label_path(image, tag)
         return {}
@@ -121,11 +121,11 @@ def _add_label_routes(router: APIRouter, app: PathologyApp) -> None:
         path = label_path(label, tag)
         return FileResponse(path, filename=path.name)
 
-    @router.get("/label/info", summary="What is kept of a label", dependencies=[_MAY_READ])
+    @router.get("/label/info", summary="Get the information stored on a label", dependencies=[_MAY_READ])
     def label_info(label: str, tag: str = FINAL) -> dict[str, Any]:
         return dict(app.datastore().get_label_info(check_name(label, "label"), check_tag(tag)))
 
-    @router.put("/label/info", summary="Say something of a label")
+    @router.put("/label/info", summary="Store information on a label")
     def update_label_info(label: str, tag: str = FINAL, info: _Text = "{}", user: User = _MAY_LABEL) -> None:
         note = _noted(parse_note(info, "info"), user)
         app.datastore().update_label_info(check_name(label, "label"), check_tag(tag), note)
@@ -148,13 +148,13 @@ def _noted(note: dict[str, Any], user: User) -> dict[str, Any]:
 
 
 def _suffix(name: str, known: frozenset[str], listed: str) -> str:
-    """The ending of an uploaded file's name, as it is there.
+    """The suffix of an uploaded file, in the spelling of its name.
 
     Raises:
-        Refusal: for one that is not known.
+        Refusal: if the suffix is not a known one.
     """
     lower = name.lower()
     found = max((suffix for suffix in known if lower.endswith(suffix)), key=len, default="")
     if not found:
-        raise Refusal(f"an upload called {name[-80:]!r} is no known format: {listed}")
+        raise Refusal(f"the upload {name[-80:]!r} is not in a known format: {listed}")
     return name[-len(found) :]

@@ -1,4 +1,4 @@
-"""What was drawn on the slides: each file is read once, in a process of its own that may be ended."""
+"""The areas drawn on slides. Each file is read only once, in a separate process with limits of time and memory."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from shared.writers.atomic import atomic_path
 from .learning.weak_labels import DrawnAreas, drawn_areas
 from .refusal import Refusal
 
-# The annotations of a large slide take some seconds; outlines that cross each other many thousand times would take hours.
+# The annotations of a large slide take a few seconds; outlines with many thousands of crossings would take hours.
 LONGEST_READING_S = 60.0
 _MOST_MEMORY_BYTES = 8 * 2**30
 _MOST_IN_MEMORY = 256
-# Raise it when `drawn_areas` finds something else in a file: what is kept is then read anew.
+# Increase it when the result of `drawn_areas` changes, so that stored results are computed again.
 _VERSION = 1
 _NOT_ANNOTATIONS = 3
 
 
 class DrawnFiles:
-    """`drawn_areas` of annotation files, kept in memory and in a folder.
+    """The `drawn_areas` of annotation files, stored in memory and in a folder.
 
     Args:
-        folder: of what was read, made when needed.
-        longest_s: seconds after which a file is given up.
+        folder: folder for the results, created when needed.
+        longest_s: seconds after which the reading of a file is given up.
     """
 
     def __init__(self, folder: str | Path, longest_s: float = LONGEST_READING_S) -> None:
         self.folder, self.longest_s = Path(folder), longest_s
         self._known: OrderedDict[str, DrawnAreas | Refusal] = OrderedDict()
         self._lock = threading.Lock()
-        # One at a time, as each takes a core; what is known is given out meanwhile.
+        # One file is read at a time, as each takes a core; known areas are available meanwhile.
         self._reading = threading.Lock()
 
     def areas(self, path: Path, frame: str, qupath_origin_px: tuple[int, int] = (0, 0)) -> DrawnAreas:
-        """The areas of a file whose classes are known, see `drawn_areas`.
+        """The areas of a file, see `drawn_areas`.
 
         Args:
-            path: of the file, which may be a copy of one that was read before.
-            frame: where the file does not name its own.
-            qupath_origin_px: of the slide.
+            path: path of the file, which may be a copy of one that was read before.
+            frame: coordinate frame if the file does not name it.
+            qupath_origin_px: `Slide.qupath_origin_px` of the slide.
 
         Raises:
-            Refusal: if the file cannot be read, or not in the time and memory that one file may take.
+            Refusal: if the file cannot be read, or exceeds the limits of time and memory.
         """
         status = path.stat()
         content = _content_of(str(path), status.st_size, status.st_mtime_ns)
@@ -62,7 +62,7 @@ class DrawnFiles:
         found = self._remembered(key)
         if found is None:
             with self._reading:
-                # Another may have read it meanwhile.
+                # Another thread may have read it meanwhile.
                 found = self._remembered(key) or self._kept(key) or self._read(key, path, frame, qupath_origin_px)
                 self._remember(key, found)
         if isinstance(found, Refusal):
@@ -88,7 +88,7 @@ class DrawnFiles:
             return None
 
     def _read(self, key: str, path: Path, frame: str, origin: tuple[int, int]) -> DrawnAreas | Refusal:
-        """Read a file in another process; why that is not possible, too, is found out once."""
+        """Read a file in another process. A failure is remembered like a result."""
         with tempfile.TemporaryDirectory(prefix="drawn-") as folder, tempfile.TemporaryFile("w+") as log:
             found = Path(folder) / "areas.json"
             command = [sys.executable, "-m", __name__, str(path), frame, *map(str, origin), str(found)]
@@ -104,12 +104,12 @@ class DrawnFiles:
             return Refusal(said[-1], 400)
         if is_late:
             return Refusal(
-                f"the annotations {path.name} take longer than {self.longest_s:g} s to read: draw with fewer outlines that cross "
-                "themselves and each other"
+                f"the annotations {path.name} take longer than {self.longest_s:g} s to read: draw fewer outlines that cross "
+                "themselves or each other"
             )
         return Refusal(
             f"the annotations {path.name} cannot be read in {_MOST_MEMORY_BYTES / 2**30:g} GiB of memory (status {code}): leave "
-            "out what is not needed, such as cells"
+            "out annotations that are not needed, such as cells"
         )
 
     def _run(self, command: list[str], log: object) -> tuple[int, bool]:
@@ -137,7 +137,7 @@ class DrawnFiles:
 
 @functools.lru_cache(maxsize=4096)
 def _content_of(path: str, size: int, modified_ns: int) -> str:
-    """Hash of a file; `size` and `modified_ns` only so that a changed file is read again."""
+    """SHA-256 of a file; `size` and `modified_ns` only make sure that a changed file is read again."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while part := file.read(2**20):
@@ -155,9 +155,9 @@ def _from_text(text: str) -> DrawnAreas:
 
 
 def main(path: str, frame: str, x: str, y: str, found: str) -> int:
-    """Read one file and write what is in it; 3 and its last line say what is wrong with it."""
+    """Read one file and write its areas; if it cannot be read, print the reason as the last line and return 3."""
     if sys.platform == "linux":
-        # Other systems have none.
+        # Other systems do not have this module.
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))

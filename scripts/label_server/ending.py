@@ -1,4 +1,4 @@
-"""A server that ends when it is told to, whatever it is doing."""
+"""A server that ends promptly on a signal, whatever it is doing."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ import uvicorn
 
 logger = logging.getLogger(__name__)
 
-# For the requests that are being answered. What is written then is kept whole or not at all, see `shared.writers.atomic`.
+# Time for the requests in progress. Files are written completely or not at all, see `shared.writers.atomic`.
 PATIENCE_S = 5.0
 
 
 class _EndingServer(uvicorn.Server):
-    """Does not wait for threads that compute on: a map, a training's preparation."""
+    """Does not wait for threads that are still computing, such as a map or the preparation of a training."""
 
-    def __init__(self, config: uvicorn.Config, told: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_signal: Callable[[], None]) -> None:
         super().__init__(config)
-        self._told = told
+        self._on_signal = on_signal
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._told()
+        self._on_signal()
         super().handle_exit(sig, frame)
         timer = threading.Timer(PATIENCE_S, _leave, (128 + sig,))
         timer.daemon = True
         timer.start()
 
 
-def run_until_told(config: uvicorn.Config, told: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT, and end this process within `PATIENCE_S` of it.
+def run_until_signal(config: uvicorn.Config, on_signal: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT, and then end this process within `PATIENCE_S` seconds.
 
-    The processes that it has started end with it.
+    The processes that it started end with it.
 
     Args:
-        config: what is served.
-        told: called when the signal comes, by its handler: it takes no lock.
+        config: configuration of the server.
+        on_signal: called by the signal handler, so it must not acquire a lock.
     """
-    _EndingServer(config, told).run()
-    # Python itself would wait for the threads.
+    _EndingServer(config, on_signal).run()
+    # A normal exit of Python would wait for the threads.
     logging.shutdown()
     os._exit(0)
 
 
 def _leave(status: int) -> None:
-    logger.warning("ended while requests were being answered")
+    logger.warning("the server ended while requests were still in progress")
     logging.shutdown()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""Where a network on stored features is uncertain, and the tissue unlike any that has a label."""
+"""Regions in which a network on stored features is uncertain and the tissue is unlike any labelled tissue."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .learning.weak_labels import DrawnAreas
 from .uncertainty import best_window
 
 _CELLS_TOGETHER = 4096
-# Of each labelled slide, drawn at random: one is near if one of these is.
+# Number of cells, drawn at random, that represent a labelled slide.
 KNOWN_CELLS = 256
-# Distances are those of random projections to so many numbers (Johnson and Lindenstrauss, 1984).
+# Distances are computed after a random projection to this many dimensions (Johnson and Lindenstrauss, 1984).
 _PROJECTED = 64
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class CellScores:
-    """What is known of the cells of one slide.
+    """The scores of the cells of one slide.
 
     Args:
         coords: top-left corners ``(n, 2)``, (x, y) in level-0 pixels.
-        side_px: of a cell, in level-0 pixels.
-        uncertainty: ``(n,)``, 0 to 1.
-        projected: float32 ``(n, 64)``, by which cells are compared.
+        side_px: side of a cell, in level-0 pixels.
+        uncertainty: uncertainties ``(n,)``, from 0 to 1.
+        projected: projected features, float32 ``(n, 64)``, by which cells are compared.
     """
 
     coords: NDArray[np.int64]
@@ -42,12 +42,12 @@ class CellScores:
 
 
 def score_cells(features: SlideFeatures, mapper: SlideMapper, cells: NDArray[np.int64] | None = None) -> CellScores:
-    """What a network says of the stored cells of a slide, without its encoder.
+    """Score the stored cells of a slide with a network, without running its encoder.
 
     Args:
-        features: of the slide, by the network's encoder.
-        mapper: of the network.
-        cells: numbers of those that are wanted; None for all.
+        features: features of the slide, made by the network's encoder.
+        mapper: mapper of the network.
+        cells: indices of the cells to score; None for all.
     """
     wanted = np.arange(len(features)) if cells is None else cells
     device = mapper.compute.torch_device
@@ -70,7 +70,7 @@ def score_cells(features: SlideFeatures, mapper: SlideMapper, cells: NDArray[np.
 
 
 def _uncertainty(probability: torch.Tensor) -> torch.Tensor:
-    """How little the likeliest class leads, of probabilities ``(n, C)``; C = 1 is that of tumour."""
+    """1 minus the lead of the most likely class, from probabilities ``(n, C)``; with C = 1 they are those of tumour."""
     if probability.shape[1] == 1:
         return 1 - (2 * probability[:, 0] - 1).abs()
     first, second = probability.topk(2, dim=1).values.T
@@ -78,9 +78,9 @@ def _uncertainty(probability: torch.Tensor) -> torch.Tensor:
 
 
 def known_cells(coords: NDArray[np.int64], side_px: float, drawn: DrawnAreas) -> NDArray[np.int64]:
-    """Numbers of the cells for which a label speaks: those whose centre lies in what was drawn, or, where nothing was, all.
+    """Indices of the cells that a label covers: those with their centre in a drawn area, or all cells if nothing was drawn.
 
-    At most `KNOWN_CELLS` of them, the same at every call.
+    At most `KNOWN_CELLS` are returned, the same at every call.
     """
     numbers = np.arange(len(coords))
     if drawn.label is not None:
@@ -93,7 +93,7 @@ def known_cells(coords: NDArray[np.int64], side_px: float, drawn: DrawnAreas) ->
 
 
 def distances(cells: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of each cell to the nearest that has a label, in feature space; 1 everywhere where none has."""
+    """Distance of each cell from the nearest labelled cell, in feature space; 1 everywhere if there is no labelled cell."""
     if not len(known):
         return np.ones(len(cells), np.float32)
     others = torch.from_numpy(known)
@@ -104,13 +104,13 @@ def distances(cells: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray
 def best_region(
     coords: NDArray[np.int64], side_px: float, scores: NDArray[np.float32], size_px: tuple[int, int]
 ) -> tuple[Box, float]:
-    """The region, on a grid of half its size, whose cells have the highest sum of scores, and their mean over the whole region.
+    """The region with the highest sum of cell scores, on a grid of half its size, and the mean score over the region.
 
     Args:
-        coords: of the cells, in level-0 pixels; one at least.
-        side_px: of a cell.
-        scores: of the cells, 0 or more.
-        size_px: (width, height) of the region.
+        coords: top-left corners (x, y) of the cells, in level-0 pixels; at least one.
+        side_px: side of a cell, in level-0 pixels.
+        scores: scores of the cells, 0 or more.
+        size_px: (width, height) of the region, in level-0 pixels.
     """
     columns, rows = np.floor(coords / side_px).astype(np.int64).T
     grid = np.zeros((rows.max() + 1, columns.max() + 1))

@@ -1,4 +1,4 @@
-"""Active learning from stored features: what the network is least certain of, and what no label speaks for."""
+"""Active learning from stored features: tissue that the network is uncertain of and that is unlike any labelled tissue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .doors.numbers import whole_number
 from .far_regions import CellScores, best_region, distances, known_cells, score_cells
 from .learning.served_model import LoadedModel, ServedModel
 from .refusal import Refusal
-from .tasks import LabelOf, asked_model, proposed_at, region_size
+from .tasks import LabelOf, proposed_at, region_size, requested_model
 from .viewer_frame import frame_origin_of_slide
 
 logger = logging.getLogger(__name__)
@@ -31,28 +31,27 @@ _MOST_LOOKED_AT, _MOST_KNOWN = 64, 16
 
 
 class UncertainAndFar(Strategy):
-    """The region whose cells are the least certain and the farthest in feature space from those that have a label.
+    """Proposes the region whose cells are the least certain and the farthest, in feature space, from labelled cells.
 
-    A cell's score is its uncertainty times its distance from the nearest cell for which a label speaks, over the largest such
-    distance. Nothing is read but stored features. Slides without a label come first, and of them those that were proposed
-    longest ago.
+    A cell's score is its uncertainty times its distance from the nearest labelled cell, divided by the largest such distance.
+    Only stored features are read. Slides without a label come first, and among them those that were proposed longest ago.
 
     Args:
-        models: that are served; those with a folder of features take part.
-        label_of: what is known of a slide.
-        path_of: the file of a slide.
-        frame: in which regions are proposed.
+        models: served models; those with a folder of features take part.
+        label_of: function that returns the label of a slide.
+        path_of: function that returns the file of a slide.
+        frame: coordinate frame of proposed regions, one of `ANNOTATION_FRAMES`.
     """
 
     def __init__(
         self, models: Mapping[str, ServedModel], label_of: LabelOf, path_of: Callable[[str], Path], frame: str = QUPATH
     ) -> None:
-        super().__init__("the region of which the model is least certain and which is least like what has a label, from features")
+        super().__init__("the region in which the model is uncertain and the tissue least like labelled tissue, from features")
         self._models = {name: model for name, model in models.items() if model.features is not None}
         self._label_of, self._path_of, self._frame = label_of, path_of, frame
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        name = asked_model(request.get("model"), self._models)
+        name = requested_model(request.get("model"), self._models)
         size = region_size(request.get("patch_size"))
         most = whole_number(request.get("slides", 8), "slides", 1, _MOST_LOOKED_AT)
         loaded = self._models[name].loaded()
@@ -62,7 +61,7 @@ class UncertainAndFar(Strategy):
         if wanted:
             names = [check_name(wanted)]
             if names[0] not in labels:
-                raise Refusal(f"there are no features of {names[0]!r}: scripts/embed.py makes them", 404)
+                raise Refusal(f"there are no features of {names[0]!r}: create them with scripts/embed.py", 404)
         else:
             unknown = [image for image in stored if labels[image] is None] or stored
             names = sorted(unknown, key=lambda image: proposed_at(datastore, image, NAME))[:most]
@@ -88,7 +87,7 @@ class UncertainAndFar(Strategy):
         return Path(str(self._models[name].features)) / f"{image}{FEATURES_SUFFIX}"
 
     def _known(self, name: str, loaded: LoadedModel, images: list[str]) -> np.ndarray:
-        """The cells for which labels speak, projected."""
+        """The projected features of labelled cells."""
         parts = []
         for image in images:
             label = self._label_of(image)
@@ -97,13 +96,13 @@ class UncertainAndFar(Strategy):
         return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
     def _scores(self, name: str, loaded: LoadedModel, image: str, label: Any = None) -> CellScores | None:
-        """Of all cells of a slide, or of those for which its label speaks; None where its features are not of it."""
+        """The scores of a slide's cells, or of its labelled cells if `label` is given; None if its features cannot be used."""
         with ExitStack() as stack:
             try:
                 slide = stack.enter_context(Slide(self._path_of(image)))
                 features = stack.enter_context(SlideFeatures.open(self._file(name, image), slide.mpp))
                 if not features.is_of(slide):
-                    raise ValueError(f"{features.path} holds features of another slide")
+                    raise ValueError(f"{features.path} contains features of another slide")
                 cells = None if label is None else known_cells(features.coords, float(features.stride_px), label.drawn)
                 return score_cells(features, loaded.mapper, cells)
             except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""What was said of slides whose files have gone from the studies folder: it counts again when they are back."""
+"""The labels of slides whose files have disappeared from the studies folder, for the time when they return."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 from shared.writers.atomic import atomic_path
 
-# What the datastore says of every slide itself.
+# Entries that the datastore itself adds to every slide.
 _OWN = frozenset({"ts", "name", "path"})
 
 
 class GoneSlides:
-    """A disk that is not mounted, a folder that gets another name: the slides are gone for a while, and their labels are not.
+    """Keeps the labels of slides that are gone for a while, as when a disk is not mounted or a folder is renamed.
 
     Args:
-        path: of the file, made when the first slide goes.
+        path: path of the file, created when the first slide disappears.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def keep(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
-        """Remember what was said of slides that have gone, in place of what was said when they went before.
+        """Store the information on slides that have disappeared, replacing that of earlier disappearances.
 
         Args:
-            infos: id -> info of the slide.
+            infos: id -> information on the slide.
         """
         before = self._read()
         said = {image_id: dict(info) for image_id, info in infos.items() if set(info) - _OWN}
@@ -36,12 +36,12 @@ class GoneSlides:
             with atomic_path(self._path) as temporary:
                 temporary.write_text(json.dumps(now, indent=2, default=str) + "\n")
 
-    def said_of(self, image_id: str, path: str) -> dict[str, Any]:
-        """What was said of a slide that comes: of this id, and its file of the same name; empty for another.
+    def info_of(self, image_id: str, path: str) -> dict[str, Any]:
+        """The information on a slide that returns with the same id and file name; empty for any other slide.
 
         Args:
-            image_id: of the slide.
-            path: of its file in the studies folder.
+            image_id: id of the slide.
+            path: path of its file in the studies folder.
         """
         info = self._read().get(image_id, {})
         is_same = PurePosixPath(str(info.get("name"))).name == PurePosixPath(path).name

@@ -1,4 +1,4 @@
-"""The endpoints that viewers ask for maps: MONAI Label's addresses and answers, with the project's own inference behind."""
+"""The endpoints for maps, with MONAI Label's addresses and answers and this project's inference."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from .wsi_request import WsiRequest, parse_wsi_request
 
 
 def answer_wsi(app: PathologyApp, model: str, image: str, body: Any, output: str) -> Answer:
-    """The annotations of a slide of the studies folder, or of a region of it, in the frame of the viewer that asks.
+    """The annotations of a slide in the studies folder, or of a region of it, in the coordinate frame of the viewer.
 
     Args:
         app: the app.
-        model: to map it.
-        image: name of the slide.
-        body: of the request.
+        model: name of the model that maps it.
+        image: id of the slide.
+        body: body of the request.
         output: format of the answer.
 
     Raises:
-        Refusal: for an unknown model or slide, a wrong or empty region, a slide that cannot be read.
+        Refusal: for an unknown model or slide, an invalid or empty region, or a slide that cannot be read.
     """
     request = parse_wsi_request(body)
     if not image:
-        raise Refusal("no image: give ?image=NAME of a slide in the studies folder, or upload one to /infer/wsi_v2/", 400)
+        raise Refusal("no image given: add ?image=NAME of a slide in the studies folder, or upload one to /infer/wsi_v2/", 400)
     served = app.model(model)
     path = app.slide_path(check_name(image))
     loaded = served.loaded()
@@ -50,20 +50,20 @@ def answer_upload(app: PathologyApp, model: str, file_name: str, file: IO[bytes]
 
     Args:
         app: the app.
-        model: to map it.
-        file_name: as the client calls it; its ending says what it is.
-        file: its content.
-        body: of the request.
+        model: name of the model that maps it.
+        file_name: name that the client gave it; its suffix determines the format.
+        file: content of the image.
+        body: body of the request.
         output: format of the answer.
 
     Raises:
-        Refusal: for an unknown model or format, a wrong request, an image that cannot be read.
+        Refusal: for an unknown model or format, an invalid request, or an image that cannot be read.
     """
     request = parse_wsi_request(body)
     served = app.model(model)
     suffix = Path(file_name).suffix.lower()
     if suffix not in image_suffixes():
-        raise Refusal(f"an upload called {file_name[:80]!r} is no known format: {known_suffixes()}")
+        raise Refusal(f"the upload {file_name[:80]!r} is not in a known format: {known_suffixes()}")
     with app.uploads.kept(file, suffix) as path:
         frame = frame_of_viewer(output, request.frame, app.settings.annotation_frame)
         x, y = frame_origin_of_slide(path, LEVEL0 if is_plain_picture(path) else frame)
@@ -74,7 +74,7 @@ def answer_upload(app: PathologyApp, model: str, file_name: str, file: IO[bytes]
 
 
 def image_params(params: Any) -> dict[str, Any]:
-    """The body of a slide's request that the parameters of a single image's stand for: its region and the like, if any."""
+    """The keys of a slide request that the parameters of an image request contain, such as its region."""
     if not isinstance(params, dict):
         raise Refusal(f"params must be a JSON object, got {type(params).__name__}")
     wanted = ("level", "location", "size", "min_poly_area", "mpp", "annotation_frame")
@@ -82,13 +82,13 @@ def image_params(params: Any) -> dict[str, Any]:
 
 
 def check_output(output: object) -> None:
-    """Refuse a format that nothing can write, before anything is computed."""
+    """Check that the output format is known, before anything is computed."""
     if not isinstance(output, str) or output not in FORMATS:
         raise Refusal(f"output must be one of {', '.join(FORMATS)}, got {repr(output)[:80]}")
 
 
 def rendered(answer: Answer, output: str) -> tuple[bytes, str, str]:
-    """An answer in one of the formats: content, media type, ending of a file."""
+    """An answer in one of the formats: its content, media type and file suffix."""
     write, media_type, suffix = FORMATS[output]
     return write(answer), media_type, suffix
 
@@ -96,7 +96,7 @@ def rendered(answer: Answer, output: str) -> tuple[bytes, str, str]:
 def _answer(
     served: ServedModel, loaded: LoadedModel, request: WsiRequest, features: list[Any], facts: dict[str, Any], frame: str
 ) -> Answer:
-    """What `loaded` has found: another version may answer by now."""
+    """The answer of `loaded`, which is not necessarily the current version any more."""
     x, y, width, height = request.box or (0, 0, 0, 0)
     version, description = loaded.version.name, served.description
     answer = Answer(served.name, version, description, (x, y), (width, height), features, loaded.labels, request.min_poly_area)

@@ -1,4 +1,4 @@
-"""The outlines of maps as they are asked for: read from their files once."""
+"""The outlines of maps, cached so that each file is read only once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from shared.wsi.annotations.frames import FRAME_MEMBER, LEVEL0
 from .contours import Feature, moved_features
 from .viewer_frame import frame_origin_of_slide
 
-# Of files; what is in them takes some ten times as much memory.
+# Size of the files; their parsed content takes about ten times as much memory.
 MOST_BYTES = 2**27
 
 
 class KnownOutlines:
-    """Files of outlines that were asked for last, parsed.
+    """A cache of the parsed outlines that were requested last.
 
     Args:
-        most_bytes: of the files that are kept; one is, however large it is.
+        most_bytes: total size of the cached files; the last one is cached however large it is.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
@@ -31,11 +31,11 @@ class KnownOutlines:
         self.num_read = 0
 
     def features(self, file: Path, slide: Path) -> list[Feature]:
-        """The outlines in a GeoJSON file, in level-0 pixels; not to be changed.
+        """The outlines in a GeoJSON file, in level-0 pixels; the caller must not change them.
 
         Args:
-            file: that a map has left.
-            slide: of which it is.
+            file: GeoJSON file of a map.
+            slide: path of its slide.
 
         Raises:
             Refusal: if the slide cannot be read.

@@ -1,4 +1,4 @@
-"""What a client may be told when its request is not carried out."""
+"""The error for requests that cannot be answered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ class Refusal(ValueError):
     """A request that cannot be answered, with the reason for the client.
 
     Args:
-        message: says what was expected and what was received.
+        message: the reason, stating what was expected and received.
         status: HTTP status, 4xx.
     """
 

@@ -18,19 +18,19 @@ _INDENT = "  "
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request found.
+    """The answer to a request for a map.
 
     Args:
         model: name of the bundle.
-        version: of its weights.
-        description: of the bundle.
+        version: version of its weights.
+        description: description of the bundle.
         location: (x, y) of the region in level-0 pixels from the frame's origin, (0, 0) for a whole slide.
-        size: of the region, (0, 0) for a whole slide.
-        features: annotations, GeoJSON in level-0 pixels from the frame's origin.
-        labels: colour of each class that the model can find, present or not.
-        min_poly_area: smaller polygons are left out of the formats with outlines, in square pixels.
-        facts: more numbers for clients that look: seconds, whether it came from the cache, areas.
-        annotation_frame: one of `ANNOTATION_FRAMES`, which GeoJSON names.
+        size: (width, height) of the region in level-0 pixels, (0, 0) for a whole slide.
+        features: annotations as GeoJSON features, in level-0 pixels from the frame's origin.
+        labels: colour of each class of the model, whether it occurs or not.
+        min_poly_area: least area of a polygon in square pixels; GeoJSON contains smaller ones, too.
+        facts: further facts for clients, such as the seconds taken and whether the map was cached.
+        annotation_frame: coordinate frame that GeoJSON names, one of `ANNOTATION_FRAMES`; None omits it.
     """
 
     model: str
@@ -50,7 +50,7 @@ class Answer:
 
 
 def asap_xml(answer: Answer) -> bytes:
-    """ASAP's XML, as the QuPath extension reads it: a polygon an ``Annotation``, with the name and colour of its class."""
+    """ASAP's XML, as the QuPath extension reads it: one ``Annotation`` per polygon, with the name and colour of its class."""
     x, y, width, height = *answer.location, *answer.size
     head = {
         "Name": answer.model,
@@ -79,7 +79,7 @@ def asap_xml(answer: Answer) -> bytes:
 
 
 def dsa_json(answer: Answer) -> bytes:
-    """The Digital Slide Archive's annotation; its task takes the description from the second-last line."""
+    """The Digital Slide Archive's annotation, whose description must be on the second-last line."""
     colours = {name: "rgb({}, {}, {})".format(*colour) for name, colour in answer.colours.items()}
     elements = [
         orjson.dumps(
@@ -135,13 +135,13 @@ def plain_json(answer: Answer) -> bytes:
 
 
 def geojson(answer: Answer) -> bytes:
-    """QuPath's GeoJSON: holes and measurements are kept, and `Answer.min_poly_area` plays no part."""
+    """QuPath's GeoJSON, with holes and measurements; `Answer.min_poly_area` is not applied."""
     stated = {} if answer.annotation_frame is None else {FRAME_MEMBER: answer.annotation_frame}
     collection = {"type": "FeatureCollection", **stated, "features": answer.features}
     return orjson.dumps(collection, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-# Of each ``output``: what writes it, its media type and the ending of its file.
+# Format -> function that writes it, its media type and its file suffix.
 FORMATS: Mapping[str, tuple[Callable[[Answer], bytes], str, str]] = {
     "asap": (asap_xml, "application/xml", "xml"),
     "dsa": (dsa_json, "application/json", "json"),

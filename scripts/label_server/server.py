@@ -1,4 +1,4 @@
-"""The server: MONAI Label's endpoints that pathology needs, none of which keeps the others waiting."""
+"""The server, with those of MONAI Label's endpoints that pathology needs; none of them blocks the others."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from .responses import Answer
 
 logger = logging.getLogger(__name__)
 
-# Requests for maps that wait or are answered from the cache at the same time; one is computed.
+# Requests for maps that can wait or be answered from the cache concurrently; one map is computed at a time.
 INFERENCE_THREADS = 16
-# It may repeat what was sent.
+# Reasons are cut to this length, as they may repeat what a client sent.
 _LONGEST_REASON = 800
 _USER, _ADMIN = settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ADMIN
 
@@ -51,20 +51,20 @@ def create_server(
     allow_delete: bool = False,
     largest_upload_bytes: int = LARGEST_UPLOAD_BYTES,
 ) -> ASGIApp:
-    """The ASGI application.
+    """Create the ASGI application.
 
-    Of MONAI Label's own endpoints those are left out that pathology has no use for and that open a door: the DICOM proxy, OHIF,
-    sessions, logs, batch inference (`scripts/infer.py` does that), the upload of weights, and the archive of all slides, of which
-    each request leaves a copy in the temporary folder.
+    MONAI Label's endpoints that pathology does not need, and that would be a risk, are left out: the DICOM proxy, OHIF, sessions,
+    logs, batch inference (use `scripts/infer.py`), the upload of weights, and the archive of all slides, of which every request
+    leaves a copy in the temporary folder.
 
     Args:
-        app: what answers.
-        host: the address that it listens on, see `allowed_hosts`.
-        origins: of web pages that may ask, such as ``https://slides.example.org``.
-        allow_delete: offer the routes that remove slides and labels.
-        largest_upload_bytes: of one request.
+        app: the app that answers the requests.
+        host: the address that the server listens on, see `allowed_hosts`.
+        origins: origins of web pages that may send requests, such as ``https://slides.example.org``.
+        allow_delete: whether to offer the routes that remove slides and labels.
+        largest_upload_bytes: limit for one request.
     """
-    # MONAI Label's endpoints look the app up here.
+    # MONAI Label's endpoints look up the app here.
     app_registry.apps[f"{settings.MONAI_LABEL_APP_DIR}{settings.MONAI_LABEL_STUDIES}"] = app
     server = FastAPI(title="Weakly supervised histopathology", docs_url="/", redoc_url="/docs")
     routers = [info.router, model.router]
@@ -88,9 +88,9 @@ def create_server(
 
 
 def _in_threads(router: APIRouter, methods: set[str] | None = None) -> APIRouter:
-    """MONAI Label's endpoints, which are coroutines without a pause in them, each in a thread.
+    """MONAI Label's endpoints, run in threads because they are coroutines that block.
 
-    `methods`: those that are kept; None for all.
+    `methods` are the HTTP methods to keep; None keeps all.
     """
     copy = APIRouter()
     for route in router.routes:
@@ -184,17 +184,17 @@ def _training_routes(app: PathologyApp) -> APIRouter:
         reason = summary["reason"] and plain(summary["reason"])
         return {**summary, "reason": reason, "details": [plain(line) for line in summary["details"]]}
 
-    @router.get("/", summary="The last training, or all of them", dependencies=[Depends(RBAC(_USER))], response_model=None)
+    @router.get("/", summary="Get the last training, or all of them", dependencies=[Depends(RBAC(_USER))], response_model=None)
     def status(all: bool = False, check_if_running: bool = False) -> Any:
         running = app.trainings.running
         if check_if_running and running is None:
-            raise Refusal("nothing is being trained", 404)
+            raise Refusal("no training is running", 404)
         tasks = app.trainings.tasks
         if not tasks:
-            raise Refusal("nothing has been trained since the server was started", 404)
+            raise Refusal("no training has run since the server was started", 404)
         return [plain_task(task) for task in tasks] if all else plain_task(running or tasks[-1])
 
-    @router.post("/{name}", summary="Train a model from the weak labels", dependencies=[Depends(RBAC(_ADMIN))])
+    @router.post("/{name}", summary="Train a model on the weak labels", dependencies=[Depends(RBAC(_ADMIN))])
     async def start(request: Request, name: str) -> dict[str, Any]:
         options = parse_json(await body_of(request), "the body")
         if not isinstance(options, dict):
@@ -213,13 +213,13 @@ def _training_routes(app: PathologyApp) -> APIRouter:
 def _version_routes(app: PathologyApp) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/model/{name}/versions", summary="The versions of a model", tags=["Model"], dependencies=[Depends(RBAC(_USER))])
+    @router.get("/model/{name}/versions", summary="Versions of a model", tags=["Model"], dependencies=[Depends(RBAC(_USER))])
     def versions(name: str) -> list[dict[str, Any]]:
         return app.model(name).versions.listed()
 
     @router.post(
         "/model/{name}/rollback",
-        summary="Let the version before answer again",
+        summary="Return to the previous version",
         tags=["Model"],
         dependencies=[Depends(RBAC(_ADMIN))],
     )
@@ -228,7 +228,7 @@ def _version_routes(app: PathologyApp) -> APIRouter:
         logger.info("%s: rolled back to version %s", name, version.name)
         return {"version": version.name, "checkpoint": str(version.checkpoint)}
 
-    @router.get("/weak_labels/", summary="What is known of each slide", tags=["Datastore"], dependencies=[Depends(RBAC(_USER))])
+    @router.get("/weak_labels/", summary="Labels of all slides", tags=["Datastore"], dependencies=[Depends(RBAC(_USER))])
     def weak_labels() -> dict[str, Any]:
         return {image_id: label.summary() for image_id, label in app.weak_labels().items()}
 
@@ -236,7 +236,7 @@ def _version_routes(app: PathologyApp) -> APIRouter:
 
 
 def _explained(plain: PlainErrors) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
-    """What a client is told of an error; what the server is to blame for stands in its log."""
+    """A handler that turns errors into answers for the client; errors of the server itself are logged."""
 
     async def explain(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, Refusal):
@@ -245,17 +245,17 @@ def _explained(plain: PlainErrors) -> Callable[[Request, Exception], Awaitable[J
             is_missing = isinstance(error, ImageNotFoundException | LabelNotFoundException)
             return JSONResponse({"detail": plain(str(error.msg))[:_LONGEST_REASON]}, 404 if is_missing else 400)
         if isinstance(error, NotImplementedError):
-            return JSONResponse({"detail": "this datastore cannot do that: the archive keeps its images and labels itself"}, 501)
+            return JSONResponse({"detail": "not supported: the archive manages its images and labels itself"}, 501)
         if isinstance(error, OSError):
             logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-            return JSONResponse({"detail": plain(f"the server's files: {error.strerror or error}")}, 507)
+            return JSONResponse({"detail": plain(f"error with the server's files: {error.strerror or error}")}, 507)
         return JSONResponse({"detail": plain(str(error))[:_LONGEST_REASON]}, 400)
 
     return explain
 
 
 async def _wrong_parameter(request: Request, error: Exception) -> JSONResponse:
-    """Without the value, which may be long and no text at all."""
+    """Report invalid parameters without their values, which may be long or binary."""
     found = error.errors() if isinstance(error, RequestValidationError) else []
     reasons = [f"{' '.join(str(part) for part in entry['loc'])}: {entry['msg']}"[:200] for entry in found[:5]]
     return JSONResponse({"detail": "; ".join(reasons)}, 422)

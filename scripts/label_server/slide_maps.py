@@ -1,4 +1,4 @@
-"""Maps of the served slides: each made once for each version of a model, and kept in the project's own formats."""
+"""Maps of the served slides, made once for each version of a model and stored in the project's formats."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .learning.served_model import LoadedModel
 from .refusal import Refusal
 
 _REGIONS = "regions"
-# Pixels of the network, 16,384 in square: more are not computed while a viewer waits.
+# Pixels at the network's resolution (16,384 x 16,384); more are not computed while a viewer waits.
 LARGEST_UPLOAD_PX = 2**28
 
 
 @dataclass(frozen=True)
 class FoundAnnotations:
-    """Annotations in level-0 pixels, whether they were there already, and the seconds that it took."""
+    """Annotations in level-0 pixels, whether they came from the cache, and the seconds that the request took."""
 
     features: list[Feature]
     is_cached: bool
@@ -36,11 +36,11 @@ class FoundAnnotations:
 
 
 class SlideMaps(KeptMaps):
-    """`KeptMaps`, and beside each slide's map the answers to requests for its regions, in ``regions/``.
+    """`KeptMaps` that also store the answers to requests for regions, in ``regions/`` next to the maps.
 
     Args:
-        folder: of all maps.
-        patch_mpp: micrometres per pixel of uploaded PNG and JPEG images; None: that of the model.
+        folder: folder of all maps.
+        patch_mpp: micrometres per pixel of uploaded PNG and JPEG images; None for that of the model.
     """
 
     def __init__(self, folder: str | Path, patch_mpp: float | None = None) -> None:
@@ -54,11 +54,11 @@ class SlideMaps(KeptMaps):
         """The annotations of a slide, or of a region of it.
 
         Args:
-            name: of the model.
-            model: which maps.
-            image_id: under which the slide is known.
-            path: of the slide.
-            region: None for the whole slide.
+            name: name of the model.
+            model: model that maps the slide.
+            image_id: id of the slide.
+            path: path of the slide.
+            region: region in level-0 pixels; None for the whole slide.
 
         Raises:
             Refusal: if the slide cannot be read, or the region lies outside it.
@@ -78,13 +78,13 @@ class SlideMaps(KeptMaps):
         return FoundAnnotations(features, is_cached, time.perf_counter() - started)
 
     def patch(self, model: LoadedModel, path: Path, region: Box | None = None, mpp: float | None = None) -> FoundAnnotations:
-        """The annotations of an uploaded image, in its own pixels; nothing is kept.
+        """The annotations of an uploaded image, in its own pixels; nothing is stored.
 
         Args:
-            model: which maps.
-            path: of the image.
-            region: None for all of it.
-            mpp: micrometres per pixel.
+            model: model that maps the image.
+            path: path of the image.
+            region: region in the image's pixels; None for the whole image.
+            mpp: micrometres per pixel; None for `patch_mpp`, or what the file states.
 
         Raises:
             Refusal: if it cannot be read.
@@ -93,7 +93,7 @@ class SlideMaps(KeptMaps):
         is_plain = is_plain_picture(path)
         image = ImageInput(path, path.stem, mpp or (self.patch_mpp if is_plain else None))
         _check_size(model, image)
-        # A crop holds no glass by which its tissue could be told.
+        # A crop may contain no glass, without which tissue cannot be detected.
         features = self._map_region(model, image, region, False if is_plain else None)
         return FoundAnnotations(features, False, time.perf_counter() - started)
 
@@ -118,7 +118,7 @@ class SlideMaps(KeptMaps):
 
 
 def _check_size(model: LoadedModel, image: ImageInput) -> None:
-    """Refuse an upload that would keep the server busy for hours: a small one, too, that claims to have large pixels."""
+    """Check that an upload would not keep the server busy for hours, as a small one that claims large pixels would."""
     try:
         with model.mapper.pixels.open(image) as slide:
             downsample, (width, height) = model.mapper.pixels.downsample(slide), slide.size_px
@@ -128,7 +128,7 @@ def _check_size(model: LoadedModel, image: ImageInput) -> None:
     if size[0] * size[1] > LARGEST_UPLOAD_PX:
         raise Refusal(
             f"the upload of {width} x {height} px has {size[0]:.0f} x {size[1]:.0f} px of {model.mapper.mpp:g} um, more than "
-            f"{LARGEST_UPLOAD_PX:,}: put it into the studies folder, or see that its mpp is right"
+            f"{LARGEST_UPLOAD_PX:,} pixels: put it into the studies folder, or correct its mpp"
         )
 
 

@@ -1,4 +1,4 @@
-"""The slides of a studies folder and of its subfolders, and the ids under which they are asked for."""
+"""The slides of a studies folder and its subfolders, and their ids."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from shared.wsi.image_search import find_image_files
 
 logger = logging.getLogger(__name__)
 
-# Between the folders and the name of a slide in its id, where the name alone would be that of another.
+# Separates folders and name in the id of a slide whose name alone is not unique.
 SEPARATOR = "~"
 _MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
 class FoundSlides:
-    """What a search has found.
+    """The result of a search for slides.
 
     Args:
         paths: id -> path in the folder, with ``/`` between folders.
-        names: id -> the slide's own name, its file's without the ending, where that is not its id.
+        names: id -> the slide's file name without suffix, for slides whose id differs from it.
     """
 
     paths: Mapping[str, str]
     names: Mapping[str, str]
 
     def called(self, name: str) -> list[str]:
-        """The ids of the slides that have this name and another id."""
+        """The ids of the slides that have this name but a different id."""
         return sorted(image_id for image_id, own in self.names.items() if own == name)
 
 
 def find_slides(folder: Path, known: Mapping[str, str], excluded: Collection[Path] = ()) -> FoundSlides:
-    """The slides below a folder; how many other files there are, and which slides are not called by their own name, is logged.
+    """Find the slides below a folder. Files that are not read, and slides whose id is not their name, are logged.
 
-    A slide's id is its name. Where several slides have one name, it is that of the slide in the folder itself; each of the others
-    is called after its subfolder too, ``case1~slide``, and two files of one name in one folder with their endings. An id that
-    was given stays, whatever comes into the folder later.
+    A slide's id is its name. If several slides share a name, it is the id of the one in the folder itself; the ids of the others
+    begin with their subfolder, as in ``case1~slide``, and two files of one name in one folder keep their suffixes. An id, once
+    given, does not change when slides are added.
 
     Args:
-        folder: of the slides, searched as `find_image_files` does.
-        known: path in the folder -> id, of the slides that have one.
+        folder: folder of the slides, searched as by `find_image_files`.
+        known: path in the folder -> id, for the slides that have one.
         excluded: folders that are not searched.
 
     Raises:
@@ -57,7 +57,7 @@ def find_slides(folder: Path, known: Mapping[str, str], excluded: Collection[Pat
     there = [path for path in found if path.exists() and not any(path.resolve().is_relative_to(other) for other in left_out)]
     unread = [path for path in there if path.suffix.lower() not in image_suffixes()]
     missing = [path for path in found if not path.exists()]
-    for kind, files in (("in a format that is not read", unread), ("links to nothing, or without their file", missing)):
+    for kind, files in (("in an unsupported format", unread), ("broken links, or lack their file", missing)):
         if files:
             logger.warning("%s: %d slides are %s: %s", folder, len(files), kind, _listed([str(path) for path in files]))
     paths = [path.relative_to(folder).as_posix() for path in there if path not in unread]
@@ -78,14 +78,14 @@ def _named(folder: Path, paths: Sequence[str], known: Mapping[str, str]) -> Foun
         candidates = [own[path]] * is_free + [short] * (not is_top) + [within]
         image_id = next((one for one in candidates if one not in taken), None)
         if image_id is None or len(image_id.encode()) > 200 or image_id.startswith("."):
-            logger.warning("%s: left out %s, for which there is no id: rename it", folder, path)
+            logger.warning("%s: %s is left out, because no valid and unique id can be made of its name: rename it", folder, path)
             continue
         ids[path] = image_id
         taken.add(image_id)
     others = {image_id: own[path] for path, image_id in ids.items() if image_id != own[path]}
     if others:
         logger.warning(
-            "%s: %d slides have a name that another slide has too: they are called %s", folder, len(others), _listed(list(others))
+            "%s: %d slides share their name with another slide; their ids are %s", folder, len(others), _listed(list(others))
         )
     folders = Counter(PurePosixPath(path).parent.as_posix() for path in ids)
     logger.info("%s: %d slides in %d folders", folder, len(ids), len(folders))

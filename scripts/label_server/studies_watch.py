@@ -1,4 +1,4 @@
-"""Looks after what comes into the studies folder and what leaves it."""
+"""Watches the studies folder for slides and labels that come and go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.wsi.formats import is_image
 
 logger = logging.getLogger(__name__)
 
-# Of silence, before the folder is searched again: a folder that is copied makes an event for each of its files.
+# Quiet time before the folder is searched again, as copying a folder causes an event for every file.
 QUIET_S = 0.5
 _CONFIG = "datastore_v2.json"
 
@@ -52,9 +52,9 @@ class _Watch(FileSystemEventHandler):
 
 
 def watch_studies(folder: Path, refresh: Callable[[], None], reload: Callable[[], None]) -> None:
-    """Call `refresh` when slides or labels have come or gone, and `reload` when the datastore's file was written.
+    """Call `refresh` when slides or labels were added or removed, and `reload` when the datastore's file was written.
 
-    Where the folder cannot be watched the log says so, and what comes is seen at the next start.
+    If the folder cannot be watched, this is logged, and changes are noticed at the next start.
     """
     is_mounted = any(path.is_mount() for path in (folder, *folder.parents) if path != path.parent)
     observer = PollingObserver() if is_mounted else Observer()
@@ -62,7 +62,7 @@ def watch_studies(folder: Path, refresh: Callable[[], None], reload: Callable[[]
         observer.schedule(_Watch(refresh, reload), str(folder), recursive=True)
         observer.start()
     except OSError as error:
-        logger.error("%s cannot be watched (%s): slides that come into it are seen at the next start", folder, error)
+        logger.error("%s cannot be watched (%s): new slides are found only when the server is restarted", folder, error)
 
 
 def _counts(path: Path) -> bool:

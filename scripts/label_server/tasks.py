@@ -1,4 +1,4 @@
-"""A served bundle as the tasks that MONAI Label's clients look for."""
+"""A served bundle as the tasks that MONAI Label's clients expect."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from .viewer_frame import frame_origin_of_slide
 logger = logging.getLogger(__name__)
 
 REGION_PX = 1024
-# For one request.
+# Slides that one request may map.
 MOST_MAPPED = 64
 LabelOf = Callable[[str], WeakLabel | None]
 
 
 class BundleInfer(InferTask):
-    """A bundle as a whole-slide model; the server's own endpoints do the work, see `scripts.label_server.inference_api`."""
+    """A bundle as a whole-slide model; the maps are made by the endpoints of `scripts.label_server.inference_api`."""
 
     def __init__(self, model: ServedModel, labels: list[str]) -> None:
         super().__init__(InferType.SEGMENTATION, labels, 2, model.description)
@@ -51,14 +51,14 @@ class BundleInfer(InferTask):
         return str(self.model.versions.current.checkpoint)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        raise Refusal("ask POST /infer/wsi/{model}, /infer/wsi_v2/{model} or /infer/{model}", 404)
+        raise Refusal("use POST /infer/wsi/{model}, /infer/wsi_v2/{model} or /infer/{model}", 404)
 
 
 class BundleTrain(TrainTask):
-    """A bundle that weak labels train, see `scripts.label_server.learning.training`."""
+    """A bundle that is trained on weak labels, see `scripts.label_server.learning.training`."""
 
     def __init__(self, model: ServedModel, trainings: Trainings) -> None:
-        super().__init__(f"{model.description}, from weak labels")
+        super().__init__(f"{model.description}, trained on weak labels")
         self.model, self.trainings = model, trainings
 
     def config(self) -> dict[str, Any]:
@@ -74,15 +74,15 @@ class BundleTrain(TrainTask):
 
 
 class Unlabelled(Strategy):
-    """The slide without a label that was proposed longest ago, or never; slides that cannot be opened are passed over.
+    """Proposes the slide without a label that was proposed longest ago, or never; slides that cannot be opened are skipped.
 
     Args:
-        label_of: what is known of a slide.
-        path_of: the file of a slide.
+        label_of: function that returns the label of a slide.
+        path_of: function that returns the file of a slide.
     """
 
     def __init__(self, label_of: LabelOf, path_of: Callable[[str], Path]) -> None:
-        super().__init__("a slide of which nothing is known yet")
+        super().__init__("a slide without a label")
         self._label_of, self._path_of = label_of, path_of
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
@@ -101,17 +101,17 @@ class Unlabelled(Strategy):
 
 
 class LeastCertain(Strategy):
-    """The slide, and the region in it, where the model's map is least certain; slides without a label come first.
+    """Proposes the slide, and the region in it, in which the model's map is least certain; slides without a label come first.
 
-    Of the slides that the current version has not mapped yet it maps up to ``map_slides`` for a request, those without a label
-    first, and then chooses among all that are mapped.
+    For each request it maps up to ``map_slides`` slides that the current version has not mapped yet, those without a label first,
+    and then chooses among all mapped slides.
 
     Args:
-        models: that are served.
-        maps: of the slides.
-        label_of: what is known of a slide.
-        path_of: the file of a slide.
-        frame: in which regions are proposed, one of `ANNOTATION_FRAMES`: QuPath alone draws them.
+        models: served models.
+        maps: maps of the slides.
+        label_of: function that returns the label of a slide.
+        path_of: function that returns the file of a slide.
+        frame: coordinate frame of proposed regions, one of `ANNOTATION_FRAMES`; only QuPath draws them.
     """
 
     def __init__(
@@ -122,18 +122,18 @@ class LeastCertain(Strategy):
         path_of: Callable[[str], Path],
         frame: str = QUPATH,
     ) -> None:
-        super().__init__("the slide, and the region in it, of which the model is least certain")
+        super().__init__("the slide, and the region in it, in which the model is least certain")
         self._models, self._maps, self._label_of, self._path_of, self._frame = models, maps, label_of, path_of, frame
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        name = asked_model(request.get("model"), self._models)
+        name = requested_model(request.get("model"), self._models)
         size = region_size(request.get("patch_size"))
         wanted = request.get("image")
         if wanted:
             names, most = [check_name(wanted)], 1
         else:
             most = whole_number(request.get("map_slides", 1), "map_slides", 0, MOST_MAPPED)
-            # All that may be proposed: those without a label, else all.
+            # The candidates are slides without a label, or all slides if every one has a label.
             images = sorted(datastore.list_images())
             names = [image for image in images if self._label_of(image) is None] or images
         model = self._models[name].loaded()
@@ -163,17 +163,17 @@ class LeastCertain(Strategy):
             return None
 
 
-def asked_model(name: Any, models: Mapping[str, ServedModel]) -> str:
-    """The name of a model that is served; the first where none is named."""
+def requested_model(name: Any, models: Mapping[str, ServedModel]) -> str:
+    """The name of the requested model, or of the first served model if the request names none."""
     if name in (None, ""):
         return next(iter(models))
     if not isinstance(name, str) or name not in models:
-        raise Refusal(f"there is no model {repr(name)[:80]}; there are {', '.join(models)}", 404)
+        raise Refusal(f"there is no model {repr(name)[:80]}; the models are {', '.join(models)}", 404)
     return name
 
 
 def proposed_at(datastore: Datastore, image_id: str, strategy: str) -> int:
-    """When a slide was proposed last, in seconds; 0 for never."""
+    """When a slide was last proposed, in seconds since 1970; 0 for never."""
     return int(proposals(datastore.get_image_info(image_id)).get(strategy, {}).get("ts", 0))
 
 

@@ -1,4 +1,4 @@
-"""Where a map is least certain."""
+"""The region in which a map is least certain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shared.inference.region_map import Box
 from shared.inference.row import Row
 
-# Of the level of the map that is looked at.
+# Longest side of the level of the map that is read.
 LONGEST_SIDE_PX = 2048
 
 
@@ -26,10 +26,10 @@ class UncertainRegion:
 
 
 def uncertainty(probabilities: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How little the likeliest class leads, pixel by pixel: 1 minus its distance from the next, 0 where nothing was computed.
+    """1 minus the lead of the most likely class over the next one, for each pixel; 0 where nothing was computed.
 
     Args:
-        probabilities: ``(H, W)`` of tumour, or ``(C, H, W)`` of classes, 255 being 1.
+        probabilities: uint8 ``(H, W)`` for tumour, or ``(C, H, W)`` for classes, 255 being 1.
 
     >>> uncertainty(np.array([[0, 51, 128, 255]], np.uint8)).astype(float).round(1).tolist()
     [[0.0, 0.4, 1.0, 0.0]]
@@ -42,11 +42,11 @@ def uncertainty(probabilities: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def most_uncertain_region(path: Path, row: Row, size_px: tuple[int, int]) -> UncertainRegion:
-    """The region of a slide whose mean uncertainty is highest, on a grid of half its size.
+    """The region of a slide with the highest mean uncertainty, on a grid of half its size.
 
     Args:
-        path: of the slide's map, ``.ome.tif``.
-        row: of the slide, with its size and pixel sizes.
+        path: path of the slide's map, ``.ome.tif``.
+        row: row of the slide, with its size and pixel sizes.
         size_px: (width, height) of the region in level-0 pixels.
     """
     values, map_pixel = _level(path, float(row["map_mpp"]) / float(row["mpp"]))
@@ -60,8 +60,8 @@ def best_window(scores: NDArray[np.floating], cell_px: float, size_px: tuple[int
     """The window with the highest mean, on a grid of half its size.
 
     Args:
-        scores: of cells, ``(rows, columns)``.
-        cell_px: side of a cell.
+        scores: scores of the cells, ``(rows, columns)``.
+        cell_px: side of a cell in pixels.
         size_px: (width, height) of the window, in the same pixels.
 
     Returns:
@@ -82,7 +82,7 @@ def best_window(scores: NDArray[np.floating], cell_px: float, size_px: tuple[int
 
 
 def _level(path: Path, map_pixel: float) -> tuple[NDArray[np.uint8], float]:
-    """The finest level of a map that is small enough, and level-0 pixels of the slide per pixel of it."""
+    """The finest level of a map that is small enough, and the slide's level-0 pixels per pixel of that level."""
     with tifffile.TiffFile(path) as file:
         levels = file.series[0].levels
         sides = [max(level.shape[-2:]) for level in levels]

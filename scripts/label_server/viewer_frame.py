@@ -1,4 +1,4 @@
-"""The frame in which a viewer counts its coordinates; all else in the server is in level-0 pixels."""
+"""The coordinate frame of a viewer; everything else in the server is in level-0 pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.wsi.slide import Slide
 
 from .refusal import Refusal
 
-# The Digital Slide Archive and MONAI Label's own JSON. The others are QuPath's formats.
+# Formats of the Digital Slide Archive and MONAI Label's own JSON; the others are QuPath's.
 _OF_LEVEL0 = frozenset({"dsa", "json"})
 
 
@@ -20,8 +20,8 @@ def frame_of_viewer(output: str, asked: str | None, default: str) -> str:
 
     Args:
         output: format of the answer.
-        asked: what the request says itself.
-        default: of the server, for the formats of QuPath.
+        asked: frame that the request names; None if it names none.
+        default: the server's frame for QuPath's formats.
 
     >>> frame_of_viewer("asap", None, "qupath"), frame_of_viewer("dsa", None, "qupath"), frame_of_viewer("dsa", "qupath", "")
     ('qupath', 'level0', 'qupath')
@@ -46,11 +46,11 @@ def frame_origin_of_slide(path: Path, frame: str) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=10_000)
 def _qupath_origin_px(path: Path, size: int, modified_ns: int) -> tuple[int, int]:
-    """Of a slide; `size` and `modified_ns` only so that a changed file is opened again."""
+    """The origin of a slide; `size` and `modified_ns` only make sure that a changed file is opened again."""
     with Slide(path) as slide:
         return slide.qupath_origin_px
 
 
 def moved_box(box: Box | None, shift_px: tuple[int, int]) -> Box | None:
-    """A region moved by (x, y); None, a whole slide, stays."""
+    """A region shifted by `shift_px` (x, y); None, for a whole slide, stays None."""
     return None if box is None else (box[0] + shift_px[0], box[1] + shift_px[1], box[2], box[3])

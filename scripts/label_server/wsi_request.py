@@ -1,4 +1,4 @@
-"""What viewers ask for: a slide or a region of it, in the body that MONAI Label's clients send."""
+"""Requests of viewers for a slide or a region of it, in the form that MONAI Label's clients send."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from shared.wsi.annotations.frames import check_frame
 from .doors.numbers import FARTHEST_PX, LARGEST_AREA_PX, LEAST_MPP, MOST_MPP, number
 from .refusal import Refusal
 
-# Level-0 pixels; the size of MONAI Label's own default.
+# Square level-0 pixels; MONAI Label's default.
 DEFAULT_MIN_POLY_AREA = 80.0
-# Whatever else the clients send decides nothing here: tiles are the bundle's own, and the network takes no clicks.
+# Keys that clients send but that have no effect: the bundle has its own tiles, and its network takes no clicks.
 IGNORED = frozenset({"tile_size", "client_id", "output", "girder_api_url", "girder_token", "result_extension", "result_dtype"})
 KNOWN = frozenset({"level", "location", "size", "min_poly_area", "params", "mpp", "annotation_frame"})
 PARAMS = frozenset({"foreground", "background", "max_workers", "wsi_tiles", "mpp", *IGNORED})
@@ -22,13 +22,14 @@ PARAMS = frozenset({"foreground", "background", "max_workers", "wsi_tiles", "mpp
 
 @dataclass(frozen=True)
 class WsiRequest:
-    """A whole slide or a region.
+    """A request for a whole slide or a region.
 
     Args:
-        box: in level-0 pixels from the frame's origin; None for all of it.
-        min_poly_area: smaller polygons are left out, in square level-0 pixels.
+        box: region in level-0 pixels from the frame's origin; None for the whole slide.
+        min_poly_area: least area of a polygon in square level-0 pixels.
         mpp: micrometres per pixel of an uploaded image.
-        frame: of the box and of the answer, one of `ANNOTATION_FRAMES`; None: that of the format, see `frame_of_viewer`.
+        frame: coordinate frame of the box and of the answer, one of `ANNOTATION_FRAMES`; None for that of the format, see
+            `frame_of_viewer`.
     """
 
     box: Box | None = None
@@ -38,11 +39,11 @@ class WsiRequest:
 
 
 def parse_wsi_request(body: Any) -> WsiRequest:
-    """The request that a client's body stands for.
+    """Parse and validate the body of a client's request.
 
-    Positions and sizes are level-0 pixels whatever viewer sends them, so ``level`` has to be 0. The whole slide is meant by a
-    ``size`` of (0, 0), by the Digital Slide Archive's (-1, -1), and by none at all; DSA's ``params.wsi_tiles``, the tiles with
-    tissue, stand for the rectangle around them.
+    All viewers send positions and sizes in level-0 pixels, so ``level`` must be 0. A ``size`` of (0, 0), the Digital Slide
+    Archive's (-1, -1), and a missing one all mean the whole slide. The archive's ``params.wsi_tiles``, the tiles with tissue,
+    mean the rectangle around them.
 
     Raises:
         Refusal: naming the key, and what was expected and received.
@@ -55,8 +56,8 @@ def parse_wsi_request(body: Any) -> WsiRequest:
     unknown = sorted({*body} - KNOWN - IGNORED) + sorted({*params} - PARAMS)
     if unknown:
         raise Refusal(
-            f"unknown keys {', '.join(unknown)[:200]}; known are {', '.join(sorted(KNOWN))}, "
-            f"and in params {', '.join(sorted(PARAMS))}"
+            f"unknown keys {', '.join(unknown)[:200]}; expected {', '.join(sorted(KNOWN))}, "
+            f"or, in params, {', '.join(sorted(PARAMS))}"
         )
     if body.get("level") not in (None, 0):
         raise Refusal(f"level must be 0: location and size are level-0 pixels; got {repr(body['level'])[:80]}")
@@ -84,7 +85,7 @@ def _box(location: Any, size: Any) -> Box | None:
     x, y = (0, 0) if location is None else _pair(location, "location")
     if (width, height) in ((0, 0), (-1, -1)):
         if (x, y) not in ((0, 0), (-1, -1)):
-            raise Refusal(f"an empty region: location ({x}, {y}) with size ({width}, {height}); the whole slide has neither")
+            raise Refusal(f"an empty region: location ({x}, {y}) with size ({width}, {height}); omit both for the whole slide")
         return None
     if width <= 0 or height <= 0:
         raise Refusal(f"an empty region: size ({width}, {height}) at ({x}, {y})")
@@ -97,7 +98,7 @@ def _around(tiles: Any) -> Box:
     boxes = [_box(tile.get("location"), tile.get("size")) for tile in tiles]
     found = [box for box in boxes if box is not None]
     if len(found) < len(boxes):
-        raise Refusal("wsi_tiles holds a tile without a size")
+        raise Refusal("wsi_tiles contains a tile without a size")
     left, top = min(box[0] for box in found), min(box[1] for box in found)
     right, bottom = max(box[0] + box[2] for box in found), max(box[1] + box[3] for box in found)
     return left, top, right - left, bottom - top

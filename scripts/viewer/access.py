@@ -1,4 +1,4 @@
-"""Access to the page: for whoever knows its token, on this machine."""
+"""Access control of the page: only this machine, and only with the page's token."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tornado.websocket import WebSocketHandler
 
 HOST = "127.0.0.1"
 LOOPBACK = (HOST, "localhost")
-REFUSAL = "Open the address that scripts/view.py has printed: it ends with a token."
+REFUSAL = "Open the address that scripts/view.py printed; it ends with a token."
 _REFUSED = "/no_token"
 
 
 class Access(AuthProvider):
-    """Lets in who gives the token in the address, and from then on the browser, which keeps it in a cookie.
+    """Allows requests with the token in their address, and later ones of the same browser, which keeps the token in a cookie.
 
-    The name of the host is checked too: a page of others whose own name leads to this machine is refused.
+    The host name is checked as well, so that a foreign site whose name resolves to this machine is refused.
 
     Attributes:
-        token: drawn anew for each server.
+        token: random, and new for each server.
     """
 
     def __init__(self) -> None:
@@ -31,10 +31,10 @@ class Access(AuthProvider):
         super().__init__()
 
     def is_allowed(self, handler: RequestHandler) -> bool:
-        """Whether this request may be answered; keeps the token in the browser."""
+        """Whether this request may be answered. If so, the browser gets the token as a cookie."""
         if handler.request.host_name not in LOOPBACK:
             return False
-        # Cookies of a host are shared by its ports.
+        # All ports of a host share its cookies.
         cookie = f"view_{handler.request.host.rpartition(':')[2]}"
         kept = handler.get_cookie(cookie)
         given = handler.get_query_argument("token", None) or kept or ""

@@ -1,4 +1,4 @@
-"""What there is to see: slides, the maps of one or several methods, and the truth."""
+"""What the page shows: slides, the maps of one or several methods, and the truth."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from shared.writers.table import read_rows
 
 logger = logging.getLogger(__name__)
 
-# Where `scripts/compare.py` keeps the maps of each method and training, and the manifest that it scores by.
+# Where `scripts/compare.py` keeps the maps of each method and training, and the manifest of the scored slides.
 _COMPARED, _SCORED = "maps", "data/test.csv"
 
 
 @dataclass(frozen=True)
 class Maps:
-    """The maps of one method, as they are now: what is rewritten while the page is open is read anew.
+    """The maps of one method in their present state: files that change while the page is open are read again.
 
     Args:
-        title: what the page calls it.
-        folder: that `SlideMapper` fills.
+        title: name of the method on the page.
+        folder: output folder of a `SlideMapper`.
     """
 
     title: str
@@ -48,49 +48,49 @@ class Maps:
             json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{folder / SETTINGS_NAME} cannot be read ({error}): give a folder that infer.py has filled"
+                f"{folder / SETTINGS_NAME} cannot be read ({error}): give a folder of maps that infer.py has written"
             ) from error
         read_rows(folder / TABLE_NAME)
         return maps
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, str]]:
-        """Of its table: name of a slide -> its columns, as text."""
+        """The rows of the folder's table: name of a slide -> its columns, as text."""
         path = self.folder / TABLE_NAME
         return _rows(path, stamp_of(path))
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """By which the maps were made."""
+        """The settings with which the maps were made."""
         path = self.folder / SETTINGS_NAME
         return _settings(path, stamp_of(path))
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """Of maps of several classes, the background first; None for maps of tumour."""
+        """The classes of multi-class maps, the background first; None for tumour maps."""
         names: Sequence[str] | None = self.settings.get("class_names")
         return names
 
     @property
     def threshold(self) -> float:
-        """From which the outlines of tumour were made."""
+        """The probability from which pixels were outlined as tumour."""
         return float(self.settings.get("threshold") or 0.5)
 
     def has_map(self, slide: str) -> bool:
-        """Whether a slide is mapped; one without tissue has a map too."""
+        """Whether a slide is mapped. A slide without tissue has a map, too."""
         return self.rows.get(slide, {}).get("status") in FINISHED
 
     def path(self, slide: str, suffix: str) -> Path:
-        """Of a slide's result, such as ``.ome.tif``."""
+        """The path of a slide's result with a suffix such as ``.ome.tif``."""
         return self.folder / f"{slide}{suffix}"
 
     def stamp(self, slide: str) -> str:
-        """Of a slide's map: another one when it is rewritten."""
+        """A string that changes whenever a slide's map is rewritten."""
         return stamp_of(self.path(slide, MAP_SUFFIX))
 
 
 def stamp_of(path: Path) -> str:
-    """Of the content of a file, as far as the file system tells; empty where there is none."""
+    """A string that changes with the content of a file, as far as the file system shows it; empty if there is no such file."""
     try:
         found = path.stat()
     except OSError:
@@ -113,10 +113,10 @@ class ViewedSlide:
     """One slide of the page.
 
     Args:
-        name: as its results are called.
-        path: of the file.
-        mpp: micrometres per level-0 pixel, where something says it.
-        record: its row in the manifest; None without one.
+        name: file name of its results, without suffix.
+        path: path of the slide.
+        mpp: micrometres per level-0 pixel, where the manifest or a table of maps states it.
+        record: its row in the manifest; None without a manifest.
     """
 
     name: str
@@ -127,13 +127,13 @@ class ViewedSlide:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Slides, and methods that mapped them; of these there may be none, and more may come."""
+    """Slides and the methods that mapped them. There may be no methods, and methods may be added later."""
 
     slides: Mapping[str, ViewedSlide]
     methods: list[Maps] = field(default_factory=list)
 
     def add(self, maps: Maps) -> int:
-        """One method more; its number."""
+        """Add a method and return its number."""
         self.methods.append(maps)
         return len(self.methods) - 1
 
@@ -143,14 +143,14 @@ class Cohort:
 
 
 def open_cohort(folders: Sequence[Path], manifest: Path | None = None) -> Cohort:
-    """What folders and a manifest hold.
+    """Collect the slides and maps of folders and of a manifest.
 
     Args:
-        folders: of maps, or of comparisons, which hold maps of several methods.
-        manifest: with masks, labels and slides that are not mapped.
+        folders: folders of maps, or of comparisons, which contain maps of several methods.
+        manifest: manifest with masks and labels; it may name slides that are not mapped.
 
     Raises:
-        ValueError: if there is nothing to see, or a folder holds no maps.
+        ValueError: if there are no slides, or a folder contains no maps.
     """
     methods = [maps for folder in folders for maps in _methods_in(folder)]
     scored = [folder / _SCORED for folder in folders if (folder / _SCORED).is_file()]
@@ -171,16 +171,16 @@ def open_cohort(folders: Sequence[Path], manifest: Path | None = None) -> Cohort
             if known.mpp is None:
                 slides[name] = ViewedSlide(name, known.path, mpp, known.record)
     if not slides:
-        raise ValueError("there is nothing to see: give a folder of maps, a folder of a comparison, or --manifest")
-    # What was mapped comes first.
+        raise ValueError("there are no slides to show: give a folder of maps, a folder of a comparison, or --manifest")
+    # Mapped slides come first.
     mapped = {name for maps in methods for name in maps.rows}
     return Cohort(dict(sorted(slides.items(), key=lambda named: named[0] not in mapped)), methods)
 
 
 def _warn_of_another(shown: ViewedSlide, path: Path) -> None:
-    """Where two files that are there have one name, and so one row and one set of results."""
+    """Warn if two existing files have the same name, and therefore share one row and one set of results."""
     if shown.path != path and shown.path.is_file() and path.is_file() and not shown.path.samefile(path):
-        logger.warning("two slides are called %s: %s is shown, %s is not", shown.name, shown.path, path)
+        logger.warning("two slides have the name %s: %s is shown, %s is not", shown.name, shown.path, path)
 
 
 def _viewed(name: str, record: Record) -> ViewedSlide:
@@ -192,11 +192,11 @@ def _records(manifest: Path) -> list[Record]:
 
 
 def _methods_in(folder: Path) -> list[Maps]:
-    """Of a folder of maps these; of a comparison the maps of each method's first training."""
+    """The maps of a folder, or, for a comparison, those of each method's first training."""
     if (folder / TABLE_NAME).is_file():
         return [Maps.of_folder(folder)]
     compared = sorted({path.parents[1] for path in folder.glob(f"{_COMPARED}/*/*/{TABLE_NAME}")})
     if not compared:
-        raise ValueError(f"{folder} holds no maps: expected {TABLE_NAME}, as infer.py writes it, or the maps of a comparison")
+        raise ValueError(f"{folder} contains no maps: expected {TABLE_NAME}, which infer.py writes, or the maps of a comparison")
     firsts = [min(path.glob(f"*/{TABLE_NAME}")).parent for path in compared]
     return [Maps.of_folder(first, first.parent.name) for first in firsts]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ALL = "all"
 _PICTURE = f'<img loading="lazy" height="{Thumbnails.HEIGHT_PX}" src="<%- value %>" alt="">'
-# Column of slides.csv -> its title and how it is written.
+# Column of slides.csv -> its title and its number format.
 _NUMBERS = {
     "tumour_share": ("tumour share", "0.000"),
     "tumour_area_mm2": ("tumour, mm²", "0.000"),
@@ -41,12 +41,12 @@ _NUMBERS = {
 
 
 class CohortTable:
-    """All slides with what their first method says of them: sorted by a click on a column, filtered by what stands above it.
+    """All slides with the results of the first method. A click on a column sorts them, and the controls above filter them.
 
     Args:
-        cohort: what there is to see.
+        cohort: slides and methods.
         open_slide: called with the name of a slide that is clicked.
-        labels: that are given here; None: those of the manifest.
+        labels: labels that are given on the page; None shows those of the manifest.
 
     Attributes:
         layout: for the page.
@@ -80,9 +80,9 @@ class CohortTable:
         self.layout: LayoutDOM = column(bar, table, sizing_mode="stretch_both")
 
     def refresh(self) -> None:
-        """What has come since: maps, and labels."""
+        """Show maps and labels that were added since."""
         found = _columns(self._cohort, self._labels)
-        # NaN differs from itself.
+        # Compared as text, because NaN differs from itself.
         if repr(found) != repr(self._data):
             self._data = found
             self._source.data = found
@@ -112,7 +112,7 @@ def _count_text(kept: int, everything: int) -> str:
 
 
 def _columns(cohort: Cohort, labels: Labels | None) -> dict[str, list[Any]]:
-    """Of each slide what its label and the first method's table say; of methods that learn here, the last one's."""
+    """The columns: each slide's label and its row of the first method, or of the last method where the page trains them."""
     rows = cohort.methods[-1 if labels is not None else 0].rows if cohort.methods else {}
     names = list(cohort.slides)
     found: dict[str, list[Any]] = {
@@ -137,7 +137,7 @@ def _label(cohort: Cohort, name: str, labels: Labels | None) -> str:
 
 
 def _number(row_of_slide: Mapping[str, str], name: str) -> float:
-    """NaN where there is none. Uncertainty is how near the mean probability in tissue is to one half, from 0 to 1."""
+    """A number of a row; NaN if it is missing. Uncertainty, from 0 to 1, is how close the tissue's mean probability is to 0.5."""
     if name == "uncertainty":
         mean = _number(row_of_slide, "mean_probability")
         return 1 - abs(2 * mean - 1)
@@ -148,7 +148,7 @@ def _number(row_of_slide: Mapping[str, str], name: str) -> float:
 
 
 def _shown(data: Mapping[str, list[Any]]) -> list[TableColumn]:
-    """Columns that say something."""
+    """The columns that are not empty."""
     columns = [
         TableColumn(field="picture", title="", formatter=HTMLTemplateFormatter(template=_PICTURE), width=110, sortable=False),
         TableColumn(field="slide", title="slide", formatter=StringFormatter(), width=240),

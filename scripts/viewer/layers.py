@@ -1,4 +1,4 @@
-"""Pictures of a slide, of its maps and of the truth, square by square."""
+"""Pictures of a slide, its maps and its truth, square by square."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from .cohort import Cohort
 from .map_pixels import MapPixels
 from .zoom import TILE_PX, Zoom
 
-# Perceptually uniform, and told apart by colour-blind eyes.
+# Perceptually uniform, and readable for colour-blind people.
 COLOUR_MAPS = ("viridis", "cividis", "magma", "plasma")
 _KEPT = 16
 _KEPT_WHOLE = 4
 _LARGEST_WHOLE_PX = 2**26
-_REDUCED_PX = 400  # of the longer side: outlines take little time, however many specks a map of this size has
-_UNKNOWN_MPP = 1.0  # of slides that do not say: only positions are read
+_REDUCED_PX = 400  # longer side; outlining is fast at this size, however many specks the map has
+_UNKNOWN_MPP = 1.0  # for slides that do not state it; only positions are used
 
 
 class Layers:
-    """The squares of every layer of every slide, as PNG; slides and maps that were looked at last stay open.
+    """The squares of every layer of every slide, as PNG. The slides and maps that were used last stay open.
 
-    May be asked by several threads.
+    Safe to use from several threads.
 
     Args:
-        cohort: what there is to see.
+        cohort: slides and methods.
     """
 
     def __init__(self, cohort: Cohort) -> None:
@@ -85,10 +85,10 @@ class Layers:
         return MapPixels(path, channel)
 
     def whole_map(self, method: int, name: str) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
-        """The part of a map that is not empty, kept for the next threshold; None of one that is too large to be kept.
+        """The non-empty part of a map, kept for the next threshold; None if it is too large to keep.
 
         Returns:
-            its values, and its corner (x, y) in map pixels.
+            its values, and its top-left corner (x, y) in map pixels.
 
         Raises:
             ValueError: as `map`.
@@ -101,10 +101,10 @@ class Layers:
         return self._whole(maps.path(name, MAP_SUFFIX), maps.stamp(name), source)
 
     def reduced_map(self, method: int, name: str) -> tuple[NDArray[np.uint8], tuple[float, float], float]:
-        """The part of a map that is not empty, reduced to a size that is outlined at once.
+        """The non-empty part of a map, reduced to a size that is outlined without delay.
 
         Returns:
-            its values, and in map pixels its corner (x, y) and the side of one of its own.
+            its values, and in map pixels its top-left corner (x, y) and the side of one of its pixels.
 
         Raises:
             ValueError: as `map`.
@@ -118,7 +118,7 @@ class Layers:
         return float(row["map_mpp"]) / float(row["mpp"])
 
     def slide_square(self, name: str, place: tuple[int, int, int]) -> bytes:
-        """Of the slide itself; at the deepest zoom its own pixels.
+        """A square of the slide itself; the deepest zoom shows its level-0 pixels.
 
         Args:
             name: of the slide.
@@ -134,14 +134,14 @@ class Layers:
         return png(slide.read_region(corner, TILE_PX // times).repeat(times, axis=0).repeat(times, axis=1))
 
     def map_square(self, method: int, name: str, place: tuple[int, int, int], colours: str, channel: int = 0) -> bytes:
-        """Of a map, in colours; clear where it says 0, as outside the tissue.
+        """A square of a map in colours, transparent where the map is 0, as outside the tissue.
 
         Args:
-            method: its number.
-            name: of the slide.
+            method: number of the method.
+            name: name of the slide.
             place: zoom, column and row of the square.
             colours: one of `COLOUR_MAPS`.
-            channel: of a map of several classes.
+            channel: index of the class in a multi-class map.
         """
         source = self.map(method, name, channel)
         zoom, pixel = self.zoom(name), self.map_pixel(method, name)
@@ -152,10 +152,10 @@ class Layers:
         return png(colour_table(colours)[values])
 
     def truth_square(self, name: str, place: tuple[int, int, int]) -> bytes:
-        """Of the slide's mask: the colour of each class, clear where there is none.
+        """A square of the slide's mask: the colour of each class, transparent in the background.
 
         Args:
-            name: of the slide.
+            name: name of the slide.
             place: zoom, column and row of the square.
         """
         viewed = self.cohort.slides[name]
@@ -173,16 +173,16 @@ class Layers:
 
     @property
     def _class_names(self) -> tuple[str, ...] | None:
-        """Of the masks: those of the maps."""
+        """The classes of the masks, which are those of the maps."""
         names = next((maps.class_names for maps in self.cohort.methods if maps.class_names), None)
         return None if names is None else tuple(names)
 
     def thumbnail(self, name: str, height_px: int) -> bytes:
-        """The slide with its first map, where there is one.
+        """A small picture of the slide, with its first map if there is one.
 
         Args:
-            name: of the slide.
-            height_px: of the picture.
+            name: name of the slide.
+            height_px: height of the picture.
         """
         drawn = (maps.path(name, ".png") for maps in self.cohort.methods if maps.has_map(name))
         path = next((path for path in drawn if path.is_file()), None)
@@ -204,7 +204,7 @@ def _reduced_map(path: Path, stamp: str, source: MapPixels) -> tuple[NDArray[np.
     values = source.read((left, top), _REDUCED_PX, step)
     columns, rows = np.flatnonzero(values.any(axis=0)), np.flatnonzero(values.any(axis=1))
     if step > 1 and len(columns):
-        # One pixel more on each side: what is reduced may have lost its border.
+        # One more pixel on each side, because the reduction may have lost the border.
         left, right = left + max(0, columns[0] - 1) * step, min(right, left + (columns[-1] + 2) * step)
         top, bottom = top + max(0, rows[0] - 1) * step, min(bottom, top + (rows[-1] + 2) * step)
         step = max(1.0, max(right - left, bottom - top) / _REDUCED_PX)
@@ -218,7 +218,7 @@ def _shrunk(picture: Image.Image, height_px: int) -> NDArray[np.uint8]:
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """``(H, W, 3)`` or ``(H, W, 4)`` as a file, compressed a little: speed counts on one machine."""
+    """Encode ``(H, W, 3)`` or ``(H, W, 4)`` as PNG, with little compression: on one machine, speed matters more than size."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
@@ -226,19 +226,19 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 @functools.cache
 def clear_square() -> bytes:
-    """Of what lies outside the slide."""
+    """The transparent square shown outside the slide."""
     return png(np.zeros((TILE_PX, TILE_PX, 4), np.uint8))
 
 
 @functools.lru_cache
 def colour_table(name: str) -> NDArray[np.uint8]:
-    """RGBA of each value of a map, ``(256, 4)``; 0 is clear.
+    """RGBA of each value of a map, ``(256, 4)``; 0 is transparent.
 
     Raises:
         ValueError: for a name that is not one of `COLOUR_MAPS`.
     """
     if name not in COLOUR_MAPS:
-        raise ValueError(f"there are no colours {name!r}: expected one of {', '.join(COLOUR_MAPS)}")
+        raise ValueError(f"unknown colour map {name!r}: expected one of {', '.join(COLOUR_MAPS)}")
     table = matplotlib.colormaps[name](np.arange(256), bytes=True)
     table[0] = 0
     return np.asarray(table, np.uint8)

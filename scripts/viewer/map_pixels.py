@@ -1,4 +1,4 @@
-"""Windows of a map, at any scale, from its file."""
+"""Windows of a map at any scale, read from its file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _KEPT_TILES = 256  # of 512 x 512 bytes: 64 MB
 
 
 class MapPixels:
-    """A map that `SlideMapper` has written, read in windows; decoded tiles are kept, the latest of them.
+    """A map that `SlideMapper` wrote, read in windows. The tiles that were decoded last are kept.
 
-    May be read by several threads.
+    Safe to use from several threads.
 
     Args:
-        path: of the ``.ome.tif``.
-        channel: of a map of several classes the index of one.
+        path: path of the ``.ome.tif``.
+        channel: index of the class in a multi-class map.
 
     Raises:
         ValueError: if it cannot be read.
@@ -35,7 +35,7 @@ class MapPixels:
             page = self._tiff.pages[channel].aspage()
         except (OSError, tifffile.TiffFileError, IndexError) as error:
             raise ValueError(f"the map {path} cannot be read ({error})") from error
-        # Reduced copies, if the map is large, are sub-images of its page.
+        # A large map has reduced copies, which are sub-images of its page.
         self._levels = [page, *(level.aspage() for level in (page.pages or ()))]
         self._path = path
         self._kept: OrderedDict[tuple[int, int], NDArray[np.uint8] | None] = OrderedDict()
@@ -48,7 +48,7 @@ class MapPixels:
 
     @functools.cached_property
     def filled_box(self) -> tuple[int, int, int, int]:
-        """(left, top, right, bottom) around the tiles of the file that are not 0 everywhere; the first pixel where all are."""
+        """(left, top, right, bottom) around the tiles that are not 0 everywhere; the first pixel if there are none."""
         page = self._levels[0]
         rows, columns = np.divmod(self._filled_tiles(), -(-page.imagewidth // page.tilewidth))
         if not len(rows):
@@ -58,7 +58,10 @@ class MapPixels:
         return left, top, min(right, page.imagewidth), min(bottom, page.imagelength)
 
     def _filled_tiles(self) -> NDArray[np.int64]:
-        """Their indices. Tiles of 0 are all encoded alike, and in the fewest bytes: one is decoded, the others are compared."""
+        """Indices of the tiles that are not 0 everywhere.
+
+        All-zero tiles have identical bytes, and the fewest, so one is decoded and the others are only compared with it.
+        """
         page = self._levels[0]
         sizes = np.asarray(page.databytecounts)
         stored = np.flatnonzero(sizes)
@@ -77,11 +80,11 @@ class MapPixels:
         return tile is not None and bool(tile.any())
 
     def read(self, xy: tuple[float, float], size_px: int, step: float) -> NDArray[np.uint8]:
-        """A square window: the nearest pixel of the map for each of its own.
+        """A square window, sampled from the map by nearest neighbour.
 
         Args:
-            xy: its top-left corner in map pixels.
-            size_px: its side.
+            xy: (x, y) of the window's top-left corner, in map pixels.
+            size_px: side of the window in its own pixels.
             step: map pixels per pixel of the window.
 
         Returns:
@@ -101,7 +104,7 @@ class MapPixels:
         return self._levels[0].imagewidth / self._levels[level].imagewidth
 
     def _pick(self, level: int, columns: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Pixels at the crossings of columns and rows."""
+        """The map's pixels at these columns and rows, ``(rows, columns)``."""
         page = self._levels[level]
         height, width = page.tilelength, page.tilewidth
         picked = np.zeros((len(rows), len(columns)), np.uint8)
@@ -123,7 +126,7 @@ class MapPixels:
                 return self._kept[level, index]
             try:
                 tile = decode_tile(self._tiff, self._levels[level], index)
-            except Exception as error:  # each codec has errors of its own
+            except Exception as error:  # every codec raises its own errors
                 raise ValueError(f"the map {self._path} is damaged ({error}); remove it and map the slide again") from error
             self._kept[level, index] = found = None if tile is None else tile[:, :, 0].astype(np.uint8, copy=False)
             if len(self._kept) > _KEPT_TILES:

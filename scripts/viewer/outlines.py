@@ -24,7 +24,7 @@ from .layers import Layers
 
 Rings = list[list[NDArray[np.float64]]]
 TUMOUR = "Tumor"
-_STRIP_AREA_PX = 2**24  # looked at together; 30 bytes a pixel
+_STRIP_AREA_PX = 2**24  # processed at once; takes 30 bytes per pixel
 
 
 @dataclass
@@ -32,10 +32,10 @@ class Outlines:
     """Outlined areas of one slide, one entry of each list per area.
 
     Attributes:
-        rings: of each area its outline and then its holes, ``(n, 2)`` points in level-0 pixels.
-        classes: its class.
-        areas_um2: counted in the map's pixels.
-        means: mean probability.
+        rings: each area's outline followed by its holes, ``(n, 2)`` points (x, y) in level-0 pixels.
+        classes: class names.
+        areas_um2: areas in square micrometres, counted in the map's pixels.
+        means: mean probabilities.
     """
 
     rings: Rings = field(default_factory=list)
@@ -48,14 +48,14 @@ class Outlines:
         return sum(self.areas_um2) / 1e6
 
     def add(self, outline: Polygon, region: Region, pixel: float, corner_px: tuple[float, float], pixel_um: float) -> None:
-        """One area of tumour.
+        """Add one area of tumour.
 
         Args:
-            outline: in pixels of a map.
-            region: what it outlines.
+            outline: outline in pixels of a map.
+            region: the outlined region.
             pixel: level-0 pixels per pixel of the map.
-            corner_px: of the map, in level-0 pixels.
-            pixel_um: of the map.
+            corner_px: (x, y) of the map's top-left corner, in level-0 pixels.
+            pixel_um: side of a map pixel in micrometres.
         """
         self.rings.append([np.asarray(ring.coords) * pixel + corner_px for ring in shapely.get_rings(outline)])
         self.classes.append(TUMOUR)
@@ -66,16 +66,16 @@ class Outlines:
 def outlines_at(
     layers: Layers, method: int, name: str, threshold: float, is_wanted: Callable[[], bool] = lambda: True
 ) -> Outlines:
-    """Outlines of tumour from a threshold on, as `SlideMapper` would have written them.
+    """Outlines of tumour at a threshold, as `SlideMapper` would have written them.
 
-    Of maps of several classes the likeliest class is outlined, whatever the threshold: those that were written are read.
+    In multi-class maps the most likely class is outlined, whatever the threshold, so the outlines are read from their file.
 
     Args:
-        layers: of the cohort.
-        method: number of the maps.
-        name: of the slide.
-        threshold: in (0, 1].
-        is_wanted: asked before each area; where it says no, what is found so far is returned.
+        layers: layers of the cohort.
+        method: number of the method.
+        name: name of the slide.
+        threshold: least probability of tumour, in (0, 1].
+        is_wanted: called before each area; once it returns False, the areas found so far are returned.
 
     Raises:
         ValueError: if the map cannot be read.
@@ -96,13 +96,13 @@ def outlines_at(
 
 
 def draft_outlines(layers: Layers, method: int, name: str, threshold: float) -> Outlines:
-    """Outlines of a reduced copy of the part of a map that is not empty: quick, and a little off.
+    """Outlines of a reduced copy of the map's non-empty part: fast, but only approximate.
 
     Args:
-        layers: of the cohort.
-        method: number of the maps; of several classes what `outlines_at` gives.
-        name: of the slide.
-        threshold: in (0, 1].
+        layers: layers of the cohort.
+        method: number of the method; for multi-class maps the result is that of `outlines_at`.
+        name: name of the slide.
+        threshold: least probability of tumour, in (0, 1].
 
     Raises:
         ValueError: if the map cannot be read.
@@ -111,7 +111,7 @@ def draft_outlines(layers: Layers, method: int, name: str, threshold: float) -> 
         return _written(layers, method, name)
     pixel, map_mpp, options = _options(layers, method, name, threshold)
     values, corner, step = layers.reduced_map(method, name)
-    # Not even one cell of the reduced map is left out for being small unless areas of its size are.
+    # A single pixel of the reduced map is dropped only if areas of its size are too small to outline.
     least = max(1, math.ceil(options.min_area_um2 / (map_mpp * step) ** 2))
     found = Outlines()
     for region in tumour_regions(KeptMap(values), threshold, least, len(values)):
@@ -123,7 +123,7 @@ class KeptMap:
     """A map in memory, read by rows.
 
     Args:
-        values: ``(H, W)``, uint8.
+        values: probabilities ``(H, W)``, uint8, 255 being 1.
     """
 
     def __init__(self, values: NDArray[np.uint8]) -> None:
@@ -141,7 +141,7 @@ class KeptMap:
 
 @contextmanager
 def _source(layers: Layers, method: int, name: str) -> Iterator[tuple[RowSource, tuple[int, int]]]:
-    """The map, from memory where it is not too large to stay there, and its corner in map pixels."""
+    """The map, from memory unless it is too large to keep, and its top-left corner (x, y) in map pixels."""
     kept = layers.whole_map(method, name)
     if kept is not None:
         yield KeptMap(kept[0]), kept[1]
@@ -151,12 +151,12 @@ def _source(layers: Layers, method: int, name: str) -> Iterator[tuple[RowSource,
 
 
 def _strip_height(source: RowSource) -> int | None:
-    """Of a map in memory large strips: the fewer seams, the less is to be joined."""
+    """Rows per strip: many for a map in memory, because fewer seams leave less to join; None for the default."""
     return max(1, _STRIP_AREA_PX // source.shape[1]) if isinstance(source, KeptMap) else None
 
 
 def _options(layers: Layers, method: int, name: str, threshold: float) -> tuple[float, float, ResultOptions]:
-    """Level-0 pixels and micrometres per map pixel, and how the map's own outlines were made."""
+    """Level-0 pixels per map pixel, micrometres per map pixel, and the options with which the map was outlined."""
     maps = layers.cohort.methods[method]
     settings = maps.settings
     options = ResultOptions(None, threshold, float(settings["min_area_um2"]), float(settings["simplify_um"]), None)
@@ -170,7 +170,7 @@ def _scale(layers: Layers, method: int, name: str) -> Scale:
 
 
 def _written(layers: Layers, method: int, name: str) -> Outlines:
-    """Those of the slide's file."""
+    """The outlines in the slide's GeoJSON file."""
     path = layers.cohort.methods[method].path(name, ".geojson")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The page: a table of all slides, and one slide in one or several panes."""
+"""The page: a table of all slides, and one slide in one or more panes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .slide_pane import SlidePane
 from .view_state import MOST_PANES, ViewState, state_of
 
 if TYPE_CHECKING:
-    # They import MONAI, which takes seconds; without a bundle nobody needs it.
+    # These import MONAI, which takes seconds and is needed only with a bundle.
     from .labelling.label_bar import LabelBar
     from .labelling.learner import Learner
 
@@ -49,7 +49,7 @@ OWN_THRESHOLD, THRESHOLD = "threshold (each map's own)", "threshold"
 _STYLE = """
 :host { font-family: system-ui, sans-serif; }
 """
-# The address follows the view, the theme the reader's system, and keys move the view.
+# The address follows the view, the theme follows the reader's system, and keys move the view.
 _FOLLOW = """
 const query = new URLSearchParams(state.value)
 const [left, right] = [x.start, x.end], [top, bottom] = [-y.end, -y.start]
@@ -77,12 +77,12 @@ window.addEventListener("keydown", (event) => {
 
 
 class Page:
-    """What one browser tab shows.
+    """The content of one browser tab.
 
     Args:
-        layers: of the cohort.
-        document: that is filled.
-        learner: where slides are labelled; None where they are only looked at.
+        layers: layers of the cohort.
+        document: document that is filled.
+        learner: trains on the labels given here; None if slides are only viewed.
     """
 
     def __init__(self, layers: Layers, document: Document, learner: Learner | None = None) -> None:
@@ -99,7 +99,7 @@ class Page:
         self._x, self._y = Range1d(start=0, end=1), Range1d(start=-1, end=0)
         self._make_widgets()
         self._table = CohortTable(self._cohort, self._open, learner.labels if learner is not None else None)
-        self._view = column(sizing_mode="stretch_both")
+        self._view = column(_no_slide(), sizing_mode="stretch_both")
         bars = [self._bar(), *([] if self._labels is None else [self._labels.layout]), self._message]
         self._tabs = Tabs(
             tabs=[
@@ -149,7 +149,7 @@ class Page:
         self._back, self._next = (Button(label=label, width=90) for label in ("‹ previous", "next ›"))
         self._dark = Toggle(label="dark", width=70)
         self._message = Div(text="", name="message", styles={"font-variant-numeric": "tabular-nums"})
-        # Holds the address of the view for the browser's own code.
+        # Carries the query of the view to the JavaScript in the browser.
         self._address = TextInput(value="", visible=False, name="address")
         self._methods.on_change("value", lambda _name, _old, _new: self._choose_methods())
         self._threshold.on_change("value", lambda _name, _old, new: self._choose_threshold(new))
@@ -180,7 +180,7 @@ class Page:
         self._show(self._with_own_methods(replace(self._state, slide=name, box=None, threshold=None)))
 
     def _with_own_methods(self, state: ViewState) -> ViewState:
-        """Where slides are labelled, with the maps of the version that answers and the one before it."""
+        """The state, where slides are labelled with the maps of the current version and the one before it."""
         methods = () if self._labels is None else self._labels.methods(state.slide)
         return replace(state, methods=methods) if methods else state
 
@@ -194,7 +194,7 @@ class Page:
             self._show_methods(tuple(int(value) for value in self._methods.value))
 
     def _show_methods(self, methods: tuple[int, ...]) -> None:
-        """These in panes beside each other, what is in view as it was."""
+        """Show these methods side by side, without moving the view."""
         self._state = replace(self._state, methods=methods)
         if self._state.slide:
             left, bottom, right, top = (float(side) for side in (self._x.start, self._y.start, self._x.end, self._y.end))
@@ -221,8 +221,8 @@ class Page:
         try:
             width, height = self._layers.slide(state.slide).size_px
         except (ValueError, OSError) as error:
-            self._view.children = []
-            self._say(f"{state.slide} cannot be shown: {error}")
+            self._view.children = [_no_slide()]
+            self._show_message(f"{state.slide} cannot be shown: {error}")
             if self._labels is not None:
                 self._labels.close()
             return
@@ -271,12 +271,12 @@ class Page:
     def _show_second(self, pane: SlidePane, channel: int) -> None:
         method = int(self._second.value) if self._second.value else None
         version = "" if method is None else self._cohort.methods[method].stamp(self._state.slide)
-        # In other colours than the first.
+        # Its colours differ from those of the first map.
         colours = COLOUR_MAPS[COLOUR_MAPS.index(self._colours.value) - 1]
         pane.show_second(method, colours, channel, self._opacity.value, version)
 
     def _look_for_new_maps(self) -> None:
-        """What was rewritten since it was drawn is drawn anew."""
+        """Redraw maps that were rewritten since they were drawn."""
         if self._panes and self._stamps != self._stamps_now():
             self._show_layers()
             self._redraw()
@@ -306,9 +306,9 @@ class Page:
                 continue
             pane.show_outlines(one.outlines, maps.class_names)
             texts.append(f"{maps.title}: {self._counted(one, maps)}")
-        # Who reads the new areas can copy the address that shows them.
+        # So that the address can be copied as soon as the new areas are shown.
         self._note_address()
-        self._say(f"{self._state.slide} · " + " · ".join(texts))
+        self._show_message(f"{self._state.slide} · " + " · ".join(texts))
 
     def _counted(self, drawn: Drawn, maps: Maps) -> str:
         assert not isinstance(drawn.outlines, str)
@@ -322,8 +322,8 @@ class Page:
     def _note_address(self) -> None:
         self._address.value = replace(self._state, colours=self._colours.value, box=None).query
 
-    def _say(self, text: str) -> None:
-        """As text, whatever it holds."""
+    def _show_message(self, text: str) -> None:
+        """Show a message as plain text, never as HTML."""
         self._message.update(text=text, disable_math=True, render_as_text=True)
 
     def _set_theme(self) -> None:
@@ -331,3 +331,8 @@ class Page:
         for pane in self._panes:
             pane.set_colours(ink, paper)
         self._tabs.styles = {"background": paper, "color": ink}
+
+
+def _no_slide() -> Div:
+    """Fills the view while it has no slide: Bokeh warns of empty layouts."""
+    return Div(text="No slide is shown. Choose one in the table of slides.")

@@ -1,4 +1,4 @@
-"""Outlines that follow the threshold: computed beside the page's loop, a draft while it moves and all of it when it rests."""
+"""Outlines that follow the threshold, computed in threads: drafts while the slider moves, complete ones when it rests."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .outlines import Outlines, draft_outlines, outlines_at
 logger = logging.getLogger(__name__)
 
 REST_MS = 250
-# One draft and one that is complete, of all pages: they take a core each.
+# One draft and one complete computation for all pages; each takes a core.
 _executor = ThreadPoolExecutor(2, thread_name_prefix="outlines")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Outlines that a pane is to show.
+    """Outlines that a pane asks for.
 
     Args:
-        method: number of the maps.
-        name: of the slide.
-        threshold: from which they are made.
+        method: number of the method.
+        name: name of the slide.
+        threshold: least probability of tumour.
     """
 
     method: int
@@ -38,11 +38,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What came of it.
+    """The result of a request.
 
     Args:
-        outlines: or the reason why there are none.
-        is_draft: whether areas and outlines are a little off.
+        outlines: the outlines, or the reason why there are none.
+        is_draft: whether outlines and areas are only approximate.
     """
 
     outlines: Outlines | str
@@ -50,12 +50,12 @@ class Drawn:
 
 
 class Redrawing:
-    """Outlines of a page's panes; of several wishes the latest counts.
+    """Computes the outlines of a page's panes. Only the latest request counts.
 
     Args:
-        layers: of the cohort.
-        document: of the page.
-        draw: called in the page's loop with what came of each wish.
+        layers: layers of the cohort.
+        document: document of the page.
+        draw: called in the page's event loop with the result for each pane.
     """
 
     def __init__(self, layers: Layers, document: Document, draw: Callable[[Sequence[Drawn]], None]) -> None:
@@ -68,7 +68,7 @@ class Redrawing:
         document.on_session_destroyed(self._leave)
 
     def want(self, wish: Sequence[Wanted], is_moving: bool) -> None:
-        """Draw these; while the threshold is moving drafts, and all of them when it rests."""
+        """Draw these outlines: drafts while the threshold is moving, complete ones when it rests."""
         self._wish, self._number = tuple(wish), self._number + 1
         if self._timer is not None:
             self._document.remove_timeout_callback(self._timer)

@@ -30,15 +30,15 @@ _LAST_PORT = 65535
 
 
 def open_server(cohort: Cohort, port: int = 0, learner: Learner | None = None) -> tuple[Server, str]:
-    """A server that is listening, and the address of its page.
+    """Open a server that is listening, and return it with the address of its page.
 
     Args:
-        cohort: what there is to see.
-        port: 0 for a free one.
-        learner: where slides are labelled.
+        cohort: slides and methods.
+        port: port of the page; 0 chooses a free one.
+        learner: trains on the labels given on the page; None if slides are only viewed.
 
     Raises:
-        ValueError: if the port is taken, or there is none of this number.
+        ValueError: if the port is taken or not a valid number.
     """
     if not 0 <= port <= _LAST_PORT:
         raise ValueError(f"--port must be from 0 to {_LAST_PORT}, found {port}")
@@ -55,12 +55,12 @@ def open_server(cohort: Cohort, port: int = 0, learner: Learner | None = None) -
             keep_alive_milliseconds=10_000,
         )
     except OSError as error:
-        raise ValueError(f"--port {port} cannot be used ({error.strerror}): give another one, or none for a free one") from error
+        raise ValueError(f"--port {port} cannot be used ({error.strerror}): give another, or omit it for a free port") from error
     return server, f"http://{HOST}:{server.port}/?token={access.token}"
 
 
 def _free_port() -> int:
-    # Bokeh has to be told which addresses its sockets may be asked from before it chooses a port.
+    # Bokeh needs the allowed origins of its websockets, which contain the port, before it chooses a port.
     with socket.create_server((HOST, 0)) as listening:
         return int(listening.getsockname()[1])
 
@@ -79,14 +79,14 @@ def serve(
     """Serve the page until Ctrl-C or SIGTERM.
 
     Args:
-        cohort: what there is to see.
-        port: 0 for a free one.
-        opens_browser: otherwise the address is printed alone.
-        open_page: opens an address.
-        learner: where slides are labelled.
+        cohort: slides and methods.
+        port: port of the page; 0 chooses a free one.
+        opens_browser: whether to open the page in a browser, besides printing its address.
+        open_page: function that opens an address.
+        learner: trains on the labels given on the page; None if slides are only viewed.
     """
     server, address = open_server(cohort, port, learner)
-    print(f"{address}\nCtrl-C ends it.", flush=True)
+    print(f"{address}\nPress Ctrl-C to stop.", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if opens_browser:
         server.io_loop.call_later(0.1, open_page, address)

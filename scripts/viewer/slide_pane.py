@@ -1,4 +1,4 @@
-"""One pane: a slide, and over it a map with its outlines, and the truth."""
+"""One pane: a slide, overlaid with a map, its outlines and the truth."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _UNIT_UM = {"µm": 1.0, "mm": 1e3, "cm": 1e4}
 
 
 class SlidePane:
-    """A figure in level-0 pixels, y downwards as negative numbers.
+    """A figure in level-0 pixels, in which y is negative and decreases downwards.
 
     Attributes:
         figure: for the page.
 
     Args:
-        layers: of the cohort.
-        name: of the slide.
-        method: number of the maps; None for the slide alone.
-        ranges: of x and y, which panes beside each other share.
+        layers: layers of the cohort.
+        name: name of the slide.
+        method: number of the method; None for the slide alone.
+        ranges: x and y ranges, shared by all panes of a slide.
     """
 
     def __init__(self, layers: Layers, name: str, method: int | None, ranges: tuple[Range1d, Range1d]) -> None:
@@ -73,7 +73,7 @@ class SlidePane:
         return self.method is not None and self._layers.cohort.methods[self.method].has_map(self._name)
 
     def show_map(self, colours: str, channel: int, opacity: float, version: str) -> None:
-        """Lay the map over the slide, in place of what was there."""
+        """Overlay the map, in place of an earlier one."""
         if not self.has_map:
             return
         assert self.method is not None
@@ -85,7 +85,7 @@ class SlidePane:
         self._map.alpha = opacity
 
     def show_second(self, method: int | None, colours: str, channel: int, opacity: float, version: str) -> None:
-        """Lay the map of another method, such as one of attention, over everything but the outlines; None takes it away."""
+        """Overlay the map of another method, such as one of attention, below the outlines only; None hides it."""
         is_there = method is not None and self._layers.cohort.methods[method].has_map(self._name)
         if method is not None and is_there:
             address = map_address(method, self._name, colours, channel, version)
@@ -98,14 +98,14 @@ class SlidePane:
             self._second.visible = is_there
 
     def show_truth(self, is_shown: bool, opacity: float) -> None:
-        """Lay the mask over the slide, where it has one."""
+        """Show or hide the slide's mask, if it has one."""
         if self._truth is None and is_shown:
             self._truth = self._add(truth_address(self._name), opacity)
         if self._truth is not None:
             self._truth.visible, self._truth.alpha = is_shown, opacity
 
     def show_outlines(self, outlines: Outlines, class_names: Sequence[str] | None) -> None:
-        """Draw these and no others."""
+        """Draw these outlines in place of earlier ones."""
         self._outlines.data = {
             "xs": [[[ring[:, 0] for ring in rings]] for rings in outlines.rings],
             "ys": [[[-ring[:, 1] for ring in rings]] for rings in outlines.rings],
@@ -116,7 +116,7 @@ class SlidePane:
         }
 
     def set_colours(self, ink: str, paper: str) -> None:
-        """Of what surrounds the slide."""
+        """Set the colours around the slide."""
         self.figure.update(border_fill_color=paper, outline_line_color=ink)
         self._title.text_color = ink
 
@@ -133,7 +133,7 @@ class SlidePane:
 
 
 def square_source(zoom: Zoom, address: str) -> WMTSTileSource:
-    """Squares from the slide's top-left corner on, where y is 0: at the deepest zoom a pixel of them is one of level 0."""
+    """A tile source that begins at the slide's top-left corner, where y is 0; its deepest zoom shows level-0 pixels."""
     return WMTSTileSource(
         url=address,
         tile_size=TILE_PX,
@@ -150,7 +150,7 @@ def square_source(zoom: Zoom, address: str) -> WMTSTileSource:
 def _scale_bar(x_range: Range1d, mpp: float) -> ScaleBar:
     basis: dict[str, tuple[float, str] | tuple[float, str, str]] = {"px": (1.0, "px")}
     basis.update({unit: (size / mpp, unit) for unit, size in _UNIT_UM.items()})
-    # Lengths of any basis: the browser's part of Bokeh does not know its CustomDimensional.
+    # ImperialLength accepts any basis; Bokeh's CustomDimensional does not exist in its JavaScript part.
     lengths = ImperialLength(basis=basis, ticks=_TICKS)
     return ScaleBar(range=x_range, unit="px", dimensional=lengths, location="bottom_right", length_sizing="adaptive")
 

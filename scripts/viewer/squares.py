@@ -1,4 +1,4 @@
-"""What the browser fetches beside the page itself: squares and thumbnails."""
+"""What the browser fetches in addition to the page itself: squares and thumbnails."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _DAY_S = 86400
 
 
 def slide_address(name: str) -> str:
-    """Of the squares of a slide, for Bokeh to fill in."""
+    """The address of a slide's squares, with places for Bokeh to fill in."""
     return f"/slide/{quote(name, safe='')}/{{Z}}/{{X}}/{{Y}}.png"
 
 
 def truth_address(name: str) -> str:
-    """Of the squares of a slide's mask, for Bokeh to fill in."""
+    """The address of the squares of a slide's mask, with places for Bokeh to fill in."""
     return f"/truth/{quote(name, safe='')}/{{Z}}/{{X}}/{{Y}}.png"
 
 
 def map_address(method: int, name: str, colours: str, channel: int, version: str) -> str:
-    """Of the squares of a map, for Bokeh to fill in.
+    """The address of the squares of a map, with places for Bokeh to fill in.
 
     Args:
-        method: number of the maps.
-        name: of the slide.
+        method: number of the method.
+        name: name of the slide.
         colours: see `Layers.map_square`.
         channel: see `Layers.map_square`.
-        version: changes with the map, so that the browser fetches it anew.
+        version: changes with the map, so that the browser fetches it again.
     """
     return f"/map/{method}/{quote(name, safe='')}/{colours}/{channel}/{version}/{{Z}}/{{X}}/{{Y}}.png"
 
@@ -49,7 +49,7 @@ def thumbnail_address(name: str, version: str) -> str:
 
 
 class _Pictures(RequestHandler):
-    """A picture, made in a thread so that the page stays quick."""
+    """A picture, made in a thread so that the page stays responsive."""
 
     def initialize(self, layers: Layers, access: Access, executor: ThreadPoolExecutor) -> None:
         self.layers, self.access, self.executor = layers, access, executor
@@ -99,7 +99,7 @@ class Thumbnails(_Pictures):
 
 
 def routes(layers: Layers, access: Access) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
-    """Addresses and who answers them."""
+    """The addresses, and the handlers that answer them."""
     executor = ThreadPoolExecutor(max(2, available_cores()), thread_name_prefix="squares")
     place, name, number = r"([0-9]{1,2})/([0-9]{1,7})/([0-9]{1,7})\.png", r"([^/]+)", r"([0-9]{1,4})"
     known = {"layers": layers, "access": access, "executor": executor}

@@ -1,4 +1,4 @@
-"""What is in view: so much of it stands in the page's address that a link opens the same view again."""
+"""The view, which the page's address describes well enough for a link to open it again."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ViewState:
     """One view of a slide.
 
     Args:
-        slide: its name; empty for the table of all slides.
+        slide: name of the slide; empty for the table of all slides.
         methods: numbers of the methods, one pane each; empty for the slide alone.
-        threshold: of the outlines; None for that of each map.
-        colours: of the maps.
-        box: (left, top, right, bottom) in level-0 pixels; None for the whole slide.
+        threshold: threshold of the outlines; None for that of each map.
+        colours: colour map of the maps.
+        box: visible part (left, top, right, bottom) in level-0 pixels; None for the whole slide.
     """
 
     slide: str = ""
@@ -33,7 +33,7 @@ class ViewState:
 
     @property
     def query(self) -> str:
-        """For the page's address.
+        """The view as the query of the page's address.
 
         >>> ViewState("a b", (0, 2), 0.5, box=(0, 0, 512.25, 256)).query
         'slide=a+b&methods=0%2C2&threshold=0.5&colours=viridis&box=0%2C0%2C512%2C256'
@@ -48,11 +48,11 @@ class ViewState:
 
 
 def state_of(arguments: Mapping[str, Sequence[bytes]], cohort: Cohort) -> ViewState:
-    """The view that an address asks for; what is wrong in it is left out, as the address may be of another cohort.
+    """The view that an address describes. Invalid parts are ignored, as the address may have been made for another cohort.
 
     Args:
-        arguments: of the query, as Bokeh gives them.
-        cohort: what there is to see.
+        arguments: arguments of the query, as Bokeh passes them.
+        cohort: slides and methods.
     """
     given = {name: values[-1].decode(errors="replace") for name, values in arguments.items() if values}
     slide = given.get("slide", "")
@@ -77,7 +77,7 @@ def _methods(text: str | None, cohort: Cohort) -> tuple[int, ...]:
 
 
 def _numbers(text: str, count: int) -> list[float]:
-    """Finite numbers between commas; none where there are not as many as expected."""
+    """The finite numbers of a comma-separated text; an empty list if there are not exactly `count` of them."""
     try:
         numbers = [float(word) for word in text.split(",")]
     except ValueError:

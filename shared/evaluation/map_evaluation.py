@@ -108,7 +108,7 @@ class MapEvaluation:
             counts = [of_map if label_of(record) > 0 else of_map.of_zero() for record, of_map in pairs]
         rows = [self._row(*of_slide) for of_slide in zip(self.records, counts, scores, strict=True)]
         metrics = self._metrics(rows, counts)
-        title, table = f"{self.method}: slides of the split", score_table(metrics, self.folder)
+        title, table = f"{self.method}: slides of the split", score_table(metrics, self.folder, self.maps.finished.folder)
         headline = (self.split, self.method)
         write_report(self.folder, metrics, _table(rows), self._examples, title, table, self.tracking, headline)
         return metrics

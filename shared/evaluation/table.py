@@ -68,16 +68,19 @@ BLOCKS = {
 }
 
 
-def score_table(metrics: Mapping[str, Any], folder: str | Path) -> str:
+def score_table(metrics: Mapping[str, Any], folder: str | Path, maps: str | Path | None = None) -> str:
     """The scores of an evaluation as blocks of one text table, in per cent.
 
     Args:
         metrics: ``num_images`` or ``num_slides``, and for each kind of `BLOCKS` row name -> score name -> share; kinds that are
             missing are left out.
-        folder: named below the table.
+        folder: with the files of the evaluation, named below the table.
+        maps: folder with the maps of the slides, named there as well; None if there are none.
     """
     what = "slides" if "num_slides" in metrics else "images"
     last = f"{metrics[f'num_{what}']} {what}; metrics.json, {what}.csv and examples.png are in {folder}"
+    if maps is not None:
+        last += f", and the tumour map of every slide is in {maps}"
     return "\n".join([*score_blocks(metrics), last])
 
 

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 # The first steps choose algorithms and fill caches of the device.
 _WARM_UP_STEPS = 2
 _STEPS = 8
+# A stage that loses less than this by its loader is not worth a warning.
+_LEAST_WAIT_S = 60.0
 
 
 class Reading(Protocol):
@@ -31,8 +33,11 @@ class LoadingSpeed:
 
     The loader's rate is that of its processes while they read, alongside the network, whether or not they wait in between; the
     network's is that of whole steps, without what they waited for. Nothing is computed twice, and no random number is drawn; a
-    GPU is waited for behind each of these steps alone. A loader that is slower than the network is warned of. It is measured
-    again in the next epoch, when what is kept of decoded files is there.
+    GPU is waited for behind each of these steps alone. A loader that is slower than the network is measured again in the next
+    epoch, when what is kept of decoded files is there.
+
+    The line is a warning only where its reader can act on it and gains by it: if the rest of the stage would wait for the loader
+    for a minute or longer, and the process may use more cores than the loader has workers.
 
     Args:
         stage: name shown.
@@ -92,14 +97,17 @@ class LoadingSpeed:
             f"{self.stage}: {'now ' if was_logged else ''}the loader gives {loader:.4g} samples/s ({num_workers} workers), the "
             f"network takes {network:.4g} (first steps of epoch {engine.state.epoch})"
         )
-        if is_slower and len(steps) >= _STEPS:
-            cores = _num_cores()
-            remedy = f"Raise num_workers, up to the {cores} cores that this process may use"
-            if num_workers >= cores:
-                remedy = f"All {cores} cores that this process may use already read: give it more, or read at a coarser mpp"
-            logger.warning(f"{speeds}: the loader limits the speed of the training. {remedy}")
-        else:
+        # Without workers the network waits for every sample; with them it works while they read.
+        wait_s = _steps_left(engine) * samples_a_step * (1 / loader - (1 / network if num_workers else 0))
+        if not is_slower or len(steps) < _STEPS or wait_s < _LEAST_WAIT_S:
             logger.info(speeds)
+            return
+        speeds = f"{speeds}: the training will wait for the loader for about {wait_s / 60:.3g} min"
+        cores = _num_cores()
+        if num_workers < cores:
+            logger.warning(f"{speeds}. Raise the loader's num_workers, up to the {cores} cores that this process may use")
+        else:
+            logger.info(f"{speeds}, although all {cores} cores that this process may use read; a coarser mpp is faster")
 
 
 def _steps_a_second(before: Reading, now: Reading) -> float:
@@ -109,6 +117,11 @@ def _steps_a_second(before: Reading, now: Reading) -> float:
     else:
         samples, seconds = now.samples - before.samples, now.seconds - before.seconds
     return max(1, now.num_workers) * samples / (seconds * now.samples_a_step)
+
+
+def _steps_left(engine: Engine) -> int:
+    state = engine.state
+    return (state.max_epochs or 0) * (state.epoch_length or 0) - state.iteration
 
 
 def _wait_for(engine: Engine) -> None:

@@ -159,7 +159,8 @@ def test_scores_against_numpy(tmp_path, evaluation, cohort, tissue, paint_finder
         assert figure.format == "PNG"
     printed = capsys.readouterr().out
     assert "Pixels, tissue only" in printed
-    assert "4 slides" in printed
+    assert printed.splitlines()[-1].startswith("4 slides; metrics.json, slides.csv and examples.png are in ")
+    assert printed.rstrip().endswith(f"the tumour map of every slide is in {folder / 'maps'}")
 
 
 @pytest.mark.parametrize("glass_logit", [-20.0, 20.0])

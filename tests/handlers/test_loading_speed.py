@@ -1,7 +1,6 @@
 """The loader's and the network's speed in real trainings on tiny images."""
 
 import logging
-import os
 import re
 import time
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from shared.data import PairedLoader, RegionDataset, RegionLoader, training_augmentation
 from shared.engines import StageTrainer, TrainingDevice, constrained_instances, instance_and_label
+from shared.handlers import loading_speed
 
 SPEEDS = re.compile(r"loader gives ([\d.e+]+) samples/s \((\d) workers\), the network takes ([\d.e+]+)")
 LONG_S = 0.04
@@ -75,7 +75,9 @@ def said(caplog):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_slow_loader_is_warned_of(tmp_path, records, caplog, num_workers):
+def test_a_slow_loader_is_warned_of(tmp_path, records, caplog, monkeypatch, num_workers):
+    monkeypatch.setattr(loading_speed, "_num_cores", lambda: 3)
+    monkeypatch.setattr(loading_speed, "_LEAST_WAIT_S", 0.0)
     dataset = RegionDataset(records, transform=Sleeping(LONG_S))
     with caplog.at_level(logging.INFO):
         train(tmp_path / "stage", RegionLoader(dataset, 2, num_workers=num_workers), max_epochs=3)
@@ -88,8 +90,35 @@ def test_a_slow_loader_is_warned_of(tmp_path, records, caplog, num_workers):
         # A sleep is never shorter than asked for.
         assert loader <= max(1, num_workers) / LONG_S
         assert network > loader
-    cores = len(os.sched_getaffinity(0))
-    assert ("Raise num_workers" if num_workers < cores else f"All {cores} cores") in caplog.text
+    assert "Raise the loader's num_workers, up to the 3 cores" in caplog.text
+
+
+@pytest.mark.parametrize(("num_workers", "cores"), [(0, 3), (2, 2)], ids=["a short stage", "every core reads"])
+def test_a_slow_loader_is_only_reported_where_a_warning_would_not_help(
+    tmp_path, records, caplog, monkeypatch, num_workers, cores
+):
+    monkeypatch.setattr(loading_speed, "_num_cores", lambda: cores)
+    if num_workers:
+        monkeypatch.setattr(loading_speed, "_LEAST_WAIT_S", 0.0)
+    dataset = RegionDataset(records, transform=Sleeping(LONG_S))
+    with caplog.at_level(logging.INFO):
+        train(tmp_path / "stage", RegionLoader(dataset, 2, num_workers=num_workers), max_epochs=2)
+    assert {level for level, *_ in said(caplog)} == {"INFO"}
+    assert "Raise" not in caplog.text
+    assert ("although all 2 cores" in caplog.text) == (num_workers == cores)
+
+
+def test_the_time_that_a_slow_loader_will_cost(tmp_path, records, caplog, monkeypatch):
+    monkeypatch.setattr(loading_speed, "_num_cores", lambda: 3)
+    # Of 3 epochs of 12 steps, 26 are left when the first 10 have been measured; each waits for 2 samples.
+    monkeypatch.setattr(loading_speed, "_LEAST_WAIT_S", 26 * 2 * LONG_S)
+    dataset = RegionDataset(records, transform=Sleeping(LONG_S))
+    with caplog.at_level(logging.INFO):
+        train(tmp_path / "stage", RegionLoader(dataset, 2), max_epochs=3)
+    # In the second epoch fewer steps are left than that.
+    assert [level for level, *_ in said(caplog)] == ["WARNING", "INFO"]
+    minutes = float(re.search(r"wait for the loader for about ([\d.e+-]+) min", caplog.text)[1])
+    assert minutes >= 0.99 * 26 * 2 * LONG_S / 60
 
 
 def test_a_slow_network_is_not(tmp_path, records, caplog):

@@ -26,7 +26,7 @@ def upload(tmp_path, name, content=""):
 def test_an_upload_takes_the_place_of_no_slide_whatever_its_id(store, tmp_path):
     opened = store()
     assert {"a.tif", "a.svs"} <= set(opened.list_images())
-    with pytest.raises(Refusal, match="there is a slide 'a' already"):
+    with pytest.raises(Refusal, match="a slide 'a' already exists"):
         opened.add_image("a", upload(tmp_path, "new.tif", "another"), {})
     assert (tmp_path / "studies" / "a.tif").read_text() == "a.tif"
 

@@ -56,7 +56,7 @@ def test_a_bundle_without_the_file_has_no_recipe(tmp_path):
         (
             {},
             {"learns_from": ["label", "mask"]},
-            r"from_viewer\.json: the bundle learns from mask, but viewers give area and label",
+            r"from_viewer\.json: the bundle learns from mask, but viewers only provide area and label",
         ),
         ({}, {"unit": "tiles"}, r"metadata\.json, 'supervision': expected as unit one of images, slides, found 'tiles'"),
     ],

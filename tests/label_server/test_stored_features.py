@@ -17,7 +17,7 @@ def test_features_say_how_they_were_made(tmp_path):
 
 
 def test_another_programs_features_say_nothing_and_none_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no features \(\*\.h5\): scripts/embed\.py stores them"):
+    with pytest.raises(ValueError, match=r"contains no features \(\*\.h5\): create them with scripts/embed\.py"):
         keys_of_features(tmp_path)
     (tmp_path / "slide.h5").write_bytes(b"of another kind")
     assert keys_of_features(tmp_path) == {}

@@ -58,7 +58,7 @@ def test_what_was_found_and_what_was_not_is_said(put, tmp_path, caplog):
     (tmp_path / "gone.svs").symlink_to(tmp_path / "nowhere.svs")
     with caplog.at_level(logging.INFO):
         find_slides(tmp_path, {})
-    for said in ("4 slides in 3 folders", "2 .txt", "scan.vsi", "gone.svs", "2 slides have a name that another slide has too"):
+    for said in ("4 slides in 3 folders", "2 .txt", "scan.vsi", "gone.svs", "2 slides share their name with another slide"):
         assert said in caplog.text
 
 

@@ -97,7 +97,7 @@ def test_a_manifest_of_regions_needs_areas_where_they_are_asked_for(slides, tmp_
 
 @pytest.mark.parametrize("labels", [[NORMAL, NORMAL, TUMOUR], [NORMAL, TUMOUR, TUMOUR], []])
 def test_too_few_labels_are_refused_with_their_number(slides, tmp_path, labels):
-    with pytest.raises(Refusal, match=f"usable are {labels.count(NORMAL)} without and {labels.count(TUMOUR)} with"):
+    with pytest.raises(Refusal, match=f"found {labels.count(NORMAL)} normal and {labels.count(TUMOUR)} tumour slides"):
         write_training_set(slides(labels), tmp_path / "labels.csv", TissueCache(tmp_path / "tissue"), None)
 
 

@@ -38,7 +38,7 @@ def test_a_rollback_keeps_what_it_leaves_and_its_number_is_not_used_again(versio
     assert versions.roll_back().name == "0001"
     assert publish(versions, b"third").name == "0003"
     assert [versions.roll_back().name for _ in range(2)] == ["0001", "original"]
-    with pytest.raises(Refusal, match="nothing to go back to"):
+    with pytest.raises(Refusal, match="there is no earlier version"):
         versions.roll_back()
     assert [row["version"] for row in versions.listed()] == ["original", "0001", "0002", "0003"]
 

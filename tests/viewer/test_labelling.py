@@ -106,25 +106,25 @@ def test_labels_train_the_head_and_outlive_the_server(browser, cohort):
     try:
         page = LabelPage(context, server, "to%20label")
         page.said("message", "not mapped")
-        assert page.get("counts") == "has no label"
+        assert page.get("counts") == "no label yet"
         # A stroke of tumour is a label, and the rough area is said.
         page.click("Tumour")
         page.stroke(((0.5, 0.35), (0.5, 0.45)))
-        page.said("counts", "counts as tumour")
+        page.said("counts", "label: tumour")
         assert rows_of(server.labels)["to label"]["label"] == 1
         page.set("label", "1")
-        page.said("counts", "as said here")
+        page.said("counts", "(given here)")
         page.page.wait_for_function("() => !Bokeh.documents[0].get_model_by_name('area').disabled")
         page.set("area", 30)
         page.set("area", 30, "value_throttled")
         page.said("counts", "30 % of the tissue")
         # One label more is needed: of the other slide.
         page.click("train")
-        page.said("learner", "usable are 1 without and 2 with")
+        page.said("learner", "found 1 normal and 2 tumour slides")
         other = LabelPage(context, server, "also%20to%20label")
-        other.said("counts", "has no label")
+        other.said("counts", "no label yet")
         other.set("label", "0")
-        other.said("counts", "counts as normal, as said here")
+        other.said("counts", "label: normal (given here)")
         other.page.close()
         started = time.monotonic()
         page.click("train")
@@ -138,7 +138,7 @@ def test_labels_train_the_head_and_outlive_the_server(browser, cohort):
         both = page.said("message", "version 0002: ", "mm²")
         assert "version 0001: " in both
         page.set("version", "0001")
-        page.said("learner", "version 0001 maps from now on")
+        page.said("learner", "maps are made with version 0001 from now on")
         assert page.problems == other.problems == []
         children = server.children()
     finally:
@@ -158,15 +158,15 @@ def test_labels_train_the_head_and_outlive_the_server(browser, cohort):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     try:
         page = LabelPage(context, again, "to%20label")
-        assert "counts as tumour, 30 % of the tissue, as said here" in page.said("counts", "counts")
+        assert "label: tumour, 30 % of the tissue (given here)" in page.said("counts", "30 %")
         page.said("message", "version 0001: ", "mm²")
         assert page.get("version", "value") == "0001"
         assert rows_of(again.labels) == rows
         # What was said is taken back: what was drawn counts, and then nothing.
         page.set("label", "")
-        page.said("counts", "as drawn")
+        page.said("counts", "(from the strokes)")
         page.click("undo stroke")
-        page.said("counts", "has no label")
+        page.said("counts", "no label yet")
         assert "to label" not in rows_of(again.labels)
         assert page.problems == []
     finally:

@@ -54,24 +54,24 @@ def test_what_is_said_counts_before_what_is_drawn_and_what_the_manifest_says(ope
     drawn = (400 * 20 + np.pi * 10**2) / (1000 * 700)
     assert (labels.label("a").label, labels.label("a").source) == (1, "annotations")
     assert labels.label("a").fraction == pytest.approx(drawn, rel=0.05)
-    labels.say("a", 1, 0.4)
-    labels.say("b", 0)
+    labels.set_label("a", 1, 0.4)
+    labels.set_label("b", 0)
     assert written(labels) == {"c1": (1, 0.4, "train"), "c2": (0, 0.0, "train"), "c3": (0, 0.0, "test")}
-    labels.say("a", 0)
+    labels.set_label("a", 0)
     assert labels.label("a").drawn.label is None
     # All of it is found again.
     again = opened()
-    assert (again.said("a").label, len(again.strokes("a")), written(again)) == (0, 1, written(labels))
-    again.say("a", None)
+    assert (again.given_label("a").label, len(again.strokes("a")), written(again)) == (0, 1, written(labels))
+    again.set_label("a", None)
     again.undo_stroke("a")
-    again.say("b", None)
+    again.set_label("b", None)
     assert written(again) == {"c2": (1, 0.25, "train"), "c3": (0, 0.0, "test")}
     assert not list(again.path.parent.glob("strokes/*"))
 
 
 def test_slides_of_the_test_are_not_learnt_from(opened):
     labels = opened()
-    labels.say("c", 1)
+    labels.set_label("c", 1)
     assert [slide.image_id for slide in labels.slides_to_learn_from()] == ["b"]
     assert written(labels)["c3"] == (1, None, "test")
 
@@ -84,7 +84,7 @@ def test_splits_are_left_to_the_training_where_the_manifest_has_none(manifest, o
 
 def test_a_manifest_that_a_kill_has_left_behind_is_made_anew(opened):
     labels = opened()
-    labels.say("a", 1, 0.5)
+    labels.set_label("a", 1, 0.5)
     labels.path.write_text("image\n")
     assert written(opened())["c1"] == (1, 0.5, "train")
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_kept_changes_nothing(opened):
     labels = opened()
     before = labels.path.read_bytes()
     with pytest.raises(Refusal, match="contradict"):
-        labels.say("a", 0, 0.5)
+        labels.set_label("a", 0, 0.5)
     labels.draw("a", "Stroma", [(0, 0), (9, 9)], 5)
     labels.draw("a", "Tumor", [(float("nan"), 0)], 5)
     assert labels.path.read_bytes() == before

@@ -71,7 +71,7 @@ def test_squares_outside_are_clear_and_wrong_ones_are_refused(layers):
     for wrong in (lambda: layers.slide_square("first", (10, 0, 0)), lambda: layers.slide_square("../first", (0, 0, 0))):
         with pytest.raises(ValueError, match=r"zoom must be|there is no slide"):
             wrong()
-    with pytest.raises(ValueError, match="there are no colours"):
+    with pytest.raises(ValueError, match="unknown colour map"):
         layers.map_square(0, "first", (0, 0, 0), "jet")
     with pytest.raises(ValueError, match="has no map of 'broken'"):
         layers.map_square(0, "broken", (0, 0, 0), "viridis")
@@ -170,9 +170,9 @@ def test_what_is_wrong_in_a_link_is_left_out(layers, query):
 
 
 def test_a_folder_without_maps_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no maps: expected slides\.csv"):
+    with pytest.raises(ValueError, match=r"contains no maps: expected slides\.csv"):
         open_cohort([tmp_path])
-    with pytest.raises(ValueError, match="there is nothing to see"):
+    with pytest.raises(ValueError, match="there are no slides to show"):
         open_cohort([])
 
 
@@ -189,7 +189,7 @@ def test_two_slides_of_one_name_are_said(tmp_path, caplog):
     cohort = open_cohort([], tmp_path / "slides.csv")
     assert cohort.slides["slide"].path == tmp_path / "a/slide.svs"
     assert [record.message for record in caplog.records if "two slides" in record.message] == [
-        f"two slides are called slide: {tmp_path}/a/slide.svs is shown, {tmp_path}/b/slide.svs is not"
+        f"two slides have the name slide: {tmp_path}/a/slide.svs is shown, {tmp_path}/b/slide.svs is not"
     ]
 
 

@@ -24,10 +24,17 @@ pytest.importorskip("bokeh", reason="needs bokeh (requirements-viewer.txt)")
 
 
 @pytest.fixture(scope="module")
-def address(mapped):
-    """Of the page, served by a process of its own."""
+def log(tmp_path_factory):
+    """What the process writes to its standard error."""
+    return tmp_path_factory.mktemp("page") / "log.txt"
+
+
+@pytest.fixture(scope="module")
+def address(mapped, log):
+    """The address of the page, served by a process of its own."""
     command = [sys.executable, ROOT / "scripts/view.py", mapped / "plain", mapped / "other", "--manifest", mapped / "slides.csv"]
-    process = subprocess.Popen([*command, "--no_browser"], stdout=subprocess.PIPE, text=True)
+    with log.open("w") as stderr:
+        process = subprocess.Popen([*command, "--no_browser"], stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
     yield process.stdout.readline().strip()
     process.terminate()
@@ -91,6 +98,13 @@ def test_only_who_has_the_token_sees_anything(address):
     status, reason = status_of(f"{host}/slide/..%2F..%2Fslides.csv/0/0/0.png?{token}")
     assert status == 404
     assert b"there is no slide" in reason
+
+
+@pytest.mark.parametrize("query", ["", "&slide=first", "&slide=first&methods=0,1", "&slide=broken"])
+def test_bokeh_has_nothing_to_warn_of(address, log, query):
+    assert status_of(address + query)[0] == 200
+    assert "(EMPTY_LAYOUT)" not in log.read_text()
+    assert "W-10" not in log.read_text()
 
 
 def test_the_table_and_the_slide(open_page, mapped):

@@ -1,1 +1,1 @@
-"""What stands between the network and the server: which requests are let in, how large they may be, and what errors may say."""
+"""Protection of the server: which requests are accepted, how large they may be, and what error messages may reveal."""

@@ -1,4 +1,4 @@
-"""Looks at every request before anything else does."""
+"""Checks every request before anything else sees it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..access import check_parameters
 from ..refusal import Refusal
 
-# Of a body that is no upload: the Digital Slide Archive lists the tiles of a slide in it.
+# For bodies other than uploads; the Digital Slide Archive lists the tiles of a slide in one.
 LARGEST_BODY_BYTES = 16 * 2**20
 LARGEST_UPLOAD_BYTES = 4 * 2**30
-# What a browser says of a request that it did not make for a page of this server, nor for its user.
+# Values of Sec-Fetch-Site with which a browser marks requests made by pages of other sites.
 _FOREIGN = ("cross-site", "same-site")
 
 
 class Guard:
-    """Sends away what should not come in.
+    """Rejects invalid and foreign requests.
 
-    Names that become file names must be names; a web page of another origin is sent away, which a browser alone would not do for
-    simple requests; bodies end where they are too large, and all that are on their way together hold no more than one upload may;
-    and bodies without a type, as QuPath sends them, are JSON.
+    - Parameters that become file names must be valid names.
+    - Web pages of other origins are rejected, which a browser alone would not do for simple requests.
+    - Bodies that are too large are cut off, and all bodies in transit together may not exceed the limit of one upload.
+    - Bodies without a content type, as QuPath sends them, are taken as JSON.
 
     Args:
-        app: gets the others.
-        origins: of web pages that may ask.
-        largest_upload_bytes: of one body with files, and of all that are received at the same time.
+        app: application that receives the accepted requests.
+        origins: origins of web pages that may send requests.
+        largest_upload_bytes: limit for one body with files, and for all bodies that are received at the same time.
     """
 
     def __init__(
@@ -61,16 +62,16 @@ class Guard:
         if origin in self._origins:
             return
         if origin and _host_of(origin) != headers.get("host"):
-            raise Refusal(f"web pages of {origin[:80]} may not ask here: start the server with --origin to let them", 403)
-        # An image or a link on a page sends no origin.
+            raise Refusal(f"web pages of {origin[:80]} may not send requests: to allow them, start the server with --origin", 403)
+        # Images and links on a page are requested without an origin.
         if headers.get("sec-fetch-site") in _FOREIGN:
-            raise Refusal("web pages of others may not ask here: start the server with --origin to let them", 403)
+            raise Refusal("web pages of other sites may not send requests: to allow them, start the server with --origin", 403)
 
     def _limit(self, headers: Mapping[str, str]) -> int:
-        """The most bytes that a body may have.
+        """The largest size in bytes that a body may have.
 
         Raises:
-            Refusal: if it says itself that it has more.
+            Refusal: if its content length exceeds it.
         """
         is_upload = headers.get("content-type", "").lower().startswith("multipart/form-data")
         limit = self._largest if is_upload else min(self._largest, LARGEST_BODY_BYTES)
@@ -95,14 +96,14 @@ class Guard:
             if own > limit:
                 refusal = _too_large(limit)
             elif total > max(self._largest, own):
-                refusal = Refusal("other uploads are on their way: send this one again later", 429)
+                refusal = Refusal("other uploads are in progress: send this one again later", 429)
             if refusal is not None:
                 raise refusal
             return message
 
         async def unless_refused(message: Message) -> None:
             nonlocal has_begun
-            # What the server says of a body that was cut off is not what is to be said.
+            # The application's answer to a body that was cut off is replaced by the refusal.
             if refusal is None or has_begun:
                 has_begun = True
                 await send(message)
@@ -127,9 +128,9 @@ def _host_of(origin: str) -> str | None:
 
 
 def _too_large(limit: int) -> Refusal:
-    return Refusal(f"the body is too large: {limit:,} bytes are taken at most", 413)
+    return Refusal(f"the body is too large: at most {limit:,} bytes are accepted", 413)
 
 
 async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-    # What is left of the body is not read: the connection ends with the answer.
+    # The rest of the body is not read, so the connection is closed after the answer.
     await JSONResponse({"detail": str(refusal)}, refusal.status, {"Connection": "close"})(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Numbers from outside, each between bounds that a slide or a training can have."""
+"""Validation of numbers from clients, with the bounds of slides and trainings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ..refusal import Refusal
 
-# Level-0 pixels; the largest slides have some 2**18 on a side.
+# Level-0 pixels; the largest slides have about 2**18 per side.
 FARTHEST_PX = 2**31
 LARGEST_AREA_PX = 1e12
 # Micrometres per pixel, from an objective of 400x to one of 0.1x.
@@ -16,10 +16,10 @@ MOST_EPOCHS = 10_000
 
 
 def number(value: Any, name: str, least: float, most: float) -> float:
-    """A number between two bounds.
+    """Check that a value is a number between two bounds, inclusive, and return it.
 
     Raises:
-        Refusal: naming it, what was expected and what was received.
+        Refusal: naming the number, the expected range and the value received.
 
     >>> number(80, "min_poly_area", 0, 1e12)
     80.0
@@ -27,20 +27,20 @@ def number(value: Any, name: str, least: float, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Refusal(f"{name} must be a number, got {repr(value)[:80]}")
     if not least <= value <= most or math.isnan(value):
-        raise Refusal(f"{name} must be a number of {_between(least, most)}, got {repr(value)[:80]}")
+        raise Refusal(f"{name} must be {_between(least, most)}, got {repr(value)[:80]}")
     return float(value)
 
 
 def whole_number(value: Any, name: str, least: int, most: int) -> int:
-    """A whole number between two bounds.
+    """Check that a value is a whole number between two bounds, inclusive, and return it.
 
     Raises:
-        Refusal: naming it, what was expected and what was received.
+        Refusal: naming the number, the expected range and the value received.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise Refusal(f"{name} must be a whole number of {_between(least, most)}, got {repr(value)[:80]}")
+        raise Refusal(f"{name} must be a whole number {_between(least, most)}, got {repr(value)[:80]}")
     return value
 
 
 def _between(least: float, most: float) -> str:
-    return f"at least {least:g} and at most {most:g}"
+    return f"from {least:g} to {most:g}"

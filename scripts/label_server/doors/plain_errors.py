@@ -1,19 +1,19 @@
-"""Errors as clients are told of them: files by their names, not by where they lie on this machine."""
+"""Error messages for clients, in which files have their names but not their folders on this machine."""
 
 from __future__ import annotations
 
 import re
 
-# From a blank, a quote or a bracket on. An address (https://...) and a share (and/or) are no paths.
+# Paths begin after a blank, a quote or a bracket. Addresses (https://...) and alternatives (and/or) are not paths.
 _PATH = re.compile(r"""(?<![\w./:\\])(?:/[^\s/'"()\[\]{},;:<>]+)+/([^\s/'"()\[\]{},;:<>]*)""")
 _WINDOWS = re.compile(r"""(?<![\w])[A-Za-z]:\\(?:[^\s\\'"<>]+\\)*([^\s\\'"<>]*)""")
 
 
 class PlainErrors:
-    """Takes the folders out of what errors say.
+    """Removes folders from error messages.
 
     Args:
-        folders: that are known and may have blanks in their names; what lies in them is named from there on.
+        folders: known folders, whose names may contain blanks; of paths inside them only the file name remains.
     """
 
     def __init__(self, folders: tuple[str, ...] = ()) -> None:
@@ -22,7 +22,7 @@ class PlainErrors:
         self._themselves = re.compile("|".join(map(re.escape, inside))) if inside else None
 
     def __call__(self, text: str) -> str:
-        """The text, without a path from the root.
+        """The text, with absolute paths reduced to file names.
 
         >>> PlainErrors(("/slides of a study",))("cannot read /slides of a study/a/b.svs, nor '/tmp/x/c.tif'")
         "cannot read b.svs, nor 'c.tif'"

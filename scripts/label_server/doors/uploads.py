@@ -1,4 +1,4 @@
-"""Uploaded files, each in a folder of its own for as long as it is needed."""
+"""Uploaded files, each in its own folder for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import IO
 
 from ..refusal import Refusal
 
-# That stay free for labels and maps.
+# Disk space that stays free for labels and maps.
 _SPARED_BYTES = 2**28
 
 
 class Uploads:
-    """A folder for uploaded files, empty between two requests.
+    """A folder for uploaded files, which is empty between requests.
 
-    What a server that was killed has left there is removed when the next one starts.
+    Files that a killed server left there are removed when the next one starts.
 
     Args:
-        folder: of this server alone.
+        folder: folder that no other server uses.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -30,14 +30,14 @@ class Uploads:
 
     @contextmanager
     def kept(self, file: IO[bytes], suffix: str) -> Iterator[Path]:
-        """The content of an upload as a file, which is removed at the end whatever happens.
+        """Store an upload as a file, which is removed when the context ends, whatever happens.
 
         Args:
-            file: to be read from its start.
-            suffix: of the file's name, one that is known.
+            file: the upload, which is read from its start.
+            suffix: suffix of the file's name.
 
         Raises:
-            Refusal: if there is no space for it.
+            Refusal: if there is not enough disk space.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self.folder))
@@ -45,7 +45,7 @@ class Uploads:
             size = file.seek(0, 2)
             file.seek(0)
             if shutil.disk_usage(folder).free < size + _SPARED_BYTES:
-                raise Refusal(f"there is no space for an upload of {size:,} bytes", 507)
+                raise Refusal(f"there is not enough disk space for an upload of {size:,} bytes", 507)
             path = folder / f"upload{suffix}"
             with path.open("wb") as target:
                 shutil.copyfileobj(file, target)

@@ -1,4 +1,4 @@
-"""Weak labels of slides become a trained head and new maps: what the label server and the page of `scripts/view.py` share.
+"""From weak labels of slides to a trained head and new maps, for the label server and for the page of `scripts/view.py`.
 
 Nothing here imports MONAI Label.
 """

@@ -1,4 +1,4 @@
-"""Maps of slides, each made once for each version of a model and kept."""
+"""Maps of slides, made once for each version of a model and stored."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .served_model import LoadedModel
 
 
 class KeptMaps:
-    """Maps under ``<folder>/<model>/<weights>/``: ``<slide>.ome.tif``, ``.geojson``, ``.png`` and ``slides.csv``, as every
-    inference of the project leaves them.
+    """Maps in ``<folder>/<model>/<weights>/``: ``<slide>.ome.tif``, ``.geojson``, ``.png`` and ``slides.csv``, as every
+    inference of the project writes them.
 
-    A slide that changes on disk is mapped anew, and so is every slide when the model gets other weights; what was made with the
-    former weights stays for a way back. One slide is computed at a time; what is there is given out meanwhile.
+    A slide is mapped again if its file changes or the model gets other weights; the maps of earlier weights are kept, so that one
+    can return to them. One slide is mapped at a time; stored maps are available meanwhile.
 
     Args:
-        folder: of all maps.
+        folder: folder of all maps.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -39,14 +39,14 @@ class KeptMaps:
         return None if worker.unfinished([image]) else worker.store.read(image.name)
 
     def map_slide(self, name: str, model: LoadedModel, image_id: str, path: Path, mpp: float | None = None) -> Row:
-        """Map a whole slide unless it is mapped; its row.
+        """Map a whole slide unless it is already mapped, and return its row.
 
         Args:
-            name: of the folder in which the maps of the model are kept.
-            model: which maps.
-            image_id: under which the slide is known.
-            path: of the slide.
-            mpp: micrometres per level-0 pixel, where the file does not say.
+            name: name of the folder for the maps of the model.
+            model: model that maps the slide.
+            image_id: identifier of the slide.
+            path: path of the slide.
+            mpp: micrometres per level-0 pixel, if the file does not state it.
 
         Raises:
             Refusal: if it cannot be read or mapped.
@@ -56,12 +56,12 @@ class KeptMaps:
             worker = CohortWorker(model.mapper, self.folder_of(name, model))
             outcome = worker.attempt(image, worker.store.read(image.name), image_id)
             if outcome.row is None:
-                raise Refusal(f"another process is mapping {image_id}: ask again later", 409)
+                raise Refusal(f"another process is mapping {image_id}: try again later", 409)
             if outcome.is_new:
                 worker.store.tabulate(outcome.row)
                 worker.store.flush()
         if outcome.row["status"] not in FINISHED:
             reason = str(outcome.row["reason"])
-            # What the file is to blame for, and what not.
+            # A ValueError is the fault of the file; anything else is the server's.
             raise Refusal(f"{image_id} cannot be mapped: {reason}", 422 if reason.startswith("ValueError") else 500)
         return outcome.row

@@ -1,4 +1,4 @@
-"""How a bundle is trained from the labels of a viewer, as it declares it in ``configs/from_viewer.json`` and its metadata."""
+"""How a bundle is trained on the labels of a viewer, as declared in its ``configs/from_viewer.json`` and its metadata."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ..refusal import Refusal
 
 OVERLAY = "from_viewer"
 KEYS = "_keys_"
-# Of a manifest: what is known of a slide on which somebody has drawn, or of which a label and a fraction are said.
+# Columns of a manifest that viewers provide: a label, and a fraction that was given or drawn.
 KNOWN = frozenset({"label", "area"})
 _NAMES = ("max_epochs", "initial_weights")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a bundle is trained from the labels of a viewer.
+    """How a bundle is trained on the labels of a viewer.
 
     Args:
-        supervision: of the bundle: whether it learns from slides or regions, and whether those with tumour need their area.
-        overlay: what differs from its ``train.json``: no masks, no test split.
-        max_epochs: key of the number of epochs; None where it cannot be chosen.
-        initial_weights: key of the weights to begin with; None where a training cannot begin with any.
+        supervision: supervision of the bundle: whether it learns from slides or regions, and which labels it needs.
+        overlay: changes to its ``train.json``, such as no masks and no test split.
+        max_epochs: key of the number of epochs; None if it cannot be chosen.
+        initial_weights: key of the initial weights; None if a training always begins with new ones.
     """
 
     supervision: Supervision
@@ -40,29 +40,29 @@ class Recipe:
         return "area" in self.supervision.learns_from
 
     def region(self, config: Mapping[str, Any]) -> tuple[int, float] | None:
-        """Side in pixels and micrometres per pixel of a region; None where slides are trained on.
+        """Side in pixels and micrometres per pixel of a region; None if the bundle trains on whole slides.
 
         Raises:
-            Refusal: if the configuration reads images as they are stored, and so says no pixel size for regions of slides.
+            Refusal: if the configuration reads images as they are stored, and so has no pixel size for regions of slides.
         """
         if self.supervision.unit == SLIDES:
             return None
         if config["mpp"] is None:
             raise Refusal(
-                "the model was trained on images as they are stored (mpp null), and regions of slides need a pixel size: start "
-                "the server with --train_set mpp NUMBER, micrometres per pixel"
+                "the model was trained on images as they are stored (mpp null), but regions of slides need a pixel size: start "
+                "the server with --train_set mpp NUMBER, in micrometres per pixel"
             )
         return int(config["image_size_px"]), float(config["mpp"])
 
 
 def read_recipe(bundle: Path) -> Recipe | None:
-    """The recipe of a bundle; None for one that has no ``configs/from_viewer.json``: it cannot be trained from such labels.
+    """The recipe of a bundle; None if it has no ``configs/from_viewer.json`` and so cannot be trained on a viewer's labels.
 
     Args:
-        bundle: its folder.
+        bundle: folder of the bundle.
 
     Raises:
-        ValueError: naming the file, if what it declares is wrong, or the bundle learns from what no viewer sends.
+        ValueError: naming the file, if its declaration is invalid or the bundle needs labels that no viewer provides.
     """
     path = bundle / "configs" / f"{OVERLAY}.json"
     if not path.is_file():
@@ -75,7 +75,8 @@ def read_recipe(bundle: Path) -> Recipe | None:
     unknown = set(supervision.learns_from) - KNOWN
     if unknown:
         raise ValueError(
-            f"{path}: the bundle learns from {', '.join(sorted(unknown))}, but viewers give {' and '.join(sorted(KNOWN))} alone: "
+            f"{path}: the bundle learns from {', '.join(sorted(unknown))}, but viewers only provide "
+            f"{' and '.join(sorted(KNOWN))}: "
             "remove the file, or correct the supervision in metadata.json"
         )
     changes = {name: value for name, value in overlay.items() if not name.startswith("_")}

@@ -1,4 +1,4 @@
-"""A bundle that answers: its mapper, loaded when it is first asked for and again when its weights have changed."""
+"""A served bundle, whose mapper is loaded on first use and again when its weights have changed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .versions import ModelVersions, Version
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
-# Beside the weights of a head that comes with the repository, see `scripts/ship.py`.
+# Next to the weights of a head that comes with the repository, see `scripts/ship.py`.
 HEAD = "inference.json"
-# Keys of inference.json and train.json that name a folder of slides' features.
+# Keys of inference.json and train.json for a folder of slide features.
 STORED_FEATURES, SLIDE_FEATURES = "stored_features", "slide_features"
 
 
@@ -34,10 +34,10 @@ class BundleSource:
     """A bundle to be served.
 
     Args:
-        folder: of the bundle.
-        checkpoint: of its network.
-        overlays: behind its ``train.json`` and ``inference.json``: names in its ``configs`` (``unet``), or paths.
-        head: the configuration of a shipped head, behind ``inference.json`` alone; None for the network of a training.
+        folder: folder of the bundle.
+        checkpoint: checkpoint of its network.
+        overlays: overlays of its ``train.json`` and ``inference.json``: names in its ``configs`` (``unet``), or paths.
+        head: configuration of a shipped head, an overlay of ``inference.json`` only; None for the network of a training.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class BundleSource:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A mapper and what its answers are kept under."""
+    """A mapper, its version and its settings, under which its maps are stored."""
 
     mapper: SlideMapper
     version: Version
@@ -56,12 +56,12 @@ class LoadedModel:
 
     @property
     def key(self) -> str:
-        """Of the weights, in 12 letters."""
+        """The first 12 characters of the weights' SHA-256."""
         return str(self.settings["weights_sha256"])[:12]
 
     @property
     def labels(self) -> dict[str, tuple[int, int, int]]:
-        """The classes that it finds, with their colours."""
+        """The classes of its outlines, with their colours."""
         names = self.mapper.class_names
         return {TUMOUR_CLASS: TUMOUR_COLOUR} if names is None else {name: class_colour(i) for i, name in enumerate(names) if i}
 
@@ -70,12 +70,12 @@ class ServedModel:
     """One bundle and its versions.
 
     Args:
-        name: under which it is asked for.
+        name: name by which clients request it.
         source: the bundle.
-        folder: of the server's own, for the versions that are trained here.
-        overrides: keys and values of its ``inference.json``.
+        folder: folder of the server for the versions that are trained here.
+        overrides: keys of its ``inference.json`` and their values.
         features: folder of the slides' stored features; None for a bundle that maps from pixels, or stores them itself.
-        mpp: micrometres per pixel at which it maps slides where its training has none: it saw images as they are stored.
+        mpp: micrometres per pixel at which it maps slides if its training states none, having read images as they are stored.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ServedModel:
             return self._loaded
 
     def answer_with(self, loaded: LoadedModel, version: Version) -> None:
-        """Let a mapper answer that was loaded to be checked, before its folder got the name of a version."""
+        """Serve a mapper that was loaded for a check, before its folder was renamed to that of a version."""
         with self._lock:
             self._loaded = replace(loaded, version=version)
 
@@ -122,8 +122,8 @@ class ServedModel:
         has_none = plain_value(training_config(version.checkpoint).get("mpp", "")) is None
         if self._mpp is not None and has_none and self.overrides.get("mpp") is None:
             logger.info(
-                "%s was trained on images as they are stored (mpp null): it maps and is trained on slides at %g um per pixel, as "
-                "--train_set mpp says",
+                "%s was trained on images as they are stored (mpp null); it maps slides, and is trained on them, at %g um per "
+                "pixel, as given by --train_set mpp",
                 *(self.name, self._mpp),
             )
             overrides["mpp"] = self._mpp
@@ -138,23 +138,23 @@ def find_bundles(
     checkpoints: Mapping[str, Path] | None = None,
     overlays: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, BundleSource]:
-    """The bundles of a folder that can be served: those that have a trained network.
+    """Find the bundles of a folder that can be served, which are those with a trained network.
 
     Args:
-        folder: of bundles, of this repository or unpacked.
-        names: of those wanted; none for all that have a checkpoint.
-        checkpoints: by bundle, instead of its ``models/model.pt``: a file, or the output folder of a training, or that of a head
-            that comes with the bundle.
-        overlays: by bundle.
+        folder: folder of bundles, of this repository or unpacked.
+        names: names of the bundles to serve; empty for all that have a checkpoint.
+        checkpoints: bundle -> checkpoint in place of its ``models/model.pt``: a file, the output folder of a training, or the
+            folder of a head that comes with the bundle.
+        overlays: bundle -> overlays.
 
     Raises:
-        ValueError: for a name that is no bundle there, or a bundle that is asked for and has no checkpoint.
+        ValueError: if the folder does not contain a named bundle, or a named bundle has no checkpoint.
     """
     checkpoints, overlays = checkpoints or {}, overlays or {}
     there = sorted(path.parents[1].name for path in folder.glob("*/configs/inference.json"))
     missing = [name for name in (*names, *checkpoints, *overlays) if name not in there]
     if missing:
-        raise ValueError(f"{folder} holds no bundle {', '.join(missing)}; it holds {', '.join(there) or 'none'}")
+        raise ValueError(f"{folder} contains no bundle {', '.join(missing)}; it contains {', '.join(there) or 'none'}")
     found: dict[str, BundleSource] = {}
     for name in names or there:
         given = checkpoints.get(name, folder / name / "models" / CHECKPOINT_NAME)
@@ -178,45 +178,45 @@ def find_bundles(
 
 
 def encoder_keys(features: Path) -> dict[str, str]:
-    """Keys of a bundle on features by which its encoder's weights are loaded only where there is something to encode."""
+    """Keys with which a bundle on features loads the weights of its encoder only if it has something to encode."""
     return {"encoder_def::_target_": "shared.encoders.encoder_of_features", "encoder_def::features": str(features)}
 
 
 def check_features(sources: Mapping[str, BundleSource], folders: Mapping[str, Path]) -> None:
-    """Refuse folders of features for which there is no bundle, or none that works on features of slides.
+    """Check that each folder of features belongs to a served bundle that works on features of slides.
 
     Raises:
         ValueError: naming the bundle or the folder.
     """
     for name, folder in folders.items():
         if name not in sources:
-            raise ValueError(f"--features {name}={folder}: {name} is not served; served are {', '.join(sources)}")
+            raise ValueError(f"--features {name}={folder}: {name} is not served; the served models are {', '.join(sources)}")
         if not folder.is_dir():
-            raise ValueError(f"--features {name}={folder}: there is no such folder: scripts/embed.py makes one")
+            raise ValueError(f"--features {name}={folder}: the folder does not exist; create it with scripts/embed.py")
         keys = {key for path in config_files(sources[name], "train") for key in json.loads(path.read_text())}
         if SLIDE_FEATURES not in keys:
             raise ValueError(
-                f"--features {name}={folder}: expected a bundle that learns on features of slides, found none of its keys called "
-                f"{SLIDE_FEATURES!r}: serve it with --overlay {name}=features"
+                f"--features {name}={folder}: expected a bundle that learns from features of slides, found no key "
+                f"{SLIDE_FEATURES!r} in its configuration: serve it with --overlay {name}=features"
             )
 
 
 def _heads_of(bundle: Path) -> str:
-    """Of the heads that come with a bundle, for messages."""
+    """The heads that come with a bundle, as the end of a message."""
     heads = sorted(path.parent for path in bundle.glob(f"models/*/{HEAD}"))
     return "".join(f"; --checkpoint {bundle.name}={head} is a head that comes with it, see its README.md" for head in heads)
 
 
 def training_config(checkpoint: Path) -> dict[str, Any]:
-    """The configuration that a checkpoint was trained with, from beside it; empty where nothing is known."""
+    """The configuration with which a checkpoint was trained, from the file next to it; empty if there is none."""
     path = checkpoint.with_name(CONFIG)
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def inference_settings(source: BundleSource, checkpoint: Path) -> dict[str, Any]:
-    """Keys of a bundle's inference, with the values of the training.
+    """Keys of a bundle's inference with their values in training.
 
-    They are those that it compares with the training (``check_training``), and those that its network is made of.
+    These are the keys that the inference compares with the training (``check_training``) and those that define its network.
     """
     trained = training_config(checkpoint)
     parser = ConfigParser()
@@ -231,7 +231,7 @@ def inference_settings(source: BundleSource, checkpoint: Path) -> dict[str, Any]
 
 
 def config_files(source: BundleSource, kind: str) -> list[Path]:
-    """The bundle's configuration of a kind (``train``, ``inference``), and its overlays."""
+    """The bundle's configuration of a kind (``train`` or ``inference``), followed by its overlays."""
     configs = source.folder / "configs"
     head = [str(source.head)] if source.head is not None and kind == "inference" else []
     named = [(configs / f"{overlay}.json", Path(overlay)) for overlay in (*source.overlays, *head)]
@@ -239,7 +239,7 @@ def config_files(source: BundleSource, kind: str) -> list[Path]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a configuration's item is a value, and neither a reference, an expression nor a component.
+    """Whether an item of a configuration is a plain value rather than a reference, an expression or a component.
 
     >>> [is_plain(value) for value in (1.0, None, "batch", "$None", ["a", "b"], "@norm", "$1 + 1", {"_target_": "x"})]
     [True, True, True, True, True, False, False, False]
@@ -252,7 +252,7 @@ def is_plain(value: Any) -> bool:
 
 
 def grouped_items(config: Mapping[str, Any], group: str = "") -> dict[str, Any]:
-    """The items of a configuration, those of groups under the names of both; notes are left out.
+    """The items of a configuration, with ``group::item`` for those of groups; descriptions are left out.
 
     >>> grouped_items({"lr": 0.1, "cmil": {"lr": 0.2, "_desc_lr": "words"}, "network": {"_target_": "x"}})
     {'lr': 0.1, 'cmil::lr': 0.2, 'network': {'_target_': 'x'}}
@@ -266,12 +266,12 @@ def grouped_items(config: Mapping[str, Any], group: str = "") -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """Null as the command line has to say it, as null."""
+    """The value, with None in place of ``$None``, the command line's spelling of null."""
     return None if value == "$None" else value
 
 
 def _names(config: Mapping[str, Any], value: Any) -> list[str]:
-    """A list of keys, written out or as a reference to one."""
+    """A list of keys, given directly or as a reference to an item."""
     if isinstance(value, str) and value.startswith("@"):
         value = config[value[1:]]
     return [str(item) for item in value or []]

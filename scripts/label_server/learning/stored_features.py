@@ -1,4 +1,4 @@
-"""What a folder of stored features says of how it was made, as keys of a bundle's training."""
+"""The settings with which a folder of features was stored, as keys of a bundle's training."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import h5py
 from shared.features.slide_features import FEATURES_SUFFIX
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
 
-# Of the folder's settings, under the names that trainings have for them.
+# Settings of the folder that trainings have under the same names.
 _SETTINGS = ("mpp", "tile_size_px", "margin_px", "tissue_method")
 
 
 def keys_of_features(folder: Path) -> dict[str, Any]:
-    """Encoder, its options, pixel size, tiles and tissue with which features were stored; nothing of another program's.
+    """Encoder, its options, pixel size, tiles and tissue with which features were stored; empty for those of another program.
 
     Args:
-        folder: as `SlideEmbedder` writes it.
+        folder: folder of features, as `SlideEmbedder` writes it.
 
     Raises:
-        ValueError: if it holds no features.
+        ValueError: if the folder contains no features.
     """
     path = min(folder.glob(f"*{FEATURES_SUFFIX}"), default=None)
     if path is None:
-        raise ValueError(f"{folder} holds no features (*{FEATURES_SUFFIX}): scripts/embed.py stores them")
+        raise ValueError(f"{folder} contains no features (*{FEATURES_SUFFIX}): create them with scripts/embed.py")
     try:
         settings = json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8"))
         with h5py.File(path) as file:
@@ -45,7 +45,7 @@ def _encoder_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tissue_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the tissue that was found then: it need not be found again."""
+    """Keys of the tissue that was found then, so that it need not be found again."""
     if settings.get("tissue_dir") is None or not Path(settings["tissue_dir"]).is_dir():
         return {}
     return {"tissue_dir": settings["tissue_dir"], "tissue_mpp": settings["tissue_mpp"]}

@@ -1,4 +1,4 @@
-"""Trainings in the background: a working copy is trained, checked and only then made the version that answers."""
+"""Trainings in the background: a new version is trained and checked, and only then replaces the current one."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ logger = logging.getLogger(__name__)
 MANIFEST, OVERLAY, LOG = "labels.csv", "overlay.json", "log.txt"
 RUNNING, DONE, ERROR, STOPPED, SUBMITTED = "RUNNING", "DONE", "ERROR", "STOPPED", "SUBMITTED"
 _LAST_LINES = 20
-# Of those that ended.
+# Finished tasks that are remembered.
 _MOST_TASKS = 100
-# It goes into an expression of the configuration.
+# It becomes part of an expression of the configuration, so nothing else is accepted.
 _DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]{1,2})?")
 
 
 def recipe_of(model: ServedModel) -> Recipe | None:
-    """How a served bundle is trained; None if it cannot be from a viewer's labels, nor a head that comes with it."""
+    """How a served bundle is trained; None if it cannot be trained on a viewer's labels, or is a head that came with it."""
     return None if model.source.head is not None else read_recipe(model.source.folder)
 
 
@@ -71,14 +71,14 @@ def base_config(model: ServedModel, recipe: Recipe) -> dict[str, Any]:
 def training_overlay(
     model: ServedModel, recipe: Recipe, run: Path, options: Mapping[str, Any], extra: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a training of the current version differs in from the bundle's ``train.json``.
+    """The overlay with which a training of the current version changes the bundle's ``train.json``.
 
     Args:
-        model: to be trained.
+        model: model to train.
         recipe: how it is trained.
         run: folder of the training.
-        options: of the request: ``max_epochs``, ``pretrained`` (False begins with new weights), ``device``.
-        extra: of the server for every bundle, the last word; keys that this bundle does not have are left out.
+        options: options of the request: ``max_epochs``, ``pretrained`` (False begins with new weights), ``device``.
+        extra: keys and values of every training, which override all others; keys that the bundle does not have are left out.
     """
     bundle = grouped_items(json.loads((model.source.folder / "configs" / "train.json").read_text()))
     settings = {name: value for name, value in base_config(model, recipe).items() if name in bundle and not name.startswith("_")}
@@ -97,7 +97,7 @@ def training_overlay(
         overlay[recipe.initial_weights] = str(model.versions.current.checkpoint)
     if options.get("max_epochs") is not None:
         if recipe.max_epochs is None:
-            raise Refusal(f"{model.name} does not say how many epochs it is trained for: leave max_epochs out")
+            raise Refusal(f"the number of epochs of {model.name} cannot be chosen: leave out max_epochs")
         overlay[recipe.max_epochs] = int(options["max_epochs"])
     if options.get("device"):
         overlay["device"] = f"$torch.device({options['device']!r})"
@@ -117,14 +117,14 @@ def write_run_manifest(
     """Write the manifest of a training, see `write_training_set`; return the number of rows with each label.
 
     Args:
-        model: to be trained.
+        model: model to train.
         recipe: how it is trained.
         run: folder of the training.
-        slides: with their labels.
-        tissue: where tissue is kept.
-        options: of the request: ``val_split``.
-        extra: keys and values of every training, the last word.
-        slide_mpp: of slides that do not say.
+        slides: slides with their labels.
+        tissue: cache of the slides' tissue.
+        options: options of the request: ``val_split``.
+        extra: keys and values of every training, which override all others.
+        slide_mpp: micrometres per level-0 pixel of slides whose files do not state it.
     """
     region = recipe.region({**base_config(model, recipe), **extra})
     share = options.get("val_split", 0.25)
@@ -133,7 +133,7 @@ def write_run_manifest(
 
 @dataclass
 class TrainingTask:
-    """One training, as MONAI Label's clients are told of it."""
+    """One training, as it is reported to MONAI Label's clients."""
 
     model: str
     request: dict[str, Any]
@@ -155,13 +155,13 @@ class TrainingTask:
 
 
 class Trainings:
-    """One training at a time, each a process of its own that ends with this one.
+    """Runs one training at a time, each in its own process, which ends with this one.
 
     Args:
-        prepare: writes the manifest of a model into a folder; returns what is to be remembered of it.
-        extra: keys and values of every training whose bundle has the key, the last word.
-        on_published: called with model and version when a training has become the version that answers.
-        warm: runs the trainings; None starts a new process for each.
+        prepare: function that writes the manifest of a model into a folder and returns the record of the training.
+        extra: keys and values of every training whose bundle has the key, which override all others.
+        on_published: called with model and version when a training has become the current version.
+        warm: process that runs the trainings; None starts a new process for each.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Trainings:
         self._warm = warm or WarmProcess([])
         self._prepare, self._extra, self._on_published = prepare, dict(extra or {}), on_published
         self._lock = threading.Lock()
-        # Of each task that runs, by its id.
+        # Task id -> process, of running tasks.
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.tasks: list[TrainingTask] = []
         self._is_closed = False
@@ -184,17 +184,17 @@ class Trainings:
         return next((task for task in self.tasks if task.status in (SUBMITTED, RUNNING)), None)
 
     def start(self, model: ServedModel, request: Mapping[str, Any]) -> TrainingTask:
-        """Begin to train a model.
+        """Start to train a model.
 
         Raises:
-            Refusal: if one is being trained, the bundle cannot be trained from a viewer's labels, there are too few, or the
-                request is wrong.
+            Refusal: if a training is running, the bundle cannot be trained on a viewer's labels, there are too few labels, or
+                the request is invalid.
         """
         recipe = recipe_of(model)
         if recipe is None and model.source.head is not None:
             raise Refusal(
-                f"{model.name} answers by the head in {model.source.head.parent}, which is not trained here: serve a training of "
-                f"your own on features (--overlay {model.name}=features --checkpoint {model.name}=PATH)"
+                f"{model.name} is served with the head in {model.source.head.parent}, which cannot be trained further: serve a "
+                f"training of your own on features (--overlay {model.name}=features --checkpoint {model.name}=PATH)"
             )
         if recipe is None:
             raise Refusal(f"{model.name} cannot be trained from a viewer's labels: it has no configs/from_viewer.json")
@@ -218,7 +218,7 @@ class Trainings:
         return task
 
     def stop(self) -> TrainingTask | None:
-        """Kill the training that runs; None if there is none, or it is published already."""
+        """Stop the running training and return it; None if there is none or it is already published."""
         with self._lock:
             task = self.running
             if task is not None and task.version is not None:
@@ -232,7 +232,7 @@ class Trainings:
         return task
 
     def close(self) -> None:
-        """Publish nothing any more: the server was told to end, and what it trains ends with it. May be called by a signal."""
+        """Publish nothing more, because the server is ending and its training with it. Safe to call in a signal handler."""
         self._is_closed = True
 
     def _run(self, task: TrainingTask, model: ServedModel, recipe: Recipe, run: Path, record: dict[str, Any]) -> None:
@@ -252,10 +252,10 @@ class Trainings:
                 return
             if code:
                 raise RuntimeError(f"the training ended with status {code}: {_last_error(run / LOG)}")
-            # What cannot be loaded must not replace what can.
+            # A version that cannot be loaded must not replace one that can.
             loaded = model.load(Version(run.name, run / "model.pt"))
             with self._lock:
-                # From here on it is published, whoever wants to stop it: before, it is not.
+                # A stop before this point prevents publication; afterwards it comes too late.
                 if task.status == STOPPED or self._is_closed:
                     self._end(task, STOPPED, None)
                     return
@@ -266,7 +266,7 @@ class Trainings:
             if self._on_published is not None:
                 self._on_published(model, version)
             self._end(task, DONE, None)
-            logger.info("%s: version %s answers from now on", model.name, version.name)
+            logger.info("%s: version %s is now the current version", model.name, version.name)
         except Exception as error:
             logger.error(
                 "training of %s failed: %s", model.name, error, exc_info=not isinstance(error, ValueError | RuntimeError)
@@ -285,21 +285,21 @@ class Trainings:
 
 
 def check_options(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a training's request.
+    """Validate the options of a training request, and return them.
 
     Raises:
-        Refusal: for an unknown key or a value that does not fit.
+        Refusal: for an unknown key or an invalid value.
     """
     known = {"max_epochs": int, "pretrained": bool, "device": str, "val_split": float}
-    # The QuPath dialog sends batch sizes, which the bundle has of its own.
+    # QuPath's dialog sends batch sizes, but the bundle has its own.
     ignored = {"client_id", "model", "name", "train_batch_size", "val_batch_size"}
     unknown = sorted({*request} - {*known} - ignored)
     if unknown:
-        raise Refusal(f"a training has no option {', '.join(unknown)[:200]}; it has {', '.join(known)}")
+        raise Refusal(f"unknown options of a training: {', '.join(unknown)[:200]}; expected {', '.join(known)}")
     options: dict[str, Any] = {}
     for name, kind in known.items():
         value = request.get(name)
-        # Clients send lists of choices back, of which the first is the chosen one.
+        # Clients return lists of choices, of which the first is the chosen one.
         value = value[0] if isinstance(value, list) and value else value
         if value is None:
             continue
@@ -318,9 +318,9 @@ def check_options(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _last_error(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    # MONAI wraps an error once for every level of the configuration: the cause comes first.
+    # MONAI wraps an error once for every level of the configuration, so the cause comes first.
     errors = [line for line in lines if re.match(r"([\w.]+(Error|Exception)|error): ", line)]
-    return (errors or lines[-1:] or ["it said nothing"])[0]
+    return (errors or lines[-1:] or ["its log is empty"])[0]
 
 
 def _now() -> str:

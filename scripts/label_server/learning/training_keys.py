@@ -1,4 +1,4 @@
-"""Keys that the server gives to every training: each goes to the bundles that have it."""
+"""Keys that the server sets in every training of a bundle that has them."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from .served_model import BundleSource, config_files
 
 
 def keys_of_training(source: BundleSource, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `values` whose top-level key is in the bundle's ``train.json`` or its overlays.
+    """The entries of `values` whose top-level key is in the bundle's ``train.json`` or its overlays.
 
-    Bundles differ in their keys, such as those of their epochs, and a training refuses a key that nothing reads.
+    Bundles differ in their keys, such as those for epochs, and a training rejects a key that nothing reads.
     """
     known = _top_level_keys(source)
     return {key: value for key, value in values.items() if top_level(key) in known}
 
 
 def check_training_keys(sources: Mapping[str, BundleSource], values: Mapping[str, Any]) -> None:
-    """Refuse keys that no training would read.
+    """Check that every key is read by some training.
 
     Args:
-        sources: bundle name -> bundle, of those that can be trained.
-        values: key -> value, ``::`` between the names of nested keys.
+        sources: bundle name -> bundle, for the bundles that can be trained.
+        values: key -> value, with ``::`` between the names of nested keys.
 
     Raises:
-        ValueError: for a key that is in none of the bundles' ``train.json``, with the nearest names.
+        ValueError: for a key that is in no ``train.json`` of the bundles, suggesting the most similar names.
     """
     known = {key for source in sources.values() for key in _top_level_keys(source)}
     unknown = [key for key in values if top_level(key) not in known]
     if unknown and not sources:
-        raise ValueError(f"--train_set {unknown[0]}: none of the served bundles can be trained, and nothing would read it")
+        raise ValueError(f"--train_set {unknown[0]}: none of the served bundles can be trained, so nothing would read it")
     if unknown:
         raise ValueError(
-            f"--train_set {unknown[0]}: expected a key of the train.json of {_listed(sources)}; none has "
-            f"{top_level(unknown[0])!r}, and nothing would read it. {nearest(top_level(unknown[0]), known)}"
+            f"--train_set {unknown[0]}: expected a key of the train.json of {_listed(sources)}; none of them has "
+            f"{top_level(unknown[0])!r}, so nothing would read it. {nearest(top_level(unknown[0]), known)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Weak labels of slides -> the manifest that a bundle trains from."""
+"""From weak labels of slides to the manifest on which a bundle is trained."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .weak_labels import WeakLabel
 
 logger = logging.getLogger(__name__)
 
-# Of a region to be of use, and of normal tissue drawn in it to be one without tumour.
+# Least share of tissue in a usable region, and of drawn normal tissue in a normal region.
 LEAST_TISSUE, LEAST_NORMAL = 0.5, 0.5
 
 
 @dataclass(frozen=True)
 class LabelledSlide:
-    """A slide of the studies folder and what is known of it."""
+    """A slide and its weak label."""
 
     image_id: str
     path: Path
@@ -46,19 +46,19 @@ def write_training_set(
     val_share: float = 0.25,
     slide_mpp: float | None = None,
 ) -> dict[str, int]:
-    """Write a manifest of slides, or of their regions, with a train and a val split.
+    """Write a manifest of slides, or of their regions, with the splits train and val.
 
-    A slide is in one split, and both splits have slides of both labels, chosen by their names, so that a slide stays where it is
-    when others are added.
+    Each slide is in one split, and both splits have slides of both labels. Splits are derived from the slides' names, so that
+    they change little when slides are added.
 
     Args:
-        slides: with their labels.
-        path: of the manifest.
-        tissue: where tissue is kept.
+        slides: slides with their labels.
+        path: path of the manifest.
+        tissue: cache of the slides' tissue.
         region: side in pixels and micrometres per pixel of regions, see `labelled_regions`; None for whole slides.
-        needs_area: regions with tumour whose share is not known are left out.
-        val_share: of the slides of each label, one at least.
-        slide_mpp: of slides that do not say.
+        needs_area: whether to leave out tumour regions whose share of tumour is not known.
+        val_share: share of each label's slides for validation, but at least one slide.
+        slide_mpp: micrometres per level-0 pixel of slides whose files do not state it.
 
     Returns:
         the number of rows with each label, as ``"0"`` and ``"1"``.
@@ -74,13 +74,13 @@ def write_training_set(
         if kept:
             per_slide[slide.image_id] = kept
         else:
-            logger.warning("%s is left out: its label says nothing of any of its regions", slide.image_id)
+            logger.warning("%s is left out: its label determines the label of none of its regions", slide.image_id)
     labels = {name: max(map(label_of, records)) for name, records in per_slide.items()}
     counts = Counter(labels.values())
     if min(counts[0], counts[1]) < 2:
         raise Refusal(
-            f"training needs two slides without and two with tumour at least, one of each to validate; usable are {counts[0]} "
-            f"without and {counts[1]} with"
+            f"training needs at least two normal and two tumour slides, one of each for validation; found {counts[0]} normal and "
+            f"{counts[1]} tumour slides that can be used"
         )
     split_of = _splits(labels, val_share)
     rows: list[Record] = [
@@ -92,23 +92,24 @@ def write_training_set(
 
 
 def labelled_regions(slide: Slide, label: WeakLabel, tissue: TissueMap, size_px: int, mpp: float) -> list[Record]:
-    """The regions of a slide whose label is known, on a grid, with tissue on half of them at least.
+    """The regions of a slide, on a grid, whose label is known and which are at least half tissue.
 
-    - Of a normal slide every region is normal.
-    - Where areas are drawn, a region that one of tumour touches has tumour, and that share of it; one that normal areas cover by
-      half is normal. What nobody has drawn on is not used, because tumour may be left there.
-    - Of a tumour slide on which nothing is drawn only a region that holds all the tissue is known to have tumour: the slide's
-      label and fraction are then its own.
+    - Every region of a normal slide is normal.
+    - On a slide with drawn areas, a region that overlaps drawn tumour is a tumour region, with that overlap as its share of
+      tumour; a region of which normal areas cover at least half is normal. Other regions are not used, because tumour may be
+      undrawn there.
+    - On a tumour slide without drawn areas, only a region that contains all the tissue is known to have tumour; it takes the
+      slide's label and fraction.
 
     Args:
         slide: the slide.
-        label: what is known of it.
-        tissue: of the same slide.
-        size_px: side of a region at `mpp`.
-        mpp: at which the regions will be read.
+        label: its weak label.
+        tissue: its tissue.
+        size_px: side of a region, in pixels at `mpp`.
+        mpp: micrometres per pixel at which the regions will be read.
 
     Returns:
-        Records with ``image``, ``x, y, width_px, height_px`` in level-0 pixels, ``label`` and ``area`` (None where not known).
+        Records with ``image``, ``x, y, width_px, height_px`` in level-0 pixels, ``label`` and ``area`` (None if not known).
     """
     grid = TileGrid.for_mpp(slide.size_px, slide.mpp, size_px, mpp, 0, slide.level_downsamples)
     positions = grid.positions()
@@ -128,9 +129,9 @@ def labelled_regions(slide: Slide, label: WeakLabel, tissue: TissueMap, size_px:
 
 
 def _region_label(label: WeakLabel, square: tuple[int, int, int], only_share: float | None) -> tuple[int, float | None] | None:
-    """Label and area of a square (x, y, side) of a slide; None where they are not known.
+    """Label and area of a square (x, y, side) of a slide, in level-0 pixels; None if they are not known.
 
-    `only_share`: of tissue in it, where it holds all of the slide's.
+    `only_share` is the square's share of tissue if it contains all tissue of the slide, and None otherwise.
     """
     if label.label == 0:
         return 0, 0.0
@@ -157,7 +158,7 @@ def _records(
 
 
 def with_drawn_fraction(slide: LabelledSlide, tissue: TissueCache, slide_mpp: float | None = None) -> LabelledSlide:
-    """A slide with tumour of which nobody said how much takes the fraction that is drawn on it; others stay as they are."""
+    """Set the fraction of a tumour slide to the drawn one if none was given; other slides are returned unchanged."""
     label = slide.label
     if label.fraction is not None or label.label != 1 or label.drawn.label != 1:
         return slide
@@ -166,7 +167,7 @@ def with_drawn_fraction(slide: LabelledSlide, tissue: TissueCache, slide_mpp: fl
 
 
 def drawn_fraction(slide: LabelledSlide, tissue: TissueCache, slide_mpp: float | None = None) -> float:
-    """The area of tumour drawn on a slide over that of its tissue, at most 1."""
+    """The area of tumour drawn on a slide, divided by the area of its tissue; at most 1."""
     with Slide(slide.path) as opened:
         size = opened.size_px
         mpp = None if opened.has_mpp else slide_mpp

@@ -1,4 +1,4 @@
-"""The checkpoints of one served model: the bundle's own and those that were trained here, one of which answers."""
+"""The checkpoints of a served model: the bundle's own and those trained here, one of which is current."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _RUN_PREFIX = "training-"
 
 @dataclass(frozen=True)
 class Version:
-    """A checkpoint, and beside it what its training left: ``config.json``, a threshold."""
+    """A checkpoint, with the files of its training next to it, such as ``config.json`` and the threshold."""
 
     name: str
     checkpoint: Path
 
 
 class ModelVersions:
-    """The versions of one model, in a folder of the server's own; nothing is ever written beside the bundle's checkpoint.
+    """The versions of one model, in a folder of the server. Nothing is ever written next to the bundle's checkpoint.
 
-    ``current.json`` lists the versions that answered, the one that answers last; it is replaced in one step, once a version is
-    whole. So whatever a killed server leaves, the version before it answers.
+    ``current.json`` lists the versions in the order in which they became current, and is replaced atomically once a version is
+    complete. If the server is killed before that, the previous version stays current.
 
     Args:
-        folder: of this model.
-        original: the checkpoint to start from.
+        folder: folder of this model's versions.
+        original: the initial checkpoint.
     """
 
     def __init__(self, folder: str | Path, original: str | Path) -> None:
@@ -43,7 +43,7 @@ class ModelVersions:
 
     @property
     def current(self) -> Version:
-        """The version that answers."""
+        """The current version."""
         return self.get(self._history()[-1])
 
     def get(self, name: str) -> Version:
@@ -63,16 +63,16 @@ class ModelVersions:
         return rows
 
     def new_run(self) -> Path:
-        """A folder for a training, which is none of the versions yet."""
+        """Create a folder for a training, which is not a version yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        # One that was stopped may still be writing into its own.
+        # A stopped training may still be writing into its own folder.
         names = [path.name.removeprefix(_RUN_PREFIX) for path in self.folder.iterdir()]
         path = self.folder / f"{_RUN_PREFIX}{max((int(name) for name in names if name.isdigit()), default=0) + 1:04d}"
         path.mkdir()
         return path
 
     def publish(self, run: Path, record: dict[str, Any]) -> Version:
-        """Make a finished training the version that answers."""
+        """Make a finished training the current version."""
         time = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with atomic_path(run / RECORD) as temporary:
             temporary.write_text(json.dumps({"time": time, "trained_from": self.current.name, **record}, indent=2) + "\n")
@@ -82,25 +82,25 @@ class ModelVersions:
         return self.get(name)
 
     def roll_back(self) -> Version:
-        """Let the version before the current one answer again; the current one stays on disk.
+        """Make the version before the current one current again; the current one stays on disk.
 
         Raises:
-            Refusal: if the original answers.
+            Refusal: if the original is current.
         """
         history = self._history()
         if len(history) == 1:
-            raise Refusal(f"{self.folder.name} answers with its original checkpoint: there is nothing to go back to", 409)
+            raise Refusal(f"{self.folder.name} uses its original checkpoint: there is no earlier version", 409)
         self._write(history[:-1])
         return self.current
 
     def choose(self, name: str) -> Version:
-        """Let any version that is there answer; those after it stay on disk.
+        """Make any existing version current; the versions after it stay on disk.
 
         Args:
-            name: of a version, `ORIGINAL` among them.
+            name: name of the version, which may be `ORIGINAL`.
 
         Raises:
-            Refusal: if there is none of this name.
+            Refusal: if there is no version of this name.
         """
         if name not in {row["version"] for row in self.listed()}:
             raise Refusal(f"{self.folder.name} has no version {name!r}", 404)
@@ -109,19 +109,19 @@ class ModelVersions:
         return self.current
 
     def record(self) -> dict[str, Any]:
-        """What is known of the training of the current version; nothing of the original's."""
+        """The record of the current version's training; empty for the original."""
         path = self.current.checkpoint.with_name(RECORD)
         return dict(json.loads(path.read_text())) if self.current.name != ORIGINAL and path.is_file() else {}
 
     def clear_unfinished(self) -> None:
-        """Remove what killed trainings have left."""
+        """Remove what trainings that were killed left behind."""
         for path in self.folder.glob(f"{_RUN_PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def _history(self) -> list[str]:
         path = self.folder / POINTER
         names = list(json.loads(path.read_text())["history"]) if path.is_file() else []
-        # One that somebody removed by hand answers no more.
+        # Versions that were removed by hand are skipped.
         return [ORIGINAL, *(name for name in names if name != ORIGINAL and self.get(name).checkpoint.is_file())]
 
     def _write(self, history: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A process that has imported all that a training needs before anybody asks for one."""
+"""A process that has already imported all that a training needs."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from shared.sweeps.child_process import bound_to_parent
 
 logger = logging.getLogger(__name__)
 
-# After a training, before the next process is prepared: the map of what was trained comes first.
+# Pause after a training before the next process is prepared, so that the map of the new version comes first.
 PAUSE_S = 15.0
 
 
 class WarmProcess:
-    """Runs configurations of MONAI in a process that was started and has imported before.
+    """Runs MONAI configurations in a process that was started in advance and has done its imports.
 
-    Each process runs one training and ends: what one leaves behind does not meet the next, and it can be killed at any time. It
-    ends with this process, however this one ends. Where it is not ready yet, or has died, a training waits for a new one as long
-    as it would have without.
+    Each process runs one training and ends, so that no state is carried over and it can be killed at any time. It ends with this
+    process, however this one ends. If it is not ready yet or has died, the training waits for a new process, which takes as long
+    as without a warm one.
 
     Args:
-        files: configurations whose components are imported; none: no process is kept ready.
-        pause_s: seconds after a training until the next process is started.
+        files: configurations whose components are imported; if empty, no process is kept ready.
+        pause_s: seconds between a training and the start of the next process.
     """
 
     def __init__(self, files: Sequence[Path], pause_s: float = PAUSE_S) -> None:
         self._files, self._pause_s = [str(file) for file in files], pause_s
         self._lock = threading.Lock()
         self._waiting: subprocess.Popen[bytes] | None = None
-        # The kernel ends a child with the thread that has started it: this one stays.
+        # The kernel ends a child together with the thread that started it, so this thread must stay alive.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="warm process")
 
     def prepare(self) -> None:
-        """Have a process ready, unless one is."""
+        """Start a process unless one is ready."""
         with self._lock:
             if self._files and (self._waiting is None or self._waiting.poll() is not None):
                 self._waiting = self._started()
@@ -47,13 +47,13 @@ class WarmProcess:
     def run(
         self, config_file: Sequence[Path], meta_file: Path, log: Path, started: Callable[[subprocess.Popen[bytes]], None]
     ) -> int:
-        """Run what configurations describe to its end; return the exit status, negative for a signal.
+        """Run configurations to the end and return the exit status, which is negative for a signal.
 
         Args:
-            config_file: as ``python -m monai.bundle run`` takes it.
-            meta_file: the same.
-            log: gets what is printed.
-            started: called with the process, for who may want to stop it.
+            config_file: configuration files, as for ``python -m monai.bundle run``.
+            meta_file: metadata file, as for ``python -m monai.bundle run``.
+            log: file for the output of the process.
+            started: called with the process, so that the caller can stop it.
         """
         with self._lock:
             process, self._waiting = self._waiting, None
@@ -67,8 +67,8 @@ class WarmProcess:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
         except OSError:
-            # It was killed, and its status says so.
-            logger.warning("the process that was kept ready for a training has ended")
+            # It was killed, which its exit status will show.
+            logger.warning("the process that was prepared for a training has ended unexpectedly")
         try:
             return process.wait()
         finally:

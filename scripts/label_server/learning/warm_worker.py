@@ -1,8 +1,8 @@
-"""The process of `WarmProcess`: imports what trainings need, waits for one, and becomes it.
+"""The process of a `WarmProcess`: imports what trainings need, waits for a training, and runs it.
 
 python -m scripts.label_server.learning.warm_worker CONFIGURATION...
 
-Then a line: {"config_file": [...], "meta_file": FILE, "log": FILE}
+It then reads one line from its standard input: {"config_file": [...], "meta_file": FILE, "log": FILE}
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 
 def targets(value: Any) -> Iterator[str]:
-    """The names of the components in a configuration."""
+    """The names of all components in a configuration."""
     if isinstance(value, dict):
         name = value.get("_target_")
         if isinstance(name, str) and not name.startswith(("$", "@", "%")):
@@ -31,11 +31,11 @@ def targets(value: Any) -> Iterator[str]:
 
 
 def import_components(files: list[str]) -> None:
-    """Import all that the configurations name; what cannot be imported is the training's to say."""
+    """Import all components of the configurations; errors are left to the training to report."""
     import monai.bundle  # noqa: F401
     import torch
 
-    # The first optimizer of a process imports some hundred modules more.
+    # Creating the first optimizer of a process imports several hundred more modules.
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     for file in files:
         with suppress(OSError, ValueError):
@@ -45,7 +45,7 @@ def import_components(files: list[str]) -> None:
 
 
 def _end_with_the_server() -> None:
-    # The other end of the pipe is the server's alone: it closes when the server ends, however it does.
+    # Only the server has the other end of the pipe, which closes when the server ends, for whatever reason.
     sys.stdin.read()
     os._exit(1)
 
@@ -61,7 +61,7 @@ def main() -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     status = run(request["config_file"], request["meta_file"])
-    # Without the second that Python takes to clear away what it has imported.
+    # Saves the second that Python takes to unload its modules.
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def run(config_file: list[str], meta_file: str) -> int:
-    """What ``python -m monai.bundle run`` does, without its seconds of looking through all modules; the exit status."""
+    """Do what ``python -m monai.bundle run`` does, without its slow search of all modules; return the exit status."""
     import monai.bundle
 
     try:

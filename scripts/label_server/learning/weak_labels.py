@@ -1,11 +1,12 @@
-"""What is known of a slide, from the three places in which people leave it.
+"""The weak label of a slide, from the three sources in which people state it, in order of precedence.
 
-1. What was said of the slide: ``PUT /datastore/image/info`` with ``{"weak_label": {"tumor": 1, "fraction": 0.08}}``.
-2. What was drawn on it and submitted: an area of class Tumor means 1, otherwise one of class Normal, Benign or Negative 0.
-3. What its item carries in the Digital Slide Archive: ``meta.weak_label``, of the same form.
+1. The given label: ``PUT /datastore/image/info`` with ``{"weak_label": {"tumor": 1, "fraction": 0.08}}``.
+2. The submitted annotations: an area of class Tumor means 1; otherwise an area of class Normal, Benign or Negative means 0.
+3. The metadata of its item in the Digital Slide Archive: ``meta.weak_label``, of the same form as 1.
 
-The first that has a label decides it. The rough fraction of tumour in the tissue comes from the first of them that has
-the same label and one; where none has, the area drawn counts. What contradicts the decision is passed over and reported.
+The first source with a label decides. The rough fraction of tumour in the tissue comes from the first source that states one
+together with the same label; if there is none, the drawn area counts. Sources that contradict the label are ignored with a
+warning.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _NAMES, _FRACTIONS = ("tumor", "tumour"), ("fraction", "area")
 
 @dataclass(frozen=True)
 class StatedLabel:
-    """A slide's label, 0 or 1, and the rough fraction of tumour in its tissue where it is known."""
+    """A slide's label, 0 or 1, and the rough fraction of its tissue that is tumour, if it is known."""
 
     label: int
     fraction: float | None = None
@@ -55,19 +56,19 @@ class DrawnAreas:
 
     @property
     def label(self) -> int | None:
-        """1 where tumour is drawn, 0 where only normal tissue is, None where neither is."""
+        """1 if tumour is drawn, 0 if only normal tissue is, None if neither is."""
         return 1 if not self.tumour.is_empty else 0 if not self.normal.is_empty else None
 
 
 @dataclass(frozen=True)
 class WeakLabel:
-    """What is taken for known of one slide.
+    """The label of one slide.
 
     Args:
         label: 0 or 1.
-        fraction: of tumour in the tissue, where somebody said it; 0 for a normal slide.
-        source: which of the three places decided the label.
-        drawn: areas that agree with it.
+        fraction: stated fraction of the tissue that is tumour; 0 for a normal slide, None if it was not stated.
+        source: the source that decided the label.
+        drawn: drawn areas that agree with the label.
     """
 
     label: int
@@ -87,18 +88,18 @@ def weak_label(
     qupath_origin_px: tuple[int, int] = (0, 0),
     read: Callable[[Path, str, tuple[int, int]], DrawnAreas] | None = None,
 ) -> WeakLabel | None:
-    """What is known of a slide; None if nothing is.
+    """The weak label of a slide; None if no source states one.
 
     Args:
-        info: of the slide in the datastore; of the Digital Slide Archive, its item.
-        annotation_file: that was submitted for it.
-        name: of the slide, for the log.
-        frame: of the annotations, where the file does not name it, see `read_annotations`.
-        qupath_origin_px: of the slide, `Slide.qupath_origin_px`.
-        read: gives what a file holds; None is `drawn_areas`.
+        info: information on the slide in the datastore, or its item in the Digital Slide Archive.
+        annotation_file: annotations that were submitted for it.
+        name: name of the slide, for the log.
+        frame: coordinate frame of the annotations if the file does not name it, see `read_annotations`.
+        qupath_origin_px: `Slide.qupath_origin_px` of the slide.
+        read: function that reads the areas of a file; None for `drawn_areas`.
 
     Raises:
-        Refusal: for a label of another form.
+        Refusal: if a label is malformed.
     """
     metadata = info.get("meta")
     drawn = DrawnAreas()
@@ -116,7 +117,10 @@ def weak_label(
     agreeing = [label for label in known.values() if label.label == first.label]
     for other, label in known.items():
         if label.label != first.label:
-            logger.warning("%s: %s says %d, %s says %d; %s counts", name, source, first.label, other, label.label, source)
+            logger.warning(
+                "%s: the label is %d by its %s but %d by its %s; %s takes precedence",
+                *(name, first.label, source, label.label, other, source),
+            )
     fraction = next((label.fraction for label in agreeing if label.fraction is not None), None)
     agrees = drawn.label == first.label
     return WeakLabel(first.label, 0.0 if first.label == 0 else fraction, source, drawn if agrees else DrawnAreas())
@@ -126,7 +130,7 @@ def stated_label(info: Mapping[str, Any]) -> StatedLabel | None:
     """The ``weak_label`` of a slide's info or metadata; None if it has none.
 
     Raises:
-        Refusal: saying what was expected and what was received.
+        Refusal: if it is malformed, stating the expected form and the value received.
 
     >>> stated_label({"weak_label": {"tumor": 1, "fraction": 0.08}})
     StatedLabel(label=1, fraction=0.08)
@@ -159,10 +163,10 @@ def stated_label(info: Mapping[str, Any]) -> StatedLabel | None:
 
 
 def check_info(info: dict[str, Any]) -> dict[str, Any]:
-    """What is to be kept of a slide, if its parts that are read here again have their form.
+    """Validate the information on a slide that a client wants to store, and return it.
 
     Raises:
-        Refusal: naming the part.
+        Refusal: naming the part that is malformed or reserved for the server.
     """
     stated_label(info)
     metadata = info.get("meta")
@@ -172,12 +176,12 @@ def check_info(info: dict[str, Any]) -> dict[str, Any]:
         raise Refusal(f'strategy must be of the form {{NAME: {{"ts": SECONDS}}}}, got {repr(info["strategy"])[:80]}')
     kept = sorted({"path", "name", "ts"} & set(info))
     if kept:
-        raise Refusal(f"{', '.join(kept)} of a slide: the server says that itself")
+        raise Refusal(f"{', '.join(kept)} of a slide cannot be set: the server provides them")
     return info
 
 
 def proposals(info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Strategy -> when it last proposed a slide, of the slide's info; what has another form is passed over.
+    """Strategy -> when it last proposed the slide, from the slide's info; malformed entries are ignored.
 
     >>> proposals({"strategy": {"unlabelled": {"ts": 5}, "other": 7}}), proposals({"strategy": 5})
     ({'unlabelled': {'ts': 5}}, {})
@@ -188,15 +192,15 @@ def proposals(info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def drawn_areas(path: Path, frame: str = QUPATH, qupath_origin_px: tuple[int, int] = (0, 0)) -> DrawnAreas:
-    """The areas of an annotation file whose classes are known; ``Tumor: Positive`` counts as ``Tumor``.
+    """The areas of an annotation file whose classes denote tumour or normal tissue; ``Tumor: Positive`` counts as ``Tumor``.
 
-    What lies inside counts, not what surrounds it, see `shared.wsi.annotations.drawing_order`: normal tissue, or an area of a
-    class that is not known, is no part of the tumour around it. Areas without class and QuPath's ``Region*`` are passed over.
+    Of nested areas the inner one counts, see `shared.wsi.annotations.drawing_order`: normal tissue, or an area of an unknown
+    class, is not part of the tumour around it. Areas without a class and QuPath's ``Region*`` are ignored.
 
     Args:
-        path: of the file.
-        frame: where the file does not name its own, see `read_annotations`.
-        qupath_origin_px: of the slide.
+        path: path of the file.
+        frame: coordinate frame if the file does not name it, see `read_annotations`.
+        qupath_origin_px: `Slide.qupath_origin_px` of the slide.
 
     Raises:
         ValueError: if the file cannot be read.
@@ -208,7 +212,7 @@ def drawn_areas(path: Path, frame: str = QUPATH, qupath_origin_px: tuple[int, in
 
 
 def _kind(annotation: Annotation) -> int | None:
-    """Tumour, normal tissue, or some other; None for what says nothing."""
+    """Tumour, normal tissue, or another class; None for an area without a class of its own."""
     names = [plain_name(name) for name in (*annotation.names, annotation.base_class)]
     if not TUMOUR_CLASSES.isdisjoint(names):
         return _TUMOUR

@@ -1,1 +1,1 @@
-"""Label and learn: what the page of `scripts/view.py` keeps of labels, and how a bundle's head is trained from them."""
+"""Label and learn: the labels that the page of `scripts/view.py` stores, and the training of a bundle's head from them."""

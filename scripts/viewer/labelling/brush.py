@@ -1,4 +1,4 @@
-"""Strokes on a pane: drawn in the browser, shown as they are kept."""
+"""Strokes on a pane, drawn in the browser and shown as they are stored."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bokeh.plotting import figure
 from .labels import CLASSES
 
 BRUSHES = tuple(CLASSES)
-# Of the buttons: the first moves the view, the others are the brushes.
+# Labels of the buttons: the first moves the view, the others are the brushes.
 CHOICES = ("move", "Tumour", "Normal")
 _COLOURS = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in CLASSES.items()}
-# One tool of a figure is active at a time.
+# Only one tool of a figure is active at a time.
 _CHOOSE = """
 for (const [index, group] of tools.entries()) for (const tool of group) tool.active = index == cb_obj.active
 """
@@ -25,8 +25,8 @@ class Brush:
     """The brushes of one pane and the strokes of its slide.
 
     Args:
-        pane: figure in level-0 pixels, y downwards as negative numbers.
-        drawn: called with the class and the points (x, y), in level-0 pixels, of a stroke.
+        pane: figure in level-0 pixels, in which y is negative and decreases downwards.
+        drawn: called with the class of a stroke and its points (x, y) in level-0 pixels.
     """
 
     def __init__(self, pane: figure, drawn: Callable[[str, list[tuple[float, float]]], None]) -> None:
@@ -41,7 +41,7 @@ class Brush:
             pane.add_tools(self.tools[name])
 
     def show(self, strokes: Sequence[tuple[str, shapely.Polygon]]) -> None:
-        """Draw these and no others."""
+        """Draw these strokes in place of earlier ones."""
         rings = [[np.asarray(ring.coords) for ring in shapely.get_rings(polygon)] for _, polygon in strokes]
         self._kept.data = {
             "xs": [[[ring[:, 0] for ring in one]] for one in rings],
@@ -60,7 +60,7 @@ class Brush:
 
 
 def choose_with(buttons: RadioButtonGroup, panes: Sequence[figure], brushes: Sequence[Brush]) -> None:
-    """Let buttons choose between moving the view and the brushes, in all panes."""
+    """Make the buttons choose, in all panes, between moving the view and the brushes."""
     moving = [tool for pane in panes for tool in pane.tools if type(tool).__name__ == "PanTool"]
     tools = [moving, *([brush.tools[name] for brush in brushes] for name in BRUSHES)]
     buttons.js_property_callbacks.clear()

@@ -1,4 +1,4 @@
-"""What stands below the slide's controls where slides are labelled: label, area, brushes, training, versions."""
+"""The controls for labelling a slide: label, area, brushes, training and versions."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from scripts.label_server.refusal import Refusal
 from .brush import CHOICES, Brush, choose_with
 from .learner import Learner
 
-_SAID = {"": "not said", "0": "normal", "1": "tumour"}
-_SOURCES = {"info": "as said here", "annotations": "as drawn", "item metadata": "as the manifest says"}
+_LABELS = {"": "not given", "0": "normal", "1": "tumour"}
+_SOURCES = {"info": "given here", "annotations": "from the strokes", "item metadata": "from the manifest"}
 _POLL_MS = 250
 
 
 class LabelBar:
-    """Labels of the slide that is shown, and the learner.
+    """The labels of the slide in view, and the controls of the learner.
 
     Args:
-        learner: that all pages share.
-        document: of the page.
-        show: called with the numbers of the maps to be shown beside each other.
+        learner: learner that all pages share.
+        document: document of the page.
+        show: called with the numbers of the methods whose maps are to be shown side by side.
 
     Attributes:
         layout: for the page.
@@ -35,34 +35,34 @@ class LabelBar:
     def __init__(self, learner: Learner, document: Document, show: Callable[[tuple[int, ...]], None]) -> None:
         self._learner, self._show = learner, show
         self._slide, self._mpp = "", 1.0
-        # Slide and version of the map that was asked for last: one that fails is not asked for again and again.
+        # Slide and version of the last requested map, so that one that fails is not requested again and again.
         self._asked: tuple[str, str] | None = None
         self._brushes: list[Brush] = []
         self._is_filling, self._revision = False, learner.revision
-        self._said = Select(options=list(_SAID.items()), value="", title="label of the slide", width=120, name="label")
-        self._area = Slider(start=0, end=100, step=1, value=0, title="rough area, % (0: not said)", width=200, name="area")
+        self._label = Select(options=list(_LABELS.items()), value="", title="label of the slide", width=120, name="label")
+        self._area = Slider(start=0, end=100, step=1, value=0, title="rough area, % (0: not given)", width=200, name="area")
         self._brush = RadioButtonGroup(labels=list(CHOICES), active=0, name="brush")
         self._width = Slider(start=10, end=1000, step=10, value=150, title="width of strokes, µm", width=150, name="width")
         self._undo = Button(label="undo stroke", width=100, name="undo stroke")
         self._train = Button(label="train", button_type="primary", width=80, name="train")
         self._stop = Button(label="stop", width=60, disabled=True)
         self._progress = Progress(value=0, width=200, visible=False)
-        self._version = Select(options=[], value="", title="version that maps", width=340, name="version")
+        self._version = Select(options=[], value="", title="version used for maps", width=340, name="version")
         self._counts, self._message = (Div(text="", name=name) for name in ("counts", "learner"))
-        self._said.on_change("value", lambda _name, _old, _new: self._say())
-        self._area.on_change("value_throttled", lambda _name, _old, _new: self._say())
+        self._label.on_change("value", lambda _name, _old, _new: self._save_label())
+        self._area.on_change("value_throttled", lambda _name, _old, _new: self._save_label())
         self._undo.on_click(self._undo_stroke)
         self._train.on_click(self._learn)
         self._stop.on_click(learner.stop)
         self._version.on_change("value", lambda _name, _old, new: self._choose(new))
-        label = (self._said, self._area, self._brush, self._width, self._undo, self._counts)
+        label = (self._label, self._area, self._brush, self._width, self._undo, self._counts)
         style = {"flex-wrap": "wrap", "gap": "8px", "align-items": "end"}
         training = (self._train, self._stop, self._version, self._progress, self._message)
         self.layout: LayoutDOM = column(row(*label, styles=style), row(*training, styles=style))
         document.add_periodic_callback(self._poll, _POLL_MS)
 
     def open(self, slide: str, mpp: float, panes: Sequence[figure]) -> None:
-        """Show what is known of a slide, and let it be drawn on in its panes; map it if the current version has not."""
+        """Show the label of a slide, allow strokes in its panes, and map it unless the current version already has."""
         if slide != self._slide:
             self._asked = None
         self._slide, self._mpp = slide, mpp
@@ -74,16 +74,16 @@ class LabelBar:
         self._poll()
 
     def close(self) -> None:
-        """No slide is shown."""
+        """Note that no slide is shown."""
         self._slide, self._brushes = "", []
 
     def _fill(self) -> None:
-        """Controls as the labels are."""
-        said, counting = self._learner.labels.said(self._slide), self._learner.labels.label(self._slide)
+        """Set the controls to the stored labels."""
+        given, counting = self._learner.labels.given_label(self._slide), self._learner.labels.label(self._slide)
         self._is_filling = True
-        self._said.value = "" if said is None else str(said.label)
-        self._area.value = round(100 * (said.fraction or 0)) if said else 0
-        self._area.disabled = said is None or said.label == 0
+        self._label.value = "" if given is None else str(given.label)
+        self._area.value = round(100 * (given.fraction or 0)) if given else 0
+        self._area.disabled = given is None or given.label == 0
         self._fill_versions()
         self._is_filling = False
         strokes = self._learner.labels.strokes(self._slide)
@@ -91,22 +91,22 @@ class LabelBar:
         for brush in self._brushes:
             brush.show(strokes)
         if counting is None:
-            self._tell(self._counts, "has no label")
+            self._show_text(self._counts, "no label yet")
             return
         share = "" if not counting.fraction else f", {100 * counting.fraction:.2g} % of the tissue"
-        self._tell(self._counts, f"counts as {_SAID[str(counting.label)]}{share}, {_SOURCES[counting.source]}")
+        self._show_text(self._counts, f"label: {_LABELS[str(counting.label)]}{share} ({_SOURCES[counting.source]})")
 
     def _fill_versions(self) -> None:
         versions = self._learner.versions()
-        self._version.options = versions or [("", "none yet: new weights")]
+        self._version.options = versions or [("", "none yet: training begins with new weights")]
         self._version.value = self._learner.version if versions else ""
 
-    def _say(self) -> None:
+    def _save_label(self) -> None:
         if self._is_filling or not self._slide:
             return
-        label = int(self._said.value) if self._said.value else None
+        label = int(self._label.value) if self._label.value else None
         fraction = self._area.value / 100 if label and self._area.value else None
-        self._change(lambda: self._learner.labels.say(self._slide, label, fraction))
+        self._change(lambda: self._learner.labels.set_label(self._slide, label, fraction))
 
     def _draw(self, class_name: str, points: list[tuple[float, float]]) -> None:
         self._change(lambda: self._learner.labels.draw(self._slide, class_name, points, self._width.value / self._mpp))
@@ -119,9 +119,9 @@ class LabelBar:
         try:
             change()
             path = self._learner.labels.path
-            self._tell(self._message, f"saved in {path.parent.name}/{path.name}")
+            self._show_text(self._message, f"saved in {path.parent.name}/{path.name}")
         except (Refusal, ValueError, OSError) as error:
-            self._tell(self._message, f"not saved: {error}")
+            self._show_text(self._message, f"not saved: {error}")
         self._fill()
 
     def _learn(self) -> None:
@@ -138,14 +138,14 @@ class LabelBar:
         self._train.disabled, self._stop.disabled, self._version.disabled = is_busy, not is_busy, is_busy
         self._progress.visible, self._progress.value = is_busy, progress.percent or 0
         if is_busy or self._revision != self._learner.revision:
-            self._tell(self._message, progress.text)
+            self._show_text(self._message, progress.text)
         if self._revision == self._learner.revision or is_busy:
             return
         self._revision = self._learner.revision
         if self._slide:
             self._fill()
             self._show_maps()
-            # One that was opened while something else was under way waits for its turn.
+            # A slide that was opened while the learner was busy is mapped now.
             self._ask_for_map()
 
     def _ask_for_map(self) -> None:
@@ -154,7 +154,7 @@ class LabelBar:
             self._asked = wanted
 
     def methods(self, slide: str) -> tuple[int, ...]:
-        """Numbers of the maps of the current version and, before it, of the one that it comes from, as far as they are there."""
+        """Numbers of the methods with a map of the slide: the version that the current one comes from, then the current one."""
         versions = (self._learner.former, self._learner.version)
         numbers = (self._learner.method(version) for version in versions if version is not None)
         return tuple(number for number in numbers if number is not None and self._learner.has_map(number, slide))
@@ -165,6 +165,6 @@ class LabelBar:
             self._show(methods)
 
     @staticmethod
-    def _tell(place: Div, text: str) -> None:
-        """As text, whatever it holds."""
+    def _show_text(place: Div, text: str) -> None:
+        """Show plain text, never HTML."""
         place.update(text=text, disable_math=True, render_as_text=True)

@@ -1,4 +1,4 @@
-"""What people say of the slides and draw on them, kept as it is made."""
+"""The labels that people give to slides and draw on them, saved at once."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from ..cohort import ViewedSlide
 
 logger = logging.getLogger(__name__)
 
-MANIFEST, SAID, STROKES = "labels.csv", "said.json", "strokes"
-# Class of a stroke -> its colour, which colour-blind readers tell apart.
+MANIFEST, GIVEN, STROKES = "labels.csv", "said.json", "strokes"
+# Class of a stroke -> its colour; colour-blind people can tell the two apart.
 CLASSES: Mapping[str, Colour] = {"Tumor": (230, 159, 0), "Normal": (0, 114, 178)}
 
 
 class Labels:
-    """The weak labels of slides in a folder: ``said.json``, ``strokes/<slide>.geojson`` and, made of both, ``labels.csv``.
+    """The weak labels of slides in a folder: ``said.json``, ``strokes/<slide>.geojson`` and, derived from both, ``labels.csv``.
 
-    Which label counts is decided as by the label server, see `scripts.label_server.learning.weak_labels`: what was said of a
-    slide, then what was drawn on it, then what its row in the manifest had. ``labels.csv`` is a manifest of the slides that have
-    a label, with whatever else their rows held. Every file is replaced in one step, before a change is answered.
+    Label precedence is that of the label server, see `scripts.label_server.learning.weak_labels`: first the label given here,
+    then the strokes, then the manifest's row. ``labels.csv`` is a manifest of the labelled slides, which keeps the other columns
+    of their rows. Every file is replaced atomically, before the call that changes it returns.
 
-    May be asked by several threads.
+    Safe to use from several threads.
 
     Args:
-        folder: of the files.
-        slides: name -> slide; what is in their records counts.
-        tissue: by which the fraction that is drawn is known.
-        manifest: of the slides; its splits are kept where it has any.
+        folder: folder of the files.
+        slides: name -> slide; the labels in their records count.
+        tissue: tissue of the slides, of which strokes cover a fraction.
+        manifest: manifest of the slides; its splits are kept if it has any.
 
     Raises:
-        ValueError: if what was kept cannot be read, a row of the manifest is a region, or its label and area contradict each
+        ValueError: if a stored file cannot be read, a row of the manifest is a region, or its label and area contradict each
             other.
     """
 
@@ -59,50 +59,50 @@ class Labels:
         self._has_splits = assigns_splits(manifest)
         for slide in slides.values():
             _check_record(slide.record)
-        self._said = self._read_said()
+        self._given = self._read_given()
         found = ((name, self._find(name)) for name in slides)
         self._known = {name: slide for name, slide in found if slide is not None}
-        # A kill between two files may have left an older one.
+        # A process that was killed between two writes may have left an outdated one.
         self._write_manifest()
 
     @property
     def path(self) -> Path:
-        """Of the manifest of what is labelled."""
+        """Path of the manifest of the labelled slides."""
         return self.folder / MANIFEST
 
-    def said(self, name: str) -> StatedLabel | None:
-        """What was said of a slide here."""
+    def given_label(self, name: str) -> StatedLabel | None:
+        """The label that was given to a slide here; None if there is none."""
         with self._lock:
-            return stated_label({"weak_label": self._said.get(name)})
+            return stated_label({"weak_label": self._given.get(name)})
 
-    def say(self, name: str, label: int | None, fraction: float | None = None) -> None:
-        """Keep what is said of a slide.
+    def set_label(self, name: str, label: int | None, fraction: float | None = None) -> None:
+        """Save the label of a slide.
 
         Args:
-            name: of the slide.
-            label: 0 or 1; None takes back what was said.
-            fraction: of tumour in the tissue, where somebody knows it.
+            name: name of the slide.
+            label: 0 or 1; None withdraws an earlier label.
+            fraction: fraction of the tissue that is tumour, in [0, 1], if it is known.
 
         Raises:
-            Refusal: if the two contradict each other.
+            Refusal: if label and fraction contradict each other.
         """
         stated = None if label is None else {"tumor": label, "fraction": fraction}
         stated_label({"weak_label": stated})
         with self._lock:
-            said = {other: value for other, value in self._said.items() if other != name}
-            self._said = said | ({name: stated} if stated else {})
-            with atomic_path(self.folder / SAID) as temporary:
-                temporary.write_text(json.dumps(self._said, indent=1) + "\n", encoding="utf-8")
+            given = {other: value for other, value in self._given.items() if other != name}
+            self._given = given | ({name: stated} if stated else {})
+            with atomic_path(self.folder / GIVEN) as temporary:
+                temporary.write_text(json.dumps(self._given, indent=1) + "\n", encoding="utf-8")
             self._changed(name)
 
     def draw(self, name: str, class_name: str, points: Sequence[tuple[float, float]], width_px: float) -> None:
-        """Keep a stroke.
+        """Save a stroke.
 
         Args:
-            name: of the slide.
+            name: name of the slide.
             class_name: one of `CLASSES`.
-            points: (x, y) in level-0 pixels.
-            width_px: of the brush, in level-0 pixels.
+            points: points (x, y) of its centre line, in level-0 pixels.
+            width_px: width of the brush, in level-0 pixels.
         """
         stroke = stroke_area(points, width_px)
         if class_name not in CLASSES or stroke.is_empty:
@@ -114,38 +114,38 @@ class Labels:
             self._write_strokes(name, drawn)
 
     def undo_stroke(self, name: str) -> None:
-        """Remove the stroke that was drawn last."""
+        """Remove the last stroke."""
         with self._lock:
             self._write_strokes(name, self._features(name)[:-1])
 
     def strokes(self, name: str) -> list[tuple[str, shapely.Polygon]]:
-        """Class and area, in level-0 pixels, of each stroke on a slide, the first one first."""
+        """Class and polygon, in level-0 pixels, of each stroke on a slide, in the order in which they were drawn."""
         features = self._features(name)
         return [(feature["properties"]["classification"]["name"], _polygon(feature["geometry"])) for feature in features]
 
     def label(self, name: str) -> WeakLabel | None:
-        """What counts of a slide, the fraction that is drawn where none is said; None if nothing is known of it."""
+        """The label of a slide by precedence, with the drawn fraction where none was given; None if it has no label."""
         with self._lock:
             known = self._known.get(name)
             return None if known is None else known.label
 
     def labelled_slides(self) -> list[LabelledSlide]:
-        """Slides of which something is known, in the manifest's order."""
+        """The slides that have a label, in the manifest's order."""
         with self._lock:
             return [self._known[name] for name in self._slides if name in self._known]
 
     def slides_to_learn_from(self) -> list[LabelledSlide]:
-        """Those that the manifest does not keep for the test."""
+        """The labelled slides, without those that the manifest reserves for the test split."""
         kept_back = {name for name, slide in self._slides.items() if self._split(slide.record) == "test"}
         return [slide for slide in self.labelled_slides() if slide.image_id not in kept_back]
 
     def _split(self, record: Record | None) -> str | None:
-        """As the manifest says it, not as it would be drawn."""
+        """The split that the manifest states; None where it would be drawn at random."""
         return record.get("split") if record and self._has_splits else None
 
     def _find(self, name: str) -> LabelledSlide | None:
         path, slide = self._strokes_path(name), self._slides[name]
-        info: dict[str, Any] = {"weak_label": self._said.get(name), "meta": {"weak_label": _of_record(slide.record)}}
+        info: dict[str, Any] = {"weak_label": self._given.get(name), "meta": {"weak_label": _of_record(slide.record)}}
         label = weak_label(info, path if path.is_file() else None, name, LEVEL0)
         if label is None:
             return None
@@ -153,7 +153,7 @@ class Labels:
         try:
             return with_drawn_fraction(known, self._tissue, slide.mpp)
         except (ValueError, OSError) as error:
-            logger.warning("the fraction that is drawn on %s is not known: %s", name, error)
+            logger.warning("the fraction of tissue that the strokes on %s cover cannot be computed: %s", name, error)
             return known
 
     def _changed(self, name: str) -> None:
@@ -179,7 +179,7 @@ class Labels:
         try:
             return list(orjson.loads(path.read_bytes())["features"]) if path.is_file() else []
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"the strokes {path} cannot be read ({error}): move the file away, or draw them again") from error
+            raise ValueError(f"the strokes {path} cannot be read ({error}): move the file away and draw them again") from error
 
     def _write_strokes(self, name: str, features: Sequence[Mapping[str, Any]]) -> None:
         path = self._strokes_path(name)
@@ -189,21 +189,21 @@ class Labels:
             path.unlink(missing_ok=True)
         self._changed(name)
 
-    def _read_said(self) -> dict[str, Any]:
-        path = self.folder / SAID
+    def _read_given(self) -> dict[str, Any]:
+        path = self.folder / GIVEN
         if not path.is_file():
             return {}
         try:
-            said = dict(json.loads(path.read_text(encoding="utf-8")))
-            for value in said.values():
+            given = dict(json.loads(path.read_text(encoding="utf-8")))
+            for value in given.values():
                 stated_label({"weak_label": value})
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{path} cannot be read ({error}): move it away, or give another --work_dir") from error
-        return said
+        return given
 
 
 def stroke_area(points: Sequence[tuple[float, float]], width_px: float) -> shapely.Geometry:
-    """What a brush covers on its way along points; a single one leaves a dot.
+    """The area that a brush covers along its points; a single point leaves a dot.
 
     >>> round(stroke_area([(0, 0), (100, 0)], 10).area)
     1078
@@ -231,7 +231,7 @@ def _check_record(record: Record | None) -> None:
     if record is None:
         return
     if record.get("x") is not None:
-        raise record_error(record, "it is a region, and labels are given to whole slides here: leave x, y and its size out")
+        raise record_error(record, "it is a region, but only whole slides are labelled here: leave out x, y and the size")
     try:
         stated_label({"weak_label": _of_record(record)})
     except Refusal as refusal:

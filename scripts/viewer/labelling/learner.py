@@ -1,4 +1,4 @@
-"""One bundle that learns from the labels of the page: the label server's trainings, versions and maps."""
+"""A bundle that learns from the labels of the page, with the trainings, versions and maps of the label server."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from .labels import Labels
 
 logger = logging.getLogger(__name__)
 
-# The overlay of a bundle that learns from slides, for features of them.
+# The overlay with which a bundle that learns from slides learns from their features.
 FEATURES_OVERLAY = "features"
-# Features are there, and starting processes takes longer than reading them.
+# The features are already stored, and starting processes takes longer than reading them.
 _ALWAYS: Mapping[str, Any] = {"run_embed": "$None", "num_workers": 0, "tracking::enabled": False}
 _EPOCH = re.compile(r"epoch (\d+)/(\d+)")
-_OF_EPOCHS = 80  # per cent of a training; the rest is its start, its threshold and the map
+_OF_EPOCHS = 80  # per cent of the progress bar; the rest is for the start, the threshold and the map
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What the page shows of a training or a map under way.
+    """The progress of a training or a map, as the page shows it.
 
     Args:
-        text: what is being done, or what became of it.
-        percent: None where nothing is under way.
+        text: what is being done, or the result of what was done last.
+        percent: progress in per cent; None if nothing is under way.
     """
 
     text: str = ""
@@ -54,14 +54,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """What the page learns with.
+    """The configuration of a `Learner`.
 
     Args:
-        bundle: its folder.
-        features: of the slides, stored.
-        work_dir: gets labels, versions and maps.
-        checkpoint: to begin with, ``model.pt`` or its folder; None: that of the bundle, and new weights where it has none.
-        training: keys and values of every training, the last word.
+        bundle: folder of the bundle.
+        features: folder of the slides' stored features.
+        work_dir: folder for labels, versions and maps.
+        checkpoint: initial weights, a ``model.pt`` or its folder; None for those of the bundle, or new ones if it has none.
+        training: keys and values of every training, which override all others.
     """
 
     bundle: Path
@@ -72,22 +72,22 @@ class LearnerConfig:
 
 
 class Learner:
-    """Trains a bundle's head on what is labelled, maps slides with it, and goes back to any earlier version.
+    """Trains a bundle's head on the labelled slides, maps slides with it, and returns to any earlier version.
 
-    One thing is done at a time, in a thread of its own; pages ask how far it is. The maps of each version are a method of the
+    It does one thing at a time, in its own thread, and pages poll its progress. The maps of each version are a method of the
     cohort.
 
     Args:
-        cohort: its slides are labelled; gets the maps of versions.
-        manifest: of the slides.
-        config: everything else.
+        cohort: slides to be labelled; the maps of each version are added to it.
+        manifest: manifest of the slides.
+        config: bundle, folders and training keys.
 
     Attributes:
-        labels: what is labelled.
-        revision: grows whenever a version or a map has come.
+        labels: labels of the slides.
+        revision: increases with every new version or map.
 
     Raises:
-        ValueError: if the bundle does not learn from labels and stored features of slides, or what is given does not fit it.
+        ValueError: if the bundle does not learn from slide labels and stored features, or the configuration does not fit it.
     """
 
     def __init__(self, cohort: Cohort, manifest: Path, config: LearnerConfig) -> None:
@@ -96,7 +96,7 @@ class Learner:
         self.model = ServedModel(config.bundle.name, source, work / "models", features=config.features)
         if recipe_of(self.model) is None:
             raise ValueError(f"{config.bundle} cannot be trained from a viewer's labels: it has no configs/from_viewer.json")
-        # What is there says how it was trained itself.
+        # Existing weights record how they were trained.
         known = {} if self.has_weights else keys_of_features(config.features)
         given = dict(config.training or {})
         check_training_keys({self.model.name: source}, given)
@@ -119,26 +119,26 @@ class Learner:
 
     @property
     def has_weights(self) -> bool:
-        """Whether there is a version that can map: that of the bundle, or one that was trained here."""
+        """Whether there is a version that can map, either the bundle's own or one that was trained here."""
         return self.model.versions.current.checkpoint.is_file()
 
     @property
     def version(self) -> str:
-        """The version that maps."""
+        """The current version, which makes the maps."""
         return self.model.versions.current.name
 
     def versions(self) -> list[tuple[str, str]]:
-        """Name and description of each version that can map, the first one first."""
+        """Name and description of each version that can map, oldest first."""
         listed = self.model.versions.listed()
         return [(row["version"], _described(row)) for row in listed if Path(self._checkpoint(row["version"])).is_file()]
 
     def method(self, version: str) -> int | None:
-        """The number of a version's maps in the cohort; None while it has none."""
+        """The number of a version's method in the cohort; None while it has no maps."""
         return self._methods.get(version)
 
     @property
     def former(self) -> str | None:
-        """The version from which the current one was trained, or else that was there before it."""
+        """The version from which the current one was trained, or otherwise the version before it; None for the first."""
         names = [name for name, _ in self.versions()]
         place = names.index(self.version) if self.version in names else 0
         origin = self.model.versions.record().get("trained_from")
@@ -156,30 +156,30 @@ class Learner:
         return Progress(f"training, epoch {epoch} of {epochs}", 5 + _OF_EPOCHS * epoch // max(1, epochs))
 
     def train(self, slide: str) -> None:
-        """Train on what is labelled, from the current version on, and map a slide with what comes of it."""
+        """Train on the labelled slides, starting from the current version, and map a slide with the new version."""
         self._begin("training", self._train, slide)
 
     def map(self, slide: str) -> bool:
-        """Map a slide with the current version, unless it is mapped; False if it has to wait for something else."""
+        """Map a slide with the current version unless it is already mapped; False if the learner is busy."""
         if not self.has_weights or self.is_mapped(slide):
             return True
         return self._begin("mapping", self._map, slide)
 
     def choose(self, version: str, slide: str) -> None:
-        """Go back to a version, or on to one that was left, and map a slide with it."""
+        """Switch to an earlier or later version, and map a slide with it."""
         self._begin("mapping", self._choose, version, slide)
 
     def stop(self) -> None:
-        """End the training that is under way; the version before it stays."""
+        """Stop the training that is under way; the current version stays."""
         self._trainings.stop()
 
     def close(self) -> None:
-        """End everything that is under way."""
+        """Stop everything that is under way."""
         self._worker.shutdown(wait=False, cancel_futures=True)
         self.stop()
 
     def has_map(self, method: int, slide: str) -> bool:
-        """Whether a slide is among the maps of a number."""
+        """Whether a method has a map of a slide."""
         return self._cohort.methods[method].has_map(slide)
 
     def is_mapped(self, slide: str) -> bool:
@@ -196,16 +196,16 @@ class Learner:
 
     def _do(self, action: Any, *arguments: Any) -> None:
         try:
-            said = action(*arguments)
+            text = action(*arguments)
         except (ValueError, OSError, RuntimeError) as error:
             logger.warning("%s", error)
-            said = str(error)
+            text = str(error)
         except Exception as error:
-            logger.exception("the page's learner")
-            said = f"{type(error).__name__}: {error}"
+            logger.exception("error in the learner of the page")
+            text = f"{type(error).__name__}: {error}"
         self._task = None
         self.revision += 1
-        self._doing = Progress(said)
+        self._doing = Progress(text)
 
     def _train(self, slide: str) -> str:
         started = time.perf_counter()
@@ -213,7 +213,7 @@ class Learner:
         while self._trainings.running is task:
             time.sleep(0.02)
         if task.status != DONE:
-            return task.reason or "the training was stopped: nothing has changed"
+            return task.reason or "the training was stopped; nothing has changed"
         self._doing, self._task = Progress("mapping", 90), None
         self._map(slide)
         return f"version {task.version}: trained and mapped in {time.perf_counter() - started:.1f} s"
@@ -223,17 +223,17 @@ class Learner:
             raise Refusal(f"there is no version {version!r}")
         self.model.versions.choose(version)
         self._map(slide)
-        return f"version {version} maps from now on"
+        return f"maps are made with version {version} from now on"
 
     def _map(self, slide: str) -> str:
         version = self.version
         viewed = self._cohort.slides[slide]
         self._maps.map_slide(self._folder_of(version), self.model.loaded(), slide, viewed.path, viewed.mpp)
         self._show(version)
-        return f"mapped by version {version}"
+        return f"mapped with version {version}"
 
     def _show(self, version: str) -> None:
-        """Let the maps of a version be a method, if there are any."""
+        """Add the maps of a version to the cohort as a method, if there are any."""
         if version not in self._methods:
             found = self._maps.folder.glob(f"{self._folder_of(version)}/*/{SETTINGS_NAME}")
             settings = sorted(found, key=lambda path: path.stat().st_mtime_ns)
@@ -254,26 +254,26 @@ class Learner:
 
 
 def maps_of_original(versions: ModelVersions) -> str:
-    """Name of the folder for maps of the checkpoint to begin with, which may be another one when the page is opened again."""
+    """Name of the folder for maps of the initial checkpoint, which may have changed when the page is opened again."""
     checkpoint = versions.original
     return f"{ORIGINAL}-{hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]}" if checkpoint.is_file() else ORIGINAL
 
 
 def _source(config: LearnerConfig) -> BundleSource:
-    """The bundle with the overlay by which it learns from stored features."""
+    """The bundle, with the overlay with which it learns from stored features."""
     bundle, features = config.bundle, config.features
     if not (bundle / "configs" / "inference.json").is_file():
-        raise ValueError(f"--bundle {bundle} is no bundle: {bundle / 'configs/inference.json'} does not exist")
+        raise ValueError(f"--bundle {bundle} is not a bundle: {bundle / 'configs/inference.json'} does not exist")
     if not features.is_dir():
-        raise ValueError(f"--features {features}: there is no such folder: scripts/embed.py makes one")
+        raise ValueError(f"--features {features}: the folder does not exist; create it with scripts/embed.py")
     given = config.checkpoint or bundle / "models" / CHECKPOINT_NAME
     checkpoint = given / CHECKPOINT_NAME if given.is_dir() else given
     if config.checkpoint is not None and not checkpoint.is_file():
         raise ValueError(f"--checkpoint {config.checkpoint}: {checkpoint} does not exist")
     if checkpoint.with_name(HEAD).is_file():
         raise ValueError(
-            f"--checkpoint {config.checkpoint} is a head that comes with a bundle, which is not trained here: give a training on "
-            "features, or none to begin with new weights"
+            f"--checkpoint {config.checkpoint} is a head that comes with a bundle and cannot be trained further: give the "
+            "checkpoint of a training on features, or omit it to begin with new weights"
         )
     for overlays in ((), (FEATURES_OVERLAY,)):
         source = BundleSource(bundle.resolve(), checkpoint.resolve(), overlays)
@@ -281,8 +281,8 @@ def _source(config: LearnerConfig) -> BundleSource:
         if any(SLIDE_FEATURES in json.loads(path.read_text(encoding="utf-8")) for path in files):
             return source
     raise ValueError(
-        f"--bundle {bundle}: expected a bundle that learns on stored features of slides, found no key {SLIDE_FEATURES!r} in its "
-        f"train.json, nor in an overlay {FEATURES_OVERLAY}.json"
+        f"--bundle {bundle}: expected a bundle that learns from stored slide features, found no key {SLIDE_FEATURES!r} in its "
+        f"train.json or an overlay {FEATURES_OVERLAY}.json"
     )
 
 
@@ -292,5 +292,5 @@ def _title(version: str) -> str:
 
 def _described(row: Mapping[str, Any]) -> str:
     counts = row.get("rows", {})
-    learnt = f", from {counts.get('0', 0)} normal and {counts.get('1', 0)} with tumour" if counts else ""
+    learnt = f", from {counts.get('0', 0)} normal and {counts.get('1', 0)} tumour slides" if counts else ""
     return f"{_title(row['version'])}{learnt}"
