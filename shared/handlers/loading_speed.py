@@ -37,7 +37,7 @@ class LoadingSpeed:
     epoch, when what is kept of decoded files is there.
 
     The line is a warning only where its reader can act on it and gains by it: if the rest of the stage would wait for the loader
-    for a minute or longer, and the process may use more cores than the loader has workers.
+    for a minute or longer, and the process may use more cores than the loader has workers, or trains on a GPU.
 
     Args:
         stage: name shown.
@@ -106,8 +106,13 @@ class LoadingSpeed:
         cores = _num_cores()
         if num_workers < cores:
             logger.warning(f"{speeds}. Raise the loader's num_workers, up to the {cores} cores that this process may use")
+            return
+        speeds = f"{speeds}, although all {cores} cores that this process may use read"
+        if _is_on_cpu(engine):
+            # Network and readers share the cores, so only less reading helps.
+            logger.info(f"{speeds}; a coarser mpp is faster")
         else:
-            logger.info(f"{speeds}, although all {cores} cores that this process may use read; a coarser mpp is faster")
+            logger.warning(f"{speeds}: give it more cores, or read at a coarser mpp")
 
 
 def _steps_a_second(before: Reading, now: Reading) -> float:
@@ -122,6 +127,11 @@ def _steps_a_second(before: Reading, now: Reading) -> float:
 def _steps_left(engine: Engine) -> int:
     state = engine.state
     return (state.max_epochs or 0) * (state.epoch_length or 0) - state.iteration
+
+
+def _is_on_cpu(engine: Engine) -> bool:
+    device: torch.device = engine.state.device  # type: ignore[attr-defined]
+    return device.type == "cpu"
 
 
 def _wait_for(engine: Engine) -> None:

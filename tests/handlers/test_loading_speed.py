@@ -108,6 +108,17 @@ def test_a_slow_loader_is_only_reported_where_a_warning_would_not_help(
     assert ("although all 2 cores" in caplog.text) == (num_workers == cores)
 
 
+def test_a_gpu_that_waits_for_all_cores_is_worth_a_warning(tmp_path, records, caplog, monkeypatch):
+    monkeypatch.setattr(loading_speed, "_num_cores", lambda: 2)
+    monkeypatch.setattr(loading_speed, "_LEAST_WAIT_S", 0.0)
+    monkeypatch.setattr(loading_speed, "_is_on_cpu", lambda engine: False)
+    dataset = RegionDataset(records, transform=Sleeping(LONG_S))
+    with caplog.at_level(logging.INFO):
+        train(tmp_path / "stage", RegionLoader(dataset, 2, num_workers=2), max_epochs=1)
+    assert [level for level, *_ in said(caplog)] == ["WARNING"]
+    assert "give it more cores" in caplog.text
+
+
 def test_the_time_that_a_slow_loader_will_cost(tmp_path, records, caplog, monkeypatch):
     monkeypatch.setattr(loading_speed, "_num_cores", lambda: 3)
     # Of 3 epochs of 12 steps, 26 are left when the first 10 have been measured; each waits for 2 samples.
