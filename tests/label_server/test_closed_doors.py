@@ -98,7 +98,7 @@ def test_options_of_a_training_have_bounds(server):
     for options, reason in (
         ({"device": "cuda') or __import__('os').abort() or torch.device('cpu"}, "device must be cpu, cuda"),
         ({"device": "@run"}, "device must be cpu, cuda"),
-        ({"max_epochs": 10**9}, "at most 10000"),
+        ({"max_epochs": 10**9}, "from 1 to 10000"),
         ({"val_split": 1e308}, "val_split must lie between 0 and 1"),
     ):
         reply = server.ask("POST", "/train/cdws_mil", options)
