@@ -28,7 +28,7 @@ from .refusal import Refusal
 _MAY_READ = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _MAY_LABEL = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 _MAY_REMOVE = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
-# Used once per parameter, because FastAPI writes the parameter's name into the annotation.
+# Annotated, so that each parameter gets its own Form(); a shared default would keep the name of one parameter.
 _Text: TypeAlias = Annotated[str, Form()]
 _Upload: TypeAlias = Annotated[UploadFile, File()]
 _OUTPUTS = ("stats", "train", "all")

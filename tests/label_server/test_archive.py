@@ -63,10 +63,10 @@ def archive(generated, checkpoints, tmp_path_factory):
 
 
 def test_the_items_metadata_are_weak_labels(archive):
-    """One of another form is passed over, and the log says so."""
+    """Malformed metadata is ignored with a warning."""
     expected = {"tumor": 1, "fraction": 0.3, "source": "item metadata", "is_drawn": False}
     assert archive.ask("GET", "/weak_labels/").json == {"5f00000000000000000000a1": expected}
-    assert "5f00000000000000000000a2 is passed over: weak_label: tumor must be 0 or 1, got 5" in archive.log[-1].read_text()
+    assert "5f00000000000000000000a2 is ignored: weak_label: tumor must be 0 or 1, got 5" in archive.log[-1].read_text()
     assert archive.ask("POST", "/activelearning/unlabelled", {}).json["id"] == "5f00000000000000000000a2"
 
 

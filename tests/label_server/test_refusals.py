@@ -17,7 +17,7 @@ WSI = "/infer/wsi/camel?output=asap&image="
     [
         (WSI + "other", {}, 404, "no slide 'other'"),
         (WSI, {}, 400, "no image"),
-        ("/infer/wsi/other?image=slide_00", {}, 404, "there are camel"),
+        ("/infer/wsi/other?image=slide_00", {}, 404, "the models are camel"),
         (WSI + "broken", {}, 422, r"broken\.svs cannot be read: .*truncated"),
         (WSI + "slide_00", {"location": [5000, 0], "size": [100, 100]}, 422, "contains nothing of the image of 680 x 520 px"),
         (WSI + "slide_00", {"location": [10, 10], "size": [0, 100]}, 422, "an empty region"),

@@ -95,7 +95,7 @@ def test_slides_in_subfolders_are_served_by_a_model_without_a_pixel_size(monai_l
         assert set(server.ask("GET", "/datastore/?output=all").json["objects"]) == {"slide_00", "slide_01"}
         said = server.log[-1].read_text()
         assert "2 slides in 2 folders" in said
-        assert "it maps and is trained on slides at 0.5 um per pixel" in said
+        assert "is trained on them, at 0.5 um per pixel" in said
         assert server.ask("POST", "/infer/wsi/cdws_mil?output=json&image=slide_01", {}).status == 200
         say(server, "slide_00", 1, 0.3)
         (studies / "case3").mkdir()

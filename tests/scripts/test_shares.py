@@ -67,7 +67,7 @@ def test_s_plus_c_with_all_masks_is_trained_as_s_once():
 def test_each_seed_has_its_validation_slide():
     assert shares.case_of_seed([3, 4], ["A04", "A05"]) == {3: "A04", 4: "A05"}
     assert shares.case_of_seed([3, 4], None) == {3: None, 4: None}
-    with pytest.raises(ValueError, match="one of --validation_cases for each of --seeds: 1 for 2"):
+    with pytest.raises(ValueError, match=r"expected one of --validation_cases per seed \(2\), found 1"):
         shares.case_of_seed([3, 4], ["A04"])
 
 
