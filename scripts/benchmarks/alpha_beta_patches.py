@@ -18,7 +18,7 @@ FOLDER = "patch_camelyon"
 # Where the patches are, next to the scores: of other patches they would be other scores.
 SOURCE = "source.json"
 # What the network is, which patch_camelyon.json must be told as the training was.
-NETWORK_KEYS = ("backbone", "norm", "mpp")
+NETWORK_KEYS = ("backbone", "norm", "dense_stride", "mpp")
 
 
 def score_on_patches(runs: Sequence[Path], bundle: Path, patches: Path) -> None:
