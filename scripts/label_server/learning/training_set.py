@@ -30,11 +30,12 @@ LEAST_TISSUE, LEAST_NORMAL = 0.5, 0.5
 
 @dataclass(frozen=True)
 class LabelledSlide:
-    """A slide of the studies folder and what is known of it."""
+    """A slide and what is known of it; `mpp`, micrometres per level-0 pixel, counts where its file does not say."""
 
     image_id: str
     path: Path
     label: WeakLabel
+    mpp: float | None = None
 
 
 def write_training_set(
@@ -58,7 +59,7 @@ def write_training_set(
         region: side in pixels and micrometres per pixel of regions, see `labelled_regions`; None for whole slides.
         needs_area: regions with tumour whose share is not known are left out.
         val_share: of the slides of each label, one at least.
-        slide_mpp: of slides that do not say.
+        slide_mpp: of slides of which neither the file nor anything else says it.
 
     Returns:
         the number of rows with each label, as ``"0"`` and ``"1"``.
@@ -148,7 +149,7 @@ def _records(
     slide: LabelledSlide, tissue: TissueCache, region: tuple[int, float] | None, slide_mpp: float | None
 ) -> list[Record]:
     with Slide(slide.path) as opened:
-        mpp = None if opened.has_mpp else slide_mpp
+        mpp = None if opened.has_mpp else slide.mpp or slide_mpp
     if region is None:
         return [{"image": str(slide.path), "mpp": mpp, "label": slide.label.label, "area": slide.label.fraction}]
     with Slide(slide.path, mpp=mpp) as opened:
@@ -169,7 +170,7 @@ def drawn_fraction(slide: LabelledSlide, tissue: TissueCache, slide_mpp: float |
     """The area of tumour drawn on a slide over that of its tissue, at most 1."""
     with Slide(slide.path) as opened:
         size = opened.size_px
-        mpp = None if opened.has_mpp else slide_mpp
+        mpp = None if opened.has_mpp else slide.mpp or slide_mpp
     tissue_px = tissue.get(slide.path, mpp).share * size[0] * size[1]
     inside = shapely.intersection(slide.label.drawn.tumour, shapely.box(0, 0, *size)).area
     return min(1.0, inside / tissue_px) if tissue_px else 0.0
