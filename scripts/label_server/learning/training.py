@@ -187,8 +187,8 @@ class Trainings:
         """Begin to train a model.
 
         Raises:
-            Refusal: if one is being trained, the bundle cannot be trained from a viewer's labels, there are too few, or the
-                request is wrong.
+            Refusal: if one is being trained, the bundle cannot be trained from a viewer's labels, there are too few, the
+                request is wrong, or the server was told to end.
         """
         recipe = recipe_of(model)
         if recipe is None and model.source.head is not None:
@@ -200,6 +200,8 @@ class Trainings:
             raise Refusal(f"{model.name} cannot be trained from a viewer's labels: it has no configs/from_viewer.json")
         options = check_options(request)
         with self._lock:
+            if self._is_closed:
+                raise Refusal("the server is ending: it trains no more", 503)
             if self.running is not None:
                 raise Refusal(f"{self.running.model} is being trained: wait, or stop it (DELETE /train/)", 429)
             task = TrainingTask(model.name, options)
@@ -232,7 +234,8 @@ class Trainings:
         return task
 
     def close(self) -> None:
-        """Publish nothing any more: the server was told to end, and what it trains ends with it. May be called by a signal."""
+        """Begin and publish nothing any more: the server was told to end, and what it trains ends with it. May be called by a
+        signal."""
         self._is_closed = True
 
     def _run(self, task: TrainingTask, model: ServedModel, recipe: Recipe, run: Path, record: dict[str, Any]) -> None:

@@ -174,7 +174,8 @@ class Learner:
         self._trainings.stop()
 
     def close(self) -> None:
-        """End everything that is under way."""
+        """End everything that is under way; nothing is trained or published any more."""
+        self._trainings.close()
         self._worker.shutdown(wait=False, cancel_futures=True)
         self.stop()
 
