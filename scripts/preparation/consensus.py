@@ -69,7 +69,7 @@ def prepare(arguments: Namespace) -> Iterator[str]:
             Image.fromarray(found.mask.astype(np.uint8) * 255).save(temporary, format="PNG")
         if record["label"] and not found.mask.any():
             yield f"note: row {record['row']}, {image}: no tumour is left, and its label is {record['label']}"
-        with_mask: Record = {**record, "mask": str(path), "tumour_classes": None, "annotation_frame": None}
+        with_mask: Record = {**records[index], "mask": str(path), "tumour_classes": None, "annotation_frame": None}
         agreed.append(with_mask)
     if agreed:
         write_manifest(agreed, arguments.output / "images.csv")
