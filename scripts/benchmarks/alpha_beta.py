@@ -9,7 +9,7 @@ training is also scored on PatchCamelyon.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pandas as pd
 from scripts.benchmarks.alpha_beta_maps import draw_maps
 from scripts.benchmarks.alpha_beta_patches import patch_auc, score_on_patches
 from scripts.declarations.published import bundle_of, read_published
+from shared.data.public.patch_camelyon import PatchCamelyonDataset
 from shared.sweeps.sweep import METRICS as FINISHED, Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
 from shared.writers.figures.matrices import write_matrices
@@ -44,6 +45,26 @@ def grid(step: float = STEP) -> list[tuple[float, float]]:
     return [(round(a * step, 6), round(b * step, 6)) for a in range(1, count + 1) for b in range(count - a + 1)]
 
 
+def chosen_pairs(
+    step: float = STEP, alphas: Sequence[float] | None = None, betas: Sequence[float] | None = None
+) -> list[tuple[float, float]]:
+    """The pairs of a grid with these alphas and betas; None for all of them.
+
+    Raises:
+        ValueError: for a value that is not on the grid.
+
+    >>> chosen_pairs(0.5, betas=[0.5])
+    [(0.5, 0.5)]
+    """
+    pairs = grid(step)
+    for index, (name, values) in enumerate((("alphas", alphas), ("betas", betas))):
+        known = sorted({pair[index] for pair in pairs})
+        unknown = [value for value in values or () if value not in known]
+        if unknown:
+            raise ValueError(f"--{name}: expected values of the grid of step {step:g}, {known}; found {unknown[0]:g}")
+    return [(alpha, beta) for alpha, beta in pairs if alpha in (alphas or [alpha]) and beta in (betas or [beta])]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config_file", nargs="+", required=True, help="configuration files of the training, the bundle's train.json first"
@@ -64,18 +85,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train the unfinished pairs one after the other, draw the matrices, and return means and deviations over seeds."""
-    pairs = [
-        (alpha, beta)
-        for alpha, beta in grid(arguments.step)
-        if alpha in (arguments.alphas or [alpha]) and beta in (arguments.betas or [beta])
-    ]
+    """Train the unfinished pairs one after the other, draw the matrices, and return means and deviations over seeds.
+
+    Raises:
+        ValueError: before anything is trained, for an alpha or beta that is not on the grid, and for a folder without patches.
+    """
+    pairs = chosen_pairs(arguments.step, arguments.alphas, arguments.betas)
     varied = {"alpha": sorted({a for a, _ in pairs}), "beta": sorted({b for _, b in pairs}), "seed": arguments.seeds}
     fixed = {name: parse_value(text) for name, text in arguments.set}
     sweep = Sweep(
         arguments.config_file, varied, arguments.output_dir, fixed, allowed=lambda run: (run["alpha"], run["beta"]) in pairs
     )
     bundle = bundle_of(arguments.config_file)
+    if arguments.patch_camelyon is not None:
+        PatchCamelyonDataset(arguments.patch_camelyon)
     try:
         sweep.run()
         if arguments.patch_camelyon is not None:

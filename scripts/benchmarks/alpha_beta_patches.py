@@ -18,7 +18,7 @@ FOLDER = "patch_camelyon"
 # Records next to the scores the folder of the patches to which they belong.
 SOURCE = "source.json"
 # Keys of the network, which patch_camelyon.json needs with the values of the training.
-NETWORK_KEYS = ("backbone", "norm", "mpp")
+NETWORK_KEYS = ("backbone", "norm", "dense_stride", "mpp")
 
 
 def score_on_patches(runs: Sequence[Path], bundle: Path, patches: Path) -> None:

@@ -83,12 +83,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return _is_new(values, varied) and values.get("validation_case") == cases[values["seed"]]
 
     sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed=is_allowed)
+    slides = None if arguments.slides is None else SlidesOfRuns(arguments.config_file, arguments.slides, fixed)
+    if slides is not None:
+        slides.check(cases.values())
     try:
         sweep.run()
     finally:
         table = sweep.table()
-        if arguments.slides is not None and len(table):
-            slides = SlidesOfRuns(arguments.config_file, arguments.slides, fixed)
+        if slides is not None and len(table):
             table = with_slide_scores(table, sweep, slides)
             with atomic_path(arguments.output_dir / "slides.csv") as temporary:
                 table.to_csv(temporary, index=False)

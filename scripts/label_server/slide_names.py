@@ -78,7 +78,9 @@ def _named(folder: Path, paths: Sequence[str], known: Mapping[str, str]) -> Foun
         candidates = [own[path]] * is_free + [short] * (not is_top) + [within]
         image_id = next((one for one in candidates if one not in taken), None)
         if image_id is None or len(image_id.encode()) > 200 or image_id.startswith("."):
-            logger.warning("%s: %s is left out, because no valid and unique id can be made from its name: rename it", folder, path)
+            logger.warning(
+                "%s: %s is left out, because no valid and unique id can be made from its name: rename it", folder, path
+            )
             continue
         ids[path] = image_id
         taken.add(image_id)

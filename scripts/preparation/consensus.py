@@ -73,6 +73,9 @@ def prepare(arguments: Namespace) -> Iterator[str]:
         agreed.append(with_mask)
     if agreed:
         write_manifest(agreed, arguments.output / "images.csv")
+    else:
+        # Not one of other masks.
+        (arguments.output / "images.csv").unlink(missing_ok=True)
     with atomic_path(arguments.output / "undecided.csv") as temporary:
         pd.DataFrame(undecided, columns=["image", "open_regions"]).to_csv(temporary, index=False)
     yield f"{arguments.output}: {len(agreed)} images with masks, {len(undecided)} undecided"

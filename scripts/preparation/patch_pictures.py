@@ -29,7 +29,14 @@ _OVERLAY = (0.1, 0.7, 0.2, 0.45)
 
 
 def write_patch_pictures(
-    record: Record, folder: Path, size_px: int, mpp: float, num_classes: int, class_names: Sequence[str] | None, seed: int = 0
+    record: Record,
+    folder: Path,
+    size_px: int,
+    mpp: float,
+    num_classes: int,
+    class_names: Sequence[str] | None,
+    size_by: str = "area",
+    seed: int = 0,
 ) -> list[Path]:
     """Draw what Ciga and Martel's figures B.4, B.5 and B.6 show, of one slide.
 
@@ -41,6 +48,7 @@ def write_patch_pictures(
         mpp: micrometres per pixel of the pictures.
         num_classes: of the mask.
         class_names: of annotation files, see `read_record_mask`.
+        size_by: how the size of a lesion is measured, see `centred_patches`.
         seed: of k-means.
 
     Returns:
@@ -54,7 +62,7 @@ def write_patch_pictures(
     stem = Path(record["image"]).stem
     files = [folder / f"{stem}_foreground.png", folder / f"{stem}_patches.png"]
     _write(_foreground(picture), files[0])
-    patches = centred_patches(mask, size_px, seed=seed)
+    patches = centred_patches(mask, size_px, size_by, seed)
     _write(_patches(picture, mask, patches, size_px), files[1])
     large = [one for one in patches if one.component_px > size_px**2]
     if large:
@@ -101,7 +109,12 @@ def _split(mask: NDArray[np.uint8], of: CentredPatch, patches: Sequence[CentredP
     """Figure B.6: a large lesion, and the patches that it is split into."""
     region = next(one for one in regionprops(label(mask == of.label)) if one.num_pixels == of.component_px)
     top, left, bottom, right = region.bbox
-    inside = [one for one in patches if one.label == of.label and one.component_px == of.component_px]
+    # Another one may have as many pixels.
+    inside = [
+        one
+        for one in patches
+        if (one.label, one.component_px) == (of.label, of.component_px) and left < one.x < right and top < one.y < bottom
+    ]
     figure, axes = _figure(1, 2)
     _boxes(axes[1], [(one.x - size_px / 2 - left, one.y - size_px / 2 - top) for one in inside], size_px)
     for place, title in zip(axes, ("a large lesion", f"{len(inside)} patches of it"), strict=True):

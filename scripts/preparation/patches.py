@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from scripts.options.annotation import add_annotation_options
+from scripts.preparation.drawn_splits import notes_on_splits
 from scripts.preparation.patch_pictures import write_patch_pictures
 from shared.data import SIZE_MEASURES, TissueCache, label_of, load_manifest, slide_patches, write_manifest
 from shared.wsi import TISSUE_METHODS
@@ -66,7 +67,14 @@ def prepare(arguments: Namespace) -> list[str]:
     for record in tqdm(slides, unit="slide", disable=None):
         if arguments.pictures is not None and record.get("mask") is not None:
             write_patch_pictures(
-                record, arguments.pictures, arguments.size_px, arguments.mpp, num_classes, classes, arguments.seed
+                record,
+                arguments.pictures,
+                arguments.size_px,
+                arguments.mpp,
+                num_classes,
+                classes,
+                arguments.size_by,
+                arguments.seed,
             )
         patches += slide_patches(
             record,
@@ -88,4 +96,5 @@ def prepare(arguments: Namespace) -> list[str]:
     counts = Counter(map(label_of, patches))
     names = classes or ["background", "annotated"]
     shown = ", ".join(f"{counts[index]} {names[index]}" for index in sorted(counts))
-    return [f"{arguments.patches}: {len(patches)} patches of {len(slides)} slides: {shown}"]
+    written = f"{arguments.patches}: {len(patches)} patches of {len(slides)} slides: {shown}"
+    return [written, *notes_on_splits(arguments.slides, slides)]

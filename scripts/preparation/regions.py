@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from scripts.options.annotation import add_annotation_options
+from scripts.preparation.drawn_splits import notes_on_splits
 from shared.data import label_of, load_manifest, slide_regions, write_manifest
 
 
@@ -29,10 +30,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def prepare(arguments: Namespace) -> list[str]:
     regions = []
     meaning = {"tumour_classes": arguments.tumour_classes, "annotation_frame": arguments.annotation_frame}
-    for record in tqdm(load_manifest(arguments.slides, **meaning), unit="slide", disable=None):
+    slides = load_manifest(arguments.slides, **meaning)
+    for record in tqdm(slides, unit="slide", disable=None):
         regions += slide_regions(record, arguments.size_px, arguments.mpp, arguments.min_tissue, arguments.stride_px)
     if not regions:
         raise ValueError(f"{arguments.slides}: no region of {arguments.size_px} px contains {arguments.min_tissue:.0%} tissue")
     write_manifest(regions, arguments.regions)
     tumour = sum(map(label_of, regions))
-    return [f"{arguments.regions}: {len(regions)} regions, {tumour} with tumour, {len(regions) - tumour} without"]
+    written = f"{arguments.regions}: {len(regions)} regions, {tumour} with tumour, {len(regions) - tumour} without"
+    return [written, *notes_on_splits(arguments.slides, slides)]

@@ -26,6 +26,7 @@ COLOUR_MAPS = ("viridis", "cividis", "magma", "plasma")
 _KEPT = 16
 _KEPT_WHOLE = 4
 _LARGEST_WHOLE_PX = 2**26
+_READ_PX = 2048  # side of the squares that are read at once
 _REDUCED_PX = 400  # longer side; outlining is fast at this size, however many specks the map has
 _UNKNOWN_MPP = 1.0  # for slides that do not state it; only positions are used
 
@@ -194,8 +195,13 @@ class Layers:
 
 def _whole_map(path: Path, stamp: str, source: MapPixels) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     left, top, right, bottom = source.filled_box
-    width, height = right - left, bottom - top
-    return source.read((left, top), max(width, height), 1)[:height, :width], (left, top)
+    values = np.empty((bottom - top, right - left), np.uint8)
+    # Squares of a map that is much longer than wide would hold far more than it does.
+    for y in range(0, len(values), _READ_PX):
+        for x in range(0, values.shape[1], _READ_PX):
+            part = values[y : y + _READ_PX, x : x + _READ_PX]
+            part[:] = source.read((left + x, top + y), max(part.shape), 1)[: part.shape[0], : part.shape[1]]
+    return values, (left, top)
 
 
 def _reduced_map(path: Path, stamp: str, source: MapPixels) -> tuple[NDArray[np.uint8], tuple[float, float], float]:

@@ -48,7 +48,10 @@ from .splits import (
 )
 from .tissue_cache import TissueCache as TissueCache
 from .transforms.batch_augmentation import TileAugmentation as TileAugmentation
-from .transforms.colour_statistics import colour_statistics as colour_statistics
+from .transforms.colour_statistics import (
+    check_pixel_normalization as check_pixel_normalization,
+    colour_statistics as colour_statistics,
+)
 from .transforms.geometric import (
     normalized_and_augmented as normalized_and_augmented,
     stain_reference_of_maps as stain_reference_of_maps,

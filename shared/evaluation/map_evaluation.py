@@ -37,10 +37,10 @@ class MapEvaluation:
     0 whatever the map says of it. AUCs are of pixels pooled over all slides, exact for the 256 values that a map can have.
     "Everything is tumour" is scored on the tissue too.
 
-    Where the records are of more than one ``group`` (a manifest's column), such as slides of the locations of training and of
-    others, each kind of score has rows of each group behind those of all slides: "<method>, <group>". Where they are of more
-    than one ``location``, such as organs, rows of each location follow: "<method>, location <location>". Records without a group
-    or a location count among all only.
+    Unless all records are of one ``group`` (a manifest's column), such as slides of the locations of training and of others, each
+    kind of score has rows of each group behind those of all slides: "<method>, <group>". Unless all are of one ``location``, such
+    as organs, rows of each location follow: "<method>, location <location>". Records without a group or a location count among
+    all only.
 
     Args:
         folder: to write to.
@@ -203,9 +203,9 @@ def top_share_mean_of_histogram(histogram: Tensor, share: float) -> float:
 
 
 def _values_of(records: Sequence[Record], column: Literal["group", "location"]) -> list[str]:
-    """The values of a column, sorted; none where there is only one, which would be scored like the whole."""
-    values = sorted({value for record in records if (value := record.get(column)) is not None})
-    return values if len(values) > 1 else []
+    """The values of a column, sorted; none where all records have the same, which would be scored like the whole."""
+    values = {record.get(column) for record in records}
+    return sorted(value for value in values if value is not None) if len(values) > 1 else []
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

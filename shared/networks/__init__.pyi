@@ -29,6 +29,7 @@ from .layers.pixel_normalization import (
     IMAGENET_MEAN as IMAGENET_MEAN,
     IMAGENET_STD as IMAGENET_STD,
     PixelNormalization as PixelNormalization,
+    normalized_by as normalized_by,
 )
 from .layers.score_pooling import max_min_pooling as max_min_pooling
 from .layers.side_outputs import fuse_probabilities as fuse_probabilities

@@ -211,10 +211,10 @@ class Sweep:
 
     def _under_method(self, metrics: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
         """The metrics of a run, those of its method under the same name as in every other run."""
-        method = self._config(values) | self._keys(values)
-        name = method.get(METHOD)
-        if isinstance(name, str) and name.removeprefix("$").startswith("@"):
-            name = method.get(name.removeprefix("$")[1:])
+        config = self._config(values) | self._keys(values)
+        name = config.get(f"evaluation::{METHOD}", config.get(METHOD))
+        while isinstance(name, str) and name.removeprefix("$").startswith("@"):
+            name = config.get(name.removeprefix("$")[1:])
         return {
             kind: {METHOD if key == name else key: scores for key, scores in named.items()}
             if isinstance(named, Mapping)

@@ -224,7 +224,7 @@ def _open_mask(
     try:
         if is_tiff:
             return _open_tiff_mask(path, num_classes)
-        with _unlimited_pillow(), Image.open(path) as image:
+        with unlimited_pillow(), Image.open(path) as image:
             _refuse_jpeg(path, image.format == "JPEG")
             # Before anything is decoded: a mask may be as large as its image, and no larger.
             _whole_factor(path, upright_size(image), image_size, image_path)
@@ -245,8 +245,8 @@ def _open_mask(
 
 
 @contextmanager
-def _unlimited_pillow() -> Iterator[None]:
-    """Let Pillow open an image of any size: its limit is made for files from strangers, and a mask's is the size of its slide."""
+def unlimited_pillow() -> Iterator[None]:
+    """Let Pillow open an image of any size: its limit is made for files from strangers, and callers have limits of their own."""
     # The limit is one for all threads, and the first to leave must not take it from the others.
     with _PILLOW_LIMIT:
         limit = Image.MAX_IMAGE_PIXELS

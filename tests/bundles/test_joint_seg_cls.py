@@ -45,11 +45,18 @@ def test_a_sweep_of_it_is_scored_on_slides_and_drawn(joint, trained_joint, tmp_p
         assert picture.width > picture.height
     slides = SlidesOfRuns([config_file], joint.data / "slides.csv", keys | {"tile_size_px": 64, "margin_px": 8})
     scores = with_slide_scores(sweep.table(), sweep, slides)
-    assert 0.3 < scores["class_pixels.S+C*.accuracy"][0] <= 1
+    accuracy = scores["class_pixels.S+C*.accuracy"][0]
+    assert 0.3 < accuracy <= 1
     assert {f"classes.{name}.f1" for name in CLASS_NAMES} <= set(scores)
     written = (sweep.folder(values) / "slide_scores/metrics.json").stat().st_mtime_ns
     with_slide_scores(sweep.table(), sweep, slides)
     assert (sweep.folder(values) / "slide_scores/metrics.json").stat().st_mtime_ns == written
+    # Of other slides they are other scores, though the folder has some.
+    others = joint.manifest("slides.csv")
+    others["split"] = others["split"].map({"train": "test", "test": "train"})
+    others.to_csv(tmp_path / "others.csv", index=False)
+    slides = SlidesOfRuns([config_file], tmp_path / "others.csv", keys | {"tile_size_px": 64, "margin_px": 8})
+    assert with_slide_scores(sweep.table(), sweep, slides)["class_pixels.S+C*.accuracy"][0] != accuracy
 
 
 def test_classes_are_counted_once(joint, trained_joint):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from .conftest import CLASS_NAMES
-from .runs import Bundle, counts_of, history_of, messages_of, metrics_of, weights_of
+from .runs import Bundle, counts_of, files_of, history_of, messages_of, metrics_of, weights_of
 
 pytestmark = pytest.mark.slow
 
@@ -202,6 +202,32 @@ def test_the_choices_of_the_released_code(joint, tmp_path):
     assert joint.evaluate_here("bach", "released", **again) == metrics_of(run)
 
 
+def test_a_refused_run_leaves_a_folder_as_it_was(joint, tmp_path):
+    """The statistics of its images belong into a folder of its own."""
+    joint.train_here(output_dir=tmp_path / "run", run=["$@run_folder.open()", "$@run_folder.close()"])
+    before = files_of(tmp_path / "run")
+    with pytest.raises(RuntimeError) as caught:
+        joint.train_here(output_dir=tmp_path / "run", pixel_normalization="training")
+    assert "pixel_normalization: 'imagenet' before, 'training' now" in messages_of(caught.value)
+    assert files_of(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("overlay", ["features", "finetune"])
+def test_an_encoder_normalises_colours_as_it_was_trained(joint, tmp_path, overlay):
+    with pytest.raises(RuntimeError) as caught:
+        joint.train_here(overlay, output_dir=tmp_path / "run", pixel_normalization="training")
+    assert "pixel_normalization must be imagenet" in messages_of(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_stains_of_labelled_images_are_not_forgotten_on_features(joint, tmp_path):
+    stains = {"stain_reference": "monai", "normalized_images": "labelled"}
+    with pytest.raises(RuntimeError) as caught:
+        joint.train_here("features", output_dir=tmp_path / "run", **stains)
+    assert "features are computed from unchanged images" in messages_of(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_each_slide_may_validate(joint, tmp_path):
     outside = sorted(set(joint.manifest().query("split != 'train'")["case_id"]))
     parsed = joint.workflow("train", validation_case=outside[0], output_dir=str(tmp_path), **joint.tiny).parser.get_parsed_content
@@ -216,6 +242,7 @@ def test_each_slide_may_validate(joint, tmp_path):
         ({"masked_share": 2}, "masked_share must be in [0, 1]; got 2"),
         ({"mode": "S", "masked_share": 0}, "mode S with masked_share 0 has no masked images to train with"),
         ({"labelled": "masked"}, "labelled must be one of unmasked, all, unmasked_or_all; got 'masked'"),
+        ({"pixel_normalization": "mine"}, "pixel_normalization must be imagenet or training; got 'mine'"),
         ({"head": "other"}, "head must be one of paper, released; got 'other'"),
         ({"class_names": ["normal", "tumour"]}, "row 4: label must be one of 0..1, got 2"),
         ({"image_size_px": 96}, "the image is 64 x 64 px at 8 um per pixel, expected 96 x 96"),

@@ -301,11 +301,17 @@ def test_groups_and_locations_are_scored_apart(tmp_path, evaluation, cohort, tis
     assert METHOD + behind.format("b") in capsys.readouterr().out
 
 
-def test_one_group_is_none(tmp_path, evaluation, cohort):
-    expected = evaluation(tmp_path / "e", cohort[:2], num_examples=0).run()
-    for records in ([cohort[0] | {"group": "a"}, cohort[1]], [record | {"group": "a"} for record in cohort[:2]]):
-        assert evaluation(tmp_path / "e", records, num_examples=0).run() == expected
-        assert "group" not in table(tmp_path / "e")[0]
+@pytest.mark.parametrize(("column", "behind"), [("group", ", a"), ("location", ", location a")])
+def test_one_value_divides_slides_only_from_those_without(tmp_path, evaluation, cohort, column, behind):
+    expected = evaluation(tmp_path / "e", cohort[:3], num_examples=0).run()
+    assert evaluation(tmp_path / "e", [record | {column: "a"} for record in cohort[:3]], num_examples=0).run() == expected
+    assert column not in table(tmp_path / "e")[0]
+    alone = evaluation(tmp_path / "alone", cohort[:2], num_examples=0).run()
+    divided = [*(record | {column: "a"} for record in cohort[:2]), cohort[2]]
+    found = evaluation(tmp_path / "e", divided, num_examples=0).run()
+    assert [row[column] for row in table(tmp_path / "e")] == ["a", "a", ""]
+    for kind in ("slides", "pixels_tissue", "pixels_all"):
+        assert_same(found[kind], expected[kind] | {name + behind: scores for name, scores in alone[kind].items()})
 
 
 def test_normal_slides_count_as_zero(tmp_path, evaluation, cohort, tissue, paint_finder):

@@ -9,6 +9,7 @@ import pytest
 from scripts.label_server.learning.served_model import BundleSource
 from scripts.label_server.learning.training import Trainings
 from scripts.label_server.learning.versions import ORIGINAL, ModelVersions
+from scripts.label_server.refusal import Refusal
 
 DEADLINE_S = 30
 
@@ -53,6 +54,15 @@ def test_what_nobody_stops_is_published(served):
     task = trained(served, lambda _: None)
     assert (task.status, task.reason) == ("DONE", None)
     assert served.answers == [served.versions.current.name] == ["0001"]
+
+
+def test_nothing_is_begun_by_a_server_that_ends(served):
+    trainings = Trainings(lambda *_: {}, warm=Ended())
+    trainings.close()
+    with pytest.raises(Refusal, match="is ending"):
+        trainings.start(served, {})
+    assert not trainings.tasks
+    assert not served.versions.folder.exists()
 
 
 @pytest.mark.parametrize("ending", [Trainings.stop, Trainings.close])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import shapely
+from PIL import Image
 from shapely.geometry import box
 
 from scripts.label_server.learning.training_set import LabelledSlide, drawn_fraction, labelled_regions, write_training_set
@@ -82,6 +83,16 @@ def test_a_manifest_of_slides_has_both_labels_in_both_splits(slides, tmp_path):
     write_training_set(slides([NORMAL, TUMOUR] * 4 + [NORMAL]), path, tissue, None)
     after = {record["image"]: record["split"] for record in load_manifest(path)}
     assert sum(after[image] != split for image, split in before.items()) <= 1
+
+
+def test_a_slide_that_does_not_say_how_large_its_pixels_are_has_those_that_are_known(tmp_path):
+    """Its own, before those of all slides."""
+    labelled = []
+    for index, label in enumerate([NORMAL, TUMOUR] * 2):
+        Image.new("RGB", (300, 300), (200, 120, 160)).save(tmp_path / f"{index}.png")
+        labelled.append(LabelledSlide(str(index), tmp_path / f"{index}.png", label, 0.4 + index if index else None))
+    write_training_set(labelled, tmp_path / "labels.csv", TissueCache(tmp_path / "tissue"), None, slide_mpp=0.25)
+    assert [record["mpp"] for record in load_manifest(tmp_path / "labels.csv")] == [0.25, 1.4, 2.4, 3.4]
 
 
 def test_a_manifest_of_regions_needs_areas_where_they_are_asked_for(slides, tmp_path):

@@ -52,6 +52,15 @@ def test_two_agree_and_a_third_decides(tmp_path: Path, prepare: Prepare) -> None
     assert not decided[10:].any()
 
 
+def test_a_table_of_agreed_images_is_not_left_when_none_is_agreed_on(tmp_path: Path, prepare: Prepare) -> None:
+    first = write_manifest_of(tmp_path, "first", {"a": (0, 10)})
+    for name, rows in (("same", (0, 10)), ("other", (0, 5))):
+        second = write_manifest_of(tmp_path, name, {"a": rows})
+        error, printed = prepare("consensus", first, second, tmp_path / "agreed")
+        assert not error
+        assert (tmp_path / "agreed/images.csv").exists() == ("1 images with masks" in printed) == (name == "same")
+
+
 def test_splits_are_those_of_the_first_manifest_or_none(tmp_path: Path, prepare: Prepare) -> None:
     boxes = dict.fromkeys("abcdefgh", (0, 10))
     first = write_manifest_of(tmp_path, "first", boxes)

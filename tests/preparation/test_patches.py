@@ -3,10 +3,13 @@
 import functools
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from shared.data import RegionDataset, load_manifest
+from scripts.preparation import patch_pictures
+from shared.data import RegionDataset, centred_patches, load_manifest
 
 from ..data.bach_layout import BENIGN, IN_SITU, INVASIVE, NAMES, annotations, write_bach
 from .conftest import Prepare
@@ -59,6 +62,39 @@ def test_pictures_of_what_is_done(slides: Path, tmp_path: Path, run_here: Prepar
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == names
     with Image.open(tmp_path / "pictures/A01_split.png") as picture:
         assert picture.size == (800, 400)
+
+
+def test_splits_that_are_drawn_are_said(slides: Path, tmp_path: Path, run_here: Prepare, prepare: Prepare) -> None:
+    table = pd.read_csv(slides).drop(columns="split")
+    table["mask"] = [str(slides.parent / mask) for mask in table["mask"]]
+    table.to_csv(tmp_path / "slides.csv", index=False)
+    options = ("--size_px", 8, "--mpp", 7.472, "--classes", *CLASSES)
+    error, printed = run_here(tmp_path / "slides.csv", tmp_path / "patches.csv", *options)
+    assert error == ""
+    drawn = pd.read_csv(tmp_path / "patches.csv").groupby("split")["image"].nunique()
+    shown = ", ".join(f"{drawn.get(split, 0)} {split}" for split in ("train", "val", "test"))
+    assert f"slides.csv assigns no slide to a split: {shown} were drawn at random" in printed
+    assert "assigns no slide" not in run_here(slides, tmp_path / "patches.csv", *options)[1]
+    table.assign(label=1).to_csv(tmp_path / "slides.csv", index=False)
+    options = ("--size_px", 8, "--mpp", 7.472, "--min_tissue", 0, "--tumour_classes", *CLASSES[1:])
+    error, printed = prepare("regions", tmp_path / "slides.csv", tmp_path / "regions.csv", *options)
+    assert error == ""
+    assert f"slides.csv assigns no slide to a split: {shown} were drawn at random" in printed
+
+
+def test_pictures_show_the_patches_that_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line in a box of 6 x 6 px is larger than a patch of 4 px by its box, not by its area."""
+    mask = np.eye(8, dtype=np.uint8)
+    mask[6:] = 0
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.new("RGB", (8, 8), (200, 120, 160)).save(tmp_path / "slide.png")
+    drawn: list[int] = []
+    monkeypatch.setattr(patch_pictures, "_boxes", lambda place, corners, side_px: drawn.append(len(corners)))
+    record = {"image": str(tmp_path / "slide.png"), "mask": str(tmp_path / "mask.png"), "mpp": 1.0, "label": 1}
+    for size_by in ("area", "box"):
+        patch_pictures.write_patch_pictures(record, tmp_path / size_by, 4, 1.0, 2, None, size_by)
+    assert drawn == [1, 4, len(centred_patches(mask, 4, "box")), 4]
+    assert drawn[2] > 1
 
 
 def test_without_classes_there_are_two(slides: Path, tmp_path: Path, run_here: Prepare) -> None:

@@ -1,14 +1,53 @@
 """What the benchmark of shares makes of finished runs; a real one is trained in the bundle's own tests."""
 
+import argparse
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from scripts.benchmarks import shares
 from scripts.benchmarks.shares import SCORES
+from scripts.benchmarks.slides_of_runs import SlidesOfRuns
 
 TRAINING = [str(Path(__file__).parents[2] / "bundles" / "joint_seg_cls" / "configs" / "train.json")]
+
+
+def options(tmp_path, *fixed):
+    """Of the command, for a manifest of one slide."""
+    parser = argparse.ArgumentParser()
+    shares.add_arguments(parser)
+    slides = tmp_path / "slides.csv"
+    given = [text for name, value in fixed for text in ("--set", name, value)]
+    return parser.parse_args(["--config_file", *TRAINING, "--slides", str(slides), "--output_dir", str(tmp_path / "out"), *given])
+
+
+@pytest.mark.parametrize(
+    ("split", "fixed", "problem"),
+    [
+        ("test", ("class_names", '["normal", "tumour"]'), "three classes or more; found 2 class_names"),
+        ("test", ("tissue_only", "perhaps"), "expected True or False, found 'perhaps'"),
+        ("train", ("lr", "0.1"), "slides.csv"),
+    ],
+    ids=["classes", "a value", "no test slide"],
+)
+def test_what_cannot_be_mapped_is_said_before_anything_is_trained(tmp_path, split, fixed, problem):
+    Image.new("RGB", (8, 8)).save(tmp_path / "slide.png")
+    (tmp_path / "slides.csv").write_text(f"image,label,split\nslide.png,1,{split}\n")
+    with pytest.raises(ValueError, match=problem):
+        shares.run(options(tmp_path, fixed))
+    assert not (tmp_path / "out").exists()
+
+
+def test_slides_are_mapped_with_the_keys_that_the_inference_has(tmp_path):
+    """Those below its components too, but none of the groups that are there for the overlays of trainings."""
+    keys = {"mpp": 4.0, "network_def::head": "paper", "lr": 0.1, "num_workers": 2}
+    nested = {"train::trainer::max_epochs": 3, "loader::fill": True, "validate::evaluator::num_workers": 1}
+    found = SlidesOfRuns(TRAINING, tmp_path / "slides.csv", keys | nested).keys
+    assert found == {"mpp": 4.0, "network_def::head": "paper"}
+    with pytest.raises(ValueError, match=r"configs/mine\.json does not exist"):
+        SlidesOfRuns([*TRAINING, str(tmp_path / "mine.json")], tmp_path / "slides.csv", {})
 
 
 def table_of(runs):

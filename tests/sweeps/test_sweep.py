@@ -198,6 +198,25 @@ def test_overlays_vary_too(tmp_path, write_config):
 
 
 @pytest.mark.parametrize(
+    ("bundle", "methods"),
+    [
+        ("camel", {"none": "CAMEL", "max_max": "Max-Max alone"}),
+        ("cdws_mil", {"none": "CDWS-MIL", "dws": "DWS-MIL"}),
+        ("joint_seg_cls", {"none": "S+C*", "s": "S"}),
+    ],
+)
+def test_the_methods_of_a_bundle_share_their_columns(tmp_path, bundle, methods):
+    """Whether the bundle names a method by itself, within its evaluation, or after another key."""
+    config_file = str(ROOT / "bundles" / bundle / "configs/train.json")
+    sweep = Sweep([config_file], {"seed": [0]}, tmp_path / "out", overlays=list(methods))
+    for values, method in zip(sweep.combinations, methods.values(), strict=True):
+        file = sweep.folder(values) / "evaluation" / "metrics.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"pixels": {method: {"iou": 0.5}, "Everything is tumour": {"iou": 0.1}}}))
+    assert sweep.table()["pixels.method.iou"].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
     ("options", "problem"),
     [
         (["--choose", "regions.A.f_all"], "nothing may be chosen on test images; got regions.A.f_all"),

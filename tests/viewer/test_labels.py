@@ -96,6 +96,12 @@ def test_what_cannot_be_kept_changes_nothing(opened):
         labels.set_label("a", 0, 0.5)
     labels.draw("a", "Stroma", [(0, 0), (9, 9)], 5)
     labels.draw("a", "Tumor", [(float("nan"), 0)], 5)
+    # A folder in the place of the file: it cannot be replaced.
+    (labels.folder / "said.json").mkdir()
+    with pytest.raises(OSError, match="said"):
+        labels.say("a", 1, 0.5)
+    assert labels.said("a") is None
+    (labels.folder / "said.json").rmdir()
     assert labels.path.read_bytes() == before
     assert opened().label("a") is None
 

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from scripts.viewer.cohort import Cohort, Maps, open_cohort
-from scripts.viewer.layers import Layers, _reduced_map, colour_table
+from scripts.viewer.layers import Layers, _reduced_map, _whole_map, colour_table
 from scripts.viewer.map_pixels import MapPixels
 from scripts.viewer.outlines import KeptMap, draft_outlines, outlines_at
 from scripts.viewer.view_state import ViewState, state_of
@@ -133,6 +134,25 @@ def test_a_draft_of_a_large_map_is_of_its_tissue(tmp_path):
     columns, rows = np.flatnonzero((found >= 150).any(axis=0)), np.flatnonzero((found >= 150).any(axis=1))
     place = [corner[0] + columns[0] * step, corner[0] + (columns[-1] + 1) * step, corner[1] + rows[0] * step]
     assert place == pytest.approx([2100, 2500, 1100], abs=2)
+
+
+def test_a_long_map_is_read_in_squares_that_memory_holds():
+    """Of a needle biopsy: its filled part is read whole, and no square as long as it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 9000), np.uint8)
+
+    class Stored:
+        filled_box = (100, 3, 8900, 67)
+
+        def read(self, xy, size_px, step):
+            assert (size_px <= 2048, step) == (True, 1)
+            window = np.zeros((size_px, size_px), np.uint8)
+            part = pixels[xy[1] : xy[1] + size_px, xy[0] : xy[0] + size_px]
+            window[: part.shape[0], : part.shape[1]] = part
+            return window
+
+    values, corner = _whole_map(Path("none"), "", Stored())
+    np.testing.assert_array_equal(values, pixels[3:67, 100:8900])
+    assert corner == (100, 3)
 
 
 def test_a_map_that_is_rewritten_is_read_anew(mapped, tmp_path):

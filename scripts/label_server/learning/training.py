@@ -187,8 +187,8 @@ class Trainings:
         """Start to train a model.
 
         Raises:
-            Refusal: if a training is running, the bundle cannot be trained on a viewer's labels, there are too few labels, or
-                the request is invalid.
+            Refusal: if a training is running, the bundle cannot be trained on a viewer's labels, there are too few labels, the
+                request is invalid, or the server is ending.
         """
         recipe = recipe_of(model)
         if recipe is None and model.source.head is not None:
@@ -200,6 +200,8 @@ class Trainings:
             raise Refusal(f"{model.name} cannot be trained from a viewer's labels: it has no configs/from_viewer.json")
         options = check_options(request)
         with self._lock:
+            if self._is_closed:
+                raise Refusal("the server is ending: it trains no more", 503)
             if self.running is not None:
                 raise Refusal(f"{self.running.model} is being trained: wait, or stop it (DELETE /train/)", 429)
             task = TrainingTask(model.name, options)
@@ -232,7 +234,10 @@ class Trainings:
         return task
 
     def close(self) -> None:
-        """Publish nothing more, because the server is ending and its training with it. Safe to call in a signal handler."""
+        """Start and publish nothing more, because the server is ending and its training with it.
+
+        Safe to call in a signal handler.
+        """
         self._is_closed = True
 
     def _run(self, task: TrainingTask, model: ServedModel, recipe: Recipe, run: Path, record: dict[str, Any]) -> None:

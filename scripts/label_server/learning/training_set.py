@@ -30,11 +30,12 @@ LEAST_TISSUE, LEAST_NORMAL = 0.5, 0.5
 
 @dataclass(frozen=True)
 class LabelledSlide:
-    """A slide and its weak label."""
+    """A slide and its weak label; `mpp`, micrometres per level-0 pixel, is used if its file does not state it."""
 
     image_id: str
     path: Path
     label: WeakLabel
+    mpp: float | None = None
 
 
 def write_training_set(
@@ -58,7 +59,7 @@ def write_training_set(
         region: side in pixels and micrometres per pixel of regions, see `labelled_regions`; None for whole slides.
         needs_area: whether to leave out tumour regions whose share of tumour is not known.
         val_share: share of each label's slides for validation, but at least one slide.
-        slide_mpp: micrometres per level-0 pixel of slides whose files do not state it.
+        slide_mpp: micrometres per level-0 pixel of slides for which neither the file nor the slide's own `mpp` states it.
 
     Returns:
         the number of rows with each label, as ``"0"`` and ``"1"``.
@@ -149,7 +150,7 @@ def _records(
     slide: LabelledSlide, tissue: TissueCache, region: tuple[int, float] | None, slide_mpp: float | None
 ) -> list[Record]:
     with Slide(slide.path) as opened:
-        mpp = None if opened.has_mpp else slide_mpp
+        mpp = None if opened.has_mpp else slide.mpp or slide_mpp
     if region is None:
         return [{"image": str(slide.path), "mpp": mpp, "label": slide.label.label, "area": slide.label.fraction}]
     with Slide(slide.path, mpp=mpp) as opened:
@@ -170,7 +171,7 @@ def drawn_fraction(slide: LabelledSlide, tissue: TissueCache, slide_mpp: float |
     """The area of tumour drawn on a slide, divided by the area of its tissue; at most 1."""
     with Slide(slide.path) as opened:
         size = opened.size_px
-        mpp = None if opened.has_mpp else slide_mpp
+        mpp = None if opened.has_mpp else slide.mpp or slide_mpp
     tissue_px = tissue.get(slide.path, mpp).share * size[0] * size[1]
     inside = shapely.intersection(slide.label.drawn.tumour, shapely.box(0, 0, *size)).area
     return min(1.0, inside / tissue_px) if tissue_px else 0.0

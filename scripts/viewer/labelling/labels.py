@@ -89,10 +89,10 @@ class Labels:
         stated = None if label is None else {"tumor": label, "fraction": fraction}
         stated_label({"weak_label": stated})
         with self._lock:
-            given = {other: value for other, value in self._given.items() if other != name}
-            self._given = given | ({name: stated} if stated else {})
+            given = {other: value for other, value in self._given.items() if other != name} | ({name: stated} if stated else {})
             with atomic_path(self.folder / GIVEN) as temporary:
-                temporary.write_text(json.dumps(self._given, indent=1) + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps(given, indent=1) + "\n", encoding="utf-8")
+            self._given = given
             self._changed(name)
 
     def draw(self, name: str, class_name: str, points: Sequence[tuple[float, float]], width_px: float) -> None:
@@ -149,9 +149,9 @@ class Labels:
         label = weak_label(info, path if path.is_file() else None, name, LEVEL0)
         if label is None:
             return None
-        known = LabelledSlide(name, slide.path, label)
+        known = LabelledSlide(name, slide.path, label, slide.mpp)
         try:
-            return with_drawn_fraction(known, self._tissue, slide.mpp)
+            return with_drawn_fraction(known, self._tissue)
         except (ValueError, OSError) as error:
             logger.warning("the fraction of tissue that the strokes on %s cover cannot be computed: %s", name, error)
             return known

@@ -174,7 +174,8 @@ class Learner:
         self._trainings.stop()
 
     def close(self) -> None:
-        """Stop everything that is under way."""
+        """Stop everything that is under way; nothing is trained or published afterwards."""
+        self._trainings.close()
         self._worker.shutdown(wait=False, cancel_futures=True)
         self.stop()
 

@@ -52,7 +52,7 @@ def consensus_mask(
     >>> consensus_mask(first, second).mask.astype(int), consensus_mask(first, second).num_open
     (array([[1, 1, 1, 1, 1, 0, 0, 0]]), 1)
     """
-    masks = [np.asarray(mask) != 0 for mask in (first, second) if mask is not None]
+    masks = [np.asarray(mask) != 0 for mask in (first, second)]
     judge = None if third is None else np.asarray(third) != 0
     shapes = {mask.shape for mask in (*masks, *([] if judge is None else [judge]))}
     if len(shapes) != 1 or masks[0].ndim != 2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,20 +16,38 @@ from ..image_dataset import RegionDataset, read_image
 IMAGENET, TRAINING = "imagenet", "training"
 
 
+def check_pixel_normalization(of: str, has_encoder: bool = False) -> None:
+    """Check by whose colours a network is to normalise its images, before anything is read or written.
+
+    Args:
+        of: ``"imagenet"`` or ``"training"``.
+        has_encoder: whether the network is a head on an encoder.
+
+    Raises:
+        ValueError: for another value, or for training images with an encoder, which normalises colours as its own weights demand.
+    """
+    if of not in (IMAGENET, TRAINING):
+        raise ValueError(f"pixel_normalization must be {IMAGENET} or {TRAINING}; got {of!r}")
+    if has_encoder and of != IMAGENET:
+        raise ValueError(
+            f"pixel_normalization must be {IMAGENET} with features.json and finetune.json, because an encoder normalises colours "
+            f"as it was trained; got {of!r}"
+        )
+
+
 def colour_statistics(
-    dataset: RegionDataset, file: str | Path, imagenet: Mapping[str, Sequence[float]], of: str = IMAGENET, num_workers: int = 0
-) -> dict[str, list[float]]:
-    """Mean and standard deviation of red, green and blue over all pixels of a data set, or those of ImageNet.
+    dataset: RegionDataset, file: str | Path, of: str = IMAGENET, num_workers: int = 0
+) -> dict[str, list[float]] | None:
+    """Mean and standard deviation of red, green and blue over all pixels of a data set; None for those of ImageNet.
 
     Args:
         dataset: training images, taken as they are read, without their transforms.
         file: JSON that keeps the result of a data set; where it exists it is read.
-        imagenet: ``mean`` and ``std`` of ImageNet's images.
         of: ``"imagenet"`` or ``"training"``.
         num_workers: processes that read.
 
     Returns:
-        ``mean`` and ``std``, three values each, as shares of 255.
+        ``mean`` and ``std``, three values each, as shares of 255; None where a network keeps those of ImageNet, which it has.
 
     Raises:
         ValueError: for another `of`, an image that cannot be read, or images of one colour.
@@ -38,15 +55,16 @@ def colour_statistics(
     Reference:
         The released code of Ciga and Martel takes them of the masked training images.
     """
-    if of not in (IMAGENET, TRAINING):
-        raise ValueError(f"pixel_normalization must be {IMAGENET} or {TRAINING}; got {of!r}")
+    check_pixel_normalization(of)
     if of == IMAGENET:
-        return {name: list(values) for name, values in imagenet.items()}
+        return None
     file = Path(file)
     if file.is_file():
         return dict(json.loads(file.read_text()))
     total = torch.zeros(3, 3, dtype=torch.float64)
-    loader: DataLoader[Tensor] = DataLoader(_Moments(dataset), batch_size=None, num_workers=num_workers)
+    # Not the generator of the process, which a training that finds the file would not have asked.
+    generator = torch.Generator()
+    loader: DataLoader[Tensor] = DataLoader(_Moments(dataset), batch_size=None, num_workers=num_workers, generator=generator)
     for moments in tqdm(loader, desc="colours of the images", unit="image", disable=None):
         total += moments
     sums, squares, counts = total

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...data.public.tcga_barcode import parse_barcode
 from ...inference.inputs import image_name
+from ...wsi.mask_region import unlimited_pillow
 
 SUFFIXES = (".png", ".tif", ".tiff")
 # Such as those of maps with a pixel for a tile; a picture as large as a slide's level 0 is none.
@@ -62,10 +63,10 @@ class PictureMaps:
         if path is None:
             raise ValueError(f"{self.folder} holds no map of {slide}")
         try:
-            with Image.open(path) as picture:
+            with unlimited_pillow(), Image.open(path) as picture:
                 mode, size = picture.mode, picture.size
                 values = _probabilities(picture) if size[0] * size[1] <= _MOST_PIXELS else None
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except (OSError, UnidentifiedImageError) as error:
             raise ValueError(f"the map {path} cannot be read ({error})") from error
         if values is None:
             raise ValueError(

@@ -1,12 +1,12 @@
 """The one place where pixel values are normalised: the first layer of every network."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PixelNormalization", "PixelRange"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PixelNormalization", "PixelRange", "normalized_by"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -89,3 +89,19 @@ class PixelNormalization(nn.Module):
         scale = 1 / (255 * self.std.float())
         shift = -self.mean.float() / self.std.float()
         return (images.float() * scale + shift).to(self.mean.dtype)
+
+
+def normalized_by(network: nn.Module, statistics: Mapping[str, Sequence[float]] | None) -> nn.Module:
+    """The network itself, its `PixelNormalization` with the mean and deviation of other images.
+
+    Args:
+        network: with a `PixelNormalization` called ``normalization``.
+        statistics: ``mean`` and ``std`` of red, green, blue, as shares of 255; None leaves any network as it is.
+
+    Raises:
+        ValueError: as `PixelNormalization`.
+    """
+    if statistics is not None:
+        own = network.get_submodule("normalization")
+        own.load_state_dict(PixelNormalization(statistics["mean"], statistics["std"]).state_dict())
+    return network

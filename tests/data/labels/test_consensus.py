@@ -39,6 +39,7 @@ def test_the_same_masks_and_empty_ones():
     [
         ((drawn(), drawn()[:5]), 0.8, r"of one shape; found \(5, 30\), \(20, 30\)"),
         ((drawn(), drawn(), drawn()[None]), 0.8, "of one shape"),
+        ((None, drawn()), 0.8, r"of one shape; found \(\), \(20, 30\)"),
         ((drawn(), drawn()), 1, r"in \[0, 1\); got 1"),
     ],
 )

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from shared.data import RegionDataset, colour_statistics, stain_reference_of_maps
+from shared.data import RegionDataset, check_pixel_normalization, colour_statistics, stain_reference_of_maps
 
-IMAGENET = {"mean": [0.4, 0.5, 0.6], "std": [0.1, 0.2, 0.3]}
+KEPT = {"mean": [0.4, 0.5, 0.6], "std": [0.1, 0.2, 0.3]}
 
 
 @pytest.fixture
@@ -25,25 +26,38 @@ def pictures(tmp_path):
 def test_all_pixels_of_all_images_count_alike(pictures, tmp_path):
     made, records = pictures
     file = tmp_path / "run/statistics.json"
-    found = colour_statistics(RegionDataset(records), file, IMAGENET, of="training")
+    found = colour_statistics(RegionDataset(records), file, of="training")
     pixels = np.concatenate([one.reshape(-1, 3) for one in made]) / 255
     assert found["mean"] == pytest.approx(pixels.mean(0))
     assert found["std"] == pytest.approx(pixels.std(0))
-    file.write_text(json.dumps(IMAGENET))
-    assert colour_statistics(RegionDataset(records), file, {}, of="training") == IMAGENET
+    file.write_text(json.dumps(KEPT))
+    assert colour_statistics(RegionDataset(records), file, of="training") == KEPT
 
 
 def test_imagenet_reads_nothing(tmp_path):
-    assert colour_statistics(RegionDataset([]), tmp_path / "none.json", IMAGENET) == IMAGENET
+    assert colour_statistics(RegionDataset([]), tmp_path / "none.json") is None
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_refused(pictures, tmp_path):
     with pytest.raises(ValueError, match="must be imagenet or training; got 'mine'"):
-        colour_statistics(RegionDataset(pictures[1]), tmp_path / "none.json", IMAGENET, of="mine")
+        colour_statistics(RegionDataset(pictures[1]), tmp_path / "none.json", of="mine")
     Image.fromarray(np.full((4, 4, 3), 7, np.uint8)).save(tmp_path / "0.png")
     with pytest.raises(ValueError, match="the 1 images have one value"):
-        colour_statistics(RegionDataset(pictures[1][:1]), tmp_path / "none.json", IMAGENET, of="training")
+        colour_statistics(RegionDataset(pictures[1][:1]), tmp_path / "none.json", of="training")
+
+
+def test_reading_colours_leaves_the_random_state(pictures, tmp_path):
+    """A training that is resumed reads them from the file."""
+    before = torch.get_rng_state()
+    colour_statistics(RegionDataset(pictures[1]), tmp_path / "statistics.json", of="training")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_encoder_has_its_own_colours():
+    check_pixel_normalization("imagenet", has_encoder=True)
+    with pytest.raises(ValueError, match=r"must be imagenet with features\.json.*got 'training'"):
+        check_pixel_normalization("training", has_encoder=True)
 
 
 def test_stains_of_labelled_images_alone():

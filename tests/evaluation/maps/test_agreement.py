@@ -1,6 +1,7 @@
 """Maps of two programs against NumPy on all pixels; pictures that are no maps are refused."""
 
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -135,6 +136,21 @@ def test_pictures_that_are_no_maps(tmp_path, picture, said):
     with pytest.raises(ValueError, match=said) as error:
         PictureMaps(tmp_path).read("somewhere/slide.svs", (800, 600))
     assert str(path) in str(error.value)
+
+
+def test_the_limit_of_pictures_is_said_and_is_the_only_one(tmp_path, monkeypatch):
+    """Pillow's own, for files from strangers, is lower and names no remedy."""
+    small, large = (np.zeros((6, 8), np.uint8), tmp_path / "large.png")
+    Image.fromarray(small).save(tmp_path / "small.png")
+    content = bytearray((tmp_path / "small.png").read_bytes())
+    # Width, height and checksum of the header; nothing of the pixels is looked at.
+    content[16:24] = (20_000).to_bytes(4, "big") + (15_000).to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    large.write_bytes(content)
+    with pytest.raises(ValueError, match=r"of at most 268435456 pixels; found mode 'L' and 20000 x 15000 pixels"):
+        PictureMaps(tmp_path).read("large.svs", (20_000, 15_000))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    np.testing.assert_array_equal(PictureMaps(tmp_path).read("small.svs", (8, 6)), small)
 
 
 def test_maps_of_tcga_are_found_by_their_barcode(tmp_path):

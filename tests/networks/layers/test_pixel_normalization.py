@@ -3,8 +3,9 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
-from shared.networks import IMAGENET_MEAN, IMAGENET_STD, BoostedPatches, PixelNormalization, UNet
+from shared.networks import IMAGENET_MEAN, IMAGENET_STD, BoostedPatches, PixelNormalization, UNet, normalized_by
 
 
 def random_images(*shape):
@@ -45,6 +46,17 @@ def test_checkpoint_carries_mean_and_std():
     loaded.load_state_dict(trained.state_dict())
     images = random_images(1, 3, 4, 4)
     assert torch.equal(loaded(images), trained(images))
+
+
+def test_statistics_of_other_images_take_the_place_of_the_first():
+    network = nn.Module()
+    network.normalization = PixelNormalization()
+    statistics = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    assert normalized_by(network, None) is normalized_by(network, statistics) is network
+    pixels = torch.full((1, 3, 1, 1), 51, dtype=torch.uint8)
+    assert network.normalization(pixels).flatten().tolist() == pytest.approx([0.1 / 0.4, 0, -0.1 / 0.6], abs=1e-6)
+    with pytest.raises(ValueError, match="std above 0"):
+        normalized_by(network, statistics | {"std": [0, 1, 1]})
 
 
 def test_exports_to_torchscript():
