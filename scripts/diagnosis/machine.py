@@ -27,6 +27,10 @@ def processor() -> Iterator[Finding]:
 
     precision = "uses bfloat16" if cpu_computes_bfloat16() else "uses float32 (bfloat16 is not faster here)"
     yield Finding("CPU", Level.OK, f"{here}, {precision}")
+    waiting = os.getloadavg()[0]
+    if waiting > of_machine:
+        remedy = "put OMP_NUM_THREADS=1 in front of each command: threads that wait for each other lose most of their time"
+        yield Finding("other work", Level.NOTE, f"{waiting:.0f} processes compete for {of_machine} cores", remedy)
 
 
 def gpus() -> Iterator[Finding]:

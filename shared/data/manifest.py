@@ -208,6 +208,7 @@ def _read_rows(path: Path) -> list[_Row]:
     if "image" not in header:
         # CAMEL's authors publish their adenoma data set with this header.
         header = ["image" if name == "image_name" else name for name in header]
+    _refuse_mistyped(header, path)
     if "image" not in header:
         raise ValueError(f"{path} has no column 'image'; its columns are: {', '.join(header)}.")
     for name in COLUMNS:
@@ -223,6 +224,21 @@ def _read_rows(path: Path) -> list[_Row]:
     # A row that ends early leaves the rest empty.
     named = [(number, dict(zip(header, cells, strict=False))) for number, cells in rows]
     return [_Row(path, number, {name: row.get(name) or None for name in COLUMNS}) for number, row in named]
+
+
+def _refuse_mistyped(header: Sequence[str], path: Path) -> None:
+    """Refuse a column such as Label or spilt, with the letters of one that is absent: what it holds would not be read."""
+    absent = {_letters(name): name for name in COLUMNS if name not in header}
+    for name in header:
+        if name not in COLUMNS and _letters(name) in absent:
+            meant = absent[_letters(name)]
+            raise ValueError(
+                f"{path} has a column {name!r} and no column {meant!r}: was {meant} meant? Rename it, or leave it out."
+            )
+
+
+def _letters(name: str) -> str:
+    return "".join(sorted(filter(str.isalnum, name.lower())))
 
 
 def _cells(path: Path) -> list[tuple[int, list[str]]]:
@@ -247,7 +263,8 @@ def _record(row: _Row, num_classes: int, check_files: bool) -> Record:
     values = {name: row.value(name) for name in ("x", "y", "width_um", "height_um", "width_px", "height_px", "mpp", "area")}
     label, area, mpp, frame = row.value("label"), values["area"], values["mpp"], row.cells["annotation_frame"]
     if label is not None and label not in range(num_classes):
-        raise row.error(f"label must be one of 0..{num_classes - 1}, got {label:g}")
+        meaning = " (0 is normal, 1 is tumour; docs/choose.md has methods for more classes)" if num_classes == 2 else ""
+        raise row.error(f"label must be one of 0..{num_classes - 1}, got {label:g}{meaning}")
     if area is not None and not 0 <= area <= 1:
         raise row.error(f"area must be a share between 0 and 1, got {area:g}")
     if mpp is not None and not is_possible_spacing(mpp):
@@ -338,7 +355,17 @@ def _check_required(record: Record, path: Path, require: Sequence[str]) -> None:
             continue  # an image without tumour: its mask is known
         if record.get(name) is None:
             which = "image with tumour" if name == "mask" else "image"
-            raise _error(path, record, f"the column {name!r} is empty, and this run needs it for every {which}")
+            needed = f"the column {name!r} is empty or missing, and this run needs it for every {which}"
+            raise _error(path, record, f"{needed} of the split {record['split']!r}{_without_masks(name, record)}")
+
+
+def _without_masks(name: str, record: Record) -> str:
+    scored = name == "mask" and record["split"] in ("val", "test")
+    return (
+        "; if there are no masks, give --truth '$None' to train.json or evaluate.json, and only labels are scored"
+        if scored
+        else ""
+    )
 
 
 def _check_duplicates(records: Sequence[Record], path: Path) -> None:

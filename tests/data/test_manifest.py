@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from shared.data import RegionDataset, load_manifest, write_manifest
+from shared.data.splits import SPLITS
 from shared.synthetic import write_slide
 
 GOOD = {"image": "a.png", "label": "0"}
@@ -72,7 +73,7 @@ def test_files_can_be_left_to_whoever_opens_them(tmp_path, write_rows):
         ({"image": "missing.jpg"}, ["image 'missing.jpg' is not a file", "relative to the CSV"]),
         ({"image": ""}, ["the image is empty"]),
         ({"mask": "missing.tif"}, ["mask 'missing.tif' is not a file"]),
-        ({"label": "2"}, ["label must be one of 0..1", "got 2"]),
+        ({"label": "2"}, ["label must be one of 0..1", "got 2", "1 is tumour"]),
         ({"label": "-1"}, ["label must be one of 0..1", "got -1"]),
         ({"label": "0.5"}, ["label must be one of 0..1", "got 0.5"]),
         ({"label": "tumour"}, ["label must be a number", "'tumour'"]),
@@ -113,6 +114,15 @@ def test_only_what_is_required_must_be_there(write_rows):
     path = write_rows([{"image": "a.png"}, {"image": "b.png", "area": "0.5"}])
     assert [record["label"] for record in load_manifest(path, require=())] == [None, None]
     assert_refused(path, "row 2", "'area' is empty", require=("area",))
+
+
+def test_images_that_score_a_run_may_do_without_masks_and_the_error_says_how(write_rows):
+    path = write_rows([{"image": f"{name}.png", "label": "1", "split": split} for name, split in zip("abc", SPLITS, strict=True)])
+    for split in ("val", "test"):
+        assert_refused(path, f"of the split {split!r}", "--truth '$None'", split=split, require=("label", "mask"))
+    with pytest.raises(ValueError, match="of the split 'train'") as learned:
+        load_manifest(path, "train", require=("mask",))
+    assert "--truth" not in str(learned.value)
 
 
 def test_groups_are_any_words_and_written_again(tmp_path, write_rows):
@@ -244,6 +254,9 @@ def test_what_spreadsheets_write(tmp_path, write_image, content):
         ("image,label\n", ["a header but no rows"]),
         ("file,label\na.png,0\n", ["no column 'image'", "file, label"]),
         ("image;label\na.png;0\n", ["no column 'image'", "image;label"]),
+        ("Image,label\na.png,0\n", ["a column 'Image' and no column 'image'", "was image meant"]),
+        ("image,label,spilt\na.png,0,test\n", ["a column 'spilt' and no column 'split'", "was split meant"]),
+        ("image,label,Case ID\na.png,0,a\n", ["was case_id meant"]),
         ("image,label,label\na.png,0,1\n", ["2 columns 'label'"]),
         ("image,label\na.png,0,1\n", ["row 2", "3 cells under a header of 2"]),
         ('image,label\n"a.png,0\n', ["not a readable CSV"]),

@@ -79,6 +79,13 @@ def test_too_little_is_a_problem_with_a_remedy(monkeypatch, check, limit, said):
     assert any(one.level is Level.PROBLEM and said in one.remedy for one in check())
 
 
+@pytest.mark.parametrize(("load", "noted"), [(0.0, False), (1e6, True)])
+def test_other_work_on_the_cores_is_noted_with_what_helps(monkeypatch, load, noted):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    notes = [finding for finding in machine.processor() if finding.level is Level.NOTE]
+    assert ["OMP_NUM_THREADS=1" in note.remedy for note in notes] == [True] * noted
+
+
 def test_a_home_that_cannot_be_written_to(monkeypatch):
     monkeypatch.setenv("HOME", "/nonexistent")
     found = {one.name: one for one in machine.rights()}

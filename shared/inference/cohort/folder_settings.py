@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from .finished import FEATURES, MAP_SUFFIX, PLACES
 
 SETTINGS_NAME = "settings.json"
 
+logger = logging.getLogger(__name__)
+
 
 def claim_folder(output_dir: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings into a folder that is to hold their results.
 
-    Maps of other settings are replaced one by one. Features, which take much longer, are not: two encoders' features in one
-    folder would be mixed in a training, and it takes but a wrong option to lose the first one's.
+    Maps of other settings are replaced one by one, and a warning says that those of other slides stay. Features, which take much
+    longer, are not replaced: two encoders' features in one folder would be mixed in a training, and it takes but a wrong option
+    to lose the first one's.
 
     Raises:
         ValueError: naming the folder and every setting that differs, if it holds features made with others; if it holds maps
@@ -36,6 +40,13 @@ def claim_folder(output_dir: Path, settings: Mapping[str, Any]) -> None:
             raise ValueError(f"{output_dir} contains {found}: give {wanted} a separate folder")
         if is_features and holds_features:
             _check_same(output_dir, known, settings)
+        if holds_maps and (differences := _differences(known, settings)):
+            logger.warning(
+                "%s contains maps that were made with other settings (%s): this run replaces those of its own slides, and all "
+                "others stay as they are",
+                output_dir,
+                differences,
+            )
     if is_features and (known is None or known.get("result") != FEATURES):
         _check_free(output_dir)
     with contended_path(output_dir / SETTINGS_NAME) as temporary:
@@ -54,15 +65,18 @@ def _check_free(output_dir: Path) -> None:
 
 
 def _check_same(output_dir: Path, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    # As they come back from JSON.
-    wanted = orjson.loads(orjson.dumps(settings))
-    names = [name for name in {**known, **wanted} if name not in PLACES and known.get(name) != wanted.get(name)]
-    if names:
-        differences = "; ".join(f"{name}: expected {wanted.get(name)}, found {known.get(name)}" for name in names)
+    if differences := _differences(known, settings):
         raise ValueError(
             f"{output_dir} contains features that were made with other settings, and these are never mixed ({differences}). Give "
             "another folder, or delete this one"
         )
+
+
+def _differences(known: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    # As they come back from JSON.
+    wanted = orjson.loads(orjson.dumps(settings))
+    names = [name for name in {**known, **wanted} if name not in PLACES and known.get(name) != wanted.get(name)]
+    return "; ".join(f"{name}: expected {wanted.get(name)}, found {known.get(name)}" for name in names)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -265,6 +265,17 @@ def test_row_and_settings_are_those_of_the_mapper(tmp_path, pictures, mapper):
     }
 
 
+def test_maps_of_other_settings_that_stay_are_warned_of(tmp_path, pictures, mapper, redness, caplog):
+    for image in find_images(pictures)[:2]:
+        run_cohort(mapper, [image], tmp_path / "out")
+    assert "other settings" not in caplog.text
+    other = SlideMapper(redness, **grouped(**SETTINGS | {"threshold": 0.25}))
+    run_cohort(other, find_images(pictures / "00.png"), tmp_path / "out")
+    (warning,) = [record.getMessage() for record in caplog.records if "other settings" in record.getMessage()]
+    assert f"threshold: expected 0.25, found {mapper.settings()['threshold']}" in warning
+    assert "all others stay" in warning
+
+
 def test_an_image_that_is_gone_fails_alone(tmp_path, pictures, mapper):
     images = find_images(pictures)[:2]
     images[0].path.unlink()
