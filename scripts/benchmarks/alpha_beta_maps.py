@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from shared.data.manifest import has_known_mask, load_manifest
-from shared.data.record import Record, label_of
+from shared.data.manifest import load_manifest
+from shared.data.record import Record, has_known_mask, label_of
 from shared.evaluation.maps.map_folder import MapFolder
 from shared.evaluation.maps.pictures import slide_picture
 from shared.evaluation.report import example_indices, example_title

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import load_manifest, record_error, slide_regions, write_manifest
-from shared.data.manifest import REGION, has_known_mask
+from shared.data.manifest import REGION
 from shared.data.patches.image_regions import labelled_squares
-from shared.data.record import Record
+from shared.data.record import Record, has_known_mask
 from shared.data.record_masks import MASK_COLUMNS
 from shared.synthetic import demo_manifest
 from shared.writers import atomic_path

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from shared.data.manifest import has_known_mask
-from shared.data.record import Record
+from shared.data.record import Record, has_known_mask
 
 from .data import ComparisonData
 

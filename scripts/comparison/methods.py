@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser
 
 from scripts.declarations.supervision import IMAGES, SLIDES, Supervision, read_supervision
 from shared.data import load_manifest
-from shared.data.manifest import REGION, has_known_mask
-from shared.data.record import Record, label_of
+from shared.data.manifest import REGION
+from shared.data.record import Record, has_known_mask, label_of
 
 from .data import ComparisonData
 from .selection import chosen_by, selection_effort

@@ -135,11 +135,6 @@ def load_manifest(
     return records
 
 
-def has_known_mask(record: Record) -> bool:
-    """Whether the class of every pixel of a record is known: it has a mask, or label 0, whose mask is empty."""
-    return record.get("mask") is not None or record.get("label") == 0
-
-
 def assigns_splits(path: str | Path) -> bool:
     """Whether a manifest assigns any of its rows to a split, or leaves that to `load_manifest`.
 

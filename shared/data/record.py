@@ -70,6 +70,11 @@ def label_of(record: Record) -> int:
     return label
 
 
+def has_known_mask(record: Record) -> bool:
+    """Whether the class of every pixel of a record is known: it has a mask, or label 0, whose mask is empty."""
+    return record.get("mask") is not None or record.get("label") == 0
+
+
 def region_of(record: Record, image_size_px: tuple[int, int]) -> tuple[int, int, int, int]:
     """(x, y, width, height) of a record in level-0 pixels: its region, or else the whole image of `image_size_px`."""
     width, height = record.get("width_px") or image_size_px[0], record.get("height_px") or image_size_px[1]

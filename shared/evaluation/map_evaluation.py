@@ -10,8 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..data.manifest import has_known_mask
-from ..data.record import Record, label_of
+from ..data.record import Record, has_known_mask, label_of
 from ..data.tissue_cache import TissueCache
 from ..handlers.tracking import Tracking
 from ..inference.slide_mapper import SlideMapper

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..manifest import has_known_mask
-from ..record import Record
+from ..record import Record, has_known_mask
 from ..splits import take_share
 
 MODES = ("S", "S+C", "S+C*")

@@ -12,8 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...data.image_dataset import record_error
-from ...data.manifest import has_known_mask
-from ...data.record import Record
+from ...data.record import Record, has_known_mask
 from ...data.tissue_cache import TissueCache
 from .counts import PARTS, MapCounts, count_pixels, least_value
 from .map_folder import MapFolder, check_mask, slide_name

@@ -8,8 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...data.image_dataset import record_error
-from ...data.manifest import has_known_mask
-from ...data.record import Record
+from ...data.record import Record, has_known_mask
 from ...data.tissue_cache import TissueCache
 from .counts import MapCounts
 from .map_folder import MapFolder, check_mask
