@@ -50,9 +50,16 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--allow_missing", action="store_true", help="leave out slides that have no finished map")
     parser.add_argument("--compare_with", type=Path, metavar="FOLDER", help="folder with maps of another program, as pictures")
     parser.add_argument(
-        "--compare_threshold", type=float, default=0.5, help="probability from which their pixels count as tumour (default 0.5)"
+        "--compare_threshold", type=float, help="probability from which their pixels count as tumour (default 0.5)"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.compare_with is None and arguments.compare_threshold is not None:
+        parser.error("--compare_threshold is that of other maps: give their folder with --compare_with")
+    if arguments.compare_with is not None and arguments.froc_mpp is not None:
+        parser.error("--froc_mpp is for lesions, which --compare_with does not look for: leave it out")
+    if arguments.compare_threshold is None:
+        arguments.compare_threshold = 0.5
+    return arguments
 
 
 def main() -> None:

@@ -165,6 +165,19 @@ def test_maps_that_do_not_tell_their_threshold(manifest, start, tmp_path):
         start("--maps", tmp_path, "--manifest", manifest)
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--compare_threshold", 0.3), "give their folder with --compare_with"),
+        (("--compare_with", "theirs", "--froc_mpp", 8), "--froc_mpp is for lesions"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(start, manifest, options, problem, capsys):
+    with pytest.raises(SystemExit):
+        start("--maps", manifest.parent / "maps", "--manifest", manifest, *options)
+    assert problem in capsys.readouterr().err
+
+
 def test_maps_are_compared_with_pictures(start, manifest, tmp_path):
     """Black-and-white pictures of the truth are as right as the maps are."""
     (tmp_path / "theirs").mkdir()

@@ -57,8 +57,7 @@ class Agreement:
         Raises:
             ValueError: for thresholds out of (0, 1].
         """
-        if not (0 < threshold <= 1 and 0 < their_threshold <= 1):
-            raise ValueError(f"need thresholds in (0, 1], got {threshold} for ours and {their_threshold} for theirs")
+        _check_thresholds(threshold, their_threshold)
         joint, value = self.joint.double(), torch.linspace(0, 1, 256, dtype=torch.float64)
         total = joint.sum()
         if not total:
@@ -135,8 +134,9 @@ def compare_maps(
         metrics of the cohort, and a row per slide.
 
     Raises:
-        ValueError: naming what is missing or cannot be read.
+        ValueError: for thresholds out of (0, 1]; naming what is missing or cannot be read.
     """
+    _check_thresholds(*thresholds)
     there = [record for record in records if maps.is_finished(record) and others.path_of(record["image"]) is not None]
     if not there or (len(there) < len(records) and not allow_missing):
         first = next((record["image"] for record in records if record not in there), maps.folder)
@@ -163,3 +163,8 @@ def compare_maps(
         aucs = {f"auc_{name}": one.counts[name].auc("tissue") for name in (OURS, THEIRS)} if one.counts else {}
         rows.append({"slide": slide_name(record), "label": record.get("label"), **one.scores(*thresholds), **aucs})
     return metrics, rows
+
+
+def _check_thresholds(threshold: float, their_threshold: float) -> None:
+    if not (0 < threshold <= 1 and 0 < their_threshold <= 1):
+        raise ValueError(f"need thresholds in (0, 1], got {threshold} for ours and {their_threshold} for theirs")

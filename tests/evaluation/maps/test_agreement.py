@@ -52,6 +52,9 @@ def theirs(tmp_path, maps, cohort):
 
 def test_scores_against_numpy(maps, theirs, cohort, tmp_path):
     tissue = TissueCache(tmp_path / "tissue")
+    # Before the maps are looked at.
+    with pytest.raises(ValueError, match=r"thresholds in \(0, 1\], got 0.4 for ours and 30 for theirs"):
+        compare_maps(maps, PictureMaps(theirs), cohort, tissue, (0.4, 30))
     with pytest.raises(ValueError, match="1 of 4 slides lack"):
         compare_maps(maps, PictureMaps(theirs), cohort, tissue, THRESHOLDS)
     metrics, rows = compare_maps(maps, PictureMaps(theirs), cohort, tissue, THRESHOLDS, allow_missing=True)
