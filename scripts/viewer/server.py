@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from bokeh.application import Application
 from bokeh.application.handlers import FunctionHandler
+from bokeh.core.validation import silence
+from bokeh.core.validation.warnings import EMPTY_LAYOUT
 from bokeh.document import Document
 from bokeh.server.server import Server
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LAST_PORT = 65535
+
+# Panes are empty until a slide is opened.
+silence(EMPTY_LAYOUT)
 
 
 def open_server(cohort: Cohort, port: int = 0, learner: Learner | None = None) -> tuple[Server, str]:

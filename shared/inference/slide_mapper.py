@@ -176,7 +176,9 @@ class SlideMapper:
             ValueError: before anything is computed, for a source that is not there or whose names clash.
             InferenceFailures: after everything else is done, naming each image that failed; its row says why.
         """
-        return run_cohort(self, find_images(source, split, output_dir), output_dir)
+        rows = run_cohort(self, find_images(source, split, output_dir), output_dir)
+        logger.info("%d mapped now; maps, outlines, pictures and slides.csv are in %s", len(rows), output_dir)
+        return rows
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the results; the network by its class and a hash of its weights.

@@ -59,9 +59,11 @@ def test_a_broken_slide_is_a_row_and_the_others_are_done(tmp_path, slides, redne
     assert not list((tmp_path / "out").glob("*.part"))
 
 
-def test_finished_slides_are_skipped_until_something_changes(tmp_path, slides, write_slide, picture, redness):
+def test_finished_slides_are_skipped_until_something_changes(tmp_path, slides, write_slide, picture, redness, caplog):
+    caplog.set_level("INFO")
     out = tmp_path / "out"
     assert len(SlideMapper(redness, **grouped(**SETTINGS)).run(slides, out)) == 3
+    assert f"3 mapped now; maps, outlines, pictures and slides.csv are in {out}" in caplog.text
     before = _times(out)
     assert SlideMapper(redness, **grouped(**SETTINGS, batch_size=3)).run(slides, out) == []
     assert _times(out) == before
