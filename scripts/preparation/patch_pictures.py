@@ -28,6 +28,22 @@ _SATURATED_FROM = 0.1
 _OVERLAY = (0.1, 0.7, 0.2, 0.45)
 
 
+def check_picture_names(records: Sequence[Record]) -> None:
+    """Check that the pictures of all slides can stand in one folder, where they have the slides' names.
+
+    Raises:
+        ValueError: naming two slides of the same name.
+    """
+    first: dict[str, str] = {}
+    for record in records:
+        image = record["image"]
+        other = first.setdefault(Path(image).stem, image)
+        if other != image:
+            raise ValueError(
+                f"--pictures names pictures like their slides, and {other} and {image} have one name: rename one of them"
+            )
+
+
 def write_patch_pictures(
     record: Record,
     folder: Path,

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from scripts.options.annotation import add_annotation_options
 from scripts.preparation.drawn_splits import notes_on_splits
-from scripts.preparation.patch_pictures import write_patch_pictures
+from scripts.preparation.patch_pictures import check_picture_names, write_patch_pictures
 from shared.data import SIZE_MEASURES, TissueCache, label_of, load_manifest, slide_patches, write_manifest
 from shared.wsi import TISSUE_METHODS
 
@@ -64,6 +64,8 @@ def prepare(arguments: Namespace) -> list[str]:
         tumour_classes=arguments.tumour_classes,
         annotation_frame=arguments.annotation_frame,
     )
+    if arguments.pictures is not None:
+        check_picture_names([record for record in slides if record.get("mask") is not None])
     for record in tqdm(slides, unit="slide", disable=None):
         if arguments.pictures is not None and record.get("mask") is not None:
             write_patch_pictures(

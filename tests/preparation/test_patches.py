@@ -64,6 +64,19 @@ def test_pictures_of_what_is_done(slides: Path, tmp_path: Path, run_here: Prepar
         assert picture.size == (800, 400)
 
 
+def test_pictures_of_slides_of_one_name(slides: Path, tmp_path: Path, run_here: Prepare) -> None:
+    table = pd.read_csv(slides)
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/A01.svs").symlink_to(table.loc[1, "image"])
+    table.loc[1, "image"] = str(tmp_path / "again/A01.svs")
+    table["mask"] = [str(slides.parent / mask) for mask in table["mask"]]
+    table.to_csv(tmp_path / "slides.csv", index=False)
+    options = ("--size_px", 4, "--mpp", 7.472, "--classes", *CLASSES, "--pictures", tmp_path / "pictures")
+    error, _ = run_here(tmp_path / "slides.csv", tmp_path / "patches.csv", *options)
+    assert "have one name: rename one of them" in error
+    assert not (tmp_path / "pictures").exists()
+
+
 def test_splits_that_are_drawn_are_said(slides: Path, tmp_path: Path, run_here: Prepare, prepare: Prepare) -> None:
     table = pd.read_csv(slides).drop(columns="split")
     table["mask"] = [str(slides.parent / mask) for mask in table["mask"]]
