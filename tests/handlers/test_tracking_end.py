@@ -54,16 +54,22 @@ SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGKILL": signal
 pytestmark = pytest.mark.slow
 
 
+def said(folder):
+    """Where `end` keeps what a training said."""
+    return folder.with_name("said.txt")
+
+
 def end(folder, way):
     """Run a training that ends in this way: its exit status."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", TRAINING, folder, way],
-        cwd=ROOT,
-        start_new_session=True,
-        stderr=subprocess.DEVNULL,
-        # Tests that a shell runs in the background ignore Ctrl-C, and so would this process.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    with said(folder).open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", TRAINING, folder, way],
+            cwd=ROOT,
+            start_new_session=True,
+            stderr=log,
+            # Tests that a shell runs in the background ignore Ctrl-C, and so would this process.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
     deadline = time.monotonic() + DEADLINE_S
     while way in SIGNALS and not (folder / "began").exists():
         assert process.poll() is None
@@ -99,6 +105,7 @@ def wait_for(runs_of, expected):
 )
 def test_an_end_before_the_end(tracked_folder, runs_of, way, code, status):
     assert end(tracked_folder, way) == code
+    assert ("the same command resumes it" in said(tracked_folder).read_text()) == (way in ("SIGINT", "SIGTERM"))
     wait_for(runs_of, {"output": status, "output/max_max": status, "output/done": "FINISHED"})
     if way == "SIGKILL":
         before = {name: run.info.run_id for name, run in runs_of().items()}

@@ -70,6 +70,7 @@ class EndWatch:
         error = getattr(sys, "last_value", None)
         try:
             if _termination.has_come or isinstance(error, KeyboardInterrupt):
+                logger.warning("this run was interrupted; the same command resumes it")
                 self._record("KILLED")
             elif error is not None or self._is_closed_by_its_run:
                 self._record("FAILED")
