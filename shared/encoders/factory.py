@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from .efficientnet_lite import load_efficientnet_lite0
 from .encoder import Encoder, FeatureOptions
+from .host_memory import keep_freed_memory
 from .presets import PRESETS, preset_of
 
 __all__ = ["load_encoder"]
@@ -31,6 +34,8 @@ def load_encoder(
 ) -> Encoder:
     """An encoder with trained weights, in eval mode and frozen.
 
+    Where there is no CUDA device, the process keeps freed memory from then on, see `keep_freed_memory`.
+
     Args:
         source: "efficientnet_lite0", or one of `IMAGENET_BACKBONES`, MONAI's ResNets and VGG-16 with
             torchvision's weights; a published encoder of pathology (`shared.encoders.presets.PRESETS`); any model of timm
@@ -52,6 +57,8 @@ def load_encoder(
         ModuleNotFoundError: if a package is missing that the source needs; it names the remedy.
         RuntimeError: if weights cannot be had: it never starts from random values instead.
     """
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     options = FeatureOptions(stride_px, smoothing, strides_px, tokens)
     facts = {"mean": mean, "std": std, "mpp": mpp, "input_size_px": input_size_px, "licence": licence}
     given = {name: value for name, value in facts.items() if value is not None}
