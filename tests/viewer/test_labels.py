@@ -99,8 +99,8 @@ def test_what_cannot_be_kept_changes_nothing(opened):
     # A folder in the place of the file: it cannot be replaced.
     (labels.folder / "said.json").mkdir()
     with pytest.raises(OSError, match="said"):
-        labels.say("a", 1, 0.5)
-    assert labels.said("a") is None
+        labels.set_label("a", 1, 0.5)
+    assert labels.given_label("a") is None
     (labels.folder / "said.json").rmdir()
     assert labels.path.read_bytes() == before
     assert opened().label("a") is None
