@@ -22,7 +22,15 @@ html_theme = "furo"
 html_title = project
 
 _SIDE_BAR = {
-    "Decide": ["docs/choose", "docs/results", "docs/results_pixels", "docs/results_slides", "docs/compare", "docs/papers"],
+    "Decide": [
+        "docs/choose",
+        "docs/results",
+        "docs/results_pixels",
+        "docs/results_slides",
+        "docs/results_generated",
+        "docs/compare",
+        "docs/papers",
+    ],
     "Begin": ["docs/install", "docs/data", "docs/data_sets", "docs/train"],
     "Encoders": ["docs/encoders", "docs/features"],
     "Slides": ["docs/maps", "docs/view", "docs/viewer", "docs/outputs"],
