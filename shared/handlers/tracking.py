@@ -26,7 +26,7 @@ from .runs.files import dataset_of, sha256
 from .runs.outage import REFUSALS, impatient, is_outage, one_line
 from .runs.system import start_system_metrics
 from .runs.watchdog import PARENT_TAG, PROCESS_TAG
-from .tracking_address import artifact_uri, database_file, database_of_note, database_uri, follow_move
+from .tracking_address import artifact_uri, database_file, database_of_note, database_uri, follow_move, make_database
 from .tracking_backlog import Backlog, Entry
 
 logger = logging.getLogger(__name__)
@@ -295,6 +295,8 @@ class Tracking:
         database = database_file(self.uri)
         if database is not None and not database.parent.is_dir():
             raise ValueError(f"MLflow's database {database} cannot be created: the folder {database.parent} does not exist")
+        if database is not None:
+            make_database(database)
         # MONAI would take the quoted path for the path.
         location = None if database is None else artifact_uri(database)
         first = MLFlowHandler(tracking_uri=self.uri, experiment_name=self.experiment, artifact_location=location)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import sqlite3
+import tempfile
+import uuid
 from contextlib import closing
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service import utils
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -53,6 +58,32 @@ def database_of_note(uri: str) -> Path | None:
 def artifact_uri(database: Path) -> str:
     """Where the artefacts of a SQLite database are kept: in the folder ``mlruns`` next to it."""
     return (database.parent / ARTIFACTS).as_uri()
+
+
+def make_database(database: Path) -> None:
+    """Make MLflow's tables in a new SQLite file, which gets its name once they are complete.
+
+    MLflow itself makes them in place, in dozens of steps: a process that is killed in between leaves a database that no later
+    start can use. Where the file exists, or another process makes it first, nothing is done.
+    """
+    if database.exists():
+        return
+    with tempfile.TemporaryDirectory(prefix="mlflow-") as folder:
+        made = Path(folder) / DATABASE
+        SqlAlchemyStore(database_uri(folder), artifact_uri(database)).engine.dispose()
+        own = database.with_name(f"{database.name}.{uuid.uuid4().hex[:12]}")
+        try:
+            shutil.copyfile(made, own)
+            # Unlike a rename it leaves another process's database in its place.
+            os.link(own, database)
+        except FileExistsError:
+            return
+        except OSError:
+            # Not every file system has hard links.
+            if not database.exists():
+                own.replace(database)
+        finally:
+            own.unlink(missing_ok=True)
 
 
 def follow_move(database: Path, before: Path) -> None:
