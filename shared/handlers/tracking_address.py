@@ -74,16 +74,24 @@ def make_database(database: Path) -> None:
         own = database.with_name(f"{database.name}.{uuid.uuid4().hex[:12]}")
         try:
             shutil.copyfile(made, own)
-            # Unlike a rename it leaves another process's database in its place.
-            os.link(own, database)
-        except FileExistsError:
-            return
-        except OSError:
-            # Not every file system has hard links.
-            if not database.exists():
-                own.replace(database)
+            _name_if_free(own, database)
+        except OSError as error:
+            # A full or read-only disk: whoever opens the database finds the same, and says what it means.
+            logger.debug(f"{database} was not made: {error}")
         finally:
             own.unlink(missing_ok=True)
+
+
+def _name_if_free(own: Path, database: Path) -> None:
+    """Unlike a rename it leaves another process's database in its place."""
+    try:
+        os.link(own, database)
+    except FileExistsError:
+        return
+    except OSError:
+        # Not every file system has hard links.
+        if not database.exists():
+            own.replace(database)
 
 
 def follow_move(database: Path, before: Path) -> None:
