@@ -12,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service import utils
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -68,6 +67,9 @@ def make_database(database: Path) -> None:
     """
     if database.exists():
         return
+    # Here, for only new databases need what it loads.
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
     with tempfile.TemporaryDirectory(prefix="mlflow-") as folder:
         made = Path(folder) / DATABASE
         SqlAlchemyStore(database_uri(folder), artifact_uri(database)).engine.dispose()

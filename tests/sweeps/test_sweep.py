@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from shared.sweeps.child_process import run_child
 from shared.sweeps.sweep import Sweep
-from shared.sweeps.sweep_table import best_row, summarise
+from shared.sweeps.sweep_table import summarise
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 300
@@ -230,13 +230,6 @@ def test_the_script_refuses_before_it_trains(run_python, tmp_path, write_config,
     assert process.returncode == 2
     assert problem in process.stderr
     assert not (tmp_path / "out").exists()
-
-
-def test_the_best_row():
-    summary = pd.DataFrame({"etas": ["a", "b", "c"], "val mean": [float("nan"), 0.7, 0.7]})
-    assert best_row(summary, "val")["etas"].tolist() == ["b"]
-    with pytest.raises(ValueError, match="val has no value in any run"):
-        best_row(summary[:1], "val")
 
 
 @pytest.mark.parametrize(
