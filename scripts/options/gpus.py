@@ -13,6 +13,7 @@ from typing import IO, TextIO
 ALL = "all"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 TERMINATED = 128 + signal.SIGTERM
+WHOLE_LINES = threading.Lock()
 
 
 def chosen_gpus(given: str) -> list[str]:
@@ -88,7 +89,9 @@ def _forward(process: subprocess.Popen[str], gpu: str) -> list[threading.Thread]
 
     def relay(source: IO[str], target: TextIO) -> None:
         for line in source:
-            print(f"GPU {gpu}: {line.rstrip()}", file=target, flush=True)
+            # print writes a line and its end separately, and another process's line could come between the two.
+            with WHOLE_LINES:
+                print(f"GPU {gpu}: {line.rstrip()}", file=target, flush=True)
 
     streams = ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
     readers = [threading.Thread(target=relay, args=pair, daemon=True) for pair in streams if pair[0] is not None]
