@@ -27,7 +27,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--maps", nargs="+", required=True, metavar="TITLE=FOLDER", help="one column per map folder, in this order"
     )
-    parser.add_argument("--images", nargs="+", help="names of image files without their endings, in this order")
+    parser.add_argument(
+        "--images", nargs="+", help="names of image files without their endings, in this order: every row of each"
+    )
     parser.add_argument("--num_images", type=int, default=4, help="number of rows if --images is not given (default 4)")
     parser.add_argument("--side_px", type=int, default=400, help="longest side of an image in the picture (default 400)")
     parser.add_argument("--shades", action="store_true", help="draw probabilities instead of decisions")

@@ -106,13 +106,14 @@ def _spread(records: Sequence[Record], count: int) -> list[Record]:
 
 
 def _named(records: Sequence[Record], names: Sequence[str]) -> list[Record]:
-    by_name: dict[str, Record] = {}
+    """Every row of the images of these names: all the regions of a slide."""
+    by_name: dict[str, list[Record]] = {}
     for record in records:
-        by_name.setdefault(image_name(Path(record["image"])), record)
+        by_name.setdefault(image_name(Path(record["image"])), []).append(record)
     missing = [name for name in names if name not in by_name]
     if missing:
         raise ValueError(f"--images: no row of the manifest has an image called {', '.join(missing)}")
-    return [by_name[name] for name in names]
+    return [record for name in names for record in by_name[name]]
 
 
 def _row(record: Record, columns: Sequence[Column], side_px: int) -> ExampleRow:

@@ -45,6 +45,17 @@ COLUMNS = [
     "group",
     "location",
 ]  # the order on disk
+# What other programs call these columns. One that is passed over would go unnoticed, and patients would be in two splits.
+OTHER_NAMES = {
+    "case": "case_id",
+    "case_submitter_id": "case_id",
+    "patient": "case_id",
+    "patient_id": "case_id",
+    "subject": "case_id",
+    "subject_id": "case_id",
+    "mask_path": "mask",
+    "target": "label",
+}
 REGION = ("x", "y", "width_px", "height_px")
 
 
@@ -222,8 +233,10 @@ def _read_rows(path: Path) -> list[_Row]:
 
 
 def _refuse_mistyped(header: Sequence[str], path: Path) -> None:
-    """Refuse a column such as Label or spilt, with the letters of one that is absent: what it holds would not be read."""
-    absent = {_letters(name): name for name in COLUMNS if name not in header}
+    """Refuse a column such as Label, spilt or patient, which stands for one that is absent: what it holds would not be read."""
+    others = {_letters(other): name for other, name in OTHER_NAMES.items()}
+    meant_by = others | {_letters(name): name for name in COLUMNS}
+    absent = {letters: name for letters, name in meant_by.items() if name not in header}
     for name in header:
         if name not in COLUMNS and _letters(name) in absent:
             meant = absent[_letters(name)]

@@ -1,5 +1,6 @@
 """A training takes from a folder of features how they were made."""
 
+import h5py
 import pytest
 
 from scripts.label_server.learning.stored_features import keys_of_features
@@ -20,4 +21,8 @@ def test_another_programs_features_say_nothing_and_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"contains no features \(\*\.h5\): create them with scripts/embed\.py"):
         keys_of_features(tmp_path)
     (tmp_path / "slide.h5").write_bytes(b"of another kind")
+    assert keys_of_features(tmp_path) == {}
+    (tmp_path / "settings.json").write_text("{}")
+    with h5py.File(tmp_path / "slide.h5", "w") as file:
+        file.attrs["encoder"] = '{"name": "uni"}'
     assert keys_of_features(tmp_path) == {}

@@ -111,6 +111,16 @@ def test_a_whole_slide_is_drawn_at_a_fraction_of_its_size(start, tmp_path):
     np.testing.assert_array_equal(row.panels["Map"], expected)
 
 
+def test_a_named_image_is_drawn_with_all_its_rows(start, manifest):
+    """Such as the regions of a slide: the first alone would be taken for the whole."""
+    regions = manifest.parent / "regions.csv"
+    rows = [f"tumour.png,{x},0,48,64,{label},tumour_mask.png" for x, label in ((0, 0), (48, 1))]
+    regions.write_text("\n".join(["image,x,y,width_px,height_px,label,mask", *rows, ""]))
+    mapped(regions, manifest.parent / "maps_of_regions", 140)
+    drawn, _ = start("--manifest", regions, "--images", "tumour", maps=[f"Map={manifest.parent / 'maps_of_regions'}"])
+    assert [(row.panels["truth"].mean(), row.panels["Map"].mean()) for row in drawn] == [(0, 0), (1, 1)]
+
+
 @pytest.mark.parametrize(
     ("maps", "arguments", "said"),
     [

@@ -31,11 +31,11 @@ def keys_of_features(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8"))
         with h5py.File(path) as file:
-            encoder = json.loads(file.attrs["encoder"])
+            encoder = _encoder_keys(json.loads(file.attrs["encoder"]))
     except (OSError, ValueError, KeyError):
         return {}
     keys = {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
-    return keys | _encoder_keys(encoder) | _tissue_keys(settings)
+    return keys | encoder | _tissue_keys(settings)
 
 
 def _encoder_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:
