@@ -17,6 +17,7 @@ from .inputs import ImageInput
 from .outputs.slide_results import Scale
 from .overview import Overview
 from .tiles.map_grid import MapGrid
+from .tiles.near_tissue import NearTissue
 from .tiles.tile_reader import Batch
 
 if TYPE_CHECKING:
@@ -62,12 +63,14 @@ class OpenedSlide(OpenedTiles):
     Args:
         scale: the slide's frames.
         overview: its picture and tissue.
+        near_tissue: see `ProbabilityMap`.
         stored_stride_px: the encoder's stride where the batches are features that were stored, see `StoredCells`; None for
             tiles of pixels.
     """
 
     scale: Scale
     overview: Overview
+    near_tissue: NearTissue | None = None
     stored_stride_px: int | None = None
 
 

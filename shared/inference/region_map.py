@@ -54,7 +54,7 @@ def map_region(mapper: SlideMapper, image: ImageInput, box: Box | None = None, t
     with ExitStack() as stack:
         opened = stack.enter_context(_open(mapper, image, box, mapper.tissue.only if tissue_only is None else tissue_only))
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="region-")))
-        whole = stack.enter_context(ProbabilityMap(folder / "map.part", opened.grid, mapper._num_classes))
+        whole = stack.enter_context(ProbabilityMap(folder / "map.part", opened.grid, mapper._num_classes, opened.near_tissue))
         mapper._fill(whole, opened, image.name)
         options = replace(mapper._result_options(), volume=None, ome_zarr=False, geoparquet=False, annotation_frame=LEVEL0)
         found = _regions(whole, opened, options)
@@ -90,7 +90,7 @@ def _open(mapper: SlideMapper, image: ImageInput, box: Box | None, tissue_only: 
         wanted = grid.tiles_on(overview.holds_tissue, overview.factor * scale.map_downsample) & touched
         batches = mapper._read_batches(slide, grid, wanted, scale)
         stack.pop_all()  # it stays open
-        return OpenedSlide(slide, grid, wanted, [], batches, scale, overview)
+        return OpenedSlide(slide, grid, wanted, [], batches, scale, overview, mapper._near_tissue(slide, overview, scale))
 
 
 def _tiles_in(grid: MapGrid, scale: Scale, box: Box) -> np.ndarray:

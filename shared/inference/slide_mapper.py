@@ -38,6 +38,7 @@ from .stopwatch import Stopwatch
 from .stored_slides import StoredSlides
 from .tiles.fitted_batches import FittedBatches
 from .tiles.map_grid import MapGrid
+from .tiles.near_tissue import NearTissue
 from .tiles.network_map import fill_map
 from .tiles.stitching import BlendedCores, CroppedCores, Stitching, check_blending
 from .tiles.stored_network import StoredTileNetwork, encoder_of
@@ -222,7 +223,7 @@ class SlideMapper:
             with ExitStack() as slide:
                 with self.stopwatch.measure("overview and tissue"):
                     opened = slide.enter_context(self._look_ahead.take(image))
-                probability_map = stack.enter_context(ProbabilityMap(path, opened.grid, self._num_classes))
+                probability_map = stack.enter_context(ProbabilityMap(path, opened.grid, self._num_classes, opened.near_tissue))
                 self._fill(probability_map, opened, title)
 
             overview, scale, num_tiles = opened.overview, opened.scale, int(opened.wanted.sum())
@@ -281,7 +282,10 @@ class SlideMapper:
                 batches = stored.read_batches(grid, wanted, self._batch_size, self.compute.torch_device)
             first = list(islice(batches, 1))
             stack.pop_all()  # it stays open
-            return OpenedSlide(slide, grid, wanted, first, batches, scale, overview, stored.stride_px if stored else None)
+            stride_px = stored.stride_px if stored else None
+            return OpenedSlide(
+                slide, grid, wanted, first, batches, scale, overview, self._near_tissue(slide, overview, scale), stride_px
+            )
 
     def _read_batches(self, slide: Slide, grid: MapGrid, wanted: NDArray[np.bool_], scale: Scale) -> Generator[Batch, None, None]:
         compute = self.compute
@@ -311,6 +315,11 @@ class SlideMapper:
     def _overview(self, slide: Slide, grid: MapGrid, scale: Scale, tissue_only: bool) -> Overview:
         size_px, method = self.outputs.overview_size_px, self.tissue.found_by
         return read_overview(slide, grid, scale.downsample, size_px, tissue_only, method, self.tissue.cache)
+
+    @staticmethod
+    def _near_tissue(slide: Slide, overview: Overview, scale: Scale) -> NearTissue | None:
+        # A tile shows too little glass to be told from a pale lumen.
+        return None if is_tile(slide) else NearTissue.of(overview.holds_tissue, overview.factor, overview.factor * scale.map_mpp)
 
     def _scale(self, slide: Slide) -> Scale:
         downsample = self.pixels.downsample(slide)

@@ -90,12 +90,14 @@ def test_tiles_without_tissue_are_skipped(tmp_path, write_slide, picture):
     mapper = SlideMapper(Always(), **grouped(**SMALL_TILES | {"margin_px": 0}))
     (row,) = mapper.run(tmp_path / "a.tif", tmp_path / "out")
     stored = tifffile.imread(tmp_path / "out" / "a.ome.tif")
-    # Tissue ends at x = 600, in the third column of tiles, which ends at 768; three rows of tiles.
+    # Tissue ends at x = 600, in the third column of tiles, which ends at 768; three rows of tiles. 50 um of glass are 100 px.
     assert row["num_tiles"] == 9
-    assert (stored[:, : 768 // 4] == 255).all()
-    assert (stored[:, 768 // 4 :] == 0).all()
+    assert (stored[:, : 600 // 4] == 255).all()
+    assert (stored[20:155, : 700 // 4] == 255).all()
+    assert (stored[:, 700 // 4 :] == 0).all()
     mapper.tissue = Tissue(only=False)
     assert mapper.run(tmp_path / "a.tif", tmp_path / "out")[0]["num_tiles"] == 15
+    assert (tifffile.imread(tmp_path / "out" / "a.ome.tif") == 255).all()
 
 
 def test_a_classifiers_answer_fills_its_tile(tmp_path, write_slide, tile_redness):

@@ -11,10 +11,11 @@ import numpy as np
 
 from ...writers.storage import storage_errors
 from ..tiles.map_grid import MapGrid
+from ..tiles.near_tissue import NearTissue
 
 
 class ProbabilityMap:
-    """uint8 ``(C, H, W)`` on disk, 0 where nothing was written.
+    """uint8 ``(C, H, W)`` on disk, 0 where nothing was written, and on glass.
 
     The file holds one class after the other, and of each the tiles' cores one after the other, so that a tile is one
     write a class and a strip of a class is one read. It is not a memory map, because its pages would count as the
@@ -30,10 +31,12 @@ class ProbabilityMap:
         path: where to keep it; an existing file is overwritten.
         grid: the image's tiles.
         num_classes: C.
+        near_tissue: elsewhere the map is 0 whatever is written; None: nowhere.
     """
 
-    def __init__(self, path: str | Path, grid: MapGrid, num_classes: int = 1) -> None:
+    def __init__(self, path: str | Path, grid: MapGrid, num_classes: int = 1, near_tissue: NearTissue | None = None) -> None:
         self.path = Path(path)
+        self._near_tissue = near_tissue
         self.shape = grid.map_shape
         self.num_classes = num_classes
         self.max_values = np.zeros(num_classes, np.uint8)
@@ -63,6 +66,8 @@ class ProbabilityMap:
         if core.shape != self._core_shape or core.dtype != np.uint8:
             raise ValueError(f"a tile's core is uint8 {self._core_shape}, got {core.dtype} {core.shape}")
         height, width = core.shape[1:]
+        if self._near_tissue is not None:
+            core = self._near_tissue.keep(core, tile[0] * height, tile[1] * width)
         inside = core[:, : self.shape[0] - tile[0] * height, : self.shape[1] - tile[1] * width]
         np.maximum(self.max_values, inside.max(axis=(1, 2)), out=self.max_values)
         for index, of_class in enumerate(core):
