@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 
 from shared.handlers import Tracking
 from shared.handlers.tracking_backlog import BACKLOG, Backlog
+from tests.free_port import free_port
 
 DEADLINE_S = 300
 
@@ -28,9 +29,7 @@ class Server:
         self.folder = folder
         folder.mkdir()
         shutil.copy(database, folder / "mlruns.db")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process = None
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from PIL import Image
 
 from shared.networks import InstanceClassifier, SideOutputVGG
 from shared.synthetic import DemoPlan, SlidePlan, write_demo, write_slide
+from tests.free_port import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "serve.py"
@@ -94,9 +94,7 @@ class Server:
     log: list[Path] = field(default_factory=list)
 
     def start(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         command = [sys.executable, str(SCRIPT), "--studies", str(self.studies), "--work_dir", str(self.work_dir)]
         self.log.append(self.work_dir.parent / f"server{len(self.log)}.log")
         with self.log[-1].open("w") as log:
