@@ -110,7 +110,8 @@ def test_a_full_disk_and_two_killed_processes(cluster, tmp_path, small_disk):
         table = {row["slide"]: row for row in csv.DictReader(file)}
     assert table.keys() == pixels.keys()
     assert {row["status"] for row in table.values()} == {"ok"}
-    assert len(rows) >= NUM_IMAGES - finished
+    # What a killed process had just finished is found to be finished when it is begun again.
+    assert len(rows) >= NUM_IMAGES - finished - NUM_KILLS
     # Nothing half written is left, and every map is that of its own picture.
     assert not list(out.rglob("*.part"))
     for name, values in pixels.items():
