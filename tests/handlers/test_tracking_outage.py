@@ -99,7 +99,8 @@ def test_a_server_that_dies_gets_later_what_it_has_missed(server, tmp_path, capl
     train(tracking, 4, lambda epoch: server.kill() if epoch == 2 else None)
     tracking.log_stage("max_max", {"best": 0.5}, [folder / "model.pt"])
     tracking.finish_stage("max_max")
-    assert time.monotonic() - started < 60, "MLflow's own retries were waited for"
+    # Which take four minutes at a single call.
+    assert time.monotonic() - started < 200, "MLflow's own retries were waited for"
     (said,) = warnings_of(caplog)
     assert said.startswith(
         f"MLflow at {server.uri} cannot be reached; the run continues, and entries for MLflow are kept in {folder}/"
