@@ -1,6 +1,7 @@
 """Fixtures of the whole suite."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +35,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if _needs_cucim(item) and (problem := _cucim_problem()):
             item.add_marker(pytest.mark.skip(reason=f"needs cuCIM: {problem}"))
+
+
+@pytest.hookimpl(tryfirst=True)  # Before fixtures draw.
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test without a seed of its own draws the same numbers whatever ran before it in its process."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - what libraries draw from
+    torch.manual_seed(0)
 
 
 def _needs_cucim(item: pytest.Item) -> bool:
