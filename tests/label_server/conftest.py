@@ -28,7 +28,7 @@ from tests.free_port import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "serve.py"
-DEADLINE_S = 300
+DEADLINE_S = 900
 IMAGE_SIZE_PX = 64
 JAVA = {"User-Agent": "Java-http-client/17.0.8"}
 JSON = {"Content-Type": "application/json"}
@@ -117,7 +117,7 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> None:
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.wait(60)
+        self.process.wait(DEADLINE_S)
 
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = DEADLINE_S
