@@ -26,6 +26,7 @@ def test_it_runs_dry(run_python, tmp_path):
     small = [f"dataset_dir={tmp_path / 'data'}", "image_size_px=64", "backbone=resnet10", "num_workers=1", "batch_size=4"]
     only = ["training wildcat", "map fp32", "map last device"]
     options = ["--device", "cpu", "--only", *only, "--keys", *small, "--out", tmp_path / "out"]
+    options += ["--minutes", 25, "--check_seconds", 1500]
     process = run_python(SCRIPT, *options, cwd=tmp_path)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "2 checks passed, 0 failed, 1 skipped" in process.stdout
