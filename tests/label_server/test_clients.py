@@ -213,7 +213,6 @@ def test_info_answers_while_a_slide_is_mapped_and_two_clients_are_served(server)
         seconds.append(time.perf_counter() - started)
         time.sleep(0.02)
     assert {reply.status for reply in replies.values()} == {200}
-    print(len(seconds), max(seconds), statistics.median(seconds))
     # If it waited for maps, there would be an answer before the first, one between the two, and one behind them.
     assert len(seconds) > 5
     assert statistics.median(seconds) < 1
