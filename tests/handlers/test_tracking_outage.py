@@ -19,7 +19,7 @@ from shared.handlers import Tracking
 from shared.handlers.tracking_backlog import BACKLOG, Backlog
 from tests.free_port import free_port
 
-DEADLINE_S = 300
+DEADLINE_S = 900
 
 
 class Server:

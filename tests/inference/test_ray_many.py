@@ -74,7 +74,7 @@ def cluster():
 def kill_busy(log, killed):
     """Kill the process that began the 40th, and the one that began the 120th image, as soon as it has."""
     for number in (40, 120):
-        deadline = time.monotonic() + 400
+        deadline = time.monotonic() + 1800
         while len(begun(log)) < number and time.monotonic() < deadline:
             time.sleep(0.02)
         pid, _ = begun(log)[-1]

@@ -16,7 +16,7 @@ from shared.networks import DeepLabV2
 from shared.synthetic import DemoPlan, SlidePlan, write_demo
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 600
+DEADLINE_S = 1800
 NUM_SLIDES = 8
 KEYS = ["--segmentation_backbone", "resnet10", "--image_size_px", "128", "--threshold", "0.5"]
 
