@@ -42,6 +42,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--num_workers", type=int, default=8, help="loader processes per training and benchmark (default 8)")
     parser.add_argument("--jobs", type=int, default=3, help="trainings run at the same time (default 3)")
+    parser.add_argument("--check_seconds", type=float, default=CHECK_S, help=f"limit of each check (default {CHECK_S:.0f})")
     parser.add_argument("--minutes", type=float, default=10, help="checks that have not begun by then are left out (default 10)")
     parser.add_argument(
         "--keys", nargs="*", default=[], metavar="KEY=VALUE", help="keys to set in the train.json of every bundle that has them"
@@ -100,7 +101,7 @@ def rows_of(together: Sequence[Check], alone: Sequence[Check], arguments: argpar
     ends = time.monotonic() + 60 * arguments.minutes
 
     def made(check: Check) -> Row:
-        return run_check(check, sys.executable, arguments.out, min(CHECK_S, ends - time.monotonic()))
+        return run_check(check, sys.executable, arguments.out, min(arguments.check_seconds, ends - time.monotonic()))
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         yield from pool.map(made, together)

@@ -1,6 +1,7 @@
 """Fixtures of the whole suite."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"needs cuCIM: {problem}"))
 
 
+@pytest.hookimpl(tryfirst=True)  # Before fixtures draw.
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test without a seed of its own draws the same numbers whatever ran before it in its process."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - what libraries draw from
+    torch.manual_seed(0)
+
+
 def _needs_cucim(item: pytest.Item) -> bool:
     values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
     return "cucim" in item.keywords or any(isinstance(value, str) and value == "cucim" for value in values)
@@ -53,7 +63,7 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **variables}
         command = [sys.executable, *map(str, arguments)]
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=600)
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=1800)
 
     return run
 

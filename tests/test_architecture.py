@@ -201,7 +201,7 @@ def test_no_file_has_a_name_that_says_nothing(folder):
 
 
 @pytest.mark.parametrize(
-    "file", [path for folder in ("shared", "scripts") for path in (ROOT / folder).rglob("*.py")], ids=identify
+    "file", [path for folder in ("shared", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))], ids=identify
 )
 def test_no_code_knows_a_bundle_by_name(file):
     """What is true of one bundle alone it declares itself. Docstrings may have commands as examples."""

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,8 @@ from .kill_workflows import REPOSITORY, Workflow, workflows
 DEADLINE_S = 3600
 # Files that depend on the time, the process or MLflow.
 NOT_COMPARED = {"mlflow.json", "mlruns.db", "mlruns.db-journal", "config.json", "mlflow_missed.jsonl"}
+# What a kill leaves of small files that several processes may write, see `shared.writers.atomic.contended_path`.
+LEFT_BEHIND = re.compile(r"\.[0-9a-f]{12}(\.part)?$")
 VOLATILE_COLUMNS = {"seconds", "worker", "attempts", "path", "fingerprint", "image"}
 
 
@@ -155,7 +158,8 @@ def differences(ours: Path, theirs: Path) -> Iterator[str]:
 def _compared(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
         relative = path.relative_to(folder)
-        if path.is_file() and not {"mlruns", "rows"} & set(relative.parts) and path.name not in NOT_COMPARED:
+        is_of_a_run = not {"mlruns", "rows"} & set(relative.parts) and path.name not in NOT_COMPARED
+        if path.is_file() and is_of_a_run and not LEFT_BEHIND.search(path.name):
             yield relative.as_posix()
 
 

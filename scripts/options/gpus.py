@@ -52,10 +52,14 @@ def run_on_gpus(command: Sequence[str], gpus: Sequence[str]) -> int:
     Returns:
         0 when all ended well, else the status of the first that did not; 1 for one that was killed.
     """
-    processes = [_start(command, gpu) for gpu in gpus]
-    readers = [reader for gpu, process in zip(gpus, processes, strict=True) for reader in _forward(process, gpu)]
+    processes: list[subprocess.Popen[str]] = []
+    readers: list[threading.Thread] = []
+    # Before the first of them starts, which would otherwise outlive a signal that comes now.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
+        for gpu in gpus:
+            processes.append(_start(command, gpu))
+            readers += _forward(processes[-1], gpu)
         statuses = [process.wait() for process in processes]
     finally:
         signal.signal(signal.SIGTERM, before)

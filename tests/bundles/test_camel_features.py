@@ -44,7 +44,8 @@ def test_camel_runs_all_of_its_stages_on_features(trained_camel):
 def test_camel_on_features_is_the_same_when_it_was_killed(trained_camel, tmp_path):
     camel, options, folder, _ = trained_camel
     command = camel.command("train", "features", output_dir=tmp_path / "run", **options)
-    camel.kill_when(tmp_path / "run/retrain/resume.pt", command, tmp_path / "run.log")
+    stage = tmp_path / "run/retrain"
+    camel.kill_when(stage / "resume.pt", stage / "model.pt", command, tmp_path / "run.log")
     camel.run_well(command)
     for name in ("retrain/model.pt", "model.pt"):
         torch.testing.assert_close(weights_of(tmp_path / "run" / name), weights_of(folder / name), rtol=0, atol=0)

@@ -159,8 +159,7 @@ def test_killed_it_ends_with_the_same_numbers(easy_data, tmp_path):
     options = TINY_CDWS | TINY | {"features_dir": tmp_path / "features", "num_epochs": 12}
     training = train_once(bundle, {**options, "config_file": str(bundle.config_files("train", "features"))}, tmp_path)
     command = bundle.command("train", "features", output_dir=tmp_path / "killed", **options)
-    resume = tmp_path / "killed/segmentation/resume.pt"
-    bundle.kill_when(resume, command, tmp_path / "killed.log", MLFLOW_TRACKING_URI=training.database)
-    assert not (tmp_path / "killed/segmentation/model.pt").exists(), "killed too late to prove anything"
+    stage, log = tmp_path / "killed/segmentation", tmp_path / "killed.log"
+    bundle.kill_when(stage / "resume.pt", stage / "model.pt", command, log, MLFLOW_TRACKING_URI=training.database)
     assert "resumes after epoch" in bundle.run_well(command, MLFLOW_TRACKING_URI=training.database).stdout
     assert_same_results(tmp_path / "killed", training.folder, files_of(training.folder))

@@ -22,7 +22,7 @@ from shared.data import load_manifest, write_manifest
 from shared.engines.folder_lock import FolderLock
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 600
+DEADLINE_S = 1800
 
 # Says who it is and waits for a file, then fails.
 BROKEN = {

@@ -114,7 +114,7 @@ def test_processes_of_a_group_share_the_work(make_bags, bag_records, broken, tmp
     processes = [context.Process(target=work, args=(rank, opened)) for rank in range(2)]
     for process in processes:
         process.start()
-    found = sorted(opened.get(timeout=60) for _ in wrong)
+    found = sorted(opened.get(timeout=600) for _ in wrong)
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
@@ -226,7 +226,7 @@ def test_processes_check_and_measure_at_once(make_bags, bag_records, tmp_path):
     processes = [context.Process(target=work) for _ in range(3)]
     for process in processes:
         process.start()
-    found = [results.get(timeout=60) for _ in processes]
+    found = [results.get(timeout=600) for _ in processes]
     for process in processes:
         process.join()
     assert found == [found[0]] * 3

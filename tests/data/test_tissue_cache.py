@@ -286,7 +286,7 @@ def test_processes_at_once(slide, cache):
     processes = [context.Process(target=_get, args=(cache.folder, slide, start, results)) for _ in range(4)]
     for process in processes:
         process.start()
-    masks = [results.get(timeout=60) for _ in processes]
+    masks = [results.get(timeout=600) for _ in processes]
     for process in processes:
         process.join()
     assert all(np.array_equal(mask, masks[0]) for mask in masks)

@@ -53,7 +53,9 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     (settings,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     settings.source = SETTINGS[path.stem].format(root=str(ROOT), data=str(data))
     (tmp_path / "work").mkdir()
-    client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path / "work")}})
+    client = nbclient.NotebookClient(
+        notebook, timeout=1800, startup_timeout=600, resources={"metadata": {"path": str(tmp_path / "work")}}
+    )
     client.execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert [output for output in shown if "image/png" in output.get("data", {})]

@@ -28,7 +28,7 @@ def test_the_site_builds_without_a_warning_and_its_side_bar_shows_every_page(tmp
         ".",
         tmp_path / "site",
     ]
-    process = subprocess.run([*map(str, build)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    process = subprocess.run([*map(str, build)], cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert process.returncode == 0, process.stderr
     front_page = (tmp_path / "site/README.html").read_text()
     pages = [*ROOT.glob("docs/*.md"), *ROOT.glob("bundles/*/docs/README.md"), ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]

@@ -1,7 +1,6 @@
 """Networks and images so small that a training takes a fraction of a second."""
 
 import os
-import socket
 from functools import partial
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import nn
 from shared.data import RegionDataset, RegionLoader, training_augmentation
 from shared.engines import StageTrainer, TrainingDevice, initialize_distributed, instance_and_label
 from shared.networks import PixelNormalization, replace_batch_norm
+from tests.free_port import free_port
 
 SIZE_PX = 8
 ADAM = partial(torch.optim.Adam, lr=0.01, fused=True)
@@ -104,12 +104,6 @@ def interruption():
     return Interruption
 
 
-def _free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def _process(number, world, port, work, join):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(world)}
@@ -126,5 +120,5 @@ def _process(number, world, port, work, join):
 
 def in_processes(work, world=2, join=True):
     """Call ``work(rank)`` in real processes, forked so that they need not import everything again; of one group, if they join."""
-    process = partial(_process, world=world, port=_free_port(), work=work, join=join)
+    process = partial(_process, world=world, port=free_port(), work=work, join=join)
     mp.start_processes(process, nprocs=world, start_method="fork")

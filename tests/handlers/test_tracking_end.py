@@ -13,7 +13,7 @@ from shared.handlers import Tracking
 from shared.handlers.runs import watchdog
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 120
+DEADLINE_S = 600
 
 TRAINING = """
 import os, sys, time

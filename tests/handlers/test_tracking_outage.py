@@ -17,8 +17,9 @@ from mlflow import MlflowClient
 
 from shared.handlers import Tracking
 from shared.handlers.tracking_backlog import BACKLOG, Backlog
+from tests.free_port import free_port
 
-DEADLINE_S = 300
+DEADLINE_S = 900
 
 
 class Server:
@@ -28,9 +29,7 @@ class Server:
         self.folder = folder
         folder.mkdir()
         shutil.copy(database, folder / "mlruns.db")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process = None
 
@@ -100,7 +99,8 @@ def test_a_server_that_dies_gets_later_what_it_has_missed(server, tmp_path, capl
     train(tracking, 4, lambda epoch: server.kill() if epoch == 2 else None)
     tracking.log_stage("max_max", {"best": 0.5}, [folder / "model.pt"])
     tracking.finish_stage("max_max")
-    assert time.monotonic() - started < 60, "MLflow's own retries were waited for"
+    # Which take four minutes at a single call.
+    assert time.monotonic() - started < 200, "MLflow's own retries were waited for"
     (said,) = warnings_of(caplog)
     assert said.startswith(
         f"MLflow at {server.uri} cannot be reached; the run continues, and entries for MLflow are kept in {folder}/"
@@ -156,6 +156,18 @@ def test_a_server_that_comes_after_the_training(server, tmp_path, caplog):
     assert len(warnings_of(caplog)) == 3
 
 
+def num_connections(server):
+    """How many have been made to a server that has answered none."""
+    server.setblocking(False)
+    number = 0
+    while True:
+        try:
+            server.accept()[0].close()
+        except BlockingIOError:
+            return number
+        number += 1
+
+
 @pytest.mark.slow
 def test_a_server_that_never_answers_does_not_hold_up_every_epoch(tmp_path, monkeypatch, caplog):
     """It takes connections, as one that hangs or lies behind a broken gateway does."""
@@ -166,7 +178,9 @@ def test_a_server_that_never_answers_does_not_hold_up_every_epoch(tmp_path, monk
         started = time.monotonic()
         tracking.start({"rate": 0.1})
         train(tracking, 40)
-        assert time.monotonic() - started < 20
+        # Each epoch would ask at least once.
+        assert num_connections(silent) < 20
+        assert time.monotonic() - started < 200
         tracking.finish()
     assert len(warnings_of(caplog)) == 2
     # Tags, start, parameters, those of the stage, the epochs, the end.

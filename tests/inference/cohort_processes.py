@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -13,6 +14,7 @@ SETUP = f"""
     import os, sys, time, torch
     from pathlib import Path
     from shared.inference import SlideMapper
+    from tests.inference.cohort_processes import wait_for_the_other
     from tests.inference.flat_options import grouped
 
     torch.set_num_threads(1)
@@ -36,3 +38,13 @@ def start(body, setup=SETUP):
 def table_of(folder):
     with (folder / "slides.csv").open(newline="") as file:
         return {row["slide"]: row for row in csv.DictReader(file)}
+
+
+def wait_for_the_other(folder, number, deadline_s=600):
+    """Stand still in this process's image of this number until another process has begun as many: none does all the work."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{number}.{os.getpid()}").touch()
+    deadline = time.monotonic() + deadline_s
+    while len(list(folder.glob(f"{number}.*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -18,6 +18,8 @@ ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 NUM_IMAGES = 6
+# Ray itself gives a node half a minute, which is not enough on a busy machine.
+START_S = 600
 
 
 def build_mapper(log):
@@ -81,7 +83,9 @@ def builder(log):
 def cluster():
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    cluster = Cluster()
+    cluster.add_node(wait=False, include_dashboard=False, **NODE)
+    cluster.wait_for_nodes(START_S)
     ray.init(address=cluster.address, log_to_driver=False)
     yield cluster
     ray.shutdown()
@@ -104,12 +108,12 @@ def table_of(folder):
 
 def test_a_node_is_killed_and_every_image_is_done_once(cluster, tmp_path, pictures):
     log, out = tmp_path / "log.txt", tmp_path / "out"
-    second = cluster.add_node(**NODE)
-    cluster.wait_for_nodes()
+    second = cluster.add_node(wait=False, **NODE)
+    cluster.wait_for_nodes(START_S)
     log.with_name("doomed").write_text(second.node_id)
 
     def kill_when_busy():
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 600
         while count_begun(log, second.node_id) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         cluster.remove_node(second, allow_graceful=False)

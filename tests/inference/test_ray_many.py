@@ -74,7 +74,7 @@ def cluster():
 def kill_busy(log, killed):
     """Kill the process that began the 40th, and the one that began the 120th image, as soon as it has."""
     for number in (40, 120):
-        deadline = time.monotonic() + 400
+        deadline = time.monotonic() + 1800
         while len(begun(log)) < number and time.monotonic() < deadline:
             time.sleep(0.02)
         pid, _ = begun(log)[-1]
@@ -110,7 +110,8 @@ def test_a_full_disk_and_two_killed_processes(cluster, tmp_path, small_disk):
         table = {row["slide"]: row for row in csv.DictReader(file)}
     assert table.keys() == pixels.keys()
     assert {row["status"] for row in table.values()} == {"ok"}
-    assert len(rows) >= NUM_IMAGES - finished
+    # What a killed process had just finished is found to be finished when it is begun again.
+    assert len(rows) >= NUM_IMAGES - finished - NUM_KILLS
     # Nothing half written is left, and every map is that of its own picture.
     assert not list(out.rglob("*.part"))
     for name, values in pixels.items():

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,10 +24,11 @@ from PIL import Image
 
 from shared.networks import InstanceClassifier, SideOutputVGG
 from shared.synthetic import DemoPlan, SlidePlan, write_demo, write_slide
+from tests.free_port import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "serve.py"
-DEADLINE_S = 300
+DEADLINE_S = 900
 IMAGE_SIZE_PX = 64
 JAVA = {"User-Agent": "Java-http-client/17.0.8"}
 JSON = {"Content-Type": "application/json"}
@@ -94,9 +94,7 @@ class Server:
     log: list[Path] = field(default_factory=list)
 
     def start(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         command = [sys.executable, str(SCRIPT), "--studies", str(self.studies), "--work_dir", str(self.work_dir)]
         self.log.append(self.work_dir.parent / f"server{len(self.log)}.log")
         with self.log[-1].open("w") as log:
@@ -119,7 +117,7 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> None:
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.wait(60)
+        self.process.wait(DEADLINE_S)
 
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = DEADLINE_S

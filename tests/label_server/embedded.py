@@ -1,6 +1,7 @@
 """Slides of many tiles with stored features, made in seconds: their features are the mean colours of their cells."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,14 @@ def write_big_slide(path: Path, tiles: tuple[int, int], tumour: Sequence[tuple[i
         image[top:bottom, left:right] = PAINT
     noise = np.random.default_rng(0).integers(-6, 7, (height, width, 1), np.int8)
     write_slide(path, np.clip(image.astype(np.int16) + noise, 0, 255).astype(np.uint8), MPP)
+
+
+def copy_bundle(folder: Path) -> Path:
+    """The bundle without what trainings of this checkout have left in it, and ``shared`` next to its folder."""
+    copy = folder / "bundles" / BUNDLE.name
+    shutil.copytree(BUNDLE, copy, symlinks=True, ignore=shutil.ignore_patterns("models", "output"))
+    (folder / "shared").symlink_to(ROOT / "shared")
+    return copy
 
 
 def embed(slides: Path, features: Path, tissue: Path) -> None:

@@ -1,6 +1,7 @@
 """The requests of the QuPath extension, the Digital Slide Archive's task, the CVAT detector and MONAI Label's own client."""
 
 import json
+import statistics
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ import tifffile
 from PIL import Image
 from rasterio import features
 from shapely.geometry import Polygon, shape
+
+from .conftest import DEADLINE_S
 
 QUPATH = {
     "level": 0,
@@ -182,7 +185,7 @@ print(json.dumps({"models": sorted(client.info()["models"]), "contours": len(ele
 def test_the_official_client(server, own_map, tmp_path):
     Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(tmp_path / "image.png")
     command = [sys.executable, "-c", CLIENT, f"http://127.0.0.1:{server.port}", str(tmp_path / "image.png")]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert run.returncode == 0, run.stderr
     said = json.loads(run.stdout.splitlines()[-1])
     assert said["models"] == ["alpha_beta_mil", "camel", "cdws_mil"]
@@ -210,5 +213,6 @@ def test_info_answers_while_a_slide_is_mapped_and_two_clients_are_served(server)
         seconds.append(time.perf_counter() - started)
         time.sleep(0.02)
     assert {reply.status for reply in replies.values()} == {200}
-    assert len(seconds) > 1
-    assert max(seconds) < 1
+    # If it waited for maps, there would be an answer before the first, one between the two, and one behind them.
+    assert len(seconds) > 5
+    assert statistics.median(seconds) < 1

@@ -38,12 +38,20 @@ def folder(monai_label, tmp_path_factory):
     return folder
 
 
+def stat_of(pid):
+    """What Linux says of a process; nothing of one that has ended since it was listed."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def cpu_seconds(pid):
     """Of a process, of those that it has waited for, and of its children that run."""
     clock = os.sysconf("SC_CLK_TCK")
 
     def of(number):
-        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        fields = stat_of(number).rpartition(")")[2].split()
         return sum(map(int, fields[11:15])) / clock
 
     return of(pid) + sum(of(child) for child in children_of(pid))
@@ -54,7 +62,7 @@ def wait_for_the_warm_process(pid):
     deadline, before, still = time.monotonic() + DEADLINE_S, -1.0, 0
     while still < 4:
         assert time.monotonic() < deadline
-        now = sum(Path(f"/proc/{child}/stat").read_text().count(") S ") and cpu_seconds(child) for child in children_of(pid))
+        now = sum(stat_of(child).count(") S ") and cpu_seconds(child) for child in children_of(pid))
         still = still + 1 if now == before and now else 0
         before = now
         time.sleep(0.5)

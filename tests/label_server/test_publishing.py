@@ -11,7 +11,7 @@ from scripts.label_server.learning.training import Trainings
 from scripts.label_server.learning.versions import ORIGINAL, ModelVersions
 from scripts.label_server.refusal import Refusal
 
-DEADLINE_S = 30
+DEADLINE_S = 600
 
 
 class Ended:

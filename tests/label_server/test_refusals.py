@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.label_server.conftest import SCRIPT, environment
+from tests.label_server.conftest import DEADLINE_S, SCRIPT, environment
 
 WSI = "/infer/wsi/camel?output=asap&image="
 
@@ -123,7 +123,7 @@ def test_a_server_for_strangers_needs_authentication(monai_label, tmp_path):
         "--host",
         "0.0.0.0",
     ]
-    run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert run.returncode == 1
     assert "--host 0.0.0.0 can be reached from other machines" in run.stderr
     assert "--insecure" in run.stderr

@@ -12,7 +12,7 @@ from scripts.label_server.known_outlines import KnownOutlines
 from scripts.label_server.slide_names import find_slides
 from shared.networks import SideOutputVGG
 
-from .conftest import TINY_CDWS, Server, running
+from .conftest import DEADLINE_S, TINY_CDWS, Server, running
 from .test_training import say
 
 
@@ -101,7 +101,7 @@ def test_slides_in_subfolders_are_served_by_a_model_without_a_pixel_size(monai_l
         (studies / "case3").mkdir()
         for name in ("case3/slide_00.tif", "case3/new.tif"):
             shutil.copy(generated / "slides" / "slide_02.tif", studies / name)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + DEADLINE_S
         while "new" not in server.ask("GET", "/datastore/?output=all").json["objects"]:
             assert time.monotonic() < deadline
             time.sleep(0.2)

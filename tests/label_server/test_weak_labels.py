@@ -89,14 +89,14 @@ def test_what_is_known_is_given_out_while_another_file_is_read(draw, tmp_path, m
 
     def slowly(*_):
         is_reading.set()
-        is_read.wait(10)
+        is_read.wait(600)
         return DrawnAreas()
 
     monkeypatch.setattr(files, "_read", slowly)
     (tmp_path / "other.xml").write_text("other")
     reader = Thread(target=files.areas, args=(tmp_path / "other.xml", "level0"))
     reader.start()
-    assert is_reading.wait(10)
+    assert is_reading.wait(600)
     assert files.areas(known, "level0").label == 1
     assert reader.is_alive()
     is_read.set()

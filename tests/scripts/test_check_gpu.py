@@ -26,6 +26,7 @@ def test_it_runs_dry(run_python, tmp_path):
     small = [f"dataset_dir={tmp_path / 'data'}", "image_size_px=64", "backbone=resnet10", "num_workers=1", "batch_size=4"]
     only = ["training wildcat", "map fp32", "map last device"]
     options = ["--device", "cpu", "--only", *only, "--keys", *small, "--out", tmp_path / "out"]
+    options += ["--minutes", 25, "--check_seconds", 1500]
     process = run_python(SCRIPT, *options, cwd=tmp_path)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "2 checks passed, 0 failed, 1 skipped" in process.stdout
@@ -104,7 +105,7 @@ def describe(log):
     ],
 )
 def test_a_check_becomes_a_row(tmp_path, code, result, said):
-    row = run_check(Check("one check", ["-c", code], describe), sys.executable, tmp_path, timeout_s=2 if "sleep" in code else 60)
+    row = run_check(Check("one check", ["-c", code], describe), sys.executable, tmp_path, timeout_s=2 if "sleep" in code else 600)
     assert (row.result, row.said[: len(said)]) == (result, said)
     assert str(row).startswith(f"{result}  one check")
     assert (tmp_path / "one_check.log").is_file()

@@ -24,7 +24,7 @@ SLOW = {"torch", "monai", "pandas", "rasterio", "sklearn", "matplotlib", "mlflow
 def start(script, *options):
     """A script's process, and the modules that it had loaded when it ended."""
     command = [sys.executable, "-c", LOADED, f"scripts/{script}", *map(str, options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     return done, set(done.stderr.splitlines()[-1].split())
 
 

@@ -17,7 +17,7 @@ from shared.sweeps.sweep import Sweep
 from shared.sweeps.sweep_table import summarise
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 300
+DEADLINE_S = 900
 
 # Validation prefers the rate 0.2, the test images 0.3.
 CONFIG = {

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from shared.data import load_manifest
-from tests.label_server.embedded import embed, write_big_slide
+from tests.label_server.embedded import copy_bundle, embed, write_big_slide
+from tests.label_server.test_training import children_of, is_running
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 300
+DEADLINE_S = 900
 SLIDES = {
     "to label": ((20, 16), [(256, 256, 900, 800)]),
     "tumour": ((14, 12), [(128, 128, 500, 600)]),
@@ -32,6 +33,7 @@ def cohort(tmp_path_factory):
     for name, (tiles, tumour) in SLIDES.items():
         write_big_slide(folder / "slides" / f"{name}.tif", tiles, tumour)
     embed(folder / "slides", folder / "features", folder / "tissue")
+    copy_bundle(folder)
     labels = {"tumour": 1, "normal": 0}
     rows = [f"slides/{name}.tif,{labels.get(name, '')},of {name}" for name in SLIDES]
     (folder / "slides.csv").write_text("image,label,case_id\n" + "\n".join(rows) + "\n")
@@ -43,7 +45,7 @@ class Server:
 
     def __init__(self, folder):
         command = [sys.executable, ROOT / "scripts/view.py", "--manifest", folder / "slides.csv", "--no_browser"]
-        command += ["--features", folder / "features", "--bundle", ROOT / "bundles/alpha_beta_mil"]
+        command += ["--features", folder / "features", "--bundle", folder / "bundles/alpha_beta_mil"]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         said = (self.process.stdout.readline().strip() for _ in range(2))
@@ -51,12 +53,7 @@ class Server:
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
-
-    def children(self):
-        """Process numbers, as Linux lists them for each thread."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(child) for path in tasks for child in path.read_text().split()]
+        self.process.wait(DEADLINE_S)
 
 
 class LabelPage:
@@ -140,12 +137,12 @@ def test_labels_train_the_head_and_outlive_the_server(browser, cohort):
         page.set("version", "0001")
         page.said("learner", "maps are made with version 0001 from now on")
         assert page.problems == other.problems == []
-        children = server.children()
+        children = children_of(server.process.pid)
     finally:
         server.kill()
         context.close()
     # They end with the server, however it does.
-    wait_until(lambda: not any(Path(f"/proc/{child}/cmdline").exists() for child in children))
+    wait_until(lambda: not any(map(is_running, children)))
     rows = rows_of(server.labels)
     assert {name: (row["label"], row["area"]) for name, row in rows.items()} == {
         "to label": (1, 0.3),
@@ -172,7 +169,7 @@ def test_labels_train_the_head_and_outlive_the_server(browser, cohort):
     finally:
         again.process.terminate()
         context.close()
-    assert again.process.wait(60) == 0
+    assert again.process.wait(DEADLINE_S) == 0
 
 
 def wait_until(is_so):

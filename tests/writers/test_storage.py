@@ -92,7 +92,7 @@ except StorageError as error:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert process.stdout.startswith(f"False {tmp_path / 'map.tif'} cannot be written: the file is larger"), process.stderr

@@ -71,20 +71,20 @@ def test_a_child_that_is_forked_while_a_slide_is_opened_can_open_its_own(pyramid
         def __init__(self, file):
             if file.path == pyramid:
                 begun.set()
-                assert may_end.wait(60)
+                assert may_end.wait(600)
             super().__init__(file)
 
     monkeypatch.setattr(order, "READERS", (Held,))
     opener = threading.Thread(target=Slide, args=(pyramid, "openslide"))
     opener.start()
     try:
-        assert begun.wait(60)
+        assert begun.wait(600)
         context = multiprocessing.get_context("fork")
         queue = context.Queue()
         child = context.Process(target=open_in_child, args=(flat, queue), daemon=True)
         child.start()
-        assert queue.get(timeout=30) == (8, 8, 3)
-        child.join(30)
+        assert queue.get(timeout=600) == (8, 8, 3)
+        child.join(600)
     finally:
         may_end.set()
-        opener.join(60)
+        opener.join(600)

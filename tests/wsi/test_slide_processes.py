@@ -26,9 +26,9 @@ def test_a_slide_opened_in_the_parent_is_read_in_children(backend, method, pyram
     for child in children:
         child.start()
     for _ in children:
-        np.testing.assert_array_equal(queue.get(timeout=60), expected)
+        np.testing.assert_array_equal(queue.get(timeout=600), expected)
     for child in children:
-        child.join(timeout=60)
+        child.join(timeout=600)
         assert child.exitcode == 0
     np.testing.assert_array_equal(slide.read_regions(XYS, 64), expected)
 

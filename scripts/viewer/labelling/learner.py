@@ -74,8 +74,8 @@ class LearnerConfig:
 class Learner:
     """Trains a bundle's head on the labelled slides, maps slides with it, and returns to any earlier version.
 
-    It does one thing at a time, in its own thread, and pages poll its progress. The maps of each version are a method of the
-    cohort.
+    It does one thing at a time, in its own thread, and pages poll its progress. What a user asks for while a slide is mapped
+    comes next: another page may have begun that map a moment ago. The maps of each version are a method of the cohort.
 
     Args:
         cohort: slides to be labelled; the maps of each version are added to it.
@@ -114,6 +114,8 @@ class Learner:
         self._trainings = Trainings(self._prepare, self._extra, warm=self.warm)
         self._task: TrainingTask | None = None
         self._doing = Progress()
+        # Whether something that a user has asked for is under way, or comes next.
+        self._has_request = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="learner")
         self.revision = 0
 
@@ -157,7 +159,7 @@ class Learner:
 
     def train(self, slide: str) -> None:
         """Train on the labelled slides, starting from the current version, and map a slide with the new version."""
-        self._begin("training", self._train, slide)
+        self._begin("training", self._train, slide, is_request=True)
 
     def map(self, slide: str) -> bool:
         """Map a slide with the current version unless it is already mapped; False if the learner is busy."""
@@ -167,7 +169,7 @@ class Learner:
 
     def choose(self, version: str, slide: str) -> None:
         """Switch to an earlier or later version, and map a slide with it."""
-        self._begin("mapping", self._choose, version, slide)
+        self._begin("mapping", self._choose, version, slide, is_request=True)
 
     def stop(self) -> None:
         """Stop the training that is under way; the current version stays."""
@@ -188,14 +190,17 @@ class Learner:
         number = self.method(self.version)
         return number is not None and self.has_map(number, slide)
 
-    def _begin(self, what: str, action: Any, *arguments: Any) -> bool:
-        if self._doing.percent is not None:
+    def _begin(self, what: str, action: Any, *arguments: Any, is_request: bool = False) -> bool:
+        """Begin something, or let it come next if it is a user's request; False if the learner is busy."""
+        if self._has_request or (self._doing.percent is not None and not is_request):
             return False
+        self._has_request = is_request
         self._doing = Progress(what, 0)
-        self._worker.submit(self._do, action, *arguments)
+        self._worker.submit(self._do, what, is_request, action, *arguments)
         return True
 
-    def _do(self, action: Any, *arguments: Any) -> None:
+    def _do(self, what: str, is_request: bool, action: Any, *arguments: Any) -> None:
+        self._doing = Progress(what, 0)
         try:
             text = action(*arguments)
         except (ValueError, OSError, RuntimeError) as error:
@@ -206,7 +211,10 @@ class Learner:
             text = f"{type(error).__name__}: {error}"
         self._task = None
         self.revision += 1
-        self._doing = Progress(text)
+        if is_request:
+            self._has_request = False
+        if not self._has_request:
+            self._doing = Progress(text)
 
     def _train(self, slide: str) -> str:
         started = time.perf_counter()

@@ -21,21 +21,17 @@ from tests.inference.flat_options import grouped
 def test_two_processes_share_the_images(tmp_path, pictures):
     out = tmp_path / "out"
     body = f"""
-        ready = mapper()
-        print("ready", flush=True)
-        while not Path({str(tmp_path / "go")!r}).exists():
-            time.sleep(0.01)
-        class Slow(Redness):
-            def forward(self, images):
-                time.sleep(0.05)
-                return super().forward(images)
-        Slow.__name__ = "Redness"
-        print(*(row["slide"] for row in mapper(Slow).run({str(pictures)!r}, {str(out)!r})))
+        class Sharing(SlideMapper):
+            num_begun = 0
+            def compute_image(self, *arguments):
+                self.num_begun += 1
+                if self.num_begun <= 2:
+                    wait_for_the_other(Path({str(tmp_path / "begun")!r}), self.num_begun)
+                return super().compute_image(*arguments)
+        ready = Sharing(Redness(), **grouped(num_workers=1, **{SETTINGS!r}))
+        print(*(row["slide"] for row in ready.run({str(pictures)!r}, {str(out)!r})))
     """
     processes = [start(body) for _ in range(2)]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    (tmp_path / "go").touch()
     done = [process.communicate()[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     names = [f"{index:02}" for index in range(12)]
@@ -68,7 +64,7 @@ def test_the_image_of_a_killed_process_is_taken_over_at_once(tmp_path, pictures,
     assert standing.stdout.readline() == "busy\n"
     running = start(other)
     assert running.stdout.readline() == "ready\n"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while len(list(out.glob("*.geojson"))) < 11:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -80,7 +76,7 @@ def test_the_image_of_a_killed_process_is_taken_over_at_once(tmp_path, pictures,
     killed = time.monotonic()
     names = running.communicate()[0].split()
     assert running.returncode == 0
-    assert time.monotonic() - killed < 30
+    assert time.monotonic() - killed < 120
     assert names == [f"{index:02}" for index in range(12)]
     assert {row["status"] for row in table_of(out).values()} == {"ok"}
     assert mapper.run(pictures, out) == []
@@ -88,45 +84,56 @@ def test_the_image_of_a_killed_process_is_taken_over_at_once(tmp_path, pictures,
 
 @pytest.mark.slow
 def test_the_table_is_whole_whenever_a_process_is_killed(tmp_path, pictures):
-    """A process that forks, and kills, one run after the other: importing takes longer than mapping."""
+    """A process that forks, and kills, one run after the other: importing takes longer than mapping.
+
+    An image under which three processes die is given up, so that before the third kill a run goes on to its end; the next one
+    begins in a new folder.
+    """
     process = start(f"""
         import csv, json, os, random, signal
-        pictures, out = Path({str(pictures)!r}), Path({str(tmp_path / "out")!r})
+        from shared.inference.cohort.worker import MAX_DEATHS
+        pictures, folder, num_kills = Path({str(pictures)!r}), Path({str(tmp_path)!r}), 12
         generator = random.Random(0)
-        ready, num_killed, num_left = mapper(), 0, []
-        for attempt in range(60):
-            child = os.fork()
-            if child == 0:
-                ready.run(pictures, out)
-                os._exit(0)
-            time.sleep(generator.uniform(0.02, 0.25))
-            os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-            rows = []
-            if (out / "slides.csv").exists():
-                with (out / "slides.csv").open(newline="") as file:
-                    rows = list(csv.DictReader(file))
-            for row in rows:
-                assert None not in row and None not in row.values(), row
-                assert row["status"] in ("ok", "unfinished"), row
-                if row["status"] == "ok":
-                    assert all((out / (row["slide"] + suffix)).exists() for suffix in (".ome.tif", ".geojson", ".png")), row
-            for path in (out / "rows").glob("*.json"):
-                json.loads(path.read_bytes())
-            if os.WIFEXITED(status):
-                assert os.WEXITSTATUS(status) == 0
-                break
-            num_killed += 1
-        print(num_killed, len(ready.run(pictures, out)), sum(row["status"] == "ok" for row in rows))
+        ready, num_killed, num_runs = mapper(), 0, 0
+        while num_killed < num_kills:
+            out, has_ended, is_spared, num_runs = folder / f"out_{{num_runs}}", False, False, num_runs + 1
+            while not has_ended:
+                child = os.fork()
+                if child == 0:
+                    ready.run(pictures, out)
+                    os._exit(0)
+                if not is_spared:
+                    time.sleep(generator.uniform(0.02, 0.25))
+                    os.kill(child, signal.SIGKILL)
+                _, status = os.waitpid(child, 0)
+                table = []
+                if (out / "slides.csv").exists():
+                    with (out / "slides.csv").open(newline="") as file:
+                        table = list(csv.DictReader(file))
+                for row in table:
+                    assert None not in row and None not in row.values(), row
+                    assert row["status"] in ("ok", "unfinished"), row
+                    if row["status"] == "ok":
+                        assert all((out / (row["slide"] + suffix)).exists() for suffix in (".ome.tif", ".geojson", ".png")), row
+                rows = [json.loads(path.read_bytes()) for path in (out / "rows").glob("*.json")]
+                deaths = [row["attempts"] for row in rows if row["status"] == "unfinished"]
+                has_ended = os.WIFEXITED(status)
+                if has_ended:
+                    assert os.WEXITSTATUS(status) == 0
+                else:
+                    num_killed += 1
+                is_spared = num_killed == num_kills or max(deaths, default=0) == MAX_DEATHS - 1
+        print(num_runs)
     """)
     output = process.communicate()[0].split()
     assert process.returncode == 0
-    assert int(output[0]) >= 3
-    table = table_of(tmp_path / "out")
-    assert sorted(table) == [f"{index:02}" for index in range(12)]
-    assert {row["status"] for row in table.values()} == {"ok"}
-    # Of small files that several processes write, each has a temporary name of its own, which a killed one leaves.
-    assert not [path for path in (tmp_path / "out").glob("*.part") if not path.name.startswith("settings.json.")]
+    for number in range(int(output[0])):
+        out = tmp_path / f"out_{number}"
+        table = table_of(out)
+        assert sorted(table) == [f"{index:02}" for index in range(12)]
+        assert {row["status"] for row in table.values()} == {"ok"}
+        # Of small files that several processes write, each has a temporary name of its own, which a killed one leaves.
+        assert not [path for path in out.glob("*.part") if not path.name.startswith("settings.json.")]
 
 
 def test_a_failure_is_tried_once_more_behind_the_others(tmp_path, pictures, redness):
