@@ -150,8 +150,12 @@ def test_every_overlay_is_read_behind_the_data(bundle_name, easy_data, easy_brea
     for name in names:
         for last in ("features", "finetune"):
             if (bundle.root / f"configs/{last}.json").is_file():
-                network = bundle.workflow("train", name, last, **options).parser.get_parsed_content("network_def")
+                parser = bundle.workflow("train", name, last, **options).parser
+                network = parser.get_parsed_content("network_def")
                 assert type(network).__name__.startswith("Encoded"), (name, last)
+                # Of what is cut from images the features, too, must be whole.
+                if bundle_name == "fully_supervised" and last == "finetune":
+                    assert parser.get_parsed_content("crop_size_px") % parser.get_parsed_content("feature_stride_px") == 0, name
 
 
 def test_killed_it_ends_with_the_same_numbers(easy_data, tmp_path):
