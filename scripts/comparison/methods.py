@@ -88,7 +88,8 @@ class Method:
     @property
     def reads_features(self) -> bool:
         """Whether it trains on stored features of an encoder that stays as it is, and maps slides from them."""
-        return "features_dir" in self.training and "stored_features" in self.inference
+        has_features = "features_dir" in self.training and "stored_features" in self.inference
+        return has_features and not self.training["network_def"].get("finetune", False)
 
     def _overlay(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self.bundle / "configs" / f"{name}.json").read_text()))

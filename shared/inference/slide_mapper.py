@@ -41,7 +41,7 @@ from .tiles.map_grid import MapGrid
 from .tiles.near_tissue import NearTissue
 from .tiles.network_map import fill_map
 from .tiles.stitching import BlendedCores, CroppedCores, Stitching, check_blending
-from .tiles.stored_network import StoredTileNetwork, encoder_of
+from .tiles.stored_network import StoredTileNetwork, encoder_of, has_trained_encoder
 from .tiles.tile_network import CompiledTileNetwork, TileNetwork
 from .tiles.tile_reader import Batch, read_batches
 
@@ -128,7 +128,7 @@ class SlideMapper:
         """One that stores the features of this mapper's encoder at the places of its tiles, for `features`.
 
         Raises:
-            ValueError: for a network without an encoder.
+            ValueError: for a network without an encoder, or with one that was fine-tuned.
         """
         encoder = encoder_of(self.network)
         sizes = self.tiles.tile_size_px, self.tiles.margin_px
@@ -142,6 +142,13 @@ class SlideMapper:
                 "tta %s averages over symmetries of the image: the features in %s are not used, and maps are made from the "
                 "slides",
                 *(self.tiles.tta, folder),
+            )
+            return None
+        if has_trained_encoder(self.network):
+            logger.warning(
+                "the encoder was fine-tuned: the features in %s, which it stored as it was before, are not used, and maps are "
+                "made from the slides",
+                folder,
             )
             return None
         return StoredSlides(folder, encoder_of(self.network))

@@ -84,3 +84,6 @@ def test_the_segmentation_is_fine_tuned_from_the_head_of_features(trained_camel,
         "features", "finetune", output_dir=tmp_path / "run", evaluation_dir=tmp_path / "evaluation", **keys
     )
     assert again == metrics_of(tmp_path / "run")
+    mapping = {name: options[name] for name in ("image_size_px", "feature_stride_px")}
+    maps, weights = tmp_path / "maps", tmp_path / "run/model.pt"
+    camel.map_slide("features", "finetune", slide="slide_00", output_dir=maps, checkpoint=weights, **mapping)

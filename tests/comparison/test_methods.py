@@ -96,6 +96,21 @@ def test_a_method_whose_label_is_missing(changed, tmp_path, name, column, reason
         plan(method(name), data, tmp_path, {})
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("camel", False),
+        ("camel+features", True),
+        ("camel+features+finetune", False),
+        ("alpha_beta_mil+features+finetune", False),
+        ("cdws_mil+finetune", False),
+        ("attention_mil", True),
+    ],
+)
+def test_maps_are_made_from_stored_features_of_a_frozen_encoder_alone(name, expected):
+    assert method(name).reads_features == expected
+
+
 def test_a_method_of_slides_and_one_of_two_classes(data, images_csv, tmp_path):
     with pytest.raises(NotComparable, match="needs whole slides, and these are images"):
         plan(method("alpha_beta_mil"), data, tmp_path, {})

@@ -241,6 +241,21 @@ def test_what_cannot_be_made_of_features_is_said_at_once(tmp_path, redness):
         SlideMapper(Headed(Means()), features=tmp_path / "none", **options())
 
 
+def test_a_fine_tuned_encoder_maps_from_pixels(tmp_path, slide, caplog):
+    """The features were made by the encoder as it was before."""
+    network = Headed(Means())
+    features = embed(network.encoder, slide, tmp_path / "features")
+    network.saves_encoder = True
+    with torch.no_grad():
+        network.encoder.gain *= 0.5
+    expected = mapped(network, slide, tmp_path / "pixels")
+    assert not caplog.text
+    np.testing.assert_array_equal(mapped(network, slide, tmp_path / "stored", features), expected)
+    assert "the encoder was fine-tuned" in caplog.text
+    with pytest.raises(ValueError, match="encoder of this Headed was fine-tuned with it, so it has no stored features"):
+        SlideMapper(network, **options()).embedder()
+
+
 def test_tiles_of_broken_cells_are_refused(tmp_path, slide):
     network = Headed(Means(32))
     features = embed(network.encoder, slide, tmp_path / "features")

@@ -70,13 +70,24 @@ def _check_whole(is_stored: Tensor) -> None:
         )
 
 
+def has_trained_encoder(network: nn.Module) -> bool:
+    """Whether the encoder was fine-tuned with the network, so that no stored features are its own."""
+    return any(getattr(part, "saves_encoder", False) for part in network.modules())
+
+
 def encoder_of(network: nn.Module) -> Any:
     """The encoder of a network that has one, or of all networks of an ensemble.
 
     Raises:
-        ValueError: if there is none, or several that differ.
+        ValueError: if there is none, several that differ, or one that was trained with the network.
     """
-    found: list[Any] = [part.encoder for part in network.modules() if hasattr(getattr(part, "encoder", None), "key")]
+    parts: list[Any] = [part for part in network.modules() if hasattr(getattr(part, "encoder", None), "key")]
+    if has_trained_encoder(network):
+        raise ValueError(
+            f"the encoder of this {type(network).__name__} was fine-tuned with it, so it has no stored features: make its maps "
+            "from pixels (without --stored_features, --embed_into)"
+        )
+    found = [part.encoder for part in parts]
     if not found:
         raise ValueError(
             f"{type(network).__name__} has no encoder: only networks of an encoder and a head can make maps from features"
