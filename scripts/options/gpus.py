@@ -54,15 +54,26 @@ def run_on_gpus(command: Sequence[str], gpus: Sequence[str]) -> int:
     """
     processes: list[subprocess.Popen[str]] = []
     readers: list[threading.Thread] = []
-    # Before the first of them starts, which would otherwise outlive a signal that comes now.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    may_exit = is_told = False
+
+    def end(*_: object) -> None:
+        nonlocal is_told
+        is_told = True
+        if may_exit:
+            sys.exit(TERMINATED)
+
+    # A signal that comes while they start, or end, must not leave any of them behind.
+    before = signal.signal(signal.SIGTERM, end)
     try:
         for gpu in gpus:
             processes.append(_start(command, gpu))
             readers += _forward(processes[-1], gpu)
+        may_exit = True
+        if is_told:
+            sys.exit(TERMINATED)
         statuses = [process.wait() for process in processes]
     finally:
-        signal.signal(signal.SIGTERM, before)
+        may_exit = False
         # After Ctrl-C, which they have got too, they are ending by themselves.
         for process in processes:
             if process.poll() is None:
@@ -71,6 +82,7 @@ def run_on_gpus(command: Sequence[str], gpus: Sequence[str]) -> int:
             process.wait()
         for reader in readers:
             reader.join()
+        signal.signal(signal.SIGTERM, before)
     failed = [(gpu, status) for gpu, status in zip(gpus, statuses, strict=True) if status]
     for gpu, status in failed:
         print(f"error: the process of GPU {gpu} ended with status {status}", file=sys.stderr)

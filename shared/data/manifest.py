@@ -54,7 +54,9 @@ OTHER_NAMES = {
     "subject": "case_id",
     "subject_id": "case_id",
     "mask_path": "mask",
-    "target": "label",
+    "dataset_split": "split",
+    "partition": "split",
+    "subset": "split",
 }
 REGION = ("x", "y", "width_px", "height_px")
 

@@ -101,7 +101,8 @@ class Outputs:
         min_area_um2: smaller polygons are left out, also of the areas in the table.
         simplify_um: polygons' outlines move by no more than this to have fewer points; 0: they follow the map's pixels. Areas
             are those of the map's pixels always.
-        tile_table: also write ``<name>.tiles.csv``, a row per tile (its core) with WSInfer's columns.
+        tile_table: also write ``<name>.tiles.csv``, a row per tile (its core) with WSInfer's columns; means of the
+            network's answers, those on glass included.
         volume: also write the map as ``"nifti"`` (``.nii.gz``) or ``"metaimage"`` (``.mha``).
         ome_zarr: also write the map as ``<name>.ome.zarr``, a folder; needs zarr.
         geoparquet: also write the outlines as ``<name>.geoparquet``, with the coordinates of ``<name>.geojson``; needs

@@ -326,7 +326,9 @@ class SlideMapper:
     @staticmethod
     def _near_tissue(slide: Slide, overview: Overview, scale: Scale) -> NearTissue | None:
         # A tile shows too little glass to be told from a pale lumen.
-        return None if is_tile(slide) else NearTissue.of(overview.holds_tissue, overview.factor, overview.factor * scale.map_mpp)
+        if is_tile(slide):
+            return None
+        return NearTissue.of(overview.holds_tissue, overview.rgb, overview.factor, overview.factor * scale.map_mpp)
 
     def _scale(self, slide: Slide) -> Scale:
         downsample = self.pixels.downsample(slide)

@@ -257,6 +257,7 @@ def test_what_spreadsheets_write(tmp_path, write_image, content):
         ("Image,label\na.png,0\n", ["a column 'Image' and no column 'image'", "was image meant"]),
         ("image,label,spilt\na.png,0,test\n", ["a column 'spilt' and no column 'split'", "was split meant"]),
         ("image,label,Patient ID\na.png,0,7\n", ["a column 'Patient ID' and no column 'case_id'", "was case_id meant"]),
+        ("image,label,subset\na.png,0,test\n", ["a column 'subset' and no column 'split'", "was split meant"]),
         ("image,label,Case ID\na.png,0,a\n", ["was case_id meant"]),
         ("image,label,label\na.png,0,1\n", ["2 columns 'label'"]),
         ("image,label\na.png,0,1\n", ["row 2", "3 cells under a header of 2"]),

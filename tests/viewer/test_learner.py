@@ -54,6 +54,18 @@ def test_what_a_user_asks_for_while_a_slide_is_mapped_comes_next(learner, monkey
     assert (learner.progress.text, learner.progress.percent, learner.revision) == ("chosen", None, 2)
 
 
+def test_a_training_that_waits_is_stopped_before_it_begins(learner, monkeypatch):
+    may_end, trained = threading.Event(), []
+    monkeypatch.setattr(learner, "_train", trained.append)
+    assert learner._begin("mapping", lambda: f"mapped {may_end.wait(600)}")
+    learner.train("slide")
+    learner.stop()
+    assert (learner.progress.text, learner.progress.percent) == ("the training was stopped; nothing has changed", None)
+    may_end.set()
+    learner._worker.shutdown()
+    assert not trained
+
+
 def test_maps_of_another_checkpoint_are_not_those_of_this_one(tmp_path):
     """The folder of labels and maps is opened with one checkpoint, then with another: the first one's maps are not shown."""
     names = {}

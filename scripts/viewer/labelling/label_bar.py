@@ -139,7 +139,7 @@ class LabelBar:
         self._progress.visible, self._progress.value = is_busy, progress.percent or 0
         if is_busy or self._revision != self._learner.revision:
             self._show_text(self._message, progress.text)
-        if self._revision == self._learner.revision or is_busy:
+        if self._revision == self._learner.revision:
             return
         self._revision = self._learner.revision
         if self._slide:

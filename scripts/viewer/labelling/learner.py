@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ FEATURES_OVERLAY = "features"
 _ALWAYS: Mapping[str, Any] = {"run_embed": "$None", "num_workers": 0, "tracking::enabled": False}
 _EPOCH = re.compile(r"epoch (\d+)/(\d+)")
 _OF_EPOCHS = 80  # per cent of the progress bar; the rest is for the start, the threshold and the map
+_STOPPED = "the training was stopped; nothing has changed"
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ class LearnerConfig:
 class Learner:
     """Trains a bundle's head on the labelled slides, maps slides with it, and returns to any earlier version.
 
-    It does one thing at a time, in its own thread, and pages poll its progress. What a user asks for while a slide is mapped
-    comes next: another page may have begun that map a moment ago. The maps of each version are a method of the cohort.
+    It does one thing at a time, in its own thread, and pages poll its progress. The first thing that a user asks for while a
+    slide is mapped comes next: another page may have begun that map a moment ago. The maps of each version are a method of the
+    cohort.
 
     Args:
         cohort: slides to be labelled; the maps of each version are added to it.
@@ -114,8 +116,9 @@ class Learner:
         self._trainings = Trainings(self._prepare, self._extra, warm=self.warm)
         self._task: TrainingTask | None = None
         self._doing = Progress()
-        # Whether something that a user has asked for is under way, or comes next.
+        # Whether something that a user has asked for is under way, or comes next; and that itself.
         self._has_request = False
+        self._request: Future[None] | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="learner")
         self.revision = 0
 
@@ -172,7 +175,10 @@ class Learner:
         self._begin("mapping", self._choose, version, slide, is_request=True)
 
     def stop(self) -> None:
-        """Stop the training that is under way; the current version stays."""
+        """Stop the training that is under way or comes next; the current version stays."""
+        if self._request is not None and self._request.cancel():
+            self._has_request = False
+            self._doing = Progress(_STOPPED)
         self._trainings.stop()
 
     def close(self) -> None:
@@ -196,7 +202,9 @@ class Learner:
             return False
         self._has_request = is_request
         self._doing = Progress(what, 0)
-        self._worker.submit(self._do, what, is_request, action, *arguments)
+        future = self._worker.submit(self._do, what, is_request, action, *arguments)
+        if is_request:
+            self._request = future
         return True
 
     def _do(self, what: str, is_request: bool, action: Any, *arguments: Any) -> None:
@@ -222,7 +230,7 @@ class Learner:
         while self._trainings.running is task:
             time.sleep(0.02)
         if task.status != DONE:
-            return task.reason or "the training was stopped; nothing has changed"
+            return task.reason or _STOPPED
         self._doing, self._task = Progress("mapping", 90), None
         self._map(slide)
         return f"version {task.version}: trained and mapped in {time.perf_counter() - started:.1f} s"

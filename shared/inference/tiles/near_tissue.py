@@ -10,6 +10,8 @@ from scipy import ndimage
 
 # Lumens and the tissue's own outline stay in the map: what is cut is further from any tissue than this.
 GLASS_UM = 50.0
+# Glass is white. The masks of tissue leave out what is small or pale, which nothing may be cut from.
+LEAST_WHITE = 220
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,18 @@ class NearTissue:
     factor: int
 
     @classmethod
-    def of(cls, holds_tissue: NDArray[np.bool_], factor: int, cell_um: float) -> NearTissue | None:
-        """Everything up to `GLASS_UM` from tissue; None where that is the whole map.
+    def of(cls, holds_tissue: NDArray[np.bool_], rgb: NDArray[np.uint8], factor: int, cell_um: float) -> NearTissue | None:
+        """Everything up to `GLASS_UM`, and to one cell, from whatever is tissue or not white; None where that is the whole map.
 
         Args:
             holds_tissue: bool ``(h, w)``, where there is any tissue in a cell.
+            rgb: picture of the cells, ``(h, w, 3)``.
             factor: map pixels per cell.
             cell_um: micrometres per cell.
         """
-        cells = ndimage.distance_transform_edt(~holds_tissue) * cell_um <= GLASS_UM
+        is_glass = ~holds_tissue & (rgb.min(axis=2) >= LEAST_WHITE)
+        far_um = max(GLASS_UM, 1.5 * cell_um)  # 1.5 cells: the neighbours at the corners too
+        cells = ndimage.distance_transform_edt(is_glass) * cell_um <= far_um
         return None if cells.all() else cls(cells, factor)
 
     def keep(self, core: NDArray[np.uint8], top: int, left: int) -> NDArray[np.uint8]:
