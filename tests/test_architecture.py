@@ -288,7 +288,8 @@ def base_of(path):
 
 
 def arguments_of(component):
-    return {name for name in component if not (name.startswith("_") and name.endswith("_")) and not name.startswith("_desc_")}
+    """What MONAI passes on, which is all but names such as ``_desc_``: ``_desc_lr`` would be an argument."""
+    return {name for name in component if not (name.startswith("_") and name.endswith("_"))}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=identify)
