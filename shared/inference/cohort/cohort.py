@@ -43,6 +43,7 @@ class Tally:
         self._store, self._images, self._tabulates = store, images, tabulates
         self._rows: dict[str, Row] = {}
         self._is_new: set[str] = set()
+        self._has_found = False
         # Slides differ in size: the mean over all so far says more than the latest.
         self._bar = tqdm(total=num_pending, desc="images", unit="image", smoothing=0, disable=None)
         self._num_pending, self._num_done = num_pending, 0
@@ -57,6 +58,8 @@ class Tally:
             self._is_new.add(image.name)
             if self._tabulates:
                 self._store.tabulate(outcome.row)
+        else:
+            self._has_found = True
         if outcome.is_final:
             self._bar.update()
             self._num_done += 1
@@ -74,6 +77,9 @@ class Tally:
         """Write what is left to write."""
         self._bar.close()
         self._store.flush()
+        # A row that was found may be of a process that was killed before it could put it into the table.
+        if self._has_found:
+            self._store.rebuild_table()
 
     def result(self) -> list[Row]:
         """The rows that were computed in this run, in the images' order.

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from shared.inference import ImageInput, InferenceFailures, Outputs, SlideMapper, find_images, run_cohort
+from shared.inference.cohort.cohort import Tally
 from shared.inference.cohort.finished import fingerprint
 from shared.inference.cohort.row_store import RowStore
-from shared.inference.cohort.worker import MAX_DEATHS, CohortWorker
+from shared.inference.cohort.worker import MAX_DEATHS, CohortWorker, Outcome
 from tests.inference.cohort_processes import SETTINGS, start, table_of
 from tests.inference.flat_options import grouped
 
@@ -307,3 +308,15 @@ def test_the_folder_beside_a_mirax_slide_is_part_of_it(tmp_path):
     assert fingerprint({}, ImageInput(slide, "a")) == before
     (tmp_path / "a/Data0001.dat").write_bytes(b"more pixels")
     assert fingerprint({}, ImageInput(slide, "a")) != before
+
+
+def test_a_row_whose_process_was_killed_before_it_reached_the_table_is_in_it(tmp_path):
+    """The next process finds the image finished, and has nothing to do."""
+    store, image = RowStore(tmp_path), ImageInput(tmp_path / "a.png", "a")
+    row = {"slide": "a", "status": "ok", "attempts": 1}
+    store.write(row)
+    tally = Tally(store, [image], 1)
+    tally.add(image, Outcome(row, False))
+    tally.close()
+    assert table_of(tmp_path)["a"]["status"] == "ok"
+    assert tally.result() == []
