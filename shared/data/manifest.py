@@ -26,37 +26,14 @@ from .record import Record, label_of
 from .record_masks import join_names
 from .splits import SPLITS, assign_folds, assign_splits, left_for_folds, rotate_validation, why_empty
 
-COLUMNS = [
-    "image",
-    "x",
-    "y",
-    "width_um",
-    "height_um",
-    "width_px",
-    "height_px",
-    "mpp",
-    "label",
-    "area",
-    "mask",
-    "tumour_classes",
-    "annotation_frame",
-    "case_id",
-    "split",
-    "group",
-    "location",
-]  # the order on disk
+# In the order on disk.
+COLUMNS = ["image", "x", "y", "width_um", "height_um", "width_px", "height_px", "mpp", "label", "area", "mask"]
+COLUMNS += ["tumour_classes", "annotation_frame", "case_id", "split", "group", "location"]
 # What other programs call these columns. One that is passed over would go unnoticed, and patients would be in two splits.
 OTHER_NAMES = {
-    "case": "case_id",
-    "case_submitter_id": "case_id",
-    "patient": "case_id",
-    "patient_id": "case_id",
-    "subject": "case_id",
-    "subject_id": "case_id",
-    "mask_path": "mask",
-    "dataset_split": "split",
-    "partition": "split",
-    "subset": "split",
+    "case_id": ("case", "case_submitter_id", "patient", "patient_id", "subject", "subject_id"),
+    "mask": ("mask_path",),
+    "split": ("dataset_split", "partition", "subset"),
 }
 REGION = ("x", "y", "width_px", "height_px")
 
@@ -236,7 +213,7 @@ def _read_rows(path: Path) -> list[_Row]:
 
 def _refuse_mistyped(header: Sequence[str], path: Path) -> None:
     """Refuse a column such as Label, spilt or patient, which stands for one that is absent: what it holds would not be read."""
-    others = {_letters(other): name for other, name in OTHER_NAMES.items()}
+    others = {_letters(other): name for name, others in OTHER_NAMES.items() for other in others}
     meant_by = others | {_letters(name): name for name in COLUMNS}
     absent = {letters: name for letters, name in meant_by.items() if name not in header}
     for name in header:

@@ -1,6 +1,7 @@
 """Processes of their own that map pictures into one folder."""
 
 import csv
+import itertools
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ SETUP = f"""
     import os, sys, time, torch
     from pathlib import Path
     from shared.inference import SlideMapper
-    from tests.inference.cohort_processes import wait_for_the_other
+    from tests.inference.cohort_processes import in_step
     from tests.inference.flat_options import grouped
 
     torch.set_num_threads(1)
@@ -40,11 +41,18 @@ def table_of(folder):
         return {row["slide"]: row for row in csv.DictReader(file)}
 
 
-def wait_for_the_other(folder, number, deadline_s=600):
-    """Stand still in this process's image of this number until another process has begun as many: none does all the work."""
-    folder.mkdir(exist_ok=True)
-    (folder / f"{number}.{os.getpid()}").touch()
-    deadline = time.monotonic() + deadline_s
-    while len(list(folder.glob(f"{number}.*"))) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def in_step(compute, folder, deadline_s=600):
+    """`compute` of a mapper, standing still in its first two images until another process has begun as many: none does all."""
+    numbers = itertools.count(1)
+
+    def compute_in_step(*arguments):
+        number = next(numbers)
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number}.{os.getpid()}").touch()
+        deadline = time.monotonic() + deadline_s
+        while number <= 2 and len(list(folder.glob(f"{number}.*"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return compute(*arguments)
+
+    return compute_in_step

@@ -22,7 +22,7 @@ SETUP = f"""
     import sys, time, torch
     from pathlib import Path
     from shared.inference import Compute, SlideEmbedder
-    from tests.inference.cohort_processes import wait_for_the_other
+    from tests.inference.cohort_processes import in_step
     from tests.inference.stored import Means
 
     torch.set_num_threads(1)
@@ -217,14 +217,8 @@ def test_two_processes_share_the_slides(tmp_path, slides, write_slide):
     processes = [
         start(
             f"""
-            class Sharing(SlideEmbedder):
-                num_begun = 0
-                def map_image(self, *arguments):
-                    self.num_begun += 1
-                    if self.num_begun <= 2:
-                        wait_for_the_other(Path({str(tmp_path / "begun")!r}), self.num_begun)
-                    return super().map_image(*arguments)
-            ready = Sharing(Means(), compute=Compute(batch_size=4, **{CPU!r}), **{GIVEN!r})
+            ready = SlideEmbedder(Means(), compute=Compute(batch_size=4, **{CPU!r}), **{GIVEN!r})
+            ready.map_image = in_step(ready.map_image, Path({str(tmp_path / "begun")!r}))
             print(*(row["slide"] for row in ready.run({str(slides)!r}, {str(out)!r})))
         """,
             SETUP,

@@ -22,14 +22,8 @@ from tests.inference.flat_options import grouped
 def test_two_processes_share_the_images(tmp_path, pictures):
     out = tmp_path / "out"
     body = f"""
-        class Sharing(SlideMapper):
-            num_begun = 0
-            def compute_image(self, *arguments):
-                self.num_begun += 1
-                if self.num_begun <= 2:
-                    wait_for_the_other(Path({str(tmp_path / "begun")!r}), self.num_begun)
-                return super().compute_image(*arguments)
-        ready = Sharing(Redness(), **grouped(num_workers=1, **{SETTINGS!r}))
+        ready = mapper()
+        ready.compute_image = in_step(ready.compute_image, Path({str(tmp_path / "begun")!r}))
         print(*(row["slide"] for row in ready.run({str(pictures)!r}, {str(out)!r})))
     """
     processes = [start(body) for _ in range(2)]
