@@ -185,6 +185,11 @@ def test_side_layers_learn_at_the_papers_share_without_normalisation_alone(cdws,
     assert sorted(rates) == pytest.approx(sorted([0.001, 0.001 * share]))
 
 
+def test_each_weight_of_the_constraint_has_a_key(cdws, tmp_path):
+    workflow = cdws.workflow("train", "vgg5", eta_2=1.5, eta_5=20, output_dir=str(tmp_path))
+    assert workflow.parser.get_parsed_content("loss_function").etas == (2.5, 1.5, 10, 10, 20)
+
+
 def test_a_tenth_of_the_constraint_on_real_tiles(cdws, tmp_path):
     workflow = cdws.workflow("train", "ebhi_seg", output_dir=str(tmp_path))
     assert workflow.parser["eta_scale"] == 0.1

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -71,6 +72,7 @@ def test_training_and_inference_have_the_properties_that_monai_asks_for(supervis
         (("image_fsb",), "DeepLabV2", "Image-level FSB"),
         (("unet",), "UNet", "Pixel-level FSB"),
         (("fcn8s",), "FCN", "Pixel-level FSB"),
+        (("fcn16s",), "FCN", "Pixel-level FSB"),
         (("image_fsb", "fcn32s"), "FCN", "Image-level FSB"),
         (("dcan",), "DCAN", "Pixel-level FSB"),
     ],
@@ -108,7 +110,11 @@ def test_instances_are_learnt_scored_and_mapped(supervised, tmp_path):
     options = TINY | {"batch_size": 40, "num_epochs": 2}
     workflow = supervised.train_here("instance_fsb", output_dir=tmp_path / "run", **options)
     # Every instance of every training image.
-    assert len(workflow.parser.get_parsed_content("train::dataset")) == 16 * 4 * 4
+    instances = workflow.parser.get_parsed_content("train::dataset")
+    assert len(instances) == 16 * 4 * 4
+    counts = Counter(record["label"] for record in instances.data)
+    assert counts[0] != counts[1]
+    assert workflow.parser.get_parsed_content("train::dataloader").num_samples == 2 * max(counts.values())
     metrics = metrics_of(tmp_path / "run")
     assert list(metrics["instances"]) == ["FSB"]
     assert list(metrics["pixels"]) == ["Instance-level FSB", "Everything is tumour"]
@@ -159,6 +165,15 @@ def test_dataset_a_is_learnt_at_the_constant_rates_of_cdws_mil(supervised, tmp_p
     parser = supervised.workflow("train", "dataset_a", *overlays, **options).parser
     assert parser.get_parsed_content("optimizer").defaults["lr"] == lr
     assert parser.get_parsed_content("final_lr_share") == 1
+
+
+def test_dataset_a_has_no_validation_images(supervised, tmp_path):
+    manifest = tmp_path / "images.csv"
+    table = supervised.manifest()
+    table[table["split"] != "val"].to_csv(manifest, index=False)
+    small = SMALL_UNET | {"manifest": str(manifest), "mpp": 0.5, "tile_mpp": 0.5, "crop_size_px": IMAGE_SIZE_PX}
+    supervised.train_here("dataset_a", "unet", output_dir=tmp_path / "run", **small)
+    assert metrics_of(tmp_path / "run")["num_images"] == 8
 
 
 def test_vgg_as_published_is_tuned_by_sgd(supervised, tmp_path):

@@ -125,6 +125,23 @@ def test_an_overlay_trains_to_its_end(boosting, tmp_path):
     assert "pixels" not in metrics
 
 
+def test_dataset_a_has_no_validation_images(boosting, tmp_path):
+    manifest = tmp_path / "images.csv"
+    table = boosting.manifest()
+    table[table["split"] != "val"].to_csv(manifest, index=False)
+    boosting.train_here("dataset_a", output_dir=tmp_path / "run", manifest=str(manifest), mpp=0.5, tile_mpp=0.5, num_trees=4)
+    assert metrics_of(tmp_path / "run")["num_images"] == 8
+
+
+def test_four_folds_of_dataset_b_train(boosting, tmp_path):
+    options = {"manifest": str(boosting.data / "images.csv"), "fold": 2, "output_dir": str(tmp_path), "tracking::enabled": False}
+    parser = boosting.workflow("train", "dataset_b", **options).parser
+    train, val, test = (parser.get_parsed_content(f"{split}_records") for split in ("train", "val", "test"))
+    # Of the 24 images of cases that the manifest does not test, in 5 folds by case.
+    assert (len(train) + len(test), val) == (24, [])
+    assert len(test) in (4, 8)
+
+
 @pytest.mark.parametrize("patch_size_px", [16, 64])
 def test_the_margin_of_inference_leaves_no_seams(boosting, patch_size_px):
     """The middle of a tile is what the network says of a larger image there."""
