@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from scripts.benchmarks.class_maps import write_class_maps
+from scripts.benchmarks.class_maps import write_class_maps, write_slide_maps
 from scripts.benchmarks.slides_of_runs import SlidesOfRuns
 from scripts.declarations.published import bundle_of, read_published
 from shared.data.labels.supervision import MODES
@@ -55,7 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slides", type=Path, help="manifest of whole slides with masks, on whose test slides all runs are scored"
     )
     parser.add_argument(
-        "--pictures", type=int, default=0, help="number of test images in the picture of class maps (default 0: no picture)"
+        "--pictures",
+        type=int,
+        default=0,
+        help="number of test images, or with --slides of test slides, in the picture of class maps (default 0: no picture)",
     )
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="set a key to this value in every run"
@@ -95,7 +98,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             with atomic_path(arguments.output_dir / "slides.csv") as temporary:
                 table.to_csv(temporary, index=False)
         if arguments.pictures and len(table):
-            write_class_maps(sweep, arguments.pictures, arguments.output_dir / "maps.png")
+            draw = write_class_maps if slides is None else write_slide_maps
+            draw(sweep, arguments.pictures, arguments.output_dir / "maps.png")
         is_scored = any(str(column).startswith("class_pixels.") for column in table)
         results = _report(table, arguments.output_dir, published_shares(arguments.config_file)) if is_scored else {}
     if not results:

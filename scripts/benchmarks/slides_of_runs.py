@@ -23,7 +23,8 @@ from shared.sweeps.sweep import LOG
 from shared.writers.atomic import atomic_path
 
 ROOT = Path(__file__).resolve().parents[2]
-MAPS, SCORES = "slide_maps", "slide_scores"
+# In the folder of a run: its test slides, their maps and their scores.
+SLIDES, MAPS, SCORES = "slides.csv", "slide_maps", "slide_scores"
 # Records next to the scores the slides and keys to which they belong.
 SOURCE = "source.json"
 # Keys that trainings and inference both have, but with different values.
@@ -80,7 +81,7 @@ class SlidesOfRuns:
             ValueError: for an unsuitable manifest.
             RuntimeError: if the slides cannot be mapped, naming the log.
         """
-        slides, metrics, source = run / "slides.csv", run / SCORES / "metrics.json", run / SCORES / SOURCE
+        slides, metrics, source = run / SLIDES, run / SCORES / "metrics.json", run / SCORES / SOURCE
         write_manifest(self._test_slides(validation_case), slides)
         options = self._options(run, slides)
         wanted = json.dumps({"options": options, "slides sha256": hashlib.sha256(slides.read_bytes()).hexdigest()}) + "\n"

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from scripts.benchmarks.class_maps import write_class_maps
+from scripts.benchmarks.class_maps import write_class_maps, write_slide_maps
 from scripts.benchmarks.shares import with_slide_scores
 from scripts.benchmarks.slides_of_runs import SlidesOfRuns
 from shared.sweeps.sweep import Sweep
@@ -48,6 +48,9 @@ def test_a_sweep_of_it_is_scored_on_slides_and_drawn(joint, trained_joint, tmp_p
     accuracy = scores["class_pixels.S+C*.accuracy"][0]
     assert 0.3 < accuracy <= 1
     assert {f"classes.{name}.f1" for name in CLASS_NAMES} <= set(scores)
+    write_slide_maps(sweep, 1, tmp_path / "slide.png")
+    with Image.open(tmp_path / "slide.png") as picture:
+        assert picture.width > 2 * picture.height
     written = (sweep.folder(values) / "slide_scores/metrics.json").stat().st_mtime_ns
     with_slide_scores(sweep.table(), sweep, slides)
     assert (sweep.folder(values) / "slide_scores/metrics.json").stat().st_mtime_ns == written

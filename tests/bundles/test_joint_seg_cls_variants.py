@@ -144,7 +144,7 @@ def test_the_numbers_of_bach(joint, tmp_path):
     # Patches are cut at about 8 um, and read as they are.
     table.drop(columns="mpp").to_csv(tmp_path / "patches.csv", index=False)
     bach = Bundle(joint.name, tmp_path, {})
-    options = {"pretrained": False, "image_size_px": 64, "output_dir": str(tmp_path / "run")}
+    options = {"pretrained": False, "image_size_px": 64, "num_workers": 0, "output_dir": str(tmp_path / "run")}
     parsed = bach.workflow("train", "bach", **options).parser.get_parsed_content
     assert (parsed("lr"), parsed("final_lr_share"), parsed("num_epochs")) == (1e-4, 1.0, 100)
     assert (parsed("batch_size"), parsed("masked_share"), parsed("mode")) == (20, 1.0, "S+C*")
@@ -155,6 +155,9 @@ def test_the_numbers_of_bach(joint, tmp_path):
     assert masked[0]["image"].shape == (3, 64, 64)
     assert {labelled[index]["image"].shape for index in range(8)} == {(3, 128, 128)}
     assert parsed("preprocessing").keywords["stain_reference"] == "monai"
+    # Eight of each are fewer than half of a step's 20.
+    batch = next(iter(parsed("train::dataloader")))
+    assert {name: len(part["image"]) for name, part in batch.items()} == {"masked": 10, "labelled": 10}
     on_features = bach.workflow("train", "bach", "features", **options).parser
     images = on_features["train::labelled_images::images"]
     assert on_features.get_parsed_content("stretch_labelled")
@@ -185,7 +188,7 @@ def test_labelled_images_of_another_size_train(joint, tmp_path):
 
 def test_the_choices_of_the_released_code(joint, tmp_path):
     """Its head, the training data's own colours, stains of labelled images alone, whole batches; evaluated as it was trained."""
-    options = {"pretrained": False, "masked_share": 0.5, "num_epochs": 1, "steps_per_epoch": 2, "mpp": 8.0, "whole_batches": True}
+    options = {"pretrained": False, "masked_share": 0.5, "num_epochs": 1, "steps_per_epoch": 2, "mpp": 8.0, "batch_size": 12}
     run = tmp_path / "run"
     manifest = {"manifest": str(joint.data / "images.csv")}
     workflow = joint.train_here("bach", "released", output_dir=run, labelled_size_px=64, **manifest, **options)
@@ -195,9 +198,10 @@ def test_the_choices_of_the_released_code(joint, tmp_path):
     assert not any(name.startswith("classifier") for name in state)
     parsed = workflow.parser.get_parsed_content
     assert (parsed("map_stain_reference"), parsed("stain_reference")) == (None, "monai")
-    # Four masked images are as many as a half of each step; of the labelled ones there are eight.
-    batch = next(iter(parsed("train::dataloader")))
-    assert {name: len(part["image"]) for name, part in batch.items()} == {"masked": 4, "labelled": 4}
+    # Of half a step's six masked images there are only four; of the eight labelled ones a second step has six too.
+    for batch in parsed("train::dataloader"):
+        assert {name: len(part["image"]) for name, part in batch.items()} == {"masked": 6, "labelled": 6}
+        assert len(set(batch["masked"]["index"].tolist())) == 4
     again = {"output_dir": run, "evaluation_dir": tmp_path / "again", "image_size_px": 64, "mpp": 8.0, **manifest}
     assert joint.evaluate_here("bach", "released", **again) == metrics_of(run)
 

@@ -11,6 +11,7 @@ import pytest
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from shared.data.public.bach_annotations import BACH_CLASSES
 from shared.data.public.bcss import BCSS_CLASSES
 from shared.data.public.ebhi_seg import EBHI_CLASSES
 from shared.data.public.glas import GLAS_CLASSES
@@ -59,6 +60,7 @@ ELSEWHERE = {"tcga", "patch_camelyon", "consensus"}
 SIZES_PX = {
     ("camel", "ebhi_seg"): 32,
     ("cdws_mil", "ebhi_seg"): 8,
+    ("joint_seg_cls", "bach"): 8,
     ("joint_seg_cls", "ebhi_seg"): 16,
     ("joint_seg_cls", "ebhi_seg_classes"): 16,
     ("camel", "glas"): 64,
@@ -79,6 +81,7 @@ SIZES_PX = {
     ("joint_seg_cls", "wsss4luad"): None,
 }
 CLASSES = {
+    "bach": tuple(BACH_CLASSES),
     "ebhi_seg": ("normal", "tumour"),
     "ebhi_seg_classes": EBHI_CLASSES,
     "glas": GLAS_CLASSES,

@@ -1,6 +1,7 @@
 """What the benchmark of shares makes of finished runs; a real one is trained in the bundle's own tests."""
 
 import argparse
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -10,17 +11,22 @@ from PIL import Image
 from scripts.benchmarks import shares
 from scripts.benchmarks.shares import SCORES
 from scripts.benchmarks.slides_of_runs import SlidesOfRuns
+from shared.sweeps.sweep import METRICS, Sweep
 
 TRAINING = [str(Path(__file__).parents[2] / "bundles" / "joint_seg_cls" / "configs" / "train.json")]
 
 
-def options(tmp_path, *fixed):
-    """Of the command, for a manifest of one slide."""
+def parsed(*words):
+    """Arguments of the command."""
     parser = argparse.ArgumentParser()
     shares.add_arguments(parser)
-    slides = tmp_path / "slides.csv"
+    return parser.parse_args(["--config_file", *TRAINING, *words])
+
+
+def options(tmp_path, *fixed):
+    """Of the command, for a manifest of one slide."""
     given = [text for name, value in fixed for text in ("--set", name, value)]
-    return parser.parse_args(["--config_file", *TRAINING, "--slides", str(slides), "--output_dir", str(tmp_path / "out"), *given])
+    return parsed("--slides", str(tmp_path / "slides.csv"), "--output_dir", str(tmp_path / "out"), *given)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +107,34 @@ def test_s_plus_c_with_all_masks_is_trained_as_s_once():
     assert not shares._is_new({"mode": "S+C", "masked_share": 1.0}, varied)
     assert shares._is_new({"mode": "S+C", "masked_share": 0.5}, varied)
     assert shares._is_new({"mode": "S+C", "masked_share": 1.0}, {"mode": ["S+C"]})
+
+
+def test_the_validation_slide_rotates_by_one_command(tmp_path, monkeypatch):
+    """Finished runs stand for trainings: every mode and share has each seed once, with the slide that belongs to it."""
+    trained = []
+
+    def finished(sweep):
+        for values in sweep.combinations:
+            trained.append(values)
+            # A score that says which slide chose the epoch.
+            scores = dict.fromkeys(SCORES.values(), {"A04": 0.2, "A05": 0.6}[values["validation_case"]])
+            file = sweep.folder(values) / METRICS
+            file.parent.mkdir(parents=True)
+            file.write_text(json.dumps({"class_pixels": {values["mode"]: scores}}))
+
+    monkeypatch.setattr(Sweep, "run", finished)
+    command = ["--shares", "0.1", "1", "--modes", "S", "S+C", "--seeds", "0", "1", "--validation_cases", "A04", "A05"]
+    results = shares.run(parsed("--output_dir", str(tmp_path / "out"), *command))
+    runs = sorted((run["validation_case"], run["seed"], run["masked_share"], run["mode"]) for run in trained)
+    # With all masks S+C is S.
+    kinds = [(0.1, "S"), (0.1, "S+C"), (1.0, "S")]
+    assert runs == [(case, seed, *kind) for case, seed in (("A04", 0), ("A05", 1)) for kind in kinds]
+    # Over both slides at once, a mean and a deviation of two runs.
+    assert results.keys() == {"S, 0.1", "S+C, 0.1", "S, 1", "S+C, 1"}
+    for row in results.values():
+        assert (row["BACH score mean"], row["BACH score std"]) == pytest.approx((0.4, 0.08**0.5))
+    with pytest.raises(ValueError, match=r"one of --validation_cases per seed \(3\), found 2"):
+        shares.run(parsed("--output_dir", str(tmp_path / "out"), *command, "--seeds", "0", "1", "2"))
 
 
 def test_each_seed_has_its_validation_slide():

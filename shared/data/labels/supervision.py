@@ -38,7 +38,7 @@ def choose_supervision(
             whose masks are not used, S+C* those of all. ``"unmasked_or_all"``: the former where there are records without a
             mask file of label 0 and of others, else the latter.
         seed: of the draw.
-        same_size: whether masked and labelled images have the same size in pixels.
+        same_size: whether masked and labelled images are read at the same size and scale.
 
     Returns:
         masked records and labelled records, in their order; either may be empty where mode and share ask for none of it.

@@ -1,0 +1,94 @@
+"""The modes of joint segmentation and classification side by side on BACH, by the command of the bundle's README."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import compare
+from scripts.comparison.data import ComparisonData, prepare_data
+from scripts.comparison.methods import find_methods, plan, with_dataset
+from scripts.declarations.published import published_data
+from shared.sweeps.sweep import parse_value
+from shared.writers.table import read_rows
+
+from ..data.bach_layout import write_bach
+from ..docs.documented import COMMANDS, ROOT
+from ..preparation.conftest import Prepare, prepare
+from ..scripts.conftest import run_script
+
+__all__ = ["prepare", "run_script"]
+MODES = ("S", "S+C", "S+C*")
+# The miniature's slides are too small for patches of 128 px at 7.472 um.
+MPP = 0.467
+(COMMAND,) = (
+    command
+    for command in COMMANDS
+    if command.readme.startswith("bundles/joint_seg_cls") and "scripts/compare.py" in command.words and "bach" in command.words
+)
+
+
+@pytest.fixture
+def bach(tmp_path: Path, prepare: Prepare) -> Path:
+    """The manifest of patches and photos that `prepare.py` writes of the miniature: 3 lesions a slide, 2 photos a class."""
+    error, _ = prepare("bach", write_bach(tmp_path / "source"), tmp_path / "bach", "--size_px", 128, "--mpp", MPP)
+    assert error == ""
+    return tmp_path / "bach" / "patches.csv"
+
+
+@pytest.fixture
+def arguments(monkeypatch: pytest.MonkeyPatch) -> Namespace:
+    monkeypatch.setattr(sys, "argv", list(COMMAND.words[1:]))
+    return compare.parsed()
+
+
+def keys_of(arguments: Namespace) -> dict[str, Any]:
+    assert {name for name, _, _ in arguments.set} == {"all"}
+    return {key: parse_value(value) for _, key, value in arguments.set}
+
+
+def test_the_modes_are_planned_as_different_trainings(bach: Path, arguments: Namespace, tmp_path: Path) -> None:
+    """Patches and photos have two sizes: the overlay of the data says at which they are read."""
+    data: ComparisonData = prepare_data(bach, tmp_path / "data", arguments.class_names)
+    assert data.region_size_um is None
+    methods = [with_dataset(found, arguments.dataset) for found in find_methods(ROOT / "bundles", arguments.methods)]
+
+    def planned(**keys: Any) -> list[Any]:
+        return [plan(found, data, tmp_path / "tissue", {**keys_of(arguments), **keys}) for found in methods]
+
+    # With half of the masks, S+C learns from half of the 8 photos: of 3 patches and of 2 photos a class it takes 2 and 1.
+    plans = planned(masked_share=0.5)
+    assert [one.effort for one in plans] == [{"labels": labels, "areas": 0, "masks": 6} for labels in (0, 4, 8)]
+    # As the command says, one patch a class; 0.95 of two photos are two.
+    plans = planned()
+    assert [one.effort for one in plans] == [{"labels": labels, "areas": 0, "masks": 3} for labels in (0, 8, 8)]
+    parsers = [one.method.parser(one.settings) for one in plans]
+    assert [parser.get_parsed_content("mode") for parser in parsers] == list(MODES)
+    for parser in parsers:
+        assert [parser.get_parsed_content(name) for name in ("image_size_px", "labelled_size_px")] == [128, 128]
+        assert parser.get_parsed_content("mpp") == pytest.approx(7.472)
+    # S and S+C stand beside the published numbers of their share.
+    published = published_data(ROOT / "bundles")[arguments.dataset]
+    configs = [{name: parser.get_parsed_content(name) for name in ("masked_share", "mode")} for parser in parsers]
+    scores = [published.of(one.method.key, config) for one, config in zip(plans, configs, strict=True)]
+    assert scores == [{"bach_score_of_cases": 0.46}, {"bach_score_of_cases": 0.491}, {}]
+
+
+@pytest.mark.slow
+def test_a_mode_gets_its_row(bach: Path, tracked_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the three, and a short training: the same command with other keys behind it."""
+    small = {"mpp": MPP, "pretrained": False, "num_epochs": 1, "num_workers": 0}
+    words = [*COMMAND.words[1:], "--manifest", bach, "--out", tracked_folder, "--methods", "joint_seg_cls+s_plus_c", "--seeds", 1]
+    words += ["--no_baselines", *(part for name, value in small.items() for part in ("--set", "all", name, value))]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    with pytest.raises(SystemExit) as stop:
+        compare.main()
+    assert stop.value.code == 0
+    (row,) = read_rows(tracked_folder / "table.csv", "method").values()
+    found = {name: row[name] for name in ("status", "labels", "masks", "overlays")}
+    assert found == {"status": "ok", "labels": "8", "masks": "3", "overlays": "bach s_plus_c"}
+    assert 0 < float(row["bach_score_of_cases"]) <= 1
+    assert float(row["published_bach_score_of_cases"]) == 0.491
