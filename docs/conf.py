@@ -26,6 +26,7 @@ _SIDE_BAR = {
         "docs/choose",
         "docs/results",
         "docs/results_pixels",
+        "docs/results_areas",
         "docs/results_slides",
         "docs/results_generated",
         "docs/compare",
