@@ -29,6 +29,8 @@ IMAGE_ONLY = Copies()
 # Images of one file of features: what a process that is killed has to compute again.
 _IMAGES_PER_FILE = 256
 _MOST_TARGET_BYTES = 2**30
+# Entries of an item that lie on the image's pixels.
+_OF_PIXELS = {"mask", "superpixels"}
 _POLL_S, _PATIENCE_S = 0.2, 30.0
 
 
@@ -39,7 +41,7 @@ class EmbeddedImages(Dataset):
     content of the image's file, its region and size, the encoder. What is there is not computed again, by whichever run.
 
     For training, `copies` are embedded too, and an item is one of them, drawn by (seed, epoch, index, occurrence); its pixel
-    labels are turned as its image was.
+    labels and super-pixels are turned as its image was.
 
     Args:
         images: what is embedded; without a transform, which would have to act on features.
@@ -52,7 +54,7 @@ class EmbeddedImages(Dataset):
         memory_gib: features are held in memory up to this size.
 
     Raises:
-        ValueError: for a data set with a transform or super-pixels; for an image whose sides are no multiples of the encoder's
+        ValueError: for a data set with a transform; for an image whose sides are no multiples of the encoder's
             stride; naming row and file of an image that cannot be read.
     """
 
@@ -67,10 +69,10 @@ class EmbeddedImages(Dataset):
         num_workers: int = 0,
         memory_gib: float = 4.0,
     ) -> None:
-        if images.transform.transforms or images.superpixels is not None:
+        if images.transform.transforms:
             raise ValueError(
-                "features are computed from unchanged images: expected a data set without a transform and without "
-                f"super-pixels, found {images.transform.transforms or images.superpixels}. Use copies for augmentation"
+                "features are computed from unchanged images: expected a data set without a transform, found "
+                f"{images.transform.transforms}. Use copies for augmentation"
             )
         self.images, self.encoder, self.copies = images, encoder, copies
         self.device, self.batch_size, self.num_workers = torch.device(device), batch_size, num_workers
@@ -132,8 +134,8 @@ class EmbeddedImages(Dataset):
         """Item `index`: a copy of it, another one each time that it occurs in an epoch."""
         features, turn = self.copy_of(index, np.random.default_rng(draw_key(self.images.seed, self.epoch, index, occurrence)))
         targets = dict(self._targets(index))
-        if "mask" in targets:
-            targets["mask"] = turned(targets["mask"], turn).contiguous()
+        for name in _OF_PIXELS & targets.keys():
+            targets[name] = turned(targets[name], turn).contiguous()
         return {"image": features, **targets}
 
     def copy_of(self, index: int, rng: np.random.Generator) -> tuple[Tensor, int]:
@@ -144,15 +146,21 @@ class EmbeddedImages(Dataset):
         return self.store.read(keys[number]), self.copies.of_shape(*size)[number][1]
 
     def _targets(self, index: int) -> dict[str, Any]:
-        """Labels and masks of an image, which are read once."""
+        """Labels, masks and super-pixels of an image, which are read once."""
         if index not in self._read_targets:
             targets = self.images.targets(index, self._copies_of(index)[1])
-            size = targets["mask"].numel() if "mask" in targets else 0
+            if self.images.superpixels is not None:
+                targets["superpixels"] = self.images.superpixels(self._image(index))
+            size = sum(targets[name].nbytes for name in _OF_PIXELS & targets.keys())
             if self._target_bytes + size > _MOST_TARGET_BYTES:
                 return targets
             self._target_bytes += size
             self._read_targets[index] = targets
         return self._read_targets[index]
+
+    def _image(self, index: int) -> Tensor:
+        """One image as it is read, uint8 ``(3, H, W)``."""
+        return read_image(self.data[index], self.mpp, self.size_px, stretch=self.stretch)
 
     def features(self, index: int) -> Tensor:
         """Features of one image as it is, float16 ``(C, h, w)``."""
@@ -261,7 +269,7 @@ class _Copied(Dataset):
     """Copies of images, as pixels."""
 
     def __init__(self, embedded: EmbeddedImages, which: Sequence[tuple[int, int]]) -> None:
-        self.images, self.copies, self.which = embedded.images, embedded.copies, which
+        self.embedded, self.copies, self.which = embedded, embedded.copies, which
         # Of the image as it is: its stains differ in the same way in every run and every split.
         self.originals = [embedded._copies_of(index)[0][0] for index, _ in which]
 
@@ -270,7 +278,7 @@ class _Copied(Dataset):
 
     def __getitem__(self, place: int) -> Tensor:
         index, number = self.which[place]
-        image = read_image(self.images.data[index], self.images.mpp, self.images.size_px, stretch=self.images.stretch)
+        image = self.embedded._image(index)
         stain, turn = self.copies.of_shape(*image.shape[-2:])[number]
         return self.copies.image(image, stain, turn, int(self.originals[place], 16))
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from .cancer_area import area_constraint
 from .power_mean import image_cross_entropy, log_generalized_mean
-from .superpixels import superpixel_means
+from .superpixels import at_places, superpixel_means
 
 __all__ = ["DeepWeakSupervisionLoss", "deep_weak_supervision_loss"]
 
@@ -40,7 +40,8 @@ def deep_weak_supervision_loss(
         labels: image labels 0 or 1, ``(B,)``, bool, integer or float.
         areas: cancer's share of the image, in [0, 1], ``(B,)``, NaN allowed for label 0. May be None if the constraint has
             weight 0 everywhere.
-        superpixels: id of each pixel's super-pixel, ``(B, 1, H, W)``, integer, >= 0, gaps allowed; None for pixels.
+        superpixels: id of each pixel's super-pixel, ``(B, 1, H, W)``, integer, >= 0, gaps allowed; None for pixels. They may be
+            a whole number of times finer than the outputs: see `at_places`.
         etas: weight of the area constraint at each side output, ``T`` numbers >= 0.
         eta_fuse: the same at the fusion, >= 0; without effect if there is none.
         r: sharpness of the generalised mean, > 0.
@@ -186,7 +187,8 @@ def _log_of_superpixels(
     tumour, normal = sides.sigmoid(), (-sides).sigmoid()
     if fusion is not None:
         tumour, normal = torch.cat([tumour, fusion], dim=1), torch.cat([normal, 1 - fusion], dim=1)
-    means, counts = superpixel_means(torch.cat([tumour, normal], dim=1), superpixels, num_superpixels)
+    places = at_places(superpixels, tumour.shape[-2:])
+    means, counts = superpixel_means(torch.cat([tumour, normal], dim=1), places, num_superpixels)
     tumour, normal = means.chunk(2, dim=1)
     # Close to 1 the mean of p has lost what the mean of 1 - p still has. The clamp does not touch what is picked.
     log_tumour = torch.where(tumour < 0.5, _log(tumour), torch.log1p(-normal.clamp(max=0.75)))

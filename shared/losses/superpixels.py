@@ -1,9 +1,11 @@
 """From pixels to super-pixels."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-__all__ = ["num_ids", "superpixel_means"]
+__all__ = ["at_places", "num_ids", "superpixel_means"]
 
 
 def superpixel_means(values: Tensor, superpixels: Tensor, num_superpixels: int | None = None) -> tuple[Tensor, Tensor]:
@@ -43,6 +45,26 @@ def superpixel_means(values: Tensor, superpixels: Tensor, num_superpixels: int |
     sums = pixels.new_zeros(num_images, num_maps, size).scatter_add(2, ids.unsqueeze(1).expand_as(pixels), pixels)
     means = sums / counts.clamp(min=1).unsqueeze(1)
     return means.to(torch.promote_types(values.dtype, torch.float32)), counts
+
+
+def at_places(superpixels: Tensor, size: Sequence[int]) -> Tensor:
+    """The ids in the middle of each place of a coarser grid, such as that of features; the same ids on a grid of that size.
+
+    Args:
+        superpixels: id of each pixel's super-pixel, ``(B, 1, H, W)``.
+        size: rows and columns ``(h, w)`` of the grid, which divide H and W; any others are left to whoever compares sizes.
+
+    Returns:
+        ``(B, 1, h, w)``. The id of a super-pixel that lies in the middle of no place is missing.
+
+    >>> at_places(torch.tensor([[[[0, 0, 1, 1], [0, 2, 2, 1], [3, 3, 2, 1], [3, 3, 2, 1]]]]), (2, 2)).tolist()
+    [[[[2, 1], [3, 1]]]]
+    """
+    height, width = superpixels.shape[-2:]
+    if height % size[0] or width % size[1]:
+        return superpixels
+    rows, columns = height // size[0], width // size[1]
+    return superpixels[..., rows // 2 :: rows, columns // 2 :: columns]
 
 
 def num_ids(superpixels: Tensor) -> int:

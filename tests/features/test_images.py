@@ -133,8 +133,24 @@ def test_instances_are_cut_from_the_features_of_their_image(records, encoder, tm
         EmbeddedInstances(images, picks, instances_per_side=4)
 
 
+def test_super_pixels_are_those_of_the_image_and_turn_with_it(records, encoder, tmp_path):
+    # What lies in the mask's corner of the image lies in the mask of every copy.
+    ids = {"superpixels": lambda image: image[:1].int()}
+    plain = embedded(records, encoder, tmp_path / "features", **ids)[1]
+    assert torch.equal(plain["superpixels"], RegionDataset(records, size_px=SIDE_PX)[1]["image"][:1].int())
+    corner = plain["superpixels"][plain["mask"] > 0].sort().values
+    turning = embedded(records, encoder, tmp_path / "features", Copies(symmetries=True), **ids)
+    seen = set()
+    for epoch in range(10):
+        turning.set_epoch(epoch)
+        item = turning[1]
+        assert torch.equal(item["superpixels"][item["mask"] > 0].sort().values, corner)
+        seen.add(tuple(item["superpixels"][0, 0, :4].tolist()))
+    assert len(seen) > 2
+
+
 def test_what_does_not_go_with_features_is_an_error(records, encoder, tmp_path):
-    with pytest.raises(ValueError, match="without a transform and without super-pixels"):
+    with pytest.raises(ValueError, match="without a transform"):
         embedded(records, encoder, tmp_path, transform=training_augmentation())
     with pytest.raises(ValueError, match="stain_copies >= 0"):
         Copies(stain_copies=-1)

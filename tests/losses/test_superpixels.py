@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from shared.losses import superpixel_means
+from shared.losses import deep_weak_supervision_loss, superpixel_means
 
 
 def test_values_by_hand():
@@ -63,3 +63,18 @@ def test_rejects_what_does_not_fit():
         superpixel_means(values, superpixels.bool())
     with pytest.raises(ValueError, match="ids must be >= 0; got -1"):
         superpixel_means(values, superpixels - 1)
+
+
+def test_maps_that_are_coarser_than_the_super_pixels_take_the_ids_of_their_middles():
+    """The loss of maps with a value every 4 px is that of the ids in the middle of each square of 4 x 4 px."""
+    generator = torch.Generator().manual_seed(0)
+    sides, labels, areas = torch.randn(2, 2, 8, 6, generator=generator), torch.tensor([0, 1]), torch.tensor([0.0, 0.4])
+    fine = torch.randint(0, 5, (2, 1, 32, 24), generator=generator)
+    coarse = torch.stack([fine[:, :, 4 * row + 2, 4 * column + 2] for row in range(8) for column in range(6)], dim=-1)
+    losses = [
+        deep_weak_supervision_loss(sides, None, labels, areas, superpixels=ids, etas=[2.5, 5])
+        for ids in (fine, coarse.reshape(2, 1, 8, 6))
+    ]
+    torch.testing.assert_close(*losses, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"superpixels must be \(2, 1, 8, 6\); got \(2, 1, 30, 24\)"):
+        deep_weak_supervision_loss(sides, None, labels, areas, superpixels=fine[:, :, :30], etas=[2.5, 5])
