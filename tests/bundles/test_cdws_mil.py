@@ -103,6 +103,7 @@ VARIANTS = {
     ("dws",): "DWS-MIL",
     ("superpixels",): "CDWS-MIL",
     ("baseline", "superpixels"): "Baseline",
+    ("features", "superpixels"): "CDWS-MIL",
     ("vgg5",): "CDWS-MIL",
     ("five_fold",): "CDWS-MIL",
     ("dataset_a",): "CDWS-MIL",
