@@ -1,4 +1,4 @@
-"""The table of a comparison: for programs (CSV) and for people (Markdown)."""
+"""The table of a comparison for programs, and the words of its cells."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scripts.declarations.published import PublishedData
 from shared.writers import atomic_path
 
-from .differences import FLOOR, difference_text, differences_to, verdict
+from .differences import verdict
 from .intervals import FEW_CASES, Interval
-from .method_row import DONE, MethodRow
+from .method_row import MethodRow
 
 EFFORTS = ("labels", "areas", "masks")
 
@@ -98,103 +98,72 @@ def write_csv(
     first_score: str = "iou",
 ) -> None:
     """A row per method; scores are shares of 1, with the ends of their intervals next to them."""
-    table = []
-    for row in rows:
-        cells: dict[str, Any] = {"method": row.key, "title": row.title, "status": row.status, "reason": row.reason}
-        cells["seeds"] = " ".join(map(str, row.seeds))
-        cells["verdict"] = verdict(row, rows, first_score)
-        for name in names:
-            score = row.scores.get(name)
-            for part in ("mean", "low", "high"):
-                cells[name if part == "mean" else f"{name}_{part}"] = _number(getattr(score, part) if score else math.nan)
-        if published is not None:
-            of_method = published.of(row.key, row.config)
-            cells |= {
-                f"published_{name}": of_method.get(name) for name in names if any(name in s for s in published.scores.values())
-            }
-        cells |= {name: row.effort.get(name) for name in EFFORTS}
-        cells |= {f"{name}_to_select": row.selection.get(name) for name in EFFORTS}
-        cells["annotation_minutes"] = round(effort_minutes(row.whole_effort, seconds), 2) if row.effort else None
-        cells["training_minutes"] = _number(row.training_minutes, 3)
-        cells["seconds_per_image"] = _number(row.seconds_per_image, 3)
-        cells["peak_gib"] = round(row.peak_bytes / 2**30, 3) if row.peak_bytes else None
-        cells["gpu_gib"] = round(row.gpu_bytes / 2**30, 3) if row.gpu_bytes is not None else None
-        cells["mpp"], cells["overlays"] = row.mpp, " ".join(row.overlays)
-        cells["settings"] = "; ".join(f"{name}={value}" for name, value in row.settings.items())
-        table.append(cells)
-    with atomic_path(path) as temporary:
-        whole = [*EFFORTS, *(f"{name}_to_select" for name in EFFORTS)]
-        # Whole numbers stay whole where some rows have none.
-        pd.DataFrame(table).astype(dict.fromkeys(whole, "Int64")).to_csv(temporary, index=False)
+    _write_cells([_csv_cells(row, rows, names, seconds, published, first_score) for row in rows], path)
 
 
-def write_markdown(
+def write_groups_csv(
     rows: Sequence[MethodRow],
     path: Path,
     names: Mapping[str, str],
-    published: PublishedData | None,
-    unit: str,
-    origin: str,
-    reference: MethodRow | None = None,
+    seconds: Mapping[str, float],
+    groups: Mapping[str, PublishedData | None],
     first_score: str = "iou",
-    class_names: Sequence[str] = (),
 ) -> None:
-    """The table for a README: scores in per cent with their intervals, what they are of, the differences to the reference, then
-    what was skipped or failed.
+    """A row per group and method: the columns of `write_csv`, behind that of the group. No file without groups.
 
     Args:
         rows: of the comparison.
         path: to write to.
         names: scores and their titles.
-        published: of the papers.
-        unit: of the test data, ``"image"`` or ``"slide"``.
-        origin: of the numbers, a line.
-        reference: that the others are compared with.
-        first_score: the one whose differences are shown next to the scores.
-        class_names: of which confusion matrices are shown where there are three or more.
+        seconds: an annotator's, for each of `EFFORTS`.
+        groups: that are scored apart, and what papers report on each.
+        first_score: the one by which methods are told from the floor.
     """
-    done = [row for row in rows if row.status == DONE]
-    columns = {name: title for name, title in names.items() if any(name in row.scores for row in done)}
-    against = _against(done, reference, columns, first_score)
-    with_gpu = any(row.gpu_bytes is not None for row in done)
-    costs = ["training, min", f"s per {unit}", "memory, GiB", *(["GPU, GiB"] if with_gpu else [])]
-    header = ["method", "labels", "labels to select", "um per pixel, overlays", *columns.values(), *against, *costs]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for row in done:
-        notes = "; ".join(filter(None, [trainings_text(row), verdict(row, rows, first_score)]))
-        title = row.title + (f" ({notes})" if notes else "")
-        cells = [
-            title,
-            effort_text(row.effort),
-            effort_text(row.selection),
-            reading_text(row),
-            *(percent(row.scores.get(name)) for name in columns),
-        ]
-        cells += [of_rows[row.key] for of_rows in against.values()]
-        cells += [_cell(row.training_minutes, 1), _cell(row.seconds_per_image, 2)]
-        cells += [_gib(row.peak_bytes), *([_gib(row.gpu_bytes)] if with_gpu else [])]
-        lines.append("| " + " | ".join(cells) + " |")
-        of_method = published.of(row.key, row.config) if published is not None else {}
-        if of_method:
-            cells = [
-                f"{row.title}, published",
-                "",
-                "",
-                "",
-                *(f"{100 * of_method[n]:.1f}" if n in of_method else "" for n in columns),
-            ]
-            lines.append("| " + " | ".join([*cells, *("" for _ in [*against, *costs])]) + " |")
-    several = any(len(row.seeds) > 1 for row in done)
-    of_what = "patients and seeds" if several else "patients"
-    lines += ["", f"Scores in per cent, in brackets the 95 % interval over {of_what}. {origin}"]
-    lines += [caution(done)] if caution(done) else []
+    if not groups:
+        path.unlink(missing_ok=True)
+        return
+    table = []
+    for group, published in groups.items():
+        of_group = [row.of_group(group) for row in rows if group in row.of_groups]
+        table += [{"group": group} | _csv_cells(row, of_group, names, seconds, published, first_score) for row in of_group]
+    _write_cells(table, path)
+
+
+def _csv_cells(
+    row: MethodRow,
+    rows: Sequence[MethodRow],
+    names: Mapping[str, str],
+    seconds: Mapping[str, float],
+    published: PublishedData | None,
+    first_score: str,
+) -> dict[str, Any]:
+    cells: dict[str, Any] = {"method": row.key, "title": row.title, "status": row.status, "reason": row.reason}
+    cells["seeds"] = " ".join(map(str, row.seeds))
+    cells["verdict"] = verdict(row, rows, first_score)
+    for name in names:
+        score = row.scores.get(name)
+        for part in ("mean", "low", "high"):
+            cells[name if part == "mean" else f"{name}_{part}"] = _number(getattr(score, part) if score else math.nan)
     if published is not None:
-        lines.append(f"Published: {published.citation}; {published.title}. {published.note}".strip())
-    lines += _difference_lines(done, reference, columns)
-    lines += _confusion_lines(done, class_names) if len(class_names) > 2 else []
-    lines += ["", *(f"- {row.title} {row.status}: {row.reason}" for row in rows if row.reason)]
+        of_method = published.of(row.key, row.config)
+        cells |= {f"published_{name}": of_method.get(name) for name in names if name in published.score_names}
+    cells |= {name: row.effort.get(name) for name in EFFORTS}
+    cells |= {f"{name}_to_select": row.selection.get(name) for name in EFFORTS}
+    cells["annotation_minutes"] = round(effort_minutes(row.whole_effort, seconds), 2) if row.effort else None
+    cells["training_minutes"] = _number(row.training_minutes, 3)
+    cells["seconds_per_image"] = _number(row.seconds_per_image, 3)
+    cells["peak_gib"] = round(row.peak_bytes / 2**30, 3) if row.peak_bytes else None
+    cells["gpu_gib"] = round(row.gpu_bytes / 2**30, 3) if row.gpu_bytes is not None else None
+    cells["mpp"], cells["overlays"] = row.mpp, " ".join(row.overlays)
+    cells["settings"] = "; ".join(f"{name}={value}" for name, value in row.settings.items())
+    return cells
+
+
+def _write_cells(table: Sequence[Mapping[str, Any]], path: Path) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines).rstrip() + "\n")
+        whole = [*EFFORTS, *(f"{name}_to_select" for name in EFFORTS)]
+        # Whole numbers stay whole where some rows have none.
+        pd.DataFrame(table).astype(dict.fromkeys(whole, "Int64")).to_csv(temporary, index=False)
 
 
 def confusion_shares(confusion: NDArray[np.int64], class_names: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -209,58 +178,5 @@ def confusion_shares(confusion: NDArray[np.int64], class_names: Sequence[str]) -
     ]
 
 
-def _confusion_lines(rows: Sequence[MethodRow], class_names: Sequence[str]) -> list[str]:
-    lines = []
-    for row in rows:
-        if row.confusion is not None and row.key != FLOOR:
-            lines += ["", f"{row.title}: of each true class, per cent given to each class", ""]
-            lines += ["| true class | " + " | ".join(class_names) + " |", "|" + "---|" * (len(class_names) + 1)]
-            lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in confusion_shares(row.confusion, class_names)]
-    return lines
-
-
-def _against(
-    rows: Sequence[MethodRow], reference: MethodRow | None, columns: Mapping[str, str], name: str
-) -> dict[str, dict[str, str]]:
-    """Headers of the columns of differences in one score, each with one text per row: to the reference, and to the floor."""
-    floors = [row for row in rows if row.key == FLOOR]
-    found = {}
-    for other in dict.fromkeys(row.key for row in [reference, *floors] if row is not None):
-        row = next(row for row in rows if row.key == other)
-        of_rows = differences_to(row, rows, [name])
-        found[f"{columns.get(name, name)} against {row.title}"] = {
-            one.key: "-" if one.key == other else difference_text(of_rows.get(one.key, {}).get(name)) for one in rows
-        }
-    return found
-
-
-def _difference_lines(rows: Sequence[MethodRow], reference: MethodRow | None, columns: Mapping[str, str]) -> list[str]:
-    """The table of differences in every score to the reference."""
-    if reference is None or len(rows) < 2:
-        return []
-    of_rows = differences_to(reference, rows, list(columns))
-    lines = [
-        "",
-        f"Differences to {reference.title}, in points: paired, over the same draws of the same cases; in brackets the 95 %",
-    ]
-    lines[-1] += (
-        " interval, then in how many draws the method is ahead. Use these, not overlaps of intervals, to compare methods."
-    )
-    lines += ["", "| method | " + " | ".join(columns.values()) + " |", "|" + "---|" * (len(columns) + 1)]
-    for row in rows:
-        if row.key in of_rows:
-            cells = [difference_text(of_rows[row.key].get(name)) for name in columns]
-            lines.append("| " + " | ".join([row.title, *cells]) + " |")
-    return lines
-
-
 def _number(value: float, digits: int = 6) -> float | None:
     return None if math.isnan(value) else round(value, digits)
-
-
-def _gib(size: int | None) -> str:
-    return f"{size / 2**30:.1f}" if size else "-"
-
-
-def _cell(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"

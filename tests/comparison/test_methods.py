@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from scripts.comparison.data import prepare_data
-from scripts.comparison.methods import NotComparable, check_given, dataset_of, find_methods, plan, with_dataset
+from scripts.comparison.methods import check_given, dataset_of, find_methods, with_dataset
+from scripts.comparison.planning import NotComparable, plan
 from scripts.comparison.selection import chosen_by
 from shared.data import RegionDataset, check_images, load_manifest
 
