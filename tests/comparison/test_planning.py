@@ -10,7 +10,8 @@ from PIL import Image
 from scripts.comparison.data import prepare_data
 from scripts.comparison.methods import dataset_of, find_methods, with_dataset
 from scripts.comparison.planning import NotComparable, plan
-from shared.data import RegionDataset, check_images, load_manifest
+from shared.data import RegionDataset, check_images, load_manifest, write_manifest
+from shared.synthetic import DemoPlan, SlidePlan, write_demo
 
 from .conftest import BUNDLES, method
 
@@ -234,3 +235,18 @@ def test_an_image_without_pixel_size(images_csv, tmp_path, changed):
         changed(mpp=lambda index, cell: "")
     data = prepare_data(tmp_path / "changed.csv", tmp_path / "data", tile_mpp=0.25)
     assert data.region_size_um == (24.0, 24.0)
+
+
+def test_an_overlay_says_which_slides_masks_are_used(tmp_path):
+    """One of two tumour slides of the test split has no mask: a bundle asks for all masks, and for those alone by its overlay."""
+    sizes = [(split, share) for split in ("train", "val", "test") for share in (0.3, 0.0)] + [("test", 0.3)]
+    slides = tuple(SlidePlan(split, share, (420, 500)) for split, share in sizes)
+    folder = write_demo(tmp_path / "demo", DemoPlan(images={}, slides=slides))
+    records = load_manifest(folder / "slides.csv")
+    records[-1]["mask"] = None
+    write_manifest(records, folder / "some.csv")
+    data = prepare_data(folder / "some.csv", tmp_path / "data", truth="masks_only")
+    assert [record["label"] for record in data.records] == [1, 0]
+    for name, truth in (("alpha_beta_mil", None), ("alpha_beta_mil+tcga", "masks_only")):
+        planned = plan(method(name), data, tmp_path, {})
+        assert method(name).parser(planned.settings).get_parsed_content("truth") == truth
