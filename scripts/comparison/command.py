@@ -23,8 +23,8 @@ from .data_checks import check_comparable
 from .kept_rows import check_folder, kept_rows, note_folder
 from .method_row import FAILED, SKIPPED
 from .methods import check_given, dataset_of, datasets, find_methods, truth_of, with_dataset
-from .origin import command_text
-from .report import Report
+from .reporting.origin import command_text
+from .reporting.report import Report
 from .runs import Comparison, Tracker
 
 logger = logging.getLogger("compare")

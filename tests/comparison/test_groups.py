@@ -10,7 +10,7 @@ from PIL import Image
 from scripts.comparison.data import prepare_data
 from scripts.comparison.data_checks import check_comparable
 from scripts.comparison.method_row import MethodRow
-from scripts.comparison.report import Report
+from scripts.comparison.reporting.report import Report
 from scripts.comparison.runs import fill_scores
 from scripts.comparison.scoring import MapScorer
 from scripts.declarations.published import PublishedData, PublishedRow

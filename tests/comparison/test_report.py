@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from scripts.comparison.differences import verdict
-from scripts.comparison.gallery import examples
 from scripts.comparison.intervals import Interval, draw, pooled_reliability, score_names
 from scripts.comparison.method_row import FAILED, SKIPPED, MethodRow
-from scripts.comparison.origin import command_text
-from scripts.comparison.parts import case_values, worst_cases
-from scripts.comparison.plots import Point, label_places, scatter
-from scripts.comparison.report import Report
+from scripts.comparison.reporting.gallery import examples
+from scripts.comparison.reporting.origin import command_text
+from scripts.comparison.reporting.parts import case_values, worst_cases
+from scripts.comparison.reporting.plots import Point, label_places, scatter
+from scripts.comparison.reporting.report import Report
 from scripts.comparison.scoring import MapScorer
 from scripts.declarations.published import PublishedData, PublishedRow
 from shared.data import TissueCache

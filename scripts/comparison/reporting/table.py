@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scripts.declarations.published import PublishedData
 from shared.writers import atomic_path
 
-from .differences import verdict
-from .intervals import FEW_CASES, Interval
-from .method_row import MethodRow
+from ..differences import verdict
+from ..intervals import FEW_CASES, Interval
+from ..method_row import MethodRow
 
 EFFORTS = ("labels", "areas", "masks")
 

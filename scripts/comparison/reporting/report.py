@@ -19,14 +19,14 @@ from shared.handlers import experiment_id
 from shared.writers import atomic_path
 from shared.writers.palette import class_colour
 
-from .ceilings import CEILINGS
+from ..ceilings import CEILINGS
+from ..data import MASKS_ONLY, MASKS_WHERE_GIVEN, ComparisonData
+from ..differences import FLOOR, differences_to, reference_of, verdict, write_differences
+from ..intervals import score_names
+from ..method_row import DONE, MethodRow
 from .cells import Cell, difference_lines, is_number, score_cells, seed_rows
-from .data import MASKS_ONLY, MASKS_WHERE_GIVEN, ComparisonData
-from .differences import FLOOR, differences_to, reference_of, verdict, write_differences
 from .gallery import examples, shown_size
-from .intervals import score_names
 from .markdown import write_markdown
-from .method_row import DONE, MethodRow
 from .origin import code_text, is_shared, shown_uri
 from .parts import case_values, worst_cases, write_cases, write_seeds
 from .plots import Point, reliability_plot, scatter, strip
@@ -41,7 +41,7 @@ from .table import (
 )
 
 _TEMPLATE = "report.html.jinja"
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 # Cases that are named, and shown.
 _NUM_WORST = 3
 _TRUTHS = {MASKS_WHERE_GIVEN: "with a mask or label 0", MASKS_ONLY: "with a mask"}

@@ -9,8 +9,8 @@ from pathlib import Path
 from scripts.declarations.published import PublishedData
 from shared.writers import atomic_path
 
-from .differences import FLOOR, difference_text, differences_to, verdict
-from .method_row import DONE, MethodRow
+from ..differences import FLOOR, difference_text, differences_to, verdict
+from ..method_row import DONE, MethodRow
 from .table import caution, confusion_shares, effort_text, percent, reading_text, trainings_text
 
 # Of the columns of labels and costs, those that stand before the scores.

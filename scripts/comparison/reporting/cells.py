@@ -9,9 +9,9 @@ from typing import Any
 
 from scripts.declarations.published import PublishedData
 
-from .differences import difference_text
-from .intervals import Difference, Interval
-from .method_row import MethodRow
+from ..differences import difference_text
+from ..intervals import Difference, Interval
+from ..method_row import MethodRow
 from .table import range_text
 
 
