@@ -12,7 +12,8 @@ all squares of one size are cut into such squares.
 Every training is a separate process and an MLflow run; all runs are in one experiment. The same command resumes after an
 interruption, even kill -9, and never uses results that were made with another manifest or other settings. --out receives
 table.csv, table.md, differences.csv, seeds.csv, cases.csv and report.html (a single file that works offline), all rewritten
-after every method, and the data from which they are made. If you run fewer methods into the same --out, the rows of the others
+after every method, and the data from which they are made; groups.csv too if the manifest's column group divides the test rows,
+which are then scored apart as well as together. If you run fewer methods into the same --out, the rows of the others
 are kept. Methods are compared by their paired differences over the same draws of the same cases: the table has those to the
 best method or to --reference, differences.csv those of every pair.
 
@@ -75,6 +76,12 @@ def parsed() -> argparse.Namespace:
         choices=("own", "labels"),
         default="own",
         help="how epochs and thresholds are chosen on the validation split: as each bundle does, or by labels alone",
+    )
+    parser.add_argument(
+        "--truth",
+        choices=("masks_where_given", "masks_only"),
+        help="which test rows are scored: those with a mask or label 0, or only those with a mask (default: as the data set's "
+        "overlay says, else masks_where_given)",
     )
     parser.add_argument("--reference", metavar="METHOD", help="method with which the others are compared (default: the best one)")
     parser.add_argument(

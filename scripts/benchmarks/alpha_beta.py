@@ -9,7 +9,7 @@ training is also scored on PatchCamelyon.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pandas as pd
 
 from scripts.benchmarks.alpha_beta_maps import draw_maps
 from scripts.benchmarks.alpha_beta_patches import patch_auc, score_on_patches
-from scripts.declarations.published import bundle_of, read_published
+from scripts.declarations.published import bundle_of, published_rows, read_published
 from shared.data.public.patch_camelyon import PatchCamelyonDataset
 from shared.sweeps.sweep import METRICS as FINISHED, Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
@@ -32,6 +32,8 @@ METRICS = {
     "Slide AUC": "slides.{method}.auc",
 }
 PATCH_SCORE = "PatchCamelyon AUC"
+# Of the metrics those that papers' rows have, as the rows call them.
+PUBLISHED_SCORES = {"AUC, tissue": "auc_tissue", "AUC with background": "auc_all"}
 LOCATION = "location "
 
 
@@ -135,8 +137,7 @@ def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
         columns[PATCH_SCORE, ""] = PATCH_SCORE
     columns = {key: name for key, name in columns.items() if name in table}
     summary = summarise(table, ["alpha", "beta", "seed"], list(columns.values()), over=["seed"])
-    # Score -> source -> alpha -> values for beta from 0 in steps of 0.2.
-    grids = [data["grid"] for data in read_published(bundle).values() if "grid" in data]
+    published = published_grids(bundle)
     panels: dict[str, dict[str, Any]] = {}
     of_locations: dict[str, dict[str, Any]] = {}
     for (score, part), column in columns.items():
@@ -146,10 +147,7 @@ def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
         else:
             panels.setdefault(score, {})[f"measured, {part.replace('_', ' ')}" if part else "measured"] = ours
     for score, measured in panels.items():
-        for source, rows in (item for found in grids for item in found.get(score, {}).items()):
-            measured[source] = {
-                (float(alpha), round(STEP * i, 6)): value for alpha, row in rows.items() for i, value in enumerate(row)
-            }
+        measured |= published.get(score, {})
     write_matrices(panels, folder / "grid.png", title=f"{method}: measured here and published (on other data)")
     if of_locations:
         write_matrices(of_locations, folder / "locations.png", title=f"{method}: test slides of each location")
@@ -163,6 +161,30 @@ def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:
     for name in ("grid.png", *(["locations.png"] if of_locations else [])):
         print(folder / name)
     return {f"alpha {row['alpha']:g}, beta {row['beta']:g}": row for row in summary.rename(columns=names).to_dict("records")}
+
+
+def published_grids(bundle: Path) -> dict[str, dict[str, dict[tuple[float, float], float]]]:
+    """Score -> source -> pair of alpha and beta -> the published value."""
+    found: dict[str, dict[str, dict[tuple[float, float], float]]] = {}
+    for data in read_published(bundle).values():
+        for score, source, pair, value in _published_pairs(data, bundle):
+            found.setdefault(score, {}).setdefault(source, {})[pair] = value
+        for score, sources in data.get("grid", {}).items():
+            # Source -> alpha -> values for beta from 0 in steps of 0.2.
+            found[score] = {
+                source: {(float(alpha), round(STEP * i, 6)): value for alpha, row in rows.items() for i, value in enumerate(row)}
+                for source, rows in sources.items()
+            }
+    return found
+
+
+def _published_pairs(data: Mapping[str, Any], bundle: Path) -> Iterator[tuple[str, str, tuple[float, float], float]]:
+    """Score, source, pair of alpha and beta, and value, of the papers' rows that say their pair."""
+    for row in published_rows(data, bundle.name):
+        if "alpha" in row.settings and "beta" in row.settings:
+            pair = (float(row.settings["alpha"]), float(row.settings["beta"]))
+            source = f"published, {row.group.replace('_', ' ')}" if row.group else "published"
+            yield from ((title, source, pair, row.scores[name]) for title, name in PUBLISHED_SCORES.items() if name in row.scores)
 
 
 def _over_pairs(summary: pd.DataFrame, columns: Mapping[tuple[str, str], str]) -> str:

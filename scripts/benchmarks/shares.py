@@ -11,7 +11,7 @@ import pandas as pd
 
 from scripts.benchmarks.class_maps import write_class_maps, write_slide_maps
 from scripts.benchmarks.slides_of_runs import SlidesOfRuns
-from scripts.declarations.published import bundle_of, read_published
+from scripts.declarations.published import bundle_of, published_rows, read_published
 from shared.data.labels.supervision import MODES
 from shared.sweeps.sweep import Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
@@ -31,6 +31,9 @@ SCORES = {
     "Mean IoU": "mean_iou",
     "Released IoU": "released_iou",
 }
+
+# The score of the papers' rows, as they call it.
+PUBLISHED_SCORE = "bach_score_of_cases"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,13 +139,17 @@ def with_slide_scores(table: pd.DataFrame, sweep: Sweep, slides: SlidesOfRuns) -
 
 def published_shares(config_files: Sequence[str]) -> Published:
     """The published scores for each share, unless a configuration is for other data."""
-    overlays = {Path(file).stem for file in config_files} - {"train"}
-    return {
-        f"{mode} (published, {overlay})": {float(share): score for share, score in scores.items()}
-        for overlay, data in read_published(bundle_of(config_files)).items()
-        if overlays <= {overlay}
-        for mode, scores in data.get("shares", {}).items()
-    }
+    overlays, bundle = {Path(file).stem for file in config_files} - {"train"}, bundle_of(config_files)
+    found: dict[str, dict[float, float]] = {}
+    for overlay, data in read_published(bundle).items():
+        if not overlays <= {overlay}:
+            continue
+        for row in published_rows(data, bundle.name):
+            name = f"{row.settings['mode']} (published, {overlay})"
+            found.setdefault(name, {})[float(row.settings["masked_share"])] = row.scores[PUBLISHED_SCORE]
+        for mode, scores in data.get("shares", {}).items():
+            found[f"{mode} (published, {overlay})"] = {float(share): score for share, score in scores.items()}
+    return found
 
 
 def _is_new(values: dict[str, Any], varied: dict[str, list[Any]]) -> bool:

@@ -18,13 +18,13 @@ from shared.sweeps.sweep import parse_value
 from ..declarations.published import PublishedData, published_data
 from .baselines import BASELINES
 from .ceilings import CEILINGS
-from .data import prepare_data
+from .data import MASKS_WHERE_GIVEN, prepare_data
 from .data_checks import check_comparable
 from .kept_rows import check_folder, kept_rows, note_folder
 from .method_row import FAILED, SKIPPED
-from .methods import check_given, dataset_of, datasets, find_methods, with_dataset
-from .origin import command_text
-from .report import Report
+from .methods import check_given, dataset_of, datasets, find_methods, truth_of, with_dataset
+from .reporting.origin import command_text
+from .reporting.report import Report
 from .runs import Comparison, Tracker
 
 logger = logging.getLogger("compare")
@@ -67,6 +67,7 @@ def compare(arguments: argparse.Namespace) -> int:
         given = {called.get(name, name): keys for name, keys in given.items()}
         arguments.reference = called.get(arguments.reference, arguments.reference)
         check_given(methods, given)
+        arguments.truth = arguments.truth or truth_of(bundles, dataset, methods) or MASKS_WHERE_GIVEN
         check_folder(out, manifest, arguments.class_names, vars(arguments))
         _check_reference(arguments.reference, [method.key for method in methods], not arguments.no_baselines, out)
         data = prepare_data(
@@ -78,6 +79,7 @@ def compare(arguments: argparse.Namespace) -> int:
             arguments.region_mpp,
             arguments.tumour_classes,
             arguments.annotation_frame,
+            arguments.truth,
         )
         check_comparable(data)
         note_folder(out, manifest, arguments.class_names, vars(arguments))

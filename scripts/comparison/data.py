@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 
 BINARY_NAMES = ("normal", "tumour")
+# Which test rows are scored, as overlays of whole slides call it: those with a mask or label 0, or those with a mask alone.
+MASKS_WHERE_GIVEN, MASKS_ONLY = TRUTHS = ("masks_where_given", "masks_only")
 # No network sees anything in smaller squares.
 LEAST_SQUARE_PX = 32
 _SIZES_NAMED = 8
@@ -40,7 +42,7 @@ class ComparisonData:
 
     Attributes:
         manifest: that of the user.
-        records: of the test split that are scored.
+        records: of the test split that are scored, by `truth`.
         rows: all of the manifest.
         is_slides: whether the rows are whole slides.
         manifests: ``"images"`` and ``"slides"`` -> the manifest that methods of this kind train on, of those that there are.
@@ -66,10 +68,27 @@ class ComparisonData:
     why_not_square: str = ""
     image_mpp: float = 1.0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    truth: str = MASKS_WHERE_GIVEN
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups of the scored records that are scored apart, sorted; none where all records are of the same one."""
+        found = {record.get("group") for record in self.records}
+        return sorted(group for group in found if group is not None) if len(found) > 1 else []
+
+    @property
+    def only_group(self) -> str | None:
+        """The group that all scored records are of; None where there is no such group."""
+        found = {record.get("group") for record in self.records}
+        return found.pop() if len(found) == 1 else None
+
+    def of_group(self, group: str) -> list[int]:
+        """Indices of the scored records of a group."""
+        return [index for index, record in enumerate(self.records) if record.get("group") == group]
 
 
 def prepare_data(
@@ -81,6 +100,7 @@ def prepare_data(
     region_mpp: float = 0.5,
     tumour_classes: Sequence[str] | None = None,
     annotation_frame: str | None = None,
+    truth: str = MASKS_WHERE_GIVEN,
 ) -> ComparisonData:
     """Write the manifests of a comparison into `out`: every path absolute, every split and pixel size filled in.
 
@@ -98,6 +118,7 @@ def prepare_data(
         region_mpp: micrometres per pixel.
         tumour_classes: of annotation files, see `load_manifest`; the manifests that are written name them.
         annotation_frame: the same.
+        truth: of `TRUTHS`: which rows of the test split are scored.
 
     Raises:
         ValueError: naming file and row, for what cannot be read, has no pixel size or mixes slides with images. Whether there
@@ -143,7 +164,7 @@ def prepare_data(
         for record in test
     }
     write_manifest(list(whole.values()), out / "test.csv")
-    scored = [record for record in test if has_known_mask(record)]
+    scored = [record for record in test if (has_known_mask(record) if truth == MASKS_WHERE_GIVEN else record["mask"] is not None)]
     training, validation = (
         {name: [row for row in rows if row["split"] == split] for name, rows in of_kind.items()} for split in ("train", "val")
     )
@@ -161,6 +182,7 @@ def prepare_data(
         why_not_square=why_not,
         image_mpp=_mpp(records[0]),
         counts={split: _counts(records, split) for split in ("train", "val", "test")},
+        truth=truth,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from shared.data.record import Record, has_known_mask
 
 from .data import ComparisonData
 
+logger = logging.getLogger(__name__)
+
 
 def check_comparable(data: ComparisonData) -> None:
-    """Check that there is something to learn and something to score.
+    """Check that there is something to learn and something to score; warn of classes that are learned and not scored.
 
     Raises:
         ValueError: naming what is missing, where, and what to do.
@@ -58,16 +61,30 @@ def _check_test(file: Path, test: Sequence[Record], names: Sequence[str]) -> Non
 
 
 def _check_classes(file: Path, records: Sequence[Record], known: set[int], names: Sequence[str]) -> None:
-    """Nothing is scored that nothing could have learned."""
-    tested = _classes(records, "test")
-    unknown = sorted(set(tested) - known) if known else []
-    if unknown:
-        named = ", ".join(f"{label} ({names[label]}, {tested[label]} rows)" for label in unknown)
-        found = ", ".join(f"{label} ({names[label]})" for label in sorted(known))
-        raise ValueError(
-            f"{file}: the split 'test' has label {named}, which no row of the split 'train' has; labels there: {found}. Move "
-            "cases between the splits, or give --class_names without it"
+    """Nothing is chosen by or scored that nothing could have learned; what is learned and not scored is warned of."""
+    learned, tested = _classes(records, "train"), _classes(records, "test")
+    for split in ("val", "test"):
+        there = _classes(records, split)
+        unknown = sorted(set(there) - known) if known else []
+        if unknown:
+            found = ", ".join(f"{label} ({names[label]})" for label in sorted(known))
+            raise ValueError(
+                f"{file}: the split {split!r} has label {_named(unknown, there, names)}, which no row of the split 'train' has; "
+                f"labels there: {found}. Move cases between the splits, or give --class_names without it"
+            )
+    missing = sorted(set(learned) - set(tested)) if tested else []
+    if missing:
+        logger.warning(
+            "%s: no row of the split 'test' has label %s of the split 'train'. Pixels of such a class are scored only where "
+            "masks of other test rows contain it; if none does, its score cannot be measured. Move cases between the splits to "
+            "score it",
+            file,
+            _named(missing, learned, names),
         )
+
+
+def _named(labels: Sequence[int], counts: Counter[int], names: Sequence[str]) -> str:
+    return ", ".join(f"{label} ({names[label]}, {counts[label]} rows)" for label in labels)
 
 
 def _classes(records: Sequence[Record], split: str) -> Counter[int]:

@@ -213,7 +213,9 @@ def score_names(class_names: Sequence[str], ordered: bool = False) -> dict[str, 
         "region_f": "Region F",
         "ods": "ODS",
         "auc_tissue": "AUC, tissue",
+        f"auc_tissue{OF_CASES}": "AUC, tissue, mean of cases",
         "auc_all": "AUC with background",
+        f"auc_all{OF_CASES}": "AUC with background, mean of cases",
         "ece": "ECE (0 is best)",
     }
     if len(class_names) < 3:

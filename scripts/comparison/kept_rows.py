@@ -14,15 +14,18 @@ from typing import Any
 from shared.synthetic import demo_manifest
 from shared.writers import atomic_path
 
+from .data import MASKS_WHERE_GIVEN
 from .method_row import DONE, MethodRow
 
 logger = logging.getLogger(__name__)
 
 # Options that decide, in addition to the manifest and the classes, what methods learn from, choose by and are scored on.
-DATA_OPTIONS = ("region_size_px", "region_mpp", "tile_mpp", "mpp", "tumour_classes", "annotation_frame", "select")
+DATA_OPTIONS = ("region_size_px", "region_mpp", "tile_mpp", "mpp", "tumour_classes", "annotation_frame", "select", "truth")
+# Of options that older notes do not name: what was done then.
+_BEFORE = {"truth": MASKS_WHERE_GIVEN}
 _NOTE = "comparison.json"
 # What is made again from the scores of each training.
-_DERIVED = {"scores", "draws", "reliability", "maps", "confusion"}
+_DERIVED = {"scores", "draws", "of_groups", "reliability", "maps", "confusion"}
 
 
 def check_folder(out: Path, manifest: Path, class_names: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -51,6 +54,7 @@ def check_folder(out: Path, manifest: Path, class_names: Sequence[str], options:
     if then is None:
         logger.warning("%s does not record the options with which its rows were made: assuming those of this call", note)
         return
+    then = _BEFORE | then
     differ = [name for name in DATA_OPTIONS if then.get(name) != now["options"][name]]
     if differ:
         expected, found = (", ".join(_option(name, values.get(name)) for name in differ) for values in (then, now["options"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ class MethodRow:
         mpp: micrometres per pixel at which it reads; None where that is not known.
         overlays: of its bundle.
         settings: keys of its training that are not the bundle's own.
-        config: plain keys of its training's configuration, with the overlays and `settings`.
+        config: keys of its training's configuration that are no components, with the overlays and `settings`.
         seeds: whose maps are scored.
         scores: by name.
         draws: what they are made of, to compare them with another method's.
+        of_groups: the same of the test images or slides of each group that is scored apart.
         confusion: pixels of all seeds, true class down, ``(C, C)``.
         training_minutes: mean over seeds, of the process, with the bundle's own evaluation.
         seconds_per_image: mean over test images and seeds, see `mean_seconds`.
@@ -59,6 +60,7 @@ class MethodRow:
     seeds: list[int] = field(default_factory=list)
     scores: dict[str, Interval] = field(default_factory=dict)
     draws: Draws | None = None
+    of_groups: dict[str, Draws] = field(default_factory=dict)
     reliability: Reliability | None = None
     confusion: NDArray[np.int64] | None = None
     training_minutes: float = math.nan
@@ -72,6 +74,12 @@ class MethodRow:
     def whole_effort(self) -> dict[str, int]:
         """All labels of an annotator: those to learn from and those to choose by."""
         return {name: count + self.selection.get(name, 0) for name, count in self.effort.items()}
+
+    def of_group(self, group: str) -> MethodRow:
+        """The row with the scores of a group alone; what is not known of groups is left out."""
+        draws = self.of_groups.get(group)
+        scores = {} if draws is None else {name: draws.interval(name) for name in draws.trainings}
+        return replace(self, draws=draws, scores=scores, of_groups={}, reliability=None, confusion=None)
 
     @property
     def is_baseline(self) -> bool:

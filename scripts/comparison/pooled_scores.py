@@ -75,8 +75,8 @@ def pooled_scores(totals: Totals) -> dict[str, Array]:
 
 
 def means_of_cases(each: Mapping[str, Array], weights: Array) -> dict[str, Array]:
-    """Scores that are means over cases and not of pooled pixels, ``(B,)``: IoU over the cases with tumour; of several classes
-    macro F1 and BACH's score over all.
+    """Scores that are means over cases and not of pooled pixels, ``(B,)``: IoU over the cases with tumour, AUCs over those with
+    tumour and without in the pixels that count; of several classes macro F1 and BACH's score over all.
 
     Args:
         each: score -> that of each case alone, ``(num_cases,)``.
@@ -84,7 +84,8 @@ def means_of_cases(each: Mapping[str, Array], weights: Array) -> dict[str, Array
     """
     has_tumour = ~np.isnan(each["sensitivity"])
     parts = {"iou": np.where(has_tumour, each["iou"], np.nan)}
-    parts |= {name: each[name] for name in ("macro_f1", "bach_score") if name in each}
+    # Of a case with one kind of pixels the AUC is 0/0.
+    parts |= {name: each[name] for name in ("auc_tissue", "auc_all", "macro_f1", "bach_score") if name in each}
     found = {}
     for name, values in parts.items():
         known = ~np.isnan(values)

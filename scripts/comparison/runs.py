@@ -31,7 +31,8 @@ from .intervals import NUM_DRAWS, draw, intervals, pooled_reliability
 from .kept_rows import keep_row, kept_rows
 from .measured_process import command_line, read_attempts
 from .method_row import FAILED, SKIPPED, MethodRow
-from .methods import Method, NotComparable, Plan, plan
+from .methods import Method
+from .planning import NotComparable, Plan, plan
 from .scoring import MapScorer, Scores
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Comparison:
             logger.warning("%s of an earlier call is left out: %s", row.title, _one_line(error))
             return False
         row.maps = [] if row.key in CEILINGS else [self._maps(row.key, seed) for seed in row.seeds]
-        self._fill(row, scored)
+        fill_scores(row, scored, self.data, self.num_draws)
         return True
 
     def _method(self, method: Method, row: MethodRow) -> None:
@@ -145,8 +146,7 @@ class Comparison:
             return
         row.effort, row.selection = planned.effort, planned.selection
         row.mpp, row.overlays = planned.mpp, list(method.overlays)
-        plain = {name: value for name, value in method.training.items() if isinstance(value, (bool, int, float, str))}
-        row.config = {name: value for name, value in (plain | planned.settings).items() if "_desc" not in name}
+        row.config = method.plain_keys(planned.settings)
         row.settings = {name: value for name, value in planned.settings.items() if name not in _FOLDERS}
         fixed = {
             "bundle_root": str(method.bundle),
@@ -253,7 +253,7 @@ class Comparison:
         if not scored:
             row.status = FAILED
             return
-        self._fill(row, scored)
+        fill_scores(row, scored, self.data, self.num_draws)
         row.training_minutes = sum(minutes) / len(minutes) if minutes else math.nan
         folders = [self.out / "runs" / row.key / f"seed={seed}" for seed in row.seeds]
         row.seconds_per_image = mean_seconds(row.maps, [folder / INFERENCE_USAGE for folder in folders])
@@ -269,19 +269,13 @@ class Comparison:
     def _ceiling(self, row: MethodRow) -> None:
         """Fill in what labels that are all right would score."""
         row.seeds = [0]
-        self._fill(row, [self._scores(row.key, 0)])
+        fill_scores(row, [self._scores(row.key, 0)], self.data, self.num_draws)
         row.mlflow_runs = [""]
 
     def _scores(self, key: str, seed: int) -> Scores:
         if key in CEILINGS:
             return self.scorer.ceiling(key, self.out / "scores" / f"{key}.npz")
         return self.scorer.score(self._maps(key, seed), self.out / "scores" / key / f"seed={seed}.npz")
-
-    def _fill(self, row: MethodRow, scored: Sequence[Scores]) -> None:
-        row.draws = draw(scored, self.num_draws, stream=row.key)
-        row.scores = {name: row.draws.interval(name) for name in row.draws.trainings}
-        row.reliability = pooled_reliability(scored)
-        row.confusion = np.sum([one.confusion.sum(axis=0) for one in scored], axis=0)
 
     def _log(self, folder: Path, scores: Scores) -> str:
         """Log one training's scores below its MLflow run; the id of that run, or nothing where MLflow cannot be reached."""
@@ -296,6 +290,17 @@ class Comparison:
 
     def _maps(self, key: str, seed: int) -> Path:
         return self.out / "maps" / key / f"seed={seed}"
+
+
+def fill_scores(row: MethodRow, scored: Sequence[Scores], data: ComparisonData, num_draws: int = NUM_DRAWS) -> None:
+    """Fill in what the maps of a method's trainings score, on all test images or slides and on those of each group."""
+    row.draws = draw(scored, num_draws, stream=row.key)
+    for group in data.groups:
+        chosen = data.of_group(group)
+        row.of_groups[group] = draw([one.of(chosen) for one in scored], num_draws, stream=row.key)
+    row.scores = {name: row.draws.interval(name) for name in row.draws.trainings}
+    row.reliability = pooled_reliability(scored)
+    row.confusion = np.sum([one.confusion.sum(axis=0) for one in scored], axis=0)
 
 
 def last_line(log: Path) -> str:

@@ -63,6 +63,10 @@ class Scores:
     confusion: NDArray[np.int64]
     cases: NDArray[np.str_]
 
+    def of(self, chosen: Sequence[int]) -> Scores:
+        """The scores of some of the images."""
+        return Scores(**{name: getattr(self, name)[list(chosen)] for name in Scores.__dataclass_fields__})
+
 
 class MapScorer:
     """Scores the maps of one method against the masks of the test split.

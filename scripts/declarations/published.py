@@ -7,12 +7,36 @@ Shares of 1. Only numbers that stand in the papers' text and tables as such; whe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 FILE = Path("docs", "published.json")
+# Of a row of all test images or slides.
+WHOLE = ""
+_ENTRIES = ("title", "citation", "rows")
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row of a paper's table.
+
+    Attributes:
+        methods: with these numbers, as on the command line, without the overlay of the data set.
+        scores: score -> value.
+        settings: keys of the training and the values with which these are its numbers; None stands for null or no such key.
+        group: the test images or slides that the scores are of, as the manifest's column calls them; `WHOLE` for all.
+    """
+
+    methods: tuple[str, ...]
+    scores: Mapping[str, float]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    group: str = WHOLE
+
+    def is_of(self, config: Mapping[str, Any]) -> bool:
+        """Whether a training with these keys and values is the one whose numbers these are."""
+        return all(config.get(name) == value for name, value in self.settings.items())
 
 
 @dataclass(frozen=True)
@@ -22,32 +46,41 @@ class PublishedData:
     Attributes:
         title: of the data set.
         citation: of the papers.
-        scores: method, as on the command line -> score -> value.
+        rows: of the papers' tables.
         note: on how they were measured.
         overlay: of the bundles, that is these data's numbers.
-        settings: method -> keys of its training and the values with which these are its numbers; none where any will do.
     """
 
     title: str
     citation: str
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    rows: tuple[PublishedRow, ...] = ()
     note: str = ""
     overlay: str = ""
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def of(self, key: str, config: Mapping[str, Any] | None = None) -> dict[str, float]:
+    @property
+    def score_names(self) -> set[str]:
+        """The scores that any row has."""
+        return {name for row in self.rows for name in row.scores}
+
+    def of_groups(self, groups: Collection[str]) -> PublishedData:
+        """The same with the rows of some groups only, `WHOLE` among them or not."""
+        return replace(self, rows=tuple(row for row in self.rows if row.group in groups))
+
+    def of(self, key: str, config: Mapping[str, Any]) -> dict[str, float]:
         """The scores of a method, as on the command line, with the data set's own overlay or without; none where none are, or
         where the method was trained in another way.
 
         Args:
             key: of the method.
-            config: keys of its training and their values; None does not look at them.
+            config: keys of its training and their values.
         """
         bundle, *overlays = key.split("+")
         method = "+".join([bundle, *(name for name in overlays if name != self.overlay)])
-        wanted = self.settings.get(method, {}) if config is not None else {}
-        is_same = all((config or {}).get(name) == value for name, value in wanted.items())
-        return self.scores.get(method, {}) if is_same else {}
+        found: dict[str, float] = {}
+        for row in self.rows:
+            if method in row.methods and row.is_of(config):
+                found |= row.scores
+        return found
 
 
 def bundle_of(config_files: Sequence[str | Path]) -> Path:
@@ -58,12 +91,13 @@ def bundle_of(config_files: Sequence[str | Path]) -> Path:
 def read_published(bundle: Path) -> dict[str, dict[str, Any]]:
     """Overlay of a data set -> published results of a bundle's method on it; empty if the bundle lists none.
 
-    Each has ``title``, ``citation`` and ``scores`` (overlays of the method, joined by a plus, -> score -> value), and may have
-    a ``note``, ``settings`` (overlays -> keys of the training and the values that the scores are of) and further numbers for a
-    benchmark of the method.
+    Each has ``title``, ``citation`` and ``rows``, and may have a ``note``, ``settings`` (keys of the training and the values
+    that all rows are of) and further numbers for a benchmark of the method. A row has ``scores`` (score -> value), and may have
+    ``methods`` (overlays joined by a plus, several where they are the same method; the bundle alone where it names none),
+    ``settings`` of its own and a ``group``.
 
     Raises:
-        ValueError: naming the file, for one that is no JSON, and for a data set that lacks one of these.
+        ValueError: naming the file, for one that is no JSON, and for a data set or a row that lacks one of these.
     """
     path = bundle / FILE
     if not path.is_file():
@@ -73,10 +107,31 @@ def read_published(bundle: Path) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     for name, data in found.items():
-        missing = [entry for entry in ("title", "citation", "scores") if entry not in data]
+        missing = [entry for entry in _ENTRIES if entry not in data]
         if missing:
-            raise ValueError(f"{path}, {name!r}: expected the entries title, citation and scores; found no {', '.join(missing)}")
+            raise ValueError(f"{path}, {name!r}: expected the entries {', '.join(_ENTRIES)}; found no {', '.join(missing)}")
+        for number, row in enumerate(data["rows"], start=1):
+            if not row.get("scores"):
+                raise ValueError(f"{path}, {name!r}, row {number}: expected the entry scores; found {', '.join(row) or 'none'}")
     return found
+
+
+def published_rows(data: Mapping[str, Any], bundle: str) -> tuple[PublishedRow, ...]:
+    """The rows of one data set of `read_published`.
+
+    Args:
+        data: the data set.
+        bundle: name of the bundle.
+    """
+    return tuple(
+        PublishedRow(
+            tuple("+".join(filter(None, [bundle, overlays])) for overlays in row.get("methods", [""])),
+            row["scores"],
+            data.get("settings", {}) | row.get("settings", {}),
+            row.get("group", WHOLE),
+        )
+        for row in data["rows"]
+    )
 
 
 def published_data(bundles: Path) -> dict[str, PublishedData]:
@@ -90,15 +145,12 @@ def published_data(bundles: Path) -> dict[str, PublishedData]:
         bundle = path.parents[1]
         for overlay, data in read_published(bundle).items():
             before = found.get(overlay, PublishedData(data["title"], ""))
-            own = {"+".join(filter(None, [bundle.name, overlays])): row for overlays, row in data["scores"].items()}
-            settings = {"+".join(filter(None, [bundle.name, key])): one for key, one in data.get("settings", {}).items()}
             found[overlay] = PublishedData(
                 before.title,
                 _joined(before.citation, data["citation"], "; "),
-                before.scores | own,
+                before.rows + published_rows(data, bundle.name),
                 _joined(before.note, data.get("note", ""), " "),
                 overlay,
-                before.settings | settings,
             )
     return found
 

@@ -31,6 +31,8 @@ COLUMNS = {
     "f1": "F1",
     "iou": "IoU",
 }
+# Of maps of tumour.
+SLIDE_COLUMNS = {"mean_slide_auc": "AUC, per slide", "mean_slide_iou": "IoU, per slide"}
 CLASS_KINDS = ("class_pixels", "class_pixels_all", "class_pixels_of_slides", "class_pixels_all_of_slides", "classes")
 PARTS = (("tissue only", "pixels_tissue"), ("with background", "pixels_all"))
 # Metrics, and a row per slide.
@@ -115,7 +117,12 @@ def class_table(metrics: Mapping[str, Any]) -> list[str]:
 
 def _pixel_lines(title: str, metrics: Mapping[str, Any]) -> list[str]:
     lines = [title.ljust(20) + "".join(f"{column:>13}" for column in COLUMNS.values())]
-    return lines + [name.ljust(20) + "".join(_cell(metrics[part][column]) for column in COLUMNS) for name, part in PARTS]
+    lines += [name.ljust(20) + "".join(_cell(metrics[part][column]) for column in COLUMNS) for name, part in PARTS]
+    means = {column: name for column, name in SLIDE_COLUMNS.items() if column in metrics[PARTS[0][1]]}
+    lines[0] += "".join(f"{name:>16}" for name in means.values())
+    for index, (_, part) in enumerate(PARTS if means else (), start=1):
+        lines[index] += "".join(f"   {_cell(metrics[part][column])}" for column in means)
+    return lines
 
 
 def _confusion_lines(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:

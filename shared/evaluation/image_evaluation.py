@@ -20,7 +20,7 @@ from ..features.images import EmbeddedImages
 from ..handlers.tracking import Tracking
 from ..writers.figures.examples import ExampleRow
 from .report import example_indices, example_title, write_report
-from .table import score_table
+from .table import PIXEL_TRUTH, score_table
 
 # A row of ``images.csv``. Each evaluation has its own columns, and those of classes are named by the classes.
 ImageRow = dict[str, Any]
@@ -87,6 +87,8 @@ class ImageEvaluation(ABC):
             counted = over_dataset(self.dataset, self.count, self.batch_size, num_workers, "evaluation")
         rows, counts = [row for row, _ in counted], [count for _, count in counted]
         metrics = self.metrics(rows, counts)
+        if getattr(self.dataset, "pixel_labels", None) == "label":
+            metrics[PIXEL_TRUTH] = "label"
         title, table = f"{self.method}: examples of the {self.split} split", self.text(metrics)
         draw = partial(self.examples, rows, counts)
         write_report(

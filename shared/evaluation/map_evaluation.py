@@ -15,9 +15,9 @@ from ..data.tissue_cache import TissueCache
 from ..handlers.tracking import Tracking
 from ..inference.slide_mapper import SlideMapper
 from ..metrics.bag_ranking import top_share_of_histogram
-from ..metrics.ranking import roc_auc, roc_auc_of_histograms
+from ..metrics.ranking import roc_auc
 from ..writers.figures.examples import ExampleRow
-from .maps.counts import PARTS, MapCounts, least_value
+from .maps.counts import PARTS, MapCounts, least_value, means_of_slides
 from .maps.pictures import slide_picture
 from .maps.split_maps import SplitMaps
 from .report import COUNTS, example_indices, example_title, number, pooled_scores, write_report
@@ -149,9 +149,8 @@ class MapEvaluation:
             metrics["slides"][self.method + behind] = {"auc": number(roc_auc(scores, labels))}
             with_truth = sorted(set(scored) & set(chosen))
             if with_truth:
-                has_tumour = [rows[index]["label"] > 0 for index in with_truth]
                 for part in PARTS:
-                    found = self._pixel_scores([counts[index] for index in with_truth], has_tumour, part)
+                    found = self._pixel_scores([counts[index] for index in with_truth], part)
                     of_part = metrics.setdefault(f"pixels_{part}", {})
                     of_part |= {name + behind: scores for name, scores in found.items()}
         return metrics
@@ -165,20 +164,18 @@ class MapEvaluation:
             chosen = [index for index, record in enumerate(self.records) if record.get("location") == location]
             yield f", location {location}", chosen
 
-    def _pixel_scores(
-        self, counts: Sequence[MapCounts], has_tumour: Sequence[bool], part: str
-    ) -> dict[str, dict[str, float | None]]:
-        """Pixel scores of the method and of "everything is tumour" on slides."""
-        pooled = MapCounts.pooled(counts)
-        slides = [one.histograms[part] for one, tumour in zip(counts, has_tumour, strict=True) if tumour]
-        per_slide = [roc_auc_of_histograms(histograms) for histograms in slides]
+    def _pixel_scores(self, counts: Sequence[MapCounts], part: str) -> dict[str, dict[str, float | None]]:
+        """Pixel scores of the method and of "everything is tumour" on slides, pooled and as means of slides."""
+        pooled, least = MapCounts.pooled(counts), least_value(self.threshold)
+        of_slides, of_everything = means_of_slides(counts, part, least), means_of_slides(counts, part, 0)
         return {
-            self.method: {
-                "auc": pooled.auc(part),
-                "mean_slide_auc": number(torch.stack(per_slide).nanmean()) if per_slide else None,
-                **pooled_scores(pooled.decided(part, least_value(self.threshold))),
+            self.method: {"auc": pooled.auc(part), **of_slides, **pooled_scores(pooled.decided(part, least))},
+            "Everything is tumour": {
+                "auc": 0.5,
+                **of_everything,
+                "mean_slide_auc": 0.5,
+                **pooled_scores(pooled.decided(part, 0)),
             },
-            "Everything is tumour": {"auc": 0.5, "mean_slide_auc": 0.5, **pooled_scores(pooled.decided(part, 0))},
         }
 
     def _examples(self) -> list[ExampleRow]:

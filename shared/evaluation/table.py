@@ -30,6 +30,7 @@ AUC_COLUMNS = {
     "sensitivity": "Recall",
     "f1": "F1",
     "iou": "IoU",
+    "mean_slide_iou": "IoU, per slide",
 }
 CLASS_PIXEL_COLUMNS = {
     "bach_score": "BACH score",
@@ -67,13 +68,18 @@ BLOCKS = {
     "slides": ("Slide labels (%)", {"auc": "AUC"}),
 }
 
+# What is measured by the pixels of the truth.
+OF_PIXELS = frozenset({"instances", "regions", "boundaries", "pixels", "class_pixels", "classes"})
+# Entry of the metrics that says what that truth is where it is no mask.
+PIXEL_TRUTH = "pixel_truth"
+
 
 def score_table(metrics: Mapping[str, Any], folder: str | Path, maps: str | Path | None = None) -> str:
     """The scores of an evaluation as blocks of one text table, in per cent.
 
     Args:
         metrics: ``num_images`` or ``num_slides``, and for each kind of `BLOCKS` row name -> score name -> share; kinds that are
-            missing are left out.
+            missing are left out. With ``pixel_truth: label`` the titles of pixels say that their truth is the image's label.
         folder: with the files of the evaluation, named below the table.
         maps: folder with the maps of the slides, named there as well; None if there are none.
     """
@@ -86,7 +92,21 @@ def score_table(metrics: Mapping[str, Any], folder: str | Path, maps: str | Path
 
 def score_blocks(metrics: Mapping[str, Any]) -> list[str]:
     """The blocks of `score_table`."""
-    return [score_block(title, metrics[kind], columns) for kind, (title, columns) in BLOCKS.items() if metrics.get(kind)]
+    of_labels = metrics.get(PIXEL_TRUTH) == "label"
+    return [
+        score_block(_against_labels(title) if of_labels and kind in OF_PIXELS else title, metrics[kind], columns)
+        for kind, (title, columns) in BLOCKS.items()
+        if metrics.get(kind)
+    ]
+
+
+def _against_labels(title: str) -> str:
+    """The title of scores whose truth is the image's label on every pixel.
+
+    >>> _against_labels("Pixels (%)")
+    'Pixels, truth: image labels (%)'
+    """
+    return title.replace(" (%)", ", truth: image labels (%)")
 
 
 def score_block(title: str, rows: Mapping[str, Mapping[str, float | None]], columns: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """A tiny data set with maps that a real `SlideMapper` has made."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ from PIL import Image
 from torch import nn
 
 from scripts.comparison.data import ComparisonData, prepare_data
+from scripts.comparison.methods import find_methods
 from shared.inference import Compute, Outputs, SlideMapper, Tiles
 
 MPP = 0.5
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
 
 class Redness(nn.Module):
@@ -64,3 +67,28 @@ def maps(data: ComparisonData, tmp_path_factory: pytest.TempPathFactory) -> Path
         compute=Compute(amp=False, device="cpu"),
     ).run(data.test_manifest, folder)
     return folder
+
+
+def method(name):
+    """The method of this name."""
+    (found,) = find_methods(BUNDLES, [name])
+    return found
+
+
+@pytest.fixture
+def changed(images_csv, tmp_path):
+    """The images with other cells in some columns: name -> function of the row's number and cell."""
+
+    def write(**cells):
+        with images_csv.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for index, row in enumerate(rows):
+            row["image"], row["mask"] = (str(images_csv.parent / row[name]) for name in ("image", "mask"))
+            row |= {name: cell(index, row[name]) for name, cell in cells.items()}
+        with (tmp_path / "changed.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        return prepare_data(tmp_path / "changed.csv", tmp_path / "data")
+
+    return write

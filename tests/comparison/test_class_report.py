@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 from scripts.comparison.data import prepare_data
 from scripts.comparison.intervals import draw
 from scripts.comparison.method_row import MethodRow
-from scripts.comparison.report import Report
+from scripts.comparison.reporting.report import Report
 from scripts.comparison.scoring import MapScorer
 from shared.data import TissueCache
 from shared.writers import write_rows

@@ -71,14 +71,40 @@ def test_what_cannot_be_compared(manifest, tmp_path, cells, problem):
         check_comparable(prepare_data(manifest(**cells), tmp_path / "data"))
 
 
-def test_a_class_that_is_only_in_the_test_split(manifest, images_csv, tmp_path):
-    path = manifest(label=lambda index, cell: "2" if cell == "1" and in_test(index) else cell)
-    for index in range(10):
-        # Of three classes masks hold indices.
-        mask = Image.open(images_csv.parent / f"m{index}.png").point(lambda value: value // 255)
-        mask.save(tmp_path / f"m{index}.png")
-    path.write_text(path.read_text().replace(f"{images_csv.parent}/m", f"{tmp_path}/m"))
-    with pytest.raises(
-        ValueError, match=r"the split 'test' has label 2 \(c, 2 rows\), which no row .*; labels there: 0 \(a\), 1 \(b\)"
-    ):
-        check_comparable(prepare_data(path, tmp_path / "data", class_names=["a", "b", "c"]))
+@pytest.fixture
+def of_classes(manifest, images_csv, tmp_path):
+    """The images with labels of the classes a, b and c, by a function of the row's number and cell."""
+
+    def write(label):
+        path = manifest(label=label)
+        for index in range(10):
+            # Of three classes masks hold indices.
+            mask = Image.open(images_csv.parent / f"m{index}.png").point(lambda value: value // 255)
+            mask.save(tmp_path / f"m{index}.png")
+        path.write_text(path.read_text().replace(f"{images_csv.parent}/m", f"{tmp_path}/m"))
+        return prepare_data(path, tmp_path / "data", class_names=["a", "b", "c"])
+
+    return write
+
+
+@pytest.mark.parametrize(("split", "rows", "number"), [("val", range(8, 10), 1), ("test", range(4, 8), 2)])
+def test_a_class_that_no_training_row_has(of_classes, split, rows, number):
+    data = of_classes(lambda index, cell: "2" if cell == "1" and index in rows else cell)
+    problem = (
+        rf"changed\.csv: the split '{split}' has label 2 \(c, {number} rows\), which no row .*; labels there: 0 \(a\), 1 \(b\)"
+    )
+    with pytest.raises(ValueError, match=problem):
+        check_comparable(data)
+
+
+def test_a_class_that_no_test_row_has_is_warned_of(of_classes, caplog):
+    """The rows 1 and 3 train with label 1 and 2; the rows 5 and 7 test label 1 alone."""
+    check_comparable(of_classes(lambda index, cell: "2" if index == 3 else cell))
+    (said,) = caplog.messages
+    assert "changed.csv: no row of the split 'test' has label 2 (c, 1 rows) of the split 'train'." in said
+    assert "its score cannot be measured" in said
+
+
+def test_nothing_is_said_where_all_splits_have_the_same_classes(manifest, tmp_path, caplog):
+    check_comparable(prepare_data(manifest(), tmp_path / "data"))
+    assert caplog.messages == []

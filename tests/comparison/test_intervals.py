@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,8 +55,8 @@ def with_means_of_cases(scores, chosen):
     each = [naive_scores(scores, np.flatnonzero(scores.cases == case)) for case in scores.cases[chosen]]
     # An image of a case stands for the case: those with more images do not count more.
     weights = np.array([1 / (scores.cases == case).sum() for case in scores.cases[chosen]])
-    names = {"iou": "iou_of_cases", "macro_f1": "macro_f1_of_cases", "bach_score": "bach_score_of_cases"}
-    means = {new: np.average([one[name] for one in each], weights=weights) for name, new in names.items()}
+    names = [name for name in ("iou", "auc_tissue", "auc_all", "macro_f1", "bach_score") if name in each[0]]
+    means = {f"{name}_of_cases": np.average([one[name] for one in each], weights=weights) for name in names}
     return naive_scores(scores, chosen) | means
 
 
@@ -102,6 +103,24 @@ def test_against_a_loop(num_seeds):
         low, high = np.percentile(drawn, [2.5, 97.5])
         assert (interval.low, interval.high) == pytest.approx((max(0, low), min(1, high)), abs=1e-6)
     assert set(found) == set(score_names("abc", ordered=True)) == {*score_names("abc"), "bach_score", "bach_score_of_cases"}
+
+
+def test_the_auc_of_cases_is_the_mean_of_their_own():
+    """Case a ranks its two pixels rightly, case b its four wrongly, and case c has no tumour.
+
+    Pooled, of the 2 x 5 pairs of a tumour and a normal pixel the tumour of a is ahead in all five, and that of b of the normal
+    pixels at 0 and at 50 alone: 7 of 10.
+    """
+    histograms = np.zeros((3, 2, 256), np.int64)
+    histograms[0, 0, 0] = histograms[0, 1, 255] = 1
+    histograms[1, 0, 200], histograms[1, 1, 100] = 3, 1
+    histograms[2, 0, 50] = 1
+    blank = random_scores(0, cases=np.array(["a", "b", "c"]))
+    found = draw([replace(blank, tissue=histograms, everywhere=histograms)], 10)
+    for name in ("auc_tissue", "auc_all"):
+        assert found.mean(f"{name}_of_cases") == pytest.approx((1 + 0) / 2)
+        assert found.mean(name) == pytest.approx(7 / 10)
+        assert found.of_each_case[name] == pytest.approx([1, 0, math.nan], nan_ok=True)
 
 
 def test_a_difference_against_a_loop():

@@ -1,5 +1,6 @@
 """What an earlier call has left in a folder is kept next to what is compared now, if it is of the same data and options."""
 
+import json
 import logging
 import re
 import sys
@@ -21,6 +22,7 @@ OPTIONS = {
     "tumour_classes": None,
     "annotation_frame": None,
     "select": "own",
+    "truth": None,
 }
 
 
@@ -34,6 +36,7 @@ OPTIONS = {
         ("tumour_classes", ["tumour", "in situ"], "no --tumour_classes", "--tumour_classes tumour 'in situ'"),
         ("annotation_frame", "level0", "no --annotation_frame", "--annotation_frame level0"),
         ("select", "labels", "--select own", "--select labels"),
+        ("truth", "masks_only", "no --truth", "--truth masks_only"),
     ],
 )
 def test_other_options_are_refused(images_csv, tmp_path, name, value, expected, found):
@@ -49,6 +52,17 @@ def test_options_are_those_of_the_command(images_csv, monkeypatch):
     assert set(OPTIONS) == set(DATA_OPTIONS)
     monkeypatch.setattr(sys, "argv", ["compare.py", "--manifest", str(images_csv), "--out", "out"])
     assert vars(compare.parsed()) | OPTIONS == vars(compare.parsed())
+
+
+def test_an_older_note_is_of_masks_where_given(images_csv, tmp_path):
+    """Version 0.7.0 scored slides with label 0 whatever an overlay said."""
+    note_folder(tmp_path, images_csv, NAMES, OPTIONS)
+    note = json.loads((tmp_path / "comparison.json").read_text())
+    del note["options"]["truth"]
+    (tmp_path / "comparison.json").write_text(json.dumps(note))
+    check_folder(tmp_path, images_csv, NAMES, OPTIONS | {"truth": "masks_where_given"})
+    with pytest.raises(ValueError, match=r"expected --truth masks_where_given; found --truth masks_only\. Give the same"):
+        check_folder(tmp_path, images_csv, NAMES, OPTIONS | {"truth": "masks_only"})
 
 
 def test_a_note_without_options_is_told(images_csv, tmp_path, caplog):

@@ -15,21 +15,20 @@ import pytest
 from PIL import Image
 
 from scripts.comparison.differences import verdict
-from scripts.comparison.gallery import examples
 from scripts.comparison.intervals import Interval, draw, pooled_reliability, score_names
 from scripts.comparison.method_row import FAILED, SKIPPED, MethodRow
-from scripts.comparison.methods import find_methods
-from scripts.comparison.origin import command_text
-from scripts.comparison.parts import case_values, worst_cases
-from scripts.comparison.plots import Point, label_places, scatter
-from scripts.comparison.report import Report
+from scripts.comparison.reporting.gallery import examples
+from scripts.comparison.reporting.origin import command_text
+from scripts.comparison.reporting.parts import case_values, worst_cases
+from scripts.comparison.reporting.plots import Point, label_places, scatter
+from scripts.comparison.reporting.report import Report
 from scripts.comparison.scoring import MapScorer
-from scripts.declarations.published import PublishedData, published_data
+from scripts.declarations.published import PublishedData, PublishedRow
 from shared.data import TissueCache
 
 SECONDS = {"labels": 5.0, "areas": 10.0, "masks": 240.0}
 ROOT = Path(__file__).resolve().parents[2]
-PAPER = PublishedData("Some <data>", "Somebody et al., 2020", {"cdws_mil": {"iou": 0.776}})
+PAPER = PublishedData("Some <data>", "Somebody et al., 2020", (PublishedRow(("cdws_mil",), {"iou": 0.776}),))
 
 
 @pytest.fixture(scope="session")
@@ -234,33 +233,6 @@ def test_a_plot_of_nothing_and_of_one():
     assert "whisker" not in text
     assert "A &lt;b&gt;" in text
     assert 'aria-label="say &quot;so&quot;"' in text
-
-
-def test_published_numbers_are_shares_of_known_scores():
-    names = set(score_names("abc", ordered=True))
-    for published in published_data(ROOT / "bundles").values():
-        assert published.title
-        assert published.scores
-        # Methods that can be compared, with the data's own overlay too.
-        found = find_methods(ROOT / "bundles", list(published.scores))
-        for key in (one.key for one in found):
-            assert published.of(key) == published.of(f"{key}+{published.overlay}") == published.scores[key]
-            assert published.of(key, published.settings.get(key, {})) == published.scores[key]
-        assert published.of("camel+max_max") == {}
-        assert published.citation
-        for scores in published.scores.values():
-            assert set(scores) <= names
-            assert all(0 < value < 1 for value in scores.values())
-            # Of pooled counts.
-            if "iou" in scores:
-                assert scores["iou"] == pytest.approx(scores["f1"] / (2 - scores["f1"]), abs=0.002)
-
-
-def test_published_numbers_of_another_share_or_mode_are_not_shown():
-    bach = published_data(ROOT / "bundles")["bach"]
-    assert bach.of("joint_seg_cls", {"masked_share": 0.05, "mode": "S+C"}) == {"bach_score_of_cases": 0.491}
-    for config in ({"masked_share": 0.05, "mode": "S"}, {"masked_share": 1.0, "mode": "S+C"}, {}):
-        assert bach.of("joint_seg_cls", config) == {}
 
 
 @pytest.fixture

@@ -7,9 +7,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from shared.data import load_manifest
+from shared.data import TissueCache, load_manifest
+from shared.evaluation import MapEvaluation
+from shared.inference import SlideMapper
 from shared.synthetic import DemoPlan, SlidePlan, write_demo, write_slide
 from tests.engines.conftest import records  # noqa: F401
+from tests.inference.flat_options import grouped
+
+from .map_reference import ALPHA, METHOD, THRESHOLD
 
 PAINT = (70, 30, 120)
 
@@ -60,3 +65,26 @@ def cohort_records(tmp_path_factory):
 def cohort(cohort_records):
     """Records that a test may change."""
     return [dict(record) for record in cohort_records]
+
+
+@pytest.fixture
+def tissue(tmp_path):
+    return TissueCache(tmp_path / "tissue")
+
+
+@pytest.fixture
+def evaluation(tissue, paint_finder):
+    def make(folder, slides, network=None, alpha=ALPHA, num_examples=3, truth="mask", normal_is_zero=None, **options):
+        options = {
+            "mpp": 1.0,
+            "tile_size_px": 32,
+            "margin_px": 8,
+            "threshold": THRESHOLD,
+            "device": "cpu",
+            "amp": False,
+        } | options
+        mapper = SlideMapper(network or paint_finder(), **grouped(**options))
+        zero = {} if normal_is_zero is None else {"normal_is_zero": normal_is_zero}
+        return MapEvaluation(folder, slides, mapper, tissue, alpha, METHOD, num_examples, truth=truth, **zero)
+
+    return make

@@ -1,6 +1,7 @@
 import csv
 import functools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -163,6 +164,20 @@ def test_the_table_is_printed_and_the_figure_opens(tmp_path, dataset, capsys):
         assert figure.format == "PNG"
         # Four columns of 2.6 inch, three rows.
         assert figure.size == pytest.approx((4 * 2.6 * 110, (3 * 2.6 + 0.5) * 110), abs=2)
+
+
+def test_labels_painted_on_all_pixels_are_named_as_the_truth(tmp_path, dataset, capsys):
+    painted = RegionDataset(dataset.data, size_px=SIZE_PX, pixel_labels="label")
+    metrics = evaluation(tmp_path / "out", painted, method="Red").run()
+    printed = capsys.readouterr().out
+    assert "Pixels, truth: image labels (%)" in printed
+    assert "Instance labels, truth: image labels (%)" in printed
+    assert "Image labels (%)" in printed
+    assert not {"Pixels (%)", "Instance labels (%)"} & set(re.findall(r"^[A-Z][\w ]+\(%\)", printed, re.MULTILINE))
+    assert metrics["pixel_truth"] == "label"
+    # Three of seven images are normal throughout.
+    assert metrics["pixels"]["Everything is tumour"]["precision"] == pytest.approx(4 / 7)
+    assert "pixel_truth" not in evaluation(tmp_path / "masks", dataset).run()
 
 
 def test_without_masks_the_images_alone_are_scored(tmp_path, dataset, capsys):

@@ -36,3 +36,17 @@ def test_patches_are_scored_with_the_network_that_was_trained():
     config = json.loads((CONFIGS / "patch_camelyon.json").read_text())
     keys = set(re.findall(r"@(\w+)", json.dumps(config["network_def"]))) | {"mpp"}
     assert keys == {*NETWORK_KEYS} == {*config["check_training"]["keys"]}
+
+
+def test_the_published_grid_is_that_of_the_papers_rows():
+    """Lerousseau et al., table 1: 15 pairs of both groups, with and without background; and three pairs on PatchCamelyon."""
+    found = alpha_beta.published_grids(CONFIGS.parent)
+    assert {score: {source: len(pairs) for source, pairs in sources.items()} for score, sources in found.items()} == {
+        "AUC, tissue": {"published, in distribution": 15, "published, out of location": 15},
+        "AUC with background": {"published, in distribution": 15, "published, out of location": 15},
+        "PatchCamelyon AUC": {"published (others .428 to .612)": 3},
+    }
+    assert set(found["AUC, tissue"]["published, in distribution"]) == set(alpha_beta.grid())
+    assert found["AUC, tissue"]["published, out of location"][0.2, 0.0] == 0.866
+    assert found["AUC with background"]["published, in distribution"][1.0, 0.0] == 0.926
+    assert found["PatchCamelyon AUC"]["published (others .428 to .612)"][0.2, 0.2] == 0.802

@@ -72,7 +72,7 @@ def test_maps_are_scored(run_python, manifest, tmp_path):
         rows = {row["slide"]: row for row in csv.DictReader(file)}
     assert [rows[name]["tp"] for name in ("tumour", "normal", "empty")] == ["10000", "0", "0"]
     lines = process.stdout.splitlines()
-    assert lines[1].split() == ["tissue", "only", *["100.0"] * 6]
+    assert lines[1].split() == ["tissue", "only", *["100.0"] * 8]
     assert lines[-1] == "3 slides, threshold 0.4"
     # The table of the maps is not the table of the scores.
     assert "fingerprint" in (maps / "slides.csv").read_text()
@@ -89,7 +89,15 @@ def test_isolated_tumour_cells_are_named(manifest, tmp_path, start):
     printed = start("--maps", manifest.parent / "maps", "--manifest", more, "--out", tmp_path)
     assert "1 lesions, FROC (%)                        100.0" in printed
     assert "  1 of isolated tumour cells (below 200 um) are not counted\n" in printed
-    assert json.loads((tmp_path / "metrics.json").read_text())["lesions"]["num_isolated"] == 1
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["lesions"]["num_isolated"] == 1
+    # Of a single slide the mean of slides is the pooled score.
+    for part in ("pixels_tissue", "pixels_all"):
+        assert metrics[part]["mean_slide_iou"] == pytest.approx(metrics[part]["iou"])
+        assert metrics[part]["mean_slide_auc"] == pytest.approx(metrics[part]["auc"])
+    header, *lines = printed[printed.index("Pixels (%)") :].splitlines()[:3]
+    assert header.endswith("IoU  AUC, per slide  IoU, per slide")
+    assert {len(line) for line in lines} == {len(header)}
 
 
 def test_tissue_is_that_of_the_maps(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,6 +80,23 @@ def count_pixels(grid: ScoringGrid, source: RowsOfDecisions | None, tissue: Stri
             if part in sums:
                 sums[part] += confusion_matrix(seen[1][kept], truth[kept], num_classes)
     return MapCounts(histograms, sums)
+
+
+def means_of_slides(slides: Sequence[MapCounts], part: str, least: int) -> dict[str, float | None]:
+    """``mean_slide_auc`` and ``mean_slide_iou``: each slide's own AUC and IoU, means over the slides with tumour in a part.
+
+    Args:
+        slides: counts of one slide each.
+        part: of `PARTS`.
+        least: value from which a map says tumour.
+    """
+    with_tumour = [one for one in slides if one.histograms[part][1].any()]
+    if not with_tumour:
+        return {"mean_slide_auc": None, "mean_slide_iou": None}
+    aucs = torch.stack([roc_auc_of_histograms(one.histograms[part]) for one in with_tumour])
+    tp, fp, fn, _ = torch.stack([one.decided(part, least) for one in with_tumour]).double().unbind(1)
+    # A slide that is tumour everywhere has an IoU, and no AUC.
+    return {"mean_slide_auc": number(aucs.nanmean()), "mean_slide_iou": number((tp / (tp + fp + fn)).mean())}
 
 
 def at_zero(histograms: Tensor) -> Tensor:

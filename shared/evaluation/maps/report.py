@@ -13,7 +13,7 @@ from ...metrics.ranking import roc_auc
 from ..class_report import compared_class_scores, confusion_row, mean_class_scores, scores_of_class
 from ..report import COUNTS, number, pooled_scores
 from .cohort import MapCohort
-from .counts import PARTS, MapCounts, least_value
+from .counts import PARTS, MapCounts, least_value, means_of_slides
 from .lesion_froc import MapFROC, froc_slide
 from .map_folder import slide_name
 
@@ -28,7 +28,7 @@ def tumour_map_report(
     """Pixel scores, AUCs and FROC of maps of tumour.
 
     Pixels are those of the maps, scored twice: in tissue only, and with the background, which scores 0 whatever the map says of
-    it.
+    it. Scores are of pooled pixels; ``mean_slide_auc`` and ``mean_slide_iou`` are means over the slides with tumour.
 
     Args:
         cohort: of the maps.
@@ -52,7 +52,7 @@ def tumour_map_report(
         **_left_out(cohort),
         "threshold": threshold,
         "slides": {"auc": _slide_auc(rows)},
-        **{f"pixels_{part}": pooled.scores(part, least) for part in PARTS},
+        **{f"pixels_{part}": pooled.scores(part, least) | means_of_slides(slides, part, least) for part in PARTS},
         "lesions": MapFROC([froc_slide(cohort.folder, record, froc_mpp) for record in cohort.records]).scores(),
     }
     return metrics, rows

@@ -90,6 +90,13 @@ def pixels_of(cohort):
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
+def _of_slide(values, truth, kept, name):
+    """Truth and map of one slide's pixels that count: slides have equally many, in the order of their names."""
+    part = np.array_split(np.arange(len(values)), 3)["abc".index(name)]
+    chosen = part[kept[part]]
+    return truth[chosen], values[chosen]
+
+
 def test_pixels_are_scored_as_by_another_library(cohort, monkeypatch):
     # Several strips a slide.
     monkeypatch.setattr("shared.evaluation.maps.scoring_grid._STRIP_AREA_PX", 200_000)
@@ -104,6 +111,12 @@ def test_pixels_are_scored_as_by_another_library(cohort, monkeypatch):
         assert 0.6 < scores["auc"] < 0.99
         assert scores["f1"] == pytest.approx(f1_score(truth[kept], values[kept] >= 128))
         assert scores["iou"] == pytest.approx(jaccard_score(truth[kept], values[kept] >= 128))
+        # Slide c has no tumour.
+        of_slides = [_of_slide(values, truth, kept, name) for name in "ab"]
+        assert scores["mean_slide_auc"] == pytest.approx(np.mean([roc_auc_score(true, found) for true, found in of_slides]))
+        overlaps = [jaccard_score(true, found >= 128) for true, found in of_slides]
+        assert scores["mean_slide_iou"] == pytest.approx(np.mean(overlaps))
+        assert abs(scores["mean_slide_iou"] - scores["iou"]) > 0.001
     assert [row["slide"] for row in rows] == ["a", "b", "c"]
     assert sum(row["tp"] for row in rows) == ((probability >= 128) & (truth == 1) & is_tissue).sum()
     assert metrics["slides"]["auc"] == 1.0

@@ -11,8 +11,8 @@ import pandas as pd
 
 from shared.writers import atomic_path
 
-from .intervals import Draws
-from .method_row import DONE, MethodRow
+from ..intervals import Draws
+from ..method_row import DONE, MethodRow
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from shared.writers.overlay import PROBABILITY_COLOURS
 from shared.writers.palette import class_colour
 from shared.wsi import open_slide
 
-from .data import ComparisonData
-from .method_row import MethodRow
-from .scoring import map_class_names
+from ..data import ComparisonData
+from ..method_row import MethodRow
+from ..scoring import map_class_names
 
 _SIDE_PX = 320
 # Shades of a map: more would not be distinguished, and fewer make small files.

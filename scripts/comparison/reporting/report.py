@@ -7,62 +7,54 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from scripts.declarations.published import PublishedData
+from scripts.declarations.published import WHOLE, PublishedData
 from shared.handlers import experiment_id
 from shared.writers import atomic_path
 from shared.writers.palette import class_colour
 
-from .ceilings import CEILINGS
-from .data import ComparisonData
-from .differences import FLOOR, difference_text, differences_to, reference_of, verdict, write_differences
+from ..ceilings import CEILINGS
+from ..data import MASKS_ONLY, MASKS_WHERE_GIVEN, ComparisonData
+from ..differences import FLOOR, differences_to, reference_of, verdict, write_differences
+from ..intervals import score_names
+from ..method_row import DONE, MethodRow
+from .cells import Cell, difference_lines, is_number, score_cells, seed_rows
 from .gallery import examples, shown_size
-from .intervals import Difference, Interval, score_names
-from .method_row import DONE, MethodRow
-from .origin import code_text
+from .markdown import write_markdown
+from .origin import code_text, is_shared, shown_uri
 from .parts import case_values, worst_cases, write_cases, write_seeds
 from .plots import Point, reliability_plot, scatter, strip
-from .table import caution, confusion_shares, effort_minutes, effort_text, range_text, trainings_text, write_csv, write_markdown
+from .table import (
+    caution,
+    confusion_shares,
+    effort_minutes,
+    effort_text,
+    trainings_text,
+    write_csv,
+    write_groups_csv,
+)
 
 _TEMPLATE = "report.html.jinja"
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 # Cases that are named, and shown.
 _NUM_WORST = 3
+_TRUTHS = {MASKS_WHERE_GIVEN: "with a mask or label 0", MASKS_ONLY: "with a mask"}
 # What the plots show first and methods are distinguished by, of those that there are.
 _FIRST_SCORES = ("macro_f1", "iou")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the table that can be sorted.
-
-    Attributes:
-        value: to sort by; None stands last.
-        text: to read.
-        range: the interval, to read.
-        low: its lower end, in per cent of the scale.
-        high: its upper end.
-        published: of the paper, to read.
-    """
-
-    value: float | None
-    text: str
-    range: str = ""
-    low: float | None = None
-    high: float | None = None
-    published: str = ""
-
-
 class Report:
-    """Writes ``table.csv``, ``differences.csv``, ``seeds.csv``, ``cases.csv``, ``table.md`` and ``report.html``.
+    """Writes ``table.csv``, ``differences.csv``, ``seeds.csv``, ``cases.csv``, ``table.md`` and ``report.html``, and
+    ``groups.csv`` where test images or slides of several groups are scored apart.
+
+    A published number stands beside scores of the group that it is of; beside those of all where it is of all, or all are of
+    its group.
 
     Args:
         data: that were compared on.
@@ -94,10 +86,12 @@ class Report:
     ) -> None:
         self.rows: list[MethodRow] = []
         self._experiment_id = "0"
-        self.data, self.mpp, self.seconds, self.published = data, mpp, seconds, published
+        self.data, self.mpp, self.seconds = data, mpp, seconds
+        self.published = published.of_groups({WHOLE, data.only_group or WHOLE}) if published is not None else None
+        self.groups = {group: published.of_groups({group}) if published is not None else None for group in data.groups}
         self.tracking_uri, self.num_examples, self.experiment = tracking_uri, num_examples, experiment
         self.reference, self.command, self.code = reference, command, code_text(_ROOT)
-        self.mlflow_url = mlflow_url or (shown_uri(tracking_uri) if _is_shared(tracking_uri) else None)
+        self.mlflow_url = mlflow_url or (shown_uri(tracking_uri) if is_shared(tracking_uri) else None)
         self.names = score_names(data.class_names, ordered)
         self.unit = "slide" if data.is_slides else "image"
 
@@ -106,6 +100,7 @@ class Report:
         self.rows = list(rows)
         reference = reference_of(rows, self.reference, self.first_score)
         write_csv(self.rows, out / "table.csv", self.names, self.seconds, self.published, self.first_score)
+        write_groups_csv(self.rows, out / "groups.csv", self.names, self.seconds, self.groups, self.first_score)
         write_differences(self.rows, out / "differences.csv", self.names)
         write_seeds(self.rows, out / "seeds.csv", self.names)
         write_cases(self.rows, out / "cases.csv", self.names)
@@ -119,6 +114,7 @@ class Report:
             reference,
             self.first_score,
             self.data.class_names,
+            self.groups,
         )
         with atomic_path(out / "report.html") as temporary:
             temporary.write_text(self.page(), encoding="utf-8")
@@ -126,7 +122,7 @@ class Report:
     @property
     def first_score(self) -> str:
         """What the plots show first, and which difference is shown next to the scores."""
-        known = [name for name in self.names if any(_is_number(row.scores.get(name)) for row in self.rows)]
+        known = [name for name in self.names if any(is_number(row.scores.get(name)) for row in self.rows)]
         return next((name for name in _FIRST_SCORES if name in known), next(iter(known), _FIRST_SCORES[-1]))
 
     def page(self) -> str:
@@ -134,7 +130,7 @@ class Report:
         # Asked once: a server that is gone takes its time.
         self._experiment_id = experiment_id(self.tracking_uri, self.experiment) or "0"
         done = [row for row in self.rows if row.status == DONE]
-        names = {name: title for name, title in self.names.items() if any(_is_number(row.scores.get(name)) for row in done)}
+        names = {name: title for name, title in self.names.items() if any(is_number(row.scores.get(name)) for row in done)}
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent),
             autoescape=True,
@@ -152,14 +148,16 @@ class Report:
             seconds=self.seconds,
             columns=names,
             costs=self._cost_titles(done),
+            groups=self._groups(done, names),
             rows=[self._table_row(row, names, done) for row in done],
             command=self.command,
             code=self.code,
-            seed_rows=_seed_rows(done, names),
+            seed_rows=seed_rows(done, names),
             strips=self._strips(done),
             others=[row for row in self.rows if row.status != DONE],
             notes=[row for row in done if row.reason],
             settings=[(row, sorted(row.settings.items())) for row in done if row.settings],
+            scored=f"{len(self.data.records)} of the test split, those {_TRUTHS[self.data.truth]}",
             published=self.published,
             plots=self._plots(done, names),
             curves=self._curves(done),
@@ -184,7 +182,8 @@ class Report:
         splits = ", ".join(
             f"{name} {counts['rows']} {self.unit}s of {counts['cases']} cases" for name, counts in self.data.counts.items()
         )
-        return f"{title}: {splits}; scored at {self.mpp:g} um per pixel. {_machine()}; {_now()}."
+        scored = f"{len(self.data.records)} test {self.unit}s {_TRUTHS[self.data.truth]} scored at {self.mpp:g} um per pixel"
+        return f"{title}: {splits}; {scored}. {_machine()}; {_now()}."
 
     def _cost_titles(self, rows: Sequence[MethodRow]) -> dict[str, str]:
         titles = {
@@ -196,7 +195,6 @@ class Report:
         return titles | ({"gpu": "Peak GPU memory, GiB"} if any(row.gpu_bytes is not None for row in rows) else {})
 
     def _table_row(self, row: MethodRow, names: Mapping[str, str], rows: Sequence[MethodRow]) -> dict[str, Any]:
-        published = self.published.of(row.key, row.config) if self.published else {}
         minutes = effort_minutes(row.whole_effort, self.seconds)
         memory, gpu = (size / 2**30 if size is not None else math.nan for size in (row.peak_bytes, row.gpu_bytes))
         costs = [(minutes, 1), (row.training_minutes, 1), (row.seconds_per_image, 2), (memory, 1), (gpu, 1)]
@@ -208,7 +206,7 @@ class Report:
             "trainings": trainings_text(row),
             "reading": ", ".join([f"{row.mpp:g} µm per pixel", *row.overlays]) if row.mpp is not None else "",
             "verdict": verdict(row, rows, self.first_score),
-            "scores": [_score_cell(row.scores.get(name), published.get(name)) for name in names],
+            "scores": score_cells(row, names, self.published),
             "costs": [
                 Cell(None if math.isnan(cost) else cost, "–" if math.isnan(cost) else f"{cost:.{n}f}") for cost, n in costs
             ],
@@ -216,6 +214,24 @@ class Report:
             if self.mlflow_url
             else [],
         }
+
+    def _groups(self, rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Tables of the scores of each group of the test data that is scored apart."""
+        tables = []
+        for group, published in self.groups.items():
+            of_group = [row.of_group(group) for row in rows if group in row.of_groups]
+            lines = [
+                {
+                    "title": row.title,
+                    "verdict": verdict(row, of_group, self.first_score),
+                    "cells": score_cells(row, names, published),
+                }
+                for row in of_group
+            ]
+            if lines:
+                num = len(self.data.of_group(group))
+                tables.append({"title": group, "num": num, "rows": lines, "caution": caution(of_group)})
+        return tables
 
     def _against(self, rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
         """Tables of paired differences: to the reference, and to what every method has to beat."""
@@ -226,7 +242,7 @@ class Report:
             found = differences_to(other, rows, list(names)) if other is not None else {}
             if other is not None and found:
                 lines = [
-                    {"title": row.title, "cells": [_difference_lines(found[row.key].get(name)) for name in names]}
+                    {"title": row.title, "cells": [difference_lines(found[row.key].get(name)) for name in names]}
                     for row in rows
                     if row.key in found
                 ]
@@ -295,73 +311,13 @@ class Report:
         return f"{self._experiment_url()}/runs/{run_id}"
 
 
-def _seed_rows(rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Readable scores of each training, for methods with several trainings."""
-    return [
-        {
-            "title": row.title,
-            "seed": seed,
-            "cells": [_percent(row.draws.trainings[name][index]) if name in row.draws.trainings else "–" for name in names],
-        }
-        for row in rows
-        if row.draws is not None and len(row.seeds) > 1
-        for index, seed in enumerate(row.seeds)
-    ]
-
-
-def _difference_lines(difference: Difference | None) -> list[str]:
-    """Like `difference_text`, one line per part: points, interval, draws ahead."""
-    text, *rest = difference_text(difference).split(" (", 1)
-    return [text, *("".join(rest).replace("),", ",").split(", ") if rest else [])]
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{100 * share:.1f}"
-
-
 def _short(case: str) -> str:
     """A case's name; of one that is the path of its image the file's."""
     return case.rpartition("/")[2]
 
 
-def _is_shared(uri: str) -> bool:
-    """Whether an address of MLflow is a server that others reach too.
-
-    >>> [_is_shared(uri) for uri in ("https://mlflow.example.org", "http://127.0.0.1:5000", "sqlite:///out/mlruns.db")]
-    [True, False, False]
-    """
-    address = urlsplit(uri)
-    return address.scheme in ("http", "https") and address.hostname not in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
-
-
 def _point(row: MethodRow, x: float, name: str) -> Point:
     return Point(row.title, x, row.scores[name], row.is_baseline)
-
-
-def _score_cell(score: Interval | None, published: float | None) -> Cell:
-    paper = "" if published is None else f"{100 * published:.1f}"
-    if not _is_number(score) or score is None:
-        return Cell(None, "–", published=paper)
-    mean, low, high = (100 * value for value in (score.mean, score.low, score.high))
-    ends = range_text(score, "–")
-    if not ends:
-        return Cell(mean, f"{mean:.1f}", "–", published=paper)
-    return Cell(mean, f"{mean:.1f}", ends, low, high, paper)
-
-
-def _is_number(score: Interval | None) -> bool:
-    return score is not None and not math.isnan(score.mean)
-
-
-def shown_uri(uri: str) -> str:
-    """An address that can be shown to others: without a user's name and password.
-
-    >>> shown_uri("postgresql://me:secret@host:5432/mlflow"), shown_uri("sqlite:///out/mlruns.db")
-    ('postgresql://host:5432/mlflow', 'sqlite:///out/mlruns.db')
-    """
-    scheme, separator, rest = uri.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def _now() -> str:

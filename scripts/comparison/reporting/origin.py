@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import shared
 
@@ -31,6 +32,27 @@ def code_text(folder: Path) -> str:
         return version
     changed = " with changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else ""
     return f"{version}, commit {commit}{changed}"
+
+
+def is_shared(uri: str) -> bool:
+    """Whether an address of MLflow is a server that others reach too.
+
+    >>> [is_shared(uri) for uri in ("https://mlflow.example.org", "http://127.0.0.1:5000", "sqlite:///out/mlruns.db")]
+    [True, False, False]
+    """
+    address = urlsplit(uri)
+    return address.scheme in ("http", "https") and address.hostname not in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+
+
+def shown_uri(uri: str) -> str:
+    """An address that can be shown to others: without a user's name and password.
+
+    >>> shown_uri("postgresql://me:secret@host:5432/mlflow"), shown_uri("sqlite:///out/mlruns.db")
+    ('postgresql://host:5432/mlflow', 'sqlite:///out/mlruns.db')
+    """
+    scheme, separator, rest = uri.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -1,0 +1,80 @@
+"""Cells of the tables of a report's page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.declarations.published import PublishedData
+
+from ..differences import difference_text
+from ..intervals import Difference, Interval
+from ..method_row import MethodRow
+from .table import range_text
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table that can be sorted.
+
+    Attributes:
+        value: to sort by; None stands last.
+        text: to read.
+        range: the interval, to read.
+        low: its lower end, in per cent of the scale.
+        high: its upper end.
+        published: of the paper, to read.
+    """
+
+    value: float | None
+    text: str
+    range: str = ""
+    low: float | None = None
+    high: float | None = None
+    published: str = ""
+
+
+def score_cells(row: MethodRow, names: Mapping[str, str], published: PublishedData | None) -> list[Cell]:
+    of_method = published.of(row.key, row.config) if published is not None else {}
+    return [_score_cell(row.scores.get(name), of_method.get(name)) for name in names]
+
+
+def _score_cell(score: Interval | None, published: float | None) -> Cell:
+    paper = "" if published is None else f"{100 * published:.1f}"
+    if not is_number(score) or score is None:
+        return Cell(None, "–", published=paper)
+    mean, low, high = (100 * value for value in (score.mean, score.low, score.high))
+    ends = range_text(score, "–")
+    if not ends:
+        return Cell(mean, f"{mean:.1f}", "–", published=paper)
+    return Cell(mean, f"{mean:.1f}", ends, low, high, paper)
+
+
+def is_number(score: Interval | None) -> bool:
+    return score is not None and not math.isnan(score.mean)
+
+
+def seed_rows(rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Readable scores of each training, for methods with several trainings."""
+    return [
+        {
+            "title": row.title,
+            "seed": seed,
+            "cells": [_percent(row.draws.trainings[name][index]) if name in row.draws.trainings else "–" for name in names],
+        }
+        for row in rows
+        if row.draws is not None and len(row.seeds) > 1
+        for index, seed in enumerate(row.seeds)
+    ]
+
+
+def difference_lines(difference: Difference | None) -> list[str]:
+    """Like `difference_text`, one line per part: points, interval, draws ahead."""
+    text, *rest = difference_text(difference).split(" (", 1)
+    return [text, *("".join(rest).replace("),", ",").split(", ") if rest else [])]
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.1f}"
