@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# CAMEL from installation to tumour maps on generated data: installs, trains, evaluates, and maps the generated test slides.
+# CAMEL from installation to tumour maps on generated data: installs, trains, evaluates, and maps the generated test slides; and
+# one slide of real tissue, by a head that comes with the project (scripts/demo_slide.sh; DEMO_SLIDE=slide.svs for one of yours).
 # About 15 minutes on 2 CPU cores once installed; a second run resumes where the first one stopped.
 set -euo pipefail
+if [ -n "${DEMO_SLIDE:-}" ]; then
+    [ -e "$DEMO_SLIDE" ] || { echo "error: DEMO_SLIDE=$DEMO_SLIDE does not exist: give the path of a slide" >&2; exit 1; }
+    DEMO_SLIDE=$(realpath -- "$DEMO_SLIDE")
+    export DEMO_SLIDE
+fi
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 prepare_environment requirements.txt
@@ -14,6 +20,9 @@ echo "== Evaluate on the test split =="
 echo "== Map the generated test slides =="
 "$PYTHON" -m monai.bundle run --config_file $bundle/configs/inference.json
 
+echo "== Map a slide of real tissue, by a head that comes with the project =="
+DEMO_PYTHON=$PYTHON bash scripts/demo_slide.sh
+
 cat <<END
 
 Done. What to look at:
@@ -22,14 +31,12 @@ Done. What to look at:
   $PWD/$bundle/output/*.png                     each slide with its tumour map
   $PWD/$bundle/output/*.ome.tif, *.geojson      the maps and tumour outlines, for QuPath
   $PWD/$bundle/output/slides.csv                one row per slide: tumour area, share, seconds
+  $PWD/maps/demo_slide                          the slide of real tissue, if it could be had
+
+Map colorectal slides of your own without any training: DEMO_SLIDE=slide.svs bash scripts/demo_slide.sh
 
 See slides and maps in a browser (needs: "$PYTHON" -m pip install -r requirements-viewer.txt -c constraints.txt):
   "$PYTHON" scripts/view.py $bundle/output --manifest data/demo/slides.csv
-
-A slide of your own, of colorectal tissue, is mapped without any training by the head in $bundle/models/ebhi_seg (its README.md
-says what it was trained on; research only):
-  "$PYTHON" -m monai.bundle run --config_file "['$bundle/configs/inference.json','$bundle/models/ebhi_seg/inference.json']" \\
-      --source slide.svs --output_dir maps
 
   MLflow: "$PWD/.venv/bin/mlflow" ui --backend-store-uri "sqlite:///$PWD/$bundle/models/mlruns.db"
 END

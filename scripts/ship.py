@@ -4,7 +4,8 @@ python scripts/ship.py --bundle bundles/camel --run runs/camel_ebhi --overlay eb
     --mpp_reason "EBHI-Seg states only a magnification of 400x"
 
 It writes bundles/<bundle>/models/<first overlay>/: model.pt (the head), calibration.json (its threshold), inference.json (a
-configuration to give after the bundle's own), metrics.json and test_images.csv (its scores), and README.md, the model card.
+configuration to give after the bundle's own), metrics.json and test_images.csv or test_slides.csv (its scores), and README.md,
+the model card. Data that have no overlay give the folder a name by --name, and the card a --data_note.
 Every number comes from the run and its evaluation on the test split, with intervals over cases. The manifest and masks of the
 data are not shipped, but must be available.
 
@@ -30,9 +31,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--overlay",
         nargs="+",
-        required=True,
-        help="overlays of the training, in the same order; the first is the overlay of the data",
+        default=[],
+        help="overlays of the training, in the same order; the first is the overlay of the data, unless there is a --name",
     )
+    parser.add_argument("--name", dest="head", help="name of the head's folder, for data that no overlay names")
+    parser.add_argument("--data_note", help="how such data were made, and what of them cannot be had; it is stated on the card")
     parser.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: that of the training)")
     parser.add_argument("--mpp_reason", help="reason for --mpp if the training had another value; it is stated on the card")
     parser.add_argument("--slides", type=Path, help="manifest of slides with masks, to be mapped and scored for the card")

@@ -21,7 +21,7 @@ def network_items(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
         config: that the training recorded.
     """
     network = {key: value for key, value in config[NETWORK].items() if not key.startswith("_desc")} | {"_requires_": _CHECKED}
-    own = {key: known[key] for key, value in config.items() if key in known and not _is_plain(value)}
+    own = {key: known[key] for key, value in config.items() if key in known and not is_plain(value)}
     needed = needed_items(network, {**config, **own})
     return {key: value for key, value in needed.items() if known.get(key, ...) != value} | {NETWORK: network}
 
@@ -43,7 +43,8 @@ def needed_items(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether a value is neither an expression, nor a component, nor refers to others."""
     return (
         not isinstance(value, Mapping) and not list(_references(value)) and not (isinstance(value, str) and value.startswith("$"))
     )

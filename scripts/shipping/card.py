@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 TITLES = {"iou": "IoU", "f1": "F1", "sensitivity": "sensitivity", "specificity": "specificity", "accuracy": "accuracy"}
-SINGLE = {"dice_positive": "mean Dice of tumour images", "false_positive_share": "false positives in normal images"}
+SINGLE = {
+    "auc": "AUC",
+    "dice_positive": "mean Dice of tumour images",
+    "false_positive_share": "false positives in normal images",
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class CardFacts:
         version: of the bundle that was trained.
         calibration: how the threshold was chosen.
         mpp_reason: why slides are read at that pixel size; None where the training's images say it.
+        data_note: how data that have no overlay were made; None for those of an overlay.
     """
 
     bundle: str
@@ -41,6 +46,7 @@ class CardFacts:
     version: str
     calibration: str
     mpp_reason: str | None
+    data_note: str | None = None
 
 
 def card(facts: CardFacts, scores: Mapping[str, Any]) -> str:
@@ -57,8 +63,10 @@ def card(facts: CardFacts, scores: Mapping[str, Any]) -> str:
         f"{facts.task}. This folder holds the head alone, trained on {data}. **Research only; not a medical device, not for "
         "diagnosis.**",
         _use(facts),
-        f"## Data and licence\n\n{data}: {' '.join(source.split())}\n\nThe head was trained on these data; their authors must "
-        "be named wherever it is used. The head itself is under the bundle's licence, Apache-2.0.",
+        f"## Data and licence\n\n{data}: {' '.join(source.split())}",
+        *([facts.data_note] if facts.data_note else []),
+        "The head was trained on these data; their authors must be named wherever it is used. The head itself is under the "
+        "bundle's licence, Apache-2.0.",
         f"## Encoder\n\n{_encoder(facts.encoder)}",
         _training(facts),
         _scores(facts, scores, data),
@@ -117,24 +125,35 @@ def _training(facts: CardFacts) -> str:
 
 
 def _scores(facts: CardFacts, scores: Mapping[str, Any], data: str) -> str:
+    pixels, interval = scores["pixels"], scores["interval"]
+    single = [key for key in SINGLE if any(key in values for values in pixels.values())]
     rows = [
-        [name, *(_interval(values[key]) for key in TITLES), *(_share(values.get(key)) for key in SINGLE)]
-        for name, values in scores["pixels"].items()
+        [name, *(_interval(values[key]) for key in TITLES), *(_share(values.get(key)) for key in single)]
+        for name, values in pixels.items()
     ]
-    interval = scores["interval"]
+    unit = "slides" if "num_slides" in scores else "images"
+    cases = "" if interval["resampled"] == unit else f", of {scores['num_cases']} cases"
+    counted = "pixels in tissue" if unit == "slides" else "pixels"
     return "\n".join(
         [
             "## Scores",
             "",
-            f"{scores['num_images']} test images of {data}, of {scores['num_cases']} cases that took no part in the training; in "
-            f"per cent, pixels of all images together, at a threshold of {scores['threshold']:.4g}. In brackets "
-            f"{100 * interval['level']:.0f} % intervals over cases ({interval['draws']} bootstrap draws, one training).",
+            f"{scores[f'num_{unit}']} test {unit} of {data}{cases} that took no part in the training; in per cent, {counted} of "
+            f"all {unit} together, at a threshold of {scores['threshold']:.4g}. In brackets {100 * interval['level']:.0f} % "
+            f"intervals over {interval['resampled']} ({interval['draws']} bootstrap draws, one training).",
             "",
-            *_table(["pixels", *TITLES.values(), *SINGLE.values()], rows),
+            *_table([counted, *TITLES.values(), *(SINGLE[key] for key in single)], rows),
             "",
-            "`metrics.json` holds these numbers, and `test_images.csv` the counts of each image.",
+            *_labels(scores),
+            f"`metrics.json` holds these numbers, and `test_{unit}.csv` the counts of each {unit[:-1]}.",
         ]
     )
+
+
+def _labels(scores: Mapping[str, Any]) -> list[str]:
+    """How well a network of slides ranks the slides by their labels."""
+    aucs = [values["auc"] for values in scores.get("slide_labels", {}).values()]
+    return [f"AUC of the slides' labels: {_share(auc)}.\n" for auc in aucs]
 
 
 def _slides(slides: Mapping[str, Any]) -> str:
@@ -144,6 +163,8 @@ def _slides(slides: Mapping[str, Any]) -> str:
 
 
 def _limits(facts: CardFacts, scores: Mapping[str, Any], data: str) -> str:
+    resampled = scores["interval"]["resampled"]
+    number = scores[f"num_{resampled}"]
     size = f"Slides are read at {facts.overlay['mpp']:g} um per pixel."
     if facts.mpp_reason:
         size += f" This is an assumption: {facts.mpp_reason.rstrip('.')}. Give another pixel size with `--mpp`."
@@ -151,7 +172,7 @@ def _limits(facts: CardFacts, scores: Mapping[str, Any], data: str) -> str:
         [
             "## Limits",
             "",
-            f"- The method was scored on {scores['num_cases']} cases of one data set, {data}. Nothing is known about other "
+            f"- The method was scored on {number} {resampled} of one data set, {data}. Nothing is known about other "
             "organs, scanners, stains and diagnoses.",
             f"- {size}",
             "- The network also gives an answer for kinds of tissue that the data do not contain.",

@@ -10,24 +10,25 @@ FILE = Path("docs", "data_license.txt")
 _FREE = re.compile(r"\bCC0\b|\bCC BY 4\.0|public domain", re.IGNORECASE)
 
 
-def data_terms(bundle: Path, overlay: str) -> str:
-    """The paragraph that names the overlay of a data set: its title, source and licence.
+def data_terms(bundle: Path, name: str) -> str:
+    """The paragraph whose first line names a head's folder in ``models``, or the overlay of its data: title, source and licence.
 
     Raises:
         ValueError: if there is none, or its licence does not let what was learned from the data be given on.
     """
     path = bundle / FILE
-    named = [
-        text.strip() for text in path.read_text(encoding="utf-8").split("\n\n") if f"{overlay}.json" in text.partition("\n")[0]
-    ]
+    paragraphs = [text.strip() for text in path.read_text(encoding="utf-8").split("\n\n")]
+    # A title, and below it source and licence.
+    titled = [text for text in paragraphs if "\n" in text]
+    named = [text for text in titled if any(it in text.partition("\n")[0] for it in (f"{name}.json", f"models/{name}"))]
     if not named:
         raise ValueError(
-            f"{path} does not state the terms under which the data of {overlay}.json are distributed: add a paragraph that "
-            "names the overlay"
+            f"{path} does not state the terms under which the data of {name} are distributed: add a paragraph whose first line "
+            f"names the overlay {name}.json or the folder models/{name}"
         )
     if not _FREE.search(named[0]):
         raise ValueError(
-            f"{path} states for the data of {overlay}.json: {' '.join(named[0].split())}. Expected CC0 or CC BY 4.0: weights "
+            f"{path} states for the data of {name}: {' '.join(named[0].split())}. Expected CC0 or CC BY 4.0: weights "
             "learned from other data are not redistributed"
         )
     return named[0]

@@ -19,9 +19,11 @@ from shared.data.record import Record
 from shared.evaluation.report import COUNTS
 
 from .two_classes import as_tumour
+from .whole_slides import as_images
 
 WEIGHTS, CONFIG = "model.pt", "config.json"
 EVALUATION = "evaluation"
+IMAGES, SLIDES = "images", "slides"
 ENCODER, ENCODER_KEY = "encoder.", "encoder_key"
 # A head of a few channels on any of the encoders is far below it.
 LARGEST_BYTES = 2_000_000
@@ -39,6 +41,7 @@ class FinishedRun:
         metrics: of its evaluation on the test split.
         images: a row per test image, with counts of pixels.
         records: the manifest's rows of these images, in their order.
+        unit: what the test images are, in the plural: images, or whole slides, of whose pixels those in tissue are counted.
     """
 
     folder: Path
@@ -47,6 +50,7 @@ class FinishedRun:
     metrics: Mapping[str, Any]
     images: pd.DataFrame
     records: list[Record]
+    unit: str = IMAGES
 
     @property
     def method(self) -> str:
@@ -82,16 +86,22 @@ def read_run(folder: Path) -> FinishedRun:
     metrics = _json(folder / EVALUATION / "metrics.json", remedy)
     if metrics.get("split", "test") != "test":
         raise ValueError(f"{folder / EVALUATION}: expected scores of the test split, found those of {metrics['split']}; {remedy}")
-    path = folder / EVALUATION / "images.csv"
-    if not path.is_file() or not ({"images", "pixels"} <= metrics.keys() or "confusion" in metrics):
-        raise ValueError(f"{folder / EVALUATION} holds no scores of pixels, image by image (images.csv, metrics.json); {remedy}")
+    unit = SLIDES if "pixels_tissue" in metrics else IMAGES
+    path = folder / EVALUATION / f"{unit}.csv"
+    if not path.is_file() or not ({"images", "pixels"} <= metrics.keys() or metrics.keys() & {"confusion", "pixels_tissue"}):
+        raise ValueError(
+            f"{folder / EVALUATION} holds no scores of pixels, image by image (images.csv, or of slides slides.csv, and "
+            f"metrics.json); {remedy}"
+        )
     images = pd.read_csv(path)
-    if "confusion" in metrics:
+    if unit == SLIDES:
+        metrics, images = as_images(metrics, images)
+    elif "confusion" in metrics:
         metrics, images = as_tumour(metrics, images)
     missing = [name for name in COUNTS if name not in images]
     if missing:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}: the test images need masks")
-    return FinishedRun(folder, config, weights, metrics, images, _records(config, images, path))
+    return FinishedRun(folder, config, weights, metrics, images, _records(config, images, path, unit), unit)
 
 
 def _head(path: Path) -> dict[str, Tensor]:
@@ -118,11 +128,12 @@ def _json(path: Path, remedy: str) -> dict[str, Any]:
     return found
 
 
-def _records(config: Mapping[str, Any], images: pd.DataFrame, path: Path) -> list[Record]:
+def _records(config: Mapping[str, Any], images: pd.DataFrame, path: Path, unit: str) -> list[Record]:
     """The manifest's rows of the images that were scored."""
     parser = ConfigParser(dict(config))
     records = load_manifest(parser.get_parsed_content("manifest"), split="test", require=())
-    by_region = {_region(record): record for record in records}
+    # Slides are known by their names without suffix.
+    by_region = {(_slide(record) if unit == SLIDES else _region(record)): record for record in records}
     rows = images.astype(object).where(images.notna(), None).to_dict("records")
     unknown = [row["image"] for row in rows if _region(row) not in by_region]
     if unknown:
@@ -130,6 +141,10 @@ def _records(config: Mapping[str, Any], images: pd.DataFrame, path: Path) -> lis
             f"{path}: {unknown[0]} is not a test image of {parser.get_parsed_content('manifest')}: score the run again"
         )
     return [by_region[_region(row)] for row in rows]
+
+
+def _slide(record: Mapping[str, Any]) -> tuple[str, None, None]:
+    return Path(record["image"]).stem, None, None
 
 
 def _region(row: Mapping[str, Any]) -> tuple[str, int | None, int | None]:

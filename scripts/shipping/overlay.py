@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.declarations.network_items import network_items
+from scripts.declarations.network_items import NETWORK, is_plain, needed_items, network_items
 from shared.encoders import Encoder
 
 # A map pixel of a slide is the mean of as many along each side.
@@ -40,7 +40,10 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
         **({"tile_mpp": None} if "tile_mpp" in inference else {}),
         **tile_sizes(encoder),
     }
-    overlay |= {key: value for key, value in network_items(inference, config).items() if key not in overlay}
+    items = network_items(inference, config)
+    # What the bundle's own file says too is stated here as well, so that the head does not depend on its defaults.
+    pinned = {key: config[key] for key in needed_items(items[NETWORK], config) if key in inference and is_plain(config[key])}
+    overlay |= {key: value for key, value in (pinned | items).items() if key not in overlay}
     if overlay.get("encoder_file") is not None:
         # Of that machine: the head's key of the encoder says whether another file is the same.
         overlay["encoder_file"] = None

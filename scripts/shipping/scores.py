@@ -15,9 +15,13 @@ from shared.data.record import Record
 from shared.evaluation.report import COUNTS, everything_is_tumour
 from shared.metrics import BOUNDARY_THRESHOLDS
 
-from .finished_run import FinishedRun
+from .finished_run import IMAGES, SLIDES, FinishedRun
 
 SCORES = ("iou", "f1", "sensitivity", "specificity", "accuracy")
+# Of one training; their intervals would take more than counts.
+WITHOUT_INTERVAL = {IMAGES: ("dice_positive", "false_positive_share"), SLIDES: ("auc",)}
+# Where the scores of the labels of whole images and slides stand.
+OF_LABELS = {IMAGES: "images", SLIDES: "slide_labels"}
 EVERYTHING = "Everything is tumour"
 _SAME = 1e-6
 
@@ -33,24 +37,31 @@ def scores_of_test_images(run: FinishedRun) -> dict[str, Any]:
     known, found = run.metrics["pixels"][run.method]["iou"], pixels[run.method]["iou"]["mean"]
     if abs(known - found) > _SAME:
         raise ValueError(
-            f"{run.folder / 'evaluation'}: images.csv gives an IoU of {found:.6f}, metrics.json {known:.6f}: score the run again"
+            f"{run.folder / 'evaluation'}: {run.unit}.csv gives an IoU of {found:.6f}, metrics.json {known:.6f}: "
+            "score the run again"
         )
     whole_images = {name: run.metrics["pixels"].get(name, {}) for name in pixels}
     for name, scores in pixels.items():
-        scores |= {key: whole_images[name][key] for key in ("dice_positive", "false_positive_share") if key in whole_images[name]}
+        scores |= {key: whole_images[name][key] for key in WITHOUT_INTERVAL[run.unit] if key in whole_images[name]}
+    numbers = {f"num_{run.unit}": len(run.records), "num_cases": len(set(_cases(run.records)))}
+    resampled = "cases"
+    if run.unit == SLIDES and numbers["num_cases"] == len(run.records):
+        # Every slide is its own case: nothing is known of patients.
+        resampled = run.unit
+        del numbers["num_cases"]
     return {
-        "num_images": len(run.records),
-        "num_cases": len(set(_cases(run.records))),
+        **numbers,
         "threshold": run.threshold,
-        "interval": {"level": LEVEL, "draws": NUM_DRAWS, "resampled": "cases"},
+        "interval": {"level": LEVEL, "draws": NUM_DRAWS, "resampled": resampled},
         "pixels": pixels,
-        "images": {run.method: run.metrics["images"][run.method]},
+        OF_LABELS[run.unit]: {run.method: run.metrics["images"][run.method]},
     }
 
 
 def image_scores(run: FinishedRun) -> pd.DataFrame:
     """A row per test image, by the name of its file alone."""
-    table = run.images[[name for name in ("image", "x", "y", "label", "max_probability", *COUNTS) if name in run.images]].copy()
+    names = ("image", "x", "y", "label", "max_probability", "score", "tissue_auc", *COUNTS)
+    table = run.images[[name for name in names if name in run.images]].copy()
     table["image"] = [record["image"].rpartition("/")[2] for record in run.records]
     return table.dropna(axis="columns", how="all")
 

@@ -14,6 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from scripts.declarations.network_items import NETWORK
+from shared.calibration.carried_threshold import with_threshold
 from shared.encoders import Encoder
 from shared.inference import SlideMapper
 from shared.inference.bundle_mapper import load_slide_mapper
@@ -26,7 +27,7 @@ from .scores import image_scores, scores_of_test_images
 from .slides import slide_scores
 from .training import training_command
 
-OVERLAY, CARD, METRICS, IMAGES = "inference.json", "README.md", "metrics.json", "test_images.csv"
+OVERLAY, CARD, METRICS = "inference.json", "README.md", "metrics.json"
 _SAME_THRESHOLD = 1e-9
 
 
@@ -37,7 +38,9 @@ class Request:
     Attributes:
         bundle: its folder.
         run: output folder of the training.
-        overlays: of the training, by their names; the first one is that of the data.
+        overlays: of the training, by their names; the first one is that of the data, unless there is a `head`.
+        head: name of the folder, for data that have no overlay; None for the name of the first overlay.
+        data_note: what the card says of such data: how they were made, and what of them cannot be had.
         mpp: micrometres per pixel at which slides are read; None for that of the training.
         mpp_reason: why, where the training's images do not say it.
         slides: manifest of slides with masks, to be mapped and scored too; None for none.
@@ -47,7 +50,9 @@ class Request:
 
     bundle: Path
     run: Path
-    overlays: tuple[str, ...]
+    overlays: tuple[str, ...] = ()
+    head: str | None = None
+    data_note: str | None = None
     mpp: float | None = None
     mpp_reason: str | None = None
     slides: Path | None = None
@@ -56,7 +61,7 @@ class Request:
 
     @property
     def name(self) -> str:
-        return self.overlays[0]
+        return self.head or self.overlays[0]
 
     @property
     def folder(self) -> Path:
@@ -71,14 +76,13 @@ def ship(request: Request) -> Path:
     Raises:
         ValueError: naming what is missing, does not fit or may not be given on; nothing was written then.
     """
+    _check(request)
     terms = data_terms(request.bundle, request.name)
-    if request.slides is not None and not request.slides_note:
-        raise ValueError(
-            "--slides needs --slides_note: state what slides these are, and whether the training has seen any of their tissue"
-        )
     run = read_run(request.run)
     mpp = _mpp(request, run.config)
-    command = training_command(request.bundle, request.overlays, run.config)
+    command = training_command(
+        request.bundle, request.overlays, run.config, None if request.head is None else f"data/{request.head}"
+    )
     encoder = _encoder(run.config)
     scores = scores_of_test_images(run)
     request.folder.parent.mkdir(exist_ok=True)
@@ -96,6 +100,21 @@ def ship(request: Request) -> Path:
         shutil.rmtree(request.folder, ignore_errors=True)
         staged.replace(request.folder)
     return request.folder
+
+
+def _check(request: Request) -> None:
+    """Refuse a request that lacks what the folder's name or the card needs."""
+    if not (request.head or request.overlays):
+        raise ValueError("a training without overlays has data without a name: give --name, the name of the head's folder")
+    if request.head is not None and not request.data_note:
+        raise ValueError(
+            "--name is for data that no overlay names, and needs --data_note: state how they were made, and what of them cannot "
+            "be had"
+        )
+    if request.slides is not None and not request.slides_note:
+        raise ValueError(
+            "--slides needs --slides_note: state what slides these are, and whether the training has seen any of their tissue"
+        )
 
 
 def _mpp(request: Request, config: Mapping[str, Any]) -> float:
@@ -120,11 +139,12 @@ def _encoder(config: Mapping[str, Any]) -> Encoder:
 
 def _write(folder: Path, run: FinishedRun, overlay: Mapping[str, Any]) -> None:
     # Of each tensor its own values alone, whatever storage it was a part of.
-    torch.save({name: value.detach().clone().contiguous() for name, value in run.weights.items()}, folder / WEIGHTS)
+    state = {name: value.detach().clone().contiguous() for name, value in run.weights.items()}
+    torch.save(with_threshold(state, None if run.calibration is None else run.threshold), folder / WEIGHTS)
     if run.calibration is not None:
         shutil.copyfile(run.calibration, folder / run.calibration.name)
     (folder / OVERLAY).write_text(json.dumps(overlay, indent=4) + "\n", encoding="utf-8")
-    image_scores(run).to_csv(folder / IMAGES, index=False)
+    image_scores(run).to_csv(folder / f"test_{run.unit}.csv", index=False)
 
 
 def _loaded(request: Request, run: FinishedRun, folder: Path) -> SlideMapper:
@@ -151,6 +171,7 @@ def _facts(
         method=run.method,
         task=metadata["task"],
         terms=terms,
+        data_note=request.data_note,
         encoder=encoder.description(),
         overlay=overlay,
         command=command,

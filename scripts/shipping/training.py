@@ -16,13 +16,14 @@ from shared.engines.run_record import FILES, VOLATILE
 _PLACES = frozenset({*VOLATILE, FILES, "dataset_dir", "manifest", "features_dir"})
 
 
-def training_command(bundle: Path, overlays: Sequence[str], config: Mapping[str, Any]) -> str:
+def training_command(bundle: Path, overlays: Sequence[str], config: Mapping[str, Any], data: str | None = None) -> str:
     """``python -m monai.bundle run ...`` with the overlays, and with every key that was given in addition to them.
 
     Args:
         bundle: its folder.
         overlays: names in its ``configs``, in the order in which the training had them.
         config: that the training recorded.
+        data: the folder of the data, as the command is to name it; None where an overlay names it.
 
     Raises:
         ValueError: for an overlay that is not there, and if the training had definitions that none of them has.
@@ -37,8 +38,9 @@ def training_command(bundle: Path, overlays: Sequence[str], config: Mapping[str,
     parser.resolve_macro_and_relative_ids()
     given = _changes(parser.get(), config)
     names = [f"bundles/{bundle.name}/configs/{file.name}" for file in files]
-    listed = str(names).replace(" ", "")
-    words = [f'python -m monai.bundle run --config_file "{listed}"', *(f"--{key} {_word(value)}" for key, value in given.items())]
+    listed = f'"{str(names).replace(" ", "")}"' if len(names) > 1 else names[0]
+    given |= {} if data is None else {"dataset_dir": data}
+    words = [f"python -m monai.bundle run --config_file {listed}", *(f"--{key} {_word(value)}" for key, value in given.items())]
     return " ".join(words)
 
 

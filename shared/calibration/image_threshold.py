@@ -18,7 +18,7 @@ from ..engines.distributed import barrier, over_dataset, rank, unwrap
 from ..handlers.tracking import Tracking
 from ..networks.probabilities import tumour_probability
 from ..writers.atomic import atomic_path
-from .threshold import map_threshold
+from .threshold import map_threshold, read_calibration
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ NUM_FOLDS = MIN_IMAGES = 5
 
 
 class ImageCalibration:
-    """Chooses the threshold for tumour on validation images by their labels alone, once, and keeps it in a file.
+    """Chooses the threshold for tumour on validation images by their labels alone, once, and keeps it in a file, and in the
+    weights next to it (`carry_threshold`).
 
     Pixels of tumour images stand against pixels of normal ones, every image counting as much as any other, and the threshold
     has the largest sensitivity + specificity on them. That tumour images have normal pixels too lowers this sum and does not
@@ -75,7 +76,7 @@ class ImageCalibration:
         self.tracking = tracking
 
     def run(self) -> dict[str, Any]:
-        """Map the images and write the file; where it exists, read it."""
+        """Map the images and write the file; where it exists, read it. The weights beside it carry the threshold then."""
         if not self.file.is_file():
             result = self._given() if self.threshold is not None else self._chosen()
             # Not before every process has seen that the file is missing.
@@ -83,7 +84,7 @@ class ImageCalibration:
             if rank() == 0:
                 self._write(result)
         barrier()
-        return dict(json.loads(self.file.read_text()))
+        return read_calibration(self.file)
 
     def _given(self) -> dict[str, Any]:
         return {"threshold": self.threshold, "reason": "given"}

@@ -17,6 +17,7 @@ from ..data.record import label_of
 from ..engines.batches import SlideBags
 from ..engines.distributed import barrier, over_dataset, rank, unwrap
 from ..engines.inferers import BagInferer, fast_inferer
+from ..engines.stage import WEIGHTS
 from ..evaluation.maps.feature_maps import FeatureMaps
 from ..evaluation.maps.split_maps import SplitMaps
 from ..evaluation.report import number
@@ -24,6 +25,7 @@ from ..handlers.tracking import Tracking
 from ..metrics.bag_ranking import bag_scores, top_share_of_histogram
 from ..metrics.ranking import youden_threshold_of_histograms
 from ..writers.atomic import atomic_path
+from .carried_threshold import carried_threshold, carry_threshold
 from .temperature import temperature_of
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ CALIBRATION = "calibration.json"
 
 
 class Calibration:
-    """Chooses the threshold for tumour, once, and keeps it in a file next to the weights.
+    """Chooses the threshold for tumour, once, and keeps it in a file next to the weights, and in these (`carry_threshold`).
 
     The paper chooses it on validation slides, of which only the slides' labels are known. Here the validation slides are mapped
     as the test slides will be, the pixels of normal slides' tissue stand against the top alpha share of those of tumour slides,
@@ -69,14 +71,14 @@ class Calibration:
         self.device, self.num_workers, self.tracking = torch.device(device), num_workers, tracking
 
     def run(self) -> dict[str, Any]:
-        """Score the slides and write the file; where it exists, read it."""
+        """Score the slides and write the file; where it exists, read it. The weights beside it carry the threshold then."""
         if not self.file.is_file():
             rows, histograms = self._score(), self.maps.tissue_histograms()
             if rank() == 0:
                 labels = [label_of(record) for record in self.maps.records]
                 self._write({"threshold": map_threshold(histograms, labels, self.alpha), **self.summarise(rows)})
         barrier()
-        return dict(json.loads(self.file.read_text()))
+        return read_calibration(self.file)
 
     def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Scores of both modes, from one row per slide: ``label``, probabilities ``eval`` and ``train``, ``tumour_share``."""
@@ -141,19 +143,30 @@ def map_threshold(histograms: Sequence[Tensor], labels: Sequence[int], alpha: fl
     return max(1, youden_threshold_of_histograms(counts)) / 255
 
 
+def read_calibration(file: Path) -> dict[str, Any]:
+    """What the file of a calibration holds, once the weights beside it carry its threshold; called by every process."""
+    result = dict(json.loads(file.read_text()))
+    if rank() == 0 and "threshold" in result:
+        carry_threshold(file.with_name(WEIGHTS), result["threshold"])
+    barrier()
+    return result
+
+
 def load_threshold(
     checkpoints: Sequence[str | Path], temperature: float | str | Path = 1.0, default: float | None = None
 ) -> float:
-    """The threshold that a `Calibration` or an `ImageCalibration` has written next to a network's weights.
+    """The threshold that a `Calibration` or an `ImageCalibration` has written next to a network's weights, or into them.
+
+    ``calibration.json`` next to the weights decides, as it can be read and edited; weights that were copied without it carry
+    the threshold themselves. Where the two differ, the log says so.
 
     Args:
         checkpoints: the network's ``model.pt``, in a list; of several networks that answer together none has the threshold.
         temperature: see `with_temperature`: of the network that makes the maps now. The threshold moves with the probabilities.
-        default: for weights without such a file, of a training that chose no threshold; the log says so. None: there must be
-            one.
+        default: for weights without a threshold, of a training that chose none; the log says so. None: there must be one.
 
     Raises:
-        ValueError: for several networks, or if there is no such file and no default, or it holds no threshold.
+        ValueError: for several networks, or if there is no threshold and no default, or the file holds none.
     """
     if len(checkpoints) != 1:
         raise ValueError(
@@ -161,7 +174,10 @@ def load_threshold(
             "instance one that looks right on validation slides (evaluate.json with --split val)"
         )
     file = Path(checkpoints[0]).parent / CALIBRATION
+    carried = carried_threshold(checkpoints[0])
     if not file.is_file():
+        if carried is not None:
+            return _at_temperature(carried, temperature)
         if default is None:
             raise ValueError(
                 f"{file} does not exist: train first (the last stage but one writes it), or give --threshold a number"
@@ -172,6 +188,11 @@ def load_threshold(
         threshold = float(json.loads(file.read_text())["threshold"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} holds no threshold ({error!r}): delete it and run the training again") from error
+    if carried is not None and carried != threshold:
+        logger.warning(
+            f"{file} has a threshold of {threshold:g}, and {checkpoints[0]} carries {carried:g}: the file decides. Unless it was "
+            "edited, it belongs to other weights"
+        )
     return _at_temperature(threshold, temperature)
 
 

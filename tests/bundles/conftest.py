@@ -59,6 +59,20 @@ TINY_SLIDES: dict[str, Any] = {
     "num_epochs": 2,
     "lr": 0.003,
 }
+TINY_ATTENTION: dict[str, Any] = {
+    "amp_dtype": "$None",
+    "num_workers": 0,
+    "mpp": 0.5,
+    "smoothing": 1,
+    "feature_stride_px": 16,
+    "tile_size_px": 256,
+    "margin_px": 32,
+    "tissue_mpp": 4.0,
+    "features_per_slide": 40,
+    "num_epochs": 4,
+    "min_steps": 120,
+    "lr": 0.003,
+}
 
 
 # Steps of four masked and four labelled images: two of each for each of two processes.

@@ -7,22 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from .conftest import TINY_ATTENTION as TINY
 from .runs import Bundle, files_of, history_of, messages_of, metrics_of, train_once, weights_of
 
-TINY = {
-    "amp_dtype": "$None",
-    "num_workers": 0,
-    "mpp": 0.5,
-    "smoothing": 1,
-    "feature_stride_px": 16,
-    "tile_size_px": 256,
-    "margin_px": 32,
-    "tissue_mpp": 4.0,
-    "features_per_slide": 40,
-    "num_epochs": 4,
-    "min_steps": 120,
-    "lr": 0.003,
-}
 OF_NETWORK = ("mpp", "smoothing", "feature_stride_px", "tile_size_px", "margin_px")
 METHOD = "Attention MIL"
 TEST_SLIDES = ["slide_08", "slide_09", "slide_10"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .conftest import TINY, TINY_CDWS, TINY_JOINT, TINY_SLIDES
+from .conftest import TINY, TINY_ATTENTION, TINY_CDWS, TINY_JOINT, TINY_SLIDES
 from .runs import Bundle
 
 LABELS_ALONE = {"truth": "$None"}
@@ -12,6 +12,7 @@ SEGMENTATION = {
 CAMEL = {"max_max": "val_image_auc", "max_min": "val_image_auc"}
 CASES = {
     "alpha_beta_mil": [((), {}, {"train": "val_slide_auc"}), (("tcga",), {}, {"train": None})],
+    "attention_mil": [((), {}, {"train": "val_slide_auc"}), (("small",), LABELS_ALONE, {"train": "val_slide_auc"})],
     "camel": [
         ((), {}, CAMEL),
         ((), LABELS_ALONE, CAMEL),
@@ -36,6 +37,7 @@ CASES = {
 }
 SETTINGS = {
     "alpha_beta_mil": ("easy_slides", TINY_SLIDES | {"pretrained": False}),
+    "attention_mil": ("easy_slides", TINY_ATTENTION),
     "camel": ("easy_data", TINY),
     "cdws_mil": ("easy_data", TINY_CDWS),
     "fully_supervised": ("easy_data", SEGMENTATION),
@@ -55,7 +57,7 @@ def test_what_a_stage_takes_and_keeps(request, tmp_path, name, overlays, options
     data, tiny = SETTINGS[name]
     bundle = Bundle(name, request.getfixturevalue(data), tiny)
     keys = {"min_steps": 50, "ema_decay": 0.9, "output_dir": str(tmp_path), "tracking::enabled": False}
-    manifest = "slides.csv" if name == "alpha_beta_mil" else "images.csv"
+    manifest = "slides.csv" if data == "easy_slides" else "images.csv"
     parser = bundle.workflow("train", *overlays, **{**tiny, **options, **keys, "manifest": str(bundle.data / manifest)}).parser
     if "instance_fsb" in overlays:
         parser.get_parsed_content("construct").run()

@@ -127,7 +127,7 @@ def not_free(bundle, run):
 
 def not_named(bundle, run):
     path = bundle / "docs/data_license.txt"
-    path.write_text(path.read_text().replace("ebhi_seg.json", "another.json"))
+    path.write_text(path.read_text().replace("ebhi_seg", "another"))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,10 @@ def not_named(bundle, run):
         (fine_tuned, r"model\.pt holds the weights of its encoder, which was fine-tuned: only heads are shipped"),
         (no_encoder, r"model\.pt is not a head on an encoder's features: train with the overlay features\.json"),
         (not_free, r"Expected CC0 or CC BY 4\.0"),
-        (not_named, r"does not state the terms under which the data of ebhi_seg\.json are distributed"),
+        (
+            not_named,
+            r"does not state the terms under which the data of ebhi_seg are distributed: .* or the folder models/ebhi_seg",
+        ),
     ],
 )
 def test_what_is_refused_leaves_nothing_behind(bundle, run, change, message):
@@ -156,6 +159,8 @@ def test_what_is_refused_leaves_nothing_behind(bundle, run, change, message):
         ({"mpp": None}, r"read its images as stored \(mpp null\): give --mpp"),
         ({"mpp_reason": None}, r"the training had mpp None, and slides are read at 0\.5: give --mpp_reason"),
         ({"overlays": ("ebhi_seg",)}, "the training differs from its overlays in .*: give --overlay as the training had it"),
+        ({"overlays": ()}, "a training without overlays has data without a name: give --name"),
+        ({"head": "ebhi_seg"}, "--name is for data that no overlay names, and needs --data_note"),
         ({"overlays": ("ebhi_seg", "feature")}, r"feature\.json does not exist: give the overlays of the training"),
     ],
 )
