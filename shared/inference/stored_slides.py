@@ -20,6 +20,15 @@ logger = logging.getLogger(__name__)
 _SAME = 1e-6
 
 
+def own_features(folder: str | Path) -> str | None:
+    """The folder if it contains features that this project has written, from which maps can be made; else None."""
+    for path in sorted(Path(folder).glob(f"*{FEATURES_SUFFIX}")):
+        with SlideFeatures.open(path) as features:
+            if features.convention == OWN:
+                return str(folder)
+    return None
+
+
 class StoredSlides:
     """A folder of features, ``<name>.h5`` a slide, as `SlideEmbedder` writes them.
 
