@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ _SAME = 1e-6
 
 
 def own_features(folder: str | Path) -> str | None:
-    """The folder if it contains features that this project has written, from which maps can be made; else None."""
-    for path in sorted(Path(folder).glob(f"*{FEATURES_SUFFIX}")):
-        with SlideFeatures.open(path) as features:
-            if features.convention == OWN:
-                return str(folder)
-    return None
+    """The folder if it contains features that this project has written, as its first readable file shows; else None.
+
+    A folder in which no file can be read is taken too: each slide's own error then names its file.
+    """
+    paths = sorted(Path(folder).glob(f"*{FEATURES_SUFFIX}"))
+    for path in paths:
+        with suppress(ValueError), SlideFeatures.open(path) as features:
+            return str(folder) if features.convention == OWN else None
+    return str(folder) if paths else None
 
 
 class StoredSlides:

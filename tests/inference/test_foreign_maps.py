@@ -7,7 +7,7 @@ import tifffile
 
 from shared.encoders import foreign_encoder
 from shared.features import SlideFeatures, foreign_patches
-from shared.inference import Compute, ImageInput, SlideEmbedder, SlideMapper
+from shared.inference import Compute, ImageInput, SlideEmbedder, SlideMapper, own_features
 from shared.inference.tiles.placed_patches import place_shares
 from tests.inference.stored import Headed, Means, options, picture
 
@@ -156,3 +156,13 @@ def test_what_is_missing_is_said(tmp_path, slide):
     write(tmp_path / "theirs/a.h5", "CLAM", np.ones((1, 4)), np.array([[0, 0]]), 16)
     with pytest.raises(ValueError, match="Give --encoder NAME"):
         foreign_encoder(None, 16, foreign_patches(tmp_path / "theirs"))
+
+
+def test_only_features_of_this_project_are_maps_without_being_asked_for(tmp_path, slide):
+    assert own_features(tmp_path) is None
+    SlideEmbedder(Means(), 0.5, tile_size_px=128, margin_px=32, compute=CPU).run(slide, tmp_path / "own")
+    # A damaged file is the concern of its slide.
+    (tmp_path / "own/0.h5").write_bytes(b"half a file")
+    assert own_features(tmp_path / "own") == str(tmp_path / "own")
+    write(tmp_path / "theirs/a.h5", "CLAM", np.ones((1, 4)), np.array([[0, 0]]), 16)
+    assert own_features(tmp_path / "theirs") is None

@@ -69,7 +69,7 @@ def _check_free(output_dir: Path) -> None:
         raise ValueError(
             f"{output_dir} contains {len(found)} files of features ({names}) and no {SETTINGS_NAME} that describes how they were "
             "made: they may belong to another program, and would be replaced. Give another folder; to train on them as they "
-            "are, switch embedding off (--run_embed '$None')"
+            "are, append foreign_features.json to the configurations, or switch embedding off (--run_embed '$None')"
         )
 
 
