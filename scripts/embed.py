@@ -5,7 +5,8 @@ python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --str
 python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out features --engine ray --gpus_per_slide 1
 python scripts/embed.py --manifest slides.csv --encoder my/encoder.pt2 --mean 0.7 0.5 0.7 --std 0.2 0.2 0.2 --out features
 
-Every slide gets <name>.h5, which docs/features.md describes; trainings and maps read it, as do TRIDENT and CLAM.
+Every slide gets <name>.h5, which docs/features.md describes; trainings (--slide_features) and maps (--stored_features) read it,
+as do TRIDENT and CLAM. Encoder options, pixel size, tiles and tissue have the same defaults here as in the bundles.
 
 The same command resumes after an interruption, even kill -9; finished slides are skipped. Several such commands with the same
 output folder share the slides, also on several machines with a common file system. A slide that fails is tried once more at
@@ -50,7 +51,7 @@ def parsed() -> argparse.Namespace:
     encoder.add_argument("--stride_px", type=int, help="distance between features in pixels (default: the encoder's own stride)")
     encoder.add_argument("--strides_px", type=int, nargs="+", help="strides of the maps if there are several, finest first")
     encoder.add_argument(
-        "--smoothing", type=int, default=1, help="average each feature over this many cells per side (default 1)"
+        "--smoothing", type=int, default=3, help="average each feature over this many cells per side (default 3)"
     )
     encoder.add_argument(
         "--tokens", default="dense", help="dense, class, dense+class or embedding, see docs/encoders.md (default dense)"
@@ -62,7 +63,7 @@ def parsed() -> argparse.Namespace:
     exported.add_argument("--input_size_px", type=int, help="side of the images on which the encoder was trained (default: any)")
     exported.add_argument("--licence", help="licence of the weights, which is recorded in the feature files")
     slides = parser.add_argument_group("slides")
-    slides.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: the encoder's own, else 0.5)")
+    slides.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: the encoder's own, else 1)")
     slides.add_argument("--slide_mpp", type=float, help="um per level-0 pixel of slides that do not state it")
     slides.add_argument("--tile_mpp", type=float, help="um per pixel of PNG, JPEG and BMP images that do not state it")
     slides.add_argument("--tile_size_px", type=int, help="side of the encoder's images (default: its own, else about 512)")
@@ -75,7 +76,7 @@ def parsed() -> argparse.Namespace:
         "--tissue_dir", type=Path, help="folder in which training keeps the slides' tissue masks; new ones are saved there too"
     )
     slides.add_argument(
-        "--tissue_mpp", type=float, default=8.0, help="um per pixel of the tissue masks in --tissue_dir (default 8)"
+        "--tissue_mpp", type=float, default=8.0, help="um per pixel of the masks in which tissue is found (default 8)"
     )
     compute = parser.add_argument_group("compute")
     compute.add_argument("--batch_size", type=int, help="tiles per batch (default 16, more on GPUs)")

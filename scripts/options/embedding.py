@@ -22,7 +22,7 @@ class EmbeddingOptions:
     checkpoint_path: Path | None = None
     stride_px: int | None = None
     strides_px: tuple[int, ...] | None = None
-    smoothing: int = 1
+    smoothing: int = 3
     tokens: str = "dense"
     mean: list[float] | None = None
     std: list[float] | None = None
@@ -76,6 +76,6 @@ class EmbeddingOptions:
             self.tile_mpp,
             self.tile_size_px,
             self.margin_px,
-            Tissue(self.tissue_only, method, cache),
+            Tissue(self.tissue_only, method, cache, self.tissue_mpp),
             Compute(self.batch_size, self.device, compile=self.compile, num_workers=self.num_workers),
         )

@@ -209,6 +209,13 @@ class SlideFeatures:
         return None if self.slide_mpp is None else self._header.stride * self.slide_mpp
 
     @property
+    def patch_um(self) -> float | None:
+        """Side of the patch that a feature stands for in micrometres; None where it, or the pixel size, is not known."""
+        if self._header.patch is None or self._header.is_in_um:
+            return self._header.patch
+        return None if self._header.slide_mpp is None else self._header.patch * self._header.slide_mpp
+
+    @property
     def patch_px(self) -> float:
         """Side of the patch that a feature stands for, in level-0 pixels; of CLAM's files the distance between neighbours."""
         return self.stride_px if self._header.patch is None else self._header.patch * self._to_level0

@@ -7,4 +7,5 @@ from .outputs.polygons import tumour_regions as tumour_regions
 from .outputs.probability_map import ProbabilityMap as ProbabilityMap
 from .slide_embedder import SlideEmbedder as SlideEmbedder
 from .slide_mapper import SlideMapper as SlideMapper
+from .stored_slides import own_features as own_features
 from .tiles.map_grid import MapGrid as MapGrid

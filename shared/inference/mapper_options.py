@@ -68,7 +68,8 @@ class Tissue:
         method: how tissue is found, see `shared.wsi.tissue_mask`: as in training, where that finds any. None is that of
             `cache`, or "otsu".
         cache: where training found and kept the slides' tissue: theirs, and masks edited there, count. None: it is found on the
-            overlay picture.
+            overlay picture, and where features are stored at `mpp`.
+        mpp: micrometres per pixel at which tissue is found where features are stored without a `cache`, whose own counts.
 
     Raises:
         ValueError: for an unknown method, or another than that of the kept masks.
@@ -77,6 +78,7 @@ class Tissue:
     only: bool = True
     method: str | None = None
     cache: TissueCache | None = None
+    mpp: float = 8.0
 
     def __post_init__(self) -> None:
         kept = None if self.cache is None else self.cache.method
@@ -89,6 +91,11 @@ class Tissue:
     def found_by(self) -> str:
         """The method that counts."""
         return self.method or (None if self.cache is None else self.cache.method) or "otsu"
+
+    @property
+    def found_at(self) -> float:
+        """Micrometres per pixel of the tissue masks that count where features are stored."""
+        return self.mpp if self.cache is None else self.cache.mpp
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from ..geometry.pyramid import MPP_TOLERANCE
 from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import find_tissue
 from .cohort.cohort import run_cohort
-from .cohort.finished import FEATURES, PLACES
+from .cohort.feature_settings import options_of
+from .cohort.finished import FEATURES, NOT_DECISIVE
 from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedTiles
 from .mapper_options import Compute, Tissue
@@ -42,7 +43,7 @@ from .tiles.tile_reader import read_batches
 
 logger = logging.getLogger(__name__)
 
-USUAL_MPP = 0.5
+USUAL_MPP = 1.0
 USUAL_TILE_PX, USUAL_MARGIN_PX = 512, 64
 
 
@@ -87,7 +88,7 @@ class SlideEmbedder:
 
     Args:
         encoder: see `shared.encoders.load_encoder`.
-        mpp: micrometres per pixel at which slides are read; None is the encoder's own, or 0.5.
+        mpp: micrometres per pixel at which slides are read; None is the encoder's own, or 1.
         slide_mpp: level-0 mpp of slides that carry none.
         tile_mpp: of PNG, JPEG and BMP images without one, before `slide_mpp` and `mpp`.
         appmag: see `SlideMapper`.
@@ -163,7 +164,7 @@ class SlideEmbedder:
     @property
     def folder_name(self) -> str:
         """Name of a folder for these features, which changes with every setting that affects them."""
-        decisive = {name: value for name, value in self._settings.items() if name not in PLACES}
+        decisive = {name: value for name, value in self._settings.items() if name not in NOT_DECISIVE}
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
         return f"{self.encoder.name.replace('/', '_').replace(':', '_')}_{digest}"
 
@@ -181,9 +182,10 @@ class SlideEmbedder:
             "cell_px": self.cell_px,
             "tissue_only": self.tissue.only,
             "tissue_method": self.tissue.found_by,
-            "tissue_mpp": None if cache is None else cache.mpp,
+            "tissue_mpp": self.tissue.found_at,
             "tissue_dir": None if cache is None else str(cache.folder.absolute()),
             "amp": self.compute.amp,
+            "encoder_options": options_of(encoder.description()),
             "features_version": FEATURES_VERSION,
         } | ({"appmag": True} if self.pixels.appmag else {})
 
@@ -253,7 +255,7 @@ class SlideEmbedder:
         if not self.tissue.only:
             return WantedCells(grid, np.ones(shape, bool), np.ones(shape, np.float32))
         cache, method = self.tissue.cache, self.tissue.found_by
-        found = find_tissue(frame.slide, method=method) if cache is None else cache.of(frame.slide)
+        found = find_tissue(frame.slide, self.tissue.mpp, method) if cache is None else cache.of(frame.slide)
         tissue = cell_shares(found, shape, frame.stride_px)
         return WantedCells(grid, binary_dilation(tissue > 0, np.ones((3, 3), bool)), tissue)
 

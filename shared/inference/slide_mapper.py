@@ -78,6 +78,8 @@ class SlideMapper:
         features: a folder of stored features, see `SlideEmbedder`. Slides of which it has a file are mapped from it, without
             the encoder, whose features they must be; cells that are not stored are glass, and score 0. Others are mapped as
             usual, as is every slide with `tta`.
+        foreign_features: whether `features` were written by TRIDENT, CLAM or STAMP. Every slide must have a file, and is mapped
+            from its patches, see `PlacedPatches`.
 
     Raises:
         ValueError: for numbers or names that do not fit, and for `features` with a network without an encoder.
@@ -98,6 +100,7 @@ class SlideMapper:
         features: str | Path | None = None,
         appmag: bool = False,
         skip_problems: bool = False,
+        foreign_features: bool = False,
     ) -> None:
         _check_mpp(mpp)
         if not 0 < threshold <= 1:
@@ -120,7 +123,7 @@ class SlideMapper:
             self.tile_network = CompiledTileNetwork(self._network_of_tiles, self._batch_size, self.tiles.tile_size_px)
         # Called when a batch is computed: a benchmark replaces it.
         self._fitted = FittedBatches(lambda tiles, shape: self.tile_network(tiles, shape), self._network_of_tiles)
-        self._stored = None if features is None else self._stored_slides(features)
+        self._stored = None if features is None else self._stored_slides(features, foreign_features)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
 
@@ -135,7 +138,7 @@ class SlideMapper:
         of_problems = self.pixels.appmag, self.skip_problems
         return SlideEmbedder(encoder, self.mpp, self.slide_mpp, self.tile_mpp, *sizes, self.tissue, self.compute, *of_problems)
 
-    def _stored_slides(self, folder: str | Path) -> StoredSlides | None:
+    def _stored_slides(self, folder: str | Path, is_foreign: bool) -> StoredSlides | None:
         if self.tiles.tta != "none":
             # The folder may have been found, and not asked for.
             logger.warning(
@@ -151,7 +154,7 @@ class SlideMapper:
                 folder,
             )
             return None
-        return StoredSlides(folder, encoder_of(self.network))
+        return StoredSlides(folder, encoder_of(self.network), self.mpp if is_foreign else None)
 
     def _check_grid(self) -> None:
         """Fails here, and not at the first slide, when the numbers do not fit together."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..features.conventions import OWN
 from ..features.coverage import COVERAGE_TOLERANCE, missing_cells
-from ..features.slide_features import FEATURES_SUFFIX, SlideFeatures
+from ..features.foreign import patch_size_px
+from ..features.slide_features import FEATURES_SUFFIX, SlideFeatures, has_mpp_of
+from ..geometry.pyramid import MPP_TOLERANCE
 from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import TissueMap
 from .inputs import ImageInput
+from .tiles.placed_patches import PlacedPatches
 from .tiles.stored_tiles import StoredCells
 
 logger = logging.getLogger(__name__)
@@ -20,19 +24,33 @@ logger = logging.getLogger(__name__)
 _SAME = 1e-6
 
 
+def own_features(folder: str | Path) -> str | None:
+    """The folder if it contains features that this project has written, as its first readable file shows; else None.
+
+    A folder in which no file can be read is taken too: each slide's own error then names its file.
+    """
+    paths = sorted(Path(folder).glob(f"*{FEATURES_SUFFIX}"))
+    for path in paths:
+        with suppress(ValueError), SlideFeatures.open(path) as features:
+            return str(folder) if features.convention == OWN else None
+    return str(folder) if paths else None
+
+
 class StoredSlides:
-    """A folder of features, ``<name>.h5`` a slide, as `SlideEmbedder` writes them.
+    """A folder of features, ``<name>.h5`` a slide, as `SlideEmbedder` writes them, or as another program does.
 
     Args:
         folder: where they are.
         encoder: of the network, by which they must have been made.
+        mpp: micrometres per pixel of the images that another program's encoder must have been given. None: the features are
+            this project's own.
 
     Raises:
         ValueError: if there is no such folder.
     """
 
-    def __init__(self, folder: str | Path, encoder: Any) -> None:
-        self.folder, self.encoder = Path(folder), encoder
+    def __init__(self, folder: str | Path, encoder: Any, mpp: float | None = None) -> None:
+        self.folder, self.encoder, self.mpp = Path(folder), encoder, mpp
         if not self.folder.is_dir():
             raise ValueError(f"the features folder {folder} does not exist: embed the slides first, or leave it out")
         self._has_said = self._has_warned = False
@@ -41,7 +59,7 @@ class StoredSlides:
         """The features of a slide; None if it is to be mapped from its pixels, which is logged.
 
         That is so where there is no file of its name, where that file is of another slide, which may well have the same name,
-        and where cells are missing that are tissue now: they would score 0.
+        and where cells are missing that are tissue now: they would score 0. Of another program's features it never is.
 
         Args:
             image: the slide's name.
@@ -50,9 +68,12 @@ class StoredSlides:
             tissue: where the slide is to be mapped.
 
         Raises:
-            ValueError: naming the file, if it does not fit: half-written, of another encoder, at other coordinates.
+            ValueError: naming the file, if it does not fit: half-written, of another encoder, at other coordinates, of another
+                program where it must not be; and for a slide without another program's features.
         """
         path = self.folder / f"{image.name}{FEATURES_SUFFIX}"
+        if self.mpp is not None:
+            return self._foreign(path, slide, downsample)
         if not path.is_file():
             if not self._has_said:
                 logger.info(
@@ -65,8 +86,9 @@ class StoredSlides:
         features = SlideFeatures.open(path, slide.mpp)
         if features.convention != OWN:
             raise ValueError(
-                f"{path} was written by {features.convention} and does not state the weights of its encoder, so a map from it "
-                f"cannot be trusted. Embed the slides with {self.encoder.name}"
+                f"{path} was written by {features.convention} and does not state the weights of its encoder, which may be others "
+                f"than those of the network. Embed the slides with {self.encoder.name}; or train a head on features of "
+                f"{features.convention}, and map slides from them, with the overlay foreign_features.json"
             )
         if not features.is_of(slide):
             if not self._has_warned:
@@ -85,6 +107,30 @@ class StoredSlides:
             features.close()
             return None
         return StoredCells(features, self.encoder.stride_px, self._repeats(features, downsample))
+
+    def _foreign(self, path: Path, slide: Slide, downsample: float) -> PlacedPatches:
+        if not path.is_file():
+            raise ValueError(
+                f"{path} does not exist: slides without features are not mapped, because the weights of {self.encoder.name} are "
+                "not loaded. Store its features with the program that wrote the others, or leave the slide out"
+            )
+        features = SlideFeatures.open(path, slide.mpp)
+        if features.convention == OWN:
+            raise ValueError(f"{path} was written by this project: expected features of another program. Give another folder")
+        features.check(slide, self.encoder)
+        if not has_mpp_of(features, self.mpp):  # type: ignore[arg-type]
+            raise ValueError(
+                f"{path} contains features of images at another pixel size: expected mpp {self.mpp:g}, found {features.mpp:g}. "
+                "Give the mpp of the features with which the head was trained"
+            )
+        found, wanted = patch_size_px(features), getattr(self.encoder, "patch_px", None)
+        if found is not None and wanted is not None and abs(found / wanted - 1) > MPP_TOLERANCE:
+            raise ValueError(
+                f"{path} contains features of patches of another size: expected {wanted} px, found {found} px. Give features of "
+                "the same patches"
+            )
+        sizes = {"size_px": slide.size_px, "channels": self.encoder.channels}
+        return PlacedPatches(features, self.encoder.stride_px, downsample=downsample, **sizes)
 
     def _repeats(self, features: SlideFeatures, downsample: float) -> int:
         place_px = self.encoder.stride_px * downsample

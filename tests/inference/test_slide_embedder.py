@@ -105,13 +105,15 @@ def test_a_coarser_pixel_size_is_read_where_asked(tmp_path, slides):
 
 
 def test_the_encoder_s_own_pixel_and_image_size_are_the_default():
+    def pixels_and_tiles(encoder, **changed):
+        return [SlideEmbedder(encoder, **changed).settings()[name] for name in ("mpp", "tile_size_px", "margin_px")]
+
     encoder = Means()
-    assert SlideEmbedder(encoder).settings().items() >= {"mpp": 0.5, "tile_size_px": 512, "margin_px": 64}.items()
+    assert pixels_and_tiles(encoder) == [1.0, 512, 64]
     encoder.mpp, encoder.input_size_px = 0.25, 224
-    assert SlideEmbedder(encoder).settings().items() >= {"mpp": 0.25, "tile_size_px": 224, "margin_px": 0}.items()
-    assert SlideEmbedder(encoder, mpp=1.0).settings()["mpp"] == 1.0
-    wide = Means(stride_px=48)
-    assert SlideEmbedder(wide).settings().items() >= {"tile_size_px": 528, "margin_px": 96}.items()
+    assert pixels_and_tiles(encoder) == [0.25, 224, 0]
+    assert pixels_and_tiles(encoder, mpp=0.5) == [0.5, 224, 0]
+    assert pixels_and_tiles(Means(stride_px=48)) == [1.0, 528, 96]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from monai.bundle import ConfigParser
 
 from scripts import embed
+from scripts.options.embedding import EmbeddingOptions
 from shared.features import SlideFeatures
+from shared.inference import SlideEmbedder, Tissue
 
 SMALL = ["--encoder", "efficientnet_lite0", "--tile_size_px", 128, "--margin_px", 0, "--device", "cpu"]
 
@@ -57,8 +60,8 @@ def test_slides_are_embedded_once(run_python, tmp_path, manifest, start):
             assert (features.encoder_name, features.dim, features.stride_px, features.mpp) == (
                 "efficientnet_lite0",
                 1280,
-                32,
-                0.5,
+                64,
+                1.0,
             )
             assert len(features) == int(rows[name]["num_features"]) > 0
             assert np.abs(features.read()).max() > 0
@@ -67,7 +70,7 @@ def test_slides_are_embedded_once(run_python, tmp_path, manifest, start):
 def test_options_reach_the_encoder(tmp_path, manifest, start):
     code, _ = start(
         *("--manifest", tmp_path / "a.tif", "--out", tmp_path / "features", *SMALL, "--mpp", 1, "--strides_px", 8, 16),
-        *("--smoothing", 3, "--tissue_dir", tmp_path / "tissue", "--tissue_mpp", 4),
+        *("--smoothing", 5, "--tissue_dir", tmp_path / "tissue", "--tissue_mpp", 4),
     )
     assert code == 0
     with SlideFeatures.open(tmp_path / "features" / "a.h5") as features:
@@ -115,3 +118,39 @@ def test_a_slide_that_is_too_coarse_fails_alone(tmp_path, manifest, start):
     code, printed = start("--manifest", manifest, "--out", tmp_path / "features", *SMALL, "--mpp", 0.25)
     assert code == 1
     assert "a.tif: its pixels are 0.5 um, coarser than the mpp=0.25 at which efficientnet_lite0 is given images" in printed.err
+
+
+def test_other_settings_are_refused_with_the_options_that_fit(tmp_path, manifest, start):
+    given = (
+        "--manifest",
+        tmp_path / "a.tif",
+        "--out",
+        tmp_path / "features",
+        "--encoder",
+        "efficientnet_lite0",
+        "--device",
+        "cpu",
+    )
+    of_others = ("--smoothing", 1, "--stride_px", 16, "--mpp", 0.5)
+    assert start(*given, *of_others)[0] == 0
+    code, printed = start(*given)
+    assert code == 2
+    assert "(mpp: expected 1.0, found 0.5; stride_px: expected 32, found 16; smoothing: expected 3, found 1)" in printed.err
+    assert "give the settings with which they were made: --mpp 0.5 --stride_px 16 --smoothing 1 (stride_px is" in printed.err
+    code, printed = start(*given, *of_others, "--strides_px", 16, 32)
+    assert "(strides_px: expected [16, 32], found [32])" in printed.err
+
+
+def test_the_defaults_are_those_of_the_bundles_on_features_of_slides(manifest, tmp_path):
+    """So that what this command stores is what a training looks for, see docs/features.md."""
+    embedder = EmbeddingOptions("efficientnet_lite0").build()
+    for name, overlays in (("alpha_beta_mil", ["features"]), ("attention_mil", [])):
+        parser = ConfigParser()
+        configs = [f"bundles/{name}/configs/{file}.json" for file in ("train", *overlays)]
+        parser.read_config(configs)
+        parser.update({"num_workers": 0, "device": "$torch.device('cpu')", "tissue_dir": str(tmp_path)})
+        parts = {key: parser.get_parsed_content(key) for key in ("encoder_def", "mpp", "tile_size_px", "margin_px", "tissue")}
+        tissue = Tissue(cache=parts.pop("tissue"))
+        theirs = SlideEmbedder(parts.pop("encoder_def"), **parts, tissue=tissue).settings()
+        ours = embedder.settings()
+        assert theirs | {"tissue_dir": None} == ours

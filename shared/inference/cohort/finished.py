@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ FINISHED = (OK, NO_TISSUE)
 # What `settings` call a result that is features and no map.
 FEATURES = "features"
 MAP_SUFFIX = RESULT_SUFFIXES[0]
-# Settings that say where something lies, and decide nothing.
-PLACES = ("tissue_dir",)
+# Settings that say where something lies or explain another one, and decide nothing.
+NOT_DECISIVE = ("tissue_dir", "encoder_options")
+# At which tissue was found where the settings of features, up to version 0.7.0, name no ``tissue_mpp``.
+UNNAMED_TISSUE_MPP = 8.0
 
 
 def weights_sha256(network: nn.Module) -> str:
@@ -48,9 +50,27 @@ def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
     with suppress(OSError):
         content = slide_content_key(image.path)
     edited = None if settings.get("tissue_dir") is None else edited_mask_key(settings["tissue_dir"], image.path)
-    decisive = {name: value for name, value in settings.items() if name not in PLACES}
+    decisive = {name: value for name, value in settings.items() if name not in NOT_DECISIVE}
     parts = orjson.dumps([decisive, content, image.mpp] + ([edited] if edited else []), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(parts).hexdigest()[:16]
+
+
+def accepted_fingerprints(settings: Mapping[str, Any], image: ImageInput, masks: str | None = None) -> set[str]:
+    """Fingerprints of results that are those of these settings.
+
+    Args:
+        settings: of the results that are wanted.
+        image: what they are of.
+        masks: folder of the tissue masks with which features in the output folder were made. Where `settings` name no such
+            folder, features of masks that were edited there are taken as they are.
+    """
+    accepted = [settings]
+    if settings.get("result") == FEATURES:
+        if masks is not None and settings.get("tissue_dir") is None:
+            accepted.append({**settings, "tissue_dir": masks})
+        if settings.get("tissue_mpp") == UNNAMED_TISSUE_MPP:
+            accepted.append({**settings, "tissue_mpp": None})
+    return {fingerprint(one, image) for one in accepted}
 
 
 def result_suffixes(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -66,11 +86,11 @@ def result_suffixes(settings: Mapping[str, Any]) -> tuple[str, ...]:
     return (*RESULT_SUFFIXES, *tables, *volumes, *spatial)
 
 
-def is_finished(output_dir: Path, row: Mapping[str, Any], wanted_fingerprint: str, suffixes: Sequence[str]) -> bool:
-    """Whether an image's `row` is finished with this fingerprint and its files with all these endings exist."""
+def is_finished(output_dir: Path, row: Mapping[str, Any], accepted: Collection[str], suffixes: Sequence[str]) -> bool:
+    """Whether an image's `row` is finished with one of these fingerprints and its files with all these endings exist."""
     return (
         row.get("status") in FINISHED
-        and row.get("fingerprint") == wanted_fingerprint
+        and row.get("fingerprint") in accepted
         and all((output_dir / f"{row['slide']}{suffix}").exists() for suffix in suffixes)
     )
 

@@ -11,19 +11,24 @@ import orjson
 
 from ...features.slide_features import FEATURES_SUFFIX
 from ...writers.atomic import contended_path
-from .finished import FEATURES, MAP_SUFFIX, PLACES
+from .feature_settings import unlike
+from .finished import FEATURES, MAP_SUFFIX, NOT_DECISIVE
 
 SETTINGS_NAME = "settings.json"
 
 logger = logging.getLogger(__name__)
 
 
-def claim_folder(output_dir: Path, settings: Mapping[str, Any]) -> None:
+def claim_folder(output_dir: Path, settings: Mapping[str, Any]) -> str | None:
     """Write the settings into a folder that is to hold their results.
 
     Maps of other settings are replaced one by one, and a warning says that those of other slides stay. Features, which take much
     longer, are not replaced: two encoders' features in one folder would be mixed in a training, and it takes but a wrong option
-    to lose the first one's.
+    to lose the first one's. The folder of tissue masks with which features were made stays in the settings until another is
+    named.
+
+    Returns:
+        the folder of tissue masks with which features in the folder were made, if any.
 
     Raises:
         ValueError: naming the folder and every setting that differs, if it holds features made with others; if it holds maps
@@ -49,8 +54,12 @@ def claim_folder(output_dir: Path, settings: Mapping[str, Any]) -> None:
             )
     if is_features and (known is None or known.get("result") != FEATURES):
         _check_free(output_dir)
+    masks = known.get("tissue_dir") if is_features and known is not None else None
+    if masks is not None and settings.get("tissue_dir") is None:
+        settings = {**settings, "tissue_dir": masks}
     with contended_path(output_dir / SETTINGS_NAME) as temporary:
         temporary.write_bytes(orjson.dumps(settings, option=orjson.OPT_INDENT_2))
+    return masks
 
 
 def _check_free(output_dir: Path) -> None:
@@ -60,22 +69,19 @@ def _check_free(output_dir: Path) -> None:
         raise ValueError(
             f"{output_dir} contains {len(found)} files of features ({names}) and no {SETTINGS_NAME} that describes how they were "
             "made: they may belong to another program, and would be replaced. Give another folder; to train on them as they "
-            "are, switch embedding off (--run_embed '$None')"
+            "are, append foreign_features.json to the configurations, or switch embedding off (--run_embed '$None')"
         )
 
 
 def _check_same(output_dir: Path, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    if differences := _differences(known, settings):
-        raise ValueError(
-            f"{output_dir} contains features that were made with other settings, and these are never mixed ({differences}). Give "
-            "another folder, or delete this one"
-        )
+    if found := unlike(output_dir, known, settings):
+        raise ValueError(f"{output_dir} contains features that were made with other settings, and these are never mixed {found}")
 
 
 def _differences(known: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     # As they come back from JSON.
     wanted = orjson.loads(orjson.dumps(settings))
-    names = [name for name in {**known, **wanted} if name not in PLACES and known.get(name) != wanted.get(name)]
+    names = [name for name in {**known, **wanted} if name not in NOT_DECISIVE and known.get(name) != wanted.get(name)]
     return "; ".join(f"{name}: expected {wanted.get(name)}, found {known.get(name)}" for name in names)
 
 

@@ -29,6 +29,7 @@ from .finished import (
     OK,
     SKIPPED,
     UNFINISHED,
+    accepted_fingerprints,
     discard,
     fingerprint,
     is_finished,
@@ -103,7 +104,7 @@ class CohortWorker:
         self._next: dict[str, BaseFileLock] = {}
         self._suffixes = result_suffixes(self.settings)
         # Before anything else is written there.
-        claim_folder(self.output_dir, self.settings)
+        self._masks = claim_folder(self.output_dir, self.settings)
         self.store = RowStore(output_dir)
 
     def unfinished(self, images: Sequence[ImageInput]) -> list[ImageInput]:
@@ -261,7 +262,8 @@ class CohortWorker:
         row = self.store.read(image.name)
         if row is None or row["status"] not in FINISHED:
             return None
-        return row if is_finished(self.output_dir, row, fingerprint(self.settings, image), self._suffixes) else None
+        accepted = accepted_fingerprints(self.settings, image, self._masks)
+        return row if is_finished(self.output_dir, row, accepted, self._suffixes) else None
 
     def _foreign_features(self, image: ImageInput) -> Path | None:
         """A file of features in place of an image's, which has no row: it was written by something else and is not replaced."""

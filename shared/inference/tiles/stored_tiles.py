@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ...features.slide_features import SlideFeatures
 from .map_grid import Axis, MapGrid
@@ -58,20 +59,33 @@ class StoredCells:
         """
         places = [(int(row), int(column)) for row, column in np.argwhere(wanted)]
         try:
-            numbers = self.features.lay_out(np.arange(1, len(self.features) + 1, dtype=np.int32)) - 1
+            numbers = self.numbers()
             for start in range(0, len(places), batch_size):
                 positions = places[start : start + batch_size]
                 yield positions, torch.from_numpy(self._tiles(grid, positions, numbers)).to(device)
         finally:
             self.features.close()
 
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.features.dim
+
+    def numbers(self) -> NDArray[np.int64]:
+        """A number for each cell of the slide that has a vector, and -1 for the others, ``(rows, columns)``."""
+        return self.features.lay_out(np.arange(1, len(self.features) + 1)) - 1
+
+    def vectors(self, numbers: NDArray[np.int64]) -> NDArray[np.float16]:
+        """The vectors ``(n, dim)`` of cells by their `numbers`."""
+        return self.features.read(numbers)
+
     def _tiles(self, grid: MapGrid, positions: list[TilePosition], numbers: np.ndarray) -> np.ndarray:
         windows = np.stack(list(self._windows(grid, positions, numbers)))
-        tiles = np.zeros((*windows.shape, self.features.dim + 1), np.float16)
+        tiles = np.zeros((*windows.shape, self.dim + 1), np.float16)
         is_stored = windows >= 0
         # Each once, also where tiles overlap.
         unique, places = np.unique(windows[is_stored], return_inverse=True)
-        tiles[is_stored, :-1] = self.features.read(unique)[places]
+        tiles[is_stored, :-1] = self.vectors(unique)[places]
         tiles[is_stored, -1] = 1
         return tiles
 
