@@ -41,6 +41,9 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
         **tile_sizes(encoder),
     }
     overlay |= {key: value for key, value in network_items(inference, config).items() if key not in overlay}
+    if "feature_stride_px" in overlay:
+        # What null stands for may differ in a later version.
+        overlay["feature_stride_px"] = encoder.stride_px
     if overlay.get("encoder_file") is not None:
         # Of that machine: the head's key of the encoder says whether another file is the same.
         overlay["encoder_file"] = None
