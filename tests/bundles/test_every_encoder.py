@@ -5,10 +5,11 @@ from itertools import product
 from typing import Any
 
 import pytest
+import torch
 
 from .conftest import CLASS_NAMES, IMAGE_SIZE_PX, TINY, TINY_JOINT
-from .runs import Bundle, mapped_row, metrics_of, weights_of
-from .tiny_encoders import exported_encoder, vgg16_encoder
+from .runs import Bundle, mapped_row, messages_of, metrics_of, weights_of
+from .tiny_encoders import CHANNELS, exported_encoder, vgg16_encoder
 
 ONCE: dict[str, Any] = {"image_size_px": IMAGE_SIZE_PX, "amp_dtype": "$None", "num_workers": 0, "num_epochs": 1}
 SLIDES = {"amp_dtype": "$None", "num_workers": 1, "num_epochs": 1, "tissue_mpp": 4.0}
@@ -102,3 +103,34 @@ def test_a_bundle_fine_tunes_any_encoder(bundle, encoder, tmp_path):
         bundle = Bundle(bundle.name, bundle.data, bundle.tiny | {"bag_tile_px": "$@encoder_def.whole_px(56)"})
     bundle.train_here(*overlays_of(bundle, "finetune"), output_dir=tmp_path / "run", **encoder)
     assert [name for name in weights_of(tmp_path / "run/model.pt") if name.startswith("encoder.")]
+
+
+@pytest.mark.parametrize("last", ["features", "finetune"])
+@pytest.mark.parametrize("name", [name for name in TUNED if name != "camel"])
+def test_a_head_has_a_hidden_layer_that_sees_neighbours(name, last, tmp_path):
+    bundle = Bundle(name, tmp_path, {})
+    parser = bundle.configuration("inference", last, hidden_channels=11, kernel_size=3)
+    network = parser.get_parsed_content("network_def")
+    layers = [part for name, part in network.named_modules() if isinstance(part, torch.nn.Conv2d) and "encoder" not in name]
+    # The first layer sees 3 x 3 features, the last one the hidden channels of one place.
+    assert {layer.kernel_size for layer in layers if layer.out_channels == 11} == {(3, 3)}
+    assert {layer.kernel_size for layer in layers if layer.in_channels == 11} == {(1, 1)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", ["camel"], indirect=True)
+def test_a_head_that_sees_neighbours_learns(bundle, tmp_path):
+    """In camel it is that of the segmentation alone; the classifiers have the hidden layer."""
+    encoder = exported_encoder(tmp_path / "encoder.pt2", 16)
+    bundle.train_here("features", output_dir=tmp_path / "run", hidden_channels=5, kernel_size=3, **encoder)
+    assert weights_of(tmp_path / "run/model.pt")["head.0.weight"].shape == (5, CHANNELS, 3, 3)
+    assert weights_of(tmp_path / "run/max_max/model.pt")["head.0.weight"].shape == (5, CHANNELS, 1, 1)
+
+
+def test_a_file_that_does_not_state_its_normalisation_is_refused(tmp_path):
+    bundle = Bundle("wildcat", tmp_path, {})
+    encoder = exported_encoder(tmp_path / "encoder.pt2", 16)
+    del encoder["encoder_facts::mean"]
+    with pytest.raises(RuntimeError) as error:
+        bundle.configuration("inference", "features", **encoder).get_parsed_content("network_def")
+    assert "encoder.pt2 does not state how its images are normalised: give mean and std" in messages_of(error.value)
