@@ -44,6 +44,9 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
     # What the bundle's own file says too is stated here as well, so that the head does not depend on its defaults.
     pinned = {key: config[key] for key in needed_items(items[NETWORK], config) if key in inference and is_plain(config[key])}
     overlay |= {key: value for key, value in (pinned | items).items() if key not in overlay}
+    if "feature_stride_px" in overlay:
+        # What null stands for may differ in a later version.
+        overlay["feature_stride_px"] = encoder.stride_px
     if overlay.get("encoder_file") is not None:
         # Of that machine: the head's key of the encoder says whether another file is the same.
         overlay["encoder_file"] = None

@@ -2,7 +2,6 @@ from .bag_dataset import SlideBagDataset as SlideBagDataset, check_slides as che
 from .image_dataset import (
     RegionDataset as RegionDataset,
     check_images as check_images,
-    pixel_target as pixel_target,
     read_image as read_image,
 )
 from .labels.areas import fill_areas as fill_areas
@@ -24,6 +23,7 @@ from .labels.lattice import (
     paint_instances as paint_instances,
     split_into_instances as split_into_instances,
 )
+from .labels.pixel_targets import pixel_target as pixel_target
 from .labels.supervision import choose_supervision as choose_supervision
 from .loaders import EvenBatchSampler as EvenBatchSampler, PairedLoader as PairedLoader, RegionLoader as RegionLoader
 from .manifest import load_manifest as load_manifest, write_manifest as write_manifest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,18 +15,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..wsi.annotations.annotation_classes import check_classes
+from ..wsi.notices import warn_of_other_mpp
 from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
-from .labels.enriched_labels import decode_instances
-from .labels.lattice import check_lattice, paint_instances
-from .pixel_cache import LEAST_DECODED_PX, PixelCache
-from .record import Record, label_of, record_error, region_of
-from .record_masks import read_record_mask
+from .labels.lattice import check_lattice
+from .labels.pixel_targets import downsample_of, is_large, knows_mpp, pixel_target, read_mask
+from .pixel_cache import PixelCache
+from .record import Record, record_error, region_of
 from .seeded import draw_key
 from .transforms.geometric import view_changes
 from .transforms.view_sampling import defer_views
 
 PIXEL_LABELS = ("instances", "mask", "label")
+
+
+class ImageEncoder(Protocol):
+    """The facts about an encoder that matter here, see `shared.encoders.Encoder`."""
+
+    name: str
+    mpp: float | None
 
 
 class RegionDataset(Dataset):
@@ -56,6 +63,8 @@ class RegionDataset(Dataset):
         cache: keeps what is read of large pictures and of masks; None for none.
         stretch: bring every image to `size_px`, whatever its size and shape, instead of reading it at `mpp`: for labelled
             images, which have no mask that would have to follow.
+        multiple_px: images whose sides are no multiples of it are enlarged to the next ones, with their masks: by less than
+            `multiple_px` pixels, so that they divide into whole features of an encoder.
 
     Raises:
         ValueError: naming the manifest, the row and the file of an image or mask that cannot be read or has another size; and
@@ -76,6 +85,7 @@ class RegionDataset(Dataset):
         class_names: Sequence[str] | None = None,
         cache: PixelCache | None = None,
         stretch: bool = False,
+        multiple_px: int = 1,
     ) -> None:
         if stretch and (size_px is None or pixel_labels == "mask"):
             raise ValueError(f"images are stretched to a size_px, and masks are not: got {size_px=}, {pixel_labels=}")
@@ -95,6 +105,7 @@ class RegionDataset(Dataset):
         self.class_names = class_names
         self.cache = cache
         self.stretch = stretch
+        self.multiple_px = multiple_px
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -114,7 +125,7 @@ class RegionDataset(Dataset):
 
     def draw(self, index: int, occurrence: int = 0) -> dict[str, Any]:
         """Item `index`, which has occurred `occurrence` times in this epoch, transformed by other random numbers each time."""
-        image = read_image(self.data[index], self.mpp, self.size_px, self.cache, self.stretch)
+        image = read_image(self.data[index], self.mpp, self.size_px, self.cache, self.stretch, self.multiple_px)
         item: dict[str, Any] = {"image": image, **self.targets(index, image.shape[-2:])}
         if self.superpixels is not None:
             item["superpixels"] = self.superpixels(image)
@@ -123,12 +134,20 @@ class RegionDataset(Dataset):
         self.transform.set_random_state(seed=int(key.generate_state(1)[0]))
         return dict(self.transform(item))
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(height, width) in pixels of an image as it is given, before its transform, without reading it."""
+        return image_size(self.data[index], self.mpp, self.size_px, self.stretch, self.multiple_px)
+
     def targets(self, index: int, size: Sequence[int]) -> dict[str, Any]:
         """The entries of an item other than its image, before its transform; `size`: (height, width) of the image as read."""
         record = self.data[index]
         item: dict[str, Any] = {"label": record.get("label"), "index": index}
         if self.pixel_labels is not None:
-            item["mask"] = pixel_target(record, self.pixel_labels, size, self.mpp, self.num_classes, self.class_names, self.cache)
+            # A mask is read where its image is, and enlarged as that was.
+            is_enlarged = self.multiple_px > 1 and self.pixel_labels == "mask"
+            read = image_size(record, self.mpp, self.size_px, self.stretch) if is_enlarged else size
+            mask = pixel_target(record, self.pixel_labels, read, self.mpp, self.num_classes, self.class_names, self.cache)
+            item["mask"] = mask if tuple(read) == tuple(size) else _enlarged(mask, size, Image.Resampling.NEAREST)
         if item["label"] is None:
             del item["label"]
         if self.with_areas:
@@ -142,6 +161,7 @@ def read_image(
     size_px: int | None = None,
     cache: PixelCache | None = None,
     stretch: bool = False,
+    multiple_px: int = 1,
 ) -> Tensor:
     """Read the image of one record.
 
@@ -151,6 +171,7 @@ def read_image(
         size_px: the side in pixels that the result must have.
         cache: keeps what is read of large pictures, which are decoded whole; None for none.
         stretch: bring the image to `size_px`, whatever its size and shape, instead of reading it at `mpp`.
+        multiple_px: enlarge it to sides that are multiples of this.
 
     Returns:
         uint8 ``(3, H, W)``.
@@ -162,8 +183,8 @@ def read_image(
         if stretch and size_px is not None:
             mpp = _mpp_of_shorter_side(record, size_px)
         slide, origin, read_px = _locate(record, mpp, None if stretch else size_px)
-        mpp = mpp if _knows_mpp(slide) else None
-        if cache is None or not (slide.is_picture and _is_large(slide)):
+        mpp = mpp if knows_mpp(slide) else None
+        if cache is None or not (slide.is_picture and is_large(slide)):
             pixels = slide.read_region(origin, read_px, mpp=mpp)
         else:
             pixels = _read_kept(record, origin, read_px, mpp, cache)
@@ -172,7 +193,24 @@ def read_image(
     if stretch and size_px is not None and pixels.shape[:2] != (size_px, size_px):
         # Its filter takes in all pixels that become one.
         pixels = np.array(Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BILINEAR))
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    size = _whole(image.shape[-2:], multiple_px)
+    return image if size == tuple(image.shape[-2:]) else _enlarged(image, size, Image.Resampling.BILINEAR)
+
+
+def _whole(size: Sequence[int], multiple_px: int) -> tuple[int, int]:
+    """(height, width) of an image with this size when its sides have become multiples."""
+    height, width = (-(-side // multiple_px) * multiple_px for side in size)
+    return height, width
+
+
+def _enlarged(pixels: Tensor, size: Sequence[int], resampling: Image.Resampling) -> Tensor:
+    """uint8 ``(C, H, W)`` with one or three channels, brought to another (height, width)."""
+    height, width = size
+    channels = pixels.permute(1, 2, 0).numpy()
+    image = Image.fromarray(channels[..., 0] if channels.shape[-1] == 1 else channels)
+    found = np.array(image.resize((width, height), resampling)).reshape(height, width, -1)
+    return torch.from_numpy(found).permute(2, 0, 1).contiguous()
 
 
 def _mpp_of_shorter_side(record: Record, size_px: int) -> float | None:
@@ -204,17 +242,23 @@ def _read_kept(
     return cache.get([record["image"]], settings(origin, size_px), read)
 
 
-def _is_large(slide: Slide) -> bool:
-    return slide.size_px[0] * slide.size_px[1] >= LEAST_DECODED_PX
-
-
-def image_size(record: Record, mpp: float | None = None, size_px: int | None = None, stretch: bool = False) -> tuple[int, int]:
+def image_size(
+    record: Record, mpp: float | None = None, size_px: int | None = None, stretch: bool = False, multiple_px: int = 1
+) -> tuple[int, int]:
     """(height, width) in pixels of what `read_image` reads of a record, without reading it."""
     if stretch and size_px is not None:
         _locate(record, None, None)
-        return size_px, size_px
+        return _whole((size_px, size_px), multiple_px)
     width, height = _locate(record, mpp, size_px)[2]
-    return height, width
+    return _whole((height, width), multiple_px)
+
+
+def mpp_as_read(record: Record, mpp: float | None = None, size_px: int | None = None, stretch: bool = False) -> float | None:
+    """Micrometres per pixel at which `read_image` reads a record; None for a file that does not know them."""
+    if stretch and size_px is not None:
+        return _mpp_of_shorter_side(record, size_px)
+    slide = open_slide(record["image"], mpp=record.get("mpp"))
+    return (mpp or slide.mpp) if slide.has_mpp else None
 
 
 def _check_view(transform: Any) -> None:
@@ -228,7 +272,10 @@ def _check_view(transform: Any) -> None:
 
 
 def check_images(
-    datasets: Sequence[RegionDataset | None], instances_per_side: int | None = None, feature_stride_px: int = 1
+    datasets: Sequence[RegionDataset | None],
+    instances_per_side: int | None = None,
+    feature_stride_px: int = 1,
+    encoder: ImageEncoder | None = None,
 ) -> None:
     """Open every image of some data sets, and see whether it can be read, has the right size and a mask that fits.
 
@@ -239,6 +286,7 @@ def check_images(
         instances_per_side: N; images must divide into N x N instances. None: not checked.
         feature_stride_px: where instances are cut from features, of which there is one every so many pixels: their sides are
             multiples of it.
+        encoder: which is given the images: a warning says so where it was trained at another pixel size. None for none.
 
     Raises:
         ValueError: for the first image that does not fit, naming row and file.
@@ -246,19 +294,26 @@ def check_images(
     present = [dataset for dataset in datasets if dataset is not None]
     with tqdm(total=sum(len(dataset) for dataset in present), desc="checking images", unit="image", disable=None) as bar:
         for dataset in present:
-            for record in dataset.data:
-                _check_image(record, dataset, instances_per_side, feature_stride_px)
+            for index, record in enumerate(dataset.data):
+                _check_image(dataset, index, instances_per_side, feature_stride_px)
+                if encoder is not None:
+                    warn_of_other_mpp(encoder.name, encoder.mpp, _mpp_of(record, dataset))
                 bar.update()
 
 
-def _check_image(record: Record, dataset: RegionDataset, instances_per_side: int | None, feature_stride_px: int) -> None:
+def _mpp_of(record: Record, dataset: RegionDataset) -> float | None:
+    return mpp_as_read(record, dataset.mpp, dataset.size_px, dataset.stretch)
+
+
+def _check_image(dataset: RegionDataset, index: int, instances_per_side: int | None, feature_stride_px: int) -> None:
+    record = dataset.data[index]
     try:
-        height, width = image_size(record, dataset.mpp, dataset.size_px, dataset.stretch)
+        height, width = dataset.image_size(index)
         if instances_per_side is not None:
             check_lattice(height, width, instances_per_side)
         _check_stride(height, width, instances_per_side or 1, feature_stride_px)
         if dataset.pixel_labels == "mask" and record.get("mask") is not None:
-            _read_mask(record, (1, 1), dataset.mpp, dataset.num_classes, dataset.class_names)
+            read_mask(record, (1, 1), dataset.mpp, dataset.num_classes, dataset.class_names)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
 
@@ -278,7 +333,7 @@ def _check_stride(height: int, width: int, instances_per_side: int, feature_stri
 def _locate(record: Record, mpp: float | None, size_px: int | None) -> tuple[Slide, tuple[int, int], tuple[int, int]]:
     """The open slide of a record, its region's top-left corner at level 0, and (width, height) in pixels as read."""
     slide = open_slide(record["image"], mpp=record.get("mpp"))
-    downsample = _downsample(slide, mpp)
+    downsample = downsample_of(slide, mpp)
     x, y, *region_px = region_of(record, slide.size_px)
     origin = (x, y)
     ends = (origin[0] + region_px[0], origin[1] + region_px[1])
@@ -299,81 +354,5 @@ def _locate(record: Record, mpp: float | None, size_px: int | None) -> tuple[Sli
     return slide, origin, (size_px, size_px)
 
 
-def pixel_target(
-    record: Record,
-    source: str,
-    size: Sequence[int],
-    mpp: float | None = None,
-    num_classes: int = 2,
-    class_names: Sequence[str] | None = None,
-    cache: PixelCache | None = None,
-) -> Tensor:
-    """The pixel labels that a record offers, see `RegionDataset`.
-
-    Args:
-        record: of a manifest; with its ``instances`` (a string of 0 and 1) for ``source="instances"``.
-        source: ``"instances"``, ``"mask"`` or ``"label"``.
-        size: (height, width) of the image as read.
-        mpp: at which it was read, as for `read_image`.
-        num_classes: classes of masks and labels.
-        class_names: the class of each index in annotation files, see `read_record_mask`.
-        cache: keeps the masks of large images; None for none.
-
-    Returns:
-        uint8 ``(1, height, width)``, class indices; a record with label 0 and no mask is of class 0 everywhere.
-
-    Raises:
-        ValueError: naming row and file, if the record lacks what `source` needs or it does not fit the image.
-    """
-    height, width = size
-    needed = "mask" if source == "mask" and record.get("label") != 0 else "label" if source != "instances" else source
-    try:
-        if record.get(needed) is None:
-            who = "tumour image" if needed == "mask" else "image"
-            raise ValueError(f"the column {needed!r} is empty, and this run needs it for every {who}")
-        if source == "instances":
-            return paint_instances(decode_instances(record["instances"]).to(torch.uint8), height, width)
-        if source == "label" or record.get("mask") is None:
-            label = int(label_of(record) > 0) if num_classes == 2 else label_of(record)
-            if label not in range(num_classes):
-                raise ValueError(f"label must be one of 0..{num_classes - 1}, got {label}")
-            return torch.full((1, height, width), label, dtype=torch.uint8)
-        return _read_mask(record, (width, height), mpp, num_classes, class_names, cache)
-    except (ValueError, OSError) as error:
-        raise record_error(record, error) from error
-
-
-def _read_mask(
-    record: Record,
-    size_px: tuple[int, int],
-    mpp: float | None,
-    num_classes: int,
-    class_names: Sequence[str] | None,
-    cache: PixelCache | None = None,
-) -> Tensor:
-    slide = open_slide(record["image"], mpp=record.get("mpp"))
-    corner = (record.get("x") or 0, record.get("y") or 0)
-    downsample = _downsample(slide, mpp)
-
-    def read() -> NDArray[np.uint8]:
-        return read_record_mask(record, corner, size_px, slide.size_px, downsample, num_classes, class_names)
-
-    # A mask of a slide is often a picture, which is decoded whole for each of its regions.
-    if cache is None or not _is_large(slide):
-        return torch.from_numpy(read())[None]
-    row = [record.get(name) for name in ("label", "x", "mpp", "tumour_classes", "annotation_frame")]
-    settings = [corner, size_px, slide.size_px, downsample, num_classes, class_names, row]
-    return torch.from_numpy(cache.get([record["mask"] or "", record["image"]], settings, read))[None]
-
-
-def _knows_mpp(slide: Slide) -> bool:
-    # A slide without mpp is an error that the reader raises; a tile without is taken as it is stored.
-    return slide.has_mpp or not slide.is_picture
-
-
-def _downsample(slide: Slide, mpp: float | None) -> float:
-    return slide.downsample(mpp if _knows_mpp(slide) else None)
-
-
 def _at(slide: Slide, mpp: float | None) -> str:
-    return f" at {mpp:g} um per pixel" if mpp is not None and _knows_mpp(slide) else ""
+    return f" at {mpp:g} um per pixel" if mpp is not None and knows_mpp(slide) else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from ..networks.layers.packed_strides import pack_strides, packed_channels
 from ..networks.layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
 
 __all__ = ["Encoder", "EncoderFacts", "FeatureOptions"]
+
+# A pixel of a slide's map is the mean of as many along each side.
+MAP_PIXEL_PX = 4
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,13 @@ class FeatureOptions:
 
     Args:
         stride_px: one feature every so many pixels; None for the network's own stride. Images are enlarged where it is smaller.
+        most_stride_px: where `stride_px` is None, features lie at most so many pixels apart: the stride is this, or the network's
+            own where that is smaller. None for the network's own.
         smoothing: odd number of places; each feature is the mean over the ``smoothing x smoothing`` places around it that
             exist.
         strides_px: strides of the network's own maps, finest first, that are packed into one (see `pack_strides`); None for
             its last map.
+        num_strides: instead of `strides_px`: so many of the network's own maps, the last ones; all of them where it has fewer.
         tokens: "dense" for a feature of each place: a convolutional network's map, a vision transformer's patch tokens. Of the
             latter also "class" for the image's own token, repeated on the grid, and "dense+class" for both. "embedding" cuts
             the image into tiles of the encoder's input size and gives one feature of each, by the rule of its authors.
@@ -62,6 +69,8 @@ class FeatureOptions:
     smoothing: int = 1
     strides_px: Sequence[int] | None = None
     tokens: str = "dense"
+    most_stride_px: int | None = None
+    num_strides: int | None = None
 
 
 class Encoder(nn.Module):
@@ -104,9 +113,9 @@ class Encoder(nn.Module):
         self.name, self.mpp, self.input_size_px = facts.name, facts.mpp, facts.input_size_px
         self.licence, self.is_gated = facts.licence, facts.is_gated
         self.mean, self.std = tuple(facts.mean), tuple(facts.std)
-        self.native_strides_px = _checked_strides(facts.name, channels_of_stride, options.strides_px)
+        self.native_strides_px = _checked_strides(facts.name, channels_of_stride, options)
         self.native_stride_px = self.native_strides_px[-1]
-        self.stride_px = _checked_stride(facts.name, self.native_stride_px, options.stride_px)
+        self.stride_px = _checked_stride(facts.name, self.native_stride_px, options)
         self.strides_px = tuple(stride * self.stride_px // self.native_stride_px for stride in self.native_strides_px)
         self.smoothing = _checked_smoothing(options.smoothing)
         self.map_channels = tuple(channels_of_stride[stride] for stride in self.native_strides_px)
@@ -145,6 +154,11 @@ class Encoder(nn.Module):
         if self.smoothing > 1:
             maps = [_means_around(one, self.smoothing) for one in maps]
         return pack_strides(maps, list(self.native_strides_px))
+
+    def whole_px(self, length_px: int) -> int:
+        """The least length, not below `length_px`, of whole features and whole pixels of a slide's map: for tiles and margins."""
+        unit_px = math.lcm(self.size_multiple_px, MAP_PIXEL_PX)
+        return -(-length_px // unit_px) * unit_px
 
     @property
     def aliases(self) -> list[str]:
@@ -208,9 +222,11 @@ def _forget_key(encoder: nn.Module, incompatible_keys: object) -> None:
     encoder._key = None
 
 
-def _checked_strides(name: str, channels_of_stride: Mapping[int, int], strides_px: Sequence[int] | None) -> tuple[int, ...]:
-    known = sorted(channels_of_stride)
-    chosen = [known[-1]] if strides_px is None else list(strides_px)
+def _checked_strides(name: str, channels_of_stride: Mapping[int, int], options: FeatureOptions) -> tuple[int, ...]:
+    known, strides_px, num_strides = sorted(channels_of_stride), options.strides_px, options.num_strides
+    if num_strides is not None and (strides_px is not None or num_strides < 1):
+        raise ValueError(f"num_strides must be 1 or more, in place of strides_px; got {num_strides=}, {strides_px=}")
+    chosen = known[-(num_strides or 1) :] if strides_px is None else list(strides_px)
     if not chosen or chosen != sorted(set(chosen)) or not set(chosen) <= set(known):
         raise ValueError(f"strides_px must ascend and be among those of {name}, {known}; got {chosen}")
     if any(chosen[-1] % stride for stride in chosen):
@@ -218,12 +234,14 @@ def _checked_strides(name: str, channels_of_stride: Mapping[int, int], strides_p
     return tuple(chosen)
 
 
-def _checked_stride(name: str, native_stride_px: int, stride_px: int | None) -> int:
-    stride_px = native_stride_px if stride_px is None else stride_px
+def _checked_stride(name: str, native_stride_px: int, options: FeatureOptions) -> int:
+    stride_px = options.stride_px
+    if stride_px is None:
+        stride_px = min(native_stride_px, options.most_stride_px or native_stride_px)
     if not 1 <= stride_px <= native_stride_px:
         raise ValueError(
-            f"stride_px must be 1 to {native_stride_px}, the stride of {name}; got {stride_px}. For features further apart read "
-            "the slide at more micrometres per pixel"
+            f"stride_px must be 1 to {native_stride_px}, the stride of {name}; got {stride_px}. With null (None) it follows the "
+            "encoder; for features further apart read the slide at more micrometres per pixel"
         )
     return stride_px
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,11 @@ def encoder_of_features(
     smoothing: int = 1,
     tokens: str = "dense",
     checkpoint_path: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    mpp: float | None = None,
+    input_size_px: int | None = None,
+    licence: str | None = None,
 ) -> Encoder:
     """The encoder of a folder of features, loaded when it is first given an image; where nothing is stored it is loaded now.
 
@@ -86,7 +91,7 @@ def encoder_of_features(
     """
 
     def load() -> Encoder:
-        return load_encoder(source, stride_px, smoothing, tokens=tokens, checkpoint_path=checkpoint_path)
+        return load_encoder(source, stride_px, smoothing, None, tokens, checkpoint_path, mean, std, mpp, input_size_px, licence)
 
     path = min(Path(features).glob("*.h5"), default=None)
     description = None if path is None else _description(path)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from monai.bundle import ConfigParser
+
 from ..front_door.given import executing_parser, given_now
 from ..handlers.runs.parameters import effective_parameters
 from ..handlers.tracking import Tracking
@@ -195,7 +197,7 @@ def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
     for name, key in (*(("keys", key) for key in keys), *(("unless_null", key) for key in unless_null)):
         then, given = (_item(items, key) for items in (before, now))
         if then is not MISSING and given is not MISSING and not (name == "unless_null" and then is None):
-            differing = differences(then, given, key)
+            differing = [] if _is_same_value(before, key, given) else differences(then, given, key)
             found += differing
             lists |= dict.fromkeys([name] if differing else [])
     if found:
@@ -204,6 +206,21 @@ def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
             f"its training (they are in {file}), for instance --{found[0].partition(':')[0]} ...; to continue anyway: "
             + " ".join(f"--check_training::{name} '[]'" for name in lists)
         )
+
+
+def _is_same_value(before: dict[str, Any], key: str, given: Any) -> bool:
+    """Whether an item that is an expression on one side at least, such as a size that follows the encoder, has the same value."""
+    then = _item(before, key)
+    if then == given or not any(isinstance(item, str) and item.startswith(("$", "@")) for item in (then, given)):
+        return bool(then == given)
+    try:
+        return bool(_value(ConfigParser(copy.deepcopy(before)), key, then) == _value(executing_parser(), key, given))
+    except Exception:  # whatever an expression raises: what cannot be computed is compared as it is written
+        return False
+
+
+def _value(parser: ConfigParser, key: str, item: Any) -> Any:
+    return parser.get_parsed_content(key) if isinstance(item, str) else item
 
 
 def _item(items: Any, key: str) -> Any:

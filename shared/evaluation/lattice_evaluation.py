@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..data.image_dataset import RegionDataset, image_size
+from ..data.image_dataset import RegionDataset
 from ..data.labels.enriched_labels import decode_instances
 from ..data.labels.lattice import instance_labels_of_masks, paint_instances
 from ..engines.distributed import unwrap
@@ -140,7 +140,7 @@ def enriched_label_counts(dataset: RegionDataset, instances_per_side: int) -> Te
     """Counts ``(4,)`` of a training set's enriched labels (its records' ``instances``) against its masks."""
     total = torch.zeros(4, dtype=torch.long)
     for index, record in enumerate(dataset.data):
-        mask = dataset.targets(index, image_size(record, dataset.mpp, dataset.size_px))["mask"]
+        mask = dataset.targets(index, dataset.image_size(index))["mask"]
         truth = instance_labels_of_masks(mask[None], instances_per_side)[0]
         total += binary_counts(decode_instances(record["instances"]), truth)
     return total

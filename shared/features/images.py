@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..data.image_dataset import RegionDataset, image_size, read_image
+from ..data.image_dataset import RegionDataset, image_size, mpp_as_read, read_image
 from ..data.record import Record, record_error
 from ..data.seeded import draw_key
 from ..data.tissue_cache import slide_content_key
 from ..writers.storage import StorageError
+from ..wsi.notices import warn_of_other_mpp
 from .copies import Copies, turned
 from .image_store import ImageFeatureStore, feature_key, in_shapes
 
@@ -126,6 +127,10 @@ class EmbeddedImages(Dataset):
         """See `RegionDataset`: of the images."""
         return self.images.mpp
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        """See `RegionDataset`."""
+        return self.images.image_size(index)
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) whose copies the next items are."""
         self.epoch = epoch
@@ -160,7 +165,8 @@ class EmbeddedImages(Dataset):
 
     def _image(self, index: int) -> Tensor:
         """One image as it is read, uint8 ``(3, H, W)``."""
-        return read_image(self.data[index], self.mpp, self.size_px, stretch=self.stretch)
+        images = self.images
+        return read_image(images.data[index], images.mpp, images.size_px, stretch=images.stretch, multiple_px=images.multiple_px)
 
     def features(self, index: int) -> Tensor:
         """Features of one image as it is, float16 ``(C, h, w)``."""
@@ -199,10 +205,12 @@ class EmbeddedImages(Dataset):
         if index not in self._keys:
             record = self.data[index]
             try:
-                height, width = image_size(record, self.images.mpp, self.images.size_px, self.images.stretch)
+                height, width = self.images.image_size(index)
                 self._check_size(height, width)
+                self._warn_of_other_mpp(record)
                 region = [record.get(name) for name in ("x", "y", "width_px", "height_px")]
                 region += ["stretched"] if self.images.stretch else []
+                region += [height, width] if self._is_enlarged(record, (height, width)) else []
                 what = (slide_content_key(record["image"]), region, *self._scale(record), self.images.size_px)
             except (ValueError, OSError) as error:
                 raise record_error(record, error) from error
@@ -217,12 +225,21 @@ class EmbeddedImages(Dataset):
         own, wanted = record.get("mpp"), self.images.mpp
         return (None, None) if wanted is None or own == wanted else (own, wanted)
 
+    def _is_enlarged(self, record: Record, size: tuple[int, int]) -> bool:
+        images = self.images
+        return images.multiple_px > 1 and size != image_size(record, images.mpp, images.size_px, images.stretch)
+
+    def _warn_of_other_mpp(self, record: Record) -> None:
+        used = mpp_as_read(record, self.images.mpp, self.images.size_px, self.images.stretch)
+        warn_of_other_mpp(str(self.encoder.name), getattr(self.encoder, "mpp", None), used)
+
     def _check_size(self, height: int, width: int) -> None:
         stride_px = int(self.encoder.stride_px)  # type: ignore[arg-type]
         if height % stride_px or width % stride_px:
             raise ValueError(
                 f"the image is read with {width} x {height} px, and {self.encoder.name} gives a feature every {stride_px} px: "
-                f"expected sides that are multiples of {stride_px}. Choose another feature_stride_px or image_size_px"
+                f"expected sides that are multiples of {stride_px}. Give the data set multiple_px={stride_px}, or choose another "
+                "feature_stride_px or image_size_px"
             )
 
     def _embed(self, todo: Sequence[tuple[int, int, str]]) -> None:

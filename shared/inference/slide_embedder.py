@@ -23,6 +23,7 @@ from ..features.coverage import cell_shares
 from ..features.feature_writer import CellFrame, SlideFeatureWriter
 from ..features.slide_features import FEATURES_SUFFIX
 from ..geometry.pyramid import MPP_TOLERANCE
+from ..wsi.notices import warn_of_other_mpp
 from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import find_tissue
 from .cohort.cohort import run_cohort
@@ -120,6 +121,7 @@ class SlideEmbedder:
         if not isinstance(encoder, nn.Module):
             raise ValueError(f"the encoder must be a torch.nn.Module, got {type(encoder).__name__}")
         self.pixels = PixelSizes(mpp or encoder.mpp or USUAL_MPP, slide_mpp, tile_mpp, appmag)
+        warn_of_other_mpp(encoder.name, encoder.mpp, self.pixels.mpp)
         self.skip_problems = skip_problems
         self.tile_size_px, self.margin_px = _tiling(encoder, tile_size_px, margin_px)
         self.cell_px = self.tile_size_px if encoder.tokens == "class" else encoder.stride_px

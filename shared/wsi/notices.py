@@ -1,4 +1,4 @@
-"""Warnings about files, each given once in a process however often the file is opened."""
+"""Warnings about files and what reads them, each given once in a process however often the file is opened."""
 
 from __future__ import annotations
 
@@ -7,8 +7,29 @@ import logging
 
 logger = logging.getLogger(__name__)
 
+# Between two pixel sizes; less is within what scanners and magnifications differ by.
+LARGEST_MPP_RATIO = 1.25
+
 
 @functools.lru_cache(maxsize=10_000)
 def warn_once(message: str) -> None:
     """Log a warning, unless this one was logged before."""
     logger.warning("%s", message)
+
+
+def warn_of_other_mpp(encoder: str, own_mpp: float | None, used_mpp: float | None, key: str = "mpp") -> None:
+    """Log a warning, once, if an encoder is given images of another pixel size than it was trained at.
+
+    Args:
+        encoder: its name.
+        own_mpp: micrometres per pixel that it was trained at; None for any.
+        used_mpp: those of the images; None where they are not known.
+        key: of the configuration that decides `used_mpp`.
+    """
+    if own_mpp is None or used_mpp is None or max(own_mpp / used_mpp, used_mpp / own_mpp) <= LARGEST_MPP_RATIO:
+        return
+    warn_once(
+        f"the encoder {encoder} was trained at {own_mpp:g} um per pixel and is given images of {used_mpp:.2g} um, whose tissue "
+        f"looks {'smaller' if used_mpp > own_mpp else 'larger'} than what it knows: set {key} to about {own_mpp:g} where the "
+        "images have that detail"
+    )

@@ -155,7 +155,7 @@ def test_every_overlay_is_read_behind_the_data(bundle_name, easy_data, easy_brea
                 assert type(network).__name__.startswith("Encoded"), (name, last)
                 # Of what is cut from images the features, too, must be whole.
                 if bundle_name == "fully_supervised" and last == "finetune":
-                    given, stride = (parser.get_parsed_content(key) for key in ("crop_size_px", "feature_stride_px"))
+                    given, stride = parser.get_parsed_content("crop_size_px"), parser.get_parsed_content("encoder_def").stride_px
                     cut = parser.get_parsed_content("train::preprocessing::crop_size_px")
                     assert cut == (given and given // stride * stride), name
 

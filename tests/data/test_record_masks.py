@@ -5,8 +5,16 @@ import os
 import numpy as np
 import pytest
 
-from shared.data import fill_areas, load_manifest, pixel_target, slide_patches, slide_regions, write_manifest
-from shared.data.image_dataset import RegionDataset, check_images
+from shared.data import (
+    RegionDataset,
+    check_images,
+    fill_areas,
+    load_manifest,
+    pixel_target,
+    slide_patches,
+    slide_regions,
+    write_manifest,
+)
 from shared.synthetic import write_slide
 from tests.wsi.scn_slide import write_scn
 

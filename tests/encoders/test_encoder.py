@@ -79,3 +79,32 @@ def test_loading_weights_gives_another_key_and_moving_the_network_does_not():
 def test_an_unknown_source_is_an_error():
     with pytest.raises(ValueError, match="there is no encoder 'unit': expected efficientnet_lite0, resnet18"):
         load_encoder("unit")
+
+
+@pytest.mark.parametrize(("most_stride_px", "stride_px"), [(None, 8), (16, 8), (8, 8), (6, 6)])
+def test_a_stride_follows_the_encoder(most_stride_px, stride_px):
+    assert Averages(FeatureOptions(most_stride_px=most_stride_px)).stride_px == stride_px
+    # One that is given counts.
+    assert Averages(FeatureOptions(stride_px=4, most_stride_px=most_stride_px)).stride_px == 4
+
+
+@pytest.mark.parametrize(("num_strides", "strides_px"), [(None, (8,)), (1, (8,)), (2, (4, 8)), (3, (4, 8))])
+def test_the_last_strides_that_there_are(num_strides, strides_px):
+    assert Averages(FeatureOptions(num_strides=num_strides)).native_strides_px == strides_px
+
+
+@pytest.mark.parametrize("wrong", [{"num_strides": 0}, {"num_strides": 2, "strides_px": (4, 8)}])
+def test_strides_are_counted_or_named(wrong):
+    with pytest.raises(ValueError, match="num_strides must be 1 or more, in place of strides_px"):
+        Averages(FeatureOptions(**wrong))
+
+
+def test_lengths_are_whole_features_and_whole_pixels_of_maps():
+    # Of 6 px and 4 px: multiples of 12.
+    assert [Averages(FeatureOptions(stride_px=6)).whole_px(length) for length in (1, 12, 64, 512)] == [12, 12, 72, 516]
+    assert [Averages().whole_px(length) for length in (64, 512)] == [64, 512]
+
+
+def test_a_stride_that_follows_the_encoder_has_the_features_of_one_that_is_given():
+    following = load_encoder("efficientnet_lite0", num_strides=3, most_stride_px=16)
+    assert following.key == load_encoder("efficientnet_lite0", 16, strides_px=(8, 16, 32)).key

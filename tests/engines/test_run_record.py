@@ -198,3 +198,10 @@ def test_null_in_training_may_mean_any(tmp_path):
     run(evaluation(tmp_path, keys=["norm"], unless_null=["mpp"]))
     trained(tmp_path / "b", mpp=1.0)
     assert "mpp: 1.0 before, 0.5 now" in refusal(evaluation(tmp_path / "b", keys=["norm"], unless_null=["mpp"]))
+
+
+def test_expressions_are_compared_by_their_values(tmp_path):
+    trained(tmp_path, mpp="$@learning_rate * 5")
+    run(evaluation(tmp_path, mpp=0.5))
+    run(evaluation(tmp_path, mpp="$@learning_rate * 5"))
+    assert "mpp: '$@learning_rate * 5' before, 0.75 now" in refusal(evaluation(tmp_path, mpp=0.75))

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from shared.data import RegionDataset, training_augmentation
+from shared.data import RegionDataset, check_images, training_augmentation
 from shared.encoders import load_encoder
 from shared.features import Copies, EmbeddedImages, EmbeddedInstances
 from shared.features.copies import turned
 from shared.features.image_store import ImageFeatureStore
+from shared.wsi.notices import warn_once
 
 SIDE_PX, STRIDE_PX = 64, 32
 
@@ -189,3 +190,45 @@ def test_features_that_cannot_be_kept_are_those_of_this_run_alone(records, encod
     assert "a part of its path is a file, not a folder" in said
     with pytest.raises(OSError, match="a part of its path is a file"):
         EmbeddedImages(dataset.images, encoder, blocked / "features", memory_gib=0.0).run()
+
+
+def test_images_are_enlarged_to_whole_features_with_their_masks(records, encoder, tmp_path):
+    images = RegionDataset(records, size_px=SIDE_PX, pixel_labels="mask", multiple_px=28)
+    item = images[1]
+    # 64 px become 84; the mask's corner of 32 px becomes one of 42.
+    assert item["image"].shape == (3, 84, 84)
+    expected = np.array(Image.open(records[1]["image"]).resize((84, 84), Image.Resampling.BILINEAR))
+    assert np.array_equal(item["image"].permute(1, 2, 0).numpy(), expected)
+    assert item["mask"][0, :42, :42].all()
+    assert item["mask"].sum() == 42**2
+    check_images([images], instances_per_side=2, feature_stride_px=14)
+    fine = load_encoder("efficientnet_lite0", stride_px=14)
+    dataset = EmbeddedImages(images, fine, tmp_path / "features")
+    assert torch.equal(dataset[1]["image"], fine(item["image"][None])[0].half())
+    assert torch.equal(dataset[1]["mask"], item["mask"])
+
+
+def test_images_that_divide_have_the_features_that_they_had(records, encoder, tmp_path):
+    counting = CountingEncoder(encoder)
+    embedded(records, counting, tmp_path / "features").run()
+    embedded(records, counting, tmp_path / "features", multiple_px=STRIDE_PX).run()
+    assert counting.seen == 3
+
+
+@pytest.mark.parametrize(
+    ("own", "used", "is_warned"),
+    [(0.5, 0.25, True), (0.5, 1.0, True), (0.5, 0.45, False), (None, 1.0, False), (0.5, None, False)],
+)
+def test_another_pixel_size_than_the_encoders_is_warned_of_once(records, encoder, tmp_path, caplog, own, used, is_warned):
+    warn_once.cache_clear()
+    given = [{**record, "mpp": used} for record in records]
+    named = CountingEncoder(encoder)
+    named.mpp = own
+    EmbeddedImages(RegionDataset(given), named, tmp_path / "features").run()
+    check_images([RegionDataset(given)], encoder=named)
+    warnings = [record.message for record in caplog.records if "was trained at" in record.message]
+    assert len(warnings) == is_warned
+    if is_warned:
+        said = f"the encoder efficientnet_lite0 was trained at {own:g} um per pixel and is given images of {used:.2g} um"
+        assert said in warnings[0]
+        assert "set mpp to about 0.5" in warnings[0]

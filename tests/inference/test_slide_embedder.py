@@ -13,6 +13,7 @@ from shared.data import TissueCache
 from shared.features import SlideFeatures
 from shared.inference import Compute, InferenceFailures, SlideEmbedder, SlideMapper, Tissue, find_images
 from shared.wsi import Slide, find_tissue
+from shared.wsi.notices import warn_once
 from tests.inference.cohort_processes import start, table_of
 from tests.inference.stored import Headed, Means, options, picture
 
@@ -307,3 +308,12 @@ def test_a_file_that_another_program_put_beside_ours_is_not_replaced(tmp_path, s
     assert (out / "a.h5").read_bytes() == b"of another program"
     (out / "a.h5").unlink()
     assert "a" in [row["slide"] for row in embedder().run(slides, out)]
+
+
+@pytest.mark.parametrize(("own", "is_warned"), [(0.25, True), (0.5, False), (None, False)])
+def test_another_pixel_size_than_the_encoders_is_warned_of(caplog, own, is_warned):
+    warn_once.cache_clear()
+    encoder = Means()
+    encoder.mpp = own
+    embedder(encoder)
+    assert ("the encoder means was trained at 0.25 um per pixel and is given images of 0.5 um" in caplog.text) == is_warned

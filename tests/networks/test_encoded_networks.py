@@ -138,3 +138,13 @@ def test_the_joint_classifier_reads_the_map_of_either_size(images):
         "pixel_logits": (2, 3, 64, 96),
         "image_logits": (2, 3),
     }
+
+
+@pytest.mark.parametrize(
+    ("num_stages", "side_outputs", "kept", "num_left_out"),
+    # Of five stages the encoder has the last three.
+    [(None, None, [1, 2, 3], 0), (3, [3], [3], 0), (5, None, [1, 2, 3], 2), (5, [1, 4, 5], [2, 3], 1), (4, [4], [3], 0)],
+)
+def test_an_encoder_with_few_strides_has_the_last_stages(num_stages, side_outputs, kept, num_left_out):
+    network = EncodedSideOutputs(encoder_for("side outputs"), side_outputs, num_stages=num_stages)
+    assert (network.side_outputs, network.num_left_out) == (kept, num_left_out)

@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 
+from shared.encoders.factory import FILES
 from shared.features.slide_features import FEATURES_SUFFIX
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
 
@@ -41,7 +42,14 @@ def keys_of_features(folder: Path) -> dict[str, Any]:
 def _encoder_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:
     stride = encoder["stride_px"] if encoder["stride_px"] != encoder["native_stride_px"] else None
     named = {"encoder": encoder["name"], "smoothing": encoder["smoothing"], "tokens": encoder["tokens"]}
-    return {**named, "feature_stride_px": stride}
+    return {**named, "feature_stride_px": stride, **_facts_of_file(encoder)}
+
+
+def _facts_of_file(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """What a TorchScript or torch.export file does not say of itself, and must be told again where it is loaded."""
+    if not str(encoder["name"]).endswith(FILES):
+        return {}
+    return {"encoder_facts": {name: encoder[name] for name in ("mean", "std", "mpp", "input_size_px", "licence")}}
 
 
 def _tissue_keys(settings: Mapping[str, Any]) -> dict[str, Any]:

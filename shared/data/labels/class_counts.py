@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ...writers.atomic import contended_path
-from ..image_dataset import RegionDataset, pixel_target, read_image
+from ..image_dataset import RegionDataset, read_image
+from .pixel_targets import pixel_target
 
 logger = logging.getLogger(__name__)
 

@@ -24,10 +24,16 @@ class EncodedSideOutputs(EncodedNetwork, SideOutputs):
 
     Args:
         encoder: see `EncodedNetwork`; its features may be packed from several strides.
-        side_outputs: strides with a side output, counted from 1, ascending to the last one; None for every stride.
+        side_outputs: stages with a side output, counted from 1, ascending to the last one, each a stride; None for every one.
         fusion_weights: see `SideOutputVGG`.
         hidden_channels: see `pixelwise_head`.
         finetune: see `EncodedNetwork`.
+        kernel_size: see `pixelwise_head`.
+        num_stages: stages that `side_outputs` counts. An encoder with fewer strides, such as a vision transformer with its one,
+            has the last of these stages: the side outputs of the others are left out. None for as many as there are strides.
+
+    Attributes:
+        num_left_out: side outputs that were asked for and have no stride.
 
     Raises:
         ValueError: if there are no such strides, or the fusion weights do not fit.
@@ -40,14 +46,22 @@ class EncodedSideOutputs(EncodedNetwork, SideOutputs):
         fusion_weights: Sequence[float] | None = None,
         hidden_channels: int | None = None,
         finetune: bool = False,
+        kernel_size: int = 1,
+        num_stages: int | None = None,
     ) -> None:
         super().__init__(encoder, finetune)
         self.map_channels = [int(channels) for channels in encoder.map_channels]  # type: ignore[union-attr]
         self.strides_px = [int(stride) for stride in encoder.strides_px]  # type: ignore[union-attr]
         # As whole factors: a stride of an enlarged image may be no whole number of pixels.
         self.native_strides_px = [int(stride) for stride in encoder.native_strides_px]  # type: ignore[union-attr]
-        sides = checked_side_outputs(len(self.map_channels), side_outputs)
-        self.side_layers = nn.ModuleList(pixelwise_head(self.map_channels[side - 1], 1, hidden_channels) for side in sides)
+        stages = len(self.map_channels) if num_stages is None else num_stages
+        missing = stages - len(self.map_channels)
+        asked = checked_side_outputs(stages, side_outputs)
+        sides = [side - missing for side in asked if side > missing]
+        self.num_left_out = len(asked) - len(sides)
+        self.side_layers = nn.ModuleList(
+            pixelwise_head(self.map_channels[side - 1], 1, hidden_channels, kernel_size) for side in sides
+        )
         self.add_fusion(sides, fusion_weights)
 
     def side_logits(self, inputs: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class EncodedWildcat(EncodedNetwork, ScorePooling):
         alpha: the same.
         hidden_channels: see `pixelwise_head`.
         finetune: see `EncodedNetwork`.
+        kernel_size: see `pixelwise_head`.
 
     Raises:
         ValueError: for fewer than one class or map, or k out of range.
@@ -39,10 +40,11 @@ class EncodedWildcat(EncodedNetwork, ScorePooling):
         alpha: float = 0.7,
         hidden_channels: int | None = None,
         finetune: bool = False,
+        kernel_size: int = 1,
     ) -> None:
         super().__init__(encoder, finetune)
         self.set_pooling(num_classes, maps_per_class, k_max, k_min, alpha)
-        self.transfer = pixelwise_head(self.channels, num_classes * maps_per_class, hidden_channels)
+        self.transfer = pixelwise_head(self.channels, num_classes * maps_per_class, hidden_channels, kernel_size)
 
     def score_maps(self, inputs: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)``, 0 to 255, or features ``(B, C, h, w)``, to score maps ``(B, K, h, w)``, float32."""

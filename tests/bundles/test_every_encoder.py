@@ -1,0 +1,136 @@
+"""An encoder is one key: every bundle learns, is evaluated and maps with encoders of any stride, and nothing else is given."""
+
+import json
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+from .conftest import CLASS_NAMES, IMAGE_SIZE_PX, TINY, TINY_JOINT
+from .runs import Bundle, mapped_row, messages_of, metrics_of, weights_of
+from .tiny_encoders import CHANNELS, exported_encoder, vgg16_encoder
+
+ONCE: dict[str, Any] = {"image_size_px": IMAGE_SIZE_PX, "amp_dtype": "$None", "num_workers": 0, "num_epochs": 1}
+SLIDES = {"amp_dtype": "$None", "num_workers": 1, "num_epochs": 1, "tissue_mpp": 4.0}
+IMAGES: dict[str, dict[str, Any]] = {
+    "camel": {
+        **{name: value for name, value in TINY.items() if "backbone" not in name},
+        **{"instances_per_side": 2, "cmil::num_epochs": 1, "max_min::num_epochs": 1},
+    },
+    "cdws_mil": ONCE | {"mpp": 0.5},
+    "fully_supervised": ONCE,
+    "joint_seg_cls": TINY_JOINT | {"mpp": 8.0, "num_epochs": 1, "class_names": CLASS_NAMES},
+    "mil_boosting": {"image_size_px": IMAGE_SIZE_PX, "mpp": 0.5, "num_workers": 0, "num_trees": 4, "rounds_per_epoch": 4},
+    "wildcat": ONCE,
+}
+BAGS = {
+    "alpha_beta_mil": SLIDES | {"tiles_per_slide": 6, "mpp": 0.5},
+    "attention_mil": SLIDES | {"features_per_slide": 8, "min_steps": 6, "mpp": 0.5},
+}
+# Trees have no gradient to fine-tune an encoder by.
+TUNED = [name for name in IMAGES if name != "mil_boosting"]
+# VGG-16 takes a minute for a few slides.
+QUICK = ("patch14", "patch8", "patch16", "map32")
+KINDS = (*QUICK, "vgg16")
+# Of images and of slides, which keep the encoder's own.
+STRIDES_PX = {"patch14": (14, 14), "patch8": (8, 8), "patch16": (16, 16), "map32": (16, 32), "vgg16": (16, 16)}
+SIDES = {"patch14": 1, "patch8": 1, "patch16": 1, "map32": 1, "vgg16": 3}
+
+
+@pytest.fixture(scope="session")
+def encoder(request, tmp_path_factory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "vgg16":
+        return vgg16_encoder(folder / "vgg16.pth")
+    is_map = request.param.startswith("map")
+    return exported_encoder(folder / "encoder.pt2", int(request.param.lstrip("patchm")), is_map)
+
+
+@pytest.fixture
+def bundle(request, tmp_path) -> Bundle:
+    name = request.param
+    data = {"joint_seg_cls": "easy_breast"}.get(name, "easy_data" if name in IMAGES else "easy_slides")
+    return Bundle(name, request.getfixturevalue(data), (IMAGES | BAGS)[name] | {"features_dir": str(tmp_path / "features")})
+
+
+def overlays_of(bundle: Bundle, last: str) -> list[str]:
+    """Behind train.json; attention_mil has its encoder there."""
+    if bundle.name == "attention_mil":
+        return []
+    return ["features", "finetune"] if last == "finetune" and bundle.name in ("camel", "alpha_beta_mil") else [last]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bundle", "encoder"), [*product(IMAGES, KINDS), *product(BAGS, QUICK)], indirect=True)
+def test_a_bundle_learns_on_the_features_of_any_encoder(bundle, encoder, tmp_path, request):
+    kind = request.node.callspec.params["encoder"]
+    overlays = overlays_of(bundle, "features")
+    workflow = bundle.train_here(*overlays, output_dir=tmp_path / "run", **encoder)
+    network = workflow.parser.get_parsed_content("network_def")
+    assert network.stride_px == STRIDES_PX[kind][bundle.name in BAGS]
+    if bundle.name == "cdws_mil":
+        assert len(network.side_outputs) == SIDES[kind]
+    metrics = metrics_of(tmp_path / "run")
+    names = ("image_size_px", "mpp", "instances_per_side", "num_trees", "class_names", "tissue_mpp", "features_dir")
+    given = {name: bundle.tiny[name] for name in names if name in bundle.tiny} | encoder
+    again = bundle.evaluate_here(*overlays, output_dir=tmp_path / "run", evaluation_dir=tmp_path / "again", **given)
+    shown = "pixels_tissue" if bundle.name in BAGS else "pixels" if "pixels" in metrics else "confusion"
+    assert again[shown] == metrics[shown]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["patch14"], indirect=True)
+@pytest.mark.parametrize("bundle", IMAGES, indirect=True)
+def test_tiles_and_margins_are_whole_features(bundle, encoder, tmp_path):
+    """A slide is mapped, in tiles that divide into whole features and whole pixels of the map."""
+    bundle.train_here("features", output_dir=tmp_path / "run", **encoder)
+    size = {"tile_size_px": "$@encoder_def.whole_px(256)"} if bundle.name in ("fully_supervised", "wildcat", "camel") else {}
+    names = ("mpp", "image_size_px", "num_trees", "class_names")
+    given = {name: bundle.tiny[name] for name in names if name in bundle.tiny} | encoder | size
+    folders = {"source": str(bundle.data / "slides/slide_00.tif"), "output_dir": str(tmp_path / "maps")}
+    checkpoint = {"checkpoint": str(tmp_path / "run/model.pt")}
+    bundle.workflow("inference", "features", workflow_type="infer", **folders, **checkpoint, **given).run()
+    mapped_row(tmp_path / "maps", "slide_00")
+    settings = json.loads((tmp_path / "maps/settings.json").read_text())
+    assert (settings["tile_size_px"] % 28, settings["margin_px"]) == (0, 84)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bundle", "encoder"), [*product(TUNED, KINDS), *product(["alpha_beta_mil"], QUICK)], indirect=True)
+def test_a_bundle_fine_tunes_any_encoder(bundle, encoder, tmp_path):
+    if bundle.name == "alpha_beta_mil":
+        bundle = Bundle(bundle.name, bundle.data, bundle.tiny | {"bag_tile_px": "$@encoder_def.whole_px(56)"})
+    bundle.train_here(*overlays_of(bundle, "finetune"), output_dir=tmp_path / "run", **encoder)
+    assert [name for name in weights_of(tmp_path / "run/model.pt") if name.startswith("encoder.")]
+
+
+@pytest.mark.parametrize("last", ["features", "finetune"])
+@pytest.mark.parametrize("name", [name for name in TUNED if name != "camel"])
+def test_a_head_has_a_hidden_layer_that_sees_neighbours(name, last, tmp_path):
+    bundle = Bundle(name, tmp_path, {})
+    parser = bundle.configuration("inference", last, hidden_channels=11, kernel_size=3)
+    network = parser.get_parsed_content("network_def")
+    layers = [part for name, part in network.named_modules() if isinstance(part, torch.nn.Conv2d) and "encoder" not in name]
+    # The first layer sees 3 x 3 features, the last one the hidden channels of one place.
+    assert {layer.kernel_size for layer in layers if layer.out_channels == 11} == {(3, 3)}
+    assert {layer.kernel_size for layer in layers if layer.in_channels == 11} == {(1, 1)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", ["camel"], indirect=True)
+def test_a_head_that_sees_neighbours_learns(bundle, tmp_path):
+    """In camel it is that of the segmentation alone; the classifiers have the hidden layer."""
+    encoder = exported_encoder(tmp_path / "encoder.pt2", 16)
+    bundle.train_here("features", output_dir=tmp_path / "run", hidden_channels=5, kernel_size=3, **encoder)
+    assert weights_of(tmp_path / "run/model.pt")["head.0.weight"].shape == (5, CHANNELS, 3, 3)
+    assert weights_of(tmp_path / "run/max_max/model.pt")["head.0.weight"].shape == (5, CHANNELS, 1, 1)
+
+
+def test_a_file_that_does_not_state_its_normalisation_is_refused(tmp_path):
+    bundle = Bundle("wildcat", tmp_path, {})
+    encoder = exported_encoder(tmp_path / "encoder.pt2", 16)
+    del encoder["encoder_facts::mean"]
+    with pytest.raises(RuntimeError) as error:
+        bundle.configuration("inference", "features", **encoder).get_parsed_content("network_def")
+    assert "encoder.pt2 does not state how its images are normalised: give mean and std" in messages_of(error.value)
