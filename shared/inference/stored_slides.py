@@ -15,8 +15,7 @@ from ..geometry.pyramid import MPP_TOLERANCE
 from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import TissueMap
 from .inputs import ImageInput
-from .tiles.placed_patches import PlacedPatches
-from .tiles.stored_tiles import StoredCells
+from .tiles.stored_tiles import PlacedPatches, StoredCells
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import tifffile
 from shared.encoders import foreign_encoder
 from shared.features import SlideFeatures, foreign_patches
 from shared.inference import Compute, ImageInput, SlideEmbedder, SlideMapper, own_features
-from shared.inference.tiles.placed_patches import place_shares
+from shared.inference.tiles.stored_tiles import place_shares
 from tests.inference.stored import Headed, Means, options, picture
 
 CPU = Compute(device="cpu", amp=False, num_workers=1)

@@ -1,18 +1,24 @@
-"""Tiles of features that were stored, in place of tiles of pixels."""
+"""Tiles of features that were stored, in place of tiles of pixels: cells of this project, or patches that lie anywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
+from ...features.conventions import num_cells
 from ...features.slide_features import SlideFeatures
 from .map_grid import Axis, MapGrid
 from .stitching import TilePosition
 from .tile_reader import Batch
+
+# Corners are whole level-0 pixels, each rounded on its own.
+_ROUNDING_PX = 1.0
 
 
 @dataclass(frozen=True)
@@ -102,3 +108,97 @@ class StoredCells:
         """The stored cells along one axis of a tile."""
         start = (index * axis.step - axis.margin) // self.stride_px
         return np.arange(start, start - (-axis.tile // self.stride_px)) // self.repeats
+
+
+@dataclass(frozen=True)
+class PlacedPatches(StoredCells):
+    """A slide's features by another program: its patches may begin anywhere, overlap, and leave gaps.
+
+    A place is a square of `stride_px`, and the places of a slide begin at its corner. One whose centre lies on a patch has the
+    mean of the vectors of all patches that it touches, by the area that it has in common with each; other places have none.
+    Patches that are places, up to the rounding of their corners, so keep their vectors as they are.
+
+    Args:
+        downsample: level-0 pixels per model pixel.
+        size_px: (width, height) of the slide.
+        channels: length of a vector, also where there is none.
+    """
+
+    downsample: float = 1.0
+    size_px: tuple[int, int] = (1, 1)
+    channels: int = 0
+
+    @property
+    def dim(self) -> int:
+        return self.channels
+
+    @cached_property
+    def shares(self) -> csr_array:
+        """The share of each place ``(rows * columns)`` that each patch covers ``(n)``, of places whose centre is covered."""
+        rows, columns = self._shape
+        if not len(self.features):
+            return csr_array((rows * columns, 0))
+        corners, side = self.features.coords / self._place_px, self.features.patch_px / self._place_px
+        return place_shares(corners, side, (rows, columns), _ROUNDING_PX / self._place_px)
+
+    @property
+    def _place_px(self) -> float:
+        """Side of a place in level-0 pixels."""
+        return self.stride_px * self.downsample
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """(rows, columns) of the places."""
+        columns, rows = (num_cells(length, self._place_px) for length in self.size_px)
+        return rows, columns
+
+    def numbers(self) -> NDArray[np.int64]:
+        is_stored = np.diff(self.shares.indptr) > 0
+        return np.where(is_stored, np.arange(len(is_stored)), -1).reshape(self._shape)
+
+    def vectors(self, numbers: NDArray[np.int64]) -> NDArray[np.float16]:
+        if not len(numbers):
+            return np.zeros((0, self.dim), np.float16)
+        shares = self.shares[numbers]
+        used, columns = np.unique(shares.indices, return_inverse=True)
+        of_used = csr_array((shares.data, columns, shares.indptr), shape=(len(numbers), len(used)))
+        means = (of_used @ self.features.read(used).astype(np.float64)) / of_used.sum(axis=1)[:, None]
+        return means.astype(np.float16)
+
+
+def place_shares(corners: NDArray[np.floating], side: float, shape: tuple[int, int], rounding: float = 0.0) -> csr_array:
+    """The share of each place that each patch covers, in units of a place.
+
+    Args:
+        corners: (x, y) of the patches' top-left corners, ``(n, 2)``.
+        side: of a patch.
+        shape: (rows, columns) of the places.
+        rounding: edges of patches that are so close to those of places are taken for them.
+
+    Returns:
+        ``(rows * columns, n)``, with entries only for places whose centre lies on a patch.
+    """
+    start, stop = (_snapped(edges, rounding) for edges in (corners, corners + side))
+    first = np.floor(start).astype(np.int64)
+    num_steps = int(np.ceil(stop - first).max())
+    places, patches, areas, is_centre = [], [], [], []
+    for step_y, step_x in np.ndindex(num_steps, num_steps):
+        place = first + np.array([step_x, step_y])
+        common = np.clip(np.minimum(stop, place + 1) - np.maximum(start, place), 0, None).prod(axis=1)
+        touched = np.flatnonzero((common > 0) & (place >= 0).all(axis=1) & (place < shape[::-1]).all(axis=1))
+        places.append(place[touched, 1] * shape[1] + place[touched, 0])
+        patches.append(touched)
+        areas.append(common[touched])
+        centre = place[touched] + 0.5
+        is_centre.append(((start[touched] <= centre) & (centre < stop[touched])).all(axis=1))
+    place_of, patch_of, area = (np.concatenate(parts) for parts in (places, patches, areas))
+    is_stored = np.zeros(shape[0] * shape[1], bool)
+    is_stored[place_of[np.concatenate(is_centre)]] = True
+    kept = is_stored[place_of]
+    entries = area[kept], (place_of[kept], patch_of[kept])
+    return csr_array(entries, shape=(shape[0] * shape[1], len(corners)))
+
+
+def _snapped(edges: NDArray[np.floating], rounding: float) -> NDArray[np.float64]:
+    whole = np.rint(edges)
+    return np.where(np.abs(edges - whole) <= rounding, whole, edges)
