@@ -9,7 +9,8 @@ import pytest
 
 from scripts import compare
 from scripts.comparison.data import ComparisonData, prepare_data
-from scripts.comparison.methods import find_methods, plan, with_dataset
+from scripts.comparison.methods import find_methods, with_dataset
+from scripts.comparison.planning import plan
 from scripts.declarations.published import published_data
 from shared.sweeps.sweep import parse_value
 from shared.writers.table import read_rows

@@ -65,7 +65,7 @@ def test_the_share_of_the_training_images():
     assert shown("cdws_mil", "dataset_a") == {"region_f": 0.835, "ods": 0.559}
     assert shown("cdws_mil", "dataset_a", training_share=0.2) == {"region_f": 0.82, "ods": 0.536}
     assert shown("cdws_mil+baseline", "dataset_a", training_share=0.2) == {"region_f": 0.758, "ods": 0.337}
-    assert shown("cdws_mil", "dataset_a", training_share=0.6) == {}
+    assert shown("cdws_mil", "dataset_a", training_share=0.6) == shown("cdws_mil", "dataset_a", eta_2=1) == {}
     # Without areas it is DWS-MIL; with features it is another method.
     assert shown("cdws_mil", "dataset_a", etas=[0, 0, 0], eta_fuse=0) == shown("cdws_mil+features", "dataset_a") == {}
 
