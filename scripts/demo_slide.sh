@@ -2,7 +2,7 @@
 # Maps one slide of real tissue by a head that comes with the project, without any training: the last part of demo.sh.
 #
 #   bash scripts/demo_slide.sh                        a small slide of OpenSlide's test data (CC0, 1.9 MB), downloaded once;
-#                                                     without a network nothing is mapped, and nothing fails
+#                                                     if it cannot be had, nothing is mapped and nothing fails
 #   DEMO_SLIDE=slide.svs bash scripts/demo_slide.sh   a slide of your own, of colorectal tissue
 set -euo pipefail
 if [ -n "${DEMO_SLIDE:-}" ]; then
