@@ -28,7 +28,7 @@ from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import find_tissue
 from .cohort.cohort import run_cohort
 from .cohort.feature_settings import options_of
-from .cohort.finished import FEATURES, NOT_DECISIVE
+from .cohort.finished import FEATURES, NOT_DECISIVE, UNNAMED_TISSUE_MPP
 from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedTiles
 from .mapper_options import Compute, Tissue
@@ -167,6 +167,9 @@ class SlideEmbedder:
     def folder_name(self) -> str:
         """Name of a folder for these features, which changes with every setting that affects them."""
         decisive = {name: value for name, value in self._settings.items() if name not in NOT_DECISIVE}
+        if self.tissue.cache is None and decisive["tissue_mpp"] == UNNAMED_TISSUE_MPP:
+            # As in the names of folders that version 0.7.0 made.
+            decisive["tissue_mpp"] = None
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
         return f"{self.encoder.name.replace('/', '_').replace(':', '_')}_{digest}"
 
