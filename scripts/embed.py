@@ -51,7 +51,7 @@ def parsed() -> argparse.Namespace:
     encoder.add_argument("--stride_px", type=int, help="distance between features in pixels (default: the encoder's own stride)")
     encoder.add_argument("--strides_px", type=int, nargs="+", help="strides of the maps if there are several, finest first")
     encoder.add_argument(
-        "--smoothing", type=int, default=3, help="average each feature over this many cells per side (default 3)"
+        "--smoothing", type=int, help="average each feature over this many cells per side (default 3; 1 for class and embedding)"
     )
     encoder.add_argument(
         "--tokens", default="dense", help="dense, class, dense+class or embedding, see docs/encoders.md (default dense)"
