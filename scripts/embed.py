@@ -6,7 +6,8 @@ python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out
 python scripts/embed.py --manifest slides.csv --encoder my/encoder.pt2 --mean 0.7 0.5 0.7 --std 0.2 0.2 0.2 --out features
 
 Every slide gets <name>.h5, which docs/features.md describes; trainings (--slide_features) and maps (--stored_features) read it,
-as do TRIDENT and CLAM. Encoder options, pixel size, tiles and tissue have the same defaults here as in the bundles.
+as do TRIDENT and CLAM. For any encoder its options, pixel size, tiles and tissue have the same defaults here as in the bundles
+that learn from slides.
 
 The same command resumes after an interruption, even kill -9; finished slides are skipped. Several such commands with the same
 output folder share the slides, also on several machines with a common file system. A slide that fails is tried once more at
