@@ -6,7 +6,8 @@ python scripts/embed.py --manifest slides.csv --encoder efficientnet_lite0 --out
 python scripts/embed.py --manifest slides.csv --encoder my/encoder.pt2 --mean 0.7 0.5 0.7 --std 0.2 0.2 0.2 --out features
 
 Every slide gets <name>.h5, which docs/features.md describes; trainings (--slide_features) and maps (--stored_features) read it,
-as do TRIDENT and CLAM. Encoder options, pixel size, tiles and tissue have the same defaults here as in the bundles.
+as do TRIDENT and CLAM. For any encoder its options, pixel size, tiles and tissue have the same defaults here as in the bundles
+that learn from slides.
 
 The same command resumes after an interruption, even kill -9; finished slides are skipped. Several such commands with the same
 output folder share the slides, also on several machines with a common file system. A slide that fails is tried once more at
@@ -51,7 +52,7 @@ def parsed() -> argparse.Namespace:
     encoder.add_argument("--stride_px", type=int, help="distance between features in pixels (default: the encoder's own stride)")
     encoder.add_argument("--strides_px", type=int, nargs="+", help="strides of the maps if there are several, finest first")
     encoder.add_argument(
-        "--smoothing", type=int, default=3, help="average each feature over this many cells per side (default 3)"
+        "--smoothing", type=int, help="average each feature over this many cells per side (default 3; 1 for class and embedding)"
     )
     encoder.add_argument(
         "--tokens", default="dense", help="dense, class, dense+class or embedding, see docs/encoders.md (default dense)"

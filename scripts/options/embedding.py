@@ -16,13 +16,14 @@ class EmbeddingOptions:
 
     Args:
         encoder: its source.
+        smoothing: None is 3, as in bundles, but 1 where a feature is of a whole image or tile.
     """
 
     encoder: str
     checkpoint_path: Path | None = None
     stride_px: int | None = None
     strides_px: tuple[int, ...] | None = None
-    smoothing: int = 3
+    smoothing: int | None = None
     tokens: str = "dense"
     mean: list[float] | None = None
     std: list[float] | None = None
@@ -57,7 +58,7 @@ class EmbeddingOptions:
         encoder = load_encoder(
             self.encoder,
             self.stride_px,
-            self.smoothing,
+            self.smoothing or (3 if self.tokens.startswith("dense") else 1),
             self.strides_px,
             self.tokens,
             checkpoint_path=self.checkpoint_path,

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scripts.declarations.network_items import NETWORK, is_plain, needed_items, network_items
-from shared.encoders import Encoder
-
-# A map pixel of a slide is the mean of as many along each side.
-_MAP_DOWNSAMPLE = 4
-_LEAST_MARGIN_PX, _LEAST_TILE_PX = 64, 512
+from shared.encoders.encoder import USUAL_MARGIN_PX, USUAL_TILE_PX, Encoder
 
 
 def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder: Encoder, mpp: float) -> dict[str, Any]:
@@ -38,7 +33,7 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
         **({"checkpoint": checkpoint} if "checkpoint" in inference else {"checkpoints": [checkpoint]}),
         "mpp": mpp,
         **({"tile_mpp": None} if "tile_mpp" in inference else {}),
-        **tile_sizes(encoder),
+        **_tile_sizes(encoder, "slide_features" in config),
     }
     items = network_items(inference, config)
     # What the bundle's own file says too is stated here as well, so that the head does not depend on its defaults.
@@ -47,19 +42,17 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
     if "feature_stride_px" in overlay:
         # What null stands for may differ in a later version.
         overlay["feature_stride_px"] = encoder.stride_px
+    if "smoothing" in config:
+        # Nor on what it follows from.
+        overlay["smoothing"] = encoder.smoothing
     if overlay.get("encoder_file") is not None:
         # Of that machine: the head's key of the encoder says whether another file is the same.
         overlay["encoder_file"] = None
     return overlay
 
 
-def tile_sizes(encoder: Encoder) -> dict[str, int]:
-    """Tiles of whole features and whole map pixels, of the encoder's own size where it has one.
-
-    >>> class Encoder: stride_px, input_size_px = 14, None
-    >>> tile_sizes(Encoder)
-    {'tile_size_px': 532, 'margin_px': 84}
-    """
-    unit_px = math.lcm(encoder.stride_px, _MAP_DOWNSAMPLE)
-    margin_px = -(-_LEAST_MARGIN_PX // unit_px) * unit_px
-    return {"tile_size_px": -(-_LEAST_TILE_PX // unit_px) * unit_px, "margin_px": margin_px}
+def _tile_sizes(encoder: Encoder, is_of_slides: bool) -> dict[str, int]:
+    """Those in which the training's slides were embedded; behind a training on images about 512 px with a margin of 64 px."""
+    if is_of_slides:
+        return {"tile_size_px": encoder.slide_tile_px, "margin_px": encoder.slide_margin_px}
+    return {"tile_size_px": encoder.whole_px(USUAL_TILE_PX), "margin_px": encoder.whole_px(USUAL_MARGIN_PX)}

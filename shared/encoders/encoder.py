@@ -20,6 +20,8 @@ __all__ = ["Encoder", "EncoderFacts", "FeatureOptions"]
 
 # A pixel of a slide's map is the mean of as many along each side.
 MAP_PIXEL_PX = 4
+# Of tiles of slides, for an encoder of images of any size.
+USUAL_TILE_PX, USUAL_MARGIN_PX = 512, 64
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Encoder(nn.Module):
     """
 
     # TorchScript compiles properties unless they are named here.
-    __jit_unused_properties__ = ("aliases", "key")
+    __jit_unused_properties__ = ("aliases", "key", "slide_margin_px", "slide_tile_px")
 
     def __init__(
         self,
@@ -159,6 +161,22 @@ class Encoder(nn.Module):
         """The least length, not below `length_px`, of whole features and whole pixels of a slide's map: for tiles and margins."""
         unit_px = math.lcm(self.size_multiple_px, MAP_PIXEL_PX)
         return -(-length_px // unit_px) * unit_px
+
+    @property
+    def slide_tile_px(self) -> int:
+        """Side of the tiles in which slides are read: the size that it was trained at, or 512 where any will do, see `whole_px`.
+
+        At their own size position embeddings stay as they were trained.
+        """
+        return self.whole_px(self.input_size_px or USUAL_TILE_PX)
+
+    @property
+    def slide_margin_px(self) -> int:
+        """By which these tiles overlap at each side, and which is thrown away: 64, see `whole_px`, where any size will do.
+
+        It is 0 for tiles of the size that it was trained at, and for one feature per image.
+        """
+        return 0 if self.input_size_px or self.tokens == "class" else self.whole_px(USUAL_MARGIN_PX)
 
     @property
     def aliases(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,11 @@ def encoder_without_weights(
         arguments |= {"dynamic_img_size": True, "img_size": _size_px(preset, weights or {})}
     with torch.device("meta"):
         network = timm.create_model(preset.architecture, pretrained=False, num_classes=0, **arguments)
-    return TimmEncoder(preset.facts(), network, options, preset.embedding)
+    facts = preset.facts()
+    if not preset.prefix_tokens and (options is None or options.tokens == "dense"):
+        # A convolutional network has no fixed size except where tiles are embedded.
+        facts = replace(facts, input_size_px=None)
+    return TimmEncoder(facts, network, options, preset.embedding)
 
 
 def _size_px(preset: Preset, weights: Mapping[str, Tensor]) -> int:

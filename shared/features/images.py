@@ -155,18 +155,13 @@ class EmbeddedImages(Dataset):
         if index not in self._read_targets:
             targets = self.images.targets(index, self._copies_of(index)[1])
             if self.images.superpixels is not None:
-                targets["superpixels"] = self.images.superpixels(self._image(index))
+                targets["superpixels"] = self.images.superpixels(_image(self.images, index))
             size = sum(targets[name].nbytes for name in _OF_PIXELS & targets.keys())
             if self._target_bytes + size > _MOST_TARGET_BYTES:
                 return targets
             self._target_bytes += size
             self._read_targets[index] = targets
         return self._read_targets[index]
-
-    def _image(self, index: int) -> Tensor:
-        """One image as it is read, uint8 ``(3, H, W)``."""
-        images = self.images
-        return read_image(images.data[index], images.mpp, images.size_px, stretch=images.stretch, multiple_px=images.multiple_px)
 
     def features(self, index: int) -> Tensor:
         """Features of one image as it is, float16 ``(C, h, w)``."""
@@ -244,7 +239,9 @@ class EmbeddedImages(Dataset):
 
     def _embed(self, todo: Sequence[tuple[int, int, str]]) -> None:
         encoder = self.encoder.to(self.device).eval()
-        reader = _Copied(self, [(index, number) for index, number, _ in todo])
+        # Of the image as it is: its stains differ in the same way in every run and every split.
+        originals = [self._copies_of(index)[0][0] for index, _, _ in todo]
+        reader = _Copied(self.images, self.copies, [(index, number) for index, number, _ in todo], originals)
         # A batch may hold images of several sizes.
         loader = DataLoader(reader, self.batch_size, num_workers=self.num_workers, collate_fn=list)
         progress = tqdm(total=len(todo), desc="embedding", unit="image", disable=None)
@@ -283,21 +280,31 @@ class EmbeddedImages(Dataset):
 
 
 class _Copied(Dataset):
-    """Copies of images, as pixels."""
+    """Copies of images, as pixels: all that a process needs that reads them.
 
-    def __init__(self, embedded: EmbeddedImages, which: Sequence[tuple[int, int]]) -> None:
-        self.embedded, self.copies, self.which = embedded, embedded.copies, which
-        # Of the image as it is: its stains differ in the same way in every run and every split.
-        self.originals = [embedded._copies_of(index)[0][0] for index, _ in which]
+    Args:
+        images: what is copied.
+        copies: see `Copies`.
+        which: index of the image and number of the copy, for each.
+        originals: key of the image as it is, for each.
+    """
+
+    def __init__(self, images: RegionDataset, copies: Copies, which: Sequence[tuple[int, int]], originals: Sequence[str]) -> None:
+        self.images, self.copies, self.which, self.originals = images, copies, which, originals
 
     def __len__(self) -> int:
         return len(self.which)
 
     def __getitem__(self, place: int) -> Tensor:
         index, number = self.which[place]
-        image = self.embedded._image(index)
+        image = _image(self.images, index)
         stain, turn = self.copies.of_shape(*image.shape[-2:])[number]
         return self.copies.image(image, stain, turn, int(self.originals[place], 16))
+
+
+def _image(images: RegionDataset, index: int) -> Tensor:
+    """One image as it is read, uint8 ``(3, H, W)``."""
+    return read_image(images.data[index], images.mpp, images.size_px, stretch=images.stretch, multiple_px=images.multiple_px)
 
 
 def _encoded(encoder: nn.Module, batch: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:

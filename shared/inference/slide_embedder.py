@@ -28,7 +28,7 @@ from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import find_tissue
 from .cohort.cohort import run_cohort
 from .cohort.feature_settings import options_of
-from .cohort.finished import FEATURES, NOT_DECISIVE
+from .cohort.finished import FEATURES, NOT_DECISIVE, UNNAMED_TISSUE_MPP
 from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedTiles
 from .mapper_options import Compute, Tissue
@@ -45,7 +45,6 @@ from .tiles.tile_reader import read_batches
 logger = logging.getLogger(__name__)
 
 USUAL_MPP = 1.0
-USUAL_TILE_PX, USUAL_MARGIN_PX = 512, 64
 
 
 class SlideEncoder(Protocol):
@@ -55,11 +54,16 @@ class SlideEncoder(Protocol):
     channels: int
     stride_px: int
     mpp: float | None
-    input_size_px: int | None
     tokens: str
 
     @property
     def key(self) -> str: ...
+
+    @property
+    def slide_tile_px(self) -> int: ...
+
+    @property
+    def slide_margin_px(self) -> int: ...
 
     def description(self) -> dict[str, Any]: ...
 
@@ -94,10 +98,9 @@ class SlideEmbedder:
         tile_mpp: of PNG, JPEG and BMP images without one, before `slide_mpp` and `mpp`.
         appmag: see `SlideMapper`.
         skip_problems: see `SlideMapper`.
-        tile_size_px: side of the tiles that the encoder is given; None is the size that it was trained at where that matters, or
-            512. An image that fits into one tile is given as it is.
-        margin_px: by which tiles overlap at each side, and which is thrown away; None is 64, rounded up to whole cells, but 0
-            where the encoder was trained at a fixed size.
+        tile_size_px: side of the tiles that the encoder is given; None is its ``slide_tile_px``, as in bundles. An image that
+            fits into one tile is given as it is.
+        margin_px: by which tiles overlap at each side, and which is thrown away; None is the encoder's ``slide_margin_px``.
         tissue: where a slide is embedded.
         compute: on what, and how fast.
 
@@ -167,6 +170,9 @@ class SlideEmbedder:
     def folder_name(self) -> str:
         """Name of a folder for these features, which changes with every setting that affects them."""
         decisive = {name: value for name, value in self._settings.items() if name not in NOT_DECISIVE}
+        if self.tissue.cache is None and decisive["tissue_mpp"] == UNNAMED_TISSUE_MPP:
+            # As in the names of folders that version 0.7.0 made.
+            decisive["tissue_mpp"] = None
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
         return f"{self.encoder.name.replace('/', '_').replace(':', '_')}_{digest}"
 
@@ -265,10 +271,8 @@ class SlideEmbedder:
 def _tiling(encoder: SlideEncoder, tile_size_px: int | None, margin_px: int | None) -> tuple[int, int]:
     """Tile and margin, in whole cells."""
     stride = encoder.stride_px
-    if tile_size_px is None:
-        tile_size_px = encoder.input_size_px or -(-USUAL_TILE_PX // stride) * stride
-    if margin_px is None:
-        margin_px = 0 if encoder.input_size_px or encoder.tokens == "class" else -(-USUAL_MARGIN_PX // stride) * stride
+    tile_size_px = encoder.slide_tile_px if tile_size_px is None else tile_size_px
+    margin_px = encoder.slide_margin_px if margin_px is None else margin_px
     if encoder.tokens == "class" and margin_px:
         raise ValueError(f"{encoder.name} gives one feature per tile, so its tiles must not overlap; got {margin_px=}")
     if tile_size_px < 1 or tile_size_px % stride or margin_px % stride:

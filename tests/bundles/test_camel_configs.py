@@ -4,6 +4,7 @@ from collections import Counter
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from .runs import messages_of
 
@@ -69,6 +70,18 @@ def test_the_segmentation_starts_from_a_resnet_of_its_own_kind(camel, tmp_path, 
     workflow = camel.workflow("train", *overlays, output_dir=str(tmp_path), **options)
     first = workflow.parser.get_parsed_content("initial_weights")
     assert first == (f"{tmp_path}/max_max/model.pt" if starts else None)
+
+
+@pytest.mark.parametrize("overlays", [("n8", "cascade"), ("n8", "cascade", "features"), ("n8", "features", "cascade")])
+def test_a_cascade_enlarges_picks_as_it_does_their_images(camel, tmp_path, overlays):
+    """On features of 16 px images of 320 px become 8 * 48 px, and picks of a quarter of their side 2 * 48 px."""
+    Image.new("RGB", (320, 320)).save(tmp_path / "image.png")
+    whole = {"image": str(tmp_path / "image.png"), "mpp": 0.5, "label": 1}
+    parser = camel.configuration("train", *overlays, output_dir=str(tmp_path))
+    parser["train_records"], parser["inner_records"] = [whole], [whole | {"x": 80, "y": 80, "width_px": 80, "height_px": 80}]
+    sizes = [parser.get_parsed_content(name).image_size(0)[0] for name in ("train_images", "inner_images")]
+    sizes.append(parser.get_parsed_content("inner_bags::dataset").image_size(0)[0])
+    assert sizes == ([384, 96, 96] if "features" in overlays else [320, 80, 80])
 
 
 def test_a_cascade_without_its_lattice_is_refused_before_anything_is_done(camel, tmp_path):

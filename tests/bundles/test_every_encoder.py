@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from scripts.options.embedding import EmbeddingOptions
+
 from .conftest import CLASS_NAMES, IMAGE_SIZE_PX, TINY, TINY_JOINT
 from .runs import Bundle, mapped_row, messages_of, metrics_of, weights_of
-from .tiny_encoders import CHANNELS, exported_encoder, vgg16_encoder
+from .tiny_encoders import CHANNELS, FACTS, exported_encoder, vgg16_encoder
 
 ONCE: dict[str, Any] = {"image_size_px": IMAGE_SIZE_PX, "amp_dtype": "$None", "num_workers": 0, "num_epochs": 1}
 SLIDES = {"amp_dtype": "$None", "num_workers": 1, "num_epochs": 1, "tissue_mpp": 4.0}
@@ -43,8 +45,8 @@ def encoder(request, tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "vgg16":
         return vgg16_encoder(folder / "vgg16.pth")
-    is_map = request.param.startswith("map")
-    return exported_encoder(folder / "encoder.pt2", int(request.param.lstrip("patchm")), is_map)
+    kind = "map" if request.param.startswith("map") else "tokens"
+    return exported_encoder(folder / "encoder.pt2", int(request.param.lstrip("patchm")), kind)
 
 
 @pytest.fixture
@@ -77,6 +79,33 @@ def test_a_bundle_learns_on_the_features_of_any_encoder(bundle, encoder, tmp_pat
     again = bundle.evaluate_here(*overlays, output_dir=tmp_path / "run", evaluation_dir=tmp_path / "again", **given)
     shown = "pixels_tissue" if bundle.name in BAGS else "pixels" if "pixels" in metrics else "confusion"
     assert again[shown] == metrics[shown]
+
+
+# Stride, kind of output, input size, tokens; then the tiles, margins and smoothing of both.
+USED = {
+    "a transformer of 14 px patches": ((14, "tokens", 56, "dense"), (56, 0, 3)),
+    "an input size of no whole map pixels": ((14, "tokens", 70, "dense+class"), (84, 0, 3)),
+    "one without an input size": ((14, "tokens", None, "dense"), (532, 84, 3)),
+    "a token of the whole image": ((16, "tokens", 64, "class"), (64, 0, 1)),
+    "a vector per tile": ((16, "vector", 64, "embedding"), (64, 0, 1)),
+    "a convolutional network": ((32, "map", None, "dense"), (512, 64, 3)),
+}
+
+
+@pytest.mark.parametrize("name", BAGS)
+@pytest.mark.parametrize(("encoder_of", "expected"), USED.values(), ids=USED)
+def test_embed_py_and_bundles_have_the_same_defaults(name, encoder_of, expected, tmp_path):
+    stride_px, kind, input_size_px, tokens = encoder_of
+    given = exported_encoder(tmp_path / "encoder.pt2", stride_px, kind) | {"tokens": tokens}
+    options = EmbeddingOptions(given["encoder"], tokens=tokens, input_size_px=input_size_px, device="cpu", **FACTS)
+    settings = options.build().settings()
+    assert (settings["tile_size_px"], settings["margin_px"], settings["encoder_options"]["smoothing"]) == expected
+    given["encoder_facts::input_size_px"] = "$None" if input_size_px is None else input_size_px
+    for config in ("train", "evaluate", "inference"):
+        parser = Bundle(name, tmp_path, {}).configuration(config, *([] if name == "attention_mil" else ["features"]), **given)
+        keys = ("mpp", "tile_size_px", "margin_px", "tissue_mpp", "tissue_method")
+        assert {key: parser.get_parsed_content(key) for key in keys} == {key: settings[key] for key in keys}
+        assert parser.get_parsed_content("encoder_def").key == settings["encoder_key"]
 
 
 @pytest.mark.slow

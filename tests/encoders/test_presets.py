@@ -132,6 +132,10 @@ def test_features_of_any_size(name):
     for tokens in kinds if preset.embedding is None else [*kinds, "embedding"]:
         encoder = encoder_without_weights(preset, FeatureOptions(tokens=tokens)).eval().to("meta")
         side = encoder.size_multiple_px
+        # Transformers and authors' embeddings have tiles of the size that they were trained at; any size suits convolutions.
+        is_any_size = not preset.prefix_tokens and tokens == "dense"
+        own = (preset.input_size_px, 0)
+        assert (encoder.slide_tile_px, encoder.slide_margin_px) == ((512, 64) if is_any_size else own)
         assert encoder(torch.zeros(1, 3, 2 * side, 3 * side, device="meta")).shape == (1, encoder.channels, 2, 3)
         assert side == (224 if tokens == "embedding" else 32 if preset.prefix_tokens == 0 else TRANSFORMERS[name][2])
 

@@ -1,11 +1,13 @@
 """Images are embedded once, by what they hold; items are their features, with labels that fit."""
 
 import fcntl
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from shared.data import RegionDataset, check_images, training_augmentation
 from shared.encoders import load_encoder
@@ -75,6 +77,22 @@ def test_nothing_is_embedded_twice(records, encoder, tmp_path):
     Image.fromarray(np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)).save(records[0]["image"])
     embedded(records, counting, tmp_path / "features").run()
     assert counting.seen == 4
+
+
+def test_a_process_that_reads_images_is_not_given_the_encoder(records, encoder, tmp_path, monkeypatch):
+    """Where processes are not forked, what they are given is pickled."""
+
+    class HeldByTheGpu(CountingEncoder):
+        def __reduce_ex__(self, protocol):
+            pytest.fail("the encoder was pickled")
+
+    def loader(dataset, *given, **options):
+        return DataLoader(pickle.loads(pickle.dumps(dataset)), *given, **options)
+
+    monkeypatch.setattr("shared.features.images.DataLoader", loader)
+    held = HeldByTheGpu(encoder)
+    embedded(records, held, tmp_path / "features", Copies(symmetries=True)).run()
+    assert held.seen == 3 * 8
 
 
 def test_each_encoder_has_features_of_its_own(records, encoder, tmp_path):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from shared.encoders import Encoder
 from tests.inference.flat_options import grouped
 
 GLASS, PINK, PURPLE = (245, 245, 245), (215, 130, 180), (120, 60, 150)
@@ -22,6 +23,8 @@ class Means(nn.Module):
         self.stride_px = self.size_multiple_px = stride_px
         self.tokens = tokens
         self.gain = nn.Parameter(torch.tensor(gain))
+
+    whole_px, slide_tile_px, slide_margin_px = Encoder.whole_px, Encoder.slide_tile_px, Encoder.slide_margin_px
 
     @property
     def key(self):

@@ -45,7 +45,7 @@ def copy_bundle(folder: Path) -> Path:
     return copy
 
 
-def embed(slides: Path, features: Path, tissue: Path) -> None:
+def embed(slides: Path, features: Path, tissue: Path | None, tissue_mpp: float = 8.0) -> None:
     """Store features of slides as EfficientNet-Lite0 would: its key, its channels, its coordinates, but quick to compute."""
     encoder = load_encoder("efficientnet_lite0", smoothing=SMOOTHING)
     # It is kept, whatever answers now.
@@ -61,7 +61,7 @@ def embed(slides: Path, features: Path, tissue: Path) -> None:
         MPP,
         tile_size_px=TILE_PX,
         margin_px=MARGIN_PX,
-        tissue=Tissue(cache=TissueCache(tissue)),
+        tissue=Tissue(cache=None if tissue is None else TissueCache(tissue, tissue_mpp), mpp=tissue_mpp),
         compute=Compute(device="cpu", num_workers=1),
     )
     embedder.run(slides, features)

@@ -8,12 +8,13 @@ from scripts.label_server.learning.stored_features import keys_of_features
 from .embedded import SETTINGS, embed, write_big_slide
 
 
-def test_features_say_how_they_were_made(tmp_path):
+@pytest.mark.parametrize("is_kept", [True, False], ids=["tissue kept", "tissue not kept"])
+def test_features_say_how_they_were_made(tmp_path, is_kept):
     (tmp_path / "slides").mkdir()
     write_big_slide(tmp_path / "slides/slide.tif", (3, 2))
-    embed(tmp_path / "slides", tmp_path / "features", tmp_path / "tissue")
+    embed(tmp_path / "slides", tmp_path / "features", tmp_path / "tissue" if is_kept else None, tissue_mpp=4.0)
     found = keys_of_features(tmp_path / "features")
-    tissue = {"tissue_method": "otsu", "tissue_dir": str(tmp_path / "tissue"), "tissue_mpp": 8.0}
+    tissue = {"tissue_method": "otsu", "tissue_mpp": 4.0} | ({"tissue_dir": str(tmp_path / "tissue")} if is_kept else {})
     assert found == SETTINGS | tissue | {"tokens": "dense", "feature_stride_px": None}
 
 

@@ -14,7 +14,7 @@ from shared.features.slide_features import FEATURES_SUFFIX
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
 
 # Settings of the folder that trainings have under the same names.
-_SETTINGS = ("mpp", "tile_size_px", "margin_px", "tissue_method")
+_SETTINGS = ("mpp", "tile_size_px", "margin_px", "tissue_method", "tissue_mpp")
 
 
 def keys_of_features(folder: Path) -> dict[str, Any]:
@@ -53,7 +53,6 @@ def _facts_of_file(encoder: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tissue_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the tissue that was found then, so that it need not be found again."""
-    if settings.get("tissue_dir") is None or not Path(settings["tissue_dir"]).is_dir():
-        return {}
-    return {"tissue_dir": settings["tissue_dir"], "tissue_mpp": settings["tissue_mpp"]}
+    """The folder of the tissue that was found then, so that it need not be found again."""
+    folder = settings.get("tissue_dir")
+    return {"tissue_dir": folder} if folder is not None and Path(folder).is_dir() else {}

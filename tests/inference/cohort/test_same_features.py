@@ -81,3 +81,20 @@ def test_features_of_version_0_7_0_are_finished(tmp_path, slide, has_masks):
     (tmp_path / "out/settings.json").write_text(json.dumps(settings))
     (tmp_path / "out/rows/a.json").write_text(json.dumps(row))
     assert embed(slide, tmp_path / "out", tmp_path / "tissue" if has_masks else None) == []
+
+
+@pytest.mark.parametrize(("has_masks", "tissue_mpp", "named"), [(False, 8.0, None), (True, 8.0, 8.0), (True, 2.0, 2.0)])
+def test_a_folder_has_the_name_that_version_0_7_0_gave_it(tmp_path, has_masks, tissue_mpp, named):
+    """As it was computed there: all settings but ``tissue_dir``, with the pixel size of the kept masks, if there are any."""
+    tissue = Tissue(cache=TissueCache(tmp_path / "tissue", tissue_mpp)) if has_masks else Tissue()
+    settings = {
+        **{"result": "features", "encoder": "means", "encoder_key": Means().key},
+        **{"mpp": 0.5, "slide_mpp": None, "tile_mpp": None, "tile_size_px": 128, "margin_px": 32, "cell_px": 16},
+        **{"tissue_only": True, "tissue_method": "otsu", "tissue_mpp": named, "amp": False, "features_version": 1},
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    embedder = SlideEmbedder(Means(), 0.5, tile_size_px=128, margin_px=32, compute=CPU, tissue=tissue)
+    assert embedder.folder_name == f"means_{digest}"
+    # Which 0.7.0 could not be told.
+    others = {SlideEmbedder(Means(), 0.5, compute=CPU, tissue=Tissue(mpp=mpp)).folder_name for mpp in (2.0, 4.0, 8.0)}
+    assert len(others) == 3
