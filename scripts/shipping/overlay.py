@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ from typing import Any
 from scripts.declarations.network_items import NETWORK, is_plain, needed_items, network_items
 from shared.encoders import Encoder
 
-# A map pixel of a slide is the mean of as many along each side.
-_MAP_DOWNSAMPLE = 4
-_LEAST_MARGIN_PX, _LEAST_TILE_PX = 64, 512
+_TILE_PX, _MARGIN_PX = 512, 64
 
 
 def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder: Encoder, mpp: float) -> dict[str, Any]:
@@ -38,11 +35,13 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
         **({"checkpoint": checkpoint} if "checkpoint" in inference else {"checkpoints": [checkpoint]}),
         "mpp": mpp,
         **({"tile_mpp": None} if "tile_mpp" in inference else {}),
-        **tile_sizes(encoder),
+        "tile_size_px": encoder.whole_px(_TILE_PX),
+        "margin_px": encoder.whole_px(_MARGIN_PX),
     }
     items = network_items(inference, config)
     # What the bundle's own file says too is stated here as well, so that the head does not depend on its defaults.
-    pinned = {key: config[key] for key in needed_items(items[NETWORK], config) if key in inference and is_plain(config[key])}
+    needed = [key for key in needed_items(items[NETWORK], config) if key in inference]
+    pinned = {key: config[key] for key in needed if is_plain(config[key]) or config[key] == inference[key]}
     overlay |= {key: value for key, value in (pinned | items).items() if key not in overlay}
     if "feature_stride_px" in overlay:
         # What null stands for may differ in a later version.
@@ -51,15 +50,3 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
         # Of that machine: the head's key of the encoder says whether another file is the same.
         overlay["encoder_file"] = None
     return overlay
-
-
-def tile_sizes(encoder: Encoder) -> dict[str, int]:
-    """Tiles of whole features and whole map pixels, of the encoder's own size where it has one.
-
-    >>> class Encoder: stride_px, input_size_px = 14, None
-    >>> tile_sizes(Encoder)
-    {'tile_size_px': 532, 'margin_px': 84}
-    """
-    unit_px = math.lcm(encoder.stride_px, _MAP_DOWNSAMPLE)
-    margin_px = -(-_LEAST_MARGIN_PX // unit_px) * unit_px
-    return {"tile_size_px": -(-_LEAST_TILE_PX // unit_px) * unit_px, "margin_px": margin_px}
