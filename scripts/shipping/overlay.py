@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.declarations.network_items import NETWORK, is_plain, needed_items, network_items
+from scripts.declarations.network_items import whole_network
 from shared.encoders import Encoder
 
 _TILE_PX, _MARGIN_PX = 512, 64
@@ -38,11 +38,8 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
         "tile_size_px": encoder.whole_px(_TILE_PX),
         "margin_px": encoder.whole_px(_MARGIN_PX),
     }
-    items = network_items(inference, config)
     # What the bundle's own file says too is stated here as well, so that the head does not depend on its defaults.
-    needed = [key for key in needed_items(items[NETWORK], config) if key in inference]
-    pinned = {key: config[key] for key in needed if is_plain(config[key]) or config[key] == inference[key]}
-    overlay |= {key: value for key, value in (pinned | items).items() if key not in overlay}
+    overlay |= {key: value for key, value in whole_network(inference, config).items() if key not in overlay}
     if "feature_stride_px" in overlay:
         # What null stands for may differ in a later version.
         overlay["feature_stride_px"] = encoder.stride_px
