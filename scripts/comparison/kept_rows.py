@@ -11,11 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared.engines.run_record import CONFIG
 from shared.synthetic import demo_manifest
 from shared.writers import atomic_path
 
 from .data import MASKS_WHERE_GIVEN
 from .method_row import DONE, MethodRow
+from .methods import plain_items
 
 logger = logging.getLogger(__name__)
 
@@ -102,4 +104,15 @@ def kept_rows(out: Path, others: Collection[str]) -> list[MethodRow]:
         others: methods that are compared now.
     """
     rows = [MethodRow(**json.loads(path.read_text())) for path in sorted((out / "rows").glob("*.json"))]
-    return [row for row in rows if row.key not in others and row.status == DONE]
+    kept = [row for row in rows if row.key not in others and row.status == DONE]
+    for row in kept:
+        # Version 0.7.0 kept neither lists nor nulls, on which it depends which published numbers are those of the method.
+        row.config |= plain_items(_recorded(row, out) | row.settings)
+    return kept
+
+
+def _recorded(row: MethodRow, out: Path) -> dict[str, Any]:
+    """The configuration of the row's training, as its first run recorded it; empty for a baseline."""
+    files = [out / "runs" / row.key / f"seed={seed}" / CONFIG for seed in row.seeds]
+    found = next((file for file in files if file.is_file()), None)
+    return {} if found is None else dict(json.loads(found.read_text()))

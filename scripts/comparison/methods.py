@@ -20,6 +20,8 @@ _CONFIGS = {"train", "inference", "evaluate", "metadata", "multi_gpu_train", "fe
 _STAGES = {"run", "initialize", "finalize"}
 # An overlay that a bundle may have: what differs from its training when it is compared.
 _OVERLAY = "comparison"
+# Null, as MONAI's command line says it.
+_NULL = "$None"
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,7 @@ class Method:
 
     def plain_keys(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Keys of its training whose values are numbers, words, lists or null, as written, with these settings."""
-        plain = {name: value for name, value in self.training.items() if not isinstance(value, Mapping)}
-        return {name: value for name, value in (plain | dict(settings)).items() if "_desc" not in name}
+        return plain_items(self.training | dict(settings))
 
     def parser(self, settings: Mapping[str, Any] | None = None) -> ConfigParser:
         """Parser of the training's configuration with these settings; its items are created on demand."""
@@ -119,6 +120,16 @@ class Method:
         parser.read_meta(str(self.bundle / "configs" / "metadata.json"))
         parser.update({"bundle_root": str(self.bundle)} | {name: _given(value) for name, value in (settings or {}).items()})
         return parser
+
+
+def plain_items(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The items of a configuration that are numbers, words, lists or null, as written.
+
+    >>> plain_items({"_desc_": "Steps.", "lr": 0.1, "network_def": {}, "etas": [1, 2], "area": "$None"})
+    {'lr': 0.1, 'etas': [1, 2], 'area': None}
+    """
+    plain = {name: value for name, value in config.items() if not isinstance(value, Mapping) and "_desc" not in name}
+    return {name: None if value == _NULL else value for name, value in plain.items()}
 
 
 def find_methods(bundles: Path, wanted: Sequence[str] = ()) -> list[Method]:
@@ -212,5 +223,4 @@ def check_given(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]
 
 
 def _given(value: Any) -> Any:
-    # As MONAI's command line says it.
-    return "$None" if value is None else value
+    return _NULL if value is None else value

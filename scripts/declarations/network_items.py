@@ -20,10 +20,16 @@ def network_items(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
             such as what of the network's depends on the training's data, stays as it is there.
         config: that the training recorded.
     """
+    whole = whole_network(known, config)
+    return {key: value for key, value in whole.items() if key == NETWORK or known.get(key, ...) != value}
+
+
+def whole_network(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Like `network_items`, with what is known and the same, but for what `known` defines in its own way."""
     network = {key: value for key, value in config[NETWORK].items() if not key.startswith("_desc")} | {"_requires_": _CHECKED}
     own = {key: known[key] for key, value in config.items() if key in known and not is_plain(value)}
     needed = needed_items(network, {**config, **own})
-    return {key: value for key, value in needed.items() if known.get(key, ...) != value} | {NETWORK: network}
+    return {key: value for key, value in needed.items() if value == config[key]} | {NETWORK: network}
 
 
 def needed_items(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:

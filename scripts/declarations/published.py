@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .supervision import UNITS
+
 FILE = Path("docs", "published.json")
 # Of a row of all test images or slides.
 WHOLE = ""
@@ -27,12 +29,14 @@ class PublishedRow:
         scores: score -> value.
         settings: keys of the training and the values with which these are its numbers; None stands for null or no such key.
         group: the test images or slides that the scores are of, as the manifest's column calls them; `WHOLE` for all.
+        unit: what the scores are of where they say nothing of the other, ``"images"`` or ``"slides"``; None for either.
     """
 
     methods: tuple[str, ...]
     scores: Mapping[str, float]
     settings: Mapping[str, Any] = field(default_factory=dict)
     group: str = WHOLE
+    unit: str | None = None
 
     def is_of(self, config: Mapping[str, Any]) -> bool:
         """Whether a training with these keys and values is the one whose numbers these are."""
@@ -66,6 +70,10 @@ class PublishedData:
         """The same with the rows of some groups only, `WHOLE` among them or not."""
         return replace(self, rows=tuple(row for row in self.rows if row.group in groups))
 
+    def of_unit(self, unit: str) -> PublishedData:
+        """The same with the rows alone that hold for test data of this unit, ``"images"`` or ``"slides"``."""
+        return replace(self, rows=tuple(row for row in self.rows if row.unit in (None, unit)))
+
     def of(self, key: str, config: Mapping[str, Any]) -> dict[str, float]:
         """The scores of a method, as on the command line, with the data set's own overlay or without; none where none are, or
         where the method was trained in another way.
@@ -92,12 +100,14 @@ def read_published(bundle: Path) -> dict[str, dict[str, Any]]:
     """Overlay of a data set -> published results of a bundle's method on it; empty if the bundle lists none.
 
     Each has ``title``, ``citation`` and ``rows``, and may have a ``note``, ``settings`` (keys of the training and the values
-    that all rows are of) and further numbers for a benchmark of the method. A row has ``scores`` (score -> value), and may have
+    that all rows are of), a ``unit`` (``"images"`` or ``"slides"``, where the scores are of these and say nothing of the other)
+    and further numbers for a benchmark of the method. A row has ``scores`` (score -> value), and may have
     ``methods`` (overlays joined by a plus, several where they are the same method; the bundle alone where it names none),
     ``settings`` of its own and a ``group``.
 
     Raises:
-        ValueError: naming the file, for one that is no JSON, and for a data set or a row that lacks one of these.
+        ValueError: naming the file, for one that is no JSON, and for a data set or a row that lacks one of these, or a
+            data set of another unit.
     """
     path = bundle / FILE
     if not path.is_file():
@@ -110,6 +120,8 @@ def read_published(bundle: Path) -> dict[str, dict[str, Any]]:
         missing = [entry for entry in _ENTRIES if entry not in data]
         if missing:
             raise ValueError(f"{path}, {name!r}: expected the entries {', '.join(_ENTRIES)}; found no {', '.join(missing)}")
+        if data.get("unit") not in (None, *UNITS):
+            raise ValueError(f"{path}, {name!r}: expected the unit {' or '.join(UNITS)}; found {data['unit']!r}")
         for number, row in enumerate(data["rows"], start=1):
             if not row.get("scores"):
                 raise ValueError(f"{path}, {name!r}, row {number}: expected the entry scores; found {', '.join(row) or 'none'}")
@@ -129,6 +141,7 @@ def published_rows(data: Mapping[str, Any], bundle: str) -> tuple[PublishedRow, 
             row["scores"],
             data.get("settings", {}) | row.get("settings", {}),
             row.get("group", WHOLE),
+            data.get("unit"),
         )
         for row in data["rows"]
     )

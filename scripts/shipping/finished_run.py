@@ -13,9 +13,9 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor
 
-from shared.calibration.threshold import CALIBRATION
 from shared.data import load_manifest
 from shared.data.record import Record
+from shared.engines.stage import CALIBRATION
 from shared.evaluation.report import COUNTS
 
 from .two_classes import as_tumour

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.declarations.network_items import NETWORK, is_plain, needed_items, network_items
+from scripts.declarations.network_items import whole_network
 from shared.encoders.encoder import USUAL_MARGIN_PX, USUAL_TILE_PX, Encoder
 
 
@@ -35,10 +35,8 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
         **({"tile_mpp": None} if "tile_mpp" in inference else {}),
         **_tile_sizes(encoder, "slide_features" in config),
     }
-    items = network_items(inference, config)
     # What the bundle's own file says too is stated here as well, so that the head does not depend on its defaults.
-    pinned = {key: config[key] for key in needed_items(items[NETWORK], config) if key in inference and is_plain(config[key])}
-    overlay |= {key: value for key, value in (pinned | items).items() if key not in overlay}
+    overlay |= {key: value for key, value in whole_network(inference, config).items() if key not in overlay}
     if "feature_stride_px" in overlay:
         # What null stands for may differ in a later version.
         overlay["feature_stride_px"] = encoder.stride_px

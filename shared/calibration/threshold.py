@@ -17,7 +17,7 @@ from ..data.record import label_of
 from ..engines.batches import SlideBags
 from ..engines.distributed import barrier, over_dataset, rank, unwrap
 from ..engines.inferers import BagInferer, fast_inferer
-from ..engines.stage import WEIGHTS
+from ..engines.stage import CALIBRATION, WEIGHTS
 from ..evaluation.maps.feature_maps import FeatureMaps
 from ..evaluation.maps.split_maps import SplitMaps
 from ..evaluation.report import number
@@ -29,8 +29,6 @@ from .carried_threshold import carried_threshold, carry_threshold
 from .temperature import temperature_of
 
 logger = logging.getLogger(__name__)
-
-CALIBRATION = "calibration.json"
 
 
 class Calibration:
@@ -71,7 +69,10 @@ class Calibration:
         self.device, self.num_workers, self.tracking = torch.device(device), num_workers, tracking
 
     def run(self) -> dict[str, Any]:
-        """Score the slides and write the file; where it exists, read it. The weights beside it carry the threshold then."""
+        """Score the slides and write the file; where it exists, read it. The weights beside it carry the threshold then.
+
+        A stage that publishes other weights there removes the file, see `Stage.save_weights`.
+        """
         if not self.file.is_file():
             rows, histograms = self._score(), self.maps.tissue_histograms()
             if rank() == 0:

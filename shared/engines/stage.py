@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 RESUME_POINT = "resume.pt"
 WEIGHTS = "model.pt"
 HISTORY = "history.csv"
+# Beside the published weights: the threshold that was chosen for them.
+CALIBRATION = "calibration.json"
 
 
 class Stage(Engine):
@@ -73,10 +75,15 @@ class Stage(Engine):
                     shutil.copyfile(self.weights_file, temporary)
 
     def save_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Publish the final weights, as tensors of no device, and finish the stage."""
+        """Publish the final weights, as tensors of no device, and finish the stage.
+
+        A threshold that was chosen for the weights published before goes first, and is chosen anew for these: whenever the run
+        is killed, none lies beside weights that it was not chosen for.
+        """
         weights = {name: values.cpu() if isinstance(values, Tensor) else values for name, values in weights.items()}
         # Last the file that says that the stage is finished; where it can be, it is the published one's second name.
         if self.publish_to is not None:
+            Path(self.publish_to).with_name(CALIBRATION).unlink(missing_ok=True)
             with atomic_path(self.publish_to) as temporary:
                 temporary.unlink(missing_ok=True)
                 torch.save(weights, temporary)

@@ -3,13 +3,14 @@
 import csv
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from scripts.comparison.data import prepare_data
 from scripts.comparison.data_checks import check_comparable
-from scripts.comparison.method_row import MethodRow
+from scripts.comparison.method_row import SKIPPED, MethodRow
 from scripts.comparison.reporting.report import Report
 from scripts.comparison.runs import fill_scores
 from scripts.comparison.scoring import MapScorer
@@ -85,13 +86,13 @@ def test_one_group_divides_only_from_rows_without(grouped):
 
 @pytest.fixture
 def write(migrated_database, tmp_path):
-    """Write the report of a row; the text of the table and of the page, and their folder."""
+    """Write the report of some rows; the text of the table and of the page, and their folder."""
 
-    def make(data, row):
+    def make(data, *rows, paper=PAPER):
         out = tmp_path / "report"
         out.mkdir(exist_ok=True)
         shutil.copy(migrated_database, out / "mlruns.db")
-        Report(data, 0.5, SECONDS, PAPER, f"sqlite:///{out}/mlruns.db", None, 0, "comparison").write(out, [row])
+        Report(data, 0.5, SECONDS, paper, f"sqlite:///{out}/mlruns.db", None, 0, "comparison").write(out, rows)
         return (out / "table.md").read_text(), (out / "report.html").read_text(), out
 
     return make
@@ -106,12 +107,37 @@ def test_published_numbers_stand_beside_their_group(grouped, scored, write, shar
     found = [re.findall(r"\d\d\.\d", "".join(lines)) for lines in of_rows]
     assert found == [["11.1"], ["22.2"], outside]
     assert re.findall(r'class="paper">([\d.]+)<', page) == ["11.1", "22.2", *outside]
+    assert [PAPER.citation in part for part in (whole, inside, other)] == [True, True, bool(outside)]
+    assert page.count(PAPER.citation) == 2 + len(outside)
     with (out / "groups.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["group"], row["method"], row["published_iou"]) for row in rows] == [
         ("inside", "camel", "0.222"),
         ("outside", "camel", "0.333" if outside else ""),
     ]
+
+
+@pytest.mark.parametrize("unit", [None, "images", "slides"])
+def test_papers_are_cited_where_a_number_of_theirs_stands(grouped, scored, write, unit):
+    """Of the group inside alone, and not beside images where it is of slides."""
+    (row,) = PAPER.of_groups({"inside"}).rows
+    data = grouped(GROUPS)
+    text, page, _ = write(data, scored(data), paper=replace(PAPER, rows=(replace(row, unit=unit),)))
+    whole, inside, outside = re.split(r"Test images of the group \w+:", text)
+    is_shown = unit != "slides"
+    assert [PAPER.citation in part for part in (whole, inside, outside)] == [False, is_shown, False]
+    assert ("22.2" in inside, page.count(PAPER.citation)) == (is_shown, int(is_shown))
+
+
+def test_the_report_of_a_first_method_that_was_skipped_has_no_groups_yet(grouped, scored, write):
+    data, skipped = grouped(GROUPS), MethodRow("wildcat", "WILDCAT", SKIPPED, "needs slides")
+    *_, out = write(data, skipped)
+    assert not (out / "groups.csv").exists()
+    write(data, skipped, scored(data))
+    assert (out / "groups.csv").exists()
+    # Of an earlier call.
+    write(data, skipped)
+    assert not (out / "groups.csv").exists()
 
 
 def test_where_all_are_of_one_group_its_numbers_stand_beside_all(grouped, scored, write):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts import compare
-from scripts.comparison.kept_rows import DATA_OPTIONS, check_folder, keep_row, note_folder
+from scripts.comparison.kept_rows import DATA_OPTIONS, check_folder, keep_row, kept_rows, note_folder
 from scripts.comparison.method_row import DONE, MethodRow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +72,19 @@ def test_a_note_without_options_is_told(images_csv, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         check_folder(tmp_path, images_csv, NAMES, OPTIONS)
     assert "comparison.json does not record the options with which its rows were made" in caplog.text
+
+
+def test_a_row_of_0_7_0_gets_the_lists_and_nulls_of_its_training(tmp_path):
+    """Its note had neither, and published numbers depend on them."""
+    recorded = {"etas": [1, 2], "num_folds": "$None", "lr": 0.1, "network_def": {"_target_": "UNet"}, "_desc_lr": "The rate."}
+    config = tmp_path / "runs" / "camel" / "seed=1" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps(recorded))
+    for key, seeds in (("camel", [1, 2]), ("colour_only", [0])):
+        keep_row(MethodRow(key, key, seeds=seeds, settings={"area": None}, config={"mode": "S", "lr": 0.1}), tmp_path)
+    trained, baseline = kept_rows(tmp_path, [])
+    assert trained.config == {"mode": "S", "lr": 0.1, "etas": [1, 2], "num_folds": None, "area": None}
+    assert baseline.config == {"mode": "S", "lr": 0.1, "area": None}
 
 
 @pytest.mark.parametrize(

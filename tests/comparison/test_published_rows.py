@@ -83,6 +83,12 @@ def test_the_pair_and_the_group():
     assert (len(tissue), sum(tissue) / 15) == (15, pytest.approx(0.675, abs=0.0005))
 
 
+def test_numbers_of_whole_slides_do_not_stand_beside_those_of_patches():
+    assert {row.unit for row in PUBLISHED["bach"].rows} == {"slides"}
+    assert PUBLISHED["bach"].of_unit("images").rows == ()
+    assert PUBLISHED["bach"].of_unit("slides") == PUBLISHED["bach"]
+
+
 def test_the_share_of_the_masks_and_the_mode():
     assert shown("joint_seg_cls+s_plus_c", "bach", masked_share=0.05) == {"bach_score_of_cases": 0.491}
     assert shown("joint_seg_cls", "bach", masked_share=0.05, mode="S") == {"bach_score_of_cases": 0.46}

@@ -65,6 +65,15 @@ def test_a_row_is_shown_beside_its_group_alone(bundles):
     ]
 
 
+def test_a_row_is_shown_beside_its_unit_alone(bundles):
+    folder = bundles(one=on_slides("A", row(0.5), unit="slides"), two=on_slides("A", row(0.6)))
+    (found,) = published_data(folder).values()
+    assert [found.of_unit(unit).of("one", {}) for unit in ("images", "slides")] == [{}, {"iou": 0.5}]
+    assert [found.of_unit(unit).of("two", {}) for unit in ("images", "slides")] == [{"iou": 0.6}] * 2
+    with pytest.raises(ValueError, match=r"published\.json, 'slides': expected the unit images or slides; found 'patches'"):
+        read_published(bundles(three=on_slides("A", row(0.5), unit="patches")) / "three")
+
+
 def test_a_bundle_may_say_nothing(tmp_path):
     assert read_published(tmp_path) == published_data(tmp_path) == {}
 

@@ -1,5 +1,6 @@
 import copy
 import csv
+import shutil
 from functools import partial
 
 import pytest
@@ -8,6 +9,7 @@ from ignite.engine import Events
 from monai.engines import Evaluator
 from torch import nn
 
+from shared.calibration.carried_threshold import carried_threshold, carry_threshold
 from shared.data import PairedLoader, RegionDataset, RegionLoader
 from shared.engines import (
     ConstrainedRetrainInferer,
@@ -113,6 +115,26 @@ def test_weights_that_were_published_and_lost_are_published_again(tmp_path, make
     published.unlink()
     make_stage(tmp_path / "stage", weights=PUBLISHED).run()
     assert published.read_bytes() == expected
+
+
+def test_new_weights_have_no_threshold_of_the_old_ones(tmp_path, make_stage):
+    """Nor have they where the training stops before they are published."""
+    published, chosen = tmp_path / "model.pt", tmp_path / "calibration.json"
+    make_stage(tmp_path / "stage", weights=PUBLISHED).run()
+    chosen.write_text('{"threshold": 0.3}')
+    carry_threshold(published, 0.3)
+    # A finished one keeps it.
+    make_stage(tmp_path / "stage", weights=PUBLISHED).run()
+    assert chosen.is_file()
+    shutil.rmtree(tmp_path / "stage")
+    in_the_way = tmp_path / "model.pt.part"
+    in_the_way.mkdir()
+    with pytest.raises((OSError, StorageError)):
+        make_stage(tmp_path / "stage", weights=PUBLISHED, max_epochs=1).run()
+    assert (chosen.exists(), carried_threshold(published)) == (False, 0.3)
+    in_the_way.rmdir()
+    make_stage(tmp_path / "stage", weights=PUBLISHED, max_epochs=1).run()
+    assert (chosen.exists(), carried_threshold(published)) == (False, None)
 
 
 def test_trained_before_the_run(tmp_path, make_stage):

@@ -17,6 +17,7 @@ from scripts.shipping.data_terms import data_terms
 from scripts.shipping.finished_run import FinishedRun
 from scripts.shipping.scores import scores_of_test_images
 from scripts.shipping.slides import slide_scores
+from shared.calibration.carried_threshold import carried_threshold
 from shared.data import TissueCache, load_manifest
 from shared.evaluation.maps.cohort import MapCohort
 from shared.evaluation.maps.counts import least_value
@@ -62,6 +63,11 @@ def test_a_head_is_small_and_loads_without_its_encoder(head):
     state = torch.load(head / "model.pt", weights_only=True)
     assert "encoder_key" in state
     assert not [name for name in state if name.startswith("encoder.")]
+    overlay = json.loads((head / "inference.json").read_text())
+    assert overlay["feature_stride_px"] is not None
+    assert overlay["encoder_def"]["stride_px"] == "@feature_stride_px"
+    if (head / "calibration.json").is_file():
+        assert carried_threshold(head / "model.pt") == json.loads((head / "calibration.json").read_text())["threshold"]
     assert mapper_of(head).threshold == json.loads((head / "metrics.json").read_text())["threshold"]
 
 

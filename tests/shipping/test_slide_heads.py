@@ -59,6 +59,10 @@ def test_a_head_of_slides_maps_from_its_folder_alone(copy_of, trained, slides, t
     names = {"README.md", "calibration.json", "inference.json", "metrics.json", "model.pt", "test_slides.csv"}
     assert {path.name for path in folder.iterdir()} == names
     assert str(slides) not in (folder / "inference.json").read_text() + (folder / "README.md").read_text()
+    overlay = json.loads((folder / "inference.json").read_text())
+    # Whatever the bundle's own file will say.
+    assert overlay["feature_stride_px"] == 32
+    assert overlay["encoder_def"]["_target_"] == "shared.encoders.load_encoder"
     threshold = json.loads((folder / "calibration.json").read_text())["threshold"]
     assert carried_threshold(folder / "model.pt") == threshold
     mapper = load_slide_mapper(folder.parents[1], [str(folder / "inference.json")], {"device": "cpu"})

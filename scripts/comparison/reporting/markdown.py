@@ -11,7 +11,7 @@ from shared.writers import atomic_path
 
 from ..differences import FLOOR, difference_text, differences_to, verdict
 from ..method_row import DONE, MethodRow
-from .table import caution, confusion_shares, effort_text, percent, reading_text, trainings_text
+from .table import caution, citation_text, cited, confusion_shares, effort_text, percent, reading_text, trainings_text
 
 # Of the columns of labels and costs, those that stand before the scores.
 _NUM_BEFORE = 3
@@ -52,8 +52,7 @@ def write_markdown(
     of_what = "patients and seeds" if several else "patients"
     lines += ["", f"Scores in per cent, in brackets the 95 % interval over {of_what}. {origin}"]
     lines += [caution(done)] if caution(done) else []
-    if published is not None:
-        lines.append(f"Published: {published.citation}; {published.title}. {published.note}".strip())
+    lines += _citation_lines(published, done)
     lines += _difference_lines(done, reference, columns)
     lines += _confusion_lines(done, class_names) if len(class_names) > 2 else []
     for group, its in (groups or {}).items():
@@ -79,8 +78,15 @@ def _group_lines(
     its_reference = next((row for row in of_group if reference is not None and row.key == reference.key), None)
     lines = ["", f"Test {unit}s of the group {group}:", ""]
     lines += _score_lines(of_group, columns, published, its_reference, first_score, {})
-    lines += ["", caution(of_group)] if caution(of_group) else []
+    said = [caution(of_group)] if caution(of_group) else []
+    said += _citation_lines(published, of_group)
+    lines += ["", *said] if said else []
     return lines + _difference_lines(of_group, its_reference, columns)
+
+
+def _citation_lines(published: PublishedData | None, rows: Sequence[MethodRow]) -> list[str]:
+    shown = cited(published, rows)
+    return [f"Published on {citation_text(shown)}"] if shown is not None else []
 
 
 def _costs(rows: Sequence[MethodRow], unit: str) -> dict[str, list[str]]:

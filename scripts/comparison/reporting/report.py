@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from scripts.declarations.published import WHOLE, PublishedData
+from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.handlers import experiment_id
 from shared.writers import atomic_path
 from shared.writers.palette import class_colour
@@ -32,6 +33,8 @@ from .parts import case_values, worst_cases, write_cases, write_seeds
 from .plots import Point, reliability_plot, scatter, strip
 from .table import (
     caution,
+    citation_text,
+    cited,
     confusion_shares,
     effort_minutes,
     effort_text,
@@ -54,7 +57,7 @@ class Report:
     ``groups.csv`` where test images or slides of several groups are scored apart.
 
     A published number stands beside scores of the group that it is of; beside those of all where it is of all, or all are of
-    its group.
+    its group. One of whole slides stands beside no scores of images, nor the other way round.
 
     Args:
         data: that were compared on.
@@ -87,6 +90,7 @@ class Report:
         self.rows: list[MethodRow] = []
         self._experiment_id = "0"
         self.data, self.mpp, self.seconds = data, mpp, seconds
+        published = published.of_unit(SLIDES if data.is_slides else IMAGES) if published is not None else None
         self.published = published.of_groups({WHOLE, data.only_group or WHOLE}) if published is not None else None
         self.groups = {group: published.of_groups({group}) if published is not None else None for group in data.groups}
         self.tracking_uri, self.num_examples, self.experiment = tracking_uri, num_examples, experiment
@@ -158,7 +162,7 @@ class Report:
             notes=[row for row in done if row.reason],
             settings=[(row, sorted(row.settings.items())) for row in done if row.settings],
             scored=f"{len(self.data.records)} of the test split, those {_TRUTHS[self.data.truth]}",
-            published=self.published,
+            published=_citation(self.published, done),
             plots=self._plots(done, names),
             curves=self._curves(done),
             confusions=self._confusions(done),
@@ -230,7 +234,8 @@ class Report:
             ]
             if lines:
                 num = len(self.data.of_group(group))
-                tables.append({"title": group, "num": num, "rows": lines, "caution": caution(of_group)})
+                said = {"caution": caution(of_group), "published": _citation(published, of_group)}
+                tables.append({"title": group, "num": num, "rows": lines, **said})
         return tables
 
     def _against(self, rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -309,6 +314,11 @@ class Report:
 
     def _run_url(self, run_id: str) -> str:
         return f"{self._experiment_url()}/runs/{run_id}"
+
+
+def _citation(published: PublishedData | None, rows: Sequence[MethodRow]) -> str:
+    shown = cited(published, rows)
+    return "" if shown is None else citation_text(shown)
 
 
 def _short(case: str) -> str:

@@ -89,6 +89,20 @@ def caution(rows: Sequence[MethodRow]) -> str:
     return " ".join(filter(None, said))
 
 
+def cited(published: PublishedData | None, rows: Sequence[MethodRow]) -> PublishedData | None:
+    """What papers report, where a number of theirs stands beside any of the rows; else None."""
+    return published if published is not None and any(published.of(row.key, row.config) for row in rows) else None
+
+
+def citation_text(published: PublishedData) -> str:
+    """What published numbers are of, who reports them and how they were measured.
+
+    >>> citation_text(PublishedData("Slides", "Somebody, 2020", note="Means of slides."))
+    'Slides; Somebody, 2020. Means of slides.'
+    """
+    return f"{published.title}; {published.citation}. {published.note}".strip()
+
+
 def write_csv(
     rows: Sequence[MethodRow],
     path: Path,
@@ -109,7 +123,7 @@ def write_groups_csv(
     groups: Mapping[str, PublishedData | None],
     first_score: str = "iou",
 ) -> None:
-    """A row per group and method: the columns of `write_csv`, behind that of the group. No file without groups.
+    """A row per group and method: the columns of `write_csv`, behind that of the group. No file without such rows.
 
     Args:
         rows: of the comparison.
@@ -119,14 +133,14 @@ def write_groups_csv(
         groups: that are scored apart, and what papers report on each.
         first_score: the one by which methods are told from the floor.
     """
-    if not groups:
-        path.unlink(missing_ok=True)
-        return
     table = []
     for group, published in groups.items():
         of_group = [row.of_group(group) for row in rows if group in row.of_groups]
         table += [{"group": group} | _csv_cells(row, of_group, names, seconds, published, first_score) for row in of_group]
-    _write_cells(table, path)
+    if table:
+        _write_cells(table, path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _csv_cells(
