@@ -113,10 +113,10 @@ def test_mlflow_has_a_run_with_a_child_for_each_stage(trained):
 
 
 def test_weights_are_on_the_disk_once(trained):
-    """Those of the last stage are published, and MLflow has all of them, under other names of the same files."""
+    """MLflow has those of all stages under other names of the same files; those that are published also carry the threshold."""
     files = [path for path in trained.folder.rglob("*.pt") if path.stat().st_size >= LINKED_BYTES]
     assert len(files) == 2 * len(STAGES) + 1
-    assert len({path.stat().st_ino for path in files}) == len(STAGES)
+    assert len({path.stat().st_ino for path in files}) == len(STAGES) + 1
 
 
 def test_killed_in_two_stages_it_ends_with_the_same_numbers(trained, tmp_path):
