@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 RESUME_POINT = "resume.pt"
 WEIGHTS = "model.pt"
 HISTORY = "history.csv"
-# Beside the published weights: the threshold that was chosen for them.
+# The threshold that was chosen for the published weights; it lies beside them.
 CALIBRATION = "calibration.json"
 
 

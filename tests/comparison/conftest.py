@@ -76,19 +76,26 @@ def method(name):
 
 
 @pytest.fixture
-def changed(images_csv, tmp_path):
-    """The images with other cells in some columns: name -> function of the row's number and cell."""
+def changed_csv(images_csv, tmp_path):
+    """A manifest of the images: name of a column -> function of the row's number and cell; None leaves the column out."""
 
     def write(**cells):
         with images_csv.open(newline="") as file:
             rows = list(csv.DictReader(file))
         for index, row in enumerate(rows):
             row["image"], row["mask"] = (str(images_csv.parent / row[name]) for name in ("image", "mask"))
-            row |= {name: cell(index, row[name]) for name, cell in cells.items()}
+            row |= {name: cell(index, row[name]) for name, cell in cells.items() if cell is not None}
+        columns = [name for name in rows[0] if cells.get(name, str) is not None]
         with (tmp_path / "changed.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
-        return prepare_data(tmp_path / "changed.csv", tmp_path / "data")
+        return tmp_path / "changed.csv"
 
     return write
+
+
+@pytest.fixture
+def changed(changed_csv, tmp_path):
+    """What a comparison takes from such a manifest."""
+    return lambda **cells: prepare_data(changed_csv(**cells), tmp_path / "data")

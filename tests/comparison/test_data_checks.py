@@ -1,32 +1,10 @@
 """Manifests on which nothing can be compared are refused, and the message says what to do."""
 
-import csv
-
 import pytest
 from PIL import Image
 
 from scripts.comparison.data import prepare_data
 from scripts.comparison.data_checks import check_comparable
-
-
-@pytest.fixture
-def manifest(images_csv, tmp_path):
-    """The images with other cells in some columns: name -> function of the row's number and cell; None leaves a column out."""
-
-    def write(**cells):
-        with images_csv.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        for index, row in enumerate(rows):
-            row["image"], row["mask"] = (str(images_csv.parent / row[name]) for name in ("image", "mask"))
-            row |= {name: cell(index, row[name]) for name, cell in cells.items() if cell is not None}
-        columns = [name for name in rows[0] if cells.get(name, str) is not None]
-        with (tmp_path / "changed.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        return tmp_path / "changed.csv"
-
-    return write
 
 
 def in_test(index):
@@ -66,17 +44,17 @@ BAD = {
 
 
 @pytest.mark.parametrize(("cells", "problem"), BAD.values(), ids=BAD)
-def test_what_cannot_be_compared(manifest, tmp_path, cells, problem):
+def test_what_cannot_be_compared(changed_csv, tmp_path, cells, problem):
     with pytest.raises(ValueError, match=r"changed\.csv.*" + problem):
-        check_comparable(prepare_data(manifest(**cells), tmp_path / "data"))
+        check_comparable(prepare_data(changed_csv(**cells), tmp_path / "data"))
 
 
 @pytest.fixture
-def of_classes(manifest, images_csv, tmp_path):
+def of_classes(changed_csv, images_csv, tmp_path):
     """The images with labels of the classes a, b and c, by a function of the row's number and cell."""
 
     def write(label):
-        path = manifest(label=label)
+        path = changed_csv(label=label)
         for index in range(10):
             # Of three classes masks hold indices.
             mask = Image.open(images_csv.parent / f"m{index}.png").point(lambda value: value // 255)
@@ -105,6 +83,6 @@ def test_a_class_that_no_test_row_has_is_warned_of(of_classes, caplog):
     assert "its score cannot be measured" in said
 
 
-def test_nothing_is_said_where_all_splits_have_the_same_classes(manifest, tmp_path, caplog):
-    check_comparable(prepare_data(manifest(), tmp_path / "data"))
+def test_nothing_is_said_where_all_splits_have_the_same_classes(changed_csv, tmp_path, caplog):
+    check_comparable(prepare_data(changed_csv(), tmp_path / "data"))
     assert caplog.messages == []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from shared.writers import atomic_path
 
@@ -54,26 +57,28 @@ def worst_cases(rows: Sequence[MethodRow], num_classes: int, count: int) -> list
 
 def write_seeds(rows: Sequence[MethodRow], path: Path, names: Mapping[str, str]) -> None:
     """One row per training: its scores on all test cases, shares of 1."""
-    table = [
-        {"method": row.key, "seed": seed}
-        | {name: row.draws.trainings[name][index] for name in names if name in row.draws.trainings}
-        for row in rows
-        if row.draws is not None
-        for index, seed in enumerate(row.seeds)
-    ]
-    _write(pd.DataFrame(table, columns=["method", "seed", *names]), path)
+    _write_scores(path, "seed", names, [(row.key, row.seeds, row.draws.trainings) for row in rows if row.draws is not None])
 
 
 def write_cases(rows: Sequence[MethodRow], path: Path, names: Mapping[str, str]) -> None:
     """One row per method and test case: its scores, means over the trainings; empty where one is 0/0."""
+    scored = [(row.key, row.draws.cases, row.draws.of_each_case) for row in rows if row.draws is not None]
+    _write_scores(path, "case", names, scored)
+
+
+def _write_scores(
+    path: Path,
+    column: str,
+    names: Mapping[str, str],
+    scored: Iterable[tuple[str, Sequence[Any], Mapping[str, NDArray[np.float64]]]],
+) -> None:
+    """One row for each of a method's trainings or cases, which `column` names, with those of the scores that it has."""
     table = [
-        {"method": row.key, "case": case}
-        | {name: row.draws.of_each_case[name][index] for name in names if name in row.draws.of_each_case}
-        for row in rows
-        if row.draws is not None
-        for index, case in enumerate(row.draws.cases)
+        {"method": method, column: one} | {name: scores[name][index] for name in names if name in scores}
+        for method, each, scores in scored
+        for index, one in enumerate(each)
     ]
-    _write(pd.DataFrame(table, columns=["method", "case", *names]), path)
+    _write(pd.DataFrame(table, columns=["method", column, *names]), path)
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

@@ -24,7 +24,7 @@ class PlainErrors:
     def __call__(self, text: str) -> str:
         """The text, with absolute paths reduced to file names.
 
-        >>> PlainErrors(("/slides of a study",))("cannot read /slides of a study/a/b.svs, nor '/tmp/x/c.tif'")
+        >>> PlainErrors(("/slides of a study",))("cannot read /slides of a study/a/b.svs, nor '/archive/x/c.tif'")
         "cannot read b.svs, nor 'c.tif'"
         """
         if self._inside is not None and self._themselves is not None:
