@@ -171,10 +171,9 @@ def published_grids(bundle: Path) -> dict[str, dict[str, dict[tuple[float, float
             found.setdefault(score, {}).setdefault(source, {})[pair] = value
         for score, sources in data.get("grid", {}).items():
             # Source -> alpha -> values for beta from 0 in steps of 0.2.
-            found[score] = {
-                source: {(float(alpha), round(STEP * i, 6)): value for alpha, row in rows.items() for i, value in enumerate(row)}
-                for source, rows in sources.items()
-            }
+            for source, rows in sources.items():
+                pairs = found.setdefault(score, {}).setdefault(source, {})
+                pairs |= {(float(alpha), round(STEP * i, 6)): value for alpha, row in rows.items() for i, value in enumerate(row)}
     return found
 
 

@@ -39,7 +39,7 @@ def check_comparable(data: ComparisonData) -> None:
             f"{file}: all {splits['train']} rows of the split 'train' have the same label, {found}: expected rows with label 0 "
             f"({names[0]}) and rows with a label above 0. Add the others, or move cases between the splits"
         )
-    _check_classes(file, records, known, names)
+    _check_classes(data, known)
 
 
 def _check_test(file: Path, test: Sequence[Record], names: Sequence[str]) -> None:
@@ -60,9 +60,10 @@ def _check_test(file: Path, test: Sequence[Record], names: Sequence[str]) -> Non
         )
 
 
-def _check_classes(file: Path, records: Sequence[Record], known: set[int], names: Sequence[str]) -> None:
+def _check_classes(data: ComparisonData, known: set[int]) -> None:
     """Nothing is chosen by or scored that nothing could have learned; what is learned and not scored is warned of."""
-    learned, tested = _classes(records, "train"), _classes(records, "test")
+    file, records, names = data.manifest, data.rows, data.class_names
+    learned, scored = _classes(records, "train"), _classes(data.records, "test")
     for split in ("val", "test"):
         there = _classes(records, split)
         unknown = sorted(set(there) - known) if known else []
@@ -72,12 +73,13 @@ def _check_classes(file: Path, records: Sequence[Record], known: set[int], names
                 f"{file}: the split {split!r} has label {_named(unknown, there, names)}, which no row of the split 'train' has; "
                 f"labels there: {found}. Move cases between the splits, or give --class_names without it"
             )
-    missing = sorted(set(learned) - set(tested)) if tested else []
+    # Of the background there are pixels in every mask.
+    missing = sorted(set(learned) - set(scored) - {0}) if scored else []
     if missing:
         logger.warning(
-            "%s: no row of the split 'test' has label %s of the split 'train'. Pixels of such a class are scored only where "
-            "masks of other test rows contain it; if none does, its score cannot be measured. Move cases between the splits to "
-            "score it",
+            "%s: no scored row of the split 'test' has label %s of the split 'train'. Pixels of such a class are scored only "
+            "where masks of other test rows contain it; if none does, its score cannot be measured. Move cases between the splits "
+            "to score it",
             file,
             _named(missing, learned, names),
         )

@@ -58,7 +58,7 @@ class EmbeddingOptions:
         encoder = load_encoder(
             self.encoder,
             self.stride_px,
-            self.smoothing or (3 if self.tokens.startswith("dense") else 1),
+            (3 if self.tokens.startswith("dense") else 1) if self.smoothing is None else self.smoothing,
             self.strides_px,
             self.tokens,
             checkpoint_path=self.checkpoint_path,

@@ -20,7 +20,8 @@ def data_terms(bundle: Path, name: str) -> str:
     paragraphs = [text.strip() for text in path.read_text(encoding="utf-8").split("\n\n")]
     # A title, and below it source and licence.
     titled = [text for text in paragraphs if "\n" in text]
-    named = [text for text in titled if any(it in text.partition("\n")[0] for it in (f"{name}.json", f"models/{name}"))]
+    of_name = re.compile(rf"(?<![\w/])({re.escape(name)}\.json|models/{re.escape(name)})(?!\w)")
+    named = [text for text in titled if of_name.search(text.partition("\n")[0])]
     if not named:
         raise ValueError(
             f"{path} does not state the terms under which the data of {name} are distributed: add a paragraph whose first line "

@@ -134,6 +134,11 @@ def _records(config: Mapping[str, Any], images: pd.DataFrame, path: Path, unit: 
     records = load_manifest(parser.get_parsed_content("manifest"), split="test", require=())
     # Slides are known by their names without suffix.
     by_region = {(_slide(record) if unit == SLIDES else _region(record)): record for record in records}
+    if len(by_region) < len(records):
+        raise ValueError(
+            f"{parser.get_parsed_content('manifest')}: {len(records)} test {unit}, with {len(by_region)} names: the rows of "
+            f"{path} name no folders. Give every file its own name and score the run again"
+        )
     rows = images.astype(object).where(images.notna(), None).to_dict("records")
     unknown = [row["image"] for row in rows if _region(row) not in by_region]
     if unknown:

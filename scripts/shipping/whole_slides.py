@@ -27,4 +27,7 @@ def as_images(metrics: Mapping[str, Any], slides: pd.DataFrame) -> tuple[dict[st
             f"only {metrics['num_slides_scored_by_pixel']} of {metrics['num_slides']} test slides have masks: a card has the "
             "scores of all, so score a split whose tumour slides all have masks, with truth mask"
         )
-    return {**metrics, "pixels": metrics["pixels_tissue"], "images": metrics["slides"]}, slides.rename(columns={"slide": "image"})
+    # Those of groups and locations follow.
+    method = next(iter(metrics["slides"]))
+    images = {method: metrics["slides"][method]}
+    return {**metrics, "pixels": metrics["pixels_tissue"], "images": images}, slides.rename(columns={"slide": "image"})

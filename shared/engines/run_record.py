@@ -192,12 +192,13 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
 
 def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
     before, now = json.loads(file.read_text()), json.loads(json.dumps(executed_config(), default=str))
+    recorded = ConfigParser(copy.deepcopy(before))
     found: list[str] = []
     lists: dict[str, None] = {}  # that name what differs, in order
     for name, key in (*(("keys", key) for key in keys), *(("unless_null", key) for key in unless_null)):
         then, given = (_item(items, key) for items in (before, now))
         if then is not MISSING and given is not MISSING and not (name == "unless_null" and then is None):
-            differing = [] if _is_same_value(before, key, given) else differences(then, given, key)
+            differing = [] if _is_same_value(recorded, key, then, given) else differences(then, given, key)
             found += differing
             lists |= dict.fromkeys([name] if differing else [])
     if found:
@@ -208,13 +209,12 @@ def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
         )
 
 
-def _is_same_value(before: dict[str, Any], key: str, given: Any) -> bool:
+def _is_same_value(recorded: ConfigParser, key: str, then: Any, given: Any) -> bool:
     """Whether an item that is an expression on one side at least, such as a size that follows the encoder, has the same value."""
-    then = _item(before, key)
     if then == given or not any(isinstance(item, str) and item.startswith(("$", "@")) for item in (then, given)):
         return bool(then == given)
     try:
-        return bool(_value(ConfigParser(copy.deepcopy(before)), key, then) == _value(executing_parser(), key, given))
+        return bool(_value(recorded, key, then) == _value(executing_parser(), key, given))
     except Exception:  # whatever an expression raises: what cannot be computed is compared as it is written
         return False
 

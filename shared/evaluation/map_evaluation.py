@@ -173,7 +173,7 @@ class MapEvaluation:
             "Everything is tumour": {
                 "auc": 0.5,
                 **of_everything,
-                "mean_slide_auc": 0.5,
+                "mean_slide_auc": None if of_slides["mean_slide_auc"] is None else 0.5,
                 **pooled_scores(pooled.decided(part, 0)),
             },
         }

@@ -82,7 +82,8 @@ class SlideMapper:
             from its patches, see `PlacedPatches`.
 
     Raises:
-        ValueError: for numbers or names that do not fit, and for `features` with a network without an encoder.
+        ValueError: for numbers or names that do not fit, for `features` with a network without an encoder, and for
+            `foreign_features` without `features` or with `tta`.
     """
 
     def __init__(
@@ -123,6 +124,8 @@ class SlideMapper:
             self.tile_network = CompiledTileNetwork(self._network_of_tiles, self._batch_size, self.tiles.tile_size_px)
         # Called when a batch is computed: a benchmark replaces it.
         self._fitted = FittedBatches(lambda tiles, shape: self.tile_network(tiles, shape), self._network_of_tiles)
+        if foreign_features and features is None:
+            raise ValueError("foreign_features needs features: expected the folder of another program's files, found None")
         self._stored = None if features is None else self._stored_slides(features, foreign_features)
         self.stopwatch = Stopwatch()
         self._look_ahead = LookAhead(self._open_slide)
@@ -139,6 +142,11 @@ class SlideMapper:
         return SlideEmbedder(encoder, self.mpp, self.slide_mpp, self.tile_mpp, *sizes, self.tissue, self.compute, *of_problems)
 
     def _stored_slides(self, folder: str | Path, is_foreign: bool) -> StoredSlides | None:
+        if is_foreign and self.tiles.tta != "none":
+            raise ValueError(
+                f"tta {self.tiles.tta} averages over symmetries of the image, and features of another program are mapped without "
+                "the encoder: leave tta out"
+            )
         if self.tiles.tta != "none":
             # The folder may have been found, and not asked for.
             logger.warning(
@@ -215,7 +223,7 @@ class SlideMapper:
             "version": __version__,
             # Folders that were made before know nothing of it.
             **({"appmag": True} if self.pixels.appmag else {}),
-        } | ({} if self._stored is None else {"from_features": True})
+        } | ({} if self._stored is None else self._stored.settings())
 
     def prepare(self, image: ImageInput) -> None:
         """Begin to open `image` in the background, for a `map_image` that follows soon, whose first steps are then done."""

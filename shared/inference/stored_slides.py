@@ -54,6 +54,12 @@ class StoredSlides:
             raise ValueError(f"the features folder {folder} does not exist: embed the slides first, or leave it out")
         self._has_said = self._has_warned = False
 
+    def settings(self) -> dict[str, Any]:
+        """What a map's settings say of them. Another program's features are not those of one hash of weights: they count by their
+        files' content, see `fingerprint`."""
+        theirs = {} if self.mpp is None else {"foreign_features": str(self.folder.absolute())}
+        return {"from_features": True, **theirs}
+
     def find(self, image: ImageInput, slide: Slide, downsample: float, tissue: TissueMap) -> StoredCells | None:
         """The features of a slide; None if it is to be mapped from its pixels, which is logged.
 

@@ -79,7 +79,7 @@ def test_a_class_that_no_test_row_has_is_warned_of(of_classes, caplog):
     """The rows 1 and 3 train with label 1 and 2; the rows 5 and 7 test label 1 alone."""
     check_comparable(of_classes(lambda index, cell: "2" if index == 3 else cell))
     (said,) = caplog.messages
-    assert "changed.csv: no row of the split 'test' has label 2 (c, 1 rows) of the split 'train'." in said
+    assert "changed.csv: no scored row of the split 'test' has label 2 (c, 1 rows) of the split 'train'." in said
     assert "its score cannot be measured" in said
 
 

@@ -149,6 +149,7 @@ def test_one_class_has_no_auc(tmp_path, evaluation, cohort):
     for part in ("pixels_tissue", "pixels_all"):
         assert [found[part][METHOD][name] for name in ("auc", "mean_slide_auc", "mean_slide_iou")] == [None] * 3
         assert found[part][METHOD]["specificity"] > 0.9
+        assert found[part]["Everything is tumour"]["mean_slide_auc"] is None
 
 
 def test_two_processes_find_what_one_does(tmp_path, evaluation, cohort):

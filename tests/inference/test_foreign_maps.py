@@ -1,5 +1,7 @@
 """Maps from the features of TRIDENT, CLAM and STAMP: laid out from their own patches, exactly, and without the encoder."""
 
+import shutil
+
 import h5py
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import tifffile
 from shared.encoders import foreign_encoder
 from shared.features import SlideFeatures, foreign_patches
 from shared.inference import Compute, ImageInput, SlideEmbedder, SlideMapper, own_features
-from shared.inference.tiles.stored_tiles import place_shares
+from shared.inference.tiles.stored_tiles import patch_weights
 from tests.inference.stored import Headed, Means, options, picture
 
 CPU = Compute(device="cpu", amp=False, num_workers=1)
@@ -68,12 +70,15 @@ def test_our_features_as_another_program_writes_them_make_our_map(tmp_path, slid
 
 
 @pytest.mark.parametrize("side", [8, 5, 12, 30])
-def test_shares_are_those_of_counted_pixels(side):
-    """Places of 8 x 8 px; patches that begin anywhere, also beyond the border, and overlap."""
+def test_weights_are_those_of_counted_pixels(side):
+    """Places of 8 x 8 px; patches that begin anywhere, also beyond the border, and overlap.
+
+    A place whose centre lies on one patch has this patch alone.
+    """
     place_px, shape = 8, (6, 9)
     rng = np.random.default_rng(side)
     corners = np.stack([rng.integers(-4, 60, 7), rng.integers(-4, 40, 7)], axis=1)
-    expected, has_centre = np.zeros((*shape, 7)), np.zeros(shape, bool)
+    expected, has_centre = np.zeros((*shape, 7)), np.zeros((*shape, 7), bool)
     for number, (x, y) in enumerate(corners):
         for row, column in np.ndindex(*shape):
             inside = 0
@@ -82,9 +87,26 @@ def test_shares_are_those_of_counted_pixels(side):
                 inside += x <= at[0] < x + side and y <= at[1] < y + side
             expected[row, column, number] = inside / place_px**2
             centre = (column + 0.5) * place_px, (row + 0.5) * place_px
-            has_centre[row, column] |= x <= centre[0] < x + side and y <= centre[1] < y + side
-    found = place_shares(corners / place_px, side / place_px, shape).toarray().reshape(*shape, 7)
-    np.testing.assert_allclose(found, expected * has_centre[..., None], atol=1e-12)
+            has_centre[row, column, number] = x <= centre[0] < x + side and y <= centre[1] < y + side
+    found = patch_weights(corners / place_px, side / place_px, shape).toarray().reshape(*shape, 7)
+    patches = has_centre.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(found, expected * np.where(patches == 1, has_centre, patches > 1), atol=1e-12)
+
+
+@pytest.mark.parametrize("mpp", [0.487, 0.5, 0.506])
+def test_patches_of_a_nominal_size_keep_their_vectors(tmp_path, write_slide, mpp):
+    """A scanner's true pixel size differs from the nominal 0.5 um: places drift along the patches, and none is a mixture."""
+    corners = np.array([(x, y) for y in range(224, 480, 16) for x in range(304, 592, 16)])
+    vectors = np.random.default_rng(0).random((len(corners), 4)).astype(np.float16)
+    write(tmp_path / "theirs/a.h5", "TRIDENT", vectors, corners, 16)
+    network = network_of(tmp_path / "theirs")
+    slide = write_slide(tmp_path / "a.tif", picture(), mpp=mpp)
+    found = mapped(network, slide, tmp_path / "maps", tmp_path / "theirs", map_downsample=16)
+    weight, bias = network.head.weight.detach().numpy().reshape(4), network.head.bias.item()
+    scores = 255 / (1 + np.exp(-(vectors.astype(float).reshape(16, 18, 4) @ weight + bias)))
+    below = [((np.arange(*places) + 0.5) * 16 * 0.5 / mpp - start) // 16 for places, start in (((15, 29), 224), ((20, 36), 304))]
+    rows, columns = np.meshgrid(*np.asarray(below, dtype=object), indexing="ij")
+    np.testing.assert_allclose(found[15:29, 20:36], scores[rows.astype(int), columns.astype(int)], atol=1.0)
 
 
 def test_overlapping_patches_are_averaged_and_gaps_are_zero(tmp_path, slide):
@@ -102,6 +124,29 @@ def test_overlapping_patches_are_averaged_and_gaps_are_zero(tmp_path, slide):
     np.testing.assert_allclose(found[21:23, 25:30], expected * 255, atol=1.0)
     found[21:23, 25:30] = 0
     assert not found.any()
+
+
+def test_new_features_in_the_folder_make_new_maps(tmp_path, slide):
+    """The encoder's weights are not known: a slide is finished with the content of its file, in this folder or a copy."""
+    corners = np.array([(x, y) for y in range(224, 480, 16) for x in range(304, 592, 16)])
+    first, second = np.random.default_rng(0).random((2, len(corners), 4)).astype(np.float16)
+    write(tmp_path / "theirs/a.h5", "TRIDENT", first, corners, 16)
+    network = network_of(tmp_path / "theirs")
+
+    def run(folder):
+        mapper = SlideMapper(network, features=folder, foreign_features=True, **options())
+        rows = mapper.run(slide, tmp_path / "maps")
+        return len(rows), tifffile.imread(tmp_path / "maps/a.ome.tif", level=0)
+
+    (number, found), (again, same) = run(tmp_path / "theirs"), run(tmp_path / "theirs")
+    assert (number, again) == (1, 0)
+    shutil.copytree(tmp_path / "theirs", tmp_path / "copy")
+    assert run(tmp_path / "copy")[0] == 0
+    write(tmp_path / "theirs/a.h5", "TRIDENT", second, corners, 16)
+    number, changed = run(tmp_path / "theirs")
+    assert number == 1
+    assert not np.array_equal(changed, found)
+    np.testing.assert_array_equal(same, found)
 
 
 def test_a_slide_without_a_patch_is_a_map_of_zeros(tmp_path, slide):
@@ -132,6 +177,15 @@ def test_a_slide_without_a_file_is_not_mapped(tmp_path, slide):
     write(tmp_path / "theirs/b.h5", "TRIDENT", np.ones((1, 4)), np.array([[0, 0]]), 16)
     with pytest.raises(ValueError, match=r"a\.h5 does not exist: slides without features are not mapped, because the weights"):
         mapped(network_of(tmp_path / "theirs"), slide, tmp_path / "maps", tmp_path / "theirs")
+
+
+def test_what_needs_the_encoder_is_refused(tmp_path, slide):
+    write(tmp_path / "theirs/a.h5", "TRIDENT", np.ones((1, 4)), np.array([[0, 0]]), 16)
+    network = network_of(tmp_path / "theirs")
+    with pytest.raises(ValueError, match=r"tta flips .* are mapped without the encoder: leave tta out"):
+        SlideMapper(network, features=tmp_path / "theirs", foreign_features=True, **options(tta="flips"))
+    with pytest.raises(ValueError, match="foreign_features needs features: expected the folder"):
+        SlideMapper(network, foreign_features=True, **options())
 
 
 def test_the_key_of_a_head_is_the_encoder_s_name_and_the_sizes(tmp_path):

@@ -1,5 +1,4 @@
-"""Every bundle of images ships its head by the same command: trained on a few tiles, shipped, and mapping with the same "
-"answers."""
+"""Every bundle of images ships its head by the same command: trained, shipped, and mapping with the same answers."""
 
 import json
 

@@ -127,7 +127,7 @@ def not_free(bundle, run):
 
 def not_named(bundle, run):
     path = bundle / "docs/data_license.txt"
-    path.write_text(path.read_text().replace("ebhi_seg", "another"))
+    path.write_text(path.read_text().replace("ebhi_seg", "ebhi_seg_mosaics"))
 
 
 @pytest.mark.parametrize(

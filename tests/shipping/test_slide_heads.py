@@ -1,6 +1,7 @@
 """Both bundles of slide labels ship their heads: trained on a few slides, shipped, and mapping with the same answers."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -97,6 +98,37 @@ def test_the_card_has_the_scores_of_the_slides_and_says_how_they_were_made(copy_
         "Slides are read at 1 um per pixel.",
     ):
         assert part in text, part
+
+
+def test_scores_of_groups_are_not_those_of_the_method(copy_of, trained):
+    path = trained[2] / "evaluation/metrics.json"
+    before = path.read_text()
+    metrics = json.loads(before)
+    (method,) = metrics["slides"]
+    expected = read_run(trained[2])
+    try:
+        for part in ("slides", "pixels_tissue", "pixels_all"):
+            metrics[part][f"{method}, b"] = metrics[part][method]
+        path.write_text(json.dumps(metrics))
+        assert read_run(trained[2]).method == expected.method == method
+        assert shipped(copy_of, trained).is_dir()
+    finally:
+        path.write_text(before)
+
+
+def test_two_slides_of_one_name_are_refused(trained, slides):
+    manifest = slides / "slides.csv"
+    before = manifest.read_text()
+    last = before.splitlines()[-1]
+    name = last.partition(",")[0].removeprefix("slides/")
+    (slides / "other").mkdir(exist_ok=True)
+    shutil.copy(slides / "slides" / name, slides / "other" / name)
+    try:
+        manifest.write_text(before + last.replace("slides/", "other/", 1) + "\n")
+        with pytest.raises(ValueError, match=r"slides\.csv: 4 test slides, with 3 names: .* Give every file its own name"):
+            read_run(trained[2])
+    finally:
+        manifest.write_text(before)
 
 
 def test_slides_of_which_some_have_no_mask_are_refused(copy_of, trained):

@@ -45,7 +45,7 @@ def unlike(folder: Path, known: Mapping[str, Any], settings: Mapping[str, Any]) 
     names = [name for name in {**found, **wanted} if name not in NOT_DECISIVE and found.get(name) != wanted.get(name)]
     if not names:
         return None
-    options = {"wanted": wanted.pop("encoder_options", {}), "found": _stored_options(folder)}
+    options = {"wanted": wanted.pop("encoder_options", {}), "found": known.get("encoder_options") or _stored_options(folder)}
     if "encoder_key" in names and all(options.values()):
         names += [name for name in _ENCODER_OPTIONS if options["found"].get(name) != options["wanted"].get(name)]
         wanted, found = wanted | options["wanted"], found | options["found"]

@@ -28,7 +28,7 @@ FINISHED = (OK, NO_TISSUE)
 FEATURES = "features"
 MAP_SUFFIX = RESULT_SUFFIXES[0]
 # Settings that say where something lies or explain another one, and decide nothing.
-NOT_DECISIVE = ("tissue_dir", "encoder_options")
+NOT_DECISIVE = ("tissue_dir", "encoder_options", "foreign_features")
 # At which tissue was found where the settings of features, up to version 0.7.0, name no ``tissue_mpp``.
 UNNAMED_TISSUE_MPP = 8.0
 
@@ -44,15 +44,21 @@ def weights_sha256(network: nn.Module) -> str:
 
 def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
     """A hash of everything that one image's result depends on, in 16 letters, the same in a copy: settings, the file's content,
-    given mpp, and the tissue masks of it that were edited in the settings' ``tissue_dir``, wherever that is."""
-    content = None
-    # What cannot be read fails where it is mapped.
-    with suppress(OSError):
-        content = slide_content_key(image.path)
+    given mpp, the tissue masks of it that were edited in the settings' ``tissue_dir``, and its file in their
+    ``foreign_features``, wherever these folders are."""
     edited = None if settings.get("tissue_dir") is None else edited_mask_key(settings["tissue_dir"], image.path)
+    theirs = settings.get("foreign_features")
+    features = None if theirs is None else _content_key(Path(theirs) / f"{image.name}{FEATURES_SUFFIX}")
     decisive = {name: value for name, value in settings.items() if name not in NOT_DECISIVE}
-    parts = orjson.dumps([decisive, content, image.mpp] + ([edited] if edited else []), option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(parts).hexdigest()[:16]
+    parts = [decisive, _content_key(image.path), image.mpp, *(key for key in (edited, features) if key)]
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def _content_key(path: str | Path) -> str | None:
+    """The content of a slide or of its features; None where it cannot be read, which fails where it is mapped."""
+    with suppress(OSError):
+        return slide_content_key(path)
+    return None
 
 
 def accepted_fingerprints(settings: Mapping[str, Any], image: ImageInput, masks: str | None = None) -> set[str]:

@@ -114,9 +114,10 @@ class StoredCells:
 class PlacedPatches(StoredCells):
     """A slide's features by another program: its patches may begin anywhere, overlap, and leave gaps.
 
-    A place is a square of `stride_px`, and the places of a slide begin at its corner. One whose centre lies on a patch has the
-    mean of the vectors of all patches that it touches, by the area that it has in common with each; other places have none.
-    Patches that are places, up to the rounding of their corners, so keep their vectors as they are.
+    A place is a square of `stride_px`, and the places of a slide begin at its corner. One whose centre lies on a single patch
+    has its vector, unchanged: patches are of a nominal size, places of the slide's true one, which differ by some per cent. One
+    whose centre lies on several has the mean of the vectors of all patches that it touches, by the area that it has in common
+    with each. Other places have none.
 
     Args:
         downsample: level-0 pixels per model pixel.
@@ -133,13 +134,13 @@ class PlacedPatches(StoredCells):
         return self.channels
 
     @cached_property
-    def shares(self) -> csr_array:
-        """The share of each place ``(rows * columns)`` that each patch covers ``(n)``, of places whose centre is covered."""
+    def weights(self) -> csr_array:
+        """The weight in each place ``(rows * columns)`` of each patch ``(n)``."""
         rows, columns = self._shape
         if not len(self.features):
             return csr_array((rows * columns, 0))
         corners, side = self.features.coords / self._place_px, self.features.patch_px / self._place_px
-        return place_shares(corners, side, (rows, columns), _ROUNDING_PX / self._place_px)
+        return patch_weights(corners, side, (rows, columns), _ROUNDING_PX / self._place_px)
 
     @property
     def _place_px(self) -> float:
@@ -153,30 +154,31 @@ class PlacedPatches(StoredCells):
         return rows, columns
 
     def numbers(self) -> NDArray[np.int64]:
-        is_stored = np.diff(self.shares.indptr) > 0
+        is_stored = np.diff(self.weights.indptr) > 0
         return np.where(is_stored, np.arange(len(is_stored)), -1).reshape(self._shape)
 
     def vectors(self, numbers: NDArray[np.int64]) -> NDArray[np.float16]:
         if not len(numbers):
             return np.zeros((0, self.dim), np.float16)
-        shares = self.shares[numbers]
-        used, columns = np.unique(shares.indices, return_inverse=True)
-        of_used = csr_array((shares.data, columns, shares.indptr), shape=(len(numbers), len(used)))
+        weights = self.weights[numbers]
+        used, columns = np.unique(weights.indices, return_inverse=True)
+        of_used = csr_array((weights.data, columns, weights.indptr), shape=(len(numbers), len(used)))
         means = (of_used @ self.features.read(used).astype(np.float64)) / of_used.sum(axis=1)[:, None]
         return means.astype(np.float16)
 
 
-def place_shares(corners: NDArray[np.floating], side: float, shape: tuple[int, int], rounding: float = 0.0) -> csr_array:
-    """The share of each place that each patch covers, in units of a place.
+def patch_weights(corners: NDArray[np.floating], side: float, shape: tuple[int, int], rounding: float = 0.0) -> csr_array:
+    """The share of each place that each patch covers, of those that give the place its vector, see `PlacedPatches`.
 
     Args:
-        corners: (x, y) of the patches' top-left corners, ``(n, 2)``.
-        side: of a patch.
+        corners: (x, y) of the patches' top-left corners, ``(n, 2)``, in units of a place.
+        side: of a patch, in units of a place.
         shape: (rows, columns) of the places.
         rounding: edges of patches that are so close to those of places are taken for them.
 
     Returns:
-        ``(rows * columns, n)``, with entries only for places whose centre lies on a patch.
+        ``(rows * columns, n)``: of places whose centre lies on one patch the entry of this patch, of those whose centre lies on
+        several the entries of all patches that they touch, and of others none.
     """
     start, stop = (_snapped(edges, rounding) for edges in (corners, corners + side))
     first = np.floor(start).astype(np.int64)
@@ -191,10 +193,9 @@ def place_shares(corners: NDArray[np.floating], side: float, shape: tuple[int, i
         areas.append(common[touched])
         centre = place[touched] + 0.5
         is_centre.append(((start[touched] <= centre) & (centre < stop[touched])).all(axis=1))
-    place_of, patch_of, area = (np.concatenate(parts) for parts in (places, patches, areas))
-    is_stored = np.zeros(shape[0] * shape[1], bool)
-    is_stored[place_of[np.concatenate(is_centre)]] = True
-    kept = is_stored[place_of]
+    place_of, patch_of, area, has_centre = (np.concatenate(parts) for parts in (places, patches, areas, is_centre))
+    centred = np.bincount(place_of[has_centre], minlength=shape[0] * shape[1])[place_of]
+    kept = np.where(centred == 1, has_centre, centred > 1)
     entries = area[kept], (place_of[kept], patch_of[kept])
     return csr_array(entries, shape=(shape[0] * shape[1], len(corners)))
 
