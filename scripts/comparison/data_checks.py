@@ -78,8 +78,8 @@ def _check_classes(data: ComparisonData, known: set[int]) -> None:
     if missing:
         logger.warning(
             "%s: no scored row of the split 'test' has label %s of the split 'train'. Pixels of such a class are scored only "
-            "where masks of other test rows contain it; if none does, its score cannot be measured. Move cases between the splits "
-            "to score it",
+            "where masks of other test rows contain it; if none does, its score cannot be measured. Move cases between the "
+            "splits to score it",
             file,
             _named(missing, learned, names),
         )
