@@ -48,10 +48,13 @@ class EncoderTerms:
 
 def terms_of(config: Mapping[str, Any]) -> EncoderTerms:
     """Terms of a training's encoder, from the configuration that it recorded; nothing is loaded."""
-    source = str(ConfigParser(dict(config)).get_parsed_content("encoder_def::source"))
-    if source == FACTS.name:
-        return EncoderTerms(source, FACTS.licence)
-    if source in IMAGENET_BACKBONES:
-        return EncoderTerms(source, LICENCE)
-    preset = preset_of(source)
-    return EncoderTerms(source) if preset is None else EncoderTerms(source, preset.licence, preset.is_gated)
+    parser = ConfigParser(dict(config))
+    source, file, licence = (
+        parser.get_parsed_content(f"encoder_def::{name}", default=None) for name in ("source", "checkpoint_path", "licence")
+    )
+    source = str(source)
+    if preset := preset_of(source):
+        return EncoderTerms(source, preset.licence, preset.is_gated)
+    of_imagenet = {FACTS.name: FACTS.licence} | dict.fromkeys(IMAGENET_BACKBONES, LICENCE)
+    # Other weights of such a network may be anyone's.
+    return EncoderTerms(source, licence if source not in of_imagenet else of_imagenet[source] if file is None else None)

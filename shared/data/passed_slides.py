@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ class PassedSlides:
     Args:
         folder: of the file; None to remember nothing.
         settings: of the check.
+        features: the file of a slide's features, which is checked too; None for none.
     """
 
-    def __init__(self, folder: Path | None, settings: Sequence[Any]) -> None:
+    def __init__(self, folder: Path | None, settings: Sequence[Any], features: Callable[[Record], Path] | None = None) -> None:
         self.file, self._settings = None if folder is None else folder / FILE, list(settings)
+        self._features = features
         self._entries: dict[str, Any] = {}
         try:
             if self.file is not None and self.file.is_file():
@@ -66,9 +68,9 @@ class PassedSlides:
         row = {name: value for name, value in record.items() if name not in ("row", "manifest", "split")}
         return hashlib.sha256(json.dumps([row, self._settings], sort_keys=True, default=str).encode()).hexdigest()[:24]
 
-    @staticmethod
-    def _state(record: Record, tissue: str) -> list[list[int] | None]:
-        return [_size_and_time(path) for path in (record["image"], record.get("mask"), tissue)]
+    def _state(self, record: Record, tissue: str) -> list[list[int] | None]:
+        features = [] if self._features is None else [self._features(record)]
+        return [_size_and_time(path) for path in (record["image"], record.get("mask"), tissue, *features)]
 
 
 def _size_and_time(path: Any) -> list[int] | None:

@@ -87,8 +87,8 @@ class Encoder(nn.Module):
     Attributes:
         channels: of a feature, of the packed one where several strides are asked for.
         stride_px: one feature every so many pixels of the images that are given to `forward`.
-        native_stride_px: of the network's coarsest map that is taken, in pixels of the images that the network sees: these are
-            enlarged by ``native_stride_px / stride_px``, bilinearly, where the two differ.
+        native_stride_px: of the network's coarsest map that is taken, in pixels of the images that the network sees.
+        enlargement: ``native_stride_px / stride_px``, by which images are enlarged for it, bilinearly.
         strides_px: of the packed maps, in pixels of the images that are given to `forward`, finest first.
         map_channels: of the packed maps, finest first, as `unpack_strides` takes them.
         size_multiple_px: the sides of images are multiples of it.
@@ -118,6 +118,7 @@ class Encoder(nn.Module):
         self.native_strides_px = _checked_strides(facts.name, channels_of_stride, options)
         self.native_stride_px = self.native_strides_px[-1]
         self.stride_px = _checked_stride(facts.name, self.native_stride_px, options)
+        self.enlargement = self.native_stride_px / self.stride_px
         self.strides_px = tuple(stride * self.stride_px // self.native_stride_px for stride in self.native_strides_px)
         self.smoothing = _checked_smoothing(options.smoothing)
         self.map_channels = tuple(channels_of_stride[stride] for stride in self.native_strides_px)
@@ -253,7 +254,13 @@ def _checked_strides(name: str, channels_of_stride: Mapping[int, int], options: 
 
 
 def _checked_stride(name: str, native_stride_px: int, options: FeatureOptions) -> int:
-    stride_px = options.stride_px
+    stride_px, most_px = options.stride_px, options.most_stride_px
+    if stride_px is None and most_px is not None and most_px < native_stride_px and options.tokens == "embedding":
+        raise ValueError(
+            f"tokens {options.tokens!r} of {name} are one feature for each image of {native_stride_px} px, and one every "
+            f"{most_px} px is needed here, for which every image would be enlarged {native_stride_px / most_px:.0f} times. Give "
+            "an encoder with features of patches (tokens dense), or learn from the labels of slides (alpha_beta_mil, attention_mil)"
+        )
     if stride_px is None:
         stride_px = min(native_stride_px, options.most_stride_px or native_stride_px)
     if not 1 <= stride_px <= native_stride_px:

@@ -14,6 +14,7 @@ from .presets import preset_of
 __all__ = ["ForeignEncoder", "foreign_encoder"]
 
 _TOKENS = "embedding"
+_USUAL_PATCH_PX = 224
 
 
 class Patches(Protocol):
@@ -54,12 +55,12 @@ class ForeignEncoder(Encoder):
         )
 
 
-def foreign_encoder(source: str | None, stride_px: int, patches: Patches) -> ForeignEncoder:
+def foreign_encoder(source: str | None, stride_px: int | None, patches: Patches) -> ForeignEncoder:
     """The encoder of another program's features.
 
     Args:
         source: its name, as given to `load_encoder`; its aliases are those of `shared.encoders.presets.PRESETS`.
-        stride_px: see `ForeignEncoder`.
+        stride_px: see `ForeignEncoder`; None for the side of the patches, or 224 where the files do not say it.
         patches: what the files say.
 
     Raises:
@@ -69,4 +70,8 @@ def foreign_encoder(source: str | None, stride_px: int, patches: Patches) -> For
         raise ValueError("encoder: expected the name of the encoder that made the features, found none. Give --encoder NAME")
     preset = preset_of(source)
     facts = EncoderFacts(source) if preset is None else preset.facts()
-    return ForeignEncoder(facts, patches.dim, stride_px, patches.size_px).eval().requires_grad_(False)
+    return (
+        ForeignEncoder(facts, patches.dim, stride_px or patches.size_px or _USUAL_PATCH_PX, patches.size_px)
+        .eval()
+        .requires_grad_(False)
+    )

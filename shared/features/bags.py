@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data.bag_dataset import SlideBagDataset
+from ..data.passed_slides import PassedSlides
 from ..data.record import Record, record_error
-from ..data.tissue_cache import TissueCache
+from ..data.tissue_cache import TISSUE_VERSION, TissueCache
 from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
 from ..wsi.tissue.tissue_map import TissueMap
@@ -101,6 +102,14 @@ class FeatureBagDataset(SlideBagDataset):
     def places(self, record: Record, slide: Slide, rng: np.random.Generator) -> NDArray[np.int64]:
         """Corners of the patches of one bag, see `SlideBagDataset.places`."""
         return self.bag(record, slide, rng)[1]
+
+    def passed_slides(self) -> PassedSlides:
+        """See `SlideBagDataset.passed_slides`; also until a slide's features change."""
+        encoder_key = str(self.encoder.key)
+        settings = [str(self.folder.absolute()), encoder_key, self._encoder_mpp, self.min_tissue, self.with_shares]
+        folder = self.tissue.folder if self.tissue.keep else None
+        known = [*settings, self.tissue.mpp, self.tissue.method, TISSUE_VERSION]
+        return PassedSlides(folder, known, lambda record: features_file(self.folder, record["image"]))
 
     def _open(self, record: Record) -> Slide:
         # Whether the slide is fine enough was checked when it was embedded.

@@ -226,7 +226,8 @@ class EmbeddedImages(Dataset):
 
     def _warn_of_other_mpp(self, record: Record) -> None:
         used = mpp_as_read(record, self.images.mpp, self.images.size_px, self.images.stretch)
-        warn_of_other_mpp(str(self.encoder.name), getattr(self.encoder, "mpp", None), used)
+        enlargement = float(getattr(self.encoder, "enlargement", 1.0))
+        warn_of_other_mpp(str(self.encoder.name), getattr(self.encoder, "mpp", None), used, enlargement=enlargement)
 
     def _check_size(self, height: int, width: int) -> None:
         stride_px = int(self.encoder.stride_px)  # type: ignore[arg-type]

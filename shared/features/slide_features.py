@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -23,6 +24,8 @@ from .conventions import OWN, Header, neighbour_distance, num_cells, read_header
 logger = logging.getLogger(__name__)
 
 FEATURES_SUFFIX = ".h5"
+# Of an encoder's description: what else decides its features.
+_ENCODER_OPTIONS = ("stride_px", "native_strides_px", "smoothing", "tokens")
 # Corners are whole pixels, each rounded on its own.
 _ROUNDING_PX = 1.0
 
@@ -280,7 +283,8 @@ class SlideFeatures:
         if self.encoder_key is not None and self.encoder_key != encoder.key:
             raise ValueError(
                 f"{self.path} contains features of another encoder: expected {encoder.name} ({encoder.key}), found "
-                f"{self.encoder_name} ({self.encoder_key}). Embed the slides with this encoder, into another folder"
+                f"{self.encoder_name} ({self.encoder_key}){self._other_options(encoder)}. Embed the slides with this encoder, "
+                "into another folder"
             )
         if self.encoder_key is None:
             self._check_name(encoder)
@@ -289,6 +293,19 @@ class SlideFeatures:
                 f"{self.path} contains features of another encoder: {encoder.name} gives {encoder.channels} values, found "
                 f"{self.dim}{f' of {self.encoder_name}' if self.encoder_name else ''}"
             )
+
+    def _other_options(self, encoder: KeyedEncoder) -> str:
+        """Which options of one encoder differ, as its error adds them."""
+        if self.encoder_name != encoder.name:
+            return ""
+        try:
+            found = dict(json.loads(self._opened.attrs["encoder"]))
+        except (KeyError, ValueError):
+            return ""
+        wanted: dict[str, Any] = getattr(encoder, "description", dict)()
+        differ = [name for name in _ENCODER_OPTIONS if name in found and name in wanted and found[name] != wanted[name]]
+        said = [f"{name}: expected {wanted[name]}, found {found[name]}" for name in differ]
+        return "; " + "; ".join(said or ["its weights differ"])
 
     def _check_name(self, encoder: KeyedEncoder) -> None:
         if self.encoder_name is None or not encoder.aliases:

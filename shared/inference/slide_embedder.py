@@ -28,7 +28,7 @@ from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import find_tissue
 from .cohort.cohort import run_cohort
 from .cohort.feature_settings import options_of
-from .cohort.finished import FEATURES, NOT_DECISIVE, UNNAMED_TISSUE_MPP
+from .cohort.finished import FEATURES, NOT_DECISIVE, UNNAMED_TISSUE_MPP, megabytes
 from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedTiles
 from .mapper_options import Compute, Tissue
@@ -124,7 +124,7 @@ class SlideEmbedder:
         if not isinstance(encoder, nn.Module):
             raise ValueError(f"the encoder must be a torch.nn.Module, got {type(encoder).__name__}")
         self.pixels = PixelSizes(mpp or encoder.mpp or USUAL_MPP, slide_mpp, tile_mpp, appmag)
-        warn_of_other_mpp(encoder.name, encoder.mpp, self.pixels.mpp)
+        warn_of_other_mpp(encoder.name, encoder.mpp, self.pixels.mpp, enlargement=float(encoder.enlargement))  # type: ignore[arg-type]
         self.skip_problems = skip_problems
         self.tile_size_px, self.margin_px = _tiling(encoder, tile_size_px, margin_px)
         self.cell_px = self.tile_size_px if encoder.tokens == "class" else encoder.stride_px
@@ -219,7 +219,7 @@ class SlideEmbedder:
                 "height_px": slide.size_px[1],
                 "num_tiles": num_tiles,
                 "num_features": writer.num_features,
-                "file_mb": round(path.stat().st_size / 1e6, 3),
+                "file_mb": megabytes(path),
             }
 
     def _attributes(self) -> Mapping[str, Any]:

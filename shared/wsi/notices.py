@@ -17,7 +17,9 @@ def warn_once(message: str) -> None:
     logger.warning("%s", message)
 
 
-def warn_of_other_mpp(encoder: str, own_mpp: float | None, used_mpp: float | None, key: str = "mpp") -> None:
+def warn_of_other_mpp(
+    encoder: str, own_mpp: float | None, used_mpp: float | None, key: str = "mpp", enlargement: float = 1.0
+) -> None:
     """Log a warning, once, if an encoder is given images of another pixel size than it was trained at.
 
     Args:
@@ -25,11 +27,16 @@ def warn_of_other_mpp(encoder: str, own_mpp: float | None, used_mpp: float | Non
         own_mpp: micrometres per pixel that it was trained at; None for any.
         used_mpp: those of the images; None where they are not known.
         key: of the configuration that decides `used_mpp`.
+        enlargement: of the images before its network, see `shared.encoders.Encoder`.
     """
-    if own_mpp is None or used_mpp is None or max(own_mpp / used_mpp, used_mpp / own_mpp) <= LARGEST_MPP_RATIO:
+    if own_mpp is None or used_mpp is None:
         return
+    seen_mpp = used_mpp / enlargement
+    if max(own_mpp / seen_mpp, seen_mpp / own_mpp) <= LARGEST_MPP_RATIO:
+        return
+    enlarged = "" if enlargement == 1 else f", enlarged {enlargement:g} times for features as close as asked for"
     warn_once(
-        f"the encoder {encoder} was trained at {own_mpp:g} um per pixel and is given images of {used_mpp:.2g} um, whose tissue "
-        f"looks {'smaller' if used_mpp > own_mpp else 'larger'} than what it knows: set {key} to about {own_mpp:g} where the "
-        "images have that detail"
+        f"the encoder {encoder} was trained at {own_mpp:g} um per pixel and is given images of {used_mpp:.2g} um{enlarged}, "
+        f"whose tissue looks {'smaller' if seen_mpp > own_mpp else 'larger'} than what it knows: set {key} to about "
+        f"{own_mpp * enlargement:g} where the images have that detail"
     )

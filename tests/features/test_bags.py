@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from shared.data import TissueCache
+from shared.data import TissueCache, check_slides
 from shared.features import CellFrame, FeatureBagDataset, SlideFeatureWriter
 from shared.wsi import Slide, TissueMap
 
@@ -108,3 +108,24 @@ def test_files_that_do_not_go_together_are_named_both(record, slide_path, tmp_pa
     dataset.all_of(0)
     with pytest.raises(ValueError, match=rf"other\.h5 and .*slide\.h5 contain features that do not fit together: {message}"):
         dataset.all_of(1)
+
+
+def test_features_that_have_changed_are_checked_before_the_training(record, slide_path, tmp_path, encoder):
+    """Also where the slide, its mask and its tissue are known to be sound."""
+    write_own(tmp_path, slide_path, encoder, num_left_out=0)
+
+    def check(**changed):
+        for name, value in changed.items():
+            setattr(encoder, name, value)
+        dataset = FeatureBagDataset([record], WholeTissue(tmp_path / "tissue"), tmp_path, encoder, features_per_slide=None)
+        check_slides([dataset])
+
+    check()
+    whole = (tmp_path / "slide.h5").read_bytes()
+    (tmp_path / "slide.h5").write_bytes(whole[:2000])
+    with pytest.raises(ValueError, match=r"row 2, \S*slide\.tif: \S*slide\.h5"):
+        check()
+    (tmp_path / "slide.h5").write_bytes(whole)
+    check()
+    with pytest.raises(ValueError, match="of another encoder"):
+        check(key="f" * 16)

@@ -234,14 +234,24 @@ def test_images_that_divide_have_the_features_that_they_had(records, encoder, tm
 
 
 @pytest.mark.parametrize(
-    ("own", "used", "is_warned"),
-    [(0.5, 0.25, True), (0.5, 1.0, True), (0.5, 0.45, False), (None, 1.0, False), (0.5, None, False)],
+    ("own", "used", "enlargement", "is_warned"),
+    [
+        (0.5, 0.25, 1, True),
+        (0.5, 1.0, 1, True),
+        (0.5, 0.45, 1, False),
+        (None, 1.0, 1, False),
+        (0.5, None, 1, False),
+        (0.5, 0.5, 2, True),
+        (0.5, 1.0, 2, False),
+    ],
 )
-def test_another_pixel_size_than_the_encoders_is_warned_of_once(records, encoder, tmp_path, caplog, own, used, is_warned):
+def test_another_pixel_size_than_the_encoders_is_warned_of_once(
+    records, encoder, tmp_path, caplog, own, used, enlargement, is_warned
+):
     warn_once.cache_clear()
     given = [{**record, "mpp": used} for record in records]
     named = CountingEncoder(encoder)
-    named.mpp = own
+    named.mpp, named.enlargement = own, enlargement
     EmbeddedImages(RegionDataset(given), named, tmp_path / "features").run()
     check_images([RegionDataset(given)], encoder=named)
     warnings = [record.message for record in caplog.records if "was trained at" in record.message]
@@ -249,4 +259,5 @@ def test_another_pixel_size_than_the_encoders_is_warned_of_once(records, encoder
     if is_warned:
         said = f"the encoder efficientnet_lite0 was trained at {own:g} um per pixel and is given images of {used:.2g} um"
         assert said in warnings[0]
-        assert "set mpp to about 0.5" in warnings[0]
+        assert f"set mpp to about {own * enlargement:g} " in warnings[0]
+        assert ("enlarged 2 times" in warnings[0]) == (enlargement == 2)

@@ -21,6 +21,7 @@ class Means(nn.Module):
         super().__init__()
         self.name, self.mpp, self.input_size_px, self.channels = "means", None, None, 4
         self.stride_px = self.size_multiple_px = stride_px
+        self.enlargement = 1.0
         self.tokens = tokens
         self.gain = nn.Parameter(torch.tensor(gain))
 

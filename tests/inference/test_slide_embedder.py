@@ -299,6 +299,17 @@ def test_features_that_another_program_wrote_are_not_replaced(tmp_path, slides, 
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_a_file_that_was_cut_off_is_written_again(tmp_path, slides):
+    out = tmp_path / "out"
+    embedder().run(slides / "a.tif", out)
+    whole = (out / "a.h5").read_bytes()
+    (out / "a.h5").write_bytes(whole[:2000])
+    assert [row["slide"] for row in embedder().run(slides / "a.tif", out)] == ["a"]
+    with SlideFeatures.open(out / "a.h5") as features:
+        assert len(features) > 0
+    assert embedder().run(slides / "a.tif", out) == []
+
+
 def test_a_file_that_another_program_put_beside_ours_is_not_replaced(tmp_path, slides):
     out = tmp_path / "out"
     embedder().run(slides / "b.tif", out)

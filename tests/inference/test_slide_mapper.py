@@ -11,7 +11,7 @@ from PIL import Image
 from shapely.geometry import box, shape
 from torch import nn
 
-from shared.inference import Compute, Outputs, SlideMapper, Tiles, Tissue
+from shared.inference import Compute, InferenceFailures, Outputs, SlideMapper, Tiles, Tissue
 from tests.inference.flat_options import grouped
 
 SMALL_TILES = {"tile_size_px": 256, "margin_px": 32, "min_area_um2": 0.0, "amp": False, "device": "cpu"}
@@ -304,3 +304,17 @@ def test_a_slide_without_mpp_needs_slide_mpp(tmp_path, write_slide, picture, red
 def test_rejects_impossible_arguments(redness, arguments, message):
     with pytest.raises(ValueError, match=message):
         SlideMapper(redness, **grouped(**arguments))
+
+
+@pytest.mark.parametrize(("mpp", "is_mapped"), [(0.6, True), (0.7, False)])
+def test_a_slide_that_is_too_coarse_is_not_mapped(tmp_path, write_slide, picture, redness, mpp, is_mapped):
+    """At 0.5 um a slide of 0.6 um is within what scanners differ by."""
+    slide = write_slide(tmp_path / "a.tif", picture, mpp=mpp)
+    mapper = SlideMapper(redness, **grouped(**SMALL_TILES))
+    if is_mapped:
+        assert mapper.run(slide, tmp_path / "maps")[0]["status"] == "ok"
+    else:
+        with pytest.raises(
+            InferenceFailures, match=r"a\.tif: its pixels are 0\.7 um, coarser than the mpp=0\.5 at which the net"
+        ):
+            mapper.run(slide, tmp_path / "maps")

@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser
 
 from scripts.packing.archive import unpack
 from scripts.packing.contents import shipped_heads
+from scripts.packing.encoders import terms_of
 from scripts.packing.packer import pack
 from scripts.packing.refusals import reasons
 from scripts.packing.verification import CHECKS, verify
@@ -77,6 +78,21 @@ def test_fine_tuned_weights_of_an_encoder_that_is_not_given_on_are_refused(tmp_p
     (reason,) = reasons(CAMEL, training)
     assert terms in reason
     assert "model.pt holds fine-tuned weights of the encoder" in reason
+
+
+@pytest.mark.parametrize("encoder", ["resnet50", "efficientnet_lite0"])
+def test_other_weights_in_a_network_of_imagenet_are_not_given_on(tmp_path, encoder):
+    training = write_training(tmp_path / "run", encoder, finetuned=True)
+    config = json.loads((training / "config.json").read_text())
+    (training / "config.json").write_text(json.dumps(config | {"encoder_file": "weights.pth"}))
+    (reason,) = reasons(CAMEL, training)
+    assert f"{encoder} (licence: not known)" in reason
+
+
+@pytest.mark.parametrize(("licence", "is_given_on"), [("Apache-2.0", True), ("CC-BY-NC-4.0", False), (None, False)])
+def test_an_exported_encoder_has_the_licence_that_the_training_gave(licence, is_given_on):
+    terms = terms_of({"encoder_def": {"source": "mine.pt", "checkpoint_path": None, "licence": licence}})
+    assert (terms.licence, terms.is_given_on) == (licence, is_given_on)
 
 
 def test_fine_tuned_weights_of_the_default_encoder_are_packed(tmp_path):

@@ -17,7 +17,8 @@ from .finished import NOT_DECISIVE, UNNAMED_TISSUE_MPP
 _ENCODER_OPTIONS = {"stride_px": "stride_px", "strides_px": "native_strides_px", "smoothing": "smoothing", "tokens": "tokens"}
 # Settings that follow from others.
 _DERIVED = ("encoder_key", "cell_px")
-# Options of scripts/embed.py; bundles have keys of the same names but one.
+# Options of scripts/embed.py. Bundles have keys of the same names, but for ``feature_stride_px`` and these.
+_OF_EMBED_ALONE = ("strides_px", "slide_mpp", "tile_mpp")
 _OPTIONS = (
     "encoder",
     *_ENCODER_OPTIONS,
@@ -63,6 +64,11 @@ def _remedy(names: list[str], found: Mapping[str, Any]) -> str:
         return f"G{other}"
     given = " ".join(_option(name, found.get(name)) for name in names)
     of_bundles = " (stride_px is feature_stride_px in bundles)" if "stride_px" in names else ""
+    if own := [name for name in names if name in _OF_EMBED_ALONE]:
+        of_bundles += (
+            f" (bundles have no {' or '.join(own)}: there --run_embed '$None' reads features as they are, and slides have their "
+            "pixel sizes in the manifest's column mpp)"
+        )
     return f"To use these features give the settings with which they were made: {given}{of_bundles}. Otherwise g{other}"
 
 

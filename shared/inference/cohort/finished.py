@@ -93,12 +93,20 @@ def result_suffixes(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def is_finished(output_dir: Path, row: Mapping[str, Any], accepted: Collection[str], suffixes: Sequence[str]) -> bool:
-    """Whether an image's `row` is finished with one of these fingerprints and its files with all these endings exist."""
+    """Whether an image's `row` is finished with one of these fingerprints and its files with all these endings exist, features
+    with the size that the row states."""
+    files = [output_dir / f"{row['slide']}{suffix}" for suffix in suffixes]
     return (
         row.get("status") in FINISHED
         and row.get("fingerprint") in accepted
-        and all((output_dir / f"{row['slide']}{suffix}").exists() for suffix in suffixes)
+        and all(file.exists() for file in files)
+        and (tuple(suffixes) != (FEATURES_SUFFIX,) or row.get("file_mb") in (None, megabytes(files[0])))
     )
+
+
+def megabytes(file: Path) -> float:
+    """The size of a file of features, as its row states it."""
+    return round(file.stat().st_size / 1e6, 3)
 
 
 def discard(output_dir: Path, name: str, settings: Mapping[str, Any]) -> None:
