@@ -35,7 +35,7 @@ prepare_encoders_environment() {
         echo "Environment .venv-encoders is up to date with requirements-encoders-test.txt."
         return 0
     fi
-    echo "Installing requirements-encoders-test.txt into .venv-encoders (once; it takes 6 GB) ..."
+    echo "Installing requirements-encoders-test.txt into .venv-encoders (once; it takes 8 GB) ..."
     [ -x "$PYTHON" ] || "$interpreter" -m venv --clear .venv-encoders
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements-encoders-test.txt
     printf '%s\n' "$digest" > "$stamp"

@@ -12,7 +12,8 @@ if [ "${1:-}" = --encoders ]; then
     shift
     prepare_encoders_environment
     export OMP_NUM_THREADS=1
-    exec "$PYTHON" -m pytest -n 2 --dist loadfile tests/encoders "$@"
+    exec "$PYTHON" -m pytest -n 2 --dist loadfile tests/encoders \
+        tests/bundles/test_every_encoder.py::test_a_bundle_learns_with_a_model_of_timm "$@"
 fi
 prepare_environment requirements-dev.txt requirements-monailabel-no-deps.txt
 if [ "${1:-}" = --fast ]; then

@@ -81,6 +81,20 @@ def test_a_bundle_learns_on_the_features_of_any_encoder(bundle, encoder, tmp_pat
     assert again[shown] == metrics[shown]
 
 
+@pytest.mark.parametrize("bundle", ["alpha_beta_mil", "camel"], indirect=True)
+def test_a_bundle_learns_with_a_model_of_timm(bundle, tmp_path):
+    """A published architecture, with position embeddings, a class token and weights in a file; scripts/test.sh --encoders."""
+    timm = pytest.importorskip("timm", reason="requirements-encoders.txt is not installed")
+    torch.manual_seed(0)
+    torch.save(timm.create_model("vit_tiny_patch16_224", pretrained=False).state_dict(), tmp_path / "weights.pth")
+    encoder = {"encoder": "timm/vit_tiny_patch16_224", "encoder_file": str(tmp_path / "weights.pth")}
+    bundle.train_here("features", output_dir=tmp_path / "run", **encoder)
+    assert not any(name.startswith("encoder.") for name in weights_of(tmp_path / "run/model.pt"))
+    metrics = metrics_of(tmp_path / "run")
+    scores = next(iter(metrics["pixels_tissue" if bundle.name in BAGS else "pixels"].values()))
+    assert 0 <= scores["iou"] <= 1
+
+
 # Stride, kind of output, input size, tokens; then the tiles, margins and smoothing of both.
 USED = {
     "a transformer of 14 px patches": ((14, "tokens", 56, "dense"), (56, 0, 3)),
