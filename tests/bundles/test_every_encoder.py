@@ -130,8 +130,11 @@ def test_tiles_and_margins_are_whole_features(bundle, encoder, tmp_path):
 def test_a_bundle_fine_tunes_any_encoder(bundle, encoder, tmp_path):
     if bundle.name == "alpha_beta_mil":
         bundle = Bundle(bundle.name, bundle.data, bundle.tiny | {"bag_tile_px": "$@encoder_def.whole_px(56)"})
-    bundle.train_here(*overlays_of(bundle, "finetune"), output_dir=tmp_path / "run", **encoder)
-    assert [name for name in weights_of(tmp_path / "run/model.pt") if name.startswith("encoder.")]
+    overlays = overlays_of(bundle, "finetune")
+    bundle.train_here(*overlays, output_dir=tmp_path / "run", **encoder)
+    weights = weights_of(tmp_path / "run/model.pt")
+    untouched = bundle.configuration("inference", *overlays, **encoder).get_parsed_content("encoder_def").state_dict()
+    assert [name for name, value in untouched.items() if not torch.equal(weights[f"encoder.{name}"], value)]
 
 
 @pytest.mark.parametrize("last", ["features", "finetune"])
