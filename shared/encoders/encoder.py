@@ -166,7 +166,8 @@ class Encoder(nn.Module):
     def slide_tile_px(self) -> int:
         """Side of the tiles in which slides are read: the size that it was trained at, or 512 where any will do, see `whole_px`.
 
-        At their own size position embeddings stay as they were trained.
+        At the size that they were trained at, where that is whole features and whole map pixels (224 px), position embeddings
+        stay as they are; else (518 px at stride 14, read in tiles of 532) they are interpolated.
         """
         return self.whole_px(self.input_size_px or USUAL_TILE_PX)
 
