@@ -57,7 +57,7 @@ def bundle(request, tmp_path) -> Bundle:
 
 
 def overlays_of(bundle: Bundle, last: str) -> list[str]:
-    """Behind train.json; attention_mil has its encoder there."""
+    """After train.json; attention_mil has its encoder there."""
     if bundle.name == "attention_mil":
         return []
     return ["features", "finetune"] if last == "finetune" and bundle.name in ("camel", "alpha_beta_mil") else [last]
