@@ -55,7 +55,7 @@ class FeatureOptions:
 
     Args:
         stride_px: one feature every so many pixels; None for the network's own stride. Images are enlarged where it is smaller.
-        most_stride_px: where `stride_px` is None, features lie at most so many pixels apart: the stride is this, or the network's
+        max_stride_px: where `stride_px` is None, features lie at most so many pixels apart: the stride is this, or the network's
             own where that is smaller. None for the network's own.
         smoothing: odd number of places; each feature is the mean over the ``smoothing x smoothing`` places around it that
             exist.
@@ -71,7 +71,7 @@ class FeatureOptions:
     smoothing: int = 1
     strides_px: Sequence[int] | None = None
     tokens: str = "dense"
-    most_stride_px: int | None = None
+    max_stride_px: int | None = None
     num_strides: int | None = None
 
 
@@ -256,7 +256,7 @@ def _checked_strides(name: str, channels_of_stride: Mapping[int, int], options: 
 def _checked_stride(name: str, native_stride_px: int, options: FeatureOptions) -> int:
     stride_px = options.stride_px
     if stride_px is None:
-        stride_px = min(native_stride_px, options.most_stride_px or native_stride_px)
+        stride_px = min(native_stride_px, options.max_stride_px or native_stride_px)
     if not 1 <= stride_px <= native_stride_px:
         raise ValueError(
             f"stride_px must be 1 to {native_stride_px}, the stride of {name}; got {stride_px}. With null (None) it follows the "
