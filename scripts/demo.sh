@@ -3,6 +3,7 @@
 # one slide of real tissue, by a head that comes with the project (scripts/demo_slide.sh; DEMO_SLIDE=slide.svs for one of yours).
 # About 15 minutes on 2 CPU cores once installed; a second run resumes where the first one stopped.
 set -euo pipefail
+# As in demo_slide.sh, but before the training: a slide that does not exist ends it at once, and its path is relative to here.
 if [ -n "${DEMO_SLIDE:-}" ]; then
     [ -e "$DEMO_SLIDE" ] || { echo "error: DEMO_SLIDE=$DEMO_SLIDE does not exist: give the path of a slide" >&2; exit 1; }
     DEMO_SLIDE=$(realpath -- "$DEMO_SLIDE")

@@ -20,7 +20,7 @@ TIMEOUT_S = 30
 
 
 def fetch(url: str, path: Path, sha256: str) -> None:
-    """Put the file at `url` to `path`, unless it is there.
+    """Download `url` to `path`, unless the file is already there.
 
     Raises:
         OSError: if the server cannot be reached, or stops answering.

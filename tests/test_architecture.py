@@ -280,7 +280,7 @@ def target_of(component, config):
 
 
 def base_of(path):
-    """What an overlay stands behind: train.json, and the overlay that it names as ``_behind_``; nothing for the three others."""
+    """What an overlay stands after: train.json, and the overlay that it names as ``_behind_``; nothing for the three others."""
     if path not in OVERLAYS:
         return {}
     behind = read(path).get("_behind_")
@@ -300,7 +300,7 @@ def test_a_configuration_says_what_it_is_for(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=identify)
 def test_every_target_exists_and_takes_its_arguments(path):
     config = read(path)
-    # What an overlay refers to may be another's, whatever stands behind what.
+    # What an overlay refers to may be another's, whatever stands after what.
     together = {key: value for file in path.parent.glob("*.json") for key, value in read(file).items()}
     for place, component in components(config):
         target = target_of(component, together | base_of(path) | config)
@@ -314,7 +314,7 @@ def test_every_target_exists_and_takes_its_arguments(path):
 @pytest.mark.parametrize("path", OVERLAYS, ids=identify)
 def test_every_key_of_an_overlay_has_something_to_replace(path):
     """MONAI takes a mistyped key for a new one and says nothing."""
-    # An overlay stands behind train.json, or behind one of the other two.
+    # An overlay stands after train.json, or after one of the other two.
     files = [path.parent / name for name in ("train.json", "evaluate.json", "inference.json")]
     base, overlay = {key: value for file in reversed(files) for key, value in read(file).items()} | base_of(path), read(path)
     text = "".join(file.read_text(encoding="utf-8") for file in path.parent.glob("*.json"))

@@ -137,7 +137,7 @@ def find_methods(bundles: Path, wanted: Sequence[str] = ()) -> list[Method]:
 
     Args:
         bundles: folder of the bundles.
-        wanted: names of bundles, with overlays behind a plus: ``camel+unet``. None: all bundles, as they are.
+        wanted: names of bundles, with overlays after a plus: ``camel+unet``. None: all bundles, as they are.
 
     Raises:
         ValueError: for a bundle or overlay that is not there, naming those that are.

@@ -198,7 +198,7 @@ def _learned_records(method: Method, settings: Mapping[str, Any]) -> dict[str, l
 def _inference_keys(method: Method, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The training's settings that its inference also has, with the same meaning."""
     inference = method.inference
-    # Of overlays that do not stand behind the inference as a whole, what it has too; of the others it is there already.
+    # Of overlays that do not stand after the inference as a whole, what it has too; of the others it is there already.
     chosen = {} if method.inference_overlays == method.overlays else dict(method.overlaid)
     chosen |= settings
     keys = {

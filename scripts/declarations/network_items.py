@@ -16,7 +16,7 @@ def network_items(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
     """The network of a training and every item that its definition refers to, but those that are known and the same.
 
     Args:
-        known: a configuration that they are to be read behind. What it defines by an expression or a component in its own way,
+        known: a configuration that they are to be read after. What it defines by an expression or a component in its own way,
             such as what of the network's depends on the training's data, stays as it is there.
         config: that the training recorded.
     """

@@ -123,7 +123,7 @@ def torchscript() -> None:
 
 
 def shipped() -> None:
-    """Every head that lies in ``models`` in its own folder loads behind inference.json, and has a model card."""
+    """Every head that lies in ``models`` in its own folder loads after inference.json, and has a model card."""
     for overlay in sorted(Path("models").glob("*/inference.json")):
         _refuse([name for name in ("README.md", "model.pt") if not overlay.with_name(name).is_file()], f"{overlay.parent} lacks")
         _parser(str(overlay)).get_parsed_content("slide_mapper")

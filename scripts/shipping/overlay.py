@@ -1,4 +1,4 @@
-"""The one configuration behind a bundle's ``inference.json`` that maps with a shipped head."""
+"""The one configuration, given after a bundle's ``inference.json``, that maps with a shipped head."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def shipped_overlay(bundle: Path, name: str, config: Mapping[str, Any], encoder:
 
 
 def _tile_sizes(encoder: Encoder, is_of_slides: bool) -> dict[str, int]:
-    """Those in which the training's slides were embedded; behind a training on images about 512 px with a margin of 64 px."""
+    """Tile and margin with which the training's slides were embedded; after a training on images, about 512 px with a margin of
+    64 px.
+    """
     if is_of_slides:
         return {"tile_size_px": encoder.slide_tile_px, "margin_px": encoder.slide_margin_px}
     return {"tile_size_px": encoder.whole_px(USUAL_TILE_PX), "margin_px": encoder.whole_px(USUAL_MARGIN_PX)}

@@ -69,7 +69,7 @@ class Request:
 
 
 def ship(request: Request) -> Path:
-    """Write ``models/<name>`` of a bundle: the head, its threshold, one configuration behind ``inference.json``, and its card.
+    """Write ``models/<name>`` of a bundle: the head, its threshold, one configuration after ``inference.json``, and its card.
 
     The folder appears once the head has been loaded from it, and replaces one of the same name.
 

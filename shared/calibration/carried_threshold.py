@@ -21,6 +21,9 @@ def carry_threshold(checkpoint: str | Path, threshold: float) -> None:
 
     The file stays a state dict of tensors alone: ``torch.load(..., weights_only=True)`` and ``load_state_dict`` read it in
     programs that know nothing of the threshold, and those that copy the tensors into another dictionary lose it.
+
+    Raises:
+        StorageError: if the file cannot be written.
     """
     path = Path(checkpoint)
     if not path.is_file() or carried_threshold(path) == threshold:

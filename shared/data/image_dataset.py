@@ -255,7 +255,11 @@ def image_size(
 
 
 def mpp_as_read(record: Record, mpp: float | None = None, size_px: int | None = None, stretch: bool = False) -> float | None:
-    """Micrometres per pixel at which `read_image` reads a record; None for a file that does not know them."""
+    """Micrometres per pixel at which `read_image` reads a record; None for a file that does not know them.
+
+    Raises:
+        ValueError, OSError: if the file cannot be opened.
+    """
     if stretch and size_px is not None:
         return _mpp_of_shorter_side(record, size_px)
     slide = open_slide(record["image"], mpp=record.get("mpp"))

@@ -55,7 +55,7 @@ class FeatureOptions:
 
     Args:
         stride_px: one feature every so many pixels; None for the network's own stride. Images are enlarged where it is smaller.
-        most_stride_px: where `stride_px` is None, features lie at most so many pixels apart: the stride is this, or the network's
+        max_stride_px: where `stride_px` is None, features lie at most so many pixels apart: the stride is this, or the network's
             own where that is smaller. None for the network's own.
         smoothing: odd number of places; each feature is the mean over the ``smoothing x smoothing`` places around it that
             exist.
@@ -71,7 +71,7 @@ class FeatureOptions:
     smoothing: int = 1
     strides_px: Sequence[int] | None = None
     tokens: str = "dense"
-    most_stride_px: int | None = None
+    max_stride_px: int | None = None
     num_strides: int | None = None
 
 
@@ -167,7 +167,8 @@ class Encoder(nn.Module):
     def slide_tile_px(self) -> int:
         """Side of the tiles in which slides are read: the size that it was trained at, or 512 where any will do, see `whole_px`.
 
-        At their own size position embeddings stay as they were trained.
+        At the size that they were trained at, where that is whole features and whole map pixels (224 px), position embeddings
+        stay as they are; else (518 px at stride 14, read in tiles of 532) they are interpolated.
         """
         return self.whole_px(self.input_size_px or USUAL_TILE_PX)
 
@@ -254,15 +255,15 @@ def _checked_strides(name: str, channels_of_stride: Mapping[int, int], options: 
 
 
 def _checked_stride(name: str, native_stride_px: int, options: FeatureOptions) -> int:
-    stride_px, most_px = options.stride_px, options.most_stride_px
-    if stride_px is None and most_px is not None and most_px < native_stride_px and options.tokens == "embedding":
+    stride_px, max_px = options.stride_px, options.max_stride_px
+    if stride_px is None and max_px is not None and max_px < native_stride_px and options.tokens == "embedding":
         raise ValueError(
             f"tokens {options.tokens!r} of {name} are one feature for each image of {native_stride_px} px, and one every "
-            f"{most_px} px is needed here, for which every image would be enlarged {native_stride_px / most_px:.0f} times. Give "
+            f"{max_px} px is needed here, for which every image would be enlarged {native_stride_px / max_px:.0f} times. Give "
             "an encoder with features of patches (tokens dense), or learn from labels of slides (alpha_beta_mil, attention_mil)"
         )
     if stride_px is None:
-        stride_px = min(native_stride_px, options.most_stride_px or native_stride_px)
+        stride_px = min(native_stride_px, options.max_stride_px or native_stride_px)
     if not 1 <= stride_px <= native_stride_px:
         raise ValueError(
             f"stride_px must be 1 to {native_stride_px}, the stride of {name}; got {stride_px}. With null (None) it follows the "

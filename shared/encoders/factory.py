@@ -31,7 +31,7 @@ def load_encoder(
     mpp: float | None = None,
     input_size_px: int | None = None,
     licence: str | None = None,
-    most_stride_px: int | None = None,
+    max_stride_px: int | None = None,
     num_strides: int | None = None,
 ) -> Encoder:
     """An encoder with trained weights, in eval mode and frozen.
@@ -53,7 +53,7 @@ def load_encoder(
         mpp: the same.
         input_size_px: the same.
         licence: the same.
-        most_stride_px: see `FeatureOptions`.
+        max_stride_px: see `FeatureOptions`.
         num_strides: the same.
 
     Raises:
@@ -63,7 +63,7 @@ def load_encoder(
     """
     if not torch.cuda.is_available():
         keep_freed_memory()
-    options = FeatureOptions(stride_px, smoothing, strides_px, tokens, most_stride_px, num_strides)
+    options = FeatureOptions(stride_px, smoothing, strides_px, tokens, max_stride_px, num_strides)
     facts = {"mean": mean, "std": std, "mpp": mpp, "input_size_px": input_size_px, "licence": licence}
     given = {name: value for name, value in facts.items() if value is not None}
     if source.endswith(FILES):

@@ -210,7 +210,7 @@ def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
 
 
 def _is_same_value(recorded: ConfigParser, key: str, then: Any, given: Any) -> bool:
-    """Whether an item that is an expression on one side at least, such as a size that follows the encoder, has the same value."""
+    """Whether an item has the same value on both sides, where at least one of them is an expression."""
     if then == given or not any(isinstance(item, str) and item.startswith(("$", "@")) for item in (then, given)):
         return bool(then == given)
     try:

@@ -213,7 +213,11 @@ class SlideFeatures:
 
     @property
     def patch_um(self) -> float | None:
-        """Side of the patch that a feature stands for in micrometres; None where it, or the pixel size, is not known."""
+        """Side of the patch that a feature stands for in micrometres; None where it, or the pixel size, is not known.
+
+        By the file's own pixel size, not by a given `slide_mpp`: `mpp` is of the same nominal size, so that `patch_size_px` is
+        exact.
+        """
         if self._header.patch is None or self._header.is_in_um:
             return self._header.patch
         return None if self._header.slide_mpp is None else self._header.patch * self._header.slide_mpp

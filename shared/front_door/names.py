@@ -19,7 +19,7 @@ RESERVED = {"imports", "initialize", "run", "finalize"}
 STAGE_PREFIX = "run_"
 
 
-# What an overlay says of its place: behind which other one it is given, and with which it is not.
+# What an overlay says of its place: after which other one it is given, and with which it is not.
 BEHIND, WITHOUT = "_behind_", "_without_"
 
 

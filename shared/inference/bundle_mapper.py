@@ -26,7 +26,7 @@ def load_slide_mapper(
 
     Args:
         bundle: its folder.
-        overlays: configurations behind its ``inference.json``: names in its ``configs`` (``unet``), or paths.
+        overlays: configurations after its ``inference.json``: names in its ``configs`` (``unet``), or paths.
         overrides: keys and values, as ``python -m monai.bundle run`` takes them. ``checkpoint`` and ``checkpoints`` stand for
             each other: some bundles take one, some several.
 

@@ -75,7 +75,7 @@ def load_network(
         checkpoint: a ``model.pt``, or the folder of a training or of a head that came with a bundle; several where the bundle
             averages over several. An ``inference.json`` next to a head is read after the bundle's own. None: what the bundle's
             ``inference.json`` says, which is ``models/model.pt``.
-        overlays: configurations of the training behind ``inference.json``: names in the bundle's ``configs``, such as
+        overlays: configurations of the training after ``inference.json``: names in the bundle's ``configs``, such as
             ``features``, or paths.
         keys: of ``inference.json`` with their values, such as ``device="cpu"`` or ``temperature="runs/mine/temperature.json"``.
             Nested ones as in ``**{"slide_mapper::outputs::simplify_um": 0}``.

@@ -30,7 +30,7 @@ class Training:
     Attributes:
         bundle: folder of the bundle.
         folder: all that the training wrote, ``model.pt`` and ``log.txt`` among it.
-        overlays: configurations behind ``train.json``.
+        overlays: configurations after ``train.json``.
         keys: of ``train.json``, as they were given.
         scores: of the test images as in ``evaluation/metrics.json``, the names of groups before those of scores, with dots;
             empty where there was nothing to score.
@@ -68,7 +68,7 @@ def train(
     Args:
         bundle: its folder.
         manifest: of the images or slides, see the bundle's documentation.
-        overlays: configurations behind ``train.json``: names in the bundle's ``configs``, such as ``features``, or paths.
+        overlays: configurations after ``train.json``: names in the bundle's ``configs``, such as ``features``, or paths.
         output_dir: gets the model and everything else; None: ``runs/<bundle>`` in the working directory.
         keys: of ``train.json`` with their values, such as ``num_epochs=20``. Nested ones as in ``**{"cmil::num_epochs": 5}``.
 

@@ -55,7 +55,7 @@ class Sweep:
         allowed: whether a combination is trained; None for all of them.
         notes: names and values that the runs depend on and that are no keys, such as the hash of a file: a folder that was
             trained with others is refused like one with other settings.
-        overlays: configurations of the same folder that stand behind `config_files`, the overlays of a run joined by a plus
+        overlays: configurations of the same folder that stand after `config_files`, the overlays of a run joined by a plus
             (``"dws+superpixels"``), or ``"none"``; they vary as a key ``overlays`` would that changes slowest. None to vary
             keys alone.
 
@@ -197,8 +197,8 @@ class Sweep:
         """The configuration files of one run."""
         overlays = values[OVERLAYS] if self.has_overlays else NO_OVERLAY
         folder = Path(self.config_files[0]).parent
-        behind = [] if overlays == NO_OVERLAY else [folder / f"{name}.json" for name in overlays.split("+")]
-        return [*self.config_files, *map(str, behind)]
+        after = [] if overlays == NO_OVERLAY else [folder / f"{name}.json" for name in overlays.split("+")]
+        return [*self.config_files, *map(str, after)]
 
     def _keys(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What varies of one run, without its overlays."""

@@ -7,7 +7,7 @@ import logging
 
 logger = logging.getLogger(__name__)
 
-# Between two pixel sizes; less is within what scanners and magnifications differ by.
+# Largest ratio of two pixel sizes that is not warned of: scanners and nominal magnifications differ by less.
 LARGEST_MPP_RATIO = 1.25
 
 

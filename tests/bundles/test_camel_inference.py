@@ -63,7 +63,7 @@ def test_the_threshold_is_that_of_the_training(camel, trained, tmp_path, caplog,
 
 
 def test_evaluate_of_another_network_behind_its_overlay(camel, tmp_path):
-    """The overlays of training that change a network or its lattice stand behind evaluate.json and inference.json too."""
+    """The overlays of training that change a network or its lattice stand after evaluate.json and inference.json too."""
     training = camel.train_here("pixel_fsb", "n8", "unet", output_dir=tmp_path, **SMALL_UNET)
     assert training.parser.get_parsed_content("train::trainer").is_finished
     names = {"image_size_px": 64, "backbone": "resnet10", "segmentation_backbone": "resnet10", "method": "Pixel-level FSB"}

@@ -112,7 +112,7 @@ def test_mlflow_has_a_run_with_a_child_for_each_stage(trained):
     assert logged == {"metrics.json", "images.csv", "examples.png"}
 
 
-def test_weights_are_on_the_disk_once(trained):
+def test_the_weights_of_each_stage_are_on_the_disk_once(trained):
     """MLflow has those of all stages under other names of the same files; those that are published also carry the threshold."""
     files = [path for path in trained.folder.rglob("*.pt") if path.stat().st_size >= LINKED_BYTES]
     assert len(files) == 2 * len(STAGES) + 1

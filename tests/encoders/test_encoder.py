@@ -81,11 +81,11 @@ def test_an_unknown_source_is_an_error():
         load_encoder("unit")
 
 
-@pytest.mark.parametrize(("most_stride_px", "stride_px"), [(None, 8), (16, 8), (8, 8), (6, 6)])
-def test_a_stride_follows_the_encoder(most_stride_px, stride_px):
-    assert Averages(FeatureOptions(most_stride_px=most_stride_px)).stride_px == stride_px
+@pytest.mark.parametrize(("max_stride_px", "stride_px"), [(None, 8), (16, 8), (8, 8), (6, 6)])
+def test_a_stride_follows_the_encoder(max_stride_px, stride_px):
+    assert Averages(FeatureOptions(max_stride_px=max_stride_px)).stride_px == stride_px
     # One that is given counts.
-    assert Averages(FeatureOptions(stride_px=4, most_stride_px=most_stride_px)).stride_px == 4
+    assert Averages(FeatureOptions(stride_px=4, max_stride_px=max_stride_px)).stride_px == 4
 
 
 @pytest.mark.parametrize(("num_strides", "strides_px"), [(None, (8,)), (1, (8,)), (2, (4, 8)), (3, (4, 8))])
@@ -106,5 +106,5 @@ def test_lengths_are_whole_features_and_whole_pixels_of_maps():
 
 
 def test_a_stride_that_follows_the_encoder_has_the_features_of_one_that_is_given():
-    following = load_encoder("efficientnet_lite0", num_strides=3, most_stride_px=16)
+    following = load_encoder("efficientnet_lite0", num_strides=3, max_stride_px=16)
     assert following.key == load_encoder("efficientnet_lite0", 16, strides_px=(8, 16, 32)).key

@@ -84,8 +84,8 @@ def test_a_vector_of_each_tile(tmp_path, suffix):
     with pytest.raises(ValueError, match="must be one of embedding; got 'dense'"):
         load_encoder(path, input_size_px=32, **PLAIN)
     with pytest.raises(ValueError, match=r"one feature for each image of 32 px, and one every 16 px is needed here.* 2 times"):
-        load_encoder(path, tokens="embedding", input_size_px=32, most_stride_px=16, **PLAIN)
-    assert load_encoder(path, stride_px=16, tokens="embedding", input_size_px=32, most_stride_px=16, **PLAIN).enlargement == 2
+        load_encoder(path, tokens="embedding", input_size_px=32, max_stride_px=16, **PLAIN)
+    assert load_encoder(path, stride_px=16, tokens="embedding", input_size_px=32, max_stride_px=16, **PLAIN).enlargement == 2
 
 
 def test_images_are_normalised(tmp_path, suffix, images):

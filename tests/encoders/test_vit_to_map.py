@@ -21,7 +21,7 @@ def encoder():
     size = {"patch_size": STRIDE_PX, "img_size": 4 * STRIDE_PX, "embed_dim": 32, "depth": 2, "num_heads": 2}
     network = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, dynamic_img_size=True, **size).eval()
     facts = EncoderFacts("random_vit", mpp=0.5, input_size_px=4 * STRIDE_PX)
-    return TimmEncoder(facts, network, FeatureOptions(most_stride_px=16, num_strides=3), "class").requires_grad_(False).eval()
+    return TimmEncoder(facts, network, FeatureOptions(max_stride_px=16, num_strides=3), "class").requires_grad_(False).eval()
 
 
 @pytest.fixture

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from monai.bundle import ConfigParser
 
 from scripts import embed
-from scripts.options.embedding import EmbeddingOptions
 from shared.features import SlideFeatures
-from shared.inference import SlideEmbedder, Tissue
 
 SMALL = ["--encoder", "efficientnet_lite0", "--tile_size_px", 128, "--margin_px", 0, "--device", "cpu"]
 
@@ -140,18 +137,3 @@ def test_other_settings_are_refused_with_the_options_that_fit(tmp_path, manifest
     assert "give the settings with which they were made: --mpp 0.5 --stride_px 16 --smoothing 1 (stride_px is" in printed.err
     code, printed = start(*given, *of_others, "--strides_px", 16, 32)
     assert "(strides_px: expected [16, 32], found [32])" in printed.err
-
-
-def test_the_defaults_are_those_of_the_bundles_on_features_of_slides(manifest, tmp_path):
-    """So that what this command stores is what a training looks for, see docs/features.md."""
-    embedder = EmbeddingOptions("efficientnet_lite0").build()
-    for name, overlays in (("alpha_beta_mil", ["features"]), ("attention_mil", [])):
-        parser = ConfigParser()
-        configs = [f"bundles/{name}/configs/{file}.json" for file in ("train", *overlays)]
-        parser.read_config(configs)
-        parser.update({"num_workers": 0, "device": "$torch.device('cpu')", "tissue_dir": str(tmp_path)})
-        parts = {key: parser.get_parsed_content(key) for key in ("encoder_def", "mpp", "tile_size_px", "margin_px", "tissue")}
-        tissue = Tissue(cache=parts.pop("tissue"))
-        theirs = SlideEmbedder(parts.pop("encoder_def"), **parts, tissue=tissue).settings()
-        ours = embedder.settings()
-        assert theirs | {"tissue_dir": None} == ours

@@ -37,6 +37,13 @@ class Cell:
 
 
 def score_cells(row: MethodRow, names: Mapping[str, str], published: PublishedData | None) -> list[Cell]:
+    """A method's scores as cells, in per cent, beside what papers report of it.
+
+    Args:
+        row: the method's.
+        names: of the scores, in the order of the cells.
+        published: on the same data; None where they are no paper's.
+    """
     of_method = published.of(row.key, row.config) if published is not None else {}
     return [_score_cell(row.scores.get(name), of_method.get(name)) for name in names]
 
@@ -53,6 +60,7 @@ def _score_cell(score: Interval | None, published: float | None) -> Cell:
 
 
 def is_number(score: Interval | None) -> bool:
+    """Whether there is a score, and not only NaN, as where a class is missing."""
     return score is not None and not math.isnan(score.mean)
 
 

@@ -161,7 +161,7 @@ class Report:
             others=[row for row in self.rows if row.status != DONE],
             notes=[row for row in done if row.reason],
             settings=[(row, sorted(row.settings.items())) for row in done if row.settings],
-            scored=f"{len(self.data.records)} of the test split, those {_TRUTHS[self.data.truth]}",
+            scored=f"{len(self.data.records)} test {self.unit}s, those {_TRUTHS[self.data.truth]}",
             published=_citation(self.published, done),
             plots=self._plots(done, names),
             curves=self._curves(done),

@@ -70,7 +70,11 @@ def read_mask(
     class_names: Sequence[str] | None,
     cache: PixelCache | None = None,
 ) -> Tensor:
-    """A record's mask, uint8 ``(1, height, width)``, of an image with `size_px` (width, height) as read; see `pixel_target`."""
+    """A record's mask, uint8 ``(1, height, width)``, of an image with `size_px` (width, height) as read; see `pixel_target`.
+
+    Raises:
+        ValueError, OSError: if the image or its mask cannot be read, or they do not fit each other.
+    """
     slide = open_slide(record["image"], mpp=record.get("mpp"))
     corner = (record.get("x") or 0, record.get("y") or 0)
     downsample = downsample_of(slide, mpp)

@@ -59,9 +59,9 @@ def unlike(folder: Path, known: Mapping[str, Any], settings: Mapping[str, Any]) 
 
 
 def _remedy(names: list[str], found: Mapping[str, Any]) -> str:
-    other = "ive another folder, or delete this one"
+    other = "give another folder, or delete this one"
     if not all(name in _OPTIONS for name in names):
-        return f"G{other}"
+        return other.capitalize()
     given = " ".join(_option(name, found.get(name)) for name in names)
     of_bundles = " (stride_px is feature_stride_px in bundles)" if "stride_px" in names else ""
     if own := [name for name in names if name in _OF_EMBED_ALONE]:
@@ -69,7 +69,7 @@ def _remedy(names: list[str], found: Mapping[str, Any]) -> str:
             f" (bundles have no {' or '.join(own)}: there --run_embed '$None' reads features as they are, and slides have their "
             "pixel sizes in the manifest's column mpp)"
         )
-    return f"To use these features give the settings with which they were made: {given}{of_bundles}. Otherwise g{other}"
+    return f"To use these features give the settings with which they were made: {given}{of_bundles}. Otherwise {other}"
 
 
 def _option(name: str, value: Any) -> str:
