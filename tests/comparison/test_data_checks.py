@@ -83,6 +83,15 @@ def test_a_class_that_no_test_row_has_is_warned_of(of_classes, caplog):
     assert "its score cannot be measured" in said
 
 
+@pytest.mark.parametrize(("unnamed", "number"), [(None, 4), (lambda index, cell: "" if index < 6 else cell, 2)])
+def test_scored_rows_without_a_case_are_warned_of(changed_csv, tmp_path, caplog, unnamed, number):
+    """Of all rows, because there is no such column, or of two of the four test rows."""
+    check_comparable(prepare_data(changed_csv(case_id=unnamed), tmp_path / "data"))
+    (said,) = caplog.messages
+    assert f"changed.csv: {number} of the 4 scored rows of the split 'test' have no case_id: " in said
+    assert "intervals are too narrow. Fill the column 'case_id'" in said
+
+
 def test_nothing_is_said_where_all_splits_have_the_same_classes(changed_csv, tmp_path, caplog):
     check_comparable(prepare_data(changed_csv(), tmp_path / "data"))
     assert caplog.messages == []
