@@ -105,7 +105,9 @@ class Draws:
         """
         mean = self.mean(name) - reference.mean(name)
         num_known = int((self.rests_on[name] & reference.rests_on[name]).sum())
-        drawn = _stretched(self.of_cases[name] - reference.of_cases[name], mean, num_known) + _noise_of_both(self, reference, name)
+        drawn = _stretched(self.of_cases[name] - reference.of_cases[name], mean, num_known) + _noise_of_both(
+            self, reference, name
+        )
         low, high = _ends(drawn, num_known)
         known = drawn[~np.isnan(drawn)] * (-1 if name in LOWER_IS_BETTER else 1)
         has_ends = num_known > 1 and len(known) and not isnan(mean)
@@ -260,9 +262,9 @@ def _noise_of_both(one: Draws, other: Draws, name: str) -> Array:
     if not error or not other_error:
         return np.asarray(error * one.noise - other_error * other.noise)
     both = hypot(error, other_error)
-    freedom = both**4 / (error**4 / freedom + other_error**4 / other_freedom)
+    of_sum = both**4 / (error**4 / freedom + other_error**4 / other_freedom)
     normal = (error * one._normal_noise - other_error * other._normal_noise) / both
-    return np.asarray(both * stdtrit(freedom, ndtr(normal)))
+    return np.asarray(both * stdtrit(of_sum, ndtr(normal)))
 
 
 def _ends(drawn: Array, num_known: int) -> tuple[float, float]:
