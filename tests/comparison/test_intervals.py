@@ -265,6 +265,12 @@ def test_differences_of_several_trainings_are_no_wider_than_they_must_be(num_cas
         assert held["score", name] >= 0.94
 
 
+def test_a_difference_of_single_trainings_is_over_patients_only():
+    """Of trainings that differ, and of which one alone is known: what is said of such rows."""
+    held, _ = simulated_intervals(29, 11, 1, 0.3, 200)
+    assert all(held["difference", name] < 0.8 for name in FEW)
+
+
 def test_the_distance_of_two_methods_trainings_is_of_student_t_too():
     """With degrees of freedom by Welch's formula from both spreads, and those of one method where the other has none."""
     scores = {name: [random_scores(seed) for seed in range(first, first + 3)] for name, first in (("one", 0), ("other", 5))}
