@@ -15,13 +15,15 @@ import pytest
 from PIL import Image
 
 from scripts.comparison.differences import verdict
-from scripts.comparison.intervals import Interval, draw, pooled_reliability, score_names
+from scripts.comparison.intervals import Difference, Interval, draw, pooled_reliability, score_names
 from scripts.comparison.method_row import FAILED, SKIPPED, MethodRow
+from scripts.comparison.reporting.cells import difference_cell
 from scripts.comparison.reporting.gallery import examples
 from scripts.comparison.reporting.origin import command_text
 from scripts.comparison.reporting.parts import case_values, worst_cases
 from scripts.comparison.reporting.plots import Point, label_places, scatter
 from scripts.comparison.reporting.report import Report
+from scripts.comparison.reporting.table import difference_text
 from scripts.comparison.scoring import MapScorer
 from scripts.declarations.published import PublishedData, PublishedRow
 from shared.data import TissueCache
@@ -210,6 +212,22 @@ def test_a_difference_without_an_interval_is_none_of_no_width(report, rows):
     # Points are followed by an interval and the draws ahead, or by a dash.
     assert all(re.fullmatch(r"<small>(–|\S+ to \S+</small><small>ahead in .+)</small>", rest) for _, rest in cells)
     assert "<small>–</small>" in {rest for _, rest in cells}
+
+
+@pytest.mark.parametrize(
+    ("difference", "shown"),
+    [
+        (Difference(0.0, -2e-4, 2e-4, 0.6), "0.0 (-)"),
+        (Difference(-2e-4, -4e-4, 3e-2, 0.6), "0.0 (0.0 to 3.0), ahead in 60 %"),
+        (Difference(0.3, math.nan, math.nan, 1.0), "+30.0 (-)"),
+        (Difference(math.nan, math.nan, math.nan, math.nan), "-"),
+    ],
+)
+def test_a_difference_in_words(difference, shown):
+    assert difference_text(difference) == shown
+    cell = difference_cell(difference)
+    ends, ahead = (cell.range.replace("–", "-"), f", {cell.ahead}" if cell.ahead else "") if cell.range else ("", "")
+    assert cell.text.replace("–", "-") + (f" ({ends}){ahead}" if ends else "") == shown
 
 
 def test_the_page_says_what_intervals_are_over(report):
