@@ -303,4 +303,5 @@ def _counts(records: Sequence[Record], split: str) -> dict[str, int]:
         "masks": sum(record["mask"] is not None for record in chosen),
         "areas": sum(record["area"] is not None for record in chosen),
         "cases": len({record["case_id"] or record["image"] for record in chosen}),
+        "unnamed": sum(not record["case_id"] for record in chosen),
     }

@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 def check_comparable(data: ComparisonData) -> None:
-    """Check that there is something to learn and something to score; warn of classes that are learned and not scored.
+    """Check that there is something to learn and something to score; warn of classes that are learned and not scored, and of
+    scored rows of which nobody has said whose they are.
 
     Raises:
         ValueError: naming what is missing, where, and what to do.
@@ -40,6 +41,7 @@ def check_comparable(data: ComparisonData) -> None:
             f"({names[0]}) and rows with a label above 0. Add the others, or move cases between the splits"
         )
     _check_classes(data, known)
+    _check_cases(data)
 
 
 def _check_test(file: Path, test: Sequence[Record], names: Sequence[str]) -> None:
@@ -63,7 +65,6 @@ def _check_test(file: Path, test: Sequence[Record], names: Sequence[str]) -> Non
 def _check_classes(data: ComparisonData, known: set[int]) -> None:
     """Nothing is chosen by or scored that nothing could have learned; what is learned and not scored is warned of."""
     file, records, names = data.manifest, data.rows, data.class_names
-    learned, scored = _classes(records, "train"), _classes(data.records, "test")
     for split in ("val", "test"):
         there = _classes(records, split)
         unknown = sorted(set(there) - known) if known else []
@@ -73,15 +74,36 @@ def _check_classes(data: ComparisonData, known: set[int]) -> None:
                 f"{file}: the split {split!r} has label {_named(unknown, there, names)}, which no row of the split 'train' has; "
                 f"labels there: {found}. Move cases between the splits, or give --class_names without it"
             )
+    unscored = unscored_classes(data)
+    if unscored:
+        logger.warning("%s: %s Move cases between the splits to score it", file, unscored[0].lower() + unscored[1:])
+
+
+def unscored_classes(data: ComparisonData) -> str:
+    """What is to be said of classes that are learned and that no scored row has; empty where there is none."""
+    learned, scored = _classes(data.rows, "train"), _classes(data.records, "test")
     # Of the background there are pixels in every mask.
     missing = sorted(set(learned) - set(scored) - {0}) if scored else []
-    if missing:
+    if not missing:
+        return ""
+    average = ", and macro F1 is the mean of the other classes" if data.num_classes > 2 else ""
+    return (
+        f"No scored row of the split 'test' has label {_named(missing, learned, data.class_names)} of the split 'train'. Pixels "
+        "of such a class are scored only where masks of other test rows contain it; if none does, its score cannot be measured"
+        f"{average}."
+    )
+
+
+def _check_cases(data: ComparisonData) -> None:
+    """Without patients, those that intervals are over are images."""
+    unnamed = sum(not record["case_id"] for record in data.records)
+    if unnamed:
         logger.warning(
-            "%s: no scored row of the split 'test' has label %s of the split 'train'. Pixels of such a class are scored only "
-            "where masks of other test rows contain it; if none does, its score cannot be measured. Move cases between the "
-            "splits to score it",
-            file,
-            _named(missing, learned, names),
+            "%s: %d of the %d scored rows of the split 'test' have no case_id: each of their images is drawn by itself, and "
+            "where several are of one patient, intervals are too narrow. Fill the column 'case_id'",
+            data.manifest,
+            unnamed,
+            len(data.records),
         )
 
 

@@ -12,7 +12,7 @@ from shared.writers import atomic_path
 
 from .ceilings import CEILINGS
 from .intervals import Difference, best_method
-from .method_row import DONE, MethodRow
+from .method_row import DONE, FAILED, MethodRow
 
 # What every method has to beat.
 FLOOR = "everything_is_tumour"
@@ -33,6 +33,19 @@ def reference_of(rows: Sequence[MethodRow], wanted: str | None, name: str) -> Me
     return None if best is None else known[best]
 
 
+def reference_note(rows: Sequence[MethodRow], wanted: str | None, shown: MethodRow | None) -> str:
+    """What is to be said where another than the wanted reference is shown; empty where it is not.
+
+    >>> reference_note([MethodRow("cmil", "C-MIL", "failed")], "cmil", MethodRow("camel", "CAMEL"))
+    'The reference cmil failed: differences are to the best method instead, CAMEL.'
+    """
+    if wanted is None or shown is None or shown.key == wanted:
+        return ""
+    row = next((row for row in rows if row.key == wanted), None)
+    why = "has no result" if row is None or row.status == DONE else "failed" if row.status == FAILED else f"was {row.status}"
+    return f"The reference {wanted} {why}: differences are to the best method instead, {shown.title}."
+
+
 def differences_to(reference: MethodRow, rows: Sequence[MethodRow], names: Sequence[str]) -> dict[str, dict[str, Difference]]:
     """Method -> score -> its difference to the reference; none of the reference itself."""
     if reference.draws is None:
@@ -49,7 +62,8 @@ def differences_to(reference: MethodRow, rows: Sequence[MethodRow], names: Seque
 
 
 def verdict(row: MethodRow, rows: Sequence[MethodRow], name: str) -> str:
-    """The note on a method that is not ahead of the floor by its paired interval; nothing of one that is.
+    """The note on a method that is not ahead of the floor by its paired interval, or is so in a single training, of whose like
+    the interval says nothing; empty for one that is ahead in several.
 
     Args:
         row: the method.
@@ -65,33 +79,9 @@ def verdict(row: MethodRow, rows: Sequence[MethodRow], name: str) -> str:
     title = f"“{floor.title[0].lower()}{floor.title[1:]}”"
     if difference.mean < 0:
         return f"below {title}"
-    return "" if difference.is_known and difference.low > 0 else f"not distinguishable from {title}"
-
-
-def difference_text(difference: Difference | None) -> str:
-    """A difference in per cent with its interval and the share of the draws in which the method is ahead.
-
-    >>> difference_text(Difference(-0.15, -0.343, 0.086, 0.118)), difference_text(None)
-    ('-15.0 (-34.3 to 8.6), ahead in 12 %', '-')
-    """
-    if difference is None or math.isnan(difference.mean):
-        return "-"
-    text = f"{100 * difference.mean:+.1f}"
-    if not difference.is_known:
-        return text
-    low, high = (f"{100 * end:.1f}" for end in (difference.low, difference.high))
-    return f"{text} ({low} to {high}), ahead in {_whole_percent(difference.ahead)}"
-
-
-def _whole_percent(share: float) -> str:
-    """Not 0 % or 100 % where it is not.
-
-    >>> _whole_percent(0.0), _whole_percent(0.001), _whole_percent(0.999), _whole_percent(0.5)
-    ('0 %', 'under 1 %', 'over 99 %', '50 %')
-    """
-    if 0 < share < 0.005:
-        return "under 1 %"
-    return "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
+    if not difference.is_known or difference.low <= 0:
+        return f"not distinguishable from {title}"
+    return f"ahead of {title} in one training; others are unknown" if row.is_of_one_training else ""
 
 
 def write_differences(rows: Sequence[MethodRow], path: Path, names: Mapping[str, str]) -> None:

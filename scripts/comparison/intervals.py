@@ -5,16 +5,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan, nan, sqrt
+from functools import cached_property
+from math import hypot, isnan, nan, sqrt
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm, t as student
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from shared.metrics import Reliability, reliability_of_map_histograms
 
-from .pooled_scores import ECE_BINS, OF_CASES, means_of_cases, nanmean, pooled_scores, sums_of_cases
+from .pooled_scores import ECE_BINS, OF_CASES, means_of_cases, nanmean, pooled_scores, rests_on, sums_of_cases
 from .scoring import Scores
 
 Array = NDArray[np.float64]
@@ -63,6 +64,7 @@ class Draws:
             where the spread of trainings is unknown.
         cases: names of those that are drawn.
         of_each_case: score -> on each case alone, mean over the trainings, ``(num_cases,)``.
+        rests_on: score -> which cases it is known on, ``(num_cases,)``, see `rests_on`.
     """
 
     trainings: dict[str, Array]
@@ -70,6 +72,7 @@ class Draws:
     noise: Array
     cases: tuple[str, ...]
     of_each_case: dict[str, Array]
+    rests_on: dict[str, NDArray[np.bool_]]
 
     @property
     def num_cases(self) -> int:
@@ -83,38 +86,43 @@ class Draws:
         """A score on all cases, mean over the trainings."""
         return float(nanmean(self.trainings[name], axis=0))
 
+    def num_known(self, name: str) -> int:
+        """Number of the cases that a score rests on."""
+        return int(self.rests_on[name].sum())
+
     def interval(self, name: str) -> Interval:
         """A score with its interval, whose ends are shares of 1."""
-        mean = self.mean(name)
-        low, high = self._ends(_stretched(self.of_cases[name], mean, self.num_cases) + self._noise(name))
+        mean, num_known = self.mean(name), self.num_known(name)
+        drawn = _stretched(self.of_cases[name], mean, num_known) + self._error(name)[0] * self.noise
+        low, high = _ends(drawn, num_known)
         return Interval(mean, max(0.0, low), min(1.0, high)) if not isnan(low) else Interval(mean, nan, nan)
 
     def difference(self, reference: Draws, name: str) -> Difference:
-        """How far this method is from another, in a score, and in how many draws it is ahead."""
+        """How far this method is from another, in a score, and in how many draws it is ahead.
+
+        It rests on the cases on which the score of both is known. How far the difference of two means of trainings is from
+        that of all trainings is Student's t too, with degrees of freedom from both spreads, see `_noise_of_both`.
+        """
         mean = self.mean(name) - reference.mean(name)
-        drawn = _stretched(self.of_cases[name] - reference.of_cases[name], mean, self.num_cases)
-        drawn = drawn + self._noise(name) - reference._noise(name)
-        low, high = self._ends(drawn)
+        num_known = int((self.rests_on[name] & reference.rests_on[name]).sum())
+        drawn = _stretched(self.of_cases[name] - reference.of_cases[name], mean, num_known) + _noise_of_both(
+            self, reference, name
+        )
+        low, high = _ends(drawn, num_known)
         known = drawn[~np.isnan(drawn)] * (-1 if name in LOWER_IS_BETTER else 1)
-        has_ends = self.num_cases > 1 and len(known) and not isnan(mean)
+        has_ends = num_known > 1 and len(known) and not isnan(mean)
         ahead = float((known > 0).mean() + (known == 0).mean() / 2) if has_ends else nan
         return Difference(mean, max(-1.0, low), min(1.0, high), ahead) if not isnan(low) else Difference(mean, nan, nan, ahead)
 
-    def _noise(self, name: str) -> Array:
-        """Simulated change of each draw ``(B,)`` by another K trainings."""
+    def _error(self, name: str) -> tuple[float, int]:
+        """Standard error of the mean over the trainings, 0 where their spread is unknown, and its degrees of freedom."""
         known = self.trainings[name][~np.isnan(self.trainings[name])]
-        error = known.std(ddof=1) / sqrt(len(known)) if len(known) > 1 else 0.0
-        return np.asarray(error * self.noise)
+        return (float(known.std(ddof=1)) / sqrt(len(known)) if len(known) > 1 else 0.0), len(known) - 1
 
-    def _ends(self, drawn: Array) -> tuple[float, float]:
-        """Percentiles of the draws that are numbers; NaN for a single case, and where all draws are the same."""
-        known = drawn[~np.isnan(drawn)]
-        tail = 100 * (1 - LEVEL) / 2
-        if self.num_cases < 2 or not len(known):
-            return nan, nan
-        low, high = np.percentile(known, [tail, 100 - tail])
-        # All draws are the same, but for rounding.
-        return (float(low), float(high)) if high - low > 1e-9 else (nan, nan)
+    @cached_property
+    def _normal_noise(self) -> Array:
+        """The noise as normal numbers, in place of those of Student's t."""
+        return np.asarray(ndtri(stdtr(self.num_trainings - 1, self.noise)))
 
 
 def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, stream: str = "") -> Draws:
@@ -124,9 +132,14 @@ def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, st
     over the trainings of the score on these cases. The same `seed` draws the same cases for every method.
 
     Few patients vary less among themselves than those that they are drawn from: draws are stretched about the mean so that
-    those of a mean of normal numbers have the ends of Student's t. And few trainings do: their mean is Student's t with K - 1
-    degrees of freedom away from that of all trainings, in standard errors, and each draw gets such a distance. Of one training
-    the spread is unknown: its interval is over patients only.
+    those of a mean of normal numbers have the ends of Student's t. What counts is on how many patients a score is known: a
+    sensitivity of 29 patients of whom 11 have tumour is stretched as 11 patients require. And few trainings vary less among
+    themselves: their mean is Student's t with K - 1 degrees of freedom away from that of all trainings, in standard errors,
+    and each draw gets such a distance. Of one training the spread is unknown: its interval is over patients only.
+
+    Simulated with 6 of 12, 11 of 29 and 6 of 40 patients with tumour and no spread of trainings, nominal 95 % of one training
+    cover 92 to 96 %, of pooled IoU up to 99 %; of 2 to 5 trainings that differ 93 to 99 %. With several trainings intervals are
+    rather too wide than too narrow: what they do differently on single images counts as a difference of images and of trainings.
 
     Args:
         scores: of each training's maps of the same test images, in the same order.
@@ -137,8 +150,8 @@ def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, st
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3 (percentile intervals), with patients as the
         sampling units. Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 69, 2015
-        (percentile intervals are too narrow for few of them). Adding distances of two t distributions: Fisher, The Comparison
-        of Samples with Possibly Unequal Variances, Annals of Eugenics 9, 1939.
+        (percentile intervals are too narrow for few of them). Degrees of freedom of a sum of two spreads: Welch, The
+        Generalization of "Student's" Problem when Several Different Population Variances are Involved, Biometrika 34, 1947.
     """
     names, index = np.unique(scores[0].cases, return_inverse=True)
     num_cases = len(names)
@@ -157,6 +170,7 @@ def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, st
         noise=own.standard_t(len(scores) - 1, num_draws) if len(scores) > 1 else np.zeros(num_draws),
         cases=tuple(map(str, names)),
         of_each_case=_mean_scores(each),
+        rests_on=rests_on(_mean_scores(each), sums[0]),
     )
 
 
@@ -169,7 +183,7 @@ def intervals(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 
     """Every score of a method, mean over seeds, with its 95 % interval over patients and seeds, see `draw`.
 
     The interval is from the 2.5th to the 97.5th percentile of the draws. Draws in which a score is 0/0 - no tumour, say - are
-    left out of it. With a single case there is no interval, nor where all draws are the same.
+    left out of it. Where a score is known on a single case there is no interval, nor where all draws are the same.
 
     Returns:
         intervals by the names of `score_names`.
@@ -228,10 +242,37 @@ def score_names(class_names: Sequence[str], ordered: bool = False) -> dict[str, 
     return first | {name: f"{title}, not {class_names[0]}" for name, title in names.items()}
 
 
-def _stretched(drawn: Array, mean: float, num_cases: int) -> Array:
-    """Draws of cases, as far from the mean as Student's t says for so few."""
-    if num_cases < 2:
+def _stretched(drawn: Array, mean: float, num_known: int) -> Array:
+    """Draws of cases, as far from the mean as Student's t says for so few of them on which the score is known."""
+    if num_known < 2:
         return drawn
     tail = 1 - (1 - LEVEL) / 2
-    factor = student.ppf(tail, num_cases - 1) / norm.ppf(tail) * sqrt(num_cases / (num_cases - 1))
+    factor = float(stdtrit(num_known - 1, tail) / ndtri(tail)) * sqrt(num_known / (num_known - 1))
     return np.asarray(mean + factor * (drawn - mean))
+
+
+def _noise_of_both(one: Draws, other: Draws, name: str) -> Array:
+    """Simulated change of each draw of a difference ``(B,)`` by other trainings of both methods.
+
+    Adding the distances of both, each of Student's t with K - 1 degrees of freedom, makes intervals of 2 trainings 1.7 times as
+    wide as their sum with Welch's degrees of freedom, of 3 trainings 1.3 times; simulated, those of the sum still cover 95 to
+    99 %. The degrees are K - 1 where the trainings of one method alone differ, 2 (K - 1) where those of both differ alike.
+    """
+    (error, freedom), (other_error, other_freedom) = one._error(name), other._error(name)
+    if not error or not other_error:
+        return np.asarray(error * one.noise - other_error * other.noise)
+    both = hypot(error, other_error)
+    of_sum = both**4 / (error**4 / freedom + other_error**4 / other_freedom)
+    normal = (error * one._normal_noise - other_error * other._normal_noise) / both
+    return np.asarray(both * stdtrit(of_sum, ndtr(normal)))
+
+
+def _ends(drawn: Array, num_known: int) -> tuple[float, float]:
+    """Percentiles of the draws that are numbers; NaN where the score is known on one case, or all draws are the same."""
+    known = drawn[~np.isnan(drawn)]
+    tail = 100 * (1 - LEVEL) / 2
+    if num_known < 2 or not len(known):
+        return nan, nan
+    low, high = np.percentile(known, [tail, 100 - tail])
+    # All draws are the same, but for rounding.
+    return (float(low), float(high)) if high - low > 1e-9 else (nan, nan)

@@ -54,15 +54,9 @@ def sums_of_cases(scores: Scores, index: NDArray[np.int64], num_cases: int) -> S
 
 def pooled_scores(totals: Totals) -> dict[str, Array]:
     """Every score ``(B,)`` of pooled pixels and boundaries; region F is a mean over images. NaN where it is 0/0."""
-    tp, fp, fn, tn = np.moveaxis(totals.counts, -1, 0)
     sums, numbers = totals.region_f.T
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = {
-            "sensitivity": tp / (tp + fn),
-            "specificity": tn / (tn + fp),
-            "accuracy": (tp + tn) / (tp + fp + fn + tn),
-            "f1": 2 * tp / (2 * tp + fp + fn),
-            "iou": tp / (tp + fp + fn),
+        found = scores_of_counts(totals.counts) | {
             "region_f": sums / numbers,
             "ods": _ods(totals.boundary),
             "auc_tissue": _auc(totals.tissue),
@@ -72,6 +66,19 @@ def pooled_scores(totals: Totals) -> dict[str, Array]:
         if totals.confusion.shape[-1] > 2:
             found |= _class_scores(totals.confusion)
     return found
+
+
+def scores_of_counts(counts: Array) -> dict[str, Array]:
+    """The scores ``(B,)`` of tp, fp, fn, tn ``(B, 4)``; NaN where one is 0/0."""
+    tp, fp, fn, tn = np.moveaxis(counts, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "sensitivity": tp / (tp + fn),
+            "specificity": tn / (tn + fp),
+            "accuracy": (tp + tn) / (tp + fp + fn + tn),
+            "f1": 2 * tp / (2 * tp + fp + fn),
+            "iou": tp / (tp + fp + fn),
+        }
 
 
 def means_of_cases(each: Mapping[str, Array], weights: Array) -> dict[str, Array]:
@@ -92,6 +99,26 @@ def means_of_cases(each: Mapping[str, Array], weights: Array) -> dict[str, Array
         with np.errstate(invalid="ignore"):
             found[f"{name}{OF_CASES}"] = (weights[:, known] @ values[known]) / weights[:, known].sum(axis=1)
     return found
+
+
+def rests_on(each: Mapping[str, Array], sums: Sums) -> dict[str, NDArray[np.bool_]]:
+    """Which cases each score rests on, ``(num_cases,)``: those on which it is known, as a sensitivity is where there is tumour,
+    and an IoU where there is tumour or a false alarm.
+
+    A pooled AUC compares pixels of different cases, and is known on no single one where each has one kind: it rests on the
+    cases with tumour or on those with normal pixels, whichever are fewer.
+
+    Args:
+        each: score -> that of each case alone, ``(num_cases,)``.
+        sums: of the cases.
+    """
+    found = {name: ~np.isnan(values) for name, values in each.items()}
+    of_cases = {f"{name}{OF_CASES}": found[name] for name in ("auc_tissue", "auc_all", "macro_f1", "bach_score") if name in found}
+    of_cases[f"iou{OF_CASES}"] = found["sensitivity"]
+    for name, part in (("auc_tissue", "tissue"), ("auc_all", "everywhere")):
+        normal, tumour = (sums.of_case[part].sum(axis=2) > 0).T
+        found[name] = min(normal, tumour, key=np.sum)
+    return found | of_cases
 
 
 def _auc(histograms: Array) -> Array:

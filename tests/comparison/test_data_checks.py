@@ -1,10 +1,14 @@
 """Manifests on which nothing can be compared are refused, and the message says what to do."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
 from scripts.comparison.data import prepare_data
-from scripts.comparison.data_checks import check_comparable
+from scripts.comparison.data_checks import check_comparable, unscored_classes
+from scripts.comparison.method_row import SKIPPED, MethodRow
+from scripts.comparison.reporting.report import Report
 
 
 def in_test(index):
@@ -81,6 +85,29 @@ def test_a_class_that_no_test_row_has_is_warned_of(of_classes, caplog):
     (said,) = caplog.messages
     assert "changed.csv: no scored row of the split 'test' has label 2 (c, 1 rows) of the split 'train'." in said
     assert "its score cannot be measured" in said
+
+
+def test_readers_are_told_of_it_too(of_classes, migrated_database, tmp_path):
+    """And of what macro F1 is then the mean of."""
+    data = of_classes(lambda index, cell: "2" if index == 3 else cell)
+    said = unscored_classes(data)
+    assert said.startswith("No scored row of the split 'test' has label 2 (c, 1 rows)")
+    assert said.endswith(", its score cannot be measured, and macro F1 is the mean of the other classes.")
+    shutil.copy(migrated_database, tmp_path / "mlruns.db")
+    skipped = MethodRow("wildcat", "WILDCAT", SKIPPED, "needs something")
+    seconds = {"labels": 5.0, "areas": 10.0, "masks": 240.0}
+    Report(data, 0.5, seconds, None, f"sqlite:///{tmp_path}/mlruns.db", None, 0, "comparison").write(tmp_path, [skipped])
+    assert said in (tmp_path / "table.md").read_text()
+    assert said.replace("'", "&#39;") in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("unnamed", "number"), [(None, 4), (lambda index, cell: "" if index < 6 else cell, 2)])
+def test_scored_rows_without_a_case_are_warned_of(changed_csv, tmp_path, caplog, unnamed, number):
+    """Of all rows, because there is no such column, or of two of the four test rows."""
+    check_comparable(prepare_data(changed_csv(case_id=unnamed), tmp_path / "data"))
+    (said,) = caplog.messages
+    assert f"changed.csv: {number} of the 4 scored rows of the split 'test' have no case_id: " in said
+    assert "intervals are too narrow. Fill the column 'case_id'" in said
 
 
 def test_nothing_is_said_where_all_splits_have_the_same_classes(changed_csv, tmp_path, caplog):

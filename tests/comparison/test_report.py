@@ -15,13 +15,15 @@ import pytest
 from PIL import Image
 
 from scripts.comparison.differences import verdict
-from scripts.comparison.intervals import Interval, draw, pooled_reliability, score_names
+from scripts.comparison.intervals import Difference, Interval, draw, pooled_reliability, score_names
 from scripts.comparison.method_row import FAILED, SKIPPED, MethodRow
+from scripts.comparison.reporting.cells import difference_cell
 from scripts.comparison.reporting.gallery import examples
 from scripts.comparison.reporting.origin import command_text
 from scripts.comparison.reporting.parts import case_values, worst_cases
 from scripts.comparison.reporting.plots import Point, label_places, scatter
 from scripts.comparison.reporting.report import Report
+from scripts.comparison.reporting.table import difference_text
 from scripts.comparison.scoring import MapScorer
 from scripts.declarations.published import PublishedData, PublishedRow
 from shared.data import TissueCache
@@ -32,10 +34,15 @@ PAPER = PublishedData("Some <data>", "Somebody et al., 2020", (PublishedRow(("cd
 
 
 @pytest.fixture(scope="session")
-def rows(data, maps, tmp_path_factory):
+def scores(data, maps, tmp_path_factory):
+    """Four images of four cases, the second and the fourth with tumour."""
     folder = tmp_path_factory.mktemp("scores")
-    scores = MapScorer(data, 0.5, TissueCache(folder / "tissue")).score(maps, folder / "scores.npz")
-    scores = replace(scores, cases=np.array(["a", "b", "c", "d"]))
+    found = MapScorer(data, 0.5, TissueCache(folder / "tissue")).score(maps, folder / "scores.npz")
+    return replace(found, cases=np.array(["a", "b", "c", "d"]))
+
+
+@pytest.fixture(scope="session")
+def rows(scores, maps):
     found, worse, floor = (_drawn(scores, share) for share in (0.1, 0.3, None))
     effort = {"labels": 4, "areas": 2, "masks": 0}
     common = {"seeds": [0], "maps": [maps], "mlflow_runs": ["abc"], "peak_bytes": 2**30, "seconds_per_image": 0.5}
@@ -100,19 +107,23 @@ def test_links_lead_where_readers_can_go(data, rows, migrated_database, tmp_path
     assert "https://mlflow.example.org/#/experiments/0/runs/abc" in (tmp_path / "report.html").read_text()
 
 
-def test_what_does_not_beat_everything_is_tumour_is_marked(report, rows):
-    with (report / "table.csv").open(newline="") as file:
-        found = {row["method"]: row["verdict"] for row in csv.DictReader(file)}
-    ahead = {row.key: row.draws.difference(rows[2].draws, "iou") for row in rows[:4]}
-    assert ahead["camel"].low > 0
-    assert found["camel"] == found["everything_is_tumour"] == ""
-    few = replace(rows[0], draws=rows[2].draws)
-    worse = replace(rows[0], draws=_drawn_less(rows[2].draws))
+def test_what_does_not_beat_everything_is_tumour_is_marked(report, rows, scores):
+    many = replace(scores.of([0, 1, 2, 3] * 3), cases=np.array(list("abcdefghijkl")))
+    once, floor = (replace(row, **_drawn(many, share)) for row, share in ((rows[1], 0.1), (rows[2], None)))
+    assert once.draws.difference(floor.draws, "iou").low > 0
+    same, worse = replace(once, draws=floor.draws), replace(once, draws=_drawn_less(floor.draws))
     title = "“everything is tumour”"
-    assert [verdict(row, [row, rows[2]], "iou") for row in (few, worse)] == [
+    assert [verdict(row, [row, floor], "iou") for row in (replace(once, seeds=[0, 1]), once, same, worse, floor)] == [
+        "",
+        f"ahead of {title} in one training; others are unknown",
         f"not distinguishable from {title}",
         f"below {title}",
+        "",
     ]
+    # Of four cases two have tumour, from which nothing follows.
+    with (report / "table.csv").open(newline="") as file:
+        found = {row["method"]: row["verdict"] for row in csv.DictReader(file)}
+    assert (found["camel"], found["everything_is_tumour"]) == (f"not distinguishable from {title}", "")
 
 
 def _drawn_less(draws):
@@ -157,10 +168,139 @@ def test_tables_for_programs_and_people(report, rows):
     scores, differences = (block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE))
     assert len({line.count("|") for line in scores}) == len({line.count("|") for line in differences}) == 1
     assert "IoU against CAMEL | IoU against Everything is tumour |" in scores[0]
-    assert "| CDWS-MIL (over patients only (1 seed)) |" in scores[2]
-    assert "Only 4 test cases: below 20 the intervals are rough." in text
+    assert "| CDWS-MIL (over patients only (1 seed); " in scores[2]
+    assert "Only 4 test cases: below 20 the intervals are rough. Only 2 of 4 test cases have tumour: " in text
+    assert "| CDWS-MIL (over patients only (1 seed)) | -" in differences[2]
+    assert "| Everything is tumour (over patients only (1 seed of CAMEL)) | " in differences[3]
     # All that is tumour is found in every draw.
     assert "| Everything is tumour | none | none | - | 100.0 (-) | 0.0 (-) |" in text
+
+
+def test_the_difference_to_the_reference_stands_beside_the_scores(report, rows):
+    tables = [list(csv.DictReader((report / name).open(newline=""))) for name in ("table.csv", "differences.csv")]
+    found = {row["method"]: row for row in tables[0]}
+    for pair in tables[1]:
+        if (pair["reference"], pair["score"]) == ("camel", "iou"):
+            row = found[pair["method"]]
+            assert (row["reference"], row["difference_score"]) == ("camel", "iou")
+            for name, column in (
+                ("difference", "difference"),
+                ("low", "difference_low"),
+                ("high", "difference_high"),
+                ("ahead",) * 2,
+            ):
+                assert row[column] == pair[name] != ""
+    assert found["camel"]["difference"] == found["camel"]["ahead"] == found["joint_seg_cls"]["difference"] == ""
+    page, text = ((report / name).read_text() for name in ("report.html", "table.md"))
+    assert '<th scope="col" data-difference><button type="button">IoU against CAMEL</button></th>' in page
+    difference = rows[0].draws.difference(rows[1].draws, "iou")
+    shown = f"{100 * difference.low:.1f} to {100 * difference.high:.1f}"
+    assert f"{100 * difference.mean:+.1f}<small>{shown}</small><small>ahead in {100 * difference.ahead:.0f} %</small>" in page
+    assert f"{100 * difference.mean:+.1f} ({shown}), ahead in {100 * difference.ahead:.0f} %" in text
+    assert page.count(">reference</td>") == 1
+    (line,) = (line for line in text.splitlines() if line.startswith("| CAMEL (over patients only (1 seed); "))
+    assert " | reference | " in line
+
+
+def test_a_difference_without_an_interval_is_none_of_no_width(report, rows):
+    """All that is tumour is found in every draw by one, and the same share of it is missed by the other."""
+    text = (report / "table.md").read_text() + (report / "report.html").read_text()
+    assert not re.search(r"-0\.0\b|\+0\.0\b", text)
+    page = (report / "report.html").read_text()
+    cells = re.findall(r"<td[^>]*>([+-]?[\d.]+)(.*?)</td>", page.partition('id="differences"')[2].partition("</section>")[0])
+    assert cells
+    # Points are followed by an interval and the draws ahead, or by a dash.
+    assert all(re.fullmatch(r"<small>(–|\S+ to \S+</small><small>ahead in .+)</small>", rest) for _, rest in cells)
+    assert "<small>–</small>" in {rest for _, rest in cells}
+
+
+@pytest.mark.parametrize(
+    ("difference", "shown"),
+    [
+        (Difference(0.0, -2e-4, 2e-4, 0.6), "0.0 (-)"),
+        (Difference(-2e-4, -4e-4, 3e-2, 0.6), "0.0 (0.0 to 3.0), ahead in 60 %"),
+        (Difference(0.3, math.nan, math.nan, 1.0), "+30.0 (-)"),
+        (Difference(math.nan, math.nan, math.nan, math.nan), "-"),
+    ],
+)
+def test_a_difference_in_words(difference, shown):
+    assert difference_text(difference) == shown
+    cell = difference_cell(difference)
+    ends, ahead = (cell.range.replace("–", "-"), f", {cell.ahead}" if cell.ahead else "") if cell.range else ("", "")
+    assert cell.text.replace("–", "-") + (f" ({ends}){ahead}" if ends else "") == shown
+
+
+def test_the_page_says_what_intervals_are_over(report):
+    page = (report / "report.html").read_text()
+    assert "seeds. Click" not in page
+    assert "interval over patients. Click" in page
+    differences = page.partition('id="differences"')[2].partition("</section>")[0]
+    # Of two methods and both others to CAMEL, and of three to everything is tumour, which nothing trains.
+    assert differences.count("<small>over patients only (1 seed)</small>") == 2 + 3
+    assert differences.count("<small>over patients only (1 seed of CAMEL)</small>") == 1
+
+
+@pytest.fixture
+def write(data, migrated_database, tmp_path):
+    """Write the report of some rows; the texts of the table and the page, and the rows of the CSV file."""
+
+    def make(rows, data=data, reference=None):
+        out = tmp_path / "written"
+        out.mkdir(exist_ok=True)
+        if not (out / "mlruns.db").exists():
+            shutil.copy(migrated_database, out / "mlruns.db")
+        options = {"tracking_uri": f"sqlite:///{out}/mlruns.db", "mlflow_url": None, "num_examples": 0}
+        made = Report(data, 0.5, SECONDS, None, experiment="comparison", reference=reference, **options)
+        made.write(out, rows)
+        made.write(out, rows)
+        with (out / "table.csv").open(newline="") as file:
+            return (out / "table.md").read_text(), (out / "report.html").read_text(), list(csv.DictReader(file))
+
+    return make
+
+
+def test_images_without_patients_are_said_to_be_images(rows, scores, data, write):
+    """Of all rows, or of some."""
+    row = replace(rows[1], seeds=[0, 1], draws=draw([scores, scores], 50), maps=[], mlflow_runs=["", ""])
+    for unnamed, over, counted in (
+        (4, "images (no case_id)", "4 test images (no case_id)"),
+        (1, "patients and images (1 of 4 without case_id)", "4 test cases and images without case_id"),
+    ):
+        records = [record | {"case_id": None} if index < unnamed else record for index, record in enumerate(data.records)]
+        counts = data.counts | {"test": data.counts["test"] | {"unnamed": unnamed}}
+        text, page, _ = write([row], replace(data, records=records, counts=counts))
+        said = f"Only {counted}: below 20 the intervals are rough."
+        for part in (text, page):
+            assert f"interval over {over} and seeds" in part
+            assert said in part
+            assert f"Intervals are over {over}: where several images are of one patient, they are too narrow." in part
+            assert "over patients" not in part.replace(over, "")
+        assert f"test 4 images of 2 {counted.split(' ', 2)[2]}" in text
+        assert f"2 {counted.split(' ', 2)[2]}" in page
+
+
+@pytest.mark.parametrize(("key", "why"), [("joint_seg_cls", "was skipped"), ("wildcat", "failed"), ("cmil", "has no result")])
+def test_a_reference_without_a_result_is_missed(rows, write, caplog, key, why):
+    text, page, _ = write(rows, reference=key)
+    note = f"The reference {key} {why}: differences are to the best method instead, CAMEL."
+    assert note in text
+    assert note in page
+    # Once, and not of one whose turn may come.
+    assert [message for message in caplog.messages if "reference" in message] == ([note] if key != "cmil" else [])
+
+
+def test_what_a_ceiling_costs_is_unknown(rows, write):
+    """All true labels of the test images; nothing is what everything is tumour needs."""
+    ceiling = replace(rows[1], key="true_labels", title="Ceiling", effort={}, training_minutes=math.nan)
+    text, page, table = write([rows[1], rows[2], ceiling])
+    cells = [line.split(" | ") for line in text.partition("Scores in per cent")[0].splitlines()]
+    found = {line[0].partition(" (")[0]: line[1:3] for line in cells}
+    assert (found["| Ceiling"], found["| Everything is tumour"]) == (["-", "-"], ["none", "none"])
+    assert [row["annotation_minutes"] for row in table] == ["0.33", "", ""]
+    row = page.partition('data-value="Ceiling"')[2].partition("</tr>")[0]
+    assert row.count('<td class="words" data-value="">–</td>') == 2
+    effort = page.partition("IoU against annotation</title>")[2].partition("</svg>")[0]
+    assert re.findall(r'class="name[^>]*>([^<]*)<', effort) == ["CAMEL", "Everything is tumour"]
 
 
 def test_differences_are_of_each_two(report, rows):
@@ -271,6 +411,10 @@ def test_sorting(open_report):
     head.locator("button").press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
     assert page.evaluate(names) == ["Everything is tumour", "CDWS-MIL", "CAMEL", "Colour only"]
+    # The difference to CAMEL, which has none to itself.
+    page.locator("#scores th[data-difference] button").click()
+    assert page.evaluate(names)[-1] == "CAMEL"
+    assert page.evaluate(names)[2] == "Everything is tumour"
     page.locator("#scores th button").first.click()
     assert page.evaluate(names) == ["CAMEL", "CDWS-MIL", "Colour only", "Everything is tumour"]
     assert head.get_attribute("aria-sort") is None

@@ -9,10 +9,9 @@ from typing import Any
 
 from scripts.declarations.published import PublishedData
 
-from ..differences import difference_text
 from ..intervals import Difference, Interval
 from ..method_row import MethodRow
-from .table import range_text
+from .table import ahead_text, range_text, signed_text
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Cell:
         low: its lower end, in per cent of the scale.
         high: its upper end.
         published: of the paper, to read.
+        ahead: of a difference, in how many draws the method is ahead, to read.
     """
 
     value: float | None
@@ -34,6 +34,7 @@ class Cell:
     low: float | None = None
     high: float | None = None
     published: str = ""
+    ahead: str = ""
 
 
 def score_cells(row: MethodRow, names: Mapping[str, str], published: PublishedData | None) -> list[Cell]:
@@ -78,10 +79,21 @@ def seed_rows(rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[
     ]
 
 
-def difference_lines(difference: Difference | None) -> list[str]:
-    """Like `difference_text`, one line per part: points, interval, draws ahead."""
-    text, *rest = difference_text(difference).split(" (", 1)
-    return [text, *("".join(rest).replace("),", ",").split(", ") if rest else [])]
+def difference_cell(difference: Difference | None, is_reference: bool = False) -> Cell:
+    """A difference in points, its interval and the draws ahead; that of the reference to itself is named.
+
+    >>> difference_cell(Difference(-0.15, -0.343, 0.086, 0.118))
+    Cell(value=-15.0, text='-15.0', range='-34.3 to 8.6', low=None, high=None, published='', ahead='ahead in 12 %')
+    >>> difference_cell(Difference(0.0, math.nan, math.nan, 0.5)).range, difference_cell(None, is_reference=True).text
+    ('–', 'reference')
+    """
+    if is_reference:
+        return Cell(None, "reference")
+    if difference is None or math.isnan(difference.mean):
+        return Cell(None, "–")
+    ends = range_text(difference, " to ")
+    ahead = ahead_text(difference) if ends else ""
+    return Cell(100 * difference.mean, signed_text(difference.mean), ends or "–", ahead=ahead)
 
 
 def _percent(share: float) -> str:

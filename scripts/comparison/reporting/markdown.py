@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scripts.declarations.published import PublishedData
+from scripts.declarations.published import WHOLE, PublishedData
 from shared.writers import atomic_path
 
-from ..differences import FLOOR, difference_text, differences_to, verdict
+from ..differences import FLOOR, differences_to, verdict
 from ..method_row import DONE, MethodRow
-from .table import caution, citation_text, cited, confusion_shares, effort_text, percent, reading_text, trainings_text
+from .cautions import Sampled, caution, over_text, pair_text, trainings_text
+from .table import citation_text, cited, confusion_shares, difference_text, labels_text, percent, reading_text, row_of
 
 # Of the columns of labels and costs, those that stand before the scores.
 _NUM_BEFORE = 3
@@ -22,12 +23,13 @@ def write_markdown(
     path: Path,
     names: Mapping[str, str],
     published: PublishedData | None,
-    unit: str,
     origin: str,
+    sampled: Mapping[str, Sampled],
     reference: MethodRow | None = None,
     first_score: str = "iou",
-    class_names: Sequence[str] = (),
+    class_names: Sequence[str] = ("normal", "tumour"),
     groups: Mapping[str, PublishedData | None] | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """The table for a README: scores in per cent with their intervals, what they are of, the differences to the reference, the
     same of each group, then what was skipped or failed.
@@ -37,26 +39,26 @@ def write_markdown(
         path: to write to.
         names: scores and their titles.
         published: of the papers, on all test images or slides.
-        unit: of the test data, ``"image"`` or ``"slide"``.
         origin: of the numbers, a line.
+        sampled: what intervals are over, of all test data, `WHOLE`, and of each group.
         reference: that the others are compared with.
         first_score: the one whose differences are shown next to the scores.
         class_names: of which confusion matrices are shown where there are three or more.
         groups: of the test data that are scored apart, and what papers report on each.
+        notes: that readers of the scores must know.
     """
     done = [row for row in rows if row.status == DONE]
     columns = {name: title for name, title in names.items() if any(name in row.scores for row in done)}
-    costs = _costs(done, unit)
-    lines = _score_lines(done, columns, published, reference, first_score, costs)
-    several = any(len(row.seeds) > 1 for row in done)
-    of_what = "patients and seeds" if several else "patients"
-    lines += ["", f"Scores in per cent, in brackets the 95 % interval over {of_what}. {origin}"]
-    lines += [caution(done)] if caution(done) else []
+    whole = sampled[WHOLE]
+    costs = _costs(done, whole.unit)
+    lines = _score_lines(done, columns, published, reference, first_score, costs, whole)
+    lines += ["", f"Scores in per cent, in brackets the 95 % interval over {over_text(done, whole)}. {origin}"]
+    lines += list(filter(None, [caution(done, whole, class_names, notes)]))
     lines += _citation_lines(published, done)
-    lines += _difference_lines(done, reference, columns)
+    lines += _difference_lines(done, reference, columns, whole)
     lines += _confusion_lines(done, class_names) if len(class_names) > 2 else []
     for group, its in (groups or {}).items():
-        lines += _group_lines(group, done, columns, its, reference, first_score, unit)
+        lines += _group_lines(group, done, columns, its, reference, first_score, sampled[group], class_names)
     lines += ["", *(f"- {row.title} {row.status}: {row.reason}" for row in rows if row.reason)]
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines).rstrip() + "\n")
@@ -69,19 +71,20 @@ def _group_lines(
     published: PublishedData | None,
     reference: MethodRow | None,
     first_score: str,
-    unit: str,
+    sampled: Sampled,
+    class_names: Sequence[str],
 ) -> list[str]:
     """The scores and differences of a group of the test data."""
     of_group = [row.of_group(group) for row in rows if group in row.of_groups]
     if not of_group:
         return []
-    its_reference = next((row for row in of_group if reference is not None and row.key == reference.key), None)
-    lines = ["", f"Test {unit}s of the group {group}:", ""]
-    lines += _score_lines(of_group, columns, published, its_reference, first_score, {})
-    said = [caution(of_group)] if caution(of_group) else []
+    its_reference = row_of(reference, of_group)
+    lines = ["", f"Test {sampled.unit}s of the group {group}:", ""]
+    lines += _score_lines(of_group, columns, published, its_reference, first_score, {}, sampled)
+    said = list(filter(None, [caution(of_group, sampled, class_names)]))
     said += _citation_lines(published, of_group)
     lines += ["", *said] if said else []
-    return lines + _difference_lines(of_group, its_reference, columns)
+    return lines + _difference_lines(of_group, its_reference, columns, sampled)
 
 
 def _citation_lines(published: PublishedData | None, rows: Sequence[MethodRow]) -> list[str]:
@@ -92,8 +95,8 @@ def _citation_lines(published: PublishedData | None, rows: Sequence[MethodRow]) 
 def _costs(rows: Sequence[MethodRow], unit: str) -> dict[str, list[str]]:
     """Headers of the columns of labels and costs, each with one text per row; labels stand before the scores."""
     costs = {
-        "learned from": [effort_text(row.effort) for row in rows],
-        "labels to select": [effort_text(row.selection) for row in rows],
+        "learned from": [labels_text(row, row.effort, "-") for row in rows],
+        "labels to select": [labels_text(row, row.selection, "-") for row in rows],
         "um per pixel, overlays": [reading_text(row) for row in rows],
         "training, min": [_cell(row.training_minutes, 1) for row in rows],
         f"s per {unit}": [_cell(row.seconds_per_image, 2) for row in rows],
@@ -111,6 +114,7 @@ def _score_lines(
     reference: MethodRow | None,
     first_score: str,
     costs: Mapping[str, list[str]],
+    sampled: Sampled,
 ) -> list[str]:
     """The table of scores, and of what they cost where `costs` say it."""
     against = _against(rows, reference, columns, first_score)
@@ -118,8 +122,8 @@ def _score_lines(
     header = ["method", *before, *columns.values(), *against, *behind]
     lines = [_line(header), "|" + "---|" * len(header)]
     for index, row in enumerate(rows):
-        notes = "; ".join(filter(None, [trainings_text(row), verdict(row, rows, first_score)]))
-        cells = [row.title + (f" ({notes})" if notes else ""), *(costs[name][index] for name in before)]
+        notes = [trainings_text(row, sampled), verdict(row, rows, first_score)]
+        cells = [_noted(row, notes), *(costs[name][index] for name in before)]
         cells += [percent(row.scores.get(name)) for name in columns]
         cells += [of_rows[row.key] for of_rows in against.values()]
         lines.append(_line([*cells, *(costs[name][index] for name in behind)]))
@@ -151,29 +155,36 @@ def _against(
         row = next(row for row in rows if row.key == other)
         of_rows = differences_to(row, rows, [name])
         found[f"{columns.get(name, name)} against {row.title}"] = {
-            one.key: "-" if one.key == other else difference_text(of_rows.get(one.key, {}).get(name)) for one in rows
+            one.key: "reference" if one.key == other else difference_text(of_rows.get(one.key, {}).get(name)) for one in rows
         }
     return found
 
 
-def _difference_lines(rows: Sequence[MethodRow], reference: MethodRow | None, columns: Mapping[str, str]) -> list[str]:
+def _difference_lines(
+    rows: Sequence[MethodRow], reference: MethodRow | None, columns: Mapping[str, str], sampled: Sampled
+) -> list[str]:
     """The table of differences in every score to the reference."""
     if reference is None or len(rows) < 2:
         return []
     of_rows = differences_to(reference, rows, list(columns))
-    lines = [
-        "",
-        f"Differences to {reference.title}, in points: paired, over the same draws of the same cases; in brackets the 95 %",
-    ]
-    lines[-1] += (
-        " interval, then in how many draws the method is ahead. Use these, not overlaps of intervals, to compare methods."
+    said = (
+        f"Differences to {reference.title}, in points: paired, over the same draws of the same cases; in brackets the 95 % "
+        f"interval over {over_text(rows, sampled)}, then in how many draws the method is ahead. Use these, not overlaps of "
+        "intervals, to compare methods."
     )
+    lines = ["", said]
     lines += ["", "| method | " + " | ".join(columns.values()) + " |", "|" + "---|" * (len(columns) + 1)]
     for row in rows:
         if row.key in of_rows:
             cells = [difference_text(of_rows[row.key].get(name)) for name in columns]
-            lines.append("| " + " | ".join([row.title, *cells]) + " |")
+            lines.append(_line([_noted(row, [pair_text(row, reference, sampled)]), *cells]))
     return lines
+
+
+def _noted(row: MethodRow, notes: Sequence[str]) -> str:
+    """A row's title with its notes in brackets."""
+    said = "; ".join(filter(None, notes))
+    return row.title + (f" ({said})" if said else "")
 
 
 def _line(cells: Sequence[str]) -> str:

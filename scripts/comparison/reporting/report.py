@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import math
 import os
 import platform
@@ -22,26 +23,28 @@ from shared.writers.palette import class_colour
 
 from ..ceilings import CEILINGS
 from ..data import MASKS_ONLY, MASKS_WHERE_GIVEN, ComparisonData
-from ..differences import FLOOR, differences_to, reference_of, verdict, write_differences
+from ..data_checks import unscored_classes
+from ..differences import FLOOR, differences_to, reference_note, reference_of, verdict, write_differences
 from ..intervals import score_names
 from ..method_row import DONE, MethodRow
-from .cells import Cell, difference_lines, is_number, score_cells, seed_rows
+from .cautions import Sampled, caution, over_text, pair_text, split_text, trainings_text
+from .cells import Cell, difference_cell, is_number, score_cells, seed_rows
 from .gallery import examples, shown_size
 from .markdown import write_markdown
 from .origin import code_text, is_shared, shown_uri
 from .parts import case_values, worst_cases, write_cases, write_seeds
 from .plots import Point, reliability_plot, scatter, strip
 from .table import (
-    caution,
+    annotation_minutes,
     citation_text,
     cited,
     confusion_shares,
-    effort_minutes,
-    effort_text,
-    trainings_text,
+    labels_text,
     write_csv,
     write_groups_csv,
 )
+
+logger = logging.getLogger(__name__)
 
 _TEMPLATE = "report.html.jinja"
 _ROOT = Path(__file__).resolve().parents[3]
@@ -98,13 +101,19 @@ class Report:
         self.mlflow_url = mlflow_url or (shown_uri(tracking_uri) if is_shared(tracking_uri) else None)
         self.names = score_names(data.class_names, ordered)
         self.unit = "slide" if data.is_slides else "image"
+        self.sampled = {WHOLE: Sampled.of(data.records, self.unit)}
+        self.sampled |= {
+            group: Sampled.of([data.records[index] for index in data.of_group(group)], self.unit) for group in data.groups
+        }
+        self._warned = False
 
     def write(self, out: Path, rows: Sequence[MethodRow]) -> None:
         """Write the files into `out`, of these rows of the comparison."""
         self.rows = list(rows)
-        reference = reference_of(rows, self.reference, self.first_score)
-        write_csv(self.rows, out / "table.csv", self.names, self.seconds, self.published, self.first_score)
-        write_groups_csv(self.rows, out / "groups.csv", self.names, self.seconds, self.groups, self.first_score)
+        reference = self._reference()
+        self._warn(reference)
+        write_csv(self.rows, out / "table.csv", self.names, self.seconds, self.published, self.first_score, reference)
+        write_groups_csv(self.rows, out / "groups.csv", self.names, self.seconds, self.groups, self.first_score, reference)
         write_differences(self.rows, out / "differences.csv", self.names)
         write_seeds(self.rows, out / "seeds.csv", self.names)
         write_cases(self.rows, out / "cases.csv", self.names)
@@ -113,15 +122,32 @@ class Report:
             out / "table.md",
             self.names,
             self.published,
-            self.unit,
             self._origin(),
+            self.sampled,
             reference,
             self.first_score,
             self.data.class_names,
             self.groups,
+            self._notes(reference),
         )
         with atomic_path(out / "report.html") as temporary:
             temporary.write_text(self.page(), encoding="utf-8")
+
+    def _reference(self) -> MethodRow | None:
+        """The row that all others are compared with."""
+        return reference_of(self.rows, self.reference, self.first_score)
+
+    def _warn(self, reference: MethodRow | None) -> None:
+        """Say once that another than the wanted reference is shown, where that cannot have a result any more."""
+        is_lost = any(row.key == self.reference and row.status != DONE for row in self.rows)
+        note = reference_note(self.rows, self.reference, reference)
+        if is_lost and note and not self._warned:
+            logger.warning(note)
+            self._warned = True
+
+    def _notes(self, reference: MethodRow | None) -> list[str]:
+        """What readers must know of all scores and differences."""
+        return list(filter(None, [reference_note(self.rows, self.reference, reference), unscored_classes(self.data)]))
 
     @property
     def first_score(self) -> str:
@@ -135,6 +161,7 @@ class Report:
         self._experiment_id = experiment_id(self.tracking_uri, self.experiment) or "0"
         done = [row for row in self.rows if row.status == DONE]
         names = {name: title for name, title in self.names.items() if any(is_number(row.scores.get(name)) for row in done)}
+        reference = self._reference()
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent),
             autoescape=True,
@@ -153,7 +180,11 @@ class Report:
             columns=names,
             costs=self._cost_titles(done),
             groups=self._groups(done, names),
-            rows=[self._table_row(row, names, done) for row in done],
+            rows=[self._table_row(row, names, done, reference) for row in done],
+            beside=f"{names.get(self.first_score, self.first_score)} against {reference.title}" if reference is not None else "",
+            over=over_text(done, self.sampled[WHOLE]),
+            drawn=self.sampled[WHOLE].over,
+            split_text=split_text,
             command=self.command,
             code=self.code,
             seed_rows=seed_rows(done, names),
@@ -172,8 +203,8 @@ class Report:
                 if index
             ],
             first_score=self.first_score,
-            against=self._against(done, names),
-            caution=caution(done),
+            against=self._against(done, names, reference),
+            caution=caution(done, self.sampled[WHOLE], self.data.class_names, self._notes(reference)),
             examples=examples(self.rows, self.data, self.num_examples, worst_cases(self.rows, self.data.num_classes, _NUM_WORST)),
             shown_size=shown_size,
             tracking_uri=shown_uri(self.tracking_uri),
@@ -184,7 +215,8 @@ class Report:
         """The data, machine and time of the table, in one line."""
         title = f"{self.data.manifest.parent.name}/{self.data.manifest.name}"
         splits = ", ".join(
-            f"{name} {counts['rows']} {self.unit}s of {counts['cases']} cases" for name, counts in self.data.counts.items()
+            f"{name} {counts['rows']} {self.unit}s of {split_text(counts, self.unit)}"
+            for name, counts in self.data.counts.items()
         )
         scored = f"{len(self.data.records)} test {self.unit}s {_TRUTHS[self.data.truth]} scored at {self.mpp:g} um per pixel"
         return f"{title}: {splits}; {scored}. {_machine()}; {_now()}."
@@ -198,19 +230,21 @@ class Report:
         }
         return titles | ({"gpu": "Peak GPU memory, GiB"} if any(row.gpu_bytes is not None for row in rows) else {})
 
-    def _table_row(self, row: MethodRow, names: Mapping[str, str], rows: Sequence[MethodRow]) -> dict[str, Any]:
-        minutes = effort_minutes(row.whole_effort, self.seconds)
+    def _table_row(
+        self, row: MethodRow, names: Mapping[str, str], rows: Sequence[MethodRow], reference: MethodRow | None
+    ) -> dict[str, Any]:
+        minutes = annotation_minutes(row, self.seconds)
         memory, gpu = (size / 2**30 if size is not None else math.nan for size in (row.peak_bytes, row.gpu_bytes))
         costs = [(minutes, 1), (row.training_minutes, 1), (row.seconds_per_image, 2), (memory, 1), (gpu, 1)]
         costs = costs[: len(self._cost_titles(rows))]
         return {
             "row": row,
-            "effort": effort_text(row.effort),
-            "selection": effort_text(row.selection),
-            "trainings": trainings_text(row),
+            "labels": [self._labels_cell(row, effort) for effort in (row.effort, row.selection)],
+            "trainings": trainings_text(row, self.sampled[WHOLE]),
             "reading": ", ".join([f"{row.mpp:g} µm per pixel", *row.overlays]) if row.mpp is not None else "",
             "verdict": verdict(row, rows, self.first_score),
             "scores": score_cells(row, names, self.published),
+            "beside": self._beside(row, reference),
             "costs": [
                 Cell(None if math.isnan(cost) else cost, "–" if math.isnan(cost) else f"{cost:.{n}f}") for cost, n in costs
             ],
@@ -218,6 +252,16 @@ class Report:
             if self.mlflow_url
             else [],
         }
+
+    def _labels_cell(self, row: MethodRow, effort: Mapping[str, int]) -> Cell:
+        return Cell(None if row.key in CEILINGS else sum(effort.values()), labels_text(row, effort, "–"))
+
+    def _beside(self, row: MethodRow, reference: MethodRow | None) -> Cell | None:
+        """The difference to the reference in the first score, next to the scores; None without a reference."""
+        if reference is None:
+            return None
+        found = differences_to(reference, [row], [self.first_score]).get(row.key, {})
+        return difference_cell(found.get(self.first_score), row.key == reference.key)
 
     def _groups(self, rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
         """Tables of the scores of each group of the test data that is scored apart."""
@@ -227,6 +271,7 @@ class Report:
             lines = [
                 {
                     "title": row.title,
+                    "trainings": trainings_text(row, self.sampled[group]),
                     "verdict": verdict(row, of_group, self.first_score),
                     "cells": score_cells(row, names, published),
                 }
@@ -234,20 +279,26 @@ class Report:
             ]
             if lines:
                 num = len(self.data.of_group(group))
-                said = {"caution": caution(of_group), "published": _citation(published, of_group)}
+                said = {
+                    "caution": caution(of_group, self.sampled[group], self.data.class_names),
+                    "published": _citation(published, of_group),
+                }
                 tables.append({"title": group, "num": num, "rows": lines, **said})
         return tables
 
-    def _against(self, rows: Sequence[MethodRow], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    def _against(self, rows: Sequence[MethodRow], names: Mapping[str, str], reference: MethodRow | None) -> list[dict[str, Any]]:
         """Tables of paired differences: to the reference, and to what every method has to beat."""
-        reference = reference_of(rows, self.reference, self.first_score)
         floors = [row for row in rows if row.key == FLOOR and row is not reference]
         tables = []
         for other in [reference, *floors]:
             found = differences_to(other, rows, list(names)) if other is not None else {}
             if other is not None and found:
                 lines = [
-                    {"title": row.title, "cells": [difference_lines(found[row.key].get(name)) for name in names]}
+                    {
+                        "title": row.title,
+                        "trainings": pair_text(row, other, self.sampled[WHOLE]),
+                        "cells": [difference_cell(found[row.key].get(name)) for name in names],
+                    }
                     for row in rows
                     if row.key in found
                 ]
@@ -259,7 +310,7 @@ class Report:
         plots = []
         for name, title in names.items():
             scored = [row for row in rows if name in row.scores]
-            effort = [_point(row, effort_minutes(row.whole_effort, self.seconds), name) for row in scored]
+            effort = [_point(row, annotation_minutes(row, self.seconds), name) for row in scored]
             cost = [_point(row, row.training_minutes, name) for row in scored]
             plots.append(
                 {

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scripts.declarations.published import PublishedData
 from shared.writers import atomic_path
 
-from ..differences import verdict
-from ..intervals import FEW_CASES, Interval
+from ..ceilings import CEILINGS
+from ..differences import differences_to, verdict
+from ..intervals import Difference, Interval
 from ..method_row import MethodRow
 
 EFFORTS = ("labels", "areas", "masks")
@@ -42,6 +43,20 @@ def effort_minutes(effort: Mapping[str, int], seconds: Mapping[str, float]) -> f
     return sum(count * seconds[name] for name, count in effort.items()) / 60
 
 
+def labels_text(row: MethodRow, effort: Mapping[str, int], unknown: str) -> str:
+    """The same of a row: of a ceiling, whose labels are all those of the test images, it is unknown.
+
+    >>> labels_text(MethodRow("true_labels", "Ceiling"), {}, "-"), labels_text(MethodRow("camel", "CAMEL"), {}, "-")
+    ('-', 'none')
+    """
+    return unknown if row.key in CEILINGS else effort_text(effort)
+
+
+def annotation_minutes(row: MethodRow, seconds: Mapping[str, float]) -> float:
+    """Minutes of an annotator for all that a row learned from and chose by; NaN of a ceiling."""
+    return math.nan if row.key in CEILINGS else effort_minutes(row.whole_effort, seconds)
+
+
 def percent(interval: Interval | None) -> str:
     """A score in per cent with its interval.
 
@@ -60,7 +75,8 @@ def range_text(interval: Interval, between: str) -> str:
     """The ends of an interval in per cent; nothing where there are none, or they read the same."""
     if not interval.is_known:
         return ""
-    low, high = (f"{100 * end:.1f}" for end in (interval.low, interval.high))
+    # Not -0.0.
+    low, high = (f"{round(100 * end, 1) + 0.0:.1f}" for end in (interval.low, interval.high))
     return "" if low == high else f"{low}{between}{high}"
 
 
@@ -73,20 +89,40 @@ def reading_text(row: MethodRow) -> str:
     return ", ".join([f"{row.mpp:g}" if row.mpp is not None else "-", *row.overlays])
 
 
-def trainings_text(row: MethodRow) -> str:
-    """How many trainings a row is the mean of, and what its intervals leave out."""
-    if row.is_of_one_training:
-        return "over patients only (1 seed)"
-    return f"{len(row.seeds)} seeds" if len(row.seeds) > 1 else ""
+def difference_text(difference: Difference | None) -> str:
+    """A difference in per cent with its interval and the share of the draws in which the method is ahead.
+
+    >>> difference_text(Difference(-0.15, -0.343, 0.086, 0.118)), difference_text(None)
+    ('-15.0 (-34.3 to 8.6), ahead in 12 %', '-')
+    >>> difference_text(Difference(0.3, math.nan, math.nan, 1.0)), difference_text(Difference(-1e-5, -2e-5, 0.0, 0.4))
+    ('+30.0 (-)', '0.0 (-)')
+    """
+    if difference is None or math.isnan(difference.mean):
+        return "-"
+    ends = range_text(difference, " to ")
+    points = signed_text(difference.mean)
+    return f"{points} ({ends}), {ahead_text(difference)}" if ends else f"{points} (-)"
 
 
-def caution(rows: Sequence[MethodRow]) -> str:
-    """What readers of the intervals must know: few cases, and methods of one training; empty if all is well."""
-    drawn = [row.draws for row in rows if row.draws is not None]
-    few = f"Only {drawn[0].num_cases} test cases: below {FEW_CASES} the intervals are rough." if drawn else ""
-    alone = "With one training per method, intervals cover patients only and are too narrow."
-    said = [few if drawn and drawn[0].num_cases < FEW_CASES else "", alone if any(row.is_of_one_training for row in rows) else ""]
-    return " ".join(filter(None, said))
+def signed_text(share: float) -> str:
+    """A difference in points, with its sign where it has one.
+
+    >>> signed_text(0.3), signed_text(-0.0001), signed_text(-0.3)
+    ('+30.0', '0.0', '-30.0')
+    """
+    points = round(100 * share, 1)
+    return f"{points:+.1f}" if points else "0.0"
+
+
+def ahead_text(difference: Difference) -> str:
+    """In how many draws a method is ahead: not 0 % or 100 % where it is not.
+
+    >>> [ahead_text(Difference(0.1, 0.0, 0.2, share)) for share in (0.0, 0.001, 0.999, 0.5)]
+    ['ahead in 0 %', 'ahead in under 1 %', 'ahead in over 99 %', 'ahead in 50 %']
+    """
+    if 0 < difference.ahead < 0.005:
+        return "ahead in under 1 %"
+    return "ahead in over 99 %" if 0.995 <= difference.ahead < 1 else f"ahead in {100 * difference.ahead:.0f} %"
 
 
 def cited(published: PublishedData | None, rows: Sequence[MethodRow]) -> PublishedData | None:
@@ -110,9 +146,11 @@ def write_csv(
     seconds: Mapping[str, float],
     published: PublishedData | None,
     first_score: str = "iou",
+    reference: MethodRow | None = None,
 ) -> None:
-    """A row per method; scores are shares of 1, with the ends of their intervals next to them."""
-    _write_cells([_csv_cells(row, rows, names, seconds, published, first_score) for row in rows], path)
+    """A row per method; scores are shares of 1, with the ends of their intervals next to them, and so is the difference in the
+    first score to the reference, which has none to itself."""
+    _write_cells([_csv_cells(row, rows, names, seconds, published, first_score, reference) for row in rows], path)
 
 
 def write_groups_csv(
@@ -122,6 +160,7 @@ def write_groups_csv(
     seconds: Mapping[str, float],
     groups: Mapping[str, PublishedData | None],
     first_score: str = "iou",
+    reference: MethodRow | None = None,
 ) -> None:
     """A row per group and method: the columns of `write_csv`, behind that of the group. No file without such rows.
 
@@ -131,12 +170,14 @@ def write_groups_csv(
         names: scores and their titles.
         seconds: an annotator's, for each of `EFFORTS`.
         groups: that are scored apart, and what papers report on each.
-        first_score: the one by which methods are told from the floor.
+        first_score: the one by which methods are told from the floor and from the reference.
+        reference: that the others are compared with.
     """
     table = []
     for group, published in groups.items():
         of_group = [row.of_group(group) for row in rows if group in row.of_groups]
-        table += [{"group": group} | _csv_cells(row, of_group, names, seconds, published, first_score) for row in of_group]
+        its = row_of(reference, of_group)
+        table += [{"group": group} | _csv_cells(row, of_group, names, seconds, published, first_score, its) for row in of_group]
     if table:
         _write_cells(table, path)
     else:
@@ -150,6 +191,7 @@ def _csv_cells(
     seconds: Mapping[str, float],
     published: PublishedData | None,
     first_score: str,
+    reference: MethodRow | None,
 ) -> dict[str, Any]:
     cells: dict[str, Any] = {"method": row.key, "title": row.title, "status": row.status, "reason": row.reason}
     cells["seeds"] = " ".join(map(str, row.seeds))
@@ -158,18 +200,33 @@ def _csv_cells(
         score = row.scores.get(name)
         for part in ("mean", "low", "high"):
             cells[name if part == "mean" else f"{name}_{part}"] = _number(getattr(score, part) if score else math.nan)
+    cells |= _csv_difference(row, reference, first_score)
     if published is not None:
         of_method = published.of(row.key, row.config)
         cells |= {f"published_{name}": of_method.get(name) for name in names if name in published.score_names}
     cells |= {name: row.effort.get(name) for name in EFFORTS}
     cells |= {f"{name}_to_select": row.selection.get(name) for name in EFFORTS}
-    cells["annotation_minutes"] = round(effort_minutes(row.whole_effort, seconds), 2) if row.effort else None
+    cells["annotation_minutes"] = _number(annotation_minutes(row, seconds), 2) if row.effort else None
     cells["training_minutes"] = _number(row.training_minutes, 3)
     cells["seconds_per_image"] = _number(row.seconds_per_image, 3)
     cells["peak_gib"] = round(row.peak_bytes / 2**30, 3) if row.peak_bytes else None
     cells["gpu_gib"] = round(row.gpu_bytes / 2**30, 3) if row.gpu_bytes is not None else None
     cells["mpp"], cells["overlays"] = row.mpp, " ".join(row.overlays)
     cells["settings"] = "; ".join(f"{name}={value}" for name, value in row.settings.items())
+    return cells
+
+
+def row_of(wanted: MethodRow | None, rows: Sequence[MethodRow]) -> MethodRow | None:
+    """The row of the same method among those of a group, say."""
+    return next((row for row in rows if wanted is not None and row.key == wanted.key), None)
+
+
+def _csv_difference(row: MethodRow, reference: MethodRow | None, name: str) -> dict[str, Any]:
+    """The difference to the reference in one score; empty cells of the reference itself, and where it is unknown."""
+    found = differences_to(reference, [row], [name]).get(row.key, {}).get(name) if reference is not None else None
+    cells: dict[str, Any] = {"reference": reference.key if reference is not None else "", "difference_score": name}
+    for part, column in (("mean", "difference"), ("low", "difference_low"), ("high", "difference_high"), ("ahead", "ahead")):
+        cells[column] = _number(getattr(found, part) if found is not None else math.nan)
     return cells
 
 
