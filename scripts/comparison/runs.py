@@ -168,7 +168,7 @@ class Comparison:
         if before is None or not self._keep(before):
             row.status, row.reason = error.status, str(error)
             return row
-        said = f"this row is of an earlier call with other settings; with those of this call it is {error.status}: {error}"
+        said = f"this row is of an earlier call; with the settings of this one it is {error.status}: {error}"
         before.refused = before.reason = said
         logger.warning("%s: %s", row.title, said)
         return before

@@ -132,7 +132,7 @@ def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_pa
         compare.main()
     assert stop.value.code == 1
     assert re.search(
-        r"- CDWS-MIL as before: this row is of an earlier call .* it is failed: .* contains a run of another sweep "
+        r"- CDWS-MIL as before: this row is of an earlier call; .* it is failed: .* contains a run of another sweep "
         r"\(num_epochs: 1 before, 2 now\)\. Give another --out, or",
         (tracked_folder / "table.md").read_text(),
     )

@@ -209,7 +209,7 @@ def test_a_finished_row_stays_where_nothing_was_made(comparison, tmp_path, statu
     row = made._as_before(MethodRow("camel", "CAMEL"), NothingMade(status, "needs something else"))
     assert (row.status, row.seeds, row.settings) == (DONE, [0, 1], {"mpp": 0.5})
     assert row.refused == row.reason
-    assert row.reason.endswith(f"with those of this call it is {status}: needs something else")
+    assert row.reason.endswith(f"with the settings of this one it is {status}: needs something else")
     assert (tmp_path / "rows" / "camel.json").read_text() == before
     new = made._as_before(MethodRow("wildcat", "WILDCAT"), NothingMade(status, "needs something else"))
     assert (new.status, new.reason, new.refused) == (status, "needs something else", "")
