@@ -15,11 +15,11 @@ table.csv, table.md, differences.csv, seeds.csv, cases.csv and report.html (a si
 after every method, and the data from which they are made; groups.csv too if the manifest's column group divides the test rows,
 which are then scored apart as well as together. If you run fewer methods, or fewer seeds, into the same --out, the rows of
 the others and the finished seeds are kept, and the report says which call made which; a finished row also stays where another
---set is refused. Methods are compared by their paired differences over the same draws of the same cases: the table has those to the
-best method or to --reference, differences.csv those of every pair.
+--set is refused. Methods are compared by their paired differences over the same draws of the same cases: the table has those
+to the best method or to --reference, differences.csv those of every pair.
 
-Exit status: 0 when every method that was not skipped has a result, 1 when any failed or was refused, 2 when nothing could be started or every
-method was skipped.
+Exit status: 0 when every method that was not skipped has a result, 1 when any failed or was refused, 2 when nothing could be
+started or every method was skipped.
 """
 
 from __future__ import annotations
