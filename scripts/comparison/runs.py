@@ -43,8 +43,6 @@ ROOT = Path(__file__).resolve().parents[2]
 _FOLDERS = ("manifest", "tissue_dir", "features_dir")
 INFERENCE_LOG = "inference_log.txt"
 
-_UNKNOWN = Origin()
-
 
 @dataclass(frozen=True)
 class Tracker:
@@ -56,13 +54,13 @@ class Tracker:
 
 
 class MeasuredSweep(Sweep):
-    """A `Sweep` whose processes note what they cost, and the call that started them: `origin`."""
+    """A `Sweep` whose processes note what they cost, and the call that started them."""
 
-    origin = Origin()
+    origin: Mapping[str, str] | None = None
 
     def command(self, values: Mapping[str, Any], parent_run_id: str | None = None) -> list[str]:
         """The command of the sweep, measured into the run's folder."""
-        return command_line(self.folder(values) / USAGE, super().command(values, parent_run_id), asdict(self.origin))
+        return command_line(self.folder(values) / USAGE, super().command(values, parent_run_id), self.origin)
 
 
 class NothingMade(Exception):
@@ -96,7 +94,7 @@ class Comparison:
         tracker: MLflow.
         num_draws: of the intervals.
         by_labels_alone: whether all methods choose their epochs and thresholds by labels of the validation split alone.
-        origin: this call.
+        origin: this call; None is not recorded.
     """
 
     def __init__(
@@ -110,11 +108,11 @@ class Comparison:
         tracker: Tracker,
         num_draws: int = NUM_DRAWS,
         by_labels_alone: bool = False,
-        origin: Origin = _UNKNOWN,
+        origin: Origin | None = None,
     ) -> None:
         self.data, self.out, self.methods, self.seeds, self.mpp = data, out, methods, list(seeds), mpp
         self.given, self.tracker, self.num_draws = given, tracker, num_draws
-        self.by_labels_alone, self.origin = by_labels_alone, origin
+        self.by_labels_alone, self.origin = by_labels_alone, None if origin is None else asdict(origin)
         self.tissue = TissueCache(out / "data" / "tissue")
         self.scorer = MapScorer(data, mpp, self.tissue)
 
@@ -286,7 +284,7 @@ class Comparison:
             return 0
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("a") as log:
-            status = run_child(command_line(usage, command, asdict(self.origin)), log)
+            status = run_child(command_line(usage, command, self.origin), log)
         if not status:
             with atomic_path(note) as temporary:
                 temporary.write_text(wanted)

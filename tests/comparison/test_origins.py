@@ -60,7 +60,7 @@ def test_what_each_call_made():
         (SECOND, "CDWS-MIL (seed 1 in part, seed 2), WILDCAT"),
         (None, "Colour only"),
     ]
-    assert made_by(rows[2:3] * 2) == [(SECOND, "all methods")]
+    assert made_by(rows[2:3] * 2) == [(SECOND, "All methods")]
     assert made_by([]) == []
 
 
@@ -75,15 +75,15 @@ def test_the_page_and_the_table_say_it(data, tmp_path, tracked_folder):
     report.rows = rows
     page = report.page()
     for origin, what in ((FIRST, "CAMEL"), (SECOND, "WILDCAT")):
-        shown = rf"Trained and mapped {re.escape(origin.text)}: {what}</span>\s*<code>{re.escape(origin.command)}</code>"
-        assert re.search(shown, page)
-    assert "Trained and mapped by a call that is not recorded: made by an older version: Old one" in page
+        shown = rf'{what}: <span class="soft">trained and mapped {re.escape(origin.text)}</span>'
+        assert re.search(rf"{shown}\s*<code>{re.escape(origin.command)}</code>", page)
+    assert 'Old one: <span class="soft">trained and mapped by a call that is not recorded, of an older version</span>' in page
     assert f"<code>{last.command}</code>" in page
     write_markdown(rows, tmp_path / "table.md", {}, None, "image", "Data.")
     text = (tmp_path / "table.md").read_text()
     assert f"- Made by `{FIRST.command}` ({FIRST.text}): CAMEL\n" in text
     assert f"- Made by `{SECOND.command}` ({SECOND.text}): WILDCAT\n" in text
-    assert "- Made by a call that is not recorded: made by an older version: Old one\n" in text
+    assert "- Made by a call that is not recorded, of an older version: Old one\n" in text
 
 
 def test_a_call_is_described_without_passwords():

@@ -66,7 +66,7 @@ def write_markdown(
 
 
 def _call(origin: Origin | None) -> str:
-    return f"`{origin.command}` ({origin.text})" if origin is not None else f"a call that is {NOT_RECORDED}"
+    return f"`{origin.command}` ({origin.text})" if origin is not None else NOT_RECORDED
 
 
 def _group_lines(

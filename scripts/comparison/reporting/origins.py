@@ -8,7 +8,7 @@ from ..ceilings import CEILINGS
 from ..method_row import MethodRow
 from ..origin import Origin
 
-NOT_RECORDED = "not recorded: made by an older version"
+NOT_RECORDED = "a call that is not recorded, of an older version"
 
 
 def made_by(rows: Sequence[MethodRow]) -> list[tuple[Origin | None, str]]:
@@ -27,7 +27,7 @@ def made_by(rows: Sequence[MethodRow]) -> list[tuple[Origin | None, str]]:
         for origin in dict.fromkeys(one for of_seed in calls for one in of_seed):
             made.setdefault(origin, []).append(row.title + _seeds(row.seeds, calls, origin))
     lines = [(origin, ", ".join(titles)) for origin, titles in made.items()]
-    return [(lines[0][0], "all methods")] if len(lines) == 1 else lines
+    return [(lines[0][0], "All methods")] if len(lines) == 1 else lines
 
 
 def _seeds(seeds: Sequence[int], calls: Sequence[Sequence[Origin | None]], origin: Origin | None) -> str:
