@@ -13,12 +13,13 @@ Every training is a separate process and an MLflow run; all runs are in one expe
 interruption, even kill -9, and never uses results that were made with another manifest or other settings. --out receives
 table.csv, table.md, differences.csv, seeds.csv, cases.csv and report.html (a single file that works offline), all rewritten
 after every method, and the data from which they are made; groups.csv too if the manifest's column group divides the test rows,
-which are then scored apart as well as together. If you run fewer methods into the same --out, the rows of the others
-are kept. Methods are compared by their paired differences over the same draws of the same cases: the table has those to the
-best method or to --reference, differences.csv those of every pair.
+which are then scored apart as well as together. If you run fewer methods, or fewer seeds, into the same --out, the rows of
+the others and the finished seeds are kept, and the report says which call made which; a finished row also stays where another
+--set is refused. Methods are compared by their paired differences over the same draws of the same cases: the table has those
+to the best method or to --reference, differences.csv those of every pair.
 
-Exit status: 0 when every method that was not skipped has a result, 1 when any failed, 2 when nothing could be started or every
-method was skipped.
+Exit status: 0 when every method that was not skipped has a result, 1 when any failed or was refused, 2 when nothing could be
+started or every method was skipped.
 """
 
 from __future__ import annotations
@@ -88,7 +89,10 @@ def parsed() -> argparse.Namespace:
         "--no_baselines", action="store_true", help="leave out 'everything is tumour', 'colour only' and the ceilings"
     )
     parser.add_argument("--experiment", default="comparison", help="MLflow experiment for all runs")
-    parser.add_argument("--tracking_uri", help="tracking URI of MLflow (default: MLFLOW_TRACKING_URI, else a database in --out)")
+    parser.add_argument(
+        "--tracking_uri",
+        help="tracking URI of MLflow (default: a database in --out); the environment variable MLFLOW_TRACKING_URI goes before it",
+    )
     parser.add_argument("--mlflow_url", help="address at which readers of the report reach MLflow, for links to the trainings")
     parser.add_argument("--examples", type=int, default=6, help="test images in the gallery (default 6)")
     for name, seconds, what in (("label", 5.0, "an image"), ("area", 10.0, "a rough area"), ("mask", 240.0, "a mask")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -20,10 +21,11 @@ from .baselines import BASELINES
 from .ceilings import CEILINGS
 from .data import MASKS_WHERE_GIVEN, prepare_data
 from .data_checks import check_comparable
+from .intervals import score_names
 from .kept_rows import check_folder, kept_rows, note_folder
 from .method_row import FAILED, SKIPPED
 from .methods import check_given, dataset_of, datasets, find_methods, truth_of, with_dataset
-from .reporting.origin import command_text
+from .origin import shown_uri, this_call
 from .reporting.report import Report
 from .runs import Comparison, Tracker
 
@@ -56,7 +58,13 @@ def compare(arguments: argparse.Namespace) -> int:
     given: dict[str, dict[str, Any]] = {}
     for method, key, value in arguments.set:
         given.setdefault(method, {})[key] = parse_value(value)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or arguments.tracking_uri or database_uri(out)
+    uri = _tracking_uri(arguments.tracking_uri) or database_uri(out)
+    origin = this_call(sys.argv[1:])
+    if arguments.ordered_classes and len(arguments.class_names) < 3:
+        logger.warning(
+            "--ordered_classes has no effect: BACH's score needs three classes or more, and --class_names has %s",
+            shlex.join(arguments.class_names),
+        )
     try:
         published = _published(bundles, arguments.dataset)
         dataset = _dataset(bundles, manifest, arguments.dataset)
@@ -90,8 +98,9 @@ def compare(arguments: argparse.Namespace) -> int:
             range(arguments.seeds),
             arguments.mpp,
             given,
-            Tracker(uri, arguments.experiment),
+            Tracker(uri, arguments.experiment, score_names(data.class_names, arguments.ordered_classes)),
             by_labels_alone=arguments.select == "labels",
+            origin=origin,
         )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -107,7 +116,7 @@ def compare(arguments: argparse.Namespace) -> int:
         num_examples=arguments.examples,
         experiment=arguments.experiment,
         reference=arguments.reference,
-        command=command_text(sys.argv[1:]),
+        origin=origin,
         ordered=arguments.ordered_classes,
     )
     # After every method: what is known can be read while the next one trains.
@@ -119,7 +128,15 @@ def compare(arguments: argparse.Namespace) -> int:
         print(f"error: every method was skipped, so nothing was compared on {manifest}:", file=sys.stderr)
         print(*(f"  {row.key} {row.reason}" for row in skipped), sep="\n", file=sys.stderr)
         return 2
-    return int(any(row.status == FAILED for row in rows))
+    return int(any(row.status == FAILED or row.refused for row in rows))
+
+
+def _tracking_uri(given: str | None) -> str | None:
+    """Where the runs are tracked: the environment goes before the option, as in every training."""
+    set_here = os.environ.get("MLFLOW_TRACKING_URI")
+    if set_here and given and set_here != given:
+        logger.warning("--tracking_uri %s is not used: MLFLOW_TRACKING_URI goes before it", shown_uri(given))
+    return set_here or given
 
 
 def _check_reference(reference: str | None, methods: Sequence[str], baselines: bool, out: Path) -> None:

@@ -145,11 +145,11 @@ def prepare_data(
     size_um, why_not = None, ""
     if is_slides:
         sizes, num_classes = (region_size_px, region_mpp), len(class_names)
-        regions = _kept(records, sizes, num_classes, out, lambda: _regions(records, *sizes, num_classes))
+        regions = _kept(records, sizes, num_classes, out, lambda: _regions(records, *sizes, class_names))
         if regions:
             of_kind[IMAGES], size_um = regions, region_size_px * region_mpp
     else:
-        size_um, why_not, of_kind[IMAGES] = _squares(records, len(class_names), out)
+        size_um, why_not, of_kind[IMAGES] = _squares(records, class_names, out)
     for name, rows in of_kind.items():
         manifests[name] = out / f"{name}.csv"
         write_manifest(rows, manifests[name])
@@ -223,7 +223,8 @@ def _kept(
     ]
     key = hashlib.sha256(json.dumps([*sizes, num_classes, known, rows]).encode()).hexdigest()
     note, manifest = out / _CUT_NOTE, out / f"{IMAGES}.csv"
-    if note.is_file() and manifest.is_file() and json.loads(note.read_text()) == key:
+    # The text, so that a damaged note is one of another cut.
+    if note.is_file() and manifest.is_file() and note.read_text() == json.dumps(key):
         return load_manifest(manifest, require=(), num_classes=num_classes)
     note.unlink(missing_ok=True)
     regions = cut()
@@ -234,16 +235,18 @@ def _kept(
     return regions
 
 
-def _regions(records: Sequence[Record], size_px: int, mpp: float, num_classes: int) -> list[Record]:
+def _regions(records: Sequence[Record], size_px: int, mpp: float, class_names: Sequence[str]) -> list[Record]:
     """Labelled regions of the slides; none where a training slide with tumour has no mask."""
     if any(record["split"] == "train" and record["mask"] is None and record["label"] != 0 for record in records):
         return []
     known = [record for record in records if has_known_mask(record)]
     progress = tqdm(known, "cutting slides into regions", unit="slide", disable=None, leave=False)
-    return [region for record in progress for region in slide_regions(record, size_px, mpp, num_classes=num_classes)]
+    num_classes, named = len(class_names), _of_annotations(class_names)
+    cut = (slide_regions(record, size_px, mpp, num_classes=num_classes, class_names=named) for record in progress)
+    return [region for regions in cut for region in regions]
 
 
-def _squares(records: Sequence[Record], num_classes: int, out: Path) -> tuple[float | None, str, list[Record]]:
+def _squares(records: Sequence[Record], class_names: Sequence[str], out: Path) -> tuple[float | None, str, list[Record]]:
     """Side in micrometres of the squares that methods of images learn from, why there are none, and the records to learn from."""
     sizes_px = [_size_px(record) for record in records]
     sides_um = [side * _mpp(record) for size, record in zip(sizes_px, records, strict=True) for side in size]
@@ -268,14 +271,21 @@ def _squares(records: Sequence[Record], num_classes: int, out: Path) -> tuple[fl
         (out / _CUT_NOTE).unlink(missing_ok=True)
         return None, f"{named}; {why_not}", list(records)
     logger.warning("the images (%s) are cut into squares of %g um for the methods that learn from images", named, least_um)
-    return least_um, "", _kept(records, [least_um], num_classes, out, lambda: _cut(records, least_um, num_classes))
+    return least_um, "", _kept(records, [least_um], len(class_names), out, lambda: _cut(records, least_um, class_names))
 
 
-def _cut(records: Sequence[Record], side_um: float, num_classes: int) -> list[Record]:
+def _cut(records: Sequence[Record], side_um: float, class_names: Sequence[str]) -> list[Record]:
     known = [record for record in records if has_known_mask(record)]
     progress = tqdm(known, "cutting images into squares", unit="image", disable=None, leave=False)
     # The least side is a whole number of pixels, but for rounding.
-    return [square for record in progress for square in labelled_squares(record, int(side_um / _mpp(record) + 1e-6), num_classes)]
+    sides_px = ((record, int(side_um / _mpp(record) + 1e-6)) for record in progress)
+    classes = (len(class_names), _of_annotations(class_names))
+    return [square for record, side_px in sides_px for square in labelled_squares(record, side_px, *classes)]
+
+
+def _of_annotations(class_names: Sequence[str]) -> Sequence[str] | None:
+    """The classes of annotation files, in which two classes are called tumour or not by the manifest."""
+    return class_names if len(class_names) > 2 else None
 
 
 def _named_sizes(sizes_px: Sequence[tuple[int, int]]) -> str:

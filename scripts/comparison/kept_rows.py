@@ -11,13 +11,16 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import shared
 from shared.engines.run_record import CONFIG
 from shared.synthetic import demo_manifest
 from shared.writers import atomic_path
 
 from .data import MASKS_WHERE_GIVEN
+from .json_file import read_object
 from .method_row import DONE, MethodRow
 from .methods import plain_items
+from .origin import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +30,8 @@ DATA_OPTIONS = ("region_size_px", "region_mpp", "tile_mpp", "mpp", "tumour_class
 _BEFORE = {"truth": MASKS_WHERE_GIVEN}
 _NOTE = "comparison.json"
 # What is made again from the scores of each training.
-_DERIVED = {"scores", "draws", "of_groups", "reliability", "maps", "confusion"}
+_DERIVED = {"scores", "draws", "of_groups", "reliability", "maps", "confusion", "refused"}
+_MADE_ANEW = "Delete the file: the same command writes it again, and repeats no training that is finished"
 
 
 def check_folder(out: Path, manifest: Path, class_names: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -40,12 +44,16 @@ def check_folder(out: Path, manifest: Path, class_names: Sequence[str], options:
         options: values of `DATA_OPTIONS`.
 
     Raises:
-        ValueError: naming what it holds and what is to be compared.
+        ValueError: naming what it holds and what is to be compared, or the file that says it and cannot be read.
     """
     note = out / _NOTE
     if not note.is_file():
         return
-    before, now = json.loads(note.read_text()), _identity(manifest, class_names, options)
+    remedy = (
+        "Give another --out. If the folder holds a comparison of this manifest with these options, you may delete the file: the "
+        "same command writes it again, and repeats no training that is finished"
+    )
+    before, now = read_object(note, remedy, ("manifest", "sha256", "class_names")), _identity(manifest, class_names, options)
     if any(before.get(name) != now[name] for name in ("sha256", "class_names")):
         raise ValueError(
             f"{out} holds a comparison on {before['manifest']} (sha256 {before['sha256'][:12]}, classes "
@@ -92,18 +100,22 @@ def _option(name: str, value: Any) -> str:
 def keep_row(row: MethodRow, out: Path) -> None:
     """Write the part of a row that cannot be recomputed from a method's scores."""
     values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name not in _DERIVED}
+    values["origins"] = [[None if one is None else dataclasses.asdict(one) for one in calls] for calls in row.origins]
     with atomic_path(out / "rows" / f"{row.key}.json") as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def kept_rows(out: Path, others: Collection[str]) -> list[MethodRow]:
+def kept_rows(out: Path, others: Collection[str] = ()) -> list[MethodRow]:
     """The rows, without scores, of methods that have a result from an earlier call, but those that are compared now.
 
     Args:
         out: folder of the comparison.
         others: methods that are compared now.
+
+    Raises:
+        ValueError: naming the file of a row that cannot be read.
     """
-    rows = [MethodRow(**json.loads(path.read_text())) for path in sorted((out / "rows").glob("*.json"))]
+    rows = [_read_row(path) for path in sorted((out / "rows").glob("*.json"))]
     kept = [row for row in rows if row.key not in others and row.status == DONE]
     for row in kept:
         # Version 0.7.0 kept neither lists nor nulls, on which it depends which published numbers are those of the method.
@@ -111,8 +123,34 @@ def kept_rows(out: Path, others: Collection[str]) -> list[MethodRow]:
     return kept
 
 
+def kept_row(out: Path, key: str) -> MethodRow | None:
+    """The row, without scores, that an earlier call has finished of a method; None where there is none.
+
+    Raises:
+        ValueError: as `kept_rows`.
+    """
+    return next((row for row in kept_rows(out) if row.key == key), None)
+
+
+def _read_row(path: Path) -> MethodRow:
+    values = read_object(path, _MADE_ANEW, ("key", "title"))
+    known = {field.name for field in dataclasses.fields(MethodRow)} - _DERIVED
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise ValueError(
+            f"{path}: expected a row of version {shared.__version__}; found {', '.join(unknown)}, which it does not know. A "
+            "newer version may have written it: continue with that one, or give another --out"
+        )
+    origins = values.get("origins", [])
+    if not isinstance(origins, list) or not all(isinstance(calls, list) for calls in origins):
+        raise ValueError(f"{path}: expected as origins a list for each seed; found {json.dumps(origins)[:80]}. {_MADE_ANEW}")
+    values["origins"] = [[Origin.read(one) for one in calls] for calls in origins]
+    return MethodRow(**values)
+
+
 def _recorded(row: MethodRow, out: Path) -> dict[str, Any]:
     """The configuration of the row's training, as its first run recorded it; empty for a baseline."""
     files = [out / "runs" / row.key / f"seed={seed}" / CONFIG for seed in row.seeds]
     found = next((file for file in files if file.is_file()), None)
-    return {} if found is None else dict(json.loads(found.read_text()))
+    remedy = "The training is damaged: delete its folder, and give its method again"
+    return {} if found is None else read_object(found, remedy)

@@ -1,6 +1,8 @@
 """Runs a command and keeps what it cost: seconds and peak memory, of the GPUs too, attempt by attempt.
 
-python scripts/comparison/measured_process.py usage.json python -m monai.bundle run ...
+python scripts/comparison/measured_process.py usage.json null python -m monai.bundle run ...
+
+Each attempt is noted with its origin, the JSON behind the file's name: the call of the comparison that it is of.
 
 A process of its own, and a small one: what a process is forked from counts as its memory, and the peak that the system keeps of
 ended children is that of the largest one. Attempts that were killed count with the seconds that were last written down. Memory
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,10 +31,10 @@ _GPU_HEARTBEAT_S = 1.0
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
-def measure(path: Path, command: Sequence[str]) -> int:
-    """Run the command with this process's output; note its cost in a JSON file; return its exit status."""
+def measure(path: Path, command: Sequence[str], origin: Mapping[str, str] | None = None) -> int:
+    """Run the command with this process's output; note its origin and cost in a JSON file; return its exit status."""
     attempts: list[dict[str, Any]] = read_attempts(path)
-    attempts.append({"seconds": 0.0, "peak_bytes": None, "gpu_bytes": None, "status": None})
+    attempts.append({"seconds": 0.0, "peak_bytes": None, "gpu_bytes": None, "status": None, "origin": origin})
     in_use = gpu_bytes_in_use()
     started, ended = time.perf_counter(), threading.Event()
 
@@ -80,15 +82,15 @@ def gpu_bytes_in_use() -> int | None:
 def read_attempts(path: Path) -> list[dict[str, Any]]:
     """Costs of earlier attempts; empty if there were none."""
     try:
-        found: list[dict[str, Any]] = json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
         return []
-    return found
+    return [attempt for attempt in found if isinstance(attempt, dict)] if isinstance(found, list) else []
 
 
-def command_line(path: Path, command: Sequence[str]) -> list[str]:
-    """The command that measures `command` into the file at `path`."""
-    return [sys.executable, str(Path(__file__).resolve()), str(path), *command]
+def command_line(path: Path, command: Sequence[str], origin: Mapping[str, str] | None = None) -> list[str]:
+    """The command that measures `command`, which the call of this origin runs, into the file at `path`."""
+    return [sys.executable, str(Path(__file__).resolve()), str(path), json.dumps(origin), *command]
 
 
 def _run_child() -> Callable[[Sequence[str], TextIO], int]:
@@ -104,6 +106,6 @@ def _run_child() -> Callable[[Sequence[str], TextIO], int]:
 
 
 if __name__ == "__main__":
-    code = measure(Path(sys.argv[1]), sys.argv[2:])
+    code = measure(Path(sys.argv[1]), sys.argv[3:], json.loads(sys.argv[2]))
     # A signal's number as a shell gives it.
     os._exit(code if code >= 0 else 128 - code)

@@ -15,6 +15,7 @@ from shared.metrics import Reliability
 from .baselines import BASELINES, UNTRAINED
 from .ceilings import CEILINGS
 from .intervals import Draws, Interval
+from .origin import Origin
 
 DONE, SKIPPED, FAILED = "ok", "skipped", "failed"
 
@@ -45,6 +46,9 @@ class MethodRow:
         gpu_bytes: the same on the GPUs; None where there is none.
         maps: folder of each seed's maps.
         mlflow_runs: id of each seed's run.
+        origins: of each seed, the calls that trained it and made its maps; None among them for one that was not noted. Empty for
+            what is not trained, and for rows of versions that noted none.
+        refused: why this call trained nothing, of a row that an earlier one has finished; such a row is written as it was.
     """
 
     key: str
@@ -69,6 +73,8 @@ class MethodRow:
     gpu_bytes: int | None = None
     maps: list[Path] = field(default_factory=list)
     mlflow_runs: list[str] = field(default_factory=list)
+    origins: list[list[Origin | None]] = field(default_factory=list)
+    refused: str = ""
 
     @property
     def whole_effort(self) -> dict[str, int]:

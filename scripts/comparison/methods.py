@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from monai.bundle import ConfigParser
 from scripts.declarations.supervision import Supervision, read_supervision
 
 from .data import MASKS_ONLY, TRUTHS
+from .json_file import read_object
 
 # No overlays of data sets.
 _CONFIGS = {"train", "inference", "evaluate", "metadata", "multi_gpu_train", "features"}
@@ -43,7 +43,7 @@ class Method:
 
     @cached_property
     def title(self) -> str:
-        metadata = json.loads((self.bundle / "configs" / "metadata.json").read_text())
+        metadata = _config(self.bundle / "configs" / "metadata.json", ("name",))
         overlays = ", ".join(name.replace("_", " ") for name in self.overlays)
         return str(metadata["name"]) + (f" ({overlays})" if overlays else "")
 
@@ -56,6 +56,9 @@ class Method:
     @cached_property
     def training(self) -> dict[str, Any]:
         """The configuration of the training, overlays included."""
+        for file in self.config_files:
+            # MONAI does not say in which file it found no JSON.
+            _config(Path(file))
         return dict(ConfigParser.load_config_files(self.config_files))
 
     @cached_property
@@ -72,7 +75,7 @@ class Method:
     def inference(self) -> dict[str, Any]:
         """The configuration of the inference, with the overlays that follow it."""
         files = [self.bundle / "configs" / f"{name}.json" for name in ("inference", *self.inference_overlays)]
-        return {name: value for file in files for name, value in json.loads(file.read_text()).items()}
+        return {name: value for file in files for name, value in _config(file).items()}
 
     @property
     def reads_features(self) -> bool:
@@ -81,7 +84,7 @@ class Method:
         return has_features and not self.training["network_def"].get("finetune", False)
 
     def _overlay(self, name: str) -> dict[str, Any]:
-        return dict(json.loads((self.bundle / "configs" / f"{name}.json").read_text()))
+        return _config(self.bundle / "configs" / f"{name}.json")
 
     @cached_property
     def supervision(self) -> Supervision:
@@ -187,14 +190,23 @@ def truth_of(bundles: Path, dataset: str | None, methods: Sequence[Method]) -> s
         methods: that are compared, whose own overlays count too.
     """
     overlays = [path for path in bundles.glob(f"*/configs/{dataset}.json") if dataset is not None and _reads_data(path)]
-    said = [json.loads(path.read_text()).get("truth") for path in overlays] + [one.overlaid.get("truth") for one in methods]
+    said = [_config(path).get("truth") for path in overlays] + [one.overlaid.get("truth") for one in methods]
     found = [truth for truth in said if truth in TRUTHS]
     return MASKS_ONLY if MASKS_ONLY in found else next(iter(found), None)
 
 
 def _reads_data(overlay: Path) -> bool:
     """Whether a configuration is an overlay that gives the place of a data set."""
-    return overlay.is_file() and overlay.stem not in _CONFIGS and "dataset_dir" in json.loads(overlay.read_text())
+    return overlay.is_file() and overlay.stem not in _CONFIGS and "dataset_dir" in _config(overlay)
+
+
+def _config(path: Path, entries: Collection[str] = ()) -> dict[str, Any]:
+    """A configuration of a bundle as it is written.
+
+    Raises:
+        ValueError: naming the file, if it is no JSON object or lacks one of these entries.
+    """
+    return read_object(path, "Correct this configuration of the bundle", entries)
 
 
 def check_given(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]]) -> None:

@@ -22,6 +22,10 @@ _NOT_OF_INFERENCE = {
     *("batch_size", "pretrained"),
 }
 
+# What published numbers may be of that no key of a training says: the named cases that it learns from, sorted, and whether its
+# images are regions that the comparison has cut from whole slides.
+FACTS = ("training_cases", "trains_on_regions")
+
 
 class NotComparable(ValueError):
     """A method cannot be trained on these data; the message says what is missing."""
@@ -38,6 +42,7 @@ class Plan:
         effort: how many ``labels``, ``areas`` and ``masks`` of the training split it learns from.
         mpp: micrometres per pixel at which it reads; None for as they are.
         selection: how many of the validation split it chooses its epoch and threshold by.
+        facts: of the training, beside its keys, which published numbers may be of: see `FACTS`.
     """
 
     method: Method
@@ -46,6 +51,7 @@ class Plan:
     effort: dict[str, int]
     mpp: float | None = None
     selection: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str, Any], by_labels_alone: bool = False) -> Plan:
@@ -99,7 +105,9 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
         raise NotComparable(f"needs {method.kind} of the split 'val'")
     selection = selection_effort(columns, data.validation[method.kind])
     mpp = method.parser(settings).get_parsed_content("mpp") if "mpp" in method.training else None
-    return Plan(method, settings, _inference_keys(method, settings), _effort(method, settings), mpp, selection)
+    cases = sorted({case for case in (record["case_id"] for record in records) if case is not None})
+    facts = dict(zip(FACTS, (cases, data.is_slides and method.kind == IMAGES), strict=True))
+    return Plan(method, settings, _inference_keys(method, settings), _effort(method, settings), mpp, selection, facts)
 
 
 def _does_without_validation(method: Method, settings: Mapping[str, Any]) -> bool:

@@ -7,8 +7,8 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,21 @@ import numpy as np
 from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import TissueCache
 from shared.handlers import Tracking
-from shared.inference.cohort.finished import FINISHED
 from shared.inference.cohort.row_store import TABLE_NAME
 from shared.sweeps.child_process import run_child
 from shared.sweeps.sweep import LOG, METRICS, Sweep
-from shared.writers import atomic_path, read_rows
+from shared.writers import atomic_path
 
-from .baselines import BASELINES, TRAINED, UNTRAINED
+from .attempts import INFERENCE_USAGE, USAGE, attempts_in, last_line, mean_seconds, peak, seconds, seconds_of_colours
+from .baselines import BASELINES, TRAINED
 from .ceilings import CEILINGS, INSTANCES_PER_SIDE
 from .data import ComparisonData
 from .intervals import NUM_DRAWS, draw, intervals, pooled_reliability
-from .kept_rows import keep_row, kept_rows
-from .measured_process import command_line, read_attempts
+from .kept_rows import keep_row, kept_row, kept_rows
+from .measured_process import command_line
 from .method_row import FAILED, SKIPPED, MethodRow
 from .methods import Method
+from .origin import Origin, distinct
 from .planning import NotComparable, Plan, plan
 from .scoring import MapScorer, Scores
 
@@ -40,23 +41,39 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 # Settings that say where something lies, and not what it is.
 _FOLDERS = ("manifest", "tissue_dir", "features_dir")
-USAGE, INFERENCE_USAGE, INFERENCE_LOG = "usage.json", "inference_usage.json", "inference_log.txt"
+INFERENCE_LOG = "inference_log.txt"
 
 
 @dataclass(frozen=True)
 class Tracker:
-    """Where all runs are tracked: one database, one experiment."""
+    """Where all runs are tracked: one database, one experiment; and which of their scores, None for all."""
 
     uri: str
     experiment: str
+    scores: Collection[str] | None = None
 
 
 class MeasuredSweep(Sweep):
-    """A `Sweep` whose processes note what they cost."""
+    """A `Sweep` whose processes note what they cost, and the call that started them."""
+
+    origin: Mapping[str, str] | None = None
 
     def command(self, values: Mapping[str, Any], parent_run_id: str | None = None) -> list[str]:
         """The command of the sweep, measured into the run's folder."""
-        return command_line(self.folder(values) / USAGE, super().command(values, parent_run_id))
+        return command_line(self.folder(values) / USAGE, super().command(values, parent_run_id), self.origin)
+
+
+class NothingMade(Exception):
+    """A method was neither trained nor mapped, so that what an earlier call has made of it is as it was.
+
+    Args:
+        status: `SKIPPED` or `FAILED`.
+        reason: why.
+    """
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class Comparison:
@@ -77,6 +94,7 @@ class Comparison:
         tracker: MLflow.
         num_draws: of the intervals.
         by_labels_alone: whether all methods choose their epochs and thresholds by labels of the validation split alone.
+        origin: this call; None is not recorded.
     """
 
     def __init__(
@@ -90,10 +108,11 @@ class Comparison:
         tracker: Tracker,
         num_draws: int = NUM_DRAWS,
         by_labels_alone: bool = False,
+        origin: Origin | None = None,
     ) -> None:
         self.data, self.out, self.methods, self.seeds, self.mpp = data, out, methods, list(seeds), mpp
         self.given, self.tracker, self.num_draws = given, tracker, num_draws
-        self.by_labels_alone = by_labels_alone
+        self.by_labels_alone, self.origin = by_labels_alone, None if origin is None else asdict(origin)
         self.tissue = TissueCache(out / "data" / "tissue")
         self.scorer = MapScorer(data, mpp, self.tissue)
 
@@ -105,8 +124,9 @@ class Comparison:
             report: called with the rows so far whenever one is added.
 
         Returns:
-            a row per method and per trivial baseline. Whatever goes wrong with one is that row's reason. After them the rows
-            of what earlier calls have compared in the same folder.
+            a row per method and per trivial baseline. Whatever goes wrong with one is that row's reason; where it goes wrong
+            before anything is made, the row that an earlier call has finished of the method stays, and says so (`refused`).
+            After them the rows of what earlier calls have compared in the same folder.
         """
         rows: list[MethodRow] = []
         begun: list[tuple[MethodRow, Callable[[MethodRow], None]]]
@@ -117,11 +137,14 @@ class Comparison:
         for row, fill in begun:
             try:
                 fill(row)
+            except NothingMade as error:
+                row = self._as_before(row, error)
             except Exception as error:
                 row.status, row.reason = FAILED, _one_line(error)
                 logger.exception("%s failed", row.title)
             rows.append(row)
-            keep_row(row, self.out)
+            if not row.refused:
+                keep_row(row, self.out)
             report([*rows, *kept])
         return [*rows, *kept]
 
@@ -136,17 +159,49 @@ class Comparison:
         fill_scores(row, scored, self.data, self.num_draws)
         return True
 
-    def _method(self, method: Method, row: MethodRow) -> None:
+    def _as_before(self, row: MethodRow, error: NothingMade) -> MethodRow:
+        """The row that an earlier call has finished of the method; if there is none, `row` with what was wrong now."""
+        logger.warning("%s %s: %s", row.title, error.status, error)
+        before = kept_row(self.out, row.key)
+        if before is None or not self._keep(before):
+            row.status, row.reason = error.status, str(error)
+            return row
+        said = f"this row is of an earlier call; with the settings of this one it is {error.status}: {error}"
+        before.refused = before.reason = said
+        logger.warning("%s: %s", row.title, said)
+        return before
+
+    def _all_seeds(self, key: str) -> list[int]:
+        """The seeds that are asked for, and those that an earlier call has finished of the method and that are still there."""
+        before = kept_row(self.out, key)
+        folders = {seed: self.out / "runs" / key / f"seed={seed}" for seed in (before.seeds if before is not None else ())}
+        finished = {seed for seed, folder in folders.items() if (folder / METRICS).is_file() or (folder / TRAINED).is_file()}
+        more = sorted(finished - {*self.seeds})
+        if more:
+            named = ", ".join(map(str, more))
+            logger.info("%s: an earlier call has finished the seeds %s too, and they stay in its row", key, named)
+        return sorted({*self.seeds, *more})
+
+    def _plan(self, method: Method) -> Plan:
+        """The plan of the method.
+
+        Raises:
+            NothingMade: if it cannot be trained on these data.
+        """
         keys = {name: value for who in ("all", method.key) for name, value in self.given.get(who, {}).items()}
         try:
-            planned = plan(method, self.data, self.out / "data" / "tissue", keys, self.by_labels_alone)
+            return plan(method, self.data, self.out / "data" / "tissue", keys, self.by_labels_alone)
         except NotComparable as error:
-            row.status, row.reason = SKIPPED, str(error)
-            logger.warning("%s is skipped: it %s", method.title, error)
-            return
+            raise NothingMade(SKIPPED, str(error)) from error
+        except Exception as error:
+            logger.exception("%s cannot be planned", method.title)
+            raise NothingMade(FAILED, _one_line(error)) from error
+
+    def _method(self, method: Method, row: MethodRow) -> None:
+        planned = self._plan(method)
         row.effort, row.selection = planned.effort, planned.selection
         row.mpp, row.overlays = planned.mpp, list(method.overlays)
-        row.config = method.plain_keys(planned.settings)
+        row.config = method.plain_keys(planned.settings) | planned.facts
         row.settings = {name: value for name, value in planned.settings.items() if name not in _FOLDERS}
         fixed = {
             "bundle_root": str(method.bundle),
@@ -157,26 +212,26 @@ class Comparison:
         # The manifest's path is always the same.
         notes = {"manifest sha256": _sha256(self.data.manifests[method.kind])}
         folder = self.out / "runs" / method.key
-        sweep = MeasuredSweep(method.config_files, {"seed": self.seeds}, folder, fixed, notes=notes)
-        logger.info("%s: training with %d seeds", method.title, len(self.seeds))
+        seeds = self._all_seeds(method.key)
+        sweep = MeasuredSweep(method.config_files, {"seed": seeds}, folder, fixed, notes=notes)
+        sweep.origin = self.origin
+        logger.info("%s: training with %d seeds", method.title, len(seeds))
         try:
             sweep.run()
         except ValueError as error:  # its folder was made with other settings
-            row.status, row.reason = FAILED, str(error)
-            logger.error("%s failed: %s", method.title, row.reason)
-            return
+            raise NothingMade(FAILED, str(error).replace("--output_dir", "--out")) from error
         except RuntimeError as error:
             logger.error("%s: %s", method.title, error)
         problems = {}
-        for seed in self.seeds:
+        for seed in seeds:
             folder = sweep.folder({"seed": seed})
             maps = self._maps(method.key, seed)
             if not (folder / METRICS).is_file():
                 problems[seed] = last_line(folder / LOG)
             elif self._infer(planned, folder, maps):
                 problems[seed] = last_line(folder / INFERENCE_LOG)
-        minutes = [_seconds(sweep.folder({"seed": seed}) / USAGE) / 60 for seed in self.seeds if seed not in problems]
-        self._score(row, problems, minutes)
+        minutes = [seconds(sweep.folder({"seed": seed}) / USAGE) / 60 for seed in seeds if seed not in problems]
+        self._score(row, seeds, problems, minutes)
 
     def _infer(self, planned: Plan, folder: Path, maps: Path) -> int:
         """Map the test images with one training's network; the exit status."""
@@ -204,7 +259,8 @@ class Comparison:
                 return
         row.effort = {"labels": len(records) if learns else 0, "areas": 0, "masks": 0}
         problems, minutes = {}, []
-        for seed in self.seeds if learns else self.seeds[:1]:
+        seeds = self._all_seeds(name) if learns else self.seeds[:1]
+        for seed in seeds:
             folder, maps = self.out / "runs" / name / f"seed={seed}", self._maps(name, seed)
             command = [sys.executable, str(ROOT / "scripts" / "comparison" / "baselines.py"), name]
             command += ["--manifest", str(self.data.manifests[kind]), "--test", str(self.data.test_manifest)]
@@ -215,9 +271,9 @@ class Comparison:
             if self._run(command, folder / USAGE, folder / LOG, maps):
                 problems[seed] = last_line(folder / LOG)
             else:
-                minutes.append(json.loads((folder / TRAINED).read_text())["seconds"] / 60 if learns else 0.0)
+                minutes.append(seconds_of_colours(folder) / 60 if learns else 0.0)
                 tracking.finish()
-        self._score(row, problems, minutes)
+        self._score(row, seeds, problems, minutes)
 
     def _run(self, command: Sequence[str], usage: Path, log_file: Path, maps: Path) -> int:
         """Run a command that makes maps, unless it has; its exit status."""
@@ -228,17 +284,16 @@ class Comparison:
             return 0
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("a") as log:
-            status = run_child(command_line(usage, command), log)
+            status = run_child(command_line(usage, command, self.origin), log)
         if not status:
             with atomic_path(note) as temporary:
                 temporary.write_text(wanted)
         return status
 
-    def _score(self, row: MethodRow, problems: Mapping[int, str], minutes: Sequence[float]) -> None:
+    def _score(self, row: MethodRow, seeds: Sequence[int], problems: Mapping[int, str], minutes: Sequence[float]) -> None:
         """Fill in what the maps score, of the seeds that have no problem."""
         row.reason = "; ".join(f"seed {seed}: {reason}" for seed, reason in problems.items())
         scored: list[Scores] = []
-        seeds = self.seeds[:1] if row.key in UNTRAINED else self.seeds
         for seed in (seed for seed in seeds if seed not in problems):
             maps, folder = self._maps(row.key, seed), self.out / "runs" / row.key / f"seed={seed}"
             try:
@@ -250,6 +305,7 @@ class Comparison:
             row.seeds.append(seed)
             row.maps.append(maps)
             row.mlflow_runs.append(self._log(folder, scores))
+            row.origins.append(distinct(attempts_in(folder)))
         if not scored:
             row.status = FAILED
             return
@@ -257,7 +313,7 @@ class Comparison:
         row.training_minutes = sum(minutes) / len(minutes) if minutes else math.nan
         folders = [self.out / "runs" / row.key / f"seed={seed}" for seed in row.seeds]
         row.seconds_per_image = mean_seconds(row.maps, [folder / INFERENCE_USAGE for folder in folders])
-        row.peak_bytes, row.gpu_bytes = (_peak(folders, what) for what in ("peak_bytes", "gpu_bytes"))
+        row.peak_bytes, row.gpu_bytes = (peak(folders, what) for what in ("peak_bytes", "gpu_bytes"))
 
     def _ceiling_title(self, name: str) -> str:
         size_um = self.data.region_size_um
@@ -280,7 +336,8 @@ class Comparison:
     def _log(self, folder: Path, scores: Scores) -> str:
         """Log one training's scores below its MLflow run; the id of that run, or nothing where MLflow cannot be reached."""
         tracking = self._tracking(folder)
-        means = {name: interval.mean for name, interval in intervals([scores], num_draws=1).items()}
+        found = intervals([scores], num_draws=1)
+        means = {name: found[name].mean for name in found if self.tracker.scores is None or name in self.tracker.scores}
         tracking.log_stage("comparison", means)
         tracking.finish_stage("comparison")
         return tracking.known_parent_run() or ""
@@ -303,58 +360,9 @@ def fill_scores(row: MethodRow, scored: Sequence[Scores], data: ComparisonData, 
     row.confusion = np.sum([one.confusion.sum(axis=0) for one in scored], axis=0)
 
 
-def last_line(log: Path) -> str:
-    """The last informative line of a log, which is the error of a traceback.
-
-    Of an error that MONAI wraps, the line says what was wrong and not in which item.
-    """
-    try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return "it left no log"
-    errors = [line for line in lines if line.startswith("error: ") or _is_error(line)]
-    causes = [line for line in errors if not line.startswith("RuntimeError: Failed to")]
-    return (causes or errors or lines or ["it printed no message"])[-1][:500]
-
-
-def _is_error(line: str) -> bool:
-    name = line.partition(":")[0]
-    return name.replace(".", "").isidentifier() and name.endswith(("Error", "Exception", "Interrupt", "Failures"))
-
-
 def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:500]
-
-
-def _seconds(usage: Path) -> float:
-    """Sum over all attempts: those of an interrupted training continue in the next one."""
-    return sum(attempt["seconds"] for attempt in read_attempts(usage))
-
-
-def _peak(folders: Sequence[Path], what: str) -> int | None:
-    attempts = [attempt for folder in folders for name in (USAGE, INFERENCE_USAGE) for attempt in read_attempts(folder / name)]
-    return max((attempt[what] for attempt in attempts if attempt.get(what)), default=None)
-
-
-def mean_seconds(maps: Sequence[Path], usages: Sequence[Path]) -> float:
-    """Seconds that an image adds to a run of many, mean over the maps of several trainings; NaN where there are none.
-
-    While an image's files are written the next one is computed, so the sum of the images' own seconds is more than what they
-    took together, and at most twice as much. What their process took is more as well, by its start. The lesser of both is
-    taken, the process's only where it can be the one that made all the maps.
-
-    Args:
-        maps: a folder per training, with its table.
-        usages: what the process that filled each folder has cost, see `read_attempts`; the file may be missing.
-    """
-    seconds, number = 0.0, 0
-    for folder, usage in zip(maps, usages, strict=True):
-        rows = [row for row in read_rows(folder / TABLE_NAME).values() if row["status"] in FINISHED]
-        alone, of_process = sum(float(row["seconds"]) for row in rows), _seconds(usage)
-        seconds += min(alone, of_process) if of_process >= alone / 2 else alone
-        number += len(rows)
-    return seconds / number if number else math.nan

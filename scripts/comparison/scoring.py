@@ -33,6 +33,7 @@ from shared.wsi import open_slide, tissue_mask
 
 from .ceilings import INSTANCES_PER_SIDE, CeilingGrid
 from .data import ComparisonData
+from .json_file import read_object
 
 # Raise it when the same maps score differently.
 SCORES_VERSION = 2
@@ -101,7 +102,8 @@ class MapScorer:
         known = read_scores(file, key)
         if known is not None:
             return known
-        least = least_value(float(json.loads((maps / SETTINGS_NAME).read_text())["threshold"]))
+        settings = read_object(maps / SETTINGS_NAME, "Delete the folder of the maps to make them again", ("threshold",))
+        least = least_value(float(settings["threshold"]))
         folder = MapFolder(maps, self.class_names)
 
         def of_map(record: Record) -> dict[str, NDArray[Any]]:

@@ -27,7 +27,8 @@ class PublishedRow:
     Attributes:
         methods: with these numbers, as on the command line, without the overlay of the data set.
         scores: score -> value.
-        settings: keys of the training and the values with which these are its numbers; None stands for null or no such key.
+        settings: keys of the training and the values with which these are its numbers; None stands for null or no such key. A
+            comparison adds facts that no key says: the ``training_cases`` and whether it ``trains_on_regions`` of slides.
         group: the test images or slides that the scores are of, as the manifest's column calls them; `WHOLE` for all.
         unit: what the scores are of where they say nothing of the other, ``"images"`` or ``"slides"``; None for either.
     """

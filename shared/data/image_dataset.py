@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..wsi.annotations.annotation_classes import check_classes
-from ..wsi.notices import LARGEST_MPP_RATIO, warn_of_other_mpp
+from ..wsi.notices import warn_of_enlarged, warn_of_other_mpp
 from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
 from .labels.lattice import check_lattice
@@ -338,11 +338,8 @@ def _check_stride(height: int, width: int, instances_per_side: int, feature_stri
 def _locate(record: Record, mpp: float | None, size_px: int | None) -> tuple[Slide, tuple[int, int], tuple[int, int]]:
     """The open slide of a record, its region's top-left corner at level 0, and (width, height) in pixels as read."""
     slide = open_slide(record["image"], mpp=record.get("mpp"))
-    if mpp is not None and slide.has_mpp and slide.mpp > mpp * LARGEST_MPP_RATIO:
-        raise ValueError(
-            f"its pixels are {slide.mpp:g} um, coarser than the mpp={mpp:g} at which images are read: detail that a method "
-            "learns from is missing. Choose a larger mpp, or leave the image out"
-        )
+    if mpp is not None and slide.has_mpp:
+        warn_of_enlarged(slide.mpp, mpp)
     downsample = downsample_of(slide, mpp)
     x, y, *region_px = region_of(record, slide.size_px)
     origin = (x, y)

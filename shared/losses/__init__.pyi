@@ -17,6 +17,7 @@ from .constrained_retrain import (
 from .deep_weak_supervision import (
     DeepWeakSupervisionLoss as DeepWeakSupervisionLoss,
     deep_weak_supervision_loss as deep_weak_supervision_loss,
+    needs_areas as needs_areas,
 )
 from .joint_seg_cls import JointSegClsLoss as JointSegClsLoss, inverse_frequency_weights as inverse_frequency_weights
 from .power_mean import (

@@ -88,6 +88,20 @@ def deep_weak_supervision_loss(
         return total
 
 
+def needs_areas(etas: Sequence[float], eta_fuse: float, eta_scale: float = 1.0) -> bool:
+    """Whether the area constraint has a weight at any map, so that areas are needed; a single side output has no fusion.
+
+    Args:
+        etas: weight at each side output.
+        eta_fuse: weight at the fusion.
+        eta_scale: all weights are multiplied by it.
+
+    >>> needs_areas([0, 0, 0], 10), needs_areas([0], 10), needs_areas([2.5, 5], 0, eta_scale=0)
+    (True, False, False)
+    """
+    return eta_scale > 0 and (any(etas) or (len(etas) > 1 and eta_fuse > 0))
+
+
 class DeepWeakSupervisionLoss(nn.Module):
     """Module of `deep_weak_supervision_loss`.
 
@@ -133,7 +147,7 @@ class DeepWeakSupervisionLoss(nn.Module):
     @property
     def needs_areas(self) -> bool:
         """Whether the area constraint has a weight at any map; a single side output has no fusion."""
-        return any(self.etas) or (len(self.etas) > 1 and self.eta_fuse > 0)
+        return needs_areas(self.etas, self.eta_fuse)
 
     def forward(
         self,

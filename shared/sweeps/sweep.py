@@ -126,7 +126,7 @@ class Sweep:
                 named = {name: "$None" if value is None else value for name, value in options.items()}
                 check_given(Given(tuple(map(Path, self._files(values))), named))
             if (folder / SETTINGS).is_file():
-                before, now = json.loads((folder / SETTINGS).read_text()), self.settings(values)
+                before, now = _settings_in(folder), self.settings(values)
                 names = filter(_decides, sorted({*before, *now}))  # an older version may have recorded more
                 differences = [name for name in names if before.get(name) != now.get(name)]
                 shown = "; ".join(f"{name}: {before.get(name)!r} before, {now.get(name)!r} now" for name in differences[:8])
@@ -254,6 +254,17 @@ def parse_value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def _settings_in(folder: Path) -> dict[str, Any]:
+    """The settings with which a run was trained."""
+    try:
+        return dict(json.loads((folder / SETTINGS).read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / SETTINGS}: expected the settings of a run as a JSON object; found something else ({error}). Delete the "
+            "folder to train again; nothing was changed."
+        ) from error
 
 
 def _decides(name: str) -> bool:

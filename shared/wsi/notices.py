@@ -17,6 +17,15 @@ def warn_once(message: str) -> None:
     logger.warning("%s", message)
 
 
+def warn_of_enlarged(own_mpp: float, mpp: float) -> None:
+    """Log a warning, once, if images with pixels of `own_mpp` micrometres are read at an `mpp` that is finer by a quarter."""
+    if own_mpp > mpp * LARGEST_MPP_RATIO:
+        warn_once(
+            f"images with pixels of {own_mpp:.3g} um are read at mpp={mpp:.3g}: they are enlarged {own_mpp / mpp:.2g} times "
+            "and show no more detail than they have"
+        )
+
+
 def warn_of_other_mpp(
     encoder: str, own_mpp: float | None, used_mpp: float | None, key: str = "mpp", enlargement: float = 1.0
 ) -> None:

@@ -71,15 +71,37 @@ def test_the_modes_are_planned_as_different_trainings(bach: Path, arguments: Nam
     for parser in parsers:
         assert [parser.get_parsed_content(name) for name in ("image_size_px", "labelled_size_px")] == [128, 128]
         assert parser.get_parsed_content("mpp") == pytest.approx(7.472)
-    # S and S+C have published numbers of their share, but those are of whole slides, and these are patches.
+    # S and S+C have published numbers of their share and slides, but those are of whole slides, and these are patches.
     published = published_data(ROOT / "bundles")[arguments.dataset]
+    assert [one.facts for one in plans] == [{"training_cases": ["A01", "A02", "A03"], "trains_on_regions": False}] * 3
 
     def published_of(unit: str) -> list[dict[str, float]]:
-        return [published.of_unit(unit).of(one.method.key, one.method.plain_keys(one.settings)) for one in plans]
+        return [published.of_unit(unit).of(one.method.key, one.method.plain_keys(one.settings) | one.facts) for one in plans]
 
     assert [list(scores) for scores in published_of(SLIDES)] == [["bach_score_of_cases"], ["bach_score_of_cases"], []]
     assert not data.is_slides
     assert published_of(IMAGES) == [{}, {}, {}]
+
+
+@pytest.mark.parametrize(
+    ("options", "cases"), [((), ["A01", "A02", "A03"]), (("--split_with_a08",), ["A01", "A06", "A08"])], ids=["A01-A03", "A08"]
+)
+def test_no_published_number_stands_beside_regions_of_whole_slides(
+    arguments: Namespace, prepare: Prepare, tmp_path: Path, options: tuple[str, ...], cases: list[str]
+) -> None:
+    """Scores of whole slides are the paper's, its training on patches of lesions and photos is not what a comparison does."""
+    sizes = ("--size_px", 128, "--mpp", MPP)
+    assert prepare("bach", write_bach(tmp_path / "source"), tmp_path / "bach", *sizes, *options)[0] == ""
+    slides = tmp_path / "bach" / "slides.csv"
+    data = prepare_data(slides, tmp_path / "data", arguments.class_names, region_size_px=64, region_mpp=MPP)
+    (found,) = find_methods(ROOT / "bundles", ["joint_seg_cls+s"])
+    planned = plan(with_dataset(found, arguments.dataset), data, tmp_path / "tissue", {"image_size_px": 128, "mpp": 7.472})
+    assert planned.facts == {"training_cases": cases, "trains_on_regions": True}
+    config = planned.method.plain_keys(planned.settings) | planned.facts
+    published = published_data(ROOT / "bundles")[arguments.dataset].of_unit(SLIDES)
+    assert published.of(planned.method.key, config) == {}
+    # Patches of lesions of these slides would be the paper's, if they are the first three.
+    assert bool(published.of(planned.method.key, config | {"trains_on_regions": False})) == (not options)
 
 
 @pytest.mark.slow

@@ -6,13 +6,15 @@ import shutil
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 from scripts.comparison.data import prepare_data
-from scripts.comparison.intervals import draw
+from scripts.comparison.intervals import draw, score_names
 from scripts.comparison.method_row import MethodRow
 from scripts.comparison.reporting.report import Report
+from scripts.comparison.runs import Comparison, Tracker
 from scripts.comparison.scoring import MapScorer
 from shared.data import TissueCache
 from shared.writers import write_rows
@@ -86,3 +88,20 @@ def test_classes_come_first(report):
     for index, name in ((1, "benign"), (2, "invasive")):
         red, green, blue = class_colour(index)
         assert f'<i style="background:#{red:02x}{green:02x}{blue:02x}"></i>{name}' in page
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_mlflow_gets_the_scores_that_the_table_has(report, tracked_folder, ordered):
+    """BACH's score has no meaning where classes are unordered."""
+    folder, _, _ = report
+    data = prepare_data(folder / "images.csv", folder / "data", class_names=NAMES)
+    scores = MapScorer(data, 1.0, TissueCache(folder / "tissue")).score(folder, folder / "scores.npz")
+    names = score_names(NAMES, ordered)
+    uri = f"sqlite:///{tracked_folder}/mlruns.db"
+    comparison = Comparison(data, tracked_folder, [], [0], 1.0, {}, Tracker(uri, "comparison", names))
+    comparison._log(tracked_folder / "runs" / "joint" / "seed=0", scores)
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("comparison").experiment_id])
+    (logged,) = (run.data.metrics for run in runs if run.data.metrics)
+    assert {"class_accuracy", "macro_f1"} <= logged.keys() <= names.keys()
+    assert ("bach_score" in logged) == ordered

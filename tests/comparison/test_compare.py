@@ -4,6 +4,8 @@ import csv
 import json
 import multiprocessing
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from scripts import compare
-from scripts.comparison.runs import last_line, mean_seconds
+from scripts.comparison.attempts import last_line, mean_seconds
 from shared.data import load_manifest, write_manifest
 from shared.engines.folder_lock import FolderLock
 
@@ -110,6 +112,9 @@ def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_pa
     assert runs["seed=0/comparison"].data.metrics["iou"] == pytest.approx(float(row["iou"]), abs=1e-6)
 
     kept = (tracked_folder / "rows" / "cdws_mil.json").read_text()
+    ((origin,),) = json.loads(kept)["origins"]
+    assert origin["command"] == shlex.join(["python", "scripts/compare.py", *command[1:]])
+    assert origin["code"].startswith("version ")
 
     # Once more: nothing is trained, mapped or scored again.
     before = {path: path.stat().st_mtime_ns for path in tracked_folder.glob("[rms]*/cdws_mil/seed=0*/*") if path.is_file()}
@@ -121,12 +126,20 @@ def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_pa
     assert {path.name for path in before} >= set(made)
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items() if path.name in made)
 
-    # With other settings the folder is not touched: a row says so.
+    # With other settings the folder is not touched: the row stays as it was and says so.
     monkeypatch.setattr(sys, "argv", [*command, "--set", "cdws_mil", "num_epochs", "2"])
     with pytest.raises(SystemExit) as stop:
         compare.main()
     assert stop.value.code == 1
-    assert "contains a run of another sweep (num_epochs: 1 before, 2 now)" in (tracked_folder / "table.md").read_text()
+    assert re.search(
+        r"- CDWS-MIL as before: this row is of an earlier call; .* it is failed: .* contains a run of another sweep "
+        r"\(num_epochs: 1 before, 2 now\)\. Give another --out, or",
+        (tracked_folder / "table.md").read_text(),
+    )
+    with (tracked_folder / "table.csv").open(newline="") as file:
+        again = {found["method"]: found for found in csv.DictReader(file)}
+    assert again["cdws_mil"] | {"reason": ""} == row
+    assert (tracked_folder / "rows" / "cdws_mil.json").read_text() == kept
 
     # Nor with another manifest: a test image that was trained on would be scored.
     records = load_manifest(images_csv)
@@ -146,8 +159,6 @@ def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_pa
     # Other methods into the same folder: the rows of before stay, scored as they were.
     options = ["--methods", "alpha_beta_mil", "--no_baselines", "--seeds", "1", "--mpp", "0.5", "--examples", "0"]
     options += ["--manifest", str(images_csv), "--bundles", str(bundles), "--out", str(tracked_folder)]
-    for path in (tracked_folder / "rows").glob("cdws_mil.json"):
-        path.write_text(kept)
     monkeypatch.setattr(sys, "argv", [command[0], *options])
     with pytest.raises(SystemExit) as stop:
         compare.main()
@@ -155,6 +166,33 @@ def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_pa
         again = {found["method"]: found for found in csv.DictReader(file)}
     assert list(again) == ["alpha_beta_mil", "cdws_mil"]
     assert again["cdws_mil"] == row
+    # They are of the call that made them.
+    text = (tracked_folder / "table.md").read_text()
+    assert f"- Made by `{origin['command']}` (" in text
+    assert "--methods" not in text
+
+
+@pytest.mark.slow
+def test_fewer_and_more_seeds_into_one_folder(images_csv, tracked_folder, monkeypatch):
+    """Of two versions of the code: fewer seeds keep those that are there, and each seed is of the version that made it."""
+    arguments = ["--manifest", images_csv, "--methods", "alpha_beta_mil", "--out", tracked_folder, "--mpp", 0.5, "--examples", 0]
+    monkeypatch.chdir(ROOT)
+    tables = []
+    for seeds, code in ((2, "version 1"), (1, "version 2"), (3, "version 3")):
+        monkeypatch.setattr("scripts.comparison.origin.code_text", lambda folder, code=code: code)
+        monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments), "--seeds", str(seeds)])
+        with pytest.raises(SystemExit):
+            compare.main()
+        with (tracked_folder / "table.csv").open(newline="") as file:
+            tables.append({row["method"]: row for row in csv.DictReader(file)}["colour_only"])
+    assert [table["seeds"] for table in tables] == ["0 1", "0 1", "0 1 2"]
+    assert tables[0] == tables[1]
+    text = (tracked_folder / "table.md").read_text()
+    made = re.findall(r"- Made by `python scripts/compare.py .* --seeds (\d)` \(.*(version \d).*\): (.*)", text)
+    assert made == [
+        ("2", "version 1", "Everything is tumour, Colour only (seed 0, seed 1)"),
+        ("3", "version 3", "Colour only (seed 2)"),
+    ]
 
 
 def test_what_cannot_be_started(images_csv, tmp_path, monkeypatch, capsys):

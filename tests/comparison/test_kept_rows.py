@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from scripts import compare
-from scripts.comparison.kept_rows import DATA_OPTIONS, check_folder, keep_row, kept_rows, note_folder
-from scripts.comparison.method_row import DONE, MethodRow
+from scripts.comparison.kept_rows import DATA_OPTIONS, check_folder, keep_row, kept_row, kept_rows, note_folder
+from scripts.comparison.method_row import DONE, FAILED, SKIPPED, MethodRow
+from scripts.comparison.methods import find_methods
+from scripts.comparison.origin import Origin
+from scripts.comparison.runs import Comparison, NothingMade, Tracker
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("normal", "tumour")
@@ -85,6 +88,131 @@ def test_a_row_of_0_7_0_gets_the_lists_and_nulls_of_its_training(tmp_path):
     trained, baseline = kept_rows(tmp_path, [])
     assert trained.config == {"mode": "S", "lr": 0.1, "etas": [1, 2], "num_folds": None, "area": None}
     assert baseline.config == {"mode": "S", "lr": 0.1, "area": None}
+
+
+CALLS = [Origin("python scripts/compare.py --seeds 2", "version 0.9.0, commit a", "2 CPU cores", "2026-11-30 08:00"), None]
+
+
+def test_a_row_keeps_its_origins_and_one_of_an_older_version_has_none(tmp_path):
+    keep_row(MethodRow("camel", "CAMEL", seeds=[0, 1], origins=[CALLS[:1], CALLS], refused="other settings"), tmp_path)
+    keep_row(MethodRow("wildcat", "WILDCAT", seeds=[0]), tmp_path)
+    older = tmp_path / "rows" / "wildcat.json"
+    older.write_text(json.dumps({name: value for name, value in json.loads(older.read_text()).items() if name != "origins"}))
+    rows = kept_rows(tmp_path)
+    assert [row.origins for row in rows] == [[CALLS[:1], CALLS], []]
+    # Of the call that was refused, not of the row.
+    assert [row.refused for row in rows] == ["", ""]
+    assert kept_row(tmp_path, "camel") == rows[0]
+    assert kept_row(tmp_path, "joint_seg_cls") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (
+            '{"bad',
+            r"expected a JSON object with the entries key, title; found what is no JSON \(.*\)\. Delete the file: the same",
+        ),
+        ("[1, 2]", r"expected a JSON object with the entries key, title; found \[1, 2\]\. Delete the file"),
+        ('{"key": "camel"}', r"expected a JSON object with the entries key, title; found no title\. Delete the file"),
+        (
+            '{"key": "camel", "title": "CAMEL", "status": "ok", "fairness": 1, "carbon": 2}',
+            r"expected a row of version [\d.]+; found carbon, fairness, which it does not know\. A newer version may have "
+            r"written it: continue with that one, or give another --out",
+        ),
+        ('{"key": "camel", "title": "CAMEL", "origins": [3]}', r"expected as origins a list for each seed; found \[3\]\. Delete"),
+    ],
+)
+def test_a_row_that_cannot_be_read(tmp_path, content, problem):
+    file = tmp_path / "rows" / "camel.json"
+    file.parent.mkdir()
+    file.write_text(content)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(file))}: {problem}"):
+        kept_rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "remedy"),
+    [
+        (
+            "comparison.json",
+            "manifest, sha256, class_names",
+            "Give another --out. If the folder holds a comparison of this manifest",
+        ),
+        ("rows/camel.json", "key, title", "Delete the file: the same command writes it again, and repeats no training"),
+    ],
+)
+def test_a_damaged_file_ends_the_command_with_its_name(images_csv, tmp_path, monkeypatch, capsys, name, expected, remedy):
+    file = tmp_path / "out" / name
+    file.parent.mkdir(parents=True)
+    file.write_text('{"bad')
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--manifest", str(images_csv), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stop:
+        compare.main()
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert f"error: {file}: expected a JSON object with the entries {expected}; found what is no JSON (" in said
+    assert remedy in said
+    assert file.read_text() == '{"bad'
+
+
+def test_a_damaged_configuration_of_a_bundle_is_named(tmp_path):
+    configs = tmp_path / "bundles" / "mine" / "configs"
+    configs.mkdir(parents=True)
+    for name, read in (("metadata", "title"), ("train", "training"), ("inference", "inference")):
+        for other in ("metadata", "train", "inference"):
+            (configs / f"{other}.json").write_text("{" if other == name else '{"name": "Mine"}')
+        (found,) = find_methods(tmp_path / "bundles", ["mine"])
+        with pytest.raises(ValueError, match=rf"{name}\.json: expected a JSON object.*Correct this configuration"):
+            getattr(found, read)
+
+
+@pytest.fixture
+def comparison(data, tmp_path):
+    """A comparison of some seeds with scores that need no maps."""
+
+    def make(*seeds):
+        made = Comparison(data, tmp_path, [], list(seeds), 1.0, {}, Tracker("sqlite://", "comparison"))
+        made._keep = lambda row: True
+        return made
+
+    return make
+
+
+def finish(folder, key, seeds, name="evaluation/metrics.json"):
+    for seed in seeds:
+        file = folder / "runs" / key / f"seed={seed}" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+
+
+def test_fewer_seeds_keep_those_that_are_finished(comparison, tmp_path, caplog):
+    keep_row(MethodRow("camel", "CAMEL", seeds=[0, 1, 2]), tmp_path)
+    keep_row(MethodRow("colour_only", "Colour only", seeds=[0, 1]), tmp_path)
+    finish(tmp_path, "camel", [0, 1])
+    finish(tmp_path, "colour_only", [0, 1], "training.json")
+    with caplog.at_level(logging.INFO):
+        # The training of seed 2 is gone.
+        assert comparison(0)._all_seeds("camel") == [0, 1]
+    assert "camel: an earlier call has finished the seeds 1 too, and they stay in its row" in caplog.text
+    assert comparison(0, 1, 2, 3)._all_seeds("camel") == [0, 1, 2, 3]
+    assert comparison(0)._all_seeds("colour_only") == [0, 1]
+    assert comparison(0)._all_seeds("wildcat") == [0]
+
+
+@pytest.mark.parametrize("status", [SKIPPED, FAILED])
+def test_a_finished_row_stays_where_nothing_was_made(comparison, tmp_path, status):
+    keep_row(MethodRow("camel", "CAMEL", seeds=[0, 1], settings={"mpp": 0.5}), tmp_path)
+    before = (tmp_path / "rows" / "camel.json").read_text()
+    made = comparison(0)
+    row = made._as_before(MethodRow("camel", "CAMEL"), NothingMade(status, "needs something else"))
+    assert (row.status, row.seeds, row.settings) == (DONE, [0, 1], {"mpp": 0.5})
+    assert row.refused == row.reason
+    assert row.reason.endswith(f"with the settings of this one it is {status}: needs something else")
+    assert (tmp_path / "rows" / "camel.json").read_text() == before
+    new = made._as_before(MethodRow("wildcat", "WILDCAT"), NothingMade(status, "needs something else"))
+    assert (new.status, new.reason, new.refused) == (status, "needs something else", "")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import nn
 
 from scripts.comparison.data import prepare_data
 from scripts.comparison.methods import dataset_of, find_methods, with_dataset
@@ -97,10 +98,50 @@ def test_a_manifest_of_train_and_test_alone(changed, tmp_path):
     for name, given in (
         ("cdws_mil", {}),
         ("camel", {}),
+        ("fully_supervised", {}),
+        ("joint_seg_cls", {}),
+        ("wildcat+features", {"keep_best": "val_image_auc"}),
         ("cdws_mil+dataset_a", {"keep_best": "val_image_auc", "pretrained": False}),
     ):
         with pytest.raises(NotComparable, match="needs images of the split 'val'"):
             plan(method(name), data, tmp_path, given)
+
+
+LAST_EPOCH = {"keep_best": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("mil_boosting", {}),
+        *((f"{name}+features", {}) for name in ("mil_boosting", "cdws_mil", "fully_supervised", "wildcat")),
+        *((name, LAST_EPOCH) for name in ("cdws_mil", "fully_supervised", "fully_supervised+instance_fsb", "wildcat")),
+        *((name, LAST_EPOCH) for name in ("joint_seg_cls", "joint_seg_cls+features")),
+    ],
+)
+def test_what_chooses_nothing_needs_no_validation_images(changed, tmp_path, name, given):
+    data = changed(split=lambda index, cell: "train" if cell == "val" else cell)
+    found = method(name)
+    planned = plan(found, data, tmp_path, given)
+    assert planned.selection == {"labels": 0, "areas": 0, "masks": 0}
+    parser = found.parser(planned.settings)
+    assert [parser.get_parsed_content(item) for item in ("val_records", "val_images", "validate::evaluator")] == [[], None, None]
+    assert len(parser.get_parsed_content("train_records")) == 6
+
+
+def test_a_plan_builds_no_network_and_loads_no_weights(data, tmp_path, monkeypatch):
+    """Offline, the pretrained weights of Dataset A's overlay cannot be had."""
+
+    def build(*arguments, **options):
+        raise AssertionError("a network was built")
+
+    monkeypatch.setattr(nn.Module, "__init__", build)
+    planned = plan(method("cdws_mil+dataset_a"), data, tmp_path, {})
+    assert (planned.effort, planned.settings.get("pretrained")) == ({"labels": 4, "areas": 2, "masks": 0}, None)
+    assert plan(method("cdws_mil+dws"), data, tmp_path, {}).effort == {"labels": 4, "areas": 0, "masks": 0}
+    for found in find_methods(BUNDLES):
+        if found.kind == "images":
+            plan(found, data, tmp_path, {})
 
 
 def test_supervision_by_some_masks(data, tmp_path):

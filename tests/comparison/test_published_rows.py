@@ -6,12 +6,15 @@ import pytest
 
 from scripts.comparison.intervals import score_names
 from scripts.comparison.methods import find_methods, with_dataset
+from scripts.comparison.planning import FACTS
 from scripts.declarations.published import WHOLE, published_data
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 PUBLISHED = published_data(BUNDLES)
 # What a paper varies within a table: an overlay of the data set says the rest.
 VARIED = {"training_share", "masked_share", "mode", "alpha", "beta"}
+# What a comparison on the paper's data, which no manifest of whole slides is, would add.
+OF_BACH = dict(zip(FACTS, (["A01", "A02", "A03"], False), strict=True))
 # Keys of trainings on a part of the images, or by a mode: wherever there is one, a row says which.
 DECISIVE = ("training_share", "masked_share", "num_folds", "mode")
 
@@ -43,7 +46,7 @@ def test_a_row_says_what_it_depends_on(data, row, key):
     assert row.settings.keys() >= {name for name in DECISIVE if name in method.training}
     if data.overlay in method.overlays:
         config = method.plain_keys({})
-        assert {name for name, value in row.settings.items() if config.get(name) != value} <= VARIED
+        assert {name for name, value in row.settings.items() if config.get(name) != value} <= {*VARIED, *FACTS}
 
 
 @of_every_row
@@ -84,16 +87,36 @@ def test_the_pair_and_the_group():
 
 
 def test_numbers_of_whole_slides_do_not_stand_beside_those_of_patches():
-    assert {row.unit for row in PUBLISHED["bach"].rows} == {"slides"}
-    assert PUBLISHED["bach"].of_unit("images").rows == ()
-    assert PUBLISHED["bach"].of_unit("slides") == PUBLISHED["bach"]
+    units = {overlay: {row.unit for row in data.rows} for overlay, data in PUBLISHED.items()}
+    patches = {overlay: {"images"} for overlay in ("camelyon16", "adenoma", "dataset_a")}
+    assert units == {"bach": {"slides"}, "tcga": {None}} | patches
+    for overlay, (unit,) in units.items():
+        others = {"images": "slides", "slides": "images"}.get(unit)
+        assert PUBLISHED[overlay].of_unit(unit or "slides") == PUBLISHED[overlay]
+        assert others is None or PUBLISHED[overlay].of_unit(others).rows == ()
 
 
 def test_the_share_of_the_masks_and_the_mode():
-    assert shown("joint_seg_cls+s_plus_c", "bach", masked_share=0.05) == {"bach_score_of_cases": 0.491}
-    assert shown("joint_seg_cls", "bach", masked_share=0.05, mode="S") == {"bach_score_of_cases": 0.46}
-    assert shown("joint_seg_cls+s", "bach") == {"bach_score_of_cases": 0.57}
-    assert shown("joint_seg_cls", "bach") == shown("joint_seg_cls+s", "bach", masked_share=0.5) == {}
+    assert shown("joint_seg_cls+s_plus_c", "bach", masked_share=0.05, **OF_BACH) == {"bach_score_of_cases": 0.491}
+    assert shown("joint_seg_cls", "bach", masked_share=0.05, mode="S", **OF_BACH) == {"bach_score_of_cases": 0.46}
+    assert shown("joint_seg_cls+s", "bach", **OF_BACH) == {"bach_score_of_cases": 0.57}
+    assert shown("joint_seg_cls", "bach", **OF_BACH) == shown("joint_seg_cls+s", "bach", masked_share=0.5, **OF_BACH) == {}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"training_cases": ["A01", "A06", "A08"]},
+        {"training_cases": ["A01", "A02"]},
+        {"trains_on_regions": True},
+        {"image_size_px": 21},
+        {"mpp": 0.467},
+    ],
+)
+def test_other_slides_regions_and_sizes_are_not_the_papers(other):
+    assert shown("joint_seg_cls+s", "bach", **OF_BACH | other) == {}
+    # As a row of an older version is, which did not note them.
+    assert shown("joint_seg_cls+s", "bach") == {}
 
 
 def test_the_lattice():

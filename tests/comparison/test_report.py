@@ -17,9 +17,9 @@ from PIL import Image
 from scripts.comparison.differences import verdict
 from scripts.comparison.intervals import Difference, Interval, draw, pooled_reliability, score_names
 from scripts.comparison.method_row import FAILED, SKIPPED, MethodRow
+from scripts.comparison.origin import this_call
 from scripts.comparison.reporting.cells import difference_cell
 from scripts.comparison.reporting.gallery import examples
-from scripts.comparison.reporting.origin import command_text
 from scripts.comparison.reporting.parts import case_values, worst_cases
 from scripts.comparison.reporting.plots import Point, label_places, scatter
 from scripts.comparison.reporting.report import Report
@@ -74,7 +74,7 @@ def _drawn(scores, share):
 def report(rows, data, migrated_database, tmp_path):
     shutil.copy(migrated_database, tmp_path / "mlruns.db")
     uri = f"sqlite:///{tmp_path}/mlruns.db"
-    Report(data, 0.5, SECONDS, PAPER, uri, None, 3, "comparison", command=command_text(["--out", "a b"])).write(tmp_path, rows)
+    Report(data, 0.5, SECONDS, PAPER, uri, None, 3, "comparison", origin=this_call(["--out", "a b"])).write(tmp_path, rows)
     return tmp_path
 
 

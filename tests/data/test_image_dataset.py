@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from shared.data import RegionDataset, check_images, load_manifest, pixel_target, read_image, training_augmentation
 from shared.synthetic import write_slide
+from shared.wsi.notices import warn_once
 
 # Grey values that JPEG keeps to within a few: large flat squares of 32 px.
 SQUARE_PX = 32
@@ -64,6 +65,17 @@ def test_a_tile_whose_manifest_knows_its_mpp_is_resampled(write_image):
     assert image.shape == (3, 8, 4)
     # Its outermost pixels are mixed with the glass that lies outside every image.
     assert (image[:, 1:-1, 1:-1] == 77).all()
+
+
+@pytest.mark.parametrize(("mpp", "is_warned"), [(0.5, True), (0.85, False), (1.0, False), (None, False)])
+def test_images_that_are_enlarged_are_warned_of_once(write_image, caplog, mpp, is_warned):
+    warn_once.cache_clear()
+    record = {"image": str(write_image("a", pixels=np.full((16, 8, 3), 77, np.uint8))), "mpp": 1.0, "label": 0}
+    dataset = RegionDataset([record], mpp=mpp)
+    for _ in range(2):
+        dataset[0]
+    said = "images with pixels of 1 um are read at mpp=0.5: they are enlarged 2 times and show no more detail than they have"
+    assert caplog.messages == [said] * is_warned
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.5, 0.4])

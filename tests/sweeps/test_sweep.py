@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -230,6 +231,16 @@ def test_the_script_refuses_before_it_trains(run_python, tmp_path, write_config,
     assert process.returncode == 2
     assert problem in process.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ['{"bad', "3"])
+def test_damaged_settings_of_a_run_are_named(tmp_path, write_config, finish, content):
+    sweep = Sweep([write_config()], {"fold": [0]}, tmp_path / "out")
+    finish(sweep)
+    file = tmp_path / "out" / "fold=0" / "sweep.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(file))}: expected the settings of a run as a JSON object; .* Delete"):
+        sweep.check()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from shared.writers import atomic_path
 
 from ..differences import FLOOR, differences_to, verdict
 from ..method_row import DONE, MethodRow
+from ..origin import Origin
 from .cautions import Sampled, caution, over_text, pair_text, trainings_text
+from .origins import NOT_RECORDED, made_by
 from .table import citation_text, cited, confusion_shares, difference_text, labels_text, percent, reading_text, row_of
 
 # Of the columns of labels and costs, those that stand before the scores.
@@ -59,9 +61,14 @@ def write_markdown(
     lines += _confusion_lines(done, class_names) if len(class_names) > 2 else []
     for group, its in (groups or {}).items():
         lines += _group_lines(group, done, columns, its, reference, first_score, sampled[group], class_names)
-    lines += ["", *(f"- {row.title} {row.status}: {row.reason}" for row in rows if row.reason)]
+    lines += ["", *(f"- {row.title} {'as before' if row.refused else row.status}: {row.reason}" for row in rows if row.reason)]
+    lines += ["", *(f"- Made by {_call(one)}: {what}" for one, what in made_by(done))]
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def _call(origin: Origin | None) -> str:
+    return f"`{origin.command}` ({origin.text})" if origin is not None else NOT_RECORDED
 
 
 def _group_lines(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import math
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -27,11 +23,12 @@ from ..data_checks import unscored_classes
 from ..differences import FLOOR, differences_to, reference_note, reference_of, verdict, write_differences
 from ..intervals import score_names
 from ..method_row import DONE, MethodRow
+from ..origin import Origin, is_shared, now_text, shown_uri, this_call
 from .cautions import Sampled, caution, over_text, pair_text, split_text, trainings_text
 from .cells import Cell, difference_cell, is_number, score_cells, seed_rows
 from .gallery import examples, shown_size
 from .markdown import write_markdown
-from .origin import code_text, is_shared, shown_uri
+from .origins import NOT_RECORDED, made_by
 from .parts import case_values, worst_cases, write_cases, write_seeds
 from .plots import Point, reliability_plot, scatter, strip
 from .table import (
@@ -47,7 +44,6 @@ from .table import (
 logger = logging.getLogger(__name__)
 
 _TEMPLATE = "report.html.jinja"
-_ROOT = Path(__file__).resolve().parents[3]
 # Cases that are named, and shown.
 _NUM_WORST = 3
 _TRUTHS = {MASKS_WHERE_GIVEN: "with a mask or label 0", MASKS_ONLY: "with a mask"}
@@ -72,7 +68,7 @@ class Report:
         num_examples: images of the gallery.
         experiment: of the runs.
         reference: method or baseline that all others are compared with; None for the best one.
-        command: that made the report, to be shown.
+        origin: the call that makes the report; None for one that begins now.
         ordered: whether the classes are, see `score_names`.
     """
 
@@ -87,7 +83,7 @@ class Report:
         num_examples: int,
         experiment: str,
         reference: str | None = None,
-        command: str = "",
+        origin: Origin | None = None,
         ordered: bool = False,
     ) -> None:
         self.rows: list[MethodRow] = []
@@ -97,7 +93,7 @@ class Report:
         self.published = published.of_groups({WHOLE, data.only_group or WHOLE}) if published is not None else None
         self.groups = {group: published.of_groups({group}) if published is not None else None for group in data.groups}
         self.tracking_uri, self.num_examples, self.experiment = tracking_uri, num_examples, experiment
-        self.reference, self.command, self.code = reference, command, code_text(_ROOT)
+        self.reference, self.origin = reference, origin if origin is not None else this_call()
         self.mlflow_url = mlflow_url or (shown_uri(tracking_uri) if is_shared(tracking_uri) else None)
         self.names = score_names(data.class_names, ordered)
         self.unit = "slide" if data.is_slides else "image"
@@ -171,8 +167,10 @@ class Report:
         )
         return environment.get_template(_TEMPLATE).render(
             title=f"{self.data.manifest.parent.name}/{self.data.manifest.name}",
-            made=_now(),
-            machine=_machine(),
+            made=now_text(),
+            origin=self.origin,
+            made_by=made_by(done),
+            not_recorded=NOT_RECORDED,
             data=self.data,
             unit=self.unit,
             mpp=self.mpp,
@@ -185,8 +183,6 @@ class Report:
             over=over_text(done, self.sampled[WHOLE]),
             drawn=self.sampled[WHOLE].over,
             split_text=split_text,
-            command=self.command,
-            code=self.code,
             seed_rows=seed_rows(done, names),
             strips=self._strips(done),
             others=[row for row in self.rows if row.status != DONE],
@@ -212,14 +208,14 @@ class Report:
         )
 
     def _origin(self) -> str:
-        """The data, machine and time of the table, in one line."""
+        """The data of the table, and when and by which code it was written, in one line."""
         title = f"{self.data.manifest.parent.name}/{self.data.manifest.name}"
         splits = ", ".join(
             f"{name} {counts['rows']} {self.unit}s of {split_text(counts, self.unit)}"
             for name, counts in self.data.counts.items()
         )
         scored = f"{len(self.data.records)} test {self.unit}s {_TRUTHS[self.data.truth]} scored at {self.mpp:g} um per pixel"
-        return f"{title}: {splits}; {scored}. {_machine()}; {_now()}."
+        return f"{title}: {splits}; {scored}. Written {now_text()} by {self.origin.code}."
 
     def _cost_titles(self, rows: Sequence[MethodRow]) -> dict[str, str]:
         titles = {
@@ -379,12 +375,3 @@ def _short(case: str) -> str:
 
 def _point(row: MethodRow, x: float, name: str) -> Point:
     return Point(row.title, x, row.scores[name], row.is_baseline)
-
-
-def _now() -> str:
-    return datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _machine() -> str:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{os.cpu_count()} CPU cores ({platform.machine()}), {device}"

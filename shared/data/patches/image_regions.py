@@ -51,13 +51,16 @@ def window_of(region: Record, image: NDArray[Any]) -> NDArray[Any]:
     return image[y : y + height, x : x + width]
 
 
-def labelled_squares(record: Record, size_px: int, num_classes: int = 2) -> list[Record]:
+def labelled_squares(
+    record: Record, size_px: int, num_classes: int = 2, class_names: Sequence[str] | None = None
+) -> list[Record]:
     """Square regions of an image, or of a region of a slide, labelled by its mask.
 
     Args:
         record: of a manifest, with a mask or with label 0.
         size_px: side of a square in level-0 pixels, see `image_regions`.
         num_classes: of the masks; two are 0 and whatever is above it.
+        class_names: the class of each index in annotation files, see `read_record_mask`.
 
     Returns:
         Records with ``x, y, width_px, height_px`` in level-0 pixels; ``label`` and ``area`` as those of `slide_regions`.
@@ -77,7 +80,7 @@ def labelled_squares(record: Record, size_px: int, num_classes: int = 2) -> list
         for x, y in ((left + x, top + y) for y in rows for x in columns):
             square: Record = {**record, "x": x, "y": y, "width_px": size_px, "height_px": size_px, "label": 0, "area": 0.0}
             if record.get("mask") is not None:
-                mask = read_record_mask(record, (x, y), size_px, whole_px, num_classes=num_classes)
+                mask = read_record_mask(record, (x, y), size_px, whole_px, num_classes=num_classes, class_names=class_names)
                 square["label"] = label_of_mask(mask)
                 square["area"] = max(round(float((mask > 0).mean()), 4), 1e-4) if square["label"] else 0.0
             squares.append(square)
