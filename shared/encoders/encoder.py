@@ -260,7 +260,7 @@ def _checked_stride(name: str, native_stride_px: int, options: FeatureOptions) -
         raise ValueError(
             f"tokens {options.tokens!r} of {name} are one feature for each image of {native_stride_px} px, and one every "
             f"{max_px} px is needed here, for which every image would be enlarged {native_stride_px / max_px:.0f} times. Give "
-            "an encoder with features of patches (tokens dense), or learn from labels of slides (alpha_beta_mil, attention_mil)"
+            "an encoder with features of patches (tokens dense), or a method that learns from slides' labels"
         )
     if stride_px is None:
         stride_px = min(native_stride_px, options.max_stride_px or native_stride_px)

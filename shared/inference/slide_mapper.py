@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..writers.wsinfer_table import column_name, tile_table
-from ..wsi.notices import LARGEST_MPP_RATIO
+from ..wsi.notices import LARGEST_MPP_RATIO, warn_of_enlarged
 from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import TissueMap
 from .cohort.cohort import run_cohort
@@ -61,7 +61,8 @@ class SlideMapper:
             ``(B, C)`` (one answer per tile), with C = 1 (sigmoid) or 2 (softmax, channel 1 is tumour), or as many as there
             are `class_names`. It normalises itself. Several that answer together are one `ProbabilityEnsemble`.
         mpp: micrometres per pixel that the network wants. A slide whose own pixel size, or a whole multiple of it, is
-            within 2 % is read there without resampling. One that is coarser by more than a quarter cannot be mapped.
+            within 2 % is read there without resampling. One that is coarser by more than a quarter cannot be mapped;
+            tiles are enlarged, with a warning.
         threshold: probability from which a map pixel is tumour; not used with `class_names`.
         class_names: of the network's classes, three at least, for maps of several classes: probabilities are a softmax,
             areas and polygons are those of the likeliest class. Class 0 is the background and gets no polygons. None: a
@@ -308,10 +309,13 @@ class SlideMapper:
             )
 
     def _check_detail(self, slide: Slide) -> None:
-        if slide.mpp > self.mpp * LARGEST_MPP_RATIO:
+        # A training on small images may have enlarged them too.
+        if is_tile(slide):
+            warn_of_enlarged(slide.mpp, self.mpp)
+        elif slide.mpp > self.mpp * LARGEST_MPP_RATIO:
             raise ValueError(
                 f"{slide.path}: its pixels are {slide.mpp:g} um, coarser than the mpp={self.mpp:g} at which the network is given "
-                "images: detail that it decides by is missing. Leave the image out, or map it with a network that was trained at "
+                "images: detail that it decides by is missing. Leave the slide out, or map it with a network that was trained at "
                 f"{slide.mpp:g} um"
             )
 

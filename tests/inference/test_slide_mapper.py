@@ -12,6 +12,7 @@ from shapely.geometry import box, shape
 from torch import nn
 
 from shared.inference import Compute, InferenceFailures, Outputs, SlideMapper, Tiles, Tissue
+from shared.wsi.notices import warn_once
 from tests.inference.flat_options import grouped
 
 SMALL_TILES = {"tile_size_px": 256, "margin_px": 32, "min_area_um2": 0.0, "amp": False, "device": "cpu"}
@@ -318,3 +319,12 @@ def test_a_slide_that_is_too_coarse_is_not_mapped(tmp_path, write_slide, picture
             InferenceFailures, match=r"a\.tif: its pixels are 0\.7 um, coarser than the mpp=0\.5 at which the net"
         ):
             mapper.run(slide, tmp_path / "maps")
+
+
+def test_a_small_image_is_enlarged_with_a_warning(tmp_path, picture, redness, caplog):
+    """As a training on such images does."""
+    warn_once.cache_clear()
+    Image.fromarray(picture[:200, :200]).save(tmp_path / "a.png")
+    (row,) = SlideMapper(redness, tile_mpp=0.7, **grouped(**SMALL_TILES)).run(tmp_path / "a.png", tmp_path / "maps")
+    assert row["status"] == "ok"
+    assert "images with pixels of 0.7 um are read at mpp=0.5: they are enlarged 1.4 times" in caplog.text
