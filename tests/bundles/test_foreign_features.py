@@ -138,3 +138,20 @@ def test_what_does_not_fit_is_refused(easy_slides, trident, tmp_path, changed, m
         bundle.train_here(output_dir=tmp_path / "run", slide_features=str(trident), **changed)
     assert message in messages_of(caught.value)
     assert {path: path.read_bytes() for path in trident.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+@pytest.mark.parametrize("side_px", [224, 250, 299])
+def test_places_and_tiles_follow_the_patches(tmp_path, name, side_px):
+    """Tiles and margins are whole places, and whole pixels of a slide's map."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["coords"] = torch.ones(1, 4).numpy(), [[0, 0]]
+        file["features"].attrs["encoder"] = "uni"
+        sizes = {"patch_size": side_px, "patch_size_level0": 2 * side_px, "target_magnification": 20, "level0_magnification": 40}
+        file["coords"].attrs.update(sizes)
+    overlays = [*BUNDLES[name][0], "foreign_features"]
+    parser = Bundle(name, tmp_path, {}).configuration("inference", *overlays, slide_features=str(tmp_path), encoder="uni")
+    tile_px, margin_px = parser.get_parsed_content("tile_size_px"), parser.get_parsed_content("margin_px")
+    assert parser.get_parsed_content("encoder_def").stride_px == side_px
+    assert tile_px > 2 * margin_px
+    assert all(length_px % side_px == length_px % 4 == 0 for length_px in (tile_px, margin_px))
