@@ -20,12 +20,11 @@ from ..data.tissue_cache import slide_content_key
 from ..geometry.pyramid import MPP_TOLERANCE
 from ..wsi.slide import Slide
 from .conventions import OWN, Header, neighbour_distance, num_cells, read_header
+from .encoder_options import differing_options
 
 logger = logging.getLogger(__name__)
 
 FEATURES_SUFFIX = ".h5"
-# Of an encoder's description: what else decides its features.
-_ENCODER_OPTIONS = ("stride_px", "native_strides_px", "smoothing", "tokens")
 # Corners are whole pixels, each rounded on its own.
 _ROUNDING_PX = 1.0
 
@@ -306,10 +305,8 @@ class SlideFeatures:
             found = dict(json.loads(self._opened.attrs["encoder"]))
         except (KeyError, ValueError):
             return ""
-        wanted: dict[str, Any] = getattr(encoder, "description", dict)()
-        differ = [name for name in _ENCODER_OPTIONS if name in found and name in wanted and found[name] != wanted[name]]
-        said = [f"{name}: expected {wanted[name]}, found {found[name]}" for name in differ]
-        return "; " + "; ".join(said or ["its weights differ"])
+        differing = differing_options(getattr(encoder, "description", dict)(), found)
+        return "; " + "; ".join(differing or ["its weights differ"])
 
     def _check_name(self, encoder: KeyedEncoder) -> None:
         if self.encoder_name is None or not encoder.aliases:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..features.conventions import FEATURES_VERSION
 from ..features.coverage import cell_shares
+from ..features.encoder_options import options_of
 from ..features.feature_writer import CellFrame, SlideFeatureWriter
 from ..features.slide_features import FEATURES_SUFFIX
 from ..geometry.pyramid import MPP_TOLERANCE
@@ -27,7 +28,6 @@ from ..wsi.notices import warn_of_other_mpp
 from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import find_tissue
 from .cohort.cohort import run_cohort
-from .cohort.feature_settings import options_of
 from .cohort.finished import FEATURES, NOT_DECISIVE, UNNAMED_TISSUE_MPP, megabytes
 from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedTiles

@@ -1,6 +1,7 @@
 """Files of features: ours come back as they were, and say what does not fit."""
 
 import pickle
+import re
 import textwrap
 
 import h5py
@@ -98,6 +99,19 @@ def test_features_of_another_encoder_are_refused(stored, encoder):
             ValueError, match=r"slide\.h5.*another encoder: expected four_numbers \(f+\), found four_numbers \(0123456789abcdef\)"
         ),
     ):
+        features.check(encoder=encoder)
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "said"), [(3, "; smoothing: expected 3, found 1. Embed"), (1, "; its weights differ. Embed")]
+)
+def test_what_differs_between_features_of_one_encoder_is_said(slide_path, tmp_path, encoder, smoothing, said):
+    encoder.description = lambda: {"name": encoder.name, "key": encoder.key, "stride_px": 32, "smoothing": 1}
+    with Slide(slide_path) as slide, SlideFeatureWriter(tmp_path / "a.h5", CellFrame(slide, 2.0, 32), encoder) as writer:
+        writer.append(np.ones((1, 4)), np.zeros((1, 2), np.int64), np.ones(1))
+    encoder.key = "f" * 16
+    encoder.description = lambda: {"name": encoder.name, "key": encoder.key, "stride_px": 32, "smoothing": smoothing}
+    with SlideFeatures.open(tmp_path / "a.h5") as features, pytest.raises(ValueError, match=re.escape(said)):
         features.check(encoder=encoder)
 
 

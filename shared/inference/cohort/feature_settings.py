@@ -10,26 +10,19 @@ from typing import Any
 import h5py
 import orjson
 
+from ...features.encoder_options import ENCODER_OPTIONS, options_of
 from ...features.slide_features import FEATURES_SUFFIX
 from .finished import NOT_DECISIVE, UNNAMED_TISSUE_MPP
 
-# What an encoder's description says of how it is used, by the names of the options.
-_ENCODER_OPTIONS = {"stride_px": "stride_px", "strides_px": "native_strides_px", "smoothing": "smoothing", "tokens": "tokens"}
 # Settings that follow from others.
 _DERIVED = ("encoder_key", "cell_px")
 # Options of scripts/embed.py. Bundles have keys of the same names, but for ``feature_stride_px`` and these.
 _OF_EMBED_ALONE = ("strides_px", "slide_mpp", "tile_mpp")
 _OPTIONS = (
     "encoder",
-    *_ENCODER_OPTIONS,
+    *ENCODER_OPTIONS,
     *("mpp", "slide_mpp", "tile_mpp", "tile_size_px", "margin_px", "tissue_method", "tissue_mpp"),
 )
-
-
-def options_of(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of an encoder that `Encoder.description` describes, as far as it names them."""
-    found = {option: description.get(name) for option, name in _ENCODER_OPTIONS.items()}
-    return {option: value for option, value in found.items() if value is not None}
 
 
 def unlike(folder: Path, known: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
@@ -48,10 +41,10 @@ def unlike(folder: Path, known: Mapping[str, Any], settings: Mapping[str, Any]) 
         return None
     options = {"wanted": wanted.pop("encoder_options", {}), "found": known.get("encoder_options") or _stored_options(folder)}
     if "encoder_key" in names and all(options.values()):
-        names += [name for name in _ENCODER_OPTIONS if options["found"].get(name) != options["wanted"].get(name)]
+        names += [name for name in ENCODER_OPTIONS if options["found"].get(name) != options["wanted"].get(name)]
         wanted, found = wanted | options["wanted"], found | options["found"]
     explained = [name for name in names if name not in _DERIVED] or names
-    if "encoder_key" in names and not {"encoder", *_ENCODER_OPTIONS} & set(explained):
+    if "encoder_key" in names and not {"encoder", *ENCODER_OPTIONS} & set(explained):
         # Other weights of an encoder of the same name.
         explained = ["encoder_key", *(name for name in explained if name != "encoder_key")]
     shown = "; ".join(f"{name}: expected {wanted.get(name)}, found {found.get(name)}" for name in explained)
