@@ -2,7 +2,7 @@
 
 python scripts/comparison/measured_process.py usage.json null python -m monai.bundle run ...
 
-Each attempt is noted with its origin, the JSON behind the file's name: the call of the comparison that it is of.
+Each attempt is noted with its origin, the JSON after the file's name: the call of the comparison that it is of.
 
 A process of its own, and a small one: what a process is forked from counts as its memory, and the peak that the system keeps of
 ended children is that of the largest one. Attempts that were killed count with the seconds that were last written down. Memory
