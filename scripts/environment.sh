@@ -25,6 +25,26 @@ python_for_venv() {
     return 1
 }
 
+# require_free_gb N: an error where an environment of N GB would not fit. Without this check pip stops after minutes, in the middle, and
+# does not say how much it needs.
+require_free_gb() {
+    local installed=$1 downloads=4 temporary=${TMPDIR:-/tmp}
+    if [ "$(_free_gb "$PWD" device)" = "$(_free_gb "$temporary" device)" ]; then
+        _check_free "$PWD" $((installed + downloads))
+    else
+        _check_free "$PWD" "$installed" && _check_free "$temporary" "$downloads"
+    fi
+}
+
+_free_gb() { df -Pk "$1" | awk -v what="${2:-free}" 'NR == 2 {print what == "device" ? $1 : int($4 / 1000000)}'; }
+
+_check_free() {
+    [ "$(_free_gb "$1")" -ge "$2" ] && return 0
+    echo "error: installing takes $2 GB in $1, and $(_free_gb "$1") GB are free there: delete something, move this checkout, or name" \
+        "a larger folder for temporary files in TMPDIR" >&2
+    return 1
+}
+
 # Builds .venv-encoders with requirements-encoders-test.txt, independent of .venv, and sets PYTHON to its interpreter.
 prepare_encoders_environment() {
     local stamp=.venv-encoders/installed digest interpreter
@@ -36,7 +56,10 @@ prepare_encoders_environment() {
         return 0
     fi
     echo "Installing requirements-encoders-test.txt into .venv-encoders (once; it takes 8 GB) ..."
-    [ -x "$PYTHON" ] || "$interpreter" -m venv --clear .venv-encoders
+    if [ ! -x "$PYTHON" ]; then
+        require_free_gb 8 || return 1
+        "$interpreter" -m venv --clear .venv-encoders
+    fi
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements-encoders-test.txt
     printf '%s\n' "$digest" > "$stamp"
 }
@@ -54,7 +77,10 @@ prepare_environment() {
         return 0
     fi
     echo "Installing $requirements into .venv (once; several minutes on a slow connection) ..."
-    [ -x "$PYTHON" ] || "$interpreter" -m venv --clear .venv
+    if [ ! -x "$PYTHON" ]; then
+        require_free_gb 7 || return 1
+        "$interpreter" -m venv --clear .venv
+    fi
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$base" -r "$requirements" -c constraints.txt
     [ $# -lt 2 ] || "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -r "$2"
     printf '%s\n' "$digest" > "$stamp"
