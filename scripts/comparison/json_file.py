@@ -17,8 +17,10 @@ def read_object(path: Path, remedy: str, entries: Collection[str] = ()) -> dict[
         entries: that it must have.
 
     Raises:
-        ValueError: naming the file, what was expected, what was found and the remedy.
+        ValueError: naming the file that does not exist, or what was expected in it and what was found, and the remedy.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist. {remedy}")
     wanted = "a JSON object" + (f" with the entries {', '.join(entries)}" if entries else "")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor
 
+from scripts.comparison.json_file import read_object
 from shared.data import load_manifest
 from shared.data.record import Record
 from shared.engines.stage import CALIBRATION
@@ -81,17 +81,17 @@ def read_run(folder: Path) -> FinishedRun:
         ValueError: naming the file, if the training or its evaluation has not ended, the network has no encoder, its weights
             hold those of the encoder, or the data that it was scored on are not available.
     """
-    weights, config = _head(folder / WEIGHTS), _json(folder / CONFIG, "give the output folder of a finished training")
-    remedy = f"score the run on the test split first (evaluate.json with --output_dir {folder})"
-    metrics = _json(folder / EVALUATION / "metrics.json", remedy)
+    weights, config = _head(folder / WEIGHTS), read_object(folder / CONFIG, "Give the output folder of a finished training")
+    remedy = f"Score the run on the test split first (evaluate.json with --output_dir {folder})"
+    metrics = read_object(folder / EVALUATION / "metrics.json", remedy)
     if metrics.get("split", "test") != "test":
-        raise ValueError(f"{folder / EVALUATION}: expected scores of the test split, found those of {metrics['split']}; {remedy}")
+        raise ValueError(f"{folder / EVALUATION}: expected scores of the test split, found those of {metrics['split']}. {remedy}")
     unit = SLIDES if "pixels_tissue" in metrics else IMAGES
     path = folder / EVALUATION / f"{unit}.csv"
     if not path.is_file() or not ({"images", "pixels"} <= metrics.keys() or metrics.keys() & {"confusion", "pixels_tissue"}):
         raise ValueError(
             f"{folder / EVALUATION} holds no scores of pixels, image by image (images.csv, or of slides slides.csv, and "
-            f"metrics.json); {remedy}"
+            f"metrics.json). {remedy}"
         )
     images = pd.read_csv(path)
     if unit == SLIDES:
@@ -119,13 +119,6 @@ def _head(path: Path) -> dict[str, Tensor]:
     if size > LARGEST_BYTES:
         raise ValueError(f"{path} has {size} bytes, too many for the repository: expected a head of at most {LARGEST_BYTES}")
     return state
-
-
-def _json(path: Path, remedy: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: {remedy}")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 def _records(config: Mapping[str, Any], images: pd.DataFrame, path: Path, unit: str) -> list[Record]:

@@ -13,7 +13,7 @@ def require_free_gb(gigabytes: int, folder: Path) -> subprocess.CompletedProcess
 
 def test_a_full_disk_is_said_before_the_installation(tmp_path):
     refused = require_free_gb(1_000_000, tmp_path)
-    assert refused.returncode == 1 and refused.stdout == ""
+    assert (refused.returncode, refused.stdout) == (1, "")
     # Temporary files lie on the same file system (4 GB more), or are asked for apart.
     assert any(f"error: installing takes {total} GB in {tmp_path}, and " in refused.stderr for total in (1_000_004, 1_000_000))
     assert "GB are free there: delete something" in refused.stderr

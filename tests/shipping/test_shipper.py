@@ -96,6 +96,11 @@ def no_evaluation(bundle, run):
     (run / "evaluation/metrics.json").unlink()
 
 
+def cut_off(bundle, run):
+    path = run / "evaluation/metrics.json"
+    path.write_text(path.read_text()[:40])
+
+
 def other_split(bundle, run):
     edit(run / "evaluation/metrics.json", split="val")
 
@@ -133,7 +138,8 @@ def not_named(bundle, run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (no_evaluation, r"evaluation/metrics\.json does not exist: score the run on the test split first"),
+        (no_evaluation, r"evaluation/metrics\.json does not exist\. Score the run on the test split first"),
+        (cut_off, r"evaluation/metrics\.json: expected a JSON object; found what is no JSON .*\. Score the run on the"),
         (other_split, "expected scores of the test split, found those of val"),
         (other_threshold, r"scored at a threshold of 0\.45, and maps would be made at 0\.3"),
         (other_counts, r"images\.csv gives an IoU of .* metrics\.json"),
