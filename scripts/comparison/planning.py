@@ -12,6 +12,7 @@ from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import load_manifest
 from shared.data.manifest import REGION
 from shared.data.record import Record, has_known_mask, label_of
+from shared.wsi.notices import LARGEST_MPP_RATIO
 
 from .data import TRUTHS, ComparisonData
 from .methods import Method
@@ -105,9 +106,22 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
         raise NotComparable(f"needs {method.kind} of the split 'val'")
     selection = selection_effort(columns, data.validation[method.kind])
     mpp = method.parser(settings).get_parsed_content("mpp") if "mpp" in method.training else None
+    _check_detail(data, mpp)
     cases = sorted({case for case in (record["case_id"] for record in records) if case is not None})
     facts = dict(zip(FACTS, (cases, data.is_slides and method.kind == IMAGES), strict=True))
     return Plan(method, settings, _inference_keys(method, settings), _effort(method, settings), mpp, selection, facts)
+
+
+def _check_detail(data: ComparisonData, mpp: float | None) -> None:
+    """Check before any training that all test slides can be mapped at the pixel size of the method."""
+    if mpp is None or not data.is_slides:
+        return
+    coarse = [record for record in data.records if (record["mpp"] or 0.0) > mpp * LARGEST_MPP_RATIO]
+    if coarse:
+        raise NotComparable(
+            f"reads slides at {mpp:g} um per pixel: {len(coarse)} of {len(data.records)} test slides are coarser by more than a "
+            f"quarter, such as {Path(coarse[0]['image']).name} ({coarse[0]['mpp']:g} um)"
+        )
 
 
 def _does_without_validation(method: Method, settings: Mapping[str, Any]) -> bool:

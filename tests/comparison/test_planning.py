@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -291,3 +292,17 @@ def test_an_overlay_says_which_slides_masks_are_used(tmp_path):
     for name, truth in (("alpha_beta_mil", None), ("alpha_beta_mil+tcga", "masks_only")):
         planned = plan(method(name), data, tmp_path, {})
         assert method(name).parser(planned.settings).get_parsed_content("truth") == truth
+
+
+def test_test_slides_that_are_too_coarse_to_map(tmp_path):
+    """Said before hours of training on slides that are fine enough, not at the maps."""
+    sizes = [(split, share) for split in ("train", "val", "test") for share in (0.3, 0.0)]
+    folder = write_demo(tmp_path / "demo", DemoPlan(images={}, slides=tuple(SlidePlan(*size, (420, 500)) for size in sizes)))
+    records = load_manifest(folder / "slides.csv")
+    records[-1]["mpp"] = 1.3  # in place of the slide's own 0.5
+    write_manifest(records, folder / "coarse.csv")
+    data = prepare_data(folder / "coarse.csv", tmp_path / "data")
+    name = re.escape(Path(records[-1]["image"]).name)
+    with pytest.raises(NotComparable, match=rf"at 1 um per pixel: 1 of 2 test slides are coarser .* such as {name} \(1\.3 um\)"):
+        plan(method("alpha_beta_mil"), data, tmp_path, {"mpp": 1.0})
+    assert plan(method("alpha_beta_mil"), data, tmp_path, {"mpp": 1.1}).mpp == 1.1
