@@ -25,24 +25,25 @@ python_for_venv() {
     return 1
 }
 
-# require_free_gb N: an error where an environment of N GB would not fit. Without this check pip stops after minutes, in the middle, and
-# does not say how much it needs.
+# require_free_gb N PYTHON: an error where an environment of N GB would not fit. Without this check pip stops after minutes, in the
+# middle, and does not say how much it needs.
 require_free_gb() {
-    local installed=$1 downloads=4 temporary=${TMPDIR:-/tmp}
-    if [ "$(_free_gb "$PWD" device)" = "$(_free_gb "$temporary" device)" ]; then
-        _check_free "$PWD" $((installed + downloads))
-    else
-        _check_free "$PWD" "$installed" && _check_free "$temporary" "$downloads"
-    fi
-}
+    "$2" - "$1" "$PWD" "${TMPDIR:-/tmp}" <<'END' >&2
+import os, shutil, sys
 
-_free_gb() { df -Pk "$1" | awk -v what="${2:-free}" 'NR == 2 {print what == "device" ? $1 : int($4 / 1000000)}'; }
-
-_check_free() {
-    [ "$(_free_gb "$1")" -ge "$2" ] && return 0
-    echo "error: installing takes $2 GB in $1, and $(_free_gb "$1") GB are free there: delete something, move this checkout, or name" \
-        "a larger folder for temporary files in TMPDIR" >&2
-    return 1
+installed, folder, temporary = int(sys.argv[1]), *sys.argv[2:]
+# What pip downloads lies in the temporary folder until all of it is installed.
+needed = {folder: installed, temporary: 4}
+if os.stat(folder).st_dev == os.stat(temporary).st_dev:
+    needed = {folder: installed + 4}
+for where, gigabytes in needed.items():
+    free = shutil.disk_usage(where).free / 1e9
+    if free < gigabytes:
+        sys.exit(
+            f"error: installing takes {gigabytes} GB in {where}, and {free:.0f} GB are free there: delete something, move this "
+            "checkout, or name a larger folder for temporary files in TMPDIR"
+        )
+END
 }
 
 # Builds .venv-encoders with requirements-encoders-test.txt, independent of .venv, and sets PYTHON to its interpreter.
@@ -57,7 +58,7 @@ prepare_encoders_environment() {
     fi
     echo "Installing requirements-encoders-test.txt into .venv-encoders (once; it takes 8 GB) ..."
     if [ ! -x "$PYTHON" ]; then
-        require_free_gb 8 || return 1
+        require_free_gb 8 "$interpreter" || return 1
         "$interpreter" -m venv --clear .venv-encoders
     fi
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements-encoders-test.txt
@@ -78,7 +79,7 @@ prepare_environment() {
     fi
     echo "Installing $requirements into .venv (once; several minutes on a slow connection) ..."
     if [ ! -x "$PYTHON" ]; then
-        require_free_gb 7 || return 1
+        require_free_gb 7 "$interpreter" || return 1
         "$interpreter" -m venv --clear .venv
     fi
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$base" -r "$requirements" -c constraints.txt

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT / "shared"
@@ -280,11 +281,16 @@ def target_of(component, config):
 
 
 def base_of(path):
-    """What an overlay stands after: train.json, and the overlay that it names as ``_behind_``; nothing for the three others."""
+    """What an overlay stands after: train.json, and the overlay that it names as ``_after_``; nothing for the three others."""
     if path not in OVERLAYS:
         return {}
-    behind = read(path).get("_behind_")
-    return read(path.parent / "train.json") | (read(path.with_name(f"{behind}.json")) if behind else {})
+    first = read(path).get("_after_")
+    return read(path.parent / "train.json") | (read(path.with_name(f"{first}.json")) if first else {})
+
+
+def changes_no_stages(path):
+    """Whether an overlay is of more than the training, which has stages of its own, or keys that comparison.json alone sets."""
+    return not {"run", "initialize"} & read(path).keys() and path.stem not in ("comparison", "from_viewer")
 
 
 def arguments_of(component):
@@ -309,6 +315,17 @@ def test_every_target_exists_and_takes_its_arguments(path):
             continue
         unknown = arguments_of(component) - set(parameters)
         assert not unknown, f"{'::'.join(place)}: {component['_target_']} takes no {', '.join(sorted(unknown))}"
+
+
+@pytest.mark.parametrize("base", ["evaluate", "inference"])
+@pytest.mark.parametrize("path", [path for path in OVERLAYS if changes_no_stages(path)], ids=identify)
+def test_an_overlay_that_changes_no_stages_can_be_given_after_evaluation_and_inference(path, base):
+    """MONAI refuses a key within what is not there: a comparison would fail after the training, when it makes the maps."""
+    overlay, first = read(path), path.with_name(f"{base}.json")
+    after = [path.with_name(f"{overlay['_after_']}.json")] if "_after_" in overlay else []
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in (first, *after, path)])
+    assert parser.get().keys() >= read(first).keys()
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=identify)

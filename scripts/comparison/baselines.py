@@ -173,10 +173,11 @@ def make_network(
     started = time.perf_counter()
     records = load_manifest(manifest, split="train", num_classes=num_classes, both_classes=True)
     network = train_colours(records, num_classes, mpp, tissue, seed)
-    with atomic_path(file) as temporary:
-        torch.save({**network.state_dict(), "side_px": network.side_px, "key": key}, temporary)
+    # The weights last: with them the training is finished, and what it took is not measured again.
     with atomic_path(folder / TRAINED) as temporary:
         temporary.write_text(json.dumps({"seconds": round(time.perf_counter() - started, 2)}) + "\n")
+    with atomic_path(file) as temporary:
+        torch.save({**network.state_dict(), "side_px": network.side_px, "key": key}, temporary)
     return network
 
 

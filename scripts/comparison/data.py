@@ -144,8 +144,8 @@ def prepare_data(
     of_kind = {kind: records}
     size_um, why_not = None, ""
     if is_slides:
-        sizes, num_classes = (region_size_px, region_mpp), len(class_names)
-        regions = _kept(records, sizes, num_classes, out, lambda: _regions(records, *sizes, class_names))
+        sizes = (region_size_px, region_mpp)
+        regions = _kept(records, sizes, class_names, out, lambda: _regions(records, *sizes, class_names))
         if regions:
             of_kind[IMAGES], size_um = regions, region_size_px * region_mpp
     else:
@@ -213,19 +213,19 @@ def _is_slide(record: Record) -> bool:
 
 
 def _kept(
-    records: Sequence[Record], sizes: Sequence[float], num_classes: int, out: Path, cut: Callable[[], list[Record]]
+    records: Sequence[Record], sizes: Sequence[float], class_names: Sequence[str], out: Path, cut: Callable[[], list[Record]]
 ) -> list[Record]:
-    """The result of `cut`, or of an earlier call with the same images and masks: tissue takes seconds per slide."""
+    """The result of `cut`, or of an earlier call with the same images, masks and classes: tissue takes seconds per slide."""
     files = [Path(file) for record in records for file in (record["image"], record["mask"]) if file is not None]
     known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     rows = [
         [record.get(name) for name in ("image", "mpp", "label", "case_id", "split", *MASK_COLUMNS, *REGION)] for record in records
     ]
-    key = hashlib.sha256(json.dumps([*sizes, num_classes, known, rows]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([*sizes, list(class_names), known, rows]).encode()).hexdigest()
     note, manifest = out / _CUT_NOTE, out / f"{IMAGES}.csv"
-    # The text, so that a damaged note is one of another cut.
-    if note.is_file() and manifest.is_file() and note.read_text() == json.dumps(key):
-        return load_manifest(manifest, require=(), num_classes=num_classes)
+    # The bytes, so that a damaged note is one of another cut.
+    if note.is_file() and manifest.is_file() and note.read_bytes() == json.dumps(key).encode():
+        return load_manifest(manifest, require=(), num_classes=len(class_names))
     note.unlink(missing_ok=True)
     regions = cut()
     if regions:
@@ -271,7 +271,7 @@ def _squares(records: Sequence[Record], class_names: Sequence[str], out: Path) -
         (out / _CUT_NOTE).unlink(missing_ok=True)
         return None, f"{named}; {why_not}", list(records)
     logger.warning("the images (%s) are cut into squares of %g um for the methods that learn from images", named, least_um)
-    return least_um, "", _kept(records, [least_um], len(class_names), out, lambda: _cut(records, least_um, class_names))
+    return least_um, "", _kept(records, [least_um], class_names, out, lambda: _cut(records, least_um, class_names))
 
 
 def _cut(records: Sequence[Record], side_um: float, class_names: Sequence[str]) -> list[Record]:

@@ -25,7 +25,7 @@ def read_object(path: Path, remedy: str, entries: Collection[str] = ()) -> dict[
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: expected {wanted}; found what is no JSON ({error}). {remedy}") from error
+        raise ValueError(f"{path}: expected {wanted}; found text that is not JSON ({error}). {remedy}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected {wanted}; found {json.dumps(found)[:80]}. {remedy}")
     missing = [name for name in entries if name not in found]

@@ -116,20 +116,24 @@ def kept_rows(out: Path, others: Collection[str] = ()) -> list[MethodRow]:
         ValueError: naming the file of a row that cannot be read.
     """
     rows = [_read_row(path) for path in sorted((out / "rows").glob("*.json"))]
-    kept = [row for row in rows if row.key not in others and row.status == DONE]
-    for row in kept:
-        # Version 0.7.0 kept neither lists nor nulls, on which it depends which published numbers are those of the method.
-        row.config |= plain_items(_recorded(row, out) | row.settings)
-    return kept
+    return [_with_config(row, out) for row in rows if row.key not in others and row.status == DONE]
 
 
 def kept_row(out: Path, key: str) -> MethodRow | None:
     """The row, without scores, that an earlier call has finished of a method; None where there is none.
 
     Raises:
-        ValueError: as `kept_rows`.
+        ValueError: naming the file of the row, if it cannot be read.
     """
-    return next((row for row in kept_rows(out) if row.key == key), None)
+    path = out / "rows" / f"{key}.json"
+    row = _read_row(path) if path.is_file() else None
+    return None if row is None or row.status != DONE else _with_config(row, out)
+
+
+def _with_config(row: MethodRow, out: Path) -> MethodRow:
+    # Version 0.7.0 kept neither lists nor nulls, on which it depends which published numbers are those of the method.
+    row.config |= plain_items(_recorded(row, out) | row.settings)
+    return row
 
 
 def _read_row(path: Path) -> MethodRow:
@@ -144,6 +148,10 @@ def _read_row(path: Path) -> MethodRow:
     origins = values.get("origins", [])
     if not isinstance(origins, list) or not all(isinstance(calls, list) for calls in origins):
         raise ValueError(f"{path}: expected as origins a list for each seed; found {json.dumps(origins)[:80]}. {_MADE_ANEW}")
+    if len(origins) not in (0, len(values.get("seeds", []))):
+        raise ValueError(
+            f"{path}: expected origins of each of the {len(values.get('seeds', []))} seeds; found {len(origins)}. {_MADE_ANEW}"
+        )
     values["origins"] = [[Origin.read(one) for one in calls] for calls in origins]
     return MethodRow(**values)
 

@@ -85,7 +85,8 @@ def read_attempts(path: Path) -> list[dict[str, Any]]:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return []
-    return [attempt for attempt in found if isinstance(attempt, dict)] if isinstance(found, list) else []
+    attempts = found if isinstance(found, list) else []
+    return [attempt for attempt in attempts if isinstance(attempt, dict) and isinstance(attempt.get("seconds"), int | float)]
 
 
 def command_line(path: Path, command: Sequence[str], origin: Mapping[str, str] | None = None) -> list[str]:

@@ -57,7 +57,7 @@ class Method:
     def training(self) -> dict[str, Any]:
         """The configuration of the training, overlays included."""
         for file in self.config_files:
-            # MONAI does not say in which file it found no JSON.
+            # MONAI does not say which file is not JSON.
             _config(Path(file))
         return dict(ConfigParser.load_config_files(self.config_files))
 
@@ -204,7 +204,7 @@ def _config(path: Path, entries: Collection[str] = ()) -> dict[str, Any]:
     """A configuration of a bundle as it is written.
 
     Raises:
-        ValueError: naming the file, if it is no JSON object or lacks one of these entries.
+        ValueError: naming the file, if it is not a JSON object or lacks one of these entries.
     """
     return read_object(path, "Correct this configuration of the bundle", entries)
 

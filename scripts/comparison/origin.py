@@ -19,7 +19,8 @@ import torch
 import shared
 
 _ROOT = Path(__file__).resolve().parents[2]
-_ADDRESS = re.compile(r"^(--\w+=)?(\w[\w+.-]*://)([^/@]*@)")
+# What stands before the last @ of an address may be a password with any letters in it.
+_ADDRESS = re.compile(r"^(--\w+=)?(\w[\w+.-]*://)([^\s?#]*@)")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def this_call(arguments: Sequence[str] | None = None) -> Origin:
 
 
 def distinct(attempts: Iterable[Mapping[str, Any]]) -> list[Origin | None]:
-    """The calls whose attempts made something, in their order; None for attempts whose call an older version did not note.
+    """The calls that these attempts are of, in their order; None for attempts whose call an older version did not note.
 
     >>> distinct([{"origin": {"code": "1"}}, {"origin": {"code": "1"}}, {"seconds": 2.0}])
     [Origin(command='', code='1', machine='', began=''), None]
@@ -80,6 +81,8 @@ def command_text(arguments: Sequence[str]) -> str:
 
     >>> command_text(["--methods", "a b", "--tracking_uri", "http://me:secret@host/"])
     "python scripts/compare.py --methods 'a b' --tracking_uri http://host/"
+    >>> command_text(["--tracking_uri=http://me:p@ss/word@host/a"])
+    'python scripts/compare.py --tracking_uri=http://host/a'
     """
     shown = [_ADDRESS.sub(r"\1\2", argument) for argument in arguments]
     return shlex.join(["python", "scripts/compare.py", *shown])
@@ -111,9 +114,7 @@ def shown_uri(uri: str) -> str:
     >>> shown_uri("postgresql://me:secret@host:5432/mlflow"), shown_uri("sqlite:///out/mlruns.db")
     ('postgresql://host:5432/mlflow', 'sqlite:///out/mlruns.db')
     """
-    scheme, separator, rest = uri.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+    return _ADDRESS.sub(r"\1\2", uri)
 
 
 def _git(folder: Path, *arguments: str) -> str:

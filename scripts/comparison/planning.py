@@ -23,8 +23,8 @@ _NOT_OF_INFERENCE = {
     *("batch_size", "pretrained"),
 }
 
-# What published numbers may be of that no key of a training says: the named cases that it learns from, sorted, and whether its
-# images are regions that the comparison has cut from whole slides.
+# What published numbers may be of that no key of a training says: the named cases of the training split, sorted, of which its
+# keys may take a share, and whether its images are regions that the comparison has cut from whole slides.
 FACTS = ("training_cases", "trains_on_regions")
 
 

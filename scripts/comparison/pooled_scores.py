@@ -13,7 +13,7 @@ from .scoring import Scores
 Array = NDArray[np.float64]
 
 ECE_BINS = 15
-# Behind the name of a score that is a mean over cases.
+# At the end of the name of a score that is a mean over cases.
 OF_CASES = "_of_cases"
 
 
@@ -102,11 +102,13 @@ def means_of_cases(each: Mapping[str, Array], weights: Array) -> dict[str, Array
 
 
 def rests_on(each: Mapping[str, Array], sums: Sums) -> dict[str, NDArray[np.bool_]]:
-    """Which cases each score rests on, ``(num_cases,)``: those on which it is known, as a sensitivity is where there is tumour,
-    and an IoU where there is tumour or a false alarm.
+    """Which cases each score rests on, ``(num_cases,)``: those on which it is known, as a sensitivity is where there is tumour.
 
-    A pooled AUC compares pixels of different cases, and is known on no single one where each has one kind: it rests on the
-    cases with tumour or on those with normal pixels, whichever are fewer.
+    Fewer are those of pooled scores that some cases hardly move. IoU and F1 rest on the cases with tumour: a single false alarm
+    makes the IoU of a normal case known, and tells next to nothing of others. Likewise the F1 of a class rests on the cases
+    with that class, mean IoU and macro F1 on those with any class but the first. A pooled AUC compares pixels of different cases,
+    and is known on no single one where each has one kind: it rests on the cases with tumour or on those with normal pixels,
+    whichever are fewer.
 
     Args:
         each: score -> that of each case alone, ``(num_cases,)``.
@@ -115,6 +117,9 @@ def rests_on(each: Mapping[str, Array], sums: Sums) -> dict[str, NDArray[np.bool
     found = {name: ~np.isnan(values) for name, values in each.items()}
     of_cases = {f"{name}{OF_CASES}": found[name] for name in ("auc_tissue", "auc_all", "macro_f1", "bach_score") if name in found}
     of_cases[f"iou{OF_CASES}"] = found["sensitivity"]
+    found |= {name: found["sensitivity"] for name in ("iou", "f1", "macro_f1", "mean_iou") if name in found}
+    has_class = sums.of_case["confusion"].sum(axis=2) > 0
+    found |= {f"f1_{index}": has_class[:, index] for index in range(has_class.shape[1]) if f"f1_{index}" in found}
     for name, part in (("auc_tissue", "tissue"), ("auc_all", "everywhere")):
         normal, tumour = (sums.of_case[part].sum(axis=2) > 0).T
         found[name] = min(normal, tumour, key=np.sum)

@@ -22,6 +22,7 @@ from shared.inference.cohort.row_store import TABLE_NAME
 from shared.sweeps.child_process import run_child
 from shared.sweeps.sweep import LOG, METRICS, Sweep
 from shared.writers import atomic_path
+from shared.wsi.notices import LARGEST_MPP_RATIO
 
 from .attempts import INFERENCE_USAGE, USAGE, attempts_in, last_line, mean_seconds, peak, seconds, seconds_of_colours
 from .baselines import BASELINES, TRAINED
@@ -30,7 +31,7 @@ from .data import ComparisonData
 from .intervals import NUM_DRAWS, draw, intervals, pooled_reliability
 from .kept_rows import keep_row, kept_row, kept_rows
 from .measured_process import command_line
-from .method_row import FAILED, SKIPPED, MethodRow
+from .method_row import DONE, FAILED, SKIPPED, MethodRow
 from .methods import Method
 from .origin import Origin, distinct
 from .planning import NotComparable, Plan, plan
@@ -125,8 +126,9 @@ class Comparison:
 
         Returns:
             a row per method and per trivial baseline. Whatever goes wrong with one is that row's reason; where it goes wrong
-            before anything is made, the row that an earlier call has finished of the method stays, and says so (`refused`).
-            After them the rows of what earlier calls have compared in the same folder.
+            before anything is made, the row that an earlier call has finished of the method is shown, and says so (`refused`).
+            In the folder a finished row is replaced only by a finished one. After them the rows of what earlier calls have
+            compared in the same folder.
         """
         rows: list[MethodRow] = []
         begun: list[tuple[MethodRow, Callable[[MethodRow], None]]]
@@ -143,7 +145,7 @@ class Comparison:
                 row.status, row.reason = FAILED, _one_line(error)
                 logger.exception("%s failed", row.title)
             rows.append(row)
-            if not row.refused:
+            if row.status == DONE and not row.refused:
                 keep_row(row, self.out)
             report([*rows, *kept])
         return [*rows, *kept]
@@ -161,14 +163,17 @@ class Comparison:
 
     def _as_before(self, row: MethodRow, error: NothingMade) -> MethodRow:
         """The row that an earlier call has finished of the method; if there is none, `row` with what was wrong now."""
-        logger.warning("%s %s: %s", row.title, error.status, error)
-        before = kept_row(self.out, row.key)
+        row.status, row.reason = error.status, str(error)
+        try:
+            before = kept_row(self.out, row.key)
+        except ValueError as damaged:
+            before, row.reason = None, f"{error}; {damaged}"
         if before is None or not self._keep(before):
-            row.status, row.reason = error.status, str(error)
+            logger.warning("%s %s: %s", row.title, row.status, row.reason)
             return row
-        said = f"this row is of an earlier call; with the settings of this one it is {error.status}: {error}"
-        before.refused = before.reason = said
-        logger.warning("%s: %s", row.title, said)
+        before.refused = f"this row is of an earlier call; with the settings of this one it is {error.status}: {error}"
+        before.reason = "; ".join(filter(None, [before.refused, before.reason]))
+        logger.warning("%s: %s", row.title, before.refused)
         return before
 
     def _all_seeds(self, key: str) -> list[int]:
@@ -215,11 +220,13 @@ class Comparison:
         seeds = self._all_seeds(method.key)
         sweep = MeasuredSweep(method.config_files, {"seed": seeds}, folder, fixed, notes=notes)
         sweep.origin = self.origin
+        try:
+            sweep.check()
+        except ValueError as error:  # its folder was made with other settings
+            raise NothingMade(FAILED, str(error).replace("--output_dir", "--out")) from error
         logger.info("%s: training with %d seeds", method.title, len(seeds))
         try:
             sweep.run()
-        except ValueError as error:  # its folder was made with other settings
-            raise NothingMade(FAILED, str(error).replace("--output_dir", "--out")) from error
         except RuntimeError as error:
             logger.error("%s: %s", method.title, error)
         problems = {}
@@ -258,22 +265,27 @@ class Comparison:
                 row.status, row.reason = SKIPPED, f"needs label 'label': {missing} of {len(records)} training {kind} have none"
                 return
         row.effort = {"labels": len(records) if learns else 0, "areas": 0, "masks": 0}
-        problems, minutes = {}, []
+        problems, minutes, mpp = {}, [], self._mpp_of_baselines()
         seeds = self._all_seeds(name) if learns else self.seeds[:1]
         for seed in seeds:
             folder, maps = self.out / "runs" / name / f"seed={seed}", self._maps(name, seed)
             command = [sys.executable, str(ROOT / "scripts" / "comparison" / "baselines.py"), name]
             command += ["--manifest", str(self.data.manifests[kind]), "--test", str(self.data.test_manifest)]
-            command += ["--class_names", *self.data.class_names, "--mpp", str(self.mpp), "--seed", str(seed)]
+            command += ["--class_names", *self.data.class_names, "--mpp", str(mpp), "--seed", str(seed)]
             command += ["--tissue", str(self.tissue.folder), "--out", str(folder), "--maps", str(maps)]
             tracking = self._tracking(folder, f"{name}, seed={seed}")
-            tracking.start({"baseline": name, "seed": seed, "mpp": self.mpp})
+            tracking.start({"baseline": name, "seed": seed, "mpp": mpp})
             if self._run(command, folder / USAGE, folder / LOG, maps):
                 problems[seed] = last_line(folder / LOG)
             else:
                 minutes.append(seconds_of_colours(folder) / 60 if learns else 0.0)
                 tracking.finish()
         self._score(row, seeds, problems, minutes)
+
+    def _mpp_of_baselines(self) -> float:
+        """Pixel size at which baselines read: that of the scores, or of the coarsest slide where it could not be mapped there."""
+        coarsest = max((record["mpp"] or 0.0 for record in self.data.records if self.data.is_slides), default=0.0)
+        return coarsest if coarsest > self.mpp * LARGEST_MPP_RATIO else self.mpp
 
     def _run(self, command: Sequence[str], usage: Path, log_file: Path, maps: Path) -> int:
         """Run a command that makes maps, unless it has; its exit status."""

@@ -107,7 +107,7 @@ def read_published(bundle: Path) -> dict[str, dict[str, Any]]:
     ``settings`` of its own and a ``group``.
 
     Raises:
-        ValueError: naming the file, for one that is no JSON, and for a data set or a row that lacks one of these, or a
+        ValueError: naming the file, for one that is not JSON, and for a data set or a row that lacks one of these, or a
             data set of another unit.
     """
     path = bundle / FILE

@@ -23,7 +23,7 @@ class Check:
 
     Args:
         name: in the table, and of the log.
-        command: behind the Python interpreter.
+        command: after the Python interpreter.
         describe: the table entry for a process that ended well; raises a ValueError if its result is wrong.
         skipped: why it cannot be made here; None where it can.
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def json_values(values: list[list[str]]) -> dict[str, Any]:
-    """Keys and values, words that are no JSON as they are."""
+    """Keys and their values; words that are not JSON are taken as they are."""
     found: dict[str, Any] = {}
     for key, text in values:
         try:

@@ -69,7 +69,7 @@ class RegionDataset(Dataset):
 
     Raises:
         ValueError: naming the manifest, the row and the file of an image or mask that cannot be read or has another size; and
-            for a transform behind which the areas would be wrong.
+            for a transform after which the areas would be wrong.
     """
 
     def __init__(

@@ -137,7 +137,7 @@ def assigns_splits(path: str | Path) -> bool:
 def write_manifest(records: Sequence[Record], path: str | Path, extra_columns: Sequence[str] = ()) -> None:
     """Write `records` as a manifest, image and mask paths absolute, under a temporary name that is then renamed.
 
-    Columns that no record fills are left out; `extra_columns` are written behind the manifest's own.
+    Columns that no record fills are left out; `extra_columns` are written after the manifest's own.
     """
     columns = [name for name in COLUMNS if any(record.get(name) is not None for record in records) or name == "image"]
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

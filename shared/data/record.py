@@ -36,7 +36,7 @@ class Record(_Image, total=False):
     location: str | None
     manifest: str
     row: int
-    # Columns behind the manifest's own, of the instances that CAMEL picks.
+    # Columns after the manifest's own, of the instances that CAMEL picks.
     criterion: str
     probability: float | None
     # Labels of an image's instances, see `attach_instance_labels`.

@@ -79,7 +79,7 @@ class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 up to its last convolution.
 
     Args:
-        strides_px: of the maps that `forward` returns, ascending, among those of `CHANNELS_OF_STRIDE`; what lies behind the
+        strides_px: of the maps that `forward` returns, ascending, among those of `CHANNELS_OF_STRIDE`; what lies after the
             last one is not built.
 
     Reference:
@@ -94,7 +94,7 @@ class EfficientNetLite0(nn.Module):
             nn.ReLU6(True),
         )
         self.blocks = nn.ModuleList()
-        # Stride of the features behind each block.
+        # Stride of the features after each block.
         strides: list[int] = []
         channels = STEM_CHANNELS
         for count, kernel, stride, widening, out_channels in STAGES:
@@ -105,7 +105,7 @@ class EfficientNetLite0(nn.Module):
                 self.blocks.append(_Block(channels, out_channels, kernel, stride if index == 0 else 1, widening))
                 channels = out_channels
                 strides.append(stride_px)
-        # The last block of a stride is where its features are read; those of stride 32 behind the last convolution.
+        # The last block of a stride is where its features are read; those of stride 32 after the last convolution.
         self.is_map = [
             stride in strides_px and stride != 32 and stride not in strides[index + 1 :] for index, stride in enumerate(strides)
         ]

@@ -105,7 +105,7 @@ def load_exported(
 
     Args:
         path: of the file.
-        options: which features are taken. Tokens may be those of patches alone, or come behind a class token and registers.
+        options: which features are taken. Tokens may be those of patches alone, or come after a class token and registers.
         mean: of red, green and blue as shares of 255; 0 with a `std` of 1 / 255 for a network that normalises by itself.
         std: the same.
         mpp: micrometres per pixel that it was trained at; None for any.

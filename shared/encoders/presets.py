@@ -150,7 +150,7 @@ _ALL = (
     _of_mahmood(
         "uni2-h", "vit_giant_patch14_224", "MahmoodLab/UNI2-h", arguments=UNI2, prefix_tokens=9, aliases=("uni_v2", "uni2")
     ),
-    # Its own embedding is attention pooling behind the transformer, which is no part of it here.
+    # Its own embedding is attention pooling after the transformer, which is no part of it here.
     _of_mahmood(
         "conch",
         "vit_base_patch16_224",

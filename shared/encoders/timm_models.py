@@ -25,7 +25,7 @@ class TimmEncoder(Encoder):
     """Features of a timm model.
 
     The last map of a convolutional network is what its ``forward_features`` returns, the finer ones are the last of their
-    stride. Tokens of a transformer are those behind its last norm, without registers; its position embeddings are interpolated
+    stride. Tokens of a transformer are those after its last norm, without registers; its position embeddings are interpolated
     to the size of the image.
 
     Args:

@@ -37,7 +37,7 @@ class MapEvaluation:
     "Everything is tumour" is scored on the tissue too.
 
     Unless all records are of one ``group`` (a manifest's column), such as slides of the locations of training and of others, each
-    kind of score has rows of each group behind those of all slides: "<method>, <group>". Unless all are of one ``location``, such
+    kind of score has rows of each group after those of all slides: "<method>, <group>". Unless all are of one ``location``, such
     as organs, rows of each location follow: "<method>, location <location>". Records without a group or a location count among
     all only.
 
@@ -143,20 +143,20 @@ class MapEvaluation:
         if scored and len(scored) < len(rows):
             metrics["num_slides_scored_by_pixel"] = len(scored)
         metrics["slides"] = {}
-        for behind, chosen in self._parts():
+        for suffix, chosen in self._parts():
             scores = torch.tensor([rows[index]["score"] for index in chosen])
             labels = torch.tensor([int(rows[index]["label"] > 0) for index in chosen])
-            metrics["slides"][self.method + behind] = {"auc": number(roc_auc(scores, labels))}
+            metrics["slides"][self.method + suffix] = {"auc": number(roc_auc(scores, labels))}
             with_truth = sorted(set(scored) & set(chosen))
             if with_truth:
                 for part in PARTS:
                     found = self._pixel_scores([counts[index] for index in with_truth], part)
                     of_part = metrics.setdefault(f"pixels_{part}", {})
-                    of_part |= {name + behind: scores for name, scores in found.items()}
+                    of_part |= {name + suffix: scores for name, scores in found.items()}
         return metrics
 
     def _parts(self) -> Iterator[tuple[str, list[int]]]:
-        """What stands behind the method in the rows of a part of the slides, and which slides these are: all of them first."""
+        """What follows the method in the rows of a part of the slides, and which slides these are: all of them first."""
         yield "", list(range(len(self.records)))
         for group in self.groups:
             yield f", {group}", [index for index, record in enumerate(self.records) if record.get("group") == group]

@@ -20,7 +20,7 @@ STAGE_PREFIX = "run_"
 
 
 # What an overlay says of its place: after which other one it is given, and with which it is not.
-BEHIND, WITHOUT = "_behind_", "_without_"
+AFTER, WITHOUT = "_after_", "_without_"
 
 
 def misplaced_overlays(given: Given) -> list[str]:
@@ -31,7 +31,7 @@ def misplaced_overlays(given: Given) -> list[str]:
         if base is not None and index not in given.bases:
             problems.append(f"{file} is given before {given.files[base]}, which overwrites it: give the overlay after its base")
         content, earlier = given.contents[index], [other.stem for other in given.files[:index]]
-        needed, replaced = content.get(BEHIND), content.get(WITHOUT)
+        needed, replaced = content.get(AFTER), content.get(WITHOUT)
         if needed is not None and needed not in earlier:
             problems.append(f"{file} changes what {needed}.json sets: give {needed}.json before it")
         if replaced is not None and replaced in [other.stem for other in given.files]:

@@ -33,7 +33,7 @@ class LoadingSpeed:
 
     The loader's rate is that of its processes while they read, alongside the network, whether or not they wait in between; the
     network's is that of whole steps, without what they waited for. Nothing is computed twice, and no random number is drawn; a
-    GPU is waited for behind each of these steps alone. A loader that is slower than the network is measured again in the next
+    GPU is waited for after each of these steps alone. A loader that is slower than the network is measured again in the next
     epoch, when what is kept of decoded files is there.
 
     The line is a warning only where its reader can act on it and gains by it: if the rest of the stage would wait for the loader

@@ -310,7 +310,7 @@ class Tracking:
         return str(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else str(path)
 
     def _log(self, entry: Entry) -> None:
-        """Bring an entry to the server, behind those that it has missed; or keep it, whatever the reason."""
+        """Bring an entry to the server, after those that it has missed; or keep it, whatever the reason."""
         entry = {**entry, "time_ms": int(time.time() * 1000)}
         self._note_stage(entry)
         begun_s = time.monotonic()

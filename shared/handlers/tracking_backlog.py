@@ -46,7 +46,7 @@ class Backlog:
     def append(self, entry: Entry) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a", encoding="utf-8") as file:
-            # Behind what a killed run has not finished.
+            # After what a killed run has not finished.
             file.write(f"\n{json.dumps(entry)}\n" if file.tell() else f"{json.dumps(entry)}\n")
             file.flush()
             os.fsync(file.fileno())
@@ -55,7 +55,7 @@ class Backlog:
         """Hand the entries over one by one, and forget those for which `apply` returns; their number.
 
         Raises:
-            Exception: what `apply` raises; its entry and those behind it are kept.
+            Exception: what `apply` raises; its entry and those after it are kept.
         """
         entries = self.entries()
         sent = 0

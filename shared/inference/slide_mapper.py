@@ -289,7 +289,6 @@ class SlideMapper:
         """The part of `map_image` before the network."""
         with ExitStack() as stack:
             slide = stack.enter_context(self.pixels.open(image))
-            self._check_detail(slide)
             scale = self._scale(slide)
             grid = self._grid(slide, scale)
             overview = self._overview(slide, grid, scale, self.tissue.only)
@@ -297,6 +296,7 @@ class SlideMapper:
             tissue = TissueMap(overview.tissue, overview.factor * scale.map_downsample * scale.downsample)
             stored = None if self._stored is None else self._stored.find(image, slide, scale.downsample, tissue)
             if stored is None:
+                self._check_detail(slide)
                 batches = self._read_batches(slide, grid, wanted, scale)
             else:
                 stored.check_grid(grid)

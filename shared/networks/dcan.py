@@ -18,14 +18,14 @@ LEVEL_STRIDES = (8, 16, 32)
 class DCAN(nn.Module):
     """Multi-level contextual features with auxiliary supervision, on raw pixel values; without the branch for contours.
 
-    Class scores are read at three depths of VGG-16 - behind conv4_3, conv5_3 and fc7, at strides of 8, 16 and 32 px - and
+    Class scores are read at three depths of VGG-16 - after conv4_3, conv5_3 and fc7, at strides of 8, 16 and 32 px - and
     brought to the size of the image by learned up-sampling. Their sum is the segmentation. In training each of the three is a
     segmentation of its own, see `shared.losses.AuxiliarySegmentationLoss`.
 
     Args:
         out_channels: classes.
         head_channels: of fc6 and fc7.
-        norm: see `VGG16Trunk`: None, or a normalisation behind every convolution, for a training from scratch.
+        norm: see `VGG16Trunk`: None, or a normalisation after every convolution, for a training from scratch.
         pretrained: start from torchvision's ImageNet weights, see `VGG16Trunk`.
         weights_path: a local file with torchvision's state dict, instead of the download.
         mean: of red, green, blue, as shares of 255.

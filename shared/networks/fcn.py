@@ -17,7 +17,7 @@ SKIPS = {32: 0, 16: 1, 8: 2}
 class FCN(nn.Module):
     """Fully convolutional VGG-16, on raw pixel values, for images of any size.
 
-    FCN-32s scores the classes behind fc7, at stride 32. FCN-16s up-samples these scores twofold and adds the scores of pool4;
+    FCN-32s scores the classes after fc7, at stride 32. FCN-16s up-samples these scores twofold and adds the scores of pool4;
     FCN-8s does the same again with pool3. A last, fixed bilinear up-sampling gives the pixels. Every layer of scores begins with
     zeros and the twofold up-samplings as bilinear ones, so that at first the skips change nothing.
 
@@ -25,7 +25,7 @@ class FCN(nn.Module):
         stride: 32, 16 or 8.
         out_channels: classes.
         head_channels: of fc6 and fc7; the paper's 4096 are 120 of its 134 million parameters.
-        norm: see `VGG16Trunk`: None as in the paper, or a normalisation behind every convolution, for a training from scratch.
+        norm: see `VGG16Trunk`: None as in the paper, or a normalisation after every convolution, for a training from scratch.
         pretrained: start from torchvision's ImageNet weights, see `VGG16Trunk`.
         weights_path: a local file with torchvision's state dict, instead of the download.
         mean: of red, green, blue, as shares of 255.

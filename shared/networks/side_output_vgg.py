@@ -32,7 +32,7 @@ class SideOutputVGG(StageSideOutputs):
             baseline has ``(3,)``.
         fusion_weights: fixed weight of each side output, not negative, with sum 1; None for the paper's (0.2, 0.35, 0.45) if
             there are three, else equal ones.
-        norm: None for VGG-16 as it is, without normalisation; "batch", "group" or "frozen" (see `replace_batch_norm`) behind
+        norm: None for VGG-16 as it is, without normalisation; "batch", "group" or "frozen" (see `replace_batch_norm`) after
             every convolution, without which a training from scratch stays at chance for long.
         checkpointing: keep only each stage's output for the backward pass and compute the rest again: less memory for time.
             Batch normalisation then counts every batch twice in its running statistics.

@@ -187,7 +187,7 @@ class Sweep:
                 shown = {
                     name: value if isinstance(value, (int, float, str)) else json.dumps(value) for name, value in values.items()
                 }
-                metrics = json.loads(file.read_text())
+                metrics = _metrics_in(file)
                 metrics = _leaves(self._under_method(metrics, values) if self.has_overlays else metrics, ".")
                 rows.append(shown | {name: math.nan if score is None else score for name, score in metrics.items()})
                 rows[-1] |= _last_validation(self.folder(values))
@@ -264,6 +264,17 @@ def _settings_in(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder / SETTINGS}: expected the settings of a run as a JSON object; found something else ({error}). Delete the "
             "folder to train again; nothing was changed."
+        ) from error
+
+
+def _metrics_in(file: Path) -> dict[str, Any]:
+    """The scores of a finished run."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file}: expected the scores of a run as a JSON object; found something else ({error}). Delete the run's folder to "
+            "train again"
         ) from error
 
 

@@ -75,7 +75,7 @@ class _Search:
             logger.warning("%s: skipped %s", self._folder, remark)
 
     def _files(self) -> Iterator[Path]:
-        """Every file and broken link, folder by folder; those behind links come last, so that files keep their own paths."""
+        """Every file and broken link, folder by folder; those reached through links last, so that files keep their paths."""
         folders, links, seen = deque([self._folder]), deque[Path](), set()
         while folders or links:
             folder = (folders or links).popleft()

@@ -49,7 +49,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 def _orientation(image: Image.Image) -> int:
     """The rotation that remains to be applied to an image from Pillow."""
-    # Pillow turns TIFF itself. Of PNG a tag behind the pixels is not looked for: they would be decoded for it.
+    # Pillow turns TIFF itself. Of PNG a tag after the pixels is not looked for: they would be decoded for it.
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1
     return int(image.getexif().get(Base.Orientation, 1))

@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.comparison.attempts import seconds_of_colours
 from scripts.comparison.baselines import ColourClassifier, ConstantClass, make_network, train_colours
+from scripts.comparison.data import prepare_data
+from scripts.comparison.method_row import DONE
+from scripts.comparison.runs import Comparison, Tracker
 from shared.data import TissueCache, load_manifest, read_image, write_manifest
+from shared.synthetic import DemoPlan, SlidePlan, write_demo
 
 
 def test_a_constant_class():
@@ -69,6 +74,35 @@ def test_colours_find_what_is_of_another_colour(images_csv, tmp_path):
     assert again.side_px == network.side_px
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
     assert (tmp_path / "model.pt").stat().st_mtime_ns == trained_at
+
+
+def test_colours_whose_weights_were_not_written_are_learnt_again(images_csv, tmp_path, monkeypatch):
+    """As after a kill between the two files: what has weights also says how long it took."""
+    tissue = TissueCache(tmp_path)
+    monkeypatch.setattr(torch, "save", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make_network("colour_only", images_csv, 2, 0.5, tissue, tmp_path, seed=0)
+    monkeypatch.undo()
+    assert not (tmp_path / "model.pt").exists()
+    make_network("colour_only", images_csv, 2, 0.5, tissue, tmp_path, seed=0)
+    assert (tmp_path / "model.pt").is_file()
+    assert seconds_of_colours(tmp_path) > 0
+
+
+@pytest.mark.slow
+def test_baselines_of_slides_that_are_coarser_than_the_scores(tmp_path):
+    """They are mapped at the slides' own pixel size: what reads at 2 um is compared with them."""
+    sizes = [(split, share) for split in ("train", "test") for share in (0.3, 0.0)]
+    folder = write_demo(tmp_path / "demo", DemoPlan(images={}, slides=tuple(SlidePlan(*size, (420, 500)) for size in sizes)))
+    records = load_manifest(folder / "slides.csv")
+    for record in records:
+        record["mpp"] = 2.0
+    write_manifest(records, folder / "coarse.csv")
+    data = prepare_data(folder / "coarse.csv", tmp_path / "out" / "data")
+    comparison = Comparison(data, tmp_path / "out", [], [0], 1.0, {}, Tracker(f"sqlite:///{tmp_path}/mlruns.db", "comparison"))
+    rows = {row.key: row for row in comparison.run()}
+    assert {key: row.status for key, row in rows.items()} == dict.fromkeys(rows, DONE)
+    assert {"everything_is_tumour", "colour_only"} <= rows.keys()
 
 
 @pytest.mark.parametrize("changed", ["mpp", "seed", "manifest"])

@@ -25,6 +25,20 @@ FEW = "sensitivity, IoU, F1, AUC and the means of such cases rest on these, and 
             ["normal", "tumour"],
             "Only 5 of 29 test cases have normal pixels: specificity and AUC rest on these, and below 20 intervals are rough.",
         ),
+        (
+            29,
+            1,
+            29,
+            ["normal", "tumour"],
+            f"Only 1 of 29 test cases has tumour: {FEW.replace('these', 'it')}",
+        ),
+        (
+            29,
+            0,
+            29,
+            ["normal", "tumour"],
+            "None of the 29 test cases has tumour: sensitivity, IoU, F1, AUC and the means of such cases are not known.",
+        ),
         (12, 12, 12, ["normal", "tumour"], "Only 12 test cases: below 20 the intervals are rough."),
         (
             12,

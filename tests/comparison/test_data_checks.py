@@ -5,10 +5,11 @@ import shutil
 import pytest
 from PIL import Image
 
-from scripts.comparison.data import prepare_data
+from scripts.comparison.data import _kept, prepare_data
 from scripts.comparison.data_checks import check_comparable, unscored_classes
 from scripts.comparison.method_row import SKIPPED, MethodRow
 from scripts.comparison.reporting.report import Report
+from shared.data import load_manifest
 
 
 def in_test(index):
@@ -51,6 +52,25 @@ BAD = {
 def test_what_cannot_be_compared(changed_csv, tmp_path, cells, problem):
     with pytest.raises(ValueError, match=r"changed\.csv.*" + problem):
         check_comparable(prepare_data(changed_csv(**cells), tmp_path / "data"))
+
+
+def test_what_was_cut_is_kept_for_the_same_classes_alone(images_csv, tmp_path):
+    """The same names in another order give the regions other labels; and a damaged note says nothing."""
+    records, calls = load_manifest(images_csv), []
+
+    def regions(*names):
+        def cut():
+            calls.append(names)
+            return records
+
+        assert len(_kept(records, [48.0], names, tmp_path, cut)) == len(records)
+
+    for names in (("a", "b", "c"), ("a", "b", "c"), ("a", "c", "b")):
+        regions(*names)
+    assert calls == [("a", "b", "c"), ("a", "c", "b")]
+    (tmp_path / "regions.json").write_bytes(b"\xff")
+    regions("a", "c", "b")
+    assert len(calls) == 3
 
 
 @pytest.fixture

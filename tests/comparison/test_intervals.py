@@ -186,10 +186,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say(num_cases, num_seeds, see
 
 
 def counts_of_cases(rng, has_tumour, effects, levels):
-    """Counts ``(K, n, 4)`` of K trainings on cases of one image of 1000 px, 600 px of it tumour in some."""
+    """Counts ``(K, n, 4)`` of K trainings on cases of one image of 1000 px, 600 px of it tumour in some; few false alarms."""
     tumour = np.where(has_tumour, 600, 0)
-    right = 1 / (1 + np.exp(-(levels[:, None] + effects + rng.normal(0, 0.5, (len(levels), len(effects))))))
-    tp, tn = rng.binomial(tumour, right), rng.binomial(1000 - tumour, right)
+    logit = levels[:, None] + effects + rng.normal(0, 0.5, (len(levels), effects.shape[-1]))
+    tp, tn = (rng.binomial(of, 1 / (1 + np.exp(-at))) for of, at in ((tumour, logit), (1000 - tumour, logit + 5)))
     return np.stack([tp, 1000 - tumour - tn, tumour - tp, tn], -1)
 
 
@@ -201,18 +201,18 @@ def draws_of_counts(rng, counts, weights):
         for taken in (ones, weights)
     )
     mean_of_each = {name: nanmean(np.stack([one[name] for one in each]), 0) for name in each[0]}
-    nothing = np.zeros((counts.shape[1], 2, 1))
+    nothing, confusion = np.zeros((counts.shape[1], 2, 1)), counts[0][:, [[3, 1], [2, 0]]]
     return Draws(
         trainings={name: np.array([one[name][0] for one in whole]) for name in whole[0]},
         of_cases={name: np.mean([one[name] for one in drawn], axis=0) for name in drawn[0]},
         noise=rng.standard_t(len(counts) - 1, len(weights)) if len(counts) > 1 else np.zeros(len(weights)),
         cases=tuple(map(str, range(counts.shape[1]))),
         of_each_case=mean_of_each,
-        rests_on=rests_on(mean_of_each, Sums({"tissue": nothing, "everywhere": nothing})),
+        rests_on=rests_on(mean_of_each, Sums({"tissue": nothing, "everywhere": nothing, "confusion": confusion})),
     )
 
 
-FEW = ("sensitivity", "iou_of_cases")
+FEW = ("sensitivity", "iou", "iou_of_cases")
 
 
 def simulated_intervals(num_cases, num_tumour, num_seeds, seed_sd, num_data_sets):
@@ -220,11 +220,11 @@ def simulated_intervals(num_cases, num_tumour, num_seeds, seed_sd, num_data_sets
     in units of what an interval of the true standard error has."""
     rng = np.random.default_rng(0)
     has_tumour = np.arange(num_cases) < num_tumour
-    many = counts_of_cases(rng, True, rng.normal(0, 1, (1, 4000)), 1 + rng.normal(0, seed_sd, 400))
-    truth = {
-        "sensitivity": scores_of_counts(many.sum(1))["sensitivity"].mean(),
-        "iou_of_cases": scores_of_counts(many)["iou"].mean(),
-    }
+    levels, many_effects = 1 + rng.normal(0, seed_sd, 400), rng.normal(0, 1, (1, 4000))
+    many, normal = (counts_of_cases(rng, has, many_effects, levels) for has in (True, False))
+    pooled = scores_of_counts((num_tumour * many + (num_cases - num_tumour) * normal).sum(1))
+    truth = {name: pooled[name].mean() for name in ("sensitivity", "iou")}
+    truth["iou_of_cases"] = scores_of_counts(many)["iou"].mean()
     found = {(what, name): [] for what in ("score", "difference") for name in FEW}
     for _ in range(num_data_sets):
         weights = rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=300).astype(float)
@@ -249,7 +249,7 @@ def test_intervals_hold_where_few_cases_have_tumour(num_cases, num_tumour):
     """Nominal 95 % of 1000 data sets, whose standard error is 0.7 %: stretched for all cases and not for those with tumour,
     intervals cover 90 to 92 %. One training whose like would score the same, so that nothing makes them too wide."""
     held, _ = simulated_intervals(num_cases, num_tumour, 1, 0.0, 1000)
-    assert len(held) == 4
+    assert len(held) == 6
     assert all(0.93 <= share <= 0.97 for share in held.values()), held
 
 
@@ -286,7 +286,7 @@ def test_the_distance_of_two_methods_trainings_is_of_student_t_too():
 
 
 def test_scores_rest_on_the_cases_on_which_they_are_known():
-    """Case a has both kinds of pixels, b and c tumour alone, d is normal without a false alarm and e with one."""
+    """Case a has both kinds of pixels, b and c tumour alone; d is normal without a false alarm, and e with one."""
     counts = np.array([[5, 1, 2, 9], [4, 0, 3, 0], [4, 0, 3, 0], [0, 0, 0, 9], [0, 2, 0, 9]])
     histograms = np.zeros((5, 2, 256), np.int64)
     histograms[[0, 3, 4], 0, 9] = histograms[[0, 1, 2], 1, 99] = 1
@@ -294,17 +294,31 @@ def test_scores_rest_on_the_cases_on_which_they_are_known():
     scores = replace(random_scores(0, cases=np.array(list("abcde"))), counts=counts, tissue=histograms, everywhere=histograms)
     found = draw([scores], 200)
     names = ("accuracy", "sensitivity", "specificity", "iou", "iou_of_cases", "auc_tissue", "auc_tissue_of_cases")
-    assert [found.num_known(name) for name in names] == [5, 3, 3, 4, 3, 2, 1]
+    assert [found.num_known(name) for name in names] == [5, 3, 3, 3, 3, 2, 1]
     # Of one case nothing is known about others.
     assert math.isnan(found.interval("auc_tissue_of_cases").low)
-    # Of a difference what is known of both: another method has a false alarm on d alone.
+    # Of a difference too, whoever has a false alarm: another method on d, this one on e.
     other = draw([replace(scores, counts=counts + np.array([[0, 0, 0, 0]] * 3 + [[0, 1, 0, -1], [0, -2, 0, 2]]))], 200)
     drawn = found.of_cases["iou"] - other.of_cases["iou"]
     low, high = np.percentile(drawn, [2.5, 97.5])
-    # Of three cases, Student's t with two degrees of freedom.
+    # Of the three cases with tumour, Student's t with two degrees of freedom.
     stretch, mean = 4.3026527 / 1.9599640 * (3 / 2) ** 0.5, found.mean("iou") - other.mean("iou")
     difference = found.difference(other, "iou")
     assert (difference.low, difference.high) == pytest.approx((mean + stretch * (low - mean), mean + stretch * (high - mean)))
+
+
+def test_scores_of_classes_rest_on_the_cases_that_have_them():
+    """Class 1 is in cases a and b, class 2 in b alone; in d normal pixels are taken for class 2, which tells nothing of it."""
+    confusion = np.zeros((4, 3, 3), np.int64)
+    confusion[:, 0, 0], confusion[:2, 1, 1], confusion[1, 2, 1], confusion[3, 0, 2] = 50, 9, 4, 3
+    counts = np.stack(
+        [np.array([confusion[i, 1:, 1:].sum(), confusion[i, 0, 1:].sum(), 0, confusion[i, 0, 0]]) for i in range(4)]
+    )
+    scores = replace(random_scores(0, 3, cases=np.array(list("abcd"))), counts=counts, confusion=confusion)
+    found = draw([scores], 200)
+    names = ("class_accuracy", "macro_f1", "mean_iou", "f1_0", "f1_1", "f1_2", "macro_f1_of_cases")
+    assert [found.num_known(name) for name in names] == [4, 2, 2, 4, 2, 1, 4]
+    assert math.isnan(found.interval("f1_2").low)
 
 
 def test_a_paired_difference_finds_what_two_intervals_do_not():

@@ -111,7 +111,7 @@ def test_a_row_keeps_its_origins_and_one_of_an_older_version_has_none(tmp_path):
     [
         (
             '{"bad',
-            r"expected a JSON object with the entries key, title; found what is no JSON \(.*\)\. Delete the file: the same",
+            r"expected a JSON object with the entries key, title; found text that is not JSON \(.*\)\. Delete the file: the same",
         ),
         ("[1, 2]", r"expected a JSON object with the entries key, title; found \[1, 2\]\. Delete the file"),
         ('{"key": "camel"}', r"expected a JSON object with the entries key, title; found no title\. Delete the file"),
@@ -121,6 +121,10 @@ def test_a_row_keeps_its_origins_and_one_of_an_older_version_has_none(tmp_path):
             r"written it: continue with that one, or give another --out",
         ),
         ('{"key": "camel", "title": "CAMEL", "origins": [3]}', r"expected as origins a list for each seed; found \[3\]\. Delete"),
+        (
+            '{"key": "camel", "title": "CAMEL", "seeds": [0, 1], "origins": [[]]}',
+            r"expected origins of each of the 2 seeds; found 1\. Delete the file",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_read(tmp_path, content, problem):
@@ -152,7 +156,7 @@ def test_a_damaged_file_ends_the_command_with_its_name(images_csv, tmp_path, mon
         compare.main()
     assert stop.value.code == 2
     said = capsys.readouterr().err
-    assert f"error: {file}: expected a JSON object with the entries {expected}; found what is no JSON (" in said
+    assert f"error: {file}: expected a JSON object with the entries {expected}; found text that is not JSON (" in said
     assert remedy in said
     assert file.read_text() == '{"bad'
 
@@ -213,6 +217,31 @@ def test_a_finished_row_stays_where_nothing_was_made(comparison, tmp_path, statu
     assert (tmp_path / "rows" / "camel.json").read_text() == before
     new = made._as_before(MethodRow("wildcat", "WILDCAT"), NothingMade(status, "needs something else"))
     assert (new.status, new.reason, new.refused) == (status, "needs something else", "")
+
+
+def test_a_failure_replaces_no_finished_row(comparison, tmp_path):
+    """A method whose maps are gone fails now, and the call after the next finds its seeds again."""
+    keep_row(MethodRow("everything_is_tumour", "Everything is tumour", seeds=[0]), tmp_path)
+    before = (tmp_path / "rows" / "everything_is_tumour.json").read_text()
+    made = comparison(0)
+    made._baseline = made._ceiling = lambda *arguments: (_ for _ in ()).throw(OSError("no space left"))
+    rows = {row.key: row for row in made.run()}
+    assert (rows["everything_is_tumour"].status, rows["colour_only"].status) == (FAILED, FAILED)
+    assert (tmp_path / "rows" / "everything_is_tumour.json").read_text() == before
+    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["everything_is_tumour.json"]
+
+
+def test_a_damaged_configuration_of_one_method_stops_no_other(comparison, tmp_path):
+    keep_row(MethodRow("camel", "CAMEL", seeds=[0]), tmp_path)
+    keep_row(MethodRow("wildcat", "WILDCAT", seeds=[0]), tmp_path)
+    config = tmp_path / "runs" / "camel" / "seed=0" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text('{"bad')
+    made = comparison(0)
+    assert made._as_before(MethodRow("wildcat", "WILDCAT"), NothingMade(SKIPPED, "needs masks")).refused
+    row = made._as_before(MethodRow("camel", "CAMEL"), NothingMade(SKIPPED, "needs masks"))
+    assert row.status == SKIPPED
+    assert row.reason.startswith(f"needs masks; {config}: expected a JSON object; found text that is not JSON")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.comparison.attempts import seconds
 from scripts.comparison.measured_process import command_line, read_attempts
 
 MIB = 2**20
@@ -31,6 +32,13 @@ def test_seconds_memory_and_status_of_every_attempt(tmp_path):
     # Of the process alone: this one, from which it is started, holds more.
     assert 200 * MIB <= attempts[0]["peak_bytes"] < 260 * MIB
     assert attempts[1]["peak_bytes"] < 60 * MIB
+
+
+@pytest.mark.parametrize("content", ["", "3", '[3, {}, {"seconds": "long"}]'])
+def test_what_is_no_attempt_is_left_out(tmp_path, content):
+    (tmp_path / "usage.json").write_text(content)
+    assert read_attempts(tmp_path / "usage.json") == []
+    assert seconds(tmp_path / "usage.json") == 0
 
 
 def test_memory_of_the_gpus_is_what_is_added(tmp_path, monkeypatch):

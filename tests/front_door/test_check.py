@@ -65,9 +65,9 @@ def test_every_configuration_passes_as_it_is_and_begins_with_the_check(config):
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=identify)
 @pytest.mark.parametrize("base", BASES)
-def test_every_overlay_passes_behind_its_base_and_no_other_place(base, overlay):
+def test_every_overlay_passes_after_its_base_and_nowhere_else(base, overlay):
     config = overlay.parent / f"{base}.json"
-    needed = json.loads(overlay.read_text()).get("_behind_")
+    needed = json.loads(overlay.read_text()).get("_after_")
     between = [overlay.with_name(f"{needed}.json")] if needed else []
     if replaces_what_is_not_there(config, overlay):
         assert base != "train"

@@ -1,13 +1,14 @@
 """scripts/environment.sh: what it says before it installs anything."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "environment.sh"
 
 
 def require_free_gb(gigabytes: int, folder: Path) -> subprocess.CompletedProcess:
-    command = f"set -euo pipefail; source {SCRIPT}; require_free_gb {gigabytes}"
+    command = f"set -euo pipefail; source {SCRIPT}; require_free_gb {gigabytes} {sys.executable}"
     return subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False)
 
 

@@ -139,7 +139,7 @@ def not_named(bundle, run):
     ("change", "message"),
     [
         (no_evaluation, r"evaluation/metrics\.json does not exist\. Score the run on the test split first"),
-        (cut_off, r"evaluation/metrics\.json: expected a JSON object; found what is no JSON .*\. Score the run on the"),
+        (cut_off, r"evaluation/metrics\.json: expected a JSON object; found text that is not JSON .*\. Score the run on the"),
         (other_split, "expected scores of the test split, found those of val"),
         (other_threshold, r"scored at a threshold of 0\.45, and maps would be made at 0\.3"),
         (other_counts, r"images\.csv gives an IoU of .* metrics\.json"),

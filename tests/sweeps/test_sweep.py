@@ -243,6 +243,16 @@ def test_damaged_settings_of_a_run_are_named(tmp_path, write_config, finish, con
         sweep.check()
 
 
+@pytest.mark.parametrize("content", ['{"bad', "3"])
+def test_damaged_scores_of_a_run_are_named(tmp_path, write_config, finish, content):
+    sweep = Sweep([write_config()], {"fold": [0]}, tmp_path / "out")
+    finish(sweep)
+    file = tmp_path / "out" / "fold=0" / "evaluation" / "metrics.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(file))}: expected the scores of a run as a JSON object; .* Delete"):
+        sweep.table()
+
+
 @pytest.mark.parametrize(
     ("entries", "fixed", "difference"),
     [

@@ -101,9 +101,12 @@ def caution(
             ("specificity", f"{class_names[0]} pixels", "specificity and AUC"),
         ):
             number = drawn.num_known(name)
-            if number < min(FEW_CASES, drawn.num_cases):
+            if number == 0:
+                said.append(f"None of the {drawn.num_cases} {sampled.called} has {what}: {scores} are not known.")
+            elif number < min(FEW_CASES, drawn.num_cases):
+                have, these = ("has", "it") if number == 1 else ("have", "these")
                 said.append(
-                    f"Only {number} of {drawn.num_cases} {sampled.called} have {what}: {scores} rest on these, and below "
+                    f"Only {number} of {drawn.num_cases} {sampled.called} {have} {what}: {scores} rest on {these}, and below "
                     f"{FEW_CASES} intervals are rough."
                 )
     if sampled.num_unnamed:

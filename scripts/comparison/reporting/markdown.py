@@ -125,19 +125,19 @@ def _score_lines(
 ) -> list[str]:
     """The table of scores, and of what they cost where `costs` say it."""
     against = _against(rows, reference, columns, first_score)
-    before, behind = list(costs)[:_NUM_BEFORE], list(costs)[_NUM_BEFORE:]
-    header = ["method", *before, *columns.values(), *against, *behind]
+    before, after = list(costs)[:_NUM_BEFORE], list(costs)[_NUM_BEFORE:]
+    header = ["method", *before, *columns.values(), *against, *after]
     lines = [_line(header), "|" + "---|" * len(header)]
     for index, row in enumerate(rows):
         notes = [trainings_text(row, sampled), verdict(row, rows, first_score)]
         cells = [_noted(row, notes), *(costs[name][index] for name in before)]
         cells += [percent(row.scores.get(name)) for name in columns]
         cells += [of_rows[row.key] for of_rows in against.values()]
-        lines.append(_line([*cells, *(costs[name][index] for name in behind)]))
+        lines.append(_line([*cells, *(costs[name][index] for name in after)]))
         of_method = published.of(row.key, row.config) if published is not None else {}
         if of_method:
             shown = [f"{100 * of_method[name]:.1f}" if name in of_method else "" for name in columns]
-            empty = [""] * (len(against) + len(behind))
+            empty = [""] * (len(against) + len(after))
             lines.append(_line([f"{row.title}, published", *("" for _ in before), *shown, *empty]))
     return lines
 

@@ -162,7 +162,7 @@ def write_groups_csv(
     first_score: str = "iou",
     reference: MethodRow | None = None,
 ) -> None:
-    """A row per group and method: the columns of `write_csv`, behind that of the group. No file without such rows.
+    """A row per group and method: the columns of `write_csv`, after that of the group. No file without such rows.
 
     Args:
         rows: of the comparison.

@@ -7,7 +7,7 @@
             image/GT2012149-1-400-001.png    224 x 224 px at 400x
             label/GT2012149-1-400-001.png    not 0 where tissue of this class is
 
-The digits behind ``GT`` (also ``GTXC``, ``GTDC``) are taken for the case, which the owners do not say. Two tiles of the release
+The digits after ``GT`` (also ``GTXC``, ``GTDC``) are taken for the case, which the owners do not say. Two tiles of the release
 have no partner.
 
 Published at https://doi.org/10.6084/m9.figshare.21540159 (CC BY 4.0); Shi et al., Frontiers in Medicine 2023.

@@ -44,7 +44,7 @@ class PatchRelease:
     """How a release is laid out.
 
     Attributes:
-        classes: its tissues in the order of the labels in the names, behind "background".
+        classes: its tissues in the order of the labels in the names, after "background".
         folders: of each split; the first name is the published one.
         published: images of each split.
         size_px: of every patch; None where they differ.

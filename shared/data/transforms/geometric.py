@@ -28,7 +28,7 @@ from .stain_jitter import RandomStainJitterd
 from .stain_normalization import NormalizeStainsd
 from .view_sampling import ViewSampling
 
-# Every pixel of the image is still there behind them, or its share of the image is.
+# Every pixel of the image is still there after them, or its share of the image is.
 _KEEP_THE_VIEW = (Flipd, RandAxisFlipd, RandFlipd, RandRotate90d, Resized, Rotate90d)
 _CHANGE_THE_VIEW = ("monai.transforms.croppad", "monai.transforms.spatial")
 

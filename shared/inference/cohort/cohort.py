@@ -162,7 +162,7 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
 
 
 def _collect(under_way: deque[tuple[ImageInput, Future[Outcome]]], tally: Tally, later: list[ImageInput]) -> bool:
-    """Count the attempt that began first, and put its image behind the others if need be; whether there was anything to do."""
+    """Count the attempt that began first, and put its image after the others if need be; whether there was anything to do."""
     image, future = under_way[0]
     outcome = future.result()
     under_way.popleft()

@@ -139,7 +139,7 @@ class RayCohort:
                     if image != meant:
                         waiting.append((now, meant, True))
                     elif not outcome.is_final and not devices.is_given_up(image):
-                        # At once, behind the others, after a failure; later while another process is at it.
+                        # At once, after the others, after a failure; later while another process is at it.
                         waiting.append((now + (POLL_S if outcome.row is None else 0.0), image, False))
         finally:
             for reference in running:

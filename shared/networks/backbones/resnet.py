@@ -61,7 +61,7 @@ def resnet(
 def dilate_resnet(network: nets.ResNet, output_stride: int = 8) -> nets.ResNet:
     """Bring the output stride from 32 to 8 by dilation 2 in layer3 and 4 in layer4, or to 16 by 2 in layer4, in place.
 
-    The strides go, and every filter behind a stride is spread in its place; the convolution that had the stride keeps
+    The strides go, and every filter after a stride is spread in its place; the convolution that had the stride keeps
     its former dilation. So every fourth (second) feature in each direction is exactly a feature of the network as it was.
 
     Args:

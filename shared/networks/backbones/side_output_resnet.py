@@ -24,7 +24,7 @@ class SideOutputResNet(StageSideOutputs):
 
     Args:
         backbone: see `InstanceClassifier`.
-        num_stages: of the ResNet, 1 to 5; what lies behind them is left out.
+        num_stages: of the ResNet, 1 to 5; what lies after them is left out.
         side_outputs: stages with a side output, counted from 1, ascending to `num_stages`; None for every stage.
         fusion_weights: see `SideOutputVGG`.
         norm: "batch", "group" or "frozen", see `InstanceClassifier`.

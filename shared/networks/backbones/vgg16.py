@@ -21,7 +21,7 @@ def vgg_convolutions(stage: int, norm: str | None) -> list[nn.Module]:
 
     Args:
         stage: 1 to 5.
-        norm: None for VGG-16 as it is; "batch", "group" or "frozen" (see `replace_batch_norm`) behind every convolution.
+        norm: None for VGG-16 as it is; "batch", "group" or "frozen" (see `replace_batch_norm`) after every convolution.
     """
     layers: list[nn.Module] = []
     in_channels, out_channels = (3, *STAGE_CHANNELS)[stage - 1 : stage + 1]
@@ -50,7 +50,7 @@ class VGG16Trunk(nn.Module):
 
     Args:
         head_channels: of fc6 and fc7; VGG-16 has 4096.
-        norm: see `vgg_convolutions`; also behind fc6 and fc7.
+        norm: see `vgg_convolutions`; also after fc6 and fc7.
         pretrained: start from torchvision's ImageNet weights, downloaded once; fc6 and fc7 too where they have 4096 channels.
         weights_path: a local file with torchvision's state dict, instead of the download.
 

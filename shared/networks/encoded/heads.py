@@ -15,7 +15,7 @@ def pixelwise_head(in_channels: int, out_channels: int, hidden_channels: int | N
     Args:
         in_channels: of the features.
         out_channels: of the answers.
-        hidden_channels: None for a linear head; else the first of two convolutions has so many channels, and ReLU behind it.
+        hidden_channels: None for a linear head; else the first of two convolutions has so many channels, and ReLU after it.
         kernel_size: of the first convolution: 1, so that every feature is seen by itself, or an odd number.
 
     Raises:

@@ -144,7 +144,7 @@ def checked_side_outputs(num_depths: int, side_outputs: Sequence[int] | None) ->
         ValueError: unless they ascend, and end with the last.
     """
     depths = list(range(1, num_depths + 1)) if side_outputs is None else list(side_outputs)
-    # What lies behind the last side output would be computed for nothing and learn nothing.
+    # What lies after the last side output would be computed for nothing and learn nothing.
     if not depths or depths != sorted(set(depths)) or depths[0] < 1 or depths[-1] != num_depths:
         raise ValueError(f"side_outputs must ascend from 1 or more to num_stages={num_depths}; got {side_outputs}")
     return depths

@@ -21,7 +21,7 @@ def read_asap(events: Iterator[tuple[str, Element]]) -> Iterator[Drawing | LeftO
     are sorted by their ``Order``. The groups that a group is part of are the annotation's parents.
 
     Args:
-        events: starts and ends of elements as of `iterparse`, behind the outermost start. Elements are emptied once read.
+        events: starts and ends of elements as of `iterparse`, after the outermost start. Elements are emptied once read.
 
     Raises:
         ValueError: naming the annotation, for coordinates that are no numbers; naming the group, for one that is part of

@@ -25,7 +25,7 @@ def read_imagescope(events: Iterator[tuple[str, Element]]) -> Iterator[Drawing |
     with ``NegativeROA="1"`` is taken away from its layer.
 
     Args:
-        events: starts and ends of elements as of `iterparse`, behind the outermost start. Elements are emptied once read.
+        events: starts and ends of elements as of `iterparse`, after the outermost start. Elements are emptied once read.
     """
     layer = 0
     regions: list[Drawing | LeftOut] = []

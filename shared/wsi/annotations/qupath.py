@@ -104,7 +104,7 @@ def _ring(coordinates: Any) -> Ring:
 
 
 def _class_names(classification: Any) -> list[str]:
-    """The class and, behind it, what it is derived with; one empty name for no class."""
+    """The class and, after it, what it is derived with; one empty name for no class."""
     if isinstance(classification, dict):
         names = classification.get("names")
         if isinstance(names, list) and names:

@@ -48,7 +48,7 @@ def read_annotations(
     click, a line, an arrow, a ruler - is left out, and a warning says so.
 
     Args:
-        path: ``.xml``, ``.json`` or ``.geojson``, with ``.gz`` behind it or alone in a ``.zip``.
+        path: ``.xml``, ``.json`` or ``.geojson``, with ``.gz`` after it or alone in a ``.zip``.
         exclusion_names: classes (groups in ASAP) whose areas, and those of the classes below them, are taken away; case does
             not count. A NegativeROA of ImageScope is one without being named.
         frame: of the file's coordinates, one of `ANNOTATION_FRAMES`; None: ``qupath`` for GeoJSON and JSON, ``level0`` for XML.

@@ -23,7 +23,7 @@ class OpenSlideReader(Reader):
 
     OpenSlide takes level-0 coordinates and interpolates between level pixels: where a level's downsample is no whole
     number (2.0005), its pixels are shifted by up to a quarter of a pixel against cuCIM's and the file's own. It reads on
-    behind some damage: so the tiles of a TIFF of plain tiles go through `TileCheck` first.
+    after some damage: so the tiles of a TIFF of plain tiles go through `TileCheck` first.
     """
 
     name = "openslide"

@@ -16,7 +16,7 @@ from .reader import GLASS, LevelReader
 
 
 def with_sub_levels(reader: LevelReader, path: Path, layout: TiffLayout) -> LevelReader:
-    """A library's reader, with the levels that it does not know of behind its own where they can be read.
+    """A library's reader, with the levels that it does not know of after its own where they can be read.
 
     These are tiled, of 8-bit RGB, and smaller than level 0, which must be the page that they belong to.
     """
@@ -51,7 +51,7 @@ class SubLevelReader:
         if level < self._num_others:
             return self._reader.read(level, origins, size_px, num_workers)
         page = self._pages[level - self._num_others]
-        if page.compression == JPEG:  # the decoder of tifffile reads on behind a hole
+        if page.compression == JPEG:  # the decoder of tifffile reads on after a hole
             self._check.check(page, origins, size_px)
         return self._regions.read(page, origins, size_px, num_workers)
 

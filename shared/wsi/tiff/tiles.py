@@ -47,7 +47,7 @@ def decode_stream(page: tifffile.TiffPage, index: int, stream: bytes) -> NDArray
 class TileCheck:
     """Finds damaged tiles before another library meets them.
 
-    cuCIM would return black or the pixels of *another* tile, or end the process; OpenSlide reads on behind a hole in a JPEG or
+    cuCIM would return black or the pixels of *another* tile, or end the process; OpenSlide reads on after a hole in a JPEG or
     deflate tile. Each tile is looked at once, when a region first touches it. The bytes of a JPEG tile are checked for a
     complete, gapless stream, at a few per cent of the cost of decoding. Tiles that fail, and all of other compressions, are
     decoded by tifffile, JPEG also by OpenSlide where it knows the file: it takes libjpeg's warnings for the errors that they
