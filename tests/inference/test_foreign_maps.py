@@ -126,6 +126,16 @@ def test_overlapping_patches_are_averaged_and_gaps_are_zero(tmp_path, slide):
     assert not found.any()
 
 
+def test_a_slide_too_coarse_to_be_read_is_mapped_from_its_features(tmp_path, write_slide):
+    """Whoever made them has decided how it was read. From its pixels it is not mapped at this mpp."""
+    corners = np.array([(x, y) for y in range(224, 480, 16) for x in range(304, 592, 16)])
+    write(tmp_path / "theirs/a.h5", "TRIDENT", np.ones((len(corners), 4), np.float16), corners, 16)
+    slide = write_slide(tmp_path / "a.tif", picture(), mpp=0.65)
+    assert mapped(network_of(tmp_path / "theirs"), slide, tmp_path / "maps", tmp_path / "theirs").any()
+    with pytest.raises(ValueError, match=r"a\.tif: its pixels are 0\.65 um, coarser than the mpp=0\.5"):
+        mapped(Headed(Means()), slide, tmp_path / "refused", None)
+
+
 def test_new_features_in_the_folder_make_new_maps(tmp_path, slide):
     """The encoder's weights are not known: a slide is finished with the content of its file, in this folder or a copy."""
     corners = np.array([(x, y) for y in range(224, 480, 16) for x in range(304, 592, 16)])
