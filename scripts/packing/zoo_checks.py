@@ -138,6 +138,8 @@ def onnx() -> None:
 
     network, image = _network_and_image()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        # MONAI exports to a temporary file first, and leaves its weights beside it.
+        tempfile.tempdir = folder
         path = str(Path(folder, "model.onnx"))
         shape = list(image.shape)
         onnx_export("network_def", path, str(WEIGHTS), METADATA, INFERENCE, input_shape=shape, bundle_root=".")
