@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -31,10 +32,11 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.options.engine import add_engine_options, checked_images, run_on_engine
+from scripts.options.engine import EMBEDDED, add_engine_options, checked_images, run_on_engine
 from scripts.options.gpus import ALL, chosen_gpus, run_on_gpus
 from scripts.options.interruption import exit_with
 from shared.front_door import begin_script
+from shared.writers import contended_path
 
 if TYPE_CHECKING:
     from shared.inference import ImageInput
@@ -150,6 +152,8 @@ def map_images(images: Sequence[ImageInput], arguments: argparse.Namespace, over
         status, overrides["stored_features"] = embed_first(images, arguments, overrides)
         if status not in (0, 1):  # a slide that fails is a row of the maps too
             return status
+        with contended_path(arguments.out / EMBEDDED) as temporary:
+            temporary.write_text(json.dumps({"folder": overrides["stored_features"]}) + "\n")
     build = functools.partial(load_slide_mapper, str(arguments.bundle), arguments.overlay, overrides)
     return run_on_engine(build, images, arguments, "mapped")
 

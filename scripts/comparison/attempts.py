@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.options.engine import EMBEDDED
 from shared.inference.cohort.finished import FINISHED
 from shared.inference.cohort.row_store import TABLE_NAME
 from shared.writers import read_rows
@@ -50,7 +51,8 @@ def mean_seconds(maps: Sequence[Path], usages: Sequence[Path]) -> float:
 
     While an image's files are written the next one is computed, so the sum of the images' own seconds is more than what they
     took together, and at most twice as much. What their process took is more as well, by its start. The lesser of both is
-    taken, the process's only where it can be the one that made all the maps.
+    taken, the process's only where it can be the one that made all the maps. What an encoder took to embed the images, once for
+    all heads on it, is added.
 
     Args:
         maps: a folder per training, with its table.
@@ -61,8 +63,19 @@ def mean_seconds(maps: Sequence[Path], usages: Sequence[Path]) -> float:
         rows = [row for row in read_rows(folder / TABLE_NAME).values() if row["status"] in FINISHED]
         alone, of_process = sum(float(row["seconds"]) for row in rows), seconds(usage)
         total += min(alone, of_process) if of_process >= alone / 2 else alone
+        total += _seconds_of_embedding(folder, {row["slide"] for row in rows})
         number += len(rows)
     return total / number if number else math.nan
+
+
+def _seconds_of_embedding(maps: Path, names: Collection[str]) -> float:
+    """Sum of the seconds in which the images were embedded, of maps from stored features; 0 of others."""
+    note = maps / EMBEDDED
+    if not note.is_file():
+        return 0.0
+    folder = read_object(note, "Delete the folder of the maps to make them again", ("folder",))["folder"]
+    rows = read_rows(Path(folder) / TABLE_NAME)
+    return sum(float(row["seconds"]) for name, row in rows.items() if name in names and row["status"] in FINISHED)
 
 
 def last_line(log: Path) -> str:

@@ -180,7 +180,7 @@ def prepare_data(
         class_names=tuple(class_names),
         region_size_um=None if size_um is None else (size_um, size_um),
         why_not_square=why_not,
-        image_mpp=_mpp(records[0]),
+        image_mpp=_most_frequent_mpp(training.get(IMAGES, records)),
         counts={split: _counts(records, split) for split in ("train", "val", "test")},
         truth=truth,
     )
@@ -199,11 +199,24 @@ def _fill_mpp(record: Record) -> None:
     record["mpp"] = slide.mpp
 
 
+def _most_frequent_mpp(records: Sequence[Record]) -> float:
+    """The pixel size that most images have, the finest of several, for methods that read images as they are."""
+    counts = Counter(map(_mpp, records))
+    return min(counts, key=lambda mpp: (-counts[mpp], mpp), default=1.0)
+
+
 def _mpp(record: Record) -> float:
     """Micrometres per level-0 pixel of a record that `_fill_mpp` has filled."""
     mpp = record["mpp"]
     assert mpp is not None
     return mpp
+
+
+def files_key(records: Sequence[Record]) -> str:
+    """A hash of names, sizes and times of the images and masks of some rows: whether any of them has been changed in place."""
+    files = sorted({Path(file) for record in records for file in (record["image"], record["mask"]) if file is not None})
+    known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 def _is_slide(record: Record) -> bool:

@@ -77,7 +77,7 @@ def verdict(row: MethodRow, rows: Sequence[MethodRow], name: str) -> str:
     if difference is None or math.isnan(difference.mean):
         return ""
     title = f"“{floor.title[0].lower()}{floor.title[1:]}”"
-    if difference.mean < 0:
+    if difference.is_known and difference.high < 0:
         return f"below {title}"
     if not difference.is_known or difference.low <= 0:
         return f"not distinguishable from {title}"

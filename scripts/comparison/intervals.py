@@ -159,8 +159,10 @@ def draw(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0, st
     weights = rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=num_draws).astype(np.float64)
     sums = [sums_of_cases(one, index, num_cases) for one in scores]
     each = [pooled_scores(one.total(np.eye(num_cases))) for one in sums]
+    # The truth is the same for every training.
+    classes = sums[0].of_case["confusion"].sum(axis=(0, 2)) > 0
     whole, drawn = (
-        [pooled_scores(one.total(taken)) | means_of_cases(alone, taken) for one, alone in zip(sums, each, strict=True)]
+        [pooled_scores(one.total(taken), classes) | means_of_cases(alone, taken) for one, alone in zip(sums, each, strict=True)]
         for taken in (np.ones((1, num_cases)), weights)
     )
     own = np.random.default_rng([seed, zlib.crc32(stream.encode())])
@@ -182,8 +184,9 @@ def _mean_scores(found: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 def intervals(scores: Sequence[Scores], num_draws: int = NUM_DRAWS, seed: int = 0) -> dict[str, Interval]:
     """Every score of a method, mean over seeds, with its 95 % interval over patients and seeds, see `draw`.
 
-    The interval is from the 2.5th to the 97.5th percentile of the draws. Draws in which a score is 0/0 - no tumour, say - are
-    left out of it. Where a score is known on a single case there is no interval, nor where all draws are the same.
+    The interval is from the 2.5th to the 97.5th percentile of the draws. Draws in which a score is not known, without tumour or
+    without one of the classes, are left out of it. Where a score rests on a single case there is no interval, nor where all draws
+    are the same.
 
     Returns:
         intervals by the names of `score_names`.

@@ -45,6 +45,8 @@ class MethodRow:
         peak_bytes: of the largest process of any seed's training and inference.
         gpu_bytes: the same on the GPUs; None where there is none.
         maps: folder of each seed's maps.
+        mapped: of each seed, a hash of the note that says what its maps were made of; empty for ceilings, and for rows of older
+            versions.
         mlflow_runs: id of each seed's run.
         origins: of each seed, the calls that trained it and made its maps; None among them for one that was not noted. Empty for
             what is not trained, and for rows of versions that noted none.
@@ -72,6 +74,7 @@ class MethodRow:
     peak_bytes: int | None = None
     gpu_bytes: int | None = None
     maps: list[Path] = field(default_factory=list)
+    mapped: list[str] = field(default_factory=list)
     mlflow_runs: list[str] = field(default_factory=list)
     origins: list[list[Origin | None]] = field(default_factory=list)
     refused: str = ""

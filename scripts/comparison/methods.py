@@ -16,7 +16,8 @@ from .data import MASKS_ONLY, TRUTHS
 from .json_file import read_object
 
 # No overlays of data sets.
-_CONFIGS = {"train", "inference", "evaluate", "metadata", "multi_gpu_train", "features"}
+_NO_OVERLAYS = {"train", "inference", "evaluate", "metadata"}
+_CONFIGS = _NO_OVERLAYS | {"multi_gpu_train", "features"}
 _STAGES = {"run", "initialize", "finalize"}
 # An overlay that a bundle may have: what differs from its training when it is compared.
 _OVERLAY = "comparison"
@@ -152,10 +153,10 @@ def find_methods(bundles: Path, wanted: Sequence[str] = ()) -> list[Method]:
         if bundle not in there:
             raise ValueError(f"there is no bundle {bundle!r} in {bundles}; the bundles are: {', '.join(there)}")
         configs = bundles / bundle / "configs"
+        known = sorted(path.stem for path in configs.glob("*.json") if path.stem not in _NO_OVERLAYS)
         for overlay in overlays:
-            if not (configs / f"{overlay}.json").is_file():
-                known = sorted(path.stem for path in configs.glob("*.json"))
-                raise ValueError(f"the bundle {bundle} has no overlay {overlay!r}; its configurations are: {', '.join(known)}")
+            if overlay not in known:
+                raise ValueError(f"the bundle {bundle} has no overlay {overlay!r}; its overlays are: {', '.join(known)}")
         methods.append(Method((bundles / bundle).resolve(), tuple(overlays)))
     return methods
 

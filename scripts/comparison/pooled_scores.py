@@ -52,8 +52,16 @@ def sums_of_cases(scores: Scores, index: NDArray[np.int64], num_cases: int) -> S
     return Sums(sums)
 
 
-def pooled_scores(totals: Totals) -> dict[str, Array]:
-    """Every score ``(B,)`` of pooled pixels and boundaries; region F is a mean over images. NaN where it is 0/0."""
+def pooled_scores(totals: Totals, classes: NDArray[np.bool_] | None = None) -> dict[str, Array]:
+    """Every score ``(B,)`` of pooled pixels and boundaries; region F is a mean over images. NaN where it is 0/0.
+
+    Args:
+        totals: of B draws.
+        classes: which classes the test data have, ``(C,)``. Macro F1 and mean IoU are then means over these, and not known in a
+            draw without one of them, like IoU and F1 without tumour: as soon as a single pixel is called so they would be 0, and
+            say how often a draw has none. None: of each case by itself, over the classes that it has or is said to have, see
+            `shared.metrics.class_scores`.
+    """
     sums, numbers = totals.region_f.T
     with np.errstate(invalid="ignore", divide="ignore"):
         found = scores_of_counts(totals.counts) | {
@@ -64,7 +72,9 @@ def pooled_scores(totals: Totals) -> dict[str, Array]:
             "ece": _ece(totals.tissue),
         }
         if totals.confusion.shape[-1] > 2:
-            found |= _class_scores(totals.confusion)
+            found |= _class_scores(totals.confusion, classes)
+    if classes is not None:
+        found |= {name: np.where(np.isnan(found["sensitivity"]), np.nan, found[name]) for name in ("f1", "iou")}
     return found
 
 
@@ -150,15 +160,17 @@ def _ods(boundary: Array) -> Array:
     return np.where(true[:, 0] > 0, f.max(axis=1), np.nan)
 
 
-def _class_scores(confusion: Array) -> dict[str, Array]:
-    """Like `shared.metrics.classes.class_scores`, for many: ``(B, C, C)`` -> ``(B,)`` each."""
+def _class_scores(confusion: Array, classes: NDArray[np.bool_] | None = None) -> dict[str, Array]:
+    """Like `shared.metrics.classes.class_scores`, for many: ``(B, C, C)`` -> ``(B,)`` each; `classes`: see `pooled_scores`."""
     right, true, predicted = confusion.diagonal(axis1=1, axis2=2), confusion.sum(axis=2), confusion.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         f1, iou = 2 * right / (true + predicted), right / (true + predicted - right)
+        if classes is not None:
+            f1, iou = (np.where(true > 0, score, np.nan) for score in (f1, iou))
         found = {
             "class_accuracy": right.sum(axis=1) / true.sum(axis=1),
-            "macro_f1": nanmean(f1, axis=1),
-            "mean_iou": nanmean(iou, axis=1),
+            "macro_f1": nanmean(f1, axis=1) if classes is None else f1[:, classes].mean(axis=1),
+            "mean_iou": nanmean(iou, axis=1) if classes is None else iou[:, classes].mean(axis=1),
             "bach_score": _bach_score(confusion),
         }
     return found | {f"f1_{index}": f1[:, index] for index in range(f1.shape[1])}
@@ -170,7 +182,9 @@ def _bach_score(confusion: Array) -> Array:
     true, predicted = classes[:, None], classes[None, :]
     worst = np.broadcast_to(np.maximum(true, np.abs(true - classes[-1])), confusion.shape[1:]).copy()
     worst[0, 0] = 0
-    return 1 - (confusion * np.abs(true - predicted)).sum(axis=(1, 2)) / (confusion * worst).sum(axis=(1, 2))
+    off, most = (confusion * np.abs(true - predicted)).sum(axis=(1, 2)), (confusion * worst).sum(axis=(1, 2))
+    # Where all is background and is said to be, there is nothing to be off by.
+    return np.where((most == 0) & (confusion.sum(axis=(1, 2)) > 0), 1.0, 1 - off / most)
 
 
 def nanmean(values: Array, axis: int) -> Array:

@@ -18,16 +18,17 @@ import numpy as np
 from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import TissueCache
 from shared.handlers import Tracking
+from shared.inference.cohort.finished import FINISHED, MAP_SUFFIX
 from shared.inference.cohort.row_store import TABLE_NAME
 from shared.sweeps.child_process import run_child
 from shared.sweeps.sweep import LOG, METRICS, Sweep
-from shared.writers import atomic_path
+from shared.writers import atomic_path, read_rows
 from shared.wsi.notices import LARGEST_MPP_RATIO
 
 from .attempts import INFERENCE_USAGE, USAGE, attempts_in, last_line, mean_seconds, peak, seconds, seconds_of_colours
 from .baselines import BASELINES, TRAINED
 from .ceilings import CEILINGS, INSTANCES_PER_SIDE
-from .data import ComparisonData
+from .data import ComparisonData, files_key
 from .intervals import NUM_DRAWS, draw, intervals, pooled_reliability
 from .kept_rows import keep_row, kept_row, kept_rows
 from .measured_process import command_line
@@ -43,6 +44,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Settings that say where something lies, and not what it is.
 _FOLDERS = ("manifest", "tissue_dir", "features_dir")
 INFERENCE_LOG = "inference_log.txt"
+# Beside a network: what its maps were made of.
+MAPPED = "mapped.json"
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,10 @@ class Comparison:
 
     def _keep(self, row: MethodRow) -> bool:
         """Score the maps of an earlier call, as all others are scored now; whether they could be."""
+        notes = [self.out / "runs" / row.key / f"seed={seed}" / MAPPED for seed in row.seeds]
+        if row.mapped and row.mapped != [_sha256(note) if note.is_file() else "" for note in notes]:
+            logger.warning("%s of an earlier call is left out: its maps have been made anew since. Compare it again", row.title)
+            return False
         try:
             scored = [self._scores(row.key, seed) for seed in row.seeds]
         except (ValueError, OSError, KeyError) as error:
@@ -214,8 +221,9 @@ class Comparison:
             "tracking_uri": self.tracker.uri,
             "tracking::experiment": self.tracker.experiment,
         }
-        # The manifest's path is always the same.
-        notes = {"manifest sha256": _sha256(self.data.manifests[method.kind])}
+        # The manifest's path is always the same, and so are those of its files.
+        learned = [*self.data.training[method.kind], *self.data.validation[method.kind]]
+        notes = {"manifest sha256": _sha256(self.data.manifests[method.kind]), "files of images and masks": files_key(learned)}
         folder = self.out / "runs" / method.key
         seeds = self._all_seeds(method.key)
         sweep = MeasuredSweep(method.config_files, {"seed": seeds}, folder, fixed, notes=notes)
@@ -223,7 +231,8 @@ class Comparison:
         try:
             sweep.check()
         except ValueError as error:  # its folder was made with other settings
-            raise NothingMade(FAILED, str(error).replace("--output_dir", "--out")) from error
+            said = str(error).replace("--output_dir", "--out").replace("delete the folder", f"delete {folder}")
+            raise NothingMade(FAILED, said) from error
         logger.info("%s: training with %d seeds", method.title, len(seeds))
         try:
             sweep.run()
@@ -290,9 +299,13 @@ class Comparison:
     def _run(self, command: Sequence[str], usage: Path, log_file: Path, maps: Path) -> int:
         """Run a command that makes maps, unless it has; its exit status."""
         # Beside the network, not next to the maps: removing a training to repeat it should also give new maps.
-        note = usage.with_name("mapped.json")
-        wanted = json.dumps({"command": list(command), "test sha256": _sha256(self.data.test_manifest)}) + "\n"
-        if (maps / TABLE_NAME).is_file() and note.is_file() and note.read_text() == wanted:
+        note = usage.with_name(MAPPED)
+        manifests = {
+            name: _sha256(file) for name, file in sorted({**self.data.manifests, "test": self.data.test_manifest}.items())
+        }
+        made_of = {"command": list(command), "sha256": manifests, "images": files_key(self.data.records)}
+        wanted = json.dumps(made_of) + "\n"
+        if note.is_file() and note.read_bytes() == wanted.encode() and _has_all_maps(maps):
             return 0
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("a") as log:
@@ -316,6 +329,7 @@ class Comparison:
             scored.append(scores)
             row.seeds.append(seed)
             row.maps.append(maps)
+            row.mapped.append(_sha256(folder / MAPPED))
             row.mlflow_runs.append(self._log(folder, scores))
             row.origins.append(distinct(attempts_in(folder)))
         if not scored:
@@ -370,6 +384,12 @@ def fill_scores(row: MethodRow, scored: Sequence[Scores], data: ComparisonData, 
     row.scores = {name: row.draws.interval(name) for name in row.draws.trainings}
     row.reliability = pooled_reliability(scored)
     row.confusion = np.sum([one.confusion.sum(axis=0) for one in scored], axis=0)
+
+
+def _has_all_maps(maps: Path) -> bool:
+    """Whether every image that the table of a folder calls finished has its map there."""
+    rows = read_rows(maps / TABLE_NAME) if (maps / TABLE_NAME).is_file() else {}
+    return bool(rows) and all((maps / f"{name}{MAP_SUFFIX}").is_file() for name, row in rows.items() if row["status"] in FINISHED)
 
 
 def _sha256(file: Path) -> str:

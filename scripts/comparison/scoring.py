@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -215,7 +217,7 @@ def read_scores(file: Path, key: str) -> Scores | None:
             if str(kept["key"]) != key:
                 return None
             return Scores(**{name: kept[name] for name in Scores.__dataclass_fields__})
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):  # damaged: the maps are scored again
         return None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,17 @@ from shared.data.record import Record
 from shared.evaluation.maps.agreement import compare_maps
 from shared.evaluation.maps.cohort import MapCohort
 from shared.evaluation.maps.lesion_froc import ISOLATED_UM
-from shared.evaluation.maps.map_folder import MapFolder
+from shared.evaluation.maps.map_folder import MapFolder, slide_name
 from shared.evaluation.maps.picture_maps import PictureMaps
 from shared.evaluation.maps.report import FROC_MPP, class_map_report, tumour_map_report
 from shared.evaluation.table import score_blocks
+from shared.inference.cohort.finished import fingerprint
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
 from shared.inference.cohort.row_store import TABLE_NAME
+from shared.inference.inputs import ImageInput
 from shared.writers import atomic_path
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = {
     "auc": "AUC",
@@ -145,10 +151,10 @@ def _compared(arguments: argparse.Namespace) -> str:
     tissue = tissue_of(settings, arguments.tissue, out / "tissue")
     maps, others = MapFolder(arguments.maps), PictureMaps(arguments.compare_with)
     metrics, rows = compare_maps(maps, others, _records(arguments), tissue, thresholds, arguments.allow_missing)
-    with atomic_path(out / "comparison.json") as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     with atomic_path(out / "compared_slides.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
+    with atomic_path(out / "comparison.json") as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     return "\n".join(comparison_table(metrics))
 
 
@@ -184,6 +190,25 @@ def check_maps(folder: Path) -> None:
     raise ValueError(f"{folder}: expected maps and their table {TABLE_NAME}, as scripts/infer.py writes them; found {found}")
 
 
+def _warn_of_other_settings(arguments: argparse.Namespace, settings: Mapping[str, Any]) -> None:
+    """Log a warning if some maps were not made with the settings that the folder names, which are those of its last run."""
+    maps, others = MapFolder(arguments.maps), []
+    for record in _records(arguments, len(settings.get("class_names") or (0, 1))):
+        made = maps.row(record).get("fingerprint") if maps.is_finished(record) else None
+        image = ImageInput(Path(record["image"]), slide_name(record))
+        if made and made not in {fingerprint(settings, replace(image, mpp=mpp)) for mpp in (None, record["mpp"])}:
+            others.append(slide_name(record))
+    if others:
+        logger.warning(
+            "%s: %d maps, such as %s, were made with other settings than those in %s, or of other files: network, threshold or "
+            "pixel size may differ, and all are scored as one. The command that made the maps, given again, makes these anew",
+            arguments.maps,
+            len(others),
+            others[0],
+            SETTINGS_NAME,
+        )
+
+
 def evaluate(arguments: argparse.Namespace) -> str:
     """Score the maps, write ``metrics.json`` and ``slides.csv``, and return the table.
 
@@ -197,9 +222,11 @@ def evaluate(arguments: argparse.Namespace) -> str:
     settings = settings_of(arguments.maps)
     tissue = tissue_of(settings, arguments.tissue, out / "tissue")
     has_classes = bool(settings.get("class_names"))
+    _warn_of_other_settings(arguments, settings)
     metrics, rows = (class_report if has_classes else tumour_report)(arguments, settings, tissue)
-    with atomic_path(out / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     with atomic_path(out / "slides.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
+    # Last: where it is, the other is of the same maps.
+    with atomic_path(out / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     return "\n".join((class_table if has_classes else tumour_table)(metrics))

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from shared.inference import ImageInput
     from shared.inference.cohort.worker import Mapper
 
+# In a folder of maps from stored features: where these lie.
+EMBEDDED = "embedded.json"
+
 
 def add_engine_options(parser: argparse.ArgumentParser, needed_everywhere: str) -> None:
     """Add the options that select where the work is done.

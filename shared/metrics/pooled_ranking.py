@@ -64,7 +64,8 @@ class ScoreRanking(Metric):
 
 
 class PixelRanking(Metric):
-    """Like `ScoreRanking`, for any number of probabilities, which are counted in 4096 steps of their logits from -14 to 14.
+    """Like `ScoreRanking`, for any number of probabilities, which are counted in 4096 steps of their logits from -14 to 14; NaN
+    if any of them is.
 
     Args:
         output_transform: from ``engine.state.output`` to (probabilities, targets 0 or 1), of as many values.
@@ -78,18 +79,21 @@ class PixelRanking(Metric):
     def reset(self) -> None:
         """Forget all counts."""
         self._counts = torch.zeros(2, _NUM_LEVELS, dtype=torch.int64, device=self._device)
+        self._unknown = torch.zeros(1, dtype=torch.int64, device=self._device)
 
     @reinit__is_reduced
     def update(self, output: Sequence[Any]) -> None:
         """Count one batch."""
         probabilities, targets = output
-        logits = probabilities.detach().float().flatten().logit().nan_to_num(nan=0.0)
+        logits = probabilities.detach().float().flatten().logit()
+        self._unknown += logits.isnan().sum().to(self._device)
+        logits = logits.nan_to_num(nan=0.0)
         steps = (logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT) / _LARGEST_LOGIT + 1) / 2 * (_NUM_LEVELS - 1)
         cells = steps.round().long() + _NUM_LEVELS * targets.to(steps.device).flatten().long()
         counts = torch.bincount(cells, minlength=2 * _NUM_LEVELS)
         self._counts += counts.reshape(2, _NUM_LEVELS).to(self._device)
 
-    @sync_all_reduce("_counts")
+    @sync_all_reduce("_counts", "_unknown")
     def compute(self) -> float:
         """The AUC over all ranks.
 
@@ -98,4 +102,4 @@ class PixelRanking(Metric):
         """
         if not self._counts.any():
             raise NotComputableError("PixelRanking needs at least one update before compute; got none")
-        return float(roc_auc_of_histograms(self._counts))
+        return math.nan if self._unknown else float(roc_auc_of_histograms(self._counts))

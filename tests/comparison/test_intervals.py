@@ -300,7 +300,8 @@ def test_scores_rest_on_the_cases_on_which_they_are_known():
     # Of a difference too, whoever has a false alarm: another method on d, this one on e.
     other = draw([replace(scores, counts=counts + np.array([[0, 0, 0, 0]] * 3 + [[0, 1, 0, -1], [0, -2, 0, 2]]))], 200)
     drawn = found.of_cases["iou"] - other.of_cases["iou"]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    # Not of draws without tumour.
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
     # Of the three cases with tumour, Student's t with two degrees of freedom.
     stretch, mean = 4.3026527 / 1.9599640 * (3 / 2) ** 0.5, found.mean("iou") - other.mean("iou")
     difference = found.difference(other, "iou")
@@ -319,6 +320,51 @@ def test_scores_of_classes_rest_on_the_cases_that_have_them():
     names = ("class_accuracy", "macro_f1", "mean_iou", "f1_0", "f1_1", "f1_2", "macro_f1_of_cases")
     assert [found.num_known(name) for name in names] == [4, 2, 2, 4, 2, 1, 4]
     assert math.isnan(found.interval("f1_2").low)
+
+
+def test_a_draw_without_the_class_says_nothing_of_it():
+    """Two of twelve cases have class 2, and every case has a pixel that is wrongly called so: no draw without it counts as 0."""
+    rng, cases = np.random.default_rng(0), np.array([f"{index:02}" for index in range(12)])
+    confusion = np.zeros((12, 3, 3), np.int64)
+    confusion[:, 0, 0], confusion[:, 1, 1], confusion[:, 1, 0] = 900, 90, rng.integers(5, 9, 12)
+    confusion[:2, 2, 2], confusion[:2, 2, 1] = 90, (5, 9)
+    clean, stray = confusion.copy(), confusion.copy()
+    stray[:, 0, 2] = 1
+    drawn = []
+    for one in (clean, stray):
+        counts = np.stack([one[:, 1:, 1:].sum((1, 2)), one[:, 0, 1:].sum(1), one[:, 1:, 0].sum(1), one[:, 0, 0]], 1)
+        drawn.append(draw([replace(random_scores(0, 3, cases=cases), counts=counts, confusion=one)]))
+    for name in ("macro_f1", "mean_iou", "f1_2"):
+        without, with_strays = (one.of_cases[name] for one in drawn)
+        assert np.isnan(with_strays).mean() == pytest.approx((10 / 12) ** 12, abs=0.03)
+        assert np.nanmin(with_strays) > 0.8
+        assert 0 < np.nanmax(without - with_strays) < 0.1
+    # A class that the test data lack is left out of the means, whatever is said of it.
+    none = stray.copy()
+    none[:2, 2] = 0
+    without = draw([replace(random_scores(0, 3, cases=cases), confusion=none)], 10)
+    two = class_scores(torch.from_numpy(none.sum(0)))
+    assert without.mean("macro_f1") == pytest.approx((two["f1_0"] + two["f1_1"]) / 2)
+    assert two["macro_f1"] < 0.7
+
+
+def test_no_iou_of_draws_without_tumour():
+    """Three of twelve cases have tumour, and all have false alarms."""
+    counts = np.tile([0, 50, 0, 900], (12, 1))
+    counts[:3, 0], counts[:3, 2] = 900, (60, 80, 100)
+    scores = replace(random_scores(0, cases=np.array([f"{index:02}" for index in range(12)])), counts=counts)
+    found = draw([scores])
+    for name in ("iou", "f1"):
+        assert np.isnan(found.of_cases[name]).mean() == pytest.approx((9 / 12) ** 12, abs=0.015)
+        assert np.nanmin(found.of_cases[name]) > 0.5
+
+
+def test_bach_score_of_a_case_that_is_rightly_all_background():
+    confusion = np.zeros((2, 4, 4), np.int64)
+    confusion[0, 0, 0], confusion[1, 3, [0, 3]] = 500, 250
+    found = draw([replace(random_scores(0, 4, cases=np.array(["a", "b"])), confusion=confusion)], 10)
+    assert found.of_each_case["bach_score"] == pytest.approx([1.0, 0.5])
+    assert found.mean("bach_score_of_cases") == pytest.approx(0.75)
 
 
 def test_a_paired_difference_finds_what_two_intervals_do_not():

@@ -112,6 +112,8 @@ def test_what_does_not_beat_everything_is_tumour_is_marked(report, rows, scores)
     once, floor = (replace(row, **_drawn(many, share)) for row, share in ((rows[1], 0.1), (rows[2], None)))
     assert once.draws.difference(floor.draws, "iou").low > 0
     same, worse = replace(once, draws=floor.draws), replace(once, draws=_drawn_less(floor.draws))
+    rather = replace(once, draws=replace(floor.draws, trainings={"iou": floor.draws.trainings["iou"] - 0.01}))
+    assert verdict(rather, [rather, floor], "iou") == "not distinguishable from “everything is tumour”"
     title = "“everything is tumour”"
     assert [verdict(row, [row, floor], "iou") for row in (replace(once, seeds=[0, 1]), once, same, worse, floor)] == [
         "",
@@ -127,7 +129,7 @@ def test_what_does_not_beat_everything_is_tumour_is_marked(report, rows, scores)
 
 
 def _drawn_less(draws):
-    return replace(draws, trainings={"iou": draws.trainings["iou"] - 0.01})
+    return replace(draws, trainings={"iou": draws.trainings["iou"] / 2}, of_cases={"iou": draws.of_cases["iou"] / 2})
 
 
 def test_seeds_and_cases_have_their_rows(report, rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from shared.wsi import open_slide
 from ..data import ComparisonData
 from ..method_row import MethodRow
 from ..scoring import map_class_names
+
+logger = logging.getLogger(__name__)
 
 _SIDE_PX = 320
 # Shades of a map: more would not be distinguished, and fewer make small files.
@@ -98,8 +101,11 @@ def _example(record: Record, folders: Sequence[tuple[str, MapFolder]], data: Com
     picture = slide.read_region(grids[0].origin, (width, height), mpp=mpp)
     panels = [Panel("Truth", _layer(_one_hot(grids[0].truth(0, height), data.num_classes)))]
     for (title, folder), grid in zip(folders, grids, strict=True):
-        with folder.open(record) as source:
-            panels.append(Panel(title, _layer(_chances(grid.decisions(source, 0, height), data.num_classes))))
+        try:
+            with folder.open(record) as source:
+                panels.append(Panel(title, _layer(_chances(grid.decisions(source, 0, height), data.num_classes))))
+        except (ValueError, OSError) as error:  # its scores are known, and one picture is no reason to have no report
+            logger.warning("%s has no picture in the report: %s", title, error)
     name = image_name(Path(record["image"])) + (f" at {record['x']}, {record['y']}" if record["x"] is not None else "")
     label = "unknown" if record["label"] is None else data.class_names[record["label"]]
     label = ", ".join(filter(None, [label, record["case_id"] and f"case {record['case_id']}", note]))

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...data.image_dataset import record_error
 from ...data.record import Record, has_known_mask
 from ...data.tissue_cache import TissueCache
 from .counts import MapCounts
-from .map_folder import MapFolder, check_mask
+from .map_folder import MapFolder, check_mask, check_whole
 
 
 class MapCohort:
@@ -44,10 +43,7 @@ class MapCohort:
     ) -> None:
         self.folder, self.tissue = MapFolder(maps, class_names), tissue
         for record in records:
-            if record.get("x") is not None:
-                raise record_error(
-                    record, ValueError("only maps of whole slides are scored, and this row is a region of a slide")
-                )
+            check_whole(record)
         with_truth = [record for record in records if has_known_mask(record)]
         self.num_without_truth = len(records) - len(with_truth)
         self.records = [record for record in with_truth if self.folder.is_finished(record)]

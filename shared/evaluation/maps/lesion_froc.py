@@ -16,6 +16,8 @@ from .map_folder import MapFolder
 
 # Longest axis of a lesion; below it there are isolated tumour cells.
 ISOLATED_UM = 200
+# Of a detection, unless the maps call less than this tumour.
+SMALLEST_PROBABILITY = 0.5
 FALSE_POSITIVES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -79,7 +81,7 @@ class MapFROC(LesionFROC):
         smallest_probability: of a detection.
     """
 
-    def __init__(self, slides: Sequence[FrocSlide], smallest_probability: float = 0.5) -> None:
+    def __init__(self, slides: Sequence[FrocSlide], smallest_probability: float = SMALLEST_PROBABILITY) -> None:
         data = [{"slide": slide, "tumor_mask": slide, "level": 0, "pixel_spacing": slide.mpp} for slide in slides]
         # Its own reader is never used; of the kinds that it can have this one is there everywhere.
         super().__init__(data, itc_diameter=ISOLATED_UM, nms_prob_threshold=smallest_probability, image_reader_name="tifffile")

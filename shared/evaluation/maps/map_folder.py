@@ -64,6 +64,16 @@ class MapFolder:
             raise record_error(record, error) from error
 
 
+def check_whole(record: Record) -> None:
+    """Refuse a region of a slide, which has no map of its own.
+
+    Raises:
+        ValueError: naming manifest and row.
+    """
+    if record.get("x") is not None:
+        raise record_error(record, ValueError("only maps of whole slides are scored, and this row is a region of a slide"))
+
+
 def check_mask(record: Record, class_names: Sequence[str] | None = None) -> None:
     """Open a slide's mask, if it has one, so that a wrong one is found before hours of work.
 

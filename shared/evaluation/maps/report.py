@@ -14,7 +14,7 @@ from ..class_report import compared_class_scores, confusion_row, mean_class_scor
 from ..report import COUNTS, number, pooled_scores
 from .cohort import MapCohort
 from .counts import PARTS, MapCounts, least_value, means_of_slides
-from .lesion_froc import MapFROC, froc_slide
+from .lesion_froc import SMALLEST_PROBABILITY, MapFROC, froc_slide
 from .map_folder import slide_name
 
 FROC_MPP = 16.0
@@ -53,7 +53,11 @@ def tumour_map_report(
         "threshold": threshold,
         "slides": {"auc": _slide_auc(rows)},
         **{f"pixels_{part}": pooled.scores(part, least) | means_of_slides(slides, part, least) for part in PARTS},
-        "lesions": MapFROC([froc_slide(cohort.folder, record, froc_mpp) for record in cohort.records]).scores(),
+        "lesions": MapFROC(
+            [froc_slide(cohort.folder, record, froc_mpp) for record in cohort.records],
+            # What the maps call tumour is found in any case.
+            min(threshold, SMALLEST_PROBABILITY),
+        ).scores(),
     }
     return metrics, rows
 
