@@ -54,7 +54,7 @@ class Sweep:
         fixed: other keys and their values, the same for every run.
         allowed: whether a combination is trained; None for all of them.
         notes: names and values that the runs depend on and that are no keys, such as the hash of a file: a folder that was
-            trained with others is refused like one with other settings.
+            trained with others is refused like one with other settings, unless an older version did not note them.
         overlays: configurations of the same folder that stand after `config_files`, the overlays of a run joined by a plus
             (``"dws+superpixels"``), or ``"none"``; they vary as a key ``overlays`` would that changes slowest. None to vary
             keys alone.
@@ -128,7 +128,9 @@ class Sweep:
             if (folder / SETTINGS).is_file():
                 before, now = _settings_in(folder), self.settings(values)
                 names = filter(_decides, sorted({*before, *now}))  # an older version may have recorded more
-                differences = [name for name in names if before.get(name) != now.get(name)]
+                # An older version may not have noted what it was trained on as fully.
+                unknown = self.notes.keys() - before.keys()
+                differences = [name for name in names if before.get(name) != now.get(name) and name not in unknown]
                 shown = "; ".join(f"{name}: {before.get(name)!r} before, {now.get(name)!r} now" for name in differences[:8])
             elif (folder / METRICS).is_file():
                 differences, shown = [SETTINGS], f"it has no {SETTINGS}, which states what it was trained with"

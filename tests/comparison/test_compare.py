@@ -321,6 +321,16 @@ def test_seconds_an_image(tmp_path, process, expected):
     assert mean_seconds([tmp_path], [tmp_path / "usage.json"]) == expected
 
 
+def test_seconds_an_image_count_its_embedding(tmp_path):
+    """Once for each head, whoever embedded it; not of images that are not mapped."""
+    for name, rows in (("maps", "a,ok,2\nb,ok,4\n"), ("features", "a,ok,10\nb,ok,20\nother,ok,500\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "slides.csv").write_text(f"slide,status,seconds\n{rows}")
+    assert mean_seconds([tmp_path / "maps"], [tmp_path / "usage.json"]) == 3
+    (tmp_path / "maps" / "embedded.json").write_text(json.dumps({"folder": str(tmp_path / "features")}))
+    assert mean_seconds([tmp_path / "maps"], [tmp_path / "usage.json"]) == 18
+
+
 def _is_alive(pid):
     try:
         os.kill(pid, 0)

@@ -1,19 +1,23 @@
 """What an earlier call has left in a folder is kept next to what is compared now, if it is of the same data and options."""
 
+import hashlib
 import json
 import logging
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from scripts import compare
+from scripts.comparison.data import files_key
 from scripts.comparison.kept_rows import DATA_OPTIONS, check_folder, keep_row, kept_row, kept_rows, note_folder
 from scripts.comparison.method_row import DONE, FAILED, SKIPPED, MethodRow
 from scripts.comparison.methods import find_methods
 from scripts.comparison.origin import Origin
-from scripts.comparison.runs import Comparison, NothingMade, Tracker
+from scripts.comparison.runs import Comparison, NothingMade, Tracker, _has_all_maps
+from shared.data import load_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("normal", "tumour")
@@ -229,6 +233,43 @@ def test_a_failure_replaces_no_finished_row(comparison, tmp_path):
     assert (rows["everything_is_tumour"].status, rows["colour_only"].status) == (FAILED, FAILED)
     assert (tmp_path / "rows" / "everything_is_tumour.json").read_text() == before
     assert [path.name for path in (tmp_path / "rows").iterdir()] == ["everything_is_tumour.json"]
+
+
+def test_a_row_whose_maps_were_made_anew_is_left_out(data, tmp_path, caplog):
+    """As after a kill between new maps and the new row: old settings would stand beside scores of new maps."""
+    made = Comparison(data, tmp_path, [], [0], 1.0, {}, Tracker("sqlite://", "comparison"))
+    note = tmp_path / "runs" / "camel" / "seed=0" / "mapped.json"
+    note.parent.mkdir(parents=True)
+    note.write_text("{}")
+    row = MethodRow("camel", "CAMEL", seeds=[0], mapped=[hashlib.sha256(b"{}").hexdigest()])
+    keep_row(row, tmp_path)
+    assert kept_row(tmp_path, "camel").mapped == row.mapped
+    made._scores = lambda key, seed: (_ for _ in ()).throw(ValueError("scored"))
+    assert not made._keep(row)
+    assert "left out: ValueError: scored" in caplog.text
+    note.write_text('{"command": []}')
+    assert not made._keep(row)
+    assert "CAMEL of an earlier call is left out: its maps have been made anew since." in caplog.text
+
+
+def test_files_that_were_changed_in_place_are_others(changed_csv, tmp_path):
+    path = changed_csv()
+    records = load_manifest(path)
+    for record in records:
+        for name in ("image", "mask"):
+            record[name] = shutil.copy(record[name], tmp_path)
+    before = files_key(records)
+    assert files_key(records[::-1]) == before
+    Path(records[0]["mask"]).write_bytes(Path(records[1]["mask"]).read_bytes())
+    assert files_key(records) != before
+
+
+def test_maps_are_finished_while_they_are_there(maps, tmp_path):
+    shutil.copytree(maps, tmp_path / "maps")
+    assert _has_all_maps(tmp_path / "maps")
+    next((tmp_path / "maps").glob("*.ome.tif")).unlink()
+    assert not _has_all_maps(tmp_path / "maps")
+    assert not _has_all_maps(tmp_path)
 
 
 def test_a_damaged_configuration_of_one_method_stops_no_other(comparison, tmp_path):

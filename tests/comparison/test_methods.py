@@ -41,6 +41,7 @@ def test_every_bundle_is_a_method():
     [
         ("resnet", "there is no bundle 'resnet' in .*; the bundles are: alpha_beta_mil, .*camel"),
         ("camel+vnet", "has no overlay 'vnet'"),
+        ("camel+metadata", "the bundle camel has no overlay 'metadata'; its overlays are: adenoma, .*unet$"),
     ],
 )
 def test_a_method_that_is_not_there(name, problem):

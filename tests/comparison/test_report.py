@@ -336,6 +336,17 @@ def test_layers_show_truth_and_maps(rows, data):
     assert set(np.unique(truth[..., 3])) == {0, 255}
 
 
+def test_a_map_that_is_gone_has_no_picture(rows, data, tmp_path, caplog):
+    """Its scores are kept, and the report is written without the picture."""
+    row = next(row for row in rows if row.title == "CAMEL")
+    shutil.copytree(row.maps[0], tmp_path / "maps")
+    for path in (tmp_path / "maps").glob("*.ome.tif"):
+        path.unlink()
+    found = examples([replace(one, maps=[tmp_path / "maps"]) if one is row else one for one in rows], data, 1)
+    assert [panel.title for panel in found[0].panels] == ["Truth", "CDWS-MIL", "Colour only"]
+    assert "CAMEL has no picture in the report: " in caplog.text
+
+
 def _picture(uri):
     return np.asarray(Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA"))
 

@@ -80,8 +80,10 @@ def test_scores_are_kept_until_something_changes(data, maps, scorer, tmp_path):
     assert file.stat().st_mtime_ns == written
     scorer(0.5).score(maps, file)
     assert file.stat().st_mtime_ns != written
-    file.write_bytes(b"half a fi")
-    assert scorer(0.5).score(maps, file).counts.shape == (4, 4)
+    whole = file.read_bytes()
+    for damaged in (b"half a fi", b"", whole[: len(whole) // 2], whole[:300] + bytes(300) + whole[600:]):
+        file.write_bytes(damaged)
+        assert scorer(0.5).score(maps, file).counts.shape == (4, 4)
 
 
 def test_a_map_that_is_not_there(data, scorer, tmp_path):

@@ -42,10 +42,15 @@ def test_nothing_to_rank(kind):
         assert math.isnan(metric.compute())
 
 
-def test_a_network_that_answers_no_number():
-    metric = ScoreRanking()
+@pytest.mark.parametrize("kind", [ScoreRanking, PixelRanking])
+def test_a_network_that_answers_no_number(kind):
+    metric = kind()
+    metric.update((torch.tensor([0.1, 0.9]), torch.tensor([0, 1])))
     metric.update((torch.tensor([0.1, math.nan]), torch.tensor([0, 1])))
     assert math.isnan(metric.compute())
+    metric.reset()
+    metric.update((torch.tensor([0.1, 0.9]), torch.tensor([0, 1])))
+    assert metric.compute() == 1
 
 
 def test_certain_pixels_are_the_last_of_all():

@@ -114,6 +114,32 @@ def test_tissue_is_that_of_the_maps(tmp_path):
         assert (found.folder, found.method, found.mpp) == (own, settings.get("tissue_method", "otsu"), 8.0)
 
 
+def test_maps_of_two_networks_are_warned_of(manifest, tmp_path, start, caplog):
+    """The folder's settings are those of its last run, which mapped one of three slides."""
+    folder = manifest.parent
+    options = {"tiles": Tiles(tile_size_px=256, margin_px=0), "compute": Compute(amp=False, device="cpu")}
+    SlideMapper(Redness(), threshold=0.4, **options).run(manifest, tmp_path / "maps")
+    start("--maps", tmp_path / "maps", "--manifest", manifest)
+    assert not caplog.messages
+    SlideMapper(Redness(), threshold=0.6, **options).run(folder / "normal.tif", tmp_path / "maps")
+    caplog.clear()
+    start("--maps", tmp_path / "maps", "--manifest", manifest)
+    (said,) = caplog.messages
+    assert said.startswith(
+        f"{tmp_path / 'maps'}: 2 maps, such as tumour, were made with other settings than those in settings.json"
+    )
+
+
+def test_lesions_are_found_where_maps_call_little_tumour(manifest, tmp_path, start):
+    """A probability of 0.3 is tumour at a threshold of 0.2, in pixels and in lesions."""
+    bias = nn.Sequential(Redness(), nn.Hardtanh(-5, -0.8))
+    options = {"tiles": Tiles(tile_size_px=256, margin_px=0), "compute": Compute(amp=False, device="cpu")}
+    SlideMapper(bias, threshold=0.2, **options).run(manifest, tmp_path / "maps")
+    start("--maps", tmp_path / "maps", "--manifest", manifest, "--out", tmp_path / "out")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["pixels_tissue"]["iou"], metrics["lesions"]["froc"]) == (1.0, 1.0)
+
+
 def test_a_split_and_its_default_folder(manifest, start):
     printed = start("--maps", manifest.parent / "maps", "--manifest", manifest, "--split", "test", "--threshold", 0.5)
     assert "2 slides, threshold 0.5" in printed

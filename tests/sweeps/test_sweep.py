@@ -285,6 +285,15 @@ def test_where_and_how_a_run_is_computed_may_differ(tmp_path, write_config, fini
     assert table["fold"].tolist() == [0, 1]
 
 
+def test_notes_are_those_of_the_run(tmp_path, write_config, finish):
+    """What an older version did not note is not known to differ."""
+    finish(Sweep([write_config()], {"fold": [0]}, tmp_path / "out", notes={"files": "one"}))
+    for notes in ({"files": "one"}, {"files": "one", "masks": "new"}):
+        Sweep([write_config()], {"fold": [0]}, tmp_path / "out", notes=notes).check()
+    with pytest.raises(ValueError, match=r"another sweep \(files: 'one' before, 'other' now\)"):
+        Sweep([write_config()], {"fold": [0]}, tmp_path / "out", notes={"files": "other"}).check()
+
+
 def test_a_finished_run_of_unknown_settings_is_refused(tmp_path, write_config, finish):
     sweep = Sweep([write_config()], {"fold": [0]}, tmp_path / "out")
     finish(sweep)

@@ -55,6 +55,9 @@ def test_scores_against_numpy(maps, theirs, cohort, tmp_path):
     # Before the maps are looked at.
     with pytest.raises(ValueError, match=r"thresholds in \(0, 1\], got 0.4 for ours and 30 for theirs"):
         compare_maps(maps, PictureMaps(theirs), cohort, tissue, (0.4, 30))
+    region = dict.fromkeys(("x", "y", "width_px", "height_px"), 64)
+    with pytest.raises(ValueError, match="only maps of whole slides are scored, and this row is a region of a slide"):
+        compare_maps(maps, PictureMaps(theirs), [cohort[0] | region], tissue, THRESHOLDS)
     with pytest.raises(ValueError, match="1 of 4 slides lack"):
         compare_maps(maps, PictureMaps(theirs), cohort, tissue, THRESHOLDS)
     metrics, rows = compare_maps(maps, PictureMaps(theirs), cohort, tissue, THRESHOLDS, allow_missing=True)
