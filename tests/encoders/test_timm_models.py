@@ -133,7 +133,7 @@ def test_a_folder_with_a_configuration_of_timm(saved, images, tmp_path):
 
 @pytest.fixture
 def folder(saved, tmp_path):
-    """Makes a ``local-dir:`` of timm, of a network made with `arguments`, and returns its file of weights and the folder's name."""
+    """Makes a ``local-dir:`` of timm, of a network made with `arguments`; returns its file of weights, and itself."""
 
     def make(num_classes, num_classes_said, model_args=None, **arguments):
         _, file = saved(VIT, num_classes=num_classes, **arguments)
