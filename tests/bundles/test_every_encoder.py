@@ -173,6 +173,14 @@ def test_a_bundle_fine_tunes_any_encoder(bundle, encoder, tmp_path):
     assert [name for name, value in untouched.items() if not torch.equal(weights[f"encoder.{name}"], value)]
 
 
+@pytest.mark.parametrize(("name", "others"), [("camel", {"loader": 0, "validator": 0}), ("alpha_beta_mil", {})])
+def test_images_of_a_fine_tuning_are_read_by_several_processes(name, others, tmp_path):
+    """features.json, which comes before, has none for features; in camel the stages before the last one still learn from them."""
+    parser = Bundle(name, tmp_path, {}).configuration("train", "features", "finetune", num_workers=3)
+    readers = dict.fromkeys(("train::dataloader", "validate::evaluator", "calibration"), 3) | others
+    assert {reader: parser.get_parsed_content(f"{reader}::num_workers") for reader in readers} == readers
+
+
 @pytest.mark.parametrize("last", ["features", "finetune"])
 @pytest.mark.parametrize("name", [name for name in TUNED if name != "camel"])
 def test_a_head_has_a_hidden_layer_that_sees_neighbours(name, last, tmp_path):
