@@ -168,7 +168,8 @@ class Encoder(nn.Module):
         """Side of the tiles in which slides are read: the size that it was trained at, or 512 where any will do, see `whole_px`.
 
         At the size that they were trained at, where that is whole features and whole map pixels (224 px), position embeddings
-        stay as they are; else (518 px at stride 14, read in tiles of 532) they are interpolated.
+        stay as they are; else (518 px at stride 14, read in tiles of 532) they are interpolated. So they are where images are
+        enlarged for a stride below the network's own: tiles keep their size in the slide, and the network sees them enlarged.
         """
         return self.whole_px(self.input_size_px or USUAL_TILE_PX)
 

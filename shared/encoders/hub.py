@@ -35,22 +35,27 @@ def explained_hub_errors(source: str, repository: str | None = None) -> Iterator
             f"the encoder {source} needs huggingface_hub, which is not installed: pip install -r requirements-encoders.txt"
         ) from error
     page = PAGE + (repository or source.removeprefix("hf-hub:").removeprefix("hf_hub:"))
+    if repository is None and source.startswith(("hf-hub:", "hf_hub:")):
+        # Its configuration is there too, and is needed even with weights of one's own.
+        needed, given = "its config.json and weights", "the folder that holds both as local-dir:FOLDER"
+    else:
+        needed, given = "them", "the file as checkpoint_path"
     try:
         yield
     except errors.GatedRepoError as error:
         raise RuntimeError(
             f"the weights of {source} are only available to people who have been granted access. Request it at {page}, log in "
-            "with `huggingface-cli login` (or set HF_TOKEN) and start again, or give a local file of them as checkpoint_path"
+            f"with `hf auth login` (or set HF_TOKEN) and start again; or, if you have {needed}, give {given}"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise RuntimeError(
-            f"there is no {page}, or it is private: check the name {source}, or log in with `huggingface-cli login`"
+            f"there is no {page}, or it is private: check the name {source}, or log in with `hf auth login`"
         ) from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RuntimeError(
-            f"cannot get the weights of {source}: {first}. Download them from {page} on a machine with network access and give "
-            "the file as checkpoint_path"
+            f"cannot get the weights of {source}: {first}. Download {needed} from {page} on a machine with network access and "
+            f"give {given}"
         ) from error
 
 

@@ -19,6 +19,8 @@ from .weights import load_weights_into, read_weights
 __all__ = ["TimmEncoder", "imported_timm", "load_timm"]
 
 INSTALL = "pip install -r requirements-encoders.txt"
+# Of what torch says of weights that do not fit, in characters: it may name every parameter.
+LONGEST_PROBLEM = 400
 
 
 class TimmEncoder(Encoder):
@@ -131,7 +133,10 @@ def load_timm(source: str, options: FeatureOptions | None = None, checkpoint_pat
         twin, arguments = _without_weights(timm, model)
         if checkpoint_path is None and not any(twin.pretrained_cfg.get(place) for place in ("url", "file", "hf_hub_id")):
             raise ValueError(f"timm has no weights for {model}: name their file as checkpoint_path, or a model that has some")
-        network = _created(timm, model, pretrained=checkpoint_path is None, **arguments)
+        if checkpoint_path is None:
+            network = _pretrained(timm, source, twin.pretrained_cfg["num_classes"], **arguments)
+        else:
+            network = _created(timm, model, pretrained=False, num_classes=0, **arguments)
     if checkpoint_path is not None:
         classifiers = _classifiers(network)
         weights = timm_names(read_weights(checkpoint_path))
@@ -152,18 +157,64 @@ def imported_timm(source: str) -> types.ModuleType:
 def _without_weights(timm: types.ModuleType, model: str, **arguments: Any) -> tuple[Any, dict[str, Any]]:
     """A network on the meta device, where it takes no memory, and the arguments with which it accepts images of any size."""
     with torch.device("meta"):
-        network = _created(timm, model, pretrained=False, **arguments)
+        network = _created(timm, model, pretrained=False, num_classes=0, **arguments)
         known = inspect.signature(type(network).__init__).parameters
         if "dynamic_img_size" in known:
             arguments["dynamic_img_size"] = True
         if "strict_img_size" in known:
             arguments["strict_img_size"] = False
-        return _created(timm, model, pretrained=False, **arguments).eval(), arguments
+        return _created(timm, model, pretrained=False, num_classes=0, **arguments).eval(), arguments
+
+
+def _pretrained(timm: types.ModuleType, source: str, num_classes: int, **arguments: Any) -> Any:
+    """A network with its pretrained weights, all of them, and without its classifier.
+
+    timm loads weights strictly only into a network of as many classes as they have: into any other, what is missing stays random
+    and what is left over is dropped, which it only logs. So the classifier is loaded too, and is then taken off. Architectures
+    whose weights timm itself declares to be partial (such as DLA, FCMAE's ConvNeXt) are loaded as it does it.
+
+    Raises:
+        ValueError: if the weights are not those of the network.
+    """
+    model = source.removeprefix("timm/")
+    try:
+        network = _created(timm, model, pretrained=True, num_classes=num_classes, **arguments)
+    except RuntimeError as error:
+        if not _is_of_weights(error):
+            raise
+        try:
+            # Weights without the classifier that their configuration promises.
+            without = {"num_classes": 0, "pretrained_cfg_overlay": {"num_classes": 0}}
+            return _created(timm, model, pretrained=True, **without, **arguments)
+        except RuntimeError as again:
+            if not _is_of_weights(again):
+                raise
+        problems = " ".join(str(error).split())
+        described, remedy = _configuration(source)
+        raise ValueError(
+            f"the weights of {source} are not those of the network that {described} describes: expected every parameter of it "
+            f"and no other, found: {problems[:LONGEST_PROBLEM]}{' ...' if len(problems) > LONGEST_PROBLEM else ''}. {remedy}"
+        ) from error
+    if hasattr(network, "reset_classifier"):
+        network.reset_classifier(0)
+    return network
+
+
+def _configuration(source: str) -> tuple[str, str]:
+    """What describes the network of a source, and what to do where that is not the network of its weights."""
+    if source.startswith("timm/"):
+        return "timm", "Get the weights again"
+    folder = "" if source.startswith("local-dir:") else "Download both into a folder and give local-dir:FOLDER. "
+    return "its config.json", f"{folder}Correct architecture, model_args and num_classes in config.json, or give other weights"
+
+
+def _is_of_weights(error: RuntimeError) -> bool:
+    return "loading state_dict" in str(error)
 
 
 def _created(timm: types.ModuleType, model: str, pretrained: bool, **arguments: Any) -> Any:
     try:
-        return timm.create_model(model, pretrained=pretrained, num_classes=0, **arguments)
+        return timm.create_model(model, pretrained=pretrained, **arguments)
     except RuntimeError as error:
         if "Unknown model" not in str(error) and "Invalid pretrained tag" not in str(error):
             raise

@@ -42,7 +42,7 @@ from .tiles.map_grid import MapGrid
 from .tiles.near_tissue import NearTissue
 from .tiles.network_map import fill_map
 from .tiles.stitching import BlendedCores, CroppedCores, Stitching, check_blending
-from .tiles.stored_network import StoredTileNetwork, encoder_of, has_trained_encoder
+from .tiles.stored_network import StoredTileNetwork, encoder_of, has_trained_encoder, head_kernel_size
 from .tiles.tile_network import CompiledTileNetwork, TileNetwork
 from .tiles.tile_reader import Batch, read_batches
 
@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 MAP_SUFFIX = ".map.part"
 SLIDE_MAP_DOWNSAMPLE = 4
+# `SlideEmbedder` stores the eight neighbours of cells with tissue.
+LARGEST_STORED_KERNEL = 3
 BINARY_NAMES = ("normal", "tumour")
 
 
@@ -79,13 +81,13 @@ class SlideMapper:
         compute: on what, and how fast.
         features: a folder of stored features, see `SlideEmbedder`. Slides of which it has a file are mapped from it, without
             the encoder, whose features they must be; cells that are not stored are glass, and score 0. Others are mapped as
-            usual, as is every slide with `tta`.
+            usual, as is every slide with `tta`, or with a head that sees more than 3 x 3 features.
         foreign_features: whether `features` were written by TRIDENT, CLAM or STAMP. Every slide must have a file, and is mapped
             from its patches, see `PlacedPatches`.
 
     Raises:
         ValueError: for numbers or names that do not fit, for `features` with a network without an encoder, and for
-            `foreign_features` without `features` or with `tta`.
+            `foreign_features` without `features`, with `tta`, or with a head that sees more than 3 x 3 features.
     """
 
     def __init__(
@@ -164,7 +166,17 @@ class SlideMapper:
                 folder,
             )
             return None
-        return StoredSlides(folder, encoder_of(self.network), self.mpp if is_foreign else None)
+        encoder, kernel_size = encoder_of(self.network), head_kernel_size(self.network)
+        if kernel_size > LARGEST_STORED_KERNEL:
+            problem = (
+                f"the head sees {kernel_size} x {kernel_size} features (kernel_size), of which the folder {folder} has at most "
+                f"{LARGEST_STORED_KERNEL} x {LARGEST_STORED_KERNEL} at the border of tissue"
+            )
+            if is_foreign:
+                raise ValueError(f"{problem}: train a head with kernel_size 1 on features of another program")
+            logger.warning("%s: they are not used, and maps are made from the slides", problem)
+            return None
+        return StoredSlides(folder, encoder, self.mpp if is_foreign else None)
 
     def _check_grid(self) -> None:
         """Fails here, and not at the first slide, when the numbers do not fit together."""

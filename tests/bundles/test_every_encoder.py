@@ -126,6 +126,24 @@ def test_embed_py_and_bundles_have_the_same_defaults(name, encoder_of, expected,
         assert parser.get_parsed_content("encoder_def").key == settings["encoder_key"]
 
 
+@pytest.mark.parametrize("config", ["train", "evaluate", "inference"])
+@pytest.mark.parametrize("name", BAGS)
+def test_heads_that_learn_from_tiles_of_slides_are_given_images_in_tiles(name, config, tmp_path):
+    """In one piece an image of 2048 px would be seen as nothing was in training, and one token would answer for all of it."""
+    configuration = Bundle(name, tmp_path, {}).configuration(config, *([] if name == "attention_mil" else ["features"]))
+    (tiles,) = _items_of("shared.inference.Tiles", configuration.config)
+    assert tiles["whole_image_px"] == 0
+
+
+def _items_of(target: str, config: Any) -> list[dict[str, Any]]:
+    """All items of a configuration that make a `target`."""
+    if not isinstance(config, dict | list):
+        return []
+    found = [config] if isinstance(config, dict) and config.get("_target_") == target else []
+    parts = config.values() if isinstance(config, dict) else config
+    return found + [item for part in parts for item in _items_of(target, part)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["patch14"], indirect=True)
 @pytest.mark.parametrize("bundle", IMAGES, indirect=True)
@@ -153,6 +171,14 @@ def test_a_bundle_fine_tunes_any_encoder(bundle, encoder, tmp_path):
     weights = weights_of(tmp_path / "run/model.pt")
     untouched = bundle.configuration("inference", *overlays, **encoder).get_parsed_content("encoder_def").state_dict()
     assert [name for name, value in untouched.items() if not torch.equal(weights[f"encoder.{name}"], value)]
+
+
+@pytest.mark.parametrize(("name", "others"), [("camel", {"loader": 0, "validator": 0}), ("alpha_beta_mil", {})])
+def test_images_of_a_fine_tuning_are_read_by_several_processes(name, others, tmp_path):
+    """features.json, which comes before, has none for features; in camel the stages before the last one still learn from them."""
+    parser = Bundle(name, tmp_path, {}).configuration("train", "features", "finetune", num_workers=3)
+    readers = dict.fromkeys(("train::dataloader", "validate::evaluator", "calibration"), 3) | others
+    assert {reader: parser.get_parsed_content(f"{reader}::num_workers") for reader in readers} == readers
 
 
 @pytest.mark.parametrize("last", ["features", "finetune"])

@@ -27,6 +27,23 @@ def test_features_of_an_enlarged_image_lie_over_its_pixels():
     torch.testing.assert_close(encoder(images)[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
 
 
+def test_tiles_of_slides_keep_their_size_at_a_smaller_stride_and_are_seen_enlarged():
+    class Sized(Averages):
+        def __init__(self, options):
+            Encoder.__init__(self, EncoderFacts("sized", input_size_px=224), {16: 4}, options)
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def native_features(self, images):
+            self.seen_px = images.shape[-1]
+            return super().native_features(images)
+
+    for stride_px, seen_px in ((None, 224), (8, 448)):
+        encoder = Sized(FeatureOptions(stride_px=stride_px))
+        assert encoder.slide_tile_px == 224
+        encoder(torch.zeros(1, 3, 224, 224))
+        assert encoder.seen_px == seen_px
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

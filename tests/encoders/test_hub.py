@@ -51,14 +51,50 @@ def answering(tmp_path, run_python):
         server.shutdown()
 
 
-@pytest.mark.parametrize("source", ["uni2-h", "hf-hub:MahmoodLab/UNI2-h", "hf-hub:someone/gated"])
-def test_a_gated_model_names_the_page_and_the_remedies(answering, source):
+@pytest.mark.parametrize(
+    ("source", "remedy"),
+    [
+        ("uni2-h", "checkpoint_path"),
+        ("hf-hub:MahmoodLab/UNI2-h", "checkpoint_path"),
+        ("hf-hub:someone/gated", "its config.json and weights, give the folder that holds both as local-dir:FOLDER"),
+    ],
+)
+def test_a_gated_model_names_the_page_and_the_remedies(answering, source, remedy):
     pytest.importorskip("timm", reason="requirements-encoders.txt is not installed")
     kind, text = answering(source, 401, "GatedRepo")
     assert kind == "RuntimeError"
     page = "https://huggingface.co/someone/gated" if "someone" in source else "https://huggingface.co/MahmoodLab/UNI2-h"
-    for said in (page, "access", "huggingface-cli login", "checkpoint_path"):
+    for said in (page, "access", "hf auth login", remedy):
         assert said in text
+    # Of hf-hub: the configuration is read from there even with weights of one's own.
+    assert ("checkpoint_path" in text) == (remedy == "checkpoint_path")
+
+
+@pytest.mark.parametrize(
+    ("source", "remedy"),
+    [
+        ("uni2-h", "give the file as checkpoint_path"),
+        ("hf-hub:someone/open", "give the folder that holds both as local-dir:FOLDER"),
+    ],
+)
+def test_without_a_network_the_remedy_is_one_that_needs_none(run_python, tmp_path, source, remedy):
+    pytest.importorskip("timm", reason="requirements-encoders.txt is not installed")
+    program = "import sys\nfrom shared.encoders import load_encoder\nload_encoder(sys.argv[1])"
+    finished = run_python("-c", program, source, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path), PYTHONPATH=str(ROOT))
+    assert f"on a machine with network access and {remedy}" in finished.stderr
+
+
+def test_a_local_folder_needs_no_network(run_python, tmp_path):
+    """The remedy for ``hf-hub:`` works."""
+    pytest.importorskip("timm", reason="requirements-encoders.txt is not installed")
+    program = (
+        "import json, pathlib, sys, timm, torch\nfrom shared.encoders import load_encoder\nfolder = pathlib.Path(sys.argv[1])\n"
+        "torch.save(timm.create_model('resnet18', num_classes=3).state_dict(), folder / 'pytorch_model.bin')\n"
+        "(folder / 'config.json').write_text(json.dumps({'architecture': 'resnet18', 'num_classes': 3, 'pretrained_cfg': {}}))\n"
+        "print(load_encoder(f'local-dir:{folder}').channels)"
+    )
+    finished = run_python("-c", program, str(tmp_path), HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path), PYTHONPATH=str(ROOT))
+    assert finished.stdout.split() == ["512"], finished.stderr
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,11 @@ def test_features_of_any_size(name):
         assert side == (224 if tokens == "embedding" else 32 if preset.prefix_tokens == 0 else TRANSFORMERS[name][2])
 
 
+def test_midnight_has_twice_as_many_values_as_trident_stores_of_it():
+    options = (FeatureOptions(tokens=tokens) for tokens in ("class", "embedding"))
+    assert [encoder_without_weights(PRESETS["midnight-12k"], each).channels for each in options] == [1536, 3072]
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_its_users_must_know(name):
     preset = PRESETS[name]

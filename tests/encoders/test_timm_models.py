@@ -1,6 +1,7 @@
 """timm's models as encoders, against what timm itself computes."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -128,6 +129,54 @@ def test_a_folder_with_a_configuration_of_timm(saved, images, tmp_path):
     assert (encoder.name, encoder.licence, encoder.mean) == ("local-dir:own", "mit", (0.7, 0.5, 0.6))
     expected = network.forward_features(PixelNormalization([0.7, 0.5, 0.6], [0.2, 0.3, 0.1])(images))
     assert_close(encoder(images), expected)
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """Makes a ``local-dir:`` of timm, of a network made with `arguments`; returns its file of weights, and itself."""
+
+    def make(num_classes, num_classes_said, model_args=None, **arguments):
+        _, file = saved(VIT, num_classes=num_classes, **arguments)
+        normalisation = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 224, 224], "classifier": "head"}
+        of_network = {"architecture": VIT, "num_classes": num_classes_said, "model_args": model_args or {}}
+        (tmp_path / "own").mkdir()
+        text = json.dumps({**of_network, "pretrained_cfg": {**normalisation, "num_classes": num_classes_said}})
+        (tmp_path / "own" / "config.json").write_text(text)
+        torch.save(torch.load(file, weights_only=True), tmp_path / "own" / "pytorch_model.bin")
+        return tmp_path / "own" / "pytorch_model.bin", f"local-dir:{tmp_path / 'own'}"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "num_classes_said", "model_args"), [(1000, 1000, {}), (5, 5, {}), (0, 0, {}), (0, 1000, {"num_classes": 0})]
+)
+def test_a_classifier_may_be_there_or_not(folder, num_classes, num_classes_said, model_args):
+    file, source = folder(num_classes, num_classes_said, model_args)
+    encoder, expected = load_encoder(source), load_encoder(f"timm/{VIT}", checkpoint_path=file).network.state_dict()
+    found = encoder.network.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("num_classes", [0, 1000])
+@pytest.mark.parametrize(
+    ("arguments", "left_out", "said"),
+    [
+        ({}, "blocks.3.mlp.", r'Missing key\(s\) in state_dict: "blocks.3.mlp.fc1.weight"'),
+        ({"init_values": 1e-5}, "none", r'Unexpected key\(s\) in state_dict: "blocks.0.ls1.gamma"'),
+        ({"embed_dim": 96}, "none", "size mismatch for cls_token"),
+    ],
+)
+def test_weights_of_a_folder_that_do_not_fit_its_configuration_are_refused(folder, num_classes, arguments, left_out, said):
+    """timm itself leaves what is missing random, and drops what is left over."""
+    file, source = folder(num_classes, num_classes, **arguments)
+    weights = torch.load(file, weights_only=True)
+    torch.save({name: value for name, value in weights.items() if not name.startswith(left_out)}, file)
+    with pytest.raises(ValueError, match=rf"the weights of {source} are not those of the network that its config.json") as told:
+        load_encoder(source)
+    assert re.search(said, str(told.value))
+    assert len(str(told.value)) < 1000
 
 
 def test_a_folder_without_a_configuration(tmp_path):

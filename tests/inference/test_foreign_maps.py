@@ -1,6 +1,7 @@
 """Maps from the features of TRIDENT, CLAM and STAMP: laid out from their own patches, exactly, and without the encoder."""
 
 import shutil
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -52,6 +53,18 @@ def mapped(network, slide, folder, features, **changed):
     folder.mkdir()
     mapper.map_image(ImageInput(slide, "a"), folder)
     return tifffile.imread(folder / "a.ome.tif", level=0)
+
+
+def test_the_class_tokens_that_trident_stores_of_midnight(tmp_path):
+    """Its authors' embedding has twice as many values: docs/encoders.md names two ways of reading these."""
+    path = tmp_path / "features/a.h5"
+    write(path, "TRIDENT", np.ones((2, 1536), np.float32), np.array([[0, 0], [224, 0]]), 224, name="midnight12k")
+    of_class, embedding = (SimpleNamespace(name="midnight-12k", aliases=["midnight-12k"], channels=n) for n in (1536, 3072))
+    with SlideFeatures.open(path) as features:
+        features.check(None, of_class)
+        features.check(None, foreign_encoder("midnight-12k", None, foreign_patches(path.parent)))
+        with pytest.raises(ValueError, match="midnight-12k gives 3072 values, found 1536 of midnight12k"):
+            features.check(None, embedding)
 
 
 @pytest.mark.parametrize("mpp", [0.5, 1.0])

@@ -11,6 +11,9 @@ from shared.data import TissueCache
 from shared.encoders import load_encoder
 from shared.features import SlideFeatures
 from shared.inference import Compute, ImageInput, SlideEmbedder, SlideMapper, Tissue
+from shared.inference.tiles.map_grid import MapGrid
+from shared.inference.tiles.stored_network import StoredTileNetwork
+from shared.inference.tiles.tile_network import TileNetwork
 from shared.networks import EncodedClassifier, EncodedSegmentation, ProbabilityEnsemble
 from tests.inference.stored import Headed, Means, options, picture
 
@@ -144,6 +147,57 @@ def test_a_segmentation_that_answers_at_every_pixel_makes_the_same_map(tmp_path,
     assert is_inner.mean() > 0.2
     assert difference(pixels, stored, is_inner) <= 1
     assert np.ptp(stored[stored > 0]) > 20
+
+
+def head_of_neighbours(kernel_size, sample=None):
+    """A segmentation whose head has random weights and sees `kernel_size` features a side."""
+    torch.manual_seed(0)
+    network = EncodedSegmentation(Means(), out_channels=2, kernel_size=kernel_size).eval()
+    network.standardise([torch.from_numpy(picture() if sample is None else sample).permute(2, 0, 1)[None, :, :640, :640].float()])
+    torch.nn.init.normal_(next(iter(network.head.parameters())), std=0.5)
+    return network
+
+
+def test_a_head_that_sees_neighbours_finds_them_beyond_the_edge_of_the_slide(tmp_path, write_slide):
+    """Where tissue is cut off at the edge: pixels are mirrored there, and so are cells."""
+    y, x = np.mgrid[:704, :896]
+    rgb = np.where(((x // 96 + y // 80) % 2)[..., None], (215, 130, 180), (120, 60, 150)).astype(np.uint8)
+    slide, network = write_slide(tmp_path / "a.tif", rgb, mpp=0.5), head_of_neighbours(3, rgb)
+    features = embed(network.encoder, slide, tmp_path / "features", tissue=Tissue(only=False))
+    pixels = mapped(network, slide, tmp_path / "pixels", tissue_only=False)
+    stored = mapped(network, slide, tmp_path / "stored", features, tissue_only=False)
+    assert np.ptp(pixels) > 100
+    # A mirrored cell is one pixel of its 16 off: the outermost pixels are not repeated.
+    assert np.abs(pixels - stored).max() <= 8
+
+
+def test_a_missing_neighbour_is_one_of_average_features():
+    network = head_of_neighbours(3)
+    grid = MapGrid.of_image((160, 160), 160, 0, 16)
+    cells = torch.rand(1, 10, 10, 5, generator=torch.Generator().manual_seed(0)) + 0.2
+    cells[..., -1] = 1
+    average = cells.clone()
+    average[0, 4, 4, :-1] = network.mean.flatten()
+    cells[0, 4, 4] = 0
+    answer = StoredTileNetwork(TileNetwork(network), 16, grid)
+    with torch.inference_mode():
+        missing, expected = (answer(tile.half(), grid.map_shape)[0, 0] for tile in (cells, average))
+    # It has no answer, which is interpolated with those of the cells beside it.
+    is_beside = torch.zeros(10, 10, dtype=torch.bool)
+    is_beside[3:6, 3:6] = True
+    assert missing[4, 4] == 0
+    torch.testing.assert_close(missing[~is_beside], expected[~is_beside], rtol=0, atol=2e-3)
+
+
+def test_a_head_that_sees_more_neighbours_than_are_stored_maps_from_pixels(tmp_path, slide, caplog):
+    network = head_of_neighbours(5)
+    features = embed(network.encoder, slide, tmp_path / "features")
+    stored = mapped(network, slide, tmp_path / "stored", features)
+    (said,) = [record.message for record in caplog.records if "the head sees 5 x 5 features (kernel_size)" in record.message]
+    assert "maps are made from the slides" in said
+    np.testing.assert_array_equal(stored, mapped(network, slide, tmp_path / "pixels"))
+    with pytest.raises(ValueError, match=r"5 x 5 features .* train a head with kernel_size 1 on features of another program"):
+        SlideMapper(network, features=features, foreign_features=True, **options())
 
 
 def test_one_answer_a_tile_is_not_made_from_parts_of_tiles(tmp_path, slide):

@@ -38,6 +38,14 @@ def test_an_image_and_its_stored_features_have_one_answer(network, encoder, imag
     torch.testing.assert_close(network(stored), network(images), atol=2e-3, rtol=0)
 
 
+def test_an_encoder_whose_features_look_like_images_is_refused():
+    class Colours(nn.Module):
+        name, channels, stride_px, key = "colours", 3, 16, "00"
+
+    with pytest.raises(ValueError, match="the encoder colours gives features of 3 channels, which cannot be told from images"):
+        EncodedClassifier(Colours())
+
+
 def test_a_segmentation_has_a_logit_for_every_pixel(encoder, images):
     network = EncodedSegmentation(encoder, out_channels=3)
     assert network(images).shape == (2, 3, 64, 96)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ...networks.probabilities import to_map_pixels
 from .map_grid import MapGrid
+from .stored_tiles import MISSING, STORED
 from .tile_network import TileNetwork
 
 
@@ -17,7 +18,8 @@ class StoredTileNetwork:
     """Probabilities of tiles of stored features, see `StoredCells.read_batches`.
 
     Cells without a feature are glass: they get 0, and take no part in the interpolation of their neighbours. Where a cell and its
-    eight neighbours are stored, the map is what `TileNetwork` makes of the pixels.
+    eight neighbours are stored, the map is what `TileNetwork` makes of the pixels. A head that sees neighbours is given the mean
+    of its training's features in place of a missing one, so next to missing cells the map is a little different.
 
     Args:
         tiles: the network, which takes features as well as images.
@@ -29,6 +31,9 @@ class StoredTileNetwork:
         self.tiles, self.grid = tiles, grid
         height, width = (-(-side // stride_px) * stride_px for side in grid.tile_shape)
         self.padded_shape = (height, width)
+        # Several networks of one encoder may have learned from different slides; without a mean of its own one gets 0.
+        means = [part.mean for part in _with_encoder(tiles.network) if isinstance(getattr(part, "mean", None), Tensor)]
+        self.mean = torch.stack(means).mean(dim=0) if means else torch.zeros(())
 
     def __call__(self, cells: Tensor, map_shape: tuple[int, int]) -> Tensor:
         """Cells float16 ``(B, h, w, dim + 1)`` to float32 ``(B, C, *map_shape)``.
@@ -37,8 +42,10 @@ class StoredTileNetwork:
             ValueError: for a network with one answer per tile, where only a part of a tile is stored.
         """
         channels_first = cells.permute(0, 3, 1, 2).float()
-        is_stored = channels_first[:, -1:]
-        probability = self.tiles.probability(channels_first[:, :-1])
+        state = channels_first[:, -1:]
+        is_stored = (state == STORED).float()
+        features = torch.where(state == MISSING, self.mean.to(cells.device), channels_first[:, :-1])
+        probability = self.tiles.probability(features)
         if probability.shape[2:] == (1, 1):
             _check_whole(is_stored)
             probability = probability.expand(-1, -1, *is_stored.shape[2:])
@@ -70,6 +77,16 @@ def _check_whole(is_stored: Tensor) -> None:
         )
 
 
+def head_kernel_size(network: nn.Module) -> int:
+    """Side of the square of features that a head on an encoder sees for one answer; of several heads the largest."""
+    return max((int(getattr(part, "kernel_size", 1)) for part in _with_encoder(network)), default=1)
+
+
+def _with_encoder(network: nn.Module) -> list[Any]:
+    """The parts that are a network of an encoder and a head."""
+    return [part for part in network.modules() if hasattr(getattr(part, "encoder", None), "key")]
+
+
 def has_trained_encoder(network: nn.Module) -> bool:
     """Whether the encoder was fine-tuned with the network, so that no stored features are its own."""
     return any(getattr(part, "saves_encoder", False) for part in network.modules())
@@ -81,7 +98,7 @@ def encoder_of(network: nn.Module) -> Any:
     Raises:
         ValueError: if there is none, several that differ, or one that was trained with the network.
     """
-    parts: list[Any] = [part for part in network.modules() if hasattr(getattr(part, "encoder", None), "key")]
+    parts = _with_encoder(network)
     if has_trained_encoder(network):
         raise ValueError(
             f"the encoder of this {type(network).__name__} was fine-tuned with it, so it has no stored features: make its maps "

@@ -19,6 +19,8 @@ from .tile_reader import Batch
 
 # Corners are whole level-0 pixels, each rounded on its own.
 _ROUNDING_PX = 1.0
+# What is known of a cell of a tile: nothing, its feature, or, beyond the slide's edge, that of its mirror image on the slide.
+MISSING, STORED, MIRRORED = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class StoredCells:
             device: where the batches are wanted.
 
         Yields:
-            positions (row, column), and float16 ``(B, h, w, dim + 1)``: the features of each cell, 0 where none is stored, and
-            whether one is (1 or 0).
+            positions (row, column), and float16 ``(B, h, w, dim + 1)``: the features of each cell, 0 where there is none, and
+            `MISSING`, `STORED` or `MIRRORED`. Cells are mirrored at the slide's edge, as its pixels are for a map from these.
         """
         places = [(int(row), int(column)) for row, column in np.argwhere(wanted)]
         try:
@@ -88,26 +90,39 @@ class StoredCells:
     def _tiles(self, grid: MapGrid, positions: list[TilePosition], numbers: np.ndarray) -> np.ndarray:
         windows = np.stack(list(self._windows(grid, positions, numbers)))
         tiles = np.zeros((*windows.shape, self.dim + 1), np.float16)
-        is_stored = windows >= 0
+        has_feature = windows >= 0
         # Each once, also where tiles overlap.
-        unique, places = np.unique(windows[is_stored], return_inverse=True)
-        tiles[is_stored, :-1] = self.vectors(unique)[places]
-        tiles[is_stored, -1] = 1
+        unique, places = np.unique(windows[has_feature], return_inverse=True)
+        tiles[has_feature, :-1] = self.vectors(unique)[places]
+        on_slide = np.stack([self._on_slide(grid, position, numbers.shape) for position in positions])
+        tiles[..., -1] = np.where(has_feature, np.where(on_slide, STORED, MIRRORED), MISSING)
         return tiles
 
     def _windows(self, grid: MapGrid, positions: list[TilePosition], numbers: np.ndarray) -> Iterator[np.ndarray]:
         """Indices of the features of each tile's cells, ``(h, w)``, -1 for none."""
         for row, column in positions:
             rows, columns = self._cells(grid.y, row), self._cells(grid.x, column)
-            window = np.full((len(rows), len(columns)), -1, numbers.dtype)
-            on_slide = np.ix_((rows >= 0) & (rows < numbers.shape[0]), (columns >= 0) & (columns < numbers.shape[1]))
-            window[on_slide] = numbers[np.ix_(rows[on_slide[0].ravel()], columns[on_slide[1].ravel()])]
-            yield window
+            if not numbers.size:
+                # A slide that is smaller than half a cell.
+                yield np.full((len(rows), len(columns)), -1, numbers.dtype)
+                continue
+            yield numbers[np.ix_(_mirrored(rows, numbers.shape[0]), _mirrored(columns, numbers.shape[1]))]
+
+    def _on_slide(self, grid: MapGrid, position: TilePosition, shape: tuple[int, ...]) -> np.ndarray:
+        """Which of a tile's cells are those of the slide, bool ``(h, w)``."""
+        rows, columns = self._cells(grid.y, position[0]), self._cells(grid.x, position[1])
+        return ((rows >= 0) & (rows < shape[0]))[:, None] & ((columns >= 0) & (columns < shape[1]))
 
     def _cells(self, axis: Axis, index: int) -> np.ndarray:
         """The stored cells along one axis of a tile."""
         start = (index * axis.step - axis.margin) // self.stride_px
         return np.arange(start, start - (-axis.tile // self.stride_px)) // self.repeats
+
+
+def _mirrored(cells: np.ndarray, length: int) -> np.ndarray:
+    """Cells along an axis, mirrored at both ends: the outermost ones are repeated, for a cell's own edge is the slide's."""
+    places = cells % (2 * length)
+    return np.minimum(places, 2 * length - 1 - places)
 
 
 @dataclass(frozen=True)

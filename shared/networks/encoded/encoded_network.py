@@ -32,6 +32,12 @@ class EncodedNetwork(nn.Module):
         encoder: see `shared.encoders.Encoder`: RGB ``(B, 3, H, W)``, 0 to 255, to features ``(B, C, H / stride, W / stride)``.
         finetune: whether the encoder learns too, a copy of the one that is given. The running statistics of its batch
             normalisation stay.
+
+    Raises:
+        ValueError: for an encoder with three channels, whose features could not be told from images.
+
+    Attributes:
+        kernel_size: side of the square of features that the head sees for one answer: 1 unless a subclass says otherwise.
     """
 
     # TorchScript compiles properties unless they are named here.
@@ -46,7 +52,14 @@ class EncodedNetwork(nn.Module):
         # A copy: other users of the encoder keeps the one that does not learn.
         self.encoder = copy.deepcopy(encoder).requires_grad_(True) if finetune else encoder.requires_grad_(False)
         self.channels: int = int(encoder.channels)  # type: ignore[arg-type]
+        if self.channels == 3:
+            name = getattr(encoder, "name", type(encoder).__name__)
+            raise ValueError(
+                f"the encoder {name} gives features of 3 channels, which cannot be told from images: expected any other number. "
+                "Give another encoder, or export this one with a fourth channel"
+            )
         self.stride_px: int = int(encoder.stride_px)  # type: ignore[arg-type]
+        self.kernel_size: int = 1
         self.saves_encoder = finetune
         self.register_buffer("mean", torch.zeros(1, self.channels, 1, 1))
         self.register_buffer("std", torch.ones(1, self.channels, 1, 1))

@@ -39,6 +39,7 @@ class EncodedSegCls(EncodedNetwork, JointMaps):
         finetune: bool = False,
     ) -> None:
         super().__init__(encoder, finetune)
+        self.kernel_size = kernel_size
         self.decoder = pixelwise_head(self.channels, num_classes, hidden_channels, kernel_size)
         self.add_classifier(num_classes, head, train_classifier)
 

@@ -31,6 +31,7 @@ class EncodedSegmentation(EncodedNetwork):
         finetune: bool = False,
     ) -> None:
         super().__init__(encoder, finetune)
+        self.kernel_size = kernel_size
         self.head = pixelwise_head(self.channels, out_channels, hidden_channels, kernel_size)
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class EncodedSideOutputs(EncodedNetwork, SideOutputs):
         asked = checked_side_outputs(stages, side_outputs)
         sides = [side - missing for side in asked if side > missing]
         self.num_left_out = len(asked) - len(sides)
+        self.kernel_size = kernel_size
         self.side_layers = nn.ModuleList(
             pixelwise_head(self.map_channels[side - 1], 1, hidden_channels, kernel_size) for side in sides
         )

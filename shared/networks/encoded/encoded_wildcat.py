@@ -44,6 +44,7 @@ class EncodedWildcat(EncodedNetwork, ScorePooling):
     ) -> None:
         super().__init__(encoder, finetune)
         self.set_pooling(num_classes, maps_per_class, k_max, k_min, alpha)
+        self.kernel_size = kernel_size
         self.transfer = pixelwise_head(self.channels, num_classes * maps_per_class, hidden_channels, kernel_size)
 
     def score_maps(self, inputs: Tensor) -> Tensor:
