@@ -18,9 +18,10 @@ from ..data.tissue_cache import TISSUE_VERSION, TissueCache
 from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
 from ..wsi.tissue.tissue_map import TissueMap
+from .agreement import check_alike, has_mpp_of
 from .conventions import OWN
 from .coverage import COVERAGE_TOLERANCE, missing_cells
-from .slide_features import SlideFeatures, check_alike, features_file, has_mpp_of
+from .slide_features import SlideFeatures, features_file
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ class FeatureBagDataset(SlideBagDataset):
 
     Raises:
         ValueError: naming the row and the file of a slide whose features are missing, are of another slide or encoder, at
-            another pixel size, or lie on no tissue; and of one whose tissue is not that of when it was embedded. Files of other
-            programs have their own tissue and are taken as they are.
+            another pixel size, or lie on no tissue; and of one whose tissue is not that of when it was embedded. Other programs
+            found the tissue in their own way, so their files may lack tissue cells; of their patches too, only those with at
+            least `min_tissue` of the tissue found here are used.
     """
 
     def __init__(

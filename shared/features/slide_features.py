@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.tissue_cache import slide_content_key
-from ..geometry.pyramid import MPP_TOLERANCE
 from ..wsi.slide import Slide
 from .conventions import OWN, Header, neighbour_distance, num_cells, read_header
 from .encoder_options import differing_options
@@ -205,10 +204,15 @@ class SlideFeatures:
 
     @property
     def stride_um(self) -> float | None:
-        """Distance between neighbouring patches in micrometres; None where it, or the pixel size, is not known."""
+        """Distance between neighbouring patches in micrometres; None where it, or the pixel size, is not known.
+
+        By the file's own pixel size where it states one, as in `patch_um`: TRIDENT cuts patches of as many level-0 pixels from
+        every slide of one magnification, whatever its scanner's true pixel size.
+        """
         if self._header.stride is None or self._header.is_in_um:
             return self._header.stride
-        return None if self.slide_mpp is None else self._header.stride * self.slide_mpp
+        slide_mpp = self._header.slide_mpp or self.slide_mpp
+        return None if slide_mpp is None else self._header.stride * slide_mpp
 
     @property
     def patch_um(self) -> float | None:
@@ -371,28 +375,6 @@ def _warn_of_nameless(folder: Path, convention: str, encoder: str) -> None:
         "%s: the names do not show whether its files of %s are features of %s; only the length of the vectors is checked",
         *(folder, convention, encoder),
     )
-
-
-def has_mpp_of(features: SlideFeatures, mpp: float) -> bool:
-    """Whether the encoder was given pixels of `mpp` micrometres, to 2 %; True for files that do not state it."""
-    return features.mpp is None or abs(features.mpp / mpp - 1) <= MPP_TOLERANCE
-
-
-def check_alike(first: SlideFeatures, second: SlideFeatures) -> None:
-    """Check that two files are of the same pixel size and stride, to 2 %, as far as they state them.
-
-    Raises:
-        ValueError: naming both files.
-    """
-    for what, one, other in (
-        ("um per pixel", first.mpp, second.mpp),
-        ("um from patch to patch", first.stride_um, second.stride_um),
-    ):
-        if one is not None and other is not None and abs(other / one - 1) > MPP_TOLERANCE:
-            raise ValueError(
-                f"{second.path} and {first.path} contain features that do not fit together: expected {one:g} {what}, found "
-                f"{other:g}. Embed all slides with the same settings"
-            )
 
 
 def _open(path: Path) -> h5py.File:
