@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.tissue_cache import slide_content_key
+from ..wsi.notices import warn_of_stated_mpp
 from ..wsi.slide import Slide
 from .conventions import OWN, Header, neighbour_distance, num_cells, read_header
 from .encoder_options import differing_options
@@ -230,6 +231,16 @@ class SlideFeatures:
         """Side of the patch that a feature stands for, in level-0 pixels; of CLAM's files the distance between neighbours."""
         return self.stride_px if self._header.patch is None else self._header.patch * self._to_level0
 
+    @property
+    def true_mpp(self) -> float | None:
+        """`mpp` by the slide's own pixel size, where the file states a nominal one; None where that, or a size, is not known.
+
+        TRIDENT sorts slides into magnifications, and calls one of 0.3 to 0.6 um 20x.
+        """
+        if self.slide_mpp is None or self._header.patch is None or self._header.patch_px is None:
+            return None
+        return self.slide_mpp * self._header.patch / self._header.patch_px
+
     @cached_property
     def tissue(self) -> NDArray[np.float32] | None:
         """Share of tissue in each patch, ``(n,)``; None if the file does not state it, as in those of other programs."""
@@ -276,7 +287,7 @@ class SlideFeatures:
 
         Files of TRIDENT, CLAM and STAMP carry no key. What can be checked: whether the name of the encoder and the length
         of the vectors are those of this one, and the patches lie on the slide. Where no name can be compared, that is logged
-        once.
+        once, and so is a pixel size that is not that of the slide.
 
         Raises:
             ValueError: naming the file, what is expected, what is found, and the remedy.
@@ -343,6 +354,7 @@ class SlideFeatures:
                 f"{self.path} contains features of another slide: expected {slide.size_px} px, the size of {slide.path}, found "
                 f"{self._header.slide_size_px} px"
             )
+        warn_of_stated_mpp(self.path.parent, self.convention, self.mpp, self.true_mpp)
         corners = self.coords
         if len(self) and (corners.min() <= -self.patch_px or (corners >= slide.size_px).any()):
             raise ValueError(
