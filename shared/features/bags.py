@@ -21,7 +21,8 @@ from ..wsi.tissue.tissue_map import TissueMap
 from .agreement import check_alike, has_mpp_of
 from .conventions import OWN
 from .coverage import COVERAGE_TOLERANCE, missing_cells
-from .slide_features import SlideFeatures, features_file
+from .slide_features import SlideFeatures
+from .slide_files import features_file, open_features
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class FeatureBagDataset(SlideBagDataset):
     Args:
         data: manifest records of whole slides.
         tissue: where to find the slides' tissue.
-        folder: of the slides' files, ``<slide>.h5``, of this project, TRIDENT, CLAM or STAMP.
+        folder: of the slides' files, ``<slide>.h5``, of this project, TRIDENT, CLAM or STAMP, see `features_files`.
         encoder: see `shared.encoders.Encoder`: files of another encoder are an error.
         mpp: micrometres per pixel of the images that the encoder must have been given; None for any. All files have the same.
         features_per_slide: in a bag; where a slide has fewer, some come twice. None for all, once each and in their order: bags
@@ -132,7 +133,7 @@ class FeatureBagDataset(SlideBagDataset):
     def _features_of(self, record: Record, slide: Slide) -> _Held:
         key = record["image"]
         if key not in self._held:
-            features = SlideFeatures.open(features_file(self.folder, key), slide.mpp)
+            features = open_features(self.folder, key, slide.mpp)
             features.check(slide, self.encoder)  # type: ignore[arg-type]
             self._check_scale(features)
             tissue = self.tissue.get(record["image"], record.get("mpp"))

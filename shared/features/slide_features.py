@@ -29,16 +29,6 @@ FEATURES_SUFFIX = ".h5"
 _ROUNDING_PX = 1.0
 
 
-def features_file(folder: str | Path, slide: str | Path) -> Path:
-    """Where a folder keeps the features of a slide: by the name of its file, ``a`` of ``a.svs`` and of ``a.ome.tif``.
-
-    >>> features_file("features", "slides/a.ome.tif").as_posix()
-    'features/a.h5'
-    """
-    stem = Path(slide).stem
-    return Path(folder) / f"{stem[: -len('.ome')] if stem.lower().endswith('.ome') else stem}{FEATURES_SUFFIX}"
-
-
 class KeyedEncoder(Protocol):
     """The interface of an encoder that is used here."""
 

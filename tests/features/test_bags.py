@@ -112,6 +112,19 @@ def test_files_that_do_not_go_together_are_named_both(record, slide_path, tmp_pa
         dataset.all_of(1)
 
 
+def test_features_of_ome_tiff_are_found_by_the_name_that_other_programs_give_them(record, slide_path, tmp_path, encoder):
+    """They drop the last ending alone. A file of another slide, ``slide.svs``, may lie beside it."""
+    record = record | {"image": str(slide_path.rename(tmp_path / "slide.ome.tif"))}
+    with pytest.raises(
+        ValueError, match=r"/slide\.h5 does not exist, and neither does \S*/slide\.ome\.h5: embed the slide first"
+    ):
+        bag_of(record, tmp_path, encoder)
+    write_trident(tmp_path, "four_numbers", name="slide.ome.h5")
+    assert len(bag_of(record, tmp_path, encoder)) == 3
+    write_trident(tmp_path, "another", name="slide.h5")
+    assert len(bag_of(record, tmp_path, encoder)) == 3
+
+
 def two_scanners(record, slide_path, tmp_path, encoder, mpps, mpp):
     """A data set of the same picture from two scanners, whose level-0 pixels have these sizes."""
     other = tmp_path / "other.tif"
