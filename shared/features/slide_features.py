@@ -130,17 +130,30 @@ class SlideFeatures:
         """Features ``(n, dim)`` in half precision, of all patches or of those with these `indices`, in their order.
 
         Raises:
-            ValueError: naming the file, if it is damaged.
+            ValueError: naming the file, if it is damaged, or of another program and holds numbers that are not finite in half
+                precision.
         """
         dataset = self._dataset()
         rows = dataset[0] if dataset.ndim == 3 else dataset
         try:
-            if indices is None:
-                # Without patches TRIDENT's array has no second axis.
-                return np.asarray(rows[:], dtype=np.float16).reshape(self._shape)
-            return self._read_some(rows, np.asarray(indices, dtype=np.int64).reshape(-1))
+            # What is beyond half precision becomes infinite, which is refused below.
+            with np.errstate(over="ignore"):
+                if indices is None:
+                    # Without patches TRIDENT's array has no second axis.
+                    found = np.asarray(rows[:], dtype=np.float16).reshape(self._shape)
+                else:
+                    found = self._read_some(rows, np.asarray(indices, dtype=np.int64).reshape(-1))
         except OSError as error:
             raise ValueError(f"{self.path} is damaged: {error}; delete it and embed the slide again") from error
+        # Ours were checked when they were written.
+        is_finite = np.ones(len(found), bool) if self.convention == OWN else np.isfinite(found).all(axis=1)
+        if not is_finite.all():
+            raise ValueError(
+                f"{self.path} contains features that cannot be used: expected numbers up to 65504, the largest in half precision, "
+                f"found larger ones or NaN in {np.count_nonzero(~is_finite)} of {len(found)} patches. Embed the slide again, or "
+                "leave it out"
+            )
+        return found
 
     def _read_some(self, rows: Any, indices: NDArray[np.int64]) -> NDArray[np.float16]:
         """Chunk by chunk, each decoded once: HDF5 itself selects scattered rows a hundred times as slowly."""

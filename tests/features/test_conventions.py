@@ -54,6 +54,21 @@ def test_a_magnification_that_is_not_the_slide_s_is_warned_of_once(
         assert "some had 0.34 um, whose tissue looks larger to it: leave such slides out" in warnings[0]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [1e5, -1e5, np.nan, np.inf])
+def test_numbers_that_half_precision_cannot_hold_are_refused(write_h5, value):
+    vectors = np.ones((4, 6), np.float32)
+    vectors[2, 3] = value
+    vectors[3] = 65504
+    with SlideFeatures.open(write_h5({"features": vectors, "coords": CORNERS}, {})) as features:
+        for indices, number in ((None, 4), ([0, 2, 3], 3)):
+            with pytest.raises(
+                ValueError, match=rf"other\.h5 contains features .* found larger ones or NaN in 1 of {number} patches"
+            ):
+                features.read(indices)
+        np.testing.assert_array_equal(features.read([3, 0]), vectors[[3, 0]])
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 6)])
 def test_trident_without_patches(write_h5, shape):
     path = write_h5(
