@@ -149,7 +149,7 @@ class SlideFeatures:
         is_finite = np.ones(len(found), bool) if self.convention == OWN else np.isfinite(found).all(axis=1)
         if not is_finite.all():
             raise ValueError(
-                f"{self.path} contains features that cannot be used: expected numbers up to 65504, the largest in half precision, "
+                f"{self.path} contains features that cannot be used: expected numbers up to 65504, the limit of half precision, "
                 f"found larger ones or NaN in {np.count_nonzero(~is_finite)} of {len(found)} patches. Embed the slide again, or "
                 "leave it out"
             )
