@@ -18,11 +18,10 @@ from ..data.tissue_cache import TISSUE_VERSION, TissueCache
 from ..wsi.slide import Slide
 from ..wsi.slide_pool import open_slide
 from ..wsi.tissue.tissue_map import TissueMap
-from .agreement import check_alike, has_mpp_of
 from .conventions import OWN
 from .coverage import COVERAGE_TOLERANCE, missing_cells
 from .slide_features import SlideFeatures
-from .slide_files import features_file, open_features
+from .slide_files import check_alike, features_file, has_mpp_of, open_features
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..features.agreement import has_mpp_of
 from ..features.conventions import OWN
 from ..features.coverage import COVERAGE_TOLERANCE, missing_cells
 from ..features.foreign import patch_size_px
 from ..features.slide_features import FEATURES_SUFFIX, SlideFeatures
-from ..features.slide_files import features_file, features_files, missing_files
+from ..features.slide_files import features_file, features_files, has_mpp_of, missing_files
 from ..geometry.pyramid import MPP_TOLERANCE
 from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import TissueMap
