@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..writers.atomic import PART_SUFFIX
-from .whole_file import whole_file
+from ..writers.hdf5 import whole_file
 
 logger = logging.getLogger(__name__)
 
