@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 # Raise it when `tissue_mask` gives other masks: those in the cache are then found again.
 TISSUE_VERSION = 2
 _NUM_CHUNKS, _CHUNK_BYTES = 16, 2**16
+_LARGEST_WHOLE_BYTES, _READ_BYTES = 2**26, 2**20
 # A text in the PNG: the hash of the pixels as they were found, by which a mask that was edited is known.
 _FOUND = "found"
 
@@ -147,6 +148,28 @@ def slide_content_key(path: str | Path) -> str:
     if path.suffix.lower() == ".mrxs" and folder.is_dir():
         companions = tuple(sorted((file.name, file.stat().st_size) for file in folder.iterdir() if file.is_file()))
     return content_key(str(path), status.st_size, status.st_mtime_ns, companions)
+
+
+def image_content_key(path: str | Path) -> str:
+    """What the file of an image holds: a hash of all of it up to 64 MiB, `slide_content_key` of a larger one.
+
+    A sample tells slides apart, but not an image from one in which a few rows have changed. Up to 1 MiB the sample is the whole
+    file, and both keys are the same.
+    """
+    path = Path(path)
+    status = path.stat()
+    if path.suffix.lower() == ".mrxs" or not _NUM_CHUNKS * _CHUNK_BYTES < status.st_size <= _LARGEST_WHOLE_BYTES:
+        return slide_content_key(path)
+    return _whole_key(str(path), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _whole_key(path: str, _size: int, _modified_ns: int) -> str:
+    with Path(path).open("rb") as file:
+        digest = hashlib.sha256()
+        while part := file.read(_READ_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 @functools.lru_cache(maxsize=100_000)

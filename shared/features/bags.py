@@ -20,7 +20,8 @@ from ..wsi.slide_pool import open_slide
 from ..wsi.tissue.tissue_map import TissueMap
 from .conventions import OWN
 from .coverage import COVERAGE_TOLERANCE, missing_cells
-from .slide_features import SlideFeatures, check_alike, features_file, has_mpp_of
+from .slide_features import SlideFeatures
+from .slide_files import check_alike, features_file, has_mpp_of, open_features
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class FeatureBagDataset(SlideBagDataset):
     Args:
         data: manifest records of whole slides.
         tissue: where to find the slides' tissue.
-        folder: of the slides' files, ``<slide>.h5``, of this project, TRIDENT, CLAM or STAMP.
+        folder: of the slides' files, ``<slide>.h5``, of this project, TRIDENT, CLAM or STAMP, see `features_files`.
         encoder: see `shared.encoders.Encoder`: files of another encoder are an error.
         mpp: micrometres per pixel of the images that the encoder must have been given; None for any. All files have the same.
         features_per_slide: in a bag; where a slide has fewer, some come twice. None for all, once each and in their order: bags
@@ -54,8 +55,9 @@ class FeatureBagDataset(SlideBagDataset):
 
     Raises:
         ValueError: naming the row and the file of a slide whose features are missing, are of another slide or encoder, at
-            another pixel size, or lie on no tissue; and of one whose tissue is not that of when it was embedded. Files of other
-            programs have their own tissue and are taken as they are.
+            another pixel size, or lie on no tissue; and of one whose tissue is not that of when it was embedded. Other programs
+            found the tissue in their own way, so their files may lack tissue cells; of their patches too, only those with at
+            least `min_tissue` of the tissue found here are used.
     """
 
     def __init__(
@@ -130,7 +132,7 @@ class FeatureBagDataset(SlideBagDataset):
     def _features_of(self, record: Record, slide: Slide) -> _Held:
         key = record["image"]
         if key not in self._held:
-            features = SlideFeatures.open(features_file(self.folder, key), slide.mpp)
+            features = open_features(self.folder, key, slide.mpp)
             features.check(slide, self.encoder)  # type: ignore[arg-type]
             self._check_scale(features)
             tissue = self.tissue.get(record["image"], record.get("mpp"))

@@ -41,7 +41,8 @@ class Header:
         stride: distance between neighbouring patches, in the same unit. None: as the corners say.
         is_in_um: whether sizes and corners are micrometres.
         scale: by which stored corners are multiplied to be level-0 pixels or micrometres.
-        mpp: micrometres per pixel of the image that the encoder got.
+        patch_px: side of a patch in pixels of the image that the encoder got.
+        mpp: micrometres per pixel of the image that the encoder got; in TRIDENT's files nominal, by the slide's magnification.
         slide_mpp: micrometres per level-0 pixel.
         slide_size_px: (width, height) of level 0.
         slide_key: see `shared.data.tissue_cache.slide_content_key`.
@@ -55,6 +56,7 @@ class Header:
     stride: float | None = None
     is_in_um: bool = False
     scale: float = 1.0
+    patch_px: float | None = None
     mpp: float | None = None
     slide_mpp: float | None = None
     slide_size_px: tuple[int, int] | None = None
@@ -120,6 +122,7 @@ def _trident(coords: Mapping[str, Any], features: Mapping[str, Any]) -> Header:
         "features",
         patch=patch,
         stride=patch * (1 - overlap),
+        patch_px=_number(coords, "patch_size"),
         mpp=UM_PX_AT_1X / target if target else None,
         slide_mpp=UM_PX_AT_1X / level0 if level0 else None,
         slide_size_px=size_px,

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..data.tissue_cache import slide_content_key
 from ..geometry.pyramid import nearest_finer_level
+from ..writers.hdf5 import whole_file
 from ..wsi.slide import Slide
 from .compressed_rows import CompressedRows
 from .conventions import FEATURES_VERSION, UM_PX_AT_1X, num_cells
-from .whole_file import whole_file
 
 _COMPRESSED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .whole_file import whole_file
+from ..writers.atomic import PART_SUFFIX
+from ..writers.hdf5 import whole_file
 
 logger = logging.getLogger(__name__)
 
 _FEATURES, _KEYS = "features", "keys"
+# Writing a file takes seconds: one that has not grown for a day is not being written any more.
+_LEFT_S = 24 * 3600
 
 
 def feature_key(*parts: Any) -> str:
@@ -32,6 +37,7 @@ class ImageFeatureStore:
 
     A file holds what one process computed at one go: ``features (n, C, h, w)`` and ``keys (n,)``. It is written under another
     name and renamed, so that a process that is killed loses that file alone, and several may write into the folder at once.
+    Who writes first removes what killed processes left half-written more than a day ago.
 
     Args:
         folder: of the files, made when something is written. One folder for each encoder's key.
@@ -44,6 +50,7 @@ class ImageFeatureStore:
         self._known_files: set[Path] = set()
         self._held: dict[str, Tensor] = {}
         self._held_bytes = 0
+        self._has_tidied = False
 
     def missing(self, keys: Sequence[str]) -> list[str]:
         """The keys among some that no file has."""
@@ -52,6 +59,7 @@ class ImageFeatureStore:
 
     def write(self, keys: Sequence[str], features: Sequence[Tensor], description: dict[str, Any]) -> None:
         """Keep features of one shape; `description` becomes the file's attributes."""
+        self._remove_left_files()
         values = torch.stack(list(features)).half().cpu().numpy()
         path = self.folder / f"{uuid.uuid4().hex}.h5"
         with whole_file(path) as whole:
@@ -90,6 +98,17 @@ class ImageFeatureStore:
         self._held[key] = features
         self._held_bytes += size
         return True
+
+    def _remove_left_files(self) -> None:
+        """Remove half-written files of processes that were killed: each has a name of its own, which nobody writes again."""
+        if self._has_tidied:
+            return
+        self._has_tidied = True
+        for path in self.folder.glob(f"*.h5{PART_SUFFIX}"):
+            # Another process may be writing one now, or remove it too.
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _LEFT_S:
+                    path.unlink()
 
     def _find_new_files(self) -> None:
         """Register files that were written since."""

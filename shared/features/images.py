@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..data.image_dataset import RegionDataset, image_size, mpp_as_read, read_image
 from ..data.record import Record, record_error
 from ..data.seeded import draw_key
-from ..data.tissue_cache import slide_content_key
+from ..data.tissue_cache import image_content_key
 from ..writers.storage import StorageError
 from ..wsi.notices import warn_of_other_mpp
 from .copies import Copies, turned
@@ -27,8 +27,8 @@ from .image_store import ImageFeatureStore, feature_key, in_shapes
 logger = logging.getLogger(__name__)
 
 IMAGE_ONLY = Copies()
-# Images of one file of features: what a process that is killed has to compute again.
-_IMAGES_PER_FILE = 256
+# One file of features: what a process that is killed has to compute again, and what it holds in memory until then.
+_IMAGES_PER_FILE, _BYTES_PER_FILE = 256, 2**28
 _MOST_TARGET_BYTES = 2**30
 # Entries of an item that lie on the image's pixels.
 _OF_PIXELS = {"mask", "superpixels"}
@@ -206,7 +206,7 @@ class EmbeddedImages(Dataset):
                 region = [record.get(name) for name in ("x", "y", "width_px", "height_px")]
                 region += ["stretched"] if self.images.stretch else []
                 region += [height, width] if self._is_enlarged(record, (height, width)) else []
-                what = (slide_content_key(record["image"]), region, *self._scale(record), self.images.size_px)
+                what = (image_content_key(record["image"]), region, *self._scale(record), self.images.size_px)
             except (ValueError, OSError) as error:
                 raise record_error(record, error) from error
             shape_copies = self.copies.of_shape(height, width)
@@ -248,14 +248,16 @@ class EmbeddedImages(Dataset):
         progress = tqdm(total=len(todo), desc="embedding", unit="image", disable=None)
         keys = iter(key for _, _, key in todo)
         pending: list[tuple[str, Tensor]] = []
+        pending_bytes = 0
         with progress, torch.inference_mode():
             for batch in loader:
                 features = list(_encoded(encoder, batch, self.device))
                 pending += [(next(keys), values) for values in features]
+                pending_bytes += sum(values.nbytes for values in features)
                 progress.update(len(batch))
-                if len(pending) >= _IMAGES_PER_FILE:
+                if len(pending) >= _IMAGES_PER_FILE or pending_bytes >= _BYTES_PER_FILE:
                     self._write(pending)
-                    pending = []
+                    pending, pending_bytes = [], 0
         self._write(pending)
 
     def _write(self, pending: Sequence[tuple[str, Tensor]]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.tissue_cache import slide_content_key
-from ..geometry.pyramid import MPP_TOLERANCE
+from ..wsi.notices import warn_of_stated_mpp
 from ..wsi.slide import Slide
 from .conventions import OWN, Header, neighbour_distance, num_cells, read_header
 from .encoder_options import differing_options
@@ -27,16 +27,6 @@ logger = logging.getLogger(__name__)
 FEATURES_SUFFIX = ".h5"
 # Corners are whole pixels, each rounded on its own.
 _ROUNDING_PX = 1.0
-
-
-def features_file(folder: str | Path, slide: str | Path) -> Path:
-    """Where a folder keeps the features of a slide: by the name of its file, ``a`` of ``a.svs`` and of ``a.ome.tif``.
-
-    >>> features_file("features", "slides/a.ome.tif").as_posix()
-    'features/a.h5'
-    """
-    stem = Path(slide).stem
-    return Path(folder) / f"{stem[: -len('.ome')] if stem.lower().endswith('.ome') else stem}{FEATURES_SUFFIX}"
 
 
 class KeyedEncoder(Protocol):
@@ -140,17 +130,30 @@ class SlideFeatures:
         """Features ``(n, dim)`` in half precision, of all patches or of those with these `indices`, in their order.
 
         Raises:
-            ValueError: naming the file, if it is damaged.
+            ValueError: naming the file, if it is damaged, or of another program and holds numbers that are not finite in half
+                precision.
         """
         dataset = self._dataset()
         rows = dataset[0] if dataset.ndim == 3 else dataset
         try:
-            if indices is None:
-                # Without patches TRIDENT's array has no second axis.
-                return np.asarray(rows[:], dtype=np.float16).reshape(self._shape)
-            return self._read_some(rows, np.asarray(indices, dtype=np.int64).reshape(-1))
+            # What is beyond half precision becomes infinite, which is refused below.
+            with np.errstate(over="ignore"):
+                if indices is None:
+                    # Without patches TRIDENT's array has no second axis.
+                    found = np.asarray(rows[:], dtype=np.float16).reshape(self._shape)
+                else:
+                    found = self._read_some(rows, np.asarray(indices, dtype=np.int64).reshape(-1))
         except OSError as error:
             raise ValueError(f"{self.path} is damaged: {error}; delete it and embed the slide again") from error
+        # Ours were checked when they were written.
+        is_finite = np.ones(len(found), bool) if self.convention == OWN else np.isfinite(found).all(axis=1)
+        if not is_finite.all():
+            raise ValueError(
+                f"{self.path} contains features that cannot be used: expected numbers up to 65504, the limit of half precision, "
+                f"found larger ones or NaN in {np.count_nonzero(~is_finite)} of {len(found)} patches. Embed the slide again, or "
+                "leave it out"
+            )
+        return found
 
     def _read_some(self, rows: Any, indices: NDArray[np.int64]) -> NDArray[np.float16]:
         """Chunk by chunk, each decoded once: HDF5 itself selects scattered rows a hundred times as slowly."""
@@ -205,10 +208,15 @@ class SlideFeatures:
 
     @property
     def stride_um(self) -> float | None:
-        """Distance between neighbouring patches in micrometres; None where it, or the pixel size, is not known."""
+        """Distance between neighbouring patches in micrometres; None where it, or the pixel size, is not known.
+
+        By the file's own pixel size where it states one, as in `patch_um`: TRIDENT cuts patches of as many level-0 pixels from
+        every slide of one magnification, whatever its scanner's true pixel size.
+        """
         if self._header.stride is None or self._header.is_in_um:
             return self._header.stride
-        return None if self.slide_mpp is None else self._header.stride * self.slide_mpp
+        slide_mpp = self._header.slide_mpp or self.slide_mpp
+        return None if slide_mpp is None else self._header.stride * slide_mpp
 
     @property
     def patch_um(self) -> float | None:
@@ -225,6 +233,16 @@ class SlideFeatures:
     def patch_px(self) -> float:
         """Side of the patch that a feature stands for, in level-0 pixels; of CLAM's files the distance between neighbours."""
         return self.stride_px if self._header.patch is None else self._header.patch * self._to_level0
+
+    @property
+    def true_mpp(self) -> float | None:
+        """`mpp` by the slide's own pixel size, where the file states a nominal one; None where that, or a size, is not known.
+
+        TRIDENT sorts slides into magnifications, and calls one of 0.3 to 0.6 um 20x.
+        """
+        if self.slide_mpp is None or self._header.patch is None or self._header.patch_px is None:
+            return None
+        return self.slide_mpp * self._header.patch / self._header.patch_px
 
     @cached_property
     def tissue(self) -> NDArray[np.float32] | None:
@@ -272,7 +290,7 @@ class SlideFeatures:
 
         Files of TRIDENT, CLAM and STAMP carry no key. What can be checked: whether the name of the encoder and the length
         of the vectors are those of this one, and the patches lie on the slide. Where no name can be compared, that is logged
-        once.
+        once, and so is a pixel size that is not that of the slide.
 
         Raises:
             ValueError: naming the file, what is expected, what is found, and the remedy.
@@ -339,6 +357,7 @@ class SlideFeatures:
                 f"{self.path} contains features of another slide: expected {slide.size_px} px, the size of {slide.path}, found "
                 f"{self._header.slide_size_px} px"
             )
+        warn_of_stated_mpp(self.path.parent, self.convention, self.mpp, self.true_mpp)
         corners = self.coords
         if len(self) and (corners.min() <= -self.patch_px or (corners >= slide.size_px).any()):
             raise ValueError(
@@ -371,28 +390,6 @@ def _warn_of_nameless(folder: Path, convention: str, encoder: str) -> None:
         "%s: the names do not show whether its files of %s are features of %s; only the length of the vectors is checked",
         *(folder, convention, encoder),
     )
-
-
-def has_mpp_of(features: SlideFeatures, mpp: float) -> bool:
-    """Whether the encoder was given pixels of `mpp` micrometres, to 2 %; True for files that do not state it."""
-    return features.mpp is None or abs(features.mpp / mpp - 1) <= MPP_TOLERANCE
-
-
-def check_alike(first: SlideFeatures, second: SlideFeatures) -> None:
-    """Check that two files are of the same pixel size and stride, to 2 %, as far as they state them.
-
-    Raises:
-        ValueError: naming both files.
-    """
-    for what, one, other in (
-        ("um per pixel", first.mpp, second.mpp),
-        ("um from patch to patch", first.stride_um, second.stride_um),
-    ):
-        if one is not None and other is not None and abs(other / one - 1) > MPP_TOLERANCE:
-            raise ValueError(
-                f"{second.path} and {first.path} contain features that do not fit together: expected {one:g} {what}, found "
-                f"{other:g}. Embed all slides with the same settings"
-            )
 
 
 def _open(path: Path) -> h5py.File:

@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ..writers.hdf5 import whole_file
 from .slide_features import FEATURES_SUFFIX, SlideFeatures
-from .whole_file import whole_file
 
 STAMP_FOLDER = "stamp"
 # The first version that reads files with these attributes; STAMP refuses those of a newer one than itself.

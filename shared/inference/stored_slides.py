@@ -10,7 +10,8 @@ from typing import Any
 from ..features.conventions import OWN
 from ..features.coverage import COVERAGE_TOLERANCE, missing_cells
 from ..features.foreign import patch_size_px
-from ..features.slide_features import FEATURES_SUFFIX, SlideFeatures, has_mpp_of
+from ..features.slide_features import FEATURES_SUFFIX, SlideFeatures
+from ..features.slide_files import features_file, features_files, has_mpp_of, missing_files
 from ..geometry.pyramid import MPP_TOLERANCE
 from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import TissueMap
@@ -36,7 +37,8 @@ def own_features(folder: str | Path) -> str | None:
 
 
 class StoredSlides:
-    """A folder of features, ``<name>.h5`` a slide, as `SlideEmbedder` writes them, or as another program does.
+    """A folder of features, ``<name>.h5`` a slide, as `SlideEmbedder` writes them, or as another program does, see
+    `features_files`.
 
     Args:
         folder: where they are.
@@ -76,9 +78,9 @@ class StoredSlides:
             ValueError: naming the file, if it does not fit: half-written, of another encoder, at other coordinates, of another
                 program where it must not be; and for a slide without another program's features.
         """
-        path = self.folder / f"{image.name}{FEATURES_SUFFIX}"
         if self.mpp is not None:
-            return self._foreign(path, slide, downsample)
+            return self._foreign(image, slide, downsample)
+        path = features_file(self.folder, image.path, image.name)
         if not path.is_file():
             if not self._has_said:
                 logger.info(
@@ -113,11 +115,13 @@ class StoredSlides:
             return None
         return StoredCells(features, self.encoder.stride_px, self._repeats(features, downsample))
 
-    def _foreign(self, path: Path, slide: Slide, downsample: float) -> PlacedPatches:
+    def _foreign(self, image: ImageInput, slide: Slide, downsample: float) -> PlacedPatches:
+        path = features_file(self.folder, image.path, image.name)
         if not path.is_file():
+            missing = missing_files(features_files(self.folder, image.path, image.name))
             raise ValueError(
-                f"{path} does not exist: slides without features are not mapped, because the weights of {self.encoder.name} are "
-                "not loaded. Store its features with the program that wrote the others, or leave the slide out"
+                f"{missing}: slides without features are not mapped, because the weights of {self.encoder.name} are not loaded. "
+                "Store its features with the program that wrote the others, or leave the slide out"
             )
         features = SlideFeatures.open(path, slide.mpp)
         if features.convention == OWN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -49,3 +50,23 @@ def warn_of_other_mpp(
         f"whose tissue looks {'smaller' if seen_mpp > own_mpp else 'larger'} than what it knows: set {key} to about "
         f"{own_mpp * enlargement:g} where the images have that detail"
     )
+
+
+def warn_of_stated_mpp(folder: Path, program: str, stated_mpp: float | None, true_mpp: float | None) -> None:
+    """Log a warning, once, if features were made of images of another pixel size than their files state.
+
+    Args:
+        folder: of the files.
+        program: that has written them.
+        stated_mpp: micrometres per pixel of the images, by the files; None where they do not say.
+        true_mpp: the same by the slide's own pixel size; None where it is not known.
+    """
+    if stated_mpp is None or true_mpp is None:
+        return
+    if max(stated_mpp / true_mpp, true_mpp / stated_mpp) > LARGEST_MPP_RATIO:
+        warn_once(
+            f"{folder}: its files of {program} state {stated_mpp:.3g} um per pixel of the images that the encoder was given, and "
+            f"by the pixel size of their slides some had {true_mpp:.2g} um, whose tissue looks "
+            f"{'smaller' if true_mpp > stated_mpp else 'larger'} to it: leave such slides out, or store their features again at "
+            f"{stated_mpp:.3g} um"
+        )

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from shared.data import TissueCache, tissue_cache
-from shared.data.tissue_cache import content_key, edited_mask_key, slide_content_key
+from shared.data.tissue_cache import content_key, edited_mask_key, image_content_key, slide_content_key
 from shared.synthetic import write_slide
 from shared.wsi import Slide, find_tissue
 
@@ -239,6 +239,23 @@ def test_the_key_of_mirax_slides_knows_their_folder(tmp_path):
     assert slide_content_key(tmp_path / "b.mrxs") == keys[-1]
     (tmp_path / "b.tif").write_bytes(b"preview")
     assert slide_content_key(tmp_path / "b.tif") == keys[0]
+
+
+@pytest.mark.parametrize(
+    ("size", "is_same_key", "sees_all"),
+    [(2**20, True, True), (2**20 + 1, False, True), (2**26, False, True), (2**26 + 1, True, False)],
+)
+def test_files_of_images_are_hashed_whole(tmp_path, size, is_same_key, sees_all):
+    path = tmp_path / "a.bmp"
+    content = bytearray(size)
+    path.write_bytes(content)
+    key = image_content_key(path)
+    assert (key == slide_content_key(path)) == is_same_key
+    # Between the first two parts of the sample, where there are any.
+    content[2**16 + 1] = 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    assert (image_content_key(path) != key) == sees_all
 
 
 def test_files_cut_anywhere(slide, cache):

@@ -6,6 +6,7 @@ import pytest
 
 from shared.data import TissueCache, check_slides
 from shared.features import CellFrame, FeatureBagDataset, SlideFeatureWriter
+from shared.inference.pixel_sizes import PixelSizes
 from shared.wsi import Slide, TissueMap
 
 
@@ -37,7 +38,7 @@ def write_own(tmp_path, slide_path, encoder, num_left_out, mpp=0.5):
         writer.append(np.ones((len(cells), 4)), cells, np.ones(len(cells)))
 
 
-def write_trident(tmp_path, encoder_name, level0=40.0, target=20.0, name="slide.h5"):
+def write_trident(tmp_path, encoder_name, level0=40.0, target=20.0, name="slide.h5", stride_px=64):
     with h5py.File(tmp_path / name, "w") as file:
         file["features"] = np.ones((3, 4), np.float16)
         file["coords"] = np.array([[0, 0], [64, 0], [128, 64]])
@@ -45,6 +46,7 @@ def write_trident(tmp_path, encoder_name, level0=40.0, target=20.0, name="slide.
         file["coords"].attrs.update(
             {"patch_size": 32, "patch_size_level0": 64, "level0_magnification": level0, "target_magnification": target}
         )
+        file["coords"].attrs["overlap"] = (64 - stride_px) // 2
 
 
 def test_tissue_that_was_not_embedded_is_refused(record, slide_path, tmp_path, encoder):
@@ -107,6 +109,63 @@ def test_files_that_do_not_go_together_are_named_both(record, slide_path, tmp_pa
     dataset = FeatureBagDataset(records, WholeTissue(tmp_path / "tissue"), tmp_path, encoder, features_per_slide=None)
     dataset.all_of(0)
     with pytest.raises(ValueError, match=rf"other\.h5 and .*slide\.h5 contain features that do not fit together: {message}"):
+        dataset.all_of(1)
+
+
+def test_features_of_ome_tiff_are_found_by_the_name_that_other_programs_give_them(record, slide_path, tmp_path, encoder):
+    """They drop the last ending alone. A file of another slide, ``slide.svs``, may lie beside it."""
+    record = record | {"image": str(slide_path.rename(tmp_path / "slide.ome.tif"))}
+    with pytest.raises(
+        ValueError, match=r"/slide\.h5 does not exist, and neither does \S*/slide\.ome\.h5: embed the slide first"
+    ):
+        bag_of(record, tmp_path, encoder)
+    write_trident(tmp_path, "four_numbers", name="slide.ome.h5")
+    assert len(bag_of(record, tmp_path, encoder)) == 3
+    write_trident(tmp_path, "another", name="slide.h5")
+    assert len(bag_of(record, tmp_path, encoder)) == 3
+
+
+def two_scanners(record, slide_path, tmp_path, encoder, mpps, mpp):
+    """A data set of the same picture from two scanners, whose level-0 pixels have these sizes."""
+    other = tmp_path / "other.tif"
+    other.write_bytes(slide_path.read_bytes())
+    records = [record | {"mpp": mpps[0]}, record | {"image": str(other), "mpp": mpps[1]}]
+    tissue = WholeTissue(tmp_path / "tissue")
+    return FeatureBagDataset(records, tissue, tmp_path, encoder, features_per_slide=None, mpp=mpp)
+
+
+@pytest.mark.parametrize("mpp", [0.5, None])
+@pytest.mark.parametrize("mpps", [(0.2528, 0.2462), (0.24502, 0.25498)])
+def test_slides_of_two_scanners_embedded_with_one_setting_are_used_together(record, slide_path, tmp_path, encoder, mpps, mpp):
+    """Both are read at every second pixel, which is 0.5 um to 2 %; of each other they differ by up to 4.07 %."""
+    dataset = two_scanners(record, slide_path, tmp_path, encoder, mpps, mpp)
+    for slide_mpp, item in zip(mpps, dataset.data, strict=True):
+        with Slide(item["image"], mpp=slide_mpp) as slide:
+            downsample = PixelSizes(0.5).downsample(slide)
+            assert downsample == 2
+            path = slide.path.with_suffix(".h5")
+            with SlideFeatureWriter(path, CellFrame(slide, downsample, 32), encoder) as writer:
+                cells = np.stack(np.indices((5, 6)), axis=-1).reshape(-1, 2)
+                writer.append(np.ones((30, 4)), cells, np.ones(30))
+    assert [len(dataset.all_of(index)[0]) for index in (0, 1)] == [30, 30]
+
+
+@pytest.mark.parametrize("mpp", [0.5, None])
+def test_slides_of_two_scanners_cut_by_their_magnification_are_used_together(record, slide_path, tmp_path, encoder, mpp):
+    """TRIDENT calls both 40x, and cuts the same number of level-0 pixels: 16.1 um of the one and 14.9 um of the other."""
+    for name in ("slide.h5", "other.h5"):
+        write_trident(tmp_path, "four_numbers", name=name)
+    dataset = two_scanners(record, slide_path, tmp_path, encoder, (0.2520, 0.2325), mpp)
+    assert [len(dataset.all_of(index)[0]) for index in (0, 1)] == [3, 3]
+
+
+def test_other_distances_between_patches_of_two_scanners_are_refused(record, slide_path, tmp_path, encoder):
+    """Though both would have a patch every 14.5 um or so by their scanners' pixel sizes."""
+    write_trident(tmp_path, "four_numbers")
+    write_trident(tmp_path, "four_numbers", name="other.h5", stride_px=58)
+    dataset = two_scanners(record, slide_path, tmp_path, encoder, (0.2265, 0.25), 0.5)
+    dataset.all_of(0)
+    with pytest.raises(ValueError, match=r"do not fit together: expected 16 um from patch to patch, found 14\.5"):
         dataset.all_of(1)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from shared.features import CellFrame, SlideFeatures, SlideFeatureWriter, link_for_stamp
 from shared.wsi import Slide
+from shared.wsi.notices import warn_once
 
 CORNERS = np.array([[512, 256], [768, 256], [512, 512], [1280, 1024]])
 VECTORS = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
@@ -29,6 +30,43 @@ def test_trident(write_h5, has_first_axis):
         np.testing.assert_array_equal(features.read([3, 0]), VECTORS[[3, 0]].astype(np.float16))
         np.testing.assert_array_equal(features.coords, CORNERS)
         np.testing.assert_array_equal(features.grid, (CORNERS // 256)[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("slide_mpp", "level0", "magnification", "is_warned"),
+    [(0.345, 256, 20, True), (0.45, 256, 20, False), (0.2325, 512, 40, False), (0.252, 512, 40, False)],
+)
+def test_a_magnification_that_is_not_the_slide_s_is_warned_of_once(
+    write_h5, slide_path, caplog, slide_mpp, level0, magnification, is_warned
+):
+    """TRIDENT calls pixels of 0.3 to 0.6 um 20x, and cuts patches of 256 px for 20x from them as they are."""
+    warn_once.cache_clear()
+    said = {"patch_size": 256, "patch_size_level0": level0, "level0_magnification": magnification, "target_magnification": 20}
+    for name in ("a.h5", "b.h5"):
+        path = write_h5({"features": VECTORS[:2], "coords": [[0, 0], [256, 0]]}, {"coords": said}, name)
+        with SlideFeatures.open(path, slide_mpp) as features, Slide(slide_path, mpp=slide_mpp) as slide:
+            assert features.true_mpp == pytest.approx(slide_mpp * level0 / 256)
+            features.check(slide)
+    warnings = [record.message for record in caplog.records if "its files of" in record.message]
+    assert len(warnings) == is_warned
+    if is_warned:
+        assert f"{path.parent}: its files of TRIDENT state 0.5 um per pixel" in warnings[0]
+        assert "some had 0.34 um, whose tissue looks larger to it: leave such slides out" in warnings[0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [1e5, -1e5, np.nan, np.inf])
+def test_numbers_that_half_precision_cannot_hold_are_refused(write_h5, value):
+    vectors = np.ones((4, 6), np.float32)
+    vectors[2, 3] = value
+    vectors[3] = 65504
+    with SlideFeatures.open(write_h5({"features": vectors, "coords": CORNERS}, {})) as features:
+        for indices, number in ((None, 4), ([0, 2, 3], 3)):
+            with pytest.raises(
+                ValueError, match=rf"other\.h5 contains features .* found larger ones or NaN in 1 of {number} patches"
+            ):
+                features.read(indices)
+        np.testing.assert_array_equal(features.read([3, 0]), vectors[[3, 0]])
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 6)])

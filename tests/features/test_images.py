@@ -1,7 +1,9 @@
 """Images are embedded once, by what they hold; items are their features, with labels that fit."""
 
 import fcntl
+import os
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -77,6 +79,28 @@ def test_nothing_is_embedded_twice(records, encoder, tmp_path):
     Image.fromarray(np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)).save(records[0]["image"])
     embedded(records, counting, tmp_path / "features").run()
     assert counting.seen == 4
+
+
+def test_an_image_is_another_one_after_any_change(records, encoder, tmp_path):
+    """Also a few rows of a file that is not compressed, which keep its size."""
+    side_px = 20 * SIDE_PX
+    pixels = np.full((side_px, side_px, 3), 200, np.uint8)
+    path = tmp_path / "large.bmp"
+    counting = CountingEncoder(encoder)
+    for is_painted in (False, True, True):
+        pixels[45:50] = 0 if is_painted else 200
+        Image.fromarray(pixels).save(path)
+        images = RegionDataset([{"image": str(path), "label": 1, "row": 2, "manifest": "m.csv"}])
+        EmbeddedImages(images, counting, tmp_path / "features").run()
+    assert counting.seen == 2
+
+
+@pytest.mark.parametrize(("most_bytes", "num_files"), [(2**28, 1), (5000, 2)])
+def test_features_do_not_pile_up_in_memory(records, encoder, tmp_path, monkeypatch, most_bytes, num_files):
+    """Of 2 x 2 features of 1280 half-precision numbers, 10,240 bytes an image; two images come at a time."""
+    monkeypatch.setattr("shared.features.images._BYTES_PER_FILE", most_bytes)
+    embedded(records, encoder, tmp_path / "features").run()
+    assert len(list((tmp_path / "features" / encoder.key).glob("*.h5"))) == num_files
 
 
 def test_a_process_that_reads_images_is_not_given_the_encoder(records, encoder, tmp_path, monkeypatch):
@@ -193,6 +217,19 @@ def test_a_file_is_read_while_another_process_has_it_locked(tmp_path):
     with path.open("rb+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert torch.equal(ImageFeatureStore(tmp_path).read("a"), torch.ones(2, 1, 1).half())
+
+
+def test_what_killed_processes_have_left_half_written_is_removed(tmp_path):
+    left, growing, other = (tmp_path / name for name in ("a.h5.part", "b.h5.part", "c.part"))
+    for path in (left, growing, other):
+        path.write_bytes(b"half")
+    for path, age_hours in ((left, 25), (growing, 23), (other, 25)):
+        os.utime(path, (time.time() - 3600 * age_hours,) * 2)
+    store = ImageFeatureStore(tmp_path)
+    assert store.missing(["a"]) == ["a"]
+    assert left.exists()
+    store.write(["a"], [torch.ones(2, 1, 1)], {})
+    assert (left.exists(), growing.exists(), other.exists()) == (False, True, True)
 
 
 def test_features_that_cannot_be_kept_are_those_of_this_run_alone(records, encoder, tmp_path, caplog):

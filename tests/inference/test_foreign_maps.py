@@ -202,6 +202,19 @@ def test_a_slide_without_a_file_is_not_mapped(tmp_path, slide):
         mapped(network_of(tmp_path / "theirs"), slide, tmp_path / "maps", tmp_path / "theirs")
 
 
+def test_features_of_ome_tiff_are_found_by_the_name_that_other_programs_give_them(tmp_path, slide):
+    """A map is finished with the content of that file."""
+    slide = slide.rename(tmp_path / "a.ome.tif")
+    write(tmp_path / "theirs/b.h5", "TRIDENT", np.ones((1, 4)), np.array([[0, 0]]), 16)
+    network = network_of(tmp_path / "theirs")
+    with pytest.raises(ValueError, match=r"/a\.h5 does not exist, and neither does \S*/a\.ome\.h5: slides without features are"):
+        mapped(network, slide, tmp_path / "none", tmp_path / "theirs")
+    mapper = SlideMapper(network, features=tmp_path / "theirs", foreign_features=True, **options())
+    for value, number in ((1, 1), (1, 0), (2, 1)):
+        write(tmp_path / "theirs/a.ome.h5", "TRIDENT", np.full((1, 4), value), np.array([[448, 336]]), 16)
+        assert len(mapper.run(slide, tmp_path / "maps")) == number
+
+
 def test_what_needs_the_encoder_is_refused(tmp_path, slide):
     write(tmp_path / "theirs/a.h5", "TRIDENT", np.ones((1, 4)), np.array([[0, 0]]), 16)
     network = network_of(tmp_path / "theirs")

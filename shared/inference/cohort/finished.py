@@ -15,6 +15,7 @@ from torch import nn
 
 from ...data.tissue_cache import edited_mask_key, slide_content_key
 from ...features.slide_features import FEATURES_SUFFIX
+from ...features.slide_files import features_file
 from ...writers.optional_formats import GEOPARQUET_SUFFIX, OME_ZARR_SUFFIX
 from ...writers.volume import VOLUME_SUFFIXES
 from ..inputs import ImageInput
@@ -48,7 +49,7 @@ def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
     ``foreign_features``, wherever these folders are."""
     edited = None if settings.get("tissue_dir") is None else edited_mask_key(settings["tissue_dir"], image.path)
     theirs = settings.get("foreign_features")
-    features = None if theirs is None else _content_key(Path(theirs) / f"{image.name}{FEATURES_SUFFIX}")
+    features = None if theirs is None else _content_key(features_file(theirs, image.path, image.name))
     decisive = {name: value for name, value in settings.items() if name not in NOT_DECISIVE}
     parts = [decisive, _content_key(image.path), image.mpp, *(key for key in (edited, features) if key)]
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]

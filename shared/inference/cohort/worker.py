@@ -35,7 +35,7 @@ from .finished import (
     is_finished,
     result_suffixes,
 )
-from .folder_settings import claim_folder
+from .folder_settings import begun_row, claim_folder
 from .row_store import RowStore
 
 logger = logging.getLogger(__name__)
@@ -160,6 +160,7 @@ class CohortWorker:
                 the next process maps the image. Only when the devices of several processes, each of which had mapped other
                 images, failed at the same one, that image is given up.
             StorageError: if nothing more can be written, of this image or the one before.
+            ValueError: if features are to be written, and a run with other settings has claimed the folder, see `begun_row`.
         """
         if self._writing is not None and self._writing.done():
             self._writing.result()
@@ -250,7 +251,8 @@ class CohortWorker:
             row = begun | {"status": FAILED, "reason": reason, "attempts": max(attempts, MAX_ATTEMPTS), "fingerprint": key}
             discard(self.output_dir, image.name, self.settings)
             return self._new(row)
-        self.store.write(begun)
+        with begun_row(self.output_dir, self.settings):
+            self.store.write(begun)
         if status in FINISHED:
             # The table must no longer list files that are removed now.
             self.store.tabulate(begun)

@@ -10,7 +10,7 @@ from typing import Any
 
 import h5py
 
-from ..writers.atomic import atomic_path
+from .atomic import atomic_path
 
 
 class _Sink(io.FileIO):
