@@ -310,9 +310,11 @@ class SlideFeatures:
         if self.encoder_key is None:
             self._check_name(encoder)
         if len(self) and self.dim != encoder.channels:
+            is_half = self.encoder_key is None and 2 * self.dim == encoder.channels
+            remedy = ". They may be class tokens alone: give foreign_features.json, or --tokens class" if is_half else ""
             raise ValueError(
                 f"{self.path} contains features of another encoder: {encoder.name} gives {encoder.channels} values, found "
-                f"{self.dim}{f' of {self.encoder_name}' if self.encoder_name else ''}"
+                f"{self.dim}{f' of {self.encoder_name}' if self.encoder_name else ''}{remedy}"
             )
 
     def _other_options(self, encoder: KeyedEncoder) -> str:
