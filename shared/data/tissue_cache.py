@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 TISSUE_VERSION = 2
 _NUM_CHUNKS, _CHUNK_BYTES = 16, 2**16
 _LARGEST_WHOLE_BYTES, _READ_BYTES = 2**26, 2**20
+# In compressed files a change alters all that comes after it, and their size. Reading thousands of them whole takes minutes.
+_COMPRESSED = frozenset({".png", ".jpg", ".jpeg"})
 # A text in the PNG: the hash of the pixels as they were found, by which a mask that was edited is known.
 _FOUND = "found"
 
@@ -151,14 +153,15 @@ def slide_content_key(path: str | Path) -> str:
 
 
 def image_content_key(path: str | Path) -> str:
-    """What the file of an image holds: a hash of all of it up to 64 MiB, `slide_content_key` of a larger one.
+    """What the file of an image holds: a hash of all of it up to 64 MiB; `slide_content_key` of a larger one, and of PNG and JPEG.
 
-    A sample tells slides apart, but not an image from one in which a few rows have changed. Up to 1 MiB the sample is the whole
-    file, and both keys are the same.
+    A sample tells slides apart, but not an uncompressed image from one in which a few rows have changed. Up to 1 MiB the sample is
+    the whole file, and both keys are the same.
     """
     path = Path(path)
     status = path.stat()
-    if path.suffix.lower() == ".mrxs" or not _NUM_CHUNKS * _CHUNK_BYTES < status.st_size <= _LARGEST_WHOLE_BYTES:
+    is_sampled = path.suffix.lower() in {".mrxs", *_COMPRESSED}
+    if is_sampled or not _NUM_CHUNKS * _CHUNK_BYTES < status.st_size <= _LARGEST_WHOLE_BYTES:
         return slide_content_key(path)
     return _whole_key(str(path), status.st_size, status.st_mtime_ns)
 

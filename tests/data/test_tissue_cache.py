@@ -242,11 +242,17 @@ def test_the_key_of_mirax_slides_knows_their_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "is_same_key", "sees_all"),
-    [(2**20, True, True), (2**20 + 1, False, True), (2**26, False, True), (2**26 + 1, True, False)],
+    ("name", "size", "is_same_key", "sees_all"),
+    [
+        ("a.bmp", 2**20, True, True),
+        ("a.bmp", 2**20 + 1, False, True),
+        ("a.tif", 2**26, False, True),
+        ("a.tif", 2**26 + 1, True, False),
+        ("a.PNG", 2**21, True, False),
+    ],
 )
-def test_files_of_images_are_hashed_whole(tmp_path, size, is_same_key, sees_all):
-    path = tmp_path / "a.bmp"
+def test_files_of_images_are_hashed_whole(tmp_path, name, size, is_same_key, sees_all):
+    path = tmp_path / name
     content = bytearray(size)
     path.write_bytes(content)
     key = image_content_key(path)
