@@ -153,10 +153,10 @@ def slide_content_key(path: str | Path) -> str:
 
 
 def image_content_key(path: str | Path) -> str:
-    """What the file of an image holds: a hash of all of it up to 64 MiB; `slide_content_key` of a larger one, and of PNG and JPEG.
+    """What the file of an image holds: a hash of all of it up to 64 MiB; `slide_content_key` of larger ones, PNG and JPEG.
 
-    A sample tells slides apart, but not an uncompressed image from one in which a few rows have changed. Up to 1 MiB the sample is
-    the whole file, and both keys are the same.
+    A sample tells slides apart, but not an uncompressed image from one in which a few rows have changed. Up to 1 MiB the sample
+    is the whole file, and both keys are the same.
     """
     path = Path(path)
     status = path.stat()
