@@ -109,26 +109,23 @@ def test_a_training_is_that_of_one_process(tmp_path, make_stage, records, kind):
         assert losses[1] == pytest.approx(losses[0], abs=1e-6)
 
 
-class Colours(nn.Module):
-    """An encoder whose features are the colours themselves."""
+class Given(nn.Module):
+    """An encoder whose features are given."""
 
-    channels, stride_px, key, name = 3, 1, "00" * 8, "colours"
-
-    def forward(self, images):
-        return images.float()
+    channels, stride_px, key, name = 4, 1, "00" * 8, "given"
 
 
 def test_features_are_standardised_by_the_images_of_all_processes(tmp_path, records):
     """The images of either process differ from each other, and much more from those of the other one."""
     generator = torch.Generator().manual_seed(0)
-    images = [torch.randn(2, 3, 4, 4, generator=generator) + 100 * number for number in range(2)]
-    whole = EncodedNetwork(Colours())
+    images = [torch.randn(2, 4, 4, 4, generator=generator) + 100 * number for number in range(2)]
+    whole = EncodedNetwork(Given())
     whole.standardise(images)
 
     def work(number):
         from shared.engines.distributed import add_up
 
-        network = EncodedNetwork(Colours())
+        network = EncodedNetwork(Given())
         network.standardise(images[number : number + 1], add_up)
         torch.testing.assert_close(network.mean, whole.mean, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(network.std, whole.std, rtol=1e-6, atol=1e-6)
