@@ -25,6 +25,7 @@ _SIDE_BAR = {
     "Decide": [
         "docs/choose",
         "docs/results",
+        "docs/results_from_pixels",
         "docs/results_pixels",
         "docs/results_areas",
         "docs/results_slides",
