@@ -37,6 +37,11 @@ def headings(path: Path) -> list[str]:
     return re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
 
 
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=identify)
+def test_a_page_can_be_read_at_one_go(page):
+    assert len(page.read_text(encoding="utf-8").splitlines()) < 150
+
+
 @pytest.mark.parametrize("readme", BUNDLES, ids=identify)
 def test_sections_stand_in_the_zoos_order(readme: Path) -> None:
     assert re.findall(r"^## (.+)$", readme.read_text(encoding="utf-8"), flags=re.MULTILINE) == SECTIONS
