@@ -200,7 +200,11 @@ def _fill_mpp(record: Record) -> None:
 
 
 def _most_frequent_mpp(records: Sequence[Record]) -> float:
-    """The pixel size that most images have, the finest of several, for methods that read images as they are."""
+    """The pixel size that most images have, the finest of several, for methods that read images as they are.
+
+    >>> _most_frequent_mpp([{"mpp": mpp} for mpp in (0.5, 0.25, 1.0, 0.5, 0.25)])
+    0.25
+    """
     counts = Counter(map(_mpp, records))
     return min(counts, key=lambda mpp: (-counts[mpp], mpp), default=1.0)
 
@@ -229,12 +233,10 @@ def _kept(
     records: Sequence[Record], sizes: Sequence[float], class_names: Sequence[str], out: Path, cut: Callable[[], list[Record]]
 ) -> list[Record]:
     """The result of `cut`, or of an earlier call with the same images, masks and classes: tissue takes seconds per slide."""
-    files = [Path(file) for record in records for file in (record["image"], record["mask"]) if file is not None]
-    known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     rows = [
         [record.get(name) for name in ("image", "mpp", "label", "case_id", "split", *MASK_COLUMNS, *REGION)] for record in records
     ]
-    key = hashlib.sha256(json.dumps([*sizes, list(class_names), known, rows]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([*sizes, list(class_names), files_key(records), rows]).encode()).hexdigest()
     note, manifest = out / _CUT_NOTE, out / f"{IMAGES}.csv"
     # The bytes, so that a damaged note is one of another cut.
     if note.is_file() and manifest.is_file() and note.read_bytes() == json.dumps(key).encode():

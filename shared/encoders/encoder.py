@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ class FeatureOptions:
     num_strides: int | None = None
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Images to dense features. Subclasses implement `native_features`.
 
     Args:
@@ -128,9 +129,9 @@ class Encoder(nn.Module):
         self._key: str | None = None
         self.register_load_state_dict_post_hook(_forget_key)
 
+    @abstractmethod
     def native_features(self, images: Tensor) -> list[Tensor]:
         """Normalised images ``(B, 3, H, W)`` to the maps ``(B, C_i, H / s_i, W / s_i)`` of `native_strides_px`, finest first."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Images to features.

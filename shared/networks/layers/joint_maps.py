@@ -1,5 +1,6 @@
 """Maps of classes from which the images' labels are read off too: joint segmentation and classification."""
 
+from abc import ABC, abstractmethod
 from typing import Dict, Optional, Union  # noqa: UP035  TorchScript reads these
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ HEADS = ("paper", "released")
 CLASSIFIER_FEATURES = 8
 
 
-class JointMaps(nn.Module):
+class JointMaps(nn.Module, ABC):
     """A network that segments, and classifies what it segments.
 
     Subclasses implement `maps` and `to_pixels`, and call `add_classifier` when they are made.
@@ -83,13 +84,13 @@ class JointMaps(nn.Module):
             logits["pixel_logits_of_labelled"] = self.to_pixels(labelled_maps, labelled)
         return logits
 
+    @abstractmethod
     def maps(self, images: Tensor) -> Tensor:
         """Class logits ``(B, C, h, w)`` from RGB images ``(B, 3, H, W)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_pixels(self, maps: Tensor, images: Tensor) -> Tensor:
         """Maps ``(B, C, h, w)`` of images ``(B, 3, H, W)`` at the images' size."""
-        raise NotImplementedError
 
     def classify(self, images: Tensor) -> Tensor:
         """Class logits ``(B, C)`` of whole RGB images ``(B, 3, H, W)``."""

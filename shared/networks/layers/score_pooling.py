@@ -1,5 +1,7 @@
 """WILDCAT's pooling: several maps a class to one, and of that the highest and lowest places to an image's score."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,7 +45,7 @@ def _number_of(k: float, num_places: int) -> int:
     return min(num_places, int(k)) if k >= 1 else max(1, round(k * num_places))
 
 
-class ScorePooling(nn.Module):
+class ScorePooling(nn.Module, ABC):
     """A network that is trained by scores pooled from maps. Subclasses implement `score_maps`, and call `set_pooling`."""
 
     def set_pooling(self, num_classes: int, maps_per_class: int, k_max: float, k_min: float, alpha: float) -> None:
@@ -63,9 +65,9 @@ class ScorePooling(nn.Module):
         """The maps of each class, ``(B, C * M, h, w)``, to their means ``(B, C, h, w)``, float32."""
         return maps.float().unflatten(1, [self.num_classes, self.maps_per_class]).mean(dim=2)
 
+    @abstractmethod
     def score_maps(self, images: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` to score maps ``(B, C, h, w)``, float32."""
-        raise NotImplementedError
 
     def image_scores(self, images: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)``, 0 to 255, to class scores ``(B, C)``."""

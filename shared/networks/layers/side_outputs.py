@@ -1,6 +1,7 @@
 """Side outputs and their fusion: what CDWS-MIL makes of logits at several depths of a network."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def fuse_probabilities(side_probabilities: Tensor, weights: Tensor) -> Tensor:
     return (side_probabilities * weights[:, None, None]).sum(dim=1, keepdim=True).clamp(max=1)
 
 
-class SideOutputs(nn.Module):
+class SideOutputs(nn.Module, ABC):
     """A network with side outputs. Subclasses implement `side_logits`, and call `add_fusion` when they are made.
 
     Attributes:
@@ -62,9 +63,9 @@ class SideOutputs(nn.Module):
             state_dict = {**state_dict, name: self.fusion_weights}
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
+    @abstractmethod
     def side_logits(self, images: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` to the side outputs' logits ``(B, T, H, W)``, float32."""
-        raise NotImplementedError
 
     def side_probabilities(self, images: Tensor) -> Tensor:
         """RGB images ``(B, 3, H, W)``, uint8 or float, 0 to 255, to the side outputs' probabilities ``(B, T, H, W)``."""
