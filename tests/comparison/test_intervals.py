@@ -1,4 +1,4 @@
-"""Intervals against a loop that draws, pools and scores as the text says, and against a truth that is known."""
+"""Intervals against a loop that draws, pools and scores as the text says, and what they rest on."""
 
 import math
 import zlib
@@ -9,8 +9,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from scripts.comparison.intervals import Draws, Interval, _noise_of_both, draw, intervals, pooled_reliability, score_names
-from scripts.comparison.pooled_scores import Sums, means_of_cases, nanmean, rests_on, scores_of_counts
+from scripts.comparison.intervals import Interval, _noise_of_both, draw, intervals, pooled_reliability, score_names
 from scripts.comparison.scoring import Scores
 from shared.metrics import binary_scores, class_scores, ods_of_counts, reliability_of_map_histograms
 from shared.metrics.ranking import roc_auc_of_histograms
@@ -144,133 +143,6 @@ def test_a_difference_against_a_loop():
         assert found["other"].difference(found["one"], name).ahead == pytest.approx(1 - ahead.mean())
 
 
-def simulated(rng, effects, level, images_a_case=3):
-    """Images of 1000 px of cases that are hard or easy, half of the images with 600 px of tumour; scores of one training."""
-    num_images = images_a_case * len(effects)
-    tumour = np.arange(num_images) % 2 * 600
-    right = 1 / (1 + np.exp(-(level + np.repeat(effects, images_a_case) + rng.normal(0, 0.5, num_images))))
-    tp, tn = rng.binomial(tumour, right), rng.binomial(1000 - tumour, right)
-    empty = np.zeros((num_images, 2, 256), np.int64)
-    return Scores(
-        counts=np.stack([tp, 1000 - tumour - tn, tumour - tp, tn], 1),
-        tissue=empty,
-        everywhere=empty,
-        region_f=np.zeros(num_images),
-        boundary=np.zeros((num_images, 1, 4), np.int64),
-        confusion=np.zeros((num_images, 2, 2), np.int64),
-        cases=np.repeat(np.arange(len(effects)), images_a_case).astype(str),
-    )
-
-
-@pytest.mark.parametrize(
-    ("num_cases", "num_seeds", "seed_sd", "least", "most"),
-    [
-        (8, 1, 0.0, 0.88, 0.99),
-        (29, 3, 0.3, 0.90, 0.99),
-        # What no interval from one training can know, and why it is said to be over patients only.
-        (29, 1, 0.3, 0.0, 0.88),
-    ],
-)
-def test_intervals_hold_the_truth_as_often_as_they_say(num_cases, num_seeds, seed_sd, least, most):
-    """Nominal 95 % of 120 data sets, whose standard error is 2 %; trainings differ by a level of their own."""
-    rng = np.random.default_rng(0)
-    truth_of = [simulated(rng, rng.normal(0, 1, 1000), 1 + rng.normal(0, seed_sd)).counts.sum(0) for _ in range(100)]
-    truth = np.mean([tp / (tp + fp + fn) for tp, fp, fn, _ in truth_of])
-    held = 0
-    for repetition in range(120):
-        effects = rng.normal(0, 1, num_cases)
-        scores = [simulated(rng, effects, 1 + rng.normal(0, seed_sd)) for _ in range(num_seeds)]
-        interval = draw(scores, 200, stream=str(repetition)).interval("iou")
-        held += interval.low <= truth <= interval.high
-    assert least <= held / 120 <= most
-
-
-def counts_of_cases(rng, has_tumour, effects, levels):
-    """Counts ``(K, n, 4)`` of K trainings on cases of one image of 1000 px, 600 px of it tumour in some; few false alarms."""
-    tumour = np.where(has_tumour, 600, 0)
-    logit = levels[:, None] + effects + rng.normal(0, 0.5, (len(levels), effects.shape[-1]))
-    tp, tn = (rng.binomial(of, 1 / (1 + np.exp(-at))) for of, at in ((tumour, logit), (1000 - tumour, logit + 5)))
-    return np.stack([tp, 1000 - tumour - tn, tumour - tp, tn], -1)
-
-
-def draws_of_counts(rng, counts, weights):
-    """What `draw` makes of counts alone, without what a simulation has no need of."""
-    each, ones = [scores_of_counts(one) for one in counts], np.ones((1, counts.shape[1]))
-    whole, drawn = (
-        [scores_of_counts(taken @ one) | means_of_cases(alone, taken) for one, alone in zip(counts, each, strict=True)]
-        for taken in (ones, weights)
-    )
-    mean_of_each = {name: nanmean(np.stack([one[name] for one in each]), 0) for name in each[0]}
-    nothing, confusion = np.zeros((counts.shape[1], 2, 1)), counts[0][:, [[3, 1], [2, 0]]]
-    return Draws(
-        trainings={name: np.array([one[name][0] for one in whole]) for name in whole[0]},
-        of_cases={name: np.mean([one[name] for one in drawn], axis=0) for name in drawn[0]},
-        noise=rng.standard_t(len(counts) - 1, len(weights)) if len(counts) > 1 else np.zeros(len(weights)),
-        cases=tuple(map(str, range(counts.shape[1]))),
-        of_each_case=mean_of_each,
-        rests_on=rests_on(mean_of_each, Sums({"tissue": nothing, "everywhere": nothing, "confusion": confusion})),
-    )
-
-
-FEW = ("sensitivity", "iou", "iou_of_cases")
-
-
-def simulated_intervals(num_cases, num_tumour, num_seeds, seed_sd, num_data_sets):
-    """Of scores and of differences where there is none: the shares of data sets whose intervals hold the truth, and the widths
-    in units of what an interval of the true standard error has."""
-    rng = np.random.default_rng(0)
-    has_tumour = np.arange(num_cases) < num_tumour
-    levels, many_effects = 1 + rng.normal(0, seed_sd, 400), rng.normal(0, 1, (1, 4000))
-    many, normal = (counts_of_cases(rng, has, many_effects, levels) for has in (True, False))
-    pooled = scores_of_counts((num_tumour * many + (num_cases - num_tumour) * normal).sum(1))
-    truth = {name: pooled[name].mean() for name in ("sensitivity", "iou")}
-    truth["iou_of_cases"] = scores_of_counts(many)["iou"].mean()
-    found = {(what, name): [] for what in ("score", "difference") for name in FEW}
-    for _ in range(num_data_sets):
-        weights = rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=300).astype(float)
-        effects = rng.normal(0, 1, num_cases)
-        one, other = (
-            draws_of_counts(rng, counts_of_cases(rng, has_tumour, effects, 1 + rng.normal(0, seed_sd, num_seeds)), weights)
-            for _ in range(2)
-        )
-        for name in FEW:
-            found["score", name].append((one.interval(name), truth[name]))
-            found["difference", name].append((one.difference(other, name), 0.0))
-    held = {key: np.mean([one.low <= true <= one.high for one, true in values]) for key, values in found.items()}
-    width = {
-        key: np.mean([one.high - one.low for one, _ in values]) / (2 * 1.96 * np.std([one.mean for one, _ in values]))
-        for key, values in found.items()
-    }
-    return held, width
-
-
-@pytest.mark.parametrize(("num_cases", "num_tumour"), [(12, 6), (29, 8)])
-def test_intervals_hold_where_few_cases_have_tumour(num_cases, num_tumour):
-    """Nominal 95 % of 1000 data sets, whose standard error is 0.7 %: stretched for all cases and not for those with tumour,
-    intervals cover 90 to 92 %. One training whose like would score the same, so that nothing makes them too wide."""
-    held, _ = simulated_intervals(num_cases, num_tumour, 1, 0.0, 1000)
-    assert len(held) == 6
-    assert all(0.93 <= share <= 0.97 for share in held.values()), held
-
-
-@pytest.mark.parametrize(("num_cases", "num_tumour", "num_seeds", "widest"), [(12, 6, 3, 1.9), (29, 29, 3, 1.9), (12, 6, 2, 3.9)])
-def test_differences_of_several_trainings_are_no_wider_than_they_must_be(num_cases, num_tumour, num_seeds, widest):
-    """The sum of two distances of Student's t with K - 1 degrees of freedom is 2.1 and more (K = 3), and 5.3 (K = 2) of the
-    true standard errors' width. Necessary are, with 2 (K - 1) degrees of freedom, 2.78 / 1.96 and 4.30 / 1.96."""
-    held, width = simulated_intervals(num_cases, num_tumour, num_seeds, 0.3, 400)
-    necessary = {3: 2.7764451, 2: 4.3026527}[num_seeds] / 1.9599640
-    for name in FEW:
-        assert 0.94 <= held["difference", name] <= 0.995
-        assert necessary <= width["difference", name] <= widest
-        assert held["score", name] >= 0.94
-
-
-def test_a_difference_of_single_trainings_is_over_patients_only():
-    """Of trainings that differ, and of which one alone is known: what is said of such rows."""
-    held, _ = simulated_intervals(29, 11, 1, 0.3, 200)
-    assert all(held["difference", name] < 0.8 for name in FEW)
-
-
 def test_the_distance_of_two_methods_trainings_is_of_student_t_too():
     """With degrees of freedom by Welch's formula from both spreads, and those of one method where the other has none."""
     scores = {name: [random_scores(seed) for seed in range(first, first + 3)] for name, first in (("one", 0), ("other", 5))}
@@ -365,23 +237,6 @@ def test_bach_score_of_a_case_that_is_rightly_all_background():
     found = draw([replace(random_scores(0, 4, cases=np.array(["a", "b"])), confusion=confusion)], 10)
     assert found.of_each_case["bach_score"] == pytest.approx([1.0, 0.5])
     assert found.mean("bach_score_of_cases") == pytest.approx(0.75)
-
-
-def test_a_paired_difference_finds_what_two_intervals_do_not():
-    """29 cases, two methods that differ alike on all of them: a real difference, hidden by how different the cases are."""
-    apart, paired, wrong = 0, 0, 0
-    for repetition in range(40):
-        rng = np.random.default_rng(repetition)
-        effects = rng.normal(0, 1, 29)
-        one, better, same = (draw([simulated(rng, effects, level)], 200) for level in (1.0, 1.35, 1.0))
-        apart += one.interval("iou").high < better.interval("iou").low
-        paired += better.difference(one, "iou").low > 0
-        difference = same.difference(one, "iou")
-        wrong += not difference.low <= 0 <= difference.high
-    assert apart == 0
-    assert paired >= 37
-    # 5 % of the time there seems to be one where there is none.
-    assert wrong <= 6
 
 
 def test_the_curve_is_of_all_trainings():
