@@ -1,6 +1,9 @@
-"""A tiny data set with maps that a real `SlideMapper` has made."""
+"""A tiny data set with maps that a real `SlideMapper` has made, and a report on them."""
 
 import csv
+import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,18 @@ from PIL import Image
 from torch import nn
 
 from scripts.comparison.data import ComparisonData, prepare_data
+from scripts.comparison.intervals import Interval, draw, pooled_reliability
+from scripts.comparison.method_row import FAILED, SKIPPED, MethodRow
 from scripts.comparison.methods import find_methods
+from scripts.comparison.origin import this_call
+from scripts.comparison.reporting.report import Report
+from scripts.comparison.scoring import MapScorer
+from scripts.declarations.published import PublishedData, PublishedRow
+from shared.data import TissueCache
 from shared.inference import Compute, Outputs, SlideMapper, Tiles
 
+SECONDS = {"labels": 5.0, "areas": 10.0, "masks": 240.0}
+PAPER = PublishedData("Some <data>", "Somebody et al., 2020", (PublishedRow(("cdws_mil",), {"iou": 0.776}),))
 MPP = 0.5
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
@@ -99,3 +111,48 @@ def changed_csv(images_csv, tmp_path):
 def changed(changed_csv, tmp_path):
     """What a comparison takes from such a manifest."""
     return lambda **cells: prepare_data(changed_csv(**cells), tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def scores(data, maps, tmp_path_factory):
+    """Four images of four cases, the second and the fourth with tumour."""
+    folder = tmp_path_factory.mktemp("scores")
+    found = MapScorer(data, 0.5, TissueCache(folder / "tissue")).score(maps, folder / "scores.npz")
+    return replace(found, cases=np.array(["a", "b", "c", "d"]))
+
+
+@pytest.fixture(scope="session")
+def rows(scores, maps):
+    found, worse, floor = (drawn_of(scores, share) for share in (0.1, 0.3, None))
+    effort = {"labels": 4, "areas": 2, "masks": 0}
+    common = {"seeds": [0], "maps": [maps], "mlflow_runs": ["abc"], "peak_bytes": 2**30, "seconds_per_image": 0.5}
+    common["reliability"] = pooled_reliability([scores])
+    unknown = {"ods": Interval(math.nan, math.nan, math.nan)}
+    return [
+        MethodRow("cdws_mil", "CDWS-MIL", effort=effort, training_minutes=2.0, settings={"mpp": 0.5}, **common, **worse),
+        MethodRow("camel", "CAMEL", effort=effort | {"areas": 0}, training_minutes=30.0, **common, **found),
+        MethodRow("everything_is_tumour", "Everything is tumour", effort={}, **common, **floor),
+        MethodRow("colour_only", "Colour only", effort=effort, **common, **worse | {"scores": worse["scores"] | unknown}),
+        MethodRow("joint_seg_cls", "Joint", SKIPPED, "needs label 'mask': 2 of 2 training images with tumour have none"),
+        MethodRow("wildcat", "WILDCAT", FAILED, "seed 0: ValueError: <b>odd</b>"),
+    ]
+
+
+def drawn_of(scores, share):
+    """Of maps that miss a share of the tumour in each image, the first image's twice; None: that call everything tumour."""
+    tp, fp, fn, tn = scores.counts.T
+    missed = (tp * np.resize([share, 2 * share, share, share / 2], len(tp))).astype(int) if share else 0
+    alarms = tn if share is None else 0
+    counts = np.stack([tp - missed, fp + alarms, fn + missed, tn - alarms], 1)
+    ods = scores.boundary.copy()
+    ods[..., [0, 2]] = (ods[..., [0, 2]] * (1 - (share or 0.9))).astype(int)
+    drawn = draw([replace(scores, counts=counts, boundary=ods)], 200)
+    return {"draws": drawn, "scores": {name: drawn.interval(name) for name in drawn.trainings}}
+
+
+@pytest.fixture
+def report(rows, data, migrated_database, tmp_path):
+    shutil.copy(migrated_database, tmp_path / "mlruns.db")
+    uri = f"sqlite:///{tmp_path}/mlruns.db"
+    Report(data, 0.5, SECONDS, PAPER, uri, None, 3, "comparison", origin=this_call(["--out", "a b"])).write(tmp_path, rows)
+    return tmp_path

@@ -133,7 +133,7 @@ def test_a_killed_comparison_goes_on(bundles, images_csv, tracked_folder, tmp_pa
     assert stop.value.code == 1
     assert re.search(
         r"- CDWS-MIL as before: this row is of an earlier call; .* it is failed: .* contains a run of another sweep "
-        r"\(num_epochs: 1 before, 2 now\)\. Give another --out, or",
+        r"\(num_epochs: 1 before, 2 now\)\. Give another --out, or delete \S+/runs/cdws_mil to train again",
         (tracked_folder / "table.md").read_text(),
     )
     with (tracked_folder / "table.csv").open(newline="") as file:
