@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from tqdm import tqdm
@@ -85,6 +86,11 @@ class ComparisonData:
         """The group that all scored records are of; None where there is no such group."""
         found = {record.get("group") for record in self.records}
         return found.pop() if len(found) == 1 else None
+
+    @cached_property
+    def files_of_methods(self) -> str:
+        """A hash of all files of which a method's maps are made, see `files_key`; masks of the test split are not among them."""
+        return files_key([{**record, "mask": None} if record["split"] == "test" else record for record in self.rows])
 
     def of_group(self, group: str) -> list[int]:
         """Indices of the scored records of a group."""

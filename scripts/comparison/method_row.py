@@ -47,6 +47,7 @@ class MethodRow:
         maps: folder of each seed's maps.
         mapped: of each seed, a hash of the note that says what its maps were made of; empty for ceilings, and for rows of older
             versions.
+        files: a hash of the files that it was made of, see `ComparisonData.files_of_methods`; empty for rows of older versions.
         mlflow_runs: id of each seed's run.
         origins: of each seed, the calls that trained it and made its maps; None among them for one that was not noted. Empty for
             what is not trained, and for rows of versions that noted none.
@@ -75,6 +76,7 @@ class MethodRow:
     gpu_bytes: int | None = None
     maps: list[Path] = field(default_factory=list)
     mapped: list[str] = field(default_factory=list)
+    files: str = ""
     mlflow_runs: list[str] = field(default_factory=list)
     origins: list[list[Origin | None]] = field(default_factory=list)
     refused: str = ""

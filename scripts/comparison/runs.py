@@ -149,6 +149,7 @@ class Comparison:
                 logger.exception("%s failed", row.title)
             rows.append(row)
             if row.status == DONE and not row.refused:
+                row.files = self.data.files_of_methods
                 keep_row(row, self.out)
             report([*rows, *kept])
         return [*rows, *kept]
@@ -158,6 +159,10 @@ class Comparison:
         notes = [self.out / "runs" / row.key / f"seed={seed}" / MAPPED for seed in row.seeds]
         if row.mapped and row.mapped != [_sha256(note) if note.is_file() else "" for note in notes]:
             logger.warning("%s of an earlier call is left out: its maps have been made anew since. Compare it again", row.title)
+            return False
+        if row.files and row.files != self.data.files_of_methods:
+            changed = "images, or masks to learn from or choose by, have been changed in place since"
+            logger.warning("%s of an earlier call is left out: %s. Compare it again", row.title, changed)
             return False
         try:
             scored = [self._scores(row.key, seed) for seed in row.seeds]

@@ -6,6 +6,7 @@ import logging
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -250,6 +251,28 @@ def test_a_row_whose_maps_were_made_anew_is_left_out(data, tmp_path, caplog):
     note.write_text('{"command": []}')
     assert not made._keep(row)
     assert "CAMEL of an earlier call is left out: its maps have been made anew since." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("split", "name", "left_out"), [("test", "image", True), ("test", "mask", False), ("train", "mask", True)]
+)
+def test_a_row_of_files_that_were_changed_in_place_is_left_out(data, tmp_path, caplog, split, name, left_out):
+    """Its maps would stand beside those of other images; a test mask that was corrected is scored with, whoever made the maps."""
+    rows = [{**row, **{kind: row[kind] and shutil.copy(row[kind], tmp_path) for kind in ("image", "mask")}} for row in data.rows]
+
+    def comparison():
+        made = Comparison(replace(data, rows=rows), tmp_path / "out", [], [0], 1.0, {}, Tracker("sqlite://", "comparison"))
+        made._scores = lambda key, seed: (_ for _ in ()).throw(ValueError("scored"))
+        return made
+
+    row = MethodRow("camel", "CAMEL", seeds=[0], files=comparison().data.files_of_methods)
+    keep_row(row, tmp_path / "out")
+    assert not comparison()._keep(kept_row(tmp_path / "out", "camel"))
+    assert "left out: ValueError: scored" in caplog.text
+    changed = next(row[name] for row in rows if row["split"] == split and row[name])
+    Path(changed).write_bytes(Path(changed).read_bytes() + b" ")
+    assert [row.key for row in comparison().run(baselines=False)] == []
+    assert ("have been changed in place since. Compare it again" in caplog.text) == left_out
 
 
 def test_files_that_were_changed_in_place_are_others(changed_csv, tmp_path):
