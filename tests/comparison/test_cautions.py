@@ -55,3 +55,13 @@ def test_few_cases_and_few_with_tumour(num_cases, num_tumour, num_normal, names,
     scores.counts[num_normal:, [1, 3]] = 0
     row = MethodRow("camel", "CAMEL", seeds=[0, 1], draws=draw([scores], 10))
     assert caution([row], Sampled("image", num_cases, 0), names) == said
+
+
+def test_a_class_of_few_cases_is_named():
+    """A mean over classes is known no better than each of them; a class of no case is not in it."""
+    scores = random_scores(0, 4, np.arange(29).astype(str))
+    scores.confusion[2:, 2], scores.confusion[:, 3] = 0, 0
+    row = MethodRow("joint", "Joint", seeds=[0, 1], draws=draw([scores], 10))
+    assert caution([row], Sampled("image", 29, 0), ["normal", "benign", "in situ", "invasive"]) == (
+        "Only 2 of 29 test cases have in situ: its F1, macro F1 and mean IoU rest on these, and below 20 intervals are rough."
+    )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy import special, stats
 
 from scripts.comparison.intervals import Interval, _noise_of_both, draw, intervals, pooled_reliability, score_names
 from scripts.comparison.scoring import Scores
@@ -95,14 +95,25 @@ STRETCH = 3.1824463 / 1.9599640 * (4 / 3) ** 0.5
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_against_a_loop(num_seeds):
+    """Student's t about the log odds of the mean, with half a case more that scores like all cases together."""
     scores, num_draws = [random_scores(seed, num_classes=3) for seed in range(num_seeds)], 60
     found = intervals(scores, num_draws, seed=7)
-    means, draws, noise = drawn_naively(scores, num_draws, 7)
+    means, draws, _ = drawn_naively(scores, num_draws, 7)
     for name, interval in found.items():
-        assert interval.mean == pytest.approx(means[name])
-        drawn = means[name] + STRETCH * (draws[name] - means[name]) + noise[name]
-        low, high = np.percentile(drawn, [2.5, 97.5])
-        assert (interval.low, interval.high) == pytest.approx((max(0, low), min(1, high)), abs=1e-6)
+        mean = means[name]
+        assert interval.mean == pytest.approx(mean)
+        cases = 4.5 / 4 * np.std([special.logit((4 * drawn + 0.5 * mean) / 4.5) for drawn in draws[name]]) * (4 / 3) ** 0.5
+        trainings, freedom = 0.0, 3.0
+        if name in ("macro_f1", "mean_iou"):  # the sum of three parts, each of which rests on all cases
+            parts = [np.var(draws[f"f1_{index}"]) for index in range(3)]
+            freedom = sum(parts) ** 2 / sum(part**2 / 3 for part in parts)
+            cases *= ((freedom + 1) / freedom * 3 / 4) ** 0.5
+        if num_seeds > 1:
+            of_each = [with_means_of_cases(one, np.arange(len(CASES)))[name] for one in scores]
+            trainings = 4.5 / 4 * np.std([special.logit((4 * one + 0.5 * mean) / 4.5) for one in of_each], ddof=1) / 3**0.5
+            freedom = (cases**2 + trainings**2) ** 2 / (cases**4 / freedom + trainings**4 / 2)
+        ends = special.logit(mean) + np.array([-1, 1]) * stats.t.ppf(0.975, freedom) * (cases**2 + trainings**2) ** 0.5
+        assert (interval.low, interval.high) == pytest.approx(tuple(special.expit(ends)), abs=1e-6)
     assert set(found) == set(score_names("abc", ordered=True)) == {*score_names("abc"), "bach_score", "bach_score_of_cases"}
 
 
@@ -137,10 +148,22 @@ def test_a_difference_against_a_loop():
         assert difference.mean == pytest.approx(mean)
         drawn = mean + STRETCH * (draws[name] - other_draws[name] - mean) + noise[name]
         assert (difference.low, difference.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])), abs=1e-6)
-        # The smaller error is the better one.
+        # The smaller error is the better one; draws are counted as they are drawn, not stretched.
+        drawn = draws[name] - other_draws[name] + noise[name]
         ahead = drawn < 0 if name == "ece" else drawn > 0
         assert difference.ahead == pytest.approx(ahead.mean())
         assert found["other"].difference(found["one"], name).ahead == pytest.approx(1 - ahead.mean())
+
+
+def test_draws_in_which_both_methods_are_the_same_count_half():
+    """Better on one case of eight, and the same on the others: never behind."""
+    cases = np.array(list("abcdefgh"))
+    one, better = np.tile([40, 10, 10, 40], (8, 1)), np.tile([40, 10, 10, 40], (8, 1))
+    better[0] = 50, 0, 0, 50
+    scores = [draw([replace(random_scores(0, cases=cases), counts=counts)]) for counts in (one, better)]
+    without = (7 / 8) ** 8
+    assert scores[1].difference(scores[0], "accuracy").ahead == pytest.approx(1 - without / 2, abs=0.02)
+    assert scores[0].difference(scores[1], "accuracy").ahead == pytest.approx(without / 2, abs=0.02)
 
 
 def test_the_distance_of_two_methods_trainings_is_of_student_t_too():
@@ -151,7 +174,7 @@ def test_the_distance_of_two_methods_trainings_is_of_student_t_too():
     whole = np.hypot(*errors)
     freedom = whole**4 / sum(error**4 / 2 for error in errors)
     noise = _noise_of_both(one, other, "iou")
-    assert kstest(noise / whole, "t", (freedom,)).pvalue > 0.05
+    assert stats.kstest(noise / whole, "t", (freedom,)).pvalue > 0.05
     assert _noise_of_both(other, one, "iou") == pytest.approx(-noise)
     alone = draw(scores["other"][:1], 4000)
     assert (_noise_of_both(one, alone, "iou") == errors[0] * one.noise).all()
@@ -191,7 +214,10 @@ def test_scores_of_classes_rest_on_the_cases_that_have_them():
     found = draw([scores], 200)
     names = ("class_accuracy", "macro_f1", "mean_iou", "f1_0", "f1_1", "f1_2", "macro_f1_of_cases")
     assert [found.num_known(name) for name in names] == [4, 2, 2, 4, 2, 1, 4]
-    assert math.isnan(found.interval("f1_2").low)
+    # A mean over classes is known no better than each of them.
+    assert [found.freedom(name) for name in names] == [3, 0, 0, 3, 1, 0, 3]
+    assert all(math.isnan(found.interval(name).low) for name in ("macro_f1", "mean_iou", "f1_2"))
+    assert math.isnan(found.difference(draw([random_scores(1, 3, cases=np.array(list("abcd")))], 200), "macro_f1").low)
 
 
 def test_a_draw_without_the_class_says_nothing_of_it():

@@ -96,10 +96,15 @@ def caution(
         if drawn.num_cases < FEW_CASES:
             said.append(f"Only {drawn.num_cases} {sampled.called}: below {FEW_CASES} the intervals are rough.")
         tumour = class_names[1] if len(class_names) == 2 else f"a class other than {class_names[0]}"
-        for name, what, scores in (
+        rests = [
             ("sensitivity", tumour, "sensitivity, IoU, F1, AUC and the means of such cases"),
             ("specificity", f"{class_names[0]} pixels", "specificity and AUC"),
-        ):
+        ]
+        if len(class_names) > 2:
+            # Of a class that the test data lack all is said where they are checked.
+            found = [(f"f1_{index}", name) for index, name in enumerate(class_names) if index and drawn.num_known(f"f1_{index}")]
+            rests += [(f1, name, "its F1, macro F1 and mean IoU") for f1, name in found]
+        for name, what, scores in rests:
             number = drawn.num_known(name)
             if number == 0:
                 said.append(f"None of the {drawn.num_cases} {sampled.called} has {what}: {scores} are not known.")
