@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import expit, logit
 
 from scripts.shipping.shipper import Request, ship
 from shared.inference import ImageInput
@@ -53,9 +54,12 @@ def test_the_scores_are_those_of_the_run_with_intervals_over_cases(bundle, run):
     drawn = sums[np.random.default_rng(1).integers(3, size=(4000, 3))].sum(1)
     iou = drawn[:, 0] / drawn[:, :3].sum(1)
     found = scores["pixels"]["CAMEL"]["iou"]
-    # Student's t with 2 degrees of freedom over the normal quantile, and 3 over 2.
-    drawn_iou = found["mean"] + 4.302653 / 1.959964 * 1.5**0.5 * (iou - found["mean"])
-    assert [found["low"], found["high"]] == pytest.approx(np.percentile(drawn_iou, [2.5, 97.5]).clip(0, 1), abs=0.01)
+    # On the scale of log odds, each draw with half a case more that scores like all: Student's t with 2 degrees of freedom, and
+    # 3 over 2.
+    log_odds = logit((3 * iou + 0.5 * found["mean"]) / 3.5) * 3.5 / 3
+    half = 4.302653 * 1.5**0.5 * log_odds.std()
+    expected = expit(logit(found["mean"]) + np.array([-half, half]))
+    assert [found["low"], found["high"]] == pytest.approx(list(expected), abs=0.01)
 
 
 def test_the_card_says_what_must_be_said(bundle, run):
