@@ -3,7 +3,7 @@
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json --vary seed 0 1 2 --over seed --output_dir runs/seeds
 python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json bundles/cdws_mil/configs/five_fold.json \\
     --one_at_a_time --vary eta_3 10 5 20 --vary eta_fuse 10 5 20 --vary fold 0 1 2 3 4 --over fold \\
-    --set keep_best None --choose segmentation.val_region_f --output_dir runs/etas
+    --set keep_best null --choose segmentation.val_region_f --output_dir runs/etas
 
 With --one_at_a_time each key is varied alone: the others keep the first of their values, and --choose reports the best value
 of each key; overlays count as one. --overlays trains with each of several configurations of the bundle, such as the variants in

@@ -12,9 +12,9 @@ from .. import require_version
 from .explained import explain_errors, is_command_line
 from .given import Given, executing_parser, given_now
 from .loaded_weights import check_loaded_weights, weights_to_load
-from .names import misplaced_overlays, unknown_arguments, unknown_keys
+from .names import misplaced_overlays, unknown_arguments, unknown_keys, wrong_switches
 from .surroundings import unknown_home, unwritable_folders, wrong_device, wrong_processes
-from .values import expand_home, null_words, number_signs, wrong_epochs, wrong_kinds, wrong_paths
+from .values import expand_home, null_words, number_signs, truth_words, wrong_epochs, wrong_kinds, wrong_paths
 
 
 def check_configuration(writes: Sequence[str] = ("output_dir",)) -> None:
@@ -81,8 +81,9 @@ def _problems_of_entries(given: Given, parser: ConfigParser) -> list[str]:
         *number_signs(given),
         *wrong_paths(given, config),
         *wrong_kinds(given),
+        *truth_words(given),
     ]
-    problems = problems or unknown_arguments(given, config)
+    problems = problems or [*unknown_arguments(given, config), *wrong_switches(given, config)]
     return problems or wrong_epochs(given, config, parser.get_parsed_content)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai.bundle.config_item import ConfigComponent
 
-from .given import Given, is_note, normalised, top_level
+from .given import Given, is_formula, is_note, normalised, top_level
 
 # Read by MONAI itself.
 RESERVED = {"imports", "initialize", "run", "finalize"}
@@ -70,17 +70,28 @@ def unknown_keys(given: Given, config: Mapping[str, Any]) -> list[str]:
 def unknown_arguments(given: Given, config: Mapping[str, Any]) -> list[str]:
     """Arguments that the function or class of a component does not take."""
     problems = []
-    for path, component in _components(config):
-        taken = _parameters(component, config)
-        if taken is None:
+    for path, component, taken in _signatures(config):
+        if any(item.kind is item.VAR_KEYWORD for item in taken.values()):
             continue
-        for name in component:
-            if name not in ConfigComponent.non_arg_keys and not is_note(name) and name not in taken:
+        for name in _arguments(component):
+            if name not in taken:
                 key = "::".join((*path, name))
                 problems.append(
                     f"{_source(given, key)}: {component['_target_']} of {'::'.join(path)!r} has no argument {name!r}. "
                     f"{nearest(name, [*component, *taken])}"
                 )
+    return problems
+
+
+def wrong_switches(given: Given, config: Mapping[str, Any]) -> list[str]:
+    """Words for arguments of components that are True or False: ``false`` would count as true."""
+    problems = []
+    for path, component, taken in _signatures(config):
+        for name in _arguments(component):
+            value = component[name]
+            if name in taken and _is_switch(taken[name]) and isinstance(value, str) and not is_formula(value):
+                key = "::".join((*path, name))
+                problems.append(f"{_source(given, key)}: {key} expected True or False, found {value!r}")
     return problems
 
 
@@ -134,26 +145,40 @@ def _components(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
         yield from _components(item, (*path, str(name)))
 
 
-def _parameters(component: Mapping[str, Any], config: Mapping[str, Any]) -> set[str] | None:
-    """Names of the arguments of a component's function or class; None if that is not known."""
-    target = component["_target_"]
-    for _ in range(len(config)):
-        if not isinstance(target, str) or not target.startswith("@"):
-            break
-        item: Any = config
-        for name in normalised(target[1:]).split("::"):
-            item = item.get(name) if isinstance(item, Mapping) else None
-        target = item.get("_target_") if isinstance(item, Mapping) else None
-    if not isinstance(target, str) or target.startswith("$"):
-        return None
-    try:
-        found = locate(target)
-        signature = inspect.signature(found) if callable(found) else None
-    except (ErrorDuringImport, TypeError, ValueError):
-        return None
-    if signature is None or any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values()):
-        return None
-    return set(signature.parameters)
+def _signatures(
+    config: Mapping[str, Any],
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any], Mapping[str, inspect.Parameter]]]:
+    """(path, item, parameters of its function or class) of every component of which these are known."""
+    for path, component in _components(config):
+        target = component["_target_"]
+        for _ in range(len(config)):
+            if not isinstance(target, str) or not target.startswith("@"):
+                break
+            item: Any = config
+            for name in normalised(target[1:]).split("::"):
+                item = item.get(name) if isinstance(item, Mapping) else None
+            target = item.get("_target_") if isinstance(item, Mapping) else None
+        if not isinstance(target, str) or target.startswith("$"):
+            continue
+        try:
+            found = locate(target)
+            signature = inspect.signature(found) if callable(found) else None
+        except (ErrorDuringImport, TypeError, ValueError):
+            continue
+        if signature is not None:
+            yield path, component, signature.parameters
+
+
+def _arguments(component: Mapping[str, Any]) -> list[str]:
+    return [name for name in component if name not in ConfigComponent.non_arg_keys and not is_note(name)]
+
+
+def _is_switch(parameter: inspect.Parameter) -> bool:
+    """Whether an argument is True or False, by its annotation, or else by its default."""
+    if parameter.annotation is inspect.Parameter.empty:
+        return isinstance(parameter.default, bool)
+    kinds = set(re.findall(r"\w+", inspect.formatannotation(parameter.annotation)))
+    return "bool" in kinds and not kinds & {"str", "Any", "object"}
 
 
 def _source(given: Given, key: str) -> str:

@@ -21,10 +21,13 @@ PATH_NAME = re.compile(r"(\w+_)?(dir|file|folder|root|path)|manifest|source|chec
 PATHS_NAME = re.compile(r"(\w+_)?(paths|checkpoints)")
 TEXT_NAME = re.compile(r"run_name|tracking_uri|split")
 EPOCHS_NAME = re.compile(r"(\w+_)?epochs|num_trees|passes")
+_CLASSES_NAME = re.compile(r"(\w+_)?classes")
 _NULL_WORDS = ("none", "null")
+_TRUTH_WORDS = ("true", "false")
 _HOME = re.compile(r"~[\w.-]*(/|$)")
 # In formulas, where a # between names is as good as ::.
 _REFERENCE = re.compile(r"@\w+(?:(?:::|#)\w+)*|^%.*", re.DOTALL)
+_TEXTS = (PATH_NAME, PATHS_NAME, TEXT_NAME, _CLASSES_NAME)
 MISSING = object()
 
 
@@ -80,6 +83,23 @@ def wrong_kinds(given: Given) -> list[str]:
             problems.append(f"{where}: expected a text, found {value!r}. Use --{key} \"'{value}'\"")
         if isinstance(default, list) and isinstance(value, str | int | float) and not PATHS_NAME.fullmatch(last):
             problems.append(f'{where}: expected a list such as {default!r}, found {value!r}. Use --{key} "[{value!r}]"')
+    return problems
+
+
+def truth_words(given: Given) -> list[str]:
+    """The words true and false where the base has no text: both would count as true.
+
+    Where it has True or False, `wrong_kinds` says so; here are keys that are null, computed or left to their function.
+    """
+    problems = []
+    for where, key, value in given.entries():
+        for name, word in _words(normalised(key), value):
+            last = name.split("::")[-1]
+            default = _item(given.merged, name) if where.startswith("--") else _base_item(given, name)
+            is_text = isinstance(default, str) and not is_formula(default)
+            if is_text or isinstance(default, bool) or any(kind.fullmatch(last) for kind in _TEXTS):
+                continue
+            problems.append(f"{where}: expected a value, found the word {word!r}. For a truth value use {word.capitalize()}")
     return problems
 
 
@@ -182,6 +202,15 @@ def _item(config: Any, key: str) -> Any:
 def _base_item(given: Given, key: str) -> Any:
     found = (_item(given.contents[index], key) for index in reversed(given.bases))
     return next((item for item in found if item is not MISSING), MISSING)
+
+
+def _words(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """(key, word) of every true and false in a value and the mappings in it; what MONAI reads itself is left out."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _words(f"{key}::{name}", item)
+    elif isinstance(value, str) and value.lower() in _TRUTH_WORDS and not is_note(key.split("::")[-1]):
+        yield key, value
 
 
 def _texts(value: Any) -> Iterator[str]:

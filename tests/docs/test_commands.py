@@ -20,6 +20,7 @@ import pytest
 from fire.parser import DefaultParseValue
 
 from shared.front_door import Given, check_given
+from shared.sweeps.sweep import parse_value
 from shared.synthetic import DemoPlan, SlidePlan, write_demo
 
 from ..bundles.conftest import IMAGE_SIZE_PX, TINY
@@ -60,6 +61,12 @@ def values_of(words: Sequence[str]) -> dict[str, Any]:
     return {key[2:]: DefaultParseValue(text) for key, text in zip(words[::2], words[1::2], strict=True)}
 
 
+def value_of(key: str, text: str) -> dict[str, Any]:
+    """A key with the value of ``--set``, ``--vary`` or ``--train_set``, as the scripts read it."""
+    value = parse_value(text)
+    return {key: "$None" if value is None else value}
+
+
 def configs_of(bundle: str | Path, *names: str) -> tuple[Path, ...]:
     """Configurations of a bundle, by their names or paths."""
     named = ((ROOT / bundle / "configs" / f"{name}.json", ROOT / name) for name in names)
@@ -74,15 +81,15 @@ def given_to(options: Mapping[str, Any], rest: Sequence[str]) -> Iterator[Given]
             yield Given(configs_of(BUNDLES / name, "train", *overlays))
         for method, key, value in options["set"]:
             if method != "all":
-                yield Given(configs_of(BUNDLES / method.split("+")[0], "train"), values_of([f"--{key}", value]))
+                yield Given(configs_of(BUNDLES / method.split("+")[0], "train"), value_of(key, value))
     elif options.get("config_file"):
         varied = [(key, value) for key, *values in options.get("vary", []) for value in values]
         for key, value in [*options["set"], *varied]:
-            yield Given(tuple(ROOT / file for file in options["config_file"]), values_of([f"--{key}", value]))
+            yield Given(tuple(ROOT / file for file in options["config_file"]), value_of(key, value))
     elif "bundle" in options and "train_set" in options:
         # The page names a bundle where it trains one.
         for key, value in options["train_set"]:
-            yield Given(configs_of(options["bundle"], "train"), values_of([f"--{key}", value]))
+            yield Given(configs_of(options["bundle"], "train"), value_of(key, value))
     elif "bundle" in options:
         # What is shipped was trained.
         base = "train" if "run" in options else "inference"

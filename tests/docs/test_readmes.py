@@ -13,7 +13,7 @@ SECTIONS = [
     "Input/Output",
     "Performance",
     "Commands",
-    "Deviations and readings",
+    "Deviations and interpretations",
     "Limits and intended use",
     "References",
     "Licence",

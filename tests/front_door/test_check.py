@@ -172,6 +172,38 @@ def test_what_is_right_passes(values):
     assert problems_of(CAMEL / "train.json", **values) == ""
 
 
+@pytest.mark.parametrize("word", ["false", "true", "FALSE", "no", "off"])
+@pytest.mark.parametrize(
+    ("base", "key"),
+    [
+        ("train", "pretrained"),  # of the configuration itself
+        ("train", "tracking::enabled"),  # arguments that the configuration leaves to their class
+        ("train", "tracking#system_metrics"),
+        ("inference", "slide_mapper::outputs::tile_table"),
+    ],
+)
+def test_a_word_is_not_taken_for_true_or_false(base, key, word):
+    assert f"--{key}" in (said := problems_of(CAMEL / f"{base}.json", **{key: word}))
+    assert repr(word) in said
+    assert problems_of(CAMEL / f"{base}.json", **{key: False}) == ""
+
+
+@pytest.mark.parametrize("key", ["num_workers", "mpp", "device"])
+def test_a_word_is_not_taken_for_a_value_that_is_null_or_computed(key):
+    assert f"--{key} false: expected a value, found the word 'false'" in problems_of(CAMEL / "train.json", **{key: "false"})
+
+
+def test_true_and_false_are_words_where_a_text_is_meant():
+    values = {"run_name": "true", "manifest": "false", "tumour_classes": "True", "train::trainer::_disabled_": "false"}
+    assert problems_of(CAMEL / "train.json", **values) == ""
+
+
+def test_a_word_within_what_an_overlay_sets_is_found_too(tmp_path):
+    overlay = tmp_path / "mine.json"
+    overlay.write_text(json.dumps({"+tracking": {"enabled": "false"}}))
+    assert f"{overlay}, key '+tracking': " in problems_of(CAMEL / "train.json", overlay)
+
+
 def test_words_that_an_argument_takes_are_no_null():
     assert problems_of(ROOT / "bundles/alpha_beta_mil/configs/train.json", **{"mapper::tiles::tta": "none"}) == ""
 

@@ -96,13 +96,23 @@ def test_what_is_missing_is_named(job, tmp_path):
     assert "BUNDLE=NAME of a folder in bundles/ is needed" in process.stderr
 
 
-def test_an_array_of_trainings(tmp_path):
+@pytest.mark.parametrize(
+    ("overlays", "configs"),
+    [
+        ("", "bundles/camel/configs/train.json"),
+        (
+            "ebhi_seg features",
+            "['bundles/camel/configs/train.json','bundles/camel/configs/ebhi_seg.json','bundles/camel/configs/features.json']",
+        ),
+    ],
+)
+def test_an_array_of_trainings(tmp_path, overlays, configs):
     """Each value of the key has its folder; a stand-in for Python says how it was started."""
     stand_in = tmp_path / "python"
     stand_in.write_text('#!/bin/sh\necho "$@"\n')
     stand_in.chmod(0o755)
     environment = os.environ | {"PYTHON": str(stand_in), "SLURM_ARRAY_TASK_ID": "3", "SLURM_CPUS_PER_TASK": "6"}
-    environment |= {"SLURM_SUBMIT_DIR": str(ROOT), "BUNDLE": "camel", "OUT": "runs", "VARY": "fold"}
+    environment |= {"SLURM_SUBMIT_DIR": str(ROOT), "BUNDLE": "camel", "OUT": "runs", "VARY": "fold", "OVERLAYS": overlays}
     said = subprocess.run(
         ["bash", ROOT / "scripts/slurm/train.sbatch", "--num_folds", "5"],
         env=environment,
@@ -110,8 +120,8 @@ def test_an_array_of_trainings(tmp_path):
         text=True,
         check=True,
     ).stdout
-    expected = "--config_file bundles/camel/configs/train.json --output_dir runs/fold_3 --fold 3 --num_workers 6 --num_folds 5"
-    assert said == f"-m monai.bundle run {expected}\n"
+    expected = "--output_dir runs/fold_3 --fold 3 --num_workers 6 --num_folds 5"
+    assert said == f"-m monai.bundle run --config_file {configs} {expected}\n"
 
 
 @pytest.mark.parametrize(("ending", "is_queued_again"), [("exit 0", False), ("exit 143", True)])
