@@ -71,11 +71,7 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
         ValueError: if its records cannot be read with these settings.
     """
     if method.kind not in data.manifests:
-        wanted = (
-            "whole slides, and these are images"
-            if method.kind == SLIDES
-            else ("labels of images: slides are cut into labelled regions only if every training slide with tumour has a mask")
-        )
+        wanted = "whole slides, and these are images" if method.kind == SLIDES else f"labels of images: {data.why_no_regions}"
         raise NotComparable(f"needs {wanted}")
     settings: dict[str, Any] = {"manifest": str(data.manifests[method.kind])}
     if data.num_classes != len(method.training.get("class_names", ("normal", "tumour"))) or "class_names" in method.training:
