@@ -162,13 +162,13 @@ def report(rows, data, migrated_database, tmp_path):
 def write(data, migrated_database, tmp_path):
     """Write the report of some rows; the texts of the table and the page, and the rows of the CSV file."""
 
-    def make(rows, data=data, reference=None, published=None, num_examples=0):
+    def make(rows, data=data, published=None, num_examples=0, **options):
         out = tmp_path / "written"
         out.mkdir(exist_ok=True)
         if not (out / "mlruns.db").exists():
             shutil.copy(migrated_database, out / "mlruns.db")
-        options = {"tracking_uri": f"sqlite:///{out}/mlruns.db", "mlflow_url": None, "num_examples": num_examples}
-        made = Report(data, 0.5, SECONDS, published, experiment="comparison", reference=reference, **options)
+        uri = f"sqlite:///{out}/mlruns.db"
+        made = Report(data, 0.5, SECONDS, published, uri, None, num_examples, "comparison", **options)
         made.write(out, rows)
         made.write(out, rows)
         with (out / "table.csv").open(newline="") as file:
