@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from scripts.options.annotation import add_annotation_options
+from scripts.options.class_names import add_class_names_option
 from scripts.options.interruption import exit_with
 from shared.front_door import begin_script
 
@@ -56,9 +58,7 @@ def parsed() -> argparse.Namespace:
         metavar=("METHOD", "KEY", "VALUE"),
         help="set a key of a method's training; METHOD all sets it for every method that has it",
     )
-    parser.add_argument(
-        "--class_names", nargs="+", default=["normal", "tumour"], help="class names of labels and masks, background first"
-    )
+    add_class_names_option(parser, ["normal", "tumour"])
     parser.add_argument("--ordered_classes", action="store_true", help="three or more classes are ordered: show BACH's score")
     add_annotation_options(parser)
     parser.add_argument("--mpp", type=float, default=1.0, help="micrometres per pixel at which all maps are scored (default 1)")
@@ -69,8 +69,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--region_mpp", type=float, default=0.5, help="micrometres per pixel of --region_size_px (default 0.5)")
     parser.add_argument(
         "--dataset",
-        help="the data set's overlay: methods whose bundle has it use it, and the published results on these data "
-        "are shown (default: the overlay named like the manifest's folder; none: no overlay)",
+        help="the data set's overlay, which methods whose bundle has it use (default: the one named like the manifest's folder; "
+        "none: no overlay). If it is named here, the published results on these data are shown too",
     )
     parser.add_argument(
         "--select",
@@ -103,9 +103,21 @@ def parsed() -> argparse.Namespace:
             help=f"seconds that an annotator needs for {what} (default {seconds:g})",
         )
     arguments = parser.parse_args()
-    if arguments.seeds < 1 or arguments.mpp <= 0:
-        parser.error("--seeds must be at least 1 and --mpp above 0")
+    _check_numbers(parser, arguments)
     return arguments
+
+
+def _check_numbers(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse numbers that mean nothing: too small ones, and those that are no finite numbers."""
+    least = {"seeds": 1, "examples": 0, "region_size_px": 1, "label_seconds": 0, "area_seconds": 0, "mask_seconds": 0}
+    for name, number in least.items():
+        value = getattr(arguments, name)
+        if not number <= value < math.inf:
+            parser.error(f"--{name}: expected {number} or more, found {value:g}")
+    for name in ("mpp", "tile_mpp", "region_mpp"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < math.inf:
+            parser.error(f"--{name}: expected micrometres per pixel above 0, found {value:g}")
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from scripts.options.class_names import add_class_names_option
 from shared.data import TissueCache, load_manifest, read_image
 from shared.data.record import Record
 from shared.front_door import begin_script
@@ -187,7 +188,7 @@ def main() -> None:
     parser.add_argument("name", choices=list(BASELINES))
     parser.add_argument("--manifest", type=Path, required=True, help="manifest to train on")
     parser.add_argument("--test", type=Path, required=True, help="manifest of whole images or slides to map")
-    parser.add_argument("--class_names", nargs="+", required=True)
+    add_class_names_option(parser)
     parser.add_argument("--mpp", type=float, required=True)
     parser.add_argument("--tissue", type=Path, required=True, help="folder of tissue masks")
     parser.add_argument("--seed", type=int, default=0)

@@ -89,7 +89,7 @@ def compare(arguments: argparse.Namespace) -> int:
             arguments.annotation_frame,
             arguments.truth,
         )
-        check_comparable(data)
+        check_comparable(data, arguments.mpp)
         note_folder(out, manifest, arguments.class_names, vars(arguments))
         comparison = Comparison(
             data,

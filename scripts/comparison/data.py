@@ -54,6 +54,7 @@ class ComparisonData:
         region_size_um: sides (width, height) of the images that methods of images train on; None where they are not squares of
             one size.
         why_not_square: of these images their sizes, why they were not cut into squares, and what to do about it.
+        why_no_regions: of slides, why they were not cut into regions; empty where they were.
     """
 
     manifest: Path
@@ -67,6 +68,7 @@ class ComparisonData:
     class_names: tuple[str, ...] = BINARY_NAMES
     region_size_um: tuple[float, float] | None = None
     why_not_square: str = ""
+    why_no_regions: str = ""
     image_mpp: float = 1.0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     truth: str = MASKS_WHERE_GIVEN
@@ -146,13 +148,13 @@ def prepare_data(
         raise ValueError(f"{file} mixes whole slides with images or regions: compare them in two separate runs")
     is_slides = kinds.pop()
     manifests: dict[str, Path] = {}
+    why_no_regions = ""
     kind = SLIDES if is_slides else IMAGES
     of_kind = {kind: records}
     size_um, why_not = None, ""
     if is_slides:
-        sizes = (region_size_px, region_mpp)
-        regions = _kept(records, sizes, class_names, out, lambda: _regions(records, *sizes, class_names))
-        if regions:
+        regions, why_no_regions = _labelled_regions(records, region_size_px, region_mpp, class_names, out)
+        if not why_no_regions:
             of_kind[IMAGES], size_um = regions, region_size_px * region_mpp
     else:
         size_um, why_not, of_kind[IMAGES] = _squares(records, class_names, out)
@@ -186,6 +188,7 @@ def prepare_data(
         class_names=tuple(class_names),
         region_size_um=None if size_um is None else (size_um, size_um),
         why_not_square=why_not,
+        why_no_regions=why_no_regions,
         image_mpp=_most_frequent_mpp(training.get(IMAGES, records)),
         counts={split: _counts(records, split) for split in ("train", "val", "test")},
         truth=truth,
@@ -256,10 +259,38 @@ def _kept(
     return regions
 
 
+def _labelled_regions(
+    records: Sequence[Record], size_px: int, mpp: float, class_names: Sequence[str], out: Path
+) -> tuple[list[Record], str]:
+    """Labelled regions of the slides, and why there are none to learn from."""
+    training = [record for record in records if record["split"] == "train"]
+    tumour = [record for record in training if record["label"] != 0]
+    without = sum(record["mask"] is None for record in tumour)
+    if without:
+        (out / _CUT_NOTE).unlink(missing_ok=True)
+        return [], (
+            "slides are cut into labelled regions only if every training slide with tumour has a mask "
+            f"(missing: {without} of {len(tumour)})"
+        )
+    regions = _kept(records, (size_px, mpp), class_names, out, lambda: _regions(records, size_px, mpp, class_names))
+    size = f"{size_px * mpp:g} um ({size_px} px at {mpp:g} um per pixel)"
+    if not any(region["split"] == "train" for region in regions):
+        return [], f"no region of {size} fits in the tissue of any training slide: give a smaller --region_size_px"
+    cut = {region["image"] for region in regions}
+    left_out = [record for record in records if has_known_mask(record) and record["image"] not in cut]
+    if left_out:
+        logger.warning(
+            "%d of %d slides, such as %s, have no region of %s in their tissue, and methods of images do not see them: give a "
+            "smaller --region_size_px to use them",
+            len(left_out),
+            len(records),
+            Path(left_out[0]["image"]).name,
+            size,
+        )
+    return regions, ""
+
+
 def _regions(records: Sequence[Record], size_px: int, mpp: float, class_names: Sequence[str]) -> list[Record]:
-    """Labelled regions of the slides; none where a training slide with tumour has no mask."""
-    if any(record["split"] == "train" and record["mask"] is None and record["label"] != 0 for record in records):
-        return []
     known = [record for record in records if has_known_mask(record)]
     progress = tqdm(known, "cutting slides into regions", unit="slide", disable=None, leave=False)
     num_classes, named = len(class_names), _of_annotations(class_names)

@@ -7,16 +7,24 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from shared.data import record_error
 from shared.data.record import Record, has_known_mask
+from shared.evaluation.maps.scoring_grid import ScoringGrid
+from shared.wsi import open_slide
 
 from .data import ComparisonData
+from .scoring import map_class_names
 
 logger = logging.getLogger(__name__)
 
 
-def check_comparable(data: ComparisonData) -> None:
-    """Check that there is something to learn and something to score; warn of classes that are learned and not scored, and of
-    scored rows of which nobody has said whose they are.
+def check_comparable(data: ComparisonData, mpp: float = 1.0) -> None:
+    """Check that there is something to learn and something to score; warn of classes that are learned and not scored, of rows
+    with tumour that are not scored, and of scored rows of which nobody has said whose they are.
+
+    Args:
+        data: to compare on.
+        mpp: micrometres per pixel at which maps will be scored.
 
     Raises:
         ValueError: naming what is missing, where, and what to do.
@@ -41,6 +49,8 @@ def check_comparable(data: ComparisonData) -> None:
             f"({names[0]}) and rows with a label above 0. Add the others, or move cases between the splits"
         )
     _check_classes(data, known)
+    _check_masks(data, mpp)
+    _warn_of_unscored_tumour(data)
     _check_cases(data)
 
 
@@ -59,6 +69,52 @@ def _check_test(file: Path, test: Sequence[Record], names: Sequence[str]) -> Non
         raise ValueError(
             f"{file}: all {len(test)} rows of the split 'test' have label 0 ({names[0]}): expected rows with tumour among "
             "them. Add some, or move cases between the splits"
+        )
+
+
+def _check_masks(data: ComparisonData, mpp: float) -> None:
+    """Some scored pixel is tumour: the masks are read up to the first one, at the pixel size of the scores."""
+    masked = [record for record in data.records if record["mask"] is not None]
+    # Those with tumour first: of them the first mask has it, if masks and labels agree.
+    if any(_has_tumour(record, data, mpp) for record in sorted(masked, key=lambda record: record["label"] == 0)):
+        return
+    tumour = [record for record in masked if record["label"] != 0]
+    first = tumour[0]
+    raise ValueError(
+        f"{data.manifest}: none of the {len(masked)} masks of the scored rows of the split 'test' has a pixel of tumour at "
+        f"{mpp:g} um per pixel, though {len(tumour)} of these rows do not have label 0, such as row {first['row']} with "
+        f"{first['mask']}: expected masks in which tumour is not 0 (of several classes the index of the class), because without "
+        "it nothing can be scored. Correct these masks"
+    )
+
+
+def _has_tumour(record: Record, data: ComparisonData, mpp: float) -> bool:
+    try:
+        slide = open_slide(record["image"], mpp=record["mpp"])
+        row = {"width_px": str(slide.size_px[0]), "height_px": str(slide.size_px[1]), "mpp": str(slide.mpp)}
+        grid = ScoringGrid.of_mpp(record, row, mpp, map_class_names(data))
+        return any(grid.truth(top, height).any() for top, height in grid.strips())
+    except (ValueError, OSError) as error:
+        raise record_error(record, error) from error
+
+
+def _warn_of_unscored_tumour(data: ComparisonData) -> None:
+    """Tumour without masks is left out of the scores, and normal tissue is not."""
+    tumour, normal = (
+        [row for row in data.rows if row["split"] == "test" and (row["label"] != 0) == has_tumour] for has_tumour in (True, False)
+    )
+    unscored = sum(row["mask"] is None for row in tumour)
+    if unscored:
+        kept = sum(record["label"] == 0 for record in data.records)
+        logger.warning(
+            "%s: %d of the %d rows of the split 'test' without label 0 have no mask and are not scored, while %d of the %d rows "
+            "with label 0 are: scores that count both, such as IoU and F1, are of less tumour than there is. Fill the column "
+            "'mask'",
+            data.manifest,
+            unscored,
+            len(tumour),
+            kept,
+            len(normal),
         )
 
 

@@ -7,9 +7,11 @@ import os
 import platform
 import re
 import shlex
+import socket
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +23,10 @@ import shared
 _ROOT = Path(__file__).resolve().parents[2]
 # What stands before the last @ of an address may be a password with any letters in it.
 _ADDRESS = re.compile(r"^(--\w+=)?(\w[\w+.-]*://)([^\s?#]*@)")
+
+Address = IPv4Address | IPv6Address
+# Of this machine, beside names that end in .localhost.
+_LOCAL_NAMES = frozenset({"", "localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
 
 
 @dataclass(frozen=True)
@@ -98,14 +104,40 @@ def code_text(folder: Path) -> str:
     return f"{version}, commit {commit}{changed}"
 
 
-def is_shared(uri: str) -> bool:
-    """Whether an address of MLflow is a server that others reach too.
+def is_server(uri: str) -> bool:
+    """Whether an address of MLflow is a server, and not a database or folder.
 
-    >>> [is_shared(uri) for uri in ("https://mlflow.example.org", "http://127.0.0.1:5000", "sqlite:///out/mlruns.db")]
-    [True, False, False]
+    >>> [is_server(uri) for uri in ("https://mlflow.example.org", "http://127.0.0.1:5000", "sqlite:///out/mlruns.db")]
+    [True, True, False]
     """
-    address = urlsplit(uri)
-    return address.scheme in ("http", "https") and address.hostname not in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+    return urlsplit(uri).scheme in ("http", "https")
+
+
+def is_shared(uri: str) -> bool:
+    """Whether an address of MLflow is a server that others reach too: not one of this machine alone, however that is written.
+
+    >>> [is_shared(uri) for uri in ("https://mlflow.example.org", "http://10.0.0.7:5000", "sqlite:///out/mlruns.db")]
+    [True, True, False]
+    >>> [is_shared(f"http://{host}:5000") for host in ("localhost", "127.0.0.1", "127.0.1.1", "127.1", "0", "0.0.0.0", "[::1]")]
+    [False, False, False, False, False, False, False]
+    """
+    return is_server(uri) and not _is_of_this_machine(urlsplit(uri).hostname or "")
+
+
+def _is_of_this_machine(host: str) -> bool:
+    name = host.rstrip(".")
+    if name in _LOCAL_NAMES or name.endswith(".localhost"):
+        return True
+    try:
+        # Numbers as networks read them: 127.1 and 0 too.
+        address: Address = ip_address(socket.inet_aton(name))
+    except (OSError, ValueError):
+        try:
+            address = ip_address(name.partition("%")[0])
+        except ValueError:
+            return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 def shown_uri(uri: str) -> str:

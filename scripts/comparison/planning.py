@@ -10,11 +10,11 @@ from typing import Any
 
 from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import load_manifest
-from shared.data.manifest import REGION
 from shared.data.record import Record, has_known_mask, label_of
 from shared.wsi.notices import LARGEST_MPP_RATIO
 
 from .data import TRUTHS, ComparisonData
+from .method_records import NotComparable, check_unseen, effort, is_folded, learned_records, selecting_records, trainable
 from .methods import Method
 from .selection import chosen_by, selection_effort
 
@@ -28,10 +28,6 @@ _NOT_OF_INFERENCE = {
 FACTS = ("training_cases", "trains_on_regions")
 
 
-class NotComparable(ValueError):
-    """A method cannot be trained on these data; the message says what is missing."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """A method on some data.
@@ -42,7 +38,7 @@ class Plan:
         inference: keys of its inference.
         effort: how many ``labels``, ``areas`` and ``masks`` of the training split it learns from.
         mpp: micrometres per pixel at which it reads; None for as they are.
-        selection: how many of the validation split it chooses its epoch and threshold by.
+        selection: how many of the records that it validates on it chooses its epoch and threshold by.
         facts: of the training, beside its keys, which published numbers may be of: see `FACTS`.
     """
 
@@ -71,27 +67,23 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
         by_labels_alone: choose epochs and thresholds without the masks of the validation images.
 
     Raises:
-        NotComparable: if the data lack what it needs.
+        NotComparable: if the data lack what it needs, or if it would learn from or choose by what is scored.
+        ValueError: if its records cannot be read with these settings.
     """
     if method.kind not in data.manifests:
-        wanted = (
-            "whole slides, and these are images"
-            if method.kind == SLIDES
-            else ("labels of images: slides are cut into labelled regions only if every training slide with tumour has a mask")
-        )
+        wanted = "whole slides, and these are images" if method.kind == SLIDES else f"labels of images: {data.why_no_regions}"
         raise NotComparable(f"needs {wanted}")
     settings: dict[str, Any] = {"manifest": str(data.manifests[method.kind])}
     if data.num_classes != len(method.training.get("class_names", ("normal", "tumour"))) or "class_names" in method.training:
         if "class_names" not in method.training:
             raise NotComparable(f"needs two classes, and these data have {data.num_classes}")
         settings["class_names"] = list(data.class_names)
-    records = data.training[method.kind]
     if "tissue_dir" in method.training:
         settings["tissue_dir"] = str(tissue)
     if "features_dir" in method.training:
         # Of every method and seed: nothing is embedded twice.
         settings["features_dir"] = str(tissue.with_name("features"))
-    if method.overlaid.get("truth") not in TRUTHS and not _has_masks(data, method.kind):
+    if method.overlaid.get("truth") not in TRUTHS and not _has_masks(data, method, given):
         settings["truth"] = None
     settings |= _image_size(method, data, given) | dict(given)
     settings = {name: value for name, value in settings.items() if name.split("::")[0] in method.training}
@@ -101,15 +93,17 @@ def plan(method: Method, data: ComparisonData, tissue: Path, given: Mapping[str,
         columns = chosen_by(method.training, method.parser(settings))
         if "mask" in columns:
             raise NotComparable("needs masks of validation images to choose its epoch or threshold")
-    _check_labels(method, records, settings)
-    if not data.validation[method.kind] and not _does_without_validation(method, settings):
-        raise NotComparable(f"needs {method.kind} of the split 'val'")
-    selection = selection_effort(columns, data.validation[method.kind])
-    mpp = method.parser(settings).get_parsed_content("mpp") if "mpp" in method.training else None
+    parser = method.parser(settings)
+    _check_labels(method, trainable(data, method, parser), settings)
+    check_unseen(data, method, parser)
+    learned, selecting = learned_records(method, parser), selecting_records(data, method, parser)
+    mpp = parser.get_parsed_content("mpp") if "mpp" in method.training else None
     _check_detail(data, mpp)
-    cases = sorted({case for case in (record["case_id"] for record in records) if case is not None})
+    cases = sorted({case for case in (record["case_id"] for record in data.training[method.kind]) if case is not None})
     facts = dict(zip(FACTS, (cases, data.is_slides and method.kind == IMAGES), strict=True))
-    return Plan(method, settings, _inference_keys(method, settings), _effort(method, settings), mpp, selection, facts)
+    return Plan(
+        method, settings, _inference_keys(method, settings), effort(learned), mpp, selection_effort(columns, selecting), facts
+    )
 
 
 def _check_detail(data: ComparisonData, mpp: float | None) -> None:
@@ -122,14 +116,6 @@ def _check_detail(data: ComparisonData, mpp: float | None) -> None:
             f"reads slides at {mpp:g} um per pixel: {len(coarse)} of {len(data.records)} test slides are coarser by more than a "
             f"quarter, such as {Path(coarse[0]['image']).name} ({coarse[0]['mpp']:g} um)"
         )
-
-
-def _does_without_validation(method: Method, settings: Mapping[str, Any]) -> bool:
-    """Whether the configuration takes a manifest without validation rows, because nothing is chosen by them."""
-    records = method.training.get("val_records")
-    if not isinstance(records, Mapping):
-        return True
-    return "allow_empty" in records and bool(method.parser(settings).get_parsed_content("val_records::allow_empty"))
 
 
 def _image_size(method: Method, data: ComparisonData, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,10 +157,11 @@ def _image_multiple(method: Method, given: Mapping[str, Any]) -> int:
     return math.prod(parser.get_parsed_content(f"checked_images::{name}") or 1 for name in names)
 
 
-def _has_masks(data: ComparisonData, kind: str) -> bool:
-    """Whether every image with tumour that validates or tests has a mask."""
-    records = load_manifest(data.manifests[kind], require=(), num_classes=data.num_classes)
-    return all(has_known_mask(record) for record in records if record["split"] != "train")
+def _has_masks(data: ComparisonData, method: Method, given: Mapping[str, Any]) -> bool:
+    """Whether every image with tumour that validates or tests has a mask; in folds each does that is not of the test split."""
+    records = load_manifest(data.manifests[method.kind], require=(), num_classes=data.num_classes)
+    others = "test" if is_folded(method, method.parser(given)) else "train"
+    return all(has_known_mask(record) for record in records if record["split"] != others)
 
 
 def _check_labels(method: Method, records: Sequence[Record], settings: Mapping[str, Any]) -> None:
@@ -195,26 +182,6 @@ def _check_labels(method: Method, records: Sequence[Record], settings: Mapping[s
             raise NotComparable(
                 f"needs label '{name}': {len(lacking)} of {len(tumour)} training {method.kind} with tumour have none"
             )
-
-
-def _effort(method: Method, settings: Mapping[str, Any]) -> dict[str, int]:
-    """Labels, areas and masks that are used: those of the records that the configuration chooses from the training split."""
-    learned = _learned_records(method, settings)
-    areas, masks = (
-        [record for record in learned.get(name, ()) if record["label"] is None or record["label"] > 0]
-        for name in ("area", "mask")
-    )
-    # A mask says the label too, and of an image without tumour the label is the mask.
-    distinct = {tuple(record.get(name) for name in ("image", *REGION)) for records in learned.values() for record in records}
-    return {"labels": len(distinct) - len(masks), "areas": len(areas), "masks": len(masks)}
-
-
-def _learned_records(method: Method, settings: Mapping[str, Any]) -> dict[str, list[Record]]:
-    """Learned column -> the records whose values of it are used: all of the training, unless the configuration says which."""
-    parser = method.parser(settings)
-    if "learned_records" in method.training:
-        return dict(parser.get_parsed_content("learned_records"))
-    return dict.fromkeys(method.labels(settings), parser.get_parsed_content("train_records"))
 
 
 def _inference_keys(method: Method, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,10 +32,11 @@ from .data import ComparisonData, files_key
 from .intervals import NUM_DRAWS, draw, intervals, pooled_reliability
 from .kept_rows import keep_row, kept_row, kept_rows
 from .measured_process import command_line
+from .method_records import NotComparable
 from .method_row import DONE, FAILED, SKIPPED, MethodRow
 from .methods import Method
 from .origin import Origin, distinct
-from .planning import NotComparable, Plan, plan
+from .planning import Plan, plan
 from .scoring import MapScorer, Scores
 
 logger = logging.getLogger(__name__)

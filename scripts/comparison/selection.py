@@ -1,4 +1,4 @@
-"""What of the validation split a training chooses its epoch and threshold by."""
+"""What of its validation records a training chooses its epoch and threshold by."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from shared.data.record import Record
 # How the names begin of the metrics that labels of images and slides alone give; all others need masks.
 _OF_LABELS = ("val_image_", "val_slide_", "val_proxy_auc")
 _KEEP_BEST = "keep_best"
+# Ids of the records that a training validates on, and of those among them that its calibration draws, if it draws any.
+VALIDATION, _CALIBRATION = "val_records", "calibration_records"
 _REFERENCE = re.compile(r"[@%](\w+(?:(?:::|#)\w+)*)")
 # As "$@initial_weights is not None and @max_max::trainer.run()".
 _STEP_UNLESS_NULL = re.compile(r"\$@(?P<key>\w+(?:::\w+)*) is not None and ")
@@ -29,10 +31,27 @@ def chosen_by(training: Mapping[str, Any], parser: ConfigParser) -> set[str]:
         parser: of it, with the settings of the user.
     """
     used = _used(parser)
-    metrics = [parser.get_parsed_content(key) for key in _keys(training) if key in used]
-    found = {"label" if metric.startswith(_OF_LABELS) else "mask" for metric in metrics if metric}
+    found = {"label" if metric.startswith(_OF_LABELS) else "mask" for metric in _metrics(training, parser, used)}
     given = parser.get_parsed_content("threshold") if "threshold" in training else None
     return found | ({"label"} if "calibration" in used and given is None else set())
+
+
+def chosen_on(training: Mapping[str, Any], parser: ConfigParser) -> str:
+    """Id of the records that a training chooses on: those that its calibration draws where it chooses a threshold alone, else all
+    that it validates on.
+
+    Args:
+        training: its configuration.
+        parser: of it, with the settings of the user.
+    """
+    used = _used(parser)
+    return _CALIBRATION if _CALIBRATION in used and not _metrics(training, parser, used) else VALIDATION
+
+
+def _metrics(training: Mapping[str, Any], parser: ConfigParser, used: set[str]) -> list[str]:
+    """The metrics by which epochs are chosen in the steps that are run."""
+    metrics = (parser.get_parsed_content(key) for key in _keys(training) if key in used)
+    return [metric for metric in metrics if metric]
 
 
 def _keys(training: Mapping[str, Any]) -> Iterator[str]:

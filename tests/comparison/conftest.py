@@ -156,3 +156,22 @@ def report(rows, data, migrated_database, tmp_path):
     uri = f"sqlite:///{tmp_path}/mlruns.db"
     Report(data, 0.5, SECONDS, PAPER, uri, None, 3, "comparison", origin=this_call(["--out", "a b"])).write(tmp_path, rows)
     return tmp_path
+
+
+@pytest.fixture
+def write(data, migrated_database, tmp_path):
+    """Write the report of some rows; the texts of the table and the page, and the rows of the CSV file."""
+
+    def make(rows, data=data, published=None, num_examples=0, **options):
+        out = tmp_path / "written"
+        out.mkdir(exist_ok=True)
+        if not (out / "mlruns.db").exists():
+            shutil.copy(migrated_database, out / "mlruns.db")
+        uri = f"sqlite:///{out}/mlruns.db"
+        made = Report(data, 0.5, SECONDS, published, uri, None, num_examples, "comparison", **options)
+        made.write(out, rows)
+        made.write(out, rows)
+        with (out / "table.csv").open(newline="") as file:
+            return (out / "table.md").read_text(), (out / "report.html").read_text(), list(csv.DictReader(file))
+
+    return make

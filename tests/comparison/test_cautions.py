@@ -40,6 +40,15 @@ FEW = "sensitivity, IoU, F1, AUC and the means of such cases rest on these, and 
             "None of the 29 test cases has tumour: sensitivity, IoU, F1, AUC and the means of such cases are not known.",
         ),
         (12, 12, 12, ["normal", "tumour"], "Only 12 test cases: below 20 the intervals are rough."),
+        (1, 1, 1, ["normal", "tumour"], "Only 1 test case: below 20 the intervals are rough."),
+        (
+            1,
+            0,
+            1,
+            ["normal", "tumour"],
+            "Only 1 test case: below 20 the intervals are rough. The only test case lacks tumour: sensitivity, IoU, F1, AUC "
+            "and the means of such cases are not known.",
+        ),
         (
             12,
             6,

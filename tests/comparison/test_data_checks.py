@@ -54,6 +54,52 @@ def test_what_cannot_be_compared(changed_csv, tmp_path, cells, problem):
         check_comparable(prepare_data(changed_csv(**cells), tmp_path / "data"))
 
 
+@pytest.fixture
+def with_empty_masks(changed_csv, images_csv, tmp_path):
+    """The images with the masks of some rows empty."""
+
+    def write(rows):
+        def mask(index, cell):
+            if index not in rows:
+                return cell
+            path = tmp_path / f"empty{index}.png"
+            Image.open(images_csv.parent / f"m{index}.png").point(lambda value: 0).save(path)
+            return str(path)
+
+        return prepare_data(changed_csv(mask=mask), tmp_path / "data")
+
+    return write
+
+
+def test_masks_without_tumour_are_refused_before_the_training(with_empty_masks):
+    problem = (
+        r"changed\.csv: none of the 4 masks of the scored rows of the split 'test' has a pixel of tumour at 0\.5 um per pixel, "
+        r"though 2 of these rows do not have label 0, such as row 7 with .*/empty5\.png: expected masks in which tumour is not 0 "
+    )
+    with pytest.raises(ValueError, match=problem):
+        check_comparable(with_empty_masks({4, 5, 6, 7}), 0.5)
+    # One mask with tumour will do.
+    check_comparable(with_empty_masks({5}), 0.5)
+
+
+def test_a_mask_that_cannot_be_read_is_said_before_the_training(changed_csv, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    broken = str(tmp_path / "broken.png")
+    data = prepare_data(changed_csv(mask=lambda index, cell: broken if index == 5 else cell), tmp_path / "data")
+    with pytest.raises(ValueError, match=r"changed\.csv, row 7, .*i5\.png: .*broken\.png"):
+        check_comparable(data)
+
+
+@pytest.mark.parametrize(("truth", "normal"), [("masks_where_given", 2), ("masks_only", 1)])
+def test_tumour_that_is_not_scored_is_warned_of(changed_csv, tmp_path, caplog, truth, normal):
+    """One of two test images with tumour, and one of two without, have no mask."""
+    manifest = changed_csv(mask=lambda index, cell: "" if index in (4, 5) else cell)
+    check_comparable(prepare_data(manifest, tmp_path / "data", truth=truth))
+    (said,) = caplog.messages
+    assert "changed.csv: 1 of the 2 rows of the split 'test' without label 0 have no mask and are not scored, while " in said
+    assert f" while {normal} of the 2 rows with label 0 are: " in said
+
+
 def test_what_was_cut_is_kept_for_the_same_classes_alone(images_csv, tmp_path):
     """The same names in another order give the regions other labels; and a damaged note says nothing."""
     records, calls = load_manifest(images_csv), []

@@ -5,6 +5,7 @@ import logging
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from scripts.comparison.attempts import INFERENCE_USAGE, USAGE, attempts_in
 from scripts.comparison.command import _tracking_uri
 from scripts.comparison.measured_process import command_line
 from scripts.comparison.method_row import MethodRow
-from scripts.comparison.origin import Origin, distinct, this_call
+from scripts.comparison.origin import Origin, distinct, is_shared, this_call
 from scripts.comparison.reporting.cautions import Sampled
 from scripts.comparison.reporting.markdown import write_markdown
 from scripts.comparison.reporting.origins import made_by
@@ -95,6 +96,39 @@ def test_a_call_is_described_without_passwords():
     assert re.match(r"\d+ CPU cores", call.machine)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", call.began)
     assert this_call().command == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "shared"),
+    [
+        *((host, False) for host in ("localhost", "LOCALHOST.", "mlflow.localhost", "localhost.localdomain", "ip6-localhost")),
+        *((host, False) for host in ("127.0.0.1", "127.0.0.2", "127.0.1.1", "127.1", "0", "0.0.0.0", "2130706433")),
+        *((host, False) for host in ("[::1]", "[::]", "[::ffff:127.0.0.1]")),
+        *((host, True) for host in ("mlflow", "mlflow.example.org", "10.0.0.7", "128.0.0.1", "[2001:db8::1]", "localhost.org")),
+    ],
+)
+def test_who_reaches_a_server(host, shared):
+    assert is_shared(f"http://{host}:5000") == is_shared(f"https://me:secret@{host}/mlflow") == shared
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.1.1", "0", "10.0.0.7"])
+def test_a_page_names_no_server_that_its_readers_do_not_reach(data, monkeypatch, host):
+    """Of a server that they do, the link is enough: ``mlflow ui`` serves databases and folders."""
+    monkeypatch.setattr("scripts.comparison.reporting.report.experiment_id", lambda uri, name: "7")
+    report = Report(data, 0.5, SECONDS, None, f"http://{host}:5000", None, 0, "comparison", origin=FIRST)
+    report.rows = [replace(row("camel", "CAMEL", [FIRST]), mlflow_runs=[""])]
+    page = report.page()
+    assert "mlflow ui" not in page
+    assert page.count(f"{host}:5000") == page.count(f"http://{host}:5000/#/experiments/7") == (host == "10.0.0.7")
+    assert "Every training is an" in page
+    assert re.search(r"MLflow run(</a>)?\. Settings that are not listed", page)
+
+
+def test_a_page_says_how_to_open_a_database(data, tracked_folder):
+    uri = f"sqlite:///{tracked_folder}/mlruns.db"
+    report = Report(data, 0.5, SECONDS, None, uri, None, 0, "comparison", origin=FIRST)
+    said = f"MLflow run; <code>mlflow ui --backend-store-uri {uri}</code> shows them. Settings"
+    assert said in report.page()
 
 
 @pytest.mark.parametrize(

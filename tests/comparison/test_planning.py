@@ -306,3 +306,52 @@ def test_test_slides_that_are_too_coarse_to_map(tmp_path):
     with pytest.raises(NotComparable, match=rf"at 1 um per pixel: 1 of 2 test slides are coarser .* such as {name} \(1\.3 um\)"):
         plan(method("alpha_beta_mil"), data, tmp_path, {"mpp": 1.0})
     assert plan(method("alpha_beta_mil"), data, tmp_path, {"mpp": 1.1}).mpp == 1.1
+
+
+@pytest.fixture
+def slides_csv(tmp_path):
+    """Two slides of each split, one with tumour; the training slides are smaller where a function says how large."""
+
+    def write(of_training=(700, 700)):
+        sizes = {"train": of_training, "val": (700, 700), "test": (700, 700)}
+        slides = tuple(SlidePlan(split, share, sizes[split]) for split in sizes for share in (0.3, 0.0))
+        return write_demo(tmp_path / "demo", DemoPlan(images={}, slides=slides)) / "slides.csv"
+
+    return write
+
+
+@pytest.mark.parametrize(("size_px", "of_training"), [(100_000, (700, 700)), (256, (250, 250))])
+def test_regions_that_fit_in_no_tissue(slides_csv, tmp_path, size_px, of_training):
+    """All slides have masks: it is the size that is wrong, of any slide or of the training slides."""
+    data = prepare_data(slides_csv(of_training), tmp_path / "data", region_size_px=size_px)
+    size = rf"{size_px / 2:g} um \({size_px} px at 0\.5 um per pixel\)"
+    problem = (
+        rf"needs labels of images: no region of {size} fits in the tissue of any training slide: give a smaller --region_size_px"
+    )
+    for name in ("camel", "wildcat"):
+        with pytest.raises(NotComparable, match=problem):
+            plan(method(name), data, tmp_path, {})
+    assert plan(method("alpha_beta_mil"), data, tmp_path, {}).effort["labels"] == 2
+
+
+def test_slides_without_masks_are_not_cut(slides_csv, tmp_path):
+    records = load_manifest(slides_csv())
+    for record in records:
+        record["mask"] = record["mask"] if record["split"] != "train" else None
+    write_manifest(records, tmp_path / "some.csv")
+    data = prepare_data(tmp_path / "some.csv", tmp_path / "data")
+    with pytest.raises(NotComparable, match=r"only if every training slide with tumour has a mask \(missing: 1 of 1\)"):
+        plan(method("camel"), data, tmp_path, {})
+
+
+def test_slides_in_which_no_region_fits_are_warned_of(slides_csv, tmp_path, caplog):
+    records = load_manifest(slides_csv())
+    records += [record | {"case_id": "small"} for record in load_manifest(_small(tmp_path)) if record["split"] == "train"]
+    write_manifest(records, tmp_path / "all.csv")
+    prepare_data(tmp_path / "all.csv", tmp_path / "data", region_size_px=256)
+    (said,) = (message for message in caplog.messages if "region" in message)
+    assert re.match(r"1 of 7 slides, such as \S+, have no region of 128 um \(256 px at 0\.5 um per pixel\) in their tissue", said)
+
+
+def _small(folder):
+    return write_demo(folder / "small", DemoPlan(images={}, slides=(SlidePlan("train", 0.0, (250, 250)),))) / "slides.csv"

@@ -192,25 +192,6 @@ def test_the_page_says_what_intervals_are_over(report):
     assert differences.count("<small>over patients only (1 seed of CAMEL)</small>") == 1
 
 
-@pytest.fixture
-def write(data, migrated_database, tmp_path):
-    """Write the report of some rows; the texts of the table and the page, and the rows of the CSV file."""
-
-    def make(rows, data=data, reference=None):
-        out = tmp_path / "written"
-        out.mkdir(exist_ok=True)
-        if not (out / "mlruns.db").exists():
-            shutil.copy(migrated_database, out / "mlruns.db")
-        options = {"tracking_uri": f"sqlite:///{out}/mlruns.db", "mlflow_url": None, "num_examples": 0}
-        made = Report(data, 0.5, SECONDS, None, experiment="comparison", reference=reference, **options)
-        made.write(out, rows)
-        made.write(out, rows)
-        with (out / "table.csv").open(newline="") as file:
-            return (out / "table.md").read_text(), (out / "report.html").read_text(), list(csv.DictReader(file))
-
-    return make
-
-
 def test_images_without_patients_are_said_to_be_images(rows, scores, data, write):
     """Of all rows, or of some."""
     row = replace(rows[1], seeds=[0, 1], draws=draw([scores, scores], 50), maps=[], mlflow_runs=["", ""])

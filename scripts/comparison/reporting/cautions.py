@@ -42,21 +42,27 @@ class Sampled:
             return f"{self.unit}s (no case_id)"
         return f"patients and {self.unit}s ({self.num_unnamed} of {self.num_rows} without case_id)"
 
-    @property
-    def called(self) -> str:
-        """What is counted."""
-        return f"test {cases_text(self.unit, self.num_rows, self.num_unnamed)}"
+    def counted(self, number: int) -> str:
+        """A number of what is drawn, in words.
+
+        >>> Sampled("image", 29, 0).counted(1), Sampled("image", 29, 29).counted(12)
+        ('1 test case', '12 test images (no case_id)')
+        """
+        return f"{number} test {cases_text(self.unit, self.num_rows, self.num_unnamed, number)}"
 
 
-def cases_text(unit: str, num_rows: int, num_unnamed: int) -> str:
+def cases_text(unit: str, num_rows: int, num_unnamed: int, number: int = 0) -> str:
     """What rows of a split are counted as.
 
     >>> [cases_text("slide", 29, number) for number in (0, 9, 29)]
     ['cases', 'cases and slides without case_id', 'slides (no case_id)']
+    >>> [cases_text("slide", 29, number, 1) for number in (0, 29)]
+    ['case', 'slide (no case_id)']
     """
+    ending = "" if number == 1 else "s"
     if not num_unnamed:
-        return "cases"
-    return f"{unit}s (no case_id)" if num_unnamed == num_rows else f"cases and {unit}s without case_id"
+        return f"case{ending}"
+    return f"{unit}{ending} (no case_id)" if num_unnamed == num_rows else f"cases and {unit}s without case_id"
 
 
 def trainings_text(row: MethodRow, sampled: Sampled) -> str:
@@ -94,7 +100,7 @@ def caution(
     said = [*notes]
     if drawn is not None:
         if drawn.num_cases < FEW_CASES:
-            said.append(f"Only {drawn.num_cases} {sampled.called}: below {FEW_CASES} the intervals are rough.")
+            said.append(f"Only {sampled.counted(drawn.num_cases)}: below {FEW_CASES} the intervals are rough.")
         tumour = class_names[1] if len(class_names) == 2 else f"a class other than {class_names[0]}"
         rests = [
             ("sensitivity", tumour, "sensitivity, IoU, F1, AUC and the means of such cases"),
@@ -107,11 +113,14 @@ def caution(
         for name, what, scores in rests:
             number = drawn.num_known(name)
             if number == 0:
-                said.append(f"None of the {drawn.num_cases} {sampled.called} has {what}: {scores} are not known.")
+                none = f"The only {sampled.counted(1).removeprefix('1 ')} lacks"
+                if drawn.num_cases > 1:
+                    none = f"None of the {sampled.counted(drawn.num_cases)} has"
+                said.append(f"{none} {what}: {scores} are not known.")
             elif number < min(FEW_CASES, drawn.num_cases):
                 have, these = ("has", "it") if number == 1 else ("have", "these")
                 said.append(
-                    f"Only {number} of {drawn.num_cases} {sampled.called} {have} {what}: {scores} rest on {these}, and below "
+                    f"Only {number} of {sampled.counted(drawn.num_cases)} {have} {what}: {scores} rest on {these}, and below "
                     f"{FEW_CASES} intervals are rough."
                 )
     if sampled.num_unnamed:
@@ -126,5 +135,7 @@ def split_text(counts: Mapping[str, int], unit: str) -> str:
 
     >>> split_text({"rows": 9, "cases": 9, "unnamed": 9}, "image")
     '9 images (no case_id)'
+    >>> split_text({"rows": 9, "cases": 1, "unnamed": 0}, "image")
+    '1 case'
     """
-    return f"{counts['cases']} {cases_text(unit, counts['rows'], counts['unnamed'])}"
+    return f"{counts['cases']} {cases_text(unit, counts['rows'], counts['unnamed'], counts['cases'])}"

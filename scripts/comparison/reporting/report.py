@@ -23,7 +23,7 @@ from ..data_checks import unscored_classes
 from ..differences import FLOOR, differences_to, reference_note, reference_of, verdict, write_differences
 from ..intervals import score_names
 from ..method_row import DONE, MethodRow
-from ..origin import Origin, is_shared, now_text, shown_uri, this_call
+from ..origin import Origin, is_server, is_shared, now_text, shown_uri, this_call
 from .cautions import Sampled, caution, over_text, pair_text, split_text, trainings_text
 from .cells import Cell, difference_cell, is_number, score_cells, seed_rows
 from .gallery import examples, shown_size
@@ -36,6 +36,7 @@ from .table import (
     citation_text,
     cited,
     confusion_shares,
+    counted,
     labels_text,
     write_csv,
     write_groups_csv,
@@ -183,12 +184,13 @@ class Report:
             over=over_text(done, self.sampled[WHOLE]),
             drawn=self.sampled[WHOLE].over,
             split_text=split_text,
+            counted=counted,
             seed_rows=seed_rows(done, names),
             strips=self._strips(done),
             others=[row for row in self.rows if row.status != DONE],
             notes=[row for row in done if row.reason],
             settings=[(row, sorted(row.settings.items())) for row in done if row.settings],
-            scored=f"{len(self.data.records)} test {self.unit}s, those {_TRUTHS[self.data.truth]}",
+            scored=f"{self._num_scored}, those {_TRUTHS[self.data.truth]}",
             published=_citation(self.published, done),
             plots=self._plots(done, names),
             curves=self._curves(done),
@@ -203,7 +205,7 @@ class Report:
             caution=caution(done, self.sampled[WHOLE], self.data.class_names, self._notes(reference)),
             examples=examples(self.rows, self.data, self.num_examples, worst_cases(self.rows, self.data.num_classes, _NUM_WORST)),
             shown_size=shown_size,
-            tracking_uri=shown_uri(self.tracking_uri),
+            database="" if is_server(self.tracking_uri) else shown_uri(self.tracking_uri),
             experiment_url=self._experiment_url(),
         )
 
@@ -211,11 +213,15 @@ class Report:
         """The data of the table, and when and by which code it was written, in one line."""
         title = f"{self.data.manifest.parent.name}/{self.data.manifest.name}"
         splits = ", ".join(
-            f"{name} {counts['rows']} {self.unit}s of {split_text(counts, self.unit)}"
+            f"{name} {counted(counts['rows'], self.unit)} of {split_text(counts, self.unit)}"
             for name, counts in self.data.counts.items()
         )
-        scored = f"{len(self.data.records)} test {self.unit}s {_TRUTHS[self.data.truth]} scored at {self.mpp:g} um per pixel"
+        scored = f"{self._num_scored} {_TRUTHS[self.data.truth]} scored at {self.mpp:g} um per pixel"
         return f"{title}: {splits}; {scored}. Written {now_text()} by {self.origin.code}."
+
+    @property
+    def _num_scored(self) -> str:
+        return counted(len(self.data.records), f"test {self.unit}")
 
     def _cost_titles(self, rows: Sequence[MethodRow]) -> dict[str, str]:
         titles = {

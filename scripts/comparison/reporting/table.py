@@ -22,6 +22,15 @@ from ..method_row import MethodRow
 EFFORTS = ("labels", "areas", "masks")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words.
+
+    >>> counted(1, "test image"), counted(0, "mask")
+    ('1 test image', '0 masks')
+    """
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def effort_text(effort: Mapping[str, int]) -> str:
     """The labels that a method learned from, in words.
 
@@ -30,7 +39,7 @@ def effort_text(effort: Mapping[str, int]) -> str:
     >>> effort_text({"labels": 0, "areas": 0, "masks": 1})
     '1 mask'
     """
-    named = (f"{count} {name if count != 1 else name.removesuffix('s')}" for name, count in effort.items() if count)
+    named = (counted(count, name.removesuffix("s")) for name, count in effort.items() if count)
     return ", ".join(named) or "none"
 
 
