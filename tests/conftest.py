@@ -1,5 +1,6 @@
 """Fixtures of the whole suite."""
 
+import logging
 import os
 import random
 import shutil
@@ -20,6 +21,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What trains, serves, or starts a browser or a Python process, for the tests that ask for it.
 SLOW_FIXTURES = {"browser", "cluster", "monai_label", "pack_into", "run_python", "trained"}
+
+
+# Of the root logger, which the scripts and MONAI set for the whole process.
+LOG_LEVEL = logging.getLogger().level
+
+
+@pytest.fixture(autouse=True)
+def log_level():
+    """The level of logging as in a process of its own: what another test has left would fill `caplog.messages`."""
+    logging.getLogger().setLevel(LOG_LEVEL)
 
 
 @pytest.hookimpl(tryfirst=True)  # Before pytest looks at the marks.

@@ -112,6 +112,8 @@ def prepare_data(
 ) -> ComparisonData:
     """Write the manifests of a comparison into `out`: every path absolute, every split and pixel size filled in.
 
+    Test rows with tumour but no mask are mapped, but not among the rows that methods train with.
+
     Whole slides with masks are also cut into labelled regions, see `slide_regions`, for the methods that learn from images; of
     slides without, only the methods of slides learn. Images that are not all squares of one size are cut into such squares,
     with the smallest side of any image, which are labelled by the masks, see `labelled_squares`. Whatever is cut is scored
@@ -160,7 +162,8 @@ def prepare_data(
         size_um, why_not, of_kind[IMAGES] = _squares(records, class_names, out)
     for name, rows in of_kind.items():
         manifests[name] = out / f"{name}.csv"
-        write_manifest(rows, manifests[name])
+        # A test row that cannot be scored would leave a training without masks to choose by.
+        write_manifest([row for row in rows if row["split"] != "test" or has_known_mask(row)] or rows, manifests[name])
     test = [record for record in records if record["split"] == "test"]
     whole: dict[str, Record] = {
         record["image"]: {

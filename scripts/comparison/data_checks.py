@@ -106,16 +106,13 @@ def _warn_of_unscored_tumour(data: ComparisonData) -> None:
     unscored = sum(row["mask"] is None for row in tumour)
     if unscored:
         kept = sum(record["label"] == 0 for record in data.records)
-        logger.warning(
-            "%s: %d of the %d rows of the split 'test' without label 0 have no mask and are not scored, while %d of the %d rows "
-            "with label 0 are: scores that count both, such as IoU and F1, are of less tumour than there is. Fill the column "
-            "'mask'",
-            data.manifest,
-            unscored,
-            len(tumour),
-            kept,
-            len(normal),
-        )
+        said = f"{unscored} of the {len(tumour)} rows of the split 'test' without label 0 have no mask and are not scored"
+        if kept:
+            said += (
+                f", while {kept} of the {len(normal)} rows with label 0 are: scores that count both, such as IoU and F1, are of "
+                "less tumour than there is"
+            )
+        logger.warning("%s: %s. Fill the column 'mask'", data.manifest, said)
 
 
 def _check_classes(data: ComparisonData, known: set[int]) -> None:

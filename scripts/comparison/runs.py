@@ -162,7 +162,7 @@ class Comparison:
             logger.warning("%s of an earlier call is left out: its maps have been made anew since. Compare it again", row.title)
             return False
         if row.files and row.files != self.data.files_of_methods:
-            changed = "images, or masks to learn from or choose by, have been changed in place since"
+            changed = "images, or masks to learn from or choose by, have been changed, moved or copied since"
             logger.warning("%s of an earlier call is left out: %s. Compare it again", row.title, changed)
             return False
         try:

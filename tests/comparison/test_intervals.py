@@ -95,26 +95,45 @@ STRETCH = 3.1824463 / 1.9599640 * (4 / 3) ** 0.5
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_against_a_loop(num_seeds):
-    """Student's t about the log odds of the mean, with half a case more that scores like all cases together."""
+    """Student's t about the log odds of the mean, with the standard error of the draws by the delta method."""
     scores, num_draws = [random_scores(seed, num_classes=3) for seed in range(num_seeds)], 60
     found = intervals(scores, num_draws, seed=7)
     means, draws, _ = drawn_naively(scores, num_draws, 7)
     for name, interval in found.items():
-        mean = means[name]
+        mean, freedom, trainings = means[name], 3.0, 0.0
         assert interval.mean == pytest.approx(mean)
-        cases = 4.5 / 4 * np.std([special.logit((4 * drawn + 0.5 * mean) / 4.5) for drawn in draws[name]]) * (4 / 3) ** 0.5
-        trainings, freedom = 0.0, 3.0
         if name in ("macro_f1", "mean_iou"):  # the sum of three parts, each of which rests on all cases
             parts = [np.var(draws[f"f1_{index}"]) for index in range(3)]
             freedom = sum(parts) ** 2 / sum(part**2 / 3 for part in parts)
-            cases *= ((freedom + 1) / freedom * 3 / 4) ** 0.5
+        cases = np.std(draws[name]) * (1 + 1 / freedom) ** 0.5
         if num_seeds > 1:
             of_each = [with_means_of_cases(one, np.arange(len(CASES)))[name] for one in scores]
-            trainings = 4.5 / 4 * np.std([special.logit((4 * one + 0.5 * mean) / 4.5) for one in of_each], ddof=1) / 3**0.5
+            trainings = np.std(of_each, ddof=1) / 3**0.5
             freedom = (cases**2 + trainings**2) ** 2 / (cases**4 / freedom + trainings**4 / 2)
-        ends = special.logit(mean) + np.array([-1, 1]) * stats.t.ppf(0.975, freedom) * (cases**2 + trainings**2) ** 0.5
-        assert (interval.low, interval.high) == pytest.approx(tuple(special.expit(ends)), abs=1e-6)
+        half = stats.t.ppf(0.975, freedom) * (cases**2 + trainings**2) ** 0.5 / (mean * (1 - mean))
+        ends = special.expit(special.logit(mean) + np.array([-half, half]))
+        assert (interval.low, interval.high) == pytest.approx(tuple(ends), abs=1e-6)
     assert set(found) == set(score_names("abc", ordered=True)) == {*score_names("abc"), "bach_score", "bach_score_of_cases"}
+
+
+def test_more_cases_make_no_interval_wider():
+    """One case in a hundred, and in five hundred, without a pixel that is right; and three trainings, one of them perfect."""
+    lows = []
+    for number in (100, 500):
+        counts = np.tile([100, 0, 0, 100], (number, 1))
+        counts[0] = 0, 0, 100, 100
+        cases = np.array([f"{index:03}" for index in range(number)])
+        lows.append(draw([replace(random_scores(0, cases=cases), counts=counts)]).interval("sensitivity").low)
+    # Of binomial counts, exactly, 0.946 and 0.989.
+    assert lows == pytest.approx([0.93, 0.987], abs=0.006)
+    lows = []
+    for number in (30, 300):
+        cases = np.array([f"{index:03}" for index in range(number)])
+        counts = [np.tile([90, wrong, 10, 100 - wrong], (number, 1)) for wrong in (1, 1, 0)]
+        scores = [replace(random_scores(0, cases=cases), counts=one) for one in counts]
+        lows.append(draw(scores).interval("specificity").low)
+    # Student's t with two degrees of freedom: 0.9933 - 4.303 * 0.0033 = 0.979, and on the scale of log odds less.
+    assert lows == pytest.approx([0.945, 0.945], abs=0.003)
 
 
 def test_the_auc_of_cases_is_the_mean_of_their_own():

@@ -272,7 +272,7 @@ def test_a_row_of_files_that_were_changed_in_place_is_left_out(data, tmp_path, c
     changed = next(row[name] for row in rows if row["split"] == split and row[name])
     Path(changed).write_bytes(Path(changed).read_bytes() + b" ")
     assert [row.key for row in comparison().run(baselines=False)] == []
-    assert ("have been changed in place since. Compare it again" in caplog.text) == left_out
+    assert ("have been changed, moved or copied since. Compare it again" in caplog.text) == left_out
 
 
 def test_files_that_were_changed_in_place_are_others(changed_csv, tmp_path):

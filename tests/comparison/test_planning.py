@@ -35,6 +35,17 @@ def test_a_method_whose_label_is_missing(changed, tmp_path, name, column, reason
         plan(method(name), data, tmp_path, {})
 
 
+def test_a_test_row_without_a_mask_changes_no_choice(changed, data, tmp_path):
+    """It is not scored, and what a method chooses by is of the validation split."""
+    without = changed(mask=lambda index, cell: "" if index == 5 else cell)
+    assert [Path(record["image"]).stem for record in without.records] == ["i4", "i6", "i7"]
+    for name in ("joint_seg_cls", "fully_supervised"):
+        whole, less = (plan(method(name), one, tmp_path, {}) for one in (data, without))
+        assert less.selection == whole.selection
+        assert less.selection["masks"]
+        assert less.settings.keys() == whole.settings.keys()
+
+
 def test_a_method_of_slides_and_one_of_two_classes(data, images_csv, tmp_path):
     with pytest.raises(NotComparable, match="needs whole slides, and these are images"):
         plan(method("alpha_beta_mil"), data, tmp_path, {})
@@ -175,9 +186,8 @@ def test_normal_images_need_no_mask_file(data, changed, tmp_path, name, given):
 
 
 def test_masks_that_only_some_images_have_do_not_validate(changed, tmp_path):
-    data = changed(mask=lambda index, cell: "" if index == 5 else cell)
+    data = changed(mask=lambda index, cell: "" if index == 9 else cell)
     assert plan(method("camel"), data, tmp_path, {}).settings["truth"] is None
-    assert [Path(record["image"]).stem for record in data.records] == ["i4", "i6", "i7"]
 
 
 @pytest.fixture
@@ -280,7 +290,7 @@ def test_an_image_without_pixel_size(images_csv, tmp_path, changed):
 
 
 def test_an_overlay_says_which_slides_masks_are_used(tmp_path):
-    """One of two tumour slides of the test split has no mask: a bundle asks for all masks, and for those alone by its overlay."""
+    """One of two tumour slides of the test split has no mask: a bundle does not get it, and its overlay asks for masks alone."""
     sizes = [(split, share) for split in ("train", "val", "test") for share in (0.3, 0.0)] + [("test", 0.3)]
     slides = tuple(SlidePlan(split, share, (420, 500)) for split, share in sizes)
     folder = write_demo(tmp_path / "demo", DemoPlan(images={}, slides=slides))
@@ -289,7 +299,7 @@ def test_an_overlay_says_which_slides_masks_are_used(tmp_path):
     write_manifest(records, folder / "some.csv")
     data = prepare_data(folder / "some.csv", tmp_path / "data", truth="masks_only")
     assert [record["label"] for record in data.records] == [1, 0]
-    for name, truth in (("alpha_beta_mil", None), ("alpha_beta_mil+tcga", "masks_only")):
+    for name, truth in (("alpha_beta_mil", "mask"), ("alpha_beta_mil+tcga", "masks_only")):
         planned = plan(method(name), data, tmp_path, {})
         assert method(name).parser(planned.settings).get_parsed_content("truth") == truth
 

@@ -54,10 +54,8 @@ def test_the_scores_are_those_of_the_run_with_intervals_over_cases(bundle, run):
     drawn = sums[np.random.default_rng(1).integers(3, size=(4000, 3))].sum(1)
     iou = drawn[:, 0] / drawn[:, :3].sum(1)
     found = scores["pixels"]["CAMEL"]["iou"]
-    # On the scale of log odds, each draw with half a case more that scores like all: Student's t with 2 degrees of freedom, and
-    # 3 over 2.
-    log_odds = logit((3 * iou + 0.5 * found["mean"]) / 3.5) * 3.5 / 3
-    half = 4.302653 * 1.5**0.5 * log_odds.std()
+    # On the scale of log odds: Student's t with 2 degrees of freedom, and 3 over 2.
+    half = 4.302653 * 1.5**0.5 * iou.std() / (found["mean"] * (1 - found["mean"]))
     expected = expit(logit(found["mean"]) + np.array([-half, half]))
     assert [found["low"], found["high"]] == pytest.approx(list(expected), abs=0.01)
 
