@@ -37,3 +37,15 @@ def test_quoted_numbers_are_those_of_the_results(path, measured):
 def test_some_numbers_are_quoted(measured):
     assert len(measured) > 100
     assert sum(bool(numbers(path)) for path in QUOTING) >= 3
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("results*.md")), ids=lambda path: path.name)
+def test_a_baseline_has_one_interval_on_a_page(path):
+    """Rows of "everything is tumour" that score the same are of the same images, whichever methods they stand beside."""
+    found = {}
+    for line in path.read_text().splitlines():
+        title = line.split("|")[1].strip() if line.startswith("|") else ""
+        score = _WITH_INTERVAL.search(line)
+        if score and (title == "Everything is tumour" or title.startswith("Ceiling")):
+            found.setdefault((title, score.group(1)), set()).add(score.groups())
+    assert all(len(intervals) == 1 for intervals in found.values()), found
