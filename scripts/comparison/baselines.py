@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from scripts.comparison.data import files_key
 from scripts.options.class_names import add_class_names_option
 from shared.data import TissueCache, load_manifest, read_image
 from shared.data.record import Record
@@ -159,12 +160,14 @@ def _pictures(record: Record, mpp: float, tissue: TissueCache, rng: np.random.Ge
 def make_network(
     name: str, manifest: Path, num_classes: int, mpp: float, tissue: TissueCache, folder: Path, seed: int
 ) -> nn.Module:
-    """The network of a baseline: trained, or read from `folder` if it was trained there on the same manifest in the same way."""
+    """The network of a baseline: trained, or read from `folder` if it was trained there on the same images in the same way."""
     if name == "everything_is_tumour":
         # Of several classes: everything is background, which flatters accuracies.
         return ConstantClass(num_classes, 1 if num_classes == 2 else 0)
     file = folder / WEIGHTS
-    key = hashlib.sha256(json.dumps([num_classes, mpp, seed]).encode() + manifest.read_bytes()).hexdigest()
+    records = load_manifest(manifest, split="train", num_classes=num_classes, both_classes=True)
+    made_of = json.dumps([num_classes, mpp, seed, files_key(records)])
+    key = hashlib.sha256(made_of.encode() + manifest.read_bytes()).hexdigest()
     if file.is_file():
         kept = torch.load(file, weights_only=True)
         if kept.pop("key", None) == key:
@@ -172,7 +175,6 @@ def make_network(
             network.load_state_dict(kept)
             return network
     started = time.perf_counter()
-    records = load_manifest(manifest, split="train", num_classes=num_classes, both_classes=True)
     network = train_colours(records, num_classes, mpp, tissue, seed)
     # The weights last: with them the training is finished, and what it took is not measured again.
     with atomic_path(folder / TRAINED) as temporary:

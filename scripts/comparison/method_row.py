@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from shared.metrics import Reliability
 
 from .baselines import BASELINES, UNTRAINED
 from .ceilings import CEILINGS
-from .intervals import Draws, Interval
+from .data import ComparisonData
+from .intervals import NUM_DRAWS, Draws, Interval, draw, pooled_reliability
 from .origin import Origin
+from .scoring import Scores
 
 DONE, SKIPPED, FAILED = "ok", "skipped", "failed"
 
@@ -100,3 +103,14 @@ class MethodRow:
     def is_of_one_training(self) -> bool:
         """Whether nothing is known of what another training would score; what is not trained would score the same."""
         return len(self.seeds) == 1 and self.key not in UNTRAINED and self.key not in CEILINGS
+
+
+def fill_scores(row: MethodRow, scored: Sequence[Scores], data: ComparisonData, num_draws: int = NUM_DRAWS) -> None:
+    """Fill in what the maps of a method's trainings score, on all test images or slides and on those of each group."""
+    row.draws = draw(scored, num_draws, stream=row.key)
+    for group in data.groups:
+        chosen = data.of_group(group)
+        row.of_groups[group] = draw([one.of(chosen) for one in scored], num_draws, stream=row.key)
+    row.scores = {name: row.draws.interval(name) for name in row.draws.trainings}
+    row.reliability = pooled_reliability(scored)
+    row.confusion = np.sum([one.confusion.sum(axis=0) for one in scored], axis=0)

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.data import TissueCache
 from shared.handlers import Tracking
@@ -29,11 +27,11 @@ from .attempts import INFERENCE_USAGE, USAGE, attempts_in, last_line, mean_secon
 from .baselines import BASELINES, TRAINED
 from .ceilings import CEILINGS, INSTANCES_PER_SIDE
 from .data import ComparisonData, files_key
-from .intervals import NUM_DRAWS, draw, intervals, pooled_reliability
+from .intervals import NUM_DRAWS, intervals
 from .kept_rows import keep_row, kept_row, kept_rows
 from .measured_process import command_line
 from .method_records import NotComparable
-from .method_row import DONE, FAILED, SKIPPED, MethodRow
+from .method_row import DONE, FAILED, SKIPPED, MethodRow, fill_scores
 from .methods import Method
 from .origin import Origin, distinct
 from .planning import Plan, plan
@@ -309,11 +307,7 @@ class Comparison:
         manifests = {
             name: _sha256(file) for name, file in sorted({**self.data.manifests, "test": self.data.test_manifest}.items())
         }
-        made_of = {
-            "command": list(command),
-            "sha256": manifests,
-            "images": files_key([row for row in self.data.rows if row["split"] == "test"]),
-        }
+        made_of = {"command": list(command), "sha256": manifests, "files": self.data.files_of_methods}
         wanted = json.dumps(made_of) + "\n"
         if note.is_file() and note.read_bytes() == wanted.encode() and _has_all_maps(maps):
             return 0
@@ -383,17 +377,6 @@ class Comparison:
 
     def _maps(self, key: str, seed: int) -> Path:
         return self.out / "maps" / key / f"seed={seed}"
-
-
-def fill_scores(row: MethodRow, scored: Sequence[Scores], data: ComparisonData, num_draws: int = NUM_DRAWS) -> None:
-    """Fill in what the maps of a method's trainings score, on all test images or slides and on those of each group."""
-    row.draws = draw(scored, num_draws, stream=row.key)
-    for group in data.groups:
-        chosen = data.of_group(group)
-        row.of_groups[group] = draw([one.of(chosen) for one in scored], num_draws, stream=row.key)
-    row.scores = {name: row.draws.interval(name) for name in row.draws.trainings}
-    row.reliability = pooled_reliability(scored)
-    row.confusion = np.sum([one.confusion.sum(axis=0) for one in scored], axis=0)
 
 
 def _has_all_maps(maps: Path) -> bool:

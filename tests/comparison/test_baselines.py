@@ -1,8 +1,11 @@
 """The trivial baselines: what they answer, and that colour learns what colour tells."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from scripts.comparison.attempts import seconds_of_colours
 from scripts.comparison.baselines import ColourClassifier, ConstantClass, make_network, train_colours
@@ -74,6 +77,20 @@ def test_colours_find_what_is_of_another_colour(images_csv, tmp_path):
     assert again.side_px == network.side_px
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
     assert (tmp_path / "model.pt").stat().st_mtime_ns == trained_at
+
+
+def test_colours_are_learned_again_from_images_that_were_changed_in_place(images_csv, tmp_path):
+    manifest = shutil.copytree(images_csv.parent, tmp_path / "images") / images_csv.name
+
+    def learned():
+        return make_network("colour_only", manifest, 2, 0.5, TissueCache(tmp_path), tmp_path, seed=0).state_dict()
+
+    before = learned()
+    test, training = (load_manifest(manifest, split=split)[1]["image"] for split in ("test", "train"))
+    for image, same in ((test, True), (training, False)):
+        Image.new("RGB", (96, 96), (90, 160, 90)).save(image)
+        after = learned()
+        assert all(torch.equal(value, after[name]) for name, value in before.items()) == same
 
 
 def test_colours_whose_weights_were_not_written_are_learnt_again(images_csv, tmp_path, monkeypatch):
