@@ -17,17 +17,17 @@ from shared.handlers import database_uri
 from shared.sweeps.sweep import parse_value
 
 from ..declarations.published import PublishedData, published_data
-from .baselines import BASELINES
-from .ceilings import CEILINGS
 from .data import MASKS_WHERE_GIVEN, prepare_data
 from .data_checks import check_comparable
-from .intervals import score_names
-from .kept_rows import check_folder, kept_rows, note_folder
-from .method_row import FAILED, SKIPPED
-from .methods import check_given, dataset_of, datasets, find_methods, truth_of, with_dataset
-from .origin import shown_uri, this_call
+from .planning.methods import check_given, dataset_of, datasets, find_methods, truth_of, with_dataset
 from .reporting.report import Report
+from .rows.kept_rows import check_folder, kept_rows, note_folder
+from .rows.method_row import FAILED, SKIPPED
 from .runs import Comparison, Tracker
+from .scores.ceilings import CEILINGS
+from .scores.intervals import score_names
+from .trainings.baselines import BASELINES
+from .trainings.origin import shown_uri, this_call
 
 logger = logging.getLogger("compare")
 

@@ -13,7 +13,7 @@ from shared.evaluation.maps.scoring_grid import ScoringGrid
 from shared.wsi import open_slide
 
 from .data import ComparisonData
-from .scoring import map_class_names
+from .scores.scoring import map_class_names
 
 logger = logging.getLogger(__name__)
 

@@ -23,19 +23,19 @@ from shared.sweeps.sweep import LOG, METRICS, Sweep
 from shared.writers import atomic_path, read_rows
 from shared.wsi.notices import LARGEST_MPP_RATIO
 
-from .attempts import INFERENCE_USAGE, USAGE, attempts_in, last_line, mean_seconds, peak, seconds, seconds_of_colours
-from .baselines import BASELINES, TRAINED
-from .ceilings import CEILINGS, INSTANCES_PER_SIDE
 from .data import ComparisonData, files_key
-from .intervals import NUM_DRAWS, intervals
-from .kept_rows import keep_row, kept_row, kept_rows
-from .measured_process import command_line
-from .method_records import NotComparable
-from .method_row import DONE, FAILED, SKIPPED, MethodRow, fill_scores
-from .methods import Method
-from .origin import Origin, distinct
-from .planning import Plan, plan
-from .scoring import MapScorer, Scores
+from .planning.method_records import NotComparable
+from .planning.methods import Method
+from .planning.plan import Plan, plan
+from .rows.kept_rows import keep_row, kept_row, kept_rows
+from .rows.method_row import DONE, FAILED, SKIPPED, MethodRow, fill_scores
+from .scores.ceilings import CEILINGS, INSTANCES_PER_SIDE
+from .scores.intervals import NUM_DRAWS, intervals
+from .scores.scoring import MapScorer, Scores
+from .trainings.attempts import INFERENCE_USAGE, USAGE, attempts_in, last_line, mean_seconds, peak, seconds, seconds_of_colours
+from .trainings.baselines import BASELINES, TRAINED
+from .trainings.measured_process import command_line
+from .trainings.origin import Origin, distinct
 
 logger = logging.getLogger(__name__)
 
@@ -282,7 +282,7 @@ class Comparison:
         seeds = self._all_seeds(name) if learns else self.seeds[:1]
         for seed in seeds:
             folder, maps = self.out / "runs" / name / f"seed={seed}", self._maps(name, seed)
-            command = [sys.executable, str(ROOT / "scripts" / "comparison" / "baselines.py"), name]
+            command = [sys.executable, str(ROOT / "scripts" / "comparison" / "trainings" / "baselines.py"), name]
             command += ["--manifest", str(self.data.manifests[kind]), "--test", str(self.data.test_manifest)]
             command += ["--class_names", *self.data.class_names, "--mpp", str(mpp), "--seed", str(seed)]
             command += ["--tissue", str(self.tissue.folder), "--out", str(folder), "--maps", str(maps)]

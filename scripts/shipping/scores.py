@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scripts.comparison.intervals import LEVEL, NUM_DRAWS, Interval, intervals
-from scripts.comparison.scoring import Scores
+from scripts.comparison.scores.intervals import LEVEL, NUM_DRAWS, Interval, intervals
+from scripts.comparison.scores.scoring import Scores
 from shared.data.record import Record
 from shared.evaluation.report import COUNTS, everything_is_tumour
 from shared.metrics import BOUNDARY_THRESHOLDS

@@ -12,12 +12,12 @@ from PIL import Image
 from torch import nn
 
 from scripts.comparison.data import ComparisonData, prepare_data
-from scripts.comparison.intervals import Interval, draw, pooled_reliability
-from scripts.comparison.method_row import FAILED, SKIPPED, MethodRow
-from scripts.comparison.methods import find_methods
-from scripts.comparison.origin import this_call
+from scripts.comparison.planning.methods import find_methods
 from scripts.comparison.reporting.report import Report
-from scripts.comparison.scoring import MapScorer
+from scripts.comparison.rows.method_row import FAILED, SKIPPED, MethodRow
+from scripts.comparison.scores.intervals import Interval, draw, pooled_reliability
+from scripts.comparison.scores.scoring import MapScorer
+from scripts.comparison.trainings.origin import this_call
 from scripts.declarations.published import PublishedData, PublishedRow
 from shared.data import TissueCache
 from shared.inference import Compute, Outputs, SlideMapper, Tiles

@@ -9,8 +9,8 @@ import pytest
 
 from scripts import compare
 from scripts.comparison.data import ComparisonData, prepare_data
-from scripts.comparison.methods import find_methods, with_dataset
-from scripts.comparison.planning import plan
+from scripts.comparison.planning.methods import find_methods, with_dataset
+from scripts.comparison.planning.plan import plan
 from scripts.declarations.published import published_data
 from scripts.declarations.supervision import IMAGES, SLIDES
 from shared.sweeps.sweep import parse_value

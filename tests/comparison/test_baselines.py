@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from scripts.comparison.attempts import seconds_of_colours
-from scripts.comparison.baselines import ColourClassifier, ConstantClass, make_network, train_colours
 from scripts.comparison.data import prepare_data
-from scripts.comparison.method_row import DONE
+from scripts.comparison.rows.method_row import DONE
 from scripts.comparison.runs import Comparison, Tracker
+from scripts.comparison.trainings.attempts import seconds_of_colours
+from scripts.comparison.trainings.baselines import ColourClassifier, ConstantClass, make_network, train_colours
 from shared.data import TissueCache, load_manifest, read_image, write_manifest
 from shared.synthetic import DemoPlan, SlidePlan, write_demo
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from scripts.comparison.intervals import draw
-from scripts.comparison.method_row import MethodRow
 from scripts.comparison.reporting.cautions import Sampled, caution
+from scripts.comparison.rows.method_row import MethodRow
+from scripts.comparison.scores.intervals import draw
 
 from .test_intervals import random_scores
 

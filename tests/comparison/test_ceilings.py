@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.comparison.ceilings import INSTANCES_PER_SIDE, CeilingGrid
-from scripts.comparison.scoring import MapScorer
+from scripts.comparison.scores.ceilings import INSTANCES_PER_SIDE, CeilingGrid
+from scripts.comparison.scores.scoring import MapScorer
 from shared.data import TissueCache
 from shared.evaluation.maps import scoring_grid
 

@@ -11,11 +11,11 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 from scripts.comparison.data import prepare_data
-from scripts.comparison.intervals import draw, score_names
-from scripts.comparison.method_row import MethodRow
 from scripts.comparison.reporting.report import Report
+from scripts.comparison.rows.method_row import MethodRow
 from scripts.comparison.runs import Comparison, Tracker
-from scripts.comparison.scoring import MapScorer
+from scripts.comparison.scores.intervals import draw, score_names
+from scripts.comparison.scores.scoring import MapScorer
 from shared.data import TissueCache
 from shared.writers import write_rows
 from shared.writers.ome_tiff import write_ome_tiff_channels

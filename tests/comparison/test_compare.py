@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from scripts import compare
-from scripts.comparison.attempts import last_line, mean_seconds
+from scripts.comparison.trainings.attempts import last_line, mean_seconds
 from shared.data import load_manifest, write_manifest
 from shared.engines.folder_lock import FolderLock
 
@@ -179,7 +179,7 @@ def test_fewer_and_more_seeds_into_one_folder(images_csv, tracked_folder, monkey
     monkeypatch.chdir(ROOT)
     tables = []
     for seeds, code in ((2, "version 1"), (1, "version 2"), (3, "version 3")):
-        monkeypatch.setattr("scripts.comparison.origin.code_text", lambda folder, code=code: code)
+        monkeypatch.setattr("scripts.comparison.trainings.origin.code_text", lambda folder, code=code: code)
         monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments), "--seeds", str(seeds)])
         with pytest.raises(SystemExit):
             compare.main()

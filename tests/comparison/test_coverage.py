@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from scripts.comparison.intervals import Draws, draw
-from scripts.comparison.pooled_scores import Sums, means_of_cases, nanmean, rests_on, scores_of_counts
-from scripts.comparison.scoring import Scores
+from scripts.comparison.scores.intervals import Draws, draw
+from scripts.comparison.scores.pooled_scores import Sums, means_of_cases, nanmean, rests_on, scores_of_counts
+from scripts.comparison.scores.scoring import Scores
 
 
 def simulated(rng, effects, level, images_a_case=3):

@@ -7,8 +7,8 @@ from PIL import Image
 
 from scripts.comparison.data import _kept, prepare_data
 from scripts.comparison.data_checks import check_comparable, unscored_classes
-from scripts.comparison.method_row import SKIPPED, MethodRow
 from scripts.comparison.reporting.report import Report
+from scripts.comparison.rows.method_row import SKIPPED, MethodRow
 from shared.data import load_manifest
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from scripts.comparison.data import prepare_data
 from scripts.comparison.data_checks import check_comparable
-from scripts.comparison.method_row import SKIPPED, MethodRow, fill_scores
 from scripts.comparison.reporting.report import Report
-from scripts.comparison.scoring import MapScorer
+from scripts.comparison.rows.method_row import SKIPPED, MethodRow, fill_scores
+from scripts.comparison.scores.scoring import MapScorer
 from scripts.declarations.published import PublishedData, PublishedRow
 from shared.data import TissueCache
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import special, stats
 
-from scripts.comparison.intervals import Interval, _noise_of_both, draw, intervals, pooled_reliability, score_names
-from scripts.comparison.scoring import Scores
+from scripts.comparison.scores.intervals import Interval, _noise_of_both, draw, intervals, pooled_reliability, score_names
+from scripts.comparison.scores.scoring import Scores
 from shared.metrics import binary_scores, class_scores, ods_of_counts, reliability_of_map_histograms
 from shared.metrics.ranking import roc_auc_of_histograms
 

@@ -13,11 +13,11 @@ import pytest
 
 from scripts import compare
 from scripts.comparison.data import files_key
-from scripts.comparison.kept_rows import DATA_OPTIONS, check_folder, keep_row, kept_row, kept_rows, note_folder
-from scripts.comparison.method_row import DONE, FAILED, SKIPPED, MethodRow
-from scripts.comparison.methods import find_methods
-from scripts.comparison.origin import Origin
+from scripts.comparison.planning.methods import find_methods
+from scripts.comparison.rows.kept_rows import DATA_OPTIONS, check_folder, keep_row, kept_row, kept_rows, note_folder
+from scripts.comparison.rows.method_row import DONE, FAILED, SKIPPED, MethodRow
 from scripts.comparison.runs import Comparison, NothingMade, Tracker, _has_all_maps
+from scripts.comparison.trainings.origin import Origin
 from shared.data import load_manifest
 
 ROOT = Path(__file__).resolve().parents[2]

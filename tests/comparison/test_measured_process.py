@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.comparison.attempts import seconds
-from scripts.comparison.measured_process import command_line, read_attempts
+from scripts.comparison.trainings.attempts import seconds
+from scripts.comparison.trainings.measured_process import command_line, read_attempts
 
 MIB = 2**20
 

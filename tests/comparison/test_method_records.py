@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from scripts.comparison.data import prepare_data
-from scripts.comparison.method_records import NotComparable
-from scripts.comparison.planning import plan
+from scripts.comparison.planning.method_records import NotComparable
+from scripts.comparison.planning.plan import plan
 from shared.data import load_manifest, write_manifest
 from shared.synthetic import DemoPlan, SlidePlan, write_demo
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from scripts.comparison.methods import check_given, find_methods, truth_of
+from scripts.comparison.planning.methods import check_given, find_methods, truth_of
 
 from .conftest import BUNDLES, method
 

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from scripts import compare
-from scripts.comparison import baselines
 from scripts.comparison.command import _dataset, _published
+from scripts.comparison.trainings import baselines
 
 from .conftest import BUNDLES
 

@@ -10,15 +10,15 @@ from dataclasses import replace
 import pytest
 
 from scripts import compare
-from scripts.comparison.attempts import INFERENCE_USAGE, USAGE, attempts_in
 from scripts.comparison.command import _tracking_uri
-from scripts.comparison.measured_process import command_line
-from scripts.comparison.method_row import MethodRow
-from scripts.comparison.origin import Origin, distinct, is_shared, this_call
 from scripts.comparison.reporting.cautions import Sampled
 from scripts.comparison.reporting.markdown import write_markdown
 from scripts.comparison.reporting.origins import made_by
 from scripts.comparison.reporting.report import Report
+from scripts.comparison.rows.method_row import MethodRow
+from scripts.comparison.trainings.attempts import INFERENCE_USAGE, USAGE, attempts_in
+from scripts.comparison.trainings.measured_process import command_line
+from scripts.comparison.trainings.origin import Origin, distinct, is_shared, this_call
 from scripts.declarations.published import WHOLE
 
 FIRST = Origin(

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from scripts.comparison.data import prepare_data
-from scripts.comparison.methods import dataset_of, find_methods, with_dataset
-from scripts.comparison.planning import NotComparable, plan
+from scripts.comparison.planning.methods import dataset_of, find_methods, with_dataset
+from scripts.comparison.planning.plan import NotComparable, plan
 from shared.data import RegionDataset, check_images, load_manifest, write_manifest
 from shared.synthetic import DemoPlan, SlidePlan, write_demo
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.comparison.intervals import score_names
-from scripts.comparison.methods import find_methods, with_dataset
-from scripts.comparison.planning import FACTS
+from scripts.comparison.planning.methods import find_methods, with_dataset
+from scripts.comparison.planning.plan import FACTS
+from scripts.comparison.scores.intervals import score_names
 from scripts.declarations.published import WHOLE, published_data
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"

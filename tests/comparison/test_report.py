@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.comparison.differences import verdict
-from scripts.comparison.intervals import Difference, Interval, draw, score_names
 from scripts.comparison.reporting.cells import difference_cell
 from scripts.comparison.reporting.gallery import examples
 from scripts.comparison.reporting.parts import case_values, worst_cases
 from scripts.comparison.reporting.plots import Point, label_places, scatter
 from scripts.comparison.reporting.report import Report
 from scripts.comparison.reporting.table import difference_text
+from scripts.comparison.rows.differences import verdict
+from scripts.comparison.scores.intervals import Difference, Interval, draw, score_names
 
 from .conftest import SECONDS, drawn_of
 

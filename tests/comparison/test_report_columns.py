@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scripts.comparison.intervals import Interval, draw, score_names
-from scripts.comparison.method_row import MethodRow
+from scripts.comparison.rows.method_row import MethodRow
+from scripts.comparison.scores.intervals import Interval, draw, score_names
 from scripts.declarations.published import published_data
 
 from .conftest import BUNDLES, drawn_of

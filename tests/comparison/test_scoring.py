@@ -11,7 +11,7 @@ from PIL import Image
 
 from scripts.comparison import data as comparison_data
 from scripts.comparison.data import prepare_data
-from scripts.comparison.scoring import MapScorer
+from scripts.comparison.scores.scoring import MapScorer
 from shared.data import TissueCache, load_manifest, slide_regions
 from shared.evaluation.maps.cohort import MapCohort
 from shared.evaluation.maps.report import tumour_map_report

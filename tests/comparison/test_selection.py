@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from scripts.comparison.methods import find_methods
-from scripts.comparison.planning import plan
-from scripts.comparison.selection import chosen_by
+from scripts.comparison.planning.methods import find_methods
+from scripts.comparison.planning.plan import plan
+from scripts.comparison.planning.selection import chosen_by
 
 from .conftest import BUNDLES, method
 

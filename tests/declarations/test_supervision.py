@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.comparison.methods import find_methods
+from scripts.comparison.planning.methods import find_methods
 from scripts.declarations.supervision import read_supervision
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from shared.data.record import Record
 
-from ..intervals import FEW_CASES
-from ..method_row import MethodRow
+from ..rows.method_row import MethodRow
+from ..scores.intervals import FEW_CASES
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from scripts.declarations.published import PublishedData
 
-from ..intervals import Difference, Interval
-from ..method_row import MethodRow
+from ..rows.method_row import MethodRow
+from ..scores.intervals import Difference, Interval
 from .table import ahead_text, range_text, signed_text
 
 

@@ -24,8 +24,8 @@ from shared.writers.palette import class_colour
 from shared.wsi import open_slide
 
 from ..data import ComparisonData
-from ..method_row import MethodRow
-from ..scoring import map_class_names
+from ..rows.method_row import MethodRow
+from ..scores.scoring import map_class_names
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from scripts.declarations.published import WHOLE, PublishedData
 from shared.writers import atomic_path
 
-from ..differences import FLOOR, differences_to, verdict
-from ..method_row import DONE, MethodRow
-from ..origin import Origin
+from ..rows.differences import FLOOR, differences_to, verdict
+from ..rows.method_row import DONE, MethodRow
+from ..trainings.origin import Origin
 from .cautions import Sampled, caution, over_text, pair_text, trainings_text
 from .origins import NOT_RECORDED, made_by
 from .table import citation_text, cited, confusion_shares, difference_text, labels_text, percent, reading_text, row_of

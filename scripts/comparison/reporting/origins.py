@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..ceilings import CEILINGS
-from ..method_row import MethodRow
-from ..origin import Origin
+from ..rows.method_row import MethodRow
+from ..scores.ceilings import CEILINGS
+from ..trainings.origin import Origin
 
 NOT_RECORDED = "a call that is not recorded, of an older version"
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from shared.writers import atomic_path
 
-from ..intervals import Draws
-from ..method_row import DONE, MethodRow
+from ..rows.method_row import DONE, MethodRow
+from ..scores.intervals import Draws
 
 
 @dataclass(frozen=True)

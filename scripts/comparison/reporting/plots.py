@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 from shared.metrics import Reliability
 
-from ..intervals import Interval
+from ..scores.intervals import Interval
 
 _WIDTH, _HEIGHT = 440, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 30, 46

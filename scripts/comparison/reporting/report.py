@@ -17,13 +17,13 @@ from shared.handlers import experiment_id
 from shared.writers import atomic_path
 from shared.writers.palette import class_colour
 
-from ..ceilings import CEILINGS
 from ..data import MASKS_ONLY, MASKS_WHERE_GIVEN, ComparisonData
 from ..data_checks import unscored_classes
-from ..differences import FLOOR, differences_to, reference_note, reference_of, verdict, write_differences
-from ..intervals import score_names
-from ..method_row import DONE, MethodRow
-from ..origin import Origin, is_server, is_shared, now_text, shown_uri, this_call
+from ..rows.differences import FLOOR, differences_to, reference_note, reference_of, verdict, write_differences
+from ..rows.method_row import DONE, MethodRow
+from ..scores.ceilings import CEILINGS
+from ..scores.intervals import score_names
+from ..trainings.origin import Origin, is_server, is_shared, now_text, shown_uri, this_call
 from .cautions import Sampled, caution, over_text, pair_text, split_text, trainings_text
 from .cells import Cell, difference_cell, is_number, score_cells, seed_rows
 from .gallery import examples, shown_size

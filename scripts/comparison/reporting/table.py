@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scripts.declarations.published import PublishedData
 from shared.writers import atomic_path
 
-from ..ceilings import CEILINGS
-from ..differences import differences_to, verdict
-from ..intervals import Difference, Interval
-from ..method_row import MethodRow
+from ..rows.differences import differences_to, verdict
+from ..rows.method_row import MethodRow
+from ..scores.ceilings import CEILINGS
+from ..scores.intervals import Difference, Interval
 
 EFFORTS = ("labels", "areas", "masks")
 

@@ -1,6 +1,6 @@
 """Runs a command and keeps what it cost: seconds and peak memory, of the GPUs too, attempt by attempt.
 
-python scripts/comparison/measured_process.py usage.json null python -m monai.bundle run ...
+python scripts/comparison/trainings/measured_process.py usage.json null python -m monai.bundle run ...
 
 Each attempt is noted with its origin, the JSON after the file's name: the call of the comparison that it is of.
 
@@ -96,7 +96,7 @@ def command_line(path: Path, command: Sequence[str], origin: Mapping[str, str] |
 
 def _run_child() -> Callable[[Sequence[str], TextIO], int]:
     # Not as a part of its package, whose import takes seconds and half a gigabyte.
-    file = Path(__file__).resolve().parents[2] / "shared" / "sweeps" / "child_process.py"
+    file = Path(__file__).resolve().parents[3] / "shared" / "sweeps" / "child_process.py"
     spec = importlib.util.spec_from_file_location("child_process", file)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} cannot be loaded")

@@ -33,9 +33,9 @@ from shared.metrics.region import region_f_of_counts
 from shared.writers import atomic_path, read_rows
 from shared.wsi import open_slide, tissue_mask
 
+from ..data import ComparisonData
+from ..json_file import read_object
 from .ceilings import INSTANCES_PER_SIDE, CeilingGrid
-from .data import ComparisonData
-from .json_file import read_object
 
 # Raise it when the same maps score differently.
 SCORES_VERSION = 2

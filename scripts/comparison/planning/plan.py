@@ -13,7 +13,7 @@ from shared.data import load_manifest
 from shared.data.record import Record, has_known_mask, label_of
 from shared.wsi.notices import LARGEST_MPP_RATIO
 
-from .data import TRUTHS, ComparisonData
+from ..data import TRUTHS, ComparisonData
 from .method_records import NotComparable, check_unseen, effort, is_folded, learned_records, selecting_records, trainable
 from .methods import Method
 from .selection import chosen_by, selection_effort

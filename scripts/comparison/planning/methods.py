@@ -12,8 +12,8 @@ from monai.bundle import ConfigParser
 
 from scripts.declarations.supervision import Supervision, read_supervision
 
-from .data import MASKS_ONLY, TRUTHS
-from .json_file import read_object
+from ..data import MASKS_ONLY, TRUTHS
+from ..json_file import read_object
 
 # No overlays of data sets.
 _NO_OVERLAYS = {"train", "inference", "evaluate", "metadata"}

@@ -1,6 +1,7 @@
-"""The trivial predictions that a method has to beat: everything is tumour, and colour alone.
+r"""The trivial predictions that a method has to beat: everything is tumour, and colour alone.
 
-python scripts/comparison/baselines.py colour_only --manifest images.csv --test test.csv --mpp 1.0 --out runs/colour_only/seed=0
+python scripts/comparison/trainings/baselines.py colour_only --manifest images.csv --test test.csv --mpp 1.0 \
+    --out runs/colour_only/seed=0
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import numpy as np
 import torch

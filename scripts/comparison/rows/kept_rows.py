@@ -16,11 +16,11 @@ from shared.engines.run_record import CONFIG
 from shared.synthetic import demo_manifest
 from shared.writers import atomic_path
 
-from .data import MASKS_WHERE_GIVEN
-from .json_file import read_object
+from ..data import MASKS_WHERE_GIVEN
+from ..json_file import read_object
+from ..planning.methods import plain_items
+from ..trainings.origin import Origin
 from .method_row import DONE, MethodRow
-from .methods import plain_items
-from .origin import Origin
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ import torch
 
 import shared
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 # What stands before the last @ of an address may be a password with any letters in it.
 _ADDRESS = re.compile(r"^(--\w+=)?(\w[\w+.-]*://)([^\s?#]*@)")
 

@@ -12,8 +12,8 @@ from shared.inference.cohort.finished import FINISHED
 from shared.inference.cohort.row_store import TABLE_NAME
 from shared.writers import read_rows
 
+from ..json_file import read_object
 from .baselines import TRAINED
-from .json_file import read_object
 from .measured_process import read_attempts
 
 # In the folder of a training: of its own attempts, and of those of its inference.

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from shared.metrics import Reliability
 
-from .baselines import BASELINES, UNTRAINED
-from .ceilings import CEILINGS
-from .data import ComparisonData
-from .intervals import NUM_DRAWS, Draws, Interval, draw, pooled_reliability
-from .origin import Origin
-from .scoring import Scores
+from ..data import ComparisonData
+from ..scores.ceilings import CEILINGS
+from ..scores.intervals import NUM_DRAWS, Draws, Interval, draw, pooled_reliability
+from ..scores.scoring import Scores
+from ..trainings.baselines import BASELINES, UNTRAINED
+from ..trainings.origin import Origin
 
 DONE, SKIPPED, FAILED = "ok", "skipped", "failed"
 

@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 from shared.data.manifest import REGION
 from shared.data.record import Record
 
-from .data import ComparisonData
+from ..data import ComparisonData
 from .methods import Method
 from .selection import VALIDATION, chosen_on
 

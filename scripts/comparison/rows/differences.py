@@ -10,8 +10,8 @@ import pandas as pd
 
 from shared.writers import atomic_path
 
-from .ceilings import CEILINGS
-from .intervals import Difference, best_method
+from ..scores.ceilings import CEILINGS
+from ..scores.intervals import Difference, best_method
 from .method_row import DONE, FAILED, MethodRow
 
 # What every method has to beat.

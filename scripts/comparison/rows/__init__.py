@@ -1,0 +1,1 @@
+"""A row for each method: its scores and costs, what earlier calls left, and the differences between methods."""

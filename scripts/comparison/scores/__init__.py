@@ -1,0 +1,1 @@
+"""What maps score against the truth, with intervals, and what labels painted over whole images would."""

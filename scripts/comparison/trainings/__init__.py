@@ -1,0 +1,1 @@
+"""What is trained, the trivial baselines included, what it cost, and which call made it."""
