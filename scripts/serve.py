@@ -117,7 +117,7 @@ def prepare_settings(arguments: argparse.Namespace) -> None:
 def serve(arguments: argparse.Namespace) -> None:
     from monailabel.config import settings
 
-    from scripts.label_server.access import check_host
+    from scripts.label_server.doors.access import check_host
 
     # Checked before the other imports, which take seconds.
     check_host(arguments.host, settings.MONAI_LABEL_AUTH_ENABLE, arguments.insecure)
@@ -126,10 +126,10 @@ def serve(arguments: argparse.Namespace) -> None:
     from filelock import FileLock, Timeout
 
     from scripts.label_server.app import REMOTE, AppConfig, PathologyApp
-    from scripts.label_server.datastore import check_studies
     from scripts.label_server.ending import run_until_signal
     from scripts.label_server.learning.served_model import find_bundles
     from scripts.label_server.server import create_server
+    from scripts.label_server.studies.datastore import check_studies
 
     if not arguments.studies.startswith(REMOTE):
         check_studies(Path(arguments.studies))

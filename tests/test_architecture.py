@@ -134,6 +134,34 @@ def test_a_folder_can_be_taken_in_at_a_glance(folder):
     assert len(modules) < MOST_MODULES, f"shared/{folder} has {len(modules)} modules: divide it by role"
 
 
+# What these hold is a list: the commands themselves, and a module for each measurement and for each data set.
+LISTS = {"scripts", "scripts/benchmarks", "scripts/preparation"}
+FOLDERS_OF_SCRIPTS = sorted({str(path.parent.relative_to(ROOT)) for path in (ROOT / "scripts").rglob("*.py")})
+
+
+@pytest.mark.parametrize("folder", [folder for folder in FOLDERS_OF_SCRIPTS if folder not in LISTS])
+def test_a_folder_of_scripts_can_be_taken_in_at_a_glance(folder):
+    modules = [path.name for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) < MOST_MODULES, f"{folder} has {len(modules)} modules: divide it by role"
+
+
+@pytest.mark.parametrize("folder", FOLDERS_OF_SCRIPTS)
+def test_what_a_folder_of_scripts_holds_imports_one_way(folder):
+    """Modules and folders alike: none is both above and below another."""
+    package = folder.split("/")
+    below = {path.stem: set() for path in (ROOT / folder).iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    for path in (ROOT / folder).rglob("*.py"):
+        at = path.relative_to(ROOT).with_suffix("").parts
+        for dots, name, names in imports_of(path):
+            base = [*(at[:-dots] if dots else ()), *filter(None, name.split("."))]
+            for imported in ([*base, part] for part in names or [""]):
+                if imported[: len(package)] == package and len(imported) > len(package):
+                    below[at[len(package)]] |= {imported[len(package)]} & below.keys() - {at[len(package)]}
+    while free := {name for name, imported in below.items() if not imported}:
+        below = {name: imported - free for name, imported in below.items() if name not in free}
+    assert not below, f"a circle among {', '.join(sorted(below))}"
+
+
 def test_modules_do_not_import_each_other_in_a_circle():
     """Rooms within a room have an order too."""
     known = {".".join(module.with_suffix("").parts) for module in MODULES}

@@ -20,11 +20,8 @@ from shared import __version__
 from shared.data.tissue_cache import TissueCache
 from shared.wsi.annotations.frames import QUPATH
 
-from .datastore import SlideDatastore
 from .doors.numbers import LEAST_MPP, MOST_MPP, number
 from .doors.uploads import Uploads
-from .drawn_files import DrawnFiles
-from .far_strategy import NAME, UncertainAndFar
 from .learning.recipe import Recipe
 from .learning.served_model import BundleSource, ServedModel, check_features, config_files
 from .learning.training import Trainings, recipe_of, write_run_manifest
@@ -32,9 +29,12 @@ from .learning.training_keys import check_training_keys
 from .learning.training_set import LabelledSlide, with_drawn_fraction
 from .learning.warm_process import WarmProcess
 from .learning.weak_labels import WeakLabel, weak_label
+from .maps.slide_maps import SlideMaps
 from .refusal import Refusal
-from .slide_maps import SlideMaps
-from .tasks import BundleInfer, BundleTrain, LeastCertain, Unlabelled
+from .studies.datastore import SlideDatastore
+from .studies.drawn_files import DrawnFiles
+from .tasks.bundle_tasks import BundleInfer, BundleTrain, LeastCertain, Unlabelled
+from .tasks.far_strategy import NAME, UncertainAndFar
 from .viewer_frame import frame_origin_of_slide
 
 logger = logging.getLogger(__name__)

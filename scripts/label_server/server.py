@@ -23,17 +23,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
-from .access import allowed_hosts
-from .activelearning_api import activelearning_routes
 from .app import PathologyApp
-from .datastore_api import datastore_routes
+from .doors.access import allowed_hosts
 from .doors.guard import LARGEST_UPLOAD_BYTES, Guard
 from .doors.plain_errors import PlainErrors
 from .doors.strict_json import body_of, parse_json
-from .inference_api import answer_upload, answer_wsi, check_output, image_params, rendered
+from .endpoints.activelearning import activelearning_routes
+from .endpoints.datastore import datastore_routes
+from .endpoints.inference import answer_upload, answer_wsi, check_output, image_params, rendered
+from .endpoints.responses import Answer
 from .learning.training import TrainingTask
 from .refusal import Refusal
-from .responses import Answer
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.label_server.drawn_files import DrawnFiles
 from scripts.label_server.refusal import Refusal
+from scripts.label_server.studies.drawn_files import DrawnFiles
 from shared.networks import SideOutputVGG
 
 from .conftest import DEADLINE_S, TINY_CDWS, Server, asap, running

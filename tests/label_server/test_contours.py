@@ -8,8 +8,8 @@ import pytest
 import shapely
 from shapely.geometry import Point, Polygon, box
 
-from scripts.label_server.contours import contours_by_class, cut_features, without_holes
-from scripts.label_server.responses import Answer, asap_xml, dsa_json, geojson, plain_json
+from scripts.label_server.endpoints.responses import Answer, asap_xml, dsa_json, geojson, plain_json
+from scripts.label_server.maps.contours import contours_by_class, cut_features, without_holes
 from shared.writers import annotation_feature
 
 NAME = 'Tumour "A" & <B>'

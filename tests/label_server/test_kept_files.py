@@ -10,7 +10,7 @@ SAID = {"weak_label": {"tumor": 1, "fraction": 0.1}}
 @pytest.fixture
 def store(monai_label, tmp_path):
     """Opens the studies folder, as a server does when it starts."""
-    from scripts.label_server.datastore import SlideDatastore
+    from scripts.label_server.studies.datastore import SlideDatastore
 
     (tmp_path / "studies" / "sub").mkdir(parents=True)
     for name in ("a.tif", "a.svs", "b.tif", "sub/c.tif"):
@@ -48,7 +48,7 @@ def test_a_label_is_replaced_in_one_step(store, tmp_path, monkeypatch):
         target.write_text("sec")
         raise OSError("killed here")
 
-    monkeypatch.setattr("scripts.label_server.datastore.shutil.copy", half)
+    monkeypatch.setattr("scripts.label_server.studies.datastore.shutil.copy", half)
     with pytest.raises(OSError, match="killed here"):
         opened.save_label("b", upload(tmp_path, "second.xml", "second"), "final", {})
     assert store().annotation_file("b").read_text() == "first"

@@ -9,8 +9,8 @@ import pytest
 import torch
 from shapely.geometry import box, shape
 
-from scripts.label_server.far_regions import best_region, distances, known_cells
 from scripts.label_server.learning.weak_labels import DrawnAreas
+from scripts.label_server.tasks.far_regions import best_region, distances, known_cells
 from shared.encoders import encoder_of_features, load_encoder
 
 from .conftest import DEADLINE_S, Server, running

@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-from scripts.label_server.known_outlines import KnownOutlines
-from scripts.label_server.slide_names import find_slides
+from scripts.label_server.maps.known_outlines import KnownOutlines
+from scripts.label_server.studies.slide_names import find_slides
 from shared.networks import SideOutputVGG
 
 from .conftest import DEADLINE_S, TINY_CDWS, Server, running

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scripts.label_server.uncertainty import most_uncertain_region, uncertainty
+from scripts.label_server.tasks.uncertainty import most_uncertain_region, uncertainty
 from shared.writers import write_ome_tiff
 
 

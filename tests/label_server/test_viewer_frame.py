@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from shapely.geometry import box, shape
 
-from scripts.label_server.contours import moved_features
+from scripts.label_server.endpoints.responses import Answer, asap_xml, geojson
+from scripts.label_server.endpoints.wsi_request import parse_wsi_request
 from scripts.label_server.learning.weak_labels import weak_label
+from scripts.label_server.maps.contours import moved_features
 from scripts.label_server.refusal import Refusal
-from scripts.label_server.responses import Answer, asap_xml, geojson
 from scripts.label_server.viewer_frame import frame_of_viewer, frame_origin_of_slide, moved_box
-from scripts.label_server.wsi_request import parse_wsi_request
 from shared.writers import annotation_feature
 from tests.wsi.scn_slide import write_scn
 

@@ -5,9 +5,9 @@ from threading import Event, Thread
 import pytest
 from shapely.geometry import box
 
-from scripts.label_server.drawn_files import DrawnFiles
 from scripts.label_server.learning.weak_labels import DRAWN, METADATA, SAID, DrawnAreas, weak_label
 from scripts.label_server.refusal import Refusal
+from scripts.label_server.studies.drawn_files import DrawnFiles
 
 
 def said(tumour, fraction=None):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from scripts.label_server.endpoints.wsi_request import DEFAULT_MIN_POLY_AREA, WsiRequest, parse_wsi_request
 from scripts.label_server.refusal import Refusal
-from scripts.label_server.wsi_request import DEFAULT_MIN_POLY_AREA, WsiRequest, parse_wsi_request
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..access import check_parameters
 from ..refusal import Refusal
+from .access import check_parameters
 
 # For bodies other than uploads; the Digital Slide Archive lists the tiles of a slide in one.
 LARGEST_BODY_BYTES = 16 * 2**20

@@ -16,15 +16,15 @@ from shared.inference.row import Row
 from shared.wsi.annotations.frames import QUPATH
 from shared.wsi.slide import Slide
 
-from .access import check_name
-from .doors.numbers import FARTHEST_PX, whole_number
-from .learning.served_model import ServedModel
-from .learning.training import Trainings, base_config, recipe_of
-from .learning.weak_labels import WeakLabel, proposals
-from .refusal import Refusal
-from .slide_maps import SlideMaps
+from ..doors.access import check_name
+from ..doors.numbers import FARTHEST_PX, whole_number
+from ..learning.served_model import ServedModel
+from ..learning.training import Trainings, base_config, recipe_of
+from ..learning.weak_labels import WeakLabel, proposals
+from ..maps.slide_maps import SlideMaps
+from ..refusal import Refusal
+from ..viewer_frame import frame_origin_of_slide
 from .uncertainty import most_uncertain_region
-from .viewer_frame import frame_origin_of_slide
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ LabelOf = Callable[[str], WeakLabel | None]
 
 
 class BundleInfer(InferTask):
-    """A bundle as a whole-slide model; the maps are made by the endpoints of `scripts.label_server.inference_api`."""
+    """A bundle as a whole-slide model; the maps are made by the endpoints of `scripts.label_server.endpoints.inference`."""
 
     def __init__(self, model: ServedModel, labels: list[str]) -> None:
         super().__init__(InferType.SEGMENTATION, labels, 2, model.description)

@@ -11,10 +11,10 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 from starlette.concurrency import run_in_threadpool
 
-from .app import PathologyApp
-from .doors.strict_json import body_of, parse_note
-from .learning.weak_labels import proposals
-from .refusal import Refusal
+from ..app import PathologyApp
+from ..doors.strict_json import body_of, parse_note
+from ..learning.weak_labels import proposals
+from ..refusal import Refusal
 
 logger = logging.getLogger(__name__)
 

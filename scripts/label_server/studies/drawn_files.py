@@ -17,8 +17,8 @@ import shapely
 from shared.sweeps.child_process import run_child
 from shared.writers.atomic import atomic_path
 
-from .learning.weak_labels import DrawnAreas, drawn_areas
-from .refusal import Refusal
+from ..learning.weak_labels import DrawnAreas, drawn_areas
+from ..refusal import Refusal
 
 # The annotations of a large slide take a few seconds; outlines with many thousands of crossings would take hours.
 LONGEST_READING_S = 60.0

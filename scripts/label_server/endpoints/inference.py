@@ -9,13 +9,13 @@ from typing import IO, Any
 from shared.wsi.annotations.frames import LEVEL0
 from shared.wsi.formats import image_suffixes, is_plain_picture, known_suffixes
 
-from .access import check_name
-from .app import PathologyApp
-from .contours import moved_features
-from .learning.served_model import LoadedModel, ServedModel
-from .refusal import Refusal
+from ..app import PathologyApp
+from ..doors.access import check_name
+from ..learning.served_model import LoadedModel, ServedModel
+from ..maps.contours import moved_features
+from ..refusal import Refusal
+from ..viewer_frame import frame_of_viewer, frame_origin_of_slide, moved_box
 from .responses import FORMATS, Answer
-from .viewer_frame import frame_of_viewer, frame_origin_of_slide, moved_box
 from .wsi_request import WsiRequest, parse_wsi_request
 
 

@@ -13,7 +13,7 @@ from shared.features.slide_features import SlideFeatures
 from shared.inference.region_map import Box
 from shared.inference.slide_mapper import SlideMapper
 
-from .learning.weak_labels import DrawnAreas
+from ..learning.weak_labels import DrawnAreas
 from .uncertainty import best_window
 
 _CELLS_TOGETHER = 4096

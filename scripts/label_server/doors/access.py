@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 
-from .refusal import Refusal
+from ..refusal import Refusal
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 # Parameters of requests that become file names.

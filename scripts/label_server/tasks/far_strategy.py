@@ -16,13 +16,13 @@ from shared.features.slide_features import FEATURES_SUFFIX, SlideFeatures
 from shared.wsi.annotations.frames import QUPATH
 from shared.wsi.slide import Slide
 
-from .access import check_name
-from .doors.numbers import whole_number
+from ..doors.access import check_name
+from ..doors.numbers import whole_number
+from ..learning.served_model import LoadedModel, ServedModel
+from ..refusal import Refusal
+from ..viewer_frame import frame_origin_of_slide
+from .bundle_tasks import LabelOf, proposed_at, region_size, requested_model
 from .far_regions import CellScores, best_region, distances, known_cells, score_cells
-from .learning.served_model import LoadedModel, ServedModel
-from .refusal import Refusal
-from .tasks import LabelOf, proposed_at, region_size, requested_model
-from .viewer_frame import frame_origin_of_slide
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from shared.inference.region_map import Box, clip_box, map_region
 from shared.writers.atomic import atomic_path
 from shared.wsi.formats import is_plain_picture
 
+from ..learning.kept_maps import KeptMaps
+from ..learning.served_model import LoadedModel
+from ..refusal import Refusal
 from .contours import Feature, cut_features
 from .known_outlines import KnownOutlines
-from .learning.kept_maps import KeptMaps
-from .learning.served_model import LoadedModel
-from .refusal import Refusal
 
 _REGIONS = "regions"
 # Pixels at the network's resolution (16,384 x 16,384); more are not computed while a viewer waits.

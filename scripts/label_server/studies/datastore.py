@@ -19,10 +19,10 @@ from shared.writers.atomic import atomic_path
 from shared.wsi.annotations.annotation_file import ANNOTATION_SUFFIXES, PACKED_SUFFIXES
 from shared.wsi.formats import image_suffixes
 
-from .access import check_name
+from ..doors.access import check_name
+from ..learning.weak_labels import check_info, stated_label
+from ..refusal import Refusal
 from .gone_slides import GoneSlides
-from .learning.weak_labels import check_info, stated_label
-from .refusal import Refusal
 from .slide_names import FoundSlides, find_slides
 from .studies_watch import watch_studies
 

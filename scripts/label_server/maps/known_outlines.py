@@ -10,8 +10,8 @@ import orjson
 
 from shared.wsi.annotations.frames import FRAME_MEMBER, LEVEL0
 
+from ..viewer_frame import frame_origin_of_slide
 from .contours import Feature, moved_features
-from .viewer_frame import frame_origin_of_slide
 
 # Size of the files; their parsed content takes about ten times as much memory.
 MOST_BYTES = 2**27

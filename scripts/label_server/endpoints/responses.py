@@ -11,7 +11,7 @@ import orjson
 
 from shared.wsi.annotations.frames import FRAME_MEMBER
 
-from .contours import Feature, class_colours, contours_by_class
+from ..maps.contours import Feature, class_colours, contours_by_class
 
 _INDENT = "  "
 

@@ -9,8 +9,8 @@ from typing import Any
 from shared.inference.region_map import Box
 from shared.wsi.annotations.frames import check_frame
 
-from .doors.numbers import FARTHEST_PX, LARGEST_AREA_PX, LEAST_MPP, MOST_MPP, number
-from .refusal import Refusal
+from ..doors.numbers import FARTHEST_PX, LARGEST_AREA_PX, LEAST_MPP, MOST_MPP, number
+from ..refusal import Refusal
 
 # Square level-0 pixels; MONAI Label's default.
 DEFAULT_MIN_POLY_AREA = 80.0

@@ -18,12 +18,12 @@ from monailabel.interfaces.exception import LabelNotFoundException
 from shared.wsi.annotations.annotation_file import ANNOTATION_SUFFIXES, PACKED_SUFFIXES
 from shared.wsi.formats import image_suffixes, known_suffixes
 
-from .access import check_name
-from .app import PathologyApp
-from .datastore import FINAL, check_tag
-from .doors.strict_json import parse_note
-from .learning.weak_labels import check_info
-from .refusal import Refusal
+from ..app import PathologyApp
+from ..doors.access import check_name
+from ..doors.strict_json import parse_note
+from ..learning.weak_labels import check_info
+from ..refusal import Refusal
+from ..studies.datastore import FINAL, check_tag
 
 _MAY_READ = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _MAY_LABEL = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
