@@ -216,7 +216,7 @@ class Comparison:
     def _method(self, method: Method, row: MethodRow) -> None:
         planned = self._plan(method)
         row.effort, row.selection = planned.effort, planned.selection
-        row.mpp, row.overlays = planned.mpp, list(method.overlays)
+        row.mpp, row.overlays, row.on_features = planned.mpp, list(method.overlays), method.on_features
         row.config = method.plain_keys(planned.settings) | planned.facts
         row.settings = {name: value for name, value in planned.settings.items() if name not in _FOLDERS}
         fixed = {

@@ -30,6 +30,23 @@ def test_what_a_bundle_learns_from(name, kind, labels):
     assert (method(name).kind, method(name).labels()) == (kind, labels)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("camel", "camel+features"),
+        ("camel+ebhi_seg", "camel+ebhi_seg+features"),
+        # Its network is another.
+        ("camel+unet", ""),
+        ("camel+features", ""),
+        ("cdws_mil+finetune", ""),
+        ("attention_mil", ""),
+    ],
+)
+def test_the_same_method_on_features(name, expected):
+    assert method(name).on_features == expected
+    assert not expected or method(expected).reads_features
+
+
 def test_every_bundle_is_a_method():
     found = [method.key for method in find_methods(BUNDLES)]
     assert found == sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/train.json"))

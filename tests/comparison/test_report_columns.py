@@ -77,7 +77,22 @@ def test_what_is_below_the_floor_is_marked(rows, scores, write):
         "Everything is tumour": [],
     }
     assert f"; below {TITLE}) |" in text
+    assert "--methods" not in text + page
     assert [row["verdict"] for row in cells] == [verdicts["Ahead"][0], verdicts["Below"][0], ""]
+
+
+def test_what_reads_pixels_and_fails_may_learn_from_features(rows, scores, write):
+    many = replace(scores.of([0, 1, 2, 3] * 3), cases=np.array(list("abcdefghijkl")))
+    ahead, floor = (replace(row, **drawn_of(many, share)) for row, share in ((rows[1], 0.1), (rows[2], None)))
+    ahead = replace(ahead, key="ahead", title="Ahead", on_features="ahead+features")
+    below = replace(ahead, key="below", title="Below", on_features="below+features", draws=drawn_less(floor.draws))
+    said = "on features: --methods below+features"
+    text, page, _ = write([ahead, below, floor])
+    assert (text.count("--methods"), page.count("--methods")) == (1, 1)
+    assert f"; below {TITLE}; {said}) |" in text
+    assert f"<small>{said}</small>" in row_of(page, "Below")
+    text, page, _ = write([ahead, below, replace(ahead, key="below+features", title="On features", on_features=""), floor])
+    assert "--methods" not in text + page
 
 
 def test_each_seed_has_its_row_on_the_page(rows, scores, write):

@@ -17,7 +17,9 @@ from ..json_file import read_object
 
 # No overlays of data sets.
 _NO_OVERLAYS = {"train", "inference", "evaluate", "metadata"}
-_CONFIGS = _NO_OVERLAYS | {"multi_gpu_train", "features"}
+# The overlay with which a bundle learns from features of an encoder.
+_FEATURES = "features"
+_CONFIGS = _NO_OVERLAYS | {"multi_gpu_train", _FEATURES}
 _STAGES = {"run", "initialize", "finalize"}
 # An overlay that a bundle may have: what differs from its training when it is compared.
 _OVERLAY = "comparison"
@@ -83,6 +85,15 @@ class Method:
         """Whether it trains on stored features of an encoder that stays as it is, and maps slides from them."""
         has_features = "features_dir" in self.training and "stored_features" in self.inference
         return has_features and not self.training["network_def"].get("finetune", False)
+
+    @property
+    def on_features(self) -> str:
+        """Key of the same method on features of an encoder. Empty for one that has an encoder, whose bundle has no such
+        overlay, or that has overlays other than a data set's, beside which it need not fit."""
+        configs = self.bundle / "configs"
+        has_encoder = "features_dir" in self.training
+        plain = all(_reads_data(configs / f"{overlay}.json") for overlay in self.overlays)
+        return f"{self.key}+{_FEATURES}" if plain and not has_encoder and (configs / f"{_FEATURES}.json").is_file() else ""
 
     def _overlay(self, name: str) -> dict[str, Any]:
         return _config(self.bundle / "configs" / f"{name}.json")

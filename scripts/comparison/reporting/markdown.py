@@ -9,7 +9,7 @@ from pathlib import Path
 from scripts.declarations.published import WHOLE, PublishedData
 from shared.writers import atomic_path
 
-from ..rows.differences import FLOOR, differences_to, verdict
+from ..rows.differences import FLOOR, differences_to, remedy, verdict
 from ..rows.method_row import DONE, MethodRow
 from ..trainings.origin import Origin
 from .cautions import Sampled, caution, over_text, pair_text, trainings_text
@@ -129,7 +129,7 @@ def _score_lines(
     header = ["method", *before, *columns.values(), *against, *after]
     lines = [_line(header), "|" + "---|" * len(header)]
     for index, row in enumerate(rows):
-        notes = [trainings_text(row, sampled), verdict(row, rows, first_score)]
+        notes = [trainings_text(row, sampled), verdict(row, rows, first_score), remedy(row, rows, first_score)]
         cells = [_noted(row, notes), *(costs[name][index] for name in before)]
         cells += [percent(row.scores.get(name)) for name in columns]
         cells += [of_rows[row.key] for of_rows in against.values()]

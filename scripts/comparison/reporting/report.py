@@ -19,7 +19,7 @@ from shared.writers.palette import class_colour
 
 from ..data import MASKS_ONLY, MASKS_WHERE_GIVEN, ComparisonData
 from ..data_checks import unscored_classes
-from ..rows.differences import FLOOR, differences_to, reference_note, reference_of, verdict, write_differences
+from ..rows.differences import FLOOR, differences_to, reference_note, reference_of, remedy, verdict, write_differences
 from ..rows.method_row import DONE, MethodRow
 from ..scores.ceilings import CEILINGS
 from ..scores.intervals import score_names
@@ -245,6 +245,7 @@ class Report:
             "trainings": trainings_text(row, self.sampled[WHOLE]),
             "reading": ", ".join([f"{row.mpp:g} µm per pixel", *row.overlays]) if row.mpp is not None else "",
             "verdict": verdict(row, rows, self.first_score),
+            "remedy": remedy(row, rows, self.first_score),
             "scores": score_cells(row, names, self.published),
             "beside": self._beside(row, reference),
             "costs": [

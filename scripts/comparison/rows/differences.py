@@ -16,6 +16,8 @@ from .method_row import DONE, FAILED, MethodRow
 
 # What every method has to beat.
 FLOOR = "everything_is_tumour"
+# Verdicts on what does not.
+_BELOW, _LEVEL = "below", "not distinguishable from"
 
 
 def reference_of(rows: Sequence[MethodRow], wanted: str | None, name: str) -> MethodRow | None:
@@ -78,10 +80,25 @@ def verdict(row: MethodRow, rows: Sequence[MethodRow], name: str) -> str:
         return ""
     title = f"“{floor.title[0].lower()}{floor.title[1:]}”"
     if difference.is_known and difference.high < 0:
-        return f"below {title}"
+        return f"{_BELOW} {title}"
     if not difference.is_known or difference.low <= 0:
-        return f"not distinguishable from {title}"
+        return f"{_LEVEL} {title}"
     return f"ahead of {title} in one training; others are unknown" if row.is_of_one_training else ""
+
+
+def remedy(row: MethodRow, rows: Sequence[MethodRow], name: str) -> str:
+    """What to compare too where a method that reads pixels is not shown ahead of the floor; empty where nothing is to be said.
+
+    From few images of real tissue a network learns little from random weights, and more on features of an encoder.
+
+    Args:
+        row: the method.
+        rows: the floor among them; of a method that is there nothing is said.
+        name: of the score.
+    """
+    fails = verdict(row, rows, name).startswith((_BELOW, _LEVEL))
+    there = {one.key for one in rows}
+    return f"on features: --methods {row.on_features}" if fails and row.on_features and row.on_features not in there else ""
 
 
 def write_differences(rows: Sequence[MethodRow], path: Path, names: Mapping[str, str]) -> None:

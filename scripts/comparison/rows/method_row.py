@@ -38,6 +38,7 @@ class MethodRow:
         overlays: of its bundle.
         settings: keys of its training that are not the bundle's own.
         config: keys of its training's configuration that are no components, with the overlays and `settings`.
+        on_features: key of the same method on features of an encoder; empty where there is none, or it has one already.
         seeds: whose maps are scored.
         scores: by name.
         draws: what they are made of, to compare them with another method's.
@@ -67,6 +68,7 @@ class MethodRow:
     overlays: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    on_features: str = ""
     seeds: list[int] = field(default_factory=list)
     scores: dict[str, Interval] = field(default_factory=dict)
     draws: Draws | None = None
