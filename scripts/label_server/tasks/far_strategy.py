@@ -12,7 +12,8 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from shared.features.slide_features import FEATURES_SUFFIX, SlideFeatures
+from shared.features.slide_features import SlideFeatures
+from shared.features.slide_files import features_file
 from shared.wsi.annotations.frames import QUPATH
 from shared.wsi.slide import Slide
 
@@ -84,7 +85,7 @@ class UncertainAndFar(Strategy):
         return {"id": image, "bbox": [x - left, y - top, width, height], "score": round(score, 4), "model": name}
 
     def _file(self, name: str, image: str) -> Path:
-        return Path(str(self._models[name].features)) / f"{image}{FEATURES_SUFFIX}"
+        return features_file(str(self._models[name].features), self._path_of(image))
 
     def _known(self, name: str, loaded: LoadedModel, images: list[str]) -> np.ndarray:
         """The projected features of labelled cells."""
