@@ -53,7 +53,7 @@ def load_manifest(
     annotation_frame: str | None = None,
     allow_empty: bool = False,
     validation_fold: bool = True,
-    validation_case: str | None = None,
+    validation_case: str | int | None = None,
 ) -> list[Record]:
     """Read and check a manifest.
 
@@ -103,6 +103,8 @@ def load_manifest(
     _check_agreement(records, path, "image", "case_id", "its patient would be in two splits")
     has_splits = any(record["split"] for record in records)
     if num_folds is not None and fold is not None:
+        # A test case that is called otherwise would be dealt into the folds; an empty cell keeps no case back.
+        _check_splits(records, path, (*SPLITS, None))
         try:
             records = left_for_folds(records)
         except ValueError as error:
@@ -326,14 +328,18 @@ def _fill_splits(
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     elif any(record["split"] for record in records):
-        for record in records:
-            if record["split"] not in SPLITS:
-                raise _error(path, record, f"split must be one of {', '.join(SPLITS)}, got {record['split']!r}")
+        _check_splits(records, path, SPLITS)
         # Regions of one slide are one patient's tissue too, whether or not a case is named.
         for name in ("case_id", "image"):
             _check_agreement(records, path, name, "split", "it must be in one split only, or the test is meaningless")
     else:
         assign_splits(records, seed=seed)
+
+
+def _check_splits(records: Sequence[Record], path: Path, allowed: Sequence[str | None]) -> None:
+    for record in records:
+        if record["split"] not in allowed:
+            raise _error(path, record, f"split must be one of {', '.join(SPLITS)}, got {record['split']!r}")
 
 
 def _check_required(record: Record, path: Path, require: Sequence[str]) -> None:

@@ -78,17 +78,19 @@ def assign_folds(records: Sequence[Record], num_folds: int, fold: int, seed: int
                 record["split"] = split
 
 
-def rotate_validation(records: Sequence[Record], case: str) -> None:
+def rotate_validation(records: Sequence[Record], case: str | int) -> None:
     """Let one case outside the training validate, and test on the others: change ``split`` of the records in place.
 
     Args:
         records: manifest records whose splits are known.
-        case: ``case_id``, or the name of the image without its ending, of a case of the val or the test split.
+        case: ``case_id``, or the name of the image without its ending, of a case of the val or the test split. A command line
+            turns a number into an integer.
 
     Raises:
         ValueError: naming the cases that there are, if none of them is this one.
     """
-    names = [record.get("case_id") or Path(record["image"]).stem for record in records]
+    case_of, case = _case_of_image(records), str(case)
+    names = [case_of.get(record["image"], Path(record["image"]).stem) for record in records]
     outside = sorted({name for name, record in zip(names, records, strict=True) if record["split"] != "train"})
     if case not in outside:
         raise ValueError(f"no case {case!r} outside the training images can validate; there are {', '.join(outside) or 'none'}")
@@ -103,8 +105,10 @@ def left_for_folds(records: Sequence[Record]) -> list[Record]:
     Raises:
         ValueError: if none is left.
     """
-    kept_back = {record["case_id"] or record["image"] for record in records if record["split"] == "test"}
-    left = [record for record in records if (record["case_id"] or record["image"]) not in kept_back]
+    case_of = _case_of_image(records)
+    names = [case_of.get(record["image"], record["image"]) for record in records]
+    kept_back = {name for name, record in zip(names, records, strict=True) if record["split"] == "test"}
+    left = [record for name, record in zip(names, records, strict=True) if name not in kept_back]
     if not left:
         raise ValueError(
             f"all {len(records)} rows are of the split 'test' or of its cases, and folds are made of the others: leave "
@@ -198,6 +202,11 @@ def _place(record: Record) -> str:
     return repr([record["image"], *(record.get(name) for name in ("x", "y", "width_px", "height_px"))])
 
 
+def _case_of_image(records: Sequence[Record]) -> dict[str, str]:
+    """Image -> ``case_id`` of those that name one, if only in some of their rows."""
+    return {record["image"]: record["case_id"] for record in records if record.get("case_id")}
+
+
 def _cases_by_labels(
     records: Sequence[Record], least_cases: int = 1
 ) -> tuple[dict[str, list[Record]], dict[tuple[int, ...], list[str]]]:
@@ -205,8 +214,7 @@ def _cases_by_labels(
 
     A set that fewer than `least_cases` cases have is taken for its largest label.
     """
-    # An image may name its case in some of its rows only.
-    case_of: dict[str, str] = {record["image"]: record["case_id"] for record in records if record["case_id"]}
+    case_of = _case_of_image(records)
     cases: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         image: str = record["image"]

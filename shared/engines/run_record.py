@@ -6,11 +6,11 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ReferenceResolver
 
 from ..front_door.given import executing_parser, given_now
 from ..handlers.runs.parameters import effective_parameters
@@ -195,10 +195,11 @@ def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
     recorded = ConfigParser(copy.deepcopy(before))
     found: list[str] = []
     lists: dict[str, None] = {}  # that name what differs, in order
-    for name, key in (*(("keys", key) for key in keys), *(("unless_null", key) for key in unless_null)):
+    for name, checked in (*(("keys", key) for key in keys), *(("unless_null", key) for key in unless_null)):
+        key = _referent(before, now, checked)
         then, given = (_item(items, key) for items in (before, now))
         if then is not MISSING and given is not MISSING and not (name == "unless_null" and then is None):
-            differing = [] if _is_same_value(recorded, key, then, given) else differences(then, given, key)
+            differing = [line for line in _differing(recorded, now, key) if line not in found]
             found += differing
             lists |= dict.fromkeys([name] if differing else [])
     if found:
@@ -209,14 +210,42 @@ def _check(file: Path, keys: Sequence[str], unless_null: Sequence[str]) -> None:
         )
 
 
-def _is_same_value(recorded: ConfigParser, key: str, then: Any, given: Any) -> bool:
-    """Whether an item has the same value on both sides, where at least one of them is an expression."""
-    if then == given or not any(isinstance(item, str) and item.startswith(("$", "@")) for item in (then, given)):
-        return bool(then == given)
+def _differing(recorded: ConfigParser, now: Mapping[str, Any], key: str) -> list[str]:
+    """Where an item that both sides have differs, by its value where at least one of them is an expression."""
+    before = recorded.get()
+    then, given = (_item(items, key) for items in (before, now))
+    are_expressions = [isinstance(item, str) and item.startswith(("$", "@")) for item in (then, given)]
+    if not any(are_expressions) or (then == given and _refers_alike(before, now, then)):
+        return differences(then, given, key)
     try:
-        return bool(_value(recorded, key, then) == _value(executing_parser(), key, given))
+        values = _value(recorded, key, then), _value(executing_parser(), key, given)
     except Exception:  # whatever an expression raises: what cannot be computed is compared as it is written
-        return False
+        return differences(then, given, key)
+    if values[0] == values[1]:
+        return []
+    # Two expressions that are written alike say nothing.
+    return differences(*(values if then == given else (then, given)), key)
+
+
+def _referent(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:
+    """The key that decides the item: ``encoded_mpp`` where both sides have ``@encoded_mpp``."""
+    then, given = (_item(items, key) for items in (before, now))
+    if then != given or not isinstance(then, str) or not then.startswith("@"):
+        return key
+    named = then[1:]
+    return key if MISSING in (_item(before, named), _item(now, named)) else _referent(before, now, named)
+
+
+def _refers_alike(before: Mapping[str, Any], now: Mapping[str, Any], item: str) -> bool:
+    """Whether all that an expression refers to is written alike on both sides. Components are not looked into: they cost
+    seconds to make, and weights that an encoder does not fit are refused where they are loaded."""
+    for key in ReferenceResolver.match_refs_pattern(item):
+        then, given = (_item(items, key) for items in (before, now))
+        if isinstance(then, Mapping) or isinstance(given, Mapping):
+            continue
+        if then != given or (isinstance(then, str) and not _refers_alike(before, now, then)):
+            return False
+    return True
 
 
 def _value(parser: ConfigParser, key: str, item: Any) -> Any:

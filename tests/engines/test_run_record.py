@@ -203,5 +203,27 @@ def test_null_in_training_may_mean_any(tmp_path):
 def test_expressions_are_compared_by_their_values(tmp_path):
     trained(tmp_path, mpp="$@learning_rate * 5")
     run(evaluation(tmp_path, mpp=0.5))
-    run(evaluation(tmp_path, mpp="$@learning_rate * 5"))
+    run(evaluation(tmp_path, mpp="$@learning_rate * 5", learning_rate=0.1))
     assert "mpp: '$@learning_rate * 5' before, 0.75 now" in refusal(evaluation(tmp_path, mpp=0.75))
+
+
+def test_expressions_that_are_written_alike_are_compared_by_what_they_refer_to(tmp_path):
+    trained(tmp_path, mpp="$@learning_rate * 5")
+    assert "(mpp: 0.5 before, 1.5 now)" in refusal(evaluation(tmp_path, mpp="$@learning_rate * 5"))
+
+
+def test_the_key_that_decides_another_is_named(tmp_path):
+    """As features.json lets encoded_mpp decide mpp."""
+    trained(tmp_path, mpp="@encoded_mpp", encoded_mpp=1.0)
+    now = evaluation(tmp_path, mpp="@encoded_mpp", encoded_mpp=0.5)
+    text = refusal(now)
+    assert "(encoded_mpp: 1.0 before, 0.5 now)" in text
+    assert "for instance --encoded_mpp ..." in text
+    run({**now, "encoded_mpp": 1.0})
+    run({**now, "mpp": 1.0})
+
+
+def test_components_that_expressions_refer_to_are_not_made(tmp_path):
+    encoder = {"_target_": "shared.encoders.no_such_encoder", "source": "@source"}
+    trained(tmp_path, mpp="$@encoder_def.mpp", encoder_def={**encoder, "_disabled_": "true"}, source="a")
+    run(evaluation(tmp_path, mpp="$@encoder_def.mpp", encoder_def=encoder, source="b"))
