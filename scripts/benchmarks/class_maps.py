@@ -95,7 +95,7 @@ def _slide_row(record: Record, maps: Mapping[str, MapFolder]) -> ExampleRow:
         of_run = replace(grid, row=folder.row(record))
         with folder.open(record) as source:
             panels[title] = of_run.decisions(source, 0, height)[1]
-    return ExampleRow(example_title(record), slide.read_region(grid.origin, (width, height), mpp=mpp), panels)
+    return ExampleRow(example_title(record), slide.read_region(grid.origin, (width, height), mpp=mpp, exact=True), panels)
 
 
 def _around_lesions(record: Record, maps: MapFolder, mpp: float) -> Record:

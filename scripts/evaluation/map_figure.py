@@ -126,7 +126,7 @@ def _row(record: Record, columns: Sequence[Column], side_px: int) -> ExampleRow:
     mpp = own_mpp * max(1.0, max(region_of(record, slide.size_px)[2:]) / side_px)
     grid = ScoringGrid.of_mpp(record, row, mpp)
     height, width = grid.shape
-    picture = slide.read_region(grid.origin, (width, height), mpp=mpp)
+    picture = slide.read_region(grid.origin, (width, height), mpp=mpp, exact=True)
     panels = {column.title: column.panel(record, grid.shape, mpp / own_mpp) for column in columns}
     has_truth = record.get("mask") is not None or record.get("label") == 0
     truth = (grid.truth(0, height) > 0).astype(np.float32) if has_truth else None

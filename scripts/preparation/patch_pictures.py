@@ -73,7 +73,7 @@ def write_patch_pictures(
     with Slide(record["image"], mpp=record.get("mpp")) as slide:
         downsample = mpp / slide.mpp
         width, height = (max(1, round(side / downsample)) for side in slide.size_px)
-        picture = slide.read_region((0, 0), (width, height), mpp=mpp)
+        picture = slide.read_region((0, 0), (width, height), mpp=mpp, exact=True)
         mask = read_record_mask(record, (0, 0), (width, height), slide.size_px, downsample, num_classes, class_names)
     stem = Path(record["image"]).stem
     files = [folder / f"{stem}_foreground.png", folder / f"{stem}_patches.png"]

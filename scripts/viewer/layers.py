@@ -130,7 +130,7 @@ class Layers:
         if corner is None:
             return clear_square()
         if step > 1:
-            return png(slide.read_region(corner, TILE_PX, slide.mpp * step))
+            return png(slide.read_region(corner, TILE_PX, slide.mpp * step, exact=True))
         times = round(1 / step)
         return png(slide.read_region(corner, TILE_PX // times).repeat(times, axis=0).repeat(times, axis=1))
 

@@ -73,15 +73,21 @@ def lattice_validator(
 
 
 def pixel_validator(
-    dataset: RegionDataset, network: nn.Module, device: torch.device | str, batch_size: int = 4, num_workers: int = 0
+    dataset: RegionDataset,
+    network: nn.Module,
+    device: torch.device | str,
+    batch_size: int = 4,
+    num_workers: int = 0,
+    generalized_mean_r: float = 4.0,
 ) -> SupervisedEvaluator | None:
     """Scores a segmentation network on whole images.
 
     Metrics: ``val_pixel_auc``, ``val_pixel_iou`` and its like, against the data set's pixel labels; ``val_image_auc``,
-    ``val_image_accuracy`` and its like, of the images' labels against the generalised mean of their pixels' probabilities.
-    Either only where all images have such labels; None where they have neither: there is nothing to score then.
+    ``val_image_accuracy`` and its like, of the images' labels against the generalised mean of their pixels' probabilities, whose
+    r is `generalized_mean_r`. Either only where all images have such labels; None where they have neither: there is nothing to
+    score then.
     """
-    metrics = _map_metrics(dataset, lambda output: tumour_probability(output["pred"]))
+    metrics = _map_metrics(dataset, lambda output: tumour_probability(output["pred"]), generalized_mean_r)
     return _map_validator(dataset, network, device, batch_size, num_workers, metrics)
 
 
@@ -100,13 +106,13 @@ def class_validator(
     return _evaluator(loader, network, device, inferer, image_and_mask, {"val_pixel_bach_score": metric})
 
 
-def _map_metrics(dataset: RegionDataset, probabilities: Callable[[dict[str, Any]], Tensor]) -> dict[str, Metric]:
+def _map_metrics(dataset: RegionDataset, probabilities: Callable[[dict[str, Any]], Tensor], r: float) -> dict[str, Metric]:
     """The scores that exist for maps ``(B, H, W)``, by the labels that all images of a data set have."""
 
     def images(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
         maps = probabilities(output)
         log_maps = maps.clamp_min(torch.finfo(maps.dtype).tiny).log()
-        return log_generalized_mean(log_maps).exp(), output["label"]["image"]
+        return log_generalized_mean(log_maps, r).exp(), output["label"]["image"]
 
     def pixels(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
         return probabilities(output), output["label"]["mask"][:, 0]
@@ -134,13 +140,18 @@ def _map_validator(
 
 
 def region_validator(
-    dataset: RegionDataset, network: nn.Module, device: torch.device | str, batch_size: int = 4, num_workers: int = 0
+    dataset: RegionDataset,
+    network: nn.Module,
+    device: torch.device | str,
+    batch_size: int = 4,
+    num_workers: int = 0,
+    generalized_mean_r: float = 4.0,
 ) -> SupervisedEvaluator | None:
     """Scores maps of probabilities ``(B, 1, H, W)`` on whole images: ``val_region_f`` and what `pixel_validator` gives.
 
     Super-pixels, where the data set has them, are not pooled: the maps are scored pixel by pixel.
     """
-    metrics = _map_metrics(dataset, lambda output: output["pred"][:, 0])
+    metrics = _map_metrics(dataset, lambda output: output["pred"][:, 0], generalized_mean_r)
     if dataset.pixel_labels is not None:
         region_f = MeanRegionF(output_transform=lambda output: (output["pred"], *_mask_and_label(output["label"])))
         metrics = {"val_region_f": region_f, **metrics}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,11 @@ from .. import require_version
 from .explained import explain_errors, is_command_line
 from .given import Given, executing_parser, given_now
 from .loaded_weights import check_loaded_weights, weights_to_load
-from .names import misplaced_overlays, unknown_arguments, unknown_keys, wrong_switches
+from .names import misplaced_overlays, unknown_arguments, unknown_keys, without_effect, wrong_switches
 from .surroundings import unknown_home, unwritable_folders, wrong_device, wrong_processes
 from .values import expand_home, null_words, number_signs, truth_words, wrong_epochs, wrong_kinds, wrong_paths
+
+logger = logging.getLogger(__name__)
 
 
 def check_configuration(writes: Sequence[str] = ("output_dir",)) -> None:
@@ -39,7 +42,7 @@ def check_configuration(writes: Sequence[str] = ("output_dir",)) -> None:
 
 
 def check_given(given: Given, parser: ConfigParser | None = None, writes: Sequence[str] = ()) -> None:
-    """Check what was given; a ``~`` is expanded in the parser.
+    """Check what was given; a ``~`` is expanded in the parser. Of keys without effect a warning says so.
 
     Args:
         given: files and values.
@@ -56,6 +59,8 @@ def check_given(given: Given, parser: ConfigParser | None = None, writes: Sequen
     if parser is None:
         parser = _merged(given)
     _refuse(_problems_of_entries(given, parser))
+    for line in without_effect(given, parser.get()):
+        logger.warning(line)
     if writes:
         _refuse(_problems_of_surroundings(given, parser, writes))
 

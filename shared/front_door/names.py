@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import partial
 from pydoc import ErrorDuringImport, locate
 from typing import Any
 
@@ -67,6 +68,41 @@ def unknown_keys(given: Given, config: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def without_effect(given: Given, config: Mapping[str, Any]) -> list[str]:
+    """What is said of keys of the command line to which nothing that runs refers, such as those of a network in whose place an
+    overlay has put another.
+
+    Args:
+        given: what the user gave.
+        config: the merged configuration.
+    """
+    waiting = [name for name in config if name in RESERVED or name.startswith(STAGE_PREFIX)]
+    reached = set(waiting)
+    while waiting:
+        found = set(_references(_item(config, waiting.pop()), groups=False)) - reached
+        reached |= found
+        waiting += found
+    overlays = [file.name for index, file in enumerate(given.files) if index not in given.bases]
+    among = f" with {', '.join(overlays)}" if overlays else ""
+    return [
+        f"{where} has no effect{among}: nothing that runs refers to it"
+        for where, key, _ in given.entries()
+        if where.startswith("--") and top_level(key) in config and not any(map(partial(_is_within, normalised(key)), reached))
+    ]
+
+
+def _item(config: Any, key: str) -> Any:
+    """The item of a nested key; None where there is none."""
+    for name in key.split("::"):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
+
+
+def _is_within(key: str, other: str) -> bool:
+    """Whether one of two nested keys holds the other."""
+    return f"{key}::".startswith(f"{other}::") or f"{other}::".startswith(f"{key}::")
+
+
 def unknown_arguments(given: Given, config: Mapping[str, Any]) -> list[str]:
     """Arguments that the function or class of a component does not take."""
     problems = []
@@ -108,28 +144,27 @@ def nearest(name: str, known: Collection[str]) -> str:
 def _unknown_entry(where: str, key: str, merged: Mapping[str, Any], referred: Collection[str]) -> list[str]:
     """A nested key whose last name is new in a group of items; `unknown_arguments` handles components."""
     *parents, leaf = normalised(key).split("::")
-    item: Any = merged
-    for name in parents:
-        item = item.get(name) if isinstance(item, Mapping) else None
-    is_group = bool(parents) and isinstance(item, Mapping) and "_target_" not in item
+    item = _item(merged, "::".join(parents))
+    is_group = isinstance(item, Mapping) and "_target_" not in item
     if not is_group or leaf in item or is_note(leaf) or normalised(key) in referred:
         return []
     return [f"{where}: {'::'.join(parents)!r} has no item {leaf!r}, so it would have no effect. {nearest(leaf, list(item))}"]
 
 
-def _references(value: Any) -> Iterator[str]:
-    """Every id that a configuration refers to, and the first name of each."""
+def _references(value: Any, groups: bool = True) -> Iterator[str]:
+    """Every id that a configuration refers to, and with `groups` the first name of each."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             if not is_note(str(name)) or name in ("_target_", "_requires_", "_disabled_", "_mode_"):
-                yield from _references(item)
+                yield from _references(item, groups)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _references(item)
+            yield from _references(item, groups)
     elif isinstance(value, str) and value.startswith(("$", "@", "%")):
         for found in re.findall(r"[@%](\w+(?:(?:::|#)\w+)*)", value):
             yield normalised(found)
-            yield top_level(found)
+            if groups:
+                yield top_level(found)
 
 
 def _components(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:

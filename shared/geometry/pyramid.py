@@ -80,6 +80,16 @@ def nearest_finer_level(downsamples: Sequence[float], downsample: float, toleran
     return max(fine_enough, key=lambda i: downsamples[i], default=0)
 
 
+def exact_tolerance(size_px: int) -> float:
+    """By how much, relatively, the downsample of a region with this longest side may differ from the wanted one, so that none of
+    its pixels lies more than half a pixel from its place.
+
+    >>> exact_tolerance(1000)
+    0.0005
+    """
+    return 0.5 / size_px
+
+
 def snap_downsample(downsamples: Sequence[float], downsample: float, tolerance: float = MPP_TOLERANCE) -> float:
     """The downsample at which a slide is really read: that of a level within `tolerance`, else the wanted one.
 

@@ -10,7 +10,7 @@ import rasterio.features
 from shapely.geometry import Polygon
 
 from ..data.tissue_cache import TissueCache
-from ..geometry.pyramid import nearest_finer_level
+from ..geometry.pyramid import exact_tolerance, nearest_finer_level
 from ..writers.ome_tiff import RowSource, reduced_strips
 from ..wsi.slide import Slide
 from ..wsi.tissue.brightfield import brightfield_problem
@@ -76,10 +76,11 @@ def read_overview(
     factor = -(-max(map_height, map_width) // size_px)
     height, width = -(-map_height // factor), -(-map_width // factor)
     pixel = factor * grid.map_downsample * downsample  # level-0 pixels per overview pixel
-    level = slide.level_downsamples[nearest_finer_level(slide.level_downsamples, pixel)]
+    tolerance = exact_tolerance(max(width, height))
+    level = slide.level_downsamples[nearest_finer_level(slide.level_downsamples, pixel, tolerance)]
     rows = max(1, int(STRIP_AREA_PX / (width * (pixel / level) ** 2)))
     strips = [
-        slide.read_regions(np.array([[0, top * pixel]]), (width, min(rows, height - top)), mpp=slide.mpp * pixel)[0]
+        slide.read_regions(np.array([[0, top * pixel]]), (width, min(rows, height - top)), slide.mpp * pixel, exact=True)[0]
         for top in range(0, height, rows)
     ]
     rgb = np.concatenate(strips)

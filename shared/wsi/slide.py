@@ -12,7 +12,14 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..geometry.pyramid import MPP_TOLERANCE, level_downsamples, mpp_to_downsample, nearest_finer_level, snap_downsample
+from ..geometry.pyramid import (
+    MPP_TOLERANCE,
+    exact_tolerance,
+    level_downsamples,
+    mpp_to_downsample,
+    nearest_finer_level,
+    snap_downsample,
+)
 from .failures import read_remedy
 from .opening import open_file, open_reader
 from .pyramid_check import sound_levels
@@ -117,13 +124,16 @@ class Slide:
             return 1.0
         return snap_downsample(self.level_downsamples, mpp_to_downsample(mpp, self.mpp))
 
-    def read_region(self, xy: tuple[int, int], size_px: int | tuple[int, int], mpp: float | None = None) -> NDArray[np.uint8]:
+    def read_region(
+        self, xy: tuple[int, int], size_px: int | tuple[int, int], mpp: float | None = None, exact: bool = False
+    ) -> NDArray[np.uint8]:
         """One region.
 
         Args:
             xy: its top-left corner in level-0 pixels.
             size_px: (width, height) or one side, in pixels at `mpp`.
             mpp: micrometres per pixel; None reads level 0 as stored.
+            exact: see `read_regions`.
 
         Returns:
             ``(height, width, 3)``.
@@ -131,7 +141,7 @@ class Slide:
         Raises:
             ValueError: if `mpp` is given and the slide has none, or the file is damaged there.
         """
-        return self.read_regions([xy], size_px, mpp)[0]
+        return self.read_regions([xy], size_px, mpp, exact=exact)[0]
 
     def read_regions(
         self,
@@ -139,6 +149,7 @@ class Slide:
         size_px: int | tuple[int, int],
         mpp: float | None = None,
         num_workers: int = 1,
+        exact: bool = False,
     ) -> NDArray[np.uint8]:
         """Many regions of one size, in the order asked for; with two workers about twice as fast as one by one.
 
@@ -147,6 +158,8 @@ class Slide:
             size_px: (width, height) or one side, in pixels at `mpp`.
             mpp: micrometres per pixel; None reads level 0 as stored.
             num_workers: decoding threads; keep 1 inside a DataLoader's worker.
+            exact: each pixel lies where `mpp` says, to half a pixel, as it must beside a mask or a map. Otherwise a level within
+                2 % of `mpp` is read as it is, at `downsample`, which is good enough for a network that learned at `mpp`.
 
         Returns:
             ``(n, height, width, 3)``.
@@ -162,7 +175,11 @@ class Slide:
             positions = np.empty((0, 2))
         if positions.ndim != 2 or positions.shape[1] != 2:
             raise ValueError(f"{self.path}: positions must be (n, 2), x and y; got shape {positions.shape}")
-        return self._read(positions, (int(width), int(height)), self.downsample(mpp), num_workers)
+        if not exact or mpp is None:
+            return self._read(positions, (int(width), int(height)), self.downsample(mpp), num_workers)
+        tolerance = exact_tolerance(max(width, height))
+        downsample = snap_downsample(self.level_downsamples, mpp_to_downsample(mpp, self.mpp), tolerance)
+        return self._read(positions, (int(width), int(height)), downsample, num_workers, tolerance)
 
     def thumbnail(self, max_size_px: int) -> NDArray[np.uint8]:
         """The whole slide, its longer side `max_size_px` (or its own, if that is less): ``(H, W, 3)``."""

@@ -1,4 +1,4 @@
-"""Every bundle that reads masks lets its user say what annotation files mean."""
+"""Manifests are read with the keys of the user: what annotation files mean, and how their rows are divided."""
 
 import json
 from collections.abc import Iterator
@@ -30,6 +30,20 @@ def test_manifests_are_read_with_the_keys(path: Path) -> None:
     for key in keys:
         assert config[key] is None
         assert all(loader[key] == f"@{key}" for loader in found)
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem == "evaluate"], ids=lambda path: path.parts[-3])
+def test_an_evaluation_divides_the_rows_as_its_training_did(path: Path) -> None:
+    """Or images that it learned from would be scored as others."""
+    (training,), (evaluation,) = (
+        [{name for loader in loaders(json.loads(file.read_text())) for name in loader}]
+        for file in (path.with_name("train.json"), path)
+    )
+    dividing = training & {"num_folds", "fold", "validation_fold", "validation_case", "split_seed"}
+    assert dividing <= evaluation
+    config = json.loads(path.read_text())
+    checked = config["check_training"]["keys"]
+    assert dividing <= set(config[checked[1:]] if isinstance(checked, str) else checked)
 
 
 def test_a_key_reaches_the_rows(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_an_automatic_split_is_the_same_for_every_call(write_rows):
 def test_folds_take_the_place_of_the_files_splits(write_rows):
     rows = [{"image": f"{index}.png", "label": str(index % 2), "split": "train"} for index in range(12)]
     # Not even a word that is no split matters then.
-    rows[3]["split"] = "left out"
+    rows[3]["split"] = "val"
     path = write_rows(rows)
     tested = []
     for fold in range(3):
@@ -113,6 +113,24 @@ def test_what_the_file_keeps_for_the_test_is_in_no_fold(write_rows):
         ValueError, match=r"all 14 rows are of the split 'test' or of its cases, and folds are made of the others"
     ):
         load_manifest(write_rows([row | {"split": "test"} for row in rows]), num_folds=3, fold=0)
+
+
+def test_a_case_that_some_rows_of_its_image_name_is_kept_back_as_a_whole(write_rows):
+    rows = [{"image": f"{index}.png", "label": str(index % 2), "case_id": f"c{index}"} for index in range(12)]
+    region = {"x": "0", "y": "0", "width_px": "8", "height_px": "8"}
+    rows[3] |= {"split": "test", **region}
+    rows.append({**rows[3], "case_id": "", "split": "", "x": "8"})
+    assert not any(record["image"].endswith("/3.png") for record in load_manifest(write_rows(rows), num_folds=3, fold=0))
+
+
+@pytest.mark.parametrize("word", ["Test", "testing", "left out"])
+def test_a_split_that_folds_do_not_know_is_refused(write_rows, word):
+    """Its case would be trained on."""
+    rows = [{"image": f"{index}.png", "label": str(index % 2), "split": ""} for index in range(12)]
+    rows[5]["split"] = word
+    path = write_rows(rows)
+    with pytest.raises(ValueError, match=rf"row 7: split must be one of train, val, test, got '{word}'"):
+        load_manifest(path, num_folds=3, fold=0)
 
 
 def test_a_split_may_be_empty(write_rows):

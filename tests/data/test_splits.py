@@ -206,6 +206,14 @@ def test_each_case_outside_the_training_may_validate():
         rotate_validation(records, "a")
 
 
+def test_a_case_that_some_rows_of_its_image_name_validates_as_a_whole():
+    records = [{"image": "a.png", "case_id": case, "split": "test"} for case in ("7", None)]
+    records.append({"image": "b.png", "case_id": "8", "split": "test"})
+    # A command line makes a number of it.
+    rotate_validation(records, 7)
+    assert [record["split"] for record in records] == ["val", "val", "test"]
+
+
 def test_what_is_left_over_goes_to_the_smaller_folds():
     # 7 and 8 cases in 5 folds: 3 each.
     records = records_of(7, (1,), labels=(0,)) + records_of(8, (1,), labels=(1,))

@@ -65,8 +65,9 @@ def test_validation_leaves_the_weights_alone(records, make_classifier):
     assert all(torch.equal(values, before[name]) for name, values in network.state_dict().items())
 
 
-def test_pixel_scores_equal_those_of_sklearn(records):
-    validator = pixel_validator(RegionDataset(records, pixel_labels="mask"), RedPixels(), "cpu", batch_size=5)
+@pytest.mark.parametrize("given", [{}, {"generalized_mean_r": 20.0}])
+def test_pixel_scores_equal_those_of_sklearn(records, given):
+    validator = pixel_validator(RegionDataset(records, pixel_labels="mask"), RedPixels(), "cpu", batch_size=5, **given)
     validator.run()
     difference, masks = arrays(records)
     predicted = difference >= 20
@@ -75,7 +76,8 @@ def test_pixel_scores_equal_those_of_sklearn(records):
     assert metrics["val_pixel_auc"] == pytest.approx(roc_auc_score(masks.ravel(), difference.ravel()), abs=0.01)
     # Of images, the generalised mean of their pixels' probabilities.
     probability = 1 / (1 + np.exp(-(difference - 20)))
-    scores = (probability**4).mean(axis=(1, 2)) ** 0.25
+    r = given.get("generalized_mean_r", 4.0)
+    scores = (probability**r).mean(axis=(1, 2)) ** (1 / r)
     labels = [record["label"] for record in records]
     assert metrics["val_image_auc"] == pytest.approx(roc_auc_score(labels, scores))
     assert metrics["val_image_accuracy"] == pytest.approx(accuracy_score(labels, scores >= 0.5))

@@ -172,6 +172,24 @@ def test_what_is_right_passes(values):
     assert problems_of(CAMEL / "train.json", **values) == ""
 
 
+@pytest.mark.parametrize(
+    ("overlays", "values", "without"),
+    [
+        ([], {"backbone": "resnet50", "stain_jitter": 0.2, "seed": 1, "cmil::num_epochs": 2, "manifest": "a.csv"}, []),
+        ([], {"tokens": "class"}, ["tokens"]),
+        (["features"], {"pretrained": True, "encoder": "uni", "stain_jitter": 0.2}, ["pretrained", "stain_jitter"]),
+        (["unet"], {"atrous_rates": [6, 12], "backbone": "resnet50"}, ["atrous_rates"]),
+    ],
+)
+def test_a_key_to_which_nothing_refers_is_said_to_have_no_effect(overlays, values, without, caplog):
+    """Such as a setting of the network in whose place an overlay has put another: a sweep over it would train the same."""
+    files = [CAMEL / f"{name}.json" for name in ("train", *overlays)]
+    assert problems_of(*files, **values) == ""
+    among = f" with {overlays[0]}.json" if overlays else ""
+    said = [f"--{key} {values[key]} has no effect{among}: nothing that runs refers to it" for key in without]
+    assert [record.getMessage() for record in caplog.records] == said
+
+
 @pytest.mark.parametrize("word", ["false", "true", "FALSE", "no", "off"])
 @pytest.mark.parametrize(
     ("base", "key"),

@@ -267,3 +267,19 @@ def test_levels_of_a_real_pyramid_agree_between_libraries(wsi_test_data):
         np.testing.assert_array_equal(
             cucim.read_regions(xys, 100, mpp, num_workers=2), openslide.read_regions(xys, 100, mpp, num_workers=2)
         )
+
+
+@pytest.mark.parametrize(("pixel", "is_read_as_stored"), [(4.0, True), (3.95, False)])
+def test_an_exact_region_lies_where_its_pixel_size_says(pixel, is_read_as_stored, tmp_path):
+    """A level within 2 % of the wanted pixel size is 12 pixels away at the far end of a region of 1,000."""
+    width = 4000
+    image = np.full((64, width, 3), 255, np.uint8)
+    image[:, 3800:3880] = 0
+    write_slide(tmp_path / "a.tif", [image, image[::4, ::4]], mpp=0.25)
+    with Slide(tmp_path / "a.tif") as slide:
+        assert slide.level_downsamples == (1.0, 4.0)
+        size = (round(width / pixel), 4)
+        exact, snapped = (slide.read_region((0, 0), size, 0.25 * pixel, exact=exact)[1, :, 0] for exact in (True, False))
+    (first, last), expected = np.flatnonzero(exact < 128)[[0, -1]], (3800 / pixel, 3880 / pixel)
+    assert (first, last + 1) == pytest.approx(expected, abs=1)
+    assert np.array_equal(exact, snapped) == is_read_as_stored

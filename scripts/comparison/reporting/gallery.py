@@ -98,7 +98,7 @@ def _example(record: Record, folders: Sequence[tuple[str, MapFolder]], data: Com
     mpp = slide.mpp * max(size) / _SIDE_PX
     grids = [ScoringGrid.of_mpp(record, folder.row(record), mpp, folder.class_names) for _, folder in folders]
     height, width = grids[0].shape
-    picture = slide.read_region(grids[0].origin, (width, height), mpp=mpp)
+    picture = slide.read_region(grids[0].origin, (width, height), mpp=mpp, exact=True)
     panels = [Panel("Truth", _layer(_one_hot(grids[0].truth(0, height), data.num_classes)))]
     for (title, folder), grid in zip(folders, grids, strict=True):
         try:

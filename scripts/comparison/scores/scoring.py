@@ -38,7 +38,7 @@ from ..json_file import read_object
 from .ceilings import INSTANCES_PER_SIDE, CeilingGrid
 
 # Raise it when the same maps score differently.
-SCORES_VERSION = 2
+SCORES_VERSION = 3
 # Boundaries are matched on a grid of this many pixels per side at most: tolerance is a share of the diagonal, time of the
 # length.
 BOUNDARY_SIDE_PX = 512
@@ -198,7 +198,7 @@ def _not_white(grid: ScoringGrid, top: int, height: int) -> NDArray[np.bool_]:
     """Where a strip of an image ``(height, W)`` is not white."""
     slide = open_slide(grid.record["image"], mpp=grid.record["mpp"])
     corner = (grid.origin[0], round(grid.origin[1] + top * grid.pixel_px))
-    return tissue_mask(slide.read_region(corner, (grid.shape[1], height), mpp=slide.mpp * grid.pixel_px), "white")
+    return tissue_mask(slide.read_region(corner, (grid.shape[1], height), slide.mpp * grid.pixel_px, exact=True), "white")
 
 
 def _file_key(file: Path) -> str:
