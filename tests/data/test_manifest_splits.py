@@ -84,7 +84,6 @@ def test_an_automatic_split_is_the_same_for_every_call(write_rows):
 
 def test_folds_take_the_place_of_the_files_splits(write_rows):
     rows = [{"image": f"{index}.png", "label": str(index % 2), "split": "train"} for index in range(12)]
-    # Not even a word that is no split matters then.
     rows[3]["split"] = "val"
     path = write_rows(rows)
     tested = []
