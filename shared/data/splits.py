@@ -204,7 +204,7 @@ def _place(record: Record) -> str:
 
 def _case_of_image(records: Sequence[Record]) -> dict[str, str]:
     """Image -> ``case_id`` of those that name one, if only in some of their rows."""
-    return {record["image"]: record["case_id"] for record in records if record.get("case_id")}
+    return {record["image"]: case for record in records if (case := record.get("case_id"))}
 
 
 def _cases_by_labels(
