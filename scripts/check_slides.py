@@ -1,14 +1,14 @@
 """Opens every slide of a manifest once and lists all those that no training or map could use in problems.csv.
 
 python scripts/check_slides.py --manifest slides.csv --out checked
-python scripts/check_slides.py --manifest slides.csv --out checked --skip             and writes checked/slides.csv without them
+python scripts/check_slides.py --manifest slides.csv --out checked --skip             also writes checked/slides.csv without them
 python scripts/check_slides.py --manifest slides.csv --out checked --skip --app_mag   and takes pixel sizes from magnifications
 
 A second run opens only slides that are new, have changed or could not be read. checked/slides.csv is a manifest for trainings
-and maps.
+and maps: the rows of the given one that can be used, with all its columns, and "mpp" where --app_mag fills it.
 
 Exit status: 0 when every slide is usable or the others are skipped, 1 when some are not usable, 2 when the manifest cannot be
-read.
+read or its rows contradict each other.
 """
 
 from __future__ import annotations
@@ -37,25 +37,31 @@ def parsed() -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from shared.data import load_manifest, write_manifest
-    from shared.data.slide_survey import problem_table, survey_slides
+    from shared.data.manifest import check_rows_agree, stated_rows
+    from shared.data.manifest_file import read_manifest_file
+    from shared.data.own.slide_survey import problem_table, survey_slides
     from shared.writers.atomic import contended_path
 
     out = arguments.out
-    records = load_manifest(arguments.manifest, require=(), num_classes=2**31, check_files=False)
+    if arguments.skip and arguments.manifest.resolve() == (out / MANIFEST).resolve():
+        raise ValueError(f"{arguments.manifest} would be replaced by the manifest of its usable slides: give another --out")
+    manifest = read_manifest_file(arguments.manifest)
+    records, unreadable = stated_rows(manifest)
     survey = survey_slides(records, out / CACHE, arguments.app_mag, arguments.num_threads)
+    problems = sorted([*unreadable, *survey.problems], key=lambda problem: problem["row"])
     # Two of these commands may share a folder.
     with contended_path(out / PROBLEMS) as temporary:
-        temporary.write_text(problem_table(survey.problems), encoding="utf-8")
-    print(f"{len(survey.usable)} of {len(records)} rows are usable", end="")
-    print(f"; the problems of the others are listed in {out / PROBLEMS}" if survey.problems else "")
-    if survey.problems and not arguments.skip:
+        temporary.write_text(problem_table(problems), encoding="utf-8")
+    # Of one region in pixels and in micrometres it is known only now.
+    check_rows_agree(survey.usable, arguments.manifest)
+    print(f"{len(survey.usable)} of {len(manifest.rows)} rows are usable", end="")
+    print(f"; the problems of the others are listed in {out / PROBLEMS}" if problems else "")
+    if problems and not arguments.skip:
         return 1
     if not survey.usable:
         raise ValueError(f"{arguments.manifest}: no slide is usable, see {out / PROBLEMS}")
     if arguments.skip:
-        with contended_path(out / MANIFEST) as temporary:
-            write_manifest(survey.usable, temporary)
+        manifest.write_rows(out / MANIFEST, {record["row"]: record["mpp"] for record in survey.usable})
         print(f"manifest of the usable slides: {out / MANIFEST}")
     return 0
 

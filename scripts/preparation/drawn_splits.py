@@ -23,6 +23,7 @@ def notes_on_splits(manifest: Path, records: Sequence[Record]) -> list[str]:
     counts = Counter(record["split"] for record in records)
     shown = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
     return [
-        f"note: {manifest} assigns no slide to a split: {shown} were drawn at random, each case as a whole, and are written to "
-        "the new manifest. Fill the column 'split' to divide the slides otherwise"
+        f"note: {manifest} assigns no slide to a split: {shown} were drawn at random, each case as a whole, as for a training on "
+        "the slides themselves. They are written to the new manifest, and a cross-validation on that leaves its test slides out. "
+        "Fill the column 'split' to divide the slides otherwise"
     ]

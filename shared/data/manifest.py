@@ -10,9 +10,7 @@ Columns (docs/data.md): ``image``; optional region ``x, y`` (level-0 pixels) wit
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,11 @@ from ..wsi.annotations.frames import ANNOTATION_FRAMES
 from ..wsi.formats import is_plain_picture
 from ..wsi.slide_pool import open_slide
 from ..wsi.spacing import STATED_RANGE, is_possible_spacing
+from .manifest_file import COLUMNS, ManifestFile, ManifestRow, read_manifest_file
 from .record import Record, label_of
 from .record_masks import join_names
 from .splits import SPLITS, assign_folds, assign_splits, left_for_folds, rotate_validation, why_empty
 
-# In the order on disk.
-COLUMNS = ["image", "x", "y", "width_um", "height_um", "width_px", "height_px", "mpp", "label", "area", "mask"]
-COLUMNS += ["tumour_classes", "annotation_frame", "case_id", "split", "group", "location"]
-# What other programs call these columns. One that is passed over would go unnoticed, and patients would be in two splits.
-OTHER_NAMES = {
-    "case_id": ("case", "case_submitter_id", "patient", "patient_id", "subject", "subject_id"),
-    "mask": ("mask_path",),
-    "split": ("dataset_split", "partition", "subset"),
-}
 REGION = ("x", "y", "width_px", "height_px")
 
 
@@ -71,7 +61,8 @@ def load_manifest(
         fold: which of them is the test split, from 0.
         tile_mpp: micrometres per pixel of PNG, JPEG and BMP images in rows without ``mpp``, so that they can be read coarser;
             None reads them as they are stored.
-        check_files: False leaves missing images and masks to the code that opens them.
+        check_files: False opens no file: missing images and masks are left to the code that opens them, and regions in
+            micrometres stay in this unit where their row has no ``mpp``.
         tumour_classes: of annotation files, in rows without ``tumour_classes``: the classes that are tumour, see
             `read_record_mask`.
         annotation_frame: of annotation files, in rows without ``annotation_frame``: ``qupath`` or ``level0``.
@@ -81,16 +72,16 @@ def load_manifest(
 
     Returns:
         The records of the rows, with every column; what a row leaves empty is None. ``image`` and ``mask`` are absolute paths
-        (of links, not of what they point to); a region is in level-0 pixels, whatever its unit in the file.
+        (of links, not of what they point to); a region is in level-0 pixels, whatever its unit in the file (but see
+        `check_files`).
 
     Raises:
         ValueError: for whatever is wrong, naming the file, the row, what was expected and what was found.
     """
     path = Path(path)
-    rows = _read_rows(path)
     named_tumour = join_names(tumour_classes)
     records: list[Record] = []
-    for row in rows:
+    for row in read_manifest_file(path).rows:
         mask = row.cells["mask"]
         if mask is not None and is_annotation_file(mask):
             row.cells["tumour_classes"] = row.cells["tumour_classes"] or named_tumour
@@ -99,8 +90,7 @@ def load_manifest(
         if record["mpp"] is None and is_plain_picture(record["image"]):
             record["mpp"] = tile_mpp
         records.append(record)
-    _check_duplicates(records, path)
-    _check_agreement(records, path, "image", "case_id", "its patient would be in two splits")
+    check_rows_agree(records, path)
     has_splits = any(record["split"] for record in records)
     if num_folds is not None and fold is not None:
         # A test case that is called otherwise would be dealt into the folds; an empty cell keeps no case back.
@@ -133,7 +123,31 @@ def assigns_splits(path: str | Path) -> bool:
     Raises:
         ValueError: if the file cannot be read.
     """
-    return any(row.cells["split"] for row in _read_rows(Path(path)))
+    return any(row.cells["split"] for row in read_manifest_file(path).rows)
+
+
+def stated_rows(file: ManifestFile) -> tuple[list[Record], list[dict[str, Any]]]:
+    """The rows of a manifest as somebody has written them: no split is drawn, and no image or mask is opened or looked for.
+
+    Returns:
+        The records of the rows whose cells can be read, as those of `load_manifest` with ``check_files`` False, with labels of
+        any number of classes; and what is wrong with each of the others: ``row``, ``image``, ``problem``.
+
+    Raises:
+        ValueError: if rows contradict each other, naming both.
+    """
+    records: list[Record] = []
+    problems: list[dict[str, Any]] = []
+    for row in file.rows:
+        try:
+            records.append(_record(row, 2**31, check_files=False))
+        except ValueError as error:
+            problem = str(error).removeprefix(f"{file.path}, row {row.number}: ").removesuffix(".")
+            problems.append({"row": row.number, "image": row.file("image", check=False) or "", "problem": problem})
+    check_rows_agree(records, file.path)
+    if any(record["split"] for record in records):
+        _check_stated_splits(records, file.path)
+    return records, problems
 
 
 def write_manifest(records: Sequence[Record], path: str | Path, extra_columns: Sequence[str] = ()) -> None:
@@ -148,103 +162,7 @@ def write_manifest(records: Sequence[Record], path: str | Path, extra_columns: S
         writer.writerows(records)
 
 
-@dataclass(frozen=True)
-class _Row:
-    """The cells of a row by their columns, None where they are empty, and its place."""
-
-    path: Path
-    number: int
-    cells: dict[str, str | None]
-
-    def error(self, what: str) -> ValueError:
-        return ValueError(f"{self.path}, row {self.number}: {what}.")
-
-    def file(self, name: str, check: bool) -> str | None:
-        """The absolute path in a cell, of a link itself: in stores such as git-annex the name of its target says nothing."""
-        text = self.cells[name]
-        if text is None:
-            return None
-        file = self.path.parent / text
-        if check and not file.is_file():
-            raise self.error(f"{name} {text!r} is not a file ({file}); paths are relative to the CSV")
-        return str(file.parent.resolve() / file.name)
-
-    def value(self, name: str) -> float | None:
-        text = self.cells[name]
-        if text is None:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            raise self.error(f"{name} must be a number, got {text!r}") from None
-        if not math.isfinite(value):
-            raise self.error(f"{name} must be a finite number, got {text!r}")
-        return value
-
-
-def _read_rows(path: Path) -> list[_Row]:
-    if not path.is_file():
-        raise ValueError(f"the manifest {path} does not exist: give the path of a CSV file with a column 'image'.")
-    try:
-        rows = _cells(path)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable CSV file (UTF-8, commas): {error}") from error
-    if not rows:
-        raise ValueError(f"{path} is empty: a manifest is a CSV file with a column 'image'.")
-    header = rows.pop(0)[1]
-    if "image" not in header:
-        # CAMEL's authors publish their adenoma data set with this header.
-        header = ["image" if name == "image_name" else name for name in header]
-    _refuse_mistyped(header, path)
-    if "image" not in header:
-        raise ValueError(f"{path} has no column 'image'; its columns are: {', '.join(header)}.")
-    for name in COLUMNS:
-        if header.count(name) > 1:
-            raise ValueError(f"{path} has {header.count(name)} columns {name!r}: keep one of them.")
-    if not rows:
-        raise ValueError(f"{path} has a header but no rows.")
-    for number, cells in rows:
-        if any(cells[len(header) :]):
-            raise _Row(path, number, {}).error(
-                f"{len(cells)} cells under a header of {len(header)}: put cells that contain commas in quotes"
-            )
-    # A row that ends early leaves the rest empty.
-    named = [(number, dict(zip(header, cells, strict=False))) for number, cells in rows]
-    return [_Row(path, number, {name: row.get(name) or None for name in COLUMNS}) for number, row in named]
-
-
-def _refuse_mistyped(header: Sequence[str], path: Path) -> None:
-    """Refuse a column such as Label, spilt or patient, which stands for one that is absent: what it holds would not be read."""
-    others = {_letters(other): name for name, others in OTHER_NAMES.items() for other in others}
-    meant_by = others | {_letters(name): name for name in COLUMNS}
-    absent = {letters: name for letters, name in meant_by.items() if name not in header}
-    for name in header:
-        if name not in COLUMNS and _letters(name) in absent:
-            meant = absent[_letters(name)]
-            raise ValueError(
-                f"{path} has a column {name!r} and no column {meant!r}: was {meant} meant? Rename it, or leave it out."
-            )
-
-
-def _letters(name: str) -> str:
-    return "".join(sorted(filter(str.isalnum, name.lower())))
-
-
-def _cells(path: Path) -> list[tuple[int, list[str]]]:
-    """The number of the line on which each row begins, from 1, and its stripped cells; rows without any are left out."""
-    rows = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, skipinitialspace=True, strict=True)
-        number = 1
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if any(cells):
-                rows.append((number, cells))
-            number = reader.line_num + 1
-    return rows
-
-
-def _record(row: _Row, num_classes: int, check_files: bool) -> Record:
+def _record(row: ManifestRow, num_classes: int, check_files: bool) -> Record:
     """The record of a row; whatever is wrong in it is a ValueError that names file and row."""
     if row.cells["image"] is None:
         raise row.error("the image is empty")
@@ -261,15 +179,14 @@ def _record(row: _Row, num_classes: int, check_files: bool) -> Record:
         raise row.error(f"mpp must be a number of micrometres per pixel above 0 ({STATED_RANGE}), got {found}")
     if frame not in (*ANNOTATION_FRAMES, None):
         raise row.error(f"annotation_frame must be one of {', '.join(ANNOTATION_FRAMES)}, got {frame!r}")
-    x, y, width_px, height_px = _region(row, values, str(image)) or (None, None, None, None)
-    return {
+    record: Record = {
         "image": str(image),
-        "x": x,
-        "y": y,
+        "x": None,
+        "y": None,
         "width_um": None,
         "height_um": None,
-        "width_px": width_px,
-        "height_px": height_px,
+        "width_px": None,
+        "height_px": None,
         "mpp": mpp,
         "label": None if label is None else int(label),
         "area": area,
@@ -283,37 +200,52 @@ def _record(row: _Row, num_classes: int, check_files: bool) -> Record:
         "manifest": str(row.path),
         "row": row.number,
     }
+    _fill_region(record, row, values, check_files)
+    return record
 
 
-def _region(row: _Row, values: Mapping[str, float | None], image: str) -> tuple[int, int, int, int] | None:
-    """(x, y, width, height) in level-0 pixels; None for a row that is a whole image."""
+def _fill_region(record: Record, row: ManifestRow, values: Mapping[str, float | None], opens_files: bool) -> None:
     size_um, size_px = (_size(row, values, unit) for unit in ("um", "px"))
     x, y, size = values["x"], values["y"], size_px or size_um
     if (x is None) != (y is None) or (x is None) != (size is None):
         raise row.error("a region needs x, y and its size (width_px, height_px or width_um, height_um)")
     if x is None or y is None or size is None:
-        return None
+        return
     if size_px and size_um:
         raise row.error("the size of a region is given either by width_px, height_px or by width_um, height_um, not by both")
-    downsample = 1.0 if size_px else values["mpp"] or _file_mpp(row, image)
-    width, height = (round(side / downsample) for side in size)
+    record["x"], record["y"] = round(x), round(y)
+    try:
+        if size_px:
+            record["width_px"], record["height_px"] = region_size_px(size)
+        elif record["mpp"] is not None or opens_files:
+            record["width_px"], record["height_px"] = region_size_px(size, record["mpp"] or open_slide(record["image"]).mpp)
+        else:
+            record["width_um"], record["height_um"] = size
+    except ValueError as error:
+        raise row.error(str(error)) from error
+
+
+def region_size_px(size: tuple[float, float], mpp: float = 1.0) -> tuple[int, int]:
+    """(width, height) of a region in level-0 pixels.
+
+    Args:
+        size: (width, height), in micrometres where `mpp` is given.
+        mpp: micrometres per level-0 pixel.
+
+    Raises:
+        ValueError: if a side is less than half a pixel.
+    """
+    width, height = (round(side / mpp) for side in size)
     if min(width, height) < 1:
-        raise row.error(f"the region is smaller than a pixel: {width} x {height} px")
-    return round(x), round(y), width, height
+        raise ValueError(f"the region is smaller than a pixel: {width} x {height} px")
+    return width, height
 
 
-def _size(row: _Row, values: Mapping[str, float | None], unit: str) -> tuple[float, float] | None:
+def _size(row: ManifestRow, values: Mapping[str, float | None], unit: str) -> tuple[float, float] | None:
     width, height = values[f"width_{unit}"], values[f"height_{unit}"]
     if (width is None) != (height is None) or any(size is not None and size <= 0 for size in (width, height)):
         raise row.error(f"width_{unit} and height_{unit} must both be given and above 0, got {[width, height]}")
     return None if width is None or height is None else (width, height)
-
-
-def _file_mpp(row: _Row, image: str) -> float:
-    try:
-        return open_slide(image).mpp
-    except ValueError as error:
-        raise row.error(str(error)) from error
 
 
 def _fill_splits(
@@ -328,12 +260,16 @@ def _fill_splits(
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     elif any(record["split"] for record in records):
-        _check_splits(records, path, SPLITS)
-        # Regions of one slide are one patient's tissue too, whether or not a case is named.
-        for name in ("case_id", "image"):
-            _check_agreement(records, path, name, "split", "it must be in one split only, or the test is meaningless")
+        _check_stated_splits(records, path)
     else:
         assign_splits(records, seed=seed)
+
+
+def _check_stated_splits(records: Sequence[Record], path: Path) -> None:
+    _check_splits(records, path, SPLITS)
+    # Regions of one slide are one patient's tissue too, whether or not a case is named.
+    for name in ("case_id", "image"):
+        _check_agreement(records, path, name, "split", "it must be in one split only, or the test is meaningless")
 
 
 def _check_splits(records: Sequence[Record], path: Path, allowed: Sequence[str | None]) -> None:
@@ -361,13 +297,19 @@ def _without_masks(name: str, record: Record) -> str:
     )
 
 
-def _check_duplicates(records: Sequence[Record], path: Path) -> None:
+def check_rows_agree(records: Sequence[Record], path: Path) -> None:
+    """Check that no image or region stands twice in a manifest, and that each image is of one case.
+
+    Raises:
+        ValueError: naming the file and both rows.
+    """
     seen: dict[tuple[Any, ...], Record] = {}
     for record in records:
-        first = seen.setdefault((record["image"], *(record.get(name) for name in REGION)), record)
+        first = seen.setdefault((record["image"], *(record.get(name) for name in (*REGION, "width_um", "height_um"))), record)
         if first is not record:
             where = f" (split {first['split']})" if first["split"] != record["split"] else ""
             raise _error(path, record, f"{record['image']} is already in row {first['row']}{where}: keep one of them")
+    _check_agreement(records, path, "image", "case_id", "its patient would be in two splits")
 
 
 def _check_both_classes(records: Sequence[Record], path: Path, split: str | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..writers.atomic import contended_path
 from ..writers.storage import StorageError
+from ..wsi.slide_files import SlideStates
 from .record import Record
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ FILE = "checked.json"
 class PassedSlides:
     """The slides that passed a check, in ``checked.json`` of a folder, until anything that was checked changes.
 
-    That is the slide's file, its mask and the mask of its tissue by size and time, its row, and the settings of the check.
+    That is the slide's files (see `SlideStates`), its mask and the mask of its tissue by size and time, its row, and the settings
+    of the check.
 
     Args:
         folder: of the file; None to remember nothing.
@@ -31,7 +33,7 @@ class PassedSlides:
 
     def __init__(self, folder: Path | None, settings: Sequence[Any], features: Callable[[Record], Path] | None = None) -> None:
         self.file, self._settings = None if folder is None else folder / FILE, list(settings)
-        self._features = features
+        self._features, self._slides = features, SlideStates()
         self._entries: dict[str, Any] = {}
         try:
             if self.file is not None and self.file.is_file():
@@ -68,9 +70,13 @@ class PassedSlides:
         row = {name: value for name, value in record.items() if name not in ("row", "manifest", "split")}
         return hashlib.sha256(json.dumps([row, self._settings], sort_keys=True, default=str).encode()).hexdigest()[:24]
 
-    def _state(self, record: Record, tissue: str) -> list[list[int] | None]:
+    def _state(self, record: Record, tissue: str) -> list[str | list[int] | None]:
         features = [] if self._features is None else [self._features(record)]
-        return [_size_and_time(path) for path in (record["image"], record.get("mask"), tissue, *features)]
+        try:
+            slide = self._slides.of(record["image"])
+        except OSError:
+            slide = None
+        return [slide, *(_size_and_time(path) for path in (record.get("mask"), tissue, *features))]
 
 
 def _size_and_time(path: Any) -> list[int] | None:

@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from ..writers.atomic import contended_path
 from ..wsi.slide import Slide
+from ..wsi.slide_files import mirax_files
 from ..wsi.slide_pool import open_slide
 from ..wsi.tissue.tissue_map import TissueMap, find_tissue, tissue_mask_shape
 
@@ -146,9 +147,8 @@ def slide_content_key(path: str | Path) -> str:
     path = Path(path)
     status = path.stat()
     companions: tuple[tuple[str, int], ...] = ()
-    folder = path.with_suffix("")
-    if path.suffix.lower() == ".mrxs" and folder.is_dir():
-        companions = tuple(sorted((file.name, file.stat().st_size) for file in folder.iterdir() if file.is_file()))
+    if path.suffix.lower() == ".mrxs":
+        companions = tuple((file.name, file.stat().st_size) for file in mirax_files(path))
     return content_key(str(path), status.st_size, status.st_mtime_ns, companions)
 
 

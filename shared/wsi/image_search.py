@@ -9,13 +9,10 @@ from pathlib import Path
 
 from .dicom_series import one_of_each_series
 from .formats import image_suffixes, is_image, is_plain_picture, unreadable_format
-from .slide_files import is_mirax_folder
+from .slide_files import INDEX_SUFFIXES, files_named_in, is_mirax_folder
 
 logger = logging.getLogger(__name__)
 
-# Text files that name the pictures of a slide, which lie next to them.
-_INDEX_SUFFIXES = (".vms", ".vmu")
-_LARGEST_INDEX_BYTES = 2**20
 # What every folder of results holds.
 _RESULTS = ("settings.json", "slides.csv", "rows")
 
@@ -122,8 +119,8 @@ class _Search:
             self._others["hidden"] += 1
         elif is_image(path) or (_is_broken_link(path) and not path.suffix):
             self.images.add(path)
-            if path.suffix.lower() in _INDEX_SUFFIXES:
-                self.companions |= _named_in(path)
+            if path.suffix.lower() in INDEX_SUFFIXES:
+                self.companions |= files_named_in(path)
         elif _is_broken_link(path):
             self._remarks.append(f"{path}, a link to {path.readlink()}, which does not exist")
         else:
@@ -141,14 +138,3 @@ def _name(path: Path) -> str:
 
 def _is_broken_link(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
-
-
-def _named_in(index: Path) -> set[Path]:
-    """The files next to an index of ``key=value`` lines that it names."""
-    try:
-        with index.open(encoding="latin-1") as file:
-            lines = file.read(_LARGEST_INDEX_BYTES).splitlines()
-    except OSError:
-        return set()
-    names = {line.partition("=")[2].strip() for line in lines}
-    return {index.parent / name for name in names if name and Path(name).name == name}

@@ -8,6 +8,7 @@ import pytest
 from shared.data import check_slides
 from shared.data.bag_dataset import SlideBagDataset
 from shared.data.passed_slides import PassedSlides
+from shared.wsi import slide_files
 
 
 @pytest.fixture
@@ -33,16 +34,29 @@ def test_a_second_check_opens_nothing(make_bags, bag_records, checked):
     assert checked == [0]
 
 
-@pytest.mark.parametrize("what", ["slide", "tissue"])
-def test_what_has_changed_is_checked_again(make_bags, bag_records, checked, what):
+@pytest.mark.parametrize("what", ["slide", "tissue", "version"])
+def test_what_has_changed_is_checked_again(make_bags, bag_records, checked, what, monkeypatch):
     bags = make_bags(bag_records)
     check_slides([bags])
     checked.clear()
-    files = {"slide": [bag_records[1]["image"]], "tissue": list(bags.tissue.folder.glob("*.png"))}[what]
-    for file in files:
+    files = {"slide": [bag_records[1]["image"]], "tissue": list(bags.tissue.folder.glob("*.png"))}
+    for file in files.get(what, []):
         os.utime(file, ns=(1, 1))
+    if what == "version":
+        monkeypatch.setattr(slide_files, "SLIDES_VERSION", slide_files.SLIDES_VERSION + 1)
     check_slides([make_bags(bag_records)])
     assert sorted(checked) == ([1] if what == "slide" else list(range(len(bag_records))))
+
+
+def test_the_folder_of_a_mirax_slide_is_part_of_it(tmp_path):
+    record = {"image": str(tmp_path / "a.mrxs")}
+    (tmp_path / "a.mrxs").write_bytes(b"preview")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/Slidedat.ini").touch()
+    PassedSlides(tmp_path, []).write([PassedSlides(tmp_path, []).entry(record, "content", tmp_path / "a.png")])
+    assert PassedSlides(tmp_path, []).content_of(record) == "content"
+    (tmp_path / "a/Slidedat.ini").unlink()
+    assert PassedSlides(tmp_path, []).content_of(record) is None
 
 
 def test_one_slide_in_two_splits_is_found_among_those_that_passed(make_bags, bag_records, tmp_path):

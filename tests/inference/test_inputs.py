@@ -47,6 +47,14 @@ def test_manifest_takes_each_image_once_and_its_mpp(folder):
     assert [image.name for image in find_images(table, split="test")] == ["c"]
 
 
+def test_a_slide_that_cannot_be_read_is_left_to_its_own_row(folder):
+    """Also where regions are in micrometres, for which its pixel size is needed elsewhere."""
+    table = folder / "manifest.csv"
+    table.write_text("image,x,y,width_um,height_um,split\nnone.svs,0,0,8,8,test\nsub/c.svs,0,0,8,8,train\nb.png,,,,,train\n")
+    assert [image.name for image in find_images(table)] == ["none", "c", "b"]
+    assert [image.name for image in find_images(table, split="train")] == ["c", "b"]
+
+
 def test_manifest_with_two_mpp_for_one_image(folder):
     table = folder / "manifest.csv"
     table.write_text("image,x,y,width_px,height_px,mpp\nb.png,0,0,2,2,0.3\nb.png,2,0,2,2,0.5\n")

@@ -1,1 +1,1 @@
-"""Your own slides and images: folders of classes, and slides with annotation files."""
+"""Your own slides and images: folders of classes, slides with annotation files, and whether the slides can be used."""

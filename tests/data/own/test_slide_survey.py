@@ -1,14 +1,20 @@
 """Every slide of a manifest opened once, with real files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
 
-from shared.data import load_manifest, slide_survey
-from shared.data.slide_survey import survey_slides
+from shared.data import load_manifest
+from shared.data.own import slide_survey
+from shared.data.own.slide_survey import survey_slides
+from shared.wsi import slide_files
+
+from ...wsi.conftest import smooth_rgb
+from ...wsi.dicom_files import write_dicom_level
 
 APERIO = "Aperio Image Library v11.2.1\n512x512 [0,0 512x512] (256x256) JPEG/RGB Q=70|AppMag = {}"
 
@@ -58,10 +64,18 @@ def test_magnification_stands_for_the_pixel_size_if_asked_for(manifest):
     assert mpp == {"sound.tif": None, "magnified.svs": 0.5, "told.tif": 0.25}
 
 
-def test_a_second_survey_opens_what_has_changed(manifest, monkeypatch):
+@pytest.fixture
+def opened(monkeypatch):
+    """Paths of the slides that are opened from here on."""
+    paths = []
+    facts_of = slide_survey._facts_of
+    monkeypatch.setattr(slide_survey, "_facts_of", lambda path, mpp: paths.append(path) or facts_of(path, mpp))
+    return paths
+
+
+def test_a_second_survey_opens_what_has_changed(manifest, opened):
     first = survey(manifest)
-    opened = []
-    monkeypatch.setattr(slide_survey, "_facts_of", lambda path, facts=slide_survey._facts_of: opened.append(path) or facts(path))
+    opened.clear()
     assert survey(manifest) == first
     damaged, nothing = str(manifest.parent / "damaged.tif"), manifest.parent / "nothing.tif"
     assert opened == [damaged]
@@ -81,15 +95,50 @@ def test_a_slide_whose_folder_has_come_since_is_opened_again(tmp_path):
     assert survey(tmp_path / "slides.csv").problems[0]["problem"].startswith("Slidedat.ini is missing")
 
 
-def test_the_command_line(manifest, run_python):
-    out = manifest.parent / "checked"
-    command = ["scripts/check_slides.py", "--manifest", manifest, "--out", out]
-    process = run_python(*command)
-    assert process.returncode == 1, process.stderr
-    assert "2 of 6 rows are usable; the problems of the others are listed in" in process.stdout
-    assert list(pd.read_csv(out / "problems.csv")["row"]) == [3, 4, 5, 6]
-    assert not (out / "slides.csv").exists()
-    process = run_python(*command, "--skip", "--app_mag")
-    assert process.returncode == 0, process.stderr
-    records = load_manifest(out / "slides.csv")
-    assert [(record["label"], record["mpp"]) for record in records] == [(0, None), (1, 0.5), (1, 0.25)]
+def test_a_slide_is_opened_again_when_any_of_its_files_is_another(tmp_path):
+    """A TIFF under the name of a MIRAX slide opens as long as the folder is there; a DICOM slide has a file for each level."""
+    write(tmp_path / "a.tif", mpp=0.5)
+    (tmp_path / "a.tif").rename(tmp_path / "a.mrxs")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/Slidedat.ini").touch()
+    pixels = smooth_rgb(256, 256)
+    write_dicom_level(tmp_path / "level0.dcm", pixels, 0.5, "1.2.9.1", "1.2.9.1.1")
+    write_dicom_level(tmp_path / "level1.dcm", pixels[::2, ::2], 1.0, "1.2.9.1", "1.2.9.1.2")
+    (tmp_path / "slides.csv").write_text("image,x,y,width_um,height_um\na.mrxs,,,,\nlevel1.dcm,0,0,32,16\n")
+    _, dicom = survey(tmp_path / "slides.csv").usable
+    assert (dicom["width_px"], dicom["height_px"]) == (64, 32)
+    (tmp_path / "a/Slidedat.ini").unlink()
+    (tmp_path / "level0.dcm").unlink()
+    again = survey(tmp_path / "slides.csv")
+    assert [(record["width_px"], record["height_px"]) for record in again.usable] == [(32, 16)]
+    assert [problem["problem"].partition(" in the folder")[0] for problem in again.problems] == ["Slidedat.ini is missing"]
+
+
+def test_what_an_earlier_version_has_found_is_found_again(manifest, opened, monkeypatch):
+    found = survey(manifest)
+    names = {Path(path).name for path in opened}
+    assert names == {"sound.tif", "magnified.svs", "nothing.tif", "damaged.tif", "told.tif"}
+    opened.clear()
+    monkeypatch.setattr(slide_files, "SLIDES_VERSION", slide_files.SLIDES_VERSION + 1)
+    assert survey(manifest) == found
+    assert {Path(path).name for path in opened} == names
+    # As it was before states had versions.
+    opened.clear()
+    headers = manifest.parent / "headers.json"
+    entries = {path: {"file": [1, 2], "facts": entry["facts"]} for path, entry in json.loads(headers.read_text()).items()}
+    headers.write_text(json.dumps(entries))
+    assert survey(manifest) == found
+    assert {Path(path).name for path in opened} == names
+
+
+def test_a_slide_whose_own_pixel_size_makes_no_sense_is_usable_with_a_stated_one(tmp_path):
+    """So says the message of the slide itself."""
+    write(tmp_path / "a.tif", mpp=0.001)
+    (tmp_path / "slides.csv").write_text("image,mpp\na.tif,\n")
+    (problem,) = survey(tmp_path / "slides.csv").problems
+    assert "fill the manifest's `mpp` column to state the right value" in problem["problem"]
+    for _ in range(2):
+        (tmp_path / "slides.csv").write_text("image,mpp\na.tif,0.25\n")
+        assert [record["mpp"] for record in survey(tmp_path / "slides.csv").usable] == [0.25]
+        (tmp_path / "slides.csv").write_text("image,mpp\na.tif,\n")
+        assert survey(tmp_path / "slides.csv").problems == [problem]
