@@ -21,6 +21,8 @@ OTHER_NAMES = {
 }
 # Columns that hold paths.
 FILES = ("image", "mask")
+# One letter makes another word of shorter names, such as a task of a mask.
+_LONG = 5
 # CAMEL's authors publish their adenoma data set with this column.
 _CAMELS_IMAGE = "image_name"
 
@@ -166,20 +168,39 @@ def known_names(header: Sequence[str]) -> list[str]:
 
 
 def _refuse_mistyped(header: Sequence[str], path: Path) -> None:
-    """Refuse a column such as Label, spilt or patient, which stands for one that is absent: what it holds would not be read."""
-    others = {_letters(other): name for name, others in OTHER_NAMES.items() for other in others}
-    meant_by = others | {_letters(name): name for name in COLUMNS}
-    absent = {letters: name for letters, name in meant_by.items() if name not in header}
+    """Refuse a column such as Label, splits or patient, which stands for one that is absent: what it holds would not be read."""
+    others = {other: name for name, others in OTHER_NAMES.items() for other in others}
+    absent = {other: name for other, name in ({name: name for name in COLUMNS} | others).items() if name not in header}
     for name in header:
-        if name not in COLUMNS and _letters(name) in absent:
-            meant = absent[_letters(name)]
+        meant = next((meant for other, meant in absent.items() if _is_nearly(name, other)), None)
+        if name not in COLUMNS and meant is not None:
             raise ValueError(
                 f"{path} has a column {name!r} and no column {meant!r}: was {meant} meant? Rename it, or leave it out."
             )
 
 
+def _is_nearly(name: str, other: str) -> bool:
+    """Whether a name is another one but for capitals, signs, the order of its letters, a plural or, of five letters and more, one
+    letter.
+
+    >>> [_is_nearly(name, "case_id") for name in ("Case ID", "caes_id", "case_ids", "cae_id", "cause", "id")]
+    [True, True, True, True, False, False]
+    >>> _is_nearly("masks", "mask"), _is_nearly("task", "mask")
+    (True, False)
+    """
+    letters, of_other = (_letters(text) for text in (name, other))
+    if sorted(letters) == sorted(of_other) or letters == f"{of_other}s":
+        return True
+    return len(of_other) >= _LONG and bool(_with_one_less(letters) & _with_one_less(of_other))
+
+
 def _letters(name: str) -> str:
-    return "".join(sorted(filter(str.isalnum, name.lower())))
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def _with_one_less(letters: str) -> set[str]:
+    """The letters, and what is left of them without any one."""
+    return {letters, *(letters[:index] + letters[index + 1 :] for index in range(len(letters)))}
 
 
 def _cells(path: Path) -> list[tuple[int, list[str]]]:

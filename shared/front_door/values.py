@@ -22,6 +22,8 @@ PATHS_NAME = re.compile(r"(\w+_)?(paths|checkpoints)")
 TEXT_NAME = re.compile(r"run_name|tracking_uri|split")
 EPOCHS_NAME = re.compile(r"(\w+_)?epochs|num_trees|passes")
 _CLASSES_NAME = re.compile(r"(\w+_)?classes")
+# Of those that may be null or computed.
+_NUMBER_NAME = re.compile(r"(\w+_)?(mpp|px|threshold|share|lr|seed)")
 _NULL_WORDS = ("none", "null")
 _TRUTH_WORDS = ("true", "false")
 _HOME = re.compile(r"~[\w.-]*(/|$)")
@@ -66,7 +68,8 @@ def wrong_paths(given: Given, config: Mapping[str, Any]) -> list[str]:
 
 
 def wrong_kinds(given: Given) -> list[str]:
-    """Words where the base has True or False (``false`` would count as true), single values for a list, numbers for a text."""
+    """Words where the base has True or False (``false`` would count as true), single values for a list, numbers for a text, and
+    for a number words or what Python makes of a decimal comma."""
     problems = []
     for where, key, value in given.entries():
         default = _item(given.merged, key) if where.startswith("--") else _base_item(given, key)
@@ -78,6 +81,8 @@ def wrong_kinds(given: Given) -> list[str]:
         if parents and not TEXT_NAME.fullmatch(last):
             # Arguments of a component may have several kinds, such as MONAI's ``keys``: a name or a list of them.
             continue
+        if _is_number(default, last) and isinstance(value, str | list | tuple):
+            problems.append(f"{where}: expected a number, found {value!r}{_with_a_point(value)}")
         is_text = TEXT_NAME.fullmatch(last) or (isinstance(default, str) and not is_formula(default))
         if is_text and isinstance(value, int | float | list | tuple) and not PATH_NAME.fullmatch(last):
             problems.append(f"{where}: expected a text, found {value!r}. Use --{key} \"'{value}'\"")
@@ -163,6 +168,26 @@ def expand_home(parser: ConfigParser) -> list[str]:
             item.update_config(expanded)
         logger.info(f"{key}: {text} is {expanded}")
     return problems
+
+
+def _is_number(default: Any, name: str) -> bool:
+    """Whether a key is a number, by the base's value or, where that is null or computed, by its name. Epochs have a check of
+    their own."""
+    if isinstance(default, bool | list) or default is MISSING or EPOCHS_NAME.fullmatch(name):
+        return False
+    return isinstance(default, int | float) or (
+        bool(_NUMBER_NAME.fullmatch(name)) and (not isinstance(default, str) or is_formula(default))
+    )
+
+
+def _with_a_point(value: Any) -> str:
+    """How a number with a decimal comma is written, of which Python has made a list, or a text where it could not.
+
+    >>> _with_a_point((0, 25)), _with_a_point("0,003"), _with_a_point((1, 2, 3)), _with_a_point("fine")
+    (': write 0.25', ': write 0.003', '', '')
+    """
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return f": write {text.replace(',', '.')}" if re.fullmatch(r"-?\d+,\d+", text) else ""
 
 
 def is_count(value: Any) -> bool:

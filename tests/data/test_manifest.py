@@ -9,6 +9,19 @@ from shared.data.splits import SPLITS
 from shared.synthetic import write_slide
 
 GOOD = {"image": "a.png", "label": "0"}
+# What a column was meant to be.
+MISTYPED = {
+    "splits": "split",
+    "spli": "split",
+    "case_ids": "case_id",
+    "cae_id": "case_id",
+    "cases": "case_id",
+    "patients": "case_id",
+    "areas": "area",
+    "masks": "mask",
+    "tumor_classes": "tumour_classes",
+    "locations": "location",
+}
 
 
 def assert_refused(path, *words, **options):
@@ -195,6 +208,7 @@ def test_what_spreadsheets_write(tmp_path, write_image, content):
         ("image;label\na.png;0\n", ["no column 'image'", "image;label"]),
         ("Image,label\na.png,0\n", ["a column 'Image' and no column 'image'", "was image meant"]),
         ("image,label,spilt\na.png,0,test\n", ["a column 'spilt' and no column 'split'", "was split meant"]),
+        *((f"image,label,{name}\na.png,0,1\n", [f"was {meant} meant"]) for name, meant in MISTYPED.items()),
         ("image,label,Patient ID\na.png,0,7\n", ["a column 'Patient ID' and no column 'case_id'", "was case_id meant"]),
         ("image,label,subset\na.png,0,test\n", ["a column 'subset' and no column 'split'", "was split meant"]),
         ("image,label,Case ID\na.png,0,a\n", ["was case_id meant"]),
