@@ -24,6 +24,7 @@ EPOCHS_NAME = re.compile(r"(\w+_)?epochs|num_trees|passes")
 _CLASSES_NAME = re.compile(r"(\w+_)?classes")
 # Of those that may be null or computed.
 _NUMBER_NAME = re.compile(r"(\w+_)?(mpp|px|threshold|share|lr|seed)")
+_NUMBER_OR_FILE = ("temperature",)
 _NULL_WORDS = ("none", "null")
 _TRUTH_WORDS = ("true", "false")
 _HOME = re.compile(r"~[\w.-]*(/|$)")
@@ -173,7 +174,7 @@ def expand_home(parser: ConfigParser) -> list[str]:
 def _is_number(default: Any, name: str) -> bool:
     """Whether a key is a number, by the base's value or, where that is null or computed, by its name. Epochs have a check of
     their own."""
-    if isinstance(default, bool | list) or default is MISSING or EPOCHS_NAME.fullmatch(name):
+    if isinstance(default, bool | list) or default is MISSING or EPOCHS_NAME.fullmatch(name) or name in _NUMBER_OR_FILE:
         return False
     return isinstance(default, int | float) or (
         bool(_NUMBER_NAME.fullmatch(name)) and (not isinstance(default, str) or is_formula(default))
