@@ -3,7 +3,7 @@
 python scripts/pack.py --out dist                    all bundles, with the weights in their folders models/
 python scripts/pack.py camel --out dist --weights runs/camel --release someone/bundles/hosting_storage_v1
 python scripts/pack.py camel --weights runs/camel --mlflow --register camel    also logged as a model to the training's MLflow run
-python scripts/pack.py --verify dist/camel_v0.10.0.zip    the zoo's checks and the README's commands, on the zip only
+python scripts/pack.py --verify dist/camel_v0.11.0.zip    the zoo's checks and the README's commands, on the zip only
 
 The same weights and bundle give the same bytes. models/model_info.json lists the packed bundles; scripts/README.md describes
 the whole release, step by step.

@@ -20,7 +20,7 @@ def _version(release: str, folder: Path) -> str:
     return f"{release}+{build.read_text(encoding='utf-8').strip()}" if build.is_file() else release
 
 
-__version__ = _version("0.10.0", Path(__file__).parent)
+__version__ = _version("0.11.0", Path(__file__).parent)
 
 
 def _ensure_user() -> None:
