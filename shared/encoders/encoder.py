@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..networks.layers.packed_strides import pack_strides, packed_channels
-from ..networks.layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization
+from ..networks.layers.pixel_normalization import IMAGENET_MEAN, IMAGENET_STD, PixelNormalization, check_shares_of_255
 
-__all__ = ["Encoder", "EncoderFacts", "FeatureOptions"]
+__all__ = ["GIVEN_FACTS", "Encoder", "EncoderFacts", "FeatureOptions", "completed_facts", "facts_of_weights"]
+
+# Those of `EncoderFacts` that a user can give where a source does not state them.
+GIVEN_FACTS = ("mean", "std", "mpp", "input_size_px", "licence")
 
 # A pixel of a slide's map is the mean of as many along each side.
 MAP_PIXEL_PX = 4
@@ -48,6 +53,53 @@ class EncoderFacts:
     licence: str | None = None
     is_gated: bool = False
     aliases: Sequence[str] = ()
+
+
+def completed_facts(
+    facts: EncoderFacts, given: Mapping[str, Any], unstated: Collection[str] = (), silent: str = "", whose: str = ""
+) -> EncoderFacts:
+    """The facts about an encoder with what its user says of it. A warning names the normalisation where nobody states it.
+
+    Args:
+        facts: about the encoder, among them a mean and std to use where none are given.
+        given: some of `GIVEN_FACTS`, by name.
+        unstated: names of those that the encoder's source does not state.
+        silent: what does not state mean and std, for the warning.
+        whose: those of `facts` are, for the warning.
+
+    Raises:
+        ValueError: if one is given that the source states, mean or std without the other, or values that are no shares of 255.
+    """
+    if refused := [name for name in given if name not in unstated]:
+        own = ", ".join(f"{name} {'any' if getattr(facts, name) is None else getattr(facts, name)}" for name in refused)
+        raise ValueError(f"{', '.join(refused)} cannot be given: {facts.name} has its own ({own})")
+    if ("mean" in given) != ("std" in given):
+        raise ValueError(f"give mean and std of {facts.name} together; got {'mean' if 'mean' in given else 'std'} alone")
+    if "mean" in given:
+        check_shares_of_255(given["mean"], given["std"])
+        # A whole number would change the key.
+        given = {**given, **{name: tuple(map(float, given[name])) for name in ("mean", "std")}}
+    elif "mean" in unstated:
+        warnings.warn(
+            f"{silent} does not state how images are normalised: mean {list(facts.mean)} and std {list(facts.std)} are used, "
+            f"those of {whose}. If the weights were trained with others, give mean and std as shares of 255 (encoder_facts::mean "
+            "and encoder_facts::std of a bundle); give these to end this warning",
+            stacklevel=2,
+        )
+    return replace(facts, **given)
+
+
+def facts_of_weights(facts: EncoderFacts, given: Mapping[str, Any], checkpoint_path: str | Path | None) -> EncoderFacts:
+    """The facts about an encoder whose published weights state all of them, and its user's own weights none.
+
+    Args:
+        facts: about the published weights.
+        given: see `completed_facts`.
+        checkpoint_path: of the user's own weights; None for the published ones.
+    """
+    if checkpoint_path is None:
+        return completed_facts(facts, given)
+    return completed_facts(replace(facts, licence=None), given, GIVEN_FACTS, str(checkpoint_path), facts.name)
 
 
 @dataclass(frozen=True)

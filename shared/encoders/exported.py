@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..networks.layers.pixel_normalization import check_shares_of_255
 from .encoder import Encoder, EncoderFacts, FeatureOptions
 
 __all__ = ["ExportedEncoder", "load_exported"]
@@ -114,7 +115,7 @@ def load_exported(
 
     Raises:
         ValueError: naming the file, if it is no such file, its normalisation is not given, or it returns something else, or
-            takes images of one size alone.
+            takes images of one size alone; and if the normalisation is not in shares of 255.
     """
     path = Path(path)
     if mean is None or std is None:
@@ -123,6 +124,7 @@ def load_exported(
             "mean [0, 0, 0] and std [0.00392156862745098, 0.00392156862745098, 0.00392156862745098] if it normalises the "
             "images itself"
         )
+    check_shares_of_255(mean, std)
     network = _Fixed(_loaded(path))
     size = input_size_px or USUAL_SIZE_PX
     output = _output(path, network, size)

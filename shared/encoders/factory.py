@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .efficientnet_lite import load_efficientnet_lite0
-from .encoder import Encoder, FeatureOptions
+from .encoder import Encoder, FeatureOptions, completed_facts
 from .host_memory import keep_freed_memory
 from .presets import PRESETS, preset_of
 
@@ -48,16 +49,18 @@ def load_encoder(
         strides_px: the same.
         tokens: the same.
         checkpoint_path: a local file of the encoder's weights, instead of those that are installed or downloaded.
-        mean: of a TorchScript or torch.export file, which does not say it, see `load_exported`.
+        mean: of red, green and blue as shares of 255, where the source does not state it: of a TorchScript or torch.export file
+            (see `load_exported`), and of a state dict in `checkpoint_path`, but for that of a published encoder of pathology. A
+            warning says which one is used where it is not given.
         std: the same.
-        mpp: the same.
-        input_size_px: the same.
-        licence: the same.
+        mpp: the same, and of all models of timm.
+        input_size_px: the same as `mean`; position embeddings state it.
+        licence: the same as `mean`, and of models of timm that do not state it; None where it is not known.
         max_stride_px: see `FeatureOptions`.
         num_strides: the same.
 
     Raises:
-        ValueError: if there is no such source, an option does not fit it, or weights do not.
+        ValueError: if there is no such source, an option does not fit it, weights do not, or a fact is given that it states.
         ModuleNotFoundError: if a package is missing that the source needs; it names the remedy.
         RuntimeError: if weights cannot be had: it never starts from random values instead.
     """
@@ -73,27 +76,27 @@ def load_encoder(
         from .exported import load_exported
 
         return load_exported(source, options, **given).eval().requires_grad_(False)  # type: ignore[arg-type]
-    if given:
-        raise ValueError(f"{', '.join(given)} are for TorchScript and torch.export files; {source} has its own")
-    return _load(source, options, checkpoint_path).eval().requires_grad_(False)
+    return _load(source, options, checkpoint_path, given).eval().requires_grad_(False)
 
 
-def _load(source: str, options: FeatureOptions, checkpoint_path: str | Path | None) -> Encoder:
+def _load(source: str, options: FeatureOptions, checkpoint_path: str | Path | None, given: Mapping[str, Any]) -> Encoder:
     if source == "efficientnet_lite0":
-        return load_efficientnet_lite0(options, checkpoint_path)
+        return load_efficientnet_lite0(options, checkpoint_path, given)
     if source in IMAGENET_BACKBONES:
         # Here, for it loads MONAI.
         from .imagenet_backbones import load_imagenet_backbone
 
-        return load_imagenet_backbone(source, options, checkpoint_path)
+        return load_imagenet_backbone(source, options, checkpoint_path, given)
     if preset := preset_of(source):
         from .preset_models import load_preset
 
+        # A file of its weights is that of the published ones.
+        completed_facts(preset.facts(), given)
         return load_preset(preset, options, checkpoint_path)
     if source.startswith(TIMM_SOURCES):
         from .timm_models import load_timm
 
-        return load_timm(source, options, checkpoint_path)
+        return load_timm(source, options, checkpoint_path, given)
     raise ValueError(
         f"there is no encoder {source!r}: expected efficientnet_lite0, {', '.join(IMAGENET_BACKBONES)}; a published one, "
         f"{', '.join(PRESETS)}; a model of timm, timm/NAME, hf-hub:OWNER/NAME or local-dir:FOLDER; or a file of "

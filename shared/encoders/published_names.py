@@ -12,6 +12,8 @@ __all__ = ["side_of_position_embedding", "timm_names"]
 TOWER = "visual.trunk."
 # What trainings put before every name.
 WRAPPERS = ("module.", "backbone.", "model.", "dinov2.")
+# Of what they train beside the encoder, which then has a wrapper that these have not.
+HEADS = ("head.", "dino_head.", "ibot_head.", "projection_head.", "classifier.", "fc.")
 # Of Dinov2Model in transformers, but for what is joined.
 OF_TRANSFORMERS = (
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
@@ -30,6 +32,8 @@ JOINED = (
     (("attention.q_proj", "attention.k_proj", "attention.v_proj"), "attn.qkv"),
     (("mlp.gate_proj", "mlp.up_proj"), "mlp.fc1"),
 )
+# DINOv2 trains blocks in groups, and numbers them on from one to the next.
+GROUPED = r"^blocks\.\d+\.(\d+)\."
 OF_DINOV2 = ((r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."), (r"^register_tokens$", "reg_token"))
 
 
@@ -37,16 +41,18 @@ def timm_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Parameters of a vision transformer by timm's names; those of timm itself, and of other networks, stay as they are.
 
     Args:
-        weights: by timm's names, DINOv2's or those of transformers' Dinov2Model, with or without a wrapper's prefix; or of a
-            model of images and text with a timm transformer in ``visual.trunk``.
+        weights: by timm's names, DINOv2's or those of transformers' Dinov2Model, with or without wrappers' prefixes and, beside
+            a wrapper, the heads of its training, which are left out; or of a model of images and text with a timm transformer
+            in ``visual.trunk``.
     """
     if any(name.startswith(TOWER) for name in weights):
         weights = {name.removeprefix(TOWER): value for name, value in weights.items() if name.startswith(TOWER)}
-    for wrapper in WRAPPERS:
-        if weights and all(name.startswith(wrapper) for name in weights):
-            weights = {name.removeprefix(wrapper): value for name, value in weights.items()}
+    while wrapper := next((wrapper for wrapper in WRAPPERS if _is_around(weights, wrapper)), None):
+        weights = {name.removeprefix(wrapper): value for name, value in weights.items() if name.startswith(wrapper)}
     if "embeddings.cls_token" in weights:
         weights = _renamed(_joined(weights), OF_TRANSFORMERS)
+    if _has_grouped_blocks(weights):
+        weights = _renamed(weights, ((GROUPED, r"blocks.\1."),))
     # The mask's token serves in pretraining alone.
     has_registers = "register_tokens" in weights
     weights = {name: value for name, value in _renamed(weights, OF_DINOV2).items() if name != "mask_token"}
@@ -71,6 +77,17 @@ def side_of_position_embedding(positions: int, prefix_tokens: int) -> int:
         if side * side == positions - count:
             return side
     raise ValueError(f"{positions} position embeddings do not form a square grid with {prefix_tokens} prefix tokens")
+
+
+def _is_around(weights: Mapping[str, Tensor], wrapper: str) -> bool:
+    inside = [name.startswith(wrapper) for name in weights if not name.startswith(HEADS)]
+    return bool(inside) and all(inside)
+
+
+def _has_grouped_blocks(weights: Mapping[str, Tensor]) -> bool:
+    """Of a transformer: convolutional networks of timm have groups of blocks of their own."""
+    blocks = [name for name in weights if name.startswith("blocks.")]
+    return "cls_token" in weights and bool(blocks) and all(re.match(GROUPED, name) for name in blocks)
 
 
 def _renamed(weights: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import json
 import types
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .encoder import Encoder, EncoderFacts, FeatureOptions
+from .encoder import GIVEN_FACTS, Encoder, EncoderFacts, FeatureOptions, completed_facts
 from .hub import explained_hub_errors
-from .published_names import timm_names
+from .published_names import side_of_position_embedding, timm_names
 from .weights import load_weights_into, read_weights
 
 __all__ = ["TimmEncoder", "imported_timm", "load_timm"]
@@ -109,39 +111,53 @@ class TimmEncoder(Encoder):
         return embedded.unflatten(0, (batch, rows, columns)).permute(0, 3, 1, 2)
 
 
-def load_timm(source: str, options: FeatureOptions | None = None, checkpoint_path: str | Path | None = None) -> TimmEncoder:
+def load_timm(
+    source: str,
+    options: FeatureOptions | None = None,
+    checkpoint_path: str | Path | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> TimmEncoder:
     """A timm model with its pretrained weights.
 
     Args:
         source: ``timm/NAME``, ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``, the latter two with a ``config.json`` of timm.
         options: which features are taken.
         checkpoint_path: a local state dict, instead of the pretrained weights.
+        given: facts that are not stated, see `completed_facts`: of a state dict all but the input size, which its position
+            embeddings state; of pretrained weights what timm or their ``config.json`` does not have.
 
     Raises:
         ModuleNotFoundError: if timm is missing; it names the remedy.
-        ValueError: if timm has no such model, it gives no features of images of any size, or the weights do not fit.
+        ValueError: if timm has no such model, it gives no features of images of any size, the weights do not fit, or a fact is
+            given that is stated.
         RuntimeError: if the weights cannot be had.
     """
     timm = imported_timm(source)
     model = source.removeprefix("timm/")
-    folder = Path(source.removeprefix("local-dir:"))
-    if source.startswith("local-dir:") and not (folder / "config.json").is_file():
-        raise ValueError(
-            f"{folder} is not a timm model: expected its config.json there, next to model.safetensors or pytorch_model.bin"
-        )
     with explained_hub_errors(source):
+        config = _configuration(source)
         twin, arguments = _without_weights(timm, model)
         if checkpoint_path is None and not any(twin.pretrained_cfg.get(place) for place in ("url", "file", "hf_hub_id")):
             raise ValueError(f"timm has no weights for {model}: name their file as checkpoint_path, or a model that has some")
-        if checkpoint_path is None:
+    facts, unstated = _facts(source, twin, options or FeatureOptions()), _unstated(twin, config)
+    # Of a configuration timm completes what is missing.
+    whose = "timm where nothing is stated" if "mean" in unstated else source
+    if checkpoint_path is None:
+        facts = completed_facts(facts, given or {}, unstated, source, whose)
+        with explained_hub_errors(source):
             network = _pretrained(timm, source, twin.pretrained_cfg["num_classes"], **arguments)
-        else:
-            network = _created(timm, model, pretrained=False, num_classes=0, **arguments)
-    if checkpoint_path is not None:
-        classifiers = _classifiers(network)
+    else:
+        # Position embeddings state the size of the images.
+        own = set(GIVEN_FACTS) - ({"input_size_px"} if hasattr(twin, "num_prefix_tokens") else set())
+        facts = completed_facts(replace(facts, licence=None), given or {}, own, str(checkpoint_path), whose)
         weights = timm_names(read_weights(checkpoint_path))
+        with explained_hub_errors(source):
+            if size_px := _other_size_px(twin, weights):
+                facts = replace(facts, input_size_px=size_px)
+                twin, arguments = _without_weights(timm, model, img_size=size_px)
+            network = _created(timm, model, pretrained=False, num_classes=0, **arguments)
+        classifiers = _classifiers(network)
         load_weights_into(network, {n: v for n, v in weights.items() if not n.startswith(classifiers)}, checkpoint_path)
-    facts = _facts(source, network, options or FeatureOptions())
     _check_any_size(TimmEncoder(facts, twin, options))
     return TimmEncoder(facts, network, options)
 
@@ -152,6 +168,45 @@ def imported_timm(source: str) -> types.ModuleType:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"the encoder {source} needs timm, which is not installed: {INSTALL}") from error
     return timm
+
+
+def _configuration(source: str) -> dict[str, Any] | None:
+    """The ``config.json`` of a source; None for timm's own models.
+
+    Raises:
+        ValueError: if it is not one of timm.
+    """
+    if source.startswith("timm/"):
+        return None
+    place = source.split(":", 1)[1]
+    if source.startswith("local-dir:"):
+        path = Path(place, "config.json")
+        if not path.is_file():
+            raise ValueError(
+                f"{place} is not a timm model: expected its config.json there, next to model.safetensors or pytorch_model.bin"
+            )
+    else:
+        from huggingface_hub import hf_hub_download
+
+        repository, _, revision = place.partition("@")
+        path = Path(hf_hub_download(repository, "config.json", revision=revision or None))
+    config = _json(path)
+    if isinstance(config, dict) and "architecture" in config:
+        return config
+    of_transformers = config.get("model_type") or config.get("architectures") if isinstance(config, dict) else None
+    found = f"that of a model for transformers, {of_transformers}" if of_transformers else "none"
+    raise ValueError(
+        f'{source} is not a timm model: expected a config.json with "architecture", its name in timm; found {found}. Export the '
+        "network to a file of torch.export (.pt2) or TorchScript (.pt) as docs/encoders.md describes and give that file, or give "
+        "one of the published encoders there by its name"
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def _without_weights(timm: types.ModuleType, model: str, **arguments: Any) -> tuple[Any, dict[str, Any]]:
@@ -190,7 +245,7 @@ def _pretrained(timm: types.ModuleType, source: str, num_classes: int, **argumen
             if not _is_of_weights(again):
                 raise
         problems = " ".join(str(error).split())
-        described, remedy = _configuration(source)
+        described, remedy = _description(source)
         raise ValueError(
             f"the weights of {source} are not those of the network that {described} describes: expected every parameter of it "
             f"and no other, found: {problems[:LONGEST_PROBLEM]}{' ...' if len(problems) > LONGEST_PROBLEM else ''}. {remedy}"
@@ -200,7 +255,7 @@ def _pretrained(timm: types.ModuleType, source: str, num_classes: int, **argumen
     return network
 
 
-def _configuration(source: str) -> tuple[str, str]:
+def _description(source: str) -> tuple[str, str]:
     """What describes the network of a source, and what to do where that is not the network of its weights."""
     if source.startswith("timm/"):
         return "timm", "Get the weights again"
@@ -231,6 +286,31 @@ def _facts(source: str, network: Any, options: FeatureOptions) -> EncoderFacts:
     has_size = hasattr(network, "num_prefix_tokens") or options.tokens == "embedding"
     size = known["input_size"][-1] if has_size else None
     return EncoderFacts(name, known["mean"], known["std"], input_size_px=size, licence=known.get("license"))
+
+
+def _unstated(network: Any, config: Mapping[str, Any] | None) -> set[str]:
+    """Facts that neither timm nor the configuration of pretrained weights states: none states a pixel size."""
+    # Of timm's own models; it completes those of a configuration by usual values.
+    stated = network.pretrained_cfg if config is None else config.get("pretrained_cfg", config)
+    names = {"mean": "mean", "std": "std", "input_size_px": "input_size", "licence": "license"}
+    missing = {fact for fact, name in names.items() if stated.get(name) is None}
+    return {"mpp", *missing, *(("mean", "std") if missing & {"mean", "std"} else ())}
+
+
+def _other_size_px(network: Any, weights: Mapping[str, Tensor]) -> int | None:
+    """Side of the images that the position embeddings of `weights` are of; None where the network's own are as many."""
+    own, found = getattr(network, "pos_embed", None), weights.get("pos_embed")
+    if own is None or found is None or found.shape == own.shape or found.ndim != 3:
+        return None
+    if "img_size" not in inspect.signature(type(network).__init__).parameters or not hasattr(network, "num_prefix_tokens"):
+        return None
+    try:
+        patches = side_of_position_embedding(found.shape[1], network.num_prefix_tokens)
+    except ValueError:
+        # That they do not fit is said where they are loaded, with the file's name.
+        return None
+    side = network.patch_embed.patch_size
+    return patches * (side if isinstance(side, int) else side[0])
 
 
 def _channels_of_stride(facts: EncoderFacts, network: Any, tokens: str, embedding: str | None) -> Mapping[int, int]:

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..networks.backbones.checkpoints import read_checkpoint
+
 __all__ = ["load_weights_into", "read_weights"]
 
 COUNTER = "num_batches_tracked"
@@ -17,12 +19,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The state dict of a file that ``torch.save`` or safetensors wrote.
 
     Raises:
-        ValueError: naming the file, if it does not exist or holds no state dict.
+        ValueError: naming the file, if it does not exist, holds no state dict, or objects that `read_checkpoint` does not load.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"the weights {path} do not exist: expected a state dict file (.pt, .pth, .bin or .safetensors)")
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else read_checkpoint(path)
     for name in NESTED_IN:
         if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
             state = state[name]
@@ -57,14 +59,6 @@ def load_weights_into(network: nn.Module, weights: Mapping[str, Tensor], path: s
             raise ValueError(f"{path}: {name} must be {tuple(expected[name].shape)}; found {tuple(value.shape)}")
     is_empty = any(value.is_meta for value in expected.values())
     network.load_state_dict({name: value.to(expected[name].dtype) for name, value in weights.items()}, assign=is_empty)
-
-
-def _read_checkpoint(path: Path) -> object:
-    try:
-        # To the CPU: load_state_dict copies to wherever the parameters are.
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle has its own kinds for what is no checkpoint at all
-        raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error
 
 
 def _read_safetensors(path: Path) -> object:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from .backbones.checkpoints import read_checkpoint
 from .deeplab_v2 import DeepLabV2
 from .instance_classifier import InstanceClassifier
 from .wildcat import Wildcat
@@ -78,8 +78,4 @@ def load_backbone(network: DeepLabV2 | Wildcat, path: str | Path) -> None:
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise ValueError(f"the weights {path} do not exist: train first, or give the checkpoint of a trained network")
-    try:
-        # To the CPU: load_state_dict copies to wherever the parameters are.
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle has its own kinds for what is no checkpoint at all
-        raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error
+    return read_checkpoint(path)

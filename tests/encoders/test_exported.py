@@ -130,8 +130,8 @@ def test_files_that_are_no_encoders_are_refused(tmp_path):
         load_encoder(str(path), mpp=0.5)
     with pytest.raises(ValueError, match=r"network.pt contains its own weights"):
         load_encoder(str(path), checkpoint_path="weights.pth", **PLAIN)
-    with pytest.raises(ValueError, match=r"mpp are for TorchScript and torch.export files; efficientnet_lite0 has its own"):
-        load_encoder("efficientnet_lite0", mpp=0.5)
+    with pytest.raises(ValueError, match=r"must be shares of 255.* got mean=\[180, 130, 180\].*Divide .* by 255"):
+        load_encoder(str(path), mean=[180, 130, 180], std=[0.2] * 3)
     with pytest.raises(ValueError, match=r"absent.pt2 does not exist"):
         load_encoder(str(tmp_path / "absent.pt2"), **PLAIN)
     torch.save(Tokens().state_dict(), tmp_path / "weights.pt")

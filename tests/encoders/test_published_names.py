@@ -81,6 +81,44 @@ def test_names_of_timm_stay():
     assert timm_names(weights) == weights
 
 
+PLAIN = {"cls_token": torch.zeros(1, 1, 4), "blocks.0.norm1.weight": torch.ones(4), "blocks.5.norm1.weight": torch.zeros(4)}
+TRAININGS = {
+    "DINO, in several processes": ("module.backbone.", ["module.head.mlp.0.weight", "module.head.last_layer.weight_g"]),
+    "DINOv2's teacher": ("backbone.", ["dino_head.mlp.0.weight", "ibot_head.last_layer.weight_v"]),
+    "Lightning": ("model.backbone.", ["model.projection_head.layers.0.weight"]),
+    "wrapped thrice": ("model.module.backbone.", []),
+    "a classifier": ("backbone.", ["fc.weight", "fc.bias"]),
+}
+
+
+@pytest.mark.parametrize(("prefix", "heads"), TRAININGS.values(), ids=TRAININGS)
+def test_wrappers_and_heads_of_trainings_are_taken_off(prefix, heads):
+    published = {prefix + name: value for name, value in PLAIN.items()} | {name: torch.ones(1) for name in heads}
+    found = timm_names(published)
+    assert found.keys() == PLAIN.keys()
+    assert all(found[name] is value for name, value in PLAIN.items())
+
+
+@pytest.mark.parametrize("other", ["student.cls_token", "norm.weight", "ema.cls_token", "header.weight"])
+def test_other_names_beside_a_wrapper_stay(other):
+    """They show where weights are loaded: nothing but a head is left out."""
+    published = {f"backbone.{name}": value for name, value in PLAIN.items()} | {other: torch.ones(1)}
+    assert timm_names(published) == published
+
+
+def test_a_classifier_without_a_wrapper_stays():
+    assert timm_names(PLAIN | {"head.weight": torch.ones(1)}).keys() == {*PLAIN, "head.weight"}
+
+
+def test_groups_of_blocks_of_dinov2():
+    """It numbers blocks on from one group to the next; timm's convolutional networks begin again."""
+    grouped = {"cls_token": torch.zeros(1), "blocks.0.0.norm1.weight": torch.ones(1), "blocks.3.9.norm1.weight": torch.zeros(1)}
+    found = timm_names({f"backbone.{name}": value for name, value in grouped.items()})
+    assert list(found) == ["cls_token", "blocks.0.norm1.weight", "blocks.9.norm1.weight"]
+    of_efficientnet = {"conv_stem.weight": torch.ones(1), "blocks.0.0.bn1.weight": torch.ones(1)}
+    assert timm_names(of_efficientnet) == of_efficientnet
+
+
 def test_position_embeddings_of_no_square():
     with pytest.raises(ValueError, match="200 position embeddings do not form a square grid with 1 prefix tokens"):
         side_of_position_embedding(200, 1)

@@ -1,6 +1,8 @@
 """timm's models as encoders, against what timm itself computes."""
 
+import argparse
 import json
+import pathlib
 import re
 
 import pytest
@@ -117,6 +119,38 @@ def test_tokens_and_weights_belong_to_the_key(saved):
     assert len({*keys, load_encoder(f"timm/{VIT}", checkpoint_path=other).key}) == 5
 
 
+@pytest.mark.parametrize("size_px", [96, 384])
+def test_position_embeddings_of_another_image_size(saved, size_px):
+    """As the published encoders, own weights state the size of the images that they were trained on."""
+    network, file = saved(VIT, img_size=size_px)
+    images = torch.randint(0, 256, (1, 3, size_px, size_px), dtype=torch.uint8)
+    encoder = load_encoder(f"timm/{VIT}", tokens="embedding", checkpoint_path=file)
+    assert (encoder.input_size_px, encoder.stride_px) == (size_px, size_px)
+    expected = network.forward_head(network.forward_features(normalised(network, images)), pre_logits=True)
+    assert_close(encoder(images)[:, :, 0, 0], expected, rtol=1e-4, atol=1e-4)
+    assert load_encoder(f"timm/{VIT}", checkpoint_path=file).slide_tile_px == size_px
+
+
+def test_position_embeddings_of_no_image_are_refused(saved):
+    network, file = saved(VIT)
+    torch.save(network.state_dict() | {"pos_embed": torch.zeros(1, 200, 192)}, file)
+    with pytest.raises(ValueError, match=r"weights.pth: pos_embed must be \(1, 197, 192\); found \(1, 200, 192\)"):
+        load_encoder(f"timm/{VIT}", checkpoint_path=file)
+
+
+def test_a_checkpoint_of_dino(saved, images):
+    network, file = saved(VIT, num_classes=0)
+    teacher = {f"module.backbone.{name}": value for name, value in network.state_dict().items()}
+    teacher |= {"module.head.mlp.0.weight": torch.ones(4, 192), "module.head.last_layer.weight_g": torch.ones(9, 1)}
+    student = {name: torch.zeros_like(value) for name, value in teacher.items()}
+    options = argparse.Namespace(arch="vit_tiny", output_dir=pathlib.Path("runs"))
+    plain = load_encoder(f"timm/{VIT}", checkpoint_path=file)
+    torch.save({"student": student, "teacher": teacher, "epoch": 100, "args": options}, file)
+    encoder = load_encoder(f"timm/{VIT}", checkpoint_path=file)
+    assert encoder.key == plain.key
+    assert torch.equal(encoder(images), plain(images))
+
+
 def test_a_folder_with_a_configuration_of_timm(saved, images, tmp_path):
     """timm's own loading of pretrained weights, as it does it for those of Hugging Face."""
     network, file = saved("resnet18", num_classes=0)
@@ -177,6 +211,39 @@ def test_weights_of_a_folder_that_do_not_fit_its_configuration_are_refused(folde
         load_encoder(source)
     assert re.search(said, str(told.value))
     assert len(str(told.value)) < 1000
+
+
+OF_TRANSFORMERS = {"architectures": ["ViTModel"], "model_type": "vit", "hidden_size": 192}
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        (OF_TRANSFORMERS, "that of a model for transformers, vit"),
+        ({"architectures": ["ViTModel"]}, r"that of a model for transformers, \['ViTModel'\]"),
+        ({"pretrained_cfg": {"mean": [0.5] * 3}}, "none"),
+        ([1, 2], "none"),
+    ],
+)
+def test_a_folder_of_another_library_is_refused(tmp_path, config, found):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    said = rf'{tmp_path} is not a timm model: expected a config.json with "architecture".* found {found}\. Export the network'
+    with pytest.raises(ValueError, match=said) as told:
+        load_encoder(f"local-dir:{tmp_path}")
+    assert "\n" not in str(told.value)
+
+
+def test_a_repository_of_another_library_is_refused(run_python, tmp_path):
+    """As it lies in the cache of Hugging Face after a download."""
+    commit, cache = "0" * 40, tmp_path / "hub/models--someone--vit"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs/main").write_text(commit)
+    (cache / "snapshots" / commit).mkdir(parents=True)
+    (cache / "snapshots" / commit / "config.json").write_text(json.dumps(OF_TRANSFORMERS))
+    program = "from shared.encoders import load_encoder\nload_encoder('hf-hub:someone/vit')"
+    finished = run_python("-c", program, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    last = finished.stderr.strip().splitlines()[-1]
+    assert last.startswith("ValueError: hf-hub:someone/vit is not a timm model: expected a config.json")
 
 
 def test_a_folder_without_a_configuration(tmp_path):

@@ -90,8 +90,9 @@ def test_other_weights_in_a_network_of_imagenet_are_not_given_on(tmp_path, encod
 
 
 @pytest.mark.parametrize(("licence", "is_given_on"), [("Apache-2.0", True), ("CC-BY-NC-4.0", False), (None, False)])
-def test_an_exported_encoder_has_the_licence_that_the_training_gave(licence, is_given_on):
-    terms = terms_of({"encoder_def": {"source": "mine.pt", "checkpoint_path": None, "licence": licence}})
+@pytest.mark.parametrize(("source", "file"), [("mine.pt", None), ("timm/resnet18", "own.pth"), ("resnet50", "own.pth")])
+def test_an_encoder_of_ones_own_has_the_licence_that_the_training_gave(source, file, licence, is_given_on):
+    terms = terms_of({"encoder_def": {"source": source, "checkpoint_path": file, "licence": licence}})
     assert (terms.licence, terms.is_given_on) == (licence, is_given_on)
 
 

@@ -97,7 +97,7 @@ def test_an_exported_encoder_is_told_what_its_file_does_not_say(tmp_path, manife
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (["--mean", 0.5, 0.5, 0.5], "mean are for TorchScript and torch.export files; efficientnet_lite0 has its own"),
+        (["--mean", 0.5, 0.5, 0.5], "mean cannot be given: efficientnet_lite0 has its own (mean [0.498"),
         (["--encoder", "nobody/knows"], "nobody/knows"),
         (["--smoothing", 0], "smoothing must be an odd number of cells, 1 or more; got 0"),
         (["--margin_px", 20], "multiples of the stride of efficientnet_lite0, 32"),

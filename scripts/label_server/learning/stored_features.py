@@ -9,7 +9,8 @@ from typing import Any
 
 import h5py
 
-from shared.encoders.factory import FILES
+from shared.encoders.encoder import GIVEN_FACTS
+from shared.encoders.factory import FILES, TIMM_SOURCES
 from shared.features.slide_features import FEATURES_SUFFIX
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
 
@@ -42,14 +43,18 @@ def keys_of_features(folder: Path) -> dict[str, Any]:
 def _encoder_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:
     stride = encoder["stride_px"] if encoder["stride_px"] != encoder["native_stride_px"] else None
     named = {"encoder": encoder["name"], "smoothing": encoder["smoothing"], "tokens": encoder["tokens"]}
-    return {**named, "feature_stride_px": stride, **_facts_of_file(encoder)}
+    return {**named, "feature_stride_px": stride, **_given_facts(encoder)}
 
 
-def _facts_of_file(encoder: Mapping[str, Any]) -> dict[str, Any]:
-    """What a TorchScript or torch.export file does not say of itself, and must be told again where it is loaded."""
-    if not str(encoder["name"]).endswith(FILES):
-        return {}
-    return {"encoder_facts": {name: encoder[name] for name in ("mean", "std", "mpp", "input_size_px", "licence")}}
+def _given_facts(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """What an encoder's source does not state, and must be told again where it is loaded.
+
+    A TorchScript or torch.export file states none of it. No model of timm states a pixel size; where weights of one's own were in
+    it, the training is refused anyway, because their file is not known here.
+    """
+    name = str(encoder["name"])
+    given = GIVEN_FACTS if name.endswith(FILES) else ("mpp",) if name.startswith(TIMM_SOURCES) else ()
+    return {"encoder_facts": {fact: encoder[fact] if fact in given else None for fact in GIVEN_FACTS}} if given else {}
 
 
 def _tissue_keys(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.norm_layers import FrozenBatchNorm2d
+from .checkpoints import read_checkpoint
 
 __all__ = ["IMAGENET_URLS", "load_imagenet_vgg16", "load_imagenet_vgg16_classifier", "load_imagenet_weights"]
 
@@ -110,10 +111,9 @@ def _weights_of(backbone: str, weights_path: str | Path | None) -> Mapping[str, 
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise RuntimeError(f"cannot read the weights {path}: {error}") from error
+    if not path.is_file():
+        raise RuntimeError(f"cannot read the weights {path}: there is no such file")
+    return read_checkpoint(path)
 
 
 def _download(url: str) -> Mapping[str, Any]:

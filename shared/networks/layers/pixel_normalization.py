@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PixelNormalization", "PixelRange", "normalized_by"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PixelNormalization", "PixelRange", "check_shares_of_255", "normalized_by"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -52,7 +52,7 @@ class PixelNormalization(nn.Module):
         std: the same, > 0.
 
     Raises:
-        ValueError: if there are not three values each, or a standard deviation is not positive.
+        ValueError: as `check_shares_of_255`.
 
     >>> PixelNormalization()(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
     tensor([2.2489, 2.4286, 2.6400])
@@ -63,8 +63,7 @@ class PixelNormalization(nn.Module):
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(f"mean and std must have three values each, std above 0; got mean={mean}, std={std}")
+        check_shares_of_255(mean, std)
         self.pixel_range = PixelRange()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
@@ -89,6 +88,21 @@ class PixelNormalization(nn.Module):
         scale = 1 / (255 * self.std.float())
         shift = -self.mean.float() / self.std.float()
         return (images.float() * scale + shift).to(self.mean.dtype)
+
+
+def check_shares_of_255(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Check a mean and a standard deviation of red, green and blue as shares of 255.
+
+    Raises:
+        ValueError: if there are not three values each, a mean is not in [0, 1], or a standard deviation not in (0, 1].
+    """
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError(f"mean and std must have three values each, of red, green and blue; got mean={mean}, std={std}")
+    if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
+        raise ValueError(
+            "mean and std must be shares of 255, a mean from 0 to 1 and a std above 0 and up to 1; got "
+            f"mean={list(mean)}, std={list(std)}. Divide values of pixels from 0 to 255 by 255"
+        )
 
 
 def normalized_by(network: nn.Module, statistics: Mapping[str, Sequence[float]] | None) -> nn.Module:

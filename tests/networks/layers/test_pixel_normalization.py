@@ -72,9 +72,24 @@ def test_rejects_other_shapes(shape):
         PixelNormalization()(torch.zeros(shape))
 
 
-def test_rejects_impossible_statistics():
-    with pytest.raises(ValueError, match=r"std above 0; got .*std=\(1, 0, 1\)"):
-        PixelNormalization(mean=(0, 0, 0), std=(1, 0, 1))
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((0, 0, 0), (1, 0, 1)),
+        ((123.675, 116.28, 103.53), (0.229, 0.224, 0.225)),
+        ((0.485, 0.456, 0.406), (58.395, 57.12, 57.375)),
+        ((0.5, -0.1, 0.5), (0.5, 0.5, 0.5)),
+        ((0.5, float("nan"), 0.5), (0.5, 0.5, 0.5)),
+    ],
+)
+def test_statistics_are_shares_of_255(mean, std):
+    with pytest.raises(ValueError, match=r"must be shares of 255.*got mean=.*std=.*Divide values of pixels from 0 to 255 by 255"):
+        PixelNormalization(mean, std)
+    # The ends: a network that takes pixels as they are, and one that takes them from 0 to 1.
+    PixelNormalization((0, 1, 0), (1, 1 / 255, 1))
+
+
+def test_statistics_are_those_of_three_channels():
     with pytest.raises(ValueError, match=r"three values each.*mean=\(0.5,\)"):
         PixelNormalization(mean=(0.5,))
 
