@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.options.annotation import add_annotation_options
+from scripts.options.numbers import COUNT
 from shared.front_door import begin_script
 
 
@@ -30,17 +31,13 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--images", nargs="+", help="names of image files without their endings, in this order: every row of each"
     )
-    parser.add_argument("--num_images", type=int, default=4, help="number of rows if --images is not given (default 4)")
-    parser.add_argument("--side_px", type=int, default=400, help="longest side of an image in the picture (default 400)")
+    parser.add_argument("--num_images", type=COUNT, default=4, help="number of rows if --images is not given (default 4)")
+    parser.add_argument("--side_px", type=COUNT, default=400, help="longest side of an image in the picture (default 400)")
     parser.add_argument("--shades", action="store_true", help="draw probabilities instead of decisions")
     parser.add_argument("--title", default="", help="title above the picture")
     parser.add_argument("--out", type=Path, required=True, help="PNG to write")
     add_annotation_options(parser)
-    arguments = parser.parse_args()
-    for name in ("num_images", "side_px"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name}: expected a whole number from 1, found {getattr(arguments, name)}")
-    return arguments
+    return parser.parse_args()
 
 
 def main() -> None:
