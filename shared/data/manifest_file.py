@@ -133,14 +133,14 @@ def read_manifest_file(path: str | Path) -> ManifestFile:
     try:
         rows = _cells(path)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable CSV file (UTF-8, commas): {error}") from error
+        raise ValueError(f"{path} is not a readable CSV file (UTF-8, commas): {error}{_other_separator(path)}") from error
     if not rows:
         raise ValueError(f"{path} is empty: a manifest is a CSV file with a column 'image'.")
     header = rows.pop(0)[1]
     known = known_names(header)
     _refuse_mistyped(known, path)
     if "image" not in known:
-        raise ValueError(f"{path} has no column 'image'; its columns are: {', '.join(known)}.")
+        raise ValueError(f"{path} has no column 'image'; its columns are: {', '.join(known)}.{_other_separator(path)}")
     for name in COLUMNS:
         if known.count(name) > 1:
             raise ValueError(f"{path} has {known.count(name)} columns {name!r}: keep one of them.")
@@ -158,6 +158,16 @@ def read_manifest_file(path: str | Path) -> ManifestFile:
         header,
         [ManifestRow(path, number, {name: row.get(name) or None for name in COLUMNS}, texts) for number, row, texts in named],
     )
+
+
+def _other_separator(path: Path) -> str:
+    """The remedy for a file whose header is separated by semicolons or tabs, as Excel writes it in many languages; else empty."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline()
+    counts = {",": header.count(","), ";": header.count(";"), "\t": header.count("\t")}
+    found = max(counts, key=lambda separator: counts[separator])
+    names = {";": "semicolons", "\t": "tabs"}
+    return f" It is separated by {names[found]}: save it as a CSV file with commas" if found in names and counts[found] else ""
 
 
 def known_names(header: Sequence[str]) -> list[str]:
