@@ -118,11 +118,14 @@ def left_for_folds(records: Sequence[Record]) -> list[Record]:
 
 
 def why_empty(records: Sequence[Record], split: str, has_splits: bool) -> str:
-    """Why a manifest has no record of a split: no row names it, or (`has_splits` False) there are too few cases to make it."""
+    """Why a manifest has no record of a split: no row names it, there is none of this name among those that are drawn where no
+    row names one (`has_splits` False), or there are too few cases to draw it."""
     if has_splits:
         found = Counter(record["split"] for record in records)
         there = ", ".join(f"{name!r} ({found[name]} rows)" for name in SPLITS if found[name])
         return f"has no row with split {split!r}; its splits are {there}: add some, or leave out the column 'split'."
+    if split not in SPLITS:
+        return f"has no split {split!r}; it assigns its rows to none, so that they are drawn: name one of {', '.join(SPLITS)}."
     labels: dict[str, int] = {}
     for record in records:
         case = record["case_id"] or record["image"]
