@@ -113,6 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
     images = checked_images(arguments.manifest, arguments.split, arguments.out)
     if images is None:
         return 2
+    if arguments.tissue_dir is not None and not arguments.tissue_dir.is_dir():
+        logger.info("--tissue_dir %s does not exist and is made: the tissue of every slide is detected", arguments.tissue_dir)
     logger.info("%s: %d images; loading PyTorch", arguments.manifest, len(images))
     status = run_on_engine(options_of(arguments).build, images, arguments, "embedded")
     return link(arguments.out) if arguments.stamp and status == 0 else status

@@ -46,7 +46,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--froc_mpp", type=PIXEL_SIZE, help="micrometres per pixel at which lesions are found (default 16)")
     add_annotation_options(parser)
     parser.add_argument(
-        "--tissue", type=Path, help="folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)"
+        "--tissue",
+        type=Path,
+        help="existing folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)",
     )
     parser.add_argument("--allow_missing", action="store_true", help="leave out slides that have no finished map")
     parser.add_argument("--compare_with", type=Path, metavar="FOLDER", help="folder with maps of another program, as pictures")
