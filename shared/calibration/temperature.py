@@ -201,11 +201,10 @@ def _read(file: Path, network: nn.Module | None = None) -> float:
 
 def _of(records: Sequence[Record]) -> str:
     """The manifest and the split of records, as an error begins with them; empty where no manifest names them."""
-    first = records[0] if records else {}
-    if first.get("manifest") is None:
+    if not records or records[0].get("manifest") is None:
         return ""
-    split = first.get("split")
-    return f"{first['manifest']}{'' if split is None else f', split {split!r}'}: "
+    split = records[0].get("split")
+    return f"{records[0]['manifest']}{'' if split is None else f', split {split!r}'}: "
 
 
 def _parts(record: Record, mapper: SlideMapper, labels: str, regions_per_slide: int) -> list[Record]:

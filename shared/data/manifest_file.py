@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..writers.atomic import contended_path
+from ..wsi.file_names import existing_file
 
 # In the order on disk.
 COLUMNS = ["image", "x", "y", "width_um", "height_um", "width_px", "height_px", "mpp", "label", "area", "mask"]
@@ -45,11 +46,14 @@ class ManifestRow:
         return ValueError(f"{self.path}, row {self.number}: {what}.")
 
     def file(self, name: str, check: bool) -> str | None:
-        """The absolute path in a cell, of a link itself: in stores such as git-annex the name of its target says nothing."""
+        """The absolute path in a cell, of a link itself: in stores such as git-annex the name of its target says nothing.
+
+        It is that of the file that is there, if only its accents are written in another way (`existing_file`).
+        """
         text = self.cells[name]
         if text is None:
             return None
-        file = self.path.parent / text
+        file = existing_file(self.path.parent / text)
         if check and not file.is_file():
             raise self.error(f"{name} {text!r} is not a file ({file}); paths are relative to the CSV")
         return str(file.parent.resolve() / file.name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..wsi.file_names import comparable
 from .record import Record
 
 SPLITS = ("train", "val", "test")
@@ -92,6 +93,8 @@ def rotate_validation(records: Sequence[Record], case: str | int) -> None:
     case_of, case = _case_of_image(records), str(case)
     names = [case_of.get(record["image"], Path(record["image"]).stem) for record in records]
     outside = sorted({name for name, record in zip(names, records, strict=True) if record["split"] != "train"})
+    # However its accents are written.
+    case = next((name for name in outside if comparable(name) == comparable(str(case))), case)
     if case not in outside:
         raise ValueError(f"no case {case!r} outside the training images can validate; there are {', '.join(outside) or 'none'}")
     for name, record in zip(names, records, strict=True):
