@@ -31,7 +31,7 @@ PIXEL_SIZE = "micrometres per pixel above 0"
         ("embed.py", EMBEDDED, "--cpus_per_slide", "0", "a number above 0"),
         ("evaluate.py", EVALUATED, "--threshold", "50", SHARE),
         ("evaluate.py", EVALUATED, "--froc_mpp", "nan", PIXEL_SIZE),
-        ("figure.py", (*MAPPED, "--maps", "A=none"), "--side_px", "0", COUNTED),
+        ("figure.py", (*MANIFEST, "--out", "none.png", "--maps", "A=none"), "--side_px", "0", COUNTED),
         ("prepare.py", ("regions", "none.csv", "regions.csv", "--size_px", "64"), "--stride_px", "-64", FROM_0),
         ("prepare.py", ("patches", "none.csv", "patches.csv"), "--min_tissue", "75", SHARE),
         ("serve.py", ("--studies", "none"), "--port", "65536", "a whole number from 0 to 65535"),
