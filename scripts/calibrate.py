@@ -12,7 +12,7 @@ computed, so memory does not grow with the number of images. Ranks, and decision
 
 Images are read as in inference: use the same --tile_mpp and overlays as in training; the folds (num_folds and fold) come from
 its config.json. The same split cannot be used for fitting and for reporting. If the search for a temperature ends at its
-limit, that is an error, and no temperature.json is written.
+limit, or a split has no image to measure, that is an error, and an earlier temperature.json stays as it is.
 
 To apply it, give inference --temperature runs/mine/temperature.json (or a number).
 
@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.infer import checkpoint_of, overrides_of
 from scripts.options.annotation import add_annotation_options
+from scripts.options.numbers import COUNT
 from shared.front_door import begin_script
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
     )
     parser.add_argument("--fit_split", default="val", help="split on which the temperature is fitted (default val)")
     parser.add_argument("--report_split", default="test", help="split whose curves are drawn (default test)")
-    parser.add_argument("--regions_per_slide", type=int, default=100, help="regions read per slide (default 100)")
+    parser.add_argument("--regions_per_slide", type=COUNT, default=100, help="regions read per slide (default 100)")
     parser.add_argument("--out", type=Path, help="folder for the curves (default: evaluation, in --model_dir)")
     arguments, rest = parser.parse_known_args()
     if arguments.fit_split == arguments.report_split:
@@ -71,7 +72,7 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
 
 def run(arguments: argparse.Namespace, mapper: SlideMapper) -> str:
     """Fit, write everything, and return the summary."""
-    from shared.calibration.temperature import collect_logits, write_reliability_report, write_temperature
+    from shared.calibration.temperature import collect_logits, fit_temperature, write_reliability_report, write_temperature
     from shared.data import load_manifest
     from shared.engines.run_record import trained_with
     from shared.synthetic import demo_manifest
@@ -96,10 +97,12 @@ def run(arguments: argparse.Namespace, mapper: SlideMapper) -> str:
         collected[split] = collect_logits(mapper, records, arguments.labels, arguments.regions_per_slide)
     fitted, reported = collected[arguments.fit_split], collected[arguments.report_split]
     about = {"labels": arguments.labels, "manifest": str(manifest)}
-    found = write_temperature(arguments.model_dir, mapper.network, fitted, about | {"split": arguments.fit_split})
+    found = fit_temperature(mapper.network, fitted, about | {"split": arguments.fit_split})
     out = arguments.out or arguments.model_dir / "evaluation"
     title = f"{arguments.bundle.resolve().name}, {arguments.report_split} split"
     report = write_reliability_report(out, reported, found["temperature"], title, about | {"split": arguments.report_split})
+    # Last, once nothing else can fail: an earlier one stays otherwise.
+    write_temperature(arguments.model_dir, found)
     lines = [f"{'':24}{'ECE (%)':>12}{'largest gap':>12}{'NLL':>12}"]
     for name, scores in ((arguments.fit_split, found), (arguments.report_split, report)):
         for when, said in (("before", "as trained"), ("after", "scaled")):

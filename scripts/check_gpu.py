@@ -29,6 +29,7 @@ from scripts.gpu_check.benchmarks import inference_check, tiles_check
 from scripts.gpu_check.check import FAIL, PASS, SKIP, Check, Row, run_check
 from scripts.gpu_check.gpu_load import Utilisation
 from scripts.gpu_check.trainings import processes_check, trainable_bundles, training_check
+from scripts.options.numbers import COUNT, number_above
 
 CHECK_S = 240.0
 
@@ -40,10 +41,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("gpu_check"), help="folder for the logs and the table (default gpu_check)"
     )
-    parser.add_argument("--num_workers", type=int, default=8, help="loader processes per training and benchmark (default 8)")
-    parser.add_argument("--jobs", type=int, default=3, help="trainings run at the same time (default 3)")
-    parser.add_argument("--check_seconds", type=float, default=CHECK_S, help=f"limit of each check (default {CHECK_S:.0f})")
-    parser.add_argument("--minutes", type=float, default=10, help="checks that have not begun by then are left out (default 10)")
+    parser.add_argument("--num_workers", type=COUNT, default=8, help="loader processes per training and benchmark (default 8)")
+    parser.add_argument("--jobs", type=COUNT, default=3, help="trainings run at the same time (default 3)")
+    parser.add_argument(
+        "--check_seconds", type=number_above(0), default=CHECK_S, help=f"limit of each check (default {CHECK_S:.0f})"
+    )
+    parser.add_argument(
+        "--minutes", type=number_above(0), default=10, help="checks that have not begun by then are left out (default 10)"
+    )
     parser.add_argument(
         "--keys", nargs="*", default=[], metavar="KEY=VALUE", help="keys to set in the train.json of every bundle that has them"
     )

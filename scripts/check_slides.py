@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.options.numbers import COUNT
 from shared.front_door import begin_script
 
 PROBLEMS, CACHE, MANIFEST = "problems.csv", "headers.json", "slides.csv"
@@ -32,7 +33,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--app_mag", action="store_true", help="take 10 um / magnification as the pixel size of slides that state none"
     )
-    parser.add_argument("--num_threads", type=int, default=4, help="threads that open slides (default 4)")
+    parser.add_argument("--num_threads", type=COUNT, default=4, help="threads that open slides (default 4)")
     return parser.parse_args()
 
 

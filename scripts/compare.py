@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 from pathlib import Path
 
@@ -36,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 from scripts.options.annotation import add_annotation_options
 from scripts.options.class_names import add_class_names_option
 from scripts.options.interruption import exit_with
+from scripts.options.numbers import COUNT, COUNT_FROM_0, PIXEL_SIZE, number
 from shared.front_door import begin_script
 
 
@@ -47,7 +47,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--methods", nargs="+", default=[], metavar="BUNDLE[+OVERLAY]", help="methods to compare (default: every bundle)"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="trainings per method (default 3)")
+    parser.add_argument("--seeds", type=COUNT, default=3, help="trainings per method (default 3)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the report and everything it is made from")
     parser.add_argument("--bundles", type=Path, default=ROOT / "bundles", help="folder of the bundles")
     parser.add_argument(
@@ -61,12 +61,18 @@ def parsed() -> argparse.Namespace:
     add_class_names_option(parser, ["normal", "tumour"])
     parser.add_argument("--ordered_classes", action="store_true", help="three or more classes are ordered: show BACH's score")
     add_annotation_options(parser)
-    parser.add_argument("--mpp", type=float, default=1.0, help="micrometres per pixel at which all maps are scored (default 1)")
-    parser.add_argument("--tile_mpp", type=float, help="um per pixel of PNG and JPEG images if the manifest has no column mpp")
     parser.add_argument(
-        "--region_size_px", type=int, default=320, help="side of the regions that slides are cut into (default 320)"
+        "--mpp", type=PIXEL_SIZE, default=1.0, help="micrometres per pixel at which all maps are scored (default 1)"
     )
-    parser.add_argument("--region_mpp", type=float, default=0.5, help="micrometres per pixel of --region_size_px (default 0.5)")
+    parser.add_argument(
+        "--tile_mpp", type=PIXEL_SIZE, help="um per pixel of PNG and JPEG images if the manifest has no column mpp"
+    )
+    parser.add_argument(
+        "--region_size_px", type=COUNT, default=320, help="side of the regions that slides are cut into (default 320)"
+    )
+    parser.add_argument(
+        "--region_mpp", type=PIXEL_SIZE, default=0.5, help="micrometres per pixel of --region_size_px (default 0.5)"
+    )
     parser.add_argument(
         "--dataset",
         help="the data set's overlay, which methods whose bundle has it use (default: the one named like the manifest's folder; "
@@ -94,30 +100,15 @@ def parsed() -> argparse.Namespace:
         help="tracking URI of MLflow (default: a database in --out); the environment variable MLFLOW_TRACKING_URI goes before it",
     )
     parser.add_argument("--mlflow_url", help="address at which readers of the report reach MLflow, for links to the trainings")
-    parser.add_argument("--examples", type=int, default=6, help="test images in the gallery (default 6)")
+    parser.add_argument("--examples", type=COUNT_FROM_0, default=6, help="test images in the gallery (default 6)")
     for name, seconds, what in (("label", 5.0, "an image"), ("area", 10.0, "a rough area"), ("mask", 240.0, "a mask")):
         parser.add_argument(
             f"--{name}_seconds",
-            type=float,
+            type=number(0),
             default=seconds,
             help=f"seconds that an annotator needs for {what} (default {seconds:g})",
         )
-    arguments = parser.parse_args()
-    _check_numbers(parser, arguments)
-    return arguments
-
-
-def _check_numbers(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Refuse numbers that mean nothing: too small ones, and those that are no finite numbers."""
-    least = {"seeds": 1, "examples": 0, "region_size_px": 1, "label_seconds": 0, "area_seconds": 0, "mask_seconds": 0}
-    for name, number in least.items():
-        value = getattr(arguments, name)
-        if not number <= value < math.inf:
-            parser.error(f"--{name}: expected {number} or more, found {value:g}")
-    for name in ("mpp", "tile_mpp", "region_mpp"):
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < math.inf:
-            parser.error(f"--{name}: expected micrometres per pixel above 0, found {value:g}")
+    return parser.parse_args()
 
 
 def main() -> None:

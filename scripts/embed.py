@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from scripts.options.embedding import EmbeddingOptions
 from scripts.options.engine import add_engine_options, checked_images, run_on_engine
 from scripts.options.interruption import exit_with
+from scripts.options.numbers import COUNT, COUNT_FROM_0, PIXEL_SIZE, number, number_above
 from shared.front_door import begin_script
 
 logger = logging.getLogger("embed")
@@ -49,10 +50,14 @@ def parsed() -> argparse.Namespace:
     encoder = parser.add_argument_group("encoder")
     encoder.add_argument("--encoder", required=True, help="source of the encoder, such as efficientnet_lite0")
     encoder.add_argument("--checkpoint_path", type=Path, help="file with weights for the encoder's network")
-    encoder.add_argument("--stride_px", type=int, help="distance between features in pixels (default: the encoder's own stride)")
-    encoder.add_argument("--strides_px", type=int, nargs="+", help="strides of the maps if there are several, finest first")
     encoder.add_argument(
-        "--smoothing", type=int, help="average each feature over this many cells per side (default 3; 1 for class and embedding)"
+        "--stride_px", type=COUNT, help="distance between features in pixels (default: the encoder's own stride)"
+    )
+    encoder.add_argument("--strides_px", type=COUNT, nargs="+", help="strides of the maps if there are several, finest first")
+    encoder.add_argument(
+        "--smoothing",
+        type=COUNT,
+        help="average each feature over this many cells per side (default 3; 1 for class and embedding)",
     )
     encoder.add_argument(
         "--tokens", default="dense", help="dense, class, dense+class or embedding, see docs/encoders.md (default dense)"
@@ -62,18 +67,20 @@ def parsed() -> argparse.Namespace:
         "TorchScript and torch.export files state none of them, nor do weights in --checkpoint_path; no model of timm states its "
         "um per pixel. What a source states cannot be given.",
     )
-    facts.add_argument("--mean", type=float, nargs=3, help="mean of red, green and blue, as shares of 255 (0 to 1)")
-    facts.add_argument("--std", type=float, nargs=3, help="standard deviation of red, green and blue, the same")
-    facts.add_argument("--encoder_mpp", type=float, help="um per pixel at which the encoder was trained (default: any)")
-    facts.add_argument("--input_size_px", type=int, help="side of the images on which the encoder was trained (default: any)")
+    facts.add_argument("--mean", type=number(), nargs=3, help="mean of red, green and blue, as shares of 255 (0 to 1)")
+    facts.add_argument("--std", type=number_above(0), nargs=3, help="standard deviation of red, green and blue, the same")
+    facts.add_argument("--encoder_mpp", type=PIXEL_SIZE, help="um per pixel at which the encoder was trained (default: any)")
+    facts.add_argument("--input_size_px", type=COUNT, help="side of the images on which the encoder was trained (default: any)")
     facts.add_argument("--licence", help="licence of the weights, which is recorded in the feature files")
     slides = parser.add_argument_group("slides")
-    slides.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: the encoder's own, else 1)")
-    slides.add_argument("--slide_mpp", type=float, help="um per level-0 pixel of slides that do not state it")
-    slides.add_argument("--tile_mpp", type=float, help="um per pixel of PNG, JPEG and BMP images that do not state it")
-    slides.add_argument("--tile_size_px", type=int, help="side of the encoder's images (default: its own, else about 512)")
     slides.add_argument(
-        "--margin_px", type=int, help="overlap of tiles on each side (default 64; 0 for an encoder with a fixed size)"
+        "--mpp", type=PIXEL_SIZE, help="um per pixel at which slides are read (default: the encoder's own, else 1)"
+    )
+    slides.add_argument("--slide_mpp", type=PIXEL_SIZE, help="um per level-0 pixel of slides that do not state it")
+    slides.add_argument("--tile_mpp", type=PIXEL_SIZE, help="um per pixel of PNG, JPEG and BMP images that do not state it")
+    slides.add_argument("--tile_size_px", type=COUNT, help="side of the encoder's images (default: its own, else about 512)")
+    slides.add_argument(
+        "--margin_px", type=COUNT_FROM_0, help="overlap of tiles on each side (default 64; 0 for an encoder with a fixed size)"
     )
     slides.add_argument("--whole_slides", dest="tissue_only", action="store_false", help="embed glass too, not only tissue")
     slides.add_argument("--tissue_method", help="how tissue is found (default otsu)")
@@ -81,12 +88,12 @@ def parsed() -> argparse.Namespace:
         "--tissue_dir", type=Path, help="folder in which training keeps the slides' tissue masks; new ones are saved there too"
     )
     slides.add_argument(
-        "--tissue_mpp", type=float, default=8.0, help="um per pixel of the masks in which tissue is found (default 8)"
+        "--tissue_mpp", type=PIXEL_SIZE, default=8.0, help="um per pixel of the masks in which tissue is found (default 8)"
     )
     compute = parser.add_argument_group("compute")
-    compute.add_argument("--batch_size", type=int, help="tiles per batch (default 16, more on GPUs)")
+    compute.add_argument("--batch_size", type=COUNT, help="tiles per batch (default 16, more on GPUs)")
     compute.add_argument(
-        "--num_workers", type=int, help="threads that read ahead and compress (default: one per core, 16 at most)"
+        "--num_workers", type=COUNT, help="threads that read ahead and compress (default: one per core, 16 at most)"
     )
     compute.add_argument("--device", help="device on which to compute (default: cuda if available, else cpu)")
     compute.add_argument(
@@ -106,6 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
     images = checked_images(arguments.manifest, arguments.split, arguments.out)
     if images is None:
         return 2
+    if arguments.tissue_dir is not None and not arguments.tissue_dir.is_dir():
+        logger.info("--tissue_dir %s does not exist and is made: the tissue of every slide is detected", arguments.tissue_dir)
     logger.info("%s: %d images; loading PyTorch", arguments.manifest, len(images))
     status = run_on_engine(options_of(arguments).build, images, arguments, "embedded")
     return link(arguments.out) if arguments.stamp and status == 0 else status

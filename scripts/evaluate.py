@@ -30,6 +30,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.options.annotation import add_annotation_options
+from scripts.options.numbers import PIXEL_SIZE, SHARE
 from shared.front_door import begin_script
 
 
@@ -40,17 +41,19 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--split", help="split of the manifest: train, val or test (default: all rows)")
     parser.add_argument("--out", type=Path, help="folder to write to (default: evaluation, in --maps)")
     parser.add_argument(
-        "--threshold", type=float, help="probability from which a pixel counts as tumour (default: that of the maps)"
+        "--threshold", type=SHARE, help="probability from which a pixel counts as tumour (default: that of the maps)"
     )
-    parser.add_argument("--froc_mpp", type=float, help="micrometres per pixel at which lesions are found (default 16)")
+    parser.add_argument("--froc_mpp", type=PIXEL_SIZE, help="micrometres per pixel at which lesions are found (default 16)")
     add_annotation_options(parser)
     parser.add_argument(
-        "--tissue", type=Path, help="folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)"
+        "--tissue",
+        type=Path,
+        help="existing folder of tissue masks, found as for the maps (default: the maps' own, or tissue in --out)",
     )
     parser.add_argument("--allow_missing", action="store_true", help="leave out slides that have no finished map")
     parser.add_argument("--compare_with", type=Path, metavar="FOLDER", help="folder with maps of another program, as pictures")
     parser.add_argument(
-        "--compare_threshold", type=float, help="probability from which their pixels count as tumour (default 0.5)"
+        "--compare_threshold", type=SHARE, help="probability from which their pixels count as tumour (default 0.5)"
     )
     arguments = parser.parse_args()
     if arguments.compare_with is None and arguments.compare_threshold is not None:

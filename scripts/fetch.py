@@ -44,7 +44,7 @@ def fetch(url: str, path: Path, sha256: str) -> None:
 
 def _check(path: Path, sha256: str, remedy: str) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
+    if found != sha256.strip().lower():
         raise ValueError(f"{path}: expected the SHA-256 {sha256}, found {found}: {remedy}")
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from scripts.options.numbers import COUNT_FROM_0, PIXEL_SIZE, PORT, number_above
 from scripts.options.values import json_values
 
 
@@ -53,8 +54,8 @@ def parsed() -> argparse.Namespace:
         default=Path.home() / ".cache" / "wsss-monailabel",
         help="folder for maps and trainings (default %(default)s)",
     )
-    parser.add_argument("--slide_mpp", type=float, help="micrometres per level-0 pixel of slides that do not state it")
-    parser.add_argument("--patch_mpp", type=float, help="micrometres per pixel of uploaded PNG and JPEG images")
+    parser.add_argument("--slide_mpp", type=PIXEL_SIZE, help="micrometres per level-0 pixel of slides that do not state it")
+    parser.add_argument("--patch_mpp", type=PIXEL_SIZE, help="micrometres per pixel of uploaded PNG and JPEG images")
     parser.add_argument(
         "--annotation_frame",
         choices=("qupath", "level0"),
@@ -64,21 +65,21 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--retrain", help="model to retrain automatically")
     parser.add_argument(
-        "--retrain_every", type=int, default=0, help="number of new labels after which --retrain starts a training"
+        "--retrain_every", type=COUNT_FROM_0, default=0, help="number of new labels after which --retrain starts a training"
     )
     for name, whose in (("set", "every bundle's inference.json"), ("train_set", "the train.json of every bundle that has it")):
         text = f"set a key of {whose} to a JSON value"
         parser.add_argument(f"--{name}", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help=text)
     network = parser.add_argument_group("access control")
     network.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
-    network.add_argument("--port", type=int, default=8000)
+    network.add_argument("--port", type=PORT, default=8000)
     network.add_argument(
         "--insecure", action="store_true", help="allow access without authentication to everyone who can reach --host"
     )
     network.add_argument("--origin", action="append", default=[], help="origin of web pages that may send requests (CORS)")
     network.add_argument("--allow_delete", action="store_true", help="let clients remove slides and labels")
     network.add_argument(
-        "--largest_upload_gb", type=float, default=4.0, help="largest size of a request in GiB (default %(default)s)"
+        "--largest_upload_gb", type=number_above(0), default=4.0, help="largest size of a request in GiB (default %(default)s)"
     )
     return parser.parse_args()
 

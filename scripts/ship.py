@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.options.numbers import PIXEL_SIZE
 from shared.front_door import begin_script
 
 
@@ -36,7 +37,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--name", dest="head", help="name of the head's folder, for data that no overlay names")
     parser.add_argument("--data_note", help="how such data were made, and what of them cannot be had; it is stated on the card")
-    parser.add_argument("--mpp", type=float, help="um per pixel at which slides are read (default: that of the training)")
+    parser.add_argument("--mpp", type=PIXEL_SIZE, help="um per pixel at which slides are read (default: that of the training)")
     parser.add_argument("--mpp_reason", help="reason for --mpp if the training had another value; it is stated on the card")
     parser.add_argument("--slides", type=Path, help="manifest of slides with masks, to be mapped and scored for the card")
     parser.add_argument("--slides_split", help="split of --slides: train, val or test (default: all rows)")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,13 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
             "--choose expects a validation metric, <stage>.val_<name>, because nothing may be chosen on test images; got "
             f"{arguments.choose}"
         )
+    for option, names in (("vary", [name for name, *_ in arguments.vary]), ("set", [name for name, _ in arguments.set])):
+        repeated = [name for name, times in Counter(names).items() if times > 1]
+        if repeated:
+            parser.error(f"--{option} names the key {repeated[0]!r} several times, and only the last would count: give it once")
+    both = [name for name, _ in arguments.set if name in {name for name, *_ in arguments.vary}]
+    if both:
+        parser.error(f"--set {both[0]} would have no effect, because --vary {both[0]} changes this key: leave out one of them")
     if not arguments.vary and not arguments.overlays:
         parser.error("nothing varies: give --vary KEY VALUE ..., or --overlays")
     return arguments, parser

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from filelock import FileLock, Timeout
 
 from scripts.options.interruption import exit_with
+from scripts.options.numbers import PORT
 from scripts.options.values import json_values
 from shared.front_door import begin_script
 
@@ -46,7 +47,7 @@ def parsed() -> argparse.Namespace:
     learning.add_argument(
         "--train_set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="key of train.json and its JSON value"
     )
-    parser.add_argument("--port", type=int, default=0, help="port of the page (default: any free port)")
+    parser.add_argument("--port", type=PORT, default=0, help="port of the page (default: any free port)")
     parser.add_argument("--no_browser", action="store_true", help="print the address without opening a browser")
     return parser.parse_args()
 

@@ -18,6 +18,7 @@ import pandas as pd
 from scripts.benchmarks.alpha_beta_maps import draw_maps
 from scripts.benchmarks.alpha_beta_patches import patch_auc, score_on_patches
 from scripts.declarations.published import bundle_of, published_rows, read_published
+from scripts.options.numbers import SEED, SHARE, number_above
 from shared.data.public.patch_camelyon import PatchCamelyonDataset
 from shared.sweeps.sweep import METRICS as FINISHED, Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
@@ -71,10 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config_file", nargs="+", required=True, help="configuration files of the training, the bundle's train.json first"
     )
-    parser.add_argument("--step", type=float, default=STEP, help="grid step of alpha and beta")
-    parser.add_argument("--alphas", type=float, nargs="+", help="use only these alphas of the grid")
-    parser.add_argument("--betas", type=float, nargs="+", help="use only these betas of the grid")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--step", type=number_above(0), default=STEP, help="grid step of alpha and beta")
+    parser.add_argument("--alphas", type=SHARE, nargs="+", help="use only these alphas of the grid")
+    parser.add_argument("--betas", type=SHARE, nargs="+", help="use only these betas of the grid")
+    parser.add_argument("--seeds", type=SEED, nargs="+", default=[0])
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="set a key to this value in every run"
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.options.numbers import SEED, number
 from shared.sweeps.sweep import Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
 
@@ -18,9 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config_file", nargs="+", required=True, help="configuration files of the training, the bundle's train.json first"
     )
-    parser.add_argument("--offsets", type=float, nargs="+", default=[-0.2, -0.1, 0.0, 0.1, 0.2])
-    parser.add_argument("--noises", type=float, nargs="+", default=[0.0], help="standard deviations of random errors (default 0)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--offsets", type=number(), nargs="+", default=[-0.2, -0.1, 0.0, 0.1, 0.2])
+    parser.add_argument(
+        "--noises", type=number(0), nargs="+", default=[0.0], help="standard deviations of random errors (default 0)"
+    )
+    parser.add_argument("--seeds", type=SEED, nargs="+", default=[0])
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="set a key to this value in every run"
     )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scripts.options.numbers import COUNT
 from shared.data import split_into_instances
 from shared.engines import SelectedInstanceInferer
 from shared.losses import SelectedInstanceLoss
@@ -22,11 +23,11 @@ Step = Callable[[Tensor, Tensor], None]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--image_size_px", type=int, default=320)
-    parser.add_argument("--instances_per_side", type=int, nargs="+", default=[4, 8])
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--image_size_px", type=COUNT, default=320)
+    parser.add_argument("--instances_per_side", type=COUNT, nargs="+", default=[4, 8])
+    parser.add_argument("--batch_size", type=COUNT, default=4)
+    parser.add_argument("--repeats", type=COUNT, default=10)
+    parser.add_argument("--threads", type=COUNT, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bfloat16", action="store_true", help="run both kinds of step under bfloat16 autocast")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from scripts.options.numbers import COUNT, COUNT_FROM_0
 from shared.encoders import load_encoder
 from shared.inference import Compute, ImageInput, SlideEmbedder
 from shared.inference.row import Row
@@ -21,24 +22,27 @@ from .repeated_slide import MPP, write_repeated_slide
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slide", type=Path, help="slide to embed (default: a generated one)")
-    parser.add_argument("--size_px", type=int, nargs=2, default=[12288, 10240], metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--size_px", type=COUNT, nargs=2, default=[12288, 10240], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument(
-        "--tiles", type=int, default=1280, help="256 px tiles with tissue in the generated slide; the rest is glass"
+        "--tiles", type=COUNT, default=1280, help="256 px tiles with tissue in the generated slide; the rest is glass"
     )
     parser.add_argument("--encoder", default="efficientnet_lite0")
-    parser.add_argument("--stride_px", type=int)
-    parser.add_argument("--smoothing", type=int, default=1)
-    parser.add_argument("--tile_size_px", type=int)
-    parser.add_argument("--margin_px", type=int)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--num_workers", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--stride_px", type=COUNT)
+    parser.add_argument("--smoothing", type=COUNT, default=1)
+    parser.add_argument("--tile_size_px", type=COUNT)
+    parser.add_argument("--margin_px", type=COUNT_FROM_0)
+    parser.add_argument("--batch_size", type=COUNT, default=16)
+    parser.add_argument("--num_workers", type=COUNT, default=2)
+    parser.add_argument("--threads", type=COUNT, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument(
-        "--pauses", type=int, default=16, help="pauses during the run, in each of which every kind of pure forward pass is timed"
+        "--pauses",
+        type=COUNT,
+        default=16,
+        help="pauses during the run, in each of which every kind of pure forward pass is timed",
     )
-    parser.add_argument("--pause_batches", type=int, default=2, help="batches of each kind per pause")
+    parser.add_argument("--pause_batches", type=COUNT, default=2, help="batches of each kind per pause")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from monai.bundle import ConfigWorkflow
 
+from scripts.options.numbers import number_above
 from shared.calibration.fusion_weights import fusion_scores, weight_grid
 from shared.engines.run_record import trained_with
 from shared.sweeps.sweep import parse_value
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config_file", nargs="+", required=True, help="the bundle's evaluate.json first, then the overlays of the training"
     )
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="output folders of the folds' trainings")
-    parser.add_argument("--step", type=float, default=0.05, help="grid step of the weights (default 0.05)")
+    parser.add_argument("--step", type=number_above(0), default=0.05, help="grid step of the weights (default 0.05)")
     parser.add_argument(
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="set a key of the evaluation to a value"
     )

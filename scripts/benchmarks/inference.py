@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scripts.options.numbers import COUNT, COUNT_FROM_0
 from shared.inference import Compute, ImageInput, SlideMapper, Tiles
 from shared.inference.row import Row
 from shared.networks import InstanceClassifier
@@ -29,24 +30,27 @@ _SETTLE_STEP_S, _IDLE_SHARE = 0.05, 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size_px", type=int, nargs=2, default=[24576, 20480], metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--size_px", type=COUNT, nargs=2, default=[24576, 20480], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument(
-        "--tiles", type=int, default=5120, help="256 px tiles with tissue, in patches of 64 tiles; the rest is glass"
+        "--tiles", type=COUNT, default=5120, help="256 px tiles with tissue, in patches of 64 tiles; the rest is glass"
     )
     parser.add_argument("--slide", type=Path, help="keep the generated slide at this path, or use the one already there")
     parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--margin_px", type=int, default=0)
+    parser.add_argument("--batch_size", type=COUNT, default=32)
+    parser.add_argument("--margin_px", type=COUNT_FROM_0, default=0)
     parser.add_argument("--stitching", default="crop")
     parser.add_argument("--tta", default="none")
-    parser.add_argument("--num_workers", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--num_workers", type=COUNT, default=2)
+    parser.add_argument("--threads", type=COUNT, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no_compile", action="store_true")
     parser.add_argument(
-        "--pauses", type=int, default=32, help="pauses during the run, in each of which every kind of pure forward pass is timed"
+        "--pauses",
+        type=COUNT,
+        default=32,
+        help="pauses during the run, in each of which every kind of pure forward pass is timed",
     )
-    parser.add_argument("--pause_batches", type=int, default=3, help="batches of each kind per pause")
+    parser.add_argument("--pause_batches", type=COUNT, default=3, help="batches of each kind per pause")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -22,6 +22,8 @@ import numpy as np
 import tifffile
 import torch
 
+from scripts.options.numbers import COUNT, SEED
+
 from .kill_workflows import REPOSITORY, Workflow, workflows
 
 DEADLINE_S = 3600
@@ -34,8 +36,8 @@ VOLATILE_COLUMNS = {"seconds", "worker", "attempts", "path", "fingerprint", "ima
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workflows", nargs="+", choices=workflows(), default=list(workflows()), metavar="NAME")
-    parser.add_argument("--kills", type=int, default=20, help="kills per workflow (default 20)")
-    parser.add_argument("--seed", type=int, default=0, help="seed for the moments of the kills")
+    parser.add_argument("--kills", type=COUNT, default=20, help="kills per workflow (default 20)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed for the moments of the kills")
     parser.add_argument("--folder", type=Path, help="new folder for data, results and logs (default: a temporary one)")
 
 

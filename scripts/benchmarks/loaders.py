@@ -23,6 +23,7 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 from PIL import Image
 
+from scripts.options.numbers import COUNT
 from shared.data import PixelCache, RegionDataset, normalized_and_augmented, training_augmentation
 from shared.data.record import Record
 from shared.synthetic import synthesize_slide, write_slide
@@ -47,8 +48,10 @@ class Row(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--samples", type=int, default=8, help="samples per row, of which the lower quartile counts")
-    parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by this: faster, but not valid as a measurement")
+    parser.add_argument("--samples", type=COUNT, default=8, help="samples per row, of which the lower quartile counts")
+    parser.add_argument(
+        "--shrink", type=COUNT, default=1, help="divide all sizes by this: faster, but not valid as a measurement"
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

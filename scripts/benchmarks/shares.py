@@ -12,6 +12,7 @@ import pandas as pd
 from scripts.benchmarks.class_maps import write_class_maps, write_slide_maps
 from scripts.benchmarks.slides_of_runs import SlidesOfRuns
 from scripts.declarations.published import bundle_of, published_rows, read_published
+from scripts.options.numbers import COUNT_FROM_0, SEED, SHARE
 from shared.data.labels.supervision import MODES
 from shared.sweeps.sweep import Sweep, parse_value
 from shared.sweeps.sweep_table import summarise
@@ -42,13 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--shares",
-        type=float,
+        type=SHARE,
         nargs="+",
         default=list(SHARES),
         help="shares of the masked images, 0 to 1; 0 trains on labels only",
     )
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=SEED, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument(
         "--validation_cases",
         nargs="+",
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pictures",
-        type=int,
+        type=COUNT_FROM_0,
         default=0,
         help="number of test images, or with --slides of test slides, in the picture of class maps (default 0: no picture)",
     )

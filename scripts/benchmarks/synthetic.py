@@ -7,11 +7,12 @@ import statistics
 import time
 from typing import Any
 
+from scripts.options.numbers import COUNT
 from shared.synthetic import synthesize_image
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--repeats", type=COUNT, default=30)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from scripts.options.numbers import COUNT, COUNT_FROM_0, PIXEL_SIZE
 from shared.data import RegionLoader, SlideBagDataset, TileAugmentation, TissueCache, check_slides, load_manifest
 from shared.engines import BagInferer, SlideBags
 from shared.losses import AlphaBetaLoss
@@ -31,14 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slide", help="only measure how fast this slide is read, one tile per call, compared with OpenSlide")
     parser.add_argument("--tissue_dir", default="data/demo_slides/tissue")
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--tiles_per_slide", type=int, default=150)
-    parser.add_argument("--tile_size_px", type=int, default=224)
-    parser.add_argument("--mpp", type=float, default=0.5)
-    parser.add_argument("--num_workers", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--tiles_per_slide", type=COUNT, default=150)
+    parser.add_argument("--tile_size_px", type=COUNT, default=224)
+    parser.add_argument("--mpp", type=PIXEL_SIZE, default=0.5)
+    parser.add_argument("--num_workers", type=COUNT_FROM_0, default=2)
+    parser.add_argument("--threads", type=COUNT, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int, default=12, help="bags per measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each kind, taken in turn; the fastest counts")
+    parser.add_argument("--steps", type=COUNT, default=12, help="bags per measurement")
+    parser.add_argument("--rounds", type=COUNT, default=3, help="measurements of each kind, taken in turn; the fastest counts")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

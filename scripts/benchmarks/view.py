@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scripts.options.numbers import COUNT, number_above
 from scripts.viewer.cohort import open_cohort
 from scripts.viewer.layers import Layers
 from scripts.viewer.outlines import draft_outlines, outlines_at
@@ -27,18 +28,18 @@ THRESHOLDS = (0.2, 0.35, 0.5, 0.65, 0.8)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size_px", type=int, nargs=2, default=[100_000, 80_000], metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--size_px", type=COUNT, nargs=2, default=[100_000, 80_000], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument(
-        "--tiles", type=int, default=5120, help="256 px tiles with tissue, in patches of 64 tiles; the rest is glass"
+        "--tiles", type=COUNT, default=5120, help="256 px tiles with tissue, in patches of 64 tiles; the rest is glass"
     )
     parser.add_argument(
         "--field_um",
-        type=float,
+        type=number_above(0),
         default=64,
         help="side of the squares of equal probability: 64 gives hundreds of areas, 16 gives specks whose outlines take minutes "
         "to write",
     )
-    parser.add_argument("--squares", type=int, default=60, help="squares of each kind, at random places (default 60)")
+    parser.add_argument("--squares", type=COUNT, default=60, help="squares of each kind, at random places (default 60)")
 
 
 class _Redness(nn.Module):

@@ -230,11 +230,11 @@ class Comparison:
         notes = {"manifest sha256": _sha256(self.data.manifests[method.kind]), "files of images and masks": files_key(learned)}
         folder = self.out / "runs" / method.key
         seeds = self._all_seeds(method.key)
-        sweep = MeasuredSweep(method.config_files, {"seed": seeds}, folder, fixed, notes=notes)
-        sweep.origin = self.origin
         try:
+            sweep = MeasuredSweep(method.config_files, {"seed": seeds}, folder, fixed, notes=notes)
+            sweep.origin = self.origin
             sweep.check()
-        except ValueError as error:  # its folder was made with other settings
+        except ValueError as error:  # its folder was made with other settings, or a key of --set is one that compare.py sets
             said = str(error).replace("--output_dir", "--out").replace("delete the folder", f"delete {folder}")
             raise NothingMade(FAILED, said) from error
         logger.info("%s: training with %d seeds", method.title, len(seeds))

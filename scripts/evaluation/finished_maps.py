@@ -54,7 +54,13 @@ def settings_of(maps: Path) -> dict[str, Any]:
 
 
 def tissue_of(settings: Mapping[str, Any], given: Path | None, otherwise: Path) -> TissueCache:
-    """The slides' tissue as the maps' run found it, edited masks among it if their folder is available."""
+    """The slides' tissue as the maps' run found it, edited masks among it if their folder is available.
+
+    Raises:
+        ValueError: if the given folder is not there: edited masks in the one that is meant would not be used.
+    """
+    if given is not None and not given.is_dir():
+        raise ValueError(f"--tissue {given}: expected a folder of tissue masks, found none of this name; nothing was written")
     used = settings.get("tissue_dir")
     folder = given or (Path(used) if used is not None and Path(used).is_dir() else otherwise)
     kept = {name: settings[f"tissue_{name}"] for name in ("method", "mpp") if settings.get(f"tissue_{name}") is not None}

@@ -18,6 +18,7 @@ from shared.evaluation.maps.scoring_grid import ScoringGrid
 from shared.evaluation.report import example_indices, example_title
 from shared.inference.inputs import image_name
 from shared.writers.figures.examples import ExampleRow, write_examples
+from shared.wsi.file_names import comparable
 from shared.wsi.slide_pool import open_slide
 
 from .finished_maps import check_maps, settings_of
@@ -109,11 +110,11 @@ def _named(records: Sequence[Record], names: Sequence[str]) -> list[Record]:
     """Every row of the images of these names: all the regions of a slide."""
     by_name: dict[str, list[Record]] = {}
     for record in records:
-        by_name.setdefault(image_name(Path(record["image"])), []).append(record)
-    missing = [name for name in names if name not in by_name]
+        by_name.setdefault(comparable(image_name(Path(record["image"]))), []).append(record)
+    missing = [name for name in names if comparable(name) not in by_name]
     if missing:
         raise ValueError(f"--images: no row of the manifest has an image called {', '.join(missing)}")
-    return [record for name in names for record in by_name[name]]
+    return [record for name in names for record in by_name[comparable(name)]]
 
 
 def _row(record: Record, columns: Sequence[Column], side_px: int) -> ExampleRow:

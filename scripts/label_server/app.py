@@ -20,6 +20,7 @@ from shared import __version__
 from shared.data.tissue_cache import TissueCache
 from shared.wsi.annotations.frames import QUPATH
 
+from .doors.access import check_name
 from .doors.numbers import LEAST_MPP, MOST_MPP, number
 from .doors.uploads import Uploads
 from .learning.recipe import Recipe
@@ -162,6 +163,15 @@ class PathologyApp(MONAILabelApp):
         if name not in self.models:
             raise Refusal(f"there is no model {name!r}; the models are {', '.join(self.models)}", 404)
         return self.models[name]
+
+    def image_id(self, name: object, what: str = "image") -> str:
+        """The id of a slide, or of its label, that a client names, see `SlideDatastore.own_id`.
+
+        Raises:
+            Refusal: if it is no valid name.
+        """
+        checked = check_name(name, what)
+        return self._datastore.own_id(checked) if isinstance(self._datastore, SlideDatastore) else checked
 
     def slide_path(self, image_id: str) -> Path:
         """The file of a slide.

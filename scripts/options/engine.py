@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from shared.inference.cohort.worker import Mapper
 
 # In a folder of maps from stored features: where these lie.
+from .numbers import number, number_above
+
 EMBEDDED = "embedded.json"
 
 
@@ -31,8 +33,8 @@ def add_engine_options(parser: argparse.ArgumentParser, needed_everywhere: str) 
         "--address",
         help="address of the cluster ('auto': the one that this machine belongs to; default: start one on this machine alone)",
     )
-    ray.add_argument("--cpus_per_slide", type=float, default=2, help="cores per slide (default 2)")
-    ray.add_argument("--gpus_per_slide", type=float, default=0, help="GPUs per slide; fractions are allowed (default 0)")
+    ray.add_argument("--cpus_per_slide", type=number_above(0), default=2, help="cores per slide (default 2)")
+    ray.add_argument("--gpus_per_slide", type=number(0), default=0, help="GPUs per slide; fractions are allowed (default 0)")
 
 
 def checked_images(manifest: Path, split: str | None, out: Path) -> list[ImageInput] | None:

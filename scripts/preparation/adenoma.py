@@ -14,6 +14,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from scripts.options.numbers import SEED
 from scripts.preparation.folder_options import add_folder_options
 from shared.data.public.adenoma import ADENOMA_CLASSES, adenoma_images
 from shared.data.public.releases import write_manifests
@@ -28,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="regular expression whose first group, found in an image's path, names the slide or patient, such as "
         "'([^/_]+)_[^/]*$'; images of one slide or patient stay in one split",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of the split (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from scripts.options.numbers import COUNT, COUNT_FROM_0, PIXEL_SIZE, SEED
 from scripts.preparation.folder_options import add_folder_options
 from shared.data import BACH_CLASSES, TissueCache, bach_photos, bach_slides, slide_patches, write_manifest
 from shared.data.public.bach import (
@@ -46,13 +47,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=f"train on {' '.join(TRAINING_SLIDES_WITH_A08)}, as for the results in the released code, and validate on "
         f"{' '.join(VALIDATION_SLIDES_WITH_A08)}, unless --train or --val is given",
     )
-    parser.add_argument("--size_px", type=int, default=128, help="side of a patch in pixels at --mpp (default 128)")
+    parser.add_argument("--size_px", type=COUNT, default=128, help="side of a patch in pixels at --mpp (default 128)")
     mpp = SLIDE_DOWNSAMPLE * SLIDE_MPP
-    parser.add_argument("--mpp", type=float, default=mpp, help=f"micrometres per pixel (default {mpp:g}: 1.25x)")
+    parser.add_argument("--mpp", type=PIXEL_SIZE, default=mpp, help=f"micrometres per pixel (default {mpp:g}: 1.25x)")
     parser.add_argument(
-        "--num_background", type=int, default=0, help="patches without lesion per slide (default 0, as in the paper)"
+        "--num_background", type=COUNT_FROM_0, default=0, help="patches without lesion per slide (default 0, as in the paper)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of k-means and of the background patches (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of k-means and of the background patches (default 0)")
 
 
 def prepare(arguments: Namespace) -> Iterator[str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from scripts.options.numbers import COUNT, PIXEL_SIZE, SHARE
 from scripts.preparation.folder_options import add_folder_options
 from shared.data.public.bcss import BCSS_CLASSES, TEST_SITES, VALIDATION_SITES, bcss, bcss_tumour
 from shared.data.public.releases import write_manifests
@@ -23,15 +24,15 @@ from shared.data.public.releases import write_manifests
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "folder with rgbs_colorNormalized (or images) and masks in it")
-    parser.add_argument("--size_px", type=int, default=512, help="side of a region in pixels at --mpp (default 512)")
-    parser.add_argument("--mpp", type=float, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
-    parser.add_argument("--max_unlabelled", type=float, default=0.01, help="largest unannotated share of a region (default 0.01)")
+    parser.add_argument("--size_px", type=COUNT, default=512, help="side of a region in pixels at --mpp (default 512)")
+    parser.add_argument("--mpp", type=PIXEL_SIZE, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
+    parser.add_argument("--max_unlabelled", type=SHARE, default=0.01, help="largest unannotated share of a region (default 0.01)")
     for split, sites in (("val", VALIDATION_SITES), ("test", TEST_SITES)):
         parser.add_argument(
             f"--{split}", nargs="+", metavar="SITE", default=sites, help=f"sites of the {split} split (default {' '.join(sites)})"
         )
     parser.add_argument(
-        "--stored_mpp", type=float, help="micrometres per pixel of files whose names do not state it (_MPP-0.2500)"
+        "--stored_mpp", type=PIXEL_SIZE, help="micrometres per pixel of files whose names do not state it (_MPP-0.2500)"
     )
 
 

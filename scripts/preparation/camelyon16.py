@@ -17,6 +17,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from scripts.options.numbers import COUNT, PIXEL_SIZE, SEED, SHARE
 from scripts.preparation.folder_options import add_folder_options
 from shared.data import TissueCache
 from shared.data.problems import first_names
@@ -43,20 +44,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--training_slides",
-        type=int,
+        type=COUNT,
         default=PAPER_TRAINING_SLIDES,
         help="number of training slides with --split paper (default 240)",
     )
     parser.add_argument(
         "--val_share",
-        type=float,
+        type=SHARE,
         default=0.1,
         help="share of the training slides to validate on (default 0.1; the paper has none)",
     )
-    parser.add_argument("--size_px", type=int, default=1280, help="side of a region in pixels at --mpp (default 1280)")
-    parser.add_argument("--mpp", type=float, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
-    parser.add_argument("--min_tissue", type=float, default=0.5, help="smallest share of tissue in a region (default 0.5)")
-    parser.add_argument("--slide_mpp", type=float, help="micrometres per level-0 pixel of slides that do not state it")
+    parser.add_argument("--size_px", type=COUNT, default=1280, help="side of a region in pixels at --mpp (default 1280)")
+    parser.add_argument("--mpp", type=PIXEL_SIZE, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
+    parser.add_argument("--min_tissue", type=SHARE, default=0.5, help="smallest share of tissue in a region (default 0.5)")
+    parser.add_argument("--slide_mpp", type=PIXEL_SIZE, help="micrometres per level-0 pixel of slides that do not state it")
     parser.add_argument(
         "--all_regions", action="store_true", help="keep all normal regions instead of drawing as many as there are with tumour"
     )
@@ -65,7 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help=f"also take regions without annotated tumour from the {len(PARTLY_ANNOTATED)} slides that are only partly annotated",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split and of the drawn normal regions (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of the split and of the drawn normal regions (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

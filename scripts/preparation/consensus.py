@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from scripts.options.annotation import add_annotation_options
+from scripts.options.numbers import SHARE
 from shared.data import label_of, load_manifest, write_manifest
 from shared.data.labels.consensus import LEAST_OVERLAP, consensus_mask
 from shared.data.manifest import assigns_splits
@@ -41,7 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--overlap",
-        type=float,
+        type=SHARE,
         default=LEAST_OVERLAP,
         help=f"overlap from which a region counts as agreed (default {LEAST_OVERLAP:g})",
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from scripts.options.numbers import SEED
 from scripts.preparation.folder_options import add_folder_options
 from shared.data.public.ebhi_seg import EBHI_CLASSES, NORMAL_CLASSES, TUMOUR_CLASSES, ebhi_seg, ebhi_tumour
 from shared.data.public.releases import write_manifests
@@ -27,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}", nargs="+", metavar="FOLDER", default=folders, help=f"folders that count as {name} (default {shown})"
         )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of the split (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

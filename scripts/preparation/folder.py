@@ -27,6 +27,7 @@ from argparse import ArgumentError, ArgumentParser, Namespace
 from pathlib import Path
 
 from scripts.options.annotation import add_annotation_options
+from scripts.options.numbers import PIXEL_SIZE, SEED
 from scripts.preparation.folder_options import add_folder_options
 from shared.data.own.annotated_slides import annotated_slides
 from shared.data.own.class_folders import class_folder_images
@@ -56,9 +57,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="regular expression whose first group, found in an image's path, names the patient, such as '([^/_]+)_[^/]*$'; "
         "images of one patient stay in one split",
     )
-    parser.add_argument("--mpp", type=float, help="micrometres per level-0 pixel of files that do not state it")
+    parser.add_argument("--mpp", type=PIXEL_SIZE, help="micrometres per level-0 pixel of files that do not state it")
     add_annotation_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of the split (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from scripts.options.numbers import COUNT, SEED
 from scripts.preparation.folder_options import add_folder_options
 from shared.data.public.glas import GLAS_CLASSES, glas, glas_malignancy
 from shared.data.public.releases import write_manifests
@@ -23,11 +24,11 @@ from shared.data.public.releases import write_manifests
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "Warwick_QU_Dataset, with Grade.csv in it")
-    parser.add_argument("--size_px", type=int, default=416, help="side of a region in pixels of the images (default 416)")
+    parser.add_argument("--size_px", type=COUNT, default=416, help="side of a region in pixels of the images (default 416)")
     parser.add_argument(
         "--official", action="store_true", help="test on the official test images, which are of the same patients"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of the split (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

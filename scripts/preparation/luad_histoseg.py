@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from scripts.options.numbers import SEED, SHARE
 from scripts.preparation.folder_options import add_folder_options
 from shared.data.public.releases import write_manifests
 from shared.data.public.tissue_patches import LUAD_HISTOSEG, of_one_tissue, tissue_patches, with_tumour
@@ -22,13 +23,13 @@ from shared.data.public.tissue_patches import LUAD_HISTOSEG, of_one_tissue, tiss
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "LUAD-HistoSeg, with train, val and test in it")
-    parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
+    parser.add_argument("--train_masks", type=SHARE, default=0.0, help="share of the validation images to train on (default 0)")
     parser.add_argument(
         "--official",
         action="store_true",
         help="keep the official split, in which some patients are in several splits; no patient is named",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the choice for --train_masks (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of the choice for --train_masks (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

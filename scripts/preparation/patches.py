@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from scripts.options.annotation import add_annotation_options
+from scripts.options.numbers import COUNT, COUNT_FROM_0, PIXEL_SIZE, SEED, SHARE
 from scripts.preparation.drawn_splits import notes_on_splits
 from scripts.preparation.patch_pictures import check_picture_names, write_patch_pictures
 from shared.data import SIZE_MEASURES, TissueCache, label_of, load_manifest, slide_patches, write_manifest
@@ -25,10 +26,10 @@ from shared.wsi import TISSUE_METHODS
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("slides", type=Path, help="manifest of whole slides")
     parser.add_argument("patches", type=Path, help="manifest to write")
-    parser.add_argument("--size_px", type=int, default=128, help="side of a patch in pixels at --mpp (default 128)")
-    parser.add_argument("--mpp", type=float, default=8.0, help="micrometres per pixel (default 8: 1.25x)")
+    parser.add_argument("--size_px", type=COUNT, default=128, help="side of a patch in pixels at --mpp (default 128)")
+    parser.add_argument("--mpp", type=PIXEL_SIZE, default=8.0, help="micrometres per pixel (default 8: 1.25x)")
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="class names in the order of their index, background first")
-    parser.add_argument("--min_tissue", type=float, default=0.75, help="smallest share of tissue in a patch (default 0.75)")
+    parser.add_argument("--min_tissue", type=SHARE, default=0.75, help="smallest share of tissue in a patch (default 0.75)")
     parser.add_argument(
         "--tissue_method",
         choices=TISSUE_METHODS,
@@ -40,9 +41,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--size_by", choices=SIZE_MEASURES, default="area", help="how the size of a lesion is measured (default area)"
     )
     parser.add_argument(
-        "--num_background", type=int, default=0, help="patches without lesion per slide (default 0, as in the paper)"
+        "--num_background", type=COUNT_FROM_0, default=0, help="patches without lesion per slide (default 0, as in the paper)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of k-means and of the background patches (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of k-means and of the background patches (default 0)")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of each slide's foreground, patches and split lesions")
     add_annotation_options(parser)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from scripts.options.annotation import add_annotation_options
+from scripts.options.numbers import COUNT, COUNT_FROM_0, PIXEL_SIZE, SHARE
 from scripts.preparation.drawn_splits import notes_on_splits
 from shared.data import label_of, load_manifest, slide_regions, write_manifest
 
@@ -20,10 +21,10 @@ from shared.data import label_of, load_manifest, slide_regions, write_manifest
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("slides", type=Path, help="manifest of whole slides")
     parser.add_argument("regions", type=Path, help="manifest to write")
-    parser.add_argument("--size_px", type=int, required=True, help="side of a region in pixels at --mpp")
-    parser.add_argument("--mpp", type=float, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
-    parser.add_argument("--min_tissue", type=float, default=0.5, help="smallest share of tissue in a region (default 0.5)")
-    parser.add_argument("--stride_px", type=int, default=0, help="step between regions (default 0: side by side)")
+    parser.add_argument("--size_px", type=COUNT, required=True, help="side of a region in pixels at --mpp")
+    parser.add_argument("--mpp", type=PIXEL_SIZE, default=0.5, help="micrometres per pixel (default 0.5: 20x)")
+    parser.add_argument("--min_tissue", type=SHARE, default=0.5, help="smallest share of tissue in a region (default 0.5)")
+    parser.add_argument("--stride_px", type=COUNT_FROM_0, default=0, help="step between regions (default 0: side by side)")
     add_annotation_options(parser)
 
 

@@ -14,6 +14,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from scripts.options.numbers import SEED
 from shared.data.manifest import write_manifest
 from shared.data.public.tcga import PUBLISHED_SLIDES, tcga_records
 from shared.data.public.tcga_barcode import TRAINING_LOCATIONS
@@ -44,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         f"{' '.join(repr(name) for name in TRAINING_LOCATIONS)})",
     )
     parser.add_argument("--allow_missing", action="store_true", help="leave out slides of the table that are not in --slides")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of the split (default 0)")
 
 
 def prepare(arguments: Namespace) -> Iterator[str]:

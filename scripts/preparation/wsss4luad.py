@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from scripts.options.numbers import COUNT, SEED, SHARE
 from scripts.preparation.folder_options import add_folder_options
 from shared.data.public.releases import write_manifests
 from shared.data.public.tissue_patches import WSSS4LUAD, of_one_tissue, tissue_patches
@@ -23,14 +24,14 @@ from shared.data.public.tissue_patches import WSSS4LUAD, of_one_tissue, tissue_p
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_folder_options(parser, "WSSS4LUAD, with 1.training, 2.validation and 3.testing in it")
-    parser.add_argument("--size_px", type=int, default=128, help="side of a region in pixels (default 128)")
-    parser.add_argument("--train_masks", type=float, default=0.0, help="share of the validation images to train on (default 0)")
+    parser.add_argument("--size_px", type=COUNT, default=128, help="side of a region in pixels (default 128)")
+    parser.add_argument("--train_masks", type=SHARE, default=0.0, help="share of the validation images to train on (default 0)")
     parser.add_argument(
         "--official",
         action="store_true",
         help="keep the official split, in which some patients are in several splits; no patient is named",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the choice for --train_masks (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of the choice for --train_masks (default 0)")
 
 
 def prepare(arguments: Namespace) -> list[str]:

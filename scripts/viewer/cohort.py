@@ -17,6 +17,7 @@ from shared.inference.cohort.folder_settings import SETTINGS_NAME
 from shared.inference.cohort.row_store import TABLE_NAME
 from shared.inference.inputs import image_name
 from shared.writers.table import read_rows
+from shared.wsi.file_names import comparable, existing_file
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Maps:
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, str]]:
-        """The rows of the folder's table: name of a slide -> its columns, as text."""
+        """The rows of the folder's table: `comparable` name of a slide -> its columns, as text."""
         path = self.folder / TABLE_NAME
         return _rows(path, stamp_of(path))
 
@@ -82,7 +83,7 @@ class Maps:
 
     def path(self, slide: str, suffix: str) -> Path:
         """The path of a slide's result with a suffix such as ``.ome.tif``."""
-        return self.folder / f"{slide}{suffix}"
+        return existing_file(self.folder / f"{slide}{suffix}")
 
     def stamp(self, slide: str) -> str:
         """A string that changes whenever a slide's map is rewritten."""
@@ -100,7 +101,7 @@ def stamp_of(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _rows(path: Path, stamp: str) -> Mapping[str, Mapping[str, str]]:
-    return read_rows(path)
+    return {comparable(name): row for name, row in read_rows(path).items()}
 
 
 @functools.lru_cache(maxsize=64)
@@ -113,7 +114,7 @@ class ViewedSlide:
     """One slide of the page.
 
     Args:
-        name: file name of its results, without suffix.
+        name: `comparable` file name of its results, without suffix.
         path: path of the slide.
         mpp: micrometres per level-0 pixel, where the manifest or a table of maps states it.
         record: its row in the manifest; None without a manifest.
@@ -157,7 +158,7 @@ def open_cohort(folders: Sequence[Path], manifest: Path | None = None) -> Cohort
     records = _records(manifest) if manifest is not None else [one for path in scored for one in _records(path)]
     slides: dict[str, ViewedSlide] = {}
     for record in records:
-        name = image_name(Path(record["image"]))
+        name = comparable(image_name(Path(record["image"])))
         slides.setdefault(name, _viewed(name, record))
         _warn_of_another(slides[name], Path(record["image"]))
     for maps in methods:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
+from shared.wsi.file_names import comparable
+
 from .cohort import Cohort
 from .layers import COLOUR_MAPS
 
@@ -55,7 +57,7 @@ def state_of(arguments: Mapping[str, Sequence[bytes]], cohort: Cohort) -> ViewSt
         cohort: slides and methods.
     """
     given = {name: values[-1].decode(errors="replace") for name, values in arguments.items() if values}
-    slide = given.get("slide", "")
+    slide = comparable(given.get("slide", ""))
     state = ViewState(slide if slide in cohort.slides else "", _methods(given.get("methods"), cohort))
     if given.get("colours") in COLOUR_MAPS:
         state = replace(state, colours=given["colours"])

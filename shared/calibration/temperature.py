@@ -79,14 +79,22 @@ def collect_logits(
         regions_per_slide: drawn from each slide's tissue, the same each time.
 
     Raises:
-        ValueError: if there is nothing to fit to, or for what cannot be read, naming manifest, row and file.
+        ValueError: if there is nothing to fit to, naming manifest and split, or for what cannot be read, naming manifest, row
+            and file.
     """
     if labels not in LABELS:
         raise ValueError(f"labels must be one of {', '.join(LABELS)}; got {labels!r}")
+    if regions_per_slide < 1:
+        raise ValueError(f"regions_per_slide must be at least 1, got {regions_per_slide}")
     known = [record for record in records if labels == "label" or record.get("mask") is not None or record.get("label") == 0]
     if not known:
-        raise ValueError("no image has a mask or label 0: give a manifest with masks, or use --labels label")
+        raise ValueError(f"{_of(records)}no image has a mask or label 0: give a manifest with masks, or use --labels label")
     seen = [part for record in known for part in _parts(record, mapper, labels, regions_per_slide)]
+    if not seen:
+        raise ValueError(
+            f"{_of(known)}no region of tissue of {mapper.tiles.tile_size_px} px at {mapper.mpp:g} um per pixel in any of "
+            f"{len({record['image'] for record in known})} slides: name another split, or a manifest of slides with more tissue"
+        )
     samples = _samples(mapper, labels, len(seen))
     num_classes = len(mapper.class_names) if mapper.class_names else 2
     names = mapper.class_names if num_classes > 2 else None
@@ -103,36 +111,37 @@ def collect_logits(
     return samples
 
 
-def write_temperature(
-    folder: str | Path, network: nn.Module, samples: LogitSamples, notes: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Fit a temperature and keep it next to a network's weights.
+def fit_temperature(network: nn.Module, samples: LogitSamples, notes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Fit a temperature for a network's weights; nothing is written.
 
     Args:
-        folder: of the ``model.pt``; gets ``temperature.json``.
         network: whose weights these are: inference refuses the temperature for others.
         samples: of validation data.
-        notes: what else to write to the file.
+        notes: what else the file of the temperature is to hold.
 
     Returns:
-        what the file holds: ``temperature``, scores (``ece``, ``mce``, ``nll``) ``before`` and ``after``, ``weights_sha256``.
+        what `write_temperature` writes: ``temperature``, scores (``ece``, ``mce``, ``nll``) ``before`` and ``after``,
+        ``weights_sha256``.
 
     Raises:
-        ValueError: if the data has no best temperature, or one beyond all that are tried; nothing is written.
+        ValueError: if the data has no best temperature, or one beyond all that are tried.
     """
     temperature = samples.fit()
     _check_found(temperature)
-    result = {
+    return {
         "temperature": temperature,
         **(notes or {}),
         "before": samples.reliability(1.0).scores(),
         "after": samples.reliability(temperature).scores(),
         "weights_sha256": weights_sha256(network),
     }
+
+
+def write_temperature(folder: str | Path, fitted: Mapping[str, Any]) -> None:
+    """Keep a temperature, of `fit_temperature`, next to the ``model.pt`` in a folder, as ``temperature.json``."""
     with atomic_path(Path(folder) / TEMPERATURE) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-    logger.info(f"temperature {temperature:.3f}: {Path(folder) / TEMPERATURE}")
-    return result
+        temporary.write_text(json.dumps(fitted, indent=2) + "\n")
+    logger.info(f"temperature {fitted['temperature']:.3f}: {Path(folder) / TEMPERATURE}")
 
 
 def write_reliability_report(
@@ -188,6 +197,14 @@ def _read(file: Path, network: nn.Module | None = None) -> float:
     if network is not None and weights != weights_sha256(network):
         raise ValueError(f"{file} was fitted for other weights: run scripts/calibrate.py again, or give --temperature a number")
     return temperature
+
+
+def _of(records: Sequence[Record]) -> str:
+    """The manifest and the split of records, as an error begins with them; empty where no manifest names them."""
+    if not records or records[0].get("manifest") is None:
+        return ""
+    split = records[0].get("split")
+    return f"{records[0]['manifest']}{'' if split is None else f', split {split!r}'}: "
 
 
 def _parts(record: Record, mapper: SlideMapper, labels: str, regions_per_slide: int) -> list[Record]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from ..wsi.file_names import comparable
+
 
 class CasePattern:
-    """A regular expression whose first group is the case.
+    """A regular expression whose first group is the case. Names and cases are compared in one form, see `comparable`.
 
     Args:
         pattern: found anywhere in a name.
@@ -20,7 +22,7 @@ class CasePattern:
 
     def __init__(self, pattern: str) -> None:
         try:
-            self._pattern = re.compile(pattern)
+            self._pattern = re.compile(comparable(pattern))
         except re.error as error:
             raise ValueError(f"the case_pattern {pattern!r} is not a valid regular expression: {error}") from error
         if not self._pattern.groups:
@@ -32,7 +34,7 @@ class CasePattern:
         Raises:
             ValueError: if the name holds none.
         """
-        match = self._pattern.search(name)
+        match = self._pattern.search(comparable(name))
         if not match or not match[1]:
             raise ValueError(f"{name} does not match the case_pattern {self._pattern.pattern!r}")
         return match[1]

@@ -17,6 +17,7 @@ from typing import Any
 from ..writers.atomic import atomic_path
 from ..wsi.annotations.annotation_file import is_annotation_file
 from ..wsi.annotations.frames import ANNOTATION_FRAMES
+from ..wsi.file_names import comparable
 from ..wsi.formats import is_plain_picture
 from ..wsi.slide_pool import open_slide
 from ..wsi.spacing import STATED_RANGE, is_possible_spacing
@@ -193,15 +194,21 @@ def _record(row: ManifestRow, num_classes: int, check_files: bool) -> Record:
         "mask": mask,
         "tumour_classes": row.cells["tumour_classes"],
         "annotation_frame": frame,
-        "case_id": row.cells["case_id"],
+        "case_id": _word(row, "case_id"),
         "split": row.cells["split"],
-        "group": row.cells["group"],
-        "location": row.cells["location"],
+        "group": _word(row, "group"),
+        "location": _word(row, "location"),
         "manifest": str(row.path),
         "row": row.number,
     }
     _fill_region(record, row, values, check_files)
     return record
+
+
+def _word(row: ManifestRow, name: str) -> str | None:
+    """A cell that is compared with those of other rows: a patient whose name is written in two ways would be in two splits."""
+    text = row.cells[name]
+    return None if text is None else comparable(text)
 
 
 def _fill_region(record: Record, row: ManifestRow, values: Mapping[str, float | None], opens_files: bool) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..writers.atomic import contended_path
+from ..wsi.file_names import existing_file
 
 # In the order on disk.
 COLUMNS = ["image", "x", "y", "width_um", "height_um", "width_px", "height_px", "mpp", "label", "area", "mask"]
@@ -47,11 +48,14 @@ class ManifestRow:
         return ValueError(f"{self.path}, row {self.number}: {what}.")
 
     def file(self, name: str, check: bool) -> str | None:
-        """The absolute path in a cell, of a link itself: in stores such as git-annex the name of its target says nothing."""
+        """The absolute path in a cell, of a link itself: in stores such as git-annex the name of its target says nothing.
+
+        It is that of the file that is there, if only its accents are written in another way (`existing_file`).
+        """
         text = self.cells[name]
         if text is None:
             return None
-        file = self.path.parent / text
+        file = existing_file(self.path.parent / text)
         if check and not file.is_file():
             raise self.error(f"{name} {text!r} is not a file ({file}); paths are relative to the CSV")
         return str(file.parent.resolve() / file.name)
@@ -135,14 +139,14 @@ def read_manifest_file(path: str | Path) -> ManifestFile:
     try:
         rows = _cells(path)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable CSV file (UTF-8, commas): {error}") from error
+        raise ValueError(f"{path} is not a readable CSV file (UTF-8, commas): {error}{_other_separator(path)}") from error
     if not rows:
         raise ValueError(f"{path} is empty: a manifest is a CSV file with a column 'image'.")
     header = rows.pop(0)[1]
     known = known_names(header)
     _refuse_mistyped(known, path)
     if "image" not in known:
-        raise ValueError(f"{path} has no column 'image'; its columns are: {', '.join(known)}.")
+        raise ValueError(f"{path} has no column 'image'; its columns are: {', '.join(known)}.{_other_separator(path)}")
     for name in COLUMNS:
         if known.count(name) > 1:
             raise ValueError(f"{path} has {known.count(name)} columns {name!r}: keep one of them.")
@@ -160,6 +164,16 @@ def read_manifest_file(path: str | Path) -> ManifestFile:
         header,
         [ManifestRow(path, number, {name: row.get(name) or None for name in COLUMNS}, texts) for number, row, texts in named],
     )
+
+
+def _other_separator(path: Path) -> str:
+    """The remedy for a file whose header is separated by semicolons or tabs, as Excel writes it in many languages; else empty."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline()
+    counts = {",": header.count(","), ";": header.count(";"), "\t": header.count("\t")}
+    found = max(counts, key=lambda separator: counts[separator])
+    names = {";": "semicolons", "\t": "tabs"}
+    return f" It is separated by {names[found]}: save it as a CSV file with commas" if found in names and counts[found] else ""
 
 
 def known_names(header: Sequence[str]) -> list[str]:

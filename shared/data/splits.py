@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..wsi.file_names import comparable
 from .record import Record
 
 SPLITS = ("train", "val", "test")
@@ -92,6 +93,8 @@ def rotate_validation(records: Sequence[Record], case: str | int) -> None:
     case_of, case = _case_of_image(records), str(case)
     names = [case_of.get(record["image"], Path(record["image"]).stem) for record in records]
     outside = sorted({name for name, record in zip(names, records, strict=True) if record["split"] != "train"})
+    # However its accents are written.
+    case = next((name for name in outside if comparable(name) == comparable(str(case))), case)
     if case not in outside:
         raise ValueError(f"no case {case!r} outside the training images can validate; there are {', '.join(outside) or 'none'}")
     for name, record in zip(names, records, strict=True):
@@ -118,11 +121,14 @@ def left_for_folds(records: Sequence[Record]) -> list[Record]:
 
 
 def why_empty(records: Sequence[Record], split: str, has_splits: bool) -> str:
-    """Why a manifest has no record of a split: no row names it, or (`has_splits` False) there are too few cases to make it."""
+    """Why a manifest has no record of a split: no row names it, there is none of this name among those that are drawn where no
+    row names one (`has_splits` False), or there are too few cases to draw it."""
     if has_splits:
         found = Counter(record["split"] for record in records)
         there = ", ".join(f"{name!r} ({found[name]} rows)" for name in SPLITS if found[name])
         return f"has no row with split {split!r}; its splits are {there}: add some, or leave out the column 'split'."
+    if split not in SPLITS:
+        return f"has no split {split!r}; it assigns its rows to none, so that they are drawn: name one of {', '.join(SPLITS)}."
     labels: dict[str, int] = {}
     for record in records:
         case = record["case_id"] or record["image"]

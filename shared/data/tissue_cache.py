@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from ..writers.atomic import contended_path
+from ..wsi.file_names import comparable, existing_file
 from ..wsi.slide import Slide
 from ..wsi.slide_files import mirax_files
 from ..wsi.slide_pool import open_slide
@@ -105,7 +106,7 @@ class TissueCache:
         version = TISSUE_VERSION if version is None else version
         parameters = [slide_content_key(path), round(slide_mpp, 6), self.mpp, self.method, version]
         key = hashlib.sha256(json.dumps(parameters).encode()).hexdigest()[:16]
-        return self.folder / f"{Path(path).stem}.{key}.png"
+        return existing_file(self.folder / f"{Path(path).stem}.{key}.png")
 
 
 def edited_mask_key(folder: str | Path, slide: str | Path) -> str | None:
@@ -113,18 +114,20 @@ def edited_mask_key(folder: str | Path, slide: str | Path) -> str | None:
 
     By the slide's name alone, whatever method and pixel size the masks are of.
     """
-    folder, prefix = Path(folder), f"{Path(slide).stem}."
+    folder, prefix = Path(folder), comparable(f"{Path(slide).stem}.")
     if not folder.is_dir():
         return None
     files = _png_files(str(folder), folder.stat().st_mtime_ns)
-    hashes = [_edited_hash(folder / name) for name in files if name.startswith(prefix) and name.count(".", len(prefix)) == 1]
+    own = [name for name, plain in files.items() if plain.startswith(prefix) and plain.count(".", len(prefix)) == 1]
+    hashes = [_edited_hash(folder / name) for name in own]
     edited = [one for one in hashes if one is not None]
     return hashlib.sha256("".join(edited).encode()).hexdigest()[:16] if edited else None
 
 
 @functools.lru_cache(maxsize=8)
-def _png_files(folder: str, modified_ns: int) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in Path(folder).glob("*.png")))
+def _png_files(folder: str, modified_ns: int) -> dict[str, str]:
+    """The names of the files, in order, with their comparable forms."""
+    return {name: comparable(name) for name in sorted(path.name for path in Path(folder).glob("*.png"))}
 
 
 def _edited_hash(file: Path) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..geometry.pyramid import MPP_TOLERANCE
+from ..wsi.file_names import existing_file
 from .slide_features import FEATURES_SUFFIX, SlideFeatures
 
 # Of two files that each may differ from one nominal size by the tolerance, one above it and one below.
@@ -35,8 +36,9 @@ def features_files(folder: str | Path, slide: str | Path, name: str | None = Non
 
 
 def features_file(folder: str | Path, slide: str | Path, name: str | None = None) -> Path:
-    """The first of `features_files` that is there; where none is, the one that this project would write."""
-    files = features_files(folder, slide, name)
+    """The first of `features_files` that is there, however its accents are written (`shared.wsi.file_names`); where none is, the
+    one that this project would write."""
+    files = [existing_file(path) for path in features_files(folder, slide, name)]
     return next((path for path in files if path.is_file()), files[-1])
 
 
@@ -46,10 +48,10 @@ def open_features(folder: str | Path, slide: str | Path, slide_mpp: float | None
     Raises:
         ValueError: naming each file that they may have, if none is there; naming the file, if it cannot be used.
     """
-    files = features_files(folder, slide)
-    if not any(path.is_file() for path in files):
-        raise ValueError(f"{missing_files(files)}: embed the slide first")
-    return SlideFeatures.open(features_file(folder, slide), slide_mpp)
+    file = features_file(folder, slide)
+    if not file.is_file():
+        raise ValueError(f"{missing_files(features_files(folder, slide))}: embed the slide first")
+    return SlideFeatures.open(file, slide_mpp)
 
 
 def missing_files(files: list[Path]) -> str:

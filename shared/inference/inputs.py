@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.manifest import load_manifest
+from ..wsi.file_names import comparable
 from ..wsi.formats import is_image, known_suffixes, unreadable_format
 from ..wsi.image_search import find_image_files
 
@@ -78,7 +78,7 @@ def _check_names(images: Iterable[ImageInput]) -> None:
     first: dict[str, ImageInput] = {}
     for image in images:
         # An accent can be a letter of its own, and some file systems take both spellings for one.
-        other = first.setdefault(unicodedata.normalize("NFC", image.name).casefold(), image)
+        other = first.setdefault(comparable(image.name).casefold(), image)
         if other is not image:
             raise ValueError(
                 f"{other.path} and {image.path} would both write their results as {image.name}.*: "

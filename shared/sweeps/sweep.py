@@ -36,6 +36,8 @@ METRICS = Path("evaluation") / "metrics.json"
 # Among the varied keys: whole configuration files, named as in a comparison.
 OVERLAYS, NO_OVERLAY = "overlays", "none"
 METHOD = "method"
+# Given to every run by the sweep.
+_OWN = ("config_file", "output_dir")
 _WORDS = {"True": True, "False": False, "None": None}
 
 
@@ -60,7 +62,8 @@ class Sweep:
             keys alone.
 
     Raises:
-        ValueError: if there is nothing to vary, an overlay does not exist, or two combinations would share a folder.
+        ValueError: if there is nothing to vary, an overlay does not exist, two combinations would share a folder, or a key is
+            given that would have no effect: a varied one among the fixed, or one that the sweep itself sets.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Sweep:
         notes: Mapping[str, Any] | None = None,
         overlays: Sequence[str] | None = None,
     ) -> None:
+        _check_effect(varied, fixed or {}, overlays)
         varied = varied if overlays is None else {OVERLAYS: overlays, **varied}
         if not varied or not all(varied.values()):
             raise ValueError(f"a sweep needs at least one key with at least one value, got {dict(varied)}")
@@ -256,6 +260,21 @@ def parse_value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def _check_effect(varied: Mapping[str, Any], fixed: Mapping[str, Any], overlays: Sequence[str] | None) -> None:
+    """Refuse keys that would have no effect."""
+    own = [name for name in (*varied, *fixed) if name in _OWN]
+    if own:
+        raise ValueError(f"the sweep sets {own[0]} of every run itself: leave out the key {own[0]!r}")
+    both = [name for name in fixed if name in varied]
+    if both:
+        raise ValueError(
+            f"the key {both[0]!r} has one value in every run ({fixed[both[0]]!r}) and varies too ({varied[both[0]]!r}): one of "
+            "them would have no effect, so leave out one"
+        )
+    if overlays is not None and OVERLAYS in varied:
+        raise ValueError(f"the key {OVERLAYS!r} varies, and overlays are given too: one of them would have no effect")
 
 
 def _settings_in(folder: Path) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .dicom_series import one_of_each_series
+from .file_names import comparable
 from .formats import image_suffixes, is_image, is_plain_picture, unreadable_format
 from .slide_files import INDEX_SUFFIXES, files_named_in, is_mirax_folder
 
@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 # What every folder of results holds.
 _RESULTS = ("settings.json", "slides.csv", "rows")
+_DICOM_SUFFIX = ".dcm"
 
 
 def find_image_files(folder: Path, exclude: Path | None = None) -> list[Path]:
@@ -35,7 +36,7 @@ def find_image_files(folder: Path, exclude: Path | None = None) -> list[Path]:
     search = _Search(folder, exclude)
     search.leave_out_originals()
     search.log()
-    return one_of_each_series(sorted(search.images - search.companions))
+    return _one_of_each_series(sorted(search.images - search.companions))
 
 
 class _Search:
@@ -133,8 +134,40 @@ def _is_unreadable(path: Path) -> bool:
 
 
 def _name(path: Path) -> str:
-    return path.stem.casefold().removesuffix(".ome")
+    return comparable(path.stem).casefold().removesuffix(".ome")
 
 
 def _is_broken_link(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
+
+
+def _one_of_each_series(paths: Iterable[Path]) -> list[Path]:
+    """`paths` in their order, with one file, the largest, of those in a folder that are of one DICOM series.
+
+    Such a slide is a series of files, one per level and more; OpenSlide opens it by any of them. Files that say
+    nothing of a series stay, and so does what is no DICOM by its ending.
+    """
+    paths = list(paths)
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        if path.suffix.lower() == _DICOM_SUFFIX:
+            folders[path.parent].append(path)
+    dropped: set[Path] = set()
+    for folder, files in folders.items():
+        for series in _series(folder, files) if len(files) > 1 else ():
+            kept = max(series, key=lambda path: (path.stat().st_size, path.name))
+            dropped.update(path for path in series if path != kept)
+    return [path for path in paths if path not in dropped]
+
+
+def _series(folder: Path, files: Iterable[Path]) -> list[list[Path]]:
+    """The files of each series in a folder."""
+    import itk
+
+    names = itk.GDCMSeriesFileNames.New()
+    names.SetUseSeriesDetails(False)  # levels differ in them
+    names.SetRecursive(False)
+    names.SetDirectory(str(folder))
+    by_name = {path.name: path for path in files}
+    found = ([Path(name).name for name in names.GetFileNames(uid)] for uid in names.GetSeriesUIDs())
+    return [[by_name[name] for name in series if name in by_name] for series in found if any(name in by_name for name in series)]

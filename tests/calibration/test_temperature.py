@@ -13,7 +13,13 @@ from torch.nn import functional as F
 
 from shared.calibration import load_threshold, with_temperature
 from shared.calibration.logit_samples import ClassPixels, ImageLabels, TumourPixels, tumour_logit
-from shared.calibration.temperature import collect_logits, temperature_of, write_reliability_report, write_temperature
+from shared.calibration.temperature import (
+    collect_logits,
+    fit_temperature,
+    temperature_of,
+    write_reliability_report,
+    write_temperature,
+)
 from shared.inference import SlideMapper
 from shared.losses import generalized_mean_loss
 from shared.networks import ScaledLogits
@@ -134,7 +140,8 @@ def test_a_slide_is_seen_in_regions_without_their_margins(tmp_path):
 
 def test_the_file_is_written_and_applied(records, tmp_path):
     network = Redness(3.0)
-    found = write_temperature(tmp_path, network, collect_logits(mapper_of(network), records), {"split": "val"})
+    found = fit_temperature(network, collect_logits(mapper_of(network), records), {"split": "val"})
+    write_temperature(tmp_path, found)
     assert json.loads((tmp_path / "temperature.json").read_text()) == found
     assert found["after"]["nll"] < found["before"]["nll"]
     scaled = with_temperature(network, tmp_path / "temperature.json")
@@ -179,6 +186,10 @@ def test_says_what_cannot_be_fitted(records):
     mapper = mapper_of(Redness())
     with pytest.raises(ValueError, match="no image has a mask or label 0"):
         collect_logits(mapper, [{**records[1], "mask": None}])
+    with pytest.raises(ValueError, match=r"^images\.csv, split 'val': no image has a mask or label 0"):
+        collect_logits(mapper, [{**records[1], "mask": None, "manifest": "images.csv", "split": "val"}])
+    with pytest.raises(ValueError, match="regions_per_slide must be at least 1, got -3"):
+        collect_logits(mapper, records, regions_per_slide=-3)
     with pytest.raises(ValueError, match="labels must be one of mask, label; got 'area'"):
         collect_logits(mapper, records, labels="area")
     with pytest.raises(ValueError, match="positives and negatives; got 0 and 1600"):

@@ -87,6 +87,7 @@ def test_maps_are_made_from_stored_features_of_a_frozen_encoder_alone(name, expe
         ({"wildcat": {"seed": 1}}, "--set names wildcat: not among"),
         ({"camel": {"cmil_epochz": 8}}, "--set camel cmil_epochz: camel has no key 'cmil_epochz'; the keys are: "),
         ({"all": {"nonsense": 8}}, "--set all nonsense: none of the compared methods has key 'nonsense'"),
+        ({"all": {"seed": 8}}, "--set all seed would have no effect: --seeds decides it"),
     ],
 )
 def test_a_key_that_is_not_there(given, problem):
@@ -94,7 +95,9 @@ def test_a_key_that_is_not_there(given, problem):
     with pytest.raises(ValueError, match=re.escape(problem)) as raised:
         check_given(methods, given)
     assert "_desc_" not in str(raised.value)
-    check_given(methods, {"all": {"cmil::num_epochs": 1}, "camel": {"train::trainer::max_epochs": 2}, "cdws_mil": {"seed": 1}})
+    check_given(
+        methods, {"all": {"cmil::num_epochs": 1}, "camel": {"train::trainer::max_epochs": 2}, "cdws_mil": {"num_workers": 1}}
+    )
 
 
 def test_which_rows_are_scored_on_a_data_set():

@@ -46,12 +46,12 @@ def test_classes_are_two_different_ones_at_least(refused, names, said):
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--label_seconds", -1, "--label_seconds: expected 0 or more, found -1"),
-        ("--area_seconds", -0.5, "--area_seconds: expected 0 or more, found -0.5"),
-        ("--mask_seconds", "nan", "--mask_seconds: expected 0 or more, found nan"),
-        ("--examples", -1, "--examples: expected 0 or more, found -1"),
-        ("--seeds", 0, "--seeds: expected 1 or more, found 0"),
-        ("--region_size_px", 0, "--region_size_px: expected 1 or more, found 0"),
+        ("--label_seconds", -1, "--label_seconds: expected a number from 0, found -1"),
+        ("--area_seconds", -0.5, "--area_seconds: expected a number from 0, found -0.5"),
+        ("--mask_seconds", "nan", "--mask_seconds: expected a number from 0, found nan"),
+        ("--examples", -1, "--examples: expected a whole number from 0, found -1"),
+        ("--seeds", 0, "--seeds: expected a whole number from 1, found 0"),
+        ("--region_size_px", 0, "--region_size_px: expected a whole number from 1, found 0"),
         *(
             (f"--{name}", value, f"--{name}: expected micrometres per pixel above 0, found {value}")
             for name in ("mpp", "tile_mpp", "region_mpp")

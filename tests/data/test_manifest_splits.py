@@ -51,6 +51,11 @@ def test_too_few_cases_for_a_split(write_rows, rows, counts):
     assert_refused(write_rows(rows), *words, split="val")
 
 
+def test_a_split_that_is_never_drawn(write_rows):
+    """Of a manifest that assigns no row: more cases would not help."""
+    assert_refused(write_rows([GOOD]), "no split 'tets'", "name one of train, val, test", split="tets")
+
+
 def test_what_is_required_is_required_of_the_split_alone(write_rows):
     path = write_rows([{**GOOD, "split": "train"}, {"image": "b.png", "label": "", "split": "test"}])
     assert len(load_manifest(path, split="train")) == 1

@@ -1,5 +1,7 @@
 """The studies folder keeps what is in it: no upload takes the place of a slide, no label goes with a file that comes back."""
 
+import unicodedata
+
 import pytest
 
 from scripts.label_server.refusal import Refusal
@@ -29,6 +31,17 @@ def test_an_upload_takes_the_place_of_no_slide_whatever_its_id(store, tmp_path):
     with pytest.raises(Refusal, match="a slide 'a' already exists"):
         opened.add_image("a", upload(tmp_path, "new.tif", "another"), {})
     assert (tmp_path / "studies" / "a.tif").read_text() == "a.tif"
+
+
+def test_a_slide_is_known_by_its_name_however_its_accents_are_written(store, tmp_path):
+    """As QuPath on a Mac sends it. A folder may hold both; then each is called by its own name."""
+    nfd, nfc = (unicodedata.normalize(form, "Präparat") for form in ("NFD", "NFC"))
+    (tmp_path / "studies" / f"{nfc}.tif").write_bytes(b"one")
+    opened = store()
+    assert opened.own_id(nfd) == opened.own_id(nfc) == nfc
+    assert (opened.own_id("a.tif"), opened.own_id("größer")) == ("a.tif", "größer")
+    (tmp_path / "studies" / f"{nfd}.tif").write_bytes(b"two")
+    assert [opened.own_id(name) for opened in (store(),) for name in (nfd, nfc)] == [nfd, nfc]
 
 
 def test_a_removed_label_does_not_give_way_to_the_one_before_it(store, tmp_path):

@@ -124,7 +124,7 @@ def test_without_classes_there_are_two(slides: Path, tmp_path: Path, run_here: P
         (["--classes", "normal", "tumour"], "has the class 'Benign', expected one of 'normal', 'tumour'"),
         ([], "the classes that are tumour"),
         (["--tumour_classes", "benign", "--classes", "normal", "tumour"], "give only one of them"),
-        (["--min_tissue", "1.1", "--tumour_classes", *CLASSES[1:]], "no lesion with 110% tissue in the 128 px around it"),
+        (["--min_tissue", "1", "--tumour_classes", *CLASSES[1:]], "no lesion with 100% tissue in the 128 px around it"),
     ],
 )
 def test_says_what_is_wrong(slides: Path, tmp_path: Path, run_here: Prepare, options: list[str], message: str) -> None:

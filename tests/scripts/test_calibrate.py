@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -137,6 +139,34 @@ def test_no_split_is_both_fitted_and_reported(run_script, model_dir, manifest, s
     error, _ = run_script("calibrate.py", *options_of(model_dir, manifest, fit_split=split, report_split=split))
     assert error == "2"
     assert not (model_dir / "temperature.json").exists()
+
+
+def write_slide(file, is_glass):
+    """Of 1024 x 512 px at 0.5 um: all glass, or tissue in its left half, of which the darker part is tumour by its mask."""
+    grey = np.full((512, 1024), 250, np.uint8)
+    if not is_glass:
+        grey[:, :512] = np.random.default_rng(0).integers(60, 200, (512, 512))
+    rgb = np.stack([grey, grey // 2 if not is_glass else grey, grey], axis=2)
+    options = {"tile": (256, 256), "compression": "zlib", "resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(file, rgb, photometric="rgb", metadata=None, **options)
+    Image.fromarray((grey < 120).astype(np.uint8) * 255).save(file.with_suffix(".png"))
+
+
+def test_an_error_leaves_the_temperature_that_is_there(run_script, model_dir, tmp_path, capsys):
+    """Of a test split that is all glass, and of numbers of regions of which there is none."""
+    for name in ("val", "glass"):
+        write_slide(tmp_path / f"{name}.tif", name == "glass")
+    manifest = tmp_path / "slides.csv"
+    manifest.write_text("image,label,mask,split\nval.tif,1,val.png,val\nglass.tif,1,glass.png,test\n")
+    kept = '{"temperature": 2.0}'
+    (model_dir / "temperature.json").write_text(kept)
+    error, _ = run_script("calibrate.py", *options_of(model_dir, manifest))
+    assert error.startswith(f"error: {manifest}, split 'test': no region of tissue of ")
+    for number in (-3, 0, "some"):
+        error, _ = run_script("calibrate.py", *options_of(model_dir, manifest, regions_per_slide=number))
+        assert error == "2"
+    assert (model_dir / "temperature.json").read_text() == kept
+    assert not (model_dir / "evaluation").exists()
 
 
 def test_what_is_missing_is_said(run_script, model_dir, manifest, tmp_path):

@@ -99,7 +99,7 @@ def test_an_exported_encoder_is_told_what_its_file_does_not_say(tmp_path, manife
     [
         (["--mean", 0.5, 0.5, 0.5], "mean cannot be given: efficientnet_lite0 has its own (mean [0.498"),
         (["--encoder", "nobody/knows"], "nobody/knows"),
-        (["--smoothing", 0], "smoothing must be an odd number of cells, 1 or more; got 0"),
+        (["--smoothing", 2], "smoothing must be an odd number of cells, 1 or more; got 2"),
         (["--margin_px", 20], "multiples of the stride of efficientnet_lite0, 32"),
         (["--tissue_method", "magic"], "tissue_method must be one of"),
         (["--manifest", "none.csv"], "none.csv does not exist"),

@@ -106,6 +106,7 @@ def test_tissue_is_that_of_the_maps(tmp_path):
     found = tissue_of(settings, None, own)
     assert (found.folder, found.method, found.mpp) == (own, "white", 4.0)
     used.mkdir()
+    given.mkdir()
     assert tissue_of(settings, None, own).folder == used
     assert tissue_of(settings, given, own).folder == given
     # Found on the overview, or by an earlier version.
@@ -183,6 +184,16 @@ def test_slides_that_are_not_mapped(manifest, start, tmp_path):
     assert printed.splitlines()[-1] == (
         "1 slides, threshold 0.4; 1 left out without a finished map; 1 left out without mask or label 0"
     )
+
+
+@pytest.mark.parametrize("compares", [False, True])
+def test_a_folder_of_tissue_that_is_not_there(manifest, start, tmp_path, compares):
+    """A mistyped name: edited masks in the right folder would go unused."""
+    options = ["--maps", manifest.parent / "maps", "--manifest", manifest, "--out", tmp_path / "out"]
+    options += ["--compare_with", manifest.parent] if compares else []
+    with pytest.raises(SystemExit, match=r"tisue: expected a folder of tissue masks, found none of this name"):
+        start(*options, "--tissue", tmp_path / "tisue")
+    assert not list(tmp_path.iterdir())
 
 
 def test_maps_that_do_not_tell_their_threshold(manifest, start, tmp_path):

@@ -21,6 +21,13 @@ def test_a_file_is_downloaded_once(run_script, source, tmp_path):
     assert run_script("fetch.py", source.as_uri(), target, SHA256) == ("", "")
 
 
+def test_hexadecimal_digits_may_be_capitals(run_script, source, tmp_path):
+    """As Windows' certutil and PowerShell write them."""
+    target = tmp_path / "slide.svs"
+    assert run_script("fetch.py", source.as_uri(), target, SHA256.upper()) == ("", "")
+    assert target.read_bytes() == CONTENT
+
+
 def test_another_content_is_not_kept(run_script, source, tmp_path):
     source.write_bytes(CONTENT[:-1])
     target = tmp_path / "new" / "slide.svs"

@@ -85,6 +85,35 @@ def test_methods_stand_beside_the_truth(start, tmp_path):
         assert picture.size[0] > picture.size[1] > 200
 
 
+@pytest.mark.parametrize(
+    ("name", "begins", "ends"),
+    [
+        ("a.png", b"\x89PNG\r\n", b"IEND\xaeB`\x82"),
+        ("a.jpg", b"\xff\xd8\xff", b"\xff\xd9"),
+        ("a.JPEG", b"\xff\xd8\xff", b"\xff\xd9"),
+        ("a.pdf", b"%PDF-", b"%%EOF"),
+        ("a.svg", b"<?xml", b"</svg>"),
+    ],
+)
+def test_a_picture_is_what_its_ending_says(start, tmp_path, name, begins, ends):
+    written = []
+    for folder in ("first", "second"):
+        start("--out", tmp_path / folder / name)
+        written.append((tmp_path / folder / name).read_bytes())
+    assert written[0].startswith(begins)
+    assert written[0].rstrip().endswith(ends)
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("name", ["figure.tif", "figure", "figure.png.bmp"])
+def test_other_endings_are_refused(start, tmp_path, capsys, name):
+    with pytest.raises(SystemExit) as stop:
+        start("--out", tmp_path / name)
+    assert stop.value.code == 2
+    assert f"{name}: expected one of the endings .png, .jpg, .jpeg, .pdf, .svg, found " in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+
+
 def test_images_by_name_smaller_and_in_shades(start):
     rows, _ = start("--images", "unknown", "tumour", "--side_px", 48, "--shades")
     assert [row.title.split("\n")[0] for row in rows] == ["unknown", "tumour"]

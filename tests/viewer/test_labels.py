@@ -1,6 +1,7 @@
 """What is said of slides and drawn on them, and the manifest that comes of it."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -41,6 +42,31 @@ def written(labels):
         row["case_id"]: (row["label"], row["area"], row["split"])
         for row in load_manifest(labels.path, check_files=False, require=())
     }
+
+
+@pytest.mark.parametrize(("before", "now"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_what_was_said_of_a_slide_counts_however_its_accents_are_written(manifest, before, now):
+    """Of slides that were copied from a Mac; what is found under either name is one slide's."""
+    work, labelled = manifest.with_name("work"), []
+    for form in (before, now):
+        name = unicodedata.normalize(form, "Präparat")
+        folder = manifest.with_name(form)
+        folder.mkdir()
+        write_pyramid(folder / f"{name}.tif", slide_pixels(0, (300, 300, 240)))
+        table = folder / "slides.csv"
+        table.write_text(f"image\n{name}.tif\n", encoding="utf-8")
+        cohort = open_cohort([], table)
+        labels = Labels(work, cohort.slides, TissueCache(manifest.with_name("tissue")), table)
+        (own,) = cohort.slides
+        if form == before:
+            labels.draw(own, "Tumor", [(400, 400), (800, 400)], 20)
+            labels.set_label(own, 1, 0.4)
+            for file in (work / "strokes").iterdir():
+                file.rename(file.with_name(f"{name}.geojson"))
+            said = (work / "said.json").read_text()
+            (work / "said.json").write_text(json.dumps({name: json.loads(said)[own]}))
+        labelled.append((labels.label(own).fraction, len(labels.strokes(own))))
+    assert labelled == [(0.4, 1)] * 2
 
 
 def test_the_manifests_own_labels_are_known_from_the_start(opened):

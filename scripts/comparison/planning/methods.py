@@ -25,6 +25,8 @@ _STAGES = {"run", "initialize", "finalize"}
 _OVERLAY = "comparison"
 # Null, as MONAI's command line says it.
 _NULL = "$None"
+# Keys of a training that the options of compare.py set, and which of them.
+_SET_HERE = {"seed": "--seeds", "output_dir": "--out"}
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ def check_given(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]
         given: method, as on the command line, or ``all`` -> key -> value.
 
     Raises:
-        ValueError: naming the first method that is not compared, or key that is not there.
+        ValueError: naming the first method that is not compared, key that is not there, or key that the comparison sets itself.
     """
     unknown = set(given) - {"all"} - {method.key for method in methods}
     if unknown:
@@ -237,6 +239,8 @@ def check_given(methods: Sequence[Method], given: Mapping[str, Mapping[str, Any]
     for name, keys in given.items():
         trainings = [method.training for method in methods if name in ("all", method.key)]
         for key in keys:
+            if key in _SET_HERE:
+                raise ValueError(f"--set {name} {key} would have no effect: {_SET_HERE[key]} decides it. Leave out the key")
             if not any(key.split("::")[0] in training for training in trainings):
                 keys_there = (part for part, value in trainings[0].items() if isinstance(value, (int, float, str)))
                 known = ", ".join(sorted(part for part in keys_there if "_desc_" not in part))

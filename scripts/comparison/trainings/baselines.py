@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from scripts.comparison.data import files_key
 from scripts.options.class_names import add_class_names_option
+from scripts.options.numbers import COUNT, PIXEL_SIZE, SEED
 from shared.data import TissueCache, load_manifest, read_image
 from shared.data.record import Record
 from shared.front_door import begin_script
@@ -192,10 +193,10 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="manifest to train on")
     parser.add_argument("--test", type=Path, required=True, help="manifest of whole images or slides to map")
     add_class_names_option(parser)
-    parser.add_argument("--mpp", type=float, required=True)
+    parser.add_argument("--mpp", type=PIXEL_SIZE, required=True)
     parser.add_argument("--tissue", type=Path, required=True, help="folder of tissue masks")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_workers", type=int, default=1)
+    parser.add_argument("--seed", type=SEED, default=0)
+    parser.add_argument("--num_workers", type=COUNT, default=1)
     parser.add_argument("--out", type=Path, required=True, help="file for the model")
     parser.add_argument("--maps", type=Path, required=True)
     arguments = parser.parse_args()

@@ -28,6 +28,8 @@ def activelearning_routes(app: PathologyApp) -> APIRouter:
     @router.post("/{strategy}", summary="What to label next")
     async def sample(request: Request, strategy: str, user: User = _MAY_READ) -> dict[str, Any]:
         params = parse_note(await body_of(request), "the body")
+        if params.get("image"):
+            params["image"] = app.image_id(params["image"])
         return await run_in_threadpool(lambda: _proposed(app, strategy, params, user.username))
 
     return router

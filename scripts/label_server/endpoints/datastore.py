@@ -19,7 +19,6 @@ from shared.wsi.annotations.annotation_file import ANNOTATION_SUFFIXES, PACKED_S
 from shared.wsi.formats import image_suffixes, known_suffixes
 
 from ..app import PathologyApp
-from ..doors.access import check_name
 from ..doors.strict_json import parse_note
 from ..learning.weak_labels import check_info
 from ..refusal import Refusal
@@ -63,7 +62,7 @@ def _add_image_routes(router: APIRouter, app: PathologyApp) -> None:
         name = file.filename or ""
         suffix = _suffix(name, frozenset(image_suffixes()), known_suffixes())
         info = _noted(parse_note(params, "params"), user)
-        image_id = check_name(image or Path(name).name[: -len(suffix)])
+        image_id = app.image_id(image or Path(name).name[: -len(suffix)])
         with app.uploads.kept(file.file, suffix.lower()) as path:
             return {"image": app.datastore().add_image(image_id, str(path), check_info(info))}
 
@@ -71,21 +70,21 @@ def _add_image_routes(router: APIRouter, app: PathologyApp) -> None:
     def check_image(image: str, check_sum: str | None = None) -> dict[str, Any]:
         if check_sum is not None:
             raise Refusal("checksums of slides are not supported: leave out check_sum")
-        app.slide_path(check_name(image))
+        app.slide_path(app.image_id(image))
         return {}
 
     @router.get("/image", summary="Download a slide", dependencies=[_MAY_READ])
     def download_image(image: str) -> FileResponse:
-        path = app.slide_path(check_name(image))
+        path = app.slide_path(app.image_id(image))
         return FileResponse(path, filename=path.name)
 
     @router.get("/image/info", summary="Get the information stored on a slide", dependencies=[_MAY_READ])
     def image_info(image: str) -> dict[str, Any]:
-        return dict(app.datastore().get_image_info(check_name(image)))
+        return dict(app.datastore().get_image_info(app.image_id(image)))
 
     @router.put("/image/info", summary="Store information on a slide, such as its weak label")
     def update_image_info(image: str, info: _Text = "{}", user: User = _MAY_LABEL) -> None:
-        app.datastore().update_image_info(check_name(image), check_info(_noted(parse_note(info, "info"), user)))
+        app.datastore().update_image_info(app.image_id(image), check_info(_noted(parse_note(info, "info"), user)))
 
 
 def _add_label_routes(router: APIRouter, app: PathologyApp) -> None:
@@ -102,11 +101,11 @@ def _add_label_routes(router: APIRouter, app: PathologyApp) -> None:
         suffix = _suffix(label.filename or "", endings, ", ".join(sorted(endings)))
         info = _noted(parse_note(params, "params"), user)
         with app.uploads.kept(label.file, suffix.lower()) as path:
-            saved = app.datastore().save_label(check_name(image), str(path), check_tag(tag or FINAL), info)
+            saved = app.datastore().save_label(app.image_id(image), str(path), check_tag(tag or FINAL), info)
         return {"image": image, "label": saved}
 
     def label_path(label: str, tag: str) -> Path:
-        path = Path(app.datastore().get_label_uri(check_name(label, "label"), check_tag(tag)))
+        path = Path(app.datastore().get_label_uri(app.image_id(label, "label"), check_tag(tag)))
         if not path.is_file():
             raise LabelNotFoundException(f"{label!r} has no label")
         return path
@@ -123,23 +122,23 @@ def _add_label_routes(router: APIRouter, app: PathologyApp) -> None:
 
     @router.get("/label/info", summary="Get the information stored on a label", dependencies=[_MAY_READ])
     def label_info(label: str, tag: str = FINAL) -> dict[str, Any]:
-        return dict(app.datastore().get_label_info(check_name(label, "label"), check_tag(tag)))
+        return dict(app.datastore().get_label_info(app.image_id(label, "label"), check_tag(tag)))
 
     @router.put("/label/info", summary="Store information on a label")
     def update_label_info(label: str, tag: str = FINAL, info: _Text = "{}", user: User = _MAY_LABEL) -> None:
         note = _noted(parse_note(info, "info"), user)
-        app.datastore().update_label_info(check_name(label, "label"), check_tag(tag), note)
+        app.datastore().update_label_info(app.image_id(label, "label"), check_tag(tag), note)
 
 
 def _add_removing_routes(router: APIRouter, app: PathologyApp) -> None:
     @router.delete("/image", summary="Remove a slide and its labels", dependencies=[_MAY_REMOVE])
     def remove_image(id: str) -> dict[str, Any]:
-        app.datastore().remove_image(check_name(id))
+        app.datastore().remove_image(app.image_id(id))
         return {}
 
     @router.delete("/label", summary="Remove the annotations of a slide", dependencies=[_MAY_REMOVE])
     def remove_label(id: str, tag: str = FINAL) -> dict[str, Any]:
-        app.datastore().remove_label(check_name(id, "label"), check_tag(tag))
+        app.datastore().remove_label(app.image_id(id, "label"), check_tag(tag))
         return {}
 
 

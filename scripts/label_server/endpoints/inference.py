@@ -10,7 +10,6 @@ from shared.wsi.annotations.frames import LEVEL0
 from shared.wsi.formats import image_suffixes, is_plain_picture, known_suffixes
 
 from ..app import PathologyApp
-from ..doors.access import check_name
 from ..learning.served_model import LoadedModel, ServedModel
 from ..maps.contours import moved_features
 from ..refusal import Refusal
@@ -36,7 +35,8 @@ def answer_wsi(app: PathologyApp, model: str, image: str, body: Any, output: str
     if not image:
         raise Refusal("no image given: add ?image=NAME of a slide in the studies folder, or upload one to /infer/wsi_v2/", 400)
     served = app.model(model)
-    path = app.slide_path(check_name(image))
+    image = app.image_id(image)
+    path = app.slide_path(image)
     loaded = served.loaded()
     frame = frame_of_viewer(output, request.frame, app.settings.annotation_frame)
     x, y = frame_origin_of_slide(path, frame)

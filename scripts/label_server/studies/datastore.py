@@ -17,6 +17,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 
 from shared.writers.atomic import atomic_path
 from shared.wsi.annotations.annotation_file import ANNOTATION_SUFFIXES, PACKED_SUFFIXES
+from shared.wsi.file_names import comparable
 from shared.wsi.formats import image_suffixes
 
 from ..doors.access import check_name
@@ -64,6 +65,14 @@ class SlideDatastore(LocalDatastore):
         super().__init__(folder, extensions=[f"*{part}" for suffix in suffixes for part in (suffix, suffix.upper())])
         if auto_reload:
             watch_studies(Path(folder), self.refresh, self._init_from_datastore_file)
+
+    def own_id(self, image_id: str) -> str:
+        """The id of the slide that a client calls by this name: with accents written as in the slide's own (a Mac's client may
+        write them otherwise); the name itself where no slide has it."""
+        ids = self._datastore.objects
+        if image_id in ids or image_id.isascii():
+            return image_id
+        return next((own for own in sorted(ids) if comparable(own) == comparable(image_id)), image_id)
 
     def slide_path(self, image_id: str) -> Path:
         """The file of a slide.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from shared.inference.inputs import image_name
+from shared.wsi.file_names import comparable
 from shared.wsi.formats import image_suffixes
 from shared.wsi.image_search import find_image_files
 
@@ -33,7 +34,7 @@ class FoundSlides:
 
     def called(self, name: str) -> list[str]:
         """The ids of the slides that have this name but a different id."""
-        return sorted(image_id for image_id, own in self.names.items() if own == name)
+        return sorted(image_id for image_id, own in self.names.items() if comparable(own) == comparable(name))
 
 
 def find_slides(folder: Path, known: Mapping[str, str], excluded: Collection[Path] = ()) -> FoundSlides:

@@ -23,6 +23,7 @@ from shared.writers.atomic import atomic_path
 from shared.writers.geojson import annotation_feature, write_geojson
 from shared.writers.palette import Colour
 from shared.wsi.annotations.frames import LEVEL0
+from shared.wsi.file_names import comparable, existing_file
 
 from ..cohort import ViewedSlide
 
@@ -172,7 +173,7 @@ class Labels:
         write_manifest(rows, self.path)
 
     def _strokes_path(self, name: str) -> Path:
-        return self.folder / STROKES / f"{name}.geojson"
+        return existing_file(self.folder / STROKES / f"{name}.geojson")
 
     def _features(self, name: str) -> list[dict[str, Any]]:
         path = self._strokes_path(name)
@@ -199,7 +200,7 @@ class Labels:
                 stated_label({"weak_label": value})
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{path} cannot be read ({error}): move it away, or give another --work_dir") from error
-        return given
+        return {comparable(name): value for name, value in given.items()}
 
 
 def stroke_area(points: Sequence[tuple[float, float]], width_px: float) -> shapely.Geometry:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ...wsi.annotations.annotation import Annotation
 from ...wsi.annotations.annotation_file import annotation_stem, is_annotation_file
 from ...wsi.annotations.reading import plain_name, read_annotations
+from ...wsi.file_names import comparable
 from ...wsi.slide import Slide
 from ..case_pattern import CasePattern
 from ..labels.class_annotations import class_areas, without_background, write_class_annotations
@@ -148,7 +149,7 @@ def _pairs(
     files: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(annotations.resolve().rglob("*")):
         if is_annotation_file(path) and path.is_file() and not path.name.startswith("."):
-            files[annotation_stem(path).lower()].append(path)
+            files[comparable(annotation_stem(path)).lower()].append(path)
     own = {slide: [file for name in _names_of(slide, image_names) for file in files.get(name, ())] for slide in slides}
     owners: dict[Path, list[Path]] = defaultdict(list)
     for slide, found in own.items():
@@ -166,7 +167,8 @@ def _pairs(
 
 def _names_of(slide: Path, image_names: Mapping[str, set[str]]) -> list[str]:
     """The names that an annotation file of a slide may have, in lower case, without their ending."""
-    names = {slide.name.lower()} | image_names.get(slide.name.lower(), set())
+    name = comparable(slide.name).lower()
+    names = {name} | image_names.get(name, set())
     return sorted(names | {Path(name).stem for name in names} | {name.removesuffix(".ome.tif") for name in names})
 
 
@@ -180,7 +182,7 @@ def _image_names(project: str | Path | None) -> dict[str, set[str]]:
         for entry in entries:
             # A project that was made on another machine names its paths.
             path = unquote(urlsplit(entry["serverBuilder"]["uri"]).path)
-            names[PureWindowsPath(path).name.lower()].add(entry["imageName"].lower())
+            names[comparable(PureWindowsPath(path).name).lower()].add(comparable(entry["imageName"]).lower())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{project} is not a QuPath project ({error!r}): give its project.qpproj") from error
     return names

@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...wsi.annotations.annotation_file import annotation_stem, is_annotation_file
+from ...wsi.file_names import comparable
 from ...wsi.formats import is_plain_picture
 from ...wsi.image_search import find_image_files
 from ...wsi.slide import Slide
@@ -169,14 +170,15 @@ def _masks_by_name(folder: Path) -> dict[str, list[Path]]:
         is_annotations = is_annotation_file(path)
         if (is_annotations or path.suffix.lower() in _MASK_SUFFIXES) and path.is_file():
             stem = annotation_stem(path) if is_annotations else path.stem
-            found[stem.lower().removesuffix("_mask")].append(path)
+            found[comparable(stem).lower().removesuffix("_mask")].append(path)
     return found
 
 
 def _mask(path: Path, folder: Path, masks: Mapping[str, Sequence[Path]], record: Record) -> Path | None:
     """The mask of an image; None for background without one."""
-    own = [mask for mask in masks.get(path.stem.lower(), ()) if mask != path]
-    beside = [mask for mask in own if mask.parent.name.lower() in (folder.name.lower(), path.parent.name.lower())]
+    own = [mask for mask in masks.get(comparable(path.stem).lower(), ()) if mask != path]
+    folders = {comparable(one.name).lower() for one in (folder, path.parent)}
+    beside = [mask for mask in own if comparable(mask.parent.name).lower() in folders]
     own = beside if len(own) > 1 else own
     if len(own) > 1:
         raise ValueError(f"{path} has several masks: {', '.join(map(str, own))}")

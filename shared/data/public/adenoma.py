@@ -17,6 +17,7 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from ...wsi.file_names import comparable
 from ..case_pattern import CasePattern
 from ..problems import Problems
 from ..record import Record
@@ -134,14 +135,14 @@ def _by_name(source: Path, paths: list[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         for name in {path.relative_to(source).as_posix(), path.name, path.stem}:
-            found[name.lower()].append(path)
+            found[comparable(name).lower()].append(path)
     return found
 
 
 def _find(row: _Row, by_name: Mapping[str, list[Path]], table: Path) -> Path | None:
     name = Path(row.name.replace("\\", "/"))
     for wanted in (name.as_posix(), name.name, name.stem):
-        paths = by_name.get(wanted.lower(), [])
+        paths = by_name.get(comparable(wanted).lower(), [])
         if len(paths) > 1:
             raise ValueError(f"{table}, row {row.number}: {row.name} exists twice, as {paths[0]} and {paths[1]}: keep one")
         if paths:

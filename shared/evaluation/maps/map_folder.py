@@ -13,6 +13,7 @@ from ...inference.cohort.row_store import TABLE_NAME
 from ...inference.inputs import image_name
 from ...inference.outputs.map_file import MapFile
 from ...writers.table import read_rows
+from ...wsi.file_names import comparable, existing_file
 from ...wsi.slide import Slide
 from .counts import MapCounts, count_pixels
 from .scoring_grid import ScoringGrid, read_truth
@@ -28,23 +29,24 @@ class MapFolder:
 
     def __init__(self, folder: str | Path, class_names: Sequence[str] | None = None) -> None:
         self.folder, self.class_names = Path(folder), class_names
-        self.table = read_rows(self.folder / TABLE_NAME)
+        # Slides may have been mapped from another folder, in which their accents are written in another way.
+        self.table = {comparable(name): row for name, row in read_rows(self.folder / TABLE_NAME).items()}
 
     def status(self, record: Record) -> str:
         """Status of a record's map."""
-        return self.table.get(slide_name(record), {}).get("status", "not begun")
+        return self.table.get(comparable(slide_name(record)), {}).get("status", "not begun")
 
     def is_finished(self, record: Record) -> bool:
         return self.status(record) in FINISHED
 
     def row(self, record: Record) -> dict[str, str]:
         """The row of the record's image in the table."""
-        return self.table[slide_name(record)]
+        return self.table[comparable(slide_name(record))]
 
     def open(self, record: Record) -> MapFile:
         """The map of the record's image."""
         num_classes = 2 if self.class_names is None else len(self.class_names)
-        return MapFile(self.folder / f"{slide_name(record)}.ome.tif", num_classes)
+        return MapFile(existing_file(self.folder / f"{slide_name(record)}.ome.tif"), num_classes)
 
     def grid(self, record: Record, source: MapFile) -> ScoringGrid:
         """The pixels of a slide's map."""

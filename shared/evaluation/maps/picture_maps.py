@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...data.public.tcga_barcode import parse_barcode
 from ...inference.inputs import image_name
+from ...wsi.file_names import comparable
 from ...wsi.mask_region import unlimited_pillow
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -115,7 +116,7 @@ def _probabilities(picture: Image.Image) -> NDArray[np.uint8] | None:
 
 def _key(path: Path) -> str:
     """By which a slide and its map are the same: a barcode of The Cancer Genome Atlas, or else the name."""
-    name = image_name(path)
+    name = comparable(image_name(path))
     try:
         return parse_barcode(name).slide
     except ValueError:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..atomic import atomic_path
 from ..palette import class_colour
+from .picture_formats import picture_format
 
 TUMOUR_COLOUR = (0.84, 0.10, 0.11)
+_WITHOUT_DATE: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,19 @@ class ExampleRow:
 
 
 def write_examples(rows: Sequence[ExampleRow], path: str | Path, title: str = "") -> None:
-    """Draw the rows, one below the other, and write the figure as a PNG, under a temporary name that is then renamed.
+    """Draw the rows, one below the other, and write the figure, under a temporary name that is then renamed.
+
+    The same rows give the same file: dates and random identifiers are left out of it.
 
     Args:
         rows: at least one; their panels name the columns, in the order of the first row.
-        path: of the PNG.
+        path: of the figure, whose ending is that of its format, see `picture_format`.
         title: above the figure.
 
     Raises:
-        ValueError: if there is no row.
+        ValueError: if there is no row, or for another ending.
     """
+    kind = picture_format(path)
     if not rows:
         raise ValueError("a figure of examples needs at least one row")
     columns = ["image", *rows[0].panels]
@@ -61,8 +67,9 @@ def write_examples(rows: Sequence[ExampleRow], path: str | Path, title: str = ""
     for axes, column in zip(grid[0], columns, strict=True):
         axes.set_title(column, fontsize=10)
     figure.suptitle(title, fontsize=11)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    # An SVG gets random identifiers without a salt.
+    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "examples"}):
+        figure.savefig(temporary, format=kind, dpi=110, metadata=_WITHOUT_DATE.get(kind))
 
 
 def _overlaid(image: np.ndarray, overlay: np.ndarray) -> np.ndarray:

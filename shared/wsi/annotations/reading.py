@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import shapely
 
+from ..file_names import comparable
 from .annotation import Annotation, Drawing, LeftOut, area_of
 from .annotation_file import DAMAGE, BoundedFile, opened_annotations
 from .asap import read_asap
@@ -120,8 +121,8 @@ def _annotation(drawing: Drawing, excluded: set[str], origin: tuple[int, int]) -
 
 
 def plain_name(name: str) -> str:
-    """A class name without regard to case and blanks."""
-    return " ".join(name.split()).casefold()
+    """A class name without regard to case, blanks, and how accents are written."""
+    return comparable(" ".join(name.split())).casefold()
 
 
 def _drawings(file: BoundedFile, suffix: str, frame: str | None) -> tuple[Iterator[Drawing | LeftOut], str]:

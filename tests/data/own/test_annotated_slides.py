@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import unicodedata
 import zipfile
 
 import numpy as np
@@ -64,6 +65,25 @@ def test_the_records_line_by_line(slides, tmp_path):
     # What of an area lies outside the slide is cut off.
     assert int(mask_of(records[0]).sum()) == 50 * 50 + 50 * 50
     assert int(pixel_target(records[2], "mask", SIZE_PX[::-1]).sum()) == 0
+
+
+@pytest.mark.parametrize(("of_slide", "of_file"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_with_accents_belong_together_however_they_are_written(tmp_path, of_slide, of_file):
+    """A Mac writes ä as a letter and its dots: by the slide's name, without its ending, and by the name in a project."""
+    slides, exported = tmp_path / "slides", tmp_path / "exported"
+    names = [unicodedata.normalize(of_slide, name) for name in ("Äther.tif", "Übung.tif", "déjà.tif")]
+    slides.mkdir()
+    for name in names:
+        write_slide(slides / name, np.full((SIZE_PX[1], SIZE_PX[0], 3), 200, np.uint8), mpp=0.5)
+    files = [unicodedata.normalize(of_file, name) for name in ("äther.tif.geojson", "Übung.geojson", "Größe.geojson")]
+    for name in files:
+        write(exported / name, collection(feature(RING, "Tumor")))
+    listed = unicodedata.normalize(of_file, "/slides/déjà.tif"), unicodedata.normalize(of_slide, "Größe")
+    path = write(tmp_path / "project.qpproj", project([(f"file:{listed[0]}", listed[1])]))
+    data = annotated_slides(slides, exported, tmp_path / "out", project=path)
+    # The files keep their names.
+    found = {record["image"]: record["mask"] for record in data.records}
+    assert found == {str(slides / name): str(exported / file) for name, file in zip(names, files, strict=True)}
 
 
 def test_classes_of_several_names(slides, tmp_path):

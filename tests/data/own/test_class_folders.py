@@ -1,6 +1,7 @@
 """Your own images in a folder per class: each with its class, split, case and mask."""
 
 import logging
+import unicodedata
 
 import numpy as np
 import pytest
@@ -81,6 +82,20 @@ def test_masks_of_the_same_names(folder, tmp_path):
         (str(masks / "p3_a_mask.png"),),
         (str(masks / "tumour/p4_a.PNG"),),
         (str(masks / "P5 A.geojson"),),
+    ]
+
+
+@pytest.mark.parametrize(("of_image", "of_mask"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_masks_and_classes_with_accents_however_they_are_written(tmp_path, of_image, of_mask):
+    """Two images of one name, whose masks are told apart by the folders."""
+    source, masks = tmp_path / "images", tmp_path / "masks"
+    for value, folder in enumerate(("Drüse", "Krebs é")):
+        write_tile(source / unicodedata.normalize(of_image, folder) / unicodedata.normalize(of_image, "Fläche.png"), value)
+        write_tile(masks / unicodedata.normalize(of_mask, folder) / unicodedata.normalize(of_mask, "fläche_mask.png"), 255)
+    classes = [unicodedata.normalize(of_mask, name) for name in ("Drüse", "Krebs é")]
+    data = class_folder_images(source, classes, masks)
+    assert rows(data, "label", "mask") == [
+        (label, str(masks / folder / unicodedata.normalize(of_mask, "fläche_mask.png"))) for label, folder in enumerate(classes)
     ]
 
 
