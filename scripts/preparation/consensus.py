@@ -6,7 +6,8 @@ The manifests name the same whole images, each with its own masks: pictures or a
 overlap by more than 80 % becomes what both show; on every other one the third mask decides. In the output folder:
 
 masks          a PNG for each image
-images.csv     the first manifest with these masks; images with a region on which nobody has decided are left out
+images.csv     the first manifest with these masks and the labels that they show; images with a region on which nobody has decided
+               are left out
 undecided.csv  these images, for the third pathologist: how many regions of each are open
 """
 
@@ -28,7 +29,7 @@ from shared.data import label_of, load_manifest, write_manifest
 from shared.data.labels.consensus import LEAST_OVERLAP, consensus_mask
 from shared.data.manifest import assigns_splits
 from shared.data.record import Record, record_error
-from shared.data.record_masks import read_record_mask
+from shared.data.record_masks import read_record_mask, without_label
 from shared.writers import atomic_path
 from shared.wsi import open_slide
 
@@ -68,9 +69,13 @@ def prepare(arguments: Namespace) -> Iterator[str]:
         path = arguments.output.resolve() / "masks" / f"{index:05d}_{Path(image).stem}.png"
         with atomic_path(path) as temporary:
             Image.fromarray(found.mask.astype(np.uint8) * 255).save(temporary, format="PNG")
-        if record["label"] and not found.mask.any():
-            yield f"note: row {record['row']}, {image}: no tumour is left, and its label is {record['label']}"
         with_mask: Record = {**records[index], "mask": str(path), "tumour_classes": None, "annotation_frame": None}
+        has_tumour = bool(found.mask.any())
+        if has_tumour != (label_of(record) > 0):
+            # A training would refuse a label that contradicts its mask, and an area of no tumour.
+            with_mask |= {"label": int(has_tumour), "area": None}
+            agreed_on = "there is tumour" if has_tumour else "no tumour is left"
+            yield f"note: row {record['row']}, {image}: {agreed_on}, and its label {record['label']} becomes {int(has_tumour)}"
         agreed.append(with_mask)
     if agreed:
         write_manifest(agreed, arguments.output / "images.csv")
@@ -110,6 +115,7 @@ def _mask(record: Record) -> NDArray[np.uint8]:
         size_px = open_slide(record["image"], mpp=record.get("mpp")).size_px
         if record.get("mask") is None and not label_of(record):
             return np.zeros(size_px[::-1], np.uint8)
-        return read_record_mask(record, (0, 0), size_px, size_px)
+        # The labels are those of the images, and one pathologist may have seen what another has not.
+        return read_record_mask(without_label(record), (0, 0), size_px, size_px)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error

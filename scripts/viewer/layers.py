@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shared.data.record_masks import read_record_mask
+from shared.data.record_masks import read_record_mask, without_label
 from shared.inference.cohort.finished import MAP_SUFFIX
 from shared.writers.palette import TUMOUR_COLOUR, class_colour
 from shared.wsi import Slide
@@ -167,8 +167,15 @@ class Layers:
         if corner is None:
             return clear_square()
         names = self._class_names
+        # A mask that contradicts its label is to be seen.
         classes = read_record_mask(
-            viewed.record, corner, TILE_PX, slide.size_px, step, num_classes=len(names) if names else 2, class_names=names
+            without_label(viewed.record),
+            corner,
+            TILE_PX,
+            slide.size_px,
+            step,
+            num_classes=len(names) if names else 2,
+            class_names=names,
         )
         return png(_class_table()[classes])
 

@@ -22,11 +22,14 @@ from .labels.lattice import check_lattice
 from .labels.pixel_targets import downsample_of, is_large, knows_mpp, pixel_target, read_mask
 from .pixel_cache import PixelCache
 from .record import Record, record_error, region_of
+from .record_masks import DoubtfulMasks
 from .seeded import draw_key
 from .transforms.geometric import view_changes
 from .transforms.view_sampling import defer_views
 
 PIXEL_LABELS = ("instances", "mask", "label")
+# Level-0 pixels of a mask that is read in full before a training.
+_LARGEST_CHECKED_PX = 2**24
 
 
 class ImageEncoder(Protocol):
@@ -284,7 +287,8 @@ def check_images(
 ) -> None:
     """Open every image of some data sets, and see whether it can be read, has the right size and a mask that fits.
 
-    Files are opened, not decoded, so that a run fails before its first stage and not in the middle of an epoch.
+    Images are opened, not decoded, so that a run fails before its first stage and not in the middle of an epoch. Masks of up to
+    2^24 pixels are read; one warning for each manifest says how many do not show what their rows' labels say but may be right.
 
     Args:
         datasets: those that are None are passed over.
@@ -297,20 +301,24 @@ def check_images(
         ValueError: for the first image that does not fit, naming row and file.
     """
     present = [dataset for dataset in datasets if dataset is not None]
+    doubtful = DoubtfulMasks()
     with tqdm(total=sum(len(dataset) for dataset in present), desc="checking images", unit="image", disable=None) as bar:
         for dataset in present:
             for index, record in enumerate(dataset.data):
-                _check_image(dataset, index, instances_per_side, feature_stride_px)
+                _check_image(dataset, index, instances_per_side, feature_stride_px, doubtful)
                 if encoder is not None:
                     warn_of_other_mpp(encoder.name, encoder.mpp, _mpp_of(record, dataset), enlargement=encoder.enlargement)
                 bar.update()
+    doubtful.warn()
 
 
 def _mpp_of(record: Record, dataset: RegionDataset) -> float | None:
     return mpp_as_read(record, dataset.mpp, dataset.size_px, dataset.stretch)
 
 
-def _check_image(dataset: RegionDataset, index: int, instances_per_side: int | None, feature_stride_px: int) -> None:
+def _check_image(
+    dataset: RegionDataset, index: int, instances_per_side: int | None, feature_stride_px: int, doubtful: DoubtfulMasks
+) -> None:
     record = dataset.data[index]
     try:
         height, width = dataset.image_size(index)
@@ -318,9 +326,18 @@ def _check_image(dataset: RegionDataset, index: int, instances_per_side: int | N
             check_lattice(height, width, instances_per_side)
         _check_stride(height, width, instances_per_side or 1, feature_stride_px)
         if dataset.pixel_labels == "mask" and record.get("mask") is not None:
-            read_mask(record, (1, 1), dataset.mpp, dataset.num_classes, dataset.class_names)
+            _check_mask(dataset, record, doubtful)
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
+
+
+def _check_mask(dataset: RegionDataset, record: Record, doubtful: DoubtfulMasks) -> None:
+    height, width = image_size(record, dataset.mpp, dataset.size_px, dataset.stretch)
+    slide = open_slide(record["image"], mpp=record.get("mpp"))
+    is_small = math.prod(region_of(record, slide.size_px)[2:]) <= _LARGEST_CHECKED_PX
+    mask = read_mask(record, (width, height) if is_small else (1, 1), dataset.mpp, dataset.num_classes, dataset.class_names)
+    if is_small and dataset.num_classes == 2:
+        doubtful.add(record, bool(mask.any()))
 
 
 def _check_stride(height: int, width: int, instances_per_side: int, feature_stride_px: int) -> None:

@@ -22,7 +22,7 @@ from ..writers.storage import StorageError
 logger = logging.getLogger(__name__)
 
 # Raise it when the same files and settings give other pixels: those in the folder are then read again.
-PIXELS_VERSION = 1
+PIXELS_VERSION = 2
 # A file of fewer pixels is decoded nearly as fast as another one is read.
 LEAST_DECODED_PX = 512 * 512
 _SUFFIX = ".npy"

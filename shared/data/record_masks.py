@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,14 +15,27 @@ from ..wsi.annotations.annotation_classes import UNCLASSIFIED
 from ..wsi.annotations.annotation_file import is_annotation_file
 from ..wsi.annotations.mask_meaning import MaskMeaning
 from ..wsi.annotations.reading import plain_name
-from ..wsi.mask_region import open_annotation_mask, read_mask_region
+from ..wsi.mask_region import image_mask_is_empty, open_annotation_mask, read_mask_region
 from .record import Record
+
+logger = logging.getLogger(__name__)
 
 # A row's mask, and what says how it is to be read: to be passed on where a row becomes several.
 MASK_COLUMNS = ("mask", "tumour_classes", "annotation_frame")
 # Between the names of several classes in one cell.
 NAMES_SEPARATOR = "|"
 _MAX_MANIFESTS = 64
+# What to do about a mask that contradicts label 0, and one that contradicts another label.
+_ANNOTATION_REMEDIES = (
+    "correct the label or the annotations; if they outline something else, name the classes that are tumour (`tumour_classes`)",
+    "correct the label or the annotations (cells and other QuPath objects that are not annotations do not count)",
+)
+_IMAGE_REMEDIES = (
+    "correct the label or the mask, which must be 0 wherever there is no tumour",
+    "correct the label or the mask, which must not be 0 where there is tumour",
+)
+# A region in which no pixel was tumour when it was labelled may have a few when it is read at another pixel size.
+_LARGEST_STRAY_SHARE = 0.05
 
 
 def columns_for(pixel_labels: str | None) -> list[str]:
@@ -46,7 +60,8 @@ def read_record_mask(
 
     Args:
         record: with ``image`` and ``mask``; its ``tumour_classes`` (with | between several) and ``annotation_frame`` say how an
-            annotation file is read. Where its label is not 0, an annotated slide must have some tumour annotated.
+            annotation file is read. Of two classes its label must agree with the mask: it is not 0 if a whole image has some
+            tumour in it, and 0 if there is none in the file. The mask of a record without a label is read whatever it shows.
         xy: top-left corner of the region in level-0 pixels.
         size_px: (width, height) or one side of the result.
         image_size_px: (width, height) of the image's level 0.
@@ -58,9 +73,9 @@ def read_record_mask(
         ``(height, width)`` class indices.
 
     Raises:
-        ValueError: as `read_mask_region`; if an image of label 0 has tumour annotated, or another has none; if nothing says
-            which classes are tumour and another annotation file of the manifest was of another class. The caller names the row,
-            see `record_error`.
+        ValueError: as `read_mask_region`; if the mask of an image of label 0 shows tumour, or that of another none, as far as
+            what has been read of it tells; if nothing says which classes are tumour and another annotation file of the manifest
+            was of another class. The caller names the row, see `record_error`.
     """
     file = record.get("mask")
     if file is None:
@@ -70,19 +85,90 @@ def read_record_mask(
     image_path, mpp = record["image"], record.get("mpp")
     if is_annotation_file(file):
         mask = open_annotation_mask(file, image_size_px, image_path, meaning, mpp)
-        if num_classes == 2 and record.get("label") == 0 and record.get("x") is None and not mask.is_empty:
-            raise ValueError(
-                f"label 0 means no tumour, but the annotations {file} show some: correct the label or the "
-                "annotations; if they outline something else, name the classes that are tumour (`tumour_classes`)"
-            )
-        if num_classes == 2 and record.get("label") and mask.is_empty:
-            raise ValueError(
-                f"label {record['label']} means tumour, but the annotations {file} show none: correct the "
-                "label or the annotations (cells and other QuPath objects that are not annotations do not count)"
-            )
+        if num_classes == 2:
+            _check_label(record, f"the annotations {file} show", mask.is_empty, _ANNOTATION_REMEDIES)
         if record.get("manifest") is not None:
             _check_only_class(record["manifest"], Path(file), mask.only_class)
-    return read_mask_region(file, xy, size_px, image_size_px, downsample, image_path, meaning, mpp)
+        return read_mask_region(file, xy, size_px, image_size_px, downsample, image_path, meaning, mpp)
+    region = read_mask_region(file, xy, size_px, image_size_px, downsample, image_path, meaning, mpp)
+    if num_classes == 2 and record.get("label") is not None:
+        is_empty = False if region.any() else image_mask_is_empty(file, image_size_px, image_path, meaning)
+        _check_label(record, f"the mask {file} shows", is_empty, _IMAGE_REMEDIES)
+    return region
+
+
+def _check_label(record: Record, shows: str, is_empty: bool | None, remedies: tuple[str, str]) -> None:
+    """See that a row's label agrees with the whole file of its mask; of a region's label 0 the rest of a slide says nothing.
+
+    Args:
+        record: of a manifest.
+        shows: begins the sentence that there is some tumour, or none, in the file.
+        is_empty: whether there is none; None where this is not known.
+        remedies: for label 0, and for another one.
+    """
+    label = record.get("label")
+    if label == 0 and record.get("x") is None and is_empty is False:
+        raise ValueError(f"label 0 means no tumour, but {shows} some: {remedies[0]}")
+    if label and is_empty:
+        raise ValueError(f"label {label} means tumour, but {shows} none: {remedies[1]}")
+
+
+def check_region_mask(record: Record, mask: NDArray[np.uint8]) -> None:
+    """See that the label of a region agrees with the mask of all of it, see `read_record_mask` for that of a whole image.
+
+    Args:
+        record: of a manifest.
+        mask: of two classes, all of the record's region.
+
+    Raises:
+        ValueError: if the label is 0 and more than 5 % of the region is tumour. The caller names the row.
+    """
+    if record.get("x") is None or record.get("label") != 0:
+        return
+    share = float(mask.mean())
+    if share > _LARGEST_STRAY_SHARE:
+        raise ValueError(
+            f"label 0 means no tumour, but the mask {record.get('mask')} shows it on {share:.0%} of the region: correct the "
+            "label of the region, or the mask"
+        )
+
+
+def without_label(record: Record) -> Record:
+    """A record whose mask, if it is an image, is read whatever its label says: where the label is not that of the mask."""
+    return record if is_annotation_file(record.get("mask") or "") else {**record, "label": None}
+
+
+class DoubtfulMasks:
+    """Rows whose masks do not show what their labels say, and which may be right all the same: counted, for one warning.
+
+    A region that has its slide's label may show no tumour, and a lesion may be smaller than a pixel; a region without tumour may
+    touch some.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, bool], list[Record]] = {}
+
+    def add(self, record: Record, has_tumour: bool) -> None:
+        """Note a row of two classes, if it is to be doubted, by whether its mask shows tumour as it is read."""
+        label = record.get("label")
+        if record.get("mask") is not None and label is not None and (label > 0) != has_tumour:
+            self._found.setdefault((record.get("manifest") or "", has_tumour), []).append(record)
+
+    def warn(self) -> None:
+        """Log what was found, of each manifest."""
+        for (manifest, has_tumour), records in self._found.items():
+            first, among = records[0], f"{manifest}: " if manifest else ""
+            what = "label 0 show some tumour" if has_tumour else "a label above 0 show no tumour at the pixel size of the images"
+            logger.warning(
+                "%sthe masks of %d rows with %s, the first of row %s (%s): these masks are used as they are; correct them, or "
+                "the labels, if that is wrong",
+                among,
+                len(records),
+                what,
+                first.get("row", "?"),
+                first["mask"],
+            )
+        self._found.clear()
 
 
 class _ClassOfFile(NamedTuple):

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import shapely
@@ -22,7 +21,8 @@ from .annotations.annotation_mask import AnnotationMask
 from .annotations.frames import QUPATH
 from .annotations.mask_meaning import TUMOUR_MASK, MaskMeaning
 from .annotations.reading import read_annotations_in_frame
-from .orientation import UPRIGHT, upright, upright_image, upright_size
+from .masks.mask_pixels import RefusedMask, check_tiff_colours, class_indices_of, has_alpha, mask_of_picture, mask_of_tiff
+from .orientation import UPRIGHT, upright, upright_size
 from .slide_pool import open_slide
 from .tiff.images import num_equal_pictures, tiff_images
 from .tiff.tiles import decode_tile
@@ -34,6 +34,8 @@ _TIFF_SUFFIXES = (".tif", ".tiff", ".svs")
 _MAX_DECODED_MASKS = 8
 # Outlines of a slide: 16 bytes a point, some MB where there are many.
 _MAX_ANNOTATION_MASKS = 64
+# Of a mask with transparency all pixels are to be seen before one can be understood: 400 MB with four channels.
+_LARGEST_WITH_ALPHA_PX = 10**8
 _PILLOW_LIMIT = threading.Lock()
 
 
@@ -52,7 +54,8 @@ def read_mask_region(
     Args:
         path: PNG, BMP or TIFF, or an annotation file of the image (``.xml``, ``.json``, ``.geojson``, these with ``.gz``, or
             ``.zip``, see `read_annotations`). With two classes any nonzero pixel (of any colour channel) is 1; with more a
-            pixel is the class index, and the file has one channel (or a palette). A tiled TIFF is read by region, of
+            pixel is the class index, and the file has one channel (or a palette). What is transparent is 0, see `as_mask`. A
+            tiled TIFF is read by region, of
             annotation files the outlines are kept; other files are decoded whole and the last few kept. Where a tag
             Orientation (of TIFF or EXIF) says that a mask is to be turned, it is, as images are.
         xy: top-left corner of the region in level-0 pixels of the *image*, anywhere.
@@ -68,8 +71,9 @@ def read_mask_region(
         ``(height, width)`` class indices; 0 outside the image.
 
     Raises:
-        ValueError: if the mask is missing, damaged, JPEG-compressed (its edges ring, so "nonzero" means nothing), its size is
-            no whole fraction of the image's, a pixel or an annotation is of no known class, or all annotations lie outside the
+        ValueError: if the mask is missing, damaged, JPEG-compressed (its edges ring, so "nonzero" means nothing), of colours that
+            can be understood in two ways (white as 0, a palette or a picture with a white background), its size is no whole
+            fraction of the image's, a pixel or an annotation is of no known class, or all annotations lie outside the
             image.
     """
     path = Path(path)
@@ -109,6 +113,22 @@ def open_annotation_mask(
     return _open_annotations(path, _modified_ns(path), meaning, size, bounds)
 
 
+def image_mask_is_empty(
+    path: str | Path,
+    image_size_px: tuple[int, int],
+    image_path: str | Path | None = None,
+    meaning: MaskMeaning = TUMOUR_MASK,
+) -> bool | None:
+    """Whether all of a mask that is an image is of class 0, as far as this is known without reading more of it.
+
+    Of tiled TIFFs, which are read by region, it is known once a pixel of another class or all of the mask has been read; None
+    before. Arguments and errors as for `read_mask_region`.
+    """
+    path = Path(path)
+    size = (int(image_size_px[0]), int(image_size_px[1]))
+    return _open_mask(path, _modified_ns(path), meaning.num_classes, size, image_path).is_empty
+
+
 def _modified_ns(path: Path) -> int:
     """When the file was written: part of what a kept mask is known by, so that one written again is read again."""
     try:
@@ -122,15 +142,11 @@ def _whole_factor(path: Path, mask_size: tuple[int, int], image_size: tuple[int,
     factor = max(1, round(image_size[0] / mask_size[0]))
     if any(abs(mask - image / factor) >= 1 for mask, image in zip(mask_size, image_size, strict=True)):
         of_image = f"{image_path} " if image_path is not None else "its image "
-        raise _RefusedMask(
+        raise RefusedMask(
             f"the mask {path} is {mask_size[0]} x {mask_size[1]} px, {of_image}{image_size[0]} x {image_size[1]} px: "
             "a mask must have the image's size, or a half, a third, ... of it"
         )
     return factor
-
-
-class _RefusedMask(ValueError):
-    """A mask that can be read but not be used."""
 
 
 class _DecodedMask:
@@ -139,6 +155,7 @@ class _DecodedMask:
     def __init__(self, mask: NDArray[np.uint8]) -> None:
         self._mask = mask
         self.size_px = (mask.shape[1], mask.shape[0])
+        self.is_empty = not mask.any()
 
     def read(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
         return self._mask[top:bottom, left:right]
@@ -151,12 +168,15 @@ class _TiledMask:
         self._path = path
         self.size_px = size_px
         self._num_classes = num_classes
+        # None until a tile with another class than 0 was read, or all of them.
+        self.is_empty: bool | None = None
+        self._empty_tiles: set[int] = set()
 
     def read(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
         try:
             with tifffile.TiffFile(self._path) as tiff:
                 return self._read(tiff, left, top, right, bottom)
-        except _RefusedMask:
+        except RefusedMask:
             raise
         except Exception as error:  # damage to a tile: each codec has its own errors
             raise ValueError(f"the mask {self._path} cannot be read ({error}); is the file complete?") from error
@@ -167,14 +187,25 @@ class _TiledMask:
         columns_a_row = -(-page.imagewidth // page.tilewidth)
         for row in range(top // page.tilelength, -(-bottom // page.tilelength)):
             for column in range(left // page.tilewidth, -(-right // page.tilewidth)):
-                tile = decode_tile(tiff, page, row * columns_a_row + column)
+                index = row * columns_a_row + column
+                tile = decode_tile(tiff, page, index)
+                self._note(index, tile is None or not tile.any(), columns_a_row * -(-page.imagelength // page.tilelength))
                 if tile is None:
                     continue
                 y, x = row * page.tilelength, column * page.tilewidth
-                part = _as_mask(tile[max(0, top - y) : bottom - y, max(0, left - x) : right - x], self._path, self._num_classes)
+                visible = tile[max(0, top - y) : bottom - y, max(0, left - x) : right - x]
+                part = class_indices_of(visible, self._path, self._num_classes)
                 y, x = max(y, top) - top, max(x, left) - left
                 mask[y : y + part.shape[0], x : x + part.shape[1]] = part
         return mask
+
+    def _note(self, index: int, is_empty: bool, num_tiles: int) -> None:
+        """Note what was seen of a tile: of a mask that is read in full anyway it is known then whether it is empty."""
+        if not is_empty:
+            self.is_empty = False
+        elif self.is_empty is None:
+            self._empty_tiles.add(index)
+            self.is_empty = True if len(self._empty_tiles) == num_tiles else None
 
 
 @functools.lru_cache(maxsize=_MAX_ANNOTATION_MASKS)
@@ -228,9 +259,8 @@ def _open_mask(
             _refuse_jpeg(path, image.format == "JPEG")
             # Before anything is decoded: a mask may be as large as its image, and no larger.
             _whole_factor(path, upright_size(image), image_size, image_path)
-            pixels = np.asarray(upright_image(image))
-            return _DecodedMask(_as_mask(pixels if pixels.ndim == 3 else pixels[..., None], path, num_classes))
-    except _RefusedMask:
+            return _DecodedMask(mask_of_picture(image, path, num_classes))
+    except RefusedMask:
         raise
     except UnidentifiedImageError as error:
         raise ValueError(
@@ -262,20 +292,27 @@ def _open_tiff_mask(path: Path, num_classes: int) -> _DecodedMask | _TiledMask:
         page = tiff.pages[0].aspage()
         _refuse_jpeg(path, page.compression == tifffile.COMPRESSION.JPEG)
         _refuse_several(path, tiff)
+        check_tiff_colours(page, path, num_classes)
         orientation = int(page.tags.valueof("Orientation", 1))
-        if page.is_tiled and page.planarconfig == 1 and orientation in UPRIGHT:
+        is_whole = has_alpha(page)
+        if is_whole and page.imagewidth * page.imagelength > _LARGEST_WITH_ALPHA_PX:
+            raise RefusedMask(
+                f"the mask {path} of {page.imagewidth} x {page.imagelength} px has a channel of transparency, which only masks "
+                f"of up to {_LARGEST_WITH_ALPHA_PX} px may have: save it with one channel, 0 where there is no tumour"
+            )
+        if page.is_tiled and page.planarconfig == 1 and orientation in UPRIGHT and not is_whole:
             return _TiledMask(path, (page.imagewidth, page.imagelength), num_classes)
         pixels = page.asarray()
         pixels = np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 and page.planarconfig == 2 else pixels
         pixels = upright(pixels, orientation)
-        return _DecodedMask(_as_mask(pixels if pixels.ndim == 3 else pixels[..., None], path, num_classes))
+        return _DecodedMask(mask_of_tiff(pixels if pixels.ndim == 3 else pixels[..., None], page, path, num_classes))
 
 
 def _refuse_several(path: Path, tiff: tifffile.TiffFile) -> None:
     """Of several pictures of one size, such as channels, the first may be any; smaller ones may be levels."""
     images = tiff_images(tiff)
     if num_equal_pictures(images) > 1:
-        raise _RefusedMask(
+        raise RefusedMask(
             f"the mask {path} holds {num_equal_pictures(images)} pictures of the same size, such as channels, and only one is "
             "read: save the one that is the mask as a separate file"
         )
@@ -283,23 +320,4 @@ def _refuse_several(path: Path, tiff: tifffile.TiffFile) -> None:
 
 def _refuse_jpeg(path: Path, is_jpeg: bool) -> None:
     if is_jpeg:
-        raise _RefusedMask(f"the mask {path} is JPEG-compressed, which blurs its edge; save it as PNG or deflate TIFF")
-
-
-def _as_mask(pixels: NDArray[Any], path: Path, num_classes: int) -> NDArray[np.uint8]:
-    """``(H, W, C)`` to class indices ``(H, W)``; the fourth (or second) channel is transparency.
-
-    Of two classes 1 is where a colour channel is not 0.
-    """
-    channels = pixels.shape[-1]
-    colours = pixels[..., : channels - 1 if channels in (2, 4) else channels]
-    if num_classes == 2:
-        return (colours != 0).any(axis=-1).astype(np.uint8)
-    wanted = f"with {num_classes} classes a pixel's value must be its class index, 0..{num_classes - 1}"
-    if colours.shape[-1] > 1 or colours.dtype.kind not in "bui":
-        raise _RefusedMask(f"the mask {path} has {colours.shape[-1]} channels of {colours.dtype}: {wanted}, in one channel")
-    indices = colours[..., 0]
-    unknown = indices[(indices < 0) | (indices >= num_classes)]
-    if unknown.size:
-        raise _RefusedMask(f"the mask {path} has a pixel of value {unknown[0]}: {wanted}")
-    return indices.astype(np.uint8)
+        raise RefusedMask(f"the mask {path} is JPEG-compressed, which blurs its edge; save it as PNG or deflate TIFF")

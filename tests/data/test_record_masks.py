@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from shared.data import (
     RegionDataset,
@@ -15,7 +17,12 @@ from shared.data import (
     slide_regions,
     write_manifest,
 )
+from shared.data.bag_dataset import SlideBagDataset
+from shared.data.record_masks import read_record_mask, without_label
+from shared.data.tissue_cache import TissueCache
+from shared.evaluation.maps.scoring_grid import ScoringGrid
 from shared.synthetic import write_slide
+from shared.wsi.mask_region import _open_mask
 from tests.wsi.scn_slide import write_scn
 
 from .qupath_layout import collection, feature, square, write
@@ -112,6 +119,79 @@ def test_a_slide_with_tumour_has_some_annotated(drawn, folder):
     with pytest.raises(ValueError, match=r"slides\.csv, row 2, .*label 1 means tumour, .*a\.geojson show none"):
         pixel_target(record, "mask", (SIDE_PX, SIDE_PX))
     assert not pixel_target(record | {"label": 0}, "mask", (SIDE_PX, SIDE_PX)).any()
+
+
+def save_mask(path, drawn=None):
+    """A mask of a slide of `folder`, with tumour in (x, y, width, height) or nowhere."""
+    pixels = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    if drawn:
+        x, y, width, height = drawn
+        pixels[y : y + height, x : x + width] = 255
+    if path.suffix == ".png":
+        Image.fromarray(pixels).save(path)
+    else:
+        tifffile.imwrite(path, pixels, tile=(128, 128), photometric="minisblack", compression="deflate")
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.tif"])
+@pytest.mark.parametrize(("label", "drawn", "message"), [(0, (9, 9, 200, 100), "no tumour"), (1, None, "tumour")])
+def test_an_image_mask_that_contradicts_its_label_is_refused(label, drawn, message, name, folder):
+    """Wherever all of it is read: a tiled TIFF is not read in full to see this, so a part tells no more than it shows."""
+    save_mask(folder / name, drawn)
+    (record,) = load_manifest(write(folder / "slides.csv", f"image,label,mask\na.tif,{label},{name}\n"), require=("label",))
+    shape, tissue = (SIDE_PX, SIDE_PX), TissueCache(folder / "tissue")
+    row = {"width_px": str(SIDE_PX), "height_px": str(SIDE_PX), "mpp": "0.5"}
+    bags = SlideBagDataset([record], tissue, tile_size_px=128, mpp=0.5, tiles_per_slide=64, min_tissue=0.1, with_shares=True)
+    grid = ScoringGrid.of_mpp(record, row, 0.5)
+    readers = [
+        lambda: pixel_target(record, "mask", shape),
+        lambda: check_images([RegionDataset([record], pixel_labels="mask")]),
+        lambda: slide_regions(record, 128, 0.5, min_tissue=0),
+        lambda: slide_patches(record, 128, 0.5, min_tissue=0),
+        lambda: [bags[0]],
+        lambda: [grid.truth(*strip) for strip in grid.strips()],
+    ]
+    for read in readers:
+        _open_mask.cache_clear()
+        with pytest.raises(
+            ValueError, match=rf"label {label} means {message}, but the mask .*{name} shows .*: correct the label or"
+        ):
+            read()
+    agreeing = {**record, "label": 1 - label}
+    assert pixel_target(agreeing, "mask", shape).sum() == (20_000 if drawn else 0)
+    assert not read_record_mask(without_label(record), (128, 128), 64, shape).any()
+
+
+def test_regions_that_may_be_right_are_counted_in_one_warning(folder, caplog):
+    """A region that has the label of its slide, and one that touches tumour; where a fifth is tumour the label is wrong."""
+    save_mask(folder / "mask.png", (0, 0, 3, 3))
+    lines = ["image,label,mask,x,y,width_px,height_px", "a.tif,1,mask.png,0,0,100,100"]
+    lines += [f"a.tif,1,mask.png,{x},128,64,64" for x in (0, 64, 128)] + ["a.tif,0,mask.png,1,1,64,64"]
+    path = write(folder / "regions.csv", "\n".join(lines) + "\n")
+    records = load_manifest(path, require=("label", "mask"))
+    images = [RegionDataset(part, pixel_labels="mask") for part in (records[:2], records[2:])]
+    check_images(images)
+    assert [record.message.split(": these")[0] for record in caplog.records] == [
+        f"{path}: the masks of 3 rows with a label above 0 show no tumour at the pixel size of the images, the first of row 3 "
+        f"({folder / 'mask.png'})",
+        f"{path}: the masks of 1 rows with label 0 show some tumour, the first of row 6 ({folder / 'mask.png'})",
+    ]
+    wrong = {**records[0], "label": 0, "width_px": 6, "height_px": 7}
+    for read in (
+        lambda: pixel_target(wrong, "mask", (7, 6)),
+        lambda: check_images([RegionDataset([wrong], pixel_labels="mask")]),
+    ):
+        with pytest.raises(ValueError, match=r"regions\.csv, row 2, .*label 0 means no tumour.*mask\.png shows it on 21% of the"):
+            read()
+
+
+def test_of_several_classes_a_mask_may_hold_others_than_its_label(folder):
+    save_mask(folder / "mask.png")
+    Image.fromarray(np.full((SIDE_PX, SIDE_PX), 2, np.uint8)).save(folder / "other.png")
+    for label in (0, 1, 2):
+        for name in ("mask.png", "other.png"):
+            record = {"image": str(folder / "a.tif"), "label": label, "mask": str(folder / name)}
+            check_images([RegionDataset([record], pixel_labels="mask", num_classes=3)])
 
 
 def test_a_manifest_of_a_slide_that_was_scanned_in_part(tmp_path):

@@ -52,6 +52,18 @@ def test_two_agree_and_a_third_decides(tmp_path: Path, prepare: Prepare) -> None
     assert not decided[10:].any()
 
 
+def test_labels_are_those_of_the_agreed_masks(tmp_path: Path, prepare: Prepare) -> None:
+    """One pathologist has seen tumour where two others have not: a training would refuse the label of the first."""
+    first = write_manifest_of(tmp_path, "first", {"a": (0, 10), "b": (0, 10)})
+    second = write_manifest_of(tmp_path, "second", {"a": (20, 20), "b": (0, 10)})
+    third = write_manifest_of(tmp_path, "third", {"a": (20, 20), "b": (0, 10)})
+    error, printed = prepare("consensus", first, second, tmp_path / "out", "--third", third)
+    assert not error
+    assert "row 2" in printed
+    assert "no tumour is left, and its label 1 becomes 0" in printed
+    assert [record["label"] for record in load_manifest(tmp_path / "out/images.csv")] == [0, 1]
+
+
 def test_a_table_of_agreed_images_is_not_left_when_none_is_agreed_on(tmp_path: Path, prepare: Prepare) -> None:
     first = write_manifest_of(tmp_path, "first", {"a": (0, 10)})
     for name, rows in (("same", (0, 10)), ("other", (0, 5))):

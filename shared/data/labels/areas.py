@@ -9,7 +9,7 @@ import numpy as np
 
 from ...wsi.slide_pool import open_slide
 from ..record import Record, record_error
-from ..record_masks import read_record_mask
+from ..record_masks import DoubtfulMasks, read_record_mask
 
 # Larger regions are sampled on a grid of so many points a side.
 _MAX_SIDE_PX = 4096
@@ -53,7 +53,12 @@ def fill_areas(
     if not needed:
         return [record.copy() for record in records]
     errors = [noise * _error(seed, record, index) if noise else 0.0 for index, record in enumerate(records)]
-    return [{**record, "area": _area(record, step, offset + error)} for record, error in zip(records, errors, strict=True)]
+    doubtful = DoubtfulMasks()
+    filled: list[Record] = [
+        {**record, "area": _area(record, step, offset + error, doubtful)} for record, error in zip(records, errors, strict=True)
+    ]
+    doubtful.warn()
+    return filled
 
 
 def round_up_area(share: float, step: float) -> float:
@@ -72,7 +77,7 @@ def _error(seed: int, record: Record, index: int) -> float:
     return float(np.random.default_rng((seed, record.get("row", index))).standard_normal())
 
 
-def _area(record: Record, step: float, offset: float) -> float:
+def _area(record: Record, step: float, offset: float, doubtful: DoubtfulMasks) -> float:
     area = record.get("area")
     if record.get("label") == 0:
         if area:
@@ -88,7 +93,10 @@ def _area(record: Record, step: float, offset: float) -> float:
             "a tumour image has neither an area nor a mask, and the area constraint needs one: fill the column 'area', "
             "or switch the constraint off (etas and eta_fuse 0)",
         )
-    area = round_up_area(_mask_share(record), step) if area is None else area
+    if area is None:
+        share = _mask_share(record)
+        doubtful.add(record, share > 0)
+        area = round_up_area(share, step)
     return min(max(area + offset, min(step, area)), 1.0)
 
 

@@ -13,7 +13,7 @@ from ...wsi.slide import Slide
 from ...wsi.slide_pool import open_slide
 from ..pixel_cache import LEAST_DECODED_PX, PixelCache
 from ..record import Record, label_of, record_error
-from ..record_masks import read_record_mask
+from ..record_masks import check_region_mask, read_record_mask
 from .enriched_labels import decode_instances
 from .lattice import paint_instances
 
@@ -73,7 +73,7 @@ def read_mask(
     """A record's mask, uint8 ``(1, height, width)``, of an image with `size_px` (width, height) as read; see `pixel_target`.
 
     Raises:
-        ValueError, OSError: if the image or its mask cannot be read, or they do not fit each other.
+        ValueError, OSError: if the image or its mask cannot be read, they do not fit each other, or label and mask disagree.
     """
     slide = open_slide(record["image"], mpp=record.get("mpp"))
     corner = (record.get("x") or 0, record.get("y") or 0)
@@ -84,10 +84,14 @@ def read_mask(
 
     # A mask of a slide is often a picture, which is decoded whole for each of its regions.
     if cache is None or not is_large(slide):
-        return torch.from_numpy(read())[None]
-    row = [record.get(name) for name in ("label", "x", "mpp", "tumour_classes", "annotation_frame")]
-    settings = [corner, size_px, slide.size_px, downsample, num_classes, class_names, row]
-    return torch.from_numpy(cache.get([record["mask"] or "", record["image"]], settings, read))[None]
+        mask = read()
+    else:
+        row = [record.get(name) for name in ("label", "x", "mpp", "tumour_classes", "annotation_frame")]
+        settings = [corner, size_px, slide.size_px, downsample, num_classes, class_names, row]
+        mask = cache.get([record["mask"] or "", record["image"]], settings, read)
+    if num_classes == 2:
+        check_region_mask(record, mask)
+    return torch.from_numpy(mask)[None]
 
 
 def knows_mpp(slide: Slide) -> bool:

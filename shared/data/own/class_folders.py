@@ -26,7 +26,7 @@ from ..labels.class_names import ClassNames
 from ..problems import Problems
 from ..public.releases import PublishedData
 from ..record import Record
-from ..record_masks import join_names, read_record_mask
+from ..record_masks import join_names, read_record_mask, without_label
 from ..splits import SPLITS, assign_splits
 from ..tissue_cache import slide_content_key
 
@@ -108,7 +108,8 @@ def class_folder_images(
             record["tumour_classes"], record["annotation_frame"] = meaning if is_drawn else (None, None)
             if mask is not None:
                 with Slide(path) as slide:
-                    read_record_mask(record, (0, 0), 1, slide.size_px)
+                    # Of several classes the mask of an image may show others than its label.
+                    read_record_mask(record if len(names.names) == 2 else without_label(record), (0, 0), 1, slide.size_px)
             case = cases.case_of(path.relative_to(source.resolve()).as_posix()) if cases else None
         except ValueError as error:
             problems.add("images that cannot be used", error)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...data.record import Record, has_known_mask
+from ...data.record_masks import DoubtfulMasks
 from ...data.tissue_cache import TissueCache
 from .counts import MapCounts
 from .map_folder import MapFolder, check_mask, check_whole
@@ -69,9 +70,17 @@ class MapCohort:
     def counts(self) -> Iterator[tuple[Record, MapCounts]]:
         """The counts of each slide, one after the other, once every mask was checked.
 
+        After the last one a warning says how many masks of slides with tumour show none at the maps' pixel size.
+
         Raises:
-            ValueError: naming manifest, row and file of a mask, a map or a slide that cannot be read.
+            ValueError: naming manifest, row and file of a mask, a map or a slide that cannot be read, and of a mask that
+                contradicts its label.
         """
         self.check_masks()
+        doubtful = DoubtfulMasks()
         for record in tqdm(self.records, "scoring maps", unit="slide", disable=None):
-            yield record, self.folder.count(record, self.tissue)
+            counts = self.folder.count(record, self.tissue)
+            if self.folder.class_names is None:
+                doubtful.add(record, bool(counts.histograms["all"][1].any()))
+            yield record, counts
+        doubtful.warn()
