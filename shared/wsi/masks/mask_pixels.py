@@ -19,7 +19,6 @@ _PHOTOMETRIC_TAG = 262
 _OTHER_MODES = ("CMYK", "YCbCr", "LAB", "HSV")
 # ExtraSamples: transparency, premultiplied or not; 0 is "unspecified".
 _IS_ALPHA = (1, 2)
-_BRIGHTNESS = np.array((0.299, 0.587, 0.114))
 _GREY = "save it with one channel, in which everything but tumour is 0"
 
 
@@ -110,13 +109,15 @@ def _refuse_white_is_zero(path: Path, photometric: object) -> None:
 
 
 def _refuse_light_zero(path: Path, palette: NDArray[np.float64], used: NDArray[Any]) -> None:
-    """Refuse a picture of two colours whose entry 0, which is the background, is the lighter one."""
+    """Refuse a picture of two greys whose entry 0, which is the background, is the lighter one. Where a class has a colour of its
+    own, entries are classes: QuPath exports its labels on white."""
     if len(used) != 2 or used[0] != 0 or used[1] >= len(palette):
         return
-    brightness = palette[used.astype(np.int64)] @ _BRIGHTNESS
-    if brightness[0] > brightness[1]:
+    colours = palette[used.astype(np.int64)]
+    are_grey = (colours == colours[:, :1]).all()
+    if are_grey and colours[0, 0] > colours[1, 0]:
         raise RefusedMask(
-            f"the mask {path} has two colours of a palette, the lighter one as entry 0 and the darker one as entry "
+            f"the mask {path} has two greys of a palette, the lighter one as entry 0 and the darker one as entry "
             f"{int(used[1])}: whether tumour is light or dark cannot be told; {_GREY}"
         )
 

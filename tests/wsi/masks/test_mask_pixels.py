@@ -65,6 +65,7 @@ def test_black_among_transparent_and_coloured_is_background(tumour, tmp_path):
         ((1, 0), (*WHITE, *RED), 0),  # red drawn on nothing
         ((1, 0), (*WHITE, *RED), b"\x00\x80"),
         ((1, 0), (*BLACK, *RED), None),
+        ((1, 0), (*WHITE, *RED), None),  # as QuPath exports its labels
         ((3, 0), (*BLACK, *BLACK, *BLACK, *BLACK), None),  # class indices, never meant to be looked at
     ],
 )
@@ -103,10 +104,10 @@ def save_tiff_palette(tumour, path, **options):
 @pytest.mark.parametrize(
     ("save", "suffix", "message"),
     [
-        (save_palette, ".png", "two colours of a palette"),
-        (save_palette, ".gif", "two colours of a palette"),
-        (save_tiff_palette, ".tif", "two colours of a palette"),
-        (lambda *given: save_tiff_palette(*given, tile=(16, 16)), ".tif", "two colours of a palette"),
+        (save_palette, ".png", "two greys of a palette"),
+        (save_palette, ".gif", "two greys of a palette"),
+        (save_tiff_palette, ".tif", "two greys of a palette"),
+        (lambda *given: save_tiff_palette(*given, tile=(16, 16)), ".tif", "two greys of a palette"),
         (save_group4, ".tif", "stores white as 0"),
         (save_white_is_zero, ".tif", "stores white as 0"),
         (lambda *given: save_white_is_zero(*given, tile=(16, 16)), ".tif", "stores white as 0"),
