@@ -24,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.options.key_values import key_values
 from shared.front_door import begin_script
 
 
@@ -88,7 +89,7 @@ def main() -> None:
 
     varied = {name: [parse_value(text) for text in values] for name, *values in arguments.vary}
     try:
-        fixed = {name: parse_value(text) for name, text in arguments.set}
+        fixed = key_values(arguments.set)
         overlays = {OVERLAYS: arguments.overlays} if arguments.overlays else {}
         allowed = one_at_a_time({**overlays, **varied}, arguments.over) if arguments.one_at_a_time else None
         sweep = Sweep(arguments.config_file, varied, arguments.output_dir, fixed, allowed, overlays=arguments.overlays)

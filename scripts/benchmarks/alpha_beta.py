@@ -18,9 +18,10 @@ import pandas as pd
 from scripts.benchmarks.alpha_beta_maps import draw_maps
 from scripts.benchmarks.alpha_beta_patches import patch_auc, score_on_patches
 from scripts.declarations.published import bundle_of, published_rows, read_published
+from scripts.options.key_values import key_values
 from scripts.options.numbers import SEED, SHARE, number_above
 from shared.data.public.patch_camelyon import PatchCamelyonDataset
-from shared.sweeps.sweep import METRICS as FINISHED, Sweep, parse_value
+from shared.sweeps.sweep import METRICS as FINISHED, Sweep
 from shared.sweeps.sweep_table import summarise
 from shared.writers.figures.matrices import write_matrices
 
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     pairs = chosen_pairs(arguments.step, arguments.alphas, arguments.betas)
     varied = {"alpha": sorted({a for a, _ in pairs}), "beta": sorted({b for _, b in pairs}), "seed": arguments.seeds}
-    fixed = {name: parse_value(text) for name, text in arguments.set}
+    fixed = key_values(arguments.set)
     sweep = Sweep(
         arguments.config_file, varied, arguments.output_dir, fixed, allowed=lambda run: (run["alpha"], run["beta"]) in pairs
     )

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.options.key_values import key_values
 from scripts.options.numbers import SEED, number
-from shared.sweeps.sweep import Sweep, parse_value
+from shared.sweeps.sweep import Sweep
 from shared.sweeps.sweep_table import summarise
 
 
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     Offsets are tried without random errors, and random errors without an offset.
     """
-    fixed = {name: parse_value(text) for name, text in arguments.set}
+    fixed = key_values(arguments.set)
     varied = {"area_offset": arguments.offsets, "area_noise": arguments.noises, "seed": arguments.seeds}
     if arguments.noises == [0.0]:
         del varied["area_noise"]

@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 from monai.bundle import ConfigWorkflow
 
+from scripts.options.key_values import key_values
 from scripts.options.numbers import number_above
 from shared.calibration.fusion_weights import fusion_scores, weight_grid
 from shared.engines.run_record import trained_with
-from shared.sweeps.sweep import parse_value
 from shared.writers.atomic import atomic_path
 
 TABLE = "fusion_weights.csv"
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: for a folder without a finished training, or networks with different side outputs.
     """
-    given = {name: parse_value(text) for name, text in arguments.set}
+    given = key_values(arguments.set)
     means, current, weights = [], set(), None
     for folder in arguments.runs:
         if not (folder / MODEL).is_file():

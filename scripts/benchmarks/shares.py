@@ -12,9 +12,10 @@ import pandas as pd
 from scripts.benchmarks.class_maps import write_class_maps, write_slide_maps
 from scripts.benchmarks.slides_of_runs import SlidesOfRuns
 from scripts.declarations.published import bundle_of, published_rows, read_published
+from scripts.options.key_values import key_values
 from scripts.options.numbers import COUNT_FROM_0, SEED, SHARE
 from shared.data.labels.supervision import MODES
-from shared.sweeps.sweep import Sweep, parse_value
+from shared.sweeps.sweep import Sweep
 from shared.sweeps.sweep_table import summarise
 from shared.writers.atomic import atomic_path
 from shared.writers.figures.bands import Band, write_bands
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     if min(arguments.shares) < 0 or max(arguments.shares) > 1:
         raise ValueError(f"shares must be from 0 to 1; got {arguments.shares}")
-    fixed = {name: parse_value(text) for name, text in arguments.set}
+    fixed = key_values(arguments.set)
     varied: dict[str, list[Any]] = {"seed": arguments.seeds, "masked_share": sorted(arguments.shares), "mode": arguments.modes}
     cases = case_of_seed(arguments.seeds, arguments.validation_cases)
     if arguments.validation_cases:

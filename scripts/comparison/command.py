@@ -14,9 +14,9 @@ from typing import Any
 
 from shared.engines.folder_lock import FolderLock
 from shared.handlers import database_uri
-from shared.sweeps.sweep import parse_value
 
 from ..declarations.published import PublishedData, published_data
+from ..options.key_values import key_values
 from .data import MASKS_WHERE_GIVEN, prepare_data
 from .data_checks import check_comparable
 from .planning.methods import check_given, dataset_of, datasets, find_methods, truth_of, with_dataset
@@ -55,9 +55,6 @@ def compare(arguments: argparse.Namespace) -> int:
     # Bundles are run from the checkout.
     bundles, manifest = arguments.bundles.resolve(), arguments.manifest.resolve()
     os.chdir(ROOT)
-    given: dict[str, dict[str, Any]] = {}
-    for method, key, value in arguments.set:
-        given.setdefault(method, {})[key] = parse_value(value)
     uri = _tracking_uri(arguments.tracking_uri) or database_uri(out)
     origin = this_call(sys.argv[1:])
     if arguments.ordered_classes and len(arguments.class_names) < 3:
@@ -66,6 +63,7 @@ def compare(arguments: argparse.Namespace) -> int:
             shlex.join(arguments.class_names),
         )
     try:
+        given = _given(arguments.set)
         published = _published(bundles, arguments.dataset)
         dataset = _dataset(bundles, manifest, arguments.dataset)
         asked = find_methods(bundles, arguments.methods)
@@ -137,6 +135,12 @@ def _tracking_uri(given: str | None) -> str | None:
     if set_here and given and set_here != given:
         logger.warning("--tracking_uri %s is not used: MLFLOW_TRACKING_URI goes before it", shown_uri(given))
     return set_here or given
+
+
+def _given(options: Sequence[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
+    """Method, or ``all``, -> keys and values."""
+    methods = dict.fromkeys(method for method, _, _ in options)
+    return {name: key_values((key, value) for method, key, value in options if method == name) for name in methods}
 
 
 def _check_reference(reference: str | None, methods: Sequence[str], baselines: bool, out: Path) -> None:

@@ -24,6 +24,8 @@ OTHER_NAMES = {
 FILES = ("image", "mask")
 # One letter makes another word of shorter names, such as a task of a mask.
 _LONG = 5
+# A column width_mm holds what no column here does.
+_OTHER_UNITS = ("mm", "cm", "nm")
 # CAMEL's authors publish their adenoma data set with this column.
 _CAMELS_IMAGE = "image_name"
 
@@ -139,12 +141,13 @@ def read_manifest_file(path: str | Path) -> ManifestFile:
     try:
         rows = _cells(path)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable CSV file (UTF-8, commas): {error}{_other_separator(path)}") from error
+        raise ValueError(f"{path} is not a readable CSV file (UTF-8, commas): {error}.{_other_separator(path)}") from error
     if not rows:
         raise ValueError(f"{path} is empty: a manifest is a CSV file with a column 'image'.")
     header = rows.pop(0)[1]
     known = known_names(header)
-    _refuse_mistyped(known, path)
+    if "image" in known or not _other_separator(path):
+        _refuse_mistyped(known, path)
     if "image" not in known:
         raise ValueError(f"{path} has no column 'image'; its columns are: {', '.join(known)}.{_other_separator(path)}")
     for name in COLUMNS:
@@ -199,10 +202,12 @@ def _is_nearly(name: str, other: str) -> bool:
 
     >>> [_is_nearly(name, "case_id") for name in ("Case ID", "caes_id", "case_ids", "cae_id", "cause", "id")]
     [True, True, True, True, False, False]
-    >>> _is_nearly("masks", "mask"), _is_nearly("task", "mask")
-    (True, False)
+    >>> _is_nearly("masks", "mask"), _is_nearly("task", "mask"), _is_nearly("width_mm", "width_um")
+    (True, False, False)
     """
     letters, of_other = (_letters(text) for text in (name, other))
+    if letters.endswith(_OTHER_UNITS):
+        return False
     if sorted(letters) == sorted(of_other) or letters == f"{of_other}s":
         return True
     return len(of_other) >= _LONG and bool(_with_one_less(letters) & _with_one_less(of_other))

@@ -76,14 +76,17 @@ def wrong_kinds(given: Given) -> list[str]:
         default = _item(given.merged, key) if where.startswith("--") else _base_item(given, key)
         if is_formula(value) or value is None:
             continue
+        if key in _NUMBER_OR_FILE and (isinstance(value, list | tuple) or _with_a_point(value)):
+            problems.append(f"{where}: expected a number or a file, found {value!r}{_with_a_point(value)}")
         if isinstance(default, bool) and not (isinstance(value, bool) or value in (0, 1)):
             problems.append(f"{where}: expected True or False, found {value!r}")
         *parents, last = normalised(key).split("::")
+        if _is_number(default, last, bool(parents)) and isinstance(value, str | list | tuple):
+            hint = _with_a_point(value) if not isinstance(default, int) and not last.endswith(("px", "seed")) else ""
+            problems.append(f"{where}: expected a number, found {value!r}{hint}")
         if parents and not TEXT_NAME.fullmatch(last):
             # Arguments of a component may have several kinds, such as MONAI's ``keys``: a name or a list of them.
             continue
-        if _is_number(default, last) and isinstance(value, str | list | tuple):
-            problems.append(f"{where}: expected a number, found {value!r}{_with_a_point(value)}")
         is_text = TEXT_NAME.fullmatch(last) or (isinstance(default, str) and not is_formula(default))
         if is_text and isinstance(value, int | float | list | tuple) and not PATH_NAME.fullmatch(last):
             problems.append(f"{where}: expected a text, found {value!r}. Use --{key} \"'{value}'\"")
@@ -171,11 +174,13 @@ def expand_home(parser: ConfigParser) -> list[str]:
     return problems
 
 
-def _is_number(default: Any, name: str) -> bool:
-    """Whether a key is a number, by the base's value or, where that is null or computed, by its name. Epochs have a check of
-    their own."""
+def _is_number(default: Any, name: str, is_nested: bool) -> bool:
+    """Whether a key is a number, by the base's value or, at the top level, where that is null or computed, by its name. Epochs
+    have a check of their own."""
     if isinstance(default, bool | list) or default is MISSING or EPOCHS_NAME.fullmatch(name) or name in _NUMBER_OR_FILE:
         return False
+    if is_nested:
+        return isinstance(default, int | float)
     return isinstance(default, int | float) or (
         bool(_NUMBER_NAME.fullmatch(name)) and (not isinstance(default, str) or is_formula(default))
     )

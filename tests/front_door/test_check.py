@@ -128,6 +128,9 @@ def test_what_is_wrong_is_named_with_its_remedy(config, values, said):
         ("train", {"instances_per_side": "two"}, "--instances_per_side two: expected a number, found 'two'"),
         ("inference", {"slide_mpp": "fine"}, "--slide_mpp fine: expected a number, found 'fine'"),
         ("inference", {"threshold": (0, 5)}, "--threshold (0, 5): expected a number, found (0, 5): write 0.5"),
+        ("train", {"cmil::batch_size": "0,5"}, "--cmil::batch_size 0,5: expected a number, found '0,5'"),
+        ("train", {"image_size_px": (640, 640)}, "--image_size_px (640, 640): expected a number, found (640, 640)\n"),
+        ("inference", {"temperature": (1, 5)}, "--temperature (1, 5): expected a number or a file, found (1, 5): write 1.5"),
         ("train", {"norm": 3}, "--norm 3: expected a text, found 3. Use --norm \"'3'\""),
         ("train", {"run_name": 2024}, "--run_name 2024: expected a text, found 2024"),
         ("train", {"run_folder::path": 7}, "--run_folder::path: expected a path, found the int 7"),
@@ -135,7 +138,7 @@ def test_what_is_wrong_is_named_with_its_remedy(config, values, said):
 )
 def test_keys_and_values_of_one_bundle(base, values, said):
     config = CAMEL / f"{base}.json"
-    assert said.format(config=config, folder=CAMEL) in problems_of(config, **values)
+    assert said.format(config=config, folder=CAMEL) in problems_of(config, **values) + "\n"
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "3", 3.0, True, "$0", "$2.5", "$None", None])
