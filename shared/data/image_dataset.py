@@ -22,13 +22,13 @@ from .labels.lattice import check_lattice
 from .labels.pixel_targets import downsample_of, is_large, knows_mpp, pixel_target, read_mask
 from .pixel_cache import PixelCache
 from .record import Record, record_error, region_of
-from .record_masks import DoubtfulMasks
+from .record_masks import DoubtfulMasks, check_region_mask
 from .seeded import draw_key
 from .transforms.geometric import view_changes
 from .transforms.view_sampling import defer_views
 
 PIXEL_LABELS = ("instances", "mask", "label")
-# Level-0 pixels of a mask that is read in full before a training.
+# Level-0 pixels of an image whose mask is read in full before a training.
 _LARGEST_CHECKED_PX = 2**24
 
 
@@ -287,8 +287,9 @@ def check_images(
 ) -> None:
     """Open every image of some data sets, and see whether it can be read, has the right size and a mask that fits.
 
-    Images are opened, not decoded, so that a run fails before its first stage and not in the middle of an epoch. Masks of up to
-    2^24 pixels are read; one warning for each manifest says how many do not show what their rows' labels say but may be right.
+    Images are opened, not decoded, so that a run fails before its first stage and not in the middle of an epoch. Masks of images
+    of up to 2^24 pixels are read; one warning for each manifest says how many do not show what their rows' labels say but may be
+    right.
 
     Args:
         datasets: those that are None are passed over.
@@ -334,9 +335,11 @@ def _check_image(
 def _check_mask(dataset: RegionDataset, record: Record, doubtful: DoubtfulMasks) -> None:
     height, width = image_size(record, dataset.mpp, dataset.size_px, dataset.stretch)
     slide = open_slide(record["image"], mpp=record.get("mpp"))
-    is_small = math.prod(region_of(record, slide.size_px)[2:]) <= _LARGEST_CHECKED_PX
+    # Of a large image it takes too long, as tiled masks are decoded for each of its regions.
+    is_small = math.prod(slide.size_px) <= _LARGEST_CHECKED_PX
     mask = read_mask(record, (width, height) if is_small else (1, 1), dataset.mpp, dataset.num_classes, dataset.class_names)
     if is_small and dataset.num_classes == 2:
+        check_region_mask(record, mask.numpy())
         doubtful.add(record, bool(mask.any()))
 
 

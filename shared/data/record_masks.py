@@ -15,6 +15,7 @@ from ..wsi.annotations.annotation_classes import UNCLASSIFIED
 from ..wsi.annotations.annotation_file import is_annotation_file
 from ..wsi.annotations.mask_meaning import MaskMeaning
 from ..wsi.annotations.reading import plain_name
+from ..wsi.formats import is_plain_picture
 from ..wsi.mask_region import image_mask_is_empty, open_annotation_mask, read_mask_region
 from .record import Record
 
@@ -60,8 +61,9 @@ def read_record_mask(
 
     Args:
         record: with ``image`` and ``mask``; its ``tumour_classes`` (with | between several) and ``annotation_frame`` say how an
-            annotation file is read. Of two classes its label must agree with the mask: it is not 0 if a whole image has some
-            tumour in it, and 0 if there is none in the file. The mask of a record without a label is read whatever it shows.
+            annotation file is read. Of two classes the label of a slide must agree with the mask: it is not 0 if there is some
+            tumour in it, and 0 if there is none in the file. The mask of a record without a label is read whatever it shows, and
+            for pictures see `check_region_mask`: they may be tiles that have the label of their slide.
         xy: top-left corner of the region in level-0 pixels.
         size_px: (width, height) or one side of the result.
         image_size_px: (width, height) of the image's level 0.
@@ -91,7 +93,7 @@ def read_record_mask(
             _check_only_class(record["manifest"], Path(file), mask.only_class)
         return read_mask_region(file, xy, size_px, image_size_px, downsample, image_path, meaning, mpp)
     region = read_mask_region(file, xy, size_px, image_size_px, downsample, image_path, meaning, mpp)
-    if num_classes == 2 and record.get("label") is not None:
+    if num_classes == 2 and record.get("label") is not None and not is_plain_picture(record["image"]):
         is_empty = False if region.any() else image_mask_is_empty(file, image_size_px, image_path, meaning)
         _check_label(record, f"the mask {file} shows", is_empty, _IMAGE_REMEDIES)
     return region
@@ -114,22 +116,23 @@ def _check_label(record: Record, shows: str, is_empty: bool | None, remedies: tu
 
 
 def check_region_mask(record: Record, mask: NDArray[np.uint8]) -> None:
-    """See that the label of a region agrees with the mask of all of it, see `read_record_mask` for that of a whole image.
+    """See that the label of a region or a picture agrees with the mask of all of it, see `read_record_mask` for that of a slide.
 
     Args:
         record: of a manifest.
         mask: of two classes, all of the record's region.
 
     Raises:
-        ValueError: if the label is 0 and more than 5 % of the region is tumour. The caller names the row.
+        ValueError: if the label is 0 and more than 5 % is tumour. The caller names the row.
     """
-    if record.get("x") is None or record.get("label") != 0:
+    if record.get("label") != 0:
         return
     share = float(mask.mean())
     if share > _LARGEST_STRAY_SHARE:
         raise ValueError(
-            f"label 0 means no tumour, but the mask {record.get('mask')} shows it on {share:.0%} of the region: correct the "
-            "label of the region, or the mask"
+            f"label 0 means no tumour, but the mask {record.get('mask')} shows it on {share:.0%} of the "
+            f"{'image' if record.get('x') is None else 'region'}: correct the label, or the mask, which must be 0 wherever there "
+            "is no tumour"
         )
 
 
@@ -141,8 +144,8 @@ def without_label(record: Record) -> Record:
 class DoubtfulMasks:
     """Rows whose masks do not show what their labels say, and which may be right all the same: counted, for one warning.
 
-    A region that has its slide's label may show no tumour, and a lesion may be smaller than a pixel; a region without tumour may
-    touch some.
+    A region or a tile that has its slide's label may show no tumour, and a lesion may be smaller than a pixel; one without
+    tumour may touch some.
     """
 
     def __init__(self) -> None:
@@ -158,12 +161,11 @@ class DoubtfulMasks:
         """Log what was found, of each manifest."""
         for (manifest, has_tumour), records in self._found.items():
             first, among = records[0], f"{manifest}: " if manifest else ""
-            what = "label 0 show some tumour" if has_tumour else "a label above 0 show no tumour at the pixel size of the images"
+            what = "label 0 and some tumour" if has_tumour else "a label above 0 and no tumour at the pixel size of the images"
             logger.warning(
-                "%sthe masks of %d rows with %s, the first of row %s (%s): these masks are used as they are; correct them, or "
-                "the labels, if that is wrong",
+                "%s%s with %s, the first of row %s (%s): used as they are; correct masks or labels if that is wrong",
                 among,
-                len(records),
+                "the mask of 1 row" if len(records) == 1 else f"the masks of {len(records)} rows",
                 what,
                 first.get("row", "?"),
                 first["mask"],

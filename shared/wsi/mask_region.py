@@ -21,7 +21,15 @@ from .annotations.annotation_mask import AnnotationMask
 from .annotations.frames import QUPATH
 from .annotations.mask_meaning import TUMOUR_MASK, MaskMeaning
 from .annotations.reading import read_annotations_in_frame
-from .masks.mask_pixels import RefusedMask, check_tiff_colours, class_indices_of, has_alpha, mask_of_picture, mask_of_tiff
+from .masks.mask_pixels import (
+    RefusedMask,
+    WhiteBackground,
+    check_tiff_colours,
+    class_indices_of,
+    has_alpha,
+    mask_of_picture,
+    mask_of_tiff,
+)
 from .orientation import UPRIGHT, upright, upright_size
 from .slide_pool import open_slide
 from .tiff.images import num_equal_pictures, tiff_images
@@ -171,6 +179,7 @@ class _TiledMask:
         # None until a tile with another class than 0 was read, or all of them.
         self.is_empty: bool | None = None
         self._empty_tiles: set[int] = set()
+        self._background = WhiteBackground(path) if num_classes == 2 else None
 
     def read(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
         try:
@@ -193,6 +202,9 @@ class _TiledMask:
                 if tile is None:
                     continue
                 y, x = row * page.tilelength, column * page.tilewidth
+                if self._background is not None:
+                    # What lies beyond the picture's edge is padded with black.
+                    self._background.see(tile[: page.imagelength - y, : page.imagewidth - x])
                 visible = tile[max(0, top - y) : bottom - y, max(0, left - x) : right - x]
                 part = class_indices_of(visible, self._path, self._num_classes)
                 y, x = max(y, top) - top, max(x, left) - left

@@ -171,10 +171,10 @@ def test_regions_that_may_be_right_are_counted_in_one_warning(folder, caplog):
     records = load_manifest(path, require=("label", "mask"))
     images = [RegionDataset(part, pixel_labels="mask") for part in (records[:2], records[2:])]
     check_images(images)
-    assert [record.message.split(": these")[0] for record in caplog.records] == [
-        f"{path}: the masks of 3 rows with a label above 0 show no tumour at the pixel size of the images, the first of row 3 "
+    assert [record.message.split(": used as")[0] for record in caplog.records] == [
+        f"{path}: the masks of 3 rows with a label above 0 and no tumour at the pixel size of the images, the first of row 3 "
         f"({folder / 'mask.png'})",
-        f"{path}: the masks of 1 rows with label 0 show some tumour, the first of row 6 ({folder / 'mask.png'})",
+        f"{path}: the mask of 1 row with label 0 and some tumour, the first of row 6 ({folder / 'mask.png'})",
     ]
     wrong = {**records[0], "label": 0, "width_px": 6, "height_px": 7}
     for read in (
@@ -183,6 +183,39 @@ def test_regions_that_may_be_right_are_counted_in_one_warning(folder, caplog):
     ):
         with pytest.raises(ValueError, match=r"regions\.csv, row 2, .*label 0 means no tumour.*mask\.png shows it on 21% of the"):
             read()
+
+
+def test_a_tile_that_has_the_label_of_its_slide_is_used_with_a_warning(tmp_path, caplog):
+    """Or that touches tumour and has none by its own label; one that is all tumour is not normal."""
+    for name in ("a", "b"):
+        Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(tmp_path / f"{name}.png")
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "empty.png")
+    touching = np.zeros((64, 64), np.uint8)
+    touching[0, :9] = 255
+    Image.fromarray(touching).save(tmp_path / "touching.png")
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(tmp_path / "full.png")
+    path = write(tmp_path / "tiles.csv", "image,label,mask,split\na.png,1,empty.png,train\nb.png,0,touching.png,train\n")
+    records = load_manifest(path)
+    check_images([RegionDataset(records, pixel_labels="mask")])
+    assert [record.message.split(", the first")[0] for record in caplog.records] == [
+        f"{path}: the mask of 1 row with a label above 0 and no tumour at the pixel size of the images",
+        f"{path}: the mask of 1 row with label 0 and some tumour",
+    ]
+    with pytest.raises(ValueError, match=r"row 3, .*label 0 means no tumour.*full\.png shows it on 100% of the image"):
+        pixel_target({**records[1], "mask": str(tmp_path / "full.png")}, "mask", (64, 64))
+
+
+def test_a_corner_of_a_large_region_says_nothing_of_its_label(tmp_path):
+    """Before a training the mask of a large slide is opened, and not read."""
+    side = 4608
+    picture = np.full((side, side, 3), 200, np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", picture, tile=(256, 256), photometric="rgb", compression="deflate")
+    mask = np.zeros((side, side), np.uint8)
+    mask[:20, :20] = 255
+    tifffile.imwrite(tmp_path / "mask.tif", mask, tile=(256, 256), photometric="minisblack", compression="deflate")
+    line = f"a.tif,0,mask.tif,0,0,{side},{side},0.25,train"
+    path = write(tmp_path / "regions.csv", f"image,label,mask,x,y,width_px,height_px,mpp,split\n{line}\n")
+    check_images([RegionDataset(load_manifest(path), pixel_labels="mask", mpp=1.0)])
 
 
 def test_of_several_classes_a_mask_may_hold_others_than_its_label(folder):

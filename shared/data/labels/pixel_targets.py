@@ -57,7 +57,10 @@ def pixel_target(
             if label not in range(num_classes):
                 raise ValueError(f"label must be one of 0..{num_classes - 1}, got {label}")
             return torch.full((1, height, width), label, dtype=torch.uint8)
-        return read_mask(record, (width, height), mpp, num_classes, class_names, cache)
+        mask = read_mask(record, (width, height), mpp, num_classes, class_names, cache)
+        if num_classes == 2:
+            check_region_mask(record, mask.numpy())
+        return mask
     except (ValueError, OSError) as error:
         raise record_error(record, error) from error
 
@@ -89,8 +92,6 @@ def read_mask(
         row = [record.get(name) for name in ("label", "x", "mpp", "tumour_classes", "annotation_frame")]
         settings = [corner, size_px, slide.size_px, downsample, num_classes, class_names, row]
         mask = cache.get([record["mask"] or "", record["image"]], settings, read)
-    if num_classes == 2:
-        check_region_mask(record, mask)
     return torch.from_numpy(mask)[None]
 
 

@@ -88,8 +88,9 @@ def mask_of_tiff(pixels: NDArray[Any], page: tifffile.TiffPage, path: Path, num_
 def has_alpha(page: tifffile.TiffPage) -> bool:
     """Whether the last channel of a TIFF is its transparency."""
     extra = tuple(int(sample) for sample in page.extrasamples)
-    is_unspecified_of_rgb = extra == (0,) and page.samplesperpixel == 4 and page.photometric == tifffile.PHOTOMETRIC.RGB
-    return bool(extra) and (extra[-1] in _IS_ALPHA or is_unspecified_of_rgb)
+    # Two or four channels of which the last is not named, as GDAL and tifffile write transparency.
+    is_unspecified = extra == (0,) and page.samplesperpixel in (2, 4)
+    return bool(extra) and (extra[-1] in _IS_ALPHA or is_unspecified)
 
 
 def _palette_of(page: tifffile.TiffPage) -> NDArray[np.float64] | None:
@@ -125,8 +126,7 @@ def _refuse_light_zero(path: Path, palette: NDArray[np.float64], used: NDArray[A
 def as_mask(colours: NDArray[Any], alpha: NDArray[Any] | None, path: Path, num_classes: int) -> NDArray[np.uint8]:
     """Class indices ``(H, W)`` of a whole mask.
 
-    Of two classes 1 is where a colour channel is not 0. What is transparent is background in any case, and where all that is
-    seen is black (or of entry 0) beside what is transparent, all that is seen is 1.
+    Of two classes 1 is where a colour channel is not 0. What is transparent is background in any case.
 
     Args:
         colours: ``(H, W, C)``, of a palette its entries.
@@ -135,7 +135,8 @@ def as_mask(colours: NDArray[Any], alpha: NDArray[Any] | None, path: Path, num_c
         num_classes: classes.
 
     Raises:
-        RefusedMask: for values that are no class indices, colours that are transparent everywhere, and a white background.
+        RefusedMask: for values that are no class indices, colours that are transparent everywhere, a white background, and
+            black beside what is transparent, which is tumour that was drawn or background with a transparent margin.
     """
     seen = None if alpha is None or alpha.all() else alpha != 0
     if seen is not None and not seen.any() and (colours != colours[:1, :1]).any():
@@ -145,22 +146,42 @@ def as_mask(colours: NDArray[Any], alpha: NDArray[Any] | None, path: Path, num_c
         return class_indices_of(shown, path, num_classes)
     mask = (colours != 0).any(axis=-1)
     if seen is None:
-        _refuse_white_background(mask, colours, path)
+        WhiteBackground(path).see(colours)
         return mask.astype(np.uint8)
     is_drawn = mask & seen
-    return (is_drawn if is_drawn.any() else seen).astype(np.uint8)
-
-
-def _refuse_white_background(mask: NDArray[np.bool_], colours: NDArray[Any], path: Path) -> None:
-    """Refuse a colour picture of which nothing is black: all of it would be tumour, and paper is white."""
-    if colours.shape[-1] != 3 or colours.dtype.kind != "u" or not mask.all():
-        return
-    is_white = (colours == np.iinfo(colours.dtype).max).all(axis=-1)
-    if is_white.any() and not is_white.all():
+    if seen.any() and not is_drawn.any():
         raise RefusedMask(
-            f"the mask {path} is of white and other colours, and has no black pixel: expected black where there is no tumour. If "
-            f"white is the background, {_GREY}"
+            f"the mask {path} is black where it is not transparent, and whether black is tumour cannot be told: {_GREY}, and "
+            "without transparency"
         )
+    return is_drawn.astype(np.uint8)
+
+
+class WhiteBackground:
+    """Whether the colours of a mask, of which parts are seen, are white and others and never black: all of it would be tumour,
+    and paper is white."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._has_black = self._has_white = self._has_others = False
+
+    def see(self, colours: NDArray[Any]) -> None:
+        """See a part ``(H, W, C)``.
+
+        Raises:
+            RefusedMask: once white and another colour were seen, and no black.
+        """
+        if self._has_black or colours.shape[-1] != 3 or colours.dtype.kind != "u":
+            return
+        is_white = (colours == np.iinfo(colours.dtype).max).all(axis=-1)
+        self._has_black = not colours.any(axis=-1).all()
+        self._has_white |= bool(is_white.any())
+        self._has_others |= not is_white.all()
+        if self._has_white and self._has_others and not self._has_black:
+            raise RefusedMask(
+                f"the mask {self._path} is of white and other colours, and has no black pixel: expected black where there is no "
+                f"tumour. If white is the background, {_GREY}"
+            )
 
 
 def class_indices_of(colours: NDArray[Any], path: Path, num_classes: int) -> NDArray[np.uint8]:

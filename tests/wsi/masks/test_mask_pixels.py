@@ -33,8 +33,6 @@ def painted(tumour, inside, outside):
     [
         ((*RED, 255), (*BLACK, 0)),
         ((*RED, 255), (*WHITE, 0)),
-        ((*BLACK, 255), (*WHITE, 0)),
-        ((*BLACK, 255), (*BLACK, 0)),
         ((*WHITE, 90), (*WHITE, 0)),
         ((*RED, 255), (*BLACK, 255)),
         ((*WHITE, 128), (*BLACK, 128)),
@@ -61,7 +59,6 @@ def test_black_among_transparent_and_coloured_is_background(tumour, tmp_path):
 @pytest.mark.parametrize(
     ("entries", "palette", "transparency"),
     [
-        ((0, 1), (*BLACK, *WHITE), 1),  # black drawn on nothing
         ((1, 0), (*WHITE, *RED), 0),  # red drawn on nothing
         ((1, 0), (*WHITE, *RED), b"\x00\x80"),
         ((1, 0), (*BLACK, *RED), None),
@@ -77,8 +74,16 @@ def test_entries_of_a_palette(entries, palette, transparency, tumour, tmp_path):
 
 
 def test_a_grey_that_is_transparent(tumour, tmp_path):
-    Image.fromarray(np.where(tumour, np.uint8(0), np.uint8(255))).save(tmp_path / "mask.png", transparency=255)
+    Image.fromarray(np.where(tumour, np.uint8(9), np.uint8(255))).save(tmp_path / "mask.png", transparency=255)
     np.testing.assert_array_equal(read(tmp_path / "mask.png"), tumour)
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}])
+def test_a_second_channel_without_a_name_is_transparency(options, tumour, tmp_path):
+    """As GDAL writes it."""
+    pixels = np.stack([tumour * np.uint8(255), np.full(tumour.shape, 255, np.uint8)], axis=-1)
+    tifffile.imwrite(tmp_path / "mask.tif", pixels, photometric="minisblack", planarconfig="contig", **options)
+    np.testing.assert_array_equal(read(tmp_path / "mask.tif"), tumour)
 
 
 def save_palette(tumour, path):
@@ -113,7 +118,23 @@ def save_tiff_palette(tumour, path, **options):
         (lambda *given: save_white_is_zero(*given, tile=(16, 16)), ".tif", "stores white as 0"),
         (save_white_is_zero, ".tf8", "stores white as 0"),
         (lambda tumour, path: Image.fromarray(painted(tumour, RED, WHITE)).save(path), ".png", "white and other colours"),
+        (
+            lambda tumour, path: tifffile.imwrite(path, painted(tumour, RED, WHITE), photometric="rgb", tile=(16, 16)),
+            ".tif",
+            "white and other colours",
+        ),
         (lambda tumour, path: Image.fromarray(painted(tumour, RED, BLACK)).convert("CMYK").save(path), ".tif", "black is not 0"),
+        # An empty tile with a transparent margin looks the same.
+        (
+            lambda tumour, path: Image.fromarray(painted(tumour, (*BLACK, 255), (*WHITE, 0))).save(path),
+            ".png",
+            "whether black is",
+        ),
+        (
+            lambda tumour, path: Image.fromarray(painted(tumour, (*BLACK, 255), (*BLACK, 0))).save(path),
+            ".png",
+            "whether black is",
+        ),
         (
             lambda tumour, path: Image.fromarray(painted(tumour, (*RED, 0), (*BLACK, 0))).save(path),
             ".png",
