@@ -304,7 +304,7 @@ def test_evaluate_repeats_the_numbers_of_the_training(cdws, trained_cdws, tmp_pa
 
 
 def test_inference_maps_a_slide(cdws, trained_cdws, tmp_path):
-    cdws.map_slide(slide="slide_00", output_dir=tmp_path, checkpoint=trained_cdws.folder / "model.pt")
+    cdws.map_slide(slide="slide_00", output_dir=tmp_path, checkpoint=trained_cdws.folder / "model.pt", mpp=0.5)
 
 
 def test_robustness_to_the_annotator(cdws, tmp_path):
