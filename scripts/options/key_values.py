@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from shared.sweeps.sweep import parse_value
-
 
 def key_values(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """The value of each key.
@@ -17,6 +15,9 @@ def key_values(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     >>> key_values([("lr", "0.1"), ("norm", "batch")])
     {'lr': 0.1, 'norm': 'batch'}
     """
+    # Takes seconds to import, which --help need not wait for.
+    from shared.sweeps.sweep import parse_value
+
     values: dict[str, Any] = {}
     for key, text in pairs:
         if key in values:

@@ -222,7 +222,8 @@ def test_the_methods_of_a_bundle_share_their_columns(tmp_path, bundle, methods):
     [
         (["--choose", "regions.A.f_all"], "nothing may be chosen on test images; got regions.A.f_all"),
         (["--over", "fold", "sed"], "cannot average over sed: the varied keys are fold, mode"),
-        (["--vary", "mode", "a/b", "a_b"], "would share the folder fold=0,mode=a_b"),
+        (["--vary", "name", "a/b", "a_b"], "would share the folder fold=0,mode=x,name=a_b"),
+        (["--vary", "mode", "z"], "--vary names the key 'mode' several times"),
     ],
 )
 def test_the_script_refuses_before_it_trains(run_python, tmp_path, write_config, options, problem):
