@@ -13,6 +13,7 @@ from typing import Any
 from monai.bundle.config_item import ConfigComponent
 
 from .given import Given, is_formula, is_note, normalised, top_level
+from .values import item_at
 
 # Read by MONAI itself.
 RESERVED = {"imports", "initialize", "run", "finalize"}
@@ -79,7 +80,7 @@ def without_effect(given: Given, config: Mapping[str, Any]) -> list[str]:
     waiting = [name for name in config if name in RESERVED or name.startswith(STAGE_PREFIX)]
     reached = set(waiting)
     while waiting:
-        found = set(_references(_item(config, waiting.pop()), groups=False)) - reached
+        found = set(_references(item_at(config, waiting.pop()), groups=False)) - reached
         reached |= found
         waiting += found
     overlays = [file.name for index, file in enumerate(given.files) if index not in given.bases]
@@ -89,13 +90,6 @@ def without_effect(given: Given, config: Mapping[str, Any]) -> list[str]:
         for where, key, _ in given.entries()
         if where.startswith("--") and top_level(key) in config and not any(map(partial(_is_within, normalised(key)), reached))
     ]
-
-
-def _item(config: Any, key: str) -> Any:
-    """The item of a nested key; None where there is none."""
-    for name in key.split("::"):
-        config = config.get(name) if isinstance(config, Mapping) else None
-    return config
 
 
 def _is_within(key: str, other: str) -> bool:
@@ -144,7 +138,7 @@ def nearest(name: str, known: Collection[str]) -> str:
 def _unknown_entry(where: str, key: str, merged: Mapping[str, Any], referred: Collection[str]) -> list[str]:
     """A nested key whose last name is new in a group of items; `unknown_arguments` handles components."""
     *parents, leaf = normalised(key).split("::")
-    item = _item(merged, "::".join(parents))
+    item = item_at(merged, "::".join(parents))
     is_group = isinstance(item, Mapping) and "_target_" not in item
     if not is_group or leaf in item or is_note(leaf) or normalised(key) in referred:
         return []

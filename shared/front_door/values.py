@@ -38,11 +38,11 @@ def null_words(given: Given) -> list[str]:
     """A None that MONAI's command line ignores, and words that it does not read as null."""
     problems = []
     for key in given.dropped:
-        default = _item(given.merged, key)
+        default = item_at(given.merged, key)
         if default is not None and default is not MISSING:
             problems.append(f"--{key} None: MONAI ignores it, and {key} would stay {default!r}. Use --{key} '$None'")
     for key, value in given.values.items():
-        default = _item(given.merged, key)
+        default = item_at(given.merged, key)
         # An argument that the base leaves to its function may have such a word, as `mapper::tiles::tta` has.
         is_left_out = default is MISSING and "::" in normalised(key)
         if isinstance(value, str) and value.lower() in _NULL_WORDS and default != value and not is_left_out:
@@ -73,7 +73,7 @@ def wrong_kinds(given: Given) -> list[str]:
     for a number words or what Python makes of a decimal comma."""
     problems = []
     for where, key, value in given.entries():
-        default = _item(given.merged, key) if where.startswith("--") else _base_item(given, key)
+        default = item_at(given.merged, key) if where.startswith("--") else _base_item(given, key)
         if is_formula(value) or value is None:
             continue
         if key in _NUMBER_OR_FILE and (isinstance(value, list | tuple) or _with_a_point(value)):
@@ -104,7 +104,7 @@ def truth_words(given: Given) -> list[str]:
     for where, key, value in given.entries():
         for name, word in _words(normalised(key), value):
             last = name.split("::")[-1]
-            default = _item(given.merged, name) if where.startswith("--") else _base_item(given, name)
+            default = item_at(given.merged, name) if where.startswith("--") else _base_item(given, name)
             is_text = isinstance(default, str) and not is_formula(default)
             if is_text or isinstance(default, bool) or any(kind.fullmatch(last) for kind in _TEXTS):
                 continue
@@ -222,7 +222,8 @@ def _named_items(given: Given, config: Mapping[str, Any], name: re.Pattern[str])
     yield from ((key, value) for key, value in nested.items() if name.fullmatch(key.split("::")[-1]))
 
 
-def _item(config: Any, key: str) -> Any:
+def item_at(config: Any, key: str) -> Any:
+    """The item of a nested key; `MISSING` where there is none."""
     for name in normalised(key).split("::"):
         if not isinstance(config, Mapping) or name not in config:
             return MISSING
@@ -231,7 +232,7 @@ def _item(config: Any, key: str) -> Any:
 
 
 def _base_item(given: Given, key: str) -> Any:
-    found = (_item(given.contents[index], key) for index in reversed(given.bases))
+    found = (item_at(given.contents[index], key) for index in reversed(given.bases))
     return next((item for item in found if item is not MISSING), MISSING)
 
 

@@ -82,6 +82,9 @@ def test_pixel_scores_equal_those_of_sklearn(records, given):
     assert metrics["val_image_auc"] == pytest.approx(roc_auc_score(labels, scores))
     assert metrics["val_image_accuracy"] == pytest.approx(accuracy_score(labels, scores >= 0.5))
     assert validator.state.key_metric_name == "val_pixel_iou"
+    regions = region_validator(RegionDataset(records, pixel_labels="mask"), RedMaps(), "cpu", batch_size=5, **given)
+    regions.run()
+    assert {name: regions.state.metrics[name] for name in metrics} == pytest.approx(metrics)
 
 
 class RedMaps(RedPixels):
