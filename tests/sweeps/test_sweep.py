@@ -1,88 +1,19 @@
 """Sweeps over a real configuration: a tiny MONAI bundle workflow that writes what it was given."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from shared.sweeps.child_process import run_child
 from shared.sweeps.sweep import Sweep
 from shared.sweeps.sweep_table import summarise
 
-ROOT = Path(__file__).parents[2]
-DEADLINE_S = 900
-
-# Validation prefers the rate 0.2, the test images 0.3.
-CONFIG = {
-    "imports": ["$import json", "$import os", "$import pathlib", "$import time"],
-    "output_dir": None,
-    "tracking_uri": None,
-    "_desc_rate": "A number.",
-    "rate": 0.1,
-    "nested": {"depth": 3},
-    "num_workers": 0,
-    "fold": 0,
-    "needs": None,
-    "folder": "$pathlib.Path(@output_dir)",
-    "file": "$@folder / 'evaluation' / 'metrics.json'",
-    "metrics": "$json.dumps({'num_images': 3, 'regions': {'A': {'f_all': @rate * 10 + @fold, 'ods': None}}})",
-    "history": "$'epoch,train_loss,val_f\\n1,9,9\\n2,1,%r\\n' % (@fold - abs(@rate - 0.2))",
-    "folders": "$[path.mkdir(parents=True, exist_ok=True) for path in (@file.parent, @folder / 'stage')]",
-    # Fails where the fold's file is not there.
-    "needed": "$@needs is None or os.stat(@needs + str(@fold))",
-    "run": ["@needed", "@folders", "$(@folder / 'stage' / 'history.csv').write_text(@history)", "$@file.write_text(@metrics)"],
-}
-# Writes its process's number, then waits for a file for ever.
-ENDLESS = CONFIG | {
-    "wait": "$time.sleep(0 if os.path.exists(@needs) else 1000)",
-    "run": ["$(@folder / 'pid').write_text(str(os.getpid()))", "@wait", "@folders", "$@file.write_text(@metrics)"],
-}
+from .conftest import CONFIG, ROOT
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    """A sweep is started from the checkout."""
-    monkeypatch.chdir(ROOT)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.fixture
-def write_config(tmp_path):
-    def write(config=CONFIG, **entries):
-        path = tmp_path / "train.json"
-        path.write_text(json.dumps(config | entries))
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
-def finish():
-    """Runs of a sweep as if they had been trained."""
-
-    def write(sweep, *combinations):
-        for values in combinations or sweep.combinations:
-            file = sweep.folder(values) / "evaluation" / "metrics.json"
-            file.parent.mkdir(parents=True)
-            file.write_text(json.dumps({"regions": {"A": {"f_all": 0.5}}}))
-            (sweep.folder(values) / "sweep.json").write_text(json.dumps(sweep.settings(values)))
-
-    return write
-
-
-def script(*arguments):
-    return [sys.executable, str(ROOT / "scripts/sweep.py"), *map(str, arguments)]
-
-
-@pytest.mark.slow
 def test_a_sweep_trains_what_is_missing_and_tabulates(tmp_path, write_config):
     """One run fails: the others are finished, and a second start repeats that one alone."""
     varied = {"rate": [0.1, 0.2], "fold": [0, 1]}
@@ -315,68 +246,6 @@ def test_wrong_keys_are_refused_before_anything_is_trained(tmp_path, write_confi
     with pytest.raises(ValueError, match=said):
         Sweep([write_config()], varied, tmp_path / "out", fixed).run()
     assert not (tmp_path / "out").exists()
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_until(condition, process=None):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a killed sweep leaves its training behind")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_training_ends_with_its_sweep(tmp_path, write_config, number):
-    """Real processes: the sweep is killed in its training, which ends too; started again it goes on to its end."""
-    out, needs = tmp_path / "out", tmp_path / "go"
-    command = script("--config_file", write_config(ENDLESS, needs=str(needs)), "--vary", "fold", 0, 1, "--output_dir", out)
-    pid_file = out / "fold=0/pid"
-    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: pid_file.is_file() and pid_file.read_text(), sweep)
-    training = int(pid_file.read_text())
-    assert is_alive(training)
-    os.kill(sweep.pid, number)
-    sweep.communicate(timeout=DEADLINE_S)
-    assert sweep.returncode == (-9 if number == signal.SIGKILL else 143)
-    wait_until(lambda: not is_alive(training))
-    assert not (out / "fold=0/evaluation").exists()
-
-    needs.touch()
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert pd.read_csv(out / "sweep.csv")["fold"].tolist() == [0, 1]
-
-
-def test_an_interrupted_wait_ends_the_child(tmp_path, monkeypatch):
-    waited = subprocess.Popen.wait
-    children = []
-
-    def interrupted(process, timeout=None):
-        children.append(process.pid)
-        monkeypatch.setattr(subprocess.Popen, "wait", waited)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
-    with (tmp_path / "log.txt").open("w") as log, pytest.raises(KeyboardInterrupt):
-        run_child([sys.executable, "-c", "import time; time.sleep(1000)"], log)
-    assert not is_alive(children[0])
-
-
-def test_a_child_says_how_it_ended(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
-    with (tmp_path / "log.txt").open("w") as log:
-        assert run_child([sys.executable, "-c", "print('hello'); raise SystemExit(7)"], log) == 7
-    assert (tmp_path / "log.txt").read_text() == "hello\n"
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.slow
