@@ -33,7 +33,7 @@ _SIDE_BAR = {
         "docs/compare",
         "docs/papers",
     ],
-    "Begin": ["docs/install", "docs/data", "docs/data_sets", "docs/train"],
+    "Begin": ["docs/install", "docs/data", "docs/masks", "docs/data_sets", "docs/train"],
     "Encoders": ["docs/encoders", "docs/features", "docs/features_of_other_programs"],
     "Slides": ["docs/maps", "docs/view", "docs/viewer", "docs/outputs"],
     "Build on it": ["docs/python", "docs/mlflow", "docs/cluster", "docs/reliability"],

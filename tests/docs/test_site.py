@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.slow
 
 
 @pytest.mark.skipif(importlib.util.find_spec("furo") is None, reason="requirements-docs.txt is not installed")
