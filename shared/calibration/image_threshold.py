@@ -35,6 +35,11 @@ class ImageCalibration:
     has the largest sensitivity + specificity on them. That tumour images have normal pixels too lowers this sum and does not
     move where it is largest, as long as normal tissue gets the same probabilities in both.
 
+    It does not: a network gives normal tissue beside tumour higher ones, because its receptive field, and the instances from
+    which CAMEL learns, take in both. The sum then counts this tissue as found, and is largest at too low a threshold. So 0.5
+    is only raised, never lowered, except where a network finds nothing at 0.5: where tumour images do not have a larger share
+    of pixels above 0.5 than normal ones, by more than twice the standard error of the difference.
+
     A poor validation split does not decide. The threshold is 0.5 where a class has fewer than 5 images; and where the best one
     is not better than 0.5 by more than twice the standard error of that gain over the images, which is measured on a fifth of
     them after the other, at the threshold of the other four fifths.
@@ -133,14 +138,20 @@ def image_threshold(histograms: Sequence[Tensor], labels: Sequence[int]) -> dict
         return default | {"reason": reason} | result
     threshold = map_threshold(histograms, labels, 1.0)
     gain, error = _gain_on_others(histograms, labels)
-    is_better = gain > 2 * error
-    found = f"{threshold:.3f}, which gains {gain:.4f} (standard error {error:.4f}) on images on which it was not chosen"
-    accuracies = [_balanced_accuracy(_shares(histograms, level), labels) for level in (threshold, DEFAULT_THRESHOLD)]
+    reason = f"{threshold:.3f}, which gains {gain:.4f} (standard error {error:.4f}) on images on which it was not chosen"
+    shares = {level: _shares(histograms, level) for level in (threshold, DEFAULT_THRESHOLD)}
+    if not _is_clear(gain, error):
+        reason = f"0.5, because it is as good as {reason}"
+        threshold = DEFAULT_THRESHOLD
+    elif threshold < DEFAULT_THRESHOLD and _is_clear(*_difference(shares[DEFAULT_THRESHOLD], labels)):
+        reason = f"0.5, because labels do not show whether a lower one adds tumour or the normal tissue beside it; not {reason}"
+        threshold = DEFAULT_THRESHOLD
+    accuracies = {level: (1 + _difference(shares[level], labels)[0]) / 2 for level in shares}
     return {
-        "threshold": threshold if is_better else DEFAULT_THRESHOLD,
-        "reason": found if is_better else f"0.5, because it is as good as {found}",
-        "balanced_accuracy": accuracies[0] if is_better else accuracies[1],
-        "balanced_accuracy_at_half": accuracies[1],
+        "threshold": threshold,
+        "reason": reason,
+        "balanced_accuracy": accuracies[threshold],
+        "balanced_accuracy_at_half": accuracies[DEFAULT_THRESHOLD],
     } | result
 
 
@@ -155,17 +166,22 @@ def _gain_on_others(histograms: Sequence[Tensor], labels: Sequence[int]) -> tupl
         others = kept.nonzero()[:, 0].tolist()
         threshold = map_threshold([histograms[index] for index in others], [labels[index] for index in others], 1.0)
         gains[left] = (_shares(histograms, threshold) - _shares(histograms, DEFAULT_THRESHOLD))[left]
-    parts = gains[is_tumour], gains[~is_tumour]
+    return _difference(gains, labels)
+
+
+def _difference(values: Tensor, labels: Sequence[int]) -> tuple[float, float]:
+    """By how much the mean of tumour images is above that of normal ones, and its standard error."""
+    is_tumour = torch.tensor([label > 0 for label in labels])
+    parts = values[is_tumour], values[~is_tumour]
     error = math.sqrt(sum(float(part.var()) / len(part) for part in parts))
     return float(parts[0].mean() - parts[1].mean()), error
+
+
+def _is_clear(difference: float, error: float) -> bool:
+    return difference > 2 * error
 
 
 def _shares(histograms: Sequence[Tensor], threshold: float) -> Tensor:
     """The share of each image's pixels that are tumour at a threshold, float64 ``(num_images,)``."""
     least = math.ceil(255 * threshold - 1e-9)
     return torch.stack([part[least:].sum().double() / part.sum() for part in histograms])
-
-
-def _balanced_accuracy(shares: Tensor, labels: Sequence[int]) -> float:
-    is_tumour = torch.tensor([label > 0 for label in labels])
-    return float(1 + shares[is_tumour].mean() - shares[~is_tumour].mean()) / 2

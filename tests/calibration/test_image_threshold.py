@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -23,14 +24,16 @@ class Redness(nn.Module):
 
 @pytest.fixture
 def make_calibration(tmp_path):
-    """Images of 16 x 16 px whose tumour has the red `tumour` and whose other pixels have the red `normal`, give or take 30."""
+    """Images of 16 x 16 px, with red `tumour`, `beside` it in the same image, and `normal` in normal images; give or take 10."""
 
-    def make(num_images=12, normal=60, tumour=110, name="calibration.json", **options):
+    def make(num_images=12, normal=60, tumour=80, beside=None, name="calibration.json", **options):
         rng, records = np.random.default_rng(0), []
         for index in range(num_images):
-            pixels = rng.normal(normal, 30, (16, 16, 3))
+            red = np.full((16, 16, 1), normal)
             if index % 2:
-                pixels[: 4 + index % 3 * 4] += tumour - normal
+                red[:] = normal if beside is None else beside
+                red[: 4 + index % 3 * 4] = tumour
+            pixels = rng.normal(red, 10, (16, 16, 3))
             path = tmp_path / f"{name}_{index}.png"
             Image.fromarray(np.uint8(pixels.clip(0, 255).round())).save(path)
             records.append({"image": str(path), "label": index % 2, "row": index + 2})
@@ -40,11 +43,11 @@ def make_calibration(tmp_path):
 
 
 def test_the_threshold_is_the_one_that_masks_would_choose(make_calibration):
-    """Both classes of pixels are as far from 85: a network whose probabilities are all below one half finds nothing at 0.5."""
+    """Both classes of pixels are as far from 70: a network whose probabilities are all below one half finds nothing at 0.5."""
     calibration = make_calibration()
     result = calibration.run()
     assert json.loads(calibration.file.read_text()) == result
-    assert result["threshold"] == pytest.approx(85 / 255, abs=12 / 255)
+    assert result["threshold"] == pytest.approx(70 / 255, abs=5 / 255)
     assert result["balanced_accuracy_at_half"] < result["balanced_accuracy"] < 1
     # Every image has 256 pixels: the best point of the curve of pixels against their images' labels.
     reds = np.concatenate([np.asarray(Image.open(record["image"]))[..., 0].ravel() for record in calibration.dataset.data])
@@ -78,6 +81,23 @@ def test_a_threshold_that_is_no_better_is_not_taken(make_calibration):
     assert result["threshold"] == 0.5
     assert result["reason"].startswith("0.5, because it is as good")
     assert result["balanced_accuracy"] == result["balanced_accuracy_at_half"]
+
+
+def test_the_tissue_beside_tumour_does_not_lower_the_threshold(make_calibration):
+    """At 70 all pixels of tumour images are told from all those of normal ones; tumour itself begins at 130, near one half."""
+    result = make_calibration(normal=40, beside=100, tumour=160).run()
+    assert result["threshold"] == 0.5
+    assert result["balanced_accuracy"] == result["balanced_accuracy_at_half"] < 0.9
+    found = re.fullmatch(
+        r"0\.5, because labels do not show whether a lower one adds tumour .*; not (0\.\d+), which .*", result["reason"]
+    )
+    assert float(found[1]) == pytest.approx(70 / 255, abs=5 / 255)
+
+
+def test_a_threshold_is_raised_where_normal_images_are_above_one_half(make_calibration):
+    result = make_calibration(normal=160, tumour=200).run()
+    assert result["threshold"] == pytest.approx(180 / 255, abs=5 / 255)
+    assert result["balanced_accuracy"] > result["balanced_accuracy_at_half"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_large_images_count_as_small_ones():
