@@ -4,6 +4,9 @@ python scripts/check_slides.py --manifest slides.csv --out checked
 python scripts/check_slides.py --manifest slides.csv --out checked --skip             also writes checked/slides.csv without them
 python scripts/check_slides.py --manifest slides.csv --out checked --skip --app_mag   and takes pixel sizes from magnifications
 
+A slide with the same content as one of another split is listed too, as is one that splits or folds may part from its copy: one
+without a split and of another case, or without one. Only a sample of each file is read for that, at most 1 MiB.
+
 A second run opens only slides that are new, have changed or could not be read. checked/slides.csv is a manifest for trainings
 and maps: the rows of the given one that can be used, with all its columns, and "mpp" where --app_mag fills it.
 

@@ -49,7 +49,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--project", type=Path, help="QuPath's project.qpproj, needed if images in QuPath have other names than their files"
     )
     parser.add_argument(
-        "--masks", type=Path, help="with class folders: folder of masks or annotation files, named like the images"
+        "--masks",
+        type=Path,
+        help="with class folders: folder of masks or annotation files, named like the images; of those with one "
+        "name, in folders named like theirs",
     )
     parser.add_argument(
         "--case_pattern",

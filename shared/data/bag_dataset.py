@@ -26,6 +26,7 @@ from .passed_slides import PassedSlides
 from .record import Record, record_error
 from .record_masks import read_record_mask
 from .seeded import draw_key
+from .splits import copies_in_two_splits
 from .tissue_cache import TISSUE_VERSION, TissueCache, slide_content_key
 
 logger = logging.getLogger(__name__)
@@ -212,27 +213,13 @@ def check_slides(datasets: Sequence[SlideBagDataset], num_workers: int = 0) -> N
         if rank == 0:
             dataset.passed_slides().write(entries)
     problems = [problem for _, _, problem, _ in found if problem is not None]
-    problems += _in_two_splits([(datasets[number].data[index], number, key) for number, index, _, key in found if key])
+    keys = [(datasets[number].data[index], number, key) for number, index, _, key in found if key]
+    copies = copies_in_two_splits([(record, key, record.get("split") or str(number)) for record, number, key in keys])
+    problems += [str(record_error(record, problem)) for record, problem in copies]
     if problems:
         more = f", the first {_MAX_NAMED_PROBLEMS}" if len(problems) > _MAX_NAMED_PROBLEMS else ""
         lines = "\n".join(f"  {problem}" for problem in problems[:_MAX_NAMED_PROBLEMS])
         raise ValueError(f"{len(problems)} of {len(found)} slides cannot be used{more}:\n{lines}")
-
-
-def _in_two_splits(slides: Sequence[tuple[Record, int, str]]) -> list[str]:
-    """The problems of slides, given with the number of their data set and their key, that another split has too."""
-    first: dict[str, tuple[Record, int]] = {}
-    problems = []
-    for record, number, key in slides:
-        other, other_number = first.setdefault(key, (record, number))
-        splits = [one.get("split") or str(n) for one, n in ((record, number), (other, other_number))]
-        if record["image"] != other["image"] and splits[0] != splits[1]:
-            what = (
-                f"it has the same content as {other['image']} (row {other.get('row')}): one slide is in the splits {splits[1]} "
-                f"and {splits[0]}, which makes the test meaningless; keep one"
-            )
-            problems.append(str(record_error(record, ValueError(what))))
-    return problems
 
 
 def _rank_and_processes() -> tuple[int, int]:

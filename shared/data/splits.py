@@ -120,6 +120,34 @@ def left_for_folds(records: Sequence[Record]) -> list[Record]:
     return left
 
 
+def copies_in_two_splits(slides: Sequence[tuple[Record, str, str | None]]) -> list[tuple[Record, str]]:
+    """What is wrong with images of which another split has a copy, or may get one.
+
+    Args:
+        slides: of each record the key of its image's content, and its split: None where splits are drawn later, case by case.
+
+    Returns:
+        The records, each with its problem, which names the first image of the same content.
+    """
+    case_of = _case_of_image([record for record, *_ in slides])
+    first: dict[str, tuple[Record, str | None]] = {}
+    problems = []
+    for record, key, split in slides:
+        other, other_split = first.setdefault(key, (record, split))
+        case = case_of.get(record["image"])
+        is_together = split == other_split if split is not None else case is not None and case == case_of.get(other["image"])
+        if record["image"] == other["image"] or is_together:
+            continue
+        where = (
+            "two splits may be drawn with one slide in both"
+            if split is None
+            else f"one slide is in the splits {other_split} and {split}"
+        )
+        what = f"it has the same content as {other['image']} (row {other.get('row')}): {where}"
+        problems.append((record, f"{what}, which makes the test meaningless; keep one"))
+    return problems
+
+
 def why_empty(records: Sequence[Record], split: str, has_splits: bool) -> str:
     """Why a manifest has no record of a split: no row names it, there is none of this name among those that are drawn where no
     row names one (`has_splits` False), or there are too few cases to draw it."""

@@ -25,7 +25,7 @@ def slides(tmp_path):
     folder = tmp_path / "my"
     (folder / "slides").mkdir(parents=True)
     for number in range(6):
-        write_slide(folder / f"slides/{number}.tif", np.full((64, 64, 3), 200, np.uint8), mpp=0.5)
+        write_slide(folder / f"slides/{number}.tif", np.full((64, 64, 3), 200 + number, np.uint8), mpp=0.5)
     write_magnified(folder / "slides/magnified.svs", 40)
     (folder / "slides/damaged.tif").write_bytes(b"II*\0" + bytes(100))
     Image.new("L", (64, 64), 255).save(folder / "0.png")
@@ -126,6 +126,44 @@ def test_every_row_is_checked_also_of_regions_in_micrometres(slides, tmp_path, c
     names = ("x", "y", "width_px", "height_px")
     found = {Path(record["image"]).name: [record[name] for name in names] for record in records}
     assert found == {"magnified.svs": [0, 0, 32, 16], "3.tif": [2, 6, 16, 8], "4.tif": [2, 6, 32, 16]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "original", "copy", "problem"),
+    [
+        (
+            "label,split",
+            "1,train",
+            "1,test",
+            "one slide is in the splits train and test",
+        ),
+        ("label,split", "1,train", "1,train", None),
+        (
+            "label,case_id",
+            "1,p0",
+            "1,p7",
+            "two splits may be drawn with one slide in both",
+        ),
+        ("label", "1", "1", "two splits may be drawn with one slide in both"),
+        ("label,case_id", "1,p0", "1,p0", None),
+        # Slides to map.
+        ("group", "a", "b", None),
+    ],
+)
+def test_a_copy_of_a_slide_is_no_slide_of_another_split(slides, tmp_path, check, caplog, columns, original, copy, problem):
+    """Whatever its name; a second look finds it too. Other copies are named in a warning."""
+    (slides / "slides/copy.tif").write_bytes((slides / "slides/0.tif").read_bytes())
+    manifest = slides / "manifest.csv"
+    manifest.write_text(f"image,{columns}\nslides/0.tif,{original}\nslides/copy.tif,{copy}\nslides/1.tif,{original}\n")
+    for _ in range(2):
+        caplog.clear()
+        status, _, problems = check(manifest, tmp_path / "checked")
+        found = f"it has the same content as {slides}/slides/0.tif (row 2): {problem}, which makes the test meaningless; keep one"
+        assert (status, problems) == (("0", []) if problem is None else ("1", [(3, found)]))
+        named = f"1 images have the same content as others and count twice; keep one of each: {slides}/slides/copy.tif (of "
+        assert (named in caplog.text) == (problem is None)
+    assert check(manifest, tmp_path / "checked", "--skip")[0] == "0"
+    assert ("copy.tif" in (tmp_path / "checked/slides.csv").read_text()) == (problem is None)
 
 
 def test_a_region_that_stands_twice_in_different_units_is_named_after_the_problems(slides, tmp_path, check):

@@ -24,6 +24,7 @@ from ..record import Record
 from ..record_masks import read_record_mask
 from ..splits import assign_splits
 from .class_folders import images_below, pixel_size_to_write
+from .copies import without_copies
 
 _TUMOUR = ClassNames(["background", "annotated"])
 
@@ -58,11 +59,13 @@ def annotated_slides(
         annotation_frame: of annotation files that do not name theirs, see `read_annotations`.
 
     Returns:
-        Records of whole slides by path; ``label`` is the highest class that is drawn, and 0 where nothing is.
+        Records of whole slides by path; ``label`` is the highest class that is drawn, and 0 where nothing is. Of files with the
+        same content one is taken, and a remark says so.
 
     Raises:
         ValueError: naming all files at once that have no partner, cannot be read, have no pixel size, an annotation of another
-            class, or annotations that all lie outside the slide; for annotations of several classes without `classes`.
+            class, or annotations that all lie outside the slide; for annotations of several classes without `classes`, and for
+            copies of a slide whose labels differ.
     """
     source, annotations = Path(source), Path(annotations)
     for folder in (source, annotations):
@@ -74,7 +77,7 @@ def annotated_slides(
     pairs = _pairs(images_below(source.resolve()), annotations, _image_names(project), problems)
     drawn: Counter[str] = Counter()
     bases: set[str] = set()
-    used: Counter[str] = Counter()
+    used: dict[str, list[str]] = {}
     records: list[Record] = []
     for slide, file in tqdm(pairs.items(), desc="slides", unit="slide", disable=None):
         try:
@@ -96,7 +99,7 @@ def annotated_slides(
         except ValueError as error:
             problems.add("slides that cannot be used", error)
             continue
-        used.update(own)
+        used[record["image"]] = own
         records.append({**record, "case_id": case})
     if names is None and len(bases) > 1:
         shown = ", ".join(f"{name or 'no class'} ({count})" for name, count in drawn.most_common())
@@ -104,10 +107,13 @@ def annotated_slides(
     remarks = problems.report(source, allow_missing)
     if not records:
         raise ValueError(f"{source} contains no usable annotated slide: " + "; ".join(remarks))
+    records, copies = without_copies(records)
+    remarks += copies
     empty = sum(record["label"] == 0 for record in records)
     if empty:
         remarks.append(f"{empty} slides have only background drawn, and count as background throughout")
-    remarks += [f"drawn: {count} areas of {name or 'no class'}" for name, count in used.most_common()]
+    areas_of = Counter(name for record in records for name in used[record["image"]])
+    remarks += [f"drawn: {count} areas of {name or 'no class'}" for name, count in areas_of.most_common()]
     assign_splits(records, seed=seed)
     counts = Counter(record["label"] for record in records)
     found = {name: counts[index] for index, name in enumerate((names or _TUMOUR).names)}

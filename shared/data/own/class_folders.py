@@ -10,14 +10,13 @@ Images may lie in further folders below their class.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ...wsi.annotations.annotation_file import annotation_stem, is_annotation_file
-from ...wsi.file_names import comparable
+from ...wsi.annotations.annotation_file import is_annotation_file
 from ...wsi.formats import is_plain_picture
 from ...wsi.image_search import find_image_files
 from ...wsi.slide import Slide
@@ -28,10 +27,10 @@ from ..public.releases import PublishedData
 from ..record import Record
 from ..record_masks import join_names, read_record_mask, without_label
 from ..splits import SPLITS, assign_splits
-from ..tissue_cache import slide_content_key
+from .copies import without_copies
+from .image_masks import ImageMasks
 
 _SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-_MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 
 
 def images_below(folder: Path) -> list[Path]:
@@ -75,7 +74,7 @@ def class_folder_images(
         classes: the folder, or folders, of each class index, background first, see `ClassNames`; None where the folders are
             named 0, 1, ...
         masks: folder of masks or annotation files, searched with the folders below it, each named as its image: ``a.png`` or
-            ``a_mask.png`` of ``a.jpg``; where such names are in several folders, those in the same as the image.
+            ``a_mask.png`` of ``a.jpg``; where several images or masks have one name, their folders decide (`ImageMasks`).
         case_pattern: of the patient, in the path of an image within `source` (`CasePattern`): a case stays whole in the split.
         mpp: micrometres per level-0 pixel of files that do not say. Tiles (PNG, JPEG, BMP) may go without.
         allow_missing: leave out what cannot be used, instead of raising.
@@ -87,22 +86,22 @@ def class_folder_images(
         Records of whole images by class and name. Of files with the same content one is taken, and a remark says so.
 
     Raises:
-        ValueError: naming all files at once that cannot be read, have no pixel size or no mask; for the same image in two
-            classes or splits, or folders that do not fit `classes`.
+        ValueError: naming all files at once that cannot be read, have no pixel size or no mask, or one that may be another's;
+            for the same image in two classes or splits, or folders that do not fit `classes`.
     """
     source = Path(source)
     folders = _class_folders(source, None if masks is None else Path(masks).resolve())
     names = _class_names(source, {folder.name for _, folder in folders}, classes)
     cases = None if case_pattern is None else CasePattern(case_pattern)
-    mask_files = None if masks is None else _masks_by_name(Path(masks))
     meaning = join_names(tumour_classes), annotation_frame
     problems = Problems()
     records: list[Record] = []
     found = [(split, folder, path) for split, folder in folders for path in images_below(folder)]
+    image_masks = None if masks is None else ImageMasks(Path(masks), [path for _, _, path in found], source)
     for split, folder, path in tqdm(found, desc="images", unit="image", disable=None):
         try:
             record: Record = {"image": str(path), "mpp": pixel_size_to_write(path, mpp), "label": names.index_of(folder.name)}
-            mask = None if mask_files is None else _mask(path, folder, mask_files, record)
+            mask = None if image_masks is None else _mask(path, image_masks, record)
             is_drawn = mask is not None and is_annotation_file(mask)
             record["mask"] = None if mask is None else str(mask)
             record["tumour_classes"], record["annotation_frame"] = meaning if is_drawn else (None, None)
@@ -118,9 +117,8 @@ def class_folder_images(
     if not found:
         raise ValueError(f"{source} contains no image in its folders {', '.join(sorted({folder.name for _, folder in folders}))}")
     remarks = problems.report(source, allow_missing)
-    records, copies = _without_copies(records)
-    if copies:
-        remarks.append(f"left out {copies} copies: files with the same content")
+    records, copies = without_copies(records)
+    remarks += copies
     if not records:
         raise ValueError(f"{source} contains no usable image: " + "; ".join(remarks))
     if not any(record["split"] for record in records):
@@ -163,47 +161,9 @@ def _class_names(source: Path, folders: set[str], classes: Sequence[str] | None)
     return names
 
 
-def _masks_by_name(folder: Path) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        raise ValueError(f"the folder of masks {folder} does not exist")
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.resolve().rglob("*")):
-        is_annotations = is_annotation_file(path)
-        if (is_annotations or path.suffix.lower() in _MASK_SUFFIXES) and path.is_file():
-            stem = annotation_stem(path) if is_annotations else path.stem
-            found[comparable(stem).lower().removesuffix("_mask")].append(path)
-    return found
-
-
-def _mask(path: Path, folder: Path, masks: Mapping[str, Sequence[Path]], record: Record) -> Path | None:
+def _mask(path: Path, masks: ImageMasks, record: Record) -> Path | None:
     """The mask of an image; None for background without one."""
-    own = [mask for mask in masks.get(comparable(path.stem).lower(), ()) if mask != path]
-    folders = {comparable(one.name).lower() for one in (folder, path.parent)}
-    beside = [mask for mask in own if comparable(mask.parent.name).lower() in folders]
-    own = beside if len(own) > 1 else own
-    if len(own) > 1:
-        raise ValueError(f"{path} has several masks: {', '.join(map(str, own))}")
-    if not own:
-        if record["label"] == 0:
-            return None
-        raise ValueError(f"{path} has no mask")
-    return own[0]
-
-
-def _without_copies(records: Sequence[Record]) -> tuple[list[Record], int]:
-    """The first record of each content, and how many copies were left out.
-
-    Raises:
-        ValueError: for copies in different classes or splits.
-    """
-    first: dict[str, Record] = {}
-    kept = []
-    for record in records:
-        other = first.setdefault(slide_content_key(record["image"]), record)
-        if other is record:
-            kept.append(record)
-        elif (other["label"], other["split"]) != (record["label"], record["split"]):
-            raise ValueError(
-                f"{record['image']} is the same image as {other['image']}, in another class or split: keep one of them"
-            )
-    return kept, len(records) - len(kept)
+    mask = masks.of(path)
+    if mask is None and record["label"] != 0:
+        raise ValueError(f"{path} has no mask{masks.of_others(path)}")
+    return mask

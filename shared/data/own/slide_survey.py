@@ -18,7 +18,10 @@ from ...wsi.formats import is_plain_picture
 from ...wsi.slide import Slide
 from ...wsi.slide_files import SlideStates
 from ..manifest import region_size_px
+from ..problems import first_names
 from ..record import Record
+from ..splits import copies_in_two_splits
+from ..tissue_cache import slide_content_key
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +38,13 @@ class SlideFacts:
     Attributes:
         mpp: micrometres per level-0 pixel, as the manifest states them or else the file; None where neither does.
         magnification: of its objective, such as 20; None where it does not say.
+        content: of its file, see `slide_content_key`; None where it cannot be read.
         problem: why it cannot be read; None where it can.
     """
 
     mpp: float | None = None
     magnification: float | None = None
+    content: str | None = None
     problem: str | None = None
 
 
@@ -59,6 +64,9 @@ def survey_slides(
 ) -> Survey:
     """Open the slides of a manifest that have not been opened before.
 
+    A record is not usable either if one before it, of another split, has an image of the same content; or one of another case
+    where the splits of labelled images are still to be drawn. Other copies are counted in a warning.
+
     Args:
         records: of the manifest, as `stated_rows` gives them, or `load_manifest` with ``check_files`` False.
         cache_file: keeps what was found of each slide with the state of its files (see `SlideStates`), so that the next survey
@@ -69,14 +77,36 @@ def survey_slides(
     """
     cache = _Cache(Path(cache_file))
     facts = _opened(list(dict.fromkeys(map(_as_stated, records))), cache, num_threads)
-    usable: list[Record] = []
-    problems: list[dict[str, Any]] = []
+    readable: list[tuple[Record, str]] = []
+    problems: list[tuple[Record, str]] = []
     for record in records:
+        own = facts[_as_stated(record)]
         try:
-            usable.append(_usable(record, facts[_as_stated(record)], mpp_of_magnification))
+            readable.append((_usable(record, own, mpp_of_magnification), str(own.content)))
         except ValueError as error:
-            problems.append({"row": record["row"], "image": record["image"], "problem": str(error)})
-    return Survey(usable, problems)
+            problems.append((record, str(error)))
+    copies = _in_two_splits(readable)
+    rows = {record["row"] for record, _ in copies}
+    kept = [(record, key) for record, key in readable if record["row"] not in rows]
+    _warn_of_copies(kept)
+    listed = [{"row": record["row"], "image": record["image"], "problem": problem} for record, problem in (*problems, *copies)]
+    return Survey([record for record, _ in kept], listed)
+
+
+def _in_two_splits(readable: Sequence[tuple[Record, str]]) -> list[tuple[Record, str]]:
+    """The copies of images that have splits, or labels by which splits will be drawn."""
+    slides = [(record, key, record.get("split")) for record, key in readable]
+    return copies_in_two_splits([one for one in slides if one[2] is not None or one[0].get("label") is not None])
+
+
+def _warn_of_copies(readable: Sequence[tuple[Record, str]]) -> None:
+    first: dict[str, str] = {}
+    others = {record["image"]: first.setdefault(key, record["image"]) for record, key in readable}
+    copies = [f"{image} (of {other})" for image, other in others.items() if image != other]
+    if copies:
+        logger.warning(
+            "%d images have the same content as others and count twice; keep one of each: %s", len(copies), first_names(copies)
+        )
 
 
 def _as_stated(record: Record) -> _Stated:
@@ -158,8 +188,9 @@ class _Cache:
             self.write()
 
     def _state(self, slide: _Stated) -> str | None:
-        """Of the files of which facts are kept; None where none are, or those of an earlier version, which kept other states."""
-        state: str | None = self._entries.get(_name(slide), {}).get("state")
+        """Of the files of which facts are kept; None where none are, or those of an earlier version, which kept others."""
+        entry = self._entries.get(_name(slide), {})
+        state: str | None = entry.get("state") if "content" in entry.get("facts", {}) else None
         return state
 
     def write(self) -> None:
@@ -180,7 +211,9 @@ def _facts_of(path: str, mpp: float | None) -> SlideFacts:
     except (ValueError, OSError) as error:
         return SlideFacts(problem=" ".join(str(error).removeprefix(f"{path}: ").split()))
     try:
-        return SlideFacts(slide.mpp if slide.has_mpp else None, slide.magnification)
+        return SlideFacts(slide.mpp if slide.has_mpp else None, slide.magnification, slide_content_key(path))
+    except OSError as error:
+        return SlideFacts(problem=f"it cannot be read: {error.strerror}")
     finally:
         slide.close()
 

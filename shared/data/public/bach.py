@@ -53,16 +53,16 @@ def bach_photos(source: str | Path, allow_missing: bool = False) -> tuple[list[R
         published data. Without the table the folders are the labels, and a remark says so.
 
     Raises:
-        ValueError: naming the files, for photos without a label or labels without a photo, contradictions, or a file that is no
-            image.
+        ValueError: naming the files, for photos without a label or labels without a photo, contradictions, a photo in two
+            folders, or a file that is no image.
     """
     folder = _part(source, "Photos")
-    photos = {
-        path.name: (path, label)
-        for label, name in enumerate(PHOTO_FOLDERS)
-        for path in sorted((folder / name).glob("*.tif*"))
-        if not path.name.startswith(".")
-    }
+    photos: dict[str, tuple[Path, int]] = {}
+    for label, name in enumerate(PHOTO_FOLDERS):
+        for path in sorted((folder / name).glob("*.tif*")):
+            first = path if path.name.startswith(".") else photos.setdefault(path.name, (path, label))[0]
+            if first != path:
+                raise ValueError(f"{path} exists twice, also as {first}: keep one of them")
     if not photos:
         raise ValueError(f"{folder} contains no photos: expected {', '.join(PHOTO_FOLDERS)} with *.tif in them")
     remarks = []

@@ -15,7 +15,7 @@ from ...data.image_dataset import record_error
 from ...data.record import Record, has_known_mask
 from ...data.tissue_cache import TissueCache
 from .counts import PARTS, MapCounts, count_pixels, least_value
-from .map_folder import MapFolder, check_mask, check_whole, slide_name
+from .map_folder import MapFolder, check_maps_of_one_slide, check_mask, check_whole, slide_name
 from .picture_maps import PictureMaps, at_pixels
 
 OURS, THEIRS = "ours", "theirs"
@@ -134,11 +134,13 @@ def compare_maps(
         metrics of the cohort, and a row per slide.
 
     Raises:
-        ValueError: for thresholds out of (0, 1]; naming what is missing or cannot be read, and a region of a slide.
+        ValueError: for thresholds out of (0, 1]; naming what is missing or cannot be read, a region of a slide, and two
+            slides of one map.
     """
     _check_thresholds(*thresholds)
     for record in records:
         check_whole(record)
+    check_maps_of_one_slide(records, lambda record: others.path_of(record["image"]))
     there = [record for record in records if maps.is_finished(record) and others.path_of(record["image"]) is not None]
     if not there or (len(there) < len(records) and not allow_missing):
         first = next((record["image"] for record in records if record not in there), maps.folder)

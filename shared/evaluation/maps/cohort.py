@@ -10,8 +10,9 @@ from tqdm import tqdm
 from ...data.record import Record, has_known_mask
 from ...data.record_masks import DoubtfulMasks
 from ...data.tissue_cache import TissueCache
+from ...wsi.file_names import comparable
 from .counts import MapCounts
-from .map_folder import MapFolder, check_mask, check_whole
+from .map_folder import MapFolder, check_maps_of_one_slide, check_mask, check_whole, slide_name
 
 
 class MapCohort:
@@ -31,7 +32,8 @@ class MapCohort:
         num_without_truth: slides that were left out for want of a mask.
 
     Raises:
-        ValueError: for rows that are no whole slides, maps that are missing, and where nothing is left to score.
+        ValueError: for rows that are no whole slides, slides of one name, maps that are missing, and where nothing is left to
+            score.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class MapCohort:
         self.folder, self.tissue = MapFolder(maps, class_names), tissue
         for record in records:
             check_whole(record)
+        check_maps_of_one_slide(records, lambda record: comparable(slide_name(record)))
         with_truth = [record for record in records if has_known_mask(record)]
         self.num_without_truth = len(records) - len(with_truth)
         self.records = [record for record in with_truth if self.folder.is_finished(record)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...data.image_dataset import record_error
@@ -74,6 +74,27 @@ def check_whole(record: Record) -> None:
     """
     if record.get("x") is not None:
         raise record_error(record, ValueError("only maps of whole slides are scored, and this row is a region of a slide"))
+
+
+def check_maps_of_one_slide(records: Sequence[Record], map_of: Callable[[Record], object]) -> None:
+    """Refuse two slides that have one map, because their names are the same.
+
+    Args:
+        records: of whole slides.
+        map_of: what tells the map of a record from others; None where it has none.
+
+    Raises:
+        ValueError: naming manifest, row and both slides.
+    """
+    first: dict[object, Record] = {}
+    for record in records:
+        of_record = map_of(record)
+        other = record if of_record is None else first.setdefault(of_record, record)
+        if other["image"] != record["image"]:
+            found = f"maps are found by the slides' names, and by its name its map is also that of {other['image']}"
+            raise record_error(
+                record, ValueError(f"{found} (row {other.get('row')}): score one of them, or rename it and map it again")
+            )
 
 
 def check_mask(record: Record, class_names: Sequence[str] | None = None) -> None:

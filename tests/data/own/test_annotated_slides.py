@@ -73,8 +73,8 @@ def test_names_with_accents_belong_together_however_they_are_written(tmp_path, o
     slides, exported = tmp_path / "slides", tmp_path / "exported"
     names = [unicodedata.normalize(of_slide, name) for name in ("Äther.tif", "Übung.tif", "déjà.tif")]
     slides.mkdir()
-    for name in names:
-        write_slide(slides / name, np.full((SIZE_PX[1], SIZE_PX[0], 3), 200, np.uint8), mpp=0.5)
+    for index, name in enumerate(names):
+        write_slide(slides / name, np.full((SIZE_PX[1], SIZE_PX[0], 3), 200 + index, np.uint8), mpp=0.5)
     files = [unicodedata.normalize(of_file, name) for name in ("äther.tif.geojson", "Übung.geojson", "Größe.geojson")]
     for name in files:
         write(exported / name, collection(feature(RING, "Tumor")))
@@ -238,6 +238,26 @@ def test_a_slide_that_is_there_twice(slides, tmp_path):
     assert f"1 annotation files of several slides: {exported / 'p1 a.tif.geojson'} (" in str(caught.value)
     assert f"({slides / 'copy/p1 a.tif'}, {slides / 'p1 a.tif'})" in str(caught.value)
     assert f"1 slides with several annotation files: {slides / 'p4.tif'} (p4.geojson, p4.xml)" in str(caught.value)
+
+
+def test_copies_of_an_annotated_slide_are_left_out(slides, tmp_path):
+    """Under other names, each with its annotations: one would train and another be tested on."""
+    exported = tmp_path / "exported"
+    for name in ("p1 b", "q"):
+        (slides / f"{name}.tif").write_bytes((slides / "p1 a.tif").read_bytes())
+        (exported / f"{name}.geojson").write_bytes((exported / "p1 a.tif.geojson").read_bytes())
+    data = annotated_slides(slides, exported, tmp_path / "out")
+    assert [record["image"] for record in data.records] == [
+        str(slides / name) for name in ("more/p2 b.TIF", "p1 a.tif", "p3.ome.tif", "p4.tif")
+    ]
+    assert data.remarks == [
+        "left out 2 copies: files with the same content: p1 b.tif (of p1 a.tif), q.tif (of p1 a.tif)",
+        "1 slides have only background drawn, and count as background throughout",
+        "drawn: 5 areas of Tumor",
+    ]
+    write(exported / "q.geojson", collection())
+    with pytest.raises(ValueError, match=r"q\.tif is the same image as .*p1 a\.tif, in another class"):
+        annotated_slides(slides, exported, tmp_path / "out")
 
 
 def test_images_that_the_project_calls_otherwise(slides, tmp_path):

@@ -85,6 +85,81 @@ def test_masks_of_the_same_names(folder, tmp_path):
     ]
 
 
+def write_tiles(root, *names):
+    """Different tiles, or masks, of these names."""
+    for value, name in enumerate(names):
+        write_tile(root / name, 50 + value)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        # Two classes number their images alike, and only those with tumour have masks.
+        {"normal/0.png": None, "tumour/0.png": "tumour/0.png"},
+        # The same folders tell more than some folders of the same name.
+        {"train/normal/1.png": None, "train/tumour/0.png": "train/tumour/0.png", "val/tumour/0.png": "val/tumour/0.png"},
+        {"normal/1.png": None, "tumour/0.png": "tumour/0.png", "tumour/p1/0.png": "tumour/p1/0.png"},
+        {"normal/1.png": None, "tumour/a/0.png": "set/a/0.png", "tumour/b/0.png": "b/0.png"},
+    ],
+)
+def test_images_of_one_name_have_the_masks_of_their_folders(tmp_path, pairs):
+    write_tiles(tmp_path / "images", *pairs)
+    write_tiles(tmp_path / "masks", *filter(None, pairs.values()))
+    data = class_folder_images(tmp_path / "images", ["normal", "tumour"], tmp_path / "masks")
+    assert {record["image"]: record["mask"] for record in data.records} == {
+        str(tmp_path / "images" / image): mask and str(tmp_path / "masks" / mask) for image, mask in pairs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "problem", "usable"),
+    [
+        # The mask of another patient's image.
+        (
+            ["normal/1.png", "tumour/p1/0.png", "tumour/p2/0.png"],
+            ["p1/0.png"],
+            r"1 images .*tumour/p2/0\.png has no mask: \S*masks/p1/0\.png is that of \S*tumour/p1/0\.png$",
+            ["normal/1.png", "tumour/p1/0.png"],
+        ),
+        # Nothing says which image a mask is of, also where one of them needs none.
+        (
+            ["normal/0.png", "normal/1.png", "tumour/0.png"],
+            ["0.png"],
+            r"2 images .*normal/0\.png: the mask \S*masks/0\.png has its name and that of \S*tumour/0\.png: put masks into",
+            ["normal/1.png"],
+        ),
+        (
+            ["normal/1.png", "tumour/p1/0.png", "tumour/p2/0.png"],
+            ["tumour/0.png"],
+            r"2 images .*tumour/p1/0\.png: the mask \S*tumour/0\.png has its name and that of \S*tumour/p2/0\.png",
+            ["normal/1.png"],
+        ),
+        # Nor which mask an image has.
+        (
+            ["normal/1.png", "normal/0.png"],
+            ["a/0.png", "b/0.png"],
+            r"normal/0\.png has several masks: \S*a/0\.png",
+            ["normal/1.png"],
+        ),
+    ],
+)
+def test_no_image_gets_a_mask_that_may_be_anothers(tmp_path, images, masks, problem, usable):
+    write_tiles(tmp_path / "images", *images)
+    write_tiles(tmp_path / "masks", *masks)
+    folders = tmp_path / "images", ["normal", "tumour"], tmp_path / "masks"
+    with pytest.raises(ValueError, match=f"(?s){problem}"):
+        class_folder_images(*folders)
+    data = class_folder_images(*folders, allow_missing=True)
+    assert [record["image"] for record in data.records] == [str(tmp_path / "images" / name) for name in usable]
+
+
+def test_an_image_of_another_folder_is_no_mask(tmp_path):
+    """Masks may lie beside their images, so both may be searched."""
+    write_tiles(tmp_path, "normal/0.png", "tumour/0.png")
+    with pytest.raises(ValueError, match=r"1 images that cannot be used: \S*tumour/0\.png has no mask$"):
+        class_folder_images(tmp_path, ["normal", "tumour"], tmp_path)
+
+
 @pytest.mark.parametrize(("of_image", "of_mask"), [("NFD", "NFC"), ("NFC", "NFD")])
 def test_masks_and_classes_with_accents_however_they_are_written(tmp_path, of_image, of_mask):
     """Two images of one name, whose masks are told apart by the folders."""
@@ -138,7 +213,7 @@ def test_an_image_that_is_there_twice(folder):
     copy.write_bytes((folder / "tumour/p3_a.png").read_bytes())
     data = class_folder_images(folder, ["normal", "tumour"])
     assert len(data.records) == 5
-    assert data.remarks == ["left out 1 copies: files with the same content"]
+    assert data.remarks == ["left out 1 copies: files with the same content: p3_a.png (of copy of p3.png)"]
     copy.rename(folder / "normal/p3.png")
     with pytest.raises(ValueError, match=r"tumour/p3_a\.png is the same image as .*normal/p3\.png, in another class or split"):
         class_folder_images(folder, ["normal", "tumour"])

@@ -82,6 +82,15 @@ def test_a_photo_in_another_folder(bach_copy):
         bach_photos(bach_copy)
 
 
+@pytest.mark.parametrize("has_table", [True, False])
+def test_a_photo_in_two_folders(bach_copy, has_table):
+    shutil.copy(bach_copy / "Photos/Benign/b001.tif", bach_copy / "Photos/Normal/b001.tif")
+    if not has_table:
+        (bach_copy / "Photos/microscopy_ground_truth.csv").unlink()
+    with pytest.raises(ValueError, match=r"Benign/b001\.tif exists twice, also as .*Normal/b001\.tif"):
+        bach_photos(bach_copy)
+
+
 def test_a_photo_that_is_none(bach_copy):
     (bach_copy / "Photos/Normal/n001.tif").write_bytes(b"II*")
     with pytest.raises(ValueError, match=r"n001\.tif"):

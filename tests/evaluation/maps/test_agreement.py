@@ -93,6 +93,14 @@ def test_scores_against_numpy(maps, theirs, cohort, tmp_path):
     json.dumps(metrics, allow_nan=False)
 
 
+def test_two_slides_do_not_share_a_picture(maps, theirs, cohort, tmp_path):
+    name = cohort[0]["image"].rpartition("/")[2]
+    twin = cohort[0] | {"image": str(tmp_path / "other" / name), "row": 9}
+    tissue = TissueCache(tmp_path / "tissue")
+    with pytest.raises(ValueError, match=rf"row 9, \S*other/{name}: .* its map is also that of {cohort[0]['image']} \(row 2\)"):
+        compare_maps(maps, PictureMaps(theirs), [*cohort, twin], tissue, THRESHOLDS, allow_missing=True)
+
+
 def test_our_own_map_agrees_with_itself(maps, cohort, tmp_path):
     """As a picture of the very pixels: those beyond the slide's border do not belong to the slide."""
     for record in cohort:

@@ -159,6 +159,10 @@ def test_what_cannot_be_scored(cohort, tmp_path):
     assert (len(kept.records), kept.num_missing, kept.num_without_truth) == (3, 1, 1)
     with pytest.raises(ValueError, match=r"slides\.csv, row 2, .*region of a slide"):
         MapCohort(cohort / "maps", [{**records[0], "x": 0}], tissue)
+    # The map is of one of them, and only its folder tells which.
+    twin = {**records[0], "image": str(cohort / "other/a.tif"), "row": 9}
+    with pytest.raises(ValueError, match=r"slides\.csv, row 9, .*its map is also that of \S*/a\.tif \(row 2\)"):
+        MapCohort(cohort / "maps", [*records, twin], tissue)
     with pytest.raises(ValueError, match="nothing to score"):
         MapCohort(cohort / "maps", [{**records[1], "mask": None}], tissue)
     (tmp_path / "bad.png").write_bytes(b"no picture")
