@@ -106,8 +106,8 @@ def best_region(
 ) -> tuple[Box, float]:
     """The region with the highest sum of cell scores, on a grid of half its size, and the mean score over the region.
 
-    Where cells lie on no common grid, as those of other programs may, each counts in the nearest cell of one, and of several in one
-    the highest score.
+    Where cells lie on no common grid, as those of other programs may, each counts in the nearest cell of one, and of several
+    there the one with the highest score.
 
     Args:
         coords: top-left corners (x, y) of the cells, in level-0 pixels rounded to whole ones; at least one.
