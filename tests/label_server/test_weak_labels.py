@@ -5,7 +5,7 @@ from threading import Event, Thread
 import pytest
 from shapely.geometry import box
 
-from scripts.label_server.learning.weak_labels import DRAWN, METADATA, SAID, DrawnAreas, weak_label
+from scripts.label_server.learning.weak_labels import DRAWN, METADATA, SAID, DrawnAreas, drawn_areas, weak_label
 from scripts.label_server.refusal import Refusal
 from scripts.label_server.studies.drawn_files import DrawnFiles
 
@@ -36,6 +36,52 @@ def test_what_is_drawn(draw, name, label):
     found = weak_label({}, draw(name))
     assert (found.label, found.fraction, found.source) == (label, None if label else 0.0, DRAWN)
     assert (found.drawn.tumour if label else found.drawn.normal).equals(box(10, 20, 110, 70))
+
+
+def square(least, most):
+    return [(least, least), (most, least), (most, most), (least, most)]
+
+
+def imagescope(layer, inner):
+    """A layer with a region of no name, and in it one of a name."""
+    regions = "".join(
+        f'<Region Id="{index}" Type="0" Text="{name}" NegativeROA="0"><Vertices>'
+        + "".join(f'<Vertex X="{x}" Y="{y}" Z="0"/>' for x, y in corners)
+        + "</Vertices></Region>"
+        for index, (name, corners) in enumerate([("", square(0, 100)), (inner, square(20, 80))])
+    )
+    return f'<Annotations><Annotation Id="1" Name="{layer}"><Regions>{regions}</Regions></Annotation></Annotations>'
+
+
+def asap_groups(outer, inner):
+    """A group within a group, and an area of each."""
+    areas = "".join(
+        f'<Annotation Name="{group}0" PartOfGroup="{group}" Type="Polygon"><Coordinates>'
+        + "".join(f'<Coordinate Order="{order}" X="{x}" Y="{y}"/>' for order, (x, y) in enumerate(corners))
+        + "</Coordinates></Annotation>"
+        for group, corners in ((outer, square(0, 100)), (inner, square(20, 80)))
+    )
+    groups = f'<Group Name="{outer}" PartOfGroup="None"/><Group Name="{inner}" PartOfGroup="{outer}"/>'
+    return f"<ASAP_Annotations><Annotations>{areas}</Annotations><AnnotationGroups>{groups}</AnnotationGroups></ASAP_Annotations>"
+
+
+@pytest.mark.parametrize("write", [imagescope, asap_groups])
+@pytest.mark.parametrize(
+    ("outer", "inner", "tumour", "normal"),
+    [
+        ("Tumor", "Normal", 6400, 3600),
+        ("Cancer", "benign", 6400, 3600),
+        ("Normal", "Tumor", 3600, 6400),
+        # What is not known of itself is what it is part of.
+        ("Tumor", "Grade 3", 10_000, 0),
+        ("Normal", "Stroma", 0, 10_000),
+    ],
+)
+def test_an_area_is_what_the_nearest_known_class_says(tmp_path, write, outer, inner, tumour, normal):
+    path = tmp_path / "slide.xml"
+    path.write_text(write(outer, inner))
+    found = drawn_areas(path)
+    assert (found.tumour.area, found.normal.area) == (tumour, normal)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ LONGEST_READING_S = 60.0
 _MOST_MEMORY_BYTES = 8 * 2**30
 _MOST_IN_MEMORY = 256
 # Increase it when the result of `drawn_areas` changes, so that stored results are computed again.
-_VERSION = 1
+_VERSION = 2
 _NOT_ANNOTATIONS = 3
 
 
