@@ -67,6 +67,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--retrain_every", type=COUNT_FROM_0, default=0, help="number of new labels after which --retrain starts a training"
     )
+    parser.add_argument(
+        "--case_pattern",
+        metavar="REGEX",
+        help="regular expression whose first group, found in a slide's path in --studies, names the patient, such as "
+        "'^([^/]+)/'; slides of one patient stay in one split of a training",
+    )
     for name, whose in (("set", "every bundle's inference.json"), ("train_set", "the train.json of every bundle that has it")):
         text = f"set a key of {whose} to a JSON value"
         parser.add_argument(f"--{name}", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help=text)
@@ -131,9 +137,11 @@ def serve(arguments: argparse.Namespace) -> None:
     from scripts.label_server.learning.served_model import find_bundles
     from scripts.label_server.server import create_server
     from scripts.label_server.studies.datastore import check_studies
+    from shared.data.case_pattern import CasePattern
 
     if not arguments.studies.startswith(REMOTE):
         check_studies(Path(arguments.studies))
+    case_pattern = None if arguments.case_pattern is None else CasePattern(arguments.case_pattern)
     names = [name for name in arguments.models.split(",") if name]
     checkpoints = {name: Path(path) for name, path in pairs(arguments.checkpoint).items()}
     overlays = {name: text.split(",") for name, text in pairs(arguments.overlay).items()}
@@ -150,6 +158,7 @@ def serve(arguments: argparse.Namespace) -> None:
         arguments.retrain,
         arguments.retrain_every,
         annotation_frame=arguments.annotation_frame,
+        case_pattern=case_pattern,
         features={name: Path(path).expanduser().resolve() for name, path in pairs(arguments.features).items()},
     )
     lock = FileLock(arguments.work_dir / ".lock")

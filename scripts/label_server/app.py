@@ -17,6 +17,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from shared import __version__
+from shared.data.case_pattern import CasePattern
 from shared.data.tissue_cache import TissueCache
 from shared.wsi.annotations.frames import QUPATH
 
@@ -27,7 +28,7 @@ from .learning.recipe import Recipe
 from .learning.served_model import BundleSource, ServedModel, check_features, config_files
 from .learning.training import Trainings, recipe_of, write_run_manifest
 from .learning.training_keys import check_training_keys
-from .learning.training_set import LabelledSlide, with_drawn_fraction
+from .learning.training_set import LabelledSlide, with_cases, with_drawn_fraction
 from .learning.warm_process import WarmProcess
 from .learning.weak_labels import WeakLabel, weak_label
 from .maps.slide_maps import SlideMaps
@@ -60,6 +61,8 @@ class AppConfig:
         annotation_frame: coordinate frame of QuPath's requests and answers and of submitted annotations, one of
             `ANNOTATION_FRAMES`.
         features: bundle name -> folder of the slides' stored features, on which it is trained and from which it maps.
+        case_pattern: of the patient, in the path of a slide in the studies folder: a case stays in one split of a training. None
+            makes each slide a case.
     """
 
     work_dir: Path
@@ -73,6 +76,7 @@ class AppConfig:
     auto_reload: bool = True
     annotation_frame: str = QUPATH
     features: Mapping[str, Path] = field(default_factory=dict)
+    case_pattern: CasePattern | None = None
 
 
 class PathologyApp(MONAILabelApp):
@@ -225,8 +229,16 @@ class PathologyApp(MONAILabelApp):
         return {image_id: label for image_id, label in found.items() if label is not None}
 
     def labelled_slides(self) -> list[LabelledSlide]:
-        """The labelled slides with their files, and with the drawn fraction where none was stated."""
-        found = (LabelledSlide(name, self.slide_path(name), label) for name, label in self.weak_labels().items())
+        """The labelled slides with their files and cases, and with the drawn fraction where none was stated.
+
+        Raises:
+            Refusal: if the case of one is not known.
+        """
+        found = [LabelledSlide(name, self.slide_path(name), label) for name, label in self.weak_labels().items()]
+        if self.settings.case_pattern is not None:
+            infos = {slide.image_id: self._datastore.get_image_info(slide.image_id) for slide in found}
+            names = {slide.image_id: str(infos[slide.image_id].get("name", slide.path.name)) for slide in found}
+            found = with_cases(found, names, self.settings.case_pattern)
         return [with_drawn_fraction(slide, self.tissue, self.settings.slide_mpp) for slide in found]
 
     def label_changed(self, image_id: str) -> None:

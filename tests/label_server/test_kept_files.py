@@ -1,6 +1,9 @@
 """The studies folder keeps what is in it: no upload takes the place of a slide, no label goes with a file that comes back."""
 
+import json
+import shutil
 import unicodedata
+from threading import Thread
 
 import pytest
 
@@ -111,3 +114,167 @@ def test_of_a_slide_that_is_a_link_the_link_is_removed(store, tmp_path):
     store().remove_image("linked")
     assert (tmp_path / "archive.tif").is_file()
     assert not (tmp_path / "studies" / "linked.tif").is_symlink()
+
+
+CHANGES = {
+    "image info": (
+        lambda opened, slide, file: opened.update_image_info(slide, SAID),
+        lambda opened, slide: opened.get_image_info(slide).get("weak_label") == SAID["weak_label"],
+    ),
+    "label": (
+        lambda opened, slide, file: opened.save_label(slide, file, "final", {"by": slide}),
+        lambda opened, slide: opened.get_label_info(slide, "final").get("by") == slide,
+    ),
+    "label info": (
+        lambda opened, slide, file: opened.update_label_info(slide, "final", {"checked": slide}),
+        lambda opened, slide: opened.get_label_info(slide, "final").get("checked") == slide,
+    ),
+    "removed label": (
+        lambda opened, slide, file: opened.remove_label(slide, "final"),
+        lambda opened, slide: opened.annotation_file(slide) is None and "final" not in opened.json()["objects"][slide]["labels"],
+    ),
+    "removed slide": (
+        lambda opened, slide, file: opened.remove_image(slide),
+        lambda opened, slide: slide not in opened.list_images(),
+    ),
+}
+
+
+@pytest.mark.parametrize("second", CHANGES)
+@pytest.mark.parametrize("first", CHANGES)
+def test_of_two_servers_of_one_folder_neither_loses_what_the_other_was_told(store, tmp_path, first, second):
+    file = upload(tmp_path, "drawn.xml")
+    for slide in "bc":
+        store().save_label(slide, file, "final", {})
+    one, other = store(), store()
+    CHANGES[first][0](one, "b", file)
+    CHANGES[second][0](other, "c", file)
+    for opened in (other, store()):
+        assert CHANGES[first][1](opened, "b")
+        assert CHANGES[second][1](opened, "c")
+
+
+def test_two_servers_that_are_told_at_the_same_time_lose_nothing(store, tmp_path):
+    file = upload(tmp_path, "new.tif", "new")
+
+    def add(opened, name):
+        for index in range(20):
+            opened.add_image(f"{name}{index}", file, SAID)
+
+    threads = [Thread(target=add, args=(store(), name)) for name in ("one", "other")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = store()
+    assert sum(found.get_image_info(name).get("weak_label") == SAID["weak_label"] for name in found.list_images()) == 40
+
+
+def test_a_damaged_file_is_refused_and_nothing_is_written_over_it(store, tmp_path):
+    opened, file = store(), tmp_path / "studies" / "datastore_v2.json"
+    file.write_text(file.read_text()[:-9])
+    before = file.read_text()
+    with pytest.raises(ValueError, match=r"datastore_v2\.json is damaged .*nothing was changed: repair it, or move it away"):
+        opened.update_image_info("b", SAID)
+    assert file.read_text() == before
+    assert "weak_label" not in opened.get_image_info("b")
+
+
+def replace(tmp_path, refreshed, folder="sub"):
+    """Put another slide of the same name in the place of the first, or into another folder; the first is set aside."""
+    (tmp_path / "studies" / "sub" / "c.tif").rename(tmp_path / "first.tif")
+    refreshed()
+    (tmp_path / "studies" / folder).mkdir(exist_ok=True)
+    (tmp_path / "studies" / folder / "c.tif").write_bytes(b"another patient's")
+    return refreshed()
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+@pytest.mark.parametrize("folder", ["sub", "case2"])
+@pytest.mark.parametrize("is_said", [True, False])
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_a_label_does_not_pass_to_another_slide_of_the_same_name(store, tmp_path, caplog, is_running, folder, is_said, is_drawn):
+    opened = store()
+
+    def refreshed():
+        opened.refresh()
+        return opened if is_running else store()
+
+    if is_said:
+        opened.update_image_info("c", SAID)
+    if is_drawn:
+        opened.save_label("c", upload(tmp_path, "drawn.xml", "first"), "final", {})
+    found = replace(tmp_path, refreshed, folder)
+    assert said_and_drawn(found) == (None, None)
+    assert ("not those of this file" in caplog.text) == (is_said or is_drawn)
+    # What is known of the other one takes the place of nothing.
+    found.update_image_info("c", {"weak_label": {"tumor": 0}})
+    found.save_label("c", upload(tmp_path, "drawn.xml", "second"), "final", {})
+    (tmp_path / "studies" / folder / "c.tif").rename(tmp_path / "second.tif")
+    refreshed()
+    for name, said in (
+        ("first", (SAID["weak_label"] if is_said else None, "first" if is_drawn else None)),
+        ("second", ({"tumor": 0}, "second")),
+    ):
+        shutil.copy(tmp_path / f"{name}.tif", tmp_path / "studies" / folder / "c.tif")
+        assert said_and_drawn(refreshed()) == said
+        (tmp_path / "studies" / folder / "c.tif").unlink()
+        refreshed()
+
+
+def said_and_drawn(opened, slide="c"):
+    drawn = opened.annotation_file(slide)
+    return opened.get_image_info(slide).get("weak_label"), drawn and drawn.read_text()
+
+
+def test_a_label_does_not_pass_to_an_upload_of_the_same_name(store, tmp_path):
+    opened = store()
+    opened.update_image_info("b", SAID)
+    opened.save_label("b", upload(tmp_path, "drawn.xml", "first"), "final", {})
+    (tmp_path / "studies" / "b.tif").rename(tmp_path / "b.tif")
+    opened.refresh()
+    opened.add_image("b", upload(tmp_path, "new.tif", "another patient's"), {"weak_label": {"tumor": 0}})
+    opened.refresh()
+    assert said_and_drawn(opened, "b") == ({"tumor": 0}, None)
+    opened.remove_image("b")
+    opened.add_image("b", str(tmp_path / "b.tif"), {})
+    opened.refresh()
+    assert said_and_drawn(opened, "b") == (SAID["weak_label"], "first")
+
+
+def test_a_slide_that_is_back_in_part_has_its_label_when_it_is_complete(store, tmp_path):
+    opened = store()
+    opened.update_image_info("c", SAID)
+    opened.save_label("c", upload(tmp_path, "drawn.xml", "drawn"), "final", {})
+    file = tmp_path / "studies" / "sub" / "c.tif"
+    content = file.read_bytes()
+    for part, expected in ((None, None), (content[:3], (None, None)), (content, (SAID["weak_label"], "drawn"))):
+        file.unlink() if part is None else file.write_bytes(part)
+        opened.refresh()
+        assert part is None or said_and_drawn(opened) == expected
+
+
+def test_what_was_kept_without_the_content_counts_for_a_file_of_that_name_and_is_said(store, tmp_path, caplog):
+    (tmp_path / "studies" / "labels" / "final").mkdir(parents=True)
+    (tmp_path / "studies" / "labels" / "final" / "c.xml").write_text("drawn")
+    kept = {"c": {**SAID, "name": "sub/c.tif", "ts": 5}, "b": {**SAID, "name": "sub/b.svs", "ts": 5}}
+    (tmp_path / "studies" / "labels" / "gone.json").write_text(json.dumps(kept))
+    opened = store()
+    assert said_and_drawn(opened) == (SAID["weak_label"], "drawn")
+    assert "sub/c.tif: the label kept for 'c'" in caplog.text
+    assert said_and_drawn(opened, "b") == (None, None)
+    # From now on its content is known.
+    replace(tmp_path, opened.refresh)
+    assert said_and_drawn(opened) == (None, None)
+
+
+def test_a_labelled_file_that_was_replaced_in_its_place_is_said(store, tmp_path, caplog):
+    store().update_image_info("c", SAID)
+    (tmp_path / "studies" / "sub" / "c.tif").write_bytes(b"another")
+    opened = store()
+    assert "c.tif has changed since 'c' was labelled" in caplog.text
+    assert said_and_drawn(opened) == (SAID["weak_label"], None)
+    caplog.clear()
+    opened.update_image_info("c", SAID)
+    store()
+    assert "has changed" not in caplog.text

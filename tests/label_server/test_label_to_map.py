@@ -33,7 +33,8 @@ def folder(monai_label, tmp_path_factory):
     (folder / "studies" / "cases").mkdir(parents=True)
     for name, (tiles, tumour) in SLIDES.items():
         write_big_slide(folder / "studies" / "cases" / f"{name}.tif", tiles, tumour)
-    write_big_slide(folder / "studies" / "cases" / "theirs.ome.tif", (12, 12), [])
+    for name in ("theirs.ome.tif", "damaged.tif"):
+        write_big_slide(folder / "studies" / "cases" / name, (12, 12), [])
     embed(folder / "studies", folder / "features", folder / "tissue")
     # As another program would call it.
     (folder / "features" / "theirs.h5").rename(folder / "features" / "theirs.ome.h5")
@@ -88,6 +89,12 @@ def test_labels_train_the_head_and_redraw_the_map_without_the_encoder(folder):
         assert (proposed.status, proposed.json["id"]) == (200, "big"), proposed
         proposed = server.ask("POST", "/activelearning/uncertain_and_far", {"patch_size": [256, 256], "image": "theirs"})
         assert (proposed.status, proposed.json["id"]) == (200, "theirs"), proposed
+        # Both are without a label, and the first in turn has features that cannot be read.
+        (folder / "features" / "damaged.h5").write_bytes(b"damaged")
+        proposed = server.ask("POST", "/activelearning/uncertain_and_far", {"patch_size": [256, 256], "slides": 1})
+        assert (proposed.status, proposed.json.get("id")) == (200, "theirs"), proposed
+        refused = server.ask("POST", "/activelearning/uncertain_and_far", {"patch_size": [256, 256], "image": "damaged"})
+        assert (refused.status, "damaged.h5" in refused.reason) == (400, True), refused
         wait_for_the_warm_process(server.process.pid)
         started, used = time.monotonic(), cpu_seconds(server.process.pid)
         task = server.ask("POST", "/train/alpha_beta_mil", {})

@@ -10,9 +10,10 @@ import torch
 
 from scripts.label_server.maps.known_outlines import KnownOutlines
 from scripts.label_server.studies.slide_names import find_slides
-from shared.networks import SideOutputVGG
+from shared.data import load_manifest
+from shared.networks import InstanceClassifier, SideOutputVGG
 
-from .conftest import DEADLINE_S, TINY_CDWS, Server, running
+from .conftest import DEADLINE_S, TINY_CDWS, TINY_SLIDES, Server, running
 from .test_training import say
 
 
@@ -109,3 +110,35 @@ def test_slides_in_subfolders_are_served_by_a_model_without_a_pixel_size(monai_l
         assert server.ask("GET", "/datastore/image/info?image=slide_00").json["path"].endswith("case1/slide_00.tif")
         assert server.ask("GET", "/datastore/image/info?image=case3~slide_00").json["path"].endswith("case3/slide_00.tif")
         assert server.ask("GET", "/weak_labels/").json["slide_00"]["fraction"] == 0.3
+
+
+@pytest.mark.slow
+def test_slides_of_one_patient_stay_in_one_split_of_a_training(monai_label, generated, tmp_path):
+    studies, weights = tmp_path / "studies", tmp_path / "weights"
+    labels = {f"patient{case}_{slide}": slide for case in range(3) for slide in (0, 1)}
+    for name in labels:
+        (studies / name.partition("_")[0]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(generated / "slides" / "slide_00.tif", studies / name.partition("_")[0] / f"{name}.tif")
+    weights.mkdir()
+    torch.save(InstanceClassifier("resnet10", norm="batch").state_dict(), weights / "model.pt")
+    (weights / "config.json").write_text(json.dumps(TINY_SLIDES))
+    (weights / "calibration.json").write_text('{"threshold": 0.5}')
+    arguments = ["--models", "alpha_beta_mil", "--checkpoint", f"alpha_beta_mil={weights}", "--case_pattern", "^([^/]+)/"]
+    with running(Server(studies, tmp_path / "work", arguments)) as server:
+        for name, label in labels.items():
+            say(server, name, label)
+        assert server.ask("POST", "/train/alpha_beta_mil", {}).status == 200
+        (manifest,) = (tmp_path / "work").glob("models/alpha_beta_mil/*/labels.csv")
+        rows = load_manifest(manifest)
+        assert server.ask("DELETE", "/train/").status == 200
+        assert {row["case_id"] for row in rows} == {"patient0", "patient1", "patient2"}
+        assert sorted({(row["split"], row["case_id"]) for row in rows})[-1][0] == "val"
+        assert len({(row["split"], row["case_id"]) for row in rows}) == 3
+        # One whose patient is not known could be in both splits.
+        shutil.copy(generated / "slides" / "slide_00.tif", studies / "top.tif")
+        while "top" not in server.ask("GET", "/datastore/?output=all").json["objects"]:
+            time.sleep(0.2)
+        say(server, "top", 1)
+        while (refused := server.ask("POST", "/train/alpha_beta_mil", {})).status == 429:
+            time.sleep(0.2)
+        assert (refused.status, "top.tif does not match the case_pattern" in refused.reason) == (422, True), refused

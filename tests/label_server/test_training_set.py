@@ -6,10 +6,17 @@ import shapely
 from PIL import Image
 from shapely.geometry import box
 
-from scripts.label_server.learning.training_set import LabelledSlide, drawn_fraction, labelled_regions, write_training_set
+from scripts.label_server.learning.training_set import (
+    LabelledSlide,
+    drawn_fraction,
+    labelled_regions,
+    with_cases,
+    write_training_set,
+)
 from scripts.label_server.learning.weak_labels import DRAWN, SAID, DrawnAreas, WeakLabel
 from scripts.label_server.refusal import Refusal
 from shared.data import load_manifest
+from shared.data.case_pattern import CasePattern
 from shared.data.tissue_cache import TissueCache
 from shared.synthetic import write_slide
 from shared.wsi import Slide, TissueMap
@@ -104,6 +111,54 @@ def test_a_manifest_of_regions_needs_areas_where_they_are_asked_for(slides, tmp_
     for record in load_manifest(path):
         assert record["case_id"].startswith("case")
         assert record["area"] is not None
+
+
+def splits_of(slides, path, tissue, cases, val_share=0.25):
+    """case -> its splits, and split -> its labels, of slides ``case_index.tif``."""
+    names = {slide.image_id: f"{case}/{slide.path.name}" for slide, case in zip(slides, cases, strict=True)}
+    write_training_set(with_cases(slides, names, CasePattern("^([^/]+)/")), path, tissue, None, val_share=val_share)
+    of_case, of_split = {}, {}
+    for record in load_manifest(path):
+        of_case.setdefault(record["case_id"], set()).add(record["split"])
+        of_split.setdefault(record["split"], set()).add(record["label"])
+    return of_case, of_split
+
+
+@pytest.mark.parametrize("val_share", [0.01, 0.25, 0.99])
+@pytest.mark.parametrize(
+    ("labels", "cases"),
+    [
+        # A normal and a tumour slide of each patient; two slides of each; one patient with both, and others.
+        ([NORMAL, TUMOUR] * 4, "aabbccdd"),
+        ([NORMAL] * 4 + [TUMOUR] * 4, "aabbccdd"),
+        ([NORMAL, TUMOUR] * 2, "aabb"),
+        ([NORMAL, TUMOUR, NORMAL, TUMOUR], "aabc"),
+        ([NORMAL, TUMOUR, NORMAL, TUMOUR, TUMOUR], "aabbc"),
+        ([NORMAL, TUMOUR, NORMAL, TUMOUR, NORMAL, NORMAL], "aabbcd"),
+    ],
+)
+def test_a_patient_is_in_one_split_and_both_labels_in_both(slides, tmp_path, labels, cases, val_share):
+    of_case, of_split = splits_of(slides(labels), tmp_path / "labels.csv", TissueCache(tmp_path / "tissue"), cases, val_share)
+    assert set(of_case) == set(cases)
+    assert all(len(splits) == 1 for splits in of_case.values())
+    assert of_split == {"train": {0, 1}, "val": {0, 1}}
+
+
+def test_a_quarter_of_the_patients_validates(slides, tmp_path):
+    cases = "aabbccddeeffgghh"
+    of_case, _ = splits_of(slides([NORMAL, TUMOUR] * 8), tmp_path / "labels.csv", TissueCache(tmp_path / "tissue"), cases)
+    assert sum(splits == {"val"} for splits in of_case.values()) == 2
+
+
+def test_a_label_of_a_single_patient_and_slides_of_an_unknown_one_are_refused(slides, tmp_path):
+    path, tissue = tmp_path / "labels.csv", TissueCache(tmp_path / "tissue")
+    with pytest.raises(Refusal, match="found normal slides of 2 and tumour slides of 1"):
+        splits_of(slides([NORMAL, TUMOUR] * 2 + [NORMAL]), path, tissue, "aaaab")
+    with pytest.raises(
+        Refusal, match=r"the case of 2 labelled slides is not known.*: /case2\.tif does not match the case_pattern"
+    ):
+        splits_of(slides([NORMAL, TUMOUR] * 2), path, tissue, ["a", "b", "", ""])
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("labels", [[NORMAL, NORMAL, TUMOUR], [NORMAL, TUMOUR, TUMOUR], []])

@@ -5,8 +5,9 @@ from threading import Event, Thread
 import pytest
 from shapely.geometry import box
 
-from scripts.label_server.learning.weak_labels import DRAWN, METADATA, SAID, DrawnAreas, weak_label
+from scripts.label_server.learning.weak_labels import DRAWN, METADATA, SAID, drawn_areas, weak_label
 from scripts.label_server.refusal import Refusal
+from scripts.label_server.studies import drawn_files
 from scripts.label_server.studies.drawn_files import DrawnFiles
 
 
@@ -36,6 +37,52 @@ def test_what_is_drawn(draw, name, label):
     found = weak_label({}, draw(name))
     assert (found.label, found.fraction, found.source) == (label, None if label else 0.0, DRAWN)
     assert (found.drawn.tumour if label else found.drawn.normal).equals(box(10, 20, 110, 70))
+
+
+def square(least, most):
+    return [(least, least), (most, least), (most, most), (least, most)]
+
+
+def imagescope(layer, inner):
+    """A layer with a region of no name, and in it one of a name."""
+    regions = "".join(
+        f'<Region Id="{index}" Type="0" Text="{name}" NegativeROA="0"><Vertices>'
+        + "".join(f'<Vertex X="{x}" Y="{y}" Z="0"/>' for x, y in corners)
+        + "</Vertices></Region>"
+        for index, (name, corners) in enumerate([("", square(0, 100)), (inner, square(20, 80))])
+    )
+    return f'<Annotations><Annotation Id="1" Name="{layer}"><Regions>{regions}</Regions></Annotation></Annotations>'
+
+
+def asap_groups(outer, inner):
+    """A group within a group, and an area of each."""
+    areas = "".join(
+        f'<Annotation Name="{group}0" PartOfGroup="{group}" Type="Polygon"><Coordinates>'
+        + "".join(f'<Coordinate Order="{order}" X="{x}" Y="{y}"/>' for order, (x, y) in enumerate(corners))
+        + "</Coordinates></Annotation>"
+        for group, corners in ((outer, square(0, 100)), (inner, square(20, 80)))
+    )
+    groups = f'<Group Name="{outer}" PartOfGroup="None"/><Group Name="{inner}" PartOfGroup="{outer}"/>'
+    return f"<ASAP_Annotations><Annotations>{areas}</Annotations><AnnotationGroups>{groups}</AnnotationGroups></ASAP_Annotations>"
+
+
+@pytest.mark.parametrize("write", [imagescope, asap_groups])
+@pytest.mark.parametrize(
+    ("outer", "inner", "tumour", "normal"),
+    [
+        ("Tumor", "Normal", 6400, 3600),
+        ("Cancer", "benign", 6400, 3600),
+        ("Normal", "Tumor", 3600, 6400),
+        # What is not known of itself is what it is part of.
+        ("Tumor", "Grade 3", 10_000, 0),
+        ("Normal", "Stroma", 0, 10_000),
+    ],
+)
+def test_an_area_is_what_the_nearest_known_class_says(tmp_path, write, outer, inner, tumour, normal):
+    path = tmp_path / "slide.xml"
+    path.write_text(write(outer, inner))
+    found = drawn_areas(path)
+    assert (found.tumour.area, found.normal.area) == (tumour, normal)
 
 
 @pytest.mark.parametrize(
@@ -82,18 +129,18 @@ def test_labels_of_another_form_are_refused(value):
         weak_label({"weak_label": value}, None)
 
 
-def test_what_is_known_is_given_out_while_another_file_is_read(draw, tmp_path, monkeypatch):
+def test_what_is_known_is_given_out_while_another_file_is_read(draw, asap_annotation, tmp_path, monkeypatch):
     files, known = DrawnFiles(tmp_path / "drawn"), draw("Tumor")
     assert files.areas(known, "level0").label == 1
-    is_reading, is_read = Event(), Event()
+    is_reading, is_read, run = Event(), Event(), files._run
 
-    def slowly(*_):
+    def slowly(*arguments):
         is_reading.set()
         is_read.wait(600)
-        return DrawnAreas()
+        return run(*arguments)
 
-    monkeypatch.setattr(files, "_read", slowly)
-    (tmp_path / "other.xml").write_text("other")
+    monkeypatch.setattr(files, "_run", slowly)
+    (tmp_path / "other.xml").write_bytes(asap_annotation("Normal", (10, 20, 110, 70)))
     reader = Thread(target=files.areas, args=(tmp_path / "other.xml", "level0"))
     reader.start()
     assert is_reading.wait(600)
@@ -101,3 +148,69 @@ def test_what_is_known_is_given_out_while_another_file_is_read(draw, tmp_path, m
     assert reader.is_alive()
     is_read.set()
     reader.join()
+
+
+def test_a_drawing_that_took_too_long_on_a_busy_machine_is_read_under_a_higher_limit(draw, tmp_path):
+    files, path = DrawnFiles(tmp_path / "drawn", longest_s=0.01), draw("Tumor")
+    with pytest.raises(Refusal, match=r"take longer than 0\.01 s to read: .* or try again later"):
+        files.areas(path, "level0")
+    files.longest_s = 60
+    assert files.areas(path, "level0").label == 1
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [
+        ((-9, True), "take longer than"),
+        ((-9, False), "GiB of memory"),
+        ((1, False), "GiB of memory"),
+        ((4, False), "disk is away"),
+    ],
+)
+def test_what_may_be_the_fault_of_the_machine_is_read_again_after_a_pause(draw, tmp_path, monkeypatch, ending, reason):
+    files, path = DrawnFiles(tmp_path / "drawn"), draw("Tumor")
+    run = files._run
+
+    def failing(_, log):
+        log.write("disk is away")
+        return ending
+
+    for pause in (10, 0):
+        monkeypatch.setattr(drawn_files, "_PAUSE", pause)
+        files.longest_s += 1
+        monkeypatch.setattr(files, "_run", failing)
+        with pytest.raises(Refusal, match=reason):
+            files.areas(path, "level0")
+        monkeypatch.setattr(files, "_run", run)
+        if pause:
+            with pytest.raises(Refusal, match=reason):
+                files.areas(path, "level0")
+    assert files.areas(path, "level0").label == 1
+
+
+def test_a_file_that_holds_no_annotations_is_read_once(tmp_path, monkeypatch):
+    files, path = DrawnFiles(tmp_path / "drawn"), tmp_path / "slide.xml"
+    path.write_text("<html/>")
+    monkeypatch.setattr(drawn_files, "_PAUSE", 0)
+    for _ in range(2):
+        with pytest.raises(Refusal, match=r"slide\.xml") as refused:
+            files.areas(path, "level0")
+        assert refused.value.status == 400
+        monkeypatch.setattr(files, "_run", lambda *_: pytest.fail("read again"))
+
+
+def test_the_system_is_to_blame_for_a_file_that_it_cannot_read(tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty.xml").write_text("")
+    (tmp_path / "cut.xml.gz").write_bytes(b"no gzip")
+    found = [
+        drawn_files.main(str(tmp_path / name), "level0", "0", "0", str(tmp_path / "areas"))
+        for name in ("empty.xml", "cut.xml.gz")
+    ]
+    assert found == [3, 3]
+
+    def away(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("shared.wsi.annotations.reading.opened_annotations", away)
+    assert drawn_files.main(str(tmp_path / "empty.xml"), "level0", "0", "0", str(tmp_path / "areas")) == 4
+    assert "empty.xml cannot be read ([Errno 5] Input/output error)" in capsys.readouterr().out.splitlines()[-1]

@@ -49,4 +49,5 @@ def _proposed(app: PathologyApp, strategy: str, params: dict[str, Any], user: st
         store.update_image_info(image_id, {"strategy": strategies})
     except (NotImplementedError, OSError) as error:
         logger.warning("the proposal of %s could not be recorded: %s", image_id, error)
-    return {**result, **info, "strategy": strategies}
+    # Clients may have stored anything under any name: the proposal comes first.
+    return {**info, **result, "strategy": strategies}

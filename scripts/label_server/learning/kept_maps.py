@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from shared.inference.cohort.finished import FINISHED
+from shared.inference.cohort.finished import FINISHED, fingerprint
 from shared.inference.cohort.worker import CohortWorker
 from shared.inference.inputs import ImageInput
 from shared.inference.row import Row
@@ -38,6 +38,13 @@ class KeptMaps:
         image = ImageInput(path, image_id)
         return None if worker.unfinished([image]) else worker.store.read(image.name)
 
+    def fault_of_file(self, name: str, model: LoadedModel, image_id: str, path: Path) -> str | None:
+        """Why this version could not map a slide, if that was the fault of its file, which has not changed; None otherwise."""
+        row = CohortWorker(model.mapper, self.folder_of(name, model)).store.read(image_id)
+        if row is None or row["status"] in FINISHED or not _is_of_file(row):
+            return None
+        return str(row["reason"]) if row.get("fingerprint") == fingerprint(model.settings, ImageInput(path, image_id)) else None
+
     def map_slide(self, name: str, model: LoadedModel, image_id: str, path: Path, mpp: float | None = None) -> Row:
         """Map a whole slide unless it is already mapped, and return its row.
 
@@ -62,6 +69,10 @@ class KeptMaps:
                 worker.store.flush()
         if outcome.row["status"] not in FINISHED:
             reason = str(outcome.row["reason"])
-            # A ValueError is the fault of the file; anything else is the server's.
-            raise Refusal(f"{image_id} cannot be mapped: {reason}", 422 if reason.startswith("ValueError") else 500)
+            raise Refusal(f"{image_id} cannot be mapped: {reason}", 422 if _is_of_file(outcome.row) else 500)
         return outcome.row
+
+
+def _is_of_file(row: Row) -> bool:
+    """Whether a slide failed by the fault of its file, which is a ValueError; anything else is the server's."""
+    return str(row["reason"]).startswith("ValueError")

@@ -6,12 +6,13 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import shapely
 
+from shared.data.case_pattern import CasePattern
 from shared.data.manifest import write_manifest
 from shared.data.record import Record, label_of
 from shared.data.tissue_cache import TissueCache
@@ -30,12 +31,25 @@ LEAST_TISSUE, LEAST_NORMAL = 0.5, 0.5
 
 @dataclass(frozen=True)
 class LabelledSlide:
-    """A slide and its weak label; `mpp`, micrometres per level-0 pixel, is used if its file does not state it."""
+    """A slide and its weak label.
+
+    Args:
+        image_id: id of the slide.
+        path: path of its file.
+        label: its weak label.
+        mpp: micrometres per level-0 pixel, used if the file does not state it.
+        case: patient of the slide; None for a case of its own.
+    """
 
     image_id: str
     path: Path
     label: WeakLabel
     mpp: float | None = None
+    case: str | None = None
+
+    @property
+    def case_id(self) -> str:
+        return self.image_id if self.case is None else self.case
 
 
 def write_training_set(
@@ -49,7 +63,7 @@ def write_training_set(
 ) -> dict[str, int]:
     """Write a manifest of slides, or of their regions, with the splits train and val.
 
-    Each slide is in one split, and both splits have slides of both labels. Splits are derived from the slides' names, so that
+    Each case is in one split, and both splits have slides of both labels. Splits are derived from the names of the cases, so that
     they change little when slides are added.
 
     Args:
@@ -58,14 +72,14 @@ def write_training_set(
         tissue: cache of the slides' tissue.
         region: side in pixels and micrometres per pixel of regions, see `labelled_regions`; None for whole slides.
         needs_area: whether to leave out tumour regions whose share of tumour is not known.
-        val_share: share of each label's slides for validation, but at least one slide.
+        val_share: share of each label's cases for validation, but at least one case.
         slide_mpp: micrometres per level-0 pixel of slides for which neither the file nor the slide's own `mpp` states it.
 
     Returns:
         the number of rows with each label, as ``"0"`` and ``"1"``.
 
     Raises:
-        Refusal: if a label has fewer than two slides.
+        Refusal: if a label has slides of fewer than two cases.
         ValueError: if a slide cannot be read.
     """
     per_slide: dict[str, list[Record]] = {}
@@ -76,20 +90,46 @@ def write_training_set(
             per_slide[slide.image_id] = kept
         else:
             logger.warning("%s is left out: its label determines the label of none of its regions", slide.image_id)
+    case_of = {slide.image_id: slide.case_id for slide in slides}
     labels = {name: max(map(label_of, records)) for name, records in per_slide.items()}
-    counts = Counter(labels.values())
-    if min(counts[0], counts[1]) < 2:
-        raise Refusal(
-            f"training needs at least two normal and two tumour slides, one of each for validation; found {counts[0]} normal and "
-            f"{counts[1]} tumour slides that can be used"
-        )
-    split_of = _splits(labels, val_share)
+    of_cases: dict[str, set[int]] = {}
+    for name, label in labels.items():
+        of_cases.setdefault(case_of[name], set()).add(label)
+    _check_numbers(Counter(labels.values()), Counter(label for found in of_cases.values() for label in found))
+    split_of = _splits(of_cases, val_share)
     rows: list[Record] = [
-        {**record, "split": split_of[name], "case_id": name} for name, records in per_slide.items() for record in records
+        {**record, "split": split_of[case_of[name]], "case_id": case_of[name]}
+        for name, records in per_slide.items()
+        for record in records
     ]
     write_manifest(rows, path)
     written = Counter(row["label"] for row in rows)
     return {str(label): written[label] for label in (0, 1)}
+
+
+def with_cases(slides: Sequence[LabelledSlide], names: Mapping[str, str], pattern: CasePattern) -> list[LabelledSlide]:
+    """The slides with their cases.
+
+    Args:
+        slides: slides of the training.
+        names: id of each slide -> its path in the studies folder.
+        pattern: it finds the case in this path.
+
+    Raises:
+        Refusal: if it finds none in some of them.
+    """
+    found, unmatched = [], []
+    for slide in slides:
+        try:
+            found.append(replace(slide, case=pattern.case_of(names[slide.image_id])))
+        except ValueError as error:
+            unmatched.append(str(error))
+    if unmatched:
+        raise Refusal(
+            f"the case of {len(unmatched)} labelled slides is not known, so that they could be in both training and validation: "
+            f"{unmatched[0]}. Rename them or their folders, or start the server with another --case_pattern"
+        )
+    return found
 
 
 def labelled_regions(slide: Slide, label: WeakLabel, tissue: TissueMap, size_px: int, mpp: float) -> list[Record]:
@@ -177,13 +217,36 @@ def drawn_fraction(slide: LabelledSlide, tissue: TissueCache, slide_mpp: float |
     return min(1.0, inside / tissue_px) if tissue_px else 0.0
 
 
-def _splits(labels: Mapping[str, int], val_share: float) -> dict[str, str]:
-    splits: dict[str, str] = {}
-    for label in (0, 1):
-        names = sorted((name for name in labels if labels[name] == label), key=_shuffled)
-        num_val = min(len(names) - 1, max(1, math.floor(val_share * len(names) + 0.5)))
-        splits |= {name: "val" if index < num_val else "train" for index, name in enumerate(names)}
-    return splits
+def _check_numbers(slides: Mapping[int, int], cases: Mapping[int, int]) -> None:
+    if min(slides[0], slides[1]) < 2:
+        raise Refusal(
+            f"training needs at least two normal and two tumour slides, one of each for validation; found {slides[0]} normal and "
+            f"{slides[1]} tumour slides that can be used"
+        )
+    if min(cases[0], cases[1]) < 2:
+        raise Refusal(
+            "training needs normal slides of at least two cases (--case_pattern) and tumour slides of at least two, as each case "
+            f"is either trained on or validated on; found normal slides of {cases[0]} and tumour slides of {cases[1]}"
+        )
+
+
+def _splits(labels: Mapping[str, Collection[int]], val_share: float) -> dict[str, str]:
+    """Case -> train or val, from the labels of each case's slides. A label of at least two cases is in both splits."""
+    both = sorted((name for name in labels if len(labels[name]) == 2), key=_shuffled)
+    single = {label: sorted((name for name in labels if {*labels[name]} == {label}), key=_shuffled) for label in (0, 1)}
+    # Where a label is in no other cases, these must be in both splits.
+    least = 1 if both and not (single[0] and single[1]) else 0
+    num_both = min(len(both) - least, max(least, _share(val_share, len(both))))
+    val = {*both[:num_both]}
+    for names in single.values():
+        num_cases = len(both) + len(names)
+        wanted = min(num_cases - 1, max(1, _share(val_share, num_cases)))
+        val |= {*names[: max(0, wanted - num_both)]}
+    return {name: "val" if name in val else "train" for name in labels}
+
+
+def _share(share: float, number: int) -> int:
+    return math.floor(share * number + 0.5)
 
 
 def _shuffled(name: str) -> int:

@@ -174,7 +174,7 @@ def check_info(info: dict[str, Any]) -> dict[str, Any]:
         stated_label(metadata)
     if "strategy" in info and (not isinstance(info["strategy"], Mapping) or len(proposals(info)) != len(info["strategy"])):
         raise Refusal(f'strategy must be of the form {{NAME: {{"ts": SECONDS}}}}, got {repr(info["strategy"])[:80]}')
-    kept = sorted({"path", "name", "ts"} & set(info))
+    kept = sorted({"path", "name", "ts", "content_key"} & set(info))
     if kept:
         raise Refusal(f"{', '.join(kept)} of a slide cannot be set: the server provides them")
     return info
@@ -195,7 +195,9 @@ def drawn_areas(path: Path, frame: str = QUPATH, qupath_origin_px: tuple[int, in
     """The areas of an annotation file whose classes denote tumour or normal tissue; ``Tumor: Positive`` counts as ``Tumor``.
 
     Of nested areas the inner one counts, see `shared.wsi.annotations.drawing_order`: normal tissue, or an area of an unknown
-    class, is not part of the tumour around it. Areas without a class and QuPath's ``Region*`` are ignored.
+    class, is not part of the tumour around it. Of an area's own class and those above it (its layer, the groups of its group) the
+    nearest that is known counts: an area Normal in a layer Tumor is normal. Areas without a class and QuPath's ``Region*`` are
+    ignored.
 
     Args:
         path: path of the file.
@@ -213,9 +215,7 @@ def drawn_areas(path: Path, frame: str = QUPATH, qupath_origin_px: tuple[int, in
 
 def _kind(annotation: Annotation) -> int | None:
     """Tumour, normal tissue, or another class; None for an area without a class of its own."""
-    names = [plain_name(name) for name in (*annotation.names, annotation.base_class)]
-    if not TUMOUR_CLASSES.isdisjoint(names):
-        return _TUMOUR
-    if not NORMAL_CLASSES.isdisjoint(names):
-        return _NORMAL
+    for name in map(plain_name, (annotation.class_name, annotation.base_class, *annotation.parents)):
+        if name in TUMOUR_CLASSES | NORMAL_CLASSES:
+            return _TUMOUR if name in TUMOUR_CLASSES else _NORMAL
     return None if is_neutral(annotation) else _OTHER

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel
 
 from shared.writers.atomic import atomic_path
 from shared.wsi.annotations.annotation_file import ANNOTATION_SUFFIXES, PACKED_SUFFIXES
@@ -23,7 +21,8 @@ from shared.wsi.formats import image_suffixes
 from ..doors.access import check_name
 from ..learning.weak_labels import check_info, stated_label
 from ..refusal import Refusal
-from .gone_slides import GoneSlides
+from .gone_slides import CONTENT, OF_EVERY_SLIDE, GoneSlides, content_of
+from .locked_datastore import LockedDatastore
 from .slide_names import FoundSlides, find_slides
 from .studies_watch import watch_studies
 
@@ -32,12 +31,13 @@ logger = logging.getLogger(__name__)
 FINAL = "final"
 
 
-class SlideDatastore(LocalDatastore):
+class SlideDatastore(LockedDatastore):
     """A folder of slides and images, with its subfolders. Labels are stored in its ``labels/`` and ``datastore_v2.json``.
 
     It differs from MONAI Label's datastore: annotation files are not taken as images, subfolders are searched, every name from a
-    client is checked, labels are validated before they are stored, and ``datastore_v2.json`` is replaced atomically. The entry
-    ``name`` of a slide is its path in the folder; for its id see `find_slides`.
+    client is checked, labels are validated before they are stored, and several servers may serve one folder. The entry ``name``
+    of a slide is its path in the folder, and ``content_key`` tells the file that was labelled from others; for its id see
+    `find_slides`.
 
     Args:
         folder: folder of the slides.
@@ -59,6 +59,8 @@ class SlideDatastore(LocalDatastore):
         self._check_annotations = check_annotations or (lambda slide, annotations: None)
         self._excluded = list(excluded)
         self.found = FoundSlides({}, {})
+        # Id and content of slides that were warned of.
+        self._warned: set[tuple[str, str | None]] = set()
         self._gone = GoneSlides(Path(folder, "labels", "gone.json"))
         suffixes = sorted(image_suffixes() | {*ANNOTATION_SUFFIXES, *PACKED_SUFFIXES}, key=len)
         # Later suffixes take precedence, so longer ones come later: .geojson.gz rather than .gz.
@@ -103,26 +105,30 @@ class SlideDatastore(LocalDatastore):
             raise Refusal(f"{suffix[:80] or 'a file without a suffix'} is not a known format of slides or images")
         check_name(f"{check_name(image_id)}{suffix}")
         path = Path(self._datastore.image_path(), f"{image_id}{suffix}")
-        with FileLock(self._lock_file):
+        with self._changing() as slides:
             # The file may belong to a slide with another id, or to none.
-            if image_id in self._datastore.objects or path.exists():
+            if image_id in slides or path.exists():
                 raise Refusal(f"a slide {image_id!r} already exists: give this one another name", 409)
             with atomic_path(path) as temporary:
                 shutil.copy(image_filename, temporary)
             info = {**image_info, "ts": int(time.time()), "name": path.name}
-            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
-            self._update_datastore_file(lock=False)
+            slides[image_id] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
+            self._reattach([image_id])
+            self._identify()
         return image_id
 
     def remove_image(self, image_id: str) -> None:
         self.slide_path(image_id)
-        entry = self._datastore.objects[image_id]
-        for tag in list(entry.labels):
-            self.remove_label(image_id, tag)
-        entry.image.info = {"name": _path_of(image_id, entry)}
-        # Removes a link, not its target.
-        Path(self._datastore.image_path(), _path_of(image_id, entry)).unlink()
-        self.refresh()
+        with self._changing() as slides:
+            entry = self._entry(image_id)
+            for tag in list(entry.labels):
+                self._remove_label_files(image_id, tag)
+            path = _path_of(image_id, entry)
+            # Removes a link, not its target.
+            Path(self._datastore.image_path(), path).unlink()
+            self._gone.forget(image_id, path, entry.image.info.get(CONTENT))
+            del slides[image_id]
+            self._reconcile_datastore()
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         slide = self.slide_path(image_id)
@@ -131,12 +137,14 @@ class SlideDatastore(LocalDatastore):
         self._check_annotations(slide, Path(label_filename))
         _, ending = self._to_id(Path(label_filename).name)
         path = Path(self._datastore.label_path(label_tag), self._filename(image_id, ending))
-        with FileLock(self._lock_file):
+        with self._changing():
+            entry = self._entry(image_id)
             with atomic_path(path) as temporary:
                 shutil.copy(label_filename, temporary)
             info = {**(label_info or {}), "ts": int(time.time()), "name": path.name}
-            self._datastore.objects[image_id].labels[label_tag] = DataModel(info=info, ext=ending)
-            self._update_datastore_file(lock=False)
+            entry.labels[label_tag] = DataModel(info=info, ext=ending)
+            self._note_content(entry, slide)
+            self._update_datastore_file()
             for other in self._label_files(image_id, label_tag) - {path}:
                 other.unlink(missing_ok=True)
         self._on_label(image_id)
@@ -146,23 +154,34 @@ class SlideDatastore(LocalDatastore):
         """A slide's label files in all formats; one left behind would reappear when the others are removed."""
         return {path for path in Path(self._datastore.label_path(tag)).iterdir() if self._to_id(path.name)[0] == image_id}
 
-    def remove_label(self, label_id: str, label_tag: str) -> None:
-        uri = self.get_label_uri(label_id, check_tag(label_tag))
-        if not uri:
-            raise Refusal(f"{label_id!r} has no label", 404)
-        for path in self._label_files(label_id, label_tag):
+    def _remove_label_files(self, image_id: str, tag: str) -> None:
+        for path in self._label_files(image_id, tag):
             path.unlink(missing_ok=True)
-        self.refresh()
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        with self._changing():
+            if not self.get_label_uri(label_id, check_tag(label_tag)):
+                raise Refusal(f"{label_id!r} has no label", 404)
+            self._remove_label_files(label_id, label_tag)
+            self._reconcile_datastore()
         self._on_label(label_id)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        self.slide_path(image_id)
+        path = self.slide_path(image_id)
         if not isinstance(info, dict):
             raise Refusal(f"info must be a JSON object, got {type(info).__name__}")
         stated = stated_label(check_info(info))
-        super().update_image_info(image_id, info)
+        with self._changing():
+            entry = self._entry(image_id)
+            entry.image.info.update(info)
+            if "weak_label" in info or CONTENT not in entry.image.info:
+                self._note_content(entry, path)
         if stated is not None:
             self._on_label(image_id)
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        with self._changing():
+            super().update_label_info(label_id, label_tag, info)
 
     def annotation_file(self, image_id: str) -> Path | None:
         """The annotations that were submitted for a slide; None if there are none."""
@@ -174,43 +193,119 @@ class SlideDatastore(LocalDatastore):
         ending = max((ending for ending in endings if file.endswith(ending)), key=len, default=Path(file).suffix)
         return file.removesuffix(ending), ending
 
+    def _reconcile_datastore(self) -> None:
+        with self._changing():
+            self._remove_non_existing()
+            self._add_non_existing_images()
+            for folder in sorted(Path(self._datastore.label_path(None)).iterdir()):
+                if folder.is_dir():
+                    self._add_non_existing_labels(folder.name)
+            self._identify()
+
     def _add_non_existing_images(self) -> int:
         """Add the slides that are new in the folder; return their number."""
-        self._init_from_datastore_file()
-        folder = Path(self._datastore.image_path())
-        known = {_path_of(image_id, entry): image_id for image_id, entry in self._datastore.objects.items()}
+        slides, folder = self._datastore.objects, Path(self._datastore.image_path())
+        known = {_path_of(image_id, entry): image_id for image_id, entry in slides.items()}
         self.found = find_slides(folder, known, [Path(self._datastore.label_path(None)), *self._excluded])
-        new = {image_id: path for image_id, path in self.found.paths.items() if image_id not in self._datastore.objects}
+        new = {image_id: path for image_id, path in self.found.paths.items() if image_id not in slides}
         for image_id, path in new.items():
-            info = {**self._gone.info_of(image_id, path), "ts": int(time.time()), "name": path}
-            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=Path(path).suffix))
+            info = {"ts": int(time.time()), "name": path}
+            slides[image_id] = ImageLabelModel(image=DataModel(info=info, ext=Path(path).suffix))
+        self._reattach(new)
         return len(new)
 
     def _remove_non_existing(self) -> int:
-        self._init_from_datastore_file()
-        objects, folder = self._datastore.objects, Path(self._datastore.image_path())
-        gone = {image_id: entry for image_id, entry in list(objects.items()) if not (folder / _path_of(image_id, entry)).exists()}
+        slides, folder = self._datastore.objects, Path(self._datastore.image_path())
+        gone = {image_id: entry for image_id, entry in slides.items() if not (folder / _path_of(image_id, entry)).exists()}
         # This comes first, so that nothing is removed if it fails.
         self._gone.keep({image_id: entry.image.info for image_id, entry in gone.items()})
         for image_id in gone:
-            objects.pop(image_id, None)
+            del slides[image_id]
         removed = len(gone)
-        for image_id, entry in list(objects.items()):
+        for image_id, entry in slides.items():
             for tag, label in list(entry.labels.items()):
                 if not Path(self._datastore.label_path(tag), self._filename(image_id, label.ext)).exists():
                     del entry.labels[tag]
                     removed += 1
         return removed
 
-    def _update_datastore_file(self, lock: bool = True) -> None:
-        if lock:
-            with FileLock(self._lock_file):
-                self._update_datastore_file(lock=False)
+    def _reattach(self, new: Collection[str]) -> None:
+        """Give slides that are back what is kept of them; what is kept of another slide of the same name is left aside.
+
+        It is tried again as long as nothing else is known of a slide, because its file may still be being copied.
+
+        Args:
+            new: ids of the slides that were not there before.
+        """
+        final = Path(self._datastore.label_path(FINAL))
+        for image_id, kept in self._gone.kept().items():
+            entry = self._datastore.objects.get(image_id)
+            if entry is None or (_is_known(entry) and image_id not in new):
+                continue
+            path = _path_of(image_id, entry)
+            content = content_of(Path(self._datastore.image_path(), path))
+            found = self._gone.info_of(image_id, path, content)
+            if image_id in new and found != kept[-1]:
+                # They are those of the slide that had the id last.
+                _move(self._label_files(image_id, FINAL), self._gone.drawings(kept[-1]))
+            if found is not None:
+                entry.image.info = {**found, **entry.image.info}
+                aside = self._gone.drawings(found)
+                _move(aside.iterdir() if aside.is_dir() else (), final)
+            self._warn_of(image_id, path, content, found)
+
+    def _warn_of(self, image_id: str, path: str, content: str | None, found: dict[str, Any] | None) -> None:
+        """Log, once for each file, that the label of another slide was left aside, or that one was attached by its name alone."""
+        if (found is not None and CONTENT in found) or (image_id, content) in self._warned:
             return
-        path = Path(self._datastore_config_path)
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str))
-        self._config_ts = path.stat().st_mtime
+        self._warned.add((image_id, content))
+        if found is None:
+            logger.warning(
+                "%s: the label and the drawings kept for %r in %s are not those of this file, and are left there: label it again "
+                "if it is the same slide",
+                *(path, image_id, self._gone.path),
+            )
+        else:
+            logger.warning(
+                "%s: the label kept for %r in %s was attached by the name of the file, as its content was not stored: check that "
+                "it is the same slide",
+                *(path, image_id, self._gone.path),
+            )
+
+    def _identify(self) -> None:
+        """Store the content of slides of which something is known; log those whose file was replaced since."""
+        for image_id, entry in self._datastore.objects.items():
+            if not _is_known(entry):
+                continue
+            path = Path(self._datastore.image_path(), _path_of(image_id, entry))
+            if CONTENT not in entry.image.info:
+                self._note_content(entry, path)
+            elif (content := content_of(path)) != entry.image.info[CONTENT] and (image_id, content) not in self._warned:
+                self._warned.add((image_id, content))
+                logger.warning("%s has changed since %r was labelled: check that it is the same slide", path, image_id)
+
+    @staticmethod
+    def _note_content(entry: ImageLabelModel, path: Path) -> None:
+        content = content_of(path)
+        if content is not None:
+            entry.image.info[CONTENT] = content
+
+    def _entry(self, image_id: str) -> ImageLabelModel:
+        """The entry of a slide, within `_changing`: another server may have removed it."""
+        if image_id not in self._datastore.objects:
+            raise Refusal(f"there is no slide {image_id!r} in the studies folder any more", 404)
+        return self._datastore.objects[image_id]
+
+
+def _is_known(entry: ImageLabelModel) -> bool:
+    """Whether anything was said of a slide or drawn on it."""
+    return bool(entry.labels or set(entry.image.info) - OF_EVERY_SLIDE)
+
+
+def _move(files: Iterable[Path], folder: Path) -> None:
+    for file in list(files):
+        folder.mkdir(parents=True, exist_ok=True)
+        file.replace(folder / file.name)
 
 
 def _path_of(image_id: str, entry: ImageLabelModel) -> str:

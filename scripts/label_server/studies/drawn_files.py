@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 
 import shapely
@@ -25,8 +27,26 @@ LONGEST_READING_S = 60.0
 _MOST_MEMORY_BYTES = 8 * 2**30
 _MOST_IN_MEMORY = 256
 # Increase it when the result of `drawn_areas` changes, so that stored results are computed again.
-_VERSION = 1
-_NOT_ANNOTATIONS = 3
+_VERSION = 2
+_NOT_ANNOTATIONS, _UNREADABLE = 3, 4
+# Times the limit of time, for which a file that exceeded it is not read again: it takes a tenth of a core at most.
+_PAUSE = 10
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What the reading of a file gave.
+
+    Args:
+        found: its areas, or why it cannot be read.
+        until: on the clock `time.monotonic`, when it is to be read again; None for what lies in the file itself. Anything else
+            may have been the fault of a busy machine or disk.
+        longest_s: the limit of time under which it was read.
+    """
+
+    found: DrawnAreas | Refusal
+    until: float | None = None
+    longest_s: float = 0.0
 
 
 class DrawnFiles:
@@ -39,7 +59,7 @@ class DrawnFiles:
 
     def __init__(self, folder: str | Path, longest_s: float = LONGEST_READING_S) -> None:
         self.folder, self.longest_s = Path(folder), longest_s
-        self._known: OrderedDict[str, DrawnAreas | Refusal] = OrderedDict()
+        self._known: OrderedDict[str, _Outcome] = OrderedDict()
         self._lock = threading.Lock()
         # One file is read at a time, as each takes a core; known areas are available meanwhile.
         self._reading = threading.Lock()
@@ -53,42 +73,47 @@ class DrawnFiles:
             qupath_origin_px: `Slide.qupath_origin_px` of the slide.
 
         Raises:
-            Refusal: if the file cannot be read, or exceeds the limits of time and memory.
+            Refusal: if the file cannot be read, or exceeds the limits of time and memory. Unless the file is to blame, it is read
+                again some minutes later, or under a higher limit.
         """
         status = path.stat()
         content = _content_of(str(path), status.st_size, status.st_mtime_ns)
         facts = [content, path.name.partition(".")[2].lower(), frame, *qupath_origin_px, _VERSION]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
-        found = self._remembered(key)
-        if found is None:
+        outcome = self._remembered(key)
+        if outcome is None:
             with self._reading:
                 # Another thread may have read it meanwhile.
-                found = self._remembered(key) or self._kept(key) or self._read(key, path, frame, qupath_origin_px)
-                self._remember(key, found)
-        if isinstance(found, Refusal):
-            raise Refusal(str(found), found.status)
-        return found
+                outcome = self._remembered(key) or self._kept(key) or self._read(key, path, frame, qupath_origin_px)
+                self._remember(key, outcome)
+        if isinstance(outcome.found, Refusal):
+            raise Refusal(str(outcome.found), outcome.found.status)
+        return outcome.found
 
-    def _remembered(self, key: str) -> DrawnAreas | Refusal | None:
+    def _remembered(self, key: str) -> _Outcome | None:
         with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-            return self._known.get(key)
+            outcome = self._known.get(key)
+            if outcome is None:
+                return None
+            if outcome.until is not None and (time.monotonic() > outcome.until or self.longest_s > outcome.longest_s):
+                return None
+            self._known.move_to_end(key)
+            return outcome
 
-    def _remember(self, key: str, found: DrawnAreas | Refusal) -> None:
+    def _remember(self, key: str, outcome: _Outcome) -> None:
         with self._lock:
-            self._known[key] = found
+            self._known[key] = outcome
             while len(self._known) > _MOST_IN_MEMORY:
                 self._known.popitem(last=False)
 
-    def _kept(self, key: str) -> DrawnAreas | None:
+    def _kept(self, key: str) -> _Outcome | None:
         try:
-            return _from_text((self.folder / f"{key}.json").read_text())
+            return _Outcome(_from_text((self.folder / f"{key}.json").read_text()))
         except (OSError, ValueError, shapely.errors.ShapelyError):
             return None
 
-    def _read(self, key: str, path: Path, frame: str, origin: tuple[int, int]) -> DrawnAreas | Refusal:
-        """Read a file in another process. A failure is remembered like a result."""
+    def _read(self, key: str, path: Path, frame: str, origin: tuple[int, int]) -> _Outcome:
+        """Read a file in another process."""
         with tempfile.TemporaryDirectory(prefix="drawn-") as folder, tempfile.TemporaryFile("w+") as log:
             found = Path(folder) / "areas.json"
             command = [sys.executable, "-m", __name__, str(path), frame, *map(str, origin), str(found)]
@@ -97,19 +122,24 @@ class DrawnFiles:
                 text = found.read_text()
                 with atomic_path(self.folder / f"{key}.json") as kept:
                     kept.write_text(text)
-                return _from_text(text)
+                return _Outcome(_from_text(text))
             log.seek(0)
             said = log.read().strip().splitlines()
         if code == _NOT_ANNOTATIONS and said:
-            return Refusal(said[-1], 400)
+            return _Outcome(Refusal(said[-1], 400))
+        return _Outcome(self._failure(path, code, is_late, said), time.monotonic() + _PAUSE * self.longest_s, self.longest_s)
+
+    def _failure(self, path: Path, code: int, is_late: bool, said: list[str]) -> Refusal:
+        if code == _UNREADABLE and said:
+            return Refusal(said[-1])
         if is_late:
             return Refusal(
                 f"the annotations {path.name} take longer than {self.longest_s:g} s to read: draw fewer outlines that cross "
-                "themselves or each other"
+                "themselves or each other, or try again later if the server is busy"
             )
         return Refusal(
             f"the annotations {path.name} cannot be read in {_MOST_MEMORY_BYTES / 2**30:g} GiB of memory (status {code}): leave "
-            "out annotations that are not needed, such as cells"
+            "out annotations that are not needed, such as cells, or try again later if the server is busy"
         )
 
     def _run(self, command: list[str], log: object) -> tuple[int, bool]:
@@ -155,7 +185,10 @@ def _from_text(text: str) -> DrawnAreas:
 
 
 def main(path: str, frame: str, x: str, y: str, found: str) -> int:
-    """Read one file and write its areas; if it cannot be read, print the reason as the last line and return 3."""
+    """Read one file and write its areas.
+
+    If it cannot be read, print the reason as the last line, and return 3 if the file is to blame, or 4 if the system is.
+    """
     if sys.platform == "linux":
         # Other systems do not have this module.
         import resource
@@ -165,7 +198,8 @@ def main(path: str, frame: str, x: str, y: str, found: str) -> int:
         areas = drawn_areas(Path(path), frame, (int(x), int(y)))
     except ValueError as error:
         print(" ".join(str(error).splitlines()))
-        return _NOT_ANNOTATIONS
+        # Damage may be an OSError too, but not one of the system's, which have a number.
+        return _UNREADABLE if getattr(error.__cause__, "errno", None) is not None else _NOT_ANNOTATIONS
     Path(found).write_text(_as_text(areas))
     return 0
 

@@ -2,50 +2,87 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from shared.data.tissue_cache import slide_content_key
 from shared.writers.atomic import atomic_path
 
-# Entries that the datastore itself adds to every slide.
-_OWN = frozenset({"ts", "name", "path"})
+# Entries of every slide; whatever else is known of one is worth keeping.
+OF_EVERY_SLIDE = frozenset({"ts", "name", "path"})
+CONTENT = "content_key"
 
 
 class GoneSlides:
     """Keeps the labels of slides that are gone for a while, as when a disk is not mounted or a folder is renamed.
 
+    A slide is known by its id, the name of its file and its content, as slides of several patients may have the same name one
+    after another. Whoever calls holds the lock of the studies folder.
+
     Args:
-        path: path of the file, created when the first slide disappears.
+        path: path of the file, created when the first slide disappears. Drawings are set aside in the folder of the same name.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
+
+    def kept(self) -> dict[str, list[dict[str, Any]]]:
+        """Id -> information on each slide that had this id, the last one to disappear at the end."""
+        found = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        # Until 0.10.0 one slide was kept for each id, and its content was not known.
+        return {image_id: [infos] if isinstance(infos, dict) else infos for image_id, infos in found.items()}
 
     def keep(self, infos: Mapping[str, Mapping[str, Any]]) -> None:
-        """Store the information on slides that have disappeared, replacing that of earlier disappearances.
+        """Store the information on slides that have disappeared, replacing that of their earlier disappearances.
 
         Args:
             infos: id -> information on the slide.
         """
-        before = self._read()
-        said = {image_id: dict(info) for image_id, info in infos.items() if set(info) - _OWN}
-        now = {**{image_id: info for image_id, info in before.items() if image_id not in infos}, **said}
+        before = self.kept()
+        now = {**before}
+        for image_id, info in infos.items():
+            others = [kept for kept in before.get(image_id, []) if not _is_of(kept, str(info.get("name")), info.get(CONTENT))]
+            now[image_id] = [*others, *([dict(info)] if set(info) - OF_EVERY_SLIDE else [])]
+        now = {image_id: kept for image_id, kept in now.items() if kept}
         if now != before:
-            with atomic_path(self._path) as temporary:
-                temporary.write_text(json.dumps(now, indent=2, default=str) + "\n")
+            with atomic_path(self.path) as temporary:
+                temporary.write_text(json.dumps(now, indent=2, default=str) + "\n", encoding="utf-8")
 
-    def info_of(self, image_id: str, path: str) -> dict[str, Any]:
-        """The information on a slide that returns with the same id and file name; empty for any other slide.
+    def forget(self, image_id: str, path: str, content: str | None) -> None:
+        """Remove what is kept of a slide, see `info_of`."""
+        self.keep({image_id: {"name": path, **({} if content is None else {CONTENT: content})}})
+
+    def info_of(self, image_id: str, path: str, content: str | None) -> dict[str, Any] | None:
+        """The information on a slide that returns with the same id, file name and content; None for any other slide.
+
+        What was kept without the content, by 0.10.0 or earlier, is that of any slide of the same id and file name.
 
         Args:
             image_id: id of the slide.
             path: path of its file in the studies folder.
+            content: `content_of` its file.
         """
-        info = self._read().get(image_id, {})
-        is_same = PurePosixPath(str(info.get("name"))).name == PurePosixPath(path).name
-        return {name: value for name, value in info.items() if name not in _OWN} if is_same else {}
+        found = [kept for kept in self.kept().get(image_id, []) if _is_of(kept, path, content)]
+        return max(found, key=lambda kept: CONTENT in kept, default=None)
 
-    def _read(self) -> dict[str, Any]:
-        return dict(json.loads(self._path.read_text())) if self._path.is_file() else {}
+    def drawings(self, info: Mapping[str, Any]) -> Path:
+        """The folder for the drawings of a slide whose id another slide has taken."""
+        unknown = hashlib.sha256(str(info.get("name")).encode()).hexdigest()
+        # Below a folder, as MONAI Label takes what lies directly in one of ``labels/`` for labels.
+        return self.path.with_suffix("") / str(info.get(CONTENT) or unknown)[:24]
+
+
+def content_of(path: Path) -> str | None:
+    """What tells the file of a slide from others, see `slide_content_key`; None if it cannot be read."""
+    try:
+        return slide_content_key(path)
+    except OSError:
+        return None
+
+
+def _is_of(kept: Mapping[str, Any], path: str, content: str | None) -> bool:
+    is_same_name = PurePosixPath(str(kept.get("name"))).name == PurePosixPath(path).name
+    return is_same_name and kept.get(CONTENT) in (None, content)

@@ -18,23 +18,33 @@ logger = logging.getLogger(__name__)
 
 # Quiet time before the folder is searched again, as copying a folder causes an event for every file.
 QUIET_S = 0.5
+_OF_FOLDERS = frozenset({"created", "deleted", "moved"})
+# A file is complete when the one that copies it has closed it.
+_OF_FILES = _OF_FOLDERS | {"closed"}
 _CONFIG = "datastore_v2.json"
 
 
 class _Watch(FileSystemEventHandler):
-    def __init__(self, refresh: Callable[[], None], reload: Callable[[], None]) -> None:
+    def __init__(self, refresh: Callable[[], None], reload: Callable[[], None], is_polled: bool) -> None:
         self._refresh, self._reload = refresh, reload
+        # Polling sees no file being closed, but one event each second while it grows.
+        self._of_files = _OF_FILES | {"modified"} if is_polled else _OF_FILES
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type not in ("created", "deleted", "moved", "modified"):
+        if event.event_type not in _OF_FILES | {"modified"}:
             return
         paths = [Path(str(path)) for path in (event.src_path, event.dest_path) if path]
         if any(path.name == _CONFIG for path in paths):
             self._reload()
-        elif event.event_type != "modified" and (event.is_directory or any(map(_counts, paths))):
+        elif self._matters(event, paths):
             self._soon()
+
+    def _matters(self, event: FileSystemEvent, paths: list[Path]) -> bool:
+        if event.is_directory:
+            return event.event_type in _OF_FOLDERS
+        return event.event_type in self._of_files and any(map(_counts, paths))
 
     def _soon(self) -> None:
         with self._lock:
@@ -59,7 +69,7 @@ def watch_studies(folder: Path, refresh: Callable[[], None], reload: Callable[[]
     is_mounted = any(path.is_mount() for path in (folder, *folder.parents) if path != path.parent)
     observer = PollingObserver() if is_mounted else Observer()
     try:
-        observer.schedule(_Watch(refresh, reload), str(folder), recursive=True)
+        observer.schedule(_Watch(refresh, reload, is_mounted), str(folder), recursive=True)
         observer.start()
     except OSError as error:
         logger.error("%s cannot be watched (%s): new slides are found only when the server is restarted", folder, error)

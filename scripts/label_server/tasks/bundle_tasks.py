@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,14 @@ from shared.wsi.slide import Slide
 
 from ..doors.access import check_name
 from ..doors.numbers import FARTHEST_PX, whole_number
-from ..learning.served_model import ServedModel
+from ..learning.served_model import LoadedModel, ServedModel
 from ..learning.training import Trainings, base_config, recipe_of
 from ..learning.weak_labels import WeakLabel, proposals
 from ..maps.slide_maps import SlideMaps
 from ..refusal import Refusal
 from ..viewer_frame import frame_origin_of_slide
+from .passed_over import PassedOver
 from .uncertainty import most_uncertain_region
-
-logger = logging.getLogger(__name__)
 
 REGION_PX = 1024
 # Slides that one request may map.
@@ -88,23 +86,22 @@ class Unlabelled(Strategy):
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         found = [name for name in sorted(datastore.list_images()) if self._label_of(name) is None]
         in_turn = sorted(found, key=lambda name: proposed_at(datastore, name, "unlabelled"))
-        best = next((name for name in in_turn if self._opens(name)), None)
-        return None if best is None else {"id": best}
+        passed_over = PassedOver()
+        for best in passed_over.usable(in_turn, self._open, 1):
+            return {"id": best}
+        passed_over.check()
+        return None
 
-    def _opens(self, name: str) -> bool:
-        try:
-            Slide(self._path_of(name)).close()
-        except ValueError as error:
-            logger.warning("%s is not proposed: %s", name, error)
-            return False
-        return True
+    def _open(self, name: str) -> None:
+        Slide(self._path_of(name)).close()
 
 
 class LeastCertain(Strategy):
     """Proposes the slide, and the region in it, in which the model's map is least certain; slides without a label come first.
 
     For each request it maps up to ``map_slides`` slides that the current version has not mapped yet, those without a label first,
-    and then chooses among all mapped slides.
+    and then chooses among all mapped slides. Slides that cannot be mapped do not count; they are tried again when their file has
+    changed.
 
     Args:
         models: served models.
@@ -128,26 +125,23 @@ class LeastCertain(Strategy):
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         name = requested_model(request.get("model"), self._models)
         size = region_size(request.get("patch_size"))
-        wanted = request.get("image")
+        model, wanted, passed_over = self._models[name].loaded(), request.get("image"), PassedOver()
         if wanted:
-            names, most = [check_name(wanted)], 1
+            image = check_name(wanted)
+            rows = {image: self._row(name, model, image) or self._maps.map_slide(name, model, image, self._path_of(image))}
         else:
             most = whole_number(request.get("map_slides", 1), "map_slides", 0, MOST_MAPPED)
             # The candidates are slides without a label, or all slides if every one has a label.
             images = sorted(datastore.list_images())
-            names = [image for image in images if self._label_of(image) is None] or images
-        model = self._models[name].loaded()
-        rows: dict[str, Row] = {}
-        for image in names:
-            row = self._maps.row(name, model, image, self._path_of(image))
-            if row is None and most > 0:
-                most -= 1
-                row = self._mapped(name, image)
-            if row is not None:
-                rows[image] = row
+            images = [image for image in images if self._label_of(image) is None] or images
+            known = passed_over.usable(images, lambda image: self._row(name, model, image), len(images))
+            unmapped = [image for image, row in known.items() if row is None]
+            mapped = passed_over.usable(unmapped, lambda image: self._mapped(name, model, image), most)
+            rows = {image: row for image in images if (row := known.get(image) or mapped.get(image)) is not None}
         folder = self._maps.folder_of(name, model)
         found = {image: most_uncertain_region(folder / f"{image}.ome.tif", row, size) for image, row in rows.items()}
         if not found:
+            passed_over.check()
             return None
         best = max(found, key=lambda image: found[image].score)
         left, top = frame_origin_of_slide(self._path_of(best), self._frame)
@@ -155,12 +149,15 @@ class LeastCertain(Strategy):
         bbox = [x - left, y - top, width, height]
         return {"id": best, "bbox": bbox, "uncertainty": round(found[best].score, 4), "model": name}
 
-    def _mapped(self, name: str, image: str) -> Row | None:
-        try:
-            return self._maps.map_slide(name, self._models[name].loaded(), image, self._path_of(image))
-        except Refusal as refusal:
-            logger.warning("%s is not proposed: %s", image, refusal)
-            return None
+    def _row(self, name: str, model: LoadedModel, image: str) -> Row | None:
+        return self._maps.row(name, model, image, self._path_of(image))
+
+    def _mapped(self, name: str, model: LoadedModel, image: str) -> Row:
+        path = self._path_of(image)
+        reason = self._maps.fault_of_file(name, model, image, path)
+        if reason is not None:
+            raise Refusal(f"{image} cannot be mapped: {reason}")
+        return self._maps.map_slide(name, model, image, path)
 
 
 def requested_model(name: Any, models: Mapping[str, ServedModel]) -> str:

@@ -106,14 +106,19 @@ def best_region(
 ) -> tuple[Box, float]:
     """The region with the highest sum of cell scores, on a grid of half its size, and the mean score over the region.
 
+    Where cells lie on no common grid, as those of other programs may, each counts in the nearest cell of one, and of several
+    there the one with the highest score.
+
     Args:
-        coords: top-left corners (x, y) of the cells, in level-0 pixels; at least one.
-        side_px: side of a cell, in level-0 pixels.
+        coords: top-left corners (x, y) of the cells, in level-0 pixels rounded to whole ones; at least one.
+        side_px: side of a cell, in level-0 pixels, not rounded.
         scores: scores of the cells, 0 or more.
         size_px: (width, height) of the region, in level-0 pixels.
     """
-    columns, rows = np.floor(coords / side_px).astype(np.int64).T
+    left, top = origin = coords.min(axis=0) % side_px
+    # Not np.floor: a corner that was rounded down would lie in the cell before.
+    columns, rows = np.rint((coords - origin) / side_px).astype(np.int64).T
     grid = np.zeros((rows.max() + 1, columns.max() + 1))
-    grid[rows, columns] = scores
+    np.maximum.at(grid, (rows, columns), scores)
     column, row, mean = best_window(grid, side_px, size_px)
-    return (round(column * side_px), round(row * side_px), *size_px), mean
+    return (round(left + column * side_px), round(top + row * side_px), *size_px), mean

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,12 +19,12 @@ from shared.wsi.slide import Slide
 from ..doors.access import check_name
 from ..doors.numbers import whole_number
 from ..learning.served_model import LoadedModel, ServedModel
+from ..learning.weak_labels import WeakLabel
 from ..refusal import Refusal
 from ..viewer_frame import frame_origin_of_slide
 from .bundle_tasks import LabelOf, proposed_at, region_size, requested_model
 from .far_regions import CellScores, best_region, distances, known_cells, score_cells
-
-logger = logging.getLogger(__name__)
+from .passed_over import PassedOver
 
 NAME = "uncertain_and_far"
 _MOST_LOOKED_AT, _MOST_KNOWN = 64, 16
@@ -55,27 +54,30 @@ class UncertainAndFar(Strategy):
         name = requested_model(request.get("model"), self._models)
         size = region_size(request.get("patch_size"))
         most = whole_number(request.get("slides", 8), "slides", 1, _MOST_LOOKED_AT)
-        loaded = self._models[name].loaded()
-        stored = [image for image in sorted(datastore.list_images()) if self._file(name, image).is_file()]
+        loaded, passed_over = self._models[name].loaded(), PassedOver()
+        images = sorted(datastore.list_images())
+        files = passed_over.usable(images, lambda image: self._file(name, image), len(images))
+        stored = [image for image, file in files.items() if file.is_file()]
         labels = {image: self._label_of(image) for image in stored}
         wanted = request.get("image")
         if wanted:
-            names = [check_name(wanted)]
-            if names[0] not in labels:
-                raise Refusal(f"there are no features of {names[0]!r}: create them with scripts/embed.py", 404)
+            image = check_name(wanted)
+            if image not in labels:
+                raise Refusal(f"there are no features of {image!r}: create them with scripts/embed.py", 404)
+            found = {image: self._scores(name, loaded, image)}
         else:
             unknown = [image for image in stored if labels[image] is None] or stored
-            names = sorted(unknown, key=lambda image: proposed_at(datastore, image, NAME))[:most]
-        known = self._known(name, loaded, [image for image in stored if labels[image] is not None][:_MOST_KNOWN])
-        found = {image: scores for image in names if (scores := self._scores(name, loaded, image)) is not None}
+            in_turn = sorted(unknown, key=lambda image: proposed_at(datastore, image, NAME))
+            found = passed_over.usable(in_turn, lambda image: self._scores(name, loaded, image), most)
+        known = self._known(name, loaded, {image: label for image, label in labels.items() if label is not None})
         far = {image: distances(scores.projected, known) for image, scores in found.items()}
         largest = max((float(values.max(initial=0)) for values in far.values()), default=0.0) or 1.0
         best = {
             image: best_region(scores.coords, scores.side_px, scores.uncertainty * far[image] / largest, size)
             for image, scores in found.items()
-            if len(scores.coords)
         }
         if not best:
+            passed_over.check()
             return None
         image = max(best, key=lambda one: best[one][1])
         (x, y, width, height), score = best[image]
@@ -87,25 +89,23 @@ class UncertainAndFar(Strategy):
     def _file(self, name: str, image: str) -> Path:
         return features_file(str(self._models[name].features), self._path_of(image))
 
-    def _known(self, name: str, loaded: LoadedModel, images: list[str]) -> np.ndarray:
+    def _known(self, name: str, loaded: LoadedModel, labels: Mapping[str, WeakLabel]) -> np.ndarray:
         """The projected features of labelled cells."""
-        parts = []
-        for image in images:
-            label = self._label_of(image)
-            scores = None if label is None else self._scores(name, loaded, image, label)
-            parts += [] if scores is None else [scores.projected]
-        return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+        found = PassedOver().usable(labels, lambda image: self._scores(name, loaded, image, labels[image]), _MOST_KNOWN)
+        return np.concatenate([scores.projected for scores in found.values()]) if found else np.zeros((0, 1), np.float32)
 
-    def _scores(self, name: str, loaded: LoadedModel, image: str, label: Any = None) -> CellScores | None:
-        """The scores of a slide's cells, or of its labelled cells if `label` is given; None if its features cannot be used."""
+    def _scores(self, name: str, loaded: LoadedModel, image: str, label: WeakLabel | None = None) -> CellScores:
+        """The scores of a slide's cells, or of its labelled cells if `label` is given.
+
+        Raises:
+            ValueError: if its features are those of another slide, or of none of it.
+        """
         with ExitStack() as stack:
-            try:
-                slide = stack.enter_context(Slide(self._path_of(image)))
-                features = stack.enter_context(SlideFeatures.open(self._file(name, image), slide.mpp))
-                if not features.is_of(slide):
-                    raise ValueError(f"{features.path} contains features of another slide")
-                cells = None if label is None else known_cells(features.coords, float(features.stride_px), label.drawn)
-                return score_cells(features, loaded.mapper, cells)
-            except (ValueError, OSError) as error:
-                logger.warning("%s is not proposed: %s", image, error)
-                return None
+            slide = stack.enter_context(Slide(self._path_of(image)))
+            features = stack.enter_context(SlideFeatures.open(self._file(name, image), slide.mpp))
+            if not features.is_of(slide):
+                raise ValueError(f"{features.path} contains features of another slide")
+            if not len(features):
+                raise ValueError(f"{features.path} contains no features, as no tissue was found on the slide")
+            cells = None if label is None else known_cells(features.coords, float(features.stride_px), label.drawn)
+            return score_cells(features, loaded.mapper, cells)
