@@ -140,7 +140,7 @@ def serve(arguments: argparse.Namespace) -> None:
     from shared.data.case_pattern import CasePattern
 
     if not arguments.studies.startswith(REMOTE):
-        check_studies(Path(arguments.studies))
+        check_studies(Path(arguments.studies), arguments.work_dir)
     case_pattern = None if arguments.case_pattern is None else CasePattern(arguments.case_pattern)
     names = [name for name in arguments.models.split(",") if name]
     checkpoints = {name: Path(path) for name, path in pairs(arguments.checkpoint).items()}

@@ -129,12 +129,19 @@ def test_a_server_for_strangers_needs_authentication(monai_label, tmp_path):
     assert "--insecure" in run.stderr
 
 
-def test_a_pattern_that_finds_no_case_is_refused_before_the_server_starts(monai_label, tmp_path):
-    command = [sys.executable, str(SCRIPT), "--studies", str(tmp_path), "--work_dir", str(tmp_path / "work")]
-    command += ["--case_pattern", "patient"]
+@pytest.mark.parametrize(
+    ("work_dir", "options", "said"),
+    [
+        ("work", ["--case_pattern", "patient"], "the case_pattern 'patient' has no group (...) that names the case"),
+        (".", [], "give another --work_dir for maps and trainings"),
+    ],
+)
+def test_what_is_refused_before_the_server_starts(monai_label, tmp_path, work_dir, options, said):
+    command = [sys.executable, str(SCRIPT), "--studies", str(tmp_path), "--work_dir", str(tmp_path / work_dir), *options]
     run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert run.returncode == 1
-    assert "error: the case_pattern 'patient' has no group (...) that names the case" in run.stderr
+    assert run.stderr.startswith("error: ")
+    assert said in run.stderr
 
 
 def test_labels_of_another_form_are_refused(server, asap_annotation):

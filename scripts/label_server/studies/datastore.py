@@ -326,14 +326,16 @@ def check_tag(tag: str) -> str:
     return tag
 
 
-def check_studies(folder: Path) -> None:
-    """Check that labels can be stored in the studies folder.
+def check_studies(folder: Path, work_dir: Path) -> None:
+    """Check that labels can be stored in the studies folder, and that maps and trainings are kept elsewhere.
 
     Raises:
-        ValueError: if the folder does not exist, cannot be written to, or is on a full disk.
+        ValueError: if the folder does not exist, cannot be written to, is on a full disk, or is the `work_dir`.
     """
     if not folder.is_dir():
         raise ValueError(f"--studies {folder} is not a folder: give the folder of the slides")
+    if folder.resolve() == work_dir.resolve():
+        raise ValueError(f"--studies and --work_dir are one folder, {folder}: give another --work_dir for maps and trainings")
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
             pass
