@@ -1,5 +1,7 @@
 """Regions against a reference that pads the decoded image with white."""
 
+import math
+
 import numpy as np
 import pytest
 import tifffile
@@ -283,3 +285,27 @@ def test_an_exact_region_lies_where_its_pixel_size_says(pixel, is_read_as_stored
     (first, last), expected = np.flatnonzero(exact < 128)[[0, -1]], (3800 / pixel, 3880 / pixel)
     assert (first, last + 1) == pytest.approx(expected, abs=1)
     assert np.array_equal(exact, snapped) == is_read_as_stored
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rounded", [math.floor, math.ceil], ids=["floor", "ceil"])
+def test_levels_of_a_core_biopsy_lie_where_the_slide_is(backend, rounded, tmp_path):
+    """Of a slide that is 30 times as long as wide, the short side of a level says little of how much smaller it is."""
+    width, height, block = 300, 9000, (7680, 8160)
+    image = np.full((height, width, 3), 240, np.uint8)
+    image[slice(*block)] = 60
+    levels = [image]
+    for level in range(1, 6):
+        step = 2**level
+        shape = rounded(height / step), rounded(width / step)
+        rows, columns = (
+            np.minimum(np.arange(length) * step, end - 1) for length, end in zip(shape, (height, width), strict=True)
+        )
+        levels.append(image[np.ix_(rows, columns)])
+    write_slide(tmp_path / "core.tif", levels, mpp=0.5)
+    with Slide(tmp_path / "core.tif", backend) as slide:
+        assert len(slide.level_sizes_px) == len(levels)
+        for pixel in (8, 16, 24, 32):
+            region = slide.read_region((0, 0), (width // pixel, height // pixel), 0.5 * pixel, exact=True)
+            dark = np.flatnonzero(region[:, 1, 0] < 150)
+            assert (dark[0], dark[-1] + 1) == pytest.approx([edge / pixel for edge in block], abs=0.51), pixel
