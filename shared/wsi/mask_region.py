@@ -147,7 +147,8 @@ def _modified_ns(path: Path) -> int:
 
 def _whole_factor(path: Path, mask_size: tuple[int, int], image_size: tuple[int, int], image_path: str | Path | None) -> int:
     """Image pixels per mask pixel."""
-    factor = max(1, round(image_size[0] / mask_size[0]))
+    # By the longer side, of which a pixel more or less says the least.
+    factor = max(1, round(max(image_size) / max(mask_size)))
     if any(abs(mask - image / factor) >= 1 for mask, image in zip(mask_size, image_size, strict=True)):
         of_image = f"{image_path} " if image_path is not None else "its image "
         raise RefusedMask(

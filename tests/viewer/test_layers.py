@@ -97,6 +97,22 @@ def test_windows_of_a_pyramidal_map(tmp_path, step):
     np.testing.assert_array_equal(window[middle], expected[middle])
 
 
+@pytest.mark.parametrize("shape", [(10000, 1000), (1000, 10000), (66000, 40)])
+def test_the_reduced_copies_of_a_long_map_lie_where_it_does(tmp_path, shape):
+    """Their short side is rounded up to whole pixels: 1000 px are 32 of 32 px, 1.024 times as many."""
+    along = int(np.argmax(shape))
+    values = np.zeros(shape, np.uint8)
+    first, last = shape[along] // 10 * 9 // 32 * 32, shape[along] // 100 * 95 // 32 * 32
+    values[(slice(first, last), slice(None)) if along == 0 else (slice(None), slice(first, last))] = 255
+    write_ome_tiff(tmp_path / "map.ome.tif", KeptMap(values), 2.0)
+    source = MapPixels(tmp_path / "map.ome.tif")
+    for step in (1, 2, 4, 8, 16, 32):
+        corner = (0, first - 8 * step) if along == 0 else (first - 8 * step, 0)
+        shown = np.flatnonzero(source.read(corner, 256, step).any(axis=1 - along))
+        assert shown[0] == 8, step
+        assert shown[-1] + 1 == min(256, 8 + (last - first) // step), step
+
+
 def test_outlines_at_the_maps_own_threshold_are_those_that_were_written(layers, mapped):
     maps = Maps.of_folder(mapped / "plain")
     found = outlines_at(layers, 0, "first", maps.threshold)

@@ -68,6 +68,17 @@ def test_masks_of_a_whole_fraction(factor, rounding, mask, tmp_path):
         )
 
 
+@pytest.mark.parametrize("image_size_px", [(1500, 40000), (40000, 1500)])
+def test_a_mask_of_a_core_biopsy_is_a_64th(image_size_px, tmp_path):
+    """1500 / 64 is 23.4, and 1500 / 23 is 65.2: the long side tells."""
+    along = int(np.argmax(image_size_px))
+    small = np.zeros((image_size_px[1] // 64, image_size_px[0] // 64), np.uint8)
+    small[(slice(None), slice(600, 610)) if along == 0 else (slice(600, 610), slice(None))] = 1
+    xy = (600 * 64 - 5, 0) if along == 0 else (0, 600 * 64 - 5)
+    region = read_mask_region(save(small, tmp_path / "small.png"), xy, 700, image_size_px)
+    assert np.flatnonzero(region.any(axis=along))[[0, -1]].tolist() == [5, 5 + 640 - 1]
+
+
 @pytest.mark.parametrize("size", [(516, 301), (500, 291), (258, 140), (1034, 602), (345, 201)])
 def test_another_size_names_both(size, tmp_path):
     Image.new("L", size).save(tmp_path / "mask.png")
