@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 import tifffile
 from PIL import Image
 
-from scripts.viewer.cohort import Cohort, Maps, open_cohort
+from scripts.viewer.cohort import Cohort, Maps, ViewedSlide, open_cohort
 from scripts.viewer.layers import Layers, _reduced_map, _whole_map, colour_table
 from scripts.viewer.map_pixels import MapPixels
 from scripts.viewer.outlines import KeptMap, draft_outlines, outlines_at
 from scripts.viewer.view_state import ViewState, state_of
 from scripts.viewer.zoom import TILE_PX, Zoom
 from shared.writers import write_ome_tiff
+from tests.wsi.conftest import write_slide
 
 
 @pytest.fixture
@@ -53,6 +55,23 @@ def test_the_shallowest_square_holds_the_whole_slide(layers):
     rows, columns = np.nonzero(red)
     assert [columns.min(), rows.min()] == pytest.approx([300 / 8, 300 / 8], abs=2)
     assert [columns.max(), rows.max()] == pytest.approx([540 / 8, 540 / 8], abs=2)
+
+
+def test_a_long_slide_without_levels_is_read_and_no_more(tmp_path):
+    """At the coarsest zoom its square is 16,384 px wide, of which the slide takes 100."""
+    rgb = np.full((9000, 100, 3), 255, np.uint8)
+    rgb[6400:7680] = 60
+    write_slide(tmp_path / "core.tif", [rgb], mpp=0.5)
+    layers = Layers(Cohort({"core": ViewedSlide("core", tmp_path / "core.tif")}))
+    assert layers.zoom("core").step(0) == 64
+    tracemalloc.start()
+    try:
+        square = pixels(layers.slide_square("core", (0, 0, 0)))
+        assert tracemalloc.get_traced_memory()[1] < 2e8
+    finally:
+        tracemalloc.stop()
+    assert np.flatnonzero((square < 100).any(axis=(1, 2)))[[0, -1]].tolist() == [100, 119]
+    assert (square[:, 3:] == 255).all()
 
 
 def test_the_map_and_the_mask_lie_on_the_slide(layers):

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from shared.wsi import MaskMeaning, Slide, read_mask_region
+from shared.wsi import MaskMeaning, Slide, mask_region, read_mask_region
 
 IMAGE_SIZE = (517, 301)
 CLASSES = ["normal", "benign", "in situ", "invasive"]
@@ -66,6 +66,23 @@ def test_masks_of_a_whole_fraction(factor, rounding, mask, tmp_path):
         np.testing.assert_array_equal(
             read_mask_region(path, xy, (50, 40), IMAGE_SIZE), reference(small, xy, (50, 40), factor, 1.0)
         )
+
+
+def test_the_overview_of_a_large_mask_is_read_in_bands(mask, tmp_path, monkeypatch):
+    """Every 40th pixel of it is needed, and all of it would not fit into memory."""
+    path = save(mask, tmp_path / "mask.tif", tile=(64, 64))
+    whole = read_mask_region(path, (-30, -20), (60, 50), IMAGE_SIZE, 10.0)
+    windows, read = [], mask_region._TiledMask.read
+
+    def watched(self, left, top, right, bottom):
+        windows.append((right - left) * (bottom - top))
+        return read(self, left, top, right, bottom)
+
+    monkeypatch.setattr(mask_region._TiledMask, "read", watched)
+    monkeypatch.setattr(mask_region, "_LARGEST_WINDOW_PX", 30_000)
+    np.testing.assert_array_equal(read_mask_region(path, (-30, -20), (60, 50), IMAGE_SIZE, 10.0), whole)
+    assert len(windows) > 4
+    assert max(windows) <= 30_000
 
 
 @pytest.mark.parametrize("image_size_px", [(1500, 40000), (40000, 1500)])

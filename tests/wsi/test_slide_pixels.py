@@ -223,6 +223,21 @@ def test_thumbnail_in_blocks_equals_one_piece(flat, monkeypatch):
     np.testing.assert_allclose(Slide(flat).thumbnail(100).astype(int), whole, atol=1)
 
 
+@pytest.mark.parametrize(("xy", "pixel"), [((0, 0), 20), ((-333, 77), 20), ((401, -90), 13.7), ((-4000, 0), 20), ((0, 0), 700)])
+def test_a_coarse_region_in_blocks_equals_one_piece(xy, pixel, flat, monkeypatch):
+    """Of a slide without levels, what a region reaches beyond it may be far more than the slide."""
+    slide = Slide(flat)
+    whole = slide.read_regions([xy, (0, 0)], (61, 40), 0.25 * pixel, exact=True)
+    sizes, read = [], Slide._read_level
+    monkeypatch.setattr("shared.wsi.slide._LARGEST_SOURCE_PX", 200**2)
+    monkeypatch.setattr(Slide, "_read_level", lambda self, *place: sizes.append(place[2]) or read(self, *place))
+    blocks = slide.read_regions([xy, (0, 0)], (61, 40), 0.25 * pixel, exact=True)
+    np.testing.assert_allclose(blocks.astype(int), whole, atol=1)
+    # A block, or a single pixel where it is larger, and what the filter needs around it; none of blocks of glass.
+    assert max(max(size) for size in sizes) <= max(200, pixel) + 2 * pixel + 7
+    assert len(sizes) <= 2 * 5 * 4
+
+
 @pytest.mark.parametrize(("mode", "colour"), [("RGBA", (10, 20, 30, 255)), ("L", 7), ("P", 3), ("1", 1), ("LA", (9, 255))])
 def test_plain_images_of_any_mode(mode, colour, tmp_path):
     Image.new(mode, (30, 20), colour).save(tmp_path / "tile.png")
