@@ -134,7 +134,7 @@ def test_the_reduced_copies_of_a_long_map_lie_where_it_does(tmp_path, shape):
 
 def test_outlines_at_the_maps_own_threshold_are_those_that_were_written(layers, mapped):
     maps = Maps.of_folder(mapped / "plain")
-    found = outlines_at(layers, 0, "first", maps.threshold)
+    found = outlines_at(layers, 0, "first", maps.outlining("first").threshold)
     assert found.area_mm2 == pytest.approx(float(maps.rows["first"]["tumour_area_mm2"]), abs=1e-9)
     written = json.loads((mapped / "plain/first.geojson").read_text())["features"]
     assert len(found.rings) == len(written) == 1
