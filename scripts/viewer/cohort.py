@@ -6,16 +6,19 @@ import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
+
+import tifffile
 
 from shared.data import load_manifest
 from shared.data.record import Record
-from shared.inference.cohort.finished import FINISHED, MAP_SUFFIX
+from shared.inference.cohort.finished import FINISHED, MAP_SUFFIX, fingerprint
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
 from shared.inference.cohort.row_store import TABLE_NAME
-from shared.inference.inputs import image_name
+from shared.inference.inputs import ImageInput, image_name
 from shared.writers.table import read_rows
 from shared.wsi.file_names import comparable, existing_file
 
@@ -23,6 +26,21 @@ logger = logging.getLogger(__name__)
 
 # Where `scripts/compare.py` keeps the maps of each method and training, and the manifest of the scored slides.
 _COMPARED, _SCORED = "maps", "data/test.csv"
+
+
+@dataclass(frozen=True)
+class Outlining:
+    """How areas of tumour are outlined, see `ResultOptions`.
+
+    Args:
+        threshold: probability from which a pixel is tumour.
+        min_area_um2: smaller areas are left out.
+        simplify_um: outlines move by no more than this.
+    """
+
+    threshold: float = 0.5
+    min_area_um2: float = 0.0
+    simplify_um: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,14 +86,29 @@ class Maps:
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """The classes of multi-class maps, the background first; None for tumour maps."""
+        """The classes of multi-class maps, the background first; None for tumour maps. Those of the latest run."""
         names: Sequence[str] | None = self.settings.get("class_names")
         return names
 
-    @property
-    def threshold(self) -> float:
-        """The probability from which pixels were outlined as tumour."""
-        return float(self.settings.get("threshold") or 0.5)
+    def class_names_of(self, slide: str) -> Sequence[str] | None:
+        """The classes of a slide's map, the background first, as its file names them; None for a tumour map."""
+        return _class_names(self.path(slide, MAP_SUFFIX), self.stamp(slide))
+
+    def outlining(self, slide: str) -> Outlining:
+        """With what a slide's map was outlined: by its row, and by the settings of the folder's latest run where an earlier
+        version wrote the row."""
+        row, settings = self.rows.get(slide, {}), self.settings
+        found = {one.name: row.get(one.name) or settings.get(one.name) for one in fields(Outlining)}
+        return Outlining(**{name: float(value) for name, value in found.items() if value})
+
+    def is_foreign(self, slide: ViewedSlide) -> bool:
+        """Whether with what a slide's map was outlined is not known: its row does not say so, and the folder's settings are not
+        those with which it was made."""
+        row = self.rows.get(slide.name, {})
+        if row.get("min_area_um2"):
+            return False
+        images = [ImageInput(slide.path, slide.name, mpp) for mpp in {None, slide.mpp}]
+        return row.get("fingerprint") not in {fingerprint(self.settings, image) for image in images}
 
     def has_map(self, slide: str) -> bool:
         """Whether a slide is mapped. A slide without tissue has a map, too."""
@@ -107,6 +140,17 @@ def _rows(path: Path, stamp: str) -> Mapping[str, Mapping[str, str]]:
 @functools.lru_cache(maxsize=64)
 def _settings(path: Path, stamp: str) -> Mapping[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if stamp else {}
+
+
+@functools.lru_cache(maxsize=1024)
+def _class_names(path: Path, stamp: str) -> Sequence[str] | None:
+    try:
+        with tifffile.TiffFile(path) as file:
+            channels = ElementTree.fromstring(file.ome_metadata or "<OME/>").iterfind(".//{*}Channel")
+            names = [channel.get("Name", "") for channel in channels]
+    except (OSError, tifffile.TiffFileError, ElementTree.ParseError):  # said where the map itself is read
+        return None
+    return names if len(names) > 1 else None
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,14 @@ from PIL import Image
 
 from shared.data.record_masks import read_record_mask, without_label
 from shared.inference.cohort.finished import MAP_SUFFIX
+from shared.inference.cohort.folder_settings import SETTINGS_NAME
+from shared.inference.overview import Overview
 from shared.writers.palette import TUMOUR_COLOUR, class_colour
 from shared.wsi import Slide
 
-from .cohort import Cohort
+from .cohort import Cohort, stamp_of
 from .map_pixels import MapPixels
+from .tissue_share import find_overview
 from .zoom import TILE_PX, Zoom
 
 # Perceptually uniform, and readable for colour-blind people.
@@ -46,6 +49,10 @@ class Layers:
         self._slide = functools.lru_cache(_KEPT)(self._open_slide)
         self._map = functools.lru_cache(_KEPT)(self._open_map)
         self._whole = functools.lru_cache(_KEPT_WHOLE)(_whole_map)
+        self._tissue = functools.lru_cache(_KEPT)(self._find_overview)
+        self._foreign = functools.lru_cache(_KEPT)(
+            lambda method, name, stamp: cohort.methods[method].is_foreign(cohort.slides[name])
+        )
         self._reduced = functools.lru_cache(_KEPT)(_reduced_map)
 
     def slide(self, name: str) -> Slide:
@@ -113,6 +120,23 @@ class Layers:
         maps = self.cohort.methods[method]
         return self._reduced(maps.path(name, MAP_SUFFIX), maps.stamp(name), self.map(method, name))
 
+    def overview(self, method: int, name: str) -> Overview | None:
+        """The tissue of a map as it was found for it, see `find_overview`; kept for the next threshold.
+
+        Raises:
+            ValueError: as `map`.
+        """
+        return self._tissue(method, name, self.cohort.methods[method].stamp(name))
+
+    def _find_overview(self, method: int, name: str, stamp: str) -> Overview | None:
+        shape = self.map(method, name).shape
+        return find_overview(self.slide(name), self.cohort.methods[method], name, shape, self.map_pixel(method, name))
+
+    def is_foreign(self, method: int, name: str) -> bool:
+        """See `Maps.is_foreign`; kept while the map and the folder's settings stay as they are."""
+        maps = self.cohort.methods[method]
+        return self._foreign(method, name, maps.stamp(name) + stamp_of(maps.folder / SETTINGS_NAME))
+
     def map_pixel(self, method: int, name: str) -> float:
         """Level-0 pixels per map pixel."""
         row = self.cohort.methods[method].rows[name]
@@ -144,7 +168,8 @@ class Layers:
             colours: one of `COLOUR_MAPS`.
             channel: index of the class in a multi-class map.
         """
-        source = self.map(method, name, channel)
+        # One of tumour has a single channel, whichever class is shown of the others.
+        source = self.map(method, name, channel if self.cohort.methods[method].class_names_of(name) else 0)
         zoom, pixel = self.zoom(name), self.map_pixel(method, name)
         corner, step = zoom.corner(*place), zoom.step(place[0])
         if corner is None:

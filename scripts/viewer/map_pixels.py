@@ -37,6 +37,8 @@ class MapPixels:
             raise ValueError(f"the map {path} cannot be read ({error})") from error
         # A large map has reduced copies, which are sub-images of its page.
         self._levels = [page, *(level.aspage() for level in (page.pages or ()))]
+        # Not the ratio of their sides, which are rounded up to whole pixels: it is far off where a side has few of them.
+        self._factors = [2**level for level in range(len(self._levels))]
         self._path = path
         self._kept: OrderedDict[tuple[int, int], NDArray[np.uint8] | None] = OrderedDict()
         self._lock = threading.Lock()
@@ -90,8 +92,8 @@ class MapPixels:
         Returns:
             ``(size_px, size_px)``, 0 outside the map.
         """
-        level = max((index for index in range(len(self._levels)) if self._factor(index) <= step), default=0)
-        factor, page = self._factor(level), self._levels[level]
+        level = max((index for index, factor in enumerate(self._factors) if factor <= step), default=0)
+        factor, page = self._factors[level], self._levels[level]
         centres = (np.arange(size_px) + 0.5) * step
         columns, rows = (np.floor((start + centres) / factor).astype(np.int64) for start in xy)
         inside_x, inside_y = (columns >= 0) & (columns < page.imagewidth), (rows >= 0) & (rows < page.imagelength)
@@ -99,9 +101,6 @@ class MapPixels:
         if inside_x.any() and inside_y.any():
             window[np.ix_(inside_y, inside_x)] = self._pick(level, columns[inside_x], rows[inside_y])
         return window
-
-    def _factor(self, level: int) -> float:
-        return self._levels[0].imagewidth / self._levels[level].imagewidth
 
     def _pick(self, level: int, columns: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The map's pixels at these columns and rows, ``(rows, columns)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ from shared.writers.ome_tiff import RowSource
 from shared.wsi.annotations.frames import frame_origin_px
 
 from .layers import Layers
+from .tissue_share import share_inside, written_share
 
 Rings = list[list[NDArray[np.float64]]]
 TUMOUR = "Tumor"
@@ -36,12 +37,14 @@ class Outlines:
         classes: class names.
         areas_um2: areas in square micrometres, counted in the map's pixels.
         means: mean probabilities.
+        share: the part of the slide's tissue that lies inside, 0 to 1; None where it is not known.
     """
 
     rings: Rings = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     areas_um2: list[float] = field(default_factory=list)
     means: list[float] = field(default_factory=list)
+    share: float | None = None
 
     @property
     def area_mm2(self) -> float:
@@ -81,17 +84,19 @@ def outlines_at(
         ValueError: if the map cannot be read.
     """
     maps = layers.cohort.methods[method]
-    if maps.class_names is not None:
+    if maps.class_names_of(name) is not None:
         return _written(layers, method, name)
     pixel, map_mpp, options = _options(layers, method, name, threshold)
-    found = Outlines()
+    found, polygons = Outlines(), []
     with _source(layers, method, name) as (source, corner):
         least = least_pixels(_scale(layers, method, name), options)
         for region in tumour_regions(source, threshold, least, _strip_height(source)):
             if not is_wanted():
-                break
+                return found
             outline = simplified(region.polygon, options.simplify_um / map_mpp)
             found.add(outline, region, pixel, (corner[0] * pixel, corner[1] * pixel), map_mpp)
+            polygons.append(shapely.transform(region.polygon, lambda points: points + corner))
+    found.share = _share(layers, method, name, threshold, polygons)
     return found
 
 
@@ -107,16 +112,26 @@ def draft_outlines(layers: Layers, method: int, name: str, threshold: float) -> 
     Raises:
         ValueError: if the map cannot be read.
     """
-    if layers.cohort.methods[method].class_names is not None:
+    if layers.cohort.methods[method].class_names_of(name) is not None:
         return _written(layers, method, name)
     pixel, map_mpp, options = _options(layers, method, name, threshold)
     values, corner, step = layers.reduced_map(method, name)
     # A single pixel of the reduced map is dropped only if areas of its size are too small to outline.
     least = max(1, math.ceil(options.min_area_um2 / (map_mpp * step) ** 2))
-    found = Outlines()
+    found, polygons = Outlines(), []
     for region in tumour_regions(KeptMap(values), threshold, least, len(values)):
         found.add(region.polygon, region, pixel * step, (corner[0] * pixel, corner[1] * pixel), map_mpp * step)
+        polygons.append(shapely.transform(region.polygon, lambda points: points * step + corner))
+    found.share = _share(layers, method, name, threshold, polygons)
     return found
+
+
+def _share(layers: Layers, method: int, name: str, threshold: float, polygons: Sequence[Polygon]) -> float | None:
+    """The part of the tissue inside: by the map's row where it was outlined like this, else counted in the tissue itself."""
+    maps = layers.cohort.methods[method]
+    if threshold == maps.outlining(name).threshold:
+        return written_share(maps, name)
+    return share_inside(layers.overview(method, name), polygons)
 
 
 class KeptMap:
@@ -158,8 +173,8 @@ def _strip_height(source: RowSource) -> int | None:
 def _options(layers: Layers, method: int, name: str, threshold: float) -> tuple[float, float, ResultOptions]:
     """Level-0 pixels per map pixel, micrometres per map pixel, and the options with which the map was outlined."""
     maps = layers.cohort.methods[method]
-    settings = maps.settings
-    options = ResultOptions(None, threshold, float(settings["min_area_um2"]), float(settings["simplify_um"]), None)
+    made = maps.outlining(name)
+    options = ResultOptions(None, threshold, made.min_area_um2, made.simplify_um, None)
     return layers.map_pixel(method, name), float(maps.rows[name]["map_mpp"]), options
 
 
@@ -182,6 +197,7 @@ def _written(layers: Layers, method: int, name: str) -> Outlines:
             measured = properties.get("measurements", {})
             found.areas_um2.append(float(measured.get("Area µm^2", "nan")))
             found.means.append(float(measured.get("Mean probability", "nan")))
+        found.share = written_share(layers.cohort.methods[method], name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the outlines {path} cannot be read ({type(error).__name__}: {error})") from error
     return found

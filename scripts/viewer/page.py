@@ -28,7 +28,6 @@ from bokeh.models import (
     Toggle,
 )
 
-from .cohort import Maps
 from .cohort_table import CohortTable
 from .layers import COLOUR_MAPS, Layers
 from .redrawing import Drawn, Redrawing, Wanted
@@ -46,6 +45,7 @@ OUTLINES, TRUTH = 0, 1
 _LOOK_MS = 2000
 _NO_SECOND = ("", "none")
 OWN_THRESHOLD, THRESHOLD = "threshold (each map's own)", "threshold"
+FOREIGN = " (this map was made with other settings than those in its folder: its own threshold is not known)"
 _STYLE = """
 :host { font-family: system-ui, sans-serif; }
 """
@@ -247,10 +247,10 @@ class Page:
         self._second.update(options=[_NO_SECOND, *self._methods.options], visible=len(titles) > 1)
         if self._labels is not None:
             self._labels.open(state.slide, self._layers.slide(state.slide).mpp, figures)
-        tumour = [self._cohort.methods[pane.method] for pane in self._panes if pane.method is not None]
+        shown = [self._cohort.methods[pane.method] for pane in self._panes if pane.method is not None]
         self._threshold.update(
-            value=state.threshold or (round(tumour[0].threshold, 2) if tumour else 0.5),
-            disabled=not tumour or tumour[0].class_names is not None,
+            value=state.threshold or (round(shown[0].outlining(state.slide).threshold, 2) if shown else 0.5),
+            disabled=not shown or shown[0].class_names_of(state.slide) is not None,
             title=OWN_THRESHOLD if state.threshold is None else THRESHOLD,
         )
         self._set_theme()
@@ -290,7 +290,8 @@ class Page:
         slide, threshold = self._state.slide, self._state.threshold
         mapped = [pane.method for pane in self._panes if pane.method is not None and pane.has_map]
         methods = self._cohort.methods
-        self._redrawing.want([Wanted(index, slide, threshold or methods[index].threshold) for index in mapped], is_moving)
+        wish = [Wanted(index, slide, threshold or methods[index].outlining(slide).threshold) for index in mapped]
+        self._redrawing.want(wish, is_moving)
 
     def _draw(self, drawn: Sequence[Drawn]) -> None:
         found, texts = iter(drawn), []
@@ -304,20 +305,12 @@ class Page:
             if isinstance(one.outlines, str):
                 texts.append(f"{maps.title}: {one.outlines}")
                 continue
-            pane.show_outlines(one.outlines, maps.class_names)
-            texts.append(f"{maps.title}: {self._counted(one, maps)}")
+            pane.show_outlines(one.outlines, maps.class_names_of(self._state.slide))
+            is_foreign = self._layers.is_foreign(pane.method, self._state.slide)
+            texts.append(f"{maps.title}: {_counted(one)}{FOREIGN if is_foreign else ''}")
         # So that the address can be copied as soon as the new areas are shown.
         self._note_address()
         self._show_message(f"{self._state.slide} · " + " · ".join(texts))
-
-    def _counted(self, drawn: Drawn, maps: Maps) -> str:
-        assert not isinstance(drawn.outlines, str)
-        area, count = drawn.outlines.area_mm2, len(drawn.outlines.rings)
-        tissue = float(maps.rows.get(self._state.slide, {}).get("tissue_area_mm2") or "nan")
-        share = f", {100 * area / tissue:.1f} % of the tissue" if tissue > 0 else ""
-        if drawn.is_draft:
-            return f"about {area:.2f} mm²{share} ..."
-        return f"{count} area{'s' * (count != 1)}, {area:.4f} mm²{share}"
 
     def _note_address(self) -> None:
         self._address.value = replace(self._state, colours=self._colours.value, box=None).query
@@ -336,3 +329,12 @@ class Page:
 def _no_slide() -> Div:
     """Fills the view while it has no slide: Bokeh warns of empty layouts."""
     return Div(text="No slide is shown. Choose one in the table of slides.")
+
+
+def _counted(drawn: Drawn) -> str:
+    assert not isinstance(drawn.outlines, str)
+    area, count = drawn.outlines.area_mm2, len(drawn.outlines.rings)
+    share = "" if drawn.outlines.share is None else f", {100 * drawn.outlines.share:.1f} % of the tissue"
+    if drawn.is_draft:
+        return f"about {area:.2f} mm²{share} ..."
+    return f"{count} area{'s' * (count != 1)}, {area:.4f} mm²{share}"

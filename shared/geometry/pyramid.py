@@ -33,16 +33,31 @@ def mpp_to_downsample(mpp: float, slide_mpp: float) -> float:
 
 
 def level_downsamples(level_sizes_px: Sequence[tuple[int, int]]) -> tuple[float, ...]:
-    """Downsample of each level: the mean of the two sides' ratios, as OpenSlide and cuCIM define it.
+    """Downsample of each level, by which both of its sides lie where they belong.
+
+    It is the mean of the two sides' ratios where this puts the end of the longer side within half a pixel of the level. On a
+    slide that is much longer than wide it does not: the ratio of the short side, which is rounded to whole pixels, is further
+    off than the long side allows. Then it is the power of two, else the whole number, that explains both sides (see
+    `is_reduction`), else the ratio of the longer side.
 
     Args:
         level_sizes_px: (width, height) of each level, level 0 first.
 
-    >>> level_downsamples([(1000, 600), (500, 300)])
-    (1.0, 2.0)
+    >>> level_downsamples([(1000, 600), (500, 300)]), level_downsamples([(1500, 40000), (46, 1250)])
+    ((1.0, 2.0), (1.0, 32.0))
     """
-    width, height = level_sizes_px[0]
-    return tuple((width / level_width + height / level_height) / 2 for level_width, level_height in level_sizes_px)
+    return tuple(_level_downsample(level_sizes_px[0], level_size_px) for level_size_px in level_sizes_px)
+
+
+def _level_downsample(size_px: tuple[int, int], level_size_px: tuple[int, int]) -> float:
+    (width, height), (level_width, level_height) = size_px, level_size_px
+    mean = (width / level_width + height / level_height) / 2
+    lowest, highest = _possible_downsamples(size_px, level_size_px)
+    if abs(max(size_px) / mean - max(level_size_px)) <= 0.5 or lowest > highest:
+        return mean
+    ratio = max(size_px) / max(level_size_px)
+    candidates = (2.0 ** round(math.log2(ratio)), float(round(ratio)), ratio)
+    return next((number for number in candidates if lowest <= number <= highest), min(max(ratio, lowest), highest))
 
 
 def is_reduction(size_px: tuple[int, int], level_size_px: tuple[int, int]) -> bool:
@@ -58,9 +73,16 @@ def is_reduction(size_px: tuple[int, int], level_size_px: tuple[int, int]) -> bo
     >>> is_reduction((1101, 703), (275, 175)), is_reduction((1100, 700), (768, 512))
     (True, False)
     """
+    lowest, highest = _possible_downsamples(size_px, level_size_px)
+    return lowest <= highest
+
+
+def _possible_downsamples(size_px: tuple[int, int], level_size_px: tuple[int, int]) -> tuple[float, float]:
+    """The lowest and the highest downsample by which both sides are less than a pixel away; none where they are the wrong way
+    round."""
     lowest = max(side / (level + 1) for side, level in zip(size_px, level_size_px, strict=True))
     highest = min(side / (level - 1) if level > 1 else math.inf for side, level in zip(size_px, level_size_px, strict=True))
-    return lowest <= highest
+    return lowest, highest
 
 
 def nearest_finer_level(downsamples: Sequence[float], downsample: float, tolerance: float = MPP_TOLERANCE) -> int:

@@ -35,3 +35,7 @@ class Row(TypedDict, total=False):
     tumour_share: float | None
     max_probability: float
     mean_probability: float | None
+    # With which the outlines were made; the folder's settings are those of its latest run.
+    threshold: float
+    min_area_um2: float
+    simplify_um: float

@@ -44,6 +44,8 @@ _MAX_DECODED_MASKS = 8
 _MAX_ANNOTATION_MASKS = 64
 # Of a mask with transparency all pixels are to be seen before one can be understood: 400 MB with four channels.
 _LARGEST_WITH_ALPHA_PX = 10**8
+# Pixels of a tiled mask that are held at once: 16 MB.
+_LARGEST_WINDOW_PX = 2**24
 _PILLOW_LIMIT = threading.Lock()
 
 
@@ -102,9 +104,20 @@ def read_mask_region(
         # Where the image's size is no multiple of the factor, the last pixel of a rounded-down mask stands for more.
         x = np.minimum(columns[inside_x] // factor, mask.size_px[0] - 1)
         y = np.minimum(rows[inside_y] // factor, mask.size_px[1] - 1)
-        window = mask.read(int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1)
-        region[np.ix_(inside_y, inside_x)] = window[np.ix_(y - y[0], x - x[0])]
+        region[np.ix_(inside_y, inside_x)] = _pick(mask, x, y)
     return region
+
+
+def _pick(mask: _DecodedMask | _TiledMask, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The mask's pixels at these columns and rows, in ascending order: ``(rows, columns)``, read in bands that memory holds."""
+    width, height = int(x[-1] - x[0]) + 1, int(y[-1] - y[0]) + 1
+    num_rows = max(1, len(y) * _LARGEST_WINDOW_PX // (width * height))
+    picked = np.empty((len(y), len(x)), dtype=np.uint8)
+    for start in range(0, len(y), num_rows):
+        band = y[start : start + num_rows]
+        window = mask.read(int(x[0]), int(band[0]), int(x[-1]) + 1, int(band[-1]) + 1)
+        picked[start : start + num_rows] = window[np.ix_(band - band[0], x - x[0])]
+    return picked
 
 
 def open_annotation_mask(
@@ -147,7 +160,8 @@ def _modified_ns(path: Path) -> int:
 
 def _whole_factor(path: Path, mask_size: tuple[int, int], image_size: tuple[int, int], image_path: str | Path | None) -> int:
     """Image pixels per mask pixel."""
-    factor = max(1, round(image_size[0] / mask_size[0]))
+    # By the longer side, of which a pixel more or less says the least.
+    factor = max(1, round(max(image_size) / max(mask_size)))
     if any(abs(mask - image / factor) >= 1 for mask, image in zip(mask_size, image_size, strict=True)):
         of_image = f"{image_path} " if image_path is not None else "its image "
         raise RefusedMask(

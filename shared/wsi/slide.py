@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from .readers.reader import GLASS, LevelReader
 from .resample import filter_margin_px, resample
 from .spacing import STATED_RANGE, is_possible_spacing, read_magnification, read_spacing
 
-# Source pixels held at once while a batch or a thumbnail is resampled: 2**24 are 48 MB.
+# Source pixels held at once while regions are resampled: 2**24 are 48 MB.
 _LARGEST_SOURCE_PX = 2**24
 # A thumbnail has an exact size, so its downsample may not be snapped to that of a level.
 _EXACT = 1e-9
@@ -187,16 +188,8 @@ class Slide:
             raise ValueError(f"{self.path}: a thumbnail needs at least one pixel, got max_size_px={max_size_px}")
         downsample = max(1.0, max(self.size_px) / max_size_px)
         width, height = (max(1, round(side / downsample)) for side in self.size_px)
-        thumbnail = np.empty((height, width, 3), dtype=np.uint8)
-        # In blocks, because a slide without coarse levels would not fit into memory.
         level = nearest_finer_level(self.level_downsamples, downsample, _EXACT)
-        block_px = max(1, int(math.sqrt(_LARGEST_SOURCE_PX) * self.level_downsamples[level] / downsample))
-        for top in range(0, height, block_px):
-            for left in range(0, width, block_px):
-                block = thumbnail[top : top + block_px, left : left + block_px]
-                corner = np.array([[left, top]]) * downsample
-                block[:] = self._read(corner, (block.shape[1], block.shape[0]), downsample, 1, _EXACT)[0]
-        return thumbnail
+        return self._read_in_blocks(level, np.zeros(2), (width, height), downsample, 1, _EXACT)
 
     def _read(
         self,
@@ -208,18 +201,56 @@ class Slide:
     ) -> NDArray[np.uint8]:
         """Regions at `positions` ``(n, 2)``, which need not be whole pixels."""
         level = nearest_finer_level(self.level_downsamples, downsample, tolerance)
+        scale = downsample / self.level_downsamples[level]
+        options = size_px, downsample, num_workers, tolerance
+        if abs(scale - 1) > tolerance and math.prod(_source_size(size_px, scale)) > _LARGEST_SOURCE_PX:
+            regions = [self._read_in_blocks(level, position, *options) for position in positions]
+            return np.stack(regions) if regions else np.empty((0, size_px[1], size_px[0], 3), dtype=np.uint8)
+        return self._read_at_once(level, positions, *options)
+
+    def _read_in_blocks(
+        self,
+        level: int,
+        position: NDArray[np.float64],
+        size_px: tuple[int, int],
+        downsample: float,
+        num_workers: int,
+        tolerance: float,
+    ) -> NDArray[np.uint8]:
+        """One region ``(H, W, 3)`` block by block, because of a slide without coarse levels it would not fit into memory."""
+        scale = downsample / self.level_downsamples[level]
+        block_px = max(1, int(math.sqrt(_LARGEST_SOURCE_PX) * self.level_downsamples[level] / downsample))
+        reach = filter_margin_px(scale) * self.level_downsamples[level]
+        region = np.full((size_px[1], size_px[0], 3), GLASS, dtype=np.uint8)
+        for top, left in itertools.product(range(0, size_px[1], block_px), range(0, size_px[0], block_px)):
+            block = region[top : top + block_px, left : left + block_px]
+            size = (block.shape[1], block.shape[0])
+            corner = position + np.array([left, top]) * downsample
+            if (corner - reach < self.size_px).all() and (corner + np.array(size) * downsample + reach > 0).all():
+                block[:] = self._read_at_once(level, corner[None], size, downsample, num_workers, tolerance)[0]
+        return region
+
+    def _read_at_once(
+        self,
+        level: int,
+        positions: NDArray[np.float64],
+        size_px: tuple[int, int],
+        downsample: float,
+        num_workers: int,
+        tolerance: float,
+    ) -> NDArray[np.uint8]:
+        """Regions ``(n, H, W, 3)``, so many of them at once as `_LARGEST_SOURCE_PX` holds."""
         corners = positions / self.level_downsamples[level]
         scale = downsample / self.level_downsamples[level]
         if abs(scale - 1) <= tolerance:
             return self._read_level(level, np.floor(corners + 0.5).astype(np.int64), size_px, num_workers)
-        margin = filter_margin_px(scale)
-        origins = np.floor(corners).astype(np.int64) - margin
-        source_size = tuple(math.ceil(side * scale) + 1 + 2 * margin for side in size_px)
+        origins = np.floor(corners).astype(np.int64) - filter_margin_px(scale)
+        source_size = _source_size(size_px, scale)
         regions = np.empty((len(positions), size_px[1], size_px[0], 3), dtype=np.uint8)
-        step = max(1, _LARGEST_SOURCE_PX // (source_size[0] * source_size[1]))
+        step = max(1, _LARGEST_SOURCE_PX // math.prod(source_size))
         for start in range(0, len(positions), step):
             part = slice(start, start + step)
-            sources = self._read_level(level, origins[part], (source_size[0], source_size[1]), num_workers)
+            sources = self._read_level(level, origins[part], source_size, num_workers)
             for region, source, (x, y) in zip(regions[part], sources, corners[part] - origins[part], strict=True):
                 region[:] = resample(source, (float(x), float(y)), scale, size_px)
         return regions
@@ -287,6 +318,12 @@ def _bounds_px(properties: Mapping[str, str], size_px: tuple[int, int]) -> tuple
     except ValueError:  # as QuPath takes what are no whole numbers
         return (0, 0, *size_px)
     return x, y, width, height
+
+
+def _source_size(size_px: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(width, height) of the pixels of a level from which a region is resampled; `scale` is level pixels per pixel."""
+    width, height = (math.ceil(side * scale) + 1 + 2 * filter_margin_px(scale) for side in size_px)
+    return width, height
 
 
 def _paste(source: NDArray[np.uint8], target: NDArray[np.uint8], offset: tuple[int, int]) -> None:

@@ -10,7 +10,32 @@ def test_level_downsample_is_the_mean_of_both_sides():
     assert level_downsamples([(4443, 3567), (2221, 1783)]) == (1.0, pytest.approx(2.0005055, abs=1e-7))
 
 
-@pytest.mark.parametrize("rounded", [math.floor, math.ceil, round], ids=lambda rounded: rounded.__name__)
+ROUNDINGS = pytest.mark.parametrize("rounded", [math.floor, math.ceil, round], ids=lambda rounded: rounded.__name__)
+
+
+@ROUNDINGS
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("size_px", [(1500, 40000), (40001, 1499), (2081, 36011), (777, 100003)])
+def test_levels_of_a_core_biopsy_are_smaller_by_the_factor_that_made_them(rounded, factor, size_px):
+    """The short side is rounded by up to a pixel of few, and the mean of both ratios is as far off along the long one."""
+    sizes = [size_px]
+    while min(sizes[-1]) > 16:
+        sizes.append(tuple(rounded(side / factor) for side in sizes[-1]))
+    found = level_downsamples(sizes)
+    for level, (downsample, level_size) in enumerate(zip(found, sizes, strict=True)):
+        # In pixels of the level, at the far end; what was rounded, and half a pixel.
+        assert abs(max(size_px) / downsample - max(size_px) / factor**level) < 1.5, level_size
+    assert found[-1] == factor ** (len(sizes) - 1)
+
+
+def test_a_level_of_any_other_factor_has_the_ratio_of_the_longer_side():
+    # 1500 / 441 = 3.4014, 40000 / 11765 = 3.39992, the mean 3.40064: 2.5 px of the level less than 11765.
+    assert level_downsamples([(1500, 40000), (441, 11765)])[1] == pytest.approx(40000 / 11765)
+    # Three times, and the mean of 3.006 and 3.00007 is not.
+    assert level_downsamples([(1500, 40000), (499, 13333)])[1] == 3
+
+
+@ROUNDINGS
 @pytest.mark.parametrize("factor", [2, 4, 1.7])
 @pytest.mark.parametrize("size_px", [(46001, 32913), (1023, 517), (97792, 221184)])
 def test_sides_that_are_rounded_again_and_again_are_a_reduction(rounded, factor, size_px):

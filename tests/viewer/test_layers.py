@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 import tifffile
 from PIL import Image
 
-from scripts.viewer.cohort import Cohort, Maps, open_cohort
+from scripts.viewer.cohort import Cohort, Maps, ViewedSlide, open_cohort
 from scripts.viewer.layers import Layers, _reduced_map, _whole_map, colour_table
 from scripts.viewer.map_pixels import MapPixels
 from scripts.viewer.outlines import KeptMap, draft_outlines, outlines_at
 from scripts.viewer.view_state import ViewState, state_of
 from scripts.viewer.zoom import TILE_PX, Zoom
 from shared.writers import write_ome_tiff
+from tests.wsi.conftest import write_slide
 
 
 @pytest.fixture
@@ -53,6 +55,23 @@ def test_the_shallowest_square_holds_the_whole_slide(layers):
     rows, columns = np.nonzero(red)
     assert [columns.min(), rows.min()] == pytest.approx([300 / 8, 300 / 8], abs=2)
     assert [columns.max(), rows.max()] == pytest.approx([540 / 8, 540 / 8], abs=2)
+
+
+def test_a_long_slide_without_levels_is_read_and_no_more(tmp_path):
+    """At the coarsest zoom its square is 16,384 px wide, of which the slide takes 100."""
+    rgb = np.full((9000, 100, 3), 255, np.uint8)
+    rgb[6400:7680] = 60
+    write_slide(tmp_path / "core.tif", [rgb], mpp=0.5)
+    layers = Layers(Cohort({"core": ViewedSlide("core", tmp_path / "core.tif")}))
+    assert layers.zoom("core").step(0) == 64
+    tracemalloc.start()
+    try:
+        square = pixels(layers.slide_square("core", (0, 0, 0)))
+        assert tracemalloc.get_traced_memory()[1] < 2e8
+    finally:
+        tracemalloc.stop()
+    assert np.flatnonzero((square < 100).any(axis=(1, 2)))[[0, -1]].tolist() == [100, 119]
+    assert (square[:, 3:] == 255).all()
 
 
 def test_the_map_and_the_mask_lie_on_the_slide(layers):
@@ -97,9 +116,25 @@ def test_windows_of_a_pyramidal_map(tmp_path, step):
     np.testing.assert_array_equal(window[middle], expected[middle])
 
 
+@pytest.mark.parametrize("shape", [(10000, 1000), (1000, 10000), (66000, 40)])
+def test_the_reduced_copies_of_a_long_map_lie_where_it_does(tmp_path, shape):
+    """Their short side is rounded up to whole pixels: 1000 px are 32 of 32 px, 1.024 times as many."""
+    along = int(np.argmax(shape))
+    values = np.zeros(shape, np.uint8)
+    first, last = shape[along] // 10 * 9 // 32 * 32, shape[along] // 100 * 95 // 32 * 32
+    values[(slice(first, last), slice(None)) if along == 0 else (slice(None), slice(first, last))] = 255
+    write_ome_tiff(tmp_path / "map.ome.tif", KeptMap(values), 2.0)
+    source = MapPixels(tmp_path / "map.ome.tif")
+    for step in (1, 2, 4, 8, 16, 32):
+        corner = (0, first - 8 * step) if along == 0 else (first - 8 * step, 0)
+        shown = np.flatnonzero(source.read(corner, 256, step).any(axis=1 - along))
+        assert shown[0] == 8, step
+        assert shown[-1] + 1 == min(256, 8 + (last - first) // step), step
+
+
 def test_outlines_at_the_maps_own_threshold_are_those_that_were_written(layers, mapped):
     maps = Maps.of_folder(mapped / "plain")
-    found = outlines_at(layers, 0, "first", maps.threshold)
+    found = outlines_at(layers, 0, "first", maps.outlining("first").threshold)
     assert found.area_mm2 == pytest.approx(float(maps.rows["first"]["tumour_area_mm2"]), abs=1e-9)
     written = json.loads((mapped / "plain/first.geojson").read_text())["features"]
     assert len(found.rings) == len(written) == 1

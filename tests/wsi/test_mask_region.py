@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from shared.wsi import MaskMeaning, Slide, read_mask_region
+from shared.wsi import MaskMeaning, Slide, mask_region, read_mask_region
 
 IMAGE_SIZE = (517, 301)
 CLASSES = ["normal", "benign", "in situ", "invasive"]
@@ -66,6 +66,34 @@ def test_masks_of_a_whole_fraction(factor, rounding, mask, tmp_path):
         np.testing.assert_array_equal(
             read_mask_region(path, xy, (50, 40), IMAGE_SIZE), reference(small, xy, (50, 40), factor, 1.0)
         )
+
+
+def test_the_overview_of_a_large_mask_is_read_in_bands(mask, tmp_path, monkeypatch):
+    """Every 40th pixel of it is needed, and all of it would not fit into memory."""
+    path = save(mask, tmp_path / "mask.tif", tile=(64, 64))
+    whole = read_mask_region(path, (-30, -20), (60, 50), IMAGE_SIZE, 10.0)
+    windows, read = [], mask_region._TiledMask.read
+
+    def watched(self, left, top, right, bottom):
+        windows.append((right - left) * (bottom - top))
+        return read(self, left, top, right, bottom)
+
+    monkeypatch.setattr(mask_region._TiledMask, "read", watched)
+    monkeypatch.setattr(mask_region, "_LARGEST_WINDOW_PX", 30_000)
+    np.testing.assert_array_equal(read_mask_region(path, (-30, -20), (60, 50), IMAGE_SIZE, 10.0), whole)
+    assert len(windows) > 4
+    assert max(windows) <= 30_000
+
+
+@pytest.mark.parametrize("image_size_px", [(1500, 40000), (40000, 1500)])
+def test_a_mask_of_a_core_biopsy_is_a_64th(image_size_px, tmp_path):
+    """1500 / 64 is 23.4, and 1500 / 23 is 65.2: the long side tells."""
+    along = int(np.argmax(image_size_px))
+    small = np.zeros((image_size_px[1] // 64, image_size_px[0] // 64), np.uint8)
+    small[(slice(None), slice(600, 610)) if along == 0 else (slice(600, 610), slice(None))] = 1
+    xy = (600 * 64 - 5, 0) if along == 0 else (0, 600 * 64 - 5)
+    region = read_mask_region(save(small, tmp_path / "small.png"), xy, 700, image_size_px)
+    assert np.flatnonzero(region.any(axis=along))[[0, -1]].tolist() == [5, 5 + 640 - 1]
 
 
 @pytest.mark.parametrize("size", [(516, 301), (500, 291), (258, 140), (1034, 602), (345, 201)])

@@ -1,5 +1,7 @@
 """Regions against a reference that pads the decoded image with white."""
 
+import math
+
 import numpy as np
 import pytest
 import tifffile
@@ -221,6 +223,21 @@ def test_thumbnail_in_blocks_equals_one_piece(flat, monkeypatch):
     np.testing.assert_allclose(Slide(flat).thumbnail(100).astype(int), whole, atol=1)
 
 
+@pytest.mark.parametrize(("xy", "pixel"), [((0, 0), 20), ((-333, 77), 20), ((401, -90), 13.7), ((-4000, 0), 20), ((0, 0), 700)])
+def test_a_coarse_region_in_blocks_equals_one_piece(xy, pixel, flat, monkeypatch):
+    """Of a slide without levels, what a region reaches beyond it may be far more than the slide."""
+    slide = Slide(flat)
+    whole = slide.read_regions([xy, (0, 0)], (61, 40), 0.25 * pixel, exact=True)
+    sizes, read = [], Slide._read_level
+    monkeypatch.setattr("shared.wsi.slide._LARGEST_SOURCE_PX", 200**2)
+    monkeypatch.setattr(Slide, "_read_level", lambda self, *place: sizes.append(place[2]) or read(self, *place))
+    blocks = slide.read_regions([xy, (0, 0)], (61, 40), 0.25 * pixel, exact=True)
+    np.testing.assert_allclose(blocks.astype(int), whole, atol=1)
+    # A block, or a single pixel where it is larger, and what the filter needs around it; none of blocks of glass.
+    assert max(max(size) for size in sizes) <= max(200, pixel) + 2 * pixel + 7
+    assert len(sizes) <= 2 * 5 * 4
+
+
 @pytest.mark.parametrize(("mode", "colour"), [("RGBA", (10, 20, 30, 255)), ("L", 7), ("P", 3), ("1", 1), ("LA", (9, 255))])
 def test_plain_images_of_any_mode(mode, colour, tmp_path):
     Image.new(mode, (30, 20), colour).save(tmp_path / "tile.png")
@@ -283,3 +300,27 @@ def test_an_exact_region_lies_where_its_pixel_size_says(pixel, is_read_as_stored
     (first, last), expected = np.flatnonzero(exact < 128)[[0, -1]], (3800 / pixel, 3880 / pixel)
     assert (first, last + 1) == pytest.approx(expected, abs=1)
     assert np.array_equal(exact, snapped) == is_read_as_stored
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rounded", [math.floor, math.ceil], ids=["floor", "ceil"])
+def test_levels_of_a_core_biopsy_lie_where_the_slide_is(backend, rounded, tmp_path):
+    """Of a slide that is 30 times as long as wide, the short side of a level says little of how much smaller it is."""
+    width, height, block = 300, 9000, (7680, 8160)
+    image = np.full((height, width, 3), 240, np.uint8)
+    image[slice(*block)] = 60
+    levels = [image]
+    for level in range(1, 6):
+        step = 2**level
+        shape = rounded(height / step), rounded(width / step)
+        rows, columns = (
+            np.minimum(np.arange(length) * step, end - 1) for length, end in zip(shape, (height, width), strict=True)
+        )
+        levels.append(image[np.ix_(rows, columns)])
+    write_slide(tmp_path / "core.tif", levels, mpp=0.5)
+    with Slide(tmp_path / "core.tif", backend) as slide:
+        assert len(slide.level_sizes_px) == len(levels)
+        for pixel in (8, 16, 24, 32):
+            region = slide.read_region((0, 0), (width // pixel, height // pixel), 0.5 * pixel, exact=True)
+            dark = np.flatnonzero(region[:, 1, 0] < 150)
+            assert (dark[0], dark[-1] + 1) == pytest.approx([edge / pixel for edge in block], abs=0.51), pixel

@@ -126,6 +126,8 @@ def write_results(base: Path, probability_map: ProbabilityMap, overview: Overvie
         "map_mpp": scale.map_mpp,
         "width_px": scale.size_px[0],
         "height_px": scale.size_px[1],
+        "min_area_um2": options.min_area_um2,
+        "simplify_um": options.simplify_um,
     }
 
 
@@ -146,6 +148,7 @@ def _binary_results(base: Path, probability_map: ProbabilityMap, overview: Overv
         "max_probability": int(probability_map.max_values[0]) / 255,
         "mean_probability": overview.mean_in_tissue(probability),
         "num_regions": len(found),
+        "threshold": options.threshold,
     }
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...geometry.pyramid import level_downsamples
 from ..tiff.layout import glass_tiles
 from ..tiff.tiles import TileCheck
 from .cucim_support import cucim_file_problem, usable_cucim_problem
@@ -46,7 +45,8 @@ class CucimReader(Reader):
         self._file = file
         self._image = CuImage(str(file.path))
         self.level_sizes_px = tuple((int(w), int(h)) for w, h in self._image.resolutions["level_dimensions"])
-        self._downsamples = level_downsamples(self.level_sizes_px)
+        # By which the library divides, whatever the sides say.
+        self._downsamples = tuple(float(downsample) for downsample in self._image.resolutions["level_downsamples"])
         self._pages = [file.page_of_size(size) for size in self.level_sizes_px]
         self._glass = glass_tiles(self._pages)
         self._tiles = TileCheck(file.path)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...geometry.pyramid import level_downsamples
 from ..tiff.tiles import TileCheck
 from .cucim_support import PLAIN_TILE_VENDORS
 from .reader import TIFF_SUFFIXES, Reader, SlideFile, on_glass, turned_tiles_problem
@@ -44,7 +43,8 @@ class OpenSlideReader(Reader):
             raise RuntimeError(str(error)) from error
         self._properties: Mapping[str, str] = dict(self._slide.properties)
         self.level_sizes_px = tuple((int(w), int(h)) for w, h in self._slide.level_dimensions)
-        self._downsamples = level_downsamples(self.level_sizes_px)
+        # By which the library divides, whatever the sides say.
+        self._downsamples = tuple(float(downsample) for downsample in self._slide.level_downsamples)
         has_plain_tiles = self._properties.get("openslide.vendor") in PLAIN_TILE_VENDORS
         self._pages = [file.page_of_size(size) if has_plain_tiles else None for size in self.level_sizes_px]
         self._tiles = TileCheck(file.path)
