@@ -20,6 +20,7 @@ from ..computed_image import ComputedImage
 from ..device_errors import DeviceFailure, device_error
 from ..inputs import ImageInput
 from ..row import Row
+from ..tiles.network_map import AnswersNotFinite
 from .finished import (
     FAILED,
     FINISHED,
@@ -336,7 +337,8 @@ class CohortWorker:
                 "unfinished for another process or the next run"
             ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        if getattr(self.mapper, "skip_problems", False) and isinstance(error, ValueError):
+        is_unusable = isinstance(error, ValueError) and not isinstance(error, AnswersNotFinite)
+        if getattr(self.mapper, "skip_problems", False) and is_unusable:
             logger.warning("%s is skipped: %s", title, reason)
             discard(self.output_dir, image.name, self.settings)
             return {"status": SKIPPED, "reason": reason}
