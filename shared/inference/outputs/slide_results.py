@@ -217,7 +217,7 @@ def _area_mm2(regions: Sequence[Region], scale: Scale) -> float:
 
 
 def _tissue_mm2(overview: Overview, scale: Scale) -> float:
-    return int(overview.tissue.sum()) * overview.factor**2 * scale.map_mpp**2 / 1e6
+    return overview.tissue_pixels * scale.map_mpp**2 / 1e6
 
 
 def annotation_features(
