@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from shared.inference import InferenceFailures, SlideMapper, load_slide_mapper, map_array
+from shared.inference import InferenceFailures, SlideMapper, load_slide_mapper, map_array, map_one
 from shared.networks import load_weights
 from tests.inference.cohort_processes import SETTINGS
 from tests.inference.flat_options import grouped
@@ -65,6 +65,17 @@ def test_a_map_of_nan_is_a_failure_of_its_image(folder, network, options, skips)
     rgb = np.asarray(Image.open(folder / "images" / "dark.png"))
     with pytest.raises(ValueError, match="answers are not finite"):
         map_array(mapper, rgb)
+
+
+def test_a_single_image_is_told_from_its_network(folder):
+    """What is the image's fault is a ValueError, as of a file that cannot be read."""
+    mapper = SlideMapper(Doubtful(), **grouped(**SETTINGS))
+    assert map_one(mapper, folder / "images" / "pale.png", folder / "maps")["status"] == "ok"
+    with pytest.raises(InferenceFailures, match="answers are not finite"):
+        map_one(mapper, folder / "images" / "dark.png", folder / "maps")
+    (folder / "images" / "none.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"^.*none\.png"):
+        map_one(mapper, folder / "images" / "none.png", folder / "maps")
 
 
 def diverged(path, value):
