@@ -110,7 +110,9 @@ def options_of(arguments: argparse.Namespace) -> EmbeddingOptions:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find the images and embed them; the exit status."""
-    images = checked_images(arguments.manifest, arguments.split, arguments.out)
+    from shared.features.slide_features import FEATURES_SUFFIX
+
+    images = checked_images(arguments.manifest, arguments.split, arguments.out, (FEATURES_SUFFIX,))
     if images is None:
         return 2
     if arguments.tissue_dir is not None and not arguments.tissue_dir.is_dir():

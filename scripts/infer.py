@@ -115,7 +115,9 @@ def parsed() -> tuple[argparse.Namespace, dict[str, Any]]:
 
 def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """Find the images and map them; the exit status."""
-    images = checked_images(arguments.manifest, arguments.split, arguments.out)
+    from shared.inference.outputs.slide_results import REPLACED_SUFFIXES
+
+    images = checked_images(arguments.manifest, arguments.split, arguments.out, REPLACED_SUFFIXES)
     if images is None:
         return 2
     logger.info("%s: %d images; loading PyTorch and MONAI", arguments.manifest, len(images))

@@ -25,7 +25,7 @@ from shared.inference.cohort.finished import fingerprint
 from shared.inference.cohort.folder_settings import SETTINGS_NAME
 from shared.inference.cohort.row_store import TABLE_NAME
 from shared.inference.inputs import ImageInput
-from shared.writers import atomic_path
+from shared.writers import atomic_path, check_inputs_stay
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,9 @@ COLUMNS = {
 SLIDE_COLUMNS = {"mean_slide_auc": "AUC, per slide", "mean_slide_iou": "IoU, per slide"}
 CLASS_KINDS = ("class_pixels", "class_pixels_all", "class_pixels_of_slides", "class_pixels_all_of_slides", "classes")
 PARTS = (("tissue only", "pixels_tissue"), ("with background", "pixels_all"))
+# Files with a row per slide, and with the metrics.
+SCORES = ("slides.csv", "metrics.json")
+COMPARED = ("compared_slides.csv", "comparison.json")
 # Metrics, and a row per slide.
 Report = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -148,18 +151,19 @@ def _confusion_lines(names: Sequence[str], confusion: Sequence[Sequence[int]]) -
     return lines
 
 
-def _compared(arguments: argparse.Namespace) -> str:
+def _compared(arguments: argparse.Namespace, out: Path) -> str:
     """Compare the maps with another program's, write ``comparison.json`` and ``compared_slides.csv``, and return the table."""
-    out, settings = arguments.out or arguments.maps / "evaluation", settings_of(arguments.maps)
+    settings = settings_of(arguments.maps)
     if settings.get("class_names"):
         raise ValueError(f"--compare_with is for maps of tumour, and those in {arguments.maps} have several classes")
     thresholds = _threshold(arguments, settings), arguments.compare_threshold
     tissue = tissue_of(settings, arguments.tissue, out / "tissue")
     maps, others = MapFolder(arguments.maps), PictureMaps(arguments.compare_with)
     metrics, rows = compare_maps(maps, others, _records(arguments), tissue, thresholds, arguments.allow_missing)
-    with atomic_path(out / "compared_slides.csv") as temporary:
+    table, scores = COMPARED
+    with atomic_path(out / table) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
-    with atomic_path(out / "comparison.json") as temporary:
+    with atomic_path(out / scores) as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     return "\n".join(comparison_table(metrics))
 
@@ -222,17 +226,21 @@ def evaluate(arguments: argparse.Namespace) -> str:
         ValueError: for whatever is wrong, naming the file and the row.
     """
     check_maps(arguments.maps)
-    if arguments.compare_with is not None:
-        return _compared(arguments)
     out = arguments.out or arguments.maps / "evaluation"
+    names = SCORES if arguments.compare_with is None else COMPARED
+    # Not the table of the maps either.
+    check_inputs_stay(out, names, (arguments.manifest, arguments.maps / TABLE_NAME))
+    if arguments.compare_with is not None:
+        return _compared(arguments, out)
     settings = settings_of(arguments.maps)
     tissue = tissue_of(settings, arguments.tissue, out / "tissue")
     has_classes = bool(settings.get("class_names"))
     _warn_of_other_settings(arguments, settings)
     metrics, rows = (class_report if has_classes else tumour_report)(arguments, settings, tissue)
-    with atomic_path(out / "slides.csv") as temporary:
+    table, scores = SCORES
+    with atomic_path(out / table) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
     # Last: where it is, the other is of the same maps.
-    with atomic_path(out / "metrics.json") as temporary:
+    with atomic_path(out / scores) as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n")
     return "\n".join((class_table if has_classes else tumour_table)(metrics))

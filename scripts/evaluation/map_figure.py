@@ -18,6 +18,7 @@ from shared.evaluation.maps.scoring_grid import ScoringGrid
 from shared.evaluation.report import example_indices, example_title
 from shared.inference.inputs import image_name
 from shared.writers.figures.examples import ExampleRow, write_examples
+from shared.writers.storage import check_inputs_stay
 from shared.wsi.file_names import comparable
 from shared.wsi.slide_pool import open_slide
 
@@ -96,6 +97,8 @@ def draw(arguments: argparse.Namespace) -> str:
         tumour_classes=arguments.tumour_classes,
         annotation_frame=arguments.annotation_frame,
     )
+    named = (path for record in records for path in (record["image"], record["mask"]) if path is not None)
+    check_inputs_stay(arguments.out.parent, [arguments.out.name], [arguments.manifest, *named])
     chosen = _named(records, arguments.images) if arguments.images else _spread(records, arguments.num_images)
     write_examples([_row(record, columns, arguments.side_px) for record in chosen], arguments.out, arguments.title)
     return f"{len(chosen)} images, {len(columns)} maps of each: {arguments.out}"

@@ -37,14 +37,21 @@ def add_engine_options(parser: argparse.ArgumentParser, needed_everywhere: str) 
     ray.add_argument("--gpus_per_slide", type=number(0), default=0, help="GPUs per slide; fractions are allowed (default 0)")
 
 
-def checked_images(manifest: Path, split: str | None, out: Path) -> list[ImageInput] | None:
-    """The images of a manifest, and an output folder that can be written to; None where something is wrong, which is printed."""
+def checked_images(manifest: Path, split: str | None, out: Path, suffixes: Sequence[str]) -> list[ImageInput] | None:
+    """The images of a manifest, and an output folder that can be written to; None where something is wrong, which is printed.
+
+    Args:
+        manifest: or a slide, an image or a folder.
+        split: of the manifest.
+        out: the output folder.
+        suffixes: endings of the files of an image that are written there; they must not replace what is read.
+    """
     from shared.inference import find_images
     from shared.synthetic import demo_manifest
     from shared.writers import check_writable
 
     try:
-        images = find_images(demo_manifest(manifest), split, out)
+        images = find_images(demo_manifest(manifest), split, out, suffixes)
         check_writable(out)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

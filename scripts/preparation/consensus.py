@@ -30,8 +30,10 @@ from shared.data.labels.consensus import LEAST_OVERLAP, consensus_mask
 from shared.data.manifest import assigns_splits
 from shared.data.record import Record, record_error
 from shared.data.record_masks import read_record_mask, without_label
-from shared.writers import atomic_path
+from shared.writers import atomic_path, check_inputs_stay
 from shared.wsi import open_slide
+
+AGREED, UNDECIDED = "images.csv", "undecided.csv"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -51,6 +53,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def prepare(arguments: Namespace) -> Iterator[str]:
+    given = [path for path in (arguments.first, arguments.second, arguments.third) if path is not None]
+    check_inputs_stay(arguments.output, (AGREED, UNDECIDED), given)
     records = _records(arguments.first, arguments)
     seconds, thirds = (_by_image(path, arguments) for path in (arguments.second, arguments.third))
     missing = [record for record in records if record["image"] not in seconds]
@@ -78,11 +82,11 @@ def prepare(arguments: Namespace) -> Iterator[str]:
             yield f"note: row {record['row']}, {image}: {agreed_on}, and its label {record['label']} becomes {int(has_tumour)}"
         agreed.append(with_mask)
     if agreed:
-        write_manifest(agreed, arguments.output / "images.csv")
+        write_manifest(agreed, arguments.output / AGREED)
     else:
         # Not one of other masks.
-        (arguments.output / "images.csv").unlink(missing_ok=True)
-    with atomic_path(arguments.output / "undecided.csv") as temporary:
+        (arguments.output / AGREED).unlink(missing_ok=True)
+    with atomic_path(arguments.output / UNDECIDED) as temporary:
         pd.DataFrame(undecided, columns=["image", "open_regions"]).to_csv(temporary, index=False)
     yield f"{arguments.output}: {len(agreed)} images with masks, {len(undecided)} undecided"
     yield f"regions: {counts[0]} agreed on, {counts[1]} decided by the third mask, {counts[2]} open"

@@ -20,6 +20,7 @@ from scripts.options.numbers import COUNT, COUNT_FROM_0, PIXEL_SIZE, SEED, SHARE
 from scripts.preparation.drawn_splits import notes_on_splits
 from scripts.preparation.patch_pictures import check_picture_names, write_patch_pictures
 from shared.data import SIZE_MEASURES, TissueCache, label_of, load_manifest, slide_patches, write_manifest
+from shared.writers import check_inputs_stay
 from shared.wsi import TISSUE_METHODS
 
 
@@ -58,6 +59,7 @@ def prepare(arguments: Namespace) -> list[str]:
         raise ValueError(
             "--classes names all classes, --tumour_classes the classes that make up label 1 of two: give only one of them"
         )
+    check_inputs_stay(arguments.patches.parent, [arguments.patches.name], [arguments.slides])
     slides = load_manifest(
         arguments.slides,
         require=("mask",),

@@ -16,6 +16,7 @@ from scripts.options.annotation import add_annotation_options
 from scripts.options.numbers import COUNT, COUNT_FROM_0, PIXEL_SIZE, SHARE
 from scripts.preparation.drawn_splits import notes_on_splits
 from shared.data import label_of, load_manifest, slide_regions, write_manifest
+from shared.writers import check_inputs_stay
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,6 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def prepare(arguments: Namespace) -> list[str]:
     regions = []
     meaning = {"tumour_classes": arguments.tumour_classes, "annotation_frame": arguments.annotation_frame}
+    check_inputs_stay(arguments.regions.parent, [arguments.regions.name], [arguments.slides])
     slides = load_manifest(arguments.slides, **meaning)
     for record in tqdm(slides, unit="slide", disable=None):
         regions += slide_regions(record, arguments.size_px, arguments.mpp, arguments.min_tissue, arguments.stride_px)

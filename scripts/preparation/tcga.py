@@ -19,6 +19,7 @@ from shared.data.manifest import write_manifest
 from shared.data.public.tcga import PUBLISHED_SLIDES, tcga_records
 from shared.data.public.tcga_barcode import TRAINING_LOCATIONS
 from shared.data.record import Record
+from shared.writers import check_inputs_stay
 
 _LACK = {
     "train": "nothing can be learned without it",
@@ -49,6 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def prepare(arguments: Namespace) -> Iterator[str]:
+    check_inputs_stay(arguments.manifest.parent, [arguments.manifest.name], [arguments.table] if arguments.table else [])
     records, missing = tcga_records(
         arguments.table,
         arguments.slides,

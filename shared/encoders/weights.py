@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..networks.backbones.checkpoints import read_checkpoint
+from ..networks.backbones.checkpoints import check_finite, read_checkpoint
 
 __all__ = ["load_weights_into", "read_weights"]
 
@@ -42,7 +42,7 @@ def load_weights_into(network: nn.Module, weights: Mapping[str, Tensor], path: s
         path: where they are from, for the errors.
 
     Raises:
-        ValueError: naming the file, if names or shapes differ.
+        ValueError: naming the file, if names or shapes differ, or a weight is NaN or infinite.
     """
     expected = network.state_dict()
     counters = {name: torch.zeros_like(value, device="cpu") for name, value in expected.items() if name.endswith(COUNTER)}
@@ -59,6 +59,7 @@ def load_weights_into(network: nn.Module, weights: Mapping[str, Tensor], path: s
             raise ValueError(f"{path}: {name} must be {tuple(expected[name].shape)}; found {tuple(value.shape)}")
     is_empty = any(value.is_meta for value in expected.values())
     network.load_state_dict({name: value.to(expected[name].dtype) for name, value in weights.items()}, assign=is_empty)
+    check_finite(network, path)
 
 
 def _read_safetensors(path: Path) -> object:

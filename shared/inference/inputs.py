@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.manifest import load_manifest
+from ..data.manifest_file import FILES, read_manifest_file
+from ..writers.storage import check_inputs_stay
 from ..wsi.file_names import comparable
 from ..wsi.formats import is_image, known_suffixes, unreadable_format
-from ..wsi.image_search import find_image_files
+from ..wsi.image_search import RESULTS, find_image_files
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,9 @@ class ImageInput:
     mpp: float | None = None
 
 
-def find_images(source: str | Path, split: str | None = None, exclude: str | Path | None = None) -> list[ImageInput]:
+def find_images(
+    source: str | Path, split: str | None = None, output_dir: str | Path | None = None, suffixes: Sequence[str] = ()
+) -> list[ImageInput]:
     """List the images that `source` names, in order of path (a manifest's: in its own order).
 
     Args:
@@ -30,11 +34,13 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
             (``*.csv``), of which every distinct image is taken once and as a whole, whatever regions its rows name. One that
             is not there is listed too, and fails when it is opened: the others of a cohort need not wait for it.
         split: of a manifest, the rows of this split only.
-        exclude: a folder that is not searched: the results, when they lie inside `source`.
+        output_dir: gets the results. It is not searched, where it lies inside `source`.
+        suffixes: endings of the files of an image there that a run writes or replaces.
 
     Raises:
-        ValueError: if nothing is there (of a manifest: none of its images), the format is unknown, `exclude` is the source
-            itself, or two images would give their results the same name (the file's name without its ending).
+        ValueError: if nothing is there (of a manifest: none of its images), the format is unknown, `output_dir` is the source
+            itself, two images would give their results the same name (the file's name without its ending), or a result would
+            replace an image, or the manifest or anything that it names, in whatever split.
     """
     source = Path(source).expanduser()
     if not source.exists() and not source.is_symlink():
@@ -44,9 +50,9 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
     elif split is not None:
         raise ValueError(f"split={split!r} needs a manifest (.csv), got {source}")
     elif source.is_dir() and unreadable_format(source) is None:
-        if exclude is not None and source.resolve() == Path(exclude).resolve():
-            raise ValueError(f"the results must be written to another folder than the images: {exclude}")
-        found = find_image_files(source, None if exclude is None else Path(exclude))
+        if output_dir is not None and source.resolve() == Path(output_dir).resolve():
+            raise ValueError(f"the results must be written to another folder than the images: {output_dir}")
+        found = find_image_files(source, None if output_dir is None else Path(output_dir))
         images = [ImageInput(path, image_name(path)) for path in found]
     elif is_image(source):
         images = [ImageInput(source, image_name(source))]
@@ -55,7 +61,19 @@ def find_images(source: str | Path, split: str | None = None, exclude: str | Pat
     if not images:
         raise ValueError(f"{source} contains no image in a supported format: {known_suffixes()}.")
     _check_names(images)
+    if output_dir is not None:
+        written = (f"{image.name}{suffix}" for image in images for suffix in suffixes)
+        check_inputs_stay(output_dir, (*RESULTS, *written), _files_read(source, images))
     return images
+
+
+def _files_read(source: Path, images: Iterable[ImageInput]) -> set[Path]:
+    """The images, and the manifest with all that its rows name, of other splits too."""
+    found = {image.path for image in images}
+    if source.suffix.lower() == ".csv":
+        cells = (row.cells[name] for row in read_manifest_file(source).rows for name in FILES)
+        found |= {source, *(source.parent / cell for cell in cells if cell is not None)}
+    return found
 
 
 def _from_manifest(path: Path, split: str | None) -> list[ImageInput]:

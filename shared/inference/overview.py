@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import rasterio.features
+import shapely
 from shapely.geometry import Polygon
 
 from ..data.tissue_cache import TissueCache
@@ -24,13 +26,29 @@ STRIP_AREA_PX = 2**23  # pixels of the level that is read, decoded at once: 25 M
 class Overview:
     """Picture ``(h, w, 3)`` and tissue ``(h, w)``; a pixel is `factor` map pixels wide and high.
 
-    `holds_tissue` ``(h, w)`` is True where there is any tissue in a pixel, `tissue` where it is half of it.
+    The last pixels of a row or column may reach beyond the map, which is (H, W) = `map_shape`: they count as far as they lie
+    in it. `holds_tissue` ``(h, w)`` is True where there is any tissue in a pixel, `tissue` where it is half of it.
     """
 
     rgb: np.ndarray
     tissue: np.ndarray
     factor: int
     holds_tissue: np.ndarray
+    map_shape: tuple[int, int]
+
+    @property
+    def tissue_pixels(self) -> int:
+        """Map pixels of the tissue."""
+        return int(self._map_pixels[self.tissue].sum())
+
+    @functools.cached_property
+    def _map_pixels(self) -> np.ndarray:
+        """How many map pixels each pixel covers, int64 ``(h, w)``."""
+        return np.outer(*(self._lengths(axis) for axis in (0, 1)))
+
+    def _lengths(self, axis: int) -> np.ndarray:
+        starts = self.factor * np.arange(self.tissue.shape[axis])
+        return np.minimum(self.factor, self.map_shape[axis] - starts)
 
     def probability(self, source: RowSource) -> np.ndarray:
         """Mean probability of the map in each overview pixel, float32 ``(h, w)`` in [0, 1]."""
@@ -38,15 +56,26 @@ class Overview:
 
     def mean_in_tissue(self, probability: np.ndarray) -> float:
         """Mean of ``(h, w)`` over the tissue; 0 where there is none."""
-        return float(probability[self.tissue].mean()) if self.tissue.any() else 0.0
+        if not self.tissue.any():
+            return 0.0
+        return float(np.average(probability[self.tissue], weights=self._map_pixels[self.tissue]))
 
     def share(self, polygons: Sequence[Polygon]) -> float:
-        """Share of the tissue that lies in `polygons` (map pixels); 0 where there is no tissue."""
+        """Share of the tissue that lies in `polygons` (map pixels, their sides along rows and columns); 0 where there is none."""
         if not polygons or not self.tissue.any():
             return 0.0
-        to_map = rasterio.Affine.scale(self.factor)
-        inside = rasterio.features.rasterize(polygons, out_shape=self.tissue.shape, transform=to_map).astype(bool)
-        return float((inside & self.tissue).sum() / self.tissue.sum())
+        # A pixel counts by its centre, which of the last ones is that of their part in the map.
+        on_overview = shapely.transform(polygons, self._to_overview)
+        inside = rasterio.features.rasterize(on_overview, out_shape=self.tissue.shape).astype(bool)
+        return float(self._map_pixels[inside & self.tissue].sum() / self.tissue_pixels)
+
+    def _to_overview(self, points: np.ndarray) -> np.ndarray:
+        """Points (x, y) in map pixels as points in overview pixels, the last of which are as long as they lie in the map."""
+        columns = []
+        for values, axis in ((points[:, 0], 1), (points[:, 1], 0)):
+            lengths = self._lengths(axis)
+            columns.append(np.interp(values, np.append(0, lengths.cumsum()), np.arange(len(lengths) + 1)))
+        return np.stack(columns, axis=1)
 
 
 def read_overview(
@@ -89,10 +118,10 @@ def read_overview(
         raise ValueError(f"{slide.path} cannot be mapped: {problem}")
     if not tissue_only:
         everywhere = np.ones(rgb.shape[:2], dtype=bool)
-        return Overview(rgb, everywhere, factor, everywhere)
+        return Overview(rgb, everywhere, factor, everywhere, grid.map_shape)
     if known is None:
         tissue = tissue_mask(rgb, method)
-        return Overview(rgb, tissue, factor, tissue)
+        return Overview(rgb, tissue, factor, tissue, grid.map_shape)
     corners = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2) * pixel
     shares = known.of(slide).shares(corners, pixel).reshape(height, width)
-    return Overview(rgb, shares >= 0.5, factor, shares > 0)
+    return Overview(rgb, shares >= 0.5, factor, shares > 0, grid.map_shape)

@@ -156,11 +156,11 @@ class SlideEmbedder:
             the rows of the images that were computed now.
 
         Raises:
-            ValueError: before anything is computed, for a source that is not there or whose names clash, and for a folder with
-                features that were made with other settings.
+            ValueError: before anything is computed, for a source that is not there or whose names clash, for an `output_dir`
+                where a file of the source would be replaced, and for a folder with features that were made with other settings.
             InferenceFailures: after everything else is done, naming each image that failed; its row says why.
         """
-        return run_cohort(self, find_images(source, split, output_dir), output_dir)
+        return run_cohort(self, find_images(source, split, output_dir, (FEATURES_SUFFIX,)), output_dir)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the features, see `SlideMapper.settings`."""

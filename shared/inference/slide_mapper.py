@@ -30,7 +30,7 @@ from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedSlide
 from .mapper_options import BLEND, Compute, Outputs, Tiles, Tissue
 from .outputs.probability_map import ProbabilityMap
-from .outputs.slide_results import TILE_TABLE_SUFFIX, ResultOptions, Scale, write_results
+from .outputs.slide_results import REPLACED_SUFFIXES, TILE_TABLE_SUFFIX, ResultOptions, Scale, write_results
 from .overview import Overview, read_overview
 from .pixel_sizes import PixelSizes, is_tile
 from .row import Row
@@ -206,10 +206,11 @@ class SlideMapper:
             the rows of the images that were computed now.
 
         Raises:
-            ValueError: before anything is computed, for a source that is not there or whose names clash.
+            ValueError: before anything is computed, for a source that is not there or whose names clash, and for an
+                `output_dir` where a result would replace a file of the source, see `find_images`.
             InferenceFailures: after everything else is done, naming each image that failed; its row says why.
         """
-        rows = run_cohort(self, find_images(source, split, output_dir), output_dir)
+        rows = run_cohort(self, find_images(source, split, output_dir, REPLACED_SUFFIXES), output_dir)
         logger.info("%d mapped now; maps, outlines, pictures and slides.csv are in %s", len(rows), output_dir)
         return rows
 

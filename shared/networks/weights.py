@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from .backbones.checkpoints import read_checkpoint
+from .backbones.checkpoints import check_finite, read_checkpoint
 from .deeplab_v2 import DeepLabV2
 from .instance_classifier import InstanceClassifier
 from .wildcat import Wildcat
@@ -29,7 +29,7 @@ def load_weights(network: nn.Module, path: str | Path, missing_ok: bool = False)
         `network`, in eval mode.
 
     Raises:
-        ValueError: naming the file, if it is missing, unreadable, or of another network.
+        ValueError: naming the file, if it is missing, unreadable, or of another network, or a weight is NaN or infinite.
     """
     path = Path(path)
     if missing_ok and not path.is_file():
@@ -39,6 +39,7 @@ def load_weights(network: nn.Module, path: str | Path, missing_ok: bool = False)
         network.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"{path} does not hold the weights of a {type(network).__name__} as configured: {error}") from error
+    check_finite(network, path)
     return network.eval()
 
 

@@ -30,7 +30,8 @@ class SlideMap:
         folder: with ``<name>.ome.tif``, ``<name>.geojson``, ``<name>.png`` and what else the bundle's outputs ask for. Where
             none was given it lives as long as this object.
         class_names: of a map of several classes, background first; None for one of tumour.
-        row: the numbers of the slide, such as ``tumour_area_mm2``, ``tumour_share``, ``num_tiles`` and ``mpp`` of level 0.
+        row: of the slide in ``slides.csv``: numbers such as ``tumour_area_mm2``, ``tumour_share``, ``num_tiles`` and ``mpp`` of
+            level 0.
     """
 
     name: str
@@ -97,25 +98,22 @@ class SlideMap:
 def map_slide(slide: str | Path, network: Network, output_dir: str | Path | None = None, mpp: float | None = None) -> SlideMap:
     """Map a slide or an image of any size, as ``inference.json`` does.
 
-    For many slides use the bundle's ``inference.json`` or ``network.mapper.run``, which resume and share the work.
+    A map that is in `output_dir` already, of the same file and settings, is not made again; one of other settings is replaced,
+    with its row. For many slides use the bundle's ``inference.json`` or ``network.mapper.run``, which share the work.
 
     Args:
         slide: the file.
         network: see `load_network`.
-        output_dir: gets the files; None for a folder that goes with the result.
+        output_dir: gets the files, a row in ``slides.csv`` and ``settings.json``; it may hold the maps of other slides. None for
+            a folder that goes with the result.
         mpp: micrometres per pixel of level 0, for a file that does not say.
 
     Raises:
-        ValueError: if the file cannot be read, is no picture of stained tissue, or nothing says how large its pixels are.
+        ValueError: if the file cannot be read, is no picture of stained tissue, or nothing says how large its pixels are; and if
+            the results would replace it, or another file that no run has written.
+        RuntimeError: if mapping it fails otherwise.
     """
-    found = load_code(network.bundle, "shared.inference").find_images(slide)
-    if len(found) != 1 or found[0].path != Path(slide).expanduser():
-        raise ValueError(f"{slide}: expected one slide or image, found {len(found)}. For several use network.mapper.run")
-    (image,) = found
-    if mpp is not None:
-        image = type(image)(image.path, image.name, mpp)
     temporary = TemporaryDirectory(prefix="map-") if output_dir is None else None
     folder = Path(temporary.name if temporary is not None else str(output_dir)).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    row = network.mapper.map_image(image, folder)
-    return SlideMap(image.name, folder, network.class_names, dict(row), temporary)
+    row = load_code(network.bundle, "shared.inference").map_one(network.mapper, slide, folder, mpp)
+    return SlideMap(row["slide"], folder, network.class_names, dict(row), temporary)

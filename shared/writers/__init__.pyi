@@ -15,7 +15,12 @@ from .overlay import (
     write_overlay as write_overlay,
 )
 from .palette import TUMOUR_COLOUR as TUMOUR_COLOUR, class_colour as class_colour
-from .storage import StorageError as StorageError, check_writable as check_writable, storage_error as storage_error
+from .storage import (
+    StorageError as StorageError,
+    check_inputs_stay as check_inputs_stay,
+    check_writable as check_writable,
+    storage_error as storage_error,
+)
 from .table import read_rows as read_rows, write_rows as write_rows
 from .volume import write_volume as write_volume
 from .wsinfer_table import tile_table as tile_table

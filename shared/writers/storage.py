@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ..wsi.file_names import comparable
 
 try:
     import resource
@@ -110,6 +112,45 @@ def check_writable(folder: str | Path) -> None:
         number = errno.ENOSPC
     if number is not None:
         raise StorageError(number, describe(number, folder))
+
+
+def check_inputs_stay(folder: str | Path, names: Iterable[str], inputs: Iterable[str | Path]) -> None:
+    """Check that no file that is read is one of those that are to be written, without writing anything.
+
+    Links count as what they lead to, and as themselves: a link would be replaced too.
+
+    Args:
+        folder: that is written to, which need not exist.
+        names: of the files that are written there.
+        inputs: the files that are read; also those that are not there, for what is written would pass for them.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    real = Path(folder).resolve()
+    inside: dict[str, list[tuple[Path, Path]]] = {}
+    for place, path in _places(map(Path, inputs)):
+        if place.parent == real:
+            inside.setdefault(comparable(place.name).casefold(), []).append((place, path))
+    for name in names if inside else ():
+        for place, path in inside.get(comparable(name).casefold(), ()):
+            # Of names that differ in capitals alone the file system says whether they are one.
+            if comparable(place.name) == comparable(name) or ((real / name).exists() and place.samefile(real / name)):
+                raise ValueError(
+                    f"{path} is a file to read, and {name}, which is to be written to {folder}, would replace it; nothing was "
+                    "written. Give another output folder"
+                )
+
+
+def _places(paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
+    """Where each file lies, whatever leads to its folder, and if it is a link also what it leads to."""
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        if path.parent not in folders:
+            folders[path.parent] = path.parent.resolve()
+        yield folders[path.parent] / path.name, path
+        if path.is_symlink():
+            yield path.resolve(), path
 
 
 def _is_below(name: object, path: Path) -> bool:

@@ -14,7 +14,7 @@ from .slide_files import INDEX_SUFFIXES, files_named_in, is_mirax_folder
 logger = logging.getLogger(__name__)
 
 # What every folder of results holds.
-_RESULTS = ("settings.json", "slides.csv", "rows")
+RESULTS = ("settings.json", "slides.csv", "rows")
 _DICOM_SUFFIX = ".dcm"
 
 
@@ -110,7 +110,7 @@ class _Search:
             names = {path.name for path in folder.parent.iterdir() if path.name.lower() == f"{folder.name}.mrxs".lower()}
             self.images.add(folder.with_name(min(names, default=f"{folder.name}.mrxs")))
             return False
-        if all((folder / name).exists() for name in _RESULTS):
+        if all((folder / name).exists() for name in RESULTS):
             self._remarks.append(f"the results of an earlier run in {folder}")
             return False
         return True

@@ -15,7 +15,7 @@ def folder(tmp_path):
 
 
 def test_folders_are_searched_without_the_results(folder):
-    images = find_images(folder, exclude=folder / "results")
+    images = find_images(folder, output_dir=folder / "results")
     assert [image.name for image in images] == ["b", "a", "c"]
 
 
@@ -25,7 +25,7 @@ def test_results_are_told_from_images(tmp_path, redness):
     SlideMapper(redness, tiles=Tiles(tile_size_px=32, margin_px=0), compute=Compute(device="cpu", amp=False)).run(
         tmp_path / "a.png", tmp_path / "maps"
     )
-    assert [image.path for image in find_images(tmp_path, exclude=tmp_path / "others")] == [tmp_path / "a.png"]
+    assert [image.path for image in find_images(tmp_path, output_dir=tmp_path / "others")] == [tmp_path / "a.png"]
 
 
 def test_one_file(folder):
@@ -75,3 +75,38 @@ def test_nothing_to_map(folder, name, split, message):
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=message):
         find_images(folder / name, split)
+
+
+def test_a_result_replaces_no_file_that_is_read(folder, redness):
+    """Neither an image nor, of whatever split, a mask, an annotation or the manifest, whatever leads to the folder."""
+    (folder / "link").symlink_to(folder / "sub")
+    (folder / "sub" / "c.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    (folder / "sub" / "other.png").symlink_to(folder / "b.png")
+    table, inside = folder / "manifest.csv", folder / "sub" / "slides.csv"
+    table.write_text("image,mask,split\nsub/c.svs,,test\nb.png,,test\nnotes.png,sub/c.geojson,train\n")
+    inside.write_text("image\n../b.png\n")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    mapper = SlideMapper(redness, tiles=Tiles(tile_size_px=32, margin_px=0), compute=Compute(device="cpu", amp=False))
+    for source, split, out, read in [
+        (folder / "b.png", None, folder, "b.png is a file to read, and b.png"),
+        (table, None, folder, "b.png is a file to read, and b.png"),
+        (table, "test", folder / "link", "sub/c.geojson is a file to read, and c.geojson"),
+        (inside, None, folder / "sub", "sub/slides.csv is a file to read, and slides.csv"),
+        (folder / "sub" / "other.png", None, folder / "sub", "other.png is a file to read, and other.png"),
+    ]:
+        with pytest.raises(ValueError, match=f"{read}, which is to be written to .*; nothing was written. Give another output"):
+            mapper.run(source, out, split)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_features_may_lie_beside_their_images(folder):
+    """Their ending is none of an image."""
+    assert find_images(folder / "b.png", output_dir=folder, suffixes=(".h5",))
+
+
+def test_a_file_that_is_not_there_is_not_made_by_its_prediction(tmp_path):
+    """A missing annotation would then be the outline that is compared with it."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
+    (tmp_path / "manifest.csv").write_text("image,mask\na.jpg,maps/a.geojson\n")
+    with pytest.raises(ValueError, match=r"maps/a\.geojson is a file to read"):
+        find_images(tmp_path / "manifest.csv", output_dir=tmp_path / "maps", suffixes=(".ome.tif", ".geojson"))

@@ -2,8 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
+from shapely import box
+from shapely.affinity import translate
+from torch import nn
 
-from shared.inference.overview import read_overview
+from shared.inference import Compute, Outputs, SlideMapper, Tiles, Tissue
+from shared.inference.overview import Overview, read_overview
 from shared.inference.pixel_sizes import PixelSizes
 from shared.inference.tiles.map_grid import MapGrid
 from shared.wsi import Slide
@@ -26,3 +31,48 @@ def test_an_overview_near_a_level_is_not_that_level(tmp_path):
         assert 0.0005 < min(abs(level / pixel - 1) for level in slide.level_downsamples) < 0.02
     columns = np.flatnonzero(overview.tissue.any(axis=0))
     assert (columns[0], columns[-1] + 1) == pytest.approx((left / pixel, right / pixel), abs=1)
+
+
+@pytest.mark.parametrize(("height", "width", "factor"), [(7, 11, 4), (8, 12, 4), (9, 13, 4), (5, 3, 7), (6, 5, 1)])
+def test_what_lies_beyond_the_map_counts_in_no_number(height, width, factor):
+    """Compared with a count of map pixels, one by one."""
+    rng = np.random.default_rng(0)
+    shape = -(-height // factor), -(-width // factor)
+    tissue = rng.random(shape) < 0.7
+    tissue[-1, -1] = True
+    overview = Overview(np.zeros((*shape, 3), np.uint8), tissue, factor, tissue, (height, width))
+    probability = rng.random(shape, dtype=np.float32)
+    is_tissue, values = (np.kron(cells, np.ones((factor, factor)))[:height, :width] for cells in (tissue, probability))
+    is_tissue = is_tissue.astype(bool)
+    assert overview.tissue_pixels == is_tissue.sum()
+    assert overview.mean_in_tissue(probability) == pytest.approx(values[is_tissue].mean())
+    whole = box(0, 0, width, height)
+    assert overview.share([whole]) == 1
+    # The last column of cells alone.
+    left = (shape[1] - 1) * factor
+    expected = is_tissue[:, left:].sum() / is_tissue.sum()
+    assert overview.share([box(left, 0, width, height)]) == pytest.approx(expected)
+    assert overview.share([translate(whole, width)]) == 0
+
+
+def test_a_narrow_slide_of_tumour_is_tumour_throughout(tmp_path):
+    """An overview pixel has 10 x 10 map pixels of 253 x 1000: the last column reaches 7 beyond."""
+
+    class Always(nn.Module):
+        def forward(self, images):
+            return torch.full((len(images), 1), 20.0)
+
+    write_slide(tmp_path / "a.tif", [np.full((4000, 1012, 3), (200, 120, 180), np.uint8)], 0.5)
+    mapper = SlideMapper(
+        Always(),
+        0.5,
+        tiles=Tiles(256, 0),
+        tissue=Tissue(only=False),
+        outputs=Outputs(overview_size_px=100),
+        compute=Compute(device="cpu"),
+    )
+    row = mapper.run(tmp_path / "a.tif", tmp_path / "maps")[0]
+    area_mm2 = 4000 * 1012 * 0.5**2 / 1e6
+    assert row["tissue_area_mm2"] == pytest.approx(area_mm2)
+    assert row["tumour_area_mm2"] == pytest.approx(area_mm2)
+    assert (row["tumour_share"], row["mean_probability"]) == (1, 1)

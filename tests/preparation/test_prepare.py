@@ -84,3 +84,22 @@ def test_an_own_data_set_is_one_module(tmp_path: Path) -> None:
     assert run(script, "own", "2").stdout == "0\n1\n"
     finished = run(script, "own", "3")
     assert (finished.returncode, finished.stdout, finished.stderr) == (1, "0\n1\n", "error: 2 is too many\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("regions", ["images.csv", "images.csv", "--size_px", "64"]),
+        ("patches", ["images.csv", "images.csv"]),
+        ("consensus", ["images.csv", "second.csv", "."]),
+        ("tcga", ["images.csv", "--table", "images.csv"]),
+    ],
+)
+def test_a_manifest_is_not_replaced_by_what_is_made_of_it(
+    name: str, words: list[str], prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images.csv").write_text("image,label\na.tif,1\n")
+    error, _ = prepare(name, *words)
+    assert "images.csv is a file to read, and images.csv, which is to be written" in error
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("images.csv", "image,label\na.tif,1\n")]

@@ -1,14 +1,17 @@
 """What `map_slide` gives: the files' content as arrays and polygons."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from shapely.geometry import shape
 
 from shared.python_api import load_network, map_slide
 from shared.synthetic import DemoPlan, SlidePlan, write_demo
+from shared.writers import read_rows
 
 CAMEL = Path(__file__).parents[2] / "bundles" / "camel"
 
@@ -74,3 +77,35 @@ def test_a_package_that_is_missing_is_named(mapped, monkeypatch, package, use):
 def test_a_folder_is_no_slide(slide, network):
     with pytest.raises(ValueError, match="expected one slide or image, found 1"):
         map_slide(slide.parent, network)
+
+
+def test_a_map_has_its_row_and_its_settings_among_those_of_other_networks(slide, tmp_path):
+    """Each network's map replaces the other's together with its row, and is not taken for it."""
+    head = CAMEL / "models" / "ebhi_seg"
+    low, high = (load_network(CAMEL, head, device="cpu", threshold=threshold) for threshold in (0.02, 0.9))
+    first = low.mapper.run(slide, tmp_path)
+    shares = [first[0]["tumour_share"]]
+    for network in (high, high, low):
+        result = map_slide(slide, network, tmp_path)
+        shares.append(result.row["tumour_share"])
+        assert read_rows(tmp_path / "slides.csv")[slide.stem]["tumour_share"] == str(shares[-1])
+        assert json.loads((tmp_path / "settings.json").read_text())["threshold"] == network.threshold
+    assert shares[0] == shares[3] > shares[1] == shares[2]
+    assert low.mapper.run(slide, tmp_path) == []
+
+
+def test_a_slide_is_not_replaced_by_its_map(network, tmp_path):
+    for name in ("a.png", "b.ome.tif"):
+        Image.fromarray(np.full((300, 300, 3), (200, 120, 180), np.uint8)).save(tmp_path / name)
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(ValueError, match=f"{name} is a file to read, and {name}"):
+            map_slide(tmp_path / name, network, tmp_path)
+        assert (tmp_path / name).read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_cannot_be_mapped_says_why(network, tmp_path):
+    (tmp_path / "a.svs").write_bytes(b"no slide")
+    with pytest.raises(ValueError, match=r"^.*a\.svs") as raised:
+        map_slide(tmp_path / "a.svs", network, tmp_path / "maps")
+    assert not str(raised.value).startswith("ValueError")

@@ -241,3 +241,12 @@ def test_maps_are_compared_with_pictures(start, manifest, tmp_path):
     )
     with (tmp_path / "out/compared_slides.csv").open(newline="") as file:
         assert [row["slide"] for row in csv.DictReader(file)] == ["tumour", "empty"]
+
+
+@pytest.mark.parametrize("is_of_maps", [False, True])
+def test_scores_replace_neither_the_manifest_nor_the_table_of_the_maps(manifest, start, is_of_maps):
+    file = manifest.parent / "maps/slides.csv" if is_of_maps else manifest
+    before = file.read_bytes()
+    with pytest.raises(SystemExit, match=r"error: .*slides\.csv is a file to read, and slides\.csv.*Give another output folder"):
+        start("--maps", manifest.parent / "maps", "--manifest", manifest, "--out", file.parent)
+    assert file.read_bytes() == before

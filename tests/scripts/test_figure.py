@@ -169,3 +169,12 @@ def test_what_is_wrong_is_named(start, manifest, tmp_path, maps, arguments, said
         start(*arguments, maps=[text.format(maps=manifest.parent / "maps", half=half) for text in maps])
     assert said in str(caught.value)
     assert not (tmp_path / "figure.png").exists()
+
+
+@pytest.mark.parametrize("name", ["tumour.png", "tumour_mask.png"])
+def test_a_picture_replaces_no_image_of_the_manifest(start, manifest, name):
+    file = manifest.parent / name
+    before = file.read_bytes()
+    with pytest.raises(SystemExit, match=f"error: .*{name} is a file to read, and {name}.*Give another output folder"):
+        start("--split", "test", "--out", file)
+    assert file.read_bytes() == before

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
+from ...writers.storage import check_inputs_stay
 from ...wsi.annotations.annotation import Annotation
 from ...wsi.annotations.annotation_file import annotation_stem, is_annotation_file
 from ...wsi.annotations.reading import plain_name, read_annotations
@@ -64,8 +65,8 @@ def annotated_slides(
 
     Raises:
         ValueError: naming all files at once that have no partner, cannot be read, have no pixel size, an annotation of another
-            class, or annotations that all lie outside the slide; for annotations of several classes without `classes`, and for
-            copies of a slide whose labels differ.
+            class, or annotations that all lie outside the slide; for annotations of several classes without `classes`; for
+            copies of a slide whose labels differ; and, before anything is written, if an annotation file would be replaced.
     """
     source, annotations = Path(source), Path(annotations)
     for folder in (source, annotations):
@@ -75,6 +76,8 @@ def annotated_slides(
     cases = None if case_pattern is None else CasePattern(case_pattern)
     problems = Problems()
     pairs = _pairs(images_below(source.resolve()), annotations, _image_names(project), problems)
+    if names is not None:
+        check_inputs_stay(output, (f"{slide.name}.geojson" for slide in pairs), pairs.values())
     drawn: Counter[str] = Counter()
     bases: set[str] = set()
     used: dict[str, list[str]] = {}

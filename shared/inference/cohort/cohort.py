@@ -26,7 +26,15 @@ LOG_AGAIN_S = 60.0
 
 
 class InferenceFailures(RuntimeError):
-    """Some images of a run could not be mapped or embedded; the others are finished."""
+    """Some images of a run could not be mapped or embedded; the others are finished.
+
+    Attributes:
+        rows: of these images; each says why.
+    """
+
+    def __init__(self, message: str, rows: Sequence[Row] = ()) -> None:
+        super().__init__(message)
+        self.rows = list(rows)
 
 
 class Tally:
@@ -93,9 +101,12 @@ class Tally:
             logger.warning("%d of %d images cannot be used and are skipped; slides.csv says why", len(skipped), len(self._images))
         # Where no image can be used, something else is wrong.
         counted = FINISHED if len(skipped) == len(self._images) else (*FINISHED, SKIPPED)
-        failures = [f"{image.path}: {row['reason']}" for image, row in rows if row["status"] not in counted]
+        failures = [(image, row) for image, row in rows if row["status"] not in counted]
         if failures:
-            raise InferenceFailures(f"{len(failures)} of {len(self._images)} images failed:\n" + "\n".join(failures))
+            reasons = "\n".join(f"{image.path}: {row['reason']}" for image, row in failures)
+            raise InferenceFailures(
+                f"{len(failures)} of {len(self._images)} images failed:\n{reasons}", [row for _, row in failures]
+            )
         return [row for image, row in rows if image.name in self._is_new]
 
 

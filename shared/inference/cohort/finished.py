@@ -19,7 +19,7 @@ from ...features.slide_files import features_file
 from ...writers.optional_formats import GEOPARQUET_SUFFIX, OME_ZARR_SUFFIX
 from ...writers.volume import VOLUME_SUFFIXES
 from ..inputs import ImageInput
-from ..outputs.slide_results import OPTIONAL_SUFFIXES, RESULT_SUFFIXES, TILE_TABLE_SUFFIX
+from ..outputs.slide_results import REPLACED_SUFFIXES, RESULT_SUFFIXES, TILE_TABLE_SUFFIX
 
 OK, NO_TISSUE, FAILED, UNFINISHED = "ok", "no tissue", "failed", "unfinished"
 # It cannot be used, and is left out: no failure of the run, see `SlideMapper`.
@@ -115,10 +115,24 @@ def discard(output_dir: Path, name: str, settings: Mapping[str, Any]) -> None:
 
     Its row must no longer call them finished: a run that is killed from here on would leave new files next to an old row.
     """
-    of_maps = (*RESULT_SUFFIXES, *OPTIONAL_SUFFIXES)
-    for suffix in (FEATURES_SUFFIX,) if settings.get("result") == FEATURES else of_maps:
-        path = output_dir / f"{name}{suffix}"
-        if path.is_dir():
+    for path in _replaced(output_dir, name, settings):
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def foreign_file(output_dir: Path, name: str, settings: Mapping[str, Any], row: Mapping[str, Any] | None) -> Path | None:
+    """A file in place of an image's results that no run has written, as far as its `row` knows: it is not to be replaced.
+
+    An attempt that failed has left none. Only one whose process died may have, whose row, written by another, has no fingerprint.
+    """
+    if row is not None and (row.get("status") not in (FAILED, SKIPPED) or "fingerprint" not in row):
+        return None
+    return next((path for path in _replaced(output_dir, name, settings) if path.exists() or path.is_symlink()), None)
+
+
+def _replaced(output_dir: Path, name: str, settings: Mapping[str, Any]) -> list[Path]:
+    """The files that `discard` removes, whether or not they are there."""
+    suffixes = (FEATURES_SUFFIX,) if settings.get("result") == FEATURES else REPLACED_SUFFIXES
+    return [output_dir / f"{name}{suffix}" for suffix in suffixes]

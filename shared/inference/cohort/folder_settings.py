@@ -16,7 +16,7 @@ from ...writers.atomic import contended_path
 from ...writers.storage import storage_errors
 from .feature_settings import unlike
 from .finished import FEATURES, MAP_SUFFIX, NOT_DECISIVE, UNFINISHED
-from .row_store import ROWS_NAME
+from .row_store import ROWS_NAME, TABLE_NAME, check_table
 
 SETTINGS_NAME = "settings.json"
 # No slide's lock has this name: those end in .lock.
@@ -40,7 +40,7 @@ def claim_folder(output_dir: Path, settings: Mapping[str, Any]) -> str | None:
         ValueError: naming the folder and every setting that differs, if it holds features made with others, or slides of such
             features are unfinished; if it holds maps where features are to be written, or features where maps are; and if
             features are to be written where there are files of features without settings, which are not this project's to
-            replace.
+            replace; and if ``settings.json`` or ``slides.csv`` is there and is not of such results.
         StorageError: if the folder cannot be written to.
     """
     # Before anything is written there, the lock too; and again, for what another process has written meanwhile.
@@ -95,6 +95,7 @@ def settings_lock(output_dir: Path) -> Iterator[None]:
 
 def _check(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings that are there, if they let these ones claim the folder; an error if not."""
+    check_table(output_dir / TABLE_NAME)
     known = _read(output_dir / SETTINGS_NAME)
     if settings.get("result") != FEATURES:
         if _are_features(known) and (_holds(output_dir, FEATURES_SUFFIX) or _unfinished(output_dir)):
@@ -105,6 +106,12 @@ def _check(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | No
         raise ValueError(f"{output_dir} contains maps: give features a separate folder")
     else:
         _check_free(output_dir)
+    if (output_dir / SETTINGS_NAME).exists() and not (output_dir / ROWS_NAME).exists():
+        # A run makes the folder of rows first.
+        raise ValueError(
+            f"{output_dir / SETTINGS_NAME} was not written by these runs, as there is no folder {ROWS_NAME} beside it: move it "
+            "away, or give another output folder"
+        )
     return known
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ ROWS_NAME = "rows"
 # No slide's lock has this name: those end in .lock.
 TABLE_LOCK_NAME = ".table"
 RESERVATION_SUFFIX = ".next"
+# That every table has.
+_COLUMNS = ("slide", "status")
 # Rewriting a table of thousands of rows takes as long as mapping a tile: at most a twentieth of the time goes there.
 TABLE_SHARE = 0.05
 
@@ -52,11 +55,15 @@ class RowStore:
 
     Args:
         output_dir: folder of the results; it is made.
+
+    Raises:
+        ValueError: if its table is that of something else.
     """
 
     def __init__(self, output_dir: str | Path) -> None:
         self.table = Path(output_dir) / TABLE_NAME
         self.folder = self.table.parent / ROWS_NAME
+        check_table(self.table)
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._waiting: dict[str, Row] = {}
@@ -130,6 +137,23 @@ class RowStore:
             with FileLock(self.folder / TABLE_LOCK_NAME):
                 write_rows(self.table, rows)
         self._next_update = time.monotonic() + (time.monotonic() - started) / TABLE_SHARE
+
+
+def check_table(path: Path) -> None:
+    """Check that a table is one of these rows, or not there.
+
+    Raises:
+        ValueError: if it is another one, such as a manifest, to which rows would be added.
+    """
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        found = next(csv.reader(file), [])
+    if missing := [name for name in _COLUMNS if name not in found]:
+        raise ValueError(
+            f"{path} exists and was not written by these runs: expected the columns {', '.join(_COLUMNS)}, found no "
+            f"{' and no '.join(missing)}. Move it away, or give another output folder"
+        )
 
 
 def _taken(path: Path) -> BaseFileLock | None:

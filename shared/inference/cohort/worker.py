@@ -15,15 +15,14 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from filelock import BaseFileLock
 from tqdm import tqdm
 
-from ...features.slide_features import FEATURES_SUFFIX
 from ...writers.storage import StorageError
 from ..computed_image import ComputedImage
 from ..device_errors import DeviceFailure, device_error
 from ..inputs import ImageInput
 from ..row import Row
+from ..tiles.network_map import AnswersNotFinite
 from .finished import (
     FAILED,
-    FEATURES,
     FINISHED,
     NO_TISSUE,
     OK,
@@ -32,6 +31,7 @@ from .finished import (
     accepted_fingerprints,
     discard,
     fingerprint,
+    foreign_file,
     is_finished,
     result_suffixes,
 )
@@ -240,9 +240,11 @@ class CohortWorker:
             # Its result, whatever it was made with, is all that there is: it stays, and so does its row.
             reason = f"ValueError: {image.path} no longer exists; earlier results for it are kept"
             return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
-        foreign = self._foreign_features(image) if row is None else None
+        foreign = foreign_file(self.output_dir, image.name, self.settings, row)
         if foreign is not None:
-            reason = f"ValueError: {foreign} exists and was not written by these runs: move it away to embed the slide"
+            reason = (
+                f"ValueError: {foreign} exists and was not written by these runs: move it away, or give another output folder"
+            )
             return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
         if row is not None and status == UNFINISHED and max(attempts, num_devices) >= MAX_DEATHS:
             reason = f"{attempts} processes died while they mapped it, the last one {row.get('worker')}"
@@ -266,11 +268,6 @@ class CohortWorker:
             return None
         accepted = accepted_fingerprints(self.settings, image, self._masks)
         return row if is_finished(self.output_dir, row, accepted, self._suffixes) else None
-
-    def _foreign_features(self, image: ImageInput) -> Path | None:
-        """A file of features in place of an image's, which has no row: it was written by something else and is not replaced."""
-        path = self.output_dir / f"{image.name}{FEATURES_SUFFIX}"
-        return path if self.settings.get("result") == FEATURES and path.exists() else None
 
     def _leave(self, row: Row) -> None:
         """Leave an image to others."""
@@ -340,7 +337,8 @@ class CohortWorker:
                 "unfinished for another process or the next run"
             ) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        if getattr(self.mapper, "skip_problems", False) and isinstance(error, ValueError):
+        is_unusable = isinstance(error, ValueError) and not isinstance(error, AnswersNotFinite)
+        if getattr(self.mapper, "skip_problems", False) and is_unusable:
             logger.warning("%s is skipped: %s", title, reason)
             discard(self.output_dir, image.name, self.settings)
             return {"status": SKIPPED, "reason": reason}

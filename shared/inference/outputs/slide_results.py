@@ -34,6 +34,7 @@ RESULT_SUFFIXES = (".ome.tif", ".geojson", ".png")
 TILE_TABLE_SUFFIX = ".tiles.csv"
 # Written by key only; a result that is taken back takes these along.
 OPTIONAL_SUFFIXES = (TILE_TABLE_SUFFIX, *VOLUME_SUFFIXES.values(), OME_ZARR_SUFFIX, GEOPARQUET_SUFFIX)
+REPLACED_SUFFIXES = (*RESULT_SUFFIXES, *OPTIONAL_SUFFIXES)
 SHORTEST_RING_PX = 16  # of the overlay: outlines of specks and pinholes would hide the picture
 TUMOUR_PROBABILITY = "Tumour probability"
 BACKGROUND_COLOUR = (128, 128, 128)  # of class 0 as a channel
@@ -219,7 +220,7 @@ def _area_mm2(regions: Sequence[Region], scale: Scale) -> float:
 
 
 def _tissue_mm2(overview: Overview, scale: Scale) -> float:
-    return int(overview.tissue.sum()) * overview.factor**2 * scale.map_mpp**2 / 1e6
+    return overview.tissue_pixels * scale.map_mpp**2 / 1e6
 
 
 def annotation_features(

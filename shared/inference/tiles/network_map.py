@@ -19,6 +19,10 @@ from .tile_reader import Batch
 TileProbabilities = Callable[[Tensor, tuple[int, int]], Tensor]
 
 
+class AnswersNotFinite(ValueError):
+    """A network gives NaN, which in a map would be 0, no tumour. No image is to blame, so none is skipped for it."""
+
+
 class _Predicted:
     """One batch on its way back from the device."""
 
@@ -27,6 +31,12 @@ class _Predicted:
 
     def store(self, stitching: Stitching, table: TileTable | None) -> None:
         all_values, all_means = self._returning.wait()
+        # Here, where they have arrived: to ask the device would make it wait. Probabilities with a NaN have no other mean.
+        if not all_means.isfinite().all() or (all_values.is_floating_point() and not all_values.isfinite().all()):
+            raise AnswersNotFinite(
+                "the network's answers are not finite: expected probabilities, found NaN. Its weights or its normalisation are "
+                "at fault, or half precision: --slide_mapper::compute::amp False computes in float32"
+            )
         for position, values, means in zip(self.positions, all_values.numpy(), all_means.tolist(), strict=True):
             stitching.add(position, values)
             if table is not None:
@@ -54,6 +64,9 @@ def fill_map(
         stopwatch: gets the seconds of waiting for tiles, of the network (on CUDA only of giving it its orders), and of storing,
             waiting for the device included.
         table: gets a row per tile, with the mean of its core.
+
+    Raises:
+        AnswersNotFinite: if a probability is NaN.
     """
     waiting: _Predicted | None = None
     for positions, tiles in stopwatch.measure_waiting("waiting for tiles", batches):

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-__all__ = ["read_checkpoint"]
+__all__ = ["check_finite", "read_checkpoint"]
 
 
 class _Unread:
@@ -64,6 +65,30 @@ def read_checkpoint(path: str | Path) -> Any:
     except Exception as error:  # pickle has its own kinds for what is no checkpoint at all
         # PyTorch's own words, a page of advice that cannot be followed here, would stand above these.
         raise ValueError(f"{path} {_problem(error, Path(path))}") from None
+
+
+def check_finite(network: nn.Module, path: str | Path) -> None:
+    """Check that a network's weights are numbers, as those of a training that has diverged are not.
+
+    Buffers may be infinite: what no split of a tree asks about is.
+
+    Args:
+        network: with the weights.
+        path: of the file that they are from.
+
+    Raises:
+        ValueError: naming the file and the first weight of which a value is not finite.
+    """
+    parameters = {name for name, _ in network.named_parameters()}
+    for name, values in network.state_dict().items():
+        if not values.is_floating_point():
+            continue
+        is_bad = ~values.isfinite() if name in parameters else values.isnan()
+        if is_bad.any():
+            raise ValueError(
+                f"{path}: {name} has {int(is_bad.sum())} values of {values.numel()} that are not finite (NaN, infinite), as of a "
+                "training that has diverged. Take an earlier checkpoint, or train again with a lower learning rate"
+            )
 
 
 def _problem(error: Exception, path: Path) -> str:

@@ -301,3 +301,12 @@ def test_real_export(wsi_test_data, tmp_path):
     tumour, *others = (annotation.polygon for annotation in read_annotations(source))
     expected = tumour.difference(shapely.union_all(others)).intersection(shapely.box(0, 0, *size_px))
     assert mask.sum() * 64**2 == pytest.approx(expected.area, rel=1e-3)
+
+
+def test_annotations_are_not_replaced_by_those_of_their_classes(slides, tmp_path):
+    """Where they lie in the folder that gets these."""
+    exported = tmp_path / "exported"
+    before = {path: path.read_bytes() for path in exported.iterdir()}
+    with pytest.raises(ValueError, match=r"p1 a\.tif\.geojson is a file to read, and p1 a\.tif\.geojson"):
+        annotated_slides(slides, exported, exported, classes=["Stroma", "Tumor"])
+    assert {path: path.read_bytes() for path in exported.iterdir()} == before

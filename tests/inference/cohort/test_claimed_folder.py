@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
-from shared.inference import Compute, ImageInput, SlideEmbedder, SlideMapper
+from shared.inference import Compute, ImageInput, InferenceFailures, SlideEmbedder, SlideMapper, run_cohort
 from shared.inference.cohort.folder_settings import claim_folder
 from shared.inference.cohort.worker import CohortWorker
 from tests.inference.stored import Headed, Means, options, picture
@@ -84,3 +85,45 @@ def test_what_is_refused_leaves_nothing_in_the_folder(tmp_path):
     with pytest.raises(ValueError, match=r"contains 1 files of features \(a\.h5\) and no settings\.json"):
         claim_folder(tmp_path, embedder().settings())
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
+FOREIGN = ["a.geojson", "a.png", "a.ome.tif", "a.tiles.csv", "a.nii.gz", "a.ome.zarr"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("has_failed_before", [False, True])
+def test_files_that_no_run_has_written_are_not_replaced(tmp_path, slide, name, has_failed_before):
+    """A user's own annotations, say, beside which maps are to be written; also where a run has left a row, and no file."""
+    out = tmp_path / "out"
+    out.mkdir()
+    image, mapper = ImageInput(slide, "a"), SlideMapper(Headed(Means()), **options())
+    if has_failed_before:
+        outcome = CohortWorker(SlideMapper(Raising(), **options()), out).attempt(image, None)
+        assert outcome.row["status"] == "failed"
+    if name.endswith(".zarr"):
+        (out / name).mkdir()
+        (out / name / "own").touch()
+    else:
+        (out / name).write_text("own")
+    for _ in range(2):
+        with pytest.raises(InferenceFailures, match=rf"{name} exists and was not written by these runs: move it away, or give"):
+            run_cohort(mapper, [image], out)
+    assert (out / name / "own").exists() if name.endswith(".zarr") else (out / name).read_text() == "own"
+    assert not [path for path in out.iterdir() if path.name.startswith("a.") and path.name != name]
+
+
+class Raising(nn.Module):
+    def forward(self, images):
+        raise ValueError("no answer")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("slides.csv", "image,label\na.tif,1\n"), ("slides.csv", "slide,label\na,1\n"), ("settings.json", "{}")]
+)
+def test_a_table_or_settings_of_something_else_are_not_replaced(tmp_path, slide, name, text):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name} (exists and )?was not written by these runs.*give another output folder"):
+        run_cohort(SlideMapper(Headed(Means()), **options()), [ImageInput(slide, "a")], out)
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, text)]
