@@ -246,7 +246,7 @@ class Comparison:
         for seed in seeds:
             folder = sweep.folder({"seed": seed})
             maps = self._maps(method.key, seed)
-            if not (folder / METRICS).is_file():
+            if not sweep.is_finished({"seed": seed}):
                 problems[seed] = last_line(folder / LOG)
             elif self._infer(planned, folder, maps):
                 problems[seed] = last_line(folder / INFERENCE_LOG)
