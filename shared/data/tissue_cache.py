@@ -119,7 +119,8 @@ def edited_mask_key(folder: str | Path, slide: str | Path) -> str | None:
         return None
     files = _png_files(str(folder), folder.stat().st_mtime_ns)
     own = [name for name, plain in files.items() if plain.startswith(prefix) and plain.count(".", len(prefix)) == 1]
-    hashes = [_edited_hash(folder / name) for name in own]
+    files = [(folder / name, (folder / name).stat()) for name in own]
+    hashes = [_edited_hash(str(file), status.st_size, status.st_mtime_ns) for file, status in files]
     edited = [one for one in hashes if one is not None]
     return hashlib.sha256("".join(edited).encode()).hexdigest()[:16] if edited else None
 
@@ -130,7 +131,8 @@ def _png_files(folder: str, modified_ns: int) -> dict[str, str]:
     return {name: comparable(name) for name in sorted(path.name for path in Path(folder).glob("*.png"))}
 
 
-def _edited_hash(file: Path) -> str | None:
+@functools.lru_cache(maxsize=100_000)
+def _edited_hash(file: str, _size: int, _modified_ns: int) -> str | None:
     """Hash of a mask's pixels unless it is the one that was written into the file when they were found."""
     try:
         with PngImageFile(file) as image:

@@ -169,7 +169,9 @@ def check_training(config: str | Path | Sequence[str | Path], keys: Sequence[str
 
 
 def changed_files(folder: str | Path) -> list[Path]:
-    """The files of a training, such as its manifest, that have another content than it recorded; those that are gone are passed over.
+    """The files of a training, such as its manifest, that have another content than it recorded.
+
+    Those that are gone are passed over: nothing can be trained on them.
 
     Args:
         folder: of the training, as `RunFolder` has recorded it; in others no file is known.

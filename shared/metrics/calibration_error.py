@@ -23,7 +23,7 @@ __all__ = [
     "reliability_of_map_histograms",
 ]
 
-# A logit is counted at the nearest of these: even steps, and beyond even ratios, because a temperature may bring any logit near 0.
+# A logit is counted at the nearest of these: even steps to 24, even ratios beyond, as a temperature may bring any logit near 0.
 # A probability moves by 1/1024 at most, whatever the temperature from 1 on. The last ones are beyond all numbers of float32.
 _EVEN_TO, _STEPS_PER_LOGIT, _RATIO = 24.0, 128, 1 + 1 / 128
 _NUM_RATIOS = math.ceil(math.log(torch.finfo(torch.float32).max / _EVEN_TO) / math.log(_RATIO))
