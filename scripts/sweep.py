@@ -5,6 +5,9 @@ python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json bundle
     --one_at_a_time --vary eta_3 10 5 20 --vary eta_fuse 10 5 20 --vary fold 0 1 2 3 4 --over fold \\
     --set keep_best null --choose segmentation.val_region_f --output_dir runs/etas
 
+A validation metric is that of the epoch whose weights a stage kept (keep_best), or else of its last one. A mean that is not of
+all runs of a row says of how many it is, and no such row is chosen. Runs on a manifest that has changed since are refused.
+
 With --one_at_a_time each key is varied alone: the others keep the first of their values, and --choose reports the best value
 of each key; overlays count as one. --overlays trains with each of several configurations of the bundle, such as the variants in
 a paper's table:

@@ -119,8 +119,7 @@ def edited_mask_key(folder: str | Path, slide: str | Path) -> str | None:
         return None
     files = _png_files(str(folder), folder.stat().st_mtime_ns)
     own = [name for name, plain in files.items() if plain.startswith(prefix) and plain.count(".", len(prefix)) == 1]
-    files = [(folder / name, (folder / name).stat()) for name in own]
-    hashes = [_edited_hash(str(file), status.st_size, status.st_mtime_ns) for file, status in files]
+    hashes = [_edited_hash(folder / name) for name in own]
     edited = [one for one in hashes if one is not None]
     return hashlib.sha256("".join(edited).encode()).hexdigest()[:16] if edited else None
 
@@ -131,9 +130,17 @@ def _png_files(folder: str, modified_ns: int) -> dict[str, str]:
     return {name: comparable(name) for name in sorted(path.name for path in Path(folder).glob("*.png"))}
 
 
-@functools.lru_cache(maxsize=100_000)
-def _edited_hash(file: str, _size: int, _modified_ns: int) -> str | None:
+def _edited_hash(file: Path) -> str | None:
     """Hash of a mask's pixels unless it is the one that was written into the file when they were found."""
+    try:
+        status = file.stat()
+    except OSError:  # another process is replacing it
+        return None
+    return _hash_if_edited(str(file), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _hash_if_edited(file: str, _size: int, _modified_ns: int) -> str | None:
     try:
         with PngImageFile(file) as image:
             pixels = np.asarray(image)
