@@ -5,6 +5,9 @@ python scripts/sweep.py --config_file bundles/cdws_mil/configs/train.json bundle
     --one_at_a_time --vary eta_3 10 5 20 --vary eta_fuse 10 5 20 --vary fold 0 1 2 3 4 --over fold \\
     --set keep_best null --choose segmentation.val_region_f --output_dir runs/etas
 
+A validation metric is that of the epoch whose weights a stage kept (keep_best), or else of its last one. A mean that is not of
+all runs of a row says of how many it is, and no such row is chosen. Runs on a manifest that has changed since are refused.
+
 With --one_at_a_time each key is varied alone: the others keep the first of their values, and --choose reports the best value
 of each key; overlays count as one. --overlays trains with each of several configurations of the bundle, such as the variants in
 a paper's table:
@@ -20,12 +23,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.options.key_values import key_values
 from shared.front_door import begin_script
+
+# How the names of the columns end that are summarised if none are named: of the first line with any.
+DEFAULT_METRICS = ((".f_all", ".ods", ".iou"), (".auc",))
 
 
 def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
@@ -46,7 +55,9 @@ def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
         "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a key that has this value in every run"
     )
     parser.add_argument("--over", nargs="+", default=[], metavar="KEY", help="keys to average over, such as fold or seed")
-    parser.add_argument("--metric", nargs="+", default=[], help="columns of sweep.csv to summarise (default: F and IoU)")
+    parser.add_argument(
+        "--metric", nargs="+", default=[], help="columns of sweep.csv to summarise (default: F and IoU, or else AUC)"
+    )
     parser.add_argument(
         "--choose",
         metavar="METRIC",
@@ -85,7 +96,7 @@ def main() -> None:
     arguments, parser = parsed()
     # Takes seconds to import, which --help and wrong options need not wait for.
     from shared.sweeps.sweep import OVERLAYS, Sweep, parse_value
-    from shared.sweeps.sweep_table import best_row, check_over, print_rows, summarise, varied_alone
+    from shared.sweeps.sweep_table import best_row, check_over, left_out, print_rows, summarise, varied_alone
 
     varied = {name: [parse_value(text) for text in values] for name, *values in arguments.vary}
     try:
@@ -100,11 +111,15 @@ def main() -> None:
         parser.error(str(error))
     try:
         sweep.run()
-    finally:
-        table = sweep.table()
-        if len(table):
-            metrics = arguments.metric or [name for name in map(str, table) if name.endswith((".f_all", ".ods", ".iou"))]
-            print_rows(summarise(table, keys, metrics, arguments.over))
+    except BaseException:
+        # What ended the sweep is its error, also where the runs so far cannot be shown.
+        try:
+            show(sweep.table(), keys, arguments.metric, arguments.over)
+        except ValueError as problem:
+            print(f"the finished runs cannot be shown: {problem}", file=sys.stderr)
+        raise
+    table = sweep.table()
+    metrics = show(table, keys, arguments.metric, arguments.over)
     if arguments.choose is not None:
         names = [arguments.choose, *(name for name in metrics if name != arguments.choose)]
         print(f"\nLargest {arguments.choose} on validation images; the other scores are measured on the test images:")
@@ -112,7 +127,31 @@ def main() -> None:
             compared = table if key is None else varied_alone(table, keys, key, arguments.over)
             if key is not None:
                 print(f"{key}:")
-            print_rows(best_row(summarise(compared, keys, names, arguments.over), arguments.choose))
+            summary = summarise(compared, keys, names, arguments.over)
+            print_rows(best_row(summary, arguments.choose))
+            for line in left_out(summary, arguments.choose):
+                print(line)
+
+
+def show(table: pd.DataFrame, keys: list[str], metrics: list[str], over: list[str]) -> list[str]:
+    """Print the means of some metrics of the finished runs, or those of `DEFAULT_METRICS`; return their names.
+
+    Raises:
+        ValueError: for a metric that the runs do not have, naming those that they have.
+    """
+    from shared.sweeps.sweep_table import print_rows, summarise
+
+    if not len(table):
+        return metrics
+    columns = [name for name in map(str, table) if name not in keys]
+    found = [[name for name in columns if name.endswith(endings)] for endings in DEFAULT_METRICS]
+    metrics = metrics or next(filter(None, found), [])
+    if metrics:
+        print_rows(summarise(table, keys, metrics, over))
+    else:
+        print_rows(table[keys])
+        print(f"no column of sweep.csv is an F, IoU or AUC; give --metric, of {', '.join(columns)}", flush=True)
+    return metrics
 
 
 if __name__ == "__main__":

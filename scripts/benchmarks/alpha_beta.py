@@ -21,7 +21,7 @@ from scripts.declarations.published import bundle_of, published_rows, read_publi
 from scripts.options.key_values import key_values
 from scripts.options.numbers import SEED, SHARE, number_above
 from shared.data.public.patch_camelyon import PatchCamelyonDataset
-from shared.sweeps.sweep import METRICS as FINISHED, Sweep
+from shared.sweeps.sweep import Sweep
 from shared.sweeps.sweep_table import summarise
 from shared.writers.figures.matrices import write_matrices
 
@@ -122,8 +122,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _finished(sweep: Sweep) -> list[Path]:
     """Folders of the finished trainings, in the order of the table's rows."""
-    folders = [sweep.folder(values) for values in sweep.combinations]
-    return [folder for folder in folders if (folder / FINISHED).is_file()]
+    return [sweep.folder(values) for values in sweep.combinations if sweep.is_finished(values)]
 
 
 def _report(table: pd.DataFrame, folder: Path, bundle: Path) -> dict[str, Any]:

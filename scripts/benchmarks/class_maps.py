@@ -17,7 +17,7 @@ from shared.data.record import Record, has_known_mask, region_of
 from shared.evaluation.maps.map_folder import MapFolder
 from shared.evaluation.maps.scoring_grid import ScoringGrid
 from shared.evaluation.report import example_indices, example_title
-from shared.sweeps.sweep import METRICS, Sweep
+from shared.sweeps.sweep import Sweep
 from shared.writers.figures.examples import ExampleRow, write_examples
 from shared.wsi import open_slide
 
@@ -78,7 +78,7 @@ def _drawn_runs(sweep: Sweep) -> Iterator[tuple[str, dict[str, Any]]]:
     first = sweep.combinations[0]["seed"]
     for values in sorted(sweep.combinations, key=lambda values: values["masked_share"]):
         share = values["masked_share"]
-        if values["seed"] == first and share <= LARGEST_SHARE and (sweep.folder(values) / METRICS).is_file():
+        if values["seed"] == first and share <= LARGEST_SHARE and sweep.is_finished(values):
             yield f"{values['mode']}, {100 * share:g} % of the masks", values
 
 

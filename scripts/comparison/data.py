@@ -8,8 +8,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -19,6 +19,7 @@ from shared.data.manifest import REGION
 from shared.data.patches.image_regions import labelled_squares
 from shared.data.record import Record, has_known_mask
 from shared.data.record_masks import MASK_COLUMNS
+from shared.data.tissue_cache import edited_mask_key
 from shared.synthetic import demo_manifest
 from shared.writers import atomic_path
 from shared.wsi import open_slide
@@ -89,10 +90,9 @@ class ComparisonData:
         found = {record.get("group") for record in self.records}
         return found.pop() if len(found) == 1 else None
 
-    @cached_property
-    def files_of_methods(self) -> str:
+    def files_of_methods(self, tissue: Path) -> str:
         """A hash of all files of which a method's maps are made, see `files_key`; masks of the test split are not among them."""
-        return files_key([{**record, "mask": None} if record["split"] == "test" else record for record in self.rows])
+        return files_key([{**record, "mask": None} if record["split"] == "test" else record for record in self.rows], tissue)
 
     def of_group(self, group: str) -> list[int]:
         """Indices of the scored records of a group."""
@@ -228,11 +228,26 @@ def _mpp(record: Record) -> float:
     return mpp
 
 
-def files_key(records: Sequence[Record]) -> str:
-    """A hash of names, sizes and times of the images and masks of some rows: whether any of them has been changed in place."""
+def files_key(records: Sequence[Record], tissue: Path | None = None) -> str:
+    """A hash of names, sizes and times of the images and masks of some rows: whether any of them has been changed in place.
+
+    Args:
+        records: the rows.
+        tissue: folder of the tissue masks from which something is made; those that were edited belong to the hash.
+    """
     files = sorted({Path(file) for record in records for file in (record["image"], record["mask"]) if file is not None})
-    known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+    known: list[Any] = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    edited = {} if tissue is None else edited_tissue(records, tissue)
+    return hashlib.sha256(json.dumps([*known, *sorted(edited.items())]).encode()).hexdigest()[:16]
+
+
+def edited_tissue(records: Sequence[Record], tissue: Path) -> dict[str, str]:
+    """Image -> key of its tissue masks in a folder, where these were edited; regions are as they were cut, and have none.
+
+    A comparison in which none was edited keeps the keys that it had.
+    """
+    keys = {record["image"]: edited_mask_key(tissue, record["image"]) for record in records if record["x"] is None}
+    return {image: key for image, key in keys.items() if key is not None}
 
 
 def _is_slide(record: Record) -> bool:

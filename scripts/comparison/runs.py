@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,11 @@ class Comparison:
         self.tissue = TissueCache(out / "data" / "tissue")
         self.scorer = MapScorer(data, mpp, self.tissue)
 
+    @cached_property
+    def _files(self) -> str:
+        """What the maps of all methods are made of, see `ComparisonData.files_of_methods`."""
+        return self.data.files_of_methods(self.tissue.folder)
+
     def run(self, baselines: bool = True, report: Callable[[Sequence[MethodRow]], None] = lambda rows: None) -> list[MethodRow]:
         """Train, map and score what is not finished.
 
@@ -148,7 +153,7 @@ class Comparison:
                 logger.exception("%s failed", row.title)
             rows.append(row)
             if row.status == DONE and not row.refused:
-                row.files = self.data.files_of_methods
+                row.files = self._files
                 keep_row(row, self.out)
             report([*rows, *kept])
         return [*rows, *kept]
@@ -159,8 +164,8 @@ class Comparison:
         if row.mapped and row.mapped != [_sha256(note) if note.is_file() else "" for note in notes]:
             logger.warning("%s of an earlier call is left out: its maps have been made anew since. Compare it again", row.title)
             return False
-        if row.files and row.files != self.data.files_of_methods:
-            changed = "images, or masks to learn from or choose by, have been changed, moved or copied since"
+        if row.files and row.files != self._files:
+            changed = "images, tissue masks, or masks to learn from or choose by, have been changed, moved or copied since"
             logger.warning("%s of an earlier call is left out: %s. Compare it again", row.title, changed)
             return False
         try:
@@ -227,7 +232,9 @@ class Comparison:
         }
         # The manifest's path is always the same, and so are those of its files.
         learned = [*self.data.training[method.kind], *self.data.validation[method.kind]]
-        notes = {"manifest sha256": _sha256(self.data.manifests[method.kind]), "files of images and masks": files_key(learned)}
+        tissue = planned.settings.get("tissue_dir")
+        files = files_key(learned, None if tissue is None else Path(tissue))
+        notes = {"manifest sha256": _sha256(self.data.manifests[method.kind]), "files of images and masks": files}
         folder = self.out / "runs" / method.key
         seeds = self._all_seeds(method.key)
         try:
@@ -246,7 +253,7 @@ class Comparison:
         for seed in seeds:
             folder = sweep.folder({"seed": seed})
             maps = self._maps(method.key, seed)
-            if not (folder / METRICS).is_file():
+            if not sweep.is_finished({"seed": seed}):
                 problems[seed] = last_line(folder / LOG)
             elif self._infer(planned, folder, maps):
                 problems[seed] = last_line(folder / INFERENCE_LOG)
@@ -307,7 +314,7 @@ class Comparison:
         manifests = {
             name: _sha256(file) for name, file in sorted({**self.data.manifests, "test": self.data.test_manifest}.items())
         }
-        made_of = {"command": list(command), "sha256": manifests, "files": self.data.files_of_methods}
+        made_of = {"command": list(command), "sha256": manifests, "files": self._files}
         wanted = json.dumps(made_of) + "\n"
         if note.is_file() and note.read_bytes() == wanted.encode() and _has_all_maps(maps):
             return 0

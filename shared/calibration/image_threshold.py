@@ -81,7 +81,10 @@ class ImageCalibration:
         self.tracking = tracking
 
     def run(self) -> dict[str, Any]:
-        """Map the images and write the file; where it exists, read it. The weights beside it carry the threshold then."""
+        """Map the images and write the file; where it exists, read it. The weights beside it carry the threshold then.
+
+        MLflow gets what the file holds either way: the run may have been killed before it was logged.
+        """
         if not self.file.is_file():
             result = self._given() if self.threshold is not None else self._chosen()
             # Not before every process has seen that the file is missing.
@@ -89,7 +92,9 @@ class ImageCalibration:
             if rank() == 0:
                 self._write(result)
         barrier()
-        return read_calibration(self.file)
+        result = read_calibration(self.file)
+        self._track(result)
+        return result
 
     def _given(self) -> dict[str, Any]:
         return {"threshold": self.threshold, "reason": "given"}
@@ -110,6 +115,8 @@ class ImageCalibration:
         with atomic_path(self.file) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n")
         logger.info(f"calibration: threshold {result['threshold']:.4f} ({result['reason']}); {self.file}")
+
+    def _track(self, result: dict[str, Any]) -> None:
         if self.tracking is not None:
             names = ("threshold", "balanced_accuracy", "balanced_accuracy_at_half")
             logged = {name: result[name] for name in names if result.get(name) is not None}

@@ -90,13 +90,18 @@ class ImageLabels:
 
     def __init__(self, r: float = 4.0) -> None:
         self.r = r
-        self._histograms: list[Tensor] = []
+        # Of each image the levels that occur, which are few of all, and how often.
+        self._levels: list[Tensor] = []
+        self._counts: list[Tensor] = []
         self._labels: list[int] = []
 
     def add(self, logits: Tensor, label: int) -> None:
         """Logits ``(C, h, w)``, C = 1 or 2, of an image with this label."""
         values = tumour_logit(logits)
-        self._histograms.append(logit_histograms(values, torch.ones_like(values))[1].float())
+        histogram = logit_histograms(values, torch.ones_like(values))[1]
+        levels = histogram.nonzero()[:, 0]
+        self._levels.append(levels.int())
+        self._counts.append(histogram[levels].float())
         self._labels.append(int(label > 0))
 
     def fit(self) -> float:
@@ -116,8 +121,9 @@ class ImageLabels:
         return reliability_of_histograms(logit_histograms(logits, torch.tensor(self._labels).double()))
 
     def _log_probabilities(self, temperature: float) -> Tensor:
-        log_levels = F.logsigmoid(LOGIT_LEVELS / temperature)[None]
-        each = [log_generalized_mean(log_levels, self.r, histogram[None].double()) for histogram in self._histograms]
+        log_levels = F.logsigmoid(LOGIT_LEVELS / temperature)
+        found = zip(self._levels, self._counts, strict=True)
+        each = [log_generalized_mean(log_levels[levels][None], self.r, counts[None].double()) for levels, counts in found]
         return torch.cat(each)
 
 

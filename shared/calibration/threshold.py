@@ -71,7 +71,8 @@ class Calibration:
     def run(self) -> dict[str, Any]:
         """Score the slides and write the file; where it exists, read it. The weights beside it carry the threshold then.
 
-        A stage that publishes other weights there removes the file, see `Stage.save_weights`.
+        A stage that publishes other weights there removes the file, see `Stage.save_weights`. MLflow gets what the file holds
+        either way: the run may have been killed before it was logged.
         """
         if not self.file.is_file():
             rows, histograms = self._score(), self.maps.tissue_histograms()
@@ -79,7 +80,9 @@ class Calibration:
                 labels = [label_of(record) for record in self.maps.records]
                 self._write({"threshold": map_threshold(histograms, labels, self.alpha), **self.summarise(rows)})
         barrier()
-        return read_calibration(self.file)
+        result = read_calibration(self.file)
+        self._track(result)
+        return result
 
     def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Scores of both modes, from one row per slide: ``label``, probabilities ``eval`` and ``train``, ``tumour_share``."""
@@ -112,10 +115,12 @@ class Calibration:
         with atomic_path(self.file) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n")
         logger.info(f"calibration: threshold {result['threshold']:.4f}, mode gap {result['mode_gap']:.4f}; {self.file}")
+
+    def _track(self, result: dict[str, Any]) -> None:
         if self.tracking is not None:
-            flat = {f"{mode}.{name}": value for mode in ("eval", "train") for name, value in result[mode].items()}
+            flat = {f"{mode}.{name}": value for mode in ("eval", "train") for name, value in result.get(mode, {}).items()}
+            flat |= {name: result.get(name) for name in ("threshold", "mode_gap")}
             logged = {name: value for name, value in flat.items() if value is not None}
-            logged |= {name: result[name] for name in ("threshold", "mode_gap")}
             self.tracking.log_stage("calibration", logged, [self.file])
             self.tracking.finish_stage("calibration")
 

@@ -133,6 +133,15 @@ def _png_files(folder: str, modified_ns: int) -> dict[str, str]:
 def _edited_hash(file: Path) -> str | None:
     """Hash of a mask's pixels unless it is the one that was written into the file when they were found."""
     try:
+        status = file.stat()
+    except OSError:  # another process is replacing it
+        return None
+    return _hash_if_edited(str(file), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _hash_if_edited(file: str, _size: int, _modified_ns: int) -> str | None:
+    try:
         with PngImageFile(file) as image:
             pixels = np.asarray(image)
             now = _pixel_hash(pixels if image.mode == "1" else pixels > 127)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ReferenceResolver
 
 from ..front_door.given import executing_parser, given_now
+from ..handlers.runs.files import sha256
 from ..handlers.runs.parameters import effective_parameters
 from ..handlers.tracking import Tracking
 from ..writers.atomic import atomic_path
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 FILES = "_files_"
+# As configurations name it.
+RUN_FOLDER = "shared.engines.RunFolder"
 MISSING = object()
 
 # What may differ between the run that began and the one that resumes it: where and how it is computed, not what.
@@ -82,7 +84,7 @@ class RunFolder:
         """
         config = json.loads(json.dumps(executed_config(), default=str, sort_keys=True))
         if self.files:
-            config[FILES] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files}
+            config[FILES] = {file.name: sha256(file) for file in self.files}
         self._lock.acquire()
         try:
             self._open(config)
@@ -164,6 +166,24 @@ def check_training(config: str | Path | Sequence[str | Path], keys: Sequence[str
     for file in map(Path, [config] if isinstance(config, str | Path) else config):
         if file.is_file():
             _check(file, keys, unless_null)
+
+
+def changed_files(folder: str | Path) -> list[Path]:
+    """The files of a training, such as its manifest, that have another content than it recorded.
+
+    Those that are gone are passed over: nothing can be trained on them.
+
+    Args:
+        folder: of the training, as `RunFolder` has recorded it; in others no file is known.
+    """
+    file = Path(folder) / CONFIG
+    config = json.loads(file.read_text()) if file.is_file() else {}
+    hashes = config.get(FILES, {})
+    recorders = [name for name, item in config.items() if isinstance(item, dict) and item.get("_target_") == RUN_FOLDER]
+    if not hashes or not recorders:
+        return []
+    named = ConfigParser(config).get_parsed_content(f"{recorders[0]}::files")
+    return [path for path in map(Path, named) if path.is_file() and hashes.get(path.name, sha256(path)) != sha256(path)]
 
 
 def trained_with(folder: str | Path, key: str) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = ["SCORES", "PooledBinaryScores", "binary_counts", "binary_scores"]
 
 SCORES = ("sensitivity", "specificity", "accuracy", "precision", "f1", "iou")
+_ALL_SCORES = (*SCORES, "balanced_accuracy")
 
 
 def binary_counts(prediction: Tensor, target: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
@@ -160,13 +161,17 @@ class PooledBinaryScores(Metric):
         Raises:
             ValueError: if the name does not end in a score, or has no beginning.
         """
-        beginning, _, score = name.rpartition("_")
-        if score not in SCORES or not beginning:
-            raise ValueError(f"name must be <prefix>_<score> with a score of {', '.join(SCORES)}; got {name!r}")
+        if _beginning(name) is None:
+            raise ValueError(f"name must be <prefix>_<score> with a score of {', '.join(_ALL_SCORES)}; got {name!r}")
         super().attach(engine, name, usage)
 
     def completed(self, engine: Engine, name: str) -> None:
         """Write every score in addition to the one called `name`."""
-        beginning, _, _ = name.rpartition("_")
         for score, value in self.compute().items():
-            engine.state.metrics[f"{beginning}_{score}"] = value
+            engine.state.metrics[f"{_beginning(name)}_{score}"] = value
+
+
+def _beginning(name: str) -> str | None:
+    # The longest: val_balanced_accuracy is no accuracy, and balanced_accuracy has no beginning.
+    score = max((score for score in _ALL_SCORES if f"_{name}".endswith(f"_{score}")), key=len, default=None)
+    return None if score is None else name.removesuffix(score).removesuffix("_") or None

@@ -23,8 +23,13 @@ __all__ = [
     "reliability_of_map_histograms",
 ]
 
-# A logit is counted at the nearest of these, a probability moves by 1/1024 at most; beyond, float32's sigmoid is 0 or 1.
-LOGIT_LEVELS = torch.linspace(-24.0, 24.0, 6145, dtype=torch.float64)
+# A logit is counted at the nearest of these: even steps to 24, even ratios beyond, as a temperature may bring any logit near 0.
+# A probability moves by 1/1024 at most, whatever the temperature from 1 on. The last ones are beyond all numbers of float32.
+_EVEN_TO, _STEPS_PER_LOGIT, _RATIO = 24.0, 128, 1 + 1 / 128
+_NUM_RATIOS = math.ceil(math.log(torch.finfo(torch.float32).max / _EVEN_TO) / math.log(_RATIO))
+_BEYOND = _EVEN_TO * _RATIO ** torch.arange(1, _NUM_RATIOS + 1, dtype=torch.float64)
+_EVEN = torch.linspace(-_EVEN_TO, _EVEN_TO, round(2 * _EVEN_TO * _STEPS_PER_LOGIT) + 1, dtype=torch.float64)
+LOGIT_LEVELS = torch.cat([-_BEYOND.flip(0), _EVEN, _BEYOND])
 LARGEST_TEMPERATURE = 100.0
 
 
@@ -82,8 +87,7 @@ def logit_histograms(logits: Tensor, shares: Tensor) -> Tensor:
         raise ValueError(f"logits must be finite; got {int((~values.isfinite()).sum())} that are not")
     if len(weights) and not 0 <= weights.min() <= weights.max() <= 1:
         raise ValueError(f"shares must be in [0, 1]; got {weights.min().item()} to {weights.max().item()}")
-    step = float(LOGIT_LEVELS[1] - LOGIT_LEVELS[0])
-    levels = ((values - LOGIT_LEVELS[0]) / step).round().clamp(0, len(LOGIT_LEVELS) - 1).long()
+    levels = _level(values)
     return torch.stack([torch.bincount(levels, weights=part, minlength=len(LOGIT_LEVELS)) for part in (1 - weights, weights)])
 
 
@@ -198,6 +202,14 @@ def reliability_of_logits(logits: Tensor, shares: Tensor, temperature: float = 1
     confidence, chosen = (logits.double() / temperature).softmax(dim=1).max(dim=1)
     hits = shares.double().gather(1, chosen[:, None])[:, 0]
     return _reliability(confidence, torch.ones_like(hits), hits, num_bins, _nll_of_logits(logits, shares, temperature))
+
+
+def _level(logits: Tensor) -> Tensor:
+    """Index of the nearest of `LOGIT_LEVELS`."""
+    sizes = logits.abs()
+    even = (sizes.clamp(max=_EVEN_TO) * _STEPS_PER_LOGIT).round()
+    ratios = ((sizes.clamp(min=_EVEN_TO) / _EVEN_TO).log() / math.log(_RATIO)).round().clamp(max=_NUM_RATIOS)
+    return len(LOGIT_LEVELS) // 2 + (logits.sign() * (even + ratios)).long()
 
 
 def _reliability(probability: Tensor, counts: Tensor, hits: Tensor, num_bins: int, nll: float) -> Reliability:

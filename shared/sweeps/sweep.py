@@ -16,13 +16,14 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from ..engines.folder_lock import FolderLock
-from ..engines.run_record import VOLATILE, VOLATILE_BELOW
+from ..engines.run_record import VOLATILE, VOLATILE_BELOW, changed_files
 from ..front_door.check import check_given
 from ..front_door.given import Given
 from ..handlers.tracking import Tracking
 from ..handlers.tracking_address import database_uri
 from ..writers.atomic import atomic_path
 from .child_process import run_child
+from .run_scores import kept_validation, metrics_in
 from .sweep_table import summarise
 
 __all__ = ["Sweep", "parse_value", "summarise"]
@@ -33,6 +34,8 @@ TABLE = "sweep.csv"
 LOG = "log.txt"
 SETTINGS = "sweep.json"
 METRICS = Path("evaluation") / "metrics.json"
+# There from a training's start until its process has ended well: its scores are not the last that it writes.
+UNFINISHED = "unfinished"
 # Among the varied keys: whole configuration files, named as in a comparison.
 OVERLAYS, NO_OVERLAY = "overlays", "none"
 METHOD = "method"
@@ -44,8 +47,8 @@ _WORDS = {"True": True, "False": False, "None": None}
 class Sweep:
     """Trains every combination of values, one after the other, each as a separate process with its own folder.
 
-    A run that is finished (its ``evaluation/metrics.json`` is there) is not repeated, one that was interrupted resumes, and one
-    that fails does not stop the others. A training ends with the sweep that started it. All runs share one MLflow database,
+    A run that is finished (see `is_finished`) is not repeated, one that was interrupted resumes, and one that fails does not
+    stop the others. A training ends with the sweep that started it. All runs share one MLflow database,
     ``<output_dir>/mlruns.db``, unless `fixed` names another ``tracking_uri``, and are shown there
     below a run of the sweep.
 
@@ -117,34 +120,43 @@ class Sweep:
         leaves = {**self._config(values), **self._keys(values), **self.notes}
         return dict(json.loads(json.dumps({name: value for name, value in leaves.items() if _decides(name)}, default=str)))
 
+    def is_finished(self, values: Mapping[str, Any]) -> bool:
+        """Whether the run with these values has reached its end: its scores are there, and its process ended well after them."""
+        folder = self.folder(values)
+        return (folder / METRICS).is_file() and not (folder / UNFINISHED).exists()
+
     def check(self) -> None:
-        """Check keys and values of what is to be trained, and that the folders hold nothing that was trained with others.
+        """Check keys and values of what is to be trained, and that the folders hold nothing that was trained with others, nor on
+        a manifest of another content.
 
         Raises:
             ValueError: naming the keys; or the first such folder and what differs.
         """
         for values in self.combinations:
             folder = self.folder(values)
-            if not (folder / METRICS).is_file():
+            if not self.is_finished(values):
                 options = {**self.fixed, **self._keys(values), "output_dir": str(folder)}
                 named = {name: "$None" if value is None else value for name, value in options.items()}
                 check_given(Given(tuple(map(Path, self._files(values))), named))
-            if (folder / SETTINGS).is_file():
-                before, now = _settings_in(folder), self.settings(values)
-                names = filter(_decides, sorted({*before, *now}))  # an older version may have recorded more
-                # An older version may not have noted what it was trained on as fully.
-                unknown = self.notes.keys() - before.keys()
-                differences = [name for name in names if before.get(name) != now.get(name) and name not in unknown]
-                shown = "; ".join(f"{name}: {before.get(name)!r} before, {now.get(name)!r} now" for name in differences[:8])
-            elif (folder / METRICS).is_file():
-                differences, shown = [SETTINGS], f"it has no {SETTINGS}, which states what it was trained with"
-            else:
-                continue
+            differences = [*self._differences(values), *(f"the content of {file} has changed" for file in changed_files(folder))]
             if differences:
                 raise ValueError(
-                    f"{folder} contains a run of another sweep ({shown}). Give another --output_dir, or delete the folder to "
-                    "train again; nothing was changed."
+                    f"{folder} contains a run of another sweep ({'; '.join(differences[:8])}). Give another --output_dir, or "
+                    "delete the folder to train again; nothing was changed."
                 )
+
+    def _differences(self, values: Mapping[str, Any]) -> list[str]:
+        """What a folder was trained with, and the run with these values would not be."""
+        folder = self.folder(values)
+        if not (folder / SETTINGS).is_file():
+            is_trained = (folder / METRICS).is_file()
+            return [f"it has no {SETTINGS}, which states what it was trained with"] if is_trained else []
+        before, now = _settings_in(folder), self.settings(values)
+        names = filter(_decides, sorted({*before, *now}))  # an older version may have recorded more
+        # An older version may not have noted what it was trained on as fully.
+        unknown = self.notes.keys() - before.keys()
+        differing = [name for name in names if before.get(name) != now.get(name) and name not in unknown]
+        return [f"{name}: {before.get(name)!r} before, {now.get(name)!r} now" for name in differing]
 
     def run(self) -> pd.DataFrame:
         """Train what is not finished; write and return the table.
@@ -164,16 +176,19 @@ class Sweep:
         failed = []
         for values in tqdm(self.combinations, desc="sweep", unit="run", disable=None):
             folder = self.folder(values)
-            if (folder / METRICS).is_file():
+            if self.is_finished(values):
                 logger.info(f"{folder.name} is already finished and skipped")
                 continue
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / UNFINISHED).touch()
             with atomic_path(folder / SETTINGS) as temporary:
                 temporary.write_text(json.dumps(self.settings(values), indent=2) + "\n")
             with (folder / LOG).open("a") as log:
                 code = run_child(self.command(values, parent_run_id), log)
             if code or not (folder / METRICS).is_file():
                 failed.append(f"{folder.name}: exit status {code}, see {folder / LOG}")
+            else:
+                (folder / UNFINISHED).unlink()
         table = self.table()
         with atomic_path(self.output_dir / TABLE) as temporary:
             table.to_csv(temporary, index=False)
@@ -184,19 +199,18 @@ class Sweep:
 
     def table(self) -> pd.DataFrame:
         """One row for each finished run: its values, its metrics by their names in ``metrics.json`` joined by dots, and each
-        stage's last validation as ``<stage>.val_<name>``. Where overlays vary, which name the method, its metrics stand under
-        ``method``."""
+        stage's validation in the epoch that it kept as ``<stage>.val_<name>``. Where overlays vary, which name the method, its
+        metrics stand under ``method``."""
         rows = []
         for values in self.combinations:
-            file = self.folder(values) / METRICS
-            if file.is_file():
+            if self.is_finished(values):
                 shown = {
                     name: value if isinstance(value, (int, float, str)) else json.dumps(value) for name, value in values.items()
                 }
-                metrics = _metrics_in(file)
+                metrics = metrics_in(self.folder(values) / METRICS)
                 metrics = _leaves(self._under_method(metrics, values) if self.has_overlays else metrics, ".")
                 rows.append(shown | {name: math.nan if score is None else score for name, score in metrics.items()})
-                rows[-1] |= _last_validation(self.folder(values))
+                rows[-1] |= kept_validation(self.folder(values))
         return pd.DataFrame(rows)
 
     def _files(self, values: Mapping[str, Any]) -> list[str]:
@@ -288,17 +302,6 @@ def _settings_in(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _metrics_in(file: Path) -> dict[str, Any]:
-    """The scores of a finished run."""
-    try:
-        return dict(json.loads(file.read_text()))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{file}: expected the scores of a run as a JSON object; found something else ({error}). Delete the run's folder to "
-            "train again"
-        ) from error
-
-
 def _decides(name: str) -> bool:
     """Whether an entry affects what a run learns; ``::`` separates the names of nested entries."""
     parts = name.split("::")
@@ -321,12 +324,3 @@ def _leaves(nested: Mapping[str, Any], separator: str, prefix: str = "") -> dict
         is_nested = isinstance(value, Mapping)
         leaves |= _leaves(value, separator, f"{prefix}{name}{separator}") if is_nested else {f"{prefix}{name}": value}
     return leaves
-
-
-def _last_validation(folder: Path) -> dict[str, float]:
-    """The last row of each stage's history, its validation only."""
-    metrics: dict[str, float] = {}
-    for file in sorted(folder.glob("*/history.csv")):
-        last = pd.read_csv(file, float_precision="round_trip").iloc[-1]
-        metrics |= {f"{file.parent.name}.{name}": score for name, score in last.items() if str(name).startswith("val_")}
-    return metrics

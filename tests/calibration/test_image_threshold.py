@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 from PIL import Image
 from sklearn.metrics import roc_curve
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 from shared.calibration import ImageCalibration, load_threshold
 from shared.calibration.image_threshold import image_threshold
 from shared.data import RegionDataset
+from shared.handlers import Tracking
 from tests.engines.conftest import in_processes
 
 
@@ -128,6 +130,17 @@ def test_a_given_threshold_is_kept(make_calibration):
 def test_the_file_is_written_once(make_calibration):
     result = make_calibration().run()
     assert make_calibration(normal=200).run() == result
+
+
+def test_a_run_that_was_killed_before_it_was_logged_is_logged(make_calibration, tracked_folder):
+    """The file is there, and MLflow knows nothing of it."""
+    result = make_calibration().run()
+    tracking = Tracking(tracked_folder, "test")
+    assert make_calibration(tracking=tracking).run() == result
+    stage = MlflowClient(tracking.uri).get_run(tracking.stage_run("calibration"))
+    assert stage.info.status == "FINISHED"
+    names = ("threshold", "balanced_accuracy", "balanced_accuracy_at_half")
+    assert stage.data.metrics == pytest.approx({name: result[name] for name in names})
 
 
 def test_two_processes_choose_what_one_does(make_calibration):

@@ -106,6 +106,18 @@ def test_images_by_their_generalised_mean(records):
     assert best <= min(samples.reliability(fitted * factor).nll for factor in (0.8, 1.25)) + 0.002
 
 
+@pytest.mark.parametrize("temperature", [1.0, 30.0])
+def test_images_of_a_very_sure_network(temperature):
+    """Most logits are beyond 24, where probabilities of float32 are 0 or 1, and a temperature brings them back."""
+    generator, samples = torch.Generator().manual_seed(0), ImageLabels()
+    labels = torch.tensor([0, 1] * 5)
+    logits = 60 * torch.randn(10, 1, 16, 16, generator=generator, dtype=torch.float64) - 150 * (1 - labels[:, None, None, None])
+    for image, label in zip(logits, labels.tolist(), strict=True):
+        samples.add(image, label)
+    expected = generalized_mean_loss(logits / temperature, labels, r=4.0)
+    assert samples.reliability(temperature).nll == pytest.approx(expected.item(), rel=0.01, abs=1e-4)
+
+
 def test_classes_at_drawn_pixels():
     samples = ClassPixels(pixels_per_image=50)
     logits = torch.randn(3, 8, 12, generator=torch.Generator().manual_seed(0))

@@ -2,12 +2,14 @@ import json
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from torch import nn
 
 from shared.calibration import Calibration, load_threshold
 from shared.calibration.threshold import map_threshold
 from shared.data import SlideBagDataset, TissueCache
 from shared.evaluation import SplitMaps
+from shared.handlers import Tracking
 from shared.inference import Compute, SlideMapper, Tiles
 from shared.metrics.bag_ranking import bag_scores, top_share_of_histogram
 from tests.engines.conftest import in_processes
@@ -149,6 +151,18 @@ def test_the_file_is_written_once(calibration, paint_finder):
         network.scale.neg_()
     assert calibration(network).run() == result
     assert once.file.stat().st_mtime_ns == before
+
+
+def test_a_run_that_was_killed_before_it_was_logged_is_logged(calibration, paint_finder, tracked_folder):
+    """The file is there, and MLflow knows nothing of it."""
+    result = calibration(paint_finder()).run()
+    again = calibration(paint_finder())
+    again.tracking = Tracking(tracked_folder, "test")
+    assert again.run() == result
+    stage = MlflowClient(again.tracking.uri).get_run(again.tracking.stage_run("calibration"))
+    assert stage.info.status == "FINISHED"
+    assert stage.data.metrics["threshold"] == pytest.approx(result["threshold"])
+    assert stage.data.metrics["eval.slide_auc"] == result["eval"]["slide_auc"]
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "frozen"])

@@ -265,7 +265,7 @@ def test_a_row_of_files_that_were_changed_in_place_is_left_out(data, tmp_path, c
         made._scores = lambda key, seed: (_ for _ in ()).throw(ValueError("scored"))
         return made
 
-    row = MethodRow("camel", "CAMEL", seeds=[0], files=comparison().data.files_of_methods)
+    row = MethodRow("camel", "CAMEL", seeds=[0], files=comparison()._files)
     keep_row(row, tmp_path / "out")
     assert not comparison()._keep(kept_row(tmp_path / "out", "camel"))
     assert "left out: ValueError: scored" in caplog.text

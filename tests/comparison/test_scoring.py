@@ -2,17 +2,20 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from scripts.comparison import data as comparison_data
-from scripts.comparison.data import prepare_data
+from scripts.comparison.data import files_key, prepare_data
 from scripts.comparison.scores.scoring import MapScorer
-from shared.data import TissueCache, load_manifest, slide_regions
+from scripts.comparison.trainings.baselines import make_network
+from shared.data import TissueCache, load_manifest, slide_regions, write_manifest
 from shared.evaluation.maps.cohort import MapCohort
 from shared.evaluation.maps.report import tumour_map_report
 from shared.inference import Compute, SlideMapper, Tiles
@@ -129,6 +132,77 @@ def test_slides_score_as_finished_maps_do(slides, tmp_path):
     # Background is white: it scores 0, and only the AUC that counts it sees it.
     assert scores.tissue.sum() < scores.everywhere.sum()
     assert scores.tissue[0, 1].sum() == scores.counts[0, [0, 2]].sum()
+
+
+def blank_left_half(tissue, slide):
+    """Edit a tissue mask as a person would, who saves the file in its place."""
+    (file,) = tissue.folder.glob(f"{Path(slide).stem}.*.png")
+    found = file.read_bytes()
+    mask = np.array(Image.open(file))
+    mask[:, : mask.shape[1] // 2] = 0
+    Image.fromarray(mask).save(file)
+    return lambda: file.write_bytes(found)
+
+
+def test_scores_are_of_the_tissue_as_it_was_edited(slides, tmp_path):
+    """Those of an earlier call too: all rows of a table are of the same pixels."""
+    data, maps = slides
+    tissue = TissueCache(tmp_path / "tissue")
+    scorer = MapScorer(data, 1.0, tissue)
+    unknown = scorer._key([])
+    before = scorer.score(maps, tmp_path / "scores.npz")
+    ceiling = scorer.ceiling("true_labels", tmp_path / "ceiling.npz")
+    # Tissue that was found, and not edited, changes no key: what is finished stays so.
+    assert scorer._key([]) == unknown
+    restore = blank_left_half(tissue, data.records[0]["image"])
+    for scores, file, score in (
+        (before, "scores", partial(scorer.score, maps)),
+        (ceiling, "ceiling", partial(scorer.ceiling, "true_labels")),
+    ):
+        after = score(tmp_path / f"{file}.npz")
+        assert 0 < after.counts[0].sum() < scores.counts[0].sum()
+        assert after.counts[1].tolist() == scores.counts[1].tolist()
+    restore()
+    assert scorer._key([]) == unknown
+
+
+@pytest.mark.parametrize(("split", "is_learned"), [("test", False), ("train", True)])
+def test_methods_are_made_of_the_tissue_as_it_was_edited(slides, tmp_path, split, is_learned):
+    data, _ = slides
+    record = next(record for record in data.rows if record["split"] == split)
+    tissue = TissueCache(tmp_path / "tissue")
+    learned = data.training["slides"]
+
+    def keys():
+        return (
+            data.files_of_methods(tissue.folder),
+            files_key(learned, tissue.folder),
+            files_key(data.training["images"], tissue.folder),
+        )
+
+    before = keys()
+    assert before[1:] == (files_key(learned), files_key(data.training["images"]))
+    tissue.get(record["image"], record["mpp"])
+    assert keys() == before
+    blank_left_half(tissue, record["image"])
+    # Regions are cut from tissue of their own.
+    assert [now == then for now, then in zip(keys(), before, strict=True)] == [False, not is_learned, True]
+
+
+def test_colours_are_learnt_from_the_tissue_as_it_was_edited(slides, tmp_path):
+    data, _ = slides
+    tissue = TissueCache(tmp_path / "tissue")
+    records = [record | {"label": int(record["split"] == "train")} for record in data.rows]
+    write_manifest([record | {"split": "train"} for record in records], tmp_path / "slides.csv")
+
+    def weights():
+        network = make_network("colour_only", tmp_path / "slides.csv", 2, 1.0, tissue, tmp_path, seed=0)
+        return network.state_dict()["weight"]
+
+    before = weights()
+    assert torch.equal(weights(), before)
+    blank_left_half(tissue, records[0]["image"])
+    assert not torch.equal(weights(), before)
 
 
 def test_slides_with_masks_are_cut_into_regions(slides):

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from ignite.engine import Engine
 from ignite.exceptions import NotComputableError
 from monai.engines import SupervisedEvaluator
 from monai.handlers import from_engine
@@ -120,9 +121,22 @@ def test_in_an_evaluator(decollate, image_shape):
     assert evaluator.state.best_metric == pytest.approx(expected["val_pixel_iou"])
 
 
-@pytest.mark.parametrize("name", ["val_dice", "accuracy", "_accuracy", "val_accuracy_"])
+@pytest.mark.parametrize("score", [*SCORES, "balanced_accuracy"])
+def test_the_score_of_a_name_is_under_this_name(score):
+    """The longest that the name ends in: the balanced accuracy is no accuracy."""
+    evaluator = Engine(lambda engine, batch: batch)
+    PooledBinaryScores().attach(evaluator, f"val_{score}")
+    # 3 tp, 1 fp, 1 fn, 5 tn.
+    probabilities = torch.tensor([1.0] * 4 + [0.0] * 6)
+    evaluator.run([(probabilities, torch.tensor([1, 1, 1, 0, 1, 0, 0, 0, 0, 0]))])
+    by_hand = {"sensitivity": 3 / 4, "specificity": 5 / 6, "accuracy": 8 / 10, "precision": 3 / 4, "f1": 6 / 8, "iou": 3 / 5}
+    by_hand["balanced_accuracy"] = (3 / 4 + 5 / 6) / 2
+    assert evaluator.state.metrics == pytest.approx({f"val_{name}": value for name, value in by_hand.items()})
+
+
+@pytest.mark.parametrize("name", ["val_dice", "accuracy", "_accuracy", "val_accuracy_", "balanced_accuracy"])
 def test_rejects_names_without_a_score(name):
-    with pytest.raises(ValueError, match=f"sensitivity.*iou; got '{name}'"):
+    with pytest.raises(ValueError, match=f"sensitivity.*iou, balanced_accuracy; got '{name}'"):
         SupervisedEvaluator(
             device=torch.device("cpu"),
             val_data_loader=[],

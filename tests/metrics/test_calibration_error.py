@@ -26,6 +26,16 @@ def drawn(scale, num=40000, seed=0):
     return scale * true_logits, torch.bernoulli(true_logits.sigmoid(), generator=generator)
 
 
+def expected_error(logits, truth):
+    """The calibration error of single logits, in a loop over 15 bins."""
+    gap = 0.0
+    probability, hits = logits.sigmoid().numpy(), truth.numpy()
+    for low in np.arange(15) / 15:
+        inside = (probability >= low) & ((probability < low + 1 / 15) | (low == 14 / 15))
+        gap += abs(probability[inside].sum() - hits[inside].sum()) / len(hits)
+    return gap
+
+
 def test_curve_by_hand():
     # 0.1 twice, none is 1; 0.9 four times, three are 1: gaps of 0.1 and 0.15.
     probability = torch.tensor([0.1, 0.1, 0.9, 0.9, 0.9, 0.9])
@@ -48,12 +58,7 @@ def test_histograms_say_what_the_logits_do(temperature):
     scaled = logits / temperature
     expected = torch.nn.functional.binary_cross_entropy_with_logits(scaled, truth)
     assert nll_of_histograms(histograms, temperature) == pytest.approx(expected.item(), abs=1e-3)
-    gap = 0.0
-    probability, hits = scaled.sigmoid().numpy(), truth.numpy()
-    for low in np.arange(15) / 15:
-        inside = (probability >= low) & (probability < low + 1 / 15)
-        gap += abs(probability[inside].sum() - hits[inside].sum()) / len(hits)
-    assert reliability_of_histograms(histograms, temperature).ece == pytest.approx(gap, abs=2e-3)
+    assert reliability_of_histograms(histograms, temperature).ece == pytest.approx(expected_error(scaled, truth), abs=2e-3)
 
 
 def test_parts_add_up_to_the_whole():
@@ -69,12 +74,24 @@ def test_shares_count_as_so_many_pixels():
     torch.testing.assert_close(4 * one, four)
 
 
-def test_levels_are_near_and_end_where_nothing_changes():
-    logits = torch.linspace(-30, 30, 999)
-    histogram = logit_histograms(logits, torch.ones(999))[1]
+@pytest.mark.parametrize("temperature", [1.0, 3.0, 100.0])
+def test_levels_are_near_whatever_the_temperature(temperature):
+    logits = torch.cat([torch.linspace(-30, 30, 999), torch.linspace(-3000, 3000, 9999)]).sort().values
+    histogram = logit_histograms(logits, torch.ones(len(logits)))[1]
     counted = torch.repeat_interleave(LOGIT_LEVELS, histogram.long())
-    assert (counted.sigmoid() - logits.double().sigmoid()).abs().max() < 1 / 1024
-    assert (counted - logits.clamp(-24, 24)).abs().max() <= 1 / 256 + 1e-6
+    assert ((counted / temperature).sigmoid() - (logits.double() / temperature).sigmoid()).abs().max() < 1 / 1024
+    inside = logits.abs() <= 24
+    assert (counted - logits)[inside].abs().max() <= 1 / 256 + 1e-6
+
+
+def test_every_number_has_its_level():
+    """Also the largest of float32, and none is nearer than the one that it is counted at."""
+    largest = torch.finfo(torch.float32).max
+    logits = torch.tensor([0.0, 24.05, -24.05, 191.7, -191.7, 1e6, largest, -largest])
+    for logit in logits:
+        (index,) = logit_histograms(logit[None], torch.ones(1))[1].nonzero()[0]
+        assert index == (LOGIT_LEVELS - logit.double()).abs().argmin()
+    assert len(LOGIT_LEVELS) * 16 < 2**19, "the two histograms stay below half a megabyte"
 
 
 @pytest.mark.parametrize("scale", [0.25, 1.0, 4.0])
@@ -87,6 +104,22 @@ def test_the_temperature_is_found(scale):
     # No neighbour is better.
     best = nll_of_histograms(histograms, temperature)
     assert all(nll_of_histograms(histograms, temperature * factor) > best for factor in (0.9, 1.1))
+
+
+@pytest.mark.parametrize("scale", [9.0, 14.0, 25.0, 90.0])
+def test_the_temperature_of_a_very_sure_network(scale):
+    """Up to nine logits in ten are beyond 24, where probabilities of float32 are 0 or 1."""
+    logits, truth = drawn(scale)
+    histograms = logit_histograms(logits, truth)
+    temperature = fit_temperature(histograms)
+    both = torch.stack([torch.zeros_like(logits), logits], dim=1)
+    one_hot = torch.stack([1 - truth, truth], dim=1)
+    assert temperature == pytest.approx(fit_temperature_of_logits(both, one_hot), rel=1e-3)
+    for value in (1.0, temperature):
+        found, scaled = reliability_of_histograms(histograms, value), logits.double() / value
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(scaled, truth.double())
+        assert found.nll == pytest.approx(expected.item(), rel=2e-3)
+        assert found.ece == pytest.approx(expected_error(scaled, truth), abs=2e-3)
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0])
@@ -161,7 +194,7 @@ def test_says_what_is_wrong():
         nll_of_histograms(torch.zeros(2, len(LOGIT_LEVELS)))
     with pytest.raises(ValueError, match="temperature=0"):
         nll_of_histograms(torch.ones(2, len(LOGIT_LEVELS)), 0)
-    with pytest.raises(ValueError, match=r"must be \(2, 6145\)"):
+    with pytest.raises(ValueError, match=rf"must be \(2, {len(LOGIT_LEVELS)}\)"):
         reliability_of_histograms(torch.ones(2, 256))
     with pytest.raises(ValueError, match=r"\(N, C\)"):
         fit_temperature_of_logits(torch.zeros(0, 3), torch.zeros(0, 3))

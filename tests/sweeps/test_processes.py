@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 
 from shared.sweeps.child_process import run_child
 
@@ -59,6 +60,37 @@ def test_a_training_ends_with_its_sweep(tmp_path, write_config, number):
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stdout + process.stderr
     assert pd.read_csv(out / "sweep.csv")["fold"].tolist() == [0, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a killed sweep leaves its training behind")
+def test_a_training_that_is_killed_after_its_scores_is_ended(tracked_folder, write_config):
+    """Its scores are written before MLflow is told that it is finished, and the sweep is killed in between."""
+    tracking = {"_target_": "shared.handlers.Tracking", "folder": "@output_dir", "tracking_uri": "@tracking_uri"}
+    steps = ["$@tracking.start({})", "@folders", "$@file.write_text(@metrics)", "@wait", "$@tracking.finish()"]
+    needs = tracked_folder / "go"
+    config_file = write_config(ENDLESS | {"run": steps}, needs=str(needs), tracking=tracking | {"experiment": "test"})
+    command = script("--config_file", config_file, "--vary", "fold", 0, "--output_dir", tracked_folder)
+    client = MlflowClient(f"sqlite:///{tracked_folder}/mlruns.db")
+
+    def statuses():
+        runs = client.search_runs([client.get_experiment_by_name("test").experiment_id])
+        return {run.info.run_name: run.info.status for run in runs}
+
+    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until((tracked_folder / "fold=0/evaluation/metrics.json").is_file, sweep)
+    sweep.kill()
+    sweep.communicate(timeout=DEADLINE_S)
+    wait_until(lambda: statuses() == {"output": "KILLED", "fold=0": "KILLED"})
+
+    needs.touch()
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert statuses() == {"output": "FINISHED", "fold=0": "FINISHED"}
+    log = tracked_folder / "fold=0/log.txt"
+    before = log.read_bytes()
+    subprocess.run(command, capture_output=True, check=True)
+    assert log.read_bytes() == before
 
 
 def test_an_interrupted_wait_ends_the_child(tmp_path, monkeypatch):

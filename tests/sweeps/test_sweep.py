@@ -1,5 +1,6 @@
 """Sweeps over a real configuration: a tiny MONAI bundle workflow that writes what it was given."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -31,7 +32,7 @@ def test_a_sweep_trains_what_is_missing_and_tabulates(tmp_path, write_config):
     table = Sweep([config_file], varied, out).run()
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert table["regions.A.f_all"].tolist() == pytest.approx([1, 2, 2, 3])
-    # The last epoch's.
+    # The last epoch's, as the configuration keeps no other.
     assert table["stage.val_f"].tolist() == pytest.approx([-0.1, 0.9, 0, 1])
     assert "stage.train_loss" not in table
     pd.testing.assert_frame_equal(pd.read_csv(out / "sweep.csv"), table, check_dtype=False)
@@ -224,6 +225,42 @@ def test_notes_are_those_of_the_run(tmp_path, write_config, finish):
         Sweep([write_config()], {"fold": [0]}, tmp_path / "out", notes=notes).check()
     with pytest.raises(ValueError, match=r"another sweep \(files: 'one' before, 'other' now\)"):
         Sweep([write_config()], {"fold": [0]}, tmp_path / "out", notes={"files": "other"}).check()
+
+
+@pytest.mark.parametrize("bundle", sorted(path.parent.name for path in (ROOT / "bundles").glob("*/configs")))
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_manifest_that_has_changed_is_refused(tmp_path, finish, bundle, is_finished):
+    """Whatever is finished would otherwise stand beside runs on other images."""
+    manifest = tmp_path / "images.csv"
+    manifest.write_text("image,label\na.png,0\n")
+    config_file = ROOT / "bundles" / bundle / "configs" / "train.json"
+    sweep = Sweep([str(config_file)], {"seed": [0, 1]}, tmp_path / "out", {"manifest": str(manifest)})
+    folder = sweep.folder({"seed": 0})
+    finish(sweep, {"seed": 0})
+    recorded = {"manifest": str(manifest), "_files_": {"images.csv": hashlib.sha256(manifest.read_bytes()).hexdigest()}}
+    (folder / "config.json").write_text(json.dumps(json.loads(config_file.read_text()) | recorded))
+    if not is_finished:
+        (folder / "evaluation/metrics.json").unlink()
+    sweep.check()
+    manifest.write_text("image,label\na.png,1\n")
+    with pytest.raises(ValueError, match=rf"seed=0 contains a run of another sweep \(the content of {manifest} has changed\)"):
+        sweep.check()
+    # Nothing can be trained on one that is gone.
+    manifest.unlink()
+    if is_finished:
+        Sweep([str(config_file)], {"seed": [0]}, tmp_path / "out", {"manifest": str(manifest)}).check()
+
+
+def test_a_run_that_did_not_end_well_is_not_finished(tmp_path, write_config, finish):
+    """It had written its scores, and more was to come: it is started again, and its row is not shown before."""
+    sweep = Sweep([write_config()], {"fold": [0, 1]}, tmp_path / "out")
+    finish(sweep)
+    (tmp_path / "out/fold=0/unfinished").touch()
+    assert [sweep.is_finished(values) for values in sweep.combinations] == [False, True]
+    assert sweep.table()["fold"].tolist() == [1]
+    sweep.run()
+    assert [(folder / "log.txt").is_file() for folder in map(sweep.folder, sweep.combinations)] == [True, False]
+    assert all(map(sweep.is_finished, sweep.combinations))
 
 
 def test_a_finished_run_of_unknown_settings_is_refused(tmp_path, write_config, finish):

@@ -33,7 +33,7 @@ from shared.metrics.region import region_f_of_counts
 from shared.writers import atomic_path, read_rows
 from shared.wsi import open_slide, tissue_mask
 
-from ..data import ComparisonData
+from ..data import ComparisonData, edited_tissue
 from ..json_file import read_object
 from .ceilings import INSTANCES_PER_SIDE, CeilingGrid
 
@@ -186,12 +186,13 @@ class MapScorer:
         return grid.slide_tissue(self.tissue) if self.data.is_slides else partial(_not_white, grid)
 
     def _key(self, made: Sequence[Any]) -> str:
-        """Everything that the scores depend on: the maps by their settings, the truth by its files, the patients."""
+        """Everything that the scores depend on: the maps by their settings, the truth by its files, patients, edited tissue."""
         truth = [None if mask is None else _file_key(Path(mask)) for mask in (record["mask"] for record in self.data.records)]
         columns = ("image", "x", "y", "width_px", "height_px", "mpp", "label", "case_id", *MASK_COLUMNS[1:])
         regions = [[record.get(name) for name in columns] for record in self.data.records]
         parts = [SCORES_VERSION, self.mpp, self.data.class_names, self.tissue.mpp, self.tissue.method, truth, regions, made]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        edited = edited_tissue(self.data.records, self.tissue.folder)
+        return hashlib.sha256(json.dumps([*parts, edited] if edited else parts).encode()).hexdigest()
 
 
 def _not_white(grid: ScoringGrid, top: int, height: int) -> NDArray[np.bool_]:

@@ -168,7 +168,7 @@ def make_network(
         return ConstantClass(num_classes, 1 if num_classes == 2 else 0)
     file = folder / WEIGHTS
     records = load_manifest(manifest, split="train", num_classes=num_classes, both_classes=True)
-    made_of = json.dumps([num_classes, mpp, seed, files_key(records)])
+    made_of = json.dumps([num_classes, mpp, seed, files_key(records, tissue.folder)])
     key = hashlib.sha256(made_of.encode() + manifest.read_bytes()).hexdigest()
     if file.is_file():
         kept = torch.load(file, weights_only=True)

@@ -131,8 +131,8 @@ def _sensitivities(false: np.ndarray, true: np.ndarray, num_lesions: int, num_sl
     """Sensitivity at each of `FALSE_POSITIVES`, from the probabilities of false alarms and of lesions, 0 where none was found."""
     per_slide, sensitivity = compute_froc_curve_data(false, true, num_lesions, num_slides)
     at = np.interp(FALSE_POSITIVES, per_slide[::-1], sensitivity[::-1])
-    # What the curve leaves out: every detection counts.
+    # What the curve leaves out: every detection counts, also at just as many false alarms as the curve's last.
     most, highest = len(false) / num_slides, np.count_nonzero(true) / num_lesions
-    beyond = np.array(FALSE_POSITIVES) > per_slide[0]
+    beyond = np.array(FALSE_POSITIVES) >= per_slide[0]
     at[beyond] = np.interp(FALSE_POSITIVES, [per_slide[0], most], [sensitivity[0], highest])[beyond]
     return at

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared.evaluation.maps.lesion_froc import FrocSlide, MapFROC
+from shared.evaluation.maps.lesion_froc import FALSE_POSITIVES, FrocSlide, MapFROC, _sensitivities
 
 
 def test_found_lesions_and_false_alarms_by_hand():
@@ -15,9 +15,36 @@ def test_found_lesions_and_false_alarms_by_hand():
     slides = [FrocSlide(8.0, lambda i=i: probabilities[i], lambda i=i: masks[i]) for i in range(2)]
     scores = MapFROC(slides).scores()
     assert (scores["num_lesions"], scores["num_slides"]) == (2, 2)
-    # From 0.8 on one of two lesions at half a false alarm a slide; MONAI leaves out the lowest threshold.
-    assert scores["sensitivity_at"]["0.5"] == pytest.approx(0.5)
+    # One of two lesions without a false alarm; from 0.7 on, which MONAI leaves out, both at half a false alarm a slide.
+    assert scores["sensitivity_at"] == {"0.25": 0.5} | dict.fromkeys(("0.5", "1", "2", "4", "8"), 1.0)
     assert probabilities[0].max() == np.float32(0.95), "the map was written to"
+
+
+def froc_of_all_thresholds(false, true, num_slides):
+    """Sensitivity at each number of false alarms a slide, of every threshold in a loop; between them it is interpolated."""
+    points = [(0.0, 0.0)]
+    for threshold in sorted({*false, *true} - {0.0}, reverse=True):
+        points.append((sum(false >= threshold) / num_slides, sum(true >= threshold) / len(true)))
+    return np.interp(FALSE_POSITIVES, *zip(*points, strict=True))
+
+
+@pytest.mark.parametrize("num_slides", [1, 2, 4, 5])
+def test_sensitivities_are_those_of_all_thresholds(num_slides):
+    """Also where there are exactly as many false alarms as one of the numbers says; lesions that are not found have 0."""
+    rng = np.random.default_rng(num_slides)
+    hits = 0
+    for _ in range(300):
+        false = rng.integers(5, 12, rng.integers(0, 10)) / 10
+        true = rng.integers(5, 12, rng.integers(1, 5)) / 10 * (rng.random(1) < 0.8)
+        expected = froc_of_all_thresholds(false, true, num_slides)
+        assert _sensitivities(false, true, len(true), num_slides) == pytest.approx(expected)
+        hits += len(false) / num_slides in FALSE_POSITIVES
+    assert hits > 20
+
+
+def test_the_last_lesion_counts_at_just_as_many_false_alarms():
+    found = _sensitivities(np.array([0.9, 0.8]), np.array([0.7]), num_lesions=1, num_slides=2)
+    assert found.tolist() == [0, 0, 1, 1, 1, 1]
 
 
 def box_of(width_um, height_um, mpp=8.0):
