@@ -66,7 +66,7 @@ def find_overview(slide: Slide, maps: Maps, name: str, map_shape: tuple[int, int
     except ValueError as error:
         logger.warning("the share of tissue is shown at the map's own threshold alone: %s", error)
         return None
-    found_mm2 = float(found.tissue.sum()) * (found.factor * float(maps.rows[name]["map_mpp"])) ** 2 / 1e6
+    found_mm2 = found.tissue_pixels * float(maps.rows[name]["map_mpp"]) ** 2 / 1e6
     if not abs(found_mm2 - area_mm2) <= _AREA_TOLERANCE * area_mm2:
         logger.warning(
             "%s: its map in %s was made with %.4f mm2 of tissue, and %.4f mm2 are found now, with the settings of the folder's "

@@ -76,6 +76,18 @@ def test_the_share_is_of_the_tissue_inside_the_outlines(tmp_path):
     assert [outlines_at(layers, 0, "a", threshold).share for threshold in (0.5, 0.501)] == [float(row["tumour_share"])] * 2
 
 
+def test_the_share_of_a_slide_whose_map_is_no_whole_number_of_cells_wide(tmp_path):
+    """A core biopsy that is tissue from side to side: what the last cells cover beyond the map is none."""
+    rgb = np.full((6000, 210, 3), TISSUE, np.uint8)
+    rgb[:1000] = GLASS
+    rgb[3000:3500] = TUMOUR
+    (tmp_path / "slides").mkdir()
+    write_pyramid(tmp_path / "slides/a.tif", rgb, num_levels=3)
+    SlideMapper(Doubtful(), **grouped(**SETTINGS)).run(tmp_path / "slides", tmp_path / "maps")
+    layers = layers_of(tmp_path / "maps")
+    assert outlines_at(layers, 0, "a", 0.95).share == pytest.approx(0.1, abs=0.01)
+
+
 def test_the_page_says_the_share_of_the_table(open_page, tmp_path):
     write_tissue(tmp_path / "slides/a.tif")
     SlideMapper(Doubtful(), **grouped(**SETTINGS)).run(tmp_path / "slides", tmp_path / "maps")

@@ -9,6 +9,7 @@ import tifffile
 from PIL import Image
 
 from shared.data.own.class_folders import class_folder_images
+from shared.data.own.image_masks import ImageMasks
 from shared.synthetic import write_slide
 from tests.data.qupath_layout import collection, feature, square
 
@@ -151,6 +152,19 @@ def test_no_image_gets_a_mask_that_may_be_anothers(tmp_path, images, masks, prob
         class_folder_images(*folders)
     data = class_folder_images(*folders, allow_missing=True)
     assert [record["image"] for record in data.records] == [str(tmp_path / "images" / name) for name in usable]
+
+
+def test_folders_that_hold_the_same_names_are_looked_up_and_not_compared(tmp_path, monkeypatch):
+    """Tiles that are named by their place have one name in every slide's folder."""
+    names = [f"p{slide}/{tile}.png" for slide in range(30) for tile in range(3)]
+    for root in ("images", "masks"):
+        write_tiles(tmp_path / root, *names)
+    images, compared = [tmp_path / "images" / name for name in names], []
+    monkeypatch.setattr(ImageMasks, "_agreement", lambda self, image, mask: compared.append((image, mask)) or 1)
+    masks = ImageMasks(tmp_path / "masks", images, tmp_path / "images")
+    assert compared == []
+    assert [masks.of(image) for image in images] == [tmp_path / "masks" / name for name in names]
+    assert len(compared) == len(images)
 
 
 def test_an_image_of_another_folder_is_no_mask(tmp_path):
