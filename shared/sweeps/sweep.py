@@ -186,7 +186,7 @@ class Sweep:
             with (folder / LOG).open("a") as log:
                 code = run_child(self.command(values, parent_run_id), log)
             if code or not (folder / METRICS).is_file():
-                failed.append(f"{folder.name}: exit status {code}, see {folder / LOG}")
+                failed.append(f"{folder.name}: exit status {code}, see {folder / LOG}{_remedy(folder)}")
             else:
                 (folder / UNFINISHED).unlink()
         table = self.table()
@@ -300,6 +300,13 @@ def _settings_in(folder: Path) -> dict[str, Any]:
             f"{folder / SETTINGS}: expected the settings of a run as a JSON object; found something else ({error}). Delete the "
             "folder to train again; nothing was changed."
         ) from error
+
+
+def _remedy(folder: Path) -> str:
+    """What can be done with a run that failed after its scores were written; nothing of another."""
+    if not (folder / METRICS).is_file():
+        return ""
+    return f". Its scores are written: delete {folder / UNFINISHED} to take them as they are, or give the command again to end it"
 
 
 def _decides(name: str) -> bool:

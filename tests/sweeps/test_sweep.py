@@ -263,6 +263,17 @@ def test_a_run_that_did_not_end_well_is_not_finished(tmp_path, write_config, fin
     assert all(map(sweep.is_finished, sweep.combinations))
 
 
+def test_what_can_be_done_with_scores_of_a_process_that_ended_badly(tmp_path, write_config, finish, monkeypatch):
+    sweep = Sweep([write_config()], {"fold": [0]}, tmp_path / "out")
+    finish(sweep)
+    (tmp_path / "out/fold=0/unfinished").touch()
+    monkeypatch.setattr("shared.sweeps.sweep.run_child", lambda command, log: 139)
+    with pytest.raises(RuntimeError, match=r"exit status 139, .* delete \S*fold=0/unfinished to take them as they are"):
+        sweep.run()
+    (tmp_path / "out/fold=0/unfinished").unlink()
+    assert sweep.run()["fold"].tolist() == [0]
+
+
 def test_a_finished_run_of_unknown_settings_is_refused(tmp_path, write_config, finish):
     sweep = Sweep([write_config()], {"fold": [0]}, tmp_path / "out")
     finish(sweep)
