@@ -44,8 +44,9 @@ _MAX_DECODED_MASKS = 8
 _MAX_ANNOTATION_MASKS = 64
 # Of a mask with transparency all pixels are to be seen before one can be understood: 400 MB with four channels.
 _LARGEST_WITH_ALPHA_PX = 10**8
-# Pixels of a tiled mask that are held at once: 16 MB.
-_LARGEST_WINDOW_PX = 2**24
+# Pixels of a tiled mask that are held at once: 64 MB. Bands of fewer rows would decode tiles twice, at the end of one and the
+# beginning of the next.
+_LARGEST_WINDOW_PX = 2**26
 _PILLOW_LIMIT = threading.Lock()
 
 
