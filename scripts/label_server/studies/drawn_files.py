@@ -189,11 +189,6 @@ def main(path: str, frame: str, x: str, y: str, found: str) -> int:
 
     If it cannot be read, print the reason as the last line, and return 3 if the file is to blame, or 4 if the system is.
     """
-    if sys.platform == "linux":
-        # Other systems do not have this module.
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))
     try:
         areas = drawn_areas(Path(path), frame, (int(x), int(y)))
     except ValueError as error:
@@ -204,5 +199,16 @@ def main(path: str, frame: str, x: str, y: str, found: str) -> int:
     return 0
 
 
+def _limit_memory() -> None:
+    """Let the system end this process before a file takes the memory of all others."""
+    if sys.platform == "linux":
+        # Other systems do not have this module.
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))
+
+
 if __name__ == "__main__":
+    # Not in `main`: the limit is the whole process's.
+    _limit_memory()
     sys.exit(main(*sys.argv[1:]))
