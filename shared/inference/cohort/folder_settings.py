@@ -14,9 +14,10 @@ from filelock import FileLock
 from ...features.slide_features import FEATURES_SUFFIX
 from ...writers.atomic import contended_path
 from ...writers.storage import storage_errors
+from ...writers.table import check_table
 from .feature_settings import unlike
 from .finished import FEATURES, MAP_SUFFIX, NOT_DECISIVE, UNFINISHED
-from .row_store import ROWS_NAME, TABLE_NAME, check_table
+from .row_store import COLUMNS, ROWS_NAME, TABLE_NAME
 
 SETTINGS_NAME = "settings.json"
 # No slide's lock has this name: those end in .lock.
@@ -95,7 +96,7 @@ def settings_lock(output_dir: Path) -> Iterator[None]:
 
 def _check(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings that are there, if they let these ones claim the folder; an error if not."""
-    check_table(output_dir / TABLE_NAME)
+    check_table(output_dir / TABLE_NAME, COLUMNS)
     known = _read(output_dir / SETTINGS_NAME)
     if settings.get("result") != FEATURES:
         if _are_features(known) and (_holds(output_dir, FEATURES_SUFFIX) or _unfinished(output_dir)):
