@@ -20,6 +20,8 @@ from .finished import FEATURES, MAP_SUFFIX, NOT_DECISIVE, UNFINISHED
 from .row_store import COLUMNS, ROWS_NAME, TABLE_NAME
 
 SETTINGS_NAME = "settings.json"
+# By which those of maps are known.
+WEIGHTS = "weights_sha256"
 # No slide's lock has this name: those end in .lock.
 SETTINGS_LOCK_NAME = ".settings"
 
@@ -107,13 +109,17 @@ def _check(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | No
         raise ValueError(f"{output_dir} contains maps: give features a separate folder")
     else:
         _check_free(output_dir)
-    if (output_dir / SETTINGS_NAME).exists() and not (output_dir / ROWS_NAME).exists():
-        # A run makes the folder of rows first.
+    if (output_dir / SETTINGS_NAME).exists() and not (output_dir / ROWS_NAME).exists() and not _are_of_runs(known):
+        # A run makes the folder of rows first; somebody may have removed it.
         raise ValueError(
-            f"{output_dir / SETTINGS_NAME} was not written by these runs, as there is no folder {ROWS_NAME} beside it: move it "
-            "away, or give another output folder"
+            f"{output_dir / SETTINGS_NAME} was not written by these runs: it names no {WEIGHTS}, and there is no folder "
+            f"{ROWS_NAME} beside it. Move it away, or give another output folder"
         )
     return known
+
+
+def _are_of_runs(known: Mapping[str, Any] | None) -> bool:
+    return known is not None and (WEIGHTS in known or _are_features(known))
 
 
 def _are_features(known: Mapping[str, Any] | None) -> bool:

@@ -77,6 +77,10 @@ class RowStore:
             return None
         return row if isinstance(row, dict) else None
 
+    def is_damaged(self, name: str) -> bool:
+        """Whether the image has a row of which not all is there."""
+        return self.read(name) is None and (self.folder / f"{name}.json").exists()
+
     def write(self, row: Row) -> None:
         """Replace the row of ``row["slide"]``; only for the process that has claimed it."""
         with atomic_path(self.folder / f"{row['slide']}.json") as temporary:
