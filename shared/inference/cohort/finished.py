@@ -56,6 +56,12 @@ def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
+def file_problem(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with the file of an image that failed or was skipped: a ValueError. None where anything else went wrong."""
+    reason, mark = str(row["reason"]), f"{ValueError.__name__}: "
+    return reason.removeprefix(mark) if reason.startswith(mark) else None
+
+
 def _content_key(path: str | Path) -> str | None:
     """The content of a slide or of its features; None where it cannot be read, which fails where it is mapped."""
     with suppress(OSError):
