@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import torch
-from torch import nn
 
 from ...data.tissue_cache import edited_mask_key, slide_content_key
 from ...features.slide_features import FEATURES_SUFFIX
@@ -33,15 +31,6 @@ MAP_SUFFIX, OUTLINES_SUFFIX = RESULT_SUFFIXES[:2]
 NOT_DECISIVE = ("tissue_dir", "encoder_options", "foreign_features")
 # At which tissue was found where the settings of features, up to version 0.7.0, name no ``tissue_mpp``.
 UNNAMED_TISSUE_MPP = 8.0
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """Hash of a network's parameters and buffers with their names."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
