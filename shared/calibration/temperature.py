@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..data.image_dataset import RegionDataset
 from ..data.patches.tissue_regions import slide_regions
 from ..data.record import Record
-from ..inference.cohort.finished import weights_sha256
+from ..inference.cohort.weights_hash import weights_sha256
 from ..inference.mapper_options import WHOLE_IMAGE_PX
 from ..inference.slide_mapper import SlideMapper
 from ..inference.tiles.image_sizes import ImageSizes, mirrored_to

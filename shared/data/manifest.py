@@ -30,7 +30,7 @@ REGION = ("x", "y", "width_px", "height_px")
 
 
 def load_manifest(
-    path: str | Path,
+    path: str | Path | ManifestFile,
     split: str | None = None,
     require: Sequence[str] = ("label",),
     num_classes: int = 2,
@@ -49,7 +49,7 @@ def load_manifest(
     """Read and check a manifest.
 
     Args:
-        path: the CSV file.
+        path: the CSV file, or what `read_manifest_file` has read of it.
         split: ``"train"``, ``"val"`` or ``"test"`` to return that part only; None for every row.
         require: label columns that every returned row must fill (``"label"``, ``"area"``, ``"mask"``); a row with label 0 needs
             no mask.
@@ -79,10 +79,11 @@ def load_manifest(
     Raises:
         ValueError: for whatever is wrong, naming the file, the row, what was expected and what was found.
     """
-    path = Path(path)
+    file = path if isinstance(path, ManifestFile) else read_manifest_file(path)
+    path = file.path
     named_tumour = join_names(tumour_classes)
     records: list[Record] = []
-    for row in read_manifest_file(path).rows:
+    for row in file.rows:
         mask = row.cells["mask"]
         if mask is not None and is_annotation_file(mask):
             row.cells["tumour_classes"] = row.cells["tumour_classes"] or named_tumour

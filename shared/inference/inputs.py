@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.manifest import load_manifest
-from ..data.manifest_file import FILES, read_manifest_file
+from ..data.manifest_file import FILES, ManifestFile, read_manifest_file
 from ..writers.storage import check_inputs_stay
 from ..wsi.file_names import comparable
 from ..wsi.formats import is_image, known_suffixes, unreadable_format
@@ -45,8 +46,9 @@ def find_images(
     source = Path(source).expanduser()
     if not source.exists() and not source.is_symlink():
         raise ValueError(f"{source} does not exist: give an image, a slide, a folder or a manifest (.csv).")
-    if source.suffix.lower() == ".csv":
-        images = _from_manifest(source, split)
+    manifest = read_manifest_file(source) if source.suffix.lower() == ".csv" else None
+    if manifest is not None:
+        images = _from_manifest(manifest, split)
     elif split is not None:
         raise ValueError(f"split={split!r} needs a manifest (.csv), got {source}")
     elif source.is_dir() and unreadable_format(source) is None:
@@ -63,22 +65,24 @@ def find_images(
     _check_names(images)
     if output_dir is not None:
         written = (f"{image.name}{suffix}" for image in images for suffix in suffixes)
-        check_inputs_stay(output_dir, (*RESULTS, *written), _files_read(source, images))
+        check_inputs_stay(output_dir, (*RESULTS, *written), _files_read(images, manifest))
     return images
 
 
-def _files_read(source: Path, images: Iterable[ImageInput]) -> set[Path]:
+def _files_read(images: Iterable[ImageInput], manifest: ManifestFile | None) -> set[str]:
     """The images, and the manifest with all that its rows name, of other splits too."""
-    found = {image.path for image in images}
-    if source.suffix.lower() == ".csv":
-        cells = (row.cells[name] for row in read_manifest_file(source).rows for name in FILES)
-        found |= {source, *(source.parent / cell for cell in cells if cell is not None)}
+    found = {str(image.path) for image in images}
+    if manifest is not None:
+        folder = str(manifest.path.parent)
+        cells = {row.cells[name] for row in manifest.rows for name in FILES} - {None}
+        # A Path of each of hundreds of thousands takes seconds.
+        found |= {str(manifest.path), *(os.path.join(folder, str(cell)) for cell in cells)}  # noqa: PTH118
     return found
 
 
-def _from_manifest(path: Path, split: str | None) -> list[ImageInput]:
-    mpp_of: dict[str, float | None] = {}
-    for record in load_manifest(path, split=split, require=(), num_classes=2**31, check_files=False):
+def _from_manifest(manifest: ManifestFile, split: str | None) -> list[ImageInput]:
+    path, mpp_of = manifest.path, dict[str, float | None]()
+    for record in load_manifest(manifest, split=split, require=(), num_classes=2**31, check_files=False):
         image, mpp = record["image"], record["mpp"]
         known = mpp_of.get(image)
         if mpp is not None and known is not None and not math.isclose(mpp, known):

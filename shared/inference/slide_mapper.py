@@ -24,7 +24,7 @@ from ..wsi.notices import LARGEST_MPP_RATIO, warn_of_enlarged
 from ..wsi.slide import Slide
 from ..wsi.tissue.tissue_map import TissueMap
 from .cohort.cohort import run_cohort
-from .cohort.finished import weights_sha256
+from .cohort.weights_hash import WeightsHash
 from .computed_image import ComputedImage
 from .inputs import ImageInput, find_images
 from .look_ahead import LookAhead, OpenedSlide
@@ -122,6 +122,7 @@ class SlideMapper:
         device = self.compute.torch_device
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         self.network = network.to(device).eval()
+        self._weights_hash = WeightsHash()
         self._network_of_tiles = TileNetwork(self.network, self._num_classes, self.tiles.tta, self.compute.is_bfloat16)
         self.tile_network: TileNetwork | CompiledTileNetwork = self._network_of_tiles
         if self.compute.compile:
@@ -222,7 +223,7 @@ class SlideMapper:
         """
         return {
             "network": type(self.network).__name__,
-            "weights_sha256": weights_sha256(self.network),
+            "weights_sha256": self._weights_hash.of(self.network),
             "mpp": self.mpp,
             "threshold": self.threshold,
             "class_names": self.class_names,

@@ -111,6 +111,7 @@ def map_slide(slide: str | Path, network: Network, output_dir: str | Path | None
     Raises:
         ValueError: if the file cannot be read, is no picture of stained tissue, or nothing says how large its pixels are; and if
             the results would replace it, or another file that no run has written.
+        OSError: if the disk is full, or `output_dir` cannot be written to; the same call then goes on from there.
         RuntimeError: if mapping it fails otherwise.
     """
     temporary = TemporaryDirectory(prefix="map-") if output_dir is None else None

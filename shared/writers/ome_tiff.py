@@ -55,11 +55,11 @@ def write_ome_tiff_channels(
         raise ValueError(f"{path}: all channels must have the same size, got {sorted(shapes) or 'no channel'}")
     channel: dict[str, Any] = {"Name": list(sources)}
     if colours is not None:
-        channel["Color"] = [_signed_rgba(colour) for colour in colours]
+        channel["Color"] = [signed_rgba(colour) for colour in colours]
     _write(path, list(sources.values()), mpp, {"axes": "CYX", "Channel": channel})
 
 
-def _signed_rgba(colour: Colour) -> int:
+def signed_rgba(colour: Colour) -> int:
     """OME's colour: red, green, blue and opacity as the bytes of a signed number."""
     return int.from_bytes(bytes((*colour, 255)), "big", signed=True)
 

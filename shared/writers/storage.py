@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -129,9 +129,8 @@ def check_inputs_stay(folder: str | Path, names: Iterable[str], inputs: Iterable
     """
     real = Path(folder).resolve()
     inside: dict[str, list[tuple[Path, Path]]] = {}
-    for place, path in _places(map(Path, inputs)):
-        if place.parent == real:
-            inside.setdefault(comparable(place.name).casefold(), []).append((place, path))
+    for place, path in _places_in(real, inputs):
+        inside.setdefault(comparable(place.name).casefold(), []).append((place, path))
     for name in names if inside else ():
         for place, path in inside.get(comparable(name).casefold(), ()):
             # Of names that differ in capitals alone the file system says whether they are one.
@@ -142,15 +141,36 @@ def check_inputs_stay(folder: str | Path, names: Iterable[str], inputs: Iterable
                 )
 
 
-def _places(paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-    """Where each file lies, whatever leads to its folder, and if it is a link also what it leads to."""
-    folders: dict[Path, Path] = {}
-    for path in paths:
-        if path.parent not in folders:
-            folders[path.parent] = path.parent.resolve()
-        yield folders[path.parent] / path.name, path
-        if path.is_symlink():
-            yield path.resolve(), path
+def _places_in(real: Path, paths: Iterable[str | Path]) -> Iterator[tuple[Path, Path]]:
+    """Where those of the files lie that lie in a folder, whatever leads to theirs, or are links that lead there.
+
+    The file system is asked about each folder, and not about each file, of which there may be hundreds of thousands.
+    """
+    names_in: dict[str, list[str]] = {}
+    for text in map(str, paths):
+        start = text.rstrip(os.sep).rfind(os.sep) + 1
+        names_in.setdefault(text[:start], []).append(text[start:])
+    for folder, names in names_in.items():
+        if Path(folder).resolve() == real:
+            yield from ((real / name, Path(folder, name)) for name in names)
+        for path in _links(Path(folder), names):
+            place = path.resolve()
+            if place.parent == real:
+                yield place, path
+
+
+def _links(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Those of the names in a folder that are links, or may be: some file systems take several spellings of a name for one."""
+    if len(names) == 1:
+        return [path for path in [folder / names[0]] if path.is_symlink()]
+    try:
+        with os.scandir(folder) as entries:
+            links = {comparable(entry.name).casefold() for entry in entries if entry.is_symlink()}
+    except FileNotFoundError:
+        return []
+    except OSError:  # a folder that may be entered and not listed, for one
+        return [path for path in (folder / name for name in names) if path.is_symlink()]
+    return [folder / name for name in names if comparable(name).casefold() in links] if links else []
 
 
 def _is_below(name: object, path: Path) -> bool:

@@ -9,6 +9,18 @@ from pathlib import Path
 from .atomic import atomic_path
 
 
+def check_table(path: str | Path, columns: Sequence[str]) -> None:
+    """Check that a CSV has these columns, or is not there.
+
+    Raises:
+        ValueError: naming those that it has not.
+    """
+    path = Path(path)
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            _check_columns(path, next(csv.reader(file), []), columns)
+
+
 def read_rows(path: str | Path, key: str = "slide") -> dict[str, dict[str, str]]:
     """Read a CSV as a dictionary from each row's `key` to the row, all cells text; empty when the file does not exist.
 
@@ -20,8 +32,7 @@ def read_rows(path: str | Path, key: str = "slide") -> dict[str, dict[str, str]]
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if reader.fieldnames is None or key not in reader.fieldnames:
-            raise ValueError(f"{path} has no column {key!r}: it was not written by this program; move it away.")
+        _check_columns(path, reader.fieldnames or [], [key])
         return {row[key]: row for row in reader}
 
 
@@ -40,3 +51,12 @@ def write_rows(path: str | Path, new_rows: Sequence[Mapping[str, object]], key: 
         writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
         writer.writerows(rows.values())
+
+
+def _check_columns(path: Path, found: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [repr(name) for name in columns if name not in found]
+    if missing:
+        raise ValueError(
+            f"{path} exists and was not written by these runs: it has no column {' and no column '.join(missing)}. Move it away, "
+            "or give another output folder"
+        )

@@ -1,7 +1,11 @@
+import os
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from shared.data import manifest_file
 from shared.inference import Compute, SlideMapper, Tiles, find_images
 
 
@@ -110,3 +114,51 @@ def test_a_file_that_is_not_there_is_not_made_by_its_prediction(tmp_path):
     (tmp_path / "manifest.csv").write_text("image,mask\na.jpg,maps/a.geojson\n")
     with pytest.raises(ValueError, match=r"maps/a\.geojson is a file to read"):
         find_images(tmp_path / "manifest.csv", output_dir=tmp_path / "maps", suffixes=(".ome.tif", ".geojson"))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often manifests are read, files looked up and folders listed."""
+    counted = Counter()
+
+    def count(owner, name):
+        original = getattr(owner, name)
+
+        def counting(*arguments, **options):
+            counted[name] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    for owner, name in ((manifest_file, "_cells"), (os, "stat"), (os, "lstat"), (os, "readlink"), (os, "scandir")):
+        count(owner, name)
+    return counted
+
+
+def test_an_output_folder_costs_no_look_up_of_each_file(folder, calls):
+    """On a disk of another machine each takes a millisecond; manifests have hundreds of thousands of rows."""
+    rows = [f"images/{index}.png,masks/{index}.geojson,{'train' if index else 'test'}\n" for index in range(300)]
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    (folder / "images/0.png").touch()
+    (folder / "manifest.csv").write_text("image,mask,split\n" + "".join(rows))
+    found = []
+    for out in (None, folder / "results", folder / "images/new"):
+        calls.clear()
+        find_images(folder / "manifest.csv", "test", out, (".ome.tif", ".geojson", ".png"))
+        assert calls.pop("_cells") == 1
+        found.append(calls.total())
+    # Of four folders: those of images, of masks, of the manifest and of the results.
+    assert max(found) - found[0] < 80
+
+
+def test_links_into_the_output_folder_are_found_among_many_files(folder):
+    """Of any split, whether or not what they lead to is there."""
+    (folder / "masks").mkdir()
+    for index in range(5):
+        (folder / f"masks/{index}.geojson").touch()
+    (folder / "masks/5.geojson").symlink_to(folder / "results/b.geojson")
+    rows = [f"b.png,{x},0,2,2,masks/{x}.geojson,train\n" for x in range(6)]
+    (folder / "manifest.csv").write_text("image,x,y,width_px,height_px,mask,split\n" + "".join(rows))
+    with pytest.raises(ValueError, match=r"masks/5\.geojson is a file to read, and b\.geojson"):
+        find_images(folder / "manifest.csv", None, folder / "results", (".geojson",))

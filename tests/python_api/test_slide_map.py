@@ -11,7 +11,7 @@ from shapely.geometry import shape
 
 from shared.python_api import load_network, map_slide
 from shared.synthetic import DemoPlan, SlidePlan, write_demo
-from shared.writers import read_rows
+from shared.writers import StorageError, read_rows
 
 CAMEL = Path(__file__).parents[2] / "bundles" / "camel"
 
@@ -109,3 +109,9 @@ def test_what_cannot_be_mapped_says_why(network, tmp_path):
     with pytest.raises(ValueError, match=r"^.*a\.svs") as raised:
         map_slide(tmp_path / "a.svs", network, tmp_path / "maps")
     assert not str(raised.value).startswith("ValueError")
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_fault_of_the_slide(slide, network, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="a part of its path is a file, not a folder"):
+        map_slide(slide, network, tmp_path / "file/maps")

@@ -1,6 +1,7 @@
 import pytest
 
 from shared.writers import read_rows, write_rows
+from shared.writers.table import check_table
 
 
 def test_rows_are_replaced_in_place_and_appended(tmp_path):
@@ -17,6 +18,15 @@ def test_no_file_is_no_rows(tmp_path):
 
 
 def test_refuses_a_file_of_another_kind(tmp_path):
-    (tmp_path / "slides.csv").write_text("image,label\na.png,1\n")
-    with pytest.raises(ValueError, match="no column 'slide'"):
-        write_rows(tmp_path / "slides.csv", [{"slide": "a"}])
+    path = tmp_path / "slides.csv"
+    path.write_text("image,label\na.png,1\n")
+    said = r"slides\.csv exists and was not written by these runs: it has no column 'slide'\. Move it away"
+    for use in (
+        lambda: write_rows(path, [{"slide": "a"}]),
+        lambda: read_rows(path),
+        lambda: check_table(path, ["slide", "label"]),
+    ):
+        with pytest.raises(ValueError, match=said):
+            use()
+    check_table(path, ["image"])
+    check_table(tmp_path / "none.csv", ["slide"])

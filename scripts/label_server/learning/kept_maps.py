@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from shared.inference.cohort.finished import FINISHED, fingerprint
+from shared.inference.cohort.finished import FINISHED, file_problem, fingerprint
 from shared.inference.cohort.worker import CohortWorker
 from shared.inference.inputs import ImageInput
 from shared.inference.row import Row
@@ -75,4 +75,4 @@ class KeptMaps:
 
 def _is_of_file(row: Row) -> bool:
     """Whether a slide failed by the fault of its file, which is a ValueError; anything else is the server's."""
-    return str(row["reason"]).startswith("ValueError")
+    return file_problem(row) is not None

@@ -135,40 +135,50 @@ def run_cohort(mapper: Mapper, images: Sequence[ImageInput], output_dir: str | P
     with logging_redirect_tqdm():
         worker = CohortWorker(mapper, output_dir, tabulates=True)
         worker.store.rebuild_table()
-        title_of = {image.name: f"{index}/{len(images)} {image.name}" for index, image in enumerate(images, start=1)}
-        known = known_rows(worker.store, images)
-        queue = in_order(worker.unfinished(images), known)
-        tally = Tally(worker.store, images, len(queue), tabulates=False)
-        said_at, is_patient = 0.0, True
-        under_way: deque[tuple[ImageInput, Future[Outcome]]] = deque()
-        try:
-            while queue:
-                later: list[ImageInput] = []
-                is_idle = True
+        return run_images(worker, images)
 
-                for index, image in enumerate(queue, start=1):
-                    following = itertools.islice(queue, index, None)
-                    begun = worker.begin(image, known.get(image.name), title_of[image.name], following, is_patient)
-                    under_way.append((image, begun))
-                    is_patient = is_patient or not begun.done() or begun.result().row is not None
-                    while len(under_way) > 1 or (under_way and under_way[0][1].done()):
-                        is_idle = not _collect(under_way, tally, later) and is_idle
-                while under_way:
+
+def run_images(worker: CohortWorker, images: Sequence[ImageInput]) -> list[Row]:
+    """`run_cohort` in a folder whose table is up to date, or need not be for other images than these.
+
+    Args:
+        worker: of the folder; it puts finished rows into the table.
+        images: see `run_cohort`.
+    """
+    title_of = {image.name: f"{index}/{len(images)} {image.name}" for index, image in enumerate(images, start=1)}
+    known = known_rows(worker.store, images)
+    queue = in_order(worker.unfinished(images), known)
+    tally = Tally(worker.store, images, len(queue), tabulates=False)
+    said_at, is_patient = 0.0, True
+    under_way: deque[tuple[ImageInput, Future[Outcome]]] = deque()
+    try:
+        while queue:
+            later: list[ImageInput] = []
+            is_idle = True
+
+            for index, image in enumerate(queue, start=1):
+                following = itertools.islice(queue, index, None)
+                begun = worker.begin(image, known.get(image.name), title_of[image.name], following, is_patient)
+                under_way.append((image, begun))
+                is_patient = is_patient or not begun.done() or begun.result().row is not None
+                while len(under_way) > 1 or (under_way and under_way[0][1].done()):
                     is_idle = not _collect(under_way, tally, later) and is_idle
-                queue = later
-                if queue and is_idle and is_patient:
-                    is_patient = False
-                elif queue and is_idle:
-                    if time.monotonic() - said_at > LOG_AGAIN_S:
-                        logger.info("waiting for other processes, which are working on: %s", whereabouts(worker.store, queue))
-                        said_at = time.monotonic()
-                    time.sleep(POLL_S)
-        finally:
-            worker.close()
-            for image, future in under_way:
-                if future.exception() is None:
-                    tally.add(image, future.result())
-            tally.close()
+            while under_way:
+                is_idle = not _collect(under_way, tally, later) and is_idle
+            queue = later
+            if queue and is_idle and is_patient:
+                is_patient = False
+            elif queue and is_idle:
+                if time.monotonic() - said_at > LOG_AGAIN_S:
+                    logger.info("waiting for other processes, which are working on: %s", whereabouts(worker.store, queue))
+                    said_at = time.monotonic()
+                time.sleep(POLL_S)
+    finally:
+        worker.close()
+        for image, future in under_way:
+            if future.exception() is None:
+                tally.add(image, future.result())
+        tally.close()
     return tally.result()
 
 

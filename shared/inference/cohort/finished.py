@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import torch
-from torch import nn
 
 from ...data.tissue_cache import edited_mask_key, slide_content_key
 from ...features.slide_features import FEATURES_SUFFIX
@@ -19,6 +17,7 @@ from ...features.slide_files import features_file
 from ...writers.optional_formats import GEOPARQUET_SUFFIX, OME_ZARR_SUFFIX
 from ...writers.volume import VOLUME_SUFFIXES
 from ..inputs import ImageInput
+from ..outputs.own_files import is_own_features, is_own_map, is_own_outlines
 from ..outputs.slide_results import REPLACED_SUFFIXES, RESULT_SUFFIXES, TILE_TABLE_SUFFIX
 
 OK, NO_TISSUE, FAILED, UNFINISHED = "ok", "no tissue", "failed", "unfinished"
@@ -27,20 +26,11 @@ SKIPPED = "skipped"
 FINISHED = (OK, NO_TISSUE)
 # What `settings` call a result that is features and no map.
 FEATURES = "features"
-MAP_SUFFIX = RESULT_SUFFIXES[0]
+MAP_SUFFIX, OUTLINES_SUFFIX = RESULT_SUFFIXES[:2]
 # Settings that say where something lies or explain another one, and decide nothing.
 NOT_DECISIVE = ("tissue_dir", "encoder_options", "foreign_features")
 # At which tissue was found where the settings of features, up to version 0.7.0, name no ``tissue_mpp``.
 UNNAMED_TISSUE_MPP = 8.0
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """Hash of a network's parameters and buffers with their names."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
@@ -53,6 +43,12 @@ def fingerprint(settings: Mapping[str, Any], image: ImageInput) -> str:
     decisive = {name: value for name, value in settings.items() if name not in NOT_DECISIVE}
     parts = [decisive, _content_key(image.path), image.mpp, *(key for key in (edited, features) if key)]
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def file_problem(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with the file of an image that failed or was skipped: a ValueError. None where anything else went wrong."""
+    reason, mark = str(row["reason"]), f"{ValueError.__name__}: "
+    return reason.removeprefix(mark) if reason.startswith(mark) else None
 
 
 def _content_key(path: str | Path) -> str | None:
@@ -123,13 +119,30 @@ def discard(output_dir: Path, name: str, settings: Mapping[str, Any]) -> None:
 
 
 def foreign_file(output_dir: Path, name: str, settings: Mapping[str, Any], row: Mapping[str, Any] | None) -> Path | None:
-    """A file in place of an image's results that no run has written, as far as its `row` knows: it is not to be replaced.
+    """A file in place of an image's results that no run has written, as far as its `row` and it itself say: it is not to be
+    replaced.
 
     An attempt that failed has left none. Only one whose process died may have, whose row, written by another, has no fingerprint.
+    Maps of version 0.10.0's `map_slide` have no row, nor have those whose row was removed so that they are made again: what lies
+    beside a map belongs to it.
     """
     if row is not None and (row.get("status") not in (FAILED, SKIPPED) or "fingerprint" not in row):
         return None
-    return next((path for path in _replaced(output_dir, name, settings) if path.exists() or path.is_symlink()), None)
+    there = [path for path in _replaced(output_dir, name, settings) if path.exists() or path.is_symlink()]
+    if settings.get("result") == FEATURES:
+        return next((path for path in there if not is_own_features(path, settings["encoder_key"])), None)
+    has_map = bool(there) and is_own_map(output_dir / f"{name}{MAP_SUFFIX}")
+    # QuPath exports what somebody has drawn or changed under the name of the outlines.
+    return next((path for path in there if not (is_own_outlines(path) if path.suffix == OUTLINES_SUFFIX else has_map)), None)
+
+
+def foreign_reason(file: Path, name: str, row: Mapping[str, Any] | None) -> str:
+    """Why a `foreign_file` makes its image fail, with the remedy."""
+    known = "does not exist" if row is None else f"says {row.get('status')}, which leaves no files"
+    return (
+        f"ValueError: {file} exists and was not written by these runs: move it away, or give another output folder. "
+        f"rows/{name}.json {known}, and nothing else says that this project has written it"
+    )
 
 
 def _replaced(output_dir: Path, name: str, settings: Mapping[str, Any]) -> list[Path]:

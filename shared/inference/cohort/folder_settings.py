@@ -14,11 +14,14 @@ from filelock import FileLock
 from ...features.slide_features import FEATURES_SUFFIX
 from ...writers.atomic import contended_path
 from ...writers.storage import storage_errors
+from ...writers.table import check_table
 from .feature_settings import unlike
 from .finished import FEATURES, MAP_SUFFIX, NOT_DECISIVE, UNFINISHED
-from .row_store import ROWS_NAME, TABLE_NAME, check_table
+from .row_store import COLUMNS, ROWS_NAME, TABLE_NAME
 
 SETTINGS_NAME = "settings.json"
+# By which those of maps are known.
+WEIGHTS = "weights_sha256"
 # No slide's lock has this name: those end in .lock.
 SETTINGS_LOCK_NAME = ".settings"
 
@@ -95,7 +98,7 @@ def settings_lock(output_dir: Path) -> Iterator[None]:
 
 def _check(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings that are there, if they let these ones claim the folder; an error if not."""
-    check_table(output_dir / TABLE_NAME)
+    check_table(output_dir / TABLE_NAME, COLUMNS)
     known = _read(output_dir / SETTINGS_NAME)
     if settings.get("result") != FEATURES:
         if _are_features(known) and (_holds(output_dir, FEATURES_SUFFIX) or _unfinished(output_dir)):
@@ -106,13 +109,17 @@ def _check(output_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any] | No
         raise ValueError(f"{output_dir} contains maps: give features a separate folder")
     else:
         _check_free(output_dir)
-    if (output_dir / SETTINGS_NAME).exists() and not (output_dir / ROWS_NAME).exists():
-        # A run makes the folder of rows first.
+    if (output_dir / SETTINGS_NAME).exists() and not (output_dir / ROWS_NAME).exists() and not _are_of_runs(known):
+        # A run makes the folder of rows first; somebody may have removed it.
         raise ValueError(
-            f"{output_dir / SETTINGS_NAME} was not written by these runs, as there is no folder {ROWS_NAME} beside it: move it "
-            "away, or give another output folder"
+            f"{output_dir / SETTINGS_NAME} was not written by these runs: it names no {WEIGHTS}, and there is no folder "
+            f"{ROWS_NAME} beside it. Move it away, or give another output folder"
         )
     return known
+
+
+def _are_of_runs(known: Mapping[str, Any] | None) -> bool:
+    return known is not None and (WEIGHTS in known or _are_features(known))
 
 
 def _are_features(known: Mapping[str, Any] | None) -> bool:

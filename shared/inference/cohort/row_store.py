@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from ...writers.atomic import atomic_path
 from ...writers.storage import storage_errors
-from ...writers.table import write_rows
+from ...writers.table import check_table, write_rows
 from ..row import Row
 
 TABLE_NAME = "slides.csv"
@@ -23,7 +22,7 @@ ROWS_NAME = "rows"
 TABLE_LOCK_NAME = ".table"
 RESERVATION_SUFFIX = ".next"
 # That every table has.
-_COLUMNS = ("slide", "status")
+COLUMNS = ("slide", "status")
 # Rewriting a table of thousands of rows takes as long as mapping a tile: at most a twentieth of the time goes there.
 TABLE_SHARE = 0.05
 
@@ -63,7 +62,7 @@ class RowStore:
     def __init__(self, output_dir: str | Path) -> None:
         self.table = Path(output_dir) / TABLE_NAME
         self.folder = self.table.parent / ROWS_NAME
-        check_table(self.table)
+        check_table(self.table, COLUMNS)
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._waiting: dict[str, Row] = {}
@@ -77,6 +76,10 @@ class RowStore:
         except (FileNotFoundError, orjson.JSONDecodeError):
             return None
         return row if isinstance(row, dict) else None
+
+    def is_damaged(self, name: str) -> bool:
+        """Whether the image has a row of which not all is there."""
+        return self.read(name) is None and (self.folder / f"{name}.json").exists()
 
     def write(self, row: Row) -> None:
         """Replace the row of ``row["slide"]``; only for the process that has claimed it."""
@@ -137,23 +140,6 @@ class RowStore:
             with FileLock(self.folder / TABLE_LOCK_NAME):
                 write_rows(self.table, rows)
         self._next_update = time.monotonic() + (time.monotonic() - started) / TABLE_SHARE
-
-
-def check_table(path: Path) -> None:
-    """Check that a table is one of these rows, or not there.
-
-    Raises:
-        ValueError: if it is another one, such as a manifest, to which rows would be added.
-    """
-    if not path.is_file():
-        return
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        found = next(csv.reader(file), [])
-    if missing := [name for name in _COLUMNS if name not in found]:
-        raise ValueError(
-            f"{path} exists and was not written by these runs: expected the columns {', '.join(_COLUMNS)}, found no "
-            f"{' and no '.join(missing)}. Move it away, or give another output folder"
-        )
 
 
 def _taken(path: Path) -> BaseFileLock | None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from ..inputs import find_images
 from ..outputs.slide_results import REPLACED_SUFFIXES
 from ..row import Row
-from .cohort import InferenceFailures, known_rows, run_cohort
-from .row_store import RowStore
-from .worker import Mapper
-
-# Of a row's reason: whatever else fails is no fault of the slide.
-_OF_THE_SLIDE = "ValueError: "
+from .cohort import InferenceFailures, known_rows, run_images
+from .finished import file_problem
+from .worker import CohortWorker, Mapper
 
 
 def map_one(mapper: Mapper, slide: str | Path, output_dir: str | Path, mpp: float | None = None) -> Row:
-    """Map a slide by `run_cohort`: its files, its row and the folder's settings belong together.
+    """Map a slide as `run_cohort` does: its files, its row and the folder's settings belong together. Rows of other slides are
+    not read, of which there may be thousands.
 
     Args:
         mapper: makes the map.
@@ -30,17 +30,27 @@ def map_one(mapper: Mapper, slide: str | Path, output_dir: str | Path, mpp: floa
 
     Raises:
         ValueError: if this is not one slide, it cannot be read or mapped, or a file would be replaced that no run has written.
+        StorageError: if nothing can be written to `output_dir`.
         InferenceFailures: if mapping it fails otherwise.
+        DeviceFailure: if the device computes no more.
     """
     found = find_images(slide, None, output_dir, REPLACED_SUFFIXES)
     if len(found) != 1 or found[0].path != Path(slide).expanduser():
         raise ValueError(f"{slide}: expected one slide or image, found {len(found)}. For several use network.mapper.run")
     image = replace(found[0], mpp=mpp)
-    try:
-        rows = run_cohort(mapper, [image], output_dir)
-    except InferenceFailures as failures:
-        reason = str(failures.rows[0]["reason"])
-        if reason.startswith(_OF_THE_SLIDE):
-            raise ValueError(reason.removeprefix(_OF_THE_SLIDE)) from failures
-        raise
-    return rows[0] if rows else known_rows(RowStore(output_dir), [image])[image.name]
+    with logging_redirect_tqdm():
+        worker = CohortWorker(mapper, output_dir, tabulates=True)
+        try:
+            rows = run_images(worker, [image])
+        except InferenceFailures as failures:
+            problem = file_problem(failures.rows[0])
+            if problem is not None:
+                raise ValueError(problem) from failures
+            raise
+    if rows:
+        return rows[0]
+    row = known_rows(worker.store, [image])[image.name]
+    # Whoever made it may have been killed before the table had it.
+    worker.store.tabulate(row)
+    worker.store.flush()
+    return row

@@ -32,6 +32,7 @@ from .finished import (
     discard,
     fingerprint,
     foreign_file,
+    foreign_reason,
     is_finished,
     result_suffixes,
 )
@@ -240,11 +241,11 @@ class CohortWorker:
             # Its result, whatever it was made with, is all that there is: it stays, and so does its row.
             reason = f"ValueError: {image.path} no longer exists; earlier results for it are kept"
             return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
-        foreign = foreign_file(self.output_dir, image.name, self.settings, row)
+        # Beside a row that is damaged lies what the run that wrote it has left.
+        is_known = self.store.is_damaged(image.name)
+        foreign = None if is_known else foreign_file(self.output_dir, image.name, self.settings, row)
         if foreign is not None:
-            reason = (
-                f"ValueError: {foreign} exists and was not written by these runs: move it away, or give another output folder"
-            )
+            reason = foreign_reason(foreign, image.name, row)
             return Outcome(begun | {"status": FAILED, "reason": reason, "attempts": MAX_ATTEMPTS}, False)
         if row is not None and status == UNFINISHED and max(attempts, num_devices) >= MAX_DEATHS:
             reason = f"{attempts} processes died while they mapped it, the last one {row.get('worker')}"

@@ -133,7 +133,7 @@ def write_results(base: Path, probability_map: ProbabilityMap, overview: Overvie
 
 
 def _binary_results(base: Path, probability_map: ProbabilityMap, overview: Overview, scale: Scale, options: ResultOptions) -> Row:
-    with _meanwhile(write_ome_tiff, _path(base, ".ome.tif"), probability_map, scale.map_mpp):
+    with _meanwhile(write_ome_tiff, _path(base, ".ome.tif"), probability_map, scale.map_mpp, TUMOUR_PROBABILITY):
         found = list(tumour_regions(probability_map, options.threshold, least_pixels(scale, options)))
         probability = overview.probability(probability_map)
     _write_outlines(base, {TUMOUR_CLASS: (TUMOUR_COLOUR, found)}, scale, options)
@@ -158,7 +158,7 @@ def _class_results(base: Path, probability_map: ProbabilityMap, overview: Overvi
     colours = [class_colour(index) for index in range(1, len(names))]
     found: dict[int, list[Region]] = {index: [] for index in range(1, len(names))}
     sources: dict[str, RowSource] = {name: probability_map.of_class(index) for index, name in enumerate(names)}
-    channel_colours = [BACKGROUND_COLOUR, *colours]
+    channel_colours = class_channel_colours(len(names))
     with _meanwhile(write_ome_tiff_channels, _path(base, ".ome.tif"), sources, scale.map_mpp, channel_colours):
         for index, region in class_regions(probability_map, least_pixels(scale, options)):
             found[index].append(region)
@@ -180,6 +180,11 @@ def _class_results(base: Path, probability_map: ProbabilityMap, overview: Overvi
     return cast(Row, numbers | row)
 
 
+def class_channel_colours(num_classes: int) -> list[Colour]:
+    """Colours of the channels of a map of several classes, class 0 being the background."""
+    return [BACKGROUND_COLOUR, *map(class_colour, range(1, num_classes))]
+
+
 def _write_outlines(
     base: Path, by_class: Mapping[str, tuple[Colour, Sequence[Region]]], scale: Scale, options: ResultOptions
 ) -> None:
@@ -191,7 +196,7 @@ def _write_outlines(
 
 def _write_ome_zarr(base: Path, probability_map: ProbabilityMap, scale: Scale, options: ResultOptions) -> None:
     names = [TUMOUR_PROBABILITY] if options.class_names is None else list(options.class_names)
-    colours = [TUMOUR_COLOUR] if len(names) == 1 else [BACKGROUND_COLOUR, *map(class_colour, range(1, len(names)))]
+    colours = [TUMOUR_COLOUR] if len(names) == 1 else class_channel_colours(len(names))
     sources: dict[str, RowSource] = {name: probability_map.of_class(index) for index, name in enumerate(names)}
     write_ome_zarr(_path(base, OME_ZARR_SUFFIX), sources, scale.map_mpp, colours)
 

@@ -1,9 +1,11 @@
 """A folder of features is of one setting from the first slide that begins, also while several processes claim it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from torch import nn
 
@@ -127,3 +129,87 @@ def test_a_table_or_settings_of_something_else_are_not_replaced(tmp_path, slide,
     with pytest.raises(ValueError, match=rf"{name} (exists and )?was not written by these runs.*give another output folder"):
         run_cohort(SlideMapper(Headed(Means()), **options()), [ImageInput(slide, "a")], out)
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, text)]
+
+
+class OfClasses(nn.Module):
+    def forward(self, images):
+        return images
+
+
+def of_classes(**changed):
+    return SlideMapper(OfClasses(), **options(class_names=["glass", "pink", "purple"], **changed))
+
+
+def of_tumour(**changed):
+    return SlideMapper(Headed(Means()), **options(**changed))
+
+
+def damage(out):
+    (out / "rows/a.json").write_text('{"slide": "a", "sta')
+
+
+@pytest.mark.parametrize("make", [of_tumour, of_classes])
+@pytest.mark.parametrize(
+    "lose",
+    [damage, lambda out: (out / "rows/a.json").unlink(), lambda out: shutil.rmtree(out / "rows")],
+    ids=["damaged", "removed", "no rows"],
+)
+def test_maps_whose_row_is_lost_are_made_again(tmp_path, slide, make, lose):
+    out, image = tmp_path / "out", ImageInput(slide, "a")
+    run_cohort(make(min_area_um2=9.0), [image], out)
+    lose(out)
+    (row,) = run_cohort(make(), [image], out)
+    assert (row["status"], row["min_area_um2"]) == ("ok", 0.0)
+    assert run_cohort(make(), [image], out) == []
+
+
+def test_maps_that_map_slide_of_version_0_10_0_made_are_made_again(tmp_path, slide):
+    """Its files alone, without rows and settings."""
+    image = ImageInput(slide, "a")
+    (tmp_path / "out").mkdir()
+    of_tumour().map_image(image, tmp_path / "out")
+    assert [row["status"] for row in run_cohort(of_tumour(), [image], tmp_path / "out")] == ["ok"]
+
+
+def test_outlines_that_somebody_has_changed_are_not_taken_for_those_of_a_map(tmp_path, slide):
+    """QuPath exports them without the frame that ours begin with."""
+    image, outlines = ImageInput(slide, "a"), tmp_path / "out/a.geojson"
+    outlines.parent.mkdir()
+    of_tumour().map_image(image, tmp_path / "out")
+    outlines.write_text('{"type":"FeatureCollection","features":[]}')
+    with pytest.raises(InferenceFailures, match=r"a\.geojson exists and .* rows/a\.json does not exist, and nothing else says"):
+        run_cohort(of_tumour(), [image], tmp_path / "out")
+    assert "annotation_frame" not in outlines.read_text()
+
+
+@pytest.mark.parametrize(
+    ("axes", "names"), [("YX", ["DAPI"]), ("CYX", ["DAPI", "CD3", "CD8"]), ("CYX", ["glass", "pink", "purple"])]
+)
+def test_other_ome_tiffs_are_none_of_our_maps(tmp_path, slide, axes, names):
+    out = tmp_path / "out"
+    out.mkdir()
+    pixels = np.zeros((len(names), 8, 8) if len(names) > 1 else (8, 8), np.uint8)
+    tifffile.imwrite(out / "a.ome.tif", pixels, metadata={"axes": axes, "Channel": {"Name": names}})
+    before = (out / "a.ome.tif").read_bytes()
+    with pytest.raises(InferenceFailures, match=r"a\.ome\.tif exists and was not written by these runs"):
+        run_cohort(of_classes(), [ImageInput(slide, "a")], out)
+    assert (out / "a.ome.tif").read_bytes() == before
+
+
+def test_features_whose_row_is_lost_are_made_again(tmp_path, slide):
+    out, image = tmp_path / "out", ImageInput(slide, "a")
+    for lose in (lambda: damage(out), (out / "rows/a.json").unlink):
+        run_cohort(embedder(), [image], out)
+        lose()
+        assert [row["status"] for row in run_cohort(embedder(), [image], out)] == ["ok"]
+
+
+def test_features_of_another_encoder_are_not_replaced(tmp_path, slide):
+    """Copied there, beside the settings of this one."""
+    out, image = tmp_path / "out", ImageInput(slide, "a")
+    run_cohort(SlideEmbedder(Means(gain=2.0), 0.5, tile_size_px=128, margin_px=32, compute=CPU), [image], tmp_path / "others")
+    CohortWorker(embedder(), out)
+    before = shutil.copy(tmp_path / "others/a.h5", out / "a.h5").read_bytes()
+    with pytest.raises(InferenceFailures, match=r"a\.h5 exists and was not written by these runs"):
+        run_cohort(embedder(), [image], out)
+    assert (out / "a.h5").read_bytes() == before
