@@ -3,6 +3,8 @@
 import json
 import shutil
 import unicodedata
+from collections import Counter
+from functools import partial
 from threading import Thread
 
 import pytest
@@ -278,3 +280,69 @@ def test_a_labelled_file_that_was_replaced_in_its_place_is_said(store, tmp_path,
     opened.update_image_info("c", SAID)
     store()
     assert "has changed" not in caplog.text
+
+
+@pytest.fixture
+def calls(monai_label, monkeypatch):
+    """How often the file of the datastore was parsed and written."""
+    from scripts.label_server.studies import locked_datastore
+
+    counts = Counter()
+    parse, write = locked_datastore.LocalDatastoreModel.model_validate_json, locked_datastore.atomic_path
+
+    def counted(name, call, *arguments):
+        counts[name] += 1
+        return call(*arguments)
+
+    monkeypatch.setattr(locked_datastore.LocalDatastoreModel, "model_validate_json", partial(counted, "parsed", parse))
+    monkeypatch.setattr(locked_datastore, "atomic_path", partial(counted, "written", write))
+    return counts
+
+
+def test_what_no_other_server_has_changed_is_not_parsed_again_and_is_written_once(store, tmp_path, calls):
+    file, opened = upload(tmp_path, "drawn.xml"), store()
+    config = tmp_path / "studies" / "datastore_v2.json"
+    requests = (
+        lambda: opened.update_image_info("b", SAID),
+        lambda: opened.save_label("b", file, "final", {}),
+        lambda: opened.save_label("b", upload(tmp_path, "drawn.geojson"), "final", {}),
+        lambda: opened.update_label_info("b", "final", {"checked": 1}),
+        lambda: opened.remove_label("b", "final"),
+        lambda: opened.add_image("new", upload(tmp_path, "new.tif", "new"), {}),
+        lambda: opened.remove_image("new"),
+    )
+    for request in requests:
+        calls.clear()
+        request()
+        assert calls == {"written": 1}
+        assert json.loads(config.read_text()) == opened.json()
+    calls.clear()
+    opened.refresh()
+    assert calls == {}
+    # What another has written is parsed once.
+    store().update_image_info("c", SAID)
+    calls.clear()
+    opened.update_image_info("b", {"weak_label": None})
+    opened.refresh()
+    assert calls == {"parsed": 1, "written": 1}
+
+
+def test_a_change_that_fails_leaves_what_is_known_as_it_is(store, tmp_path, monkeypatch):
+    opened = store()
+    opened.update_image_info("c", {"note": "first"})
+
+    def full(path):
+        raise OSError("no space is left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scripts.label_server.studies.locked_datastore.atomic_path", full)
+        for change in (
+            lambda: opened.update_image_info("c", SAID | {"note": "second"}),
+            lambda: opened.save_label("c", upload(tmp_path, "drawn.xml"), "final", {}),
+        ):
+            with pytest.raises(OSError, match="no space is left"):
+                change()
+            assert opened.get_image_info("c")["note"] == "first"
+            assert opened.annotation_file("c") is None
+    opened.update_image_info("b", SAID)
+    assert store().get_image_info("c").get("weak_label") is None
