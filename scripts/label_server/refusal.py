@@ -8,7 +8,7 @@ class Refusal(ValueError):
 
     Args:
         message: the reason, stating what was expected and received.
-        status: HTTP status, 4xx.
+        status: HTTP status: 4xx, or 5xx if the server is at fault.
     """
 
     def __init__(self, message: str, status: int = 422) -> None:

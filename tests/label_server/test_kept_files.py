@@ -1,13 +1,19 @@
 """The studies folder keeps what is in it: no upload takes the place of a slide, no label goes with a file that comes back."""
 
+import fcntl
+import functools
 import json
 import shutil
 import unicodedata
+from collections import Counter
+from functools import partial
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from scripts.label_server.refusal import Refusal
+from shared.data import tissue_cache
 
 SAID = {"weak_label": {"tumor": 1, "fraction": 0.1}}
 
@@ -278,3 +284,187 @@ def test_a_labelled_file_that_was_replaced_in_its_place_is_said(store, tmp_path,
     opened.update_image_info("c", SAID)
     store()
     assert "has changed" not in caplog.text
+
+
+def test_a_label_stays_with_the_file_that_was_put_in_the_place_of_its_slide(store, tmp_path, caplog):
+    """Also when that is gone for a while, and whether the server runs or not."""
+    file, elsewhere = tmp_path / "studies" / "sub" / "c.tif", tmp_path / "elsewhere.tif"
+    opened = store()
+    opened.update_image_info("c", SAID)
+    opened.save_label("c", upload(tmp_path, "drawn.xml", "drawn"), "final", {})
+    file.write_bytes(b"scanned again")
+    opened.refresh()
+    for is_running in (True, False):
+        file.rename(elsewhere)
+        opened.refresh() if is_running else store()
+        elsewhere.rename(file)
+        caplog.clear()
+        opened.refresh()
+        assert said_and_drawn(opened) == said_and_drawn(store()) == (SAID["weak_label"], "drawn")
+        assert "c.tif has changed since 'c' was labelled" in caplog.text
+    with pytest.raises(Refusal, match="content_key_now of a slide cannot be set"):
+        opened.update_image_info("c", {"content_key_now": "0"})
+    # The labelled one counts as well, any other does not.
+    for content, expected in ((b"sub/c.tif", (SAID["weak_label"], "drawn")), (b"another patient's", (None, None))):
+        file.unlink()
+        opened.refresh()
+        file.write_bytes(content)
+        opened.refresh()
+        assert said_and_drawn(opened) == expected
+
+
+def test_of_a_file_that_was_put_in_the_place_of_a_slide_the_label_that_was_said_of_it_counts(store, tmp_path):
+    file, opened = tmp_path / "studies" / "sub" / "c.tif", store()
+
+    def put(content, label=None):
+        file.write_bytes(content)
+        opened.refresh()
+        if label is not None:
+            opened.update_image_info("c", {"weak_label": label})
+
+    def remove():
+        file.unlink()
+        opened.refresh()
+
+    put(b"first", {"tumor": 1})
+    put(b"second")
+    remove()
+    put(b"second", {"tumor": 0})
+    remove()
+    for content, label in ((b"second", {"tumor": 0}), (b"first", {"tumor": 1}), (b"second", {"tumor": 0})):
+        put(content)
+        assert opened.get_image_info("c")["weak_label"] == label
+        remove()
+    # Nothing is known of a slide that was removed, whatever it had taken the place of.
+    put(b"second")
+    opened.remove_image("c")
+    put(b"second")
+    assert "weak_label" not in opened.get_image_info("c")
+
+
+def test_a_proposal_of_a_slide_that_is_back_in_part_does_not_cost_its_label(store, tmp_path, caplog):
+    opened, file = store(), tmp_path / "studies" / "sub" / "c.tif"
+    opened.update_image_info("c", SAID)
+    opened.save_label("c", upload(tmp_path, "drawn.xml", "drawn"), "final", {})
+    content, proposed = file.read_bytes(), {"strategy": {"unlabelled": {"ts": 5}}}
+    file.unlink()
+    opened.refresh()
+    file.write_bytes(content[:3])
+    opened.refresh()
+    opened.update_image_info("c", proposed)
+    opened.refresh()
+    assert said_and_drawn(opened) == (None, None)
+    file.write_bytes(content)
+    caplog.clear()
+    opened.refresh()
+    assert said_and_drawn(opened) == said_and_drawn(store()) == (SAID["weak_label"], "drawn")
+    assert opened.get_image_info("c")["strategy"] == proposed["strategy"]
+    # It is the file that was labelled, and the part of it was not.
+    assert "has changed" not in caplog.text
+
+
+@pytest.fixture
+def calls(monai_label, monkeypatch):
+    """How often the file of the datastore was parsed and written."""
+    from scripts.label_server.studies import locked_datastore
+
+    counts = Counter()
+    parse, write = locked_datastore.LocalDatastoreModel.model_validate_json, locked_datastore.atomic_path
+
+    def counted(name, call, *arguments):
+        counts[name] += 1
+        return call(*arguments)
+
+    monkeypatch.setattr(locked_datastore.LocalDatastoreModel, "model_validate_json", partial(counted, "parsed", parse))
+    monkeypatch.setattr(locked_datastore, "atomic_path", partial(counted, "written", write))
+    return counts
+
+
+def test_what_no_other_server_has_changed_is_not_parsed_again_and_is_written_once(store, tmp_path, calls):
+    file, opened = upload(tmp_path, "drawn.xml"), store()
+    config = tmp_path / "studies" / "datastore_v2.json"
+    requests = (
+        lambda: opened.update_image_info("b", SAID),
+        lambda: opened.save_label("b", file, "final", {}),
+        lambda: opened.save_label("b", upload(tmp_path, "drawn.geojson"), "final", {}),
+        lambda: opened.update_label_info("b", "final", {"checked": 1}),
+        lambda: opened.remove_label("b", "final"),
+        lambda: opened.add_image("new", upload(tmp_path, "new.tif", "new"), {}),
+        lambda: opened.remove_image("new"),
+    )
+    for request in requests:
+        calls.clear()
+        request()
+        assert calls == {"written": 1}
+        assert json.loads(config.read_text()) == opened.json()
+    calls.clear()
+    opened.refresh()
+    assert calls == {}
+    # What another has written is parsed once.
+    store().update_image_info("c", SAID)
+    calls.clear()
+    opened.update_image_info("b", {"weak_label": None})
+    opened.refresh()
+    assert calls == {"parsed": 1, "written": 1}
+
+
+def test_a_change_that_fails_leaves_what_is_known_as_it_is(store, tmp_path, monkeypatch):
+    opened = store()
+    opened.update_image_info("c", {"note": "first"})
+
+    def full(path):
+        raise OSError("no space is left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scripts.label_server.studies.locked_datastore.atomic_path", full)
+        for change in (
+            lambda: opened.update_image_info("c", SAID | {"note": "second"}),
+            lambda: opened.save_label("c", upload(tmp_path, "drawn.xml"), "final", {}),
+        ):
+            with pytest.raises(OSError, match="no space is left"):
+                change()
+            assert opened.get_image_info("c")["note"] == "first"
+            assert opened.annotation_file("c") is None
+    opened.update_image_info("b", SAID)
+    assert store().get_image_info("c").get("weak_label") is None
+
+
+@pytest.fixture
+def reads(tmp_path, monkeypatch):
+    """For each slide whose content was read, whether the lock of the studies folder was held."""
+    found, read = [], tissue_cache.content_key.__wrapped__
+
+    @functools.cache
+    def content_key(path, *version):
+        with Path(tmp_path, "studies", ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found.append((Path(path).name, False))
+            except BlockingIOError:
+                found.append((Path(path).name, True))
+        return read(path, *version)
+
+    monkeypatch.setattr(tissue_cache, "content_key", content_key)
+    return found
+
+
+def test_slides_are_read_before_the_lock_is_held(store, tmp_path, reads):
+    """Of many labelled slides on a slow disk it takes minutes, in which others can store labels."""
+    opened, folder = store(), tmp_path / "studies" / "sub"
+    opened.update_image_info("a.tif", SAID)
+    opened.save_label("b", upload(tmp_path, "drawn.xml"), "final", {})
+    opened.update_image_info("c", SAID)
+    assert reads == [("a.tif", False), ("b.tif", False), ("c.tif", False)]
+
+    def read_by(call):
+        reads.clear()
+        tissue_cache.content_key.cache_clear()
+        call()
+        return sorted(reads)
+
+    assert read_by(store) == [("a.tif", False), ("b.tif", False), ("c.tif", False)]
+    folder.rename(tmp_path / "elsewhere")
+    assert read_by(opened.refresh) == [("a.tif", False), ("b.tif", False)]
+    (tmp_path / "elsewhere").rename(folder)
+    assert read_by(opened.refresh) == [("a.tif", False), ("b.tif", False), ("c.tif", False)]
+    assert said_and_drawn(opened) == (SAID["weak_label"], None)

@@ -4,16 +4,17 @@ import json
 import re
 import shutil
 import time
+from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import pytest
 import torch
 
 from scripts.label_server.refusal import Refusal
-from scripts.label_server.tasks.passed_over import PassedOver
+from scripts.label_server.tasks.passed_over import MOST_TRIED, KnownFault, LastInTurn, PassedOver
 from shared.networks import InstanceClassifier
 
-from .conftest import DEADLINE_S, TINY_SLIDES, Server, running
+from .conftest import DEADLINE_S, SCRIPT, TINY_SLIDES, Server, running
 from .test_training import FORM
 
 BODY = {"patch_size": [128, 128]}
@@ -57,7 +58,8 @@ def test_slides_that_cannot_be_read_hold_up_no_other(server):
     # Its file is the reason, so it was tried once.
     log = server.log[-1].read_text()
     assert len(re.findall(r"ERROR .*a_broken.* failed", log)) == 1, log
-    assert len(re.findall("a_broken is not proposed", log)) == 3
+    # Having failed, it comes last: the second request did not get to it.
+    assert len(re.findall("a_broken is not proposed", log)) == 2
     shutil.copy(server.studies / "slide_01.tif", server.studies / "a_broken.svs")
     assert server.ask("POST", "/activelearning/least_certain", BODY).status == 200
     assert mapped(server) == ["a_broken", "slide_00", "slide_01"]
@@ -110,3 +112,86 @@ def test_only_slides_that_can_be_used_count():
     nothing = PassedOver()
     assert nothing.usable([], use, 2) == {}
     nothing.check()
+
+
+def test_after_a_number_of_slides_that_cannot_be_used_the_others_wait_for_the_next_request(tmp_path):
+    names = [f"bad{index:03d}" for index in range(2 * MOST_TRIED + 1)]
+    for name in (*names, "good"):
+        (tmp_path / name).write_text("")
+    last, tried = LastInTurn(lambda name: [tmp_path / name]), []
+
+    def request():
+        passed_over = PassedOver(last)
+        tried.clear()
+        found = passed_over.usable(last.in_turn([*names, "good"]), lambda name: tried.append(name) or use(name), 1)
+        return found or passed_over.check()
+
+    with pytest.raises(Refusal, match=rf"as {MOST_TRIED} cannot be used: .* {MOST_TRIED + 2} others wait for the next request"):
+        request()
+    assert tried == names[:MOST_TRIED]
+    with pytest.raises(Refusal, match=rf"as {MOST_TRIED} cannot be used: .* {MOST_TRIED + 2} others wait for the next request"):
+        request()
+    assert tried == names[MOST_TRIED : 2 * MOST_TRIED]
+    assert request() == {"good": "GOOD"}
+    assert tried == [names[-1], "good"]
+    assert request() == {"good": "GOOD"}
+    assert tried == ["good"]
+    # One that was repaired has its turn again.
+    (tmp_path / names[1]).write_text("repaired")
+    request()
+    assert tried == [names[1], "good"]
+
+
+def test_slides_that_are_known_to_be_damaged_do_not_use_up_the_number_of_tries():
+    def use(name):
+        raise KnownFault(f"{name} is damaged")
+
+    passed_over, names = PassedOver(), [f"bad{index}" for index in range(5000)]
+    assert passed_over.usable(names, use, 1) == {}
+    with pytest.raises(Refusal, match="as 5000 cannot be used"):
+        passed_over.check()
+
+
+@pytest.fixture
+def least_certain(monai_label):
+    """Asks for a proposal of 5,000 slides that no one has mapped; it says which were tried."""
+    from scripts.label_server.tasks.bundle_tasks import LeastCertain
+
+    names = [f"slide{index:04d}" for index in range(5000)]
+
+    def strategy(map_slide):
+        tried = []
+        maps = SimpleNamespace(
+            row=lambda *slide: None,
+            fault_of_file=lambda *slide: None,
+            folder_of=lambda *model: None,
+            map_slide=lambda name, model, image, path: tried.append(image) or map_slide(image),
+        )
+        models = {"a": SimpleNamespace(loaded=lambda: None)}
+        proposed = LeastCertain(models, maps, lambda image: None, lambda image: SCRIPT)
+        return lambda **wanted: proposed(wanted, SimpleNamespace(list_images=lambda: names)), tried
+
+    return strategy
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "num_tried"),
+    [
+        (Refusal("CUDA out of memory", 500), 500, 1),
+        (OSError(28, "no space is left"), 507, 1),
+        (Refusal("another process is mapping it", 409), 409, 3),
+        (Refusal("it is damaged"), 422, MOST_TRIED),
+    ],
+)
+def test_what_is_no_fault_of_a_file_is_not_tried_with_every_slide(least_certain, error, status, num_tried):
+    def fail(image):
+        raise error
+
+    request, tried = least_certain(fail)
+    for start in (0, 1):
+        with pytest.raises(Refusal, match=str(error.args[-1] if isinstance(error, OSError) else error)) as refusal:
+            request(map_slides=3)
+        assert refusal.value.status == status
+        assert len(tried) == num_tried * (start + 1)
+    # One at which the server fails does not keep the others from their turn.
+    assert (tried[0] == tried[num_tried]) == (status == 409)

@@ -174,7 +174,7 @@ def check_info(info: dict[str, Any]) -> dict[str, Any]:
         stated_label(metadata)
     if "strategy" in info and (not isinstance(info["strategy"], Mapping) or len(proposals(info)) != len(info["strategy"])):
         raise Refusal(f'strategy must be of the form {{NAME: {{"ts": SECONDS}}}}, got {repr(info["strategy"])[:80]}')
-    kept = sorted({"path", "name", "ts", "content_key"} & set(info))
+    kept = sorted({"path", "name", "ts", "content_key", "content_key_now"} & set(info))
     if kept:
         raise Refusal(f"{', '.join(kept)} of a slide cannot be set: the server provides them")
     return info

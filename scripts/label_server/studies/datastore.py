@@ -21,7 +21,7 @@ from shared.wsi.formats import image_suffixes
 from ..doors.access import check_name
 from ..learning.weak_labels import check_info, stated_label
 from ..refusal import Refusal
-from .gone_slides import CONTENT, OF_EVERY_SLIDE, GoneSlides, content_of
+from .gone_slides import CONTENT, CONTENT_NOW, OF_EVERY_SLIDE, OF_THE_SERVER, GoneSlides, content_of
 from .locked_datastore import LockedDatastore
 from .slide_names import FoundSlides, find_slides
 from .studies_watch import watch_studies
@@ -114,7 +114,7 @@ class SlideDatastore(LockedDatastore):
             info = {**image_info, "ts": int(time.time()), "name": path.name}
             slides[image_id] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
             self._reattach([image_id])
-            self._identify()
+            self._identify([image_id])
         return image_id
 
     def remove_image(self, image_id: str) -> None:
@@ -126,7 +126,7 @@ class SlideDatastore(LockedDatastore):
             path = _path_of(image_id, entry)
             # Removes a link, not its target.
             Path(self._datastore.image_path(), path).unlink()
-            self._gone.forget(image_id, path, entry.image.info.get(CONTENT))
+            self._gone.forget(image_id, path, entry.image.info)
             del slides[image_id]
             self._reconcile_datastore()
 
@@ -136,15 +136,16 @@ class SlideDatastore(LockedDatastore):
         # Raises for a file without readable annotations.
         self._check_annotations(slide, Path(label_filename))
         _, ending = self._to_id(Path(label_filename).name)
-        path = Path(self._datastore.label_path(label_tag), self._filename(image_id, ending))
-        with self._changing():
-            entry = self._entry(image_id)
-            with atomic_path(path) as temporary:
-                shutil.copy(label_filename, temporary)
-            info = {**(label_info or {}), "ts": int(time.time()), "name": path.name}
-            entry.labels[label_tag] = DataModel(info=info, ext=ending)
-            self._note_content(entry, slide)
-            self._update_datastore_file()
+        path, content = Path(self._datastore.label_path(label_tag), self._filename(image_id, ending)), content_of(slide)
+        with self._lock:
+            with self._changing(image_id):
+                entry = self._entry(image_id)
+                with atomic_path(path) as temporary:
+                    shutil.copy(label_filename, temporary)
+                info = {**(label_info or {}), "ts": int(time.time()), "name": path.name}
+                entry.labels[label_tag] = DataModel(info=info, ext=ending)
+                _note_content(entry, content)
+            # When the new one is stored, so that a killed server leaves one of them.
             for other in self._label_files(image_id, label_tag) - {path}:
                 other.unlink(missing_ok=True)
         self._on_label(image_id)
@@ -159,28 +160,28 @@ class SlideDatastore(LockedDatastore):
             path.unlink(missing_ok=True)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        with self._changing():
+        with self._changing(label_id) as slides:
             if not self.get_label_uri(label_id, check_tag(label_tag)):
                 raise Refusal(f"{label_id!r} has no label", 404)
             self._remove_label_files(label_id, label_tag)
-            self._reconcile_datastore()
+            del slides[label_id].labels[label_tag]
         self._on_label(label_id)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         path = self.slide_path(image_id)
         if not isinstance(info, dict):
             raise Refusal(f"info must be a JSON object, got {type(info).__name__}")
-        stated = stated_label(check_info(info))
-        with self._changing():
+        stated, content = stated_label(check_info(info)), content_of(path)
+        with self._changing(image_id):
             entry = self._entry(image_id)
+            if "weak_label" in info or CONTENT not in entry.image.info or not _is_said(entry):
+                _note_content(entry, content)
             entry.image.info.update(info)
-            if "weak_label" in info or CONTENT not in entry.image.info:
-                self._note_content(entry, path)
         if stated is not None:
             self._on_label(image_id)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        with self._changing():
+        with self._changing(label_id):
             super().update_label_info(label_id, label_tag, info)
 
     def annotation_file(self, image_id: str) -> Path | None:
@@ -194,13 +195,23 @@ class SlideDatastore(LockedDatastore):
         return file.removesuffix(ending), ending
 
     def _reconcile_datastore(self) -> None:
+        self._read_contents()
         with self._changing():
             self._remove_non_existing()
             self._add_non_existing_images()
             for folder in sorted(Path(self._datastore.label_path(None)).iterdir()):
                 if folder.is_dir():
                     self._add_non_existing_labels(folder.name)
-            self._identify()
+            self._identify(self._datastore.objects)
+
+    def _read_contents(self) -> None:
+        """Read up to 1 MiB of each slide whose content counts, which `content_of` remembers, before others wait for the lock."""
+        folder = Path(self._datastore.image_path())
+        paths = {_path_of(image_id, entry) for image_id, entry in list(self._datastore.objects.items()) if _is_known(entry)}
+        # As a rule slides come back to where they were.
+        paths |= {str(kept.get("name")) for infos in self._gone.kept().values() for kept in infos}
+        for path in sorted(paths):
+            content_of(folder / path)
 
     def _add_non_existing_images(self) -> int:
         """Add the slides that are new in the folder; return their number."""
@@ -232,7 +243,7 @@ class SlideDatastore(LockedDatastore):
     def _reattach(self, new: Collection[str]) -> None:
         """Give slides that are back what is kept of them; what is kept of another slide of the same name is left aside.
 
-        It is tried again as long as nothing else is known of a slide, because its file may still be being copied.
+        It is tried again as long as nothing was said of a slide, because its file may still be being copied.
 
         Args:
             new: ids of the slides that were not there before.
@@ -240,7 +251,7 @@ class SlideDatastore(LockedDatastore):
         final = Path(self._datastore.label_path(FINAL))
         for image_id, kept in self._gone.kept().items():
             entry = self._datastore.objects.get(image_id)
-            if entry is None or (_is_known(entry) and image_id not in new):
+            if entry is None or (_is_said(entry) and image_id not in new):
                 continue
             path = _path_of(image_id, entry)
             content = content_of(Path(self._datastore.image_path(), path))
@@ -249,7 +260,9 @@ class SlideDatastore(LockedDatastore):
                 # They are those of the slide that had the id last.
                 _move(self._label_files(image_id, FINAL), self._gone.drawings(kept[-1]))
             if found is not None:
-                entry.image.info = {**found, **entry.image.info}
+                # What was stored while the file was being copied has the content of a part of it.
+                since = {name: value for name, value in entry.image.info.items() if name not in (CONTENT, CONTENT_NOW)}
+                entry.image.info = {**found, **since}
                 aside = self._gone.drawings(found)
                 _move(aside.iterdir() if aside.is_dir() else (), final)
             self._warn_of(image_id, path, content, found)
@@ -272,23 +285,23 @@ class SlideDatastore(LockedDatastore):
                 *(path, image_id, self._gone.path),
             )
 
-    def _identify(self) -> None:
-        """Store the content of slides of which something is known; log those whose file was replaced since."""
-        for image_id, entry in self._datastore.objects.items():
+    def _identify(self, images: Iterable[str]) -> None:
+        """Store the content of slides of which something is known, and of files that were put in the place of labelled ones."""
+        for image_id in images:
+            entry = self._datastore.objects[image_id]
             if not _is_known(entry):
                 continue
             path = Path(self._datastore.image_path(), _path_of(image_id, entry))
-            if CONTENT not in entry.image.info:
-                self._note_content(entry, path)
-            elif (content := content_of(path)) != entry.image.info[CONTENT] and (image_id, content) not in self._warned:
+            content, info = content_of(path), entry.image.info
+            if CONTENT not in info or content == info[CONTENT] or not _is_said(entry):
+                _note_content(entry, content)
+                continue
+            if content is not None:
+                # The label counts for this file too, also when it is gone for a while.
+                info[CONTENT_NOW] = content
+            if (image_id, content) not in self._warned:
                 self._warned.add((image_id, content))
                 logger.warning("%s has changed since %r was labelled: check that it is the same slide", path, image_id)
-
-    @staticmethod
-    def _note_content(entry: ImageLabelModel, path: Path) -> None:
-        content = content_of(path)
-        if content is not None:
-            entry.image.info[CONTENT] = content
 
     def _entry(self, image_id: str) -> ImageLabelModel:
         """The entry of a slide, within `_changing`: another server may have removed it."""
@@ -298,8 +311,20 @@ class SlideDatastore(LockedDatastore):
 
 
 def _is_known(entry: ImageLabelModel) -> bool:
-    """Whether anything was said of a slide or drawn on it."""
+    """Whether anything is worth keeping of a slide: what was said of it or drawn on it, or when it was proposed."""
     return bool(entry.labels or set(entry.image.info) - OF_EVERY_SLIDE)
+
+
+def _is_said(entry: ImageLabelModel) -> bool:
+    """Whether anything was said of a slide or drawn on it."""
+    return bool(entry.labels or set(entry.image.info) - OF_EVERY_SLIDE - OF_THE_SERVER)
+
+
+def _note_content(entry: ImageLabelModel, content: str | None) -> None:
+    """Store what the file of a slide holds, for which its label counts from now on."""
+    if content is not None:
+        entry.image.info[CONTENT] = content
+        entry.image.info.pop(CONTENT_NOW, None)
 
 
 def _move(files: Iterable[Path], folder: Path) -> None:

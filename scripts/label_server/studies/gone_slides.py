@@ -13,7 +13,10 @@ from shared.writers.atomic import atomic_path
 
 # Entries of every slide; whatever else is known of one is worth keeping.
 OF_EVERY_SLIDE = frozenset({"ts", "name", "path"})
-CONTENT = "content_key"
+# The content of the file that was labelled, and of the one that was put in its place, if the label has not been stated again.
+CONTENT, CONTENT_NOW = "content_key", "content_key_now"
+# Entries that the server itself adds to slides without a label.
+OF_THE_SERVER = frozenset({CONTENT, CONTENT_NOW, "strategy"})
 
 
 class GoneSlides:
@@ -44,29 +47,45 @@ class GoneSlides:
         before = self.kept()
         now = {**before}
         for image_id, info in infos.items():
-            others = [kept for kept in before.get(image_id, []) if not _is_of(kept, str(info.get("name")), info.get(CONTENT))]
+            others = _of_others(before.get(image_id, []), str(info.get("name")), info.get(CONTENT))
             now[image_id] = [*others, *([dict(info)] if set(info) - OF_EVERY_SLIDE else [])]
-        now = {image_id: kept for image_id, kept in now.items() if kept}
+        self._write(now, before)
+
+    def forget(self, image_id: str, path: str, info: Mapping[str, Any]) -> None:
+        """Remove what is kept of a slide and of the file in its place.
+
+        Args:
+            image_id: id of the slide.
+            path: path of its file in the studies folder.
+            info: information on it.
+        """
+        before = self.kept()
+        kept = before.get(image_id, [])
+        for name in (CONTENT, CONTENT_NOW):
+            kept = _of_others(kept, path, info.get(name))
+        self._write({**before, image_id: kept}, before)
+
+    def _write(self, kept: Mapping[str, list[dict[str, Any]]], before: Mapping[str, list[dict[str, Any]]]) -> None:
+        now = {image_id: infos for image_id, infos in kept.items() if infos}
         if now != before:
             with atomic_path(self.path) as temporary:
                 temporary.write_text(json.dumps(now, indent=2, default=str) + "\n", encoding="utf-8")
 
-    def forget(self, image_id: str, path: str, content: str | None) -> None:
-        """Remove what is kept of a slide, see `info_of`."""
-        self.keep({image_id: {"name": path, **({} if content is None else {CONTENT: content})}})
-
     def info_of(self, image_id: str, path: str, content: str | None) -> dict[str, Any] | None:
         """The information on a slide that returns with the same id, file name and content; None for any other slide.
 
-        What was kept without the content, by 0.10.0 or earlier, is that of any slide of the same id and file name.
+        A file that was put in the place of a labelled one returns with its label, unless it has one of its own. What was kept
+        without the content, by 0.10.0 or earlier, is that of any slide of the same id and file name.
 
         Args:
             image_id: id of the slide.
             path: path of its file in the studies folder.
             content: `content_of` its file.
         """
-        found = [kept for kept in self.kept().get(image_id, []) if _is_of(kept, path, content)]
-        return max(found, key=lambda kept: CONTENT in kept, default=None)
+        # Of several the last.
+        named = [kept for kept in reversed(self.kept().get(image_id, [])) if _is_named(kept, path)]
+        best = max(named, key=lambda kept: _fit(kept, content), default={CONTENT: ""})
+        return best if _fit(best, content) else None
 
     def drawings(self, info: Mapping[str, Any]) -> Path:
         """The folder for the drawings of a slide whose id another slide has taken."""
@@ -83,6 +102,20 @@ def content_of(path: Path) -> str | None:
         return None
 
 
-def _is_of(kept: Mapping[str, Any], path: str, content: str | None) -> bool:
-    is_same_name = PurePosixPath(str(kept.get("name"))).name == PurePosixPath(path).name
-    return is_same_name and kept.get(CONTENT) in (None, content)
+def _of_others(kept: list[dict[str, Any]], path: str, content: str | None) -> list[dict[str, Any]]:
+    """What is kept of other slides than the one of this file name and content, and no longer counts for its file."""
+    others = [one for one in kept if not (_is_named(one, path) and one.get(CONTENT) in (None, content))]
+    return [{name: value for name, value in one.items() if (name, value) != (CONTENT_NOW, content)} for one in others]
+
+
+def _is_named(kept: Mapping[str, Any], path: str) -> bool:
+    return PurePosixPath(str(kept.get("name"))).name == PurePosixPath(path).name
+
+
+def _fit(kept: Mapping[str, Any], content: str | None) -> int:
+    """How surely something was kept of the file with this content; 0 if it was not."""
+    if CONTENT not in kept:
+        return 1
+    if content is None:
+        return 0
+    return 3 if kept[CONTENT] == content else 2 if kept.get(CONTENT_NOW) == content else 0

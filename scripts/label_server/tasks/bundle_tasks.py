@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..learning.weak_labels import WeakLabel, proposals
 from ..maps.slide_maps import SlideMaps
 from ..refusal import Refusal
 from ..viewer_frame import frame_origin_of_slide
-from .passed_over import PassedOver
+from .passed_over import KnownFault, LastInTurn, PassedOver
 from .uncertainty import most_uncertain_region
 
 REGION_PX = 1024
@@ -82,12 +82,13 @@ class Unlabelled(Strategy):
     def __init__(self, label_of: LabelOf, path_of: Callable[[str], Path]) -> None:
         super().__init__("a slide without a label")
         self._label_of, self._path_of = label_of, path_of
+        self._last = LastInTurn(lambda name: [path_of(name)])
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         found = [name for name in sorted(datastore.list_images()) if self._label_of(name) is None]
         in_turn = sorted(found, key=lambda name: proposed_at(datastore, name, "unlabelled"))
-        passed_over = PassedOver()
-        for best in passed_over.usable(in_turn, self._open, 1):
+        passed_over = PassedOver(self._last)
+        for best in passed_over.usable(self._last.in_turn(in_turn), self._open, 1):
             return {"id": best}
         passed_over.check()
         return None
@@ -101,7 +102,7 @@ class LeastCertain(Strategy):
 
     For each request it maps up to ``map_slides`` slides that the current version has not mapped yet, those without a label first,
     and then chooses among all mapped slides. Slides that cannot be mapped do not count; they are tried again when their file has
-    changed.
+    changed. A fault of the server ends the request.
 
     Args:
         models: served models.
@@ -121,11 +122,12 @@ class LeastCertain(Strategy):
     ) -> None:
         super().__init__("the slide, and the region in it, in which the model is least certain")
         self._models, self._maps, self._label_of, self._path_of, self._frame = models, maps, label_of, path_of, frame
+        self._last = {name: LastInTurn(lambda image: [path_of(image)]) for name in models}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         name = requested_model(request.get("model"), self._models)
         size = region_size(request.get("patch_size"))
-        model, wanted, passed_over = self._models[name].loaded(), request.get("image"), PassedOver()
+        model, wanted, passed_over = self._models[name].loaded(), request.get("image"), PassedOver(self._last[name])
         if wanted:
             image = check_name(wanted)
             rows = {image: self._row(name, model, image) or self._maps.map_slide(name, model, image, self._path_of(image))}
@@ -134,10 +136,7 @@ class LeastCertain(Strategy):
             # The candidates are slides without a label, or all slides if every one has a label.
             images = sorted(datastore.list_images())
             images = [image for image in images if self._label_of(image) is None] or images
-            known = passed_over.usable(images, lambda image: self._row(name, model, image), len(images))
-            unmapped = [image for image, row in known.items() if row is None]
-            mapped = passed_over.usable(unmapped, lambda image: self._mapped(name, model, image), most)
-            rows = {image: row for image in images if (row := known.get(image) or mapped.get(image)) is not None}
+            rows = self._rows(name, model, images, most, passed_over)
         folder = self._maps.folder_of(name, model)
         found = {image: most_uncertain_region(folder / f"{image}.ome.tif", row, size) for image, row in rows.items()}
         if not found:
@@ -149,6 +148,14 @@ class LeastCertain(Strategy):
         bbox = [x - left, y - top, width, height]
         return {"id": best, "bbox": bbox, "uncertainty": round(found[best].score, 4), "model": name}
 
+    def _rows(self, name: str, model: LoadedModel, images: Sequence[str], most: int, passed_over: PassedOver) -> dict[str, Row]:
+        """The rows of the mapped slides, after up to `most` more have been mapped."""
+        # Only rows are read here: all slides are looked at.
+        known = passed_over.usable(images, lambda image: self._row(name, model, image), len(images), len(images))
+        unmapped = self._last[name].in_turn(image for image, row in known.items() if row is None)
+        mapped = passed_over.usable(unmapped, lambda image: self._mapped(name, model, image), most)
+        return {image: row for image in images if (row := known.get(image) or mapped.get(image)) is not None}
+
     def _row(self, name: str, model: LoadedModel, image: str) -> Row | None:
         return self._maps.row(name, model, image, self._path_of(image))
 
@@ -156,8 +163,12 @@ class LeastCertain(Strategy):
         path = self._path_of(image)
         reason = self._maps.fault_of_file(name, model, image, path)
         if reason is not None:
-            raise Refusal(f"{image} cannot be mapped: {reason}")
-        return self._maps.map_slide(name, model, image, path)
+            raise KnownFault(f"{image} cannot be mapped: {reason}")
+        try:
+            return self._maps.map_slide(name, model, image, path)
+        except OSError as error:
+            # What is wrong with its file is a Refusal: these are the server's own files.
+            raise Refusal(f"{image} cannot be mapped: {error}", 507) from error
 
 
 def requested_model(name: Any, models: Mapping[str, ServedModel]) -> str:

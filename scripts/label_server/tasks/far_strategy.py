@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ..refusal import Refusal
 from ..viewer_frame import frame_origin_of_slide
 from .bundle_tasks import LabelOf, proposed_at, region_size, requested_model
 from .far_regions import CellScores, best_region, distances, known_cells, score_cells
-from .passed_over import PassedOver
+from .passed_over import LastInTurn, PassedOver
 
 NAME = "uncertain_and_far"
 _MOST_LOOKED_AT, _MOST_KNOWN = 64, 16
@@ -49,14 +50,15 @@ class UncertainAndFar(Strategy):
         super().__init__("the region in which the model is uncertain and the tissue least like labelled tissue, from features")
         self._models = {name: model for name, model in models.items() if model.features is not None}
         self._label_of, self._path_of, self._frame = label_of, path_of, frame
+        self._last = {name: LastInTurn(partial(self._files, name)) for name in self._models}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         name = requested_model(request.get("model"), self._models)
         size = region_size(request.get("patch_size"))
         most = whole_number(request.get("slides", 8), "slides", 1, _MOST_LOOKED_AT)
-        loaded, passed_over = self._models[name].loaded(), PassedOver()
+        loaded, passed_over = self._models[name].loaded(), PassedOver(self._last[name])
         images = sorted(datastore.list_images())
-        files = passed_over.usable(images, lambda image: self._file(name, image), len(images))
+        files = passed_over.usable(images, lambda image: self._file(name, image), len(images), len(images))
         stored = [image for image, file in files.items() if file.is_file()]
         labels = {image: self._label_of(image) for image in stored}
         wanted = request.get("image")
@@ -68,6 +70,7 @@ class UncertainAndFar(Strategy):
         else:
             unknown = [image for image in stored if labels[image] is None] or stored
             in_turn = sorted(unknown, key=lambda image: proposed_at(datastore, image, NAME))
+            in_turn = self._last[name].in_turn(in_turn)
             found = passed_over.usable(in_turn, lambda image: self._scores(name, loaded, image), most)
         known = self._known(name, loaded, {image: label for image, label in labels.items() if label is not None})
         far = {image: distances(scores.projected, known) for image, scores in found.items()}
@@ -89,9 +92,14 @@ class UncertainAndFar(Strategy):
     def _file(self, name: str, image: str) -> Path:
         return features_file(str(self._models[name].features), self._path_of(image))
 
+    def _files(self, name: str, image: str) -> list[Path]:
+        return [self._path_of(image), self._file(name, image)]
+
     def _known(self, name: str, loaded: LoadedModel, labels: Mapping[str, WeakLabel]) -> np.ndarray:
         """The projected features of labelled cells."""
-        found = PassedOver().usable(labels, lambda image: self._scores(name, loaded, image, labels[image]), _MOST_KNOWN)
+        last = self._last[name]
+        in_turn, passed_over = last.in_turn(labels), PassedOver(last)
+        found = passed_over.usable(in_turn, lambda image: self._scores(name, loaded, image, labels[image]), _MOST_KNOWN)
         return np.concatenate([scores.projected for scores in found.values()]) if found else np.zeros((0, 1), np.float32)
 
     def _scores(self, name: str, loaded: LoadedModel, image: str, label: WeakLabel | None = None) -> CellScores:
