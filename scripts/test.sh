@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all checks of this repository, including the set-up: formatting, lint, types, tests.
-#   bash scripts/test.sh                 everything
-#   bash scripts/test.sh --fast          without the tests that are marked slow: under 3 minutes on 2 cores
+#   bash scripts/test.sh                 everything: 30 minutes on 2 cores
+#   bash scripts/test.sh --fast          without the tests that are marked slow: 7 minutes on 2 cores
 #   bash scripts/test.sh tests/wsi -x    the checks, then pytest with these arguments
 #   bash scripts/test.sh --encoders      only the tests of encoders, in a separate environment with timm and a later torch
 # The tests that need real tiles and slides run when WSI_TEST_DATA names their folder.
