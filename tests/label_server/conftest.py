@@ -253,3 +253,28 @@ def asap(name: str, box: tuple[int, int, int, int]) -> bytes:
 @pytest.fixture(scope="session")
 def asap_annotation():
     return asap
+
+
+# What a client says of a slide.
+SAID = {"weak_label": {"tumor": 1, "fraction": 0.1}}
+
+
+@pytest.fixture
+def store(monai_label, tmp_path):
+    """Opens the studies folder, as a server does when it starts."""
+    from scripts.label_server.studies.datastore import SlideDatastore
+
+    (tmp_path / "studies" / "sub").mkdir(parents=True)
+    for name in ("a.tif", "a.svs", "b.tif", "sub/c.tif"):
+        (tmp_path / "studies" / name).write_bytes(name.encode())
+    return lambda: SlideDatastore(str(tmp_path / "studies"), auto_reload=False)
+
+
+def upload(tmp_path, name, content=""):
+    (tmp_path / name).write_text(content)
+    return str(tmp_path / name)
+
+
+def said_and_drawn(opened, slide="c"):
+    drawn = opened.annotation_file(slide)
+    return opened.get_image_info(slide).get("weak_label"), drawn and drawn.read_text()
